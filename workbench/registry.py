@@ -1,0 +1,100 @@
+"""How a plugin announces itself: a decorator names the class, the registry finds it when its name is asked for.
+
+Three sources are searched, and nothing is imported before a name is looked up: the package's own files (one plugin
+a file), installed entry points (group = the package's name, such as ``workbench.strategies``), and the modules named
+in the environment variable ``WORKBENCH_PLUGINS`` (comma-separated).
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import os
+import pkgutil
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from types import ModuleType
+from typing import Any, TypeVar
+
+from workbench.errors import SpecError
+
+C = TypeVar("C", bound=type)
+
+
+def register(kind: str, name: str) -> Callable[[C], C]:
+    """Class decorator: this class is the ``kind`` (``"model"``, ``"strategy"``, …) called ``name``."""
+
+    def stamp(cls: C) -> C:
+        cls.plugin_kind = kind  # type: ignore[attr-defined]
+        cls.name = name  # type: ignore[attr-defined]
+        return cls
+
+    return stamp
+
+
+@dataclass(frozen=True)
+class Family:
+    """All plugins of one kind."""
+
+    kind: str
+    """What one of them is called in messages: ``model``."""
+
+    package: str
+    """Package whose files are the built-in ones, and the entry points' group."""
+
+    def names(self) -> list[str]:
+        """Names of all plugins that could be loaded, sorted."""
+        return sorted(_load(self))
+
+    def get(self, name: str, field: str = "") -> Any:
+        """The plugin class called ``name``.
+
+        Raises:
+            SpecError: there is none; the message gives the nearest name and all that exist.
+        """
+        plugins = _load(self)
+        if name not in plugins:
+            raise SpecError(field, unknown(self.kind, name, sorted(plugins)))
+        return plugins[name]
+
+
+def unknown(kind: str, given: str, allowed: list[str]) -> str:
+    """``unknown model 'trasformer'; did you mean 'transformer'? Allowed: mlp, transformer``"""
+    nearest = difflib.get_close_matches(str(given), allowed, n=1)
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
+    return f"unknown {kind} {given!r}{hint} Allowed: {', '.join(allowed) or 'none'}"
+
+
+@functools.cache
+def _load(family: Family) -> dict[str, type]:
+    return {cls.name: cls for module in _modules(family) for cls in _plugins(module, family.kind)}  # type: ignore[attr-defined]
+
+
+def _plugins(module: ModuleType, kind: str) -> Iterator[type]:
+    for value in vars(module).values():
+        if isinstance(value, type) and value.__module__ == module.__name__ and "plugin_kind" in vars(value):
+            if value.plugin_kind == kind:  # type: ignore[attr-defined]
+                yield value
+
+
+def _modules(family: Family) -> Iterator[ModuleType]:
+    package = importlib.import_module(family.package)
+    for info in pkgutil.iter_modules(package.__path__):
+        if not info.name.startswith("_") and not info.name.endswith("_modules"):
+            yield importlib.import_module(f"{family.package}.{info.name}")
+    outside = [(e.value.split(":")[0], f"entry point {e.name!r}") for e in entry_points(group=family.package)]
+    outside += [(m, "WORKBENCH_PLUGINS") for m in os.environ.get("WORKBENCH_PLUGINS", "").split(",") if m]
+    for name, origin in outside:
+        try:
+            yield importlib.import_module(name)
+        except Exception as error:  # noqa: BLE001 - somebody else's plugin must not take the rest down
+            warnings.warn(f"{family.kind} plugin {name!r} ({origin}) is left out: {error!r}", stacklevel=2)
+
+
+MODELS = Family("model", "workbench.models")
+DATASETS = Family("dataset", "workbench.data")
+STRATEGIES = Family("strategy", "workbench.strategies")
+SCHEDULES = Family("schedule", "workbench.schedules")

@@ -1,0 +1,92 @@
+"""Options: frozen data with a type, a default, bounds, and a sentence under each field; forms and help come from it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from workbench.errors import SpecError
+from workbench.registry import unknown
+
+
+class Options(BaseModel):
+    """Base of everything a user can set. Unknown keys are refused with the nearest known one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_keys(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            for key in values:
+                if key not in cls.model_fields:
+                    message = unknown("key", str(key), list(cls.model_fields))
+                    raise PydanticCustomError("unknown_key", "{message}", {"message": message})
+        return values
+
+
+class PluginOptions(Options):
+    """Options of a plugin that a spec chooses by ``name``; the other keys are the plugin's own."""
+
+    name: str
+    """Which one; its other keys are its own options."""
+
+
+class ModelOptions(PluginOptions):
+    """Base of a model's options."""
+
+
+class DatasetOptions(PluginOptions):
+    """Base of a dataset's options."""
+
+
+class StrategyOptions(Options):
+    """Base of a strategy's options; every strategy has a size."""
+
+    size: Annotated[int, Field(ge=2)] = 2
+    """Number of workers along the strategy's axis."""
+
+
+def describe(options: type[Options]) -> list[dict[str, str]]:
+    """One row an option: ``name``, ``type``, ``default``, ``bounds``, ``help``. Lists, forms and docs are made from it."""
+    rows = []
+    for name, field in options.model_fields.items():
+        if name == "name" and issubclass(options, PluginOptions):
+            continue
+        default = "required" if field.is_required() else field.get_default(call_default_factory=True)
+        rows.append(
+            {
+                "name": name,
+                "type": _type_name(field.annotation),
+                "default": f"{default}",
+                "bounds": ", ".join(_bound(m) for m in field.metadata if _bound(m)),
+                "help": " ".join((field.description or "").split()),
+            }
+        )
+    return rows
+
+
+def spec_error(error: ValidationError, where: str = "") -> SpecError:
+    """The first of pydantic's findings as one sentence: which key, what is wrong, what was given."""
+    first = error.errors()[0]
+    path = ".".join([where, *(str(part) for part in first["loc"])] if where else map(str, first["loc"]))
+    message = first["msg"].removeprefix("Value error, ")
+    given = first.get("input")
+    if first["type"] not in ("unknown_key", "missing") and not isinstance(given, dict | BaseModel):
+        message = f"{message[0].lower()}{message[1:]}, but got {given!r}"
+    return SpecError(path, message)
+
+
+def _type_name(annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return " | ".join(map(str, get_args(annotation)))
+    return getattr(annotation, "__name__", str(annotation))
+
+
+def _bound(constraint: Any) -> str:
+    for attribute, sign in (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<"), ("multiple_of", "multiple of")):
+        if (value := getattr(constraint, attribute, None)) is not None:
+            return f"{sign} {value}"
+    return ""

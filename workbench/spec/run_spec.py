@@ -1,0 +1,171 @@
+"""The spec: everything that decides a run."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    SerializeAsAny,
+    ValidationError,
+    model_validator,
+)
+
+from workbench.errors import SpecError
+from workbench.registry import DATASETS, MODELS, Family
+from workbench.spec.options import DatasetOptions, ModelOptions, Options, PluginOptions, spec_error
+from workbench.spec.split import Split
+
+DEFAULT_MODEL = "transformer"
+
+
+class Train(Options):
+    """How the model is trained. The same in every split that is compared."""
+
+    num_steps: PositiveInt = 20
+    """Timed steps; warm-up, trace and memory steps are extra."""
+
+    num_warmup_steps: NonNegativeInt = 3
+    """Steps before the timed ones; they count for nothing."""
+
+    global_batch_size: PositiveInt = 16
+    """Samples per step over all workers."""
+
+    optimizer: Literal["sgd", "adamw"] = "adamw"
+    """SGD without momentum, or AdamW with torch's defaults."""
+
+    learning_rate: PositiveFloat = 1e-3
+    """Learning rate, constant over the run."""
+
+    precision: Literal["fp32", "fp64"] = "fp32"
+    """Number format of parameters, activations and gradients."""
+
+    seed: NonNegativeInt = 0
+    """Decides initial parameters and the order of samples."""
+
+    @property
+    def element_bytes(self) -> int:
+        """Bytes of one parameter, gradient or activation element."""
+        return {"fp32": 4, "fp64": 8}[self.precision]
+
+
+class Measure(Options):
+    """What is recorded beside the timed steps."""
+
+    num_trace_steps: PositiveInt = 3
+    """Steps on which every communication and computation is recorded with its times."""
+
+    num_memory_steps: PositiveInt = 1
+    """Steps on which every tensor alive is tracked; never the trace steps."""
+
+    parity: bool = True
+    """Before the run, check on a copy that the split computes what one worker computes. Off for models too large for one."""
+
+    num_parity_steps: PositiveInt = 2
+    """SGD steps that the parity check takes."""
+
+    parity_precision: Literal["fp32", "fp64"] = "fp64"
+    """Number format of the parity check."""
+
+
+class Baseline(Options):
+    """The run on one worker that this one is compared with."""
+
+    mode: str = "auto"
+    """``auto`` (run once, reused while it matches), ``none``, or a run's id."""
+
+
+class Launch(Options):
+    """Where and how the workers run."""
+
+    launcher: Literal["local"] = "local"
+    """``local``: processes on this machine."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """``auto``: one GPU per worker where there are enough, else CPU processes."""
+
+    threads_per_worker: PositiveInt = 1
+    """Threads that each worker computes with on CPU."""
+
+    timeout_s: PositiveFloat = 300.0
+    """A worker that waits longer than this for another has hung; the run then fails and names who was waited for."""
+
+
+def _plugin(family: Family, base: type[PluginOptions]) -> BeforeValidator:
+    """Turns ``"name"`` or ``{"name": …, option: …}`` into the plugin's own options."""
+
+    def resolve(given: Any) -> PluginOptions:
+        if isinstance(given, base):
+            return given
+        if isinstance(given, str):
+            given = {"name": given}
+        if not isinstance(given, dict) or "name" not in given:
+            raise SpecError(f"{family.kind}.name", f"give the {family.kind}'s name; allowed: {', '.join(family.names())}")
+        plugin = family.get(given["name"], f"{family.kind}.name")
+        try:
+            return plugin.Options.model_validate(given)  # type: ignore[no-any-return]
+        except ValidationError as error:
+            raise spec_error(error, family.kind) from None
+
+    return BeforeValidator(resolve)
+
+
+class RunSpec(Options):
+    """Everything that decides a run; every part has a default.
+
+    ``RunSpec(model="mlp", split={"data": 2}, train={"num_steps": 5})``
+
+    Raises:
+        SpecError: a key is unknown or a value is not allowed; one sentence with the key's path.
+    """
+
+    schema_version: Literal[1] = 1
+    """Version of this format."""
+
+    name: str = ""
+    """A label; the run's id is generated."""
+
+    mode: Literal["train"] = "train"
+    """What is run: ``train`` (forward, backward, optimizer)."""
+
+    model: Annotated[SerializeAsAny[ModelOptions], _plugin(MODELS, ModelOptions)]
+    """The model and its options."""
+
+    dataset: Annotated[SerializeAsAny[DatasetOptions], _plugin(DATASETS, DatasetOptions)]
+    """The dataset and its options; by default the one that the model names."""
+
+    split: Split = Field(default_factory=Split)
+    """The strategies that the work is split by; none is one worker."""
+
+    train: Train = Field(default_factory=Train)
+    measure: Measure = Field(default_factory=Measure)
+    baseline: Baseline = Field(default_factory=Baseline)
+    launch: Launch = Field(default_factory=Launch)
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise spec_error(error) from None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_model_and_dataset(cls, values: dict[str, Any]) -> dict[str, Any]:
+        values = {"model": DEFAULT_MODEL, **values}
+        if "dataset" not in values:
+            model = values["model"]
+            name = model.get("name") if isinstance(model, dict) else getattr(model, "name", model)
+            values["dataset"] = MODELS.get(name, "model.name").default_dataset
+        return values
+
+    def replace(self, **values: Any) -> RunSpec:
+        """A copy with these parts (as in the constructor) in place of its own."""
+        return RunSpec(**{**self.as_dict(), **values})
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values with all defaults filled in, as the file has them."""
+        return self.model_dump(mode="json", exclude_none=True)

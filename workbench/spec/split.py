@@ -1,0 +1,72 @@
+"""A split: the strategies of a run with their options."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import RootModel, ValidationError, model_serializer, model_validator
+
+from workbench.errors import SpecError
+from workbench.registry import STRATEGIES
+from workbench.spec.options import StrategyOptions, spec_error
+
+LABEL_ORDER = ("data", "expert", "pipeline", "context", "tensor")  # of axes, in a split's label
+SINGLE = "single"
+
+
+class Split(RootModel[dict[str, Any]]):
+    """The strategies of a run by name, each with its options: ``Split(data=2)``, ``Split(pipeline={"size": 2})``.
+
+    An empty split is one worker. A number stands for ``{"size": number}``.
+    """
+
+    model_config = {"frozen": True}
+
+    def __init__(self, root: Mapping[str, Any] | None = None, /, **strategies: Any) -> None:
+        super().__init__({**(root or {}), **strategies})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _resolve(cls, value: Any) -> Any:
+        if isinstance(value, Split):
+            value = value.root
+        if not isinstance(value, Mapping):
+            raise SpecError("split", f"give a table of strategies, such as [split.data] size = 2, not {value!r}")
+        return {name: _options(name, given) for name, given in value.items()}
+
+    @model_serializer
+    def _dump(self) -> dict[str, Any]:
+        return {name: options.model_dump(mode="json", exclude_none=True) for name, options in self.items()}
+
+    def items(self) -> Iterator[tuple[str, StrategyOptions]]:
+        """Strategy names with their options."""
+        return iter(self.root.items())
+
+    @property
+    def num_workers(self) -> int:
+        """Product of the sizes."""
+        product = 1
+        for _, options in self.items():
+            product *= options.size
+        return product
+
+    @property
+    def label(self) -> str:
+        """What the split is called in tables: ``single``, ``dp2``, ``pp2-1f1b-m4``, ``dp2-tp2``."""
+        strategies = [STRATEGIES.get(name)(options) for name, options in self.items()]
+        strategies.sort(key=lambda s: LABEL_ORDER.index(s.axis) if s.axis in LABEL_ORDER else len(LABEL_ORDER))
+        return "-".join(s.label for s in strategies) or SINGLE
+
+
+def _options(name: str, given: Any) -> StrategyOptions:
+    """The options of strategy ``name`` from what a user gave."""
+    if isinstance(given, StrategyOptions):
+        return given
+    if isinstance(given, int) and not isinstance(given, bool):
+        given = {"size": given}
+    strategy = STRATEGIES.get(name, "split")
+    try:
+        return strategy.Options.model_validate(given)  # type: ignore[no-any-return]
+    except ValidationError as error:
+        raise spec_error(error, f"split.{name}") from None
