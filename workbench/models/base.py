@@ -1,0 +1,52 @@
+"""The contract of a model: ordered, named blocks, and what a planner must know of them. It knows nothing of parallelism."""
+
+from __future__ import annotations
+
+import functools
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
+
+from workbench.registry import register
+from workbench.spec.options import ModelOptions
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from workbench.data.base import DatasetSummary
+    from workbench.plan.summary import ModelSummary
+
+O = TypeVar("O", bound=ModelOptions)
+model = functools.partial(register, "model")
+
+
+class Model(ABC, Generic[O]):
+    """A model for given data.
+
+    A block is a module that takes one tensor (batch, …) and returns one; the model is its blocks one after the other.
+    Each block is built by itself, so a worker that holds two blocks never holds the others.
+
+    Raises:
+        SpecError: from the constructor, when the data does not fit the model.
+    """
+
+    name: ClassVar[str]
+    Options: ClassVar[type[ModelOptions]]
+    default_dataset: ClassVar[str]
+
+    def __init__(self, options: O, data: DatasetSummary) -> None:
+        self.options = options
+        self.data = data
+
+    @abstractmethod
+    def summary(self) -> ModelSummary:
+        """Blocks, parameters, pairs and FLOPs by formula; equal to what ``build_block`` builds."""
+
+    @abstractmethod
+    def build_block(self, block: str) -> nn.Module:
+        """The block of this name with freshly initialised parameters."""
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean cross-entropy of outputs (batch, …, classes) against targets (batch, …); a scalar."""
+        from torch.nn.functional import cross_entropy
+
+        return cross_entropy(outputs.flatten(0, -2), targets.flatten())

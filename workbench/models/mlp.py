@@ -1,0 +1,71 @@
+"""A multilayer perceptron with residual layers, for feature vectors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import PositiveInt
+
+from workbench.errors import SpecError
+from workbench.models.base import Model, model
+from workbench.plan.summary import BlockSummary, ColumnRowPair, ModelSummary, linear_parameters
+from workbench.spec.options import ModelOptions
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from workbench.data.base import DatasetSummary
+
+
+class MLPOptions(ModelOptions):
+    name: Literal["mlp"] = "mlp"
+
+    num_layers: PositiveInt = 4
+    """Residual layers between the input and the head."""
+
+    hidden_dim: PositiveInt = 256
+    """Features of the vector that passes through the layers."""
+
+    feedforward_dim: PositiveInt = 1024
+    """Features inside each layer, between its two linear maps."""
+
+
+@model("mlp")
+class MLP(Model[MLPOptions]):
+    """Linear input, residual layers x + down(gelu(up(x))), linear head; classifies feature vectors."""
+
+    Options = MLPOptions
+    default_dataset = "digits"
+
+    def __init__(self, options: MLPOptions, data: DatasetSummary) -> None:
+        if data.kind != "features":
+            raise SpecError("dataset.name", f"gives {data.kind}, but mlp takes features; use digits or synthetic")
+        super().__init__(options, data)
+
+    def summary(self) -> ModelSummary:
+        o, features, classes = self.options, self.data.input_shape[0], self.data.num_classes
+        hidden, inner = o.hidden_dim, o.feedforward_dim
+        blocks = [_linear_block("input", "projection", features, hidden)]
+        for i in range(o.num_layers):
+            parameters = linear_parameters(f"layer{i}.up", hidden, inner) + linear_parameters(f"layer{i}.down", inner, hidden)
+            blocks.append(BlockSummary(f"layer{i}", parameters, (hidden,), 4 * hidden * inner))
+        blocks.append(_linear_block("head", "projection", hidden, classes))
+        pairs = [
+            ColumnRowPair(f"layer{i}.up", f"layer{i}.down", inner, "hidden features", (hidden,), (hidden,))
+            for i in range(o.num_layers)
+        ]
+        return ModelSummary(self.name, tuple(blocks), tuple(pairs))
+
+    def build_block(self, block: str) -> nn.Module:
+        from workbench.models.mlp_modules import Projection, ResidualLayer
+
+        if block == "input":
+            return Projection(self.data.input_shape[0], self.options.hidden_dim)
+        if block == "head":
+            return Projection(self.options.hidden_dim, self.data.num_classes)
+        return ResidualLayer(self.options.hidden_dim, self.options.feedforward_dim)
+
+
+def _linear_block(block: str, layer: str, in_features: int, out_features: int) -> BlockSummary:
+    parameters = linear_parameters(f"{block}.{layer}", in_features, out_features)
+    return BlockSummary(block, parameters, (out_features,), 2 * in_features * out_features)

@@ -1,0 +1,97 @@
+"""What a spec amounts to, and whether it can run at all: decided by arithmetic, before anything starts."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from workbench.errors import SplitError
+from workbench.plan.devices import num_gpus
+from workbench.plan.mesh import AXES, Mesh
+from workbench.plan.summary import ModelSummary
+from workbench.plan.transfer import Transfer
+from workbench.registry import DATASETS, MODELS, STRATEGIES
+
+if TYPE_CHECKING:
+    from workbench.data.base import Dataset
+    from workbench.models.base import Model
+    from workbench.spec.run_spec import RunSpec
+    from workbench.strategies.base import Strategy
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A spec with its plugins looked up and every formula ready."""
+
+    spec: RunSpec
+    dataset: Dataset[Any]
+    model: Model[Any]
+    strategies: tuple[Strategy[Any], ...]
+    """In the order in which they are applied: stages, then tensor, then data."""
+
+    summary: ModelSummary
+    mesh: Mesh
+
+    @property
+    def num_workers(self) -> int:
+        """Processes of the run."""
+        return self.mesh.num_workers
+
+    @cached_property
+    def device(self) -> str:
+        """``cuda`` where every worker can have its own GPU and the spec does not say otherwise, else ``cpu``."""
+        wanted = self.spec.launch.device
+        if wanted == "cpu":
+            return "cpu"
+        gpus = num_gpus()
+        if wanted == "cuda" and gpus < self.num_workers:
+            raise SplitError("launch.device", f"{self.num_workers} workers need a GPU each, but there are {gpus}")
+        return "cuda" if gpus >= self.num_workers else "cpu"
+
+    def part_of(self, rank: int) -> ModelSummary:
+        """The part of the model that a worker holds."""
+        part, coordinate = self.summary, self.mesh.coordinate(rank)
+        for strategy in self.strategies:
+            part = strategy.place(part, coordinate[strategy.axis])
+        return part
+
+    @property
+    def transfers(self) -> list[Transfer]:
+        """What the strategies' formulas say moves in one step."""
+        return [t for s in self.strategies for t in s.expected(self.summary, self.spec)]
+
+    def expected_record(self) -> dict[str, Any]:
+        """The formulas' results as plain values: parameters of each worker, transfers of a step."""
+        return {
+            "parameters_per_worker": [self.part_of(rank).num_parameters for rank in range(self.num_workers)],
+            "transfers": [asdict(t) for t in self.transfers],
+        }
+
+
+def plan(spec: RunSpec) -> Plan:
+    """Looks up what the spec names and checks it.
+
+    Raises:
+        SpecError: model and dataset do not fit.
+        SplitError: a strategy cannot serve this model, batch or machine; with the arithmetic.
+    """
+    dataset = DATASETS.get(spec.dataset.name)(spec.dataset)
+    model = MODELS.get(spec.model.name)(spec.model, dataset.summary())
+    strategies = [STRATEGIES.get(name)(options) for name, options in spec.split.items()]
+    if len(strategies) > 1:
+        names = " and ".join(s.name for s in strategies)
+        raise SplitError("split", f"takes one strategy in this version, but got {names}")
+    strategies.sort(key=lambda s: s.apply_order)
+    mesh = Mesh({s.axis: s.options.size for s in sorted(strategies, key=lambda s: AXES.index(s.axis))})
+    result = Plan(spec, dataset, model, tuple(strategies), model.summary(), mesh)
+    if dataset.summary().num_samples < spec.train.global_batch_size:
+        raise SplitError(
+            "train.global_batch_size",
+            f"{spec.train.global_batch_size} is more than the {dataset.summary().num_samples} samples"
+            f" of dataset {spec.dataset.name}",
+        )
+    for strategy in strategies:
+        strategy.check(result.summary, spec)
+    _ = result.device
+    return result

@@ -1,0 +1,28 @@
+"""Workers arranged along named axes, outer to inner: pipeline, data, context, tensor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+AXES = ("pipeline", "data", "context", "tensor")
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """Sizes of the axes that a split uses; ranks count along the innermost axis first, as in torch's DeviceMesh."""
+
+    axes: dict[str, int]
+    """Axis → size, outer to inner; an axis of one worker is left out."""
+
+    @property
+    def num_workers(self) -> int:
+        """Product of the sizes."""
+        return prod(self.axes.values())
+
+    def coordinate(self, rank: int) -> dict[str, int]:
+        """Position of a rank along each axis."""
+        position = {}
+        for axis in reversed(self.axes):
+            rank, position[axis] = divmod(rank, self.axes[axis])
+        return position

@@ -1,0 +1,31 @@
+"""Which consecutive blocks go to which stage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+
+def balanced(weights: Sequence[float], num_stages: int) -> list[int]:
+    """Sizes of ``num_stages`` consecutive non-empty groups whose largest sum of weights is as small as can be.
+
+    The linear partition problem (Skiena, The Algorithm Design Manual, section 10.7); weights in any unit.
+    """
+    assert 0 < num_stages <= len(weights)
+    prefix = [0.0]
+    for weight in weights:
+        prefix.append(prefix[-1] + weight)
+
+    @cache
+    def best(end: int, stages: int) -> tuple[float, int]:
+        """Smallest largest sum for the first ``end`` weights, and where its last group begins."""
+        if stages == 1:
+            return prefix[end], 0
+        return min((max(best(cut, stages - 1)[0], prefix[end] - prefix[cut]), cut) for cut in range(stages - 1, end))
+
+    sizes, end = [], len(weights)
+    for stages in range(num_stages, 0, -1):
+        cut = best(end, stages)[1]
+        sizes.append(end - cut)
+        end = cut
+    return sizes[::-1]

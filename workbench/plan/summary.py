@@ -1,0 +1,110 @@
+"""What a model is to the planner: blocks, parameters, shapes and FLOPs by formula, with nothing built."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from math import prod
+
+
+@dataclass(frozen=True)
+class ParameterSummary:
+    """One parameter of the unsplit model."""
+
+    name: str
+    """Full name, beginning with its block's: ``layer0.attention.qkv.weight``."""
+
+    shape: tuple[int, ...]
+
+    @property
+    def numel(self) -> int:
+        """Number of elements."""
+        return prod(self.shape)
+
+
+@dataclass(frozen=True)
+class BlockSummary:
+    """One block: the unit that a model is cut at."""
+
+    name: str
+    parameters: tuple[ParameterSummary, ...]
+    output_shape: tuple[int, ...]
+    """Shape of what the block hands on, per sample."""
+
+    forward_flops: int
+    """Floating-point operations of one sample's forward pass, matrix products only (2 per multiply-add)."""
+
+    @property
+    def num_parameters(self) -> int:
+        """Elements of all its parameters."""
+        return sum(p.numel for p in self.parameters)
+
+
+@dataclass(frozen=True)
+class ColumnRowPair:
+    """Layers that tensor slicing cuts together: ``column`` by output features, ``row`` by input features (Megatron-LM,
+    Shoeybi et al. 2019, section 3). Without a row layer the column layer's output is gathered; without a column layer
+    the row layer (an embedding, cut by vocabulary) needs no backward communication."""
+
+    column: str | None
+    row: str | None
+    width: int
+    """What is divided between the workers: heads, hidden features, vocabulary entries. Must be divisible."""
+
+    width_name: str
+    """What the width counts, for messages: ``heads``."""
+
+    input_shape: tuple[int, ...]
+    """Shape of the column layer's input, per sample."""
+
+    output_shape: tuple[int, ...]
+    """Shape of the pair's output, per sample."""
+
+
+@dataclass(frozen=True)
+class Tie:
+    """Two names of one parameter in different blocks, such as a head that shares the token embedding."""
+
+    parameter: str
+    source: str
+    """The name under which the parameter is counted and initialised."""
+
+
+@dataclass(frozen=True)
+class ModelSummary:
+    """A model, or the part of it that one worker holds."""
+
+    name: str
+    blocks: tuple[BlockSummary, ...]
+    pairs: tuple[ColumnRowPair, ...] = ()
+    ties: tuple[Tie, ...] = ()
+
+    @property
+    def parameters(self) -> tuple[ParameterSummary, ...]:
+        """All parameters once; a tied one under its source's name, or its own where the source is not held."""
+        return tuple(p for block in self.blocks for p in block.parameters)
+
+    @property
+    def num_parameters(self) -> int:
+        """Elements held; a tied parameter counts once where both its names are held."""
+        held = {p.name for p in self.parameters}
+        doubled = {t.parameter for t in self.ties if t.source in held}
+        return sum(p.numel for p in self.parameters if p.name not in doubled)
+
+    def with_blocks(self, names: Iterable[str]) -> ModelSummary:
+        """The part made of these blocks."""
+        wanted = set(names)
+        return replace(self, blocks=tuple(b for b in self.blocks if b.name in wanted))
+
+
+def block_of(path: str) -> str:
+    """Name of the block that a layer or parameter belongs to."""
+    return path.split(".", 1)[0]
+
+
+def linear_parameters(layer: str, in_features: int, out_features: int) -> tuple[ParameterSummary, ...]:
+    """Weight and bias of an ``nn.Linear``."""
+    return (
+        ParameterSummary(f"{layer}.weight", (out_features, in_features)),
+        ParameterSummary(f"{layer}.bias", (out_features,)),
+    )

@@ -1,0 +1,82 @@
+"""Builds one worker's share: its blocks, from the same seeds whatever the split, then each strategy in turn."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.tensor import DTensor
+
+from workbench.plan.feasibility import Plan
+from workbench.plan.summary import block_of
+from workbench.strategies.worker_model import Span, WorkerModel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+DTYPES = {"fp32": torch.float32, "fp64": torch.float64}
+_SEED_STRIDE = 100_003  # keeps the seeds of blocks of neighbouring run seeds apart
+
+
+def build_worker(
+    plan: Plan, rank: int, mesh: DeviceMesh | None, span: Span, device: torch.device, dtype: torch.dtype
+) -> WorkerModel:
+    """The share of worker ``rank``, ready to compute steps."""
+    replicas = plan.mesh.axes.get("data", 1)
+    worker = WorkerModel(
+        summary=plan.summary,
+        blocks=build_blocks(plan, (b.name for b in plan.part_of(rank).blocks), dtype).to(device),
+        loss=plan.model.loss,
+        device=device,
+        span=span,
+        dtype=dtype,
+        batch_size=plan.spec.train.global_batch_size // replicas,
+    )
+    for strategy in plan.strategies:
+        assert mesh is not None
+        strategy.apply(worker, mesh[strategy.axis])
+    return worker
+
+
+def build_blocks(plan: Plan, names: Iterable[str], dtype: torch.dtype) -> nn.Sequential:
+    """These blocks, initialised as they are in the unsplit model, tied parameters tied."""
+    blocks = nn.Sequential(OrderedDict((name, _build_block(plan, name)) for name in names))
+    for tie in plan.summary.ties:
+        block, source = block_of(tie.parameter), block_of(tie.source)
+        held = dict(blocks.named_children())
+        if block in held:  # a stage without the source still begins with the source's values
+            origin = held.get(source) or _build_block(plan, source)
+            parameter = origin.get_parameter(tie.source.split(".", 1)[1])
+            layer, _, attribute = tie.parameter.rpartition(".")
+            setattr(blocks.get_submodule(layer), attribute, parameter)
+    return blocks.to(dtype)
+
+
+def _build_block(plan: Plan, name: str) -> nn.Module:
+    index = [b.name for b in plan.summary.blocks].index(name)
+    torch.manual_seed(plan.spec.train.seed * _SEED_STRIDE + index)
+    return plan.model.build_block(name)
+
+
+def make_mesh(plan: Plan, device: str) -> DeviceMesh | None:
+    """torch's mesh of the run; None for one worker."""
+    axes = plan.mesh.axes
+    return init_device_mesh(device, tuple(axes.values()), mesh_dim_names=tuple(axes)) if axes else None
+
+
+def make_optimizer(worker: WorkerModel, name: str, learning_rate: float) -> torch.optim.Optimizer:
+    """The optimizer of what this worker holds."""
+    parameters = [p for _, p in worker.named_parameters()]
+    # torch's multi-tensor kernels do not take sliced and whole tensors in one list.
+    sliced = [p for p in parameters if isinstance(p, DTensor)]
+    whole = [p for p in parameters if not isinstance(p, DTensor)]
+    groups: list[dict[str, Any]] = [{"params": group} for group in (sliced, whole) if group]
+    return {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}[name](groups, lr=learning_rate)
+
+
+def local(tensor: torch.Tensor) -> torch.Tensor:
+    """What this worker holds of a tensor, detached."""
+    return (tensor.to_local() if isinstance(tensor, DTensor) else tensor).detach()

@@ -1,0 +1,187 @@
+"""Parity: does the split compute what one worker computes?
+
+Both take the same SGD steps from the same parameters on the same batches, in fp64 unless told otherwise; the one-worker
+reference works through the same replica × microbatch pieces. Loss, outputs, gradients and updated parameters are
+compared: error = ‖difference‖ / max(‖reference‖, 10⁻³ × the norm of all tensors of that kind), per tensor.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+from workbench.plan.feasibility import Plan
+from workbench.runtime.batches import Batches
+from workbench.runtime.build import DTYPES, build_blocks, build_worker, local, make_optimizer
+from workbench.strategies.worker_model import Span, StepResult, WorkerModel
+
+LEARNING_RATE = 0.1
+"""Of the SGD steps; SGD because Adam turns the rounding noise of a gradient that is truly zero into a full step."""
+
+LIMIT = {"fp64": 1e-9, "fp32": 1e-3}
+"""Errors up to this are parity: rounding over a few steps stays orders of magnitude below, a mistake lies above."""
+
+_GLOBAL_NORM_SHARE = 1e-3
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A worker's part of a tensor of the unsplit model."""
+
+    name: str
+    offset: tuple[int, ...]
+    values: Tensor
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """The largest error found, and where."""
+
+    ok: bool
+    max_error: float
+    tensor: str
+    num_steps: int
+    precision: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """As the event has it; an infinite error is None in JSON and not ok."""
+        return {**asdict(self), "max_error": self.max_error if math.isfinite(self.max_error) else None}
+
+
+def check_parity(
+    plan: Plan, rank: int, mesh: DeviceMesh | None, span: Span, device: torch.device, control: Any, num_steps: int
+) -> ParityReport | None:
+    """Takes the steps split and unsplit; the report on rank 0, None elsewhere."""
+    precision = plan.spec.measure.parity_precision
+    dtype = DTYPES[precision]
+    worker = build_worker(plan, rank, mesh, span, device, dtype)
+    optimizer = make_optimizer(worker, "sgd", LEARNING_RATE)
+    batches = Batches(plan, device, dtype)
+    reference = Reference(plan, worker, batches) if rank == 0 else None
+    worst = (0.0, "none")
+    for step in range(num_steps):
+        optimizer.zero_grad()
+        result = worker.compute(*batches.of_step(step, worker.batch_part))
+        pieces = gradients(worker) + of_result(worker, result)
+        optimizer.step()
+        gathered = _gather(pieces + parameters(worker), control, plan.num_workers, rank)
+        if reference is not None:
+            worst = max(worst, compare(reference.step(step), gathered))
+    if reference is None:
+        return None
+    error, tensor = worst
+    return ParityReport(error <= LIMIT[precision], error, tensor, num_steps, precision)
+
+
+class Reference:
+    """The unsplit model on one worker."""
+
+    def __init__(self, plan: Plan, worker: WorkerModel, batches: Batches) -> None:
+        self.blocks = build_blocks(plan, (b.name for b in plan.summary.blocks), worker.dtype).to(worker.device)
+        self.loss, self.batches = worker.loss, batches
+        self.num_chunks = worker.batch_part[1] * worker.num_microbatches
+
+    def step(self, step: int) -> dict[str, Tensor]:
+        """Every tensor that is compared, by name."""
+        self.blocks.zero_grad()
+        outputs, losses = [], []
+        inputs, targets = self.batches.of_step(step)
+        for x, y in zip(inputs.chunk(self.num_chunks), targets.chunk(self.num_chunks), strict=True):
+            output = self.blocks(x)
+            loss = self.loss(output, y)
+            (loss / self.num_chunks).backward()
+            outputs.append(output.detach())
+            losses.append(loss.detach())
+        tensors = {"outputs": torch.cat(outputs), "loss": torch.stack(losses).mean().reshape(1)}
+        named = dict(self.blocks.named_parameters())
+        with torch.no_grad():
+            for name, parameter in named.items():
+                assert parameter.grad is not None
+                tensors[f"gradient of {name}"] = parameter.grad.clone()
+                parameter -= LEARNING_RATE * parameter.grad
+                tensors[f"parameter {name}"] = parameter.detach().clone()
+        return tensors
+
+
+def gradients(worker: WorkerModel) -> list[Piece]:
+    """This worker's gradients; a missing one is compared as zeros."""
+    named = [(n, p.grad if p.grad is not None else torch.zeros_like(p)) for n, p in worker.named_parameters()]
+    return [Piece(f"gradient of {name}", _offset(grad), local(grad).clone()) for name, grad in named]
+
+
+def parameters(worker: WorkerModel) -> list[Piece]:
+    """This worker's parameters."""
+    return [Piece(f"parameter {name}", _offset(p), local(p).clone()) for name, p in worker.named_parameters()]
+
+
+def of_result(worker: WorkerModel, result: StepResult) -> list[Piece]:
+    """Outputs at their place in the global batch, and the loss at its replica's place in the mean."""
+    index, count = worker.batch_part
+    pieces = []
+    if result.outputs is not None:
+        offset = (index * len(result.outputs), *[0] * (result.outputs.dim() - 1))
+        pieces.append(Piece("outputs", offset, result.outputs))
+    if result.loss is not None:
+        pieces.append(Piece("loss", (index,), result.loss.reshape(1) / count))
+    return pieces
+
+
+def compare(reference: dict[str, Tensor], gathered: list[Piece]) -> tuple[float, str]:
+    """The largest error and its tensor's name. A tensor that the pieces do not cover is infinitely wrong.
+
+    Pieces at the same place are replicas: the worst counts. The parts of the loss are added up.
+    """
+    by_name: dict[str, list[Piece]] = {}
+    for piece in gathered:
+        by_name.setdefault(piece.name, []).append(piece)
+    worst = (0.0, "none")
+    for kind in ("loss", "outputs", "gradient of ", "parameter "):
+        names = [name for name in reference if name.startswith(kind)]
+        global_norm = math.sqrt(sum(float(reference[name].norm()) ** 2 for name in names))
+        for name in names:
+            difference = _difference(reference[name], by_name.get(name, []), is_sum=name == "loss")
+            scale = max(float(reference[name].norm()), _GLOBAL_NORM_SHARE * global_norm)
+            error = difference / scale if scale else difference
+            worst = max(worst, (math.inf if math.isnan(error) else error, name))
+    return worst
+
+
+def _difference(reference: Tensor, pieces: list[Piece], is_sum: bool) -> float:
+    """‖split − reference‖ over a whole tensor."""
+    if is_sum:
+        parts = {piece.offset: piece.values.to(reference.device) for piece in pieces}
+        return float((sum(parts.values(), torch.zeros_like(reference)) - reference).norm())
+    squares: dict[tuple[int, ...], float] = {}
+    covered = torch.zeros(reference.shape, dtype=torch.bool)
+    for piece in pieces:
+        place = tuple(slice(o, o + s) for o, s in zip(piece.offset, piece.values.shape, strict=True))
+        if reference[place].shape != piece.values.shape:
+            return math.inf
+        square = float((piece.values.to(reference.device) - reference[place]).norm()) ** 2
+        squares[piece.offset] = max(squares.get(piece.offset, 0.0), square)
+        covered[place] = True
+    return math.sqrt(sum(squares.values())) if bool(covered.all()) else math.inf
+
+
+def _offset(tensor: Tensor) -> tuple[int, ...]:
+    if isinstance(tensor, DTensor):
+        return tuple(compute_local_shape_and_global_offset(tensor.shape, tensor.device_mesh, tensor.placements)[1])
+    return (0,) * tensor.dim()
+
+
+def _gather(pieces: list[Piece], control: Any, num_workers: int, rank: int) -> list[Piece]:
+    """All workers' pieces on rank 0."""
+    pieces = [Piece(p.name, p.offset, p.values.cpu()) for p in pieces]
+    if num_workers == 1:
+        return pieces
+    gathered: list[Any] | None = [None] * num_workers if rank == 0 else None
+    dist.gather_object(pieces, gathered, dst=0, group=control)
+    return [piece for part in gathered or [] for piece in part]

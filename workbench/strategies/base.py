@@ -1,0 +1,59 @@
+"""The contract of a strategy: one way to split work along one axis of the mesh."""
+
+from __future__ import annotations
+
+import functools
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
+
+from workbench.registry import register
+from workbench.spec.options import StrategyOptions
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
+    from workbench.plan.summary import ModelSummary
+    from workbench.plan.transfer import Transfer
+    from workbench.spec.run_spec import RunSpec
+    from workbench.strategies.worker_model import WorkerModel
+
+O = TypeVar("O", bound=StrategyOptions)
+strategy = functools.partial(register, "strategy")
+
+
+class Strategy(ABC, Generic[O]):
+    """One way to split work. A plugin is one file that says, in this order: options, ``check``, ``place`` and
+    ``expected`` (formulas, no torch), ``apply`` (plain torch)."""
+
+    name: ClassVar[str]
+    Options: ClassVar[type[StrategyOptions]]
+    axis: ClassVar[str]
+    """The mesh axis whose workers share the work."""
+    apply_order: ClassVar[int]
+    """Inside a worker: stages are cut first (0), then tensors (1), then data parallelism wraps the result (2)."""
+
+    def __init__(self, options: O) -> None:
+        self.options = options
+
+    @property
+    @abstractmethod
+    def label(self) -> str:
+        """Short name with what differs: ``pp2-1f1b-m4``."""
+
+    @abstractmethod
+    def check(self, model: ModelSummary, spec: RunSpec) -> None:
+        """Raises:
+        SplitError: what this strategy cannot serve, with the arithmetic.
+        """
+
+    def place(self, model: ModelSummary, index: int) -> ModelSummary:
+        """The part of the model that worker ``index`` of the axis holds; by default all of it."""
+        return model
+
+    @abstractmethod
+    def expected(self, model: ModelSummary, spec: RunSpec) -> list[Transfer]:
+        """What moves in one step, by formula."""
+
+    @abstractmethod
+    def apply(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
+        """Splits what the worker holds. ``mesh`` is one-dimensional: this strategy's axis."""

@@ -1,0 +1,62 @@
+"""Data parallelism: every worker holds the whole model and computes a part of the batch; gradients are averaged."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import PositiveFloat
+
+from workbench.errors import SplitError
+from workbench.plan.transfer import Transfer
+from workbench.spec.options import StrategyOptions
+from workbench.strategies.base import Strategy, strategy
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
+    from workbench.plan.summary import ModelSummary
+    from workbench.spec.run_spec import RunSpec
+    from workbench.strategies.worker_model import WorkerModel
+
+
+class DataOptions(StrategyOptions):
+    bucket_size_mib: PositiveFloat = 25.0
+    """Gradients are all-reduced in buckets of about this many MiB, while backward goes on."""
+
+
+@strategy("data")
+class DataStrategy(Strategy[DataOptions]):
+    """Replicas of the whole model on parts of the batch, gradients averaged (torch's DistributedDataParallel)."""
+
+    Options = DataOptions
+    axis = "data"
+    apply_order = 2
+
+    @property
+    def label(self) -> str:
+        return f"dp{self.options.size}"
+
+    def check(self, model: ModelSummary, spec: RunSpec) -> None:
+        batch, size = spec.train.global_batch_size, self.options.size
+        if batch % size:
+            raise SplitError(
+                "split.data.size",
+                f"a global batch of {batch} over {size} workers leaves {batch % size} samples over;"
+                f" use a size that divides {batch}, or set train.global_batch_size to a multiple of {size}",
+            )
+
+    def expected(self, model: ModelSummary, spec: RunSpec) -> list[Transfer]:
+        """All gradients once: 4 bytes per parameter in fp32, in as many buckets as torch makes (Li et al. 2020)."""
+        gradients = model.num_parameters * spec.train.element_bytes
+        return [Transfer("all_reduce", "data", "backward", 1, gradients, count_is_exact=False)]
+
+    def apply(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
+        from torch.nn.parallel import DistributedDataParallel
+
+        worker.module = DistributedDataParallel(
+            worker.module,
+            process_group=mesh.get_group(),
+            bucket_cap_mb=self.options.bucket_size_mib,
+            gradient_as_bucket_view=True,  # the buckets are the gradients: no second copy
+        )
+        worker.batch_part = (mesh.get_local_rank(), mesh.size())

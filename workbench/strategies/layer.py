@@ -1,0 +1,62 @@
+"""Layer-wise parallelism: consecutive blocks live on different workers, the whole batch passes through them in turn."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from workbench.strategies._staged import StagedOptions, StagedStrategy
+from workbench.strategies.base import strategy
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.distributed.device_mesh import DeviceMesh
+
+    from workbench.strategies.worker_model import WorkerModel
+
+
+class LayerOptions(StagedOptions):
+    pass
+
+
+@strategy("layer")
+class LayerStrategy(StagedStrategy[LayerOptions]):
+    """Blocks on different workers, one batch in turn (naive model parallelism): saves memory, one worker computes at a time."""
+
+    Options = LayerOptions
+    num_microbatches = 1
+
+    @property
+    def label(self) -> str:
+        return f"layer{self.options.size}"
+
+    def connect(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
+        import torch
+        import torch.distributed as dist
+
+        from workbench.strategies.worker_model import StepResult
+
+        group, here, last = mesh.get_group(), mesh.get_local_rank(), mesh.size() - 1
+        shapes = {block.name: block.output_shape for block in worker.summary.blocks}
+        stages = self.stages(worker.summary)
+
+        def receive(shape: tuple[int, ...], source: int) -> Tensor:
+            tensor = torch.empty(worker.batch_size, *shape, dtype=worker.dtype, device=worker.device)
+            dist.recv(tensor, group=group, group_src=source)
+            return tensor
+
+        def step(inputs: Tensor, targets: Tensor) -> StepResult:
+            if here > 0:
+                inputs = receive(shapes[stages[here - 1][-1]], here - 1).requires_grad_()
+            with worker.span("forward", stage=here, microbatch=0):
+                outputs = worker.module(inputs)
+                loss = worker.loss(outputs, targets) if here == last else None
+            if loss is None:
+                dist.send(outputs.detach(), group=group, group_dst=here + 1)
+                gradient = receive(shapes[stages[here][-1]], here + 1)
+            with worker.span("backward", stage=here, microbatch=0):
+                loss.backward() if loss is not None else outputs.backward(gradient)
+            if here > 0:
+                dist.send(inputs.grad, group=group, group_dst=here - 1)
+            return StepResult(loss.detach(), outputs.detach()) if loss is not None else StepResult(None, None)
+
+        worker.compute = step
