@@ -1,0 +1,109 @@
+"""The contract of a dataset: what is known of it beforehand, its samples, and the order in which they are seen."""
+
+from __future__ import annotations
+
+import functools
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
+
+from workbench.registry import register
+from workbench.spec.options import DatasetOptions
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+O = TypeVar("O", bound=DatasetOptions)
+dataset = functools.partial(register, "dataset")
+FILES = Path(__file__).parents[2] / "datasets"
+
+
+@dataclass(frozen=True)
+class DatasetSummary:
+    """What models and plans must know of a dataset, without its samples."""
+
+    kind: Literal["tokens", "features"]
+    input_shape: tuple[int, ...]
+    """Shape of one sample's input."""
+
+    num_classes: int
+    """Classes to predict; for tokens the vocabulary's size."""
+
+    num_samples: int
+    tokens_per_sample: int = 0
+    """0 for features."""
+
+
+class Samples(Protocol):
+    """Samples by index."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: Array) -> tuple[Array, Array]:
+        """Inputs and targets: tokens int64 (batch, sequence) and the next tokens; features float32 (batch, features)
+        and int64 labels (batch,)."""
+
+
+class Dataset(ABC, Generic[O]):
+    """A dataset with its options."""
+
+    name: ClassVar[str]
+    Options: ClassVar[type[DatasetOptions]]
+
+    def __init__(self, options: O) -> None:
+        self.options = options
+
+    @abstractmethod
+    def summary(self) -> DatasetSummary:
+        """Its kind and sizes."""
+
+    @abstractmethod
+    def load(self) -> Samples:
+        """Its samples."""
+
+
+@dataclass(frozen=True)
+class LabelledSamples:
+    """Features (samples, features) of float32 with labels (samples,) of int64."""
+
+    features: Array
+    labels: Array
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, indices: Array) -> tuple[Array, Array]:
+        return self.features[indices], self.labels[indices]
+
+
+@dataclass(frozen=True)
+class TokenWindows:
+    """Sample i is the window of ``length`` tokens that begins at i × length; its targets are the tokens after each."""
+
+    tokens: Array
+    length: int
+
+    def __len__(self) -> int:
+        return (len(self.tokens) - 1) // self.length
+
+    def batch(self, indices: Array) -> tuple[Array, Array]:
+        import numpy as np
+
+        positions = indices[:, None] * self.length + np.arange(self.length)  # (batch, sequence)
+        return self.tokens[positions], self.tokens[positions + 1]
+
+
+def sample_order(seed: int, num_samples: int, step: int, batch_size: int) -> Array:
+    """Indices of a step's global batch: each epoch a fresh permutation, decided by the seed alone."""
+    import numpy as np
+
+    positions = np.arange(step * batch_size, (step + 1) * batch_size)
+    epochs = positions // num_samples
+    indices = np.empty(batch_size, dtype=np.int64)
+    for epoch in np.unique(epochs):
+        here = epochs == epoch
+        indices[here] = np.random.default_rng((seed, int(epoch))).permutation(num_samples)[positions[here] % num_samples]
+    return indices

@@ -1,0 +1,67 @@
+"""Synthetic samples of any shape: deterministic, learnable, for sizes that no small file has."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from workbench.data.base import Dataset, DatasetSummary, LabelledSamples, TokenWindows, dataset
+from workbench.spec.options import DatasetOptions
+
+_SURPRISE = 0.1  # share of tokens that the one before does not decide
+
+
+class SyntheticOptions(DatasetOptions):
+    name: Literal["synthetic"] = "synthetic"
+
+    kind: Literal["tokens", "features"] = "tokens"
+    """Token sequences to continue, or feature vectors to classify."""
+
+    num_samples: PositiveInt = 1024
+    """Samples of the set."""
+
+    sequence_length: PositiveInt = 128
+    """Tokens of one sample (tokens)."""
+
+    vocabulary_size: Annotated[int, Field(ge=2)] = 256
+    """Different tokens (tokens)."""
+
+    num_features: PositiveInt = 64
+    """Numbers of one sample (features)."""
+
+    num_classes: Annotated[int, Field(ge=2)] = 10
+    """Classes (features)."""
+
+    seed: NonNegativeInt = 0
+    """Decides the samples."""
+
+
+@dataset("synthetic")
+class Synthetic(Dataset[SyntheticOptions]):
+    """Made samples of any shape: tokens that mostly follow a fixed permutation, or features labelled by a fixed map."""
+
+    Options = SyntheticOptions
+
+    def summary(self) -> DatasetSummary:
+        o = self.options
+        if o.kind == "tokens":
+            return DatasetSummary("tokens", (o.sequence_length,), o.vocabulary_size, o.num_samples, o.sequence_length)
+        return DatasetSummary("features", (o.num_features,), o.num_classes, o.num_samples)
+
+    def load(self) -> TokenWindows | LabelledSamples:
+        import numpy as np
+
+        o = self.options
+        random = np.random.default_rng(o.seed)
+        if o.kind == "features":
+            features = random.standard_normal((o.num_samples, o.num_features), dtype=np.float32)
+            labels = (features @ random.standard_normal((o.num_features, o.num_classes))).argmax(axis=1)
+            return LabelledSamples(features, labels)
+        follows = random.permutation(o.vocabulary_size)
+        tokens = random.integers(o.vocabulary_size, size=o.num_samples * o.sequence_length + 1)
+        follow = random.random(len(tokens)) > _SURPRISE
+        for i in range(1, len(tokens)):
+            if follow[i]:
+                tokens[i] = follows[tokens[i - 1]]
+        return TokenWindows(tokens, o.sequence_length)

@@ -1,0 +1,111 @@
+"""The step loop: warm-up, timed, trace and memory steps, kept apart."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from workbench.plan.feasibility import Plan
+from workbench.runtime.batches import Batches
+from workbench.runtime.build import local, make_optimizer
+from workbench.runtime.memory import MemoryTracker
+from workbench.runtime.recorder import Recorder
+from workbench.strategies.worker_model import WorkerModel
+
+
+@dataclass
+class TrainingRecord:
+    """What the loop measured on this worker; times on the machine's monotonic clock."""
+
+    steps: list[dict[str, Any]] = field(default_factory=list)
+    memory: list[dict[str, Any]] = field(default_factory=list)
+    peak_memory_bytes: int | None = None
+    parameters: int = 0
+    parameter_bytes: int = 0
+    gradient_bytes: int = 0
+    optimizer_state_bytes: int = 0
+
+
+def step_kinds(plan: Plan) -> Iterator[str]:
+    """The kind of each step in turn."""
+    train, measure = plan.spec.train, plan.spec.measure
+    yield from ["warmup"] * train.num_warmup_steps
+    yield from ["timed"] * train.num_steps
+    yield from ["trace"] * measure.num_trace_steps
+    yield from ["memory"] * measure.num_memory_steps
+
+
+def train(
+    plan: Plan, worker: WorkerModel, batches: Batches, recorder: Recorder, on_step: Callable[..., None]
+) -> TrainingRecord:
+    """Runs all steps; ``on_step(kind, step, num_steps, loss, duration_s)`` is called after each.
+
+    A step's duration holds forward, backward, communication and optimizer; fetching the batch is outside it.
+    """
+    record = TrainingRecord()
+    optimizer = make_optimizer(worker, plan.spec.train.optimizer, plan.spec.train.learning_rate)
+    tokens = plan.dataset.summary().tokens_per_sample
+    kinds = list(step_kinds(plan))
+    for step, kind in enumerate(kinds):
+        recorder.step, recorder.tracing = step, kind == "trace"
+        inputs, targets = batches.of_step(step, worker.batch_part)
+        tracker = MemoryTracker(worker.device) if kind == "memory" else None
+        if tracker is not None:
+            optimizer.zero_grad()
+            tracker.track_external(worker.blocks, optimizer, inputs, targets)
+            if worker.device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(worker.device)
+            tracker.__enter__()
+        start = time.perf_counter()
+        with recorder.span("optimizer", name="zero_grad"):
+            optimizer.zero_grad()
+        result = worker.compute(inputs, targets)
+        with recorder.span("optimizer"):
+            optimizer.step()
+        loss = None if result.loss is None else float(result.loss)
+        if worker.device.type == "cuda":
+            torch.cuda.synchronize(worker.device)
+        duration = time.perf_counter() - start
+        del result
+        if tracker is not None:
+            _end_of_memory_step(record, tracker, worker, step)
+        record.steps.append(
+            {
+                "step": step,
+                "kind": kind,
+                "start_s": start,
+                "duration_s": duration,
+                "num_samples": len(inputs),
+                "num_tokens": len(inputs) * tokens or None,
+                "loss": loss,
+            }
+        )
+        on_step(kind=kind, step=step, num_steps=len(kinds), loss=loss, duration_s=duration)
+    recorder.tracing = False
+    _weigh(record, worker, optimizer)
+    return record
+
+
+def _end_of_memory_step(record: TrainingRecord, tracker: MemoryTracker, worker: WorkerModel, step: int) -> None:
+    tracker.note("end of step")
+    peak = tracker.peak_bytes()
+    tracker.__exit__(None, None, None)
+    if worker.device.type == "cuda":  # the allocator also knows what bypasses the tracker
+        peak = torch.cuda.max_memory_allocated(worker.device)
+    record.peak_memory_bytes = max(peak, record.peak_memory_bytes or 0)
+    record.memory += [{"step": step, **row} for row in tracker.rows]
+
+
+def _weigh(record: TrainingRecord, worker: WorkerModel, optimizer: torch.optim.Optimizer) -> None:
+    """Bytes that this worker holds after the last step."""
+    for _, parameter in worker.named_parameters():
+        record.parameters += local(parameter).numel()
+        record.parameter_bytes += local(parameter).nbytes
+        if parameter.grad is not None:
+            record.gradient_bytes += local(parameter.grad).nbytes
+    for state in optimizer.state.values():
+        record.optimizer_state_bytes += sum(local(t).nbytes for t in state.values() if isinstance(t, torch.Tensor))

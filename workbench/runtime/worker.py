@@ -1,0 +1,137 @@
+"""One worker of a run, started by module name: ``python -m workbench.runtime.worker RUN_DIRECTORY RANK LIFELINE_FD``."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+import traceback
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from workbench.plan.feasibility import Plan, plan
+from workbench.runtime import accounting
+from workbench.runtime.events import EventWriter
+from workbench.runtime.process_group import control_group, device_of, register_backend
+from workbench.runtime.recorder import Recorder
+from workbench.store.run_directory import RunDirectory
+from workbench.store.tables import write_table
+
+_PROGRESS_INTERVAL_S = 0.1
+
+
+def main(run_path: str, rank: int, lifeline: int) -> int:
+    """Runs the worker to its end; returns the exit code."""
+    threading.Thread(target=_die_with_owner, args=(lifeline,), daemon=True).start()
+    run = RunDirectory(Path(run_path))
+    events, recorder = EventWriter(run.events_path(rank), rank), Recorder()
+    try:
+        _run(run, rank, events, recorder)
+    except Exception as error:  # noqa: BLE001 - reported to the owner, which ends the run
+        traceback.print_exc()
+        events.write(
+            "error",
+            step=recorder.step,
+            exception=f"{type(error).__name__}: {error}",
+            traceback=traceback.format_exc(),
+            is_communication=recorder.communication_failed or _is_communication_error(error),
+            operations=list(recorder.last),
+        )
+        return 1
+    return 0
+
+
+def _run(run: RunDirectory, rank: int, events: EventWriter, recorder: Recorder) -> None:
+    spec, record = run.spec(), run.record()
+    kind, num_workers = record["device"], record["num_workers"]
+    device, timeout = device_of(kind, rank), timedelta(seconds=spec.launch.timeout_s)
+    torch.set_num_threads(spec.launch.threads_per_worker)
+    if kind == "cuda":
+        torch.cuda.set_device(device)
+    store = dist.FileStore(str(run.path / "rendezvous"), num_workers)
+    backend = register_backend(recorder, kind)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=num_workers, timeout=timeout)
+    dist.all_reduce(torch.ones(1, device=device))
+    events.write("ready")
+    _work(run, plan(spec), rank, device, events, recorder, control_group(timeout))
+
+
+def _work(
+    run: RunDirectory, plan_: Plan, rank: int, device: torch.device, events: EventWriter, recorder: Recorder, control: Any
+) -> None:
+    from workbench.runtime.batches import Batches
+    from workbench.runtime.build import DTYPES, build_worker, make_mesh
+    from workbench.runtime.parity import check_parity
+    from workbench.runtime.training import train
+
+    spec = plan_.spec
+    mesh = make_mesh(plan_, device.type)
+    axes = {mesh[axis].get_group().group_name: axis for axis in plan_.mesh.axes} if mesh is not None else {}
+    if spec.measure.parity:
+        report = check_parity(plan_, rank, mesh, recorder.span, device, control, spec.measure.num_parity_steps)
+        if report is not None:
+            events.write("parity", **report.as_dict())
+    dtype = DTYPES[spec.train.precision]
+    worker = build_worker(plan_, rank, mesh, recorder.span, device, dtype)
+    last_report = 0.0
+
+    def on_step(**values: Any) -> None:
+        nonlocal last_report
+        now = time.monotonic()
+        if now - last_report > _PROGRESS_INTERVAL_S or values["step"] + 1 == values["num_steps"]:
+            last_report = now
+            events.write("step", **values)
+
+    origin = [time.perf_counter()]
+    dist.broadcast_object_list(origin, src=0, group=control)
+    trained = train(plan_, worker, Batches(plan_, device, dtype), recorder, on_step)
+    accounting.attribute_idle(recorder, control, plan_.num_workers)
+    communication = accounting.communication_rows(recorder, axes, device.type == "cuda")
+    tables = {
+        "steps": trained.steps,
+        "memory": [{**row, "time_s": row["time"]} for row in trained.memory],
+        "communication": communication,
+        "timeline": [] if device.type == "cuda" else accounting.timeline_rows(recorder),
+    }
+    for name, rows in tables.items():
+        for row in rows:
+            row.update({"run_id": run.id, "rank": rank})
+            row.update({k: row[k] - origin[0] for k in ("start_s", "end_s", "time_s") if row.get(k) is not None})
+        write_table(run.table_path(name, rank), name, rows)
+    figures = {
+        "parameters": trained.parameters,
+        "parameter_bytes": trained.parameter_bytes,
+        "gradient_bytes": trained.gradient_bytes,
+        "optimizer_state_bytes": trained.optimizer_state_bytes,
+        "peak_memory_bytes": trained.peak_memory_bytes,
+        "resident_peak_bytes": accounting.resident_peak_bytes(),
+        **accounting.step_parts(recorder, trained.steps),
+        "communication": accounting.transfers_per_step(communication, spec.measure.num_trace_steps),
+    }
+    events.write("finished", figures=figures)
+    dist.barrier(group=control)  # nobody's connections close while another still needs them
+
+
+def _is_communication_error(error: BaseException) -> bool:
+    """C++ waits (DDP's buckets) raise plain RuntimeErrors; gloo and NCCL name themselves in the text."""
+    text = str(error)
+    return isinstance(error, dist.DistError) or any(mark in text for mark in ("gloo", "NCCL", "Connection closed by peer"))
+
+
+def _die_with_owner(lifeline: int) -> None:
+    """Blocks until the owner's end of the pipe is closed, which is when the owner is gone."""
+    os.read(lifeline, 1)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    code = main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Everything is on disk; gloo's teardown at exit aborts now and then (torch 2.13), so it is left out.
+    os._exit(code)

@@ -1,0 +1,146 @@
+"""A run's directory: the truth about the run. Workers and owner write their own files, readers only read."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workbench.spec.run_spec import RunSpec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+TERMINAL = ("finished", "failed", "cancelled", "lost")
+
+
+def home() -> Path:
+    """The store: ``$WORKBENCH_HOME``, or the platform's directory for a user's data."""
+    if chosen := os.environ.get("WORKBENCH_HOME"):
+        return Path(chosen)
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("workbench"))
+
+
+def new_run_id(label: str) -> str:
+    """Sorts by time, says the split, is unique: ``20261124-101530-dp2-3f9a2c``."""
+    return f"{time.strftime('%Y%m%d-%H%M%S')}-{label}-{secrets.token_hex(3)}"
+
+
+class RunDirectory:
+    """The files of one run (DESIGN's store layout)."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.id = path.name
+
+    @classmethod
+    def create(
+        cls, store: Path, run_id: str, spec_toml: str, record: dict[str, Any], environment: dict[str, Any]
+    ) -> RunDirectory:
+        """A new run: ``record`` is what was decided at its submission."""
+        run = cls(store / "runs" / run_id)
+        for part in ("events", "log"):
+            (run.path / part).mkdir(parents=True)
+        run.spec_path.write_text(spec_toml, encoding="utf-8")
+        run._write("environment.json", environment)
+        run._write("run.json", record)
+        run.write_status({"state": "queued"})
+        return run
+
+    @property
+    def spec_path(self) -> Path:
+        return self.path / "spec.toml"
+
+    def spec(self) -> RunSpec:
+        """The spec with all defaults filled in."""
+        from workbench.spec.files import load
+
+        return load(self.spec_path)
+
+    def log_path(self, rank: int | str) -> Path:
+        """What a worker (or ``"owner"``) printed."""
+        return self.path / "log" / (f"rank-{rank}.log" if rank != "owner" else "owner.log")
+
+    def events_path(self, rank: int) -> Path:
+        return self.path / "events" / f"rank-{rank}.jsonl"
+
+    def table_path(self, name: str, rank: int) -> Path:
+        return self.path / name / f"rank-{rank}.parquet"
+
+    def record(self) -> dict[str, Any]:
+        return self._read("run.json") or {}
+
+    def environment(self) -> dict[str, Any]:
+        return self._read("environment.json") or {}
+
+    def status(self) -> dict[str, Any]:
+        return self._read("status.json") or {"state": "lost", "message": "the run directory has no status"}
+
+    def write_status(self, status: dict[str, Any]) -> None:
+        self._write("status.json", status)
+
+    def labels(self) -> dict[str, Any]:
+        """What people changed: name, tags, note, deleted_at."""
+        return self._read("labels.json") or {}
+
+    def update_labels(self, **values: Any) -> None:
+        self._write("labels.json", {**self.labels(), **values})
+
+    def summary(self) -> dict[str, Any] | None:
+        """The run's figures once it has finished."""
+        return self._read("summary.json")
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        self._write("summary.json", summary)
+
+    def error(self) -> dict[str, Any] | None:
+        """Why it failed: rank, step, exception, traceback, last lines and operations, advice."""
+        return self._read("error.json")
+
+    def write_error(self, error: dict[str, Any]) -> None:
+        self._write("error.json", error)
+
+    def request_cancel(self) -> None:
+        """Asks the owner to end the run."""
+        (self.path / "cancel").touch()
+
+    def cancel_requested(self) -> bool:
+        return (self.path / "cancel").exists()
+
+    def events(self, rank: int, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
+        """A worker's events from a byte offset on, whole lines only, and the offset to go on from."""
+        try:
+            with self.events_path(rank).open("rb") as file:
+                file.seek(offset)
+                data = file.read()
+        except FileNotFoundError:
+            return [], offset
+        whole = data[: data.rfind(b"\n") + 1]
+        return [json.loads(line) for line in whole.splitlines()], offset + len(whole)
+
+    def table(self, name: str) -> pa.Table:
+        """A table of all workers, in order of rank."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        from workbench.store.tables import schema
+
+        paths = sorted((self.path / name).glob("rank-*.parquet"), key=lambda p: int(p.stem.split("-")[1]))
+        return pa.concat_tables([schema(name).empty_table(), *(pq.read_table(path) for path in paths)])
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        try:
+            return json.loads((self.path / name).read_bytes())  # type: ignore[no-any-return]
+        except FileNotFoundError:
+            return None
+
+    def _write(self, name: str, value: dict[str, Any]) -> None:
+        """Replaces a file whole: a reader sees the old or the new one."""
+        draft = self.path / f".{name}.{os.getpid()}"
+        draft.write_text(json.dumps(value), encoding="utf-8")
+        draft.replace(self.path / name)

@@ -1,0 +1,55 @@
+"""Columns of the tables: names carry their unit; what could not be measured is empty, never 0."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+RUN_STATIC_COLUMNS = (
+    "run_id", "name", "state", "mode", "model", "dataset", "split", "num_workers", "device", "backend", "torch_version",
+    "created_at", "baseline_run_id",
+)  # fmt: skip
+RUN_FIGURES = (
+    "step_time_s", "step_time_p10_s", "step_time_p90_s", "samples_per_s", "tokens_per_s", "speedup", "speedup_same_cores",
+    "efficiency", "parameters_per_worker", "peak_memory_bytes", "communication_bytes_per_step", "compute_s",
+    "exposed_communication_s", "idle_s", "optimizer_s", "other_s", "bubble_fraction", "imbalance", "final_loss", "parity_ok",
+    "parity_max_error",
+)  # fmt: skip
+RUN_COLUMNS = RUN_STATIC_COLUMNS + RUN_FIGURES
+
+TABLES: dict[str, dict[str, str]] = {
+    "steps": {
+        "run_id": "string", "rank": "int64", "step": "int64", "kind": "string", "start_s": "float64", "duration_s": "float64",
+        "num_samples": "int64", "num_tokens": "int64", "loss": "float64",
+    },
+    "memory": {
+        "run_id": "string", "rank": "int64", "step": "int64", "time_s": "float64", "event": "string", "category": "string",
+        "bytes": "int64",
+    },
+    "communication": {
+        "run_id": "string", "rank": "int64", "step": "int64", "index": "int64", "operation": "string", "axis": "string",
+        "group": "string", "peer": "int64", "phase": "string", "payload_bytes": "int64", "ring_bytes": "int64",
+        "dtype": "string", "start_s": "float64", "end_s": "float64", "exposed_communication_s": "float64", "idle_s": "float64",
+    },
+    "timeline": {
+        "run_id": "string", "rank": "int64", "step": "int64", "kind": "string", "stage": "int64", "microbatch": "int64",
+        "name": "string", "start_s": "float64", "end_s": "float64",
+    },
+}  # fmt: skip
+"""Table → column → Arrow type. Times are seconds on the run's own clock, which is one for all workers."""
+
+
+def schema(name: str) -> Any:
+    """The Arrow schema of a table."""
+    import pyarrow as pa
+
+    return pa.schema([(column, pa.type_for_alias(kind)) for column, kind in TABLES[name].items()])
+
+
+def write_table(path: Path, name: str, rows: list[dict[str, Any]]) -> None:
+    """Writes rows as a Parquet file of the table's columns."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema(name)), path)
