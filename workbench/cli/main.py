@@ -1,1 +1,67 @@
-"""placeholder"""
+"""The command line's entry: each command's code is loaded when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from workbench.errors import WorkbenchError
+
+_COMMANDS = {
+    "run": ("workbench.cli.run", "Run a spec, or with no argument the demonstration."),
+    "ls": ("workbench.cli.runs", "List the runs of the store."),
+    "show": ("workbench.cli.show", "Everything about one run."),
+    "logs": ("workbench.cli.runs", "What the workers printed."),
+    "compare": ("workbench.cli.runs", "Runs side by side, and what they teach."),
+    "export": ("workbench.cli.runs", "Write runs and their tables as CSV or Parquet."),
+    "cancel": ("workbench.cli.runs", "End a run that has not ended."),
+    "rm": ("workbench.cli.runs", "Delete runs."),
+    "models": ("workbench.cli.plugins", "Models and their options."),
+    "datasets": ("workbench.cli.plugins", "Datasets and their options."),
+    "strategies": ("workbench.cli.plugins", "Strategies and their options."),
+    "schedules": ("workbench.cli.plugins", "Pipeline schedules."),
+}
+
+
+class LazyGroup(click.Group):
+    """Imports a command's module only when the command is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command = getattr(importlib.import_module(_COMMANDS[cmd_name][0]), f"{cmd_name}_command")
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup)
+@click.version_option(package_name="workbench")
+def cli() -> None:
+    """Find out how to split a neural network over several workers, by running it."""
+
+
+def main() -> None:
+    """Runs the command line; errors meant for the user are one sentence on stderr."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except WorkbenchError as error:
+        click.echo(f"workbench: {error}", err=True)
+        code = error.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = 2
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("workbench: interrupted; no process of the run is left", err=True)
+        code = 130
+    except BrokenPipeError:
+        code = 0
+    sys.exit(code if isinstance(code, int) else 0)

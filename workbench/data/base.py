@@ -105,5 +105,7 @@ def sample_order(seed: int, num_samples: int, step: int, batch_size: int) -> Arr
     indices = np.empty(batch_size, dtype=np.int64)
     for epoch in np.unique(epochs):
         here = epochs == epoch
-        indices[here] = np.random.default_rng((seed, int(epoch))).permutation(num_samples)[positions[here] % num_samples]
+        indices[here] = np.random.default_rng((seed, int(epoch))).permutation(num_samples)[
+            positions[here] % num_samples
+        ]
     return indices

@@ -8,7 +8,14 @@ from pydantic import PositiveInt
 
 from workbench.errors import SpecError
 from workbench.models.base import Model, model
-from workbench.plan.summary import BlockSummary, ColumnRowPair, ModelSummary, ParameterSummary, Tie, linear_parameters
+from workbench.plan.summary import (
+    BlockSummary,
+    ColumnRowPair,
+    ModelSummary,
+    ParameterSummary,
+    Tie,
+    linear_parameters,
+)
 from workbench.spec.options import ModelOptions
 
 if TYPE_CHECKING:
@@ -45,10 +52,13 @@ class Transformer(Model[TransformerOptions]):
 
     def __init__(self, options: TransformerOptions, data: DatasetSummary) -> None:
         if data.kind != "tokens":
-            raise SpecError("dataset.name", f"gives {data.kind}, but transformer takes tokens; use text or synthetic")
+            raise SpecError(
+                "dataset.name", f"gives {data.kind}, but transformer takes tokens; use text or synthetic"
+            )
         if options.hidden_dim % options.num_heads:
             raise SpecError(
-                "model.num_heads", f"hidden_dim {options.hidden_dim} does not divide into {options.num_heads} heads"
+                "model.num_heads",
+                f"hidden_dim {options.hidden_dim} does not divide into {options.num_heads} heads",
             )
         super().__init__(options, data)
 
@@ -73,10 +83,22 @@ class Transformer(Model[TransformerOptions]):
             flops = 2 * sequence * hidden * (4 * hidden + 2 * inner) + 4 * sequence * sequence * hidden
             blocks.append(BlockSummary(layer, parameters, shape, flops))
             pairs += [
-                ColumnRowPair(f"{layer}.attention.qkv", f"{layer}.attention.output", o.num_heads, "heads", shape, shape),
-                ColumnRowPair(f"{layer}.feedforward.up", f"{layer}.feedforward.down", inner, "hidden features", shape, shape),
+                ColumnRowPair(
+                    f"{layer}.attention.qkv", f"{layer}.attention.output", o.num_heads, "heads", shape, shape
+                ),
+                ColumnRowPair(
+                    f"{layer}.feedforward.up",
+                    f"{layer}.feedforward.down",
+                    inner,
+                    "hidden features",
+                    shape,
+                    shape,
+                ),
             ]
-        head = (*_norm_parameters("head.norm", hidden), ParameterSummary("head.projection.weight", (vocabulary, hidden)))
+        head = (
+            *_norm_parameters("head.norm", hidden),
+            ParameterSummary("head.projection.weight", (vocabulary, hidden)),
+        )
         output = (sequence, vocabulary)
         blocks.append(BlockSummary("head", head, output, 2 * sequence * hidden * vocabulary))
         pairs.append(ColumnRowPair("head.projection", None, vocabulary, "vocabulary entries", shape, output))

@@ -57,7 +57,13 @@ class ParityReport:
 
 
 def check_parity(
-    plan: Plan, rank: int, mesh: DeviceMesh | None, span: Span, device: torch.device, control: Any, num_steps: int
+    plan: Plan,
+    rank: int,
+    mesh: DeviceMesh | None,
+    span: Span,
+    device: torch.device,
+    control: Any,
+    num_steps: int,
 ) -> ParityReport | None:
     """Takes the steps split and unsplit; the report on rank 0, None elsewhere."""
     precision = plan.spec.measure.parity_precision
@@ -85,7 +91,9 @@ class Reference:
     """The unsplit model on one worker."""
 
     def __init__(self, plan: Plan, worker: WorkerModel, batches: Batches) -> None:
-        self.blocks = build_blocks(plan, (b.name for b in plan.summary.blocks), worker.dtype).to(worker.device)
+        self.blocks = build_blocks(plan, (b.name for b in plan.summary.blocks), worker.dtype).to(
+            worker.device
+        )
         self.loss, self.batches = worker.loss, batches
         self.num_chunks = worker.batch_part[1] * worker.num_microbatches
 
@@ -173,7 +181,9 @@ def _difference(reference: Tensor, pieces: list[Piece], is_sum: bool) -> float:
 
 def _offset(tensor: Tensor) -> tuple[int, ...]:
     if isinstance(tensor, DTensor):
-        return tuple(compute_local_shape_and_global_offset(tensor.shape, tensor.device_mesh, tensor.placements)[1])
+        return tuple(
+            compute_local_shape_and_global_offset(tensor.shape, tensor.device_mesh, tensor.placements)[1]
+        )
     return (0,) * tensor.dim()
 
 

@@ -118,7 +118,9 @@ class RecordedProcessGroup(dist.ProcessGroup):
     def _set_group_name(self, name: str) -> None:
         self._name = name
 
-    def allgather_into_tensor_coalesced(self, outputs: list[Tensor], inputs: list[Tensor], opts: Any = None) -> Any:
+    def allgather_into_tensor_coalesced(
+        self, outputs: list[Tensor], inputs: list[Tensor], opts: Any = None
+    ) -> Any:
         """gloo has none: one gather a tensor."""
         works = [self._allgather_base(o, i) for o, i in zip(outputs, inputs, strict=True)]
         for work in works[:-1]:

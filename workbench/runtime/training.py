@@ -90,7 +90,9 @@ def train(
     return record
 
 
-def _end_of_memory_step(record: TrainingRecord, tracker: MemoryTracker, worker: WorkerModel, step: int) -> None:
+def _end_of_memory_step(
+    record: TrainingRecord, tracker: MemoryTracker, worker: WorkerModel, step: int
+) -> None:
     tracker.note("end of step")
     peak = tracker.peak_bytes()
     tracker.__exit__(None, None, None)
@@ -108,4 +110,6 @@ def _weigh(record: TrainingRecord, worker: WorkerModel, optimizer: torch.optim.O
         if parameter.grad is not None:
             record.gradient_bytes += local(parameter.grad).nbytes
     for state in optimizer.state.values():
-        record.optimizer_state_bytes += sum(local(t).nbytes for t in state.values() if isinstance(t, torch.Tensor))
+        record.optimizer_state_bytes += sum(
+            local(t).nbytes for t in state.values() if isinstance(t, torch.Tensor)
+        )

@@ -38,7 +38,12 @@ def dumps(spec: RunSpec) -> str:
 
 
 def override(
-    table: dict[str, Any], *, model: str | None, dataset: str | None, splits: Iterable[str], sets: Iterable[str]
+    table: dict[str, Any],
+    *,
+    model: str | None,
+    dataset: str | None,
+    splits: Iterable[str],
+    sets: Iterable[str],
 ) -> dict[str, Any]:
     """``table`` with the command line's values laid over it.
 

@@ -86,7 +86,13 @@ def _type_name(annotation: Any) -> str:
 
 
 def _bound(constraint: Any) -> str:
-    for attribute, sign in (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<"), ("multiple_of", "multiple of")):
+    for attribute, sign in (
+        ("ge", "≥"),
+        ("gt", ">"),
+        ("le", "≤"),
+        ("lt", "<"),
+        ("multiple_of", "multiple of"),
+    ):
         if (value := getattr(constraint, attribute, None)) is not None:
             return f"{sign} {value}"
     return ""

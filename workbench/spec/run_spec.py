@@ -104,7 +104,9 @@ def _plugin(family: Family, base: type[PluginOptions]) -> BeforeValidator:
         if isinstance(given, str):
             given = {"name": given}
         if not isinstance(given, dict) or "name" not in given:
-            raise SpecError(f"{family.kind}.name", f"give the {family.kind}'s name; allowed: {', '.join(family.names())}")
+            raise SpecError(
+                f"{family.kind}.name", f"give the {family.kind}'s name; allowed: {', '.join(family.names())}"
+            )
         plugin = family.get(given["name"], f"{family.kind}.name")
         try:
             return plugin.Options.model_validate(given)  # type: ignore[no-any-return]

@@ -52,7 +52,11 @@ class StagedStrategy(Strategy[O]):
 
     def stages(self, model: ModelSummary) -> list[tuple[str, ...]]:
         """Names of each stage's blocks."""
-        weights = {"flops": lambda b: b.forward_flops, "parameters": lambda b: b.num_parameters, "blocks": lambda b: 1}
+        weights = {
+            "flops": lambda b: b.forward_flops,
+            "parameters": lambda b: b.num_parameters,
+            "blocks": lambda b: 1,
+        }
         sizes = balanced([weights[self.options.balance](b) for b in model.blocks], self.options.size)
         names = [b.name for b in model.blocks]
         return [tuple(names[end - size : end]) for size, end in zip(sizes, accumulate(sizes), strict=True)]

@@ -75,7 +75,9 @@ class TensorStrategy(Strategy[TensorOptions]):
             forward = "all_reduce" if pair.row else "all_gather"
             transfers.append(Transfer(forward, self.axis, "forward", 1, unit * prod(pair.output_shape)))
             if pair.column:
-                transfers.append(Transfer("all_reduce", self.axis, "backward", 1, unit * prod(pair.input_shape)))
+                transfers.append(
+                    Transfer("all_reduce", self.axis, "backward", 1, unit * prod(pair.input_shape))
+                )
         return transfers
 
     def apply(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
@@ -90,6 +92,8 @@ class TensorStrategy(Strategy[TensorOptions]):
             if pair.row:
                 plan[pair.row] = RowwiseParallel(input_layouts=None if pair.column else Replicate())
         tied = {t: layers[t.source.rsplit(".", 1)[0]] for t in worker.summary.ties}
-        parallelize_module(worker.blocks, mesh, {path: style for path, style in plan.items() if path in layers})
+        parallelize_module(
+            worker.blocks, mesh, {path: style for path, style in plan.items() if path in layers}
+        )
         for tie, source in tied.items():  # slicing replaced both; they are one parameter again
             layers[tie.parameter.rsplit(".", 1)[0]].weight = source.weight

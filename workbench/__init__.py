@@ -1,0 +1,23 @@
+"""The workbench: find out how to split a neural network over several workers, by running it.
+
+``import workbench as wb; run = wb.run(wb.RunSpec(split={"data": 2})); run.summary``
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from workbench.api import Run, compare, run, runs, submit
+    from workbench.spec import RunSpec, Split
+
+__all__ = ["Run", "RunSpec", "Split", "compare", "run", "runs", "submit"]
+
+_HOME = {"RunSpec": "workbench.spec", "Split": "workbench.spec"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'workbench' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME.get(name, "workbench.api")), name)

@@ -1,0 +1,65 @@
+"""What a comparison teaches, in plain sentences that this very table supports."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Row = dict[str, Any]
+
+
+def findings(rows: list[Row]) -> list[str]:
+    """Sentences about the finished runs of a comparison; rows as in ``runs``."""
+    done = [row for row in rows if row["step_time_s"] is not None]
+    splits = [row for row in done if row["num_workers"] > 1]
+    if not splits:
+        return []
+    return [_fastest(splits), _smallest(done), *map(_limit, splits), *_wrong(done)]
+
+
+def _fastest(splits: list[Row]) -> str:
+    best = min(splits, key=lambda row: row["step_time_s"])
+    speedup, same = best["speedup"], best["speedup_same_cores"]
+    text = f"{best['split']} has the shortest step: {best['step_time_s'] * 1e3:.1f} ms"
+    if speedup is not None:
+        verb = "times as fast as" if speedup >= 1 else "times the speed of"
+        text += f", {speedup:.2f} {verb} one worker"
+    if same is not None:
+        text += f", and {same:.2f} times the speed of one worker that is given as many cores"
+    return text + "."
+
+
+def _smallest(rows: list[Row]) -> str:
+    known = [row for row in rows if row["peak_memory_bytes"] is not None]
+    best = min(known, key=lambda row: row["peak_memory_bytes"])
+    text = f"{best['split']} needs the least memory on its largest worker: {best['peak_memory_bytes'] / 2**20:.1f} MiB"
+    single = next((row for row in known if row["num_workers"] == 1), None)
+    if single is not None and single is not best:
+        text += f", {best['peak_memory_bytes'] / single['peak_memory_bytes']:.0%} of one worker's"
+    return text + "."
+
+
+def _limit(row: Row) -> str:
+    """What takes the most of the step beside computing."""
+    parts = {
+        "exposed communication": row["exposed_communication_s"],
+        "waiting for other workers": row["idle_s"],
+        "the optimizer": row["optimizer_s"],
+    }
+    known = {name: seconds for name, seconds in parts.items() if seconds is not None}
+    if not known or row["compute_s"] is None:
+        return f"{row['split']}: nothing was traced."
+    total = row["compute_s"] + sum(known.values()) + (row["other_s"] or 0.0)
+    name, seconds = max(known.items(), key=lambda item: item[1])
+    return (
+        f"{row['split']}: computing is {row['compute_s'] / total:.0%} of the step;"
+        f" most of the rest is {name}, {seconds / total:.0%}"
+        f" ({row['communication_bytes_per_step'] / 2**20:.1f} MiB move per step)."
+    )
+
+
+def _wrong(rows: list[Row]) -> list[str]:
+    return [
+        f"{row['split']} does NOT compute what one worker computes."
+        for row in rows
+        if row["parity_ok"] is False
+    ]

@@ -1,0 +1,218 @@
+"""The public API: submit, watch and compare runs. Works in a script, a notebook and a Streamlit page."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from workbench.errors import RunFailedError
+from workbench.launch import submit as launcher
+from workbench.launch.environment import baseline_key, environment
+from workbench.plan.feasibility import Plan, plan
+from workbench.spec import RunSpec
+from workbench.spec.files import dumps
+from workbench.store import listing
+from workbench.store.run_directory import TERMINAL, RunDirectory, home, new_run_id
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_POLL_S = 0.05
+
+
+class Run:
+    """A run in the store, whatever its state."""
+
+    def __init__(self, directory: RunDirectory) -> None:
+        self.directory = directory
+        self.id = directory.id
+
+    def __repr__(self) -> str:
+        return f"<Run {self.id} {self.state}>"
+
+    @property
+    def spec(self) -> RunSpec:
+        """What was asked, with all defaults filled in."""
+        return self.directory.spec()
+
+    @property
+    def state(self) -> str:
+        """queued, starting, running, finished, failed, cancelled or lost."""
+        return listing.state_of(self.directory)
+
+    @property
+    def summary(self) -> dict[str, Any] | None:
+        """The figures, once it has finished."""
+        return self.directory.summary()
+
+    @property
+    def error(self) -> dict[str, Any] | None:
+        """Why it failed."""
+        return self.directory.error()
+
+    def row(self) -> dict[str, Any]:
+        """Its row of the table ``runs``."""
+        return listing.row(self.directory)
+
+    def wait(self, timeout_s: float | None = None) -> Run:
+        """Waits for the end of the run, whatever it is.
+
+        Raises:
+            TimeoutError: it has not ended within ``timeout_s`` seconds; it goes on.
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while self.state not in TERMINAL:
+            if deadline is not None and time.monotonic() > deadline:
+                raise TimeoutError(f"run {self.id} is still {self.state} after {timeout_s} s")
+            time.sleep(_POLL_S)
+        return self
+
+    def follow(self) -> Iterator[dict[str, Any]]:
+        """Its events as they come, from all workers, until it has ended; each has ``time``, ``rank`` and ``event``."""
+        offsets = [0] * self.directory.record()["num_workers"]
+        while True:
+            ended = self.state in TERMINAL
+            for rank in range(len(offsets)):
+                events, offsets[rank] = self.directory.events(rank, offsets[rank])
+                yield from events
+            if ended:
+                return
+            time.sleep(_POLL_S)
+
+    def cancel(self) -> None:
+        """Asks its owner to end it; returns at once."""
+        self.directory.request_cancel()
+
+    def steps(self) -> pd.DataFrame:
+        """One row a worker and step."""
+        return self._frame("steps")
+
+    def memory(self) -> pd.DataFrame:
+        """Bytes alive by category at each event of the memory steps."""
+        return self._frame("memory")
+
+    def communication(self) -> pd.DataFrame:
+        """One row an operation and worker, of the trace steps."""
+        return self._frame("communication")
+
+    def timeline(self) -> pd.DataFrame:
+        """What each worker did when, on the trace steps."""
+        return self._frame("timeline")
+
+    def _frame(self, name: str) -> pd.DataFrame:
+        return self.directory.table(name).to_pandas()
+
+
+def submit(spec: RunSpec, *, use_server: bool = True) -> Run:
+    """Starts a run, and first its baselines where the store has none that match; returns at once.
+
+    Raises:
+        SpecError: the spec cannot be run; nothing was started.
+        UsageError: ``baseline.mode`` names a run that does not exist.
+    """
+    planned = plan(spec)
+    spec = spec.replace(launch={**spec.as_dict()["launch"], "device": planned.device})
+    mode, own_id = spec.baseline.mode, new_run_id(spec.split.label)
+    baseline = same_cores = None
+    if mode not in ("auto", "none"):
+        baseline = listing.find(home(), mode).id
+    elif mode == "auto" and planned.num_workers == 1:
+        baseline = own_id
+    elif mode == "auto":
+        baseline, same_cores = (run.id for run in baselines(spec, planned, use_server))
+    return _start(spec, planned, own_id, baseline, same_cores, use_server)
+
+
+def baselines(spec: RunSpec, planned: Plan, use_server: bool = True) -> tuple[Run, Run]:
+    """The runs on one worker that a split is compared with, reused or started: with the same threads as each of its
+    workers, and with as many as it has in all (but no more than there are cores)."""
+    threads = spec.launch.threads_per_worker
+    cores = int(environment()["num_cores"])
+    first = _single(spec, threads, "auto", use_server)
+    if planned.device == "cuda":
+        return first, first
+    return first, _single(spec, max(threads, min(threads * planned.num_workers, cores)), first.id, use_server)
+
+
+def run(spec: RunSpec, *, use_server: bool = True) -> Run:
+    """Runs to the end. An interrupt cancels the run and waits until nothing of it is left.
+
+    Raises:
+        RunFailedError: it failed, was cancelled or lost; the message says which worker and why.
+    """
+    started = submit(spec, use_server=use_server)
+    try:
+        started.wait()
+    except KeyboardInterrupt:
+        started.cancel()
+        started.wait()
+        raise
+    if started.state != "finished":
+        raise RunFailedError(
+            f"run {started.id} {started.state}: {started.directory.status().get('message', '')}"
+        )
+    return started
+
+
+def runs() -> pd.DataFrame:
+    """All runs of the store, a row each, oldest first."""
+    import pandas as pd
+
+    from workbench.store.tables import RUN_COLUMNS
+
+    return pd.DataFrame(listing.rows(home()), columns=list(RUN_COLUMNS))
+
+
+def compare(chosen: Iterable[Run | str]) -> pd.DataFrame:
+    """Rows of these runs (or ids) side by side, in this order."""
+    import pandas as pd
+
+    from workbench.store.tables import RUN_COLUMNS
+
+    found = [r if isinstance(r, Run) else Run(listing.find(home(), r)) for r in chosen]
+    return pd.DataFrame([r.row() for r in found], columns=list(RUN_COLUMNS))
+
+
+def _single(spec: RunSpec, threads: int, mode: str, use_server: bool) -> Run:
+    """The run of this spec on one worker: one in the store that matches, or a new one."""
+    launch = {**spec.as_dict()["launch"], "threads_per_worker": threads}
+    single = spec.replace(name="", split={}, launch=launch, baseline={"mode": mode})
+    key = baseline_key(single)
+    for directory in reversed(listing.all_runs(home())):
+        if directory.record().get("baseline_key") == key and listing.state_of(directory) not in (
+            "failed",
+            "cancelled",
+            "lost",
+        ):
+            return Run(directory)
+    return submit(single, use_server=use_server)
+
+
+def _start(
+    spec: RunSpec, planned: Plan, run_id: str, baseline: str | None, same_cores: str | None, use_server: bool
+) -> Run:
+    here = environment()
+    record = {
+        "run_id": run_id,
+        "name": spec.name,
+        "mode": spec.mode,
+        "model": spec.model.name,
+        "dataset": spec.dataset.name,
+        "split": spec.split.label,
+        "num_workers": planned.num_workers,
+        "device": planned.device,
+        "backend": "nccl" if planned.device == "cuda" else "gloo",
+        "torch_version": here["torch_version"],
+        "created_at": time.time(),
+        "baseline_run_id": baseline,
+        "same_cores_baseline_run_id": same_cores,
+        "baseline_key": baseline_key(spec) if planned.num_workers == 1 else None,
+        "threads_per_worker": spec.launch.threads_per_worker,
+        "num_cores": here["num_cores"],
+        "mesh": planned.mesh.axes,
+        "expected": planned.expected_record(),
+    }
+    directory = RunDirectory.create(home(), run_id, dumps(spec), record, here)
+    launcher.start(directory, use_server)
+    return Run(directory)

@@ -1,0 +1,30 @@
+"""What there is to choose from: models, datasets, strategies and schedules, with every option and its meaning."""
+
+from __future__ import annotations
+
+import click
+
+from workbench.registry import DATASETS, MODELS, SCHEDULES, STRATEGIES, Family
+from workbench.spec import describe
+
+
+def _command(name: str, family: Family) -> click.Command:
+    @click.command(name, help=f"All {name}, with every option and its meaning.")
+    def command() -> None:
+        for plugin_name in family.names():
+            plugin = family.get(plugin_name)
+            summary = " ".join((plugin.__doc__ or "").split("\n\n")[0].split())
+            click.echo(f"{click.style(plugin_name, bold=True)}  {summary}")
+            for option in describe(plugin.Options):
+                bounds = f", {option['bounds']}" if option["bounds"] else ""
+                click.echo(
+                    f"    {option['name']} = {option['default']}  ({option['type']}{bounds})  {option['help']}"
+                )
+
+    return command
+
+
+models_command = _command("models", MODELS)
+datasets_command = _command("datasets", DATASETS)
+strategies_command = _command("strategies", STRATEGIES)
+schedules_command = _command("schedules", SCHEDULES)

@@ -1,0 +1,144 @@
+"""``workbench run``: a spec, or the demonstration; live progress, one table, and what the table teaches."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from workbench.cli.assertion import parse
+from workbench.errors import AssertionFailedError, RunFailedError
+from workbench.spec import RunSpec
+from workbench.spec.files import override, read_table
+
+if TYPE_CHECKING:
+    from workbench.api import Run
+
+DEMONSTRATION = (
+    {"data": {"size": 2}},
+    {"layer": {"size": 2}},
+    {"pipeline": {"size": 2, "schedule": "1f1b", "num_microbatches": 4}},
+    {"tensor": {"size": 2}},
+)
+
+
+@click.command("run")
+@click.argument("spec_file", required=False, type=click.Path(path_type=Path))
+@click.option("--model", help="Model by name; see `workbench models`.")
+@click.option("--dataset", help="Dataset by name; see `workbench datasets`.")
+@click.option(
+    "--split", "splits", multiple=True, metavar="STRATEGY=SIZE[,OPTION=VALUE…]", help="Repeat to combine."
+)
+@click.option(
+    "--set", "sets", multiple=True, metavar="PATH=VALUE", help="Any key of the spec: train.num_steps=50."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout and nothing else there.")
+@click.option("--assert", "assertion", help="Exit 3 unless this holds: 'speedup > 1.2 and final_loss < 4'.")
+@click.option("--no-server", is_flag=True, help="Start processes afresh, without the fork server (slower).")
+def run_command(
+    spec_file: Path | None,
+    model: str | None,
+    dataset: str | None,
+    splits: tuple[str, ...],
+    sets: tuple[str, ...],
+    as_json: bool,
+    assertion: str | None,
+    no_server: bool,
+) -> None:
+    """Run SPEC_FILE, or what the options say, next to its baseline on one worker.
+
+    With no argument: the demonstration, one worker and then each of four strategies on two.
+    """
+    table = override(
+        read_table(spec_file) if spec_file else {}, model=model, dataset=dataset, splits=splits, sets=sets
+    )
+    is_demonstration = not (spec_file or model or dataset or splits or sets)
+    specs = (
+        [RunSpec(**{**table, "split": split}) for split in DEMONSTRATION]
+        if is_demonstration
+        else [RunSpec(**table)]
+    )
+    assertions = parse(assertion) if assertion else []
+
+    from workbench.plan.feasibility import plan
+
+    for spec in specs:
+        plan(spec)
+    shown, asked = _run_all(specs, use_server=not no_server, quiet=as_json)
+    rows = [run.row() for run in shown]
+    if as_json:
+        click.echo(json.dumps({"runs": rows}))
+    else:
+        _report(shown, rows)
+    _judge([run.row() for run in asked], assertions)
+
+
+def _run_all(specs: Sequence[RunSpec], use_server: bool, quiet: bool) -> tuple[list[Run], list[Run]]:
+    """Runs each spec to its end; those to show (baselines first) and those that were asked for."""
+    from workbench.api import Run, submit
+    from workbench.cli.progress import follow
+    from workbench.store.listing import find
+    from workbench.store.run_directory import TERMINAL, home
+
+    shown: dict[str, Run] = {}
+    asked: list[Run] = []
+    try:
+        for spec in specs:
+            run = submit(spec, use_server=use_server)
+            asked.append(run)
+            record = run.directory.record()
+            for other in (record["baseline_run_id"], record["same_cores_baseline_run_id"], run.id):
+                if other and other not in shown:
+                    shown[other] = Run(find(home(), other))
+                    follow(shown[other], quiet)
+    except KeyboardInterrupt:
+        mine = {**shown, **{run.id: run for run in asked}}
+        for run in mine.values():
+            if run.state not in TERMINAL:
+                run.cancel()
+        for run in mine.values():
+            run.wait()
+        raise
+    return list(shown.values()), asked
+
+
+def _report(shown: list[Run], rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+
+    from workbench.analysis.findings import findings
+    from workbench.cli.render import comparison, failure
+
+    console = Console()
+    threads = {run.id: run.directory.record()["threads_per_worker"] for run in shown}
+    console.print()
+    console.print(comparison(rows, threads))
+    console.print()
+    for sentence in findings(rows):
+        console.print(f"• {sentence}", highlight=False)
+    for run in shown:
+        if run.state != "finished":
+            failure(console, run.id, run.error, str(run.directory.status().get("message", "")))
+    last = shown[-1].id
+    console.print(f"\nNext: workbench show {last}  ·  workbench run --help  ·  workbench ls", highlight=False)
+
+
+def _judge(rows: list[dict[str, Any]], assertions: list[Any]) -> None:
+    """Raises what decides the exit code."""
+    if unfinished := [row for row in rows if row["state"] != "finished"]:
+        raise RunFailedError("; ".join(f"run {row['run_id']} {row['state']}" for row in unfinished))
+    for row in rows:
+        if row["parity_ok"] is False:
+            raise AssertionFailedError(
+                f"{row['run_id']}: parity failed, largest error {row['parity_max_error']}"
+            )
+        if row["final_loss"] is None or not math.isfinite(row["final_loss"]):
+            raise AssertionFailedError(f"{row['run_id']}: the loss is not finite: {row['final_loss']}")
+        for assertion in assertions:
+            if not assertion.holds(row):
+                raise AssertionFailedError(
+                    f"{row['run_id']}: {assertion} is false, {assertion.column} is {row[assertion.column]}"
+                )

@@ -1,0 +1,113 @@
+"""Commands on recorded runs: ls, logs, compare, export, cancel, rm."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+import click
+
+from workbench.errors import UsageError
+from workbench.store import listing
+from workbench.store.run_directory import TERMINAL, home
+
+
+@click.command("ls")
+@click.option("--json", "as_json", is_flag=True, help='{"runs": [row, …]}')
+def ls_command(as_json: bool) -> None:
+    """List the runs of the store, oldest first."""
+    rows = listing.rows(home())
+    if as_json:
+        click.echo(json.dumps({"runs": rows}))
+        return
+    if not rows:
+        click.echo("No runs yet; `workbench run` makes the first ones.", err=True)
+        return
+    width = max(len(row["run_id"]) for row in rows)
+    click.echo(f"{'run':<{width}}  {'state':<9}  {'model':<12}  {'step time':>10}  {'speed-up':>8}  name")
+    for row in rows:
+        step = "–" if row["step_time_s"] is None else f"{row['step_time_s'] * 1e3:.1f} ms"
+        speedup = "–" if row["speedup"] is None else f"{row['speedup']:.2f}×"
+        line = f"{row['run_id']:<{width}}  {row['state']:<9}  {row['model']:<12}  {step:>10}  {speedup:>8}  {row['name']}"
+        click.echo(line.rstrip())
+
+
+@click.command("logs")
+@click.argument("run")
+@click.option("--rank", type=int, help="Only this worker's.")
+def logs_command(run: str, rank: int | None) -> None:
+    """What the workers of RUN printed."""
+    directory = listing.find(home(), run)
+    num_workers = directory.record()["num_workers"]
+    if rank is not None and not 0 <= rank < num_workers:
+        raise UsageError(f"--rank: {directory.id} has ranks 0 to {num_workers - 1}, but got {rank}")
+    for who in range(num_workers) if rank is None else [rank]:
+        path = directory.log_path(who)
+        text = path.read_text(errors="replace") if path.exists() else ""
+        click.echo(f"── rank {who}" + ("" if text else " (nothing)"))
+        click.echo(text, nl=False)
+
+
+@click.command("compare")
+@click.argument("runs", nargs=-1, required=True)
+@click.option("--json", "as_json", is_flag=True, help='{"runs": [row, …]}')
+def compare_command(runs: tuple[str, ...], as_json: bool) -> None:
+    """RUNS side by side, and what they teach."""
+    found = [listing.find(home(), run) for run in runs]
+    rows = [listing.row(directory) for directory in found]
+    if as_json:
+        click.echo(json.dumps({"runs": rows}))
+        return
+    from rich.console import Console
+
+    from workbench.analysis.findings import findings
+    from workbench.cli.render import comparison
+
+    console = Console()
+    console.print(comparison(rows, {d.id: d.record()["threads_per_worker"] for d in found}))
+    for sentence in findings(rows):
+        console.print(f"• {sentence}", highlight=False)
+
+
+@click.command("export")
+@click.argument("runs", nargs=-1, required=True)
+@click.option(
+    "--to", required=True, type=click.Path(path_type=Path, file_okay=False), help="Directory to write into."
+)
+@click.option(
+    "--format", "file_format", type=click.Choice(["csv", "parquet"]), default="csv", show_default=True
+)
+def export_command(runs: tuple[str, ...], to: Path, file_format: str) -> None:
+    """Write RUNS and their tables."""
+    from workbench.store.export import export
+
+    for path in export([listing.find(home(), run) for run in runs], to, file_format):
+        click.echo(path)
+
+
+@click.command("cancel")
+@click.argument("runs", nargs=-1, required=True)
+def cancel_command(runs: tuple[str, ...]) -> None:
+    """End RUNS that have not ended, and wait until they have."""
+    for directory in [listing.find(home(), run) for run in runs]:
+        if listing.state_of(directory) not in TERMINAL:
+            directory.request_cancel()
+            while listing.state_of(directory) not in TERMINAL:
+                time.sleep(0.05)
+        click.echo(f"{directory.id} {listing.state_of(directory)}")
+
+
+@click.command("rm")
+@click.argument("runs", nargs=-1, required=True)
+@click.option("--purge", is_flag=True, help="Remove the files too; this cannot be undone.")
+def rm_command(runs: tuple[str, ...], purge: bool) -> None:
+    """Delete RUNS; without --purge their files stay and only the lists leave them out."""
+    for directory in [listing.find(home(), run) for run in runs]:
+        if listing.state_of(directory) not in TERMINAL:
+            raise UsageError(f"run {directory.id} has not ended; `workbench cancel {directory.id}` first")
+        directory.update_labels(deleted_at=time.time())
+        if purge:
+            shutil.rmtree(directory.path)
+        click.echo(f"{directory.id} deleted")

@@ -1,0 +1,99 @@
+"""``workbench show``: one run, with what the formulas expected beside what was measured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from workbench.store import listing
+from workbench.store.run_directory import RunDirectory, home
+
+
+@click.command("show")
+@click.argument("run")
+def show_command(run: str) -> None:
+    """Everything about RUN: figures, expected beside measured, each worker, why it failed."""
+    from rich.console import Console
+
+    from workbench.cli import render
+
+    directory = listing.find(home(), run)
+    row, console = listing.row(directory), Console()
+    console.print(f"[bold]{directory.id}[/bold]  {row['state']}  {row['name'] or ''}")
+    console.print(
+        f"{row['model']} on {row['dataset']}, {row['split']}, {row['num_workers']} × {row['device']} ({row['backend']})"
+    )
+    record = directory.record()
+    if record["num_workers"] * record["threads_per_worker"] > record["num_cores"]:
+        console.print(
+            f"[yellow]oversubscribed:[/yellow] more workers × threads than the {record['num_cores']} cores"
+        )
+    if row["state"] != "finished":
+        render.failure(console, directory.id, directory.error(), str(directory.status().get("message", "")))
+        return
+    console.print(render.comparison([row], {}))
+    parts = ("compute_s", "exposed_communication_s", "idle_s", "optimizer_s", "other_s")
+    console.print(
+        "step: "
+        + ", ".join(f"{p.removesuffix('_s').replace('_', ' ')} {render.seconds(row[p])}" for p in parts)
+    )
+    _transfers(console, directory)
+    _workers(console, directory)
+
+
+def _transfers(console: Any, directory: RunDirectory) -> None:
+    from rich.table import Table
+
+    from workbench.store.summary import measured_transfers
+
+    summary = directory.summary() or {}
+    expected: dict[tuple[str, str, str], list[float]] = {}
+    for t in directory.record()["expected"]["transfers"]:
+        entry = expected.setdefault((t["operation"], t["axis"], t["phase"]), [0, 0])
+        entry[0] += t["count"]
+        entry[1] += t["count"] * t["payload_bytes"]
+    measured = {(t["operation"], t["axis"], t["phase"]): t for t in measured_transfers(summary["workers"])}
+    if not expected and not measured:
+        return
+    table = Table(
+        "operation",
+        "axis",
+        "phase",
+        "expected bytes",
+        "measured bytes",
+        "operations",
+        box=None,
+        title_justify="left",
+    )
+    for key in sorted({*expected, *measured}):
+        want, got = expected.get(key, [0, 0])[1], measured.get(key, {"payload_bytes": 0, "count": 0})
+        table.add_row(*key, f"{want:,}", f"{got['payload_bytes']:,.0f}", f"{got['count']:g}")
+    console.print("\nmoved per step, by formula and measured:")
+    console.print(table)
+
+
+def _workers(console: Any, directory: RunDirectory) -> None:
+    from rich.table import Table
+
+    from workbench.cli.render import mebibytes
+
+    heads = (
+        "worker",
+        "parameters expected",
+        "measured",
+        "gradients",
+        "optimizer state",
+        "peak memory",
+        "resident peak",
+    )
+    table = Table(*heads, box=None)
+    expected = directory.record()["expected"]["parameters_per_worker"]
+    for rank, worker in enumerate((directory.summary() or {})["workers"]):
+        sizes = (
+            worker[k]
+            for k in ("gradient_bytes", "optimizer_state_bytes", "peak_memory_bytes", "resident_peak_bytes")
+        )
+        table.add_row(str(rank), f"{expected[rank]:,}", f"{worker['parameters']:,}", *map(mebibytes, sizes))
+    console.print("\neach worker:")
+    console.print(table)

@@ -1,0 +1,57 @@
+"""Which worker caused a failure. When one dies, all others lose their connection to it, and look just as broken."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from workbench.launch.workers import WorkerProcess
+
+
+@dataclass(frozen=True)
+class Blame:
+    """What ended the run, as ``error.json`` has it."""
+
+    rank: int
+    exception: str
+    step: int | None = None
+    traceback: str = ""
+    operations: list[str] = field(default_factory=list)
+    advice: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+def find_cause(processes: list[WorkerProcess], events: list[list[dict[str, Any]]]) -> Blame:
+    """In this order: a worker that raised something of its own (the earliest), that died without a word, that is still
+    waited for, that raised a communication error (the earliest)."""
+    errors = sorted((e for rank in events for e in rank if e["event"] == "error"), key=lambda e: e["time"])
+    raised = {error["rank"] for error in errors}
+    steps = [max((e["step"] for e in rank if e["event"] == "step"), default=None) for rank in events]
+    for error in errors:
+        if not error["is_communication"]:
+            return _from_event(error, "See the traceback; the workers' logs are in `workbench logs`.")
+    for process in processes:
+        if process.exit_code is not None and process.rank not in raised and not process.ended_by_us:
+            code, finished = process.exit_code, any(e["event"] == "finished" for e in events[process.rank])
+            if code != 0 and not finished:
+                how = (
+                    f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+                )
+                advice = "SIGKILL from outside is often the system's answer to too little memory: a smaller batch or more workers."
+                return Blame(
+                    process.rank, how, steps[process.rank], advice=advice if code == -signal.SIGKILL else ""
+                )
+    for process in processes:
+        if process.exit_code is None and process.rank not in raised:
+            return Blame(process.rank, "hung: the others waited for it in vain", steps[process.rank])
+    return _from_event(errors[0], "All workers report a broken connection; see their logs.")
+
+
+def _from_event(error: dict[str, Any], advice: str) -> Blame:
+    return Blame(
+        error["rank"], error["exception"], error["step"], error["traceback"], error["operations"], advice
+    )

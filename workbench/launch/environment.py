@@ -1,0 +1,43 @@
+"""What a run stands on: machine, versions; and the key by which a baseline is found again."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from workbench.spec.run_spec import RunSpec
+
+
+@functools.cache
+def environment() -> dict[str, Any]:
+    """Versions and machine, without importing torch."""
+    return {
+        "workbench_version": version("workbench"),
+        "torch_version": version("torch"),
+        "python_version": platform.python_version(),
+        "platform": platform.platform(),
+        "machine": platform.node(),
+        "cpu": _cpu_name(),
+        "num_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+    }
+
+
+def baseline_key(spec: RunSpec) -> str:
+    """Equal for runs on one worker that measure the same thing: model, data, training, device, threads, environment."""
+    table = spec.as_dict()
+    parts = [table[part] for part in ("mode", "model", "dataset", "train", "launch")]
+    return hashlib.sha256(json.dumps([parts, environment()], sort_keys=True).encode()).hexdigest()
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()

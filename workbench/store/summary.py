@@ -1,0 +1,85 @@
+"""The figures of a finished run, from its tables and its workers' last events."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import fmean, median, quantiles
+from typing import Any
+
+from workbench.store.run_directory import RunDirectory
+
+
+def summarize(run: RunDirectory, events: list[list[dict[str, Any]]]) -> dict[str, Any]:
+    """The figures of ``runs``, and each worker's own under ``workers``."""
+    record = run.record()
+    workers = [next(e["figures"] for e in reversed(rank) if e["event"] == "finished") for rank in events]
+    parity = next((e for e in events[0] if e["event"] == "parity"), {})
+    steps = [row for row in run.table("steps").to_pylist() if row["kind"] == "timed"]
+    slowest: dict[int, float] = {}
+    for row in steps:
+        slowest[row["step"]] = max(row["duration_s"], slowest.get(row["step"], 0.0))
+    times = list(slowest.values())
+    deciles = quantiles(times, n=10, method="inclusive") if len(times) > 1 else times * 9
+    step_time = median(times)
+    batch = run.spec().train.global_batch_size
+    tokens = next((row["num_tokens"] // row["num_samples"] for row in steps if row["num_tokens"]), None)
+    losses = [row["loss"] for row in steps if row["step"] == max(slowest) and row["loss"] is not None]
+    speedup = _speedup(run, record.get("baseline_run_id"), step_time)
+    compute = [w["compute_s"] for w in workers]
+    is_staged = "pipeline" in record["mesh"]
+    parts = ("compute_s", "exposed_communication_s", "idle_s", "optimizer_s", "other_s")
+    return {
+        "step_time_s": step_time,
+        "step_time_p10_s": deciles[0],
+        "step_time_p90_s": deciles[8],
+        "samples_per_s": batch / step_time,
+        "tokens_per_s": batch * tokens / step_time if tokens else None,
+        "speedup": speedup,
+        "speedup_same_cores": _speedup(run, record.get("same_cores_baseline_run_id"), step_time),
+        "efficiency": speedup / len(workers) if speedup is not None else None,
+        "parameters_per_worker": max(w["parameters"] for w in workers),
+        "peak_memory_bytes": _largest([w["peak_memory_bytes"] for w in workers]),
+        "communication_bytes_per_step": round(sum(t["payload_bytes"] for t in measured_transfers(workers))),
+        **{part: fmean(w[part] for w in workers) for part in parts},
+        "bubble_fraction": sum(w["idle_s"] for w in workers) / sum(w["step_s"] for w in workers)
+        if is_staged
+        else None,
+        "imbalance": max(compute) / fmean(compute),
+        "final_loss": fmean(losses) if losses else None,
+        "parity_ok": parity.get("ok"),
+        "parity_max_error": parity.get("max_error"),
+        "parity_tensor": parity.get("tensor"),
+        "num_timed_steps": len(times),
+        "workers": workers,
+    }
+
+
+def measured_transfers(workers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What moved in a step over the whole run: each send once, each collective once per group. In this version a
+    group is all the workers, or two of them (tied parameters), who see their collectives alike."""
+    totals: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for worker in workers:
+        seen = {(t["operation"], t["axis"], t["phase"]): t for t in worker["communication"]}
+        for key, transfer in seen.items():
+            if key[0] == "recv":
+                continue
+            if key not in totals:
+                totals[key] = dict(transfer)
+            elif key[0] == "send":
+                totals[key]["count"] += transfer["count"]
+                totals[key]["payload_bytes"] += transfer["payload_bytes"]
+    return list(totals.values())
+
+
+def _speedup(run: RunDirectory, other: str | None, step_time: float) -> float | None:
+    if other is None:
+        return None
+    if other == run.id:
+        return 1.0
+    summary = RunDirectory(Path(run.path.parent) / other).summary()
+    return summary["step_time_s"] / step_time if summary else None
+
+
+def _largest(values: list[int | None]) -> int | None:
+    known = [value for value in values if value is not None]
+    return max(known, default=None)
