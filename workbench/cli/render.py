@@ -29,49 +29,38 @@ def factor(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}×"
 
 
-def parity(row: Row) -> str:
-    """``equal (5e-16)``"""
-    if row["parity_ok"] is None:
-        return "–"
-    error = row["parity_max_error"]
-    return ("equal" if row["parity_ok"] else "WRONG") + (f" ({error:.0e})" if error is not None else "")
+def _mebibytes(value: float | None) -> str:
+    return mebibytes(value).removesuffix(" MiB")
 
 
 def comparison(rows: Iterable[Row], threads: dict[str, int]) -> Table:
     """The table of a comparison, a row a run; ``threads`` (by run id) are shown where they differ."""
     rows = list(rows)
-    table = Table(box=None, header_style="bold", padding=(0, 1))
-    table.add_column("split", no_wrap=True)
-    for head in (
-        "step time",
-        "p10–p90",
-        "samples/s",
-        "speed-up",
-        "on equal\ncores",
-        "peak\nmemory",
-        "bytes sent\nper step",
-    ):
-        table.add_column(head, justify="right")
-    table.add_column("parity")
+    table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
+    table.add_column("split\n", no_wrap=True)
+    heads = ("step\nms", "p10–p90\nms", "samples\n/s", "speed-\nup", "equal\ncores", "peak\nMiB", "sent\nMiB")
+    for head in heads:
+        table.add_column(head, justify="right", no_wrap=True)
+    table.add_column("parity\n", no_wrap=True)
     differ = len({threads.get(row["run_id"]) for row in rows if row["num_workers"] == 1}) > 1
     for row in rows:
         name = row["split"]
         if differ and row["num_workers"] == 1:
-            name += f", {threads.get(row['run_id'])} threads"
+            name += f", {threads.get(row['run_id'])} thread(s)"
         if row["step_time_s"] is None:
             table.add_row(name, f"[red]{row['state']}[/red]")
             continue
         spread = f"{row['step_time_p10_s'] * 1e3:.1f}–{row['step_time_p90_s'] * 1e3:.1f}"
         table.add_row(
             name,
-            seconds(row["step_time_s"]),
+            f"{row['step_time_s'] * 1e3:.1f}",
             spread,
             f"{row['samples_per_s']:.0f}",
             factor(row["speedup"]),
             factor(row["speedup_same_cores"]),
-            mebibytes(row["peak_memory_bytes"]),
-            mebibytes(row["communication_bytes_per_step"]),
-            parity(row),
+            _mebibytes(row["peak_memory_bytes"]),
+            _mebibytes(row["communication_bytes_per_step"]),
+            {True: "equal", False: "[red]WRONG[/red]", None: "–"}[row["parity_ok"]],
         )
     return table
 

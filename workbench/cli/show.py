@@ -33,6 +33,10 @@ def show_command(run: str) -> None:
         render.failure(console, directory.id, directory.error(), str(directory.status().get("message", "")))
         return
     console.print(render.comparison([row], {}))
+    if row["parity_ok"] is not None:
+        verdict = "equals one worker" if row["parity_ok"] else "[red]differs from one worker[/red]"
+        tensor = (directory.summary() or {}).get("parity_tensor")
+        console.print(f"parity: {verdict}, largest error {row['parity_max_error']:.1e} in {tensor}", highlight=False)
     parts = ("compute_s", "exposed_communication_s", "idle_s", "optimizer_s", "other_s")
     console.print(
         "step: "

@@ -1,4 +1,4 @@
-"""The contract of a dataset: what is known of it beforehand, its samples, and the order in which they are seen."""
+"""The contract of a dataset: what is known beforehand, its samples, and the order in which they are seen."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
-O = TypeVar("O", bound=DatasetOptions)
+O = TypeVar("O", bound=DatasetOptions)  # noqa: E741 - options
 dataset = functools.partial(register, "dataset")
 FILES = Path(__file__).parents[2] / "datasets"
 
@@ -36,6 +36,11 @@ class DatasetSummary:
     tokens_per_sample: int = 0
     """0 for features."""
 
+    @property
+    def target_shape(self) -> tuple[int, ...]:
+        """Shape of one sample's target: the next token of each, or one label."""
+        return self.input_shape if self.kind == "tokens" else ()
+
 
 class Samples(Protocol):
     """Samples by index."""
@@ -43,8 +48,11 @@ class Samples(Protocol):
     def __len__(self) -> int: ...
 
     def batch(self, indices: Array) -> tuple[Array, Array]:
-        """Inputs and targets: tokens int64 (batch, sequence) and the next tokens; features float32 (batch, features)
-        and int64 labels (batch,)."""
+        """Inputs and targets.
+
+        Tokens: int64 (batch, sequence) and the next tokens. Features: float32 (batch, features) and int64
+        labels (batch,).
+        """
 
 
 class Dataset(ABC, Generic[O]):
@@ -81,7 +89,7 @@ class LabelledSamples:
 
 @dataclass(frozen=True)
 class TokenWindows:
-    """Sample i is the window of ``length`` tokens that begins at i × length; its targets are the tokens after each."""
+    """Sample i is the window of ``length`` tokens from i × length on; its targets are the next tokens."""
 
     tokens: Array
     length: int

@@ -39,7 +39,7 @@ class SyntheticOptions(DatasetOptions):
 
 @dataset("synthetic")
 class Synthetic(Dataset[SyntheticOptions]):
-    """Made samples of any shape: tokens that mostly follow a fixed permutation, or features labelled by a fixed map."""
+    """Made samples of any shape: tokens that follow a permutation, or features labelled by a linear map."""
 
     Options = SyntheticOptions
 
@@ -55,14 +55,15 @@ class Synthetic(Dataset[SyntheticOptions]):
         import numpy as np
 
         o = self.options
-        random = np.random.default_rng(o.seed)
+        # One generator a purpose: more samples must not change the ones before, nor the rule they follow.
+        rule, values, surprises = (np.random.default_rng((o.seed, purpose)) for purpose in range(3))
         if o.kind == "features":
-            features = random.standard_normal((o.num_samples, o.num_features), dtype=np.float32)
-            labels = (features @ random.standard_normal((o.num_features, o.num_classes))).argmax(axis=1)
+            features = values.standard_normal((o.num_samples, o.num_features), dtype=np.float32)
+            labels = (features @ rule.standard_normal((o.num_features, o.num_classes))).argmax(axis=1)
             return LabelledSamples(features, labels)
-        follows = random.permutation(o.vocabulary_size)
-        tokens = random.integers(o.vocabulary_size, size=o.num_samples * o.sequence_length + 1)
-        follow = random.random(len(tokens)) > _SURPRISE
+        follows = rule.permutation(o.vocabulary_size)
+        tokens = values.integers(o.vocabulary_size, size=o.num_samples * o.sequence_length + 1)
+        follow = surprises.random(len(tokens)) > _SURPRISE
         for i in range(1, len(tokens)):
             if follow[i]:
                 tokens[i] = follows[tokens[i - 1]]

@@ -21,12 +21,12 @@ class TextOptions(DatasetOptions):
     """Tokens of one sample."""
 
     tokenizer: Literal["bytes", "characters"] = "bytes"
-    """What a token is: a byte (256 of them), or a character that occurs (their number rounded up to a multiple of 64)."""
+    """What a token is: a byte (256 of them), or a character that occurs (rounded up to a multiple of 64)."""
 
 
 @dataset("text")
 class Text(Dataset[TextOptions]):
-    """The Jargon File 4.4.7 (public domain), 1.6 MB of English about hackers' words; predicts the next token."""
+    """The Jargon File 4.4.7 (public domain), 1.7 MB of English on hackers' words; predicts the next token."""
 
     Options = TextOptions
 

@@ -23,7 +23,7 @@ class Options(BaseModel):
             for key in values:
                 if key not in cls.model_fields:
                     message = unknown("key", str(key), list(cls.model_fields))
-                    raise PydanticCustomError("unknown_key", "{message}", {"message": message})
+                    raise PydanticCustomError("unknown_key", "{message}", {"message": message, "key": str(key)})
         return values
 
 
@@ -72,6 +72,8 @@ def spec_error(error: ValidationError, where: str = "") -> SpecError:
     """The first of pydantic's findings as one sentence: which key, what is wrong, what was given."""
     first = error.errors()[0]
     path = ".".join([where, *(str(part) for part in first["loc"])] if where else map(str, first["loc"]))
+    if first["type"] == "unknown_key":
+        path = ".".join(part for part in (path, first["ctx"]["key"]) if part)
     message = first["msg"].removeprefix("Value error, ")
     given = first.get("input")
     if first["type"] not in ("unknown_key", "missing") and not isinstance(given, dict | BaseModel):

@@ -1,0 +1,5 @@
+"""The dashboard: ``streamlit run app.py``."""
+
+from workbench.dashboard.front import main
+
+main()

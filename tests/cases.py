@@ -1,0 +1,109 @@
+"""What the conformance suite runs inside workers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from workbench.plan.feasibility import Plan, plan
+from workbench.runtime import accounting
+from workbench.runtime.batches import Batches
+from workbench.runtime.build import build_worker, make_mesh
+from workbench.runtime.parity import check_parity
+from workbench.runtime.recorder import Recorder
+from workbench.runtime.training import train
+from workbench.spec import RunSpec
+from workbench.strategies.worker_model import StepResult
+
+CPU = torch.device("cpu")
+NUM_PARITY_STEPS = 10
+
+
+def parity(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any], fault: str | None) -> dict[str, Any] | None:
+    """The parity report (on rank 0) of ten SGD steps in fp64, with a mistake made on purpose if asked."""
+    planned = plan(RunSpec(**spec))
+    if fault:
+        FAULTS[fault](planned)
+    mesh = make_mesh(planned, "cpu")
+    report = check_parity(planned, rank, mesh, recorder.span, CPU, control, NUM_PARITY_STEPS)
+    return report.as_dict() if report else None
+
+
+def training(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any]) -> dict[str, Any]:
+    """A short run's figures, transfers, parameters and losses on this worker."""
+    planned = plan(RunSpec(**spec))
+    mesh = make_mesh(planned, "cpu")
+    axes = {mesh[axis].get_group().group_name: axis for axis in planned.mesh.axes} if mesh else {}
+    worker = build_worker(planned, rank, mesh, recorder.span, CPU, torch.float32)
+    record = train(planned, worker, Batches(planned, CPU, torch.float32), recorder, lambda **_: None)
+    accounting.attribute_idle(recorder, control, planned.num_workers)
+    rows = accounting.communication_rows(recorder, axes, is_cuda=False)
+    return {
+        "communication": accounting.transfers_per_step(rows, planned.spec.measure.num_trace_steps),
+        "parameters": record.parameters,
+        "parameter_bytes": record.parameter_bytes,
+        "optimizer_state_bytes": record.optimizer_state_bytes,
+        "peak_memory_bytes": record.peak_memory_bytes,
+        "losses": [row["loss"] for row in record.steps],
+        "parts": accounting.step_parts(recorder, record.steps),
+    }
+
+
+def _unaveraged(planned: Plan) -> None:
+    """Data parallelism that sums its gradients."""
+    (strategy,) = planned.strategies
+    right = type(strategy).apply
+
+    def wrong(worker: Any, mesh: Any) -> None:
+        right(strategy, worker, mesh)
+
+        def summed(state: Any, bucket: Any) -> Any:
+            return dist.all_reduce(bucket.buffer(), group=mesh.get_group(), async_op=True).get_future().then(
+                lambda f: f.value()[0]
+            )
+
+        # torch checks the hook's annotations, which are strings in this file
+        summed.__annotations__ = {"bucket": dist.GradBucket, "return": torch.futures.Future[torch.Tensor]}
+        worker.module.register_comm_hook(None, summed)
+
+    object.__setattr__(strategy, "apply", wrong)
+
+
+def _dropped_slice(planned: Plan) -> None:
+    """Tensor slicing in which one worker's slice of the first layer counts for nothing."""
+    (strategy,) = planned.strategies
+    right = type(strategy).apply
+
+    def wrong(worker: Any, mesh: Any) -> None:
+        right(strategy, worker, mesh)
+        if mesh.get_local_rank() == 1:
+            layer = next(p.row for p in worker.summary.pairs if p.row and p.column)
+            with torch.no_grad():
+                worker.blocks.get_submodule(layer).weight.to_local().zero_()
+
+    object.__setattr__(strategy, "apply", wrong)
+
+
+def _lost_microbatch(planned: Plan) -> None:
+    """A pipeline whose last microbatch is a copy of its first."""
+    (strategy,) = planned.strategies
+    right = type(strategy).apply
+
+    def wrong(worker: Any, mesh: Any) -> None:
+        right(strategy, worker, mesh)
+        compute = worker.compute
+
+        def lossy(inputs: Any, targets: Any) -> StepResult:
+            size = len(inputs) // worker.num_microbatches
+            inputs, targets = inputs.clone(), targets.clone()
+            inputs[-size:], targets[-size:] = inputs[:size], targets[:size]
+            return compute(inputs, targets)
+
+        worker.compute = lossy
+
+    object.__setattr__(strategy, "apply", wrong)
+
+
+FAULTS = {"gradients not averaged": _unaveraged, "slice dropped": _dropped_slice, "microbatch lost": _lost_microbatch}

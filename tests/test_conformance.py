@@ -1,0 +1,111 @@
+"""Every split × model: computes what one worker computes, moves the bytes and holds the parameters of its formulas."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from functools import cache
+from typing import Any
+
+import pytest
+
+from tests import cases
+from tests.pool import run_in_workers
+from workbench.plan.feasibility import plan
+from workbench.spec import RunSpec
+from workbench.store.summary import measured_transfers
+
+TEXT = {"name": "text", "sequence_length": 16}
+MODELS: dict[str, dict[str, Any]] = {
+    "mlp": {"model": {"name": "mlp", "num_layers": 2, "hidden_dim": 16, "feedforward_dim": 32}, "dataset": "digits"},
+    "transformer": {
+        "model": {"name": "transformer", "num_layers": 2, "hidden_dim": 16, "num_heads": 2, "feedforward_dim": 32},
+        "dataset": TEXT,
+    },
+    "tied transformer": {
+        "model": {"name": "transformer", "num_layers": 2, "hidden_dim": 16, "num_heads": 2, "feedforward_dim": 32, "tied_head": True},
+        "dataset": TEXT,
+    },
+}  # fmt: skip
+SPLITS: dict[str, dict[str, Any]] = {
+    "data": {"data": 2},
+    "layer": {"layer": 2},
+    "gpipe": {"pipeline": {"size": 2, "schedule": "gpipe", "num_microbatches": 4}},
+    "1f1b": {"pipeline": {"size": 2, "schedule": "1f1b", "num_microbatches": 4}},
+    "tensor": {"tensor": 2},
+}
+TRAIN = {"num_steps": 6, "num_warmup_steps": 2, "global_batch_size": 8}
+PAIRS = [(model, split) for model in MODELS for split in SPLITS]
+
+
+def spec_of(model: str, split: dict[str, Any]) -> dict[str, Any]:
+    return {**MODELS[model], "split": split, "train": TRAIN}
+
+
+@cache
+def trained(model: str, split: str) -> str:
+    spec = spec_of(model, SPLITS[split] if split else {})
+    results = run_in_workers(plan(RunSpec(**spec)).num_workers, cases.training, spec)
+    return json.dumps(results)
+
+
+def results_of(model: str, split: str) -> list[dict[str, Any]]:
+    return list(json.loads(trained(model, split)))
+
+
+@pytest.mark.parametrize(("model", "split"), PAIRS)
+def test_a_split_computes_what_one_worker_computes(model: str, split: str) -> None:
+    spec = spec_of(model, SPLITS[split])
+    report = run_in_workers(2, cases.parity, spec, None)[0]
+    assert report["ok"], report
+    assert report["max_error"] <= 1e-9
+
+
+@pytest.mark.parametrize(
+    ("split", "fault"), [("data", "gradients not averaged"), ("tensor", "slice dropped"), ("gpipe", "microbatch lost")]
+)
+@pytest.mark.parametrize("model", ["mlp", "transformer"])
+def test_the_parity_check_notices_a_mistake(model: str, split: str, fault: str) -> None:
+    report = run_in_workers(2, cases.parity, spec_of(model, SPLITS[split]), fault)[0]
+    assert not report["ok"]
+
+
+@pytest.mark.parametrize(("model", "split"), PAIRS)
+def test_the_bytes_that_move_are_the_formulas(model: str, split: str) -> None:
+    expected: Counter[tuple[str, str, str]] = Counter()
+    for t in plan(RunSpec(**spec_of(model, SPLITS[split]))).transfers:
+        expected[t.operation, t.axis, t.phase] += t.count * t.payload_bytes
+    measured = {
+        (t["operation"], t["axis"], t["phase"]): t["payload_bytes"] for t in measured_transfers(results_of(model, split))
+    }
+    assert measured == dict(expected)
+
+
+@pytest.mark.parametrize(("model", "split"), PAIRS)
+def test_each_worker_holds_the_parameters_of_the_formula(model: str, split: str) -> None:
+    expected = plan(RunSpec(**spec_of(model, SPLITS[split]))).expected_record()["parameters_per_worker"]
+    results = results_of(model, split)
+    assert [r["parameters"] for r in results] == expected
+    assert [r["parameter_bytes"] for r in results] == [4 * n for n in expected]
+
+
+@pytest.mark.parametrize(("model", "split"), PAIRS)
+def test_losses_in_single_precision_equal_one_workers(model: str, split: str) -> None:
+    (single,) = results_of(model, "")
+    per_rank = [r["losses"] for r in results_of(model, split)]
+    for step, want in enumerate(single["losses"]):
+        known = [losses[step] for losses in per_rank if losses[step] is not None]
+        assert sum(known) / len(known) == pytest.approx(want, abs=1e-4)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_formulas_summary_is_the_model_that_is_built(model: str) -> None:
+    import torch
+
+    from workbench.runtime.build import build_blocks
+
+    planned = plan(RunSpec(**spec_of(model, {})))
+    blocks = build_blocks(planned, (b.name for b in planned.summary.blocks), torch.float32)
+    built = {name: tuple(p.shape) for name, p in blocks.named_parameters(remove_duplicate=False)}
+    assert built == {p.name: p.shape for p in planned.summary.parameters}
+    assert sum(p.numel() for p in blocks.parameters()) == planned.summary.num_parameters

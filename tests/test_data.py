@@ -1,0 +1,171 @@
+"""Datasets: shapes, types, determinism, and the order in which samples are seen."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+from workbench.data.base import FILES, sample_order
+from workbench.registry import DATASETS
+
+CASES: list[tuple[str, dict[str, Any]]] = [
+    ("digits", {}),
+    ("text", {"sequence_length": 32}),
+    ("text", {"sequence_length": 32, "tokenizer": "characters"}),
+    ("synthetic", {"kind": "tokens", "num_samples": 50, "sequence_length": 16, "vocabulary_size": 32}),
+    ("synthetic", {"kind": "features", "num_samples": 50, "num_features": 12, "num_classes": 3}),
+]
+every_dataset = pytest.mark.parametrize(("name", "options"), CASES)
+INDICES = np.array([3, 0, 41])
+
+
+def make(name: str, options: dict[str, Any]) -> Any:
+    plugin = DATASETS.get(name)
+    return plugin(plugin.Options(**options))
+
+
+def token_stream(name: str, options: dict[str, Any]) -> Any:
+    """All inputs of a token dataset, end to end."""
+    samples = make(name, options).load()
+    return samples.batch(np.arange(len(samples)))[0].ravel()
+
+
+@every_dataset
+def test_summary_agrees_with_the_samples(name: str, options: dict[str, Any]) -> None:
+    dataset = make(name, options)
+    summary, samples = dataset.summary(), dataset.load()
+
+    inputs, targets = samples.batch(np.arange(len(samples)))
+
+    assert len(samples) == summary.num_samples
+    assert inputs.shape == (summary.num_samples, *summary.input_shape)
+    assert targets.shape == (summary.num_samples, *summary.target_shape)
+    assert targets.min() >= 0
+    assert targets.max() < summary.num_classes
+
+
+@every_dataset
+def test_a_batch_has_the_types_and_shapes_of_its_kind(name: str, options: dict[str, Any]) -> None:
+    dataset = make(name, options)
+    tokens = dataset.summary().kind == "tokens"
+
+    inputs, targets = dataset.load().batch(INDICES)
+
+    assert inputs.dtype == (np.int64 if tokens else np.float32)
+    assert targets.dtype == np.int64
+    assert targets.shape == (inputs.shape if tokens else (len(INDICES),))
+    assert dataset.summary().tokens_per_sample == (inputs.shape[1] if tokens else 0)
+
+
+@every_dataset
+def test_two_loads_give_the_same_samples(name: str, options: dict[str, Any]) -> None:
+    first, second = (make(name, options).load().batch(INDICES) for _ in range(2))
+
+    assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@every_dataset
+def test_a_sample_does_not_depend_on_its_batch(name: str, options: dict[str, Any]) -> None:
+    samples = make(name, options).load()
+
+    together, alone = samples.batch(INDICES), samples.batch(INDICES[1:2])
+
+    assert all(np.array_equal(a[1:2], b) for a, b in zip(together, alone, strict=True))
+
+
+@pytest.mark.parametrize(("name", "options"), [case for case in CASES if "sequence_length" in case[1]])
+def test_the_target_is_the_next_token(name: str, options: dict[str, Any]) -> None:
+    inputs, targets = make(name, options).load().batch(np.array([4, 5]))
+
+    assert np.array_equal(targets[:, :-1], inputs[:, 1:])
+    assert targets[0, -1] == inputs[1, 0]
+
+
+def test_digits_are_intensities_between_0_and_1_of_all_ten_classes() -> None:
+    features, labels = make("digits", {}).load().batch(np.arange(1797))
+
+    assert (features.min(), features.max()) == (0, 1)
+    assert set(labels.tolist()) == set(range(10))
+
+
+def test_the_first_bytes_are_the_files_own() -> None:
+    import gzip
+
+    inputs, _ = make("text", {"sequence_length": 32}).load().batch(np.array([0, 1]))
+
+    assert bytes(inputs.ravel().tolist()) == gzip.decompress((FILES / "jargon.txt.gz").read_bytes())[:64]
+
+
+def test_the_vocabulary_of_characters_is_a_multiple_of_64() -> None:
+    assert make("text", {"tokenizer": "characters"}).summary().num_classes % 64 == 0
+
+
+def test_synthetic_tokens_mostly_follow_one_permutation() -> None:
+    stream = token_stream("synthetic", {"num_samples": 200, "vocabulary_size": 16})
+    pairs = np.zeros((16, 16))
+
+    np.add.at(pairs, (stream[:-1], stream[1:]), 1)
+
+    assert sorted(pairs.argmax(axis=1)) == list(range(16))
+    assert 0.8 < pairs.max(axis=1).sum() / pairs.sum() < 1
+
+
+def test_synthetic_labels_come_from_a_linear_map() -> None:
+    options = {"kind": "features", "num_samples": 2000, "num_features": 12, "num_classes": 3}
+    features, labels = make("synthetic", options).load().batch(np.arange(2000))
+
+    fitted, *_ = np.linalg.lstsq(features[:1000], np.eye(3)[labels[:1000]], rcond=None)
+
+    assert ((features[1000:] @ fitted).argmax(axis=1) == labels[1000:]).mean() > 0.8
+
+
+@pytest.mark.parametrize("kind", ["tokens", "features"])
+def test_more_synthetic_samples_leave_the_first_ones_as_they_were(kind: str) -> None:
+    few, many = (
+        make("synthetic", {"kind": kind, "num_samples": count}).load().batch(np.arange(8))
+        for count in (8, 64)
+    )
+
+    assert all(np.array_equal(a, b) for a, b in zip(few, many, strict=True))
+
+
+def test_another_seed_gives_other_synthetic_samples() -> None:
+    one, two = (token_stream("synthetic", {"num_samples": 8, "seed": seed}) for seed in (0, 1))
+
+    assert not np.array_equal(one, two)
+
+
+@pytest.mark.parametrize(("num_samples", "batch_size"), [(12, 4), (10, 4), (5, 12)])
+def test_every_epoch_is_a_permutation_even_where_batches_wrap(num_samples: int, batch_size: int) -> None:
+    order = np.concatenate([sample_order(7, num_samples, step, batch_size) for step in range(30)])
+    epochs = order[: len(order) // num_samples * num_samples].reshape(-1, num_samples)
+
+    assert order.dtype == np.int64
+    assert (np.sort(epochs, axis=1) == np.arange(num_samples)).all()
+    assert len({tuple(epoch) for epoch in epochs.tolist()}) > 1
+
+
+def test_the_order_is_decided_by_seed_and_step() -> None:
+    assert np.array_equal(sample_order(1, 100, 3, 20), sample_order(1, 100, 3, 20))
+    assert not np.array_equal(sample_order(1, 100, 3, 20), sample_order(2, 100, 3, 20))
+    assert not np.array_equal(sample_order(1, 100, 3, 20), sample_order(1, 100, 4, 20))
+
+
+def test_the_order_does_not_depend_on_how_it_is_cut_into_batches() -> None:
+    whole = sample_order(1, 10, 0, 24)
+
+    assert np.array_equal(whole, np.concatenate([sample_order(1, 10, step, 6) for step in range(4)]))
+
+
+def test_finding_the_datasets_imports_neither_numpy_nor_torch() -> None:
+    # A fresh interpreter, because this one has numpy already.
+    look = "import sys; from workbench.registry import DATASETS; DATASETS.names()"
+    code = f"{look}; print({{'numpy', 'torch'}} & set(sys.modules))"
+
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+    assert found.strip() == "set()"

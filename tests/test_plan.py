@@ -1,0 +1,88 @@
+"""The planner's arithmetic, specs as files, the order of samples, and the device queue."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from workbench.data.base import sample_order
+from workbench.errors import SpecError
+from workbench.launch.devices import Ticket
+from workbench.plan.mesh import Mesh
+from workbench.plan.partition import balanced
+from workbench.registry import DATASETS
+from workbench.spec import RunSpec, Split
+from workbench.spec.files import dumps, load, override
+
+
+@pytest.mark.parametrize("num_stages", [1, 2, 3, 4])
+def test_no_partition_is_better_balanced(num_stages: int) -> None:
+    weights = [3.0, 1.0, 4.0, 1.0, 5.0, 9.0, 2.0]
+
+    def largest(cuts: tuple[int, ...]) -> float:
+        return max(sum(weights[a:b]) for a, b in itertools.pairwise((0, *cuts, len(weights))))
+
+    best = min(map(largest, itertools.combinations(range(1, len(weights)), num_stages - 1)))
+    sizes = balanced(weights, num_stages)
+    assert sum(sizes) == len(weights)
+    assert largest(tuple(itertools.accumulate(sizes[:-1]))) == best
+
+
+def test_ranks_count_along_the_innermost_axis_first() -> None:
+    mesh = Mesh({"pipeline": 2, "data": 3})
+    assert mesh.coordinate(4) == {"pipeline": 1, "data": 1}
+
+
+def test_a_spec_reads_back_from_its_file(tmp_path: Path) -> None:
+    spec = RunSpec(model="mlp", split={"pipeline": {"size": 2, "schedule": "gpipe"}}, train={"learning_rate": 0.01})
+    path = tmp_path / "spec.toml"
+    path.write_text(dumps(spec))
+    assert load(path) == spec
+
+
+def test_labels_carry_what_differs() -> None:
+    assert Split().label == "single"
+    assert Split(pipeline={"size": 2, "num_microbatches": 8}).label == "pp2-1f1b-m8"
+
+
+def test_the_command_line_lays_its_values_over_the_file() -> None:
+    table = override(
+        {"train": {"num_steps": 5, "seed": 3}}, model="mlp", dataset=None, splits=["data=2"], sets=["train.num_steps=7"]
+    )
+    spec = RunSpec(**table)
+    assert (spec.model.name, spec.dataset.name, spec.train.num_steps, spec.train.seed) == ("mlp", "digits", 7, 3)
+    with pytest.raises(SpecError, match="takes path=value"):
+        override({}, model=None, dataset=None, splits=[], sets=["train.num_steps"])
+
+
+@pytest.mark.parametrize("name", DATASETS.names())
+def test_a_dataset_is_what_its_summary_says(name: str) -> None:
+    dataset = DATASETS.get(name)(DATASETS.get(name).Options())
+    summary, samples = dataset.summary(), dataset.load()
+    inputs, targets = samples.batch(np.array([0, len(samples) - 1]))
+    assert len(samples) == summary.num_samples
+    assert inputs.shape == (2, *summary.input_shape)
+    assert targets.max() < summary.num_classes
+    if summary.kind == "tokens":
+        assert (inputs[:, 1:] == targets[:, :-1]).all(), "the target is the next token"
+
+
+def test_each_epoch_sees_every_sample_once() -> None:
+    seen = np.concatenate([sample_order(1, 12, step, 4) for step in range(6)])
+    assert sorted(seen[:12]) == sorted(seen[12:]) == list(range(12))
+    assert list(seen[:12]) != list(seen[12:])
+
+
+def test_the_queue_is_first_come_first_served_and_skips_the_dead(tmp_path: Path) -> None:
+    first, second, elsewhere = Ticket(["cpu"], tmp_path), Ticket(["cpu"], tmp_path), Ticket(["cuda:0"], tmp_path)
+    assert first.is_first()
+    assert not second.is_first()
+    assert elsewhere.is_first()
+    import os
+
+    os.close(first._file)  # what the system does when an owner dies
+    assert second.is_first()
+    assert not first.path.exists()

@@ -1,0 +1,169 @@
+"""Runs as a user starts them: finished, failed, killed, cancelled, refused. Real processes, a store of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+SMALL = ["--model", "mlp", "--set", "model.hidden_dim=16", "--set", "model.feedforward_dim=32", "--set", "train.num_steps=3"]
+COMMAND = [sys.executable, "-m", "workbench.cli.main"]
+FAULTY = {"WORKBENCH_PLUGINS": "workbench.testing.faults"}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+def workbench(store: Path, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "WORKBENCH_HOME": str(store), **env}
+    return subprocess.run(
+        [*COMMAND, *args], capture_output=True, text=True, timeout=100, env=environment, stdin=subprocess.DEVNULL
+    )
+
+
+def rows(result: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
+    return list(json.loads(result.stdout)["runs"])
+
+
+
+
+def started_pids(run: dict[str, Any], store: Path) -> list[int]:
+    status = json.loads((store / "runs" / run["run_id"] / "status.json").read_text())
+    return [status["owner"]["pid"], *(worker["pid"] for worker in status["workers"])]
+
+
+def test_a_split_runs_beside_its_baselines_and_is_exported(store: Path, tmp_path: Path) -> None:
+    import pandas as pd
+
+    result = workbench(store, "run", *SMALL, "--split", "data=2", "--json", "--assert", "parity_ok == true")
+    assert result.returncode == 0, result.stderr
+    *_, run = rows(result)
+    assert run["state"] == "finished"
+    assert run["speedup"] > 0
+    exported = workbench(store, "export", run["run_id"], "--to", str(tmp_path / "out"))
+    assert exported.returncode == 0, exported.stderr
+    steps = pd.read_csv(tmp_path / "out" / "steps.csv")
+    slowest = steps[steps.kind == "timed"].groupby("step").duration_s.max()
+    assert slowest.median() == pytest.approx(run["step_time_s"])
+    communication = pd.read_csv(tmp_path / "out" / "communication.csv")
+    one_worker = communication[communication["rank"] == 0]
+    per_step = one_worker.groupby("step").payload_bytes.sum()
+    assert set(per_step) == {run["communication_bytes_per_step"]}
+    shown = workbench(store, "show", run["run_id"])
+    assert "expected" in shown.stdout
+    again = workbench(store, "run", *SMALL, "--split", "data=2", "--json")
+    assert [r["run_id"] for r in rows(again)][:2] == [r["run_id"] for r in rows(result)][:2], "baselines are reused"
+
+
+def test_without_the_server_all_works_the_same(store: Path) -> None:
+    result = workbench(store, "run", *SMALL, "--split", "layer=2", "--json", "--no-server", "--set", "baseline.mode=none")
+    assert result.returncode == 0, result.stderr
+    assert rows(result)[0]["speedup"] is None
+
+
+@pytest.mark.parametrize("fault", ["raise", "kill"])
+def test_a_worker_that_fails_is_named_and_nothing_is_left(store: Path, fault: str) -> None:
+    args = ["--model", "faulty", "--set", f"model.fault={fault}", "--set", "baseline.mode=none", "--split", "data=2"]
+    started = time.monotonic()
+    result = workbench(store, "run", *args, "--json", "--set", "train.num_steps=1000", **FAULTY)
+    assert result.returncode == 1
+    assert time.monotonic() - started < 30
+    (run,) = rows(result)
+    error = json.loads((store / "runs" / run["run_id"] / "error.json").read_text())
+    assert run["state"] == "failed"
+    assert error["rank"] == 1
+    assert ("wrong on purpose" if fault == "raise" else "SIGKILL") in error["exception"]
+    time.sleep(0.2)
+    assert not [pid for pid in started_pids(run, store) if psutil.pid_exists(pid)]
+
+
+def test_a_worker_that_hangs_is_named(store: Path) -> None:
+    args = ["--model", "faulty", "--set", "model.fault=hang", "--set", "baseline.mode=none", "--split", "data=2"]
+    result = workbench(store, "run", *args, "--json", "--set", "launch.timeout_s=3", **FAULTY)
+    assert result.returncode == 1
+    (run,) = rows(result)
+    error = json.loads((store / "runs" / run["run_id"] / "error.json").read_text())
+    assert error["rank"] == 1
+    assert "hung" in error["exception"]
+
+
+def test_an_interrupt_cancels_the_run(store: Path) -> None:
+    command = [*COMMAND, "run", *SMALL, "--set", "train.num_steps=1000000", "--set", "baseline.mode=none"]
+    process = subprocess.Popen(command, env={**os.environ, "WORKBENCH_HOME": str(store)}, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not list(store.glob("runs/*/events/*.jsonl")):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    assert process.returncode == 130
+    (status,) = [json.loads(path.read_text()) for path in store.glob("runs/*/status.json")]
+    assert status["state"] == "cancelled"
+    assert not any(psutil.pid_exists(worker["pid"]) for worker in status["workers"])
+
+
+def test_a_run_whose_owner_was_killed_is_lost_and_its_workers_are_gone(store: Path) -> None:
+    command = [*COMMAND, "run", *SMALL, "--set", "train.num_steps=1000000", "--set", "baseline.mode=none"]
+    process = subprocess.Popen(command, env={**os.environ, "WORKBENCH_HOME": str(store)}, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not list(store.glob("runs/*/events/*.jsonl")):
+        time.sleep(0.05)
+    (path,) = store.glob("runs/*/status.json")
+    status = json.loads(path.read_text())
+    os.kill(status["owner"]["pid"], signal.SIGKILL)
+    process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert json.loads(path.read_text())["state"] == "lost"
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline and any(psutil.pid_exists(w["pid"]) for w in status["workers"]):
+        time.sleep(0.05)
+    assert not any(psutil.pid_exists(w["pid"]) for w in status["workers"])
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (["--set", "train.num_stepz=3"], "train.num_stepz: unknown key 'num_stepz'; did you mean 'num_steps'?"),
+        (["--model", "trasformer"], "model.name: unknown model 'trasformer'; did you mean 'transformer'?"),
+        (["--split", "data=3"], "split.data.size: a global batch of 16 over 3 workers leaves 1 samples over"),
+        (["--split", "tensor=3"], "leaves"),
+        (["--split", "layer=9"], "split.layer.size: transformer has 6 blocks, too few for 9 workers"),
+        (["--split", "pipeline=2,num_microbatches=5"], "split.pipeline.num_microbatches: a batch of 16 does not divide"),
+        (["--split", "pipeline=2,schedule=2f2b"], "split.pipeline.schedule: unknown schedule '2f2b'"),
+        (["--split", "data=0"], "split.data.size: input should be greater than or equal to 2, but got 0"),
+        (["--set", "train.learning_rate=nan"], "train.learning_rate"),
+        (["--model", "mlp", "--dataset", "text"], "dataset.name: gives tokens, but mlp takes features"),
+        (["--assert", "speed > 2"], "unknown column 'speed'; did you mean 'speedup'?"),
+        (["missing.toml"], "missing.toml: cannot be read"),
+    ],
+)
+def test_a_wrong_spec_is_refused_in_one_sentence_before_anything_starts(
+    store: Path, args: list[str], sentence: str
+) -> None:
+    result = workbench(store, "run", *args)
+    assert result.returncode == 2
+    assert sentence in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert not store.exists()
+
+
+def test_a_false_assertion_exits_3(store: Path) -> None:
+    result = workbench(store, "run", *SMALL, "--set", "baseline.mode=none", "--assert", "speedup > 1", "--json")
+    assert result.returncode == 3, "an empty value is false"
+    assert "speedup > 1 is false" in result.stderr
+
+
+def test_a_clean_process_imports_neither_torch_nor_frames() -> None:
+    heavy = "{'torch', 'pandas', 'pyarrow', 'streamlit', 'ipywidgets'}"
+    code = f"import sys, workbench, workbench.cli.main; workbench.RunSpec(); print({heavy} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+    assert result.stdout.strip() == "set()"

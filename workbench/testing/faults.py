@@ -1,0 +1,60 @@
+"""Models that go wrong on purpose, for tests of how a run ends: load with ``WORKBENCH_PLUGINS=workbench.testing.faults``."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+from pydantic import NonNegativeInt
+from torch import Tensor, nn
+
+from workbench.models.base import model
+from workbench.models.mlp import MLP, MLPOptions
+
+
+class FaultyOptions(MLPOptions):
+    name: Literal["faulty"] = "faulty"  # type: ignore[assignment]
+
+    fault: Literal["raise", "kill", "hang"] = "raise"
+    """What happens."""
+
+    rank: NonNegativeInt = 1
+    """To which worker."""
+
+    call: NonNegativeInt = 5
+    """On which call of its input block."""
+
+
+@model("faulty")
+class Faulty(MLP):
+    """An MLP whose input block raises, is killed or hangs on one worker."""
+
+    Options = FaultyOptions
+
+    def build_block(self, block: str) -> nn.Module:
+        built = super().build_block(block)
+        if block == "input":
+            assert isinstance(self.options, FaultyOptions)
+            built.register_forward_pre_hook(Fault(self.options))
+        return built
+
+
+class Fault:
+    """Counts calls and then goes wrong."""
+
+    def __init__(self, options: FaultyOptions) -> None:
+        self.options, self.calls = options, 0
+
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self.calls += 1
+        if dist.get_rank() != self.options.rank or self.calls != self.options.call or torch.is_inference_mode_enabled():
+            return
+        if self.options.fault == "raise":
+            raise ValueError("wrong on purpose")
+        if self.options.fault == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(3600)
