@@ -60,8 +60,8 @@ def _unaveraged(planned: Plan) -> None:
         right(strategy, worker, mesh)
 
         def summed(state: Any, bucket: Any) -> Any:
-            return dist.all_reduce(bucket.buffer(), group=mesh.get_group(), async_op=True).get_future().then(
-                lambda f: f.value()[0]
+            return (
+                dist.all_reduce(bucket.buffer(), group=mesh.get_group(), async_op=True).get_future().then(lambda f: f.value()[0])
             )
 
         # torch checks the hook's annotations, which are strings in this file
@@ -106,4 +106,8 @@ def _lost_microbatch(planned: Plan) -> None:
     object.__setattr__(strategy, "apply", wrong)
 
 
-FAULTS = {"gradients not averaged": _unaveraged, "slice dropped": _dropped_slice, "microbatch lost": _lost_microbatch}
+FAULTS = {
+    "gradients not averaged": _unaveraged,
+    "slice dropped": _dropped_slice,
+    "microbatch lost": _lost_microbatch,
+}

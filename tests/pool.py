@@ -42,7 +42,12 @@ def run_in_workers(num_workers: int, function: Callable[..., Any], *args: Any) -
 
 
 def _worker(
-    rank: int, num_workers: int, rendezvous: str, pipe: Any, function: Callable[..., Any], args: tuple[Any, ...]
+    rank: int,
+    num_workers: int,
+    rendezvous: str,
+    pipe: Any,
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
 ) -> None:
     import torch
     import torch.distributed as dist
@@ -59,7 +64,7 @@ def _worker(
         control = control_group(timeout)
         pipe.send((True, function(rank, recorder, control, *args)))
         dist.barrier(group=control)
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - sent to the test
         pipe.send((False, traceback.format_exc()))
     sys.stdout.flush()
     import os

@@ -23,7 +23,8 @@ MODELS: dict[str, dict[str, Any]] = {
         "dataset": TEXT,
     },
     "tied transformer": {
-        "model": {"name": "transformer", "num_layers": 2, "hidden_dim": 16, "num_heads": 2, "feedforward_dim": 32, "tied_head": True},
+        "model": {"name": "transformer", "num_layers": 2, "hidden_dim": 16, "num_heads": 2, "feedforward_dim": 32,
+                  "tied_head": True},
         "dataset": TEXT,
     },
 }  # fmt: skip
@@ -62,7 +63,8 @@ def test_a_split_computes_what_one_worker_computes(model: str, split: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("split", "fault"), [("data", "gradients not averaged"), ("tensor", "slice dropped"), ("gpipe", "microbatch lost")]
+    ("split", "fault"),
+    [("data", "gradients not averaged"), ("tensor", "slice dropped"), ("gpipe", "microbatch lost")],
 )
 @pytest.mark.parametrize("model", ["mlp", "transformer"])
 def test_the_parity_check_notices_a_mistake(model: str, split: str, fault: str) -> None:
@@ -75,9 +77,7 @@ def test_the_bytes_that_move_are_the_formulas(model: str, split: str) -> None:
     expected: Counter[tuple[str, str, str]] = Counter()
     for t in plan(RunSpec(**spec_of(model, SPLITS[split]))).transfers:
         expected[t.operation, t.axis, t.phase] += t.count * t.payload_bytes
-    measured = {
-        (t["operation"], t["axis"], t["phase"]): t["payload_bytes"] for t in measured_transfers(results_of(model, split))
-    }
+    measured = {(t["operation"], t["axis"], t["phase"]): t["payload_bytes"] for t in measured_transfers(results_of(model, split))}
     assert measured == dict(expected)
 
 

@@ -125,10 +125,7 @@ def test_synthetic_labels_come_from_a_linear_map() -> None:
 
 @pytest.mark.parametrize("kind", ["tokens", "features"])
 def test_more_synthetic_samples_leave_the_first_ones_as_they_were(kind: str) -> None:
-    few, many = (
-        make("synthetic", {"kind": kind, "num_samples": count}).load().batch(np.arange(8))
-        for count in (8, 64)
-    )
+    few, many = (make("synthetic", {"kind": kind, "num_samples": count}).load().batch(np.arange(8)) for count in (8, 64))
 
     assert all(np.array_equal(a, b) for a, b in zip(few, many, strict=True))
 

@@ -50,10 +50,19 @@ def test_labels_carry_what_differs() -> None:
 
 def test_the_command_line_lays_its_values_over_the_file() -> None:
     table = override(
-        {"train": {"num_steps": 5, "seed": 3}}, model="mlp", dataset=None, splits=["data=2"], sets=["train.num_steps=7"]
+        {"train": {"num_steps": 5, "seed": 3}},
+        model="mlp",
+        dataset=None,
+        splits=["data=2"],
+        sets=["train.num_steps=7"],
     )
     spec = RunSpec(**table)
-    assert (spec.model.name, spec.dataset.name, spec.train.num_steps, spec.train.seed) == ("mlp", "digits", 7, 3)
+    assert (spec.model.name, spec.dataset.name, spec.train.num_steps, spec.train.seed) == (
+        "mlp",
+        "digits",
+        7,
+        3,
+    )
     with pytest.raises(SpecError, match="takes path=value"):
         override({}, model=None, dataset=None, splits=[], sets=["train.num_steps"])
 
@@ -77,7 +86,11 @@ def test_each_epoch_sees_every_sample_once() -> None:
 
 
 def test_the_queue_is_first_come_first_served_and_skips_the_dead(tmp_path: Path) -> None:
-    first, second, elsewhere = Ticket(["cpu"], tmp_path), Ticket(["cpu"], tmp_path), Ticket(["cuda:0"], tmp_path)
+    first, second, elsewhere = (
+        Ticket(["cpu"], tmp_path),
+        Ticket(["cpu"], tmp_path),
+        Ticket(["cuda:0"], tmp_path),
+    )
     assert first.is_first()
     assert not second.is_first()
     assert elsewhere.is_first()

@@ -14,7 +14,16 @@ from typing import Any
 import psutil
 import pytest
 
-SMALL = ["--model", "mlp", "--set", "model.hidden_dim=16", "--set", "model.feedforward_dim=32", "--set", "train.num_steps=3"]
+SMALL = [
+    "--model",
+    "mlp",
+    "--set",
+    "model.hidden_dim=16",
+    "--set",
+    "model.feedforward_dim=32",
+    "--set",
+    "train.num_steps=3",
+]
 COMMAND = [sys.executable, "-m", "workbench.cli.main"]
 FAULTY = {"WORKBENCH_PLUGINS": "workbench.testing.faults"}
 
@@ -27,14 +36,17 @@ def store(tmp_path: Path) -> Path:
 def workbench(store: Path, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "WORKBENCH_HOME": str(store), **env}
     return subprocess.run(
-        [*COMMAND, *args], capture_output=True, text=True, timeout=100, env=environment, stdin=subprocess.DEVNULL
+        [*COMMAND, *args],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        env=environment,
+        stdin=subprocess.DEVNULL,
     )
 
 
 def rows(result: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
     return list(json.loads(result.stdout)["runs"])
-
-
 
 
 def started_pids(run: dict[str, Any], store: Path) -> list[int]:
@@ -73,7 +85,16 @@ def test_without_the_server_all_works_the_same(store: Path) -> None:
 
 @pytest.mark.parametrize("fault", ["raise", "kill"])
 def test_a_worker_that_fails_is_named_and_nothing_is_left(store: Path, fault: str) -> None:
-    args = ["--model", "faulty", "--set", f"model.fault={fault}", "--set", "baseline.mode=none", "--split", "data=2"]
+    args = [
+        "--model",
+        "faulty",
+        "--set",
+        f"model.fault={fault}",
+        "--set",
+        "baseline.mode=none",
+        "--split",
+        "data=2",
+    ]
     started = time.monotonic()
     result = workbench(store, "run", *args, "--json", "--set", "train.num_steps=1000", **FAULTY)
     assert result.returncode == 1
@@ -88,7 +109,16 @@ def test_a_worker_that_fails_is_named_and_nothing_is_left(store: Path, fault: st
 
 
 def test_a_worker_that_hangs_is_named(store: Path) -> None:
-    args = ["--model", "faulty", "--set", "model.fault=hang", "--set", "baseline.mode=none", "--split", "data=2"]
+    args = [
+        "--model",
+        "faulty",
+        "--set",
+        "model.fault=hang",
+        "--set",
+        "baseline.mode=none",
+        "--split",
+        "data=2",
+    ]
     result = workbench(store, "run", *args, "--json", "--set", "launch.timeout_s=3", **FAULTY)
     assert result.returncode == 1
     (run,) = rows(result)
@@ -132,12 +162,18 @@ def test_a_run_whose_owner_was_killed_is_lost_and_its_workers_are_gone(store: Pa
 @pytest.mark.parametrize(
     ("args", "sentence"),
     [
-        (["--set", "train.num_stepz=3"], "train.num_stepz: unknown key 'num_stepz'; did you mean 'num_steps'?"),
+        (
+            ["--set", "train.num_stepz=3"],
+            "train.num_stepz: unknown key 'num_stepz'; did you mean 'num_steps'?",
+        ),
         (["--model", "trasformer"], "model.name: unknown model 'trasformer'; did you mean 'transformer'?"),
         (["--split", "data=3"], "split.data.size: a global batch of 16 over 3 workers leaves 1 samples over"),
         (["--split", "tensor=3"], "leaves"),
         (["--split", "layer=9"], "split.layer.size: transformer has 6 blocks, too few for 9 workers"),
-        (["--split", "pipeline=2,num_microbatches=5"], "split.pipeline.num_microbatches: a batch of 16 does not divide"),
+        (
+            ["--split", "pipeline=2,num_microbatches=5"],
+            "split.pipeline.num_microbatches: a batch of 16 does not divide",
+        ),
         (["--split", "pipeline=2,schedule=2f2b"], "split.pipeline.schedule: unknown schedule '2f2b'"),
         (["--split", "data=0"], "split.data.size: input should be greater than or equal to 2, but got 0"),
         (["--set", "train.learning_rate=nan"], "train.learning_rate"),
@@ -146,9 +182,7 @@ def test_a_run_whose_owner_was_killed_is_lost_and_its_workers_are_gone(store: Pa
         (["missing.toml"], "missing.toml: cannot be read"),
     ],
 )
-def test_a_wrong_spec_is_refused_in_one_sentence_before_anything_starts(
-    store: Path, args: list[str], sentence: str
-) -> None:
+def test_a_wrong_spec_is_refused_in_one_sentence_before_anything_starts(store: Path, args: list[str], sentence: str) -> None:
     result = workbench(store, "run", *args)
     assert result.returncode == 2
     assert sentence in result.stderr

@@ -101,7 +101,7 @@ class Run:
         return self._frame("timeline")
 
     def _frame(self, name: str) -> pd.DataFrame:
-        return self.directory.table(name).to_pandas()
+        return self.directory.table(name).to_pandas()  # type: ignore[no-any-return]
 
 
 def submit(spec: RunSpec, *, use_server: bool = True) -> Run:
@@ -149,9 +149,7 @@ def run(spec: RunSpec, *, use_server: bool = True) -> Run:
         started.wait()
         raise
     if started.state != "finished":
-        raise RunFailedError(
-            f"run {started.id} {started.state}: {started.directory.status().get('message', '')}"
-        )
+        raise RunFailedError(f"run {started.id} {started.state}: {started.directory.status().get('message', '')}")
     return started
 
 
@@ -189,9 +187,7 @@ def _single(spec: RunSpec, threads: int, mode: str, use_server: bool) -> Run:
     return submit(single, use_server=use_server)
 
 
-def _start(
-    spec: RunSpec, planned: Plan, run_id: str, baseline: str | None, same_cores: str | None, use_server: bool
-) -> Run:
+def _start(spec: RunSpec, planned: Plan, run_id: str, baseline: str | None, same_cores: str | None, use_server: bool) -> Run:
     here = environment()
     record = {
         "run_id": run_id,

@@ -76,8 +76,7 @@ def _load(family: Family) -> dict[str, type]:
 def _plugins(module: ModuleType, kind: str) -> Iterator[type]:
     for value in vars(module).values():
         if isinstance(value, type) and value.__module__ == module.__name__ and "plugin_kind" in vars(value):
-            if value.plugin_kind == kind:  # type: ignore[attr-defined]
-                yield value
+            yield from [value] if value.plugin_kind == kind else []  # type: ignore[attr-defined]
 
 
 def _modules(family: Family) -> Iterator[ModuleType]:

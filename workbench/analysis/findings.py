@@ -58,8 +58,4 @@ def _limit(row: Row) -> str:
 
 
 def _wrong(rows: list[Row]) -> list[str]:
-    return [
-        f"{row['split']} does NOT compute what one worker computes."
-        for row in rows
-        if row["parity_ok"] is False
-    ]
+    return [f"{row['split']} does NOT compute what one worker computes." for row in rows if row["parity_ok"] is False]

@@ -50,9 +50,7 @@ def parse(text: str) -> list[Assertion]:
     for term in re.split(r"\band\b", text):
         match = _TERM.fullmatch(term)
         if match is None:
-            raise SpecError(
-                "--assert", f"takes 'column operator number' joined by 'and', but got {term.strip()!r}"
-            )
+            raise SpecError("--assert", f"takes 'column operator number' joined by 'and', but got {term.strip()!r}")
         column, sign, value = match.groups()
         if column not in RUN_FIGURES:
             raise SpecError("--assert", unknown("column", column, list(RUN_FIGURES)))

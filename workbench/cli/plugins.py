@@ -17,9 +17,7 @@ def _command(name: str, family: Family) -> click.Command:
             click.echo(f"{click.style(plugin_name, bold=True)}  {summary}")
             for option in describe(plugin.Options):
                 bounds = f", {option['bounds']}" if option["bounds"] else ""
-                click.echo(
-                    f"    {option['name']} = {option['default']}  ({option['type']}{bounds})  {option['help']}"
-                )
+                click.echo(f"    {option['name']} = {option['default']}  ({option['type']}{bounds})  {option['help']}")
 
     return command
 

@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 def follow(run: Run, quiet: bool) -> None:
     """Shows the run until it has ended."""
     record = run.directory.record()
-    name = f"{record['split']}" + (
-        f", {record['threads_per_worker']} threads" if record["threads_per_worker"] > 1 else ""
-    )
+    name = f"{record['split']}" + (f", {record['threads_per_worker']} threads" if record["threads_per_worker"] > 1 else "")
     if quiet:
         run.wait()
         return
@@ -35,9 +33,7 @@ def follow(run: Run, quiet: bool) -> None:
                 progress.update(task, note="parity " + ("holds" if event["ok"] else "FAILED"))
             elif event["event"] == "step":
                 loss = "" if event["loss"] is None else f"  loss {event['loss']:.3f}"
-                progress.update(
-                    task, total=event["num_steps"], completed=event["step"] + 1, note=event["kind"] + loss
-                )
+                progress.update(task, total=event["num_steps"], completed=event["step"] + 1, note=event["kind"] + loss)
         progress.update(task, note=run.state)
     if not console.is_terminal:
         console.print(f"{name}: {run.state}", highlight=False)

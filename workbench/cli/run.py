@@ -30,12 +30,8 @@ DEMONSTRATION = (
 @click.argument("spec_file", required=False, type=click.Path(path_type=Path))
 @click.option("--model", help="Model by name; see `workbench models`.")
 @click.option("--dataset", help="Dataset by name; see `workbench datasets`.")
-@click.option(
-    "--split", "splits", multiple=True, metavar="STRATEGY=SIZE[,OPTION=VALUE…]", help="Repeat to combine."
-)
-@click.option(
-    "--set", "sets", multiple=True, metavar="PATH=VALUE", help="Any key of the spec: train.num_steps=50."
-)
+@click.option("--split", "splits", multiple=True, metavar="STRATEGY=SIZE[,OPTION=VALUE…]", help="Repeat to combine.")
+@click.option("--set", "sets", multiple=True, metavar="PATH=VALUE", help="Any key of the spec: train.num_steps=50.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout and nothing else there.")
 @click.option("--assert", "assertion", help="Exit 3 unless this holds: 'speedup > 1.2 and final_loss < 4'.")
 @click.option("--no-server", is_flag=True, help="Start processes afresh, without the fork server (slower).")
@@ -53,15 +49,9 @@ def run_command(
 
     With no argument: the demonstration, one worker and then each of four strategies on two.
     """
-    table = override(
-        read_table(spec_file) if spec_file else {}, model=model, dataset=dataset, splits=splits, sets=sets
-    )
+    table = override(read_table(spec_file) if spec_file else {}, model=model, dataset=dataset, splits=splits, sets=sets)
     is_demonstration = not (spec_file or model or dataset or splits or sets)
-    specs = (
-        [RunSpec(**{**table, "split": split}) for split in DEMONSTRATION]
-        if is_demonstration
-        else [RunSpec(**table)]
-    )
+    specs = [RunSpec(**{**table, "split": split}) for split in DEMONSTRATION] if is_demonstration else [RunSpec(**table)]
     assertions = parse(assertion) if assertion else []
 
     from workbench.plan.feasibility import plan
@@ -132,9 +122,7 @@ def _judge(rows: list[dict[str, Any]], assertions: list[Any]) -> None:
         raise RunFailedError("; ".join(f"run {row['run_id']} {row['state']}" for row in unfinished))
     for row in rows:
         if row["parity_ok"] is False:
-            raise AssertionFailedError(
-                f"{row['run_id']}: parity failed, largest error {row['parity_max_error']}"
-            )
+            raise AssertionFailedError(f"{row['run_id']}: parity failed, largest error {row['parity_max_error']}")
         if row["final_loss"] is None or not math.isfinite(row["final_loss"]):
             raise AssertionFailedError(f"{row['run_id']}: the loss is not finite: {row['final_loss']}")
         for assertion in assertions:

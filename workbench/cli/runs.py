@@ -73,12 +73,8 @@ def compare_command(runs: tuple[str, ...], as_json: bool) -> None:
 
 @click.command("export")
 @click.argument("runs", nargs=-1, required=True)
-@click.option(
-    "--to", required=True, type=click.Path(path_type=Path, file_okay=False), help="Directory to write into."
-)
-@click.option(
-    "--format", "file_format", type=click.Choice(["csv", "parquet"]), default="csv", show_default=True
-)
+@click.option("--to", required=True, type=click.Path(path_type=Path, file_okay=False), help="Directory to write into.")
+@click.option("--format", "file_format", type=click.Choice(["csv", "parquet"]), default="csv", show_default=True)
 def export_command(runs: tuple[str, ...], to: Path, file_format: str) -> None:
     """Write RUNS and their tables."""
     from workbench.store.export import export

@@ -26,9 +26,7 @@ def show_command(run: str) -> None:
     )
     record = directory.record()
     if record["num_workers"] * record["threads_per_worker"] > record["num_cores"]:
-        console.print(
-            f"[yellow]oversubscribed:[/yellow] more workers × threads than the {record['num_cores']} cores"
-        )
+        console.print(f"[yellow]oversubscribed:[/yellow] more workers × threads than the {record['num_cores']} cores")
     if row["state"] != "finished":
         render.failure(console, directory.id, directory.error(), str(directory.status().get("message", "")))
         return
@@ -38,10 +36,7 @@ def show_command(run: str) -> None:
         tensor = (directory.summary() or {}).get("parity_tensor")
         console.print(f"parity: {verdict}, largest error {row['parity_max_error']:.1e} in {tensor}", highlight=False)
     parts = ("compute_s", "exposed_communication_s", "idle_s", "optimizer_s", "other_s")
-    console.print(
-        "step: "
-        + ", ".join(f"{p.removesuffix('_s').replace('_', ' ')} {render.seconds(row[p])}" for p in parts)
-    )
+    console.print("step: " + ", ".join(f"{p.removesuffix('_s').replace('_', ' ')} {render.seconds(row[p])}" for p in parts))
     _transfers(console, directory)
     _workers(console, directory)
 
@@ -94,10 +89,7 @@ def _workers(console: Any, directory: RunDirectory) -> None:
     table = Table(*heads, box=None)
     expected = directory.record()["expected"]["parameters_per_worker"]
     for rank, worker in enumerate((directory.summary() or {})["workers"]):
-        sizes = (
-            worker[k]
-            for k in ("gradient_bytes", "optimizer_state_bytes", "peak_memory_bytes", "resident_peak_bytes")
-        )
+        sizes = (worker[k] for k in ("gradient_bytes", "optimizer_state_bytes", "peak_memory_bytes", "resident_peak_bytes"))
         table.add_row(str(rank), f"{expected[rank]:,}", f"{worker['parameters']:,}", *map(mebibytes, sizes))
     console.print("\neach worker:")
     console.print(table)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
-O = TypeVar("O", bound=DatasetOptions)  # noqa: E741 - options
+O = TypeVar("O", bound=DatasetOptions)
 dataset = functools.partial(register, "dataset")
 FILES = Path(__file__).parents[2] / "datasets"
 
@@ -113,7 +113,5 @@ def sample_order(seed: int, num_samples: int, step: int, batch_size: int) -> Arr
     indices = np.empty(batch_size, dtype=np.int64)
     for epoch in np.unique(epochs):
         here = epochs == epoch
-        indices[here] = np.random.default_rng((seed, int(epoch))).permutation(num_samples)[
-            positions[here] % num_samples
-        ]
+        indices[here] = np.random.default_rng((seed, int(epoch))).permutation(num_samples)[positions[here] % num_samples]
     return indices

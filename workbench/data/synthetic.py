@@ -46,9 +46,7 @@ class Synthetic(Dataset[SyntheticOptions]):
     def summary(self) -> DatasetSummary:
         o = self.options
         if o.kind == "tokens":
-            return DatasetSummary(
-                "tokens", (o.sequence_length,), o.vocabulary_size, o.num_samples, o.sequence_length
-            )
+            return DatasetSummary("tokens", (o.sequence_length,), o.vocabulary_size, o.num_samples, o.sequence_length)
         return DatasetSummary("features", (o.num_features,), o.num_classes, o.num_samples)
 
     def load(self) -> TokenWindows | LabelledSamples:

@@ -38,13 +38,11 @@ def find_cause(processes: list[WorkerProcess], events: list[list[dict[str, Any]]
         if process.exit_code is not None and process.rank not in raised and not process.ended_by_us:
             code, finished = process.exit_code, any(e["event"] == "finished" for e in events[process.rank])
             if code != 0 and not finished:
-                how = (
-                    f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+                how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+                advice = (
+                    "SIGKILL from outside is often the system's answer to too little memory: a smaller batch or more workers."
                 )
-                advice = "SIGKILL from outside is often the system's answer to too little memory: a smaller batch or more workers."
-                return Blame(
-                    process.rank, how, steps[process.rank], advice=advice if code == -signal.SIGKILL else ""
-                )
+                return Blame(process.rank, how, steps[process.rank], advice=advice if code == -signal.SIGKILL else "")
     for process in processes:
         if process.exit_code is None and process.rank not in raised:
             return Blame(process.rank, "hung: the others waited for it in vain", steps[process.rank])
@@ -52,6 +50,4 @@ def find_cause(processes: list[WorkerProcess], events: list[list[dict[str, Any]]
 
 
 def _from_event(error: dict[str, Any], advice: str) -> Blame:
-    return Blame(
-        error["rank"], error["exception"], error["step"], error["traceback"], error["operations"], advice
-    )
+    return Blame(error["rank"], error["exception"], error["step"], error["traceback"], error["operations"], advice)

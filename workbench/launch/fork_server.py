@@ -4,6 +4,7 @@ Run as a file (``python -P fork_server.py SOCKET``): it imports torch and other 
 the user's, so an edited file is never stale. One request a connection, a line of JSON: module, argv, env, cwd, sys_path, log.
 """
 
+import contextlib
 import fcntl
 import json
 import os
@@ -27,8 +28,6 @@ def serve(path):  # type: ignore[no-untyped-def]
     listener.bind(path)
     listener.listen(64)  # clients queue from here on, while torch is imported
     import pydantic  # noqa: F401
-    import torch  # noqa: F401, TID253
-    import torch.distributed  # noqa: TID253
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps
     listener.settimeout(IDLE_S)
@@ -49,10 +48,8 @@ def serve(path):  # type: ignore[no-untyped-def]
                 connection.close()
                 os.close(lock)
                 become(request)
-            try:
+            with contextlib.suppress(OSError):  # the front end died; its run goes on
                 connection.sendall(json.dumps({"pid": pid}).encode() + b"\n")
-            except OSError:
-                pass  # the front end died; its run goes on
 
 
 def become(request):  # type: ignore[no-untyped-def]
@@ -69,7 +66,7 @@ def become(request):  # type: ignore[no-untyped-def]
         os.dup2(log, 2)
         sys.argv = [request["module"], *request["argv"]]
         runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - nothing may return into the server's loop
         import traceback
 
         traceback.print_exc()

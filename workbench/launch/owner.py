@@ -62,9 +62,7 @@ class Owner:
             self.say(state="cancelled", message="cancelled on request")
         except Exception as error:  # noqa: BLE001 - whatever happens, the record says so
             traceback.print_exc()
-            self.run.write_error(
-                {"exception": repr(error), "traceback": traceback.format_exc(), "rank": None, "step": None}
-            )
+            self.run.write_error({"exception": repr(error), "traceback": traceback.format_exc(), "rank": None, "step": None})
             self.say(state="failed", message=f"the owner failed: {error!r}")
         finally:
             (self.run.path / "rendezvous").unlink(missing_ok=True)
@@ -104,9 +102,7 @@ class Owner:
             while True:
                 codes = workers.poll()
                 self._read_events()
-                if all(code is not None for code in codes) and all(
-                    map(self._has_finished, range(self.num_workers))
-                ):
+                if all(code is not None for code in codes) and all(map(self._has_finished, range(self.num_workers))):
                     return self._finish(codes)
                 if any(code is not None and not self._has_finished(rank) for rank, code in enumerate(codes)):
                     self._let_the_others_speak(workers)

@@ -51,9 +51,7 @@ class Workers:
     def _spawn(self, run: RunDirectory, rank: int, lifeline: int) -> WorkerProcess:
         command = [sys.executable, "-m", MODULE, str(run.path), str(rank), str(lifeline)]
         with run.log_path(rank).open("wb") as log:
-            popen = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, pass_fds=[lifeline]
-            )
+            popen = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, pass_fds=[lifeline])
         return WorkerProcess(rank, popen.pid, popen)
 
     def _fork(self, run: RunDirectory, rank: int, lifeline: int) -> WorkerProcess:

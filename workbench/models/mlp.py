@@ -39,9 +39,7 @@ class MLP(Model[MLPOptions]):
 
     def __init__(self, options: MLPOptions, data: DatasetSummary) -> None:
         if data.kind != "features":
-            raise SpecError(
-                "dataset.name", f"gives {data.kind}, but mlp takes features; use digits or synthetic"
-            )
+            raise SpecError("dataset.name", f"gives {data.kind}, but mlp takes features; use digits or synthetic")
         super().__init__(options, data)
 
     def summary(self) -> ModelSummary:
@@ -49,9 +47,7 @@ class MLP(Model[MLPOptions]):
         hidden, inner = o.hidden_dim, o.feedforward_dim
         blocks = [_linear_block("input", "projection", features, hidden)]
         for i in range(o.num_layers):
-            parameters = linear_parameters(f"layer{i}.up", hidden, inner) + linear_parameters(
-                f"layer{i}.down", inner, hidden
-            )
+            parameters = linear_parameters(f"layer{i}.up", hidden, inner) + linear_parameters(f"layer{i}.down", inner, hidden)
             blocks.append(BlockSummary(f"layer{i}", parameters, (hidden,), 4 * hidden * inner))
         blocks.append(_linear_block("head", "projection", hidden, classes))
         pairs = [

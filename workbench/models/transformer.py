@@ -52,9 +52,7 @@ class Transformer(Model[TransformerOptions]):
 
     def __init__(self, options: TransformerOptions, data: DatasetSummary) -> None:
         if data.kind != "tokens":
-            raise SpecError(
-                "dataset.name", f"gives {data.kind}, but transformer takes tokens; use text or synthetic"
-            )
+            raise SpecError("dataset.name", f"gives {data.kind}, but transformer takes tokens; use text or synthetic")
         if options.hidden_dim % options.num_heads:
             raise SpecError(
                 "model.num_heads",
@@ -83,9 +81,7 @@ class Transformer(Model[TransformerOptions]):
             flops = 2 * sequence * hidden * (4 * hidden + 2 * inner) + 4 * sequence * sequence * hidden
             blocks.append(BlockSummary(layer, parameters, shape, flops))
             pairs += [
-                ColumnRowPair(
-                    f"{layer}.attention.qkv", f"{layer}.attention.output", o.num_heads, "heads", shape, shape
-                ),
+                ColumnRowPair(f"{layer}.attention.qkv", f"{layer}.attention.output", o.num_heads, "heads", shape, shape),
                 ColumnRowPair(
                     f"{layer}.feedforward.up",
                     f"{layer}.feedforward.down",

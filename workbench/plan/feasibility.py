@@ -46,9 +46,7 @@ class Plan:
             return "cpu"
         gpus = num_gpus()
         if wanted == "cuda" and gpus < self.num_workers:
-            raise SplitError(
-                "launch.device", f"{self.num_workers} workers need a GPU each, but there are {gpus}"
-            )
+            raise SplitError("launch.device", f"{self.num_workers} workers need a GPU each, but there are {gpus}")
         return "cuda" if gpus >= self.num_workers else "cpu"
 
     def part_of(self, rank: int) -> ModelSummary:

@@ -21,9 +21,7 @@ def balanced(weights: Sequence[float], num_stages: int) -> list[int]:
         """Smallest largest sum for the first ``end`` weights, and where its last group begins."""
         if stages == 1:
             return prefix[end], 0
-        return min(
-            (max(best(cut, stages - 1)[0], prefix[end] - prefix[cut]), cut) for cut in range(stages - 1, end)
-        )
+        return min((max(best(cut, stages - 1)[0], prefix[end] - prefix[cut]), cut) for cut in range(stages - 1, end))
 
     sizes, end = [], len(weights)
     for stages in range(num_stages, 0, -1):

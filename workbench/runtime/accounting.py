@@ -23,9 +23,7 @@ def attribute_idle(recorder: Recorder, control: Any, num_workers: int) -> None:
     for entries in everyone:
         for key, entered in entries.items():
             last[key] = max(entered, last.get(key, entered))
-    free_from = float(
-        "-inf"
-    )  # several futures waited for at once: each counts from the end of the one before
+    free_from = float("-inf")  # several futures waited for at once: each counts from the end of the one before
     for op in recorder.operations:
         if op.wait_started is None or op.ended is None:
             continue
@@ -98,18 +96,24 @@ def communication_rows(recorder: Recorder, axes: dict[str, str], is_cuda: bool) 
 def timeline_rows(recorder: Recorder) -> list[dict[str, Any]]:
     """Rows of ``timeline``: what was computed, and the waits divided into idle and communication."""
     rows = [
-        {"step": s.step, "kind": s.kind, "stage": s.stage, "microbatch": s.microbatch, "name": s.name, "start_s": s.start, "end_s": s.end}
+        {
+            "step": s.step,
+            "kind": s.kind,
+            "stage": s.stage,
+            "microbatch": s.microbatch,
+            "name": s.name,
+            "start_s": s.start,
+            "end_s": s.end,
+        }
         for s in recorder.spans
-    ]  # fmt: skip
+    ]
     for op in recorder.operations:
         if op.wait_started is None or op.ended is None:
             continue
         turn = op.wait_started + op.idle_s
         for kind, start, end in (("idle", op.wait_started, turn), ("communication", turn, op.ended)):
             if end > start:
-                rows.append(
-                    {"step": op.step, "kind": kind, "name": op.operation, "start_s": start, "end_s": end}
-                )
+                rows.append({"step": op.step, "kind": kind, "name": op.operation, "start_s": start, "end_s": end})
     return sorted(rows, key=lambda row: (row["step"], row["start_s"]))
 
 

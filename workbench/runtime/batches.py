@@ -23,9 +23,7 @@ class Batches:
         indices = sample_order(self.train.seed, len(self.samples), step, self.train.global_batch_size)
         index, count = part
         size = len(indices) // count
-        inputs, targets = map(
-            torch.from_numpy, self.samples.batch(indices[index * size : (index + 1) * size])
-        )
+        inputs, targets = map(torch.from_numpy, self.samples.batch(indices[index * size : (index + 1) * size]))
         if inputs.is_floating_point():
             inputs = inputs.to(self.dtype)
         return inputs.to(self.device), targets.to(self.device)

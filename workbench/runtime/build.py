@@ -74,7 +74,8 @@ def make_optimizer(worker: WorkerModel, name: str, learning_rate: float) -> torc
     sliced = [p for p in parameters if isinstance(p, DTensor)]
     whole = [p for p in parameters if not isinstance(p, DTensor)]
     groups: list[dict[str, Any]] = [{"params": group} for group in (sliced, whole) if group]
-    return {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}[name](groups, lr=learning_rate)
+    optimizers: dict[str, Any] = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
+    return optimizers[name](groups, lr=learning_rate)  # type: ignore[no-any-return]
 
 
 def local(tensor: torch.Tensor) -> torch.Tensor:

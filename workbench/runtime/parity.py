@@ -91,9 +91,7 @@ class Reference:
     """The unsplit model on one worker."""
 
     def __init__(self, plan: Plan, worker: WorkerModel, batches: Batches) -> None:
-        self.blocks = build_blocks(plan, (b.name for b in plan.summary.blocks), worker.dtype).to(
-            worker.device
-        )
+        self.blocks = build_blocks(plan, (b.name for b in plan.summary.blocks), worker.dtype).to(worker.device)
         self.loss, self.batches = worker.loss, batches
         self.num_chunks = worker.batch_part[1] * worker.num_microbatches
 
@@ -114,7 +112,7 @@ class Reference:
             for name, parameter in named.items():
                 assert parameter.grad is not None
                 tensors[f"gradient of {name}"] = parameter.grad.clone()
-                parameter -= LEARNING_RATE * parameter.grad
+                parameter.sub_(parameter.grad, alpha=LEARNING_RATE)
                 tensors[f"parameter {name}"] = parameter.detach().clone()
         return tensors
 
@@ -181,9 +179,7 @@ def _difference(reference: Tensor, pieces: list[Piece], is_sum: bool) -> float:
 
 def _offset(tensor: Tensor) -> tuple[int, ...]:
     if isinstance(tensor, DTensor):
-        return tuple(
-            compute_local_shape_and_global_offset(tensor.shape, tensor.device_mesh, tensor.placements)[1]
-        )
+        return tuple(compute_local_shape_and_global_offset(tensor.shape, tensor.device_mesh, tensor.placements)[1])
     return (0,) * tensor.dim()
 
 

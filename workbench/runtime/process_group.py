@@ -101,7 +101,7 @@ class RecordedProcessGroup(dist.ProcessGroup):
     """The process group that a run's workers communicate through."""
 
     def __init__(self, inner: Any, rank: int, ranks: list[int], name: str, recorder: Recorder) -> None:
-        super().__init__(rank, len(ranks))
+        super().__init__(rank, len(ranks))  # type: ignore[call-arg]  # torch's stub lacks this overload
         self.inner, self.ranks, self.recorder = inner, ranks, recorder
         self._name = name
 
@@ -109,7 +109,7 @@ class RecordedProcessGroup(dist.ProcessGroup):
         return BACKEND
 
     @property
-    def group_name(self) -> str:
+    def group_name(self) -> Any:
         return self._name
 
     def getGroupName(self) -> str:  # noqa: N802 - torch's name
@@ -118,9 +118,7 @@ class RecordedProcessGroup(dist.ProcessGroup):
     def _set_group_name(self, name: str) -> None:
         self._name = name
 
-    def allgather_into_tensor_coalesced(
-        self, outputs: list[Tensor], inputs: list[Tensor], opts: Any = None
-    ) -> Any:
+    def allgather_into_tensor_coalesced(self, outputs: list[Tensor], inputs: list[Tensor], opts: Any = None) -> Any:
         """gloo has none: one gather a tensor."""
         works = [self._allgather_base(o, i) for o, i in zip(outputs, inputs, strict=True)]
         for work in works[:-1]:
@@ -166,15 +164,15 @@ def _create(recorder: Recorder, device: str, options: Any, backend_options: Any)
     return RecordedProcessGroup(inner, options.group_rank, ranks, options.group_id, recorder)
 
 
-def _gloo(store: dist.Store, rank: int, size: int, timeout: timedelta) -> Any:
-    options = dist.ProcessGroupGloo._Options()
+def _gloo(store: Any, rank: int, size: int, timeout: timedelta) -> Any:
+    options = dist.ProcessGroupGloo._Options()  # type: ignore[attr-defined]
     # Loopback by address: the default looks the host's name up, which laptops off their network fail to resolve.
     options._devices = [dist.ProcessGroupGloo.create_device(hostname="127.0.0.1")]
     options._timeout = timeout
     return dist.ProcessGroupGloo(store, rank, size, options)
 
 
-def _nccl(store: dist.Store, rank: int, size: int, timeout: timedelta) -> Any:
+def _nccl(store: Any, rank: int, size: int, timeout: timedelta) -> Any:
     options = dist.ProcessGroupNCCL.Options()
     options._timeout = timeout
     return dist.ProcessGroupNCCL(store, rank, size, options)

@@ -93,9 +93,7 @@ class Recorder:
         payload = sum(t.numel() * t.element_size() for t in tensors)
         self.num_operations += 1
         self.payload_bytes += payload
-        self.last.append(
-            f"step {self.step}: {operation} {payload} bytes" + ("" if peer is None else f" with rank {peer}")
-        )
+        self.last.append(f"step {self.step}: {operation} {payload} bytes" + ("" if peer is None else f" with rank {peer}"))
         pair = {"send": (here, peer), "recv": (peer, here)}.get(operation, ())
         self._sequence[(group, *pair)] += 1
         if not self.tracing:
@@ -147,9 +145,7 @@ class Recorder:
         return self._record_span(kind, stage, microbatch, name) if self.tracing else nullcontext()
 
     @contextmanager
-    def _record_span(
-        self, kind: str, stage: int | None, microbatch: int | None, name: str | None
-    ) -> Iterator[None]:
+    def _record_span(self, kind: str, stage: int | None, microbatch: int | None, name: str | None) -> Iterator[None]:
         outer, self.phase = self.phase, kind
         record = SpanRecord(kind, self.step, stage, microbatch, name, time.perf_counter())
         try:

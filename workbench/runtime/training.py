@@ -39,9 +39,7 @@ def step_kinds(plan: Plan) -> Iterator[str]:
     yield from ["memory"] * measure.num_memory_steps
 
 
-def train(
-    plan: Plan, worker: WorkerModel, batches: Batches, recorder: Recorder, on_step: Callable[..., None]
-) -> TrainingRecord:
+def train(plan: Plan, worker: WorkerModel, batches: Batches, recorder: Recorder, on_step: Callable[..., None]) -> TrainingRecord:
     """Runs all steps; ``on_step(kind, step, num_steps, loss, duration_s)`` is called after each.
 
     A step's duration holds forward, backward, communication and optimizer; fetching the batch is outside it.
@@ -90,9 +88,7 @@ def train(
     return record
 
 
-def _end_of_memory_step(
-    record: TrainingRecord, tracker: MemoryTracker, worker: WorkerModel, step: int
-) -> None:
+def _end_of_memory_step(record: TrainingRecord, tracker: MemoryTracker, worker: WorkerModel, step: int) -> None:
     tracker.note("end of step")
     peak = tracker.peak_bytes()
     tracker.__exit__(None, None, None)
@@ -110,6 +106,4 @@ def _weigh(record: TrainingRecord, worker: WorkerModel, optimizer: torch.optim.O
         if parameter.grad is not None:
             record.gradient_bytes += local(parameter.grad).nbytes
     for state in optimizer.state.values():
-        record.optimizer_state_bytes += sum(
-            local(t).nbytes for t in state.values() if isinstance(t, torch.Tensor)
-        )
+        record.optimizer_state_bytes += sum(local(t).nbytes for t in state.values() if isinstance(t, torch.Tensor))

@@ -53,7 +53,9 @@ def _run(run: RunDirectory, rank: int, events: EventWriter, recorder: Recorder) 
     torch.set_num_threads(spec.launch.threads_per_worker)
     if kind == "cuda":
         torch.cuda.set_device(device)
-    store = dist.FileStore(str(run.path / "rendezvous"), num_workers)
+    store = dist.FileStore(  # type: ignore[attr-defined]
+        str(run.path / "rendezvous"), num_workers
+    )
     backend = register_backend(recorder, kind)
     dist.init_process_group(backend, store=store, rank=rank, world_size=num_workers, timeout=timeout)
     dist.all_reduce(torch.ones(1, device=device))
@@ -77,11 +79,9 @@ def _work(
 
     spec = plan_.spec
     mesh = make_mesh(plan_, device.type)
-    axes = {mesh[axis].get_group().group_name: axis for axis in plan_.mesh.axes} if mesh is not None else {}
+    axes = {str(mesh[axis].get_group().group_name): axis for axis in plan_.mesh.axes} if mesh is not None else {}
     if spec.measure.parity:
-        report = check_parity(
-            plan_, rank, mesh, recorder.span, device, control, spec.measure.num_parity_steps
-        )
+        report = check_parity(plan_, rank, mesh, recorder.span, device, control, spec.measure.num_parity_steps)
         if report is not None:
             events.write("parity", **report.as_dict())
     dtype = DTYPES[spec.train.precision]
@@ -109,9 +109,7 @@ def _work(
     for name, rows in tables.items():
         for row in rows:
             row.update({"run_id": run.id, "rank": rank})
-            row.update(
-                {k: row[k] - origin[0] for k in ("start_s", "end_s", "time_s") if row.get(k) is not None}
-            )
+            row.update({k: row[k] - origin[0] for k in ("start_s", "end_s", "time_s") if row.get(k) is not None})
         write_table(run.table_path(name, rank), name, rows)
     figures = {
         "parameters": trained.parameters,
@@ -130,9 +128,7 @@ def _work(
 def _is_communication_error(error: BaseException) -> bool:
     """C++ waits (DDP's buckets) raise plain RuntimeErrors; gloo and NCCL name themselves in the text."""
     text = str(error)
-    return isinstance(error, dist.DistError) or any(
-        mark in text for mark in ("gloo", "NCCL", "Connection closed by peer")
-    )
+    return isinstance(error, dist.DistError) or any(mark in text for mark in ("gloo", "NCCL", "Connection closed by peer"))
 
 
 def _die_with_owner(lifeline: int) -> None:

@@ -23,6 +23,7 @@ class Schedule(ABC):
     Options: ClassVar[type[Options]] = Options
 
     @classmethod
+    @abstractmethod
     def check(cls, num_stages: int, num_microbatches: int) -> None:
         """Raises:
         SplitError: the schedule cannot run this many microbatches through this many stages.

@@ -104,9 +104,7 @@ def _plugin(family: Family, base: type[PluginOptions]) -> BeforeValidator:
         if isinstance(given, str):
             given = {"name": given}
         if not isinstance(given, dict) or "name" not in given:
-            raise SpecError(
-                f"{family.kind}.name", f"give the {family.kind}'s name; allowed: {', '.join(family.names())}"
-            )
+            raise SpecError(f"{family.kind}.name", f"give the {family.kind}'s name; allowed: {', '.join(family.names())}")
         plugin = family.get(given["name"], f"{family.kind}.name")
         try:
             return plugin.Options.model_validate(given)  # type: ignore[no-any-return]
@@ -160,7 +158,7 @@ class RunSpec(Options):
         values = {"model": DEFAULT_MODEL, **values}
         if "dataset" not in values:
             model = values["model"]
-            name = model.get("name") if isinstance(model, dict) else getattr(model, "name", model)
+            name = model.get("name", "") if isinstance(model, dict) else getattr(model, "name", model)
             values["dataset"] = MODELS.get(name, "model.name").default_dataset
         return values
 

@@ -32,9 +32,7 @@ class Split(RootModel[dict[str, Any]]):
         if isinstance(value, Split):
             value = value.root
         if not isinstance(value, Mapping):
-            raise SpecError(
-                "split", f"give a table of strategies, such as [split.data] size = 2, not {value!r}"
-            )
+            raise SpecError("split", f"give a table of strategies, such as [split.data] size = 2, not {value!r}")
         return {name: _options(name, given) for name, given in value.items()}
 
     @model_serializer
@@ -57,9 +55,7 @@ class Split(RootModel[dict[str, Any]]):
     def label(self) -> str:
         """What the split is called in tables: ``single``, ``dp2``, ``pp2-1f1b-m4``, ``dp2-tp2``."""
         strategies = [STRATEGIES.get(name)(options) for name, options in self.items()]
-        strategies.sort(
-            key=lambda s: LABEL_ORDER.index(s.axis) if s.axis in LABEL_ORDER else len(LABEL_ORDER)
-        )
+        strategies.sort(key=lambda s: LABEL_ORDER.index(s.axis) if s.axis in LABEL_ORDER else len(LABEL_ORDER))
         return "-".join(s.label for s in strategies) or SINGLE
 
 

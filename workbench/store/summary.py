@@ -41,9 +41,7 @@ def summarize(run: RunDirectory, events: list[list[dict[str, Any]]]) -> dict[str
         "peak_memory_bytes": _largest([w["peak_memory_bytes"] for w in workers]),
         "communication_bytes_per_step": round(sum(t["payload_bytes"] for t in measured_transfers(workers))),
         **{part: fmean(w[part] for w in workers) for part in parts},
-        "bubble_fraction": sum(w["idle_s"] for w in workers) / sum(w["step_s"] for w in workers)
-        if is_staged
-        else None,
+        "bubble_fraction": sum(w["idle_s"] for w in workers) / sum(w["step_s"] for w in workers) if is_staged else None,
         "imbalance": max(compute) / fmean(compute),
         "final_loss": fmean(losses) if losses else None,
         "parity_ok": parity.get("ok"),

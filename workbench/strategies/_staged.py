@@ -16,11 +16,12 @@ from workbench.strategies.base import Strategy
 
 if TYPE_CHECKING:
     import torch
+    import torch.distributed as dist
     from torch.distributed.device_mesh import DeviceMesh
 
     from workbench.plan.summary import ModelSummary, Tie
     from workbench.spec.run_spec import RunSpec
-    from workbench.strategies.worker_model import StepResult, WorkerModel
+    from workbench.strategies.worker_model import Compute, StepResult, WorkerModel
 
 
 class StagedOptions(StrategyOptions):
@@ -106,7 +107,7 @@ class StagedStrategy(Strategy[O]):
                 group = dist.new_group([ranks[stage] for stage in stages], use_local_synchronization=True)
                 worker.compute = self._then_sum(worker, parameters[tie.source], group)
 
-    def _then_sum(self, worker: WorkerModel, parameter: torch.nn.Parameter, group: object) -> object:
+    def _then_sum(self, worker: WorkerModel, parameter: torch.nn.Parameter, group: dist.ProcessGroup) -> Compute:
         import torch.distributed as dist
 
         compute = worker.compute

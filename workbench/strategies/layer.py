@@ -56,6 +56,7 @@ class LayerStrategy(StagedStrategy[LayerOptions]):
             with worker.span("backward", stage=here, microbatch=0):
                 loss.backward() if loss is not None else outputs.backward(gradient)
             if here > 0:
+                assert inputs.grad is not None
                 dist.send(inputs.grad, group=group, group_dst=here - 1)
             return StepResult(loss.detach(), outputs.detach()) if loss is not None else StepResult(None, None)
 

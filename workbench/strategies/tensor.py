@@ -14,6 +14,7 @@ from workbench.strategies.base import Strategy, strategy
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
+    from torch.distributed.tensor.parallel import ParallelStyle
 
     from workbench.spec.run_spec import RunSpec
     from workbench.strategies.worker_model import WorkerModel
@@ -48,7 +49,7 @@ class TensorStrategy(Strategy[TensorOptions]):
                 )
 
     def place(self, model: ModelSummary, index: int) -> ModelSummary:
-        cut_dim = {}
+        cut_dim: dict[str, int] = {}
         for pair in model.pairs:
             if pair.column:
                 cut_dim |= {f"{pair.column}.weight": 0, f"{pair.column}.bias": 0}
@@ -75,9 +76,7 @@ class TensorStrategy(Strategy[TensorOptions]):
             forward = "all_reduce" if pair.row else "all_gather"
             transfers.append(Transfer(forward, self.axis, "forward", 1, unit * prod(pair.output_shape)))
             if pair.column:
-                transfers.append(
-                    Transfer("all_reduce", self.axis, "backward", 1, unit * prod(pair.input_shape))
-                )
+                transfers.append(Transfer("all_reduce", self.axis, "backward", 1, unit * prod(pair.input_shape)))
         return transfers
 
     def apply(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
@@ -85,15 +84,13 @@ class TensorStrategy(Strategy[TensorOptions]):
         from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
         layers = dict(worker.blocks.named_modules())
-        plan = {}
+        plan: dict[str, ParallelStyle] = {}
         for pair in worker.summary.pairs:
             if pair.column:
                 plan[pair.column] = ColwiseParallel(output_layouts=None if pair.row else Replicate())
             if pair.row:
                 plan[pair.row] = RowwiseParallel(input_layouts=None if pair.column else Replicate())
         tied = {t: layers[t.source.rsplit(".", 1)[0]] for t in worker.summary.ties}
-        parallelize_module(
-            worker.blocks, mesh, {path: style for path, style in plan.items() if path in layers}
-        )
+        parallelize_module(worker.blocks, mesh, {path: style for path, style in plan.items() if path in layers})
         for tie, source in tied.items():  # slicing replaced both; they are one parameter again
             layers[tie.parameter.rsplit(".", 1)[0]].weight = source.weight
