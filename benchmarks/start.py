@@ -1,0 +1,84 @@
+"""Start until every worker has finished its first all-reduce: fork server warm and cold, against torchrun.
+
+``python benchmarks/start.py`` prints seconds (medians over repetitions) and ratios for 2 and 4 workers.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+REPETITIONS = 3
+SCRIPT = """
+import sys, time, torch, torch.distributed as dist
+dist.init_process_group("gloo")
+dist.all_reduce(torch.ones(1))
+open(f"{sys.argv[1]}/{dist.get_rank()}", "w").write(str(time.time()))
+"""
+
+
+def torchrun(num_workers: int) -> float:
+    """Seconds of ``torchrun --standalone`` for a script that does the same."""
+    with tempfile.TemporaryDirectory() as directory:
+        script = Path(directory) / "script.py"
+        script.write_text(SCRIPT)
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_workers}"]
+        start = time.time()
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        subprocess.run([*command, str(script), directory], check=True, env=environment, stderr=subprocess.DEVNULL)
+        return max(float((Path(directory) / str(rank)).read_text()) for rank in range(num_workers)) - start
+
+
+def workbench_start(num_workers: int, cold: bool) -> float:
+    """Seconds from ``submit`` to the last worker's first all-reduce."""
+    import workbench as wb
+    from workbench.launch.submit import socket_path
+
+    if cold:
+        stop_server(str(socket_path()))
+    spec = wb.RunSpec(
+        model={"name": "mlp", "num_layers": 4},
+        split={"data": num_workers},
+        baseline={"mode": "none"},
+        train={"num_steps": 1},
+        measure={"parity": False},
+    )
+    start = time.time()
+    run = wb.submit(spec)
+    run.wait()
+    return max(run.directory.events(rank)[0][0]["time"] for rank in range(num_workers)) - start
+
+
+def stop_server(socket: str) -> None:
+    """Ends the fork server of this socket, if it runs."""
+    import psutil
+
+    for process in psutil.process_iter(["cmdline"]):
+        if socket in (process.info["cmdline"] or []):
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+
+
+def main() -> None:
+    """Measures and prints."""
+    with tempfile.TemporaryDirectory() as store:
+        os.environ["WORKBENCH_HOME"] = store
+        print(f"{'workers':>7} {'torchrun':>9} {'cold':>7} {'ratio':>7} {'warm':>7} {'ratio':>7}")
+        for num_workers in (2, 4):
+            times: dict[str, list[float]] = {"torchrun": [], "cold": [], "warm": []}
+            for _ in range(REPETITIONS):
+                times["torchrun"].append(torchrun(num_workers))
+                times["cold"].append(workbench_start(num_workers, cold=True))
+                times["warm"].append(workbench_start(num_workers, cold=False))
+            base, cold, warm = (statistics.median(times[name]) for name in ("torchrun", "cold", "warm"))
+            print(f"{num_workers:>7} {base:>9.2f} {cold:>7.2f} {cold / base:>7.3f} {warm:>7.3f} {warm / base:>7.3f}")
+
+
+if __name__ == "__main__":
+    main()
