@@ -31,7 +31,8 @@ def torchrun(num_workers: int) -> float:
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_workers}"]
         start = time.time()
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        subprocess.run([*command, str(script), directory], check=True, env=environment, stderr=subprocess.DEVNULL)
+        # Not checked: gloo aborts at exit now and then, after the work; the files below prove that it was done.
+        subprocess.run([*command, str(script), directory], check=False, env=environment, stderr=subprocess.DEVNULL)
         return max(float((Path(directory) / str(rank)).read_text()) for rank in range(num_workers)) - start
 
 

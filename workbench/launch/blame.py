@@ -37,8 +37,12 @@ def find_cause(processes: list[WorkerProcess], events: list[list[dict[str, Any]]
     for process in processes:
         if process.exit_code is not None and process.rank not in raised and not process.ended_by_us:
             code, finished = process.exit_code, any(e["event"] == "finished" for e in events[process.rank])
-            if code != 0 and not finished:
-                how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+            if not finished:
+                how = (
+                    f"killed by {signal.Signals(-code).name}"
+                    if code < 0
+                    else f"ended with exit code {code} before its work was done"
+                )
                 advice = (
                     "SIGKILL from outside is often the system's answer to too little memory: a smaller batch or more workers."
                 )

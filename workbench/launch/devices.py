@@ -29,6 +29,7 @@ class Ticket:
             self.number = max(numbers, default=0) + 1
             self.path = queue / f"{self.number}.ticket"
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+            os.fchmod(self._file, 0o644)  # whatever the umask: other users must see that it is held
             fcntl.flock(self._file, fcntl.LOCK_EX)
             os.write(self._file, json.dumps(devices).encode())
 
@@ -45,7 +46,13 @@ class Ticket:
 
     @contextlib.contextmanager
     def _mutex(self):  # type: ignore[no-untyped-def]
-        handle = os.open(self.queue / "mutex", os.O_RDWR | os.O_CREAT, 0o666)
+        path = self.queue / "mutex"
+        try:
+            # Reading is enough for a lock; Linux refuses O_CREAT on another user's file in a sticky directory.
+            handle = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            handle = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
+            os.fchmod(handle, 0o644)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield

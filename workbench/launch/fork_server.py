@@ -6,6 +6,7 @@ the user's, so an edited file is never stale. One request a connection, a line o
 
 import contextlib
 import fcntl
+import importlib
 import json
 import os
 import runpy
@@ -14,6 +15,8 @@ import socket
 import sys
 
 IDLE_S = 30 * 60
+REQUEST_S = 5.0  # a client that connects and says nothing must not block the others
+PRELOADED = ("torch", "torch.distributed", "numpy", "pydantic")  # names: linters take unused imports out
 
 
 def serve(path):  # type: ignore[no-untyped-def]
@@ -27,7 +30,8 @@ def serve(path):  # type: ignore[no-untyped-def]
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen(64)  # clients queue from here on, while torch is imported
-    import pydantic  # noqa: F401
+    for name in PRELOADED:
+        importlib.import_module(name)
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps
     listener.settimeout(IDLE_S)
@@ -38,9 +42,13 @@ def serve(path):  # type: ignore[no-untyped-def]
             os.unlink(path)  # noqa: PTH108
             return
         with connection:
-            line = connection.makefile().readline()
-            if not line:
+            connection.settimeout(REQUEST_S)
+            try:
+                line = connection.makefile().readline()
+            except OSError:
                 continue
+            if not line.endswith("\n"):
+                continue  # the client died while it wrote
             request = json.loads(line)
             pid = os.fork()
             if pid == 0:

@@ -10,7 +10,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from workbench.launch.blame import Blame, find_cause
+from workbench.launch.blame import find_cause
 from workbench.launch.devices import Ticket
 from workbench.launch.workers import Workers
 from workbench.store.run_directory import TERMINAL, RunDirectory
@@ -106,9 +106,9 @@ class Owner:
                     return self._finish(codes)
                 if any(code is not None and not self._has_finished(rank) for rank, code in enumerate(codes)):
                     self._let_the_others_speak(workers)
-                    return self._fail(find_cause(workers.processes, self.events))
+                    return self._fail(workers)
                 if time.monotonic() - self._last_event > timeout_s:
-                    return self._fail(find_cause(workers.processes, self.events))
+                    return self._fail(workers)
                 self._pause()
         finally:
             workers.end()
@@ -141,7 +141,9 @@ class Owner:
         late = [f"worker {rank} ended with {code}" for rank, code in enumerate(codes) if code]
         self.say(state="finished", message="; ".join(late) + (" after its last line of work" if late else ""))
 
-    def _fail(self, blame: Blame) -> None:
+    def _fail(self, workers: Workers) -> None:
+        blame = find_cause(workers.processes, self.events)
+        workers.end()  # first: a reader of the final state may rely on nothing being left
         log = self.run.log_path(blame.rank)
         lines = log.read_text(errors="replace").splitlines()[-20:] if log.exists() else []
         self.run.write_error({**blame.as_dict(), "last_lines": lines})

@@ -56,7 +56,9 @@ def _owner_is_gone(run: RunDirectory, status: dict[str, Any]) -> bool:
     if owner is None:
         return time.time() - (run.path / "run.json").stat().st_mtime > _OWNER_MAY_TAKE_S
     try:
-        return bool(psutil.Process(owner["pid"]).create_time() != owner["create_time"])
+        process = psutil.Process(owner["pid"])
+        # A killed owner stays a zombie while the front end that started it without the server lives.
+        return bool(process.create_time() != owner["create_time"] or process.status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return True
 

@@ -1,0 +1,243 @@
+"""Owners, the queue for devices and the fork server, with workers of a few lines that fail in every way."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from workbench.launch import fork_server
+from workbench.launch.devices import Ticket
+from workbench.spec import RunSpec
+from workbench.spec.files import dumps
+from workbench.store import listing
+from workbench.store.run_directory import RunDirectory
+
+pytestmark = pytest.mark.timeout(60)
+
+WORKER = """
+import json, os, signal, sys, threading, time
+from pathlib import Path
+from workbench.store.run_directory import RunDirectory
+from workbench.store.tables import write_table
+
+run, rank, lifeline = RunDirectory(Path(sys.argv[1])), int(sys.argv[2]), int(sys.argv[3])
+threading.Thread(target=lambda: (os.read(lifeline, 1), os._exit(1)), daemon=True).start()
+
+def say(event, **values):
+    with run.events_path(rank).open("a") as file:
+        file.write(json.dumps({"time": time.time(), "rank": rank, "event": event, **values}) + "\\n")
+
+def error(is_communication):
+    say("error", step=3, exception="ValueError: mine", traceback="", is_communication=is_communication, operations=["send"])
+    sys.exit(1)
+
+say("ready")
+fault = os.environ["FAULT"]
+print("worker", rank, "was here", flush=True)
+if fault == "cancel" or (fault == "hang" and rank == 1):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(60)
+if fault in ("raise", "kill", "leave", "hang") and rank == 0:
+    error(is_communication=True)
+if fault == "raise":
+    time.sleep(0.1)  # its neighbour's complaint comes first
+    error(is_communication=False)
+if fault == "kill":
+    os.kill(os.getpid(), signal.SIGKILL)
+if fault == "leave":
+    sys.exit(0)
+step = {"run_id": run.id, "rank": rank, "step": 0, "kind": "timed", "start_s": 0.0, "duration_s": 0.5, "num_samples": 8}
+write_table(run.table_path("steps", rank), "steps", [step])
+parts = ("parameters", "peak_memory_bytes", "compute_s", "exposed_communication_s", "idle_s", "optimizer_s", "other_s", "step_s")
+say("finished", figures={**dict.fromkeys(parts, 1), "communication": []})
+sys.exit(3 if fault == "late" and rank == 1 else 0)
+"""
+
+OWNER = """
+import functools, sys
+from pathlib import Path
+from workbench.launch import owner, workers
+from workbench.store.run_directory import RunDirectory
+workers.MODULE = "tiny_worker"
+owner.Ticket = functools.partial(owner.Ticket, queue=Path(sys.argv[2]))
+owner.Owner(RunDirectory(Path(sys.argv[1]))).live()
+"""
+
+
+def wait_until(condition: Callable[[], bool], limit_s: float = 20.0) -> None:
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, f"still not so after {limit_s} s"
+        time.sleep(0.01)
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+class Owners:
+    """Starts owners with tiny workers, a store and a queue of their own."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.queue, self.started = path, path / "queue", list[subprocess.Popen[bytes]]()
+        (path / "tiny_worker.py").write_text(WORKER)
+
+    def start(self, fault: str, run_id: str = "run-1", **record: Any) -> tuple[RunDirectory, subprocess.Popen[bytes]]:
+        values = {"num_workers": 2, "device": "cpu", "mesh": {"data": 2}, **record}
+        run = RunDirectory.create(self.path, run_id, dumps(RunSpec()), values, {})
+        path = os.pathsep.join([str(self.path), os.environ.get("PYTHONPATH", "")])
+        command = [sys.executable, "-c", OWNER, str(run.path), str(self.queue)]
+        process = subprocess.Popen(command, env={**os.environ, "FAULT": fault, "PYTHONPATH": path})
+        self.started.append(process)
+        return run, process
+
+
+@pytest.fixture
+def owners(tmp_path: Path) -> Iterator[Owners]:
+    made = Owners(tmp_path)
+    yield made
+    workers = [
+        worker["pid"]
+        for path in tmp_path.glob("runs/*/status.json")
+        for worker in json.loads(path.read_text()).get("workers", [])
+    ]
+    for process in made.started:
+        process.kill()  # the workers' lifeline ends with it
+        process.wait()
+    wait_until(lambda: all(map(is_gone, workers)))
+
+
+@pytest.mark.parametrize(
+    ("fault", "exception", "step"),
+    [
+        ("raise", "ValueError: mine", 3),
+        ("kill", "killed by SIGKILL", None),
+        ("leave", "ended with exit code 0 before its work was done", None),
+        ("hang", "hung", None),
+    ],
+)
+def test_the_worker_that_caused_the_failure_is_named(owners: Owners, fault: str, exception: str, step: int | None) -> None:
+    run, owner = owners.start(fault)
+    wait_until(lambda: run.status()["state"] == "failed")
+    assert all(is_gone(worker["pid"]) for worker in run.status()["workers"]), "nothing is left once it says failed"
+    assert owner.wait(10) == 0
+    error = run.error()
+    assert error is not None
+    assert (error["rank"], error["step"]) == (1, step)
+    assert exception in error["exception"]
+    assert error["last_lines"][-1] == "worker 1 was here"
+    assert not list(owners.queue.glob("*.ticket"))
+
+
+@pytest.mark.parametrize(("fault", "message"), [("none", ""), ("late", "worker 1 ended with 3 after its last line of work")])
+def test_a_run_whose_workers_finished_is_finished(owners: Owners, fault: str, message: str) -> None:
+    run, owner = owners.start(fault)
+    assert owner.wait(20) == 0
+    assert (run.status()["state"], run.status()["message"]) == ("finished", message)
+    assert (run.summary() or {})["step_time_s"] == 0.5
+
+
+def test_a_cancelled_run_ends_even_workers_that_ignore_sigterm(owners: Owners) -> None:
+    run, owner = owners.start("cancel")
+    wait_until(lambda: run.status()["state"] == "running")
+    run.request_cancel()
+    assert owner.wait(10) == 0
+    assert run.status()["state"] == "cancelled"
+    assert all(is_gone(worker["pid"]) for worker in run.status()["workers"])
+
+
+def test_the_second_owner_waits_for_the_device_and_can_be_cancelled_there(owners: Owners) -> None:
+    first, _ = owners.start("cancel")
+    wait_until(lambda: first.status()["state"] == "running")
+    second, waiting = owners.start("none", "run-2")
+    wait_until(lambda: second.status().get("message") == "waiting for cpu")
+    assert second.status()["state"] == "queued"
+    second.request_cancel()
+    assert waiting.wait(10) == 0
+    assert (second.status()["state"], first.status()["state"]) == ("cancelled", "running")
+
+
+def test_a_run_waits_for_its_baseline(owners: Owners) -> None:
+    baseline = RunDirectory.create(owners.path, "base", dumps(RunSpec()), {}, {})
+    run, owner = owners.start("none", baseline_run_id="base")
+    wait_until(lambda: "waiting for its baseline base" in run.status().get("message", ""))
+    baseline.write_summary({"step_time_s": 1.0})
+    baseline.write_status({"state": "finished"})
+    assert owner.wait(20) == 0
+    assert (run.summary() or {})["speedup"] == 2.0
+
+
+def test_the_workers_of_a_killed_owner_die_and_the_run_is_lost(owners: Owners) -> None:
+    run, owner = owners.start("cancel")
+    wait_until(lambda: run.status()["state"] == "running")
+    owner.kill()
+    wait_until(lambda: all(is_gone(worker["pid"]) for worker in run.status()["workers"]), 5)
+    assert listing.state_of(run) == "lost", "also while nobody has reaped the owner"
+    following = Ticket(["cpu"], owners.queue)
+    assert following.is_first(), "its ticket is void"
+    following.give_back()
+
+
+def test_devices_are_given_in_the_order_of_asking(tmp_path: Path) -> None:
+    take = functools.partial(Ticket, queue=tmp_path / "queue")
+    tickets = [take(["cuda:0"]), take(["cuda:1"]), take(["cuda:0", "cuda:1"]), take(["cuda:0"])]
+    assert [ticket.is_first() for ticket in tickets] == [True, True, False, False]
+    tickets[0].give_back()
+    assert [ticket.is_first() for ticket in tickets[1:]] == [True, False, False], "nobody overtakes the third"
+    tickets[1].give_back()
+    assert [ticket.is_first() for ticket in tickets[2:]] == [True, False]
+    for ticket in tickets[2:]:
+        ticket.give_back()
+
+
+def request(path: Path, line: bytes) -> bytes:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(40)
+        connection.connect(str(path))
+        connection.sendall(line)
+        return connection.makefile("rb").readline() if line.endswith(b"\n") else b""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere workers are spawned")
+def test_the_fork_server_forks_a_module_with_torch_in_memory(tmp_path: Path) -> None:
+    code = "import json, os, sys\nprint(json.dumps([os.getpid(), os.getsid(0), os.getcwd(), os.environ['HERE'], sys.argv[1:], "
+    (tmp_path / "tiny_module.py").write_text(code + "'torch.distributed' in sys.modules, 'workbench' in sys.modules]))\n")
+    path, log = tmp_path / "s.sock", tmp_path / "log"
+    command = [sys.executable, "-P", fork_server.__file__, str(path)]
+    server = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, cwd="/")
+    try:
+        wait_until(path.exists)
+        assert subprocess.run(command, timeout=20, check=False).returncode == 0, "a second server leaves at once"
+        message = {
+            "module": "tiny_module",
+            "argv": ["a"],
+            "env": {**os.environ, "HERE": "yes"},
+            "cwd": str(tmp_path),
+            "sys_path": [str(tmp_path), *sys.path],
+            "log": str(log),
+        }
+        request(path, b'{"module": "ti')  # a client that died while it wrote
+        pid = json.loads(request(path, json.dumps(message).encode() + b"\n"))["pid"]
+        wait_until(lambda: log.exists() and log.read_text().endswith("\n"))
+        assert json.loads(log.read_text()) == [pid, pid, str(tmp_path), "yes", ["a"], True, False]
+        wait_until(lambda: not psutil.pid_exists(pid))  # reaped, not a zombie
+        assert psutil.Process(server.pid).num_threads() == 1, "forking a process with threads is not safe"
+        assert server.poll() is None
+    finally:
+        server.send_signal(signal.SIGKILL)
+        server.wait()

@@ -1,0 +1,149 @@
+"""The store: what is written is read back, and what a reader must never see is not seen."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from workbench.errors import UsageError
+from workbench.spec import RunSpec
+from workbench.spec.files import dumps
+from workbench.store import listing
+from workbench.store.export import export
+from workbench.store.run_directory import RunDirectory, new_run_id
+from workbench.store.summary import summarize
+from workbench.store.tables import RUN_COLUMNS, TABLES, write_table
+
+RECORD = {"name": "a name", "mode": "train", "model": "mlp", "num_workers": 2, "device": "cpu", "mesh": {"data": 2}}
+FIGURES = {
+    "parameters": 10, "peak_memory_bytes": 100, "compute_s": 0.4, "exposed_communication_s": 0.1, "idle_s": 0.2,
+    "optimizer_s": 0.1, "other_s": 0.0, "step_s": 0.8, "communication": [],
+}  # fmt: skip
+
+
+def new_run(store: Path, run_id: str = "20261124-001530-dp2-3f9a00", **record: Any) -> RunDirectory:
+    return RunDirectory.create(store, run_id, dumps(RunSpec()), {**RECORD, "run_id": run_id, **record}, {"num_cores": 2})
+
+
+def step_row(run: RunDirectory, rank: int, step: int, duration_s: float, **values: Any) -> dict[str, Any]:
+    row = {"run_id": run.id, "rank": rank, "step": step, "kind": "timed", "start_s": 0.0, "duration_s": duration_s}
+    return {**row, "num_samples": 8, "num_tokens": None, "loss": None, **values}
+
+
+def test_a_run_directory_reads_back_what_was_written(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    assert run.spec() == RunSpec()
+    assert run.record()["name"] == "a name"
+    assert run.environment() == {"num_cores": 2}
+    assert (run.status(), run.summary(), run.error(), run.labels()) == ({"state": "queued"}, None, None, {})
+    run.update_labels(note="good")
+    run.update_labels(name="other")
+    assert run.labels() == {"note": "good", "name": "other"}
+    run.request_cancel()
+    assert run.cancel_requested()
+    assert not [path for path in run.path.iterdir() if path.name.startswith(".")], "no drafts are left"
+
+
+def test_ids_of_runs_submitted_together_differ() -> None:
+    assert len({new_run_id("dp2") for _ in range(100)}) == 100
+
+
+def test_events_are_read_in_whole_lines_only(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    assert run.events(0) == ([], 0)
+    run.events_path(0).write_text('{"event": "ready"}\n{"event": "st')
+    events, offset = run.events(0)
+    assert [event["event"] for event in events] == ["ready"]
+    with run.events_path(0).open("a") as file:
+        file.write('ep"}\n')
+    assert [event["event"] for event in run.events(0, offset)[0]] == ["step"]
+
+
+def test_tables_of_all_workers_come_in_order_of_rank(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    assert {name: run.table(name).column_names for name in TABLES} == {name: list(TABLES[name]) for name in TABLES}
+    for rank in (10, 9, 0):
+        write_table(run.table_path("steps", rank), "steps", [step_row(run, rank, 0, 1.0)])
+    assert run.table("steps")["rank"].to_pylist() == [0, 9, 10]
+
+
+def test_the_step_time_is_the_median_of_the_slowest_workers(tmp_path: Path) -> None:
+    run = new_run(tmp_path, baseline_run_id="base", same_cores_baseline_run_id="missing")
+    new_run(tmp_path, "base").write_summary({"step_time_s": 6.0})
+    durations = {0: [1.0, 2.0, 5.0], 1: [3.0, 1.0, 4.0]}  # slowest: 3, 2, 5
+    for rank, times in durations.items():
+        rows = [step_row(run, rank, step, duration, loss=float(rank + step)) for step, duration in enumerate(times)]
+        warmup = step_row(run, rank, 9, 99.0, kind="warmup")
+        write_table(run.table_path("steps", rank), "steps", [*rows, warmup])
+    finished = {"event": "finished", "figures": FIGURES}
+    summary = summarize(run, [[{"event": "parity", "ok": True, "max_error": 1e-9}, finished], [finished]])
+    assert summary["step_time_s"] == 3.0
+    assert summary["num_timed_steps"] == 3
+    assert summary["speedup"] == 2.0
+    assert summary["efficiency"] == 1.0
+    assert summary["speedup_same_cores"] is None, "what is not known is empty"
+    assert summary["bubble_fraction"] is None, "nothing is staged here"
+    assert summary["final_loss"] == 2.5
+    assert summary["parity_ok"] is True
+
+
+def test_a_run_is_found_by_its_id_a_part_of_it_or_as_the_latest(tmp_path: Path) -> None:
+    for run_id in ("20260101-000000-dp2-aaaaaa", "20260101-000001-dp2-bbbbbb", "20260101-000001-dp2-bbbbbb-x"):
+        new_run(tmp_path, run_id)
+    assert listing.find(tmp_path, "aaaa").id == "20260101-000000-dp2-aaaaaa"
+    assert listing.find(tmp_path, "20260101-000001-dp2-bbbbbb").id == "20260101-000001-dp2-bbbbbb"
+    assert listing.find(tmp_path, "latest").id == "20260101-000001-dp2-bbbbbb-x"
+    for text, sentence in (("dp2", "matches 3"), ("zzz", "is not in the store"), ("", "is not in the store")):
+        with pytest.raises(UsageError, match=sentence):
+            listing.find(tmp_path, text)
+
+
+def test_rows_leave_deleted_runs_out_and_name_every_column(tmp_path: Path) -> None:
+    run, deleted = new_run(tmp_path, "run-1"), new_run(tmp_path, "run-2")
+    run.write_status({"state": "finished"})
+    run.write_summary({"step_time_s": 0.5, "workers": []})
+    run.update_labels(name="renamed")
+    deleted.update_labels(deleted_at=time.time())
+    (row,) = listing.rows(tmp_path)
+    assert tuple(row) == RUN_COLUMNS
+    assert (row["run_id"], row["state"], row["step_time_s"], row["name"]) == ("run-1", "finished", 0.5, "renamed")
+    assert row["speedup"] is None
+
+
+def test_only_a_run_whose_owner_is_gone_is_recorded_as_lost(tmp_path: Path) -> None:
+    run, alive = new_run(tmp_path), psutil.Process().create_time()
+    run.write_status({"state": "running", "owner": {"pid": os.getpid(), "create_time": alive}})
+    assert listing.state_of(run) == "running"
+    run.write_status({"state": "running", "owner": {"pid": os.getpid(), "create_time": alive - 5}})
+    assert listing.state_of(run) == "lost", "another process has the number now"
+    assert run.status()["state"] == "lost"
+
+
+@pytest.mark.parametrize("file_format", ["csv", "parquet"])
+def test_an_export_has_the_columns_of_the_tables(tmp_path: Path, file_format: str) -> None:
+    import pandas as pd
+
+    run = new_run(tmp_path)
+    run.write_status({"state": "finished"})
+    write_table(run.table_path("steps", 0), "steps", [step_row(run, 0, 0, 1.0)])
+    paths = export([run], tmp_path / "out", file_format)
+    read = pd.read_csv if file_format == "csv" else pd.read_parquet
+    frames = {path.stem: read(path) for path in paths}
+    expected = {"runs": list(RUN_COLUMNS), **{name: list(columns) for name, columns in TABLES.items()}}
+    assert {name: list(frame.columns) for name, frame in frames.items()} == expected
+    assert frames["steps"]["loss"].isna().all(), "what was not measured is empty, never 0"
+
+
+def test_a_thousand_runs_are_listed_in_half_a_second(tmp_path: Path) -> None:
+    for number in range(1000):
+        run = new_run(tmp_path, f"run-{number:04d}")
+        run.write_status({"state": "finished"})
+        run.write_summary({"step_time_s": 0.5})
+    started = time.process_time()  # not the wall clock: other tests may share the cores
+    assert len(listing.rows(tmp_path)) == 1000
+    assert time.process_time() - started < 0.5
