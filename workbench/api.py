@@ -51,6 +51,11 @@ class Run:
         """Why it failed."""
         return self.directory.error()
 
+    @property
+    def message(self) -> str:
+        """What its owner last said: what it waits for, or why it ended."""
+        return str(self.directory.status().get("message") or "")
+
     def row(self) -> dict[str, Any]:
         """Its row of the table ``runs``."""
         return listing.row(self.directory)
@@ -141,15 +146,9 @@ def run(spec: RunSpec, *, use_server: bool = True) -> Run:
     Raises:
         RunFailedError: it failed, was cancelled or lost; the message says which worker and why.
     """
-    started = submit(spec, use_server=use_server)
-    try:
-        started.wait()
-    except KeyboardInterrupt:
-        started.cancel()
-        started.wait()
-        raise
+    started = _to_the_end(submit(spec, use_server=use_server))
     if started.state != "finished":
-        raise RunFailedError(f"run {started.id} {started.state}: {started.directory.status().get('message', '')}")
+        raise RunFailedError(f"run {started.id} {started.state}: {started.message}")
     return started
 
 
@@ -162,14 +161,37 @@ def runs() -> pd.DataFrame:
     return pd.DataFrame(listing.rows(home()), columns=list(RUN_COLUMNS))
 
 
-def compare(chosen: Iterable[Run | str]) -> pd.DataFrame:
-    """Rows of these runs (or ids) side by side, in this order."""
+def open_run(run_id: str) -> Run:
+    """A run of the store by its id, a part of one that is unique, or ``latest``.
+
+    Raises:
+        UsageError: none or several.
+    """
+    return Run(listing.find(home(), run_id))
+
+
+def compare(chosen: Iterable[Run | RunSpec | str]) -> pd.DataFrame:
+    """Rows of these runs (or ids) side by side, in this order; a spec is run first, and a failed one keeps its row."""
     import pandas as pd
 
     from workbench.store.tables import RUN_COLUMNS
 
-    found = [r if isinstance(r, Run) else Run(listing.find(home(), r)) for r in chosen]
+    known = [open_run(item) if isinstance(item, str) else item for item in chosen]
+    for item in known:
+        if isinstance(item, RunSpec):
+            plan(item)  # refuse before anything starts
+    found = [_to_the_end(submit(item)) if isinstance(item, RunSpec) else item for item in known]
     return pd.DataFrame([r.row() for r in found], columns=list(RUN_COLUMNS))
+
+
+def _to_the_end(started: Run) -> Run:
+    """Waits; an interrupt cancels the run and waits until nothing of it is left."""
+    try:
+        return started.wait()
+    except KeyboardInterrupt:
+        started.cancel()
+        started.wait()
+        raise
 
 
 def _single(spec: RunSpec, threads: int, mode: str, use_server: bool) -> Run:

@@ -13,7 +13,7 @@ def findings(rows: list[Row]) -> list[str]:
     splits = [row for row in done if row["num_workers"] > 1]
     if not splits:
         return []
-    return [_fastest(splits), _smallest(done), *map(_limit, splits), *_wrong(done)]
+    return [_fastest(splits), *_smallest(done), *map(_limit, splits), *_wrong(done)]
 
 
 def _fastest(splits: list[Row]) -> str:
@@ -28,14 +28,16 @@ def _fastest(splits: list[Row]) -> str:
     return text + "."
 
 
-def _smallest(rows: list[Row]) -> str:
+def _smallest(rows: list[Row]) -> list[str]:
     known = [row for row in rows if row["peak_memory_bytes"] is not None]
+    if not known:
+        return []
     best = min(known, key=lambda row: row["peak_memory_bytes"])
     text = f"{best['split']} needs the least memory on its largest worker: {best['peak_memory_bytes'] / 2**20:.1f} MiB"
     single = next((row for row in known if row["num_workers"] == 1), None)
     if single is not None and single is not best:
         text += f", {best['peak_memory_bytes'] / single['peak_memory_bytes']:.0%} of one worker's"
-    return text + "."
+    return [text + "."]
 
 
 def _limit(row: Row) -> str:
@@ -50,10 +52,11 @@ def _limit(row: Row) -> str:
         return f"{row['split']}: nothing was traced."
     total = row["compute_s"] + sum(known.values()) + (row["other_s"] or 0.0)
     name, seconds = max(known.items(), key=lambda item: item[1])
+    moved = row["communication_bytes_per_step"]
+    bytes_moved = "" if moved is None else f" ({moved / 2**20:.1f} MiB move per step)"
     return (
         f"{row['split']}: computing is {row['compute_s'] / total:.0%} of the step;"
-        f" most of the rest is {name}, {seconds / total:.0%}"
-        f" ({row['communication_bytes_per_step'] / 2**20:.1f} MiB move per step)."
+        f" most of the rest is {name}, {seconds / total:.0%}{bytes_moved}."
     )
 
 

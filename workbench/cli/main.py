@@ -22,6 +22,8 @@ _COMMANDS = {
     "datasets": ("workbench.cli.plugins", "Datasets and their options."),
     "strategies": ("workbench.cli.plugins", "Strategies and their options."),
     "schedules": ("workbench.cli.plugins", "Pipeline schedules."),
+    "doctor": ("workbench.cli.system", "What a run here would stand on."),
+    "dashboard": ("workbench.cli.system", "Open the runs in a page."),
 }
 
 

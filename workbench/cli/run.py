@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from workbench.cli.assertion import parse
+from workbench.cli.document import runs_document
 from workbench.errors import AssertionFailedError, RunFailedError
 from workbench.spec import RunSpec
 from workbench.spec.files import override, read_table
@@ -61,7 +61,7 @@ def run_command(
     shown, asked = _run_all(specs, use_server=not no_server, quiet=as_json)
     rows = [run.row() for run in shown]
     if as_json:
-        click.echo(json.dumps({"runs": rows}))
+        click.echo(runs_document(rows))
     else:
         _report(shown, rows)
     _judge([run.row() for run in asked], assertions)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from pathlib import Path
 
 import click
 
+from workbench.cli.document import runs_document
 from workbench.errors import UsageError
 from workbench.store import listing
 from workbench.store.run_directory import TERMINAL, home
@@ -20,7 +20,7 @@ def ls_command(as_json: bool) -> None:
     """List the runs of the store, oldest first."""
     rows = listing.rows(home())
     if as_json:
-        click.echo(json.dumps({"runs": rows}))
+        click.echo(runs_document(rows))
         return
     if not rows:
         click.echo("No runs yet; `workbench run` makes the first ones.", err=True)
@@ -58,7 +58,7 @@ def compare_command(runs: tuple[str, ...], as_json: bool) -> None:
     found = [listing.find(home(), run) for run in runs]
     rows = [listing.row(directory) for directory in found]
     if as_json:
-        click.echo(json.dumps({"runs": rows}))
+        click.echo(runs_document(rows))
         return
     from rich.console import Console
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -15,6 +16,7 @@ from workbench.store.run_directory import RunDirectory, home
 def show_command(run: str) -> None:
     """Everything about RUN: figures, expected beside measured, each worker, why it failed."""
     from rich.console import Console
+    from rich.markup import escape
 
     from workbench.cli import render
 
@@ -24,6 +26,8 @@ def show_command(run: str) -> None:
     console.print(
         f"{row['model']} on {row['dataset']}, {row['split']}, {row['num_workers']} × {row['device']} ({row['backend']})"
     )
+    if differences := _differences(directory):
+        console.print(f"not by default: {escape(', '.join(differences))}", highlight=False)
     record = directory.record()
     if record["num_workers"] * record["threads_per_worker"] > record["num_cores"]:
         console.print(f"[yellow]oversubscribed:[/yellow] more workers × threads than the {record['num_cores']} cores")
@@ -39,6 +43,30 @@ def show_command(run: str) -> None:
     console.print("step: " + ", ".join(f"{p.removesuffix('_s').replace('_', ' ')} {render.seconds(row[p])}" for p in parts))
     _transfers(console, directory)
     _workers(console, directory)
+
+
+def _differences(directory: RunDirectory) -> list[str]:
+    """Where the spec differs from the defaults of its model and dataset, as paths of the file."""
+    from workbench.errors import SpecError
+    from workbench.spec import RunSpec
+
+    try:
+        spec = directory.spec()
+        default = RunSpec(model=spec.model.name, dataset=spec.dataset.name).as_dict()
+    except SpecError:
+        return []  # a plugin that is not here today; the run's figures can be shown all the same
+    shown_above = ("name", "launch.device")
+    own = {path: value for path, value in _flat(spec.as_dict()) if path not in shown_above}
+    defaults = dict(_flat(default))
+    return [f"{path}={value}" for path, value in own.items() if path not in defaults or defaults[path] != value]
+
+
+def _flat(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
 
 
 def _transfers(console: Any, directory: RunDirectory) -> None:

@@ -36,7 +36,7 @@ def start(run: RunDirectory, use_server: bool = True) -> None:
 
 def socket_path() -> Path:
     """Where the server for this interpreter and this torch listens; another torch is another server."""
-    identity = [sys.executable, sys.prefix, version("torch"), _SERVER.read_text(encoding="utf-8")]
+    identity = [str(Path(sys.executable).resolve()), sys.prefix, version("torch"), _SERVER.read_text(encoding="utf-8")]
     directory = Path(tempfile.gettempdir()) / f"workbench-{os.getuid()}"
     directory.mkdir(mode=0o700, exist_ok=True)
     assert directory.stat().st_uid == os.getuid(), f"{directory} belongs to somebody else"

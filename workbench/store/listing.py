@@ -20,7 +20,7 @@ def find(store: Path, text: str) -> RunDirectory:
     """
     ids = sorted(run.id for run in all_runs(store))
     if text == "latest" and ids:
-        return RunDirectory(store / "runs" / ids[-1])
+        return max(all_runs(store), key=lambda run: float(run.record().get("created_at", 0.0)))
     matches = [i for i in ids if i == text] or [i for i in ids if text and text in i]
     if len(matches) != 1:
         found = f"matches {len(matches)}: {', '.join(matches[:5])}" if matches else "is not in the store"

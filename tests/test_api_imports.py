@@ -1,0 +1,43 @@
+"""What a front end loads before it does anything: neither torch nor frames nor pages."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("torch", "pandas", "pyarrow", "streamlit", "ipywidgets", "altair")
+
+
+def loaded(code: str) -> set[str]:
+    """The heavy modules in a clean process after ``code``, whatever that printed."""
+    code = f"{code}\nimport sys; print('LOADED', *({set(HEAVY)} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    return set(result.stdout.splitlines()[-1].split()[1:])
+
+
+def test_the_check_sees_a_heavy_module() -> None:
+    assert loaded("import pyarrow") == {"pyarrow"}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import workbench",
+        "import workbench.api, workbench as wb; wb.run, wb.submit, wb.runs, wb.compare, wb.Run, wb.Split, wb.RunSpec()",
+        *(
+            f"from workbench.cli.main import cli; cli.main({args}, standalone_mode=False)"
+            for args in (["--help"], ["run", "--help"], ["models"], ["strategies"])
+        ),
+    ],
+)
+def test_nothing_heavy_is_loaded(code: str) -> None:
+    assert loaded(code) == set()
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    import workbench
+
+    with pytest.raises(AttributeError, match="nonsense"):
+        workbench.nonsense  # noqa: B018

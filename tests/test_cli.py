@@ -1,0 +1,173 @@
+"""The command line on recorded runs: no process of a run is started here."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from workbench.cli.assertion import parse
+from workbench.cli.document import runs_document
+from workbench.errors import SpecError
+from workbench.spec import RunSpec
+from workbench.spec.files import dumps
+from workbench.store.run_directory import RunDirectory
+from workbench.store.tables import RUN_COLUMNS, RUN_FIGURES
+
+SINGLE, SPLIT, FAILED = "20261124-100000-single-aaaaaa", "20261124-100001-dp2-bbbbbb", "20261124-100002-dp2-cccccc"
+WORKER = {
+    "parameters": 1000, "gradient_bytes": 4000, "optimizer_state_bytes": 8000, "peak_memory_bytes": 2**20,
+    "resident_peak_bytes": 3 * 2**20, "communication": [],
+}  # fmt: skip
+ALL_REDUCE = {"operation": "all_reduce", "axis": "data", "phase": "backward", "count": 2, "payload_bytes": 4096}
+
+
+def record_run(store: Path, run_id: str, state: str, num_workers: int, **figures: Any) -> RunDirectory:
+    split = {"data": num_workers} if num_workers > 1 else {}
+    spec = RunSpec(model="mlp", split=split, train={"num_steps": 7}, launch={"device": "cpu"})
+    record = {
+        "run_id": run_id, "name": "", "mode": "train", "model": "mlp", "dataset": "digits", "split": spec.split.label,
+        "num_workers": num_workers, "device": "cpu", "backend": "gloo", "torch_version": "2", "created_at": 0.0,
+        "baseline_run_id": SINGLE, "threads_per_worker": 1, "num_cores": 2, "mesh": {"data": num_workers},
+        "expected": {"parameters_per_worker": [1000] * num_workers, "transfers": [{**ALL_REDUCE, "count": 1}]},
+    }  # fmt: skip
+    run = RunDirectory.create(store, run_id, dumps(spec), record, {})
+    run.write_status({"state": state, "message": ""})
+    if state == "finished":
+        numbers: dict[str, Any] = dict.fromkeys(RUN_FIGURES, 0.5)
+        worker = {**WORKER, "communication": [{**ALL_REDUCE, "payload_bytes": 5000}]}
+        run.write_summary(
+            {**numbers, "parity_ok": True, "parity_tensor": "a.weight", "workers": [worker] * num_workers, **figures}
+        )
+    return run
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    store = tmp_path / "store"
+    record_run(store, SINGLE, "finished", 1, speedup=1.0)
+    record_run(store, SPLIT, "finished", 2, speedup=1.7)
+    failed = record_run(store, FAILED, "failed", 2)
+    failed.write_error(
+        {"rank": 1, "step": 4, "exception": "ValueError: [red]", "last_lines": ["its last line"], "advice": "read it"}
+    )
+    failed.log_path(1).write_text("printed by rank 1\n")
+    return store
+
+
+def workbench(store: Path, *args: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "workbench.cli.main", *args]
+    environment = {**os.environ, "WORKBENCH_HOME": str(store)}
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, stdin=subprocess.DEVNULL)
+
+
+def done(store: Path, *args: str) -> str:
+    result = workbench(store, *args)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def ids(output: str) -> list[str]:
+    return [row["run_id"] for row in json.loads(output)["runs"]]
+
+
+def test_json_is_one_document_with_the_columns_of_runs(store: Path) -> None:
+    listed = done(store, "ls", "--json")
+    assert ids(listed) == [SINGLE, SPLIT, FAILED]
+    assert all(set(row) == set(RUN_COLUMNS) for row in json.loads(listed)["runs"])
+    assert json.loads(listed)["runs"][2]["step_time_s"] is None, "a failed run has no figures"
+    assert ids(done(store, "compare", SPLIT, SINGLE, "--json")) == [SPLIT, SINGLE]
+
+
+def test_a_figure_that_is_not_finite_still_gives_json() -> None:
+    document = json.loads(runs_document([{"final_loss": float("nan"), "speedup": float("inf"), "step_time_s": 0.5}]))
+    assert document == {"runs": [{"final_loss": None, "speedup": None, "step_time_s": 0.5}]}
+
+
+def test_show_puts_expected_beside_measured_and_says_what_is_not_by_default(store: Path) -> None:
+    shown = done(store, "show", SPLIT)
+    transfer = next(line for line in shown.splitlines() if "all_reduce" in line)
+    assert transfer.split() == ["all_reduce", "data", "backward", "4,096", "5,000", "2"]
+    assert "train.num_steps=7" in shown
+    assert "split.data.size=2" in shown
+    assert "train.seed" not in shown
+    assert "3.00 MiB" in shown, "the resident peak"
+
+
+def test_a_failed_run_says_why(store: Path) -> None:
+    shown = done(store, "show", FAILED)
+    for part in ("failed", "step 4", "ValueError: [red]", "its last line", "read it"):
+        assert part in shown
+    assert "printed by rank 1" in done(store, "logs", FAILED, "--rank", "1")
+
+
+def test_a_deleted_run_is_left_out_and_its_files_go_only_with_purge(store: Path) -> None:
+    done(store, "rm", SPLIT)
+    assert ids(done(store, "ls", "--json")) == [SINGLE, FAILED]
+    assert (store / "runs" / SPLIT).exists()
+    done(store, "rm", FAILED, "--purge")
+    assert not (store / "runs" / FAILED).exists()
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("show", "nothing"),
+        ("show", "dp2"),
+        ("logs", FAILED, "--rank", "2"),
+        ("export", SINGLE),
+        ("compare",),
+        ("nonsense",),
+        ("run", "--assert", "speedup"),
+    ],
+)
+def test_wrong_usage_exits_2_and_prints_nothing_on_stdout(store: Path, args: tuple[str, ...]) -> None:
+    result = workbench(store, *args)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr
+    assert len(list((store / "runs").iterdir())) == 3, "nothing was started"
+
+
+def test_doctor_writes_nothing_and_finds_no_server(tmp_path: Path) -> None:
+    output = done(tmp_path / "none", "doctor")
+    assert "0 run(s), writable" in output
+    assert "fork server  not running" in output
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("family", ["models", "datasets", "strategies", "schedules"])
+def test_the_lists_show_every_plugin(store: Path, family: str) -> None:
+    from workbench.registry import DATASETS, MODELS, SCHEDULES, STRATEGIES
+
+    families = {"models": MODELS, "datasets": DATASETS, "strategies": STRATEGIES, "schedules": SCHEDULES}
+    lines = done(store, family).splitlines()
+    assert [line.split()[0] for line in lines if not line.startswith(" ")] == families[family].names()
+
+
+@pytest.mark.parametrize(
+    ("text", "row", "holds"),
+    [
+        ("speedup > 1.2", {"speedup": 1.3}, [True]),
+        ("speedup > 1.2 and parity_ok == true", {"speedup": 1.2, "parity_ok": True}, [False, True]),
+        ("parity_ok == false", {"parity_ok": True}, [False]),
+        ("speedup>=1e0", {"speedup": 1.0}, [True]),
+        ("speedup != 2", {"speedup": None}, [False]),
+        ("final_loss < 5", {"final_loss": float("nan")}, [False]),
+    ],
+)
+def test_assertions(text: str, row: dict[str, Any], holds: list[bool]) -> None:
+    assert [assertion.holds(row) for assertion in parse(text)] == holds
+
+
+@pytest.mark.parametrize(
+    "text", ["", "speedup", "speedup > fast", "speedup > 1 or 2", "speed > 1", "speedup > 1 and", "speedup > nan"]
+)
+def test_an_assertion_that_cannot_be_read_is_refused(text: str) -> None:
+    with pytest.raises(SpecError, match="--assert"):
+        parse(text)

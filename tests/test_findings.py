@@ -1,0 +1,54 @@
+"""The sentences under a comparison say what its rows say, also where figures are missing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from workbench.analysis.findings import findings
+from workbench.store.tables import RUN_COLUMNS
+
+
+def row(split: str, num_workers: int, **figures: Any) -> dict[str, Any]:
+    return {**dict.fromkeys(RUN_COLUMNS), "split": split, "num_workers": num_workers, "state": "finished", **figures}
+
+
+SINGLE = row("single", 1, step_time_s=0.1, speedup=1.0, peak_memory_bytes=100 * 2**20, parity_ok=True)
+DATA = row(
+    "dp2", 2, step_time_s=0.05, speedup=2.0, speedup_same_cores=1.25, peak_memory_bytes=60 * 2**20, compute_s=0.04,
+    exposed_communication_s=0.005, idle_s=0.002, optimizer_s=0.002, other_s=0.001, communication_bytes_per_step=2**20,
+    parity_ok=True,
+)  # fmt: skip
+LAYER = {**DATA, "split": "layer2", "step_time_s": 0.11, "peak_memory_bytes": 50 * 2**20, "compute_s": 0.05, "idle_s": 0.05}
+
+
+def test_the_fastest_the_smallest_and_what_limits_each() -> None:
+    fastest, smallest, data, layer = findings([SINGLE, DATA, LAYER])
+    assert fastest.startswith("dp2 has the shortest step: 50.0 ms, 2.00 times as fast as one worker")
+    assert "1.25 times the speed of one worker that is given as many cores" in fastest
+    assert smallest.startswith("layer2 needs the least memory")
+    assert "50% of one worker's" in smallest
+    assert data == ("dp2: computing is 80% of the step; most of the rest is exposed communication, 10% (1.0 MiB move per step).")
+    assert "most of the rest is waiting for other workers, 46%" in layer
+
+
+def test_a_slower_split_is_not_called_fast() -> None:
+    (fastest, *_) = findings([SINGLE, {**DATA, "speedup": 0.7}])
+    assert "0.70 times the speed of one worker" in fastest
+    assert "as fast" not in fastest
+
+
+def test_a_split_that_is_wrong_is_named() -> None:
+    assert "layer2 does NOT compute what one worker computes." in findings([SINGLE, DATA, {**LAYER, "parity_ok": False}])
+
+
+def test_failed_runs_teach_nothing() -> None:
+    failed = row("tp2", 2, state="failed")
+    assert findings([SINGLE, failed]) == []
+    assert not [sentence for sentence in findings([SINGLE, DATA, failed]) if "tp2" in sentence]
+
+
+def test_missing_figures_are_left_out() -> None:
+    bare = row("tp2", 2, step_time_s=0.05)
+    assert findings([bare]) == ["tp2 has the shortest step: 50.0 ms.", "tp2: nothing was traced."]
+    sentences = findings([{**DATA, "communication_bytes_per_step": None, "speedup_same_cores": None}])
+    assert not [sentence for sentence in sentences if "None" in sentence or "move per step" in sentence]

@@ -1,0 +1,17 @@
+"""The one JSON document that ``--json`` prints."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from typing import Any
+
+
+def runs_document(rows: Iterable[dict[str, Any]]) -> str:
+    """``{"runs": [row, …]}``. JSON has no NaN and no infinity: such a value is empty, and the exit code tells of it."""
+    return json.dumps({"runs": [{column: _finite(value) for column, value in row.items()} for row in rows]}, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,81 @@
+"""Commands about this installation: doctor, dashboard."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+
+import click
+
+from workbench.errors import UsageError
+from workbench.store.run_directory import home
+
+_PACKAGES = ("torch", "numpy", "pydantic", "pyarrow", "pandas", "streamlit")
+
+
+@click.command("doctor")
+def doctor_command() -> None:
+    """What a run here would stand on: versions, cores, memory, store, fork server. Starts and writes nothing."""
+    import psutil
+
+    from workbench.launch.environment import environment
+
+    here = environment()
+    lines = {
+        "workbench": here["workbench_version"],
+        "python": f"{here['python_version']}  {sys.executable}",
+        **{name: _version(name) for name in _PACKAGES},
+        "platform": here["platform"],
+        "processor": here["cpu"],
+        "cores": f"{here['num_cores']} usable by this process",
+        "memory": f"{psutil.virtual_memory().total / 2**30:.1f} GiB",
+        "store": _store(home()),
+        "fork server": _server(),
+    }
+    for name, value in lines.items():
+        click.echo(f"{name:<12} {value}")
+
+
+@click.command("dashboard", context_settings={"ignore_unknown_options": True})
+@click.argument("streamlit_options", nargs=-1, type=click.UNPROCESSED)
+def dashboard_command(streamlit_options: tuple[str, ...]) -> None:
+    """Open the runs in a page; further options go to `streamlit run`, such as --server.port 8600."""
+    found = find_spec("workbench.dashboard")
+    if find_spec("streamlit") is None or found is None or not found.submodule_search_locations:
+        raise UsageError("the dashboard needs streamlit, which is not installed: pip install streamlit")
+    page = Path(next(iter(found.submodule_search_locations))) / "front.py"
+    command = [sys.executable, "-m", "streamlit", "run", str(page), *streamlit_options]
+    raise SystemExit(subprocess.run(command, check=False).returncode)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _store(store: Path) -> str:
+    runs = store / "runs"
+    count = sum(1 for _ in runs.iterdir()) if runs.is_dir() else 0
+    nearest = next(path for path in (store, *store.absolute().parents) if path.exists())
+    return f"{store}  {count} run(s), {'writable' if os.access(nearest, os.W_OK) else 'NOT writable'}"
+
+
+def _server() -> str:
+    """Asks by connecting; a connection that says nothing is left at once by the server."""
+    from workbench.launch.submit import socket_path
+
+    path = socket_path()
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(1)
+        try:
+            connection.connect(str(path))
+        except OSError:
+            return "not running; the next run starts it"
+    return f"running  {path}"
