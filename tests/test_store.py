@@ -93,11 +93,12 @@ def test_the_step_time_is_the_median_of_the_slowest_workers(tmp_path: Path) -> N
 
 
 def test_a_run_is_found_by_its_id_a_part_of_it_or_as_the_latest(tmp_path: Path) -> None:
-    for run_id in ("20260101-000000-dp2-aaaaaa", "20260101-000001-dp2-bbbbbb", "20260101-000001-dp2-bbbbbb-x"):
-        new_run(tmp_path, run_id)
+    ids = ("20260101-000000-dp2-aaaaaa", "20260101-000001-dp2-bbbbbb-x", "20260101-000001-dp2-bbbbbb")
+    for created_at, run_id in enumerate(ids):
+        new_run(tmp_path, run_id, created_at=float(created_at))
     assert listing.find(tmp_path, "aaaa").id == "20260101-000000-dp2-aaaaaa"
     assert listing.find(tmp_path, "20260101-000001-dp2-bbbbbb").id == "20260101-000001-dp2-bbbbbb"
-    assert listing.find(tmp_path, "latest").id == "20260101-000001-dp2-bbbbbb-x"
+    assert listing.find(tmp_path, "latest").id == "20260101-000001-dp2-bbbbbb", "by time, not by id"
     for text, sentence in (("dp2", "matches 3"), ("zzz", "is not in the store"), ("", "is not in the store")):
         with pytest.raises(UsageError, match=sentence):
             listing.find(tmp_path, text)
