@@ -23,7 +23,7 @@ LAYER = {**DATA, "split": "layer2", "step_time_s": 0.11, "peak_memory_bytes": 50
 
 def test_the_fastest_the_smallest_and_what_limits_each() -> None:
     fastest, smallest, data, layer = findings([SINGLE, DATA, LAYER])
-    assert fastest.startswith("dp2 has the shortest step: 50.0 ms, 2.00 times as fast as one worker")
+    assert fastest.startswith("Of the splits, dp2 has the shortest step: 50.0 ms, 2.00 times as fast as one worker")
     assert "1.25 times the speed of one worker that is given as many cores" in fastest
     assert smallest.startswith("layer2 needs the least memory")
     assert "50% of one worker's" in smallest
@@ -49,6 +49,6 @@ def test_failed_runs_teach_nothing() -> None:
 
 def test_missing_figures_are_left_out() -> None:
     bare = row("tp2", 2, step_time_s=0.05)
-    assert findings([bare]) == ["tp2 has the shortest step: 50.0 ms.", "tp2: nothing was traced."]
+    assert findings([bare]) == ["Of the splits, tp2 has the shortest step: 50.0 ms.", "tp2: nothing was traced."]
     sentences = findings([{**DATA, "communication_bytes_per_step": None, "speedup_same_cores": None}])
     assert not [sentence for sentence in sentences if "None" in sentence or "move per step" in sentence]

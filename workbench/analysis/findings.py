@@ -19,7 +19,7 @@ def findings(rows: list[Row]) -> list[str]:
 def _fastest(splits: list[Row]) -> str:
     best = min(splits, key=lambda row: row["step_time_s"])
     speedup, same = best["speedup"], best["speedup_same_cores"]
-    text = f"{best['split']} has the shortest step: {best['step_time_s'] * 1e3:.1f} ms"
+    text = f"Of the splits, {best['split']} has the shortest step: {best['step_time_s'] * 1e3:.1f} ms"
     if speedup is not None:
         verb = "times as fast as" if speedup >= 1 else "times the speed of"
         text += f", {speedup:.2f} {verb} one worker"
