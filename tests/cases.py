@@ -79,7 +79,7 @@ def _dropped_slice(planned: Plan) -> None:
     def wrong(worker: Any, mesh: Any) -> None:
         right(strategy, worker, mesh)
         if mesh.get_local_rank() == 1:
-            layer = next(p.row for p in worker.summary.pairs if p.row and p.column)
+            layer = next(p.row for p in worker.summary.groups if p.row and p.column)  # type: ignore[attr-defined]
             with torch.no_grad():
                 worker.blocks.get_submodule(layer).weight.to_local().zero_()
 

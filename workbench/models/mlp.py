@@ -8,7 +8,8 @@ from pydantic import PositiveInt
 
 from workbench.errors import SpecError
 from workbench.models.base import Model, model
-from workbench.plan.summary import BlockSummary, ColumnRowPair, ModelSummary, linear_parameters
+from workbench.plan.layer_groups import ColumnRowPair
+from workbench.plan.summary import BlockSummary, ModelSummary, linear_parameters
 from workbench.spec.options import ModelOptions
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class MLP(Model[MLPOptions]):
             blocks.append(BlockSummary(f"layer{i}", parameters, (hidden,), 4 * hidden * inner))
         blocks.append(_linear_block("head", "projection", hidden, classes))
         pairs = [
-            ColumnRowPair(f"layer{i}.up", f"layer{i}.down", inner, "hidden features", (hidden,), (hidden,))
+            ColumnRowPair("feedforward", f"layer{i}.up", f"layer{i}.down", inner, "hidden features", (hidden,), (hidden,))
             for i in range(o.num_layers)
         ]
         return ModelSummary(self.name, tuple(blocks), tuple(pairs))

@@ -8,9 +8,9 @@ from pydantic import PositiveInt
 
 from workbench.errors import SpecError
 from workbench.models.base import Model, model
+from workbench.plan.layer_groups import ColumnRowPair
 from workbench.plan.summary import (
     BlockSummary,
-    ColumnRowPair,
     ModelSummary,
     ParameterSummary,
     Tie,
@@ -66,7 +66,7 @@ class Transformer(Model[TransformerOptions]):
         token = ParameterSummary("embedding.token.weight", (vocabulary, hidden))
         position = ParameterSummary("embedding.position", (sequence, hidden))
         blocks = [BlockSummary("embedding", (token, position), shape, 0)]
-        pairs = [ColumnRowPair(None, "embedding.token", vocabulary, "vocabulary entries", (sequence,), shape)]
+        pairs = [ColumnRowPair("embedding", None, "embedding.token", vocabulary, "vocabulary entries", (sequence,), shape)]
         for i in range(o.num_layers):
             layer = f"layer{i}"
             parameters = (
@@ -81,8 +81,11 @@ class Transformer(Model[TransformerOptions]):
             flops = 2 * sequence * hidden * (4 * hidden + 2 * inner) + 4 * sequence * sequence * hidden
             blocks.append(BlockSummary(layer, parameters, shape, flops))
             pairs += [
-                ColumnRowPair(f"{layer}.attention.qkv", f"{layer}.attention.output", o.num_heads, "heads", shape, shape),
                 ColumnRowPair(
+                    "attention", f"{layer}.attention.qkv", f"{layer}.attention.output", o.num_heads, "heads", shape, shape
+                ),
+                ColumnRowPair(
+                    "feedforward",
                     f"{layer}.feedforward.up",
                     f"{layer}.feedforward.down",
                     inner,
@@ -97,7 +100,7 @@ class Transformer(Model[TransformerOptions]):
         )
         output = (sequence, vocabulary)
         blocks.append(BlockSummary("head", head, output, 2 * sequence * hidden * vocabulary))
-        pairs.append(ColumnRowPair("head.projection", None, vocabulary, "vocabulary entries", shape, output))
+        pairs.append(ColumnRowPair("head", "head.projection", None, vocabulary, "vocabulary entries", shape, output))
         ties = (Tie("head.projection.weight", "embedding.token.weight"),) if o.tied_head else ()
         return ModelSummary(self.name, tuple(blocks), tuple(pairs), ties)
 

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from math import prod
 
+from workbench.plan.layer_groups import LayerGroup
+
 
 @dataclass(frozen=True)
 class ParameterSummary:
@@ -41,27 +43,6 @@ class BlockSummary:
 
 
 @dataclass(frozen=True)
-class ColumnRowPair:
-    """Layers that tensor slicing cuts together: ``column`` by output features, ``row`` by input features (Megatron-LM,
-    Shoeybi et al. 2019, section 3). Without a row layer the column layer's output is gathered; without a column layer
-    the row layer (an embedding, cut by vocabulary) needs no backward communication."""
-
-    column: str | None
-    row: str | None
-    width: int
-    """What is divided between the workers: heads, hidden features, vocabulary entries. Must be divisible."""
-
-    width_name: str
-    """What the width counts, for messages: ``heads``."""
-
-    input_shape: tuple[int, ...]
-    """Shape of the column layer's input, per sample."""
-
-    output_shape: tuple[int, ...]
-    """Shape of the pair's output, per sample."""
-
-
-@dataclass(frozen=True)
 class Tie:
     """Two names of one parameter in different blocks, such as a head that shares the token embedding."""
 
@@ -76,7 +57,9 @@ class ModelSummary:
 
     name: str
     blocks: tuple[BlockSummary, ...]
-    pairs: tuple[ColumnRowPair, ...] = ()
+    groups: tuple[LayerGroup, ...] = ()
+    """Layers that tensor slicing can cut."""
+
     ties: tuple[Tie, ...] = ()
 
     @property

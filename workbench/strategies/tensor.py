@@ -7,6 +7,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from workbench.errors import SplitError
+from workbench.plan.layer_groups import ColumnRowPair
 from workbench.plan.summary import ModelSummary, ParameterSummary
 from workbench.plan.transfer import Transfer
 from workbench.spec.options import StrategyOptions
@@ -36,11 +37,15 @@ class TensorStrategy(Strategy[TensorOptions]):
     def label(self) -> str:
         return f"tp{self.options.size}"
 
+    @staticmethod
+    def _pairs(model: ModelSummary) -> list[ColumnRowPair]:
+        return [group for group in model.groups if isinstance(group, ColumnRowPair)]
+
     def check(self, model: ModelSummary, spec: RunSpec) -> None:
         size = self.options.size
-        if not model.pairs:
+        if not self._pairs(model):
             raise SplitError("split.tensor", f"{model.name} names no column/row pairs to slice")
-        for pair in model.pairs:
+        for pair in self._pairs(model):
             if pair.width % size:
                 raise SplitError(
                     "split.tensor.size",
@@ -50,7 +55,7 @@ class TensorStrategy(Strategy[TensorOptions]):
 
     def place(self, model: ModelSummary, index: int) -> ModelSummary:
         cut_dim: dict[str, int] = {}
-        for pair in model.pairs:
+        for pair in self._pairs(model):
             if pair.column:
                 cut_dim |= {f"{pair.column}.weight": 0, f"{pair.column}.bias": 0}
             if pair.row:
@@ -72,7 +77,7 @@ class TensorStrategy(Strategy[TensorOptions]):
         (the embedding) only the first; a column layer alone (the head) an all-gather of its output instead."""
         unit = spec.train.global_batch_size * spec.train.element_bytes
         transfers = []
-        for pair in model.pairs:
+        for pair in self._pairs(model):
             forward = "all_reduce" if pair.row else "all_gather"
             transfers.append(Transfer(forward, self.axis, "forward", 1, unit * prod(pair.output_shape)))
             if pair.column:
@@ -85,7 +90,7 @@ class TensorStrategy(Strategy[TensorOptions]):
 
         layers = dict(worker.blocks.named_modules())
         plan: dict[str, ParallelStyle] = {}
-        for pair in worker.summary.pairs:
+        for pair in self._pairs(worker.summary):
             if pair.column:
                 plan[pair.column] = ColwiseParallel(output_layouts=None if pair.row else Replicate())
             if pair.row:
