@@ -26,20 +26,19 @@ def parity(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any], fa
     planned = plan(RunSpec(**spec))
     if fault:
         FAULTS[fault](planned)
-    mesh = make_mesh(planned, "cpu")
-    report = check_parity(planned, rank, mesh, recorder.span, CPU, control, NUM_PARITY_STEPS)
+    mesh = make_mesh(planned, "cpu", recorder)
+    report = check_parity(planned, rank, mesh, recorder, CPU, control, NUM_PARITY_STEPS)
     return report.as_dict() if report else None
 
 
 def training(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any]) -> dict[str, Any]:
     """A short run's figures, transfers, parameters and losses on this worker."""
     planned = plan(RunSpec(**spec))
-    mesh = make_mesh(planned, "cpu")
-    axes = {mesh[axis].get_group().group_name: axis for axis in planned.mesh.axes} if mesh else {}
-    worker = build_worker(planned, rank, mesh, recorder.span, CPU, torch.float32)
+    mesh = make_mesh(planned, "cpu", recorder)
+    worker = build_worker(planned, rank, mesh, recorder, CPU, torch.float32)
     record = train(planned, worker, Batches(planned, CPU, torch.float32), recorder, lambda **_: None)
     accounting.attribute_idle(recorder, control, planned.num_workers)
-    rows = accounting.communication_rows(recorder, axes, is_cuda=False)
+    rows = accounting.communication_rows(recorder, is_cuda=False)
     return {
         "communication": accounting.transfers_per_step(rows, planned.spec.measure.num_trace_steps),
         "parameters": record.parameters,
@@ -61,7 +60,9 @@ def _unaveraged(planned: Plan) -> None:
 
         def summed(state: Any, bucket: Any) -> Any:
             return (
-                dist.all_reduce(bucket.buffer(), group=mesh.get_group(), async_op=True).get_future().then(lambda f: f.value()[0])
+                dist.all_reduce(bucket.buffer(), group=mesh.get_group("data"), async_op=True)
+                .get_future()
+                .then(lambda f: f.value()[0])
             )
 
         # torch checks the hook's annotations, which are strings in this file
@@ -78,7 +79,7 @@ def _dropped_slice(planned: Plan) -> None:
 
     def wrong(worker: Any, mesh: Any) -> None:
         right(strategy, worker, mesh)
-        if mesh.get_local_rank() == 1:
+        if mesh.get_local_rank("tensor") == 1:
             layer = next(p.row for p in worker.summary.groups if p.row and p.column)  # type: ignore[attr-defined]
             with torch.no_grad():
                 worker.blocks.get_submodule(layer).weight.to_local().zero_()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import SplitError
 from workbench.plan.devices import num_gpus
 from workbench.plan.mesh import AXES, Mesh
+from workbench.plan.share import Share
 from workbench.plan.summary import ModelSummary
-from workbench.plan.transfer import Transfer
+from workbench.plan.transfer import Transfer, totals
 from workbench.registry import DATASETS, MODELS, STRATEGIES
 
 if TYPE_CHECKING:
@@ -56,10 +59,26 @@ class Plan:
             part = strategy.place(part, coordinate[strategy.axis])
         return part
 
+    def share_of(self, rank: int) -> Share:
+        """A worker's share of a step."""
+        num_samples = self.spec.train.global_batch_size // self.mesh.num_replicas
+        all_stages, coordinate = self.summary, self.mesh.coordinate(rank)
+        for strategy in self.strategies:
+            if strategy.axis != "pipeline":
+                all_stages = strategy.place(all_stages, coordinate[strategy.axis])
+        return Share(self.spec, self.mesh, rank, num_samples, self.part_of(rank), all_stages)
+
+    def transfers_of(self, rank: int) -> Iterator[Transfer]:
+        """What the strategies' formulas say a worker takes part in, in one step."""
+        part, share = self.summary, self.share_of(rank)
+        for strategy in self.strategies:
+            yield from strategy.expected(part, share)
+            part = strategy.place(part, share.index(strategy.axis))
+
     @property
     def transfers(self) -> list[Transfer]:
-        """What the strategies' formulas say moves in one step."""
-        return [t for s in self.strategies for t in s.expected(self.summary, self.spec)]
+        """What the strategies' formulas say moves in one step over the whole run."""
+        return totals(t for rank in range(self.num_workers) for t in self.transfers_of(rank))
 
     def expected_record(self) -> dict[str, Any]:
         """The formulas' results as plain values: parameters of each worker, transfers of a step."""
@@ -79,10 +98,10 @@ def plan(spec: RunSpec) -> Plan:
     dataset = DATASETS.get(spec.dataset.name)(spec.dataset)
     model = MODELS.get(spec.model.name)(spec.model, dataset.summary())
     strategies = [STRATEGIES.get(name)(options) for name, options in spec.split.items()]
-    if len(strategies) > 1:
-        names = " and ".join(s.name for s in strategies)
-        raise SplitError("split", f"takes one strategy in this version, but got {names}")
     strategies.sort(key=lambda s: s.apply_order)
+    for first, second in pairwise(sorted(strategies, key=lambda s: s.axis)):
+        if first.axis == second.axis:
+            raise SplitError("split", f"{first.name} and {second.name} share the {first.axis} axis; use one of them")
     mesh = Mesh({s.axis: s.options.size for s in sorted(strategies, key=lambda s: AXES.index(s.axis))})
     result = Plan(spec, dataset, model, tuple(strategies), model.summary(), mesh)
     if dataset.summary().num_samples < spec.train.global_batch_size:

@@ -20,6 +20,19 @@ class Mesh:
         """Product of the sizes."""
         return prod(self.axes.values())
 
+    @property
+    def num_replicas(self) -> int:
+        """Workers, or groups of workers, that compute different samples."""
+        return self.axes.get("data", 1)
+
+    def groups(self, axis: str) -> list[list[int]]:
+        """Ranks that talk to one another along an axis, a list a group."""
+        groups: dict[tuple[tuple[str, int], ...], list[int]] = {}
+        for rank in range(self.num_workers):
+            others = tuple((a, i) for a, i in self.coordinate(rank).items() if a != axis)
+            groups.setdefault(others, []).append(rank)
+        return list(groups.values())
+
     def coordinate(self, rank: int) -> dict[str, int]:
         """Position of a rank along each axis."""
         position = {}

@@ -77,7 +77,8 @@ class ModelSummary:
     def with_blocks(self, names: Iterable[str]) -> ModelSummary:
         """The part made of these blocks."""
         wanted = set(names)
-        return replace(self, blocks=tuple(b for b in self.blocks if b.name in wanted))
+        groups = tuple(g for g in self.groups if block_of(g.layers[0]) in wanted)
+        return replace(self, blocks=tuple(b for b in self.blocks if b.name in wanted), groups=groups)
 
 
 def block_of(path: str) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from fractions import Fraction
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """Equal communication operations of one step, over the whole run: each collective counted once per group, each
-    send once."""
+    """Equal communication operations that one worker takes part in during one step."""
 
     operation: str
     axis: str
@@ -17,10 +18,17 @@ class Transfer:
     payload_bytes: int
     """Bytes of one of them: the full tensor's."""
 
-    count_is_exact: bool = True
-    """False where torch decides into how many operations the bytes are divided (DDP's buckets); then ``count`` is 1."""
+    group_size: int = 1
+    """Workers that share a collective, each of whom reports it; 1 for a send, which only the sender reports."""
 
 
-def total_bytes(transfers: list[Transfer]) -> int:
-    """Payload of a step."""
-    return sum(t.count * t.payload_bytes for t in transfers)
+def totals(transfers: Iterable[Transfer]) -> list[Transfer]:
+    """What moves over the whole run from what each worker reports: each collective once per group, each send once.
+
+    One transfer per operation, axis and phase, of count 1 and all the bytes.
+    """
+    sums: dict[tuple[str, str, str], Fraction] = {}
+    for t in transfers:
+        key = t.operation, t.axis, t.phase
+        sums[key] = sums.get(key, Fraction(0)) + Fraction(t.count * t.payload_bytes, t.group_size)
+    return [Transfer(*key, 1, round(total)) for key, total in sums.items() if total]

@@ -66,7 +66,7 @@ def _overlap(op: Operation, start: float, end: float) -> float:
     return max(0.0, min(op.ended, end) - max(op.wait_started, start))
 
 
-def communication_rows(recorder: Recorder, axes: dict[str, str], is_cuda: bool) -> list[dict[str, Any]]:
+def communication_rows(recorder: Recorder, is_cuda: bool) -> list[dict[str, Any]]:
     """Rows of ``communication``; on GPU the host's clock does not tell when an operation ended, so times are empty."""
     rows = []
     index: Counter[int] = Counter()
@@ -76,8 +76,9 @@ def communication_rows(recorder: Recorder, axes: dict[str, str], is_cuda: bool) 
                 "step": op.step,
                 "index": index[op.step],
                 "operation": op.operation,
-                "axis": axes.get(op.group) or next(iter(axes.values()), None),
+                "axis": recorder.axes.get(op.group),
                 "group": op.group,
+                "group_size": 1 if op.operation in ("send", "recv") else op.group_size,
                 "peer": op.peer,
                 "phase": op.phase,
                 "payload_bytes": op.payload_bytes,
@@ -119,21 +120,19 @@ def timeline_rows(recorder: Recorder) -> list[dict[str, Any]]:
 
 def transfers_per_step(rows: list[dict[str, Any]], num_trace_steps: int) -> list[dict[str, Any]]:
     """This worker's operations of a step by operation, axis and phase, beside the formulas in ``show``."""
-    totals: Counter[tuple[str, str, str]] = Counter()
-    counts: Counter[tuple[str, str, str]] = Counter()
+    totals: Counter[tuple[str, str, str, int]] = Counter()
+    counts: Counter[tuple[str, str, str, int]] = Counter()
     for row in rows:
-        key = row["operation"], row["axis"], row["phase"]
+        key = row["operation"], row["axis"], row["phase"], row["group_size"]
         totals[key] += row["payload_bytes"]
         counts[key] += 1
     return [
         {
-            "operation": operation,
-            "axis": axis,
-            "phase": phase,
-            "count": counts[operation, axis, phase] / num_trace_steps,
+            **dict(zip(("operation", "axis", "phase", "group_size"), key, strict=True)),
+            "count": counts[key] / num_trace_steps,
             "payload_bytes": total / num_trace_steps,
         }
-        for (operation, axis, phase), total in totals.items()
+        for key, total in totals.items()
     ]
 
 

@@ -12,7 +12,7 @@ from torch.distributed.tensor import DTensor
 
 from workbench.plan.feasibility import Plan
 from workbench.plan.summary import block_of
-from workbench.strategies.worker_model import Span, WorkerModel
+from workbench.strategies.worker_model import Records, WorkerModel
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,22 +22,15 @@ _SEED_STRIDE = 100_003  # keeps the seeds of blocks of neighbouring run seeds ap
 
 
 def build_worker(
-    plan: Plan, rank: int, mesh: DeviceMesh | None, span: Span, device: torch.device, dtype: torch.dtype
+    plan: Plan, rank: int, mesh: DeviceMesh | None, recorder: Records, device: torch.device, dtype: torch.dtype
 ) -> WorkerModel:
     """The share of worker ``rank``, ready to compute steps."""
-    replicas = plan.mesh.axes.get("data", 1)
-    worker = WorkerModel(
-        summary=plan.summary,
-        blocks=build_blocks(plan, (b.name for b in plan.part_of(rank).blocks), dtype).to(device),
-        loss=plan.model.loss,
-        device=device,
-        span=span,
-        dtype=dtype,
-        batch_size=plan.spec.train.global_batch_size // replicas,
-    )
+    share = plan.share_of(rank)
+    blocks = build_blocks(plan, (b.name for b in share.held.blocks), dtype).to(device)
+    worker = WorkerModel(plan.summary, share, blocks, plan.model.loss, device, dtype, recorder)
     for strategy in plan.strategies:
         assert mesh is not None
-        strategy.apply(worker, mesh[strategy.axis])
+        strategy.apply(worker, mesh)
     return worker
 
 
@@ -61,21 +54,25 @@ def _build_block(plan: Plan, name: str) -> nn.Module:
     return plan.model.build_block(name)
 
 
-def make_mesh(plan: Plan, device: str) -> DeviceMesh | None:
-    """torch's mesh of the run; None for one worker."""
+def make_mesh(plan: Plan, device: str, recorder: Records) -> DeviceMesh | None:
+    """torch's mesh of the run, its groups made known to the recorder; None for one worker."""
     axes = plan.mesh.axes
-    return init_device_mesh(device, tuple(axes.values()), mesh_dim_names=tuple(axes)) if axes else None
+    if not axes:
+        return None
+    mesh = init_device_mesh(device, tuple(axes.values()), mesh_dim_names=tuple(axes))
+    recorder.axes.update({mesh[axis].get_group().group_name: axis for axis in axes})
+    return mesh
 
 
 def make_optimizer(worker: WorkerModel, name: str, learning_rate: float) -> torch.optim.Optimizer:
     """The optimizer of what this worker holds."""
     parameters = [p for _, p in worker.named_parameters()]
-    # torch's multi-tensor kernels do not take sliced and whole tensors in one list.
-    sliced = [p for p in parameters if isinstance(p, DTensor)]
-    whole = [p for p in parameters if not isinstance(p, DTensor)]
-    groups: list[dict[str, Any]] = [{"params": group} for group in (sliced, whole) if group]
+    # torch's multi-tensor kernels take neither sliced and whole tensors nor tensors of different meshes in one list.
+    groups: dict[Any, list[nn.Parameter]] = {}
+    for parameter in parameters:
+        groups.setdefault(parameter.device_mesh if isinstance(parameter, DTensor) else None, []).append(parameter)
     optimizers: dict[str, Any] = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
-    return optimizers[name](groups, lr=learning_rate)  # type: ignore[no-any-return]
+    return optimizers[name]([{"params": group} for group in groups.values()], lr=learning_rate)  # type: ignore[no-any-return]
 
 
 def local(tensor: torch.Tensor) -> torch.Tensor:

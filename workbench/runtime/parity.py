@@ -21,7 +21,7 @@ from torch.distributed.tensor._utils import compute_local_shape_and_global_offse
 from workbench.plan.feasibility import Plan
 from workbench.runtime.batches import Batches
 from workbench.runtime.build import DTYPES, build_blocks, build_worker, local, make_optimizer
-from workbench.strategies.worker_model import Span, StepResult, WorkerModel
+from workbench.strategies.worker_model import Records, StepResult, WorkerModel
 
 LEARNING_RATE = 0.1
 """Of the SGD steps; SGD because Adam turns the rounding noise of a gradient that is truly zero into a full step."""
@@ -60,7 +60,7 @@ def check_parity(
     plan: Plan,
     rank: int,
     mesh: DeviceMesh | None,
-    span: Span,
+    recorder: Records,
     device: torch.device,
     control: Any,
     num_steps: int,
@@ -68,7 +68,7 @@ def check_parity(
     """Takes the steps split and unsplit; the report on rank 0, None elsewhere."""
     precision = plan.spec.measure.parity_precision
     dtype = DTYPES[precision]
-    worker = build_worker(plan, rank, mesh, span, device, dtype)
+    worker = build_worker(plan, rank, mesh, recorder, device, dtype)
     optimizer = make_optimizer(worker, "sgd", LEARNING_RATE)
     batches = Batches(plan, device, dtype)
     reference = Reference(plan, worker, batches) if rank == 0 else None

@@ -67,6 +67,9 @@ class SpanRecord:
 class Recorder:
     """Light on every step (counts, bytes, blocked time, the last operations); with all rows on trace steps."""
 
+    axes: dict[str, str] = field(default_factory=dict)
+    """Name of a process group → the mesh axis that it spans."""
+
     step: int = 0
     tracing: bool = False
     phase: str = "forward"

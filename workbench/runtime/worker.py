@@ -78,14 +78,13 @@ def _work(
     from workbench.runtime.training import train
 
     spec = plan_.spec
-    mesh = make_mesh(plan_, device.type)
-    axes = {str(mesh[axis].get_group().group_name): axis for axis in plan_.mesh.axes} if mesh is not None else {}
+    mesh = make_mesh(plan_, device.type, recorder)
     if spec.measure.parity:
-        report = check_parity(plan_, rank, mesh, recorder.span, device, control, spec.measure.num_parity_steps)
+        report = check_parity(plan_, rank, mesh, recorder, device, control, spec.measure.num_parity_steps)
         if report is not None:
             events.write("parity", **report.as_dict())
     dtype = DTYPES[spec.train.precision]
-    worker = build_worker(plan_, rank, mesh, recorder.span, device, dtype)
+    worker = build_worker(plan_, rank, mesh, recorder, device, dtype)
     last_report = 0.0
 
     def on_step(**values: Any) -> None:
@@ -99,7 +98,7 @@ def _work(
     dist.broadcast_object_list(origin, src=0, group=control)
     trained = train(plan_, worker, Batches(plan_, device, dtype), recorder, on_step)
     accounting.attribute_idle(recorder, control, plan_.num_workers)
-    communication = accounting.communication_rows(recorder, axes, device.type == "cuda")
+    communication = accounting.communication_rows(recorder, device.type == "cuda")
     tables = {
         "steps": trained.steps,
         "memory": [{**row, "time_s": row["time"]} for row in trained.memory],

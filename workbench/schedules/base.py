@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from workbench.errors import SplitError
 from workbench.registry import register
 from workbench.spec.options import Options
 
 if TYPE_CHECKING:
     from torch.distributed.pipelining import PipelineStage
+
+    from workbench.spec.run_spec import RunSpec
+    from workbench.strategies.pipeline import PipelineOptions
 
 schedule = functools.partial(register, "schedule")
 
@@ -21,15 +25,65 @@ class Schedule(ABC):
 
     name: ClassVar[str]
     Options: ClassVar[type[Options]] = Options
+    default_stages_per_worker: ClassVar[int] = 1
+    min_stages_per_worker: ClassVar[int] = 1
+    max_stages_per_worker: ClassVar[int] = 1
+    placement: ClassVar[Literal["loop", "v"]] = "loop"
+    """``loop``: stage s on worker s mod p; ``v``: stages r and 2p − 1 − r on worker r of p."""
+    splits_backward: ClassVar[bool] = False
+    """Whether the gradients of inputs and of weights are computed at different times."""
+    runs_forward_only: ClassVar[bool] = True
+    """Whether torch's schedule can leave the backward passes out, as inference needs."""
 
-    @classmethod
-    @abstractmethod
-    def check(cls, num_stages: int, num_microbatches: int) -> None:
+    def __init__(self, options: PipelineOptions) -> None:
+        self.options = options
+        self.num_workers, self.num_microbatches = options.size, options.num_microbatches
+        self.stages_per_worker = options.stages_per_worker or self.default_stages_per_worker
+        self.num_stages = self.num_workers * self.stages_per_worker
+
+    def worker_of_stage(self) -> list[int]:
+        """For each stage in order, the position of its worker along the pipeline axis."""
+        there = list(range(self.num_workers))
+        back = there if self.placement == "loop" else there[::-1]
+        return [worker for turn in range(self.stages_per_worker) for worker in (back if turn % 2 else there)]
+
+    def check(self, spec: RunSpec) -> None:
         """Raises:
-        SplitError: the schedule cannot run this many microbatches through this many stages.
+        SplitError: the schedule cannot run this many microbatches through this many stages; torch would fail or hang.
         """
+        low, high, given = self.min_stages_per_worker, self.max_stages_per_worker, self.stages_per_worker
+        if not low <= given <= high:
+            allowed = f"{low}" if low == high else f"{low} to {high}"
+            raise SplitError(
+                "split.pipeline.stages_per_worker", f"{self.name} is made for {allowed} stage(s) a worker, but got {given}"
+            )
+        if spec.mode == "inference" and not self.runs_forward_only:
+            raise SplitError("split.pipeline.schedule", f"{self.name} cannot run forward only (torch's schedule deadlocks)")
+        if spec.train.compile and self.splits_backward:
+            raise SplitError(
+                "train.compile", f"{self.name} computes input and weight gradients apart, which compiled stages cannot"
+            )
 
-    @classmethod
+    def at_least_as_many_microbatches_as(self, number: int, what: str) -> None:
+        """Refuses fewer microbatches than ``number``."""
+        if self.num_microbatches < number:
+            raise SplitError(
+                "split.pipeline.num_microbatches",
+                f"{self.name} needs at least as many microbatches as {what}: {self.num_microbatches} < {number}; or use gpipe",
+            )
+
+    def divides_into_rounds(self) -> None:
+        """Refuses what torch's interleaved schedules cannot divide: ⌊m/p⌋ rounds of equally many microbatches."""
+        rounds = max(1, self.num_microbatches // self.num_workers)
+        if over := self.num_microbatches % rounds:
+            fitting = [m for m in range(1, 2 * self.num_microbatches) if m % max(1, m // self.num_workers) == 0]
+            near = sorted(fitting, key=lambda m: abs(m - self.num_microbatches))[:2]
+            raise SplitError(
+                "split.pipeline.num_microbatches",
+                f"{self.name} runs ⌊{self.num_microbatches}/{self.num_workers}⌋ = {rounds} rounds, which leaves {over} of"
+                f" {self.num_microbatches} microbatches over; use {' or '.join(map(str, sorted(near)))}",
+            )
+
     @abstractmethod
-    def build(cls, stage: PipelineStage, num_microbatches: int, loss: Callable[..., Any]) -> Any:
-        """The torch schedule for this worker's stage."""
+    def build(self, stages: Sequence[PipelineStage], loss: Callable[..., Any]) -> Any:
+        """The torch schedule for this worker's stages."""

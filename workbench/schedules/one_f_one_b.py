@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from workbench.errors import SplitError
 from workbench.schedules.base import Schedule, schedule
 
 if TYPE_CHECKING:
     from torch.distributed.pipelining import PipelineStage
+
+    from workbench.spec.run_spec import RunSpec
 
 
 @schedule("1f1b")
 class OneForwardOneBackward(Schedule):
     """GPipe's bubble, but at most p microbatches' activations held: backward begins as soon as it can."""
 
-    @classmethod
-    def check(cls, num_stages: int, num_microbatches: int) -> None:
-        if num_microbatches < num_stages:
-            raise SplitError(
-                "split.pipeline.num_microbatches",
-                f"1f1b needs at least as many microbatches as stages: {num_microbatches} < {num_stages}; or use gpipe",
-            )
+    def check(self, spec: RunSpec) -> None:
+        super().check(spec)
+        self.at_least_as_many_microbatches_as(self.num_stages, "stages")
 
-    @classmethod
-    def build(cls, stage: PipelineStage, num_microbatches: int, loss: Callable[..., Any]) -> Any:
+    def build(self, stages: Sequence[PipelineStage], loss: Callable[..., Any]) -> Any:
         from torch.distributed.pipelining import Schedule1F1B
 
-        return Schedule1F1B(stage, num_microbatches, loss_fn=loss)
+        return Schedule1F1B(stages[0], self.num_microbatches, loss_fn=loss)

@@ -35,14 +35,24 @@ class Train(Options):
     global_batch_size: PositiveInt = 16
     """Samples per step over all workers."""
 
-    optimizer: Literal["sgd", "adamw"] = "adamw"
-    """SGD without momentum, or AdamW with torch's defaults."""
+    optimizer: Literal["sgd", "momentum", "adam", "adamw"] = "adamw"
+    """SGD without momentum or with 0.9 of it, Adam or AdamW with torch's defaults."""
 
     learning_rate: PositiveFloat = 1e-3
     """Learning rate, constant over the run."""
 
     precision: Literal["fp32", "fp64"] = "fp32"
     """Number format of parameters, activations and gradients."""
+
+    max_gradient_norm: PositiveFloat | None = None
+    """Gradients are scaled down to this norm, taken over all of them on all workers; by default they are not."""
+
+    checkpointing: Literal["none", "full", "selective"] = "none"
+    """Activations that backward computes again instead of keeping: none, those inside each block (full), or those inside
+    that are cheap, all but the outputs of matrix products (selective)."""
+
+    compile: bool = False
+    """Whether each block is compiled (torch.compile)."""
 
     seed: NonNegativeInt = 0
     """Decides initial parameters and the order of samples."""
@@ -129,8 +139,8 @@ class RunSpec(Options):
     name: str = ""
     """A label; the run's id is generated."""
 
-    mode: Literal["train"] = "train"
-    """What is run: ``train`` (forward, backward, optimizer)."""
+    mode: Literal["train", "inference"] = "train"
+    """What is run: ``train`` (forward, backward, optimizer) or ``inference`` (forward only)."""
 
     model: Annotated[SerializeAsAny[ModelOptions], _plugin(MODELS, ModelOptions)]
     """The model and its options."""
@@ -161,6 +171,11 @@ class RunSpec(Options):
             name = model.get("name", "") if isinstance(model, dict) else getattr(model, "name", model)
             values["dataset"] = MODELS.get(name, "model.name").default_dataset
         return values
+
+    @property
+    def samples_per_replica(self) -> int:
+        """Samples of a step that one replica of the model computes."""
+        return self.train.global_batch_size // self.split.num_replicas
 
     def replace(self, **values: Any) -> RunSpec:
         """A copy with these parts (as in the constructor) in place of its own."""

@@ -44,12 +44,10 @@ class Split(RootModel[dict[str, Any]]):
         return iter(self.root.items())
 
     @property
-    def num_workers(self) -> int:
-        """Product of the sizes."""
-        product = 1
-        for _, options in self.items():
-            product *= options.size
-        return product
+    def num_replicas(self) -> int:
+        """Workers, or groups of workers, that compute different samples: the data axis, which experts share."""
+        sizes = {name: options.size for name, options in self.items()}
+        return int(sizes.get("data", sizes.get("expert", 1)))
 
     @property
     def label(self) -> str:

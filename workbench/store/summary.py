@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from statistics import fmean, median, quantiles
 from typing import Any
@@ -53,20 +54,25 @@ def summarize(run: RunDirectory, events: list[list[dict[str, Any]]]) -> dict[str
 
 
 def measured_transfers(workers: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What moved in a step over the whole run: each send once, each collective once per group. In this version a
-    group is all the workers, or two of them (tied parameters), who see their collectives alike."""
-    totals: dict[tuple[str, str, str], dict[str, Any]] = {}
+    """What moved in a step over the whole run: each send once, each collective once per group, of whose members each
+    reports it."""
+    counts: dict[tuple[str, str, str], Fraction] = {}
+    sums: dict[tuple[str, str, str], Fraction] = {}
     for worker in workers:
-        seen = {(t["operation"], t["axis"], t["phase"]): t for t in worker["communication"]}
-        for key, transfer in seen.items():
-            if key[0] == "recv":
+        for t in worker["communication"]:
+            if t["operation"] == "recv":
                 continue
-            if key not in totals:
-                totals[key] = dict(transfer)
-            elif key[0] == "send":
-                totals[key]["count"] += transfer["count"]
-                totals[key]["payload_bytes"] += transfer["payload_bytes"]
-    return list(totals.values())
+            key = t["operation"], t["axis"], t["phase"]
+            counts[key] = counts.get(key, Fraction(0)) + Fraction(t["count"]) / t["group_size"]
+            sums[key] = sums.get(key, Fraction(0)) + Fraction(t["payload_bytes"]) / t["group_size"]
+    return [
+        {
+            **dict(zip(("operation", "axis", "phase"), key, strict=True)),
+            "count": float(counts[key]),
+            "payload_bytes": float(total),
+        }
+        for key, total in sums.items()
+    ]
 
 
 def _speedup(run: RunDirectory, other: str | None, step_time: float) -> float | None:

@@ -1,4 +1,4 @@
-"""What layer-wise and pipeline parallelism share: the model is cut into stages, one a worker, that hand on activations."""
+"""What layer-wise and pipeline parallelism share: the model is cut into stages that hand on activations."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from abc import abstractmethod
 from itertools import accumulate
 from math import prod
 from typing import TYPE_CHECKING, Literal, TypeVar
+
+from pydantic import PositiveInt
 
 from workbench.errors import SplitError
 from workbench.plan.partition import balanced
@@ -19,14 +21,16 @@ if TYPE_CHECKING:
     import torch.distributed as dist
     from torch.distributed.device_mesh import DeviceMesh
 
+    from workbench.plan.share import Share
     from workbench.plan.summary import ModelSummary, Tie
     from workbench.spec.run_spec import RunSpec
     from workbench.strategies.worker_model import Compute, StepResult, WorkerModel
 
 
 class StagedOptions(StrategyOptions):
-    balance: Literal["flops", "parameters", "blocks"] = "flops"
-    """What is made even between workers: floating-point operations, parameters, or the number of blocks."""
+    partition: Literal["flops", "parameters", "blocks", "time"] | tuple[PositiveInt, ...] = "flops"
+    """What is made even between stages: floating-point operations, parameters, the number of blocks, or the time that
+    each block takes here, measured before the run; or the number of blocks of each stage, such as [2, 3, 1]."""
 
 
 O = TypeVar("O", bound=StagedOptions)
@@ -43,79 +47,99 @@ class StagedStrategy(Strategy[O]):
     def num_microbatches(self) -> int:
         """Pieces that the batch passes through the stages in."""
 
+    @property
+    def worker_of_stage(self) -> list[int]:
+        """The position along the axis of the worker that holds each stage; here one stage a worker."""
+        return list(range(self.options.size))
+
     def check(self, model: ModelSummary, spec: RunSpec) -> None:
-        if self.options.size > len(model.blocks):
+        num_stages, num_blocks, partition = len(self.worker_of_stage), len(model.blocks), self.options.partition
+        if num_stages > num_blocks:
+            per_worker = num_stages // self.options.size
+            what = f"{self.options.size} workers" + (f" of {per_worker} stages" if per_worker > 1 else "")
             raise SplitError(
                 f"split.{self.name}.size",
-                f"{model.name} has {len(model.blocks)} blocks, too few for {self.options.size} workers;"
-                f" use at most {len(model.blocks)}, or more layers",
+                f"{model.name} has {num_blocks} blocks, too few for {what};"
+                f" use at most {num_blocks // per_worker} workers, or more layers",
+            )
+        if isinstance(partition, tuple) and (len(partition) != num_stages or sum(partition) != num_blocks):
+            raise SplitError(
+                f"split.{self.name}.partition",
+                f"{list(partition)} gives {len(partition)} stages {sum(partition)} blocks in all,"
+                f" but there are {num_stages} stages and {num_blocks} blocks",
             )
 
     def stages(self, model: ModelSummary) -> list[tuple[str, ...]]:
         """Names of each stage's blocks."""
-        weights = {
-            "flops": lambda b: b.forward_flops,
-            "parameters": lambda b: b.num_parameters,
-            "blocks": lambda b: 1,
-        }
-        sizes = balanced([weights[self.options.balance](b) for b in model.blocks], self.options.size)
-        names = [b.name for b in model.blocks]
+        partition, names = self.options.partition, [b.name for b in model.blocks]
+        if isinstance(partition, tuple):
+            sizes = list(partition)
+        else:
+            weights = {"parameters": lambda b: b.num_parameters, "blocks": lambda b: 1}
+            # "time" is replaced by the partition that was measured when the run is submitted; FLOPs until then.
+            weigh = weights.get(partition, lambda b: b.forward_flops)
+            sizes = balanced([weigh(b) for b in model.blocks], len(self.worker_of_stage))
         return [tuple(names[end - size : end]) for size, end in zip(sizes, accumulate(sizes), strict=True)]
 
     def place(self, model: ModelSummary, index: int) -> ModelSummary:
-        return model.with_blocks(self.stages(model)[index])
+        mine = [blocks for blocks, worker in zip(self.stages(model), self.worker_of_stage, strict=True) if worker == index]
+        return model.with_blocks(name for blocks in mine for name in blocks)
 
-    def expected(self, model: ModelSummary, spec: RunSpec) -> list[Transfer]:
-        """Per cut and microbatch one send of the boundary activation and one of its gradient back; a parameter tied
-        across stages adds one all-reduce of its gradient (Shoeybi et al. 2019)."""
-        element, count = spec.train.element_bytes, self.num_microbatches
-        shapes = {block.name: block.output_shape for block in model.blocks}
+    def expected(self, model: ModelSummary, share: Share) -> list[Transfer]:
+        """Per cut and microbatch one send of the boundary activation and one of its gradient back, where the two stages
+        live on different workers; a parameter tied across them adds one all-reduce of its gradient (Shoeybi et al. 2019)."""
+        here, count, worker_of = share.index(self.axis), self.num_microbatches, self.worker_of_stage
         transfers = []
-        for stage in self.stages(model)[:-1]:
-            activation = spec.train.global_batch_size // count * prod(shapes[stage[-1]]) * element
-            transfers += [
-                Transfer("send", self.axis, "forward", count, activation),
-                Transfer("send", self.axis, "backward", count, activation),
-            ]
-        numel = {p.name: p.numel for p in model.parameters}
-        for tie, _, _ in self._ties_across_stages(model):
-            transfers.append(Transfer("all_reduce", self.axis, "backward", 1, numel[tie.source] * element))
+        for stage, blocks in enumerate(self.stages(model)[:-1]):
+            giver, taker = worker_of[stage], worker_of[stage + 1]
+            activation = share.num_samples // count * prod(share.output_shape(blocks[-1])) * share.element_bytes
+            if giver != taker and here == giver:
+                transfers.append(Transfer("send", self.axis, "forward", count, activation))
+            if giver != taker and here == taker and share.trains:
+                transfers.append(Transfer("send", self.axis, "backward", count, activation))
+        numel = {p.name: p.numel for p in share.held.parameters}
+        for tie, workers in self._ties_across_workers(model):
+            if here in workers and share.trains:
+                name = tie.source if tie.source in numel else tie.parameter
+                transfers.append(Transfer("all_reduce", self.axis, "backward", 1, numel[name] * share.element_bytes, 2))
         return transfers
 
     def apply(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
-        self.connect(worker, mesh)
-        self._sum_gradients_of_ties(worker, mesh)
+        self.connect(worker, mesh[self.axis])
+        self._sum_gradients_of_ties(worker, mesh[self.axis])
 
     @abstractmethod
     def connect(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
-        """Sets ``worker.compute``: how stages hand on activations and gradients."""
+        """Sets ``worker.stages`` and ``worker.compute``: how stages hand on activations and gradients."""
 
-    def _ties_across_stages(self, model: ModelSummary) -> list[tuple[Tie, int, int]]:
-        """Ties whose two names live on different stages, with these stages."""
-        stage = {block: index for index, blocks in enumerate(self.stages(model)) for block in blocks}
-        ties = [(t, stage[block_of(t.source)], stage[block_of(t.parameter)]) for t in model.ties]
-        return [(tie, first, last) for tie, first, last in ties if first != last]
+    def _ties_across_workers(self, model: ModelSummary) -> list[tuple[Tie, tuple[int, int]]]:
+        """Ties whose two names live on different workers, with these workers."""
+        worker = {b: w for blocks, w in zip(self.stages(model), self.worker_of_stage, strict=True) for b in blocks}
+        ties = [(t, (worker[block_of(t.source)], worker[block_of(t.parameter)])) for t in model.ties]
+        return [(tie, workers) for tie, workers in ties if workers[0] != workers[1]]
 
     def _sum_gradients_of_ties(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
         """Both copies of a tied parameter get the sum of the gradients of its two uses, and so stay equal."""
         import torch.distributed as dist
 
         ranks, here = mesh.mesh.tolist(), mesh.get_local_rank()
-        parameters = dict(worker.named_parameters())
-        for tie, *stages in self._ties_across_stages(worker.summary):
-            if here in stages:
-                group = dist.new_group([ranks[stage] for stage in stages], use_local_synchronization=True)
-                worker.compute = self._then_sum(worker, parameters[tie.source], group)
+        for tie, workers in self._ties_across_workers(worker.summary):
+            if here in workers:
+                group = dist.new_group([ranks[w] for w in workers], use_local_synchronization=True)
+                worker.axes[group.group_name] = self.axis
+                worker.compute = self._then_sum(worker, tie.source, group)
 
-    def _then_sum(self, worker: WorkerModel, parameter: torch.nn.Parameter, group: dist.ProcessGroup) -> Compute:
+    def _then_sum(self, worker: WorkerModel, name: str, group: dist.ProcessGroup) -> Compute:
         import torch.distributed as dist
+        from torch.distributed.tensor import DTensor
 
         compute = worker.compute
 
         def step(inputs: torch.Tensor, targets: torch.Tensor) -> StepResult:
             result = compute(inputs, targets)
+            gradient = dict(worker.named_parameters())[name].grad
             with worker.span("backward", name="tied gradient"):
-                dist.all_reduce(parameter.grad, group=group)
+                dist.all_reduce(gradient.to_local() if isinstance(gradient, DTensor) else gradient, group=group)
             return result
 
         return step

@@ -12,6 +12,7 @@ from workbench.spec.options import StrategyOptions
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
+    from workbench.plan.share import Share
     from workbench.plan.summary import ModelSummary
     from workbench.plan.transfer import Transfer
     from workbench.spec.run_spec import RunSpec
@@ -51,9 +52,10 @@ class Strategy(ABC, Generic[O]):
         return model
 
     @abstractmethod
-    def expected(self, model: ModelSummary, spec: RunSpec) -> list[Transfer]:
-        """What moves in one step, by formula."""
+    def expected(self, model: ModelSummary, share: Share) -> list[Transfer]:
+        """What one worker takes part in during one step, by formula. ``model`` is what this strategy finds when it is
+        applied: the strategies before it have made their cuts."""
 
     @abstractmethod
     def apply(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
-        """Splits what the worker holds. ``mesh`` is one-dimensional: this strategy's axis."""
+        """Splits what the worker holds. ``mesh`` is the run's whole mesh, its dims named by axis."""

@@ -14,6 +14,7 @@ from workbench.strategies.base import Strategy, strategy
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
+    from workbench.plan.share import Share
     from workbench.plan.summary import ModelSummary
     from workbench.spec.run_spec import RunSpec
     from workbench.strategies.worker_model import WorkerModel
@@ -45,18 +46,33 @@ class DataStrategy(Strategy[DataOptions]):
                 f" use a size that divides {batch}, or set train.global_batch_size to a multiple of {size}",
             )
 
-    def expected(self, model: ModelSummary, spec: RunSpec) -> list[Transfer]:
+    def expected(self, model: ModelSummary, share: Share) -> list[Transfer]:
         """All gradients once: 4 bytes per parameter in fp32, in as many buckets as torch makes (Li et al. 2020)."""
-        gradients = model.num_parameters * spec.train.element_bytes
-        return [Transfer("all_reduce", "data", "backward", 1, gradients, count_is_exact=False)]
+        gradients = model.num_parameters * share.element_bytes
+        return [Transfer("all_reduce", self.axis, "backward", 1, gradients, self.options.size)]
 
     def apply(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
         from torch.nn.parallel import DistributedDataParallel
 
+        replicas = mesh[self.axis]
+        worker.batch_part = (replicas.get_local_rank(), replicas.size())
+        if mesh.ndim > 1:
+            self._replicate_blocks(worker, replicas)
+            return
         worker.module = DistributedDataParallel(
             worker.module,
-            process_group=mesh.get_group(),
+            process_group=replicas.get_group(),
             bucket_cap_mb=self.options.bucket_size_mib,
             gradient_as_bucket_view=True,  # the buckets are the gradients: no second copy
         )
-        worker.batch_part = (mesh.get_local_rank(), mesh.size())
+
+    @staticmethod
+    def _replicate_blocks(worker: WorkerModel, replicas: DeviceMesh) -> None:
+        """DDP takes neither cut parameters nor a pipeline's microbatches; torch's composable form takes both. A bucket is
+        a block."""
+        from torch.distributed._composable.replicate_with_fsdp import replicate
+
+        for stage in worker.stages:
+            for block in stage:
+                replicate(block, mesh=replicas)
+            replicate(stage, mesh=replicas)

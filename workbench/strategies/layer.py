@@ -36,7 +36,6 @@ class LayerStrategy(StagedStrategy[LayerOptions]):
         from workbench.strategies.worker_model import StepResult
 
         group, here, last = mesh.get_group(), mesh.get_local_rank(), mesh.size() - 1
-        shapes = {block.name: block.output_shape for block in worker.summary.blocks}
         stages = self.stages(worker.summary)
 
         def receive(shape: tuple[int, ...], source: int) -> Tensor:
@@ -46,18 +45,19 @@ class LayerStrategy(StagedStrategy[LayerOptions]):
 
         def step(inputs: Tensor, targets: Tensor) -> StepResult:
             if here > 0:
-                inputs = receive(shapes[stages[here - 1][-1]], here - 1).requires_grad_()
+                inputs = receive(worker.output_shape(stages[here - 1][-1]), here - 1).requires_grad_(worker.trains)
             with worker.span("forward", stage=here, microbatch=0):
                 outputs = worker.module(inputs)
                 loss = worker.loss(outputs, targets) if here == last else None
             if loss is None:
                 dist.send(outputs.detach(), group=group, group_dst=here + 1)
-                gradient = receive(shapes[stages[here][-1]], here + 1)
-            with worker.span("backward", stage=here, microbatch=0):
-                loss.backward() if loss is not None else outputs.backward(gradient)
-            if here > 0:
-                assert inputs.grad is not None
-                dist.send(inputs.grad, group=group, group_dst=here - 1)
+            if worker.trains:
+                gradient = receive(worker.output_shape(stages[here][-1]), here + 1) if loss is None else None
+                with worker.span("backward", stage=here, microbatch=0):
+                    loss.backward() if loss is not None else outputs.backward(gradient)
+                if here > 0:
+                    assert inputs.grad is not None
+                    dist.send(inputs.grad, group=group, group_dst=here - 1)
             return StepResult(loss.detach(), outputs.detach()) if loss is not None else StepResult(None, None)
 
         worker.compute = step

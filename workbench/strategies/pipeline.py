@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from pydantic import PositiveInt
 
 from workbench.errors import SplitError
 from workbench.registry import SCHEDULES
+from workbench.schedules.base import Schedule
 from workbench.strategies._staged import StagedOptions, StagedStrategy
 from workbench.strategies.base import strategy
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.distributed.device_mesh import DeviceMesh
+    from torch.distributed.pipelining import PipelineStage
 
     from workbench.plan.summary import ModelSummary
     from workbench.spec.run_spec import RunSpec
@@ -27,6 +30,12 @@ class PipelineOptions(StagedOptions):
     num_microbatches: PositiveInt = 4
     """Equal pieces of the batch; more of them shrink the bubble, (p−1)/(m+p−1) of the time for p stages."""
 
+    stages_per_worker: PositiveInt | None = None
+    """Stages that each worker holds; by default as many as the schedule is made for, one or two."""
+
+    schedule_file: str = ""
+    """For the schedule `csv`: a file with a row a worker and in it the actions in their order, such as 0F0,0F1,0B0,0B1."""
+
 
 @strategy("pipeline")
 class PipelineStrategy(StagedStrategy[PipelineOptions]):
@@ -35,59 +44,78 @@ class PipelineStrategy(StagedStrategy[PipelineOptions]):
     Options = PipelineOptions
 
     @property
+    def schedule(self) -> Schedule:
+        """The schedule for this many stages and microbatches."""
+        plugin = SCHEDULES.get(self.options.schedule, "split.pipeline.schedule")
+        return plugin(self.options)  # type: ignore[no-any-return]
+
+    @property
     def label(self) -> str:
-        return f"pp{self.options.size}-{self.options.schedule}-m{self.options.num_microbatches}"
+        label = f"pp{self.options.size}-{self.options.schedule}-m{self.options.num_microbatches}"
+        return label if self.options.stages_per_worker is None else f"{label}-v{self.options.stages_per_worker}"
 
     @property
     def num_microbatches(self) -> int:
         return self.options.num_microbatches
 
+    @property
+    def worker_of_stage(self) -> list[int]:
+        return self.schedule.worker_of_stage()
+
     def check(self, model: ModelSummary, spec: RunSpec) -> None:
+        self.schedule.check(spec)
         super().check(model, spec)
-        batch, count = spec.train.global_batch_size, self.num_microbatches
+        batch, count = spec.samples_per_replica, self.num_microbatches
         if batch % count:
+            of = "" if batch == spec.train.global_batch_size else " that one replica computes"
             raise SplitError(
                 "split.pipeline.num_microbatches",
-                f"a batch of {batch} does not divide into {count} microbatches, {batch % count} samples would be over",
+                f"a batch of {batch}{of} does not divide into {count} microbatches, {batch % count} samples would be over",
             )
-        schedule = SCHEDULES.get(self.options.schedule, "split.pipeline.schedule")
-        schedule.check(num_stages=self.options.size, num_microbatches=count)
 
     def connect(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
         import torch
+        from torch import nn
 
         from workbench.strategies.pipeline_modules import RecordedStage
         from workbench.strategies.worker_model import StepResult
 
-        here, last = mesh.get_local_rank(), mesh.size() - 1
-        shapes = {block.name: block.output_shape for block in worker.summary.blocks}
-        stages = self.stages(worker.summary)
+        here, worker_of, held = mesh.get_local_rank(), self.worker_of_stage, dict(worker.blocks.named_children())
+        names, last = self.stages(worker.summary), len(worker_of) - 1
+        mine = [stage for stage, holder in enumerate(worker_of) if holder == here]
+        worker.stages = [nn.Sequential(OrderedDict((name, held[name]) for name in names[stage])) for stage in mine]
         microbatch = worker.batch_size // self.num_microbatches
 
         def like(stage: int) -> Tensor:
             """A microbatch of what this stage hands on, with a shape and no data."""
-            shape = shapes[stages[stage][-1]]
-            return torch.empty(microbatch, *shape, dtype=worker.dtype, device="meta", requires_grad=True)
+            shape = worker.output_shape(names[stage][-1])
+            return torch.empty(microbatch, *shape, dtype=worker.dtype, device="meta", requires_grad=worker.trains)
 
-        stage = RecordedStage(
-            worker.module,
-            here,
-            mesh.size(),
-            worker.device,
-            # Static shapes spare the exchange of shapes in the first step; the first stage's input has none to receive.
-            input_args=like(here - 1) if here > 0 else torch.empty(microbatch, device="meta"),
-            output_args=like(here),
-            group=mesh.get_group(),
-        )
-        stage.span = worker.span
-        schedule = SCHEDULES.get(self.options.schedule).build(stage, self.num_microbatches, worker.loss)
+        def stage_of(stage: int, module: nn.Module) -> PipelineStage:
+            made = RecordedStage(
+                module,
+                stage,
+                len(worker_of),
+                worker.device,
+                # Static shapes spare the exchange of shapes in the first step; the first stage's input has none to receive.
+                input_args=like(stage - 1) if stage > 0 else torch.empty(microbatch, device="meta"),
+                output_args=like(stage),
+                group=mesh.get_group(),
+            )
+            made.recorder = worker.recorder
+            return made
+
+        stages = [stage_of(stage, module) for stage, module in zip(mine, worker.stages, strict=True)]
+        schedule = self.schedule.build(stages, worker.loss)
+        run = schedule.step if worker.trains else schedule.eval
 
         def step(inputs: Tensor, targets: Tensor) -> StepResult:
-            if here < last:
-                schedule.step(*((inputs,) if here == 0 else ()), return_outputs=False)
+            first = (inputs,) if mine[0] == 0 else ()
+            if last not in mine:
+                run(*first)
                 return StepResult(None, None)
             losses: list[Tensor] = []
-            outputs = schedule.step(target=targets, losses=losses)
+            outputs = run(*first, target=targets, losses=losses)
             return StepResult(torch.stack(losses).mean().detach(), outputs.detach())
 
         worker.num_microbatches = self.num_microbatches

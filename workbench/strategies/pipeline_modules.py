@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch.distributed.pipelining import PipelineStage
 
-from workbench.strategies.worker_model import Span
+if TYPE_CHECKING:
+    from workbench.strategies.worker_model import Records
 
 
 class RecordedStage(PipelineStage):
     """A PipelineStage that marks what it computes."""
 
-    span: Span
+    recorder: Records
 
     def forward_one_chunk(self, fwd_chunk_id: int, *args: Any, **kwargs: Any) -> Any:
-        with self.span("forward", stage=self.stage_index, microbatch=fwd_chunk_id):
+        with self.recorder.span("forward", stage=self.stage_index, microbatch=fwd_chunk_id):
             return super().forward_one_chunk(fwd_chunk_id, *args, **kwargs)
 
-    def backward_one_chunk(self, bwd_chunk_id: int, *args: Any, **kwargs: Any) -> None:
-        with self.span("backward", stage=self.stage_index, microbatch=bwd_chunk_id):
-            super().backward_one_chunk(bwd_chunk_id, *args, **kwargs)
+    def backward_one_chunk(
+        self, bwd_chunk_id: int, loss: Any = None, full_backward: bool = True, last_backward: bool = False
+    ) -> None:
+        kind = "backward" if full_backward else "backward_input"
+        with self.recorder.span(kind, stage=self.stage_index, microbatch=bwd_chunk_id):
+            super().backward_one_chunk(bwd_chunk_id, loss, full_backward, last_backward)
+
+    def backward_weight_one_chunk(self, bwd_chunk_id: int, last_backward: bool = False) -> None:
+        with self.recorder.span("backward_weight", stage=self.stage_index, microbatch=bwd_chunk_id):
+            super().backward_weight_one_chunk(bwd_chunk_id, last_backward=last_backward)
+
+    def perform_reduce_grad(self, grad_scale_factor: int) -> None:
+        with self.recorder.span("backward", stage=self.stage_index, name="average gradients"):
+            super().perform_reduce_grad(grad_scale_factor)

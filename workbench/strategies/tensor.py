@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
     from torch.distributed.tensor.parallel import ParallelStyle
 
+    from workbench.plan.share import Share
     from workbench.spec.run_spec import RunSpec
     from workbench.strategies.worker_model import WorkerModel
 
@@ -72,16 +73,16 @@ class TensorStrategy(Strategy[TensorOptions]):
         blocks = [replace(b, parameters=tuple(map(cut, b.parameters))) for b in model.blocks]
         return replace(model, blocks=tuple(blocks))
 
-    def expected(self, model: ModelSummary, spec: RunSpec) -> list[Transfer]:
+    def expected(self, model: ModelSummary, share: Share) -> list[Transfer]:
         """A pair costs one all-reduce of its output forward and one of its input's gradient backward; a row layer alone
         (the embedding) only the first; a column layer alone (the head) an all-gather of its output instead."""
-        unit = spec.train.global_batch_size * spec.train.element_bytes
+        unit, size = share.num_samples * share.element_bytes, self.options.size
         transfers = []
         for pair in self._pairs(model):
             forward = "all_reduce" if pair.row else "all_gather"
-            transfers.append(Transfer(forward, self.axis, "forward", 1, unit * prod(pair.output_shape)))
-            if pair.column:
-                transfers.append(Transfer("all_reduce", self.axis, "backward", 1, unit * prod(pair.input_shape)))
+            transfers.append(Transfer(forward, self.axis, "forward", 1, unit * prod(pair.output_shape), size))
+            if pair.column and share.trains:
+                transfers.append(Transfer("all_reduce", self.axis, "backward", 1, unit * prod(pair.input_shape), size))
         return transfers
 
     def apply(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
@@ -96,6 +97,6 @@ class TensorStrategy(Strategy[TensorOptions]):
             if pair.row:
                 plan[pair.row] = RowwiseParallel(input_layouts=None if pair.column else Replicate())
         tied = {t: layers[t.source.rsplit(".", 1)[0]] for t in worker.summary.ties}
-        parallelize_module(worker.blocks, mesh, {path: style for path, style in plan.items() if path in layers})
+        parallelize_module(worker.blocks, mesh[self.axis], {path: style for path, style in plan.items() if path in layers})
         for tie, source in tied.items():  # slicing replaced both; they are one parameter again
             layers[tie.parameter.rsplit(".", 1)[0]].weight = source.weight

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from workbench.plan.share import Share
     from workbench.plan.summary import ModelSummary
 
 
@@ -22,10 +23,19 @@ class StepResult(NamedTuple):
 
 
 Compute = Callable[["Tensor", "Tensor"], StepResult]
-"""Forward and backward of (inputs, targets); leaves the gradients of the mean loss in the parameters."""
+"""Forward and, in training, backward of (inputs, targets); leaves the gradients of the mean loss in the parameters."""
 
-Span = Callable[..., AbstractContextManager[None]]
-"""``span(kind, stage=…, microbatch=…)`` marks what the worker does; recorded on trace steps, else free."""
+
+class Records(Protocol):
+    """What records a worker's steps."""
+
+    axes: dict[str, str]
+    """Name of a process group → the mesh axis that it spans. A strategy that makes a group of its own adds it."""
+
+    def span(
+        self, kind: str, stage: int | None = None, microbatch: int | None = None, name: str | None = None
+    ) -> AbstractContextManager[None]:
+        """Marks what the worker does; recorded on trace steps, else free."""
 
 
 @dataclass
@@ -35,18 +45,22 @@ class WorkerModel:
     summary: ModelSummary
     """The whole, unsplit model."""
 
+    share: Share
+    """What the plan says of this worker."""
+
     blocks: nn.Sequential
     """The blocks that this worker holds, by name: parameters keep the names of the unsplit model."""
 
     loss: Callable[[Tensor, Tensor], Tensor]
     device: torch.device
-    span: Span
     dtype: torch.dtype
-    batch_size: int
-    """Samples of a step that reach this worker."""
+    recorder: Records
+
+    stages: list[nn.Sequential] = field(init=False)
+    """The blocks by stage, first to last; one stage unless a pipeline cuts more. Wrap blocks and stages in place."""
 
     module: nn.Module = field(init=False)
-    """What is called: the blocks, possibly wrapped."""
+    """What the plain step calls: the blocks, possibly wrapped."""
 
     batch_part: tuple[int, int] = (0, 1)
     """This worker computes the i-th of n equal parts of the global batch."""
@@ -57,8 +71,33 @@ class WorkerModel:
     compute: Compute = field(init=False)
 
     def __post_init__(self) -> None:
+        self.stages = [self.blocks]
         self.module = self.blocks
         self.compute = self._whole_batch
+
+    @property
+    def span(self) -> Callable[..., AbstractContextManager[None]]:
+        """``span(kind, stage=…, microbatch=…)`` marks what the worker does."""
+        return self.recorder.span
+
+    @property
+    def axes(self) -> dict[str, str]:
+        """Name of a process group → the mesh axis that it spans."""
+        return self.recorder.axes
+
+    @property
+    def batch_size(self) -> int:
+        """Samples of a step that reach this worker."""
+        return self.share.num_samples
+
+    @property
+    def trains(self) -> bool:
+        """Whether there is a backward pass."""
+        return self.share.trains
+
+    def output_shape(self, block: str) -> tuple[int, ...]:
+        """Shape, per sample, of what a block hands on here."""
+        return self.share.output_shape(block)
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Its parameters under the names of the unsplit model; a tied one once, under its source's name if held."""
@@ -71,6 +110,7 @@ class WorkerModel:
         with self.span("forward", stage=0, microbatch=0):
             outputs = self.module(inputs)
             loss = self.loss(outputs, targets)
-        with self.span("backward", stage=0, microbatch=0):
-            loss.backward()
+        if self.trains:
+            with self.span("backward", stage=0, microbatch=0):
+                loss.backward()
         return StepResult(loss.detach(), outputs.detach())
