@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.distributed._tools.mem_tracker import MemTracker, _MemRefType
+from torch.distributed._tools.mod_tracker import ModTracker
 
 CATEGORIES = {
     _MemRefType.PARAM: "parameters",
@@ -20,6 +21,15 @@ CATEGORIES = {
 }
 
 
+class StageModTracker(ModTracker):
+    """torch's hooks on a stage's received input fail when autograd computes the gradients of inputs and of weights apart
+    (zero-bubble schedules, torch 2.13): a module whose input is a leaf is left at the end of the backward pass instead."""
+
+    def _fw_pre_hook(self, mod: nn.Module, input: Any) -> None:
+        inner = tuple(x for x in input if isinstance(x, torch.Tensor) and not x.is_leaf)
+        super()._fw_pre_hook(mod, inner)
+
+
 class MemoryTracker(MemTracker):
     """Bytes of every tensor alive, by category, at the edges of each module's forward and backward.
 
@@ -29,6 +39,7 @@ class MemoryTracker(MemTracker):
 
     def __init__(self, device: torch.device) -> None:
         super().__init__()
+        self._mod_tracker = StageModTracker()
         self.device = device
         self.rows: list[dict[str, Any]] = []
         self._known: set[int] = set()
