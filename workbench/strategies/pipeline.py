@@ -9,7 +9,6 @@ from pydantic import PositiveInt
 
 from workbench.errors import SplitError
 from workbench.registry import SCHEDULES
-from workbench.schedules.base import Schedule
 from workbench.strategies._staged import StagedOptions, StagedStrategy
 from workbench.strategies.base import strategy
 
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from torch.distributed.pipelining import PipelineStage
 
     from workbench.plan.summary import ModelSummary
+    from workbench.schedules.base import Schedule
     from workbench.spec.run_spec import RunSpec
     from workbench.strategies.worker_model import WorkerModel
 
