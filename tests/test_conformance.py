@@ -16,6 +16,7 @@ from workbench.spec import RunSpec
 from workbench.store.summary import measured_transfers
 
 TEXT = {"name": "text", "sequence_length": 16}
+IMAGES = {"name": "synthetic", "kind": "images", "channels": 1, "height": 8, "width": 8}
 MODELS: dict[str, dict[str, Any]] = {
     "mlp": {"model": {"name": "mlp", "num_layers": 2, "hidden_dim": 16, "feedforward_dim": 32}, "dataset": "digits"},
     "transformer": {
@@ -25,6 +26,30 @@ MODELS: dict[str, dict[str, Any]] = {
     "tied transformer": {
         "model": {"name": "transformer", "num_layers": 2, "hidden_dim": 16, "num_heads": 2, "feedforward_dim": 32,
                   "tied_head": True},
+        "dataset": TEXT,
+    },
+    "llama-like transformer": {
+        "model": {"name": "transformer", "num_layers": 2, "hidden_dim": 16, "num_heads": 4, "num_kv_heads": 2,
+                  "feedforward_dim": 24, "feedforward": "gated", "positions": "rotary", "norm": "rms", "bias": False},
+        "dataset": TEXT,
+    },
+    "vit": {
+        "model": {"name": "vit", "patch_size": 2, "num_layers": 2, "hidden_dim": 16, "num_heads": 2, "feedforward_dim": 32},
+        "dataset": IMAGES,
+    },
+    "vit that pools": {
+        "model": {"name": "vit", "patch_size": 4, "num_layers": 2, "hidden_dim": 16, "num_heads": 2, "feedforward_dim": 32,
+                  "pooling": "mean"},
+        "dataset": IMAGES,
+    },
+    "moe": {
+        "model": {"name": "moe", "num_layers": 2, "hidden_dim": 16, "num_heads": 2, "feedforward_dim": 32,
+                  "num_experts": 4, "top_k": 2},
+        "dataset": TEXT,
+    },
+    "moe that drops": {
+        "model": {"name": "moe", "num_layers": 2, "hidden_dim": 16, "num_heads": 2, "feedforward_dim": 32,
+                  "num_experts": 4, "top_k": 1, "capacity_factor": 1.0, "feedforward": "gated", "router_loss_weight": 0.1},
         "dataset": TEXT,
     },
 }  # fmt: skip
