@@ -61,6 +61,8 @@ SPLITS: dict[str, dict[str, Any]] = {
     "tensor": {"tensor": 2},
 }
 TRAIN = {"num_steps": 6, "num_warmup_steps": 2, "global_batch_size": 8}
+BATCHED = ("moe", "moe that drops")  # what they compute of a sample depends on the samples beside it,
+PIECES = ("data", "gpipe", "1f1b")  # which are fewer here; parity compares them with one worker that takes the same pieces
 PAIRS = [(model, split) for model in MODELS for split in SPLITS]
 
 
@@ -114,7 +116,7 @@ def test_each_worker_holds_the_parameters_of_the_formula(model: str, split: str)
     assert [r["parameter_bytes"] for r in results] == [4 * n for n in expected]
 
 
-@pytest.mark.parametrize(("model", "split"), PAIRS)
+@pytest.mark.parametrize(("model", "split"), [pair for pair in PAIRS if not (pair[0] in BATCHED and pair[1] in PIECES)])
 def test_losses_in_single_precision_equal_one_workers(model: str, split: str) -> None:
     (single,) = results_of(model, "")
     per_rank = [r["losses"] for r in results_of(model, split)]
