@@ -16,6 +16,7 @@ from workbench.spec import RunSpec
 from workbench.store.summary import measured_transfers
 
 TEXT = {"name": "text", "sequence_length": 16}
+IMAGES = {"name": "synthetic", "kind": "images", "channels": 1, "height": 8, "width": 8}
 MODELS: dict[str, dict[str, Any]] = {
     "mlp": {"model": {"name": "mlp", "num_layers": 2, "hidden_dim": 16, "feedforward_dim": 32}, "dataset": "digits"},
     "transformer": {
@@ -27,6 +28,30 @@ MODELS: dict[str, dict[str, Any]] = {
                   "tied_head": True},
         "dataset": TEXT,
     },
+    "llama-like transformer": {
+        "model": {"name": "transformer", "num_layers": 2, "hidden_dim": 16, "num_heads": 4, "num_kv_heads": 2,
+                  "feedforward_dim": 24, "feedforward": "gated", "positions": "rotary", "norm": "rms", "bias": False},
+        "dataset": TEXT,
+    },
+    "vit": {
+        "model": {"name": "vit", "patch_size": 2, "num_layers": 2, "hidden_dim": 16, "num_heads": 2, "feedforward_dim": 32},
+        "dataset": IMAGES,
+    },
+    "vit that pools": {
+        "model": {"name": "vit", "patch_size": 4, "num_layers": 2, "hidden_dim": 16, "num_heads": 2, "feedforward_dim": 32,
+                  "pooling": "mean"},
+        "dataset": IMAGES,
+    },
+    "moe": {
+        "model": {"name": "moe", "num_layers": 2, "hidden_dim": 16, "num_heads": 2, "feedforward_dim": 32,
+                  "num_experts": 4, "top_k": 2},
+        "dataset": TEXT,
+    },
+    "moe that drops": {
+        "model": {"name": "moe", "num_layers": 2, "hidden_dim": 16, "num_heads": 2, "feedforward_dim": 32,
+                  "num_experts": 4, "top_k": 1, "capacity_factor": 1.0, "feedforward": "gated", "router_loss_weight": 0.1},
+        "dataset": TEXT,
+    },
 }  # fmt: skip
 SPLITS: dict[str, dict[str, Any]] = {
     "data": {"data": 2},
@@ -36,6 +61,8 @@ SPLITS: dict[str, dict[str, Any]] = {
     "tensor": {"tensor": 2},
 }
 TRAIN = {"num_steps": 6, "num_warmup_steps": 2, "global_batch_size": 8}
+BATCHED = ("moe", "moe that drops")  # what they compute of a sample depends on the samples beside it,
+PIECES = ("data", "gpipe", "1f1b")  # which are fewer here; parity compares them with one worker that takes the same pieces
 PAIRS = [(model, split) for model in MODELS for split in SPLITS]
 
 
@@ -89,7 +116,7 @@ def test_each_worker_holds_the_parameters_of_the_formula(model: str, split: str)
     assert [r["parameter_bytes"] for r in results] == [4 * n for n in expected]
 
 
-@pytest.mark.parametrize(("model", "split"), PAIRS)
+@pytest.mark.parametrize(("model", "split"), [pair for pair in PAIRS if not (pair[0] in BATCHED and pair[1] in PIECES)])
 def test_losses_in_single_precision_equal_one_workers(model: str, split: str) -> None:
     (single,) = results_of(model, "")
     per_rank = [r["losses"] for r in results_of(model, split)]

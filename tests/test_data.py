@@ -18,6 +18,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("text", {"sequence_length": 32, "tokenizer": "characters"}),
     ("synthetic", {"kind": "tokens", "num_samples": 50, "sequence_length": 16, "vocabulary_size": 32}),
     ("synthetic", {"kind": "features", "num_samples": 50, "num_features": 12, "num_classes": 3}),
+    ("synthetic", {"kind": "images", "num_samples": 50, "channels": 2, "height": 4, "width": 6, "num_classes": 3}),
 ]
 every_dataset = pytest.mark.parametrize(("name", "options"), CASES)
 INDICES = np.array([3, 0, 41])
@@ -114,16 +115,20 @@ def test_synthetic_tokens_mostly_follow_one_permutation() -> None:
     assert 0.8 < pairs.max(axis=1).sum() / pairs.sum() < 1
 
 
-def test_synthetic_labels_come_from_a_linear_map() -> None:
-    options = {"kind": "features", "num_samples": 2000, "num_features": 12, "num_classes": 3}
+@pytest.mark.parametrize(
+    "shape", [{"kind": "features", "num_features": 12}, {"kind": "images", "channels": 3, "height": 2, "width": 2}]
+)
+def test_synthetic_labels_come_from_a_linear_map(shape: dict[str, Any]) -> None:
+    options = {**shape, "num_samples": 2000, "num_classes": 3}
     features, labels = make("synthetic", options).load().batch(np.arange(2000))
+    features = features.reshape(2000, 12)
 
     fitted, *_ = np.linalg.lstsq(features[:1000], np.eye(3)[labels[:1000]], rcond=None)
 
     assert ((features[1000:] @ fitted).argmax(axis=1) == labels[1000:]).mean() > 0.8
 
 
-@pytest.mark.parametrize("kind", ["tokens", "features"])
+@pytest.mark.parametrize("kind", ["tokens", "features", "images"])
 def test_more_synthetic_samples_leave_the_first_ones_as_they_were(kind: str) -> None:
     few, many = (make("synthetic", {"kind": kind, "num_samples": count}).load().batch(np.arange(8)) for count in (8, 64))
 

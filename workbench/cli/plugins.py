@@ -8,8 +8,8 @@ from workbench.registry import DATASETS, MODELS, SCHEDULES, STRATEGIES, Family
 from workbench.spec import describe
 
 
-def _command(name: str, family: Family) -> click.Command:
-    @click.command(name, help=f"All {name}, with every option and its meaning.")
+def _command(family_name: str, family: Family) -> click.Command:
+    @click.command(family_name, help=f"All {family_name}, with every option and its meaning.")
     def command() -> None:
         for plugin_name in family.names():
             plugin = family.get(plugin_name)
@@ -18,6 +18,8 @@ def _command(name: str, family: Family) -> click.Command:
             for option in describe(plugin.Options):
                 bounds = f", {option['bounds']}" if option["bounds"] else ""
                 click.echo(f"    {option['name']} = {option['default']}  ({option['type']}{bounds})  {option['help']}")
+            for name, preset in getattr(plugin.Options, "presets", {}).items():
+                click.echo(f"    preset {name}: {preset.num_parameters:,} parameters  ({preset.source})")
 
     return command
 

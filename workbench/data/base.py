@@ -25,16 +25,16 @@ FILES = Path(__file__).parents[2] / "datasets"
 class DatasetSummary:
     """What models and plans must know of a dataset, without its samples."""
 
-    kind: Literal["tokens", "features"]
+    kind: Literal["tokens", "features", "images"]
     input_shape: tuple[int, ...]
-    """Shape of one sample's input."""
+    """Shape of one sample's input: (sequence,), (features,) or (channels, height, width)."""
 
     num_classes: int
     """Classes to predict; for tokens the vocabulary's size."""
 
     num_samples: int
     tokens_per_sample: int = 0
-    """0 for features."""
+    """0 for features and images."""
 
     @property
     def target_shape(self) -> tuple[int, ...]:
@@ -50,8 +50,8 @@ class Samples(Protocol):
     def batch(self, indices: Array) -> tuple[Array, Array]:
         """Inputs and targets.
 
-        Tokens: int64 (batch, sequence) and the next tokens. Features: float32 (batch, features) and int64
-        labels (batch,).
+        Tokens: int64 (batch, sequence) and the next tokens. Features and images: float32 (batch, features) or (batch,
+        channels, height, width), and int64 labels (batch,).
         """
 
 
@@ -75,7 +75,7 @@ class Dataset(ABC, Generic[O]):
 
 @dataclass(frozen=True)
 class LabelledSamples:
-    """Features (samples, features) of float32 with labels (samples,) of int64."""
+    """Features (samples, …) of float32 with labels (samples,) of int64."""
 
     features: Array
     labels: Array

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from workbench.registry import register
 from workbench.spec.options import ModelOptions
@@ -31,7 +31,8 @@ class Model(ABC, Generic[O]):
 
     name: ClassVar[str]
     Options: ClassVar[type[ModelOptions]]
-    default_dataset: ClassVar[str]
+    default_dataset: ClassVar[str | dict[str, Any]]
+    """Name, or name and options, of the data that a spec which names none is run on."""
 
     def __init__(self, options: O, data: DatasetSummary) -> None:
         self.options = options

@@ -1,21 +1,17 @@
-"""A decoder-only transformer in the manner of GPT-2: token and position embeddings, pre-norm layers, a linear head."""
+"""A decoder-only transformer: token embedding, pre-norm layers, linear head. GPT-2's layout by default, Llama's by options."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 
-from pydantic import PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 
 from workbench.errors import SpecError
 from workbench.models.base import Model, model
+from workbench.models.layer_formulas import LayerShape, Part
+from workbench.models.presets import TRANSFORMER
 from workbench.plan.layer_groups import ColumnRowPair
-from workbench.plan.summary import (
-    BlockSummary,
-    ModelSummary,
-    ParameterSummary,
-    Tie,
-    linear_parameters,
-)
+from workbench.plan.summary import BlockSummary, ModelSummary, ParameterSummary, Tie
 from workbench.spec.options import ModelOptions
 
 if TYPE_CHECKING:
@@ -25,6 +21,8 @@ if TYPE_CHECKING:
 
 
 class TransformerOptions(ModelOptions):
+    presets: ClassVar = TRANSFORMER
+
     name: Literal["transformer"] = "transformer"
 
     num_layers: PositiveInt = 4
@@ -36,84 +34,111 @@ class TransformerOptions(ModelOptions):
     num_heads: PositiveInt = 4
     """Attention heads; divides hidden_dim."""
 
+    num_kv_heads: PositiveInt | None = None
+    """Heads of keys and values, each serving equally many attention heads; divides num_heads, which is the default."""
+
     feedforward_dim: PositiveInt = 512
     """Features inside each layer's feed-forward part."""
+
+    feedforward: Literal["gelu", "gated"] = "gelu"
+    """GELU between two linear maps, or SwiGLU: silu(gate) × value between them."""
+
+    positions: Literal["learned", "rotary"] = "learned"
+    """Parameters added to the embedding, or rotations of queries and keys."""
+
+    rotary_base: PositiveFloat = 10_000.0
+    """The slowest rotation turns about 1/rotary_base a position (rotary)."""
+
+    norm: Literal["layer", "rms"] = "layer"
+    """Layer norm, or root-mean-square norm."""
+
+    bias: bool = True
+    """Whether the layers' linear maps and the layer norms have biases."""
 
     tied_head: bool = False
     """Whether the head uses the token embedding's weight."""
 
 
+O = TypeVar("O", bound=TransformerOptions)
+
+
 @model("transformer")
-class Transformer(Model[TransformerOptions]):
-    """Decoder-only transformer (GPT-2's layout) that predicts the next token."""
+class Transformer(Model[O]):
+    """Decoder-only transformer that predicts the next token; GPT-2's layout unless options say otherwise."""
 
     Options = TransformerOptions
     default_dataset = "text"
 
-    def __init__(self, options: TransformerOptions, data: DatasetSummary) -> None:
+    def __init__(self, options: O, data: DatasetSummary) -> None:
         if data.kind != "tokens":
-            raise SpecError("dataset.name", f"gives {data.kind}, but transformer takes tokens; use text or synthetic")
-        if options.hidden_dim % options.num_heads:
-            raise SpecError(
-                "model.num_heads",
-                f"hidden_dim {options.hidden_dim} does not divide into {options.num_heads} heads",
-            )
+            raise SpecError("dataset.name", f"gives {data.kind}, but {self.name} takes tokens; use text or synthetic")
+        o = options
+        self.shape = LayerShape(
+            sequence=data.input_shape[0],
+            hidden_dim=o.hidden_dim,
+            num_heads=o.num_heads,
+            num_kv_heads=o.num_kv_heads or o.num_heads,
+            feedforward_dim=o.feedforward_dim,
+            feedforward_kind=o.feedforward,
+            norm_kind=o.norm,
+            bias=o.bias,
+        )
+        self.shape.check_heads()
+        head_dim = o.hidden_dim // o.num_heads
+        if o.positions == "rotary" and head_dim % 2:
+            raise SpecError("model.positions", f"rotary turns pairs of features, but a head has {head_dim}, an odd number")
         super().__init__(options, data)
 
     def summary(self) -> ModelSummary:
         o, (sequence,), vocabulary = self.options, self.data.input_shape, self.data.num_classes
-        hidden, inner, shape = o.hidden_dim, o.feedforward_dim, (sequence, o.hidden_dim)
+        hidden, shape, output = o.hidden_dim, self.shape.shape, (sequence, vocabulary)
         token = ParameterSummary("embedding.token.weight", (vocabulary, hidden))
-        position = ParameterSummary("embedding.position", (sequence, hidden))
-        blocks = [BlockSummary("embedding", (token, position), shape, 0)]
-        pairs = [ColumnRowPair("embedding", None, "embedding.token", vocabulary, "vocabulary entries", (sequence,), shape)]
-        for i in range(o.num_layers):
-            layer = f"layer{i}"
-            parameters = (
-                *_norm_parameters(f"{layer}.attention_norm", hidden),
-                *linear_parameters(f"{layer}.attention.qkv", hidden, 3 * hidden),
-                *linear_parameters(f"{layer}.attention.output", hidden, hidden),
-                *_norm_parameters(f"{layer}.feedforward_norm", hidden),
-                *linear_parameters(f"{layer}.feedforward.up", hidden, inner),
-                *linear_parameters(f"{layer}.feedforward.down", inner, hidden),
-            )
-            # Kaplan et al. 2020, table 1: projections, then scores and weighted values (the full square, as computed).
-            flops = 2 * sequence * hidden * (4 * hidden + 2 * inner) + 4 * sequence * sequence * hidden
-            blocks.append(BlockSummary(layer, parameters, shape, flops))
-            pairs += [
-                ColumnRowPair(
-                    "attention", f"{layer}.attention.qkv", f"{layer}.attention.output", o.num_heads, "heads", shape, shape
-                ),
-                ColumnRowPair(
-                    "feedforward",
-                    f"{layer}.feedforward.up",
-                    f"{layer}.feedforward.down",
-                    inner,
-                    "hidden features",
-                    shape,
-                    shape,
-                ),
-            ]
-        head = (
-            *_norm_parameters("head.norm", hidden),
-            ParameterSummary("head.projection.weight", (vocabulary, hidden)),
+        position = (ParameterSummary("embedding.position", shape),) if o.positions == "learned" else ()
+        head = (*self.shape.norm("head.norm"), ParameterSummary("head.projection.weight", (vocabulary, hidden)))
+        names = [f"layer{i}" for i in range(o.num_layers)]
+        layers = [self.shape.layer(name, self.feedforward(f"{name}.feedforward")) for name in names]
+        blocks = (
+            BlockSummary("embedding", (token, *position), shape, 0),
+            *(block for block, _ in layers),
+            BlockSummary("head", head, output, 2 * sequence * hidden * vocabulary),
         )
-        output = (sequence, vocabulary)
-        blocks.append(BlockSummary("head", head, output, 2 * sequence * hidden * vocabulary))
-        pairs.append(ColumnRowPair("head", "head.projection", None, vocabulary, "vocabulary entries", shape, output))
+        groups = (
+            ColumnRowPair("embedding", None, "embedding.token", vocabulary, "vocabulary entries", (sequence,), shape),
+            *(group for _, groups in layers for group in groups),
+            ColumnRowPair("head", "head.projection", None, vocabulary, "vocabulary entries", shape, output),
+        )
         ties = (Tie("head.projection.weight", "embedding.token.weight"),) if o.tied_head else ()
-        return ModelSummary(self.name, tuple(blocks), tuple(pairs), ties)
+        return ModelSummary(self.name, blocks, groups, ties)
 
     def build_block(self, block: str) -> nn.Module:
-        from workbench.models.transformer_modules import DecoderLayer, Embedding, Head
+        from workbench.models import transformer_modules as modules
 
         o, (sequence,), vocabulary = self.options, self.data.input_shape, self.data.num_classes
+
+        def norm() -> nn.Module:
+            return modules.make_norm(o.norm, o.hidden_dim, o.bias)
+
         if block == "embedding":
-            return Embedding(vocabulary, sequence, o.hidden_dim)
+            return modules.Embedding(vocabulary, o.hidden_dim, sequence if o.positions == "learned" else None)
         if block == "head":
-            return Head(o.hidden_dim, vocabulary)
-        return DecoderLayer(o.hidden_dim, o.num_heads, o.feedforward_dim)
+            return modules.Head(norm(), o.hidden_dim, vocabulary)
+        attention = modules.Attention(
+            o.hidden_dim,
+            o.num_heads,
+            self.shape.num_kv_heads,
+            modules.causal_product,
+            bias=o.bias,
+            rotary=modules.Rotary(o.rotary_base) if o.positions == "rotary" else None,
+        )
+        return modules.Layer(attention, self.build_feedforward(), norm)
 
+    def feedforward(self, name: str) -> Part:
+        """The feed-forward part of a layer by formula."""
+        return self.shape.feedforward(name)
 
-def _norm_parameters(layer: str, features: int) -> tuple[ParameterSummary, ...]:
-    return (ParameterSummary(f"{layer}.weight", (features,)), ParameterSummary(f"{layer}.bias", (features,)))
+    def build_feedforward(self) -> nn.Module:
+        """The feed-forward part of a layer."""
+        from workbench.models.transformer_modules import FeedForward
+
+        o = self.options
+        return FeedForward(o.hidden_dim, o.feedforward_dim, o.feedforward, bias=o.bias)

@@ -1,65 +1,160 @@
-"""The torch modules of the transformer."""
+"""The torch modules of the transformer; the vision transformer and the mixture of experts are made of them too."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
+
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, scaled_dot_product_attention
+from torch.nn.functional import gelu, scaled_dot_product_attention, silu
+
+if TYPE_CHECKING:
+    from workbench.models.generation import KVCache
 
 INITIAL_STD = 0.02  # GPT-2's
+NORM_EPSILON = 1e-5  # GPT-2's and Llama's
+
+Product = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(batch, heads, new positions, head_dim) of q and (batch, key/value heads, positions, head_dim) of k and v → q's shape."""
 
 
-class Embedding(nn.Module):
-    """Token plus position: (batch, sequence) of int64 → (batch, sequence, hidden)."""
+def make_norm(kind: Literal["layer", "rms"], features: int, bias: bool = True) -> nn.Module:
+    """Layer norm (Ba et al. 2016) or root-mean-square norm (Zhang and Sennrich 2019), which never has a bias."""
+    if kind == "rms":
+        return nn.RMSNorm(features, eps=NORM_EPSILON)
+    return nn.LayerNorm(features, eps=NORM_EPSILON, bias=bias)
 
-    def __init__(self, vocabulary: int, sequence: int, hidden_dim: int) -> None:
+
+def swiglu(x: Tensor) -> Tensor:
+    """silu(gate) × value (Shazeer 2020, equation 6), (…, 2 × features) → (…, features).
+
+    x is ordered (feature, gate/value), so that a slice of it holds whole pairs.
+    """
+    gate, value = x.unflatten(-1, (-1, 2)).unbind(-1)
+    return silu(gate) * value  # type: ignore[no-any-return]
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": gelu, "gated": swiglu}
+
+
+def causal_product(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q kᵀ / √head_dim) v, no position looking at a later one; the queries are the last of the keys' positions."""
+    new, seen = q.shape[2], k.shape[2]
+    mask = torch.ones(new, seen, dtype=torch.bool, device=q.device).tril(seen - new) if new < seen else None
+    return scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, enable_gqa=q.shape[1] != k.shape[1])
+
+
+def full_product(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q kᵀ / √head_dim) v, every position looking at all."""
+    return scaled_dot_product_attention(q, k, v, enable_gqa=q.shape[1] != k.shape[1])
+
+
+class Positioned(nn.Module):
+    """A module that must know which positions of the sequence its input holds."""
+
+    positions: Tensor | None = None
+    """int64 (sequence,); None: 0, 1, …. Whoever feeds a part of the sequence sets it."""
+
+
+class Embedding(Positioned):
+    """Token plus, if it is learned here, position: (batch, sequence) of int64 → (batch, sequence, hidden)."""
+
+    def __init__(self, vocabulary: int, hidden_dim: int, num_positions: int | None) -> None:
         super().__init__()
         self.token = nn.Embedding(vocabulary, hidden_dim)
-        self.position = nn.Parameter(torch.empty(sequence, hidden_dim))
+        self.position = None if num_positions is None else nn.Parameter(torch.empty(num_positions, hidden_dim))
         nn.init.normal_(self.token.weight, std=INITIAL_STD)
-        nn.init.normal_(self.position, std=INITIAL_STD)
+        if self.position is not None:
+            nn.init.normal_(self.position, std=INITIAL_STD)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return self.token(tokens) + self.position[: tokens.shape[1]]  # type: ignore[no-any-return]
+        embedded: Tensor = self.token(tokens)
+        if self.position is None:
+            return embedded
+        # A slice, where it will do: its gradient is cheaper than that of an index.
+        return embedded + (self.position[: tokens.shape[1]] if self.positions is None else self.position[self.positions])
+
+
+class Rotary(Positioned):
+    """Turns the pairs (i, i + head_dim / 2) of queries and keys by angles that grow with the position (Su et al. 2021):
+    their product then depends on the distance alone."""
+
+    def __init__(self, base: float) -> None:
+        super().__init__()
+        self.base = base
+
+    def forward(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """Both (batch, sequence, heads, head_dim), of the same positions; returned in the same shape."""
+        dtype = torch.promote_types(q.dtype, torch.float32)
+        exponents = torch.arange(0, 1, 2 / q.shape[-1], dtype=dtype, device=q.device)
+        positions = torch.arange(q.shape[1], device=q.device) if self.positions is None else self.positions
+        angles = positions.to(dtype)[:, None, None] * self.base**-exponents  # (sequence, 1, head_dim / 2)
+        cos, sin = angles.cos().to(q.dtype), angles.sin().to(q.dtype)
+        return _turn(q, cos, sin), _turn(k, cos, sin)
+
+
+def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
 
 
 class Attention(nn.Module):
-    """Causal self-attention; qkv's features are ordered (head, q/k/v, head_dim), so that a slice holds whole heads."""
+    """Self-attention of num_heads queries over num_kv_heads keys and values (grouped-query attention, Ainslie et al. 2023).
 
-    def __init__(self, hidden_dim: int, num_heads: int) -> None:
+    qkv's features are ordered (key/value head, its q heads then k then v, head_dim), so that a slice of them holds whole
+    groups. The number of heads is read off the tensor: a worker may hold some of them only.
+    """
+
+    cache: KVCache | None = None
+    """Keys and values of the positions before; set while generating, by ``models/generation.py``."""
+
+    def __init__(
+        self, hidden_dim: int, num_heads: int, num_kv_heads: int, product: Product, *, bias: bool, rotary: Rotary | None = None
+    ) -> None:
         super().__init__()
-        self.head_dim = hidden_dim // num_heads
-        self.qkv = nn.Linear(hidden_dim, 3 * hidden_dim)
-        self.output = nn.Linear(hidden_dim, hidden_dim)
+        self.head_dim, self.queries_per_kv_head = hidden_dim // num_heads, num_heads // num_kv_heads
+        self.qkv = nn.Linear(hidden_dim, (num_heads + 2 * num_kv_heads) * self.head_dim, bias=bias)
+        self.output = nn.Linear(hidden_dim, hidden_dim, bias=bias)
+        self.rotary = rotary
+        self.product = product
+        """May be replaced by one that computes the same of parts of the sequence."""
 
     def forward(self, x: Tensor) -> Tensor:
-        qkv = self.qkv(x).unflatten(-1, (-1, 3, self.head_dim))  # (batch, sequence, heads, 3, head_dim)
-        q, k, v = qkv.transpose(1, 2).unbind(3)  # each (batch, heads, sequence, head_dim)
-        values = scaled_dot_product_attention(q, k, v, is_causal=True)
+        groups = self.qkv(x).unflatten(-1, (-1, self.queries_per_kv_head + 2, self.head_dim))
+        q, k, v = groups.split([self.queries_per_kv_head, 1, 1], dim=3)
+        q, k, v = q.flatten(2, 3), k.flatten(2, 3), v.flatten(2, 3)  # (batch, sequence, heads or kv heads, head_dim)
+        if self.rotary is not None:
+            q, k = self.rotary(q, k)
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        if self.cache is not None:
+            k, v = self.cache.extend(k, v)
+        values = self.product(q, k, v)  # (batch, heads, sequence, head_dim)
         return self.output(values.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 
 class FeedForward(nn.Module):
-    """down(gelu(up(x)))."""
+    """down(activation(up(x))), (…, hidden) → (…, hidden); a gated one's ``up`` has two outputs a feature."""
 
-    def __init__(self, hidden_dim: int, feedforward_dim: int) -> None:
+    def __init__(self, hidden_dim: int, feedforward_dim: int, kind: Literal["gelu", "gated"], *, bias: bool) -> None:
         super().__init__()
-        self.up = nn.Linear(hidden_dim, feedforward_dim)
-        self.down = nn.Linear(feedforward_dim, hidden_dim)
+        self.activation = ACTIVATIONS[kind]
+        self.up = nn.Linear(hidden_dim, feedforward_dim * (2 if kind == "gated" else 1), bias=bias)
+        self.down = nn.Linear(feedforward_dim, hidden_dim, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(gelu(self.up(x)))  # type: ignore[no-any-return]
+        return self.down(self.activation(self.up(x)))  # type: ignore[no-any-return]
 
 
-class DecoderLayer(nn.Module):
+class Layer(nn.Module):
     """x + attention(norm(x)), then x + feedforward(norm(x)); (batch, sequence, hidden) throughout."""
 
-    def __init__(self, hidden_dim: int, num_heads: int, feedforward_dim: int) -> None:
+    def __init__(self, attention: Attention, feedforward: nn.Module, norm: Callable[[], nn.Module]) -> None:
         super().__init__()
-        self.attention_norm = nn.LayerNorm(hidden_dim)
-        self.attention = Attention(hidden_dim, num_heads)
-        self.feedforward_norm = nn.LayerNorm(hidden_dim)
-        self.feedforward = FeedForward(hidden_dim, feedforward_dim)
+        self.attention_norm = norm()
+        self.attention = attention
+        self.feedforward_norm = norm()
+        self.feedforward = feedforward
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attention(self.attention_norm(x))
@@ -69,9 +164,9 @@ class DecoderLayer(nn.Module):
 class Head(nn.Module):
     """Norm and projection to the vocabulary: (batch, sequence, hidden) → (batch, sequence, vocabulary)."""
 
-    def __init__(self, hidden_dim: int, vocabulary: int) -> None:
+    def __init__(self, norm: nn.Module, hidden_dim: int, vocabulary: int) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(hidden_dim)
+        self.norm = norm
         self.projection = nn.Linear(hidden_dim, vocabulary, bias=False)
         nn.init.normal_(self.projection.weight, std=INITIAL_STD)
 

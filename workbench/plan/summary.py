@@ -86,9 +86,7 @@ def block_of(path: str) -> str:
     return path.split(".", 1)[0]
 
 
-def linear_parameters(layer: str, in_features: int, out_features: int) -> tuple[ParameterSummary, ...]:
+def linear_parameters(layer: str, in_features: int, out_features: int, bias: bool = True) -> tuple[ParameterSummary, ...]:
     """Weight and bias of an ``nn.Linear``."""
-    return (
-        ParameterSummary(f"{layer}.weight", (out_features, in_features)),
-        ParameterSummary(f"{layer}.bias", (out_features,)),
-    )
+    weight = ParameterSummary(f"{layer}.weight", (out_features, in_features))
+    return (weight, ParameterSummary(f"{layer}.bias", (out_features,))) if bias else (weight,)

@@ -103,7 +103,7 @@ class Reference:
         for x, y in zip(inputs.chunk(self.num_chunks), targets.chunk(self.num_chunks), strict=True):
             output = self.blocks(x)
             loss = self.loss(output, y)
-            (loss / self.num_chunks).backward()
+            loss.backward()  # unscaled: a router's loss adds its gradient whatever this one is multiplied by
             outputs.append(output.detach())
             losses.append(loss.detach())
         tensors = {"outputs": torch.cat(outputs), "loss": torch.stack(losses).mean().reshape(1)}
@@ -111,6 +111,7 @@ class Reference:
         with torch.no_grad():
             for name, parameter in named.items():
                 assert parameter.grad is not None
+                parameter.grad /= self.num_chunks
                 tensors[f"gradient of {name}"] = parameter.grad.clone()
                 parameter.sub_(parameter.grad, alpha=LEARNING_RATE)
                 tensors[f"parameter {name}"] = parameter.detach().clone()

@@ -51,7 +51,8 @@ def override(
         model: name of another model; the file's model options then no longer apply.
         dataset: name of another dataset, likewise.
         splits: ``data=2`` or ``pipeline=2,schedule=1f1b,num_microbatches=4``; together they replace the file's split.
-        sets: ``train.num_steps=50``, dotted paths as in the file, values as in TOML.
+        sets: ``train.num_steps=50``, dotted paths as in the file, values as in TOML. With another ``model.preset`` the
+            file's model options no longer apply.
     """
     result = {**table}
     if model is not None:
@@ -65,10 +66,13 @@ def override(
             if strategy in result["split"]:
                 raise SpecError(f"split.{strategy}", f"was given twice: --split {text}")
             result["split"][strategy] = options
-    for text in sets:
+    # A preset first: options set beside it lie over it.
+    for text in sorted(sets, key=lambda text: not text.startswith("model.preset=")):
         path, _, value = text.partition("=")
         if not value or not all(path.split(".")):
             raise SpecError("--set", f"takes path=value, such as train.num_steps=50, but got {text!r}")
+        if path == "model.preset" and isinstance(result.get("model"), dict):
+            result["model"] = {"name": result["model"]["name"]}
         _assign(result, path.split("."), parse_value(value))
     return result
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args, get_origin
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import NoneType, UnionType
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
@@ -34,8 +37,42 @@ class PluginOptions(Options):
     """Which one; its other keys are its own options."""
 
 
+@dataclass(frozen=True)
+class Preset:
+    """A published size of a model."""
+
+    options: Mapping[str, Any]
+    """The model's options that it fills in."""
+
+    dataset: Mapping[str, Any]
+    """Data of the published shape: the default dataset of a spec with this preset."""
+
+    num_parameters: int
+    """As published, on that data."""
+
+    source: str
+    """Where the sizes are published."""
+
+
 class ModelOptions(PluginOptions):
     """Base of a model's options."""
+
+    presets: ClassVar[Mapping[str, Preset]] = {}
+
+    preset: str | None = None
+    """A published size that fills in the options not given; `workbench models` lists them."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_preset(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("preset") is None:
+            return values
+        if (name := values["preset"]) not in cls.presets:
+            raise PydanticCustomError(
+                "unknown_key", "{message}", {"message": unknown("preset", name, list(cls.presets)), "key": "preset"}
+            )
+        # None is what a file cannot say: not given.
+        return {**cls.presets[name].options, **{key: value for key, value in values.items() if value is not None}}
 
 
 class DatasetOptions(PluginOptions):
@@ -54,6 +91,8 @@ def describe(options: type[Options]) -> list[dict[str, str]]:
     rows = []
     for name, field in options.model_fields.items():
         if name == "name" and issubclass(options, PluginOptions):
+            continue
+        if name == "preset" and issubclass(options, ModelOptions) and not options.presets:
             continue
         default = "required" if field.is_required() else field.get_default(call_default_factory=True)
         rows.append(
@@ -84,6 +123,10 @@ def spec_error(error: ValidationError, where: str = "") -> SpecError:
 def _type_name(annotation: Any) -> str:
     if get_origin(annotation) is Literal:
         return " | ".join(map(str, get_args(annotation)))
+    if get_origin(annotation) in (Union, UnionType):
+        return " | ".join(_type_name(part) for part in get_args(annotation) if part is not NoneType)
+    if get_origin(annotation) is Annotated:
+        return _type_name(get_args(annotation)[0])
     return getattr(annotation, "__name__", str(annotation))
 
 

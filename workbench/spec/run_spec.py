@@ -146,7 +146,7 @@ class RunSpec(Options):
     """The model and its options."""
 
     dataset: Annotated[SerializeAsAny[DatasetOptions], _plugin(DATASETS, DatasetOptions)]
-    """The dataset and its options; by default the one that the model names."""
+    """The dataset and its options; by default the one that the model or its preset names."""
 
     split: Split = Field(default_factory=Split)
     """The strategies that the work is split by; none is one worker."""
@@ -168,8 +168,10 @@ class RunSpec(Options):
         values = {"model": DEFAULT_MODEL, **values}
         if "dataset" not in values:
             model = values["model"]
-            name = model.get("name", "") if isinstance(model, dict) else getattr(model, "name", model)
-            values["dataset"] = MODELS.get(name, "model.name").default_dataset
+            options = model if isinstance(model, dict) else {"name": model} if isinstance(model, str) else model.model_dump()
+            plugin = MODELS.get(options.get("name", ""), "model.name")
+            preset = plugin.Options.presets.get(options.get("preset"))
+            values["dataset"] = dict(preset.dataset) if preset else plugin.default_dataset
         return values
 
     @property

@@ -1,0 +1,80 @@
+"""Generation with a cache of keys and values: blocks that are fed position after position remember those before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class KVCache:
+    """Keys and values that one attention layer has seen; memory for ``max_length`` positions is taken at the first."""
+
+    def __init__(self, max_length: int) -> None:
+        self.max_length, self.length = max_length, 0
+
+    def extend(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Puts those of new positions, (batch, key/value heads, new, head_dim), behind the others; gives all so far."""
+        start, self.length = self.length, self.length + k.shape[2]
+        assert self.length <= self.max_length, f"{self.length} positions in a cache of {self.max_length}"
+        if start == 0:
+            batch, heads, _, head_dim = k.shape
+            self._keys, self._values = (k.new_empty(batch, heads, self.max_length, head_dim) for _ in range(2))
+        self._keys[:, :, start : self.length], self._values[:, :, start : self.length] = k, v
+        return self._keys[:, :, : self.length], self._values[:, :, : self.length]
+
+
+class Decoder:
+    """The blocks as they are called while generating: each call's input holds the positions after those before it."""
+
+    def __init__(self, blocks: nn.Module, max_length: int) -> None:
+        from workbench.models.transformer_modules import Attention, Positioned
+
+        self.blocks, self.length = blocks, 0
+        self._positioned = [m for m in blocks.modules() if isinstance(m, Positioned)]
+        self._attentions = [m for m in blocks.modules() if isinstance(m, Attention)]
+        for attention in self._attentions:
+            attention.cache = KVCache(max_length)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Outputs at the new positions: of tokens (batch, new), or of what a stage before handed on (batch, new, …)."""
+        import torch
+
+        start, self.length = self.length, self.length + x.shape[1]
+        for module in self._positioned:
+            module.positions = torch.arange(start, self.length, device=x.device)
+        with torch.no_grad():  # the cache is written in place
+            return self.blocks(x)  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        """Leaves the blocks as they were."""
+        for attention in self._attentions:
+            attention.cache = None
+        for module in self._positioned:
+            module.positions = None
+
+
+@contextmanager
+def decoding(blocks: nn.Module, max_length: int) -> Iterator[Decoder]:
+    """``with decoding(blocks, max_length) as decoder``: first ``decoder(prompt)`` (prefill), then one token at a time."""
+    decoder = Decoder(blocks, max_length)
+    try:
+        yield decoder
+    finally:
+        decoder.close()
+
+
+def generate(blocks: nn.Module, prompt: Tensor, num_tokens: int) -> Tensor:
+    """The likeliest next tokens (batch, num_tokens) after a prompt (batch, sequence), one after the other."""
+    import torch
+
+    tokens = []
+    with decoding(blocks, prompt.shape[1] + num_tokens) as decoder:
+        new = prompt
+        for _ in range(num_tokens):
+            new = decoder(new)[:, -1:].argmax(dim=-1)
+            tokens.append(new)
+    return torch.cat(tokens, dim=1)

@@ -1,0 +1,65 @@
+"""A mixture of experts: the transformer with several feed-forward parts in each layer, of which every token takes a few."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+
+from workbench.errors import SpecError
+from workbench.models.base import model
+from workbench.models.layer_formulas import Part
+from workbench.models.presets import MOE
+from workbench.models.transformer import Transformer, TransformerOptions
+from workbench.plan.summary import ParameterSummary
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from workbench.data.base import DatasetSummary
+
+
+class MoEOptions(TransformerOptions):
+    presets: ClassVar = MOE
+
+    name: Literal["moe"] = "moe"  # type: ignore[assignment]
+
+    num_experts: PositiveInt = 4
+    """Feed-forward parts in each layer."""
+
+    top_k: PositiveInt = 2
+    """Experts that each token takes; at most num_experts."""
+
+    capacity_factor: PositiveFloat | None = None
+    """An expert takes at most this times an even share of each forward pass's tokens and drops the rest. None: all."""
+
+    router_loss_weight: NonNegativeFloat = 0.01
+    """Weight of the loss that makes experts evenly used, added to the gradients of the cross-entropy."""
+
+
+@model("moe")
+class MoE(Transformer[MoEOptions]):
+    """Transformer whose every layer has a mixture of experts in place of its feed-forward part (Mixtral's layout)."""
+
+    Options = MoEOptions
+
+    def __init__(self, options: MoEOptions, data: DatasetSummary) -> None:
+        if options.top_k > options.num_experts:
+            raise SpecError("model.top_k", f"a token cannot take {options.top_k} of {options.num_experts} experts")
+        super().__init__(options, data)
+
+    def feedforward(self, name: str) -> Part:
+        """The router and top_k experts a token (Fedus et al. 2021, section 2); none is dropped. Experts are stacked on dim 0."""
+        one, num_experts = self.shape.feedforward(f"{name}.experts"), self.options.num_experts
+        router = ParameterSummary(f"{name}.router.weight", (num_experts, self.shape.hidden_dim))
+        experts = (ParameterSummary(p.name, (num_experts, *p.shape)) for p in one.parameters)
+        routing_flops = 2 * self.shape.sequence * self.shape.hidden_dim * num_experts
+        return Part((router, *experts), routing_flops + self.options.top_k * one.forward_flops, ())
+
+    def build_feedforward(self) -> nn.Module:
+        from workbench.models.moe_modules import Experts, MixtureOfExperts, Router
+
+        o = self.options
+        router = Router(o.hidden_dim, o.num_experts, o.top_k, o.router_loss_weight)
+        experts = Experts(o.num_experts, o.hidden_dim, o.feedforward_dim, o.feedforward, bias=o.bias)
+        return MixtureOfExperts(router, experts, o.capacity_factor)

@@ -1,0 +1,105 @@
+"""The vision transformer (Dosovitskiy et al. 2021): an image's patches are the positions that a transformer attends over."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import PositiveInt
+
+from workbench.errors import SpecError
+from workbench.models.base import Model, model
+from workbench.models.layer_formulas import LayerShape
+from workbench.models.presets import VIT
+from workbench.plan.layer_groups import ColumnRowPair
+from workbench.plan.summary import BlockSummary, ModelSummary, ParameterSummary, linear_parameters
+from workbench.spec.options import ModelOptions
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from workbench.data.base import DatasetSummary
+
+
+class ViTOptions(ModelOptions):
+    presets: ClassVar = VIT
+
+    name: Literal["vit"] = "vit"
+
+    patch_size: PositiveInt = 4
+    """Pixels of a patch's side; divides the image's height and width."""
+
+    num_layers: PositiveInt = 4
+    """Encoder layers."""
+
+    hidden_dim: PositiveInt = 128
+    """Features of each position."""
+
+    num_heads: PositiveInt = 4
+    """Attention heads; divides hidden_dim."""
+
+    feedforward_dim: PositiveInt = 512
+    """Features inside each layer's feed-forward part."""
+
+    pooling: Literal["class", "mean"] = "class"
+    """What the head classifies: the output at a learned class token before the patches, or the mean over the patches."""
+
+
+@model("vit")
+class ViT(Model[ViTOptions]):
+    """Vision transformer: patch embedding, pre-norm encoder layers, linear head; classifies images."""
+
+    Options = ViTOptions
+    default_dataset = {"name": "synthetic", "kind": "images"}
+
+    def __init__(self, options: ViTOptions, data: DatasetSummary) -> None:
+        if data.kind != "images":
+            raise SpecError("dataset.name", f"gives {data.kind}, but vit takes images; use synthetic with kind = images")
+        o, (channels, height, width), patch = options, data.input_shape, options.patch_size
+        if height % patch or width % patch:
+            raise SpecError("model.patch_size", f"{height} × {width} pixels do not divide into patches of {patch} × {patch}")
+        self.patch_features = channels * patch * patch
+        sequence = height // patch * (width // patch) + (o.pooling == "class")
+        self.shape = LayerShape(sequence, o.hidden_dim, o.num_heads, o.num_heads, o.feedforward_dim)
+        self.shape.check_heads()
+        super().__init__(options, data)
+
+    def summary(self) -> ModelSummary:
+        o, classes = self.options, self.data.num_classes
+        hidden, shape = o.hidden_dim, self.shape.shape
+        class_token = (ParameterSummary("embedding.class_token", (hidden,)),) if o.pooling == "class" else ()
+        embedding = (
+            *class_token,
+            ParameterSummary("embedding.position", shape),
+            *linear_parameters("embedding.patch", self.patch_features, hidden),
+        )
+        num_patches = shape[0] - len(class_token)
+        names = [f"layer{i}" for i in range(o.num_layers)]
+        layers = [self.shape.layer(name, self.shape.feedforward(f"{name}.feedforward")) for name in names]
+        head = (*self.shape.norm("head.norm"), *linear_parameters("head.projection", hidden, classes))
+        blocks = (
+            BlockSummary("embedding", embedding, shape, 2 * num_patches * self.patch_features * hidden),
+            *(block for block, _ in layers),
+            BlockSummary("head", head, (classes,), 2 * hidden * classes),
+        )
+        groups = (
+            *(group for _, groups in layers for group in groups),
+            ColumnRowPair("head", "head.projection", None, classes, "classes", (hidden,), (classes,)),
+        )
+        return ModelSummary(self.name, blocks, groups)
+
+    def build_block(self, block: str) -> nn.Module:
+        from workbench.models.transformer_modules import Attention, FeedForward, Layer, full_product, make_norm
+        from workbench.models.vit_modules import ClassHead, PatchEmbedding
+
+        o, pools_mean = self.options, self.options.pooling == "mean"
+
+        def norm() -> nn.Module:
+            return make_norm("layer", o.hidden_dim)
+
+        if block == "embedding":
+            has_class_token = o.pooling == "class"
+            return PatchEmbedding(o.patch_size, self.patch_features, o.hidden_dim, self.shape.sequence, has_class_token)
+        if block == "head":
+            return ClassHead(norm(), o.hidden_dim, self.data.num_classes, pools_mean)
+        attention = Attention(o.hidden_dim, o.num_heads, o.num_heads, full_product, bias=True)
+        return Layer(attention, FeedForward(o.hidden_dim, o.feedforward_dim, "gelu", bias=True), norm)

@@ -1,0 +1,44 @@
+"""The torch modules that the vision transformer has beside the transformer's."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from workbench.models.transformer_modules import INITIAL_STD
+
+
+class PatchEmbedding(nn.Module):
+    """One linear map of each patch's pixels, a class token before them if wanted, plus a learned position:
+    (batch, channels, height, width) → (batch, sequence, hidden)."""
+
+    def __init__(self, patch_size: int, patch_features: int, hidden_dim: int, num_positions: int, has_class_token: bool) -> None:
+        super().__init__()
+        self.patch_size = patch_size
+        self.patch = nn.Linear(patch_features, hidden_dim)
+        self.position = nn.Parameter(torch.empty(num_positions, hidden_dim))
+        self.class_token = nn.Parameter(torch.zeros(hidden_dim)) if has_class_token else None
+        nn.init.normal_(self.position, std=INITIAL_STD)
+
+    def forward(self, images: Tensor) -> Tensor:
+        size = self.patch_size
+        rows = images.unflatten(2, (-1, size)).unflatten(4, (-1, size))  # (batch, channels, rows, size, columns, size)
+        patches = rows.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)  # (batch, patches, channels × size × size)
+        x: Tensor = self.patch(patches)
+        if self.class_token is not None:
+            x = torch.cat([self.class_token.expand(len(x), 1, -1), x], dim=1)
+        return x + self.position
+
+
+class ClassHead(nn.Module):
+    """Norm, the class token's position or the mean over all, and projection: (batch, sequence, hidden) → (batch, classes)."""
+
+    def __init__(self, norm: nn.Module, hidden_dim: int, num_classes: int, pools_mean: bool) -> None:
+        super().__init__()
+        self.pools_mean = pools_mean
+        self.norm = norm
+        self.projection = nn.Linear(hidden_dim, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = self.norm(x).mean(dim=1) if self.pools_mean else self.norm(x[:, 0])
+        return self.projection(pooled)  # type: ignore[no-any-return]
