@@ -6,29 +6,30 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from workbench.data.base import Dataset, DatasetSummary, LabelledSamples, TokenWindows, dataset
+from workbench.data.base import Dataset, DatasetSummary, LabelledSamples, Sequences, TokenWindows, dataset
 from workbench.spec.options import DatasetOptions
 
 _SURPRISE = 0.1  # share of tokens that the one before does not decide
+_RADIANS_PER_STEP = (0.1, 1.0)
 
 
 class SyntheticOptions(DatasetOptions):
     name: Literal["synthetic"] = "synthetic"
 
-    kind: Literal["tokens", "features"] = "tokens"
-    """Token sequences to continue, or feature vectors to classify."""
+    kind: Literal["tokens", "features", "series"] = "tokens"
+    """Token sequences to continue, feature vectors to classify, or series of numbers to continue."""
 
     num_samples: PositiveInt = 1024
     """Samples of the set."""
 
     sequence_length: PositiveInt = 128
-    """Tokens of one sample (tokens)."""
+    """Tokens or steps of one sample (tokens, series)."""
 
     vocabulary_size: Annotated[int, Field(ge=2)] = 256
     """Different tokens (tokens)."""
 
     num_features: PositiveInt = 64
-    """Numbers of one sample (features)."""
+    """Numbers of one sample or of each step (features, series)."""
 
     num_classes: Annotated[int, Field(ge=2)] = 10
     """Classes (features)."""
@@ -39,7 +40,7 @@ class SyntheticOptions(DatasetOptions):
 
 @dataset("synthetic")
 class Synthetic(Dataset[SyntheticOptions]):
-    """Made samples of any shape: tokens that follow a permutation, or features labelled by a linear map."""
+    """Made samples of any shape: tokens that follow a permutation, features labelled by a linear map, waves."""
 
     Options = SyntheticOptions
 
@@ -47,9 +48,11 @@ class Synthetic(Dataset[SyntheticOptions]):
         o = self.options
         if o.kind == "tokens":
             return DatasetSummary("tokens", (o.sequence_length,), o.vocabulary_size, o.num_samples, o.sequence_length)
+        if o.kind == "series":
+            return DatasetSummary("series", (o.sequence_length, o.num_features), 0, o.num_samples)
         return DatasetSummary("features", (o.num_features,), o.num_classes, o.num_samples)
 
-    def load(self) -> TokenWindows | LabelledSamples:
+    def load(self) -> TokenWindows | LabelledSamples | Sequences:
         import numpy as np
 
         o = self.options
@@ -59,6 +62,11 @@ class Synthetic(Dataset[SyntheticOptions]):
             features = values.standard_normal((o.num_samples, o.num_features), dtype=np.float32)
             labels = (features @ rule.standard_normal((o.num_features, o.num_classes))).argmax(axis=1)
             return LabelledSamples(features, labels)
+        if o.kind == "series":  # each feature is a wave of its own frequency, each sample begins at its own place
+            frequencies = rule.uniform(*_RADIANS_PER_STEP, o.num_features)
+            starts = values.uniform(0, 2 * np.pi, (o.num_samples, 1, o.num_features))
+            steps = np.arange(o.sequence_length + 1)[:, None]  # (steps + 1, 1)
+            return Sequences(np.sin(starts + steps * frequencies).astype(np.float32))
         follows = rule.permutation(o.vocabulary_size)
         tokens = values.integers(o.vocabulary_size, size=o.num_samples * o.sequence_length + 1)
         follow = surprises.random(len(tokens)) > _SURPRISE
