@@ -58,5 +58,6 @@ class DataStrategy(Strategy[DataOptions]):
             process_group=mesh.get_group(),
             bucket_cap_mb=self.options.bucket_size_mib,
             gradient_as_bucket_view=True,  # the buckets are the gradients: no second copy
+            broadcast_buffers=False,  # batch norm's running statistics stay each replica's own
         )
         worker.batch_part = (mesh.get_local_rank(), mesh.size())
