@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 
 from workbench.data.base import FILES, sample_order
+from workbench.errors import SpecError
 from workbench.registry import DATASETS
+
+
+def make(name: str, options: dict[str, Any]) -> Any:
+    plugin = DATASETS.get(name)
+    return plugin(plugin.Options(**options))
+
 
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("digits", {}),
@@ -19,14 +26,13 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("synthetic", {"kind": "tokens", "num_samples": 50, "sequence_length": 16, "vocabulary_size": 32}),
     ("synthetic", {"kind": "features", "num_samples": 50, "num_features": 12, "num_classes": 3}),
     ("synthetic", {"kind": "images", "num_samples": 50, "channels": 2, "height": 4, "width": 6, "num_classes": 3}),
+    ("synthetic", {"kind": "series", "num_samples": 50, "sequence_length": 16, "num_features": 3}),
+    ("digit_images", {}),
+    ("digit_images", {"scale": 2}),
+    ("sunspots", {"length": 24}),
 ]
 every_dataset = pytest.mark.parametrize(("name", "options"), CASES)
 INDICES = np.array([3, 0, 41])
-
-
-def make(name: str, options: dict[str, Any]) -> Any:
-    plugin = DATASETS.get(name)
-    return plugin(plugin.Options(**options))
 
 
 def token_stream(name: str, options: dict[str, Any]) -> Any:
@@ -45,21 +51,22 @@ def test_summary_agrees_with_the_samples(name: str, options: dict[str, Any]) -> 
     assert len(samples) == summary.num_samples
     assert inputs.shape == (summary.num_samples, *summary.input_shape)
     assert targets.shape == (summary.num_samples, *summary.target_shape)
-    assert targets.min() >= 0
-    assert targets.max() < summary.num_classes
+    if summary.kind != "series":
+        assert targets.min() >= 0
+        assert targets.max() < summary.num_classes
 
 
 @every_dataset
 def test_a_batch_has_the_types_and_shapes_of_its_kind(name: str, options: dict[str, Any]) -> None:
     dataset = make(name, options)
-    tokens = dataset.summary().kind == "tokens"
+    kind = dataset.summary().kind
 
     inputs, targets = dataset.load().batch(INDICES)
 
-    assert inputs.dtype == (np.int64 if tokens else np.float32)
-    assert targets.dtype == np.int64
-    assert targets.shape == (inputs.shape if tokens else (len(INDICES),))
-    assert dataset.summary().tokens_per_sample == (inputs.shape[1] if tokens else 0)
+    assert inputs.dtype == (np.int64 if kind == "tokens" else np.float32)
+    assert targets.dtype == (np.float32 if kind == "series" else np.int64)
+    assert targets.shape == (inputs.shape if kind in ("tokens", "series") else (len(INDICES),))
+    assert dataset.summary().tokens_per_sample == (inputs.shape[1] if kind == "tokens" else 0)
 
 
 @every_dataset
@@ -78,7 +85,7 @@ def test_a_sample_does_not_depend_on_its_batch(name: str, options: dict[str, Any
     assert all(np.array_equal(a[1:2], b) for a, b in zip(together, alone, strict=True))
 
 
-@pytest.mark.parametrize(("name", "options"), [case for case in CASES if "sequence_length" in case[1]])
+@pytest.mark.parametrize(("name", "options"), [c for c in CASES if make(*c).summary().kind == "tokens"])
 def test_the_target_is_the_next_token(name: str, options: dict[str, Any]) -> None:
     inputs, targets = make(name, options).load().batch(np.array([4, 5]))
 
@@ -91,6 +98,51 @@ def test_digits_are_intensities_between_0_and_1_of_all_ten_classes() -> None:
 
     assert (features.min(), features.max()) == (0, 1)
     assert set(labels.tolist()) == set(range(10))
+
+
+def test_an_image_is_its_digit_with_every_pixel_repeated() -> None:
+    flat, labels = make("digits", {}).load().batch(INDICES)
+
+    images, same_labels = make("digit_images", {"scale": 3}).load().batch(INDICES)
+
+    assert np.array_equal(images[:, 0, 1::3, 2::3].reshape(len(INDICES), -1), flat)
+    assert np.array_equal(images, np.kron(images[:, :, ::3, ::3], np.ones((3, 3), np.float32)))
+    assert np.array_equal(labels, same_labels)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("sunspots", {"length": 24}), ("synthetic", {"kind": "series", "sequence_length": 16})]
+)
+def test_the_target_of_a_step_is_the_next_step(name: str, options: dict[str, Any]) -> None:
+    inputs, targets = make(name, options).load().batch(INDICES)
+
+    assert np.array_equal(targets[:, :-1], inputs[:, 1:])
+    assert not np.array_equal(targets[:, -1], inputs[:, -1])
+
+
+def test_sunspots_are_the_files_own_standardised_over_the_whole_series() -> None:
+    series = np.loadtxt(FILES / "sunspots.csv", delimiter=",", skiprows=1, usecols=1)
+
+    inputs, targets = make("sunspots", {"length": 10}).load().batch(np.array([0, len(series) - 11]))
+
+    assert (series[0], series[-1]) == (58.0, 2.6)
+    back = np.concatenate([inputs, targets[:, -1:]], axis=1)[:, :, 0] * series.std() + series.mean()
+    assert back == pytest.approx(np.stack([series[:11], series[-11:]]), abs=1e-3)
+
+
+def test_a_window_longer_than_the_series_is_refused() -> None:
+    with pytest.raises(SpecError, match="more than the series' 3126"):
+        make("sunspots", {"length": 3126}).summary()
+
+
+def test_a_synthetic_series_follows_from_its_last_two_steps() -> None:
+    options = {"kind": "series", "num_samples": 20, "num_features": 3}
+    values, _ = make("synthetic", options).load().batch(np.arange(20))
+
+    for feature in range(3):  # a wave obeys x[t+1] = 2 cos(frequency) x[t] − x[t−1]
+        wave = values[:, :, feature]
+        before, factor = wave[:, 1:-1], np.linalg.lstsq(wave[:, 1:-1].reshape(-1, 1), (wave[:, 2:] + wave[:, :-2]).ravel())[0]
+        assert factor * before - wave[:, :-2] == pytest.approx(wave[:, 2:], abs=1e-4)
 
 
 def test_the_first_bytes_are_the_files_own() -> None:
@@ -128,7 +180,7 @@ def test_synthetic_labels_come_from_a_linear_map(shape: dict[str, Any]) -> None:
     assert ((features[1000:] @ fitted).argmax(axis=1) == labels[1000:]).mean() > 0.8
 
 
-@pytest.mark.parametrize("kind", ["tokens", "features", "images"])
+@pytest.mark.parametrize("kind", ["tokens", "features", "images", "series"])
 def test_more_synthetic_samples_leave_the_first_ones_as_they_were(kind: str) -> None:
     few, many = (make("synthetic", {"kind": kind, "num_samples": count}).load().batch(np.arange(8)) for count in (8, 64))
 

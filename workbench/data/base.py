@@ -25,21 +25,22 @@ FILES = Path(__file__).parents[2] / "datasets"
 class DatasetSummary:
     """What models and plans must know of a dataset, without its samples."""
 
-    kind: Literal["tokens", "features", "images"]
+    kind: Literal["tokens", "features", "images", "series"]
     input_shape: tuple[int, ...]
-    """Shape of one sample's input: (sequence,), (features,) or (channels, height, width)."""
+    """Shape of one sample's input: tokens (sequence,), features (features,), images (channels, height, width), series
+    (steps, features)."""
 
     num_classes: int
-    """Classes to predict; for tokens the vocabulary's size."""
+    """Classes to predict; for tokens the vocabulary's size, for series 0."""
 
     num_samples: int
     tokens_per_sample: int = 0
-    """0 for features and images."""
+    """0 for what is not tokens."""
 
     @property
     def target_shape(self) -> tuple[int, ...]:
-        """Shape of one sample's target: the next token of each, or one label."""
-        return self.input_shape if self.kind == "tokens" else ()
+        """Shape of one sample's target: what follows each token or step, or one label."""
+        return self.input_shape if self.kind in ("tokens", "series") else ()
 
 
 class Samples(Protocol):
@@ -50,8 +51,9 @@ class Samples(Protocol):
     def batch(self, indices: Array) -> tuple[Array, Array]:
         """Inputs and targets.
 
-        Tokens: int64 (batch, sequence) and the next tokens. Features and images: float32 (batch, features) or (batch,
-        channels, height, width), and int64 labels (batch,).
+        Tokens: int64 (batch, sequence) and the next tokens. Features and images: float32 (batch, features) or
+        (batch, channels, height, width) and int64 labels (batch,). Series: float32 (batch, steps, features) and the
+        next values.
         """
 
 
@@ -75,7 +77,7 @@ class Dataset(ABC, Generic[O]):
 
 @dataclass(frozen=True)
 class LabelledSamples:
-    """Features (samples, …) of float32 with labels (samples,) of int64."""
+    """Features or images (samples, …) of float32 with labels (samples,) of int64."""
 
     features: Array
     labels: Array
@@ -102,6 +104,20 @@ class TokenWindows:
 
         positions = indices[:, None] * self.length + np.arange(self.length)  # (batch, sequence)
         return self.tokens[positions], self.tokens[positions + 1]
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Sequences (samples, steps + 1, features) of float32; the target of each step is the step after it."""
+
+    values: Array
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def batch(self, indices: Array) -> tuple[Array, Array]:
+        chosen = self.values[indices]
+        return chosen[:, :-1], chosen[:, 1:]
 
 
 def sample_order(seed: int, num_samples: int, step: int, batch_size: int) -> Array:

@@ -7,29 +7,30 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from workbench.data.base import Dataset, DatasetSummary, LabelledSamples, TokenWindows, dataset
+from workbench.data.base import Dataset, DatasetSummary, LabelledSamples, Sequences, TokenWindows, dataset
 from workbench.spec.options import DatasetOptions
 
 _SURPRISE = 0.1  # share of tokens that the one before does not decide
+_RADIANS_PER_STEP = (0.1, 1.0)
 
 
 class SyntheticOptions(DatasetOptions):
     name: Literal["synthetic"] = "synthetic"
 
-    kind: Literal["tokens", "features", "images"] = "tokens"
-    """Token sequences to continue, or feature vectors or images to classify."""
+    kind: Literal["tokens", "features", "images", "series"] = "tokens"
+    """Token sequences to continue, feature vectors or images to classify, or series of numbers to continue."""
 
     num_samples: PositiveInt = 1024
     """Samples of the set."""
 
     sequence_length: PositiveInt = 128
-    """Tokens of one sample (tokens)."""
+    """Tokens or steps of one sample (tokens, series)."""
 
     vocabulary_size: Annotated[int, Field(ge=2)] = 256
     """Different tokens (tokens)."""
 
     num_features: PositiveInt = 64
-    """Numbers of one sample (features)."""
+    """Numbers of one sample or of each step (features, series)."""
 
     channels: PositiveInt = 3
     """Channels of one sample (images)."""
@@ -49,7 +50,7 @@ class SyntheticOptions(DatasetOptions):
 
 @dataset("synthetic")
 class Synthetic(Dataset[SyntheticOptions]):
-    """Made samples of any shape: tokens that follow a permutation, features or images labelled by a linear map."""
+    """Made samples of any shape: tokens that follow a permutation, features or images labelled by a linear map, waves."""
 
     Options = SyntheticOptions
 
@@ -57,15 +58,22 @@ class Synthetic(Dataset[SyntheticOptions]):
         o = self.options
         if o.kind == "tokens":
             return DatasetSummary("tokens", (o.sequence_length,), o.vocabulary_size, o.num_samples, o.sequence_length)
+        if o.kind == "series":
+            return DatasetSummary("series", (o.sequence_length, o.num_features), 0, o.num_samples)
         shape = (o.num_features,) if o.kind == "features" else (o.channels, o.height, o.width)
         return DatasetSummary(o.kind, shape, o.num_classes, o.num_samples)
 
-    def load(self) -> TokenWindows | LabelledSamples:
+    def load(self) -> TokenWindows | LabelledSamples | Sequences:
         import numpy as np
 
         o = self.options
         # One generator a purpose: more samples must not change the ones before, nor the rule they follow.
         rule, values, surprises = (np.random.default_rng((o.seed, purpose)) for purpose in range(3))
+        if o.kind == "series":  # each feature is a wave of its own frequency, each sample begins at its own place
+            frequencies = rule.uniform(*_RADIANS_PER_STEP, o.num_features)
+            starts = values.uniform(0, 2 * np.pi, (o.num_samples, 1, o.num_features))
+            steps = np.arange(o.sequence_length + 1)[:, None]  # (steps + 1, 1)
+            return Sequences(np.sin(starts + steps * frequencies).astype(np.float32))
         if o.kind != "tokens":
             shape = self.summary().input_shape
             features = values.standard_normal((o.num_samples, prod(shape)), dtype=np.float32)

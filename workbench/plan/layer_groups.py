@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -10,7 +11,8 @@ class LayerGroup:
     """Layers that are cut together, and along which dim is chosen once for all groups of the same kind."""
 
     kind: str
-    """What users call such layers when they choose a cut: ``attention``, ``feedforward``, ``embedding``, ``head``."""
+    """What users call such layers when they choose a cut: ``attention``, ``feedforward``, ``embedding``, ``head``,
+    ``convolution``, ``recurrent``."""
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -41,3 +43,86 @@ class ColumnRowPair(LayerGroup):
     @property
     def layers(self) -> tuple[str, ...]:
         return tuple(layer for layer in (self.column, self.row) if layer)
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A two-dimensional convolution without bias, and the norm after it."""
+
+    path: str
+    norm_path: str
+    in_channels: int
+    out_channels: int
+    kernel: int
+    """Rows and columns of the kernel."""
+
+    stride: int
+    padding: int
+    height: int
+    """Rows of its input."""
+
+    width: int
+    """Columns of its input."""
+
+    norm_groups: int | None
+    """Groups of channels that the norm treats together, each sample by itself (group norm); None: every channel by
+    itself over the whole batch (batch norm)."""
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width)."""
+        return (self.in_channels, self.height, self.width)
+
+    @property
+    def output_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width)."""
+        rows, columns = ((side + 2 * self.padding - self.kernel) // self.stride + 1 for side in (self.height, self.width))
+        return (self.out_channels, rows, columns)
+
+    @property
+    def forward_flops(self) -> int:
+        """Of one sample: 2 per multiply-add, kernel² × input channels of them per output element."""
+        channels, rows, columns = self.output_shape
+        return 2 * self.kernel**2 * self.in_channels * channels * rows * columns
+
+
+@dataclass(frozen=True)
+class ConvolutionBlock(LayerGroup):
+    """The convolutions of one block of a convolutional net."""
+
+    role: Literal["stem", "residual"]
+    """``stem``: one convolution of the images. ``residual``: two in turn, and one on the shortcut where shapes change."""
+
+    convolutions: tuple[Convolution, ...]
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        return tuple(convolution.path for convolution in self.convolutions)
+
+
+@dataclass(frozen=True)
+class GlobalPool(LayerGroup):
+    """The mean over all rows and columns that ends a convolutional trunk."""
+
+    path: str
+    input_shape: tuple[int, int, int]
+    """(channels, height, width), per sample."""
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        return (self.path,)
+
+
+@dataclass(frozen=True)
+class RecurrentLayer(LayerGroup):
+    """A layer that steps through a sequence; its weights' output features are ordered (hidden unit, gate)."""
+
+    path: str
+    cell: Literal["lstm", "gru"]
+    sequence: int
+    input_dim: int
+    hidden_dim: int
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        return (self.path,)

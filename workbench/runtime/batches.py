@@ -24,6 +24,5 @@ class Batches:
         index, count = part
         size = len(indices) // count
         inputs, targets = map(torch.from_numpy, self.samples.batch(indices[index * size : (index + 1) * size]))
-        if inputs.is_floating_point():
-            inputs = inputs.to(self.dtype)
+        inputs, targets = (t.to(self.dtype) if t.is_floating_point() else t for t in (inputs, targets))
         return inputs.to(self.device), targets.to(self.device)

@@ -72,7 +72,8 @@ class Recorder:
 
     step: int = 0
     tracing: bool = False
-    phase: str = "forward"
+    phase: str = ""
+    """Of the span that the worker is in; empty outside."""
     num_operations: int = 0
     payload_bytes: int = 0
     blocked_s: float = 0.0
@@ -120,10 +121,12 @@ class Recorder:
     def _phase_of(self, operation: str, here: int, peer: int | None) -> str:
         if torch._C._current_graph_task_id() != -1:
             return "backward"
+        if self.phase:
+            return self.phase
         if peer is not None and operation in ("send", "recv"):
-            # Between stages activations travel to higher ranks and gradients to lower ones.
+            # Between stages, outside their spans, activations travel to higher ranks and gradients to lower ones.
             return "forward" if (peer > here) == (operation == "send") else "backward"
-        return self.phase
+        return "forward"
 
     def watch_future(self, row: Operation, future: Any) -> None:
         """For an operation that C++ waits for by its future (DDP's buckets): the wait begins when autograd has nothing

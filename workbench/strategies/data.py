@@ -64,6 +64,7 @@ class DataStrategy(Strategy[DataOptions]):
             process_group=replicas.get_group(),
             bucket_cap_mb=self.options.bucket_size_mib,
             gradient_as_bucket_view=True,  # the buckets are the gradients: no second copy
+            broadcast_buffers=False,  # batch norm's running statistics stay each replica's own
         )
 
     @staticmethod

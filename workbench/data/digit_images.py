@@ -1,0 +1,36 @@
+"""Handwritten digits as images: the same 1,797 samples as ``digits``, for models that see rows and columns."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import PositiveInt
+
+from workbench.data.base import Dataset, DatasetSummary, LabelledSamples, dataset
+from workbench.data.digits import Digits, DigitsOptions
+from workbench.spec.options import DatasetOptions
+
+_SIDE = 8
+
+
+class DigitImagesOptions(DatasetOptions):
+    name: Literal["digit_images"] = "digit_images"
+
+    scale: PositiveInt = 1
+    """Each pixel is repeated this often down and across: images of 8·scale × 8·scale."""
+
+
+@dataset("digit_images")
+class DigitImages(Dataset[DigitImagesOptions]):
+    """1,797 handwritten digits as grey images of 8 × 8 pixels or a multiple (UCI, CC BY 4.0)."""
+
+    Options = DigitImagesOptions
+
+    def summary(self) -> DatasetSummary:
+        digits, side = Digits(DigitsOptions()).summary(), _SIDE * self.options.scale
+        return DatasetSummary("images", (1, side, side), digits.num_classes, digits.num_samples)
+
+    def load(self) -> LabelledSamples:
+        digits, scale = Digits(DigitsOptions()).load(), self.options.scale
+        images = digits.features.reshape(-1, 1, _SIDE, _SIDE)
+        return LabelledSamples(images.repeat(scale, axis=2).repeat(scale, axis=3), digits.labels)

@@ -1,0 +1,96 @@
+"""A recurrent network, LSTM or GRU: continues token sequences or series of numbers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import PositiveInt
+
+from workbench.errors import SpecError
+from workbench.models.base import Model, model
+from workbench.plan.layer_groups import ColumnRowPair, LayerGroup, RecurrentLayer
+from workbench.plan.summary import BlockSummary, ModelSummary, ParameterSummary, linear_parameters
+from workbench.spec.options import ModelOptions
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from workbench.data.base import DatasetSummary
+
+NUM_GATES = {"lstm": 4, "gru": 3}
+
+
+class LSTMOptions(ModelOptions):
+    name: Literal["lstm"] = "lstm"
+
+    cell: Literal["lstm", "gru"] = "lstm"
+    """Long short-term memory (Hochreiter and Schmidhuber 1997), or the gated recurrent unit (Cho et al. 2014)."""
+
+    num_layers: PositiveInt = 2
+    """Recurrent layers."""
+
+    hidden_dim: PositiveInt = 128
+    """Hidden units of each layer."""
+
+
+@model("lstm")
+class LSTM(Model[LSTMOptions]):
+    """Recurrent layers (LSTM or GRU) between an embedding and a head; predicts the next token or the next value."""
+
+    Options = LSTMOptions
+    default_dataset = "text"
+
+    def __init__(self, options: LSTMOptions, data: DatasetSummary) -> None:
+        if data.kind not in ("tokens", "series"):
+            raise SpecError(
+                "dataset.name", f"gives {data.kind}, but lstm takes tokens or series; use text, sunspots or synthetic"
+            )
+        super().__init__(options, data)
+
+    @property
+    def _output_dim(self) -> int:
+        return self.data.num_classes if self.data.kind == "tokens" else self.data.input_shape[1]
+
+    def summary(self) -> ModelSummary:
+        o, sequence, hidden, outputs = self.options, self.data.input_shape[0], self.options.hidden_dim, self._output_dim
+        shape, head = (sequence, hidden), linear_parameters("head.projection", hidden, outputs)
+        pairs: list[LayerGroup] = []
+        if self.data.kind == "tokens":
+            token = ParameterSummary("input.token.weight", (outputs, hidden))
+            blocks = [BlockSummary("input", (token,), shape, 0)]
+            entries = "vocabulary entries"
+            pairs = [
+                ColumnRowPair("embedding", None, "input.token", outputs, entries, (sequence,), shape),
+                ColumnRowPair("head", "head.projection", None, outputs, entries, shape, (sequence, outputs)),
+            ]
+        else:
+            projection = linear_parameters("input.projection", outputs, hidden)
+            blocks = [BlockSummary("input", projection, shape, 2 * sequence * outputs * hidden)]
+        features = NUM_GATES[o.cell] * hidden
+        for i in range(o.num_layers):
+            parameters = (
+                ParameterSummary(f"layer{i}.input_weight", (features, hidden)),
+                ParameterSummary(f"layer{i}.hidden_weight", (features, hidden)),
+                ParameterSummary(f"layer{i}.input_bias", (features,)),
+                ParameterSummary(f"layer{i}.hidden_bias", (features,)),
+            )
+            blocks.append(BlockSummary(f"layer{i}", parameters, shape, 4 * sequence * features * hidden))
+            pairs.append(RecurrentLayer("recurrent", f"layer{i}", o.cell, sequence, hidden, hidden))
+        blocks.append(BlockSummary("head", head, (sequence, outputs), 2 * sequence * hidden * outputs))
+        return ModelSummary(self.name, tuple(blocks), tuple(pairs))
+
+    def build_block(self, block: str) -> nn.Module:
+        from workbench.models.lstm_modules import Projection, Recurrent, TokenEmbedding
+
+        hidden, outputs = self.options.hidden_dim, self._output_dim
+        if block == "input":
+            return TokenEmbedding(outputs, hidden) if self.data.kind == "tokens" else Projection(outputs, hidden)
+        if block == "head":
+            return Projection(hidden, outputs)
+        return Recurrent(self.options.cell, hidden, hidden)
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy of tokens; of series the mean squared error of outputs (batch, steps, features); a scalar."""
+        from torch.nn.functional import mse_loss
+
+        return super().loss(outputs, targets) if self.data.kind == "tokens" else mse_loss(outputs, targets)
