@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from math import prod
 
 AXES = ("pipeline", "data", "context", "tensor")
+WORLD = "world"
+"""What stands in an axis' place where all workers take part."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,11 @@ class Mesh:
     def num_replicas(self) -> int:
         """Workers, or groups of workers, that compute different samples."""
         return self.axes.get("data", 1)
+
+    @property
+    def world_axis(self) -> str:
+        """What a group of all workers is called: the axis' name where there is only one."""
+        return next(iter(self.axes)) if len(self.axes) == 1 else WORLD
 
     def groups(self, axis: str) -> list[list[int]]:
         """Ranks that talk to one another along an axis, a list a group."""

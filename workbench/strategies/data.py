@@ -48,6 +48,8 @@ class DataStrategy(Strategy[DataOptions]):
 
     def expected(self, model: ModelSummary, share: Share) -> list[Transfer]:
         """All gradients once: 4 bytes per parameter in fp32, in as many buckets as torch makes (Li et al. 2020)."""
+        if not share.trains:
+            return []
         gradients = model.num_parameters * share.element_bytes
         return [Transfer("all_reduce", self.axis, "backward", 1, gradients, self.options.size)]
 
@@ -56,6 +58,8 @@ class DataStrategy(Strategy[DataOptions]):
 
         replicas = mesh[self.axis]
         worker.batch_part = (replicas.get_local_rank(), replicas.size())
+        if not worker.trains:
+            return
         if mesh.ndim > 1:
             self._replicate_blocks(worker, replicas)
             return
