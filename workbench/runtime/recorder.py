@@ -110,7 +110,7 @@ class Recorder:
             len(ranks),
             (group, *pair, self._sequence[(group, *pair)]),
             peer,
-            self._announced.pop(tensors[0].data_ptr() if tensors else 0, None) or self._phase_of(operation, here, peer),
+            self._announced.pop(tensors[0].data_ptr() if tensors else 0, "") or self._phase_of(operation, here, peer),
             payload,
             dtype,
             self.step,
