@@ -168,9 +168,10 @@ class RunSpec(Options):
         values = {"model": DEFAULT_MODEL, **values}
         if "dataset" not in values:
             model = values["model"]
-            options = model if isinstance(model, dict) else {"name": model} if isinstance(model, str) else model.model_dump()
-            plugin = MODELS.get(options.get("name", ""), "model.name")
-            preset = plugin.Options.presets.get(options.get("preset"))
+            if not isinstance(model, dict):
+                model = {"name": getattr(model, "name", model), "preset": getattr(model, "preset", None)}
+            plugin = MODELS.get(model.get("name", ""), "model.name")
+            preset = plugin.Options.presets.get(str(model.get("preset")))
             values["dataset"] = dict(preset.dataset) if preset else plugin.default_dataset
         return values
 
