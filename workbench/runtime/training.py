@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from workbench.plan.feasibility import Plan
 from workbench.runtime.batches import Batches
@@ -59,16 +60,8 @@ def train(plan: Plan, worker: WorkerModel, batches: Batches, recorder: Recorder,
                 torch.cuda.reset_peak_memory_stats(worker.device)
             tracker.__enter__()
         start = time.perf_counter()
-        with recorder.span("optimizer", name="zero_grad"):
-            optimizer.zero_grad()
-        result = worker.compute(inputs, targets)
-        with recorder.span("optimizer"):
-            optimizer.step()
-        loss = None if result.loss is None else float(result.loss)
-        if worker.device.type == "cuda":
-            torch.cuda.synchronize(worker.device)
+        loss = take_step(worker, optimizer, recorder, inputs, targets)
         duration = time.perf_counter() - start
-        del result
         if tracker is not None:
             _end_of_memory_step(record, tracker, worker, step)
         record.steps.append(
@@ -86,6 +79,21 @@ def train(plan: Plan, worker: WorkerModel, batches: Batches, recorder: Recorder,
     recorder.tracing = False
     _weigh(record, worker, optimizer)
     return record
+
+
+def take_step(
+    worker: WorkerModel, optimizer: torch.optim.Optimizer, recorder: Recorder, inputs: Tensor, targets: Tensor
+) -> float | None:
+    """What a step's duration holds, on this worker's part of the batch; the mean loss, where this worker has it."""
+    with recorder.span("optimizer", name="zero_grad"):
+        optimizer.zero_grad()
+    result = worker.compute(inputs, targets)
+    with recorder.span("optimizer"):
+        optimizer.step()
+    loss = None if result.loss is None else float(result.loss)
+    if worker.device.type == "cuda":
+        torch.cuda.synchronize(worker.device)
+    return loss
 
 
 def _end_of_memory_step(record: TrainingRecord, tracker: MemoryTracker, worker: WorkerModel, step: int) -> None:
