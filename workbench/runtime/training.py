@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from workbench.plan.feasibility import Plan
@@ -91,8 +92,8 @@ def train(plan: Plan, worker: WorkerModel, batches: Batches, recorder: Recorder,
 def take_step(
     worker: WorkerModel,
     optimizer: torch.optim.Optimizer | None,
-    inputs: torch.Tensor,
-    targets: torch.Tensor,
+    inputs: Tensor,
+    targets: Tensor,
     max_gradient_norm: float | None = None,
 ) -> StepResult:
     """One step as it is timed: forward, backward and the optimizer's update, or without an optimizer the forward pass."""
