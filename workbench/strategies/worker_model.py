@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
+    from torch.optim import Optimizer
 
     from workbench.plan.share import Share
     from workbench.plan.summary import ModelSummary
@@ -69,6 +70,9 @@ class WorkerModel:
     """Pieces that its part is computed in; parity computes the same pieces."""
 
     compute: Compute = field(init=False)
+
+    make_optimizer: Callable[..., Optimizer] = lambda kind, groups, **options: kind(groups, **options)
+    """``(class, parameter groups, **options)`` → the optimizer of what this worker holds, possibly wrapped."""
 
     def __post_init__(self) -> None:
         self.stages = [self.blocks]
