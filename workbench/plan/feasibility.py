@@ -83,11 +83,6 @@ class Plan:
         return part
 
     @property
-    def divisions(self) -> dict[str, int]:
-        """Axis → size of the groups of neighbours that a strategy divides it into."""
-        return dict(s.divides for s in self.strategies if s.divides)
-
-    @property
     def transfers(self) -> list[Transfer]:
         """What the strategies' formulas say moves in one step over the whole run."""
         return totals(t for rank in range(self.num_workers) for t in self.transfers_of(rank))

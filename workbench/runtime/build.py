@@ -56,19 +56,11 @@ def _build_block(plan: Plan, name: str) -> nn.Module:
 
 def make_mesh(plan: Plan, device: str, recorder: Records) -> DeviceMesh | None:
     """torch's mesh of the run, its groups made known to the recorder; None for one worker."""
-    if not plan.mesh.axes:
+    axes = plan.mesh.axes
+    if not axes:
         return None
-    axis_of: dict[str, str] = {}
-    sizes: list[int] = []
-    for axis, size in plan.mesh.axes.items():
-        inner = plan.divisions.get(axis)
-        axis_of |= dict.fromkeys([f"{axis}_outer", f"{axis}_inner"] if inner else [axis], axis)
-        sizes += [size // inner, inner] if inner else [size]
-    mesh = init_device_mesh(device, tuple(sizes), mesh_dim_names=tuple(axis_of))
-    for axis in plan.divisions:
-        mesh[f"{axis}_outer", f"{axis}_inner"]._flatten(axis)
-        axis_of[axis] = axis
-    recorder.axes.update({mesh[dim].get_group().group_name: axis for dim, axis in axis_of.items()})
+    mesh = init_device_mesh(device, tuple(axes.values()), mesh_dim_names=tuple(axes))
+    recorder.axes.update({mesh[axis].get_group().group_name: axis for axis in axes})
     return mesh
 
 

@@ -52,12 +52,6 @@ class Strategy(ABC, Generic[O]):
         """
 
     @property
-    def divides(self) -> tuple[str, int] | None:
-        """An axis that it divides into groups of so many neighbours: the mesh then has, beside ``data``, the dims
-        ``data_outer`` (between groups) and ``data_inner`` (within one)."""
-        return None
-
-    @property
     def lossy(self) -> Lossy | None:
         """What it changes of the gradients on purpose; by default nothing, and parity must hold."""
         return None

@@ -93,10 +93,6 @@ class DataStrategy(Strategy[DataOptions]):
         return self.options.shard_size or self.options.size if self.is_sharded else 1
 
     @property
-    def divides(self) -> tuple[str, int] | None:
-        return (self.axis, self.options.shard_size) if self.options.shard_size else None
-
-    @property
     def lossy(self) -> Lossy | None:
         """Each of n workers rounds its gradient to the short format, and so does the sum after each of its n−1 additions
         and its division: at most n+1 times the unit roundoff u, relative to the mean norm of the workers' gradients. That
@@ -253,7 +249,7 @@ class DataStrategy(Strategy[DataOptions]):
         replicas = mesh[self.axis]
         worker.batch_part = (replicas.get_local_rank(), replicas.size())
         if self.is_sharded:
-            self._shard_blocks(worker, mesh)
+            self._shard_blocks(worker, replicas)
         elif mesh.ndim > 1:
             self._replicate_blocks(worker, replicas)
         else:
@@ -268,7 +264,7 @@ class DataStrategy(Strategy[DataOptions]):
         if self.options.num_accumulation_steps > 1:
             accumulate(worker, self.options.num_accumulation_steps)
 
-    def _shard_blocks(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
+    def _shard_blocks(self, worker: WorkerModel, replicas: DeviceMesh) -> None:
         """FSDP2: a block is a unit, a stage is a root. Schedules of several stages a worker gather and free a stage
         themselves, and split backward passes need it whole from the first to the last use: there no block frees itself."""
         from torch.distributed.fsdp import fully_shard
@@ -276,7 +272,7 @@ class DataStrategy(Strategy[DataOptions]):
         from workbench.strategies.data_modules import quieten_views
 
         quieten_views()
-        shards = mesh[f"{self.axis}_outer", f"{self.axis}_inner"] if self.divides else mesh[self.axis]
+        shards = worker.divided(replicas, self.options.shard_size) if self.options.shard_size else replicas
         staged = _staged(worker.share.spec)
         frees = self.options.shard == "parameters" and not (staged and staged.gathers_stages)
         for stage in worker.stages:
