@@ -46,8 +46,31 @@ def training(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any]) 
         "optimizer_state_bytes": record.optimizer_state_bytes,
         "peak_memory_bytes": record.peak_memory_bytes,
         "losses": [row["loss"] for row in record.steps],
+        "tokens": [row["num_tokens"] for row in record.steps],
         "parts": accounting.step_parts(recorder, record.steps),
     }
+
+
+def split_attention(rank: int, recorder: Recorder, control: Any, options: dict[str, Any]) -> dict[str, float]:
+    """Largest differences between this worker's part and whole causal attention with two q heads a key/value head."""
+    from workbench.strategies.context import ContextOptions, ContextStrategy
+    from workbench.strategies.context_modules import split_attention as product_of
+
+    strategy, length = ContextStrategy(ContextOptions(**options)), 24
+    runs = strategy.runs(length)
+    mine = [position for run in runs[rank] for position in run]
+    torch.manual_seed(0)
+    q, gradient = torch.randn(2, 2, 4, length, 8, dtype=torch.float64)
+    k, v = torch.randn(2, 2, 2, length, 8, dtype=torch.float64)
+    whole = [t.clone().requires_grad_() for t in (q, k, v)]
+    part = [t[:, :, mine].requires_grad_() for t in (q, k, v)]
+    wanted = torch.nn.functional.scaled_dot_product_attention(*whole, is_causal=True, enable_gqa=True)
+    found = product_of(options["attention"], runs, dist.group.WORLD)(*part)
+    wanted.backward(gradient)
+    found.backward(gradient[:, :, mine])
+    pairs = {"values": (wanted, found)}
+    pairs |= {f"gradient of {name}": (w.grad, f.grad) for name, w, f in zip("qkv", whole, part, strict=True)}
+    return {name: float((w[:, :, mine] - f).abs().max()) for name, (w, f) in pairs.items()}
 
 
 def _unaveraged(planned: Plan) -> None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from math import prod
 
 AXES = ("pipeline", "data", "context", "tensor")
+REPLICA_AXES = ("data", "context")
+"""Axes whose workers hold equal parameters and average their gradients: over both together where a run has both."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,11 @@ class Mesh:
     def num_replicas(self) -> int:
         """Workers, or groups of workers, that compute different samples."""
         return self.axes.get("data", 1)
+
+    @property
+    def replica_axes(self) -> tuple[str, ...]:
+        """The axes of this run that gradients are averaged over."""
+        return tuple(axis for axis in REPLICA_AXES if axis in self.axes)
 
     def groups(self, axis: str) -> list[list[int]]:
         """Ranks that talk to one another along an axis, a list a group."""

@@ -31,6 +31,9 @@ def build_worker(
     for strategy in plan.strategies:
         assert mesh is not None
         strategy.apply(worker, mesh)
+    for strategy in plan.strategies:
+        assert mesh is not None
+        strategy.finish(worker, mesh)
     return worker
 
 

@@ -75,7 +75,7 @@ def check_parity(
     worst = (0.0, "none")
     for step in range(num_steps):
         optimizer.zero_grad()
-        result = worker.compute(*batches.of_step(step, worker.batch_part))
+        result = worker.compute(*batches.of_worker(step, worker))
         pieces = gradients(worker) + of_result(worker, result)
         optimizer.step()
         gathered = _gather(pieces + parameters(worker), control, plan.num_workers, rank)
@@ -130,14 +130,23 @@ def parameters(worker: WorkerModel) -> list[Piece]:
 
 
 def of_result(worker: WorkerModel, result: StepResult) -> list[Piece]:
-    """Outputs at their place in the global batch, and the loss at its replica's place in the mean."""
+    """Outputs at their place in the global batch and in the sequence, and the loss at its part's place in the mean."""
     index, count = worker.batch_part
+    first_position = 0
     pieces = []
     if result.outputs is not None:
         offset = (index * len(result.outputs), *[0] * (result.outputs.dim() - 1))
         pieces.append(Piece("outputs", offset, result.outputs))
+    if (runs := worker.sequence_part) is not None:
+        assert worker.summary.sequence_length is not None
+        first_position, count = runs[0].start, count * worker.summary.sequence_length // sum(map(len, runs))
+        pieces = [
+            Piece(whole.name, (whole.offset[0], run.start, *whole.offset[2:]), values)
+            for whole in pieces
+            for run, values in zip(runs, whole.values.split([len(run) for run in runs], dim=1), strict=True)
+        ]
     if result.loss is not None:
-        pieces.append(Piece("loss", (index,), result.loss.reshape(1) / count))
+        pieces.append(Piece("loss", (index, first_position), result.loss.reshape(1) / count))
     return pieces
 
 

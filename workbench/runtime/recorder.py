@@ -109,7 +109,7 @@ class Recorder:
             len(ranks),
             (group, *pair, self._sequence[(group, *pair)]),
             peer,
-            self._phase_of(operation, here, peer),
+            self._phase_of(operation, group, here, peer),
             payload,
             dtype,
             self.step,
@@ -118,12 +118,12 @@ class Recorder:
         self.operations.append(row)
         return row
 
-    def _phase_of(self, operation: str, here: int, peer: int | None) -> str:
+    def _phase_of(self, operation: str, group: str, here: int, peer: int | None) -> str:
         if torch._C._current_graph_task_id() != -1:
             return "backward"
         if self.phase:
             return self.phase
-        if peer is not None and operation in ("send", "recv"):
+        if peer is not None and self.axes.get(group) == "pipeline":
             # Between stages, outside their spans, activations travel to higher ranks and gradients to lower ones.
             return "forward" if (peer > here) == (operation == "send") else "backward"
         return "forward"

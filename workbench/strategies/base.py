@@ -30,8 +30,9 @@ class Strategy(ABC, Generic[O]):
     Options: ClassVar[type[StrategyOptions]]
     axis: ClassVar[str]
     """The mesh axis whose workers share the work."""
-    apply_order: ClassVar[int]
-    """Inside a worker: stages are cut first (0), then tensors (1), then data parallelism wraps the result (2)."""
+    apply_order: ClassVar[float]
+    """Inside a worker: stages are cut first (0), then sequences (0.5), then tensors (1), then data parallelism wraps the
+    result (2)."""
 
     def __init__(self, options: O) -> None:
         self.options = options
@@ -59,3 +60,6 @@ class Strategy(ABC, Generic[O]):
     @abstractmethod
     def apply(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
         """Splits what the worker holds. ``mesh`` is the run's whole mesh, its dims named by axis."""
+
+    def finish(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
+        """Wraps the result once every strategy has made its cut; by default not at all."""

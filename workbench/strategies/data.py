@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from pydantic import PositiveFloat
 
 from workbench.errors import SplitError
-from workbench.plan.transfer import Transfer
 from workbench.spec.options import StrategyOptions
+from workbench.strategies._replicas import BUCKET_SIZE_MIB, average_gradients, expected_average
 from workbench.strategies.base import Strategy, strategy
 
 if TYPE_CHECKING:
@@ -16,12 +16,13 @@ if TYPE_CHECKING:
 
     from workbench.plan.share import Share
     from workbench.plan.summary import ModelSummary
+    from workbench.plan.transfer import Transfer
     from workbench.spec.run_spec import RunSpec
     from workbench.strategies.worker_model import WorkerModel
 
 
 class DataOptions(StrategyOptions):
-    bucket_size_mib: PositiveFloat = 25.0
+    bucket_size_mib: PositiveFloat = BUCKET_SIZE_MIB
     """Gradients are all-reduced in buckets of about this many MiB, while backward goes on."""
 
 
@@ -47,33 +48,10 @@ class DataStrategy(Strategy[DataOptions]):
             )
 
     def expected(self, model: ModelSummary, share: Share) -> list[Transfer]:
-        """All gradients once: 4 bytes per parameter in fp32, in as many buckets as torch makes (Li et al. 2020)."""
-        gradients = model.num_parameters * share.element_bytes
-        return [Transfer("all_reduce", self.axis, "backward", 1, gradients, self.options.size)]
+        """All gradients once, over the data axis or, where the sequence is split too, over data and context together."""
+        return expected_average(share)
 
     def apply(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
-        from torch.nn.parallel import DistributedDataParallel
-
         replicas = mesh[self.axis]
         worker.batch_part = (replicas.get_local_rank(), replicas.size())
-        if mesh.ndim > 1:
-            self._replicate_blocks(worker, replicas)
-            return
-        worker.module = DistributedDataParallel(
-            worker.module,
-            process_group=replicas.get_group(),
-            bucket_cap_mb=self.options.bucket_size_mib,
-            gradient_as_bucket_view=True,  # the buckets are the gradients: no second copy
-            broadcast_buffers=False,  # batch norm's running statistics stay each replica's own
-        )
-
-    @staticmethod
-    def _replicate_blocks(worker: WorkerModel, replicas: DeviceMesh) -> None:
-        """DDP takes neither cut parameters nor a pipeline's microbatches; torch's composable form takes both. A bucket is
-        a block."""
-        from torch.distributed._composable.replicate_with_fsdp import replicate
-
-        for stage in worker.stages:
-            for block in stage:
-                replicate(block, mesh=replicas)
-            replicate(stage, mesh=replicas)
+        average_gradients(worker, mesh, self.options.bucket_size_mib)
