@@ -130,8 +130,21 @@ def _lost_microbatch(planned: Plan) -> None:
     object.__setattr__(strategy, "apply", wrong)
 
 
+def _positions_not_told(planned: Plan) -> None:
+    """A split sequence whose workers all take their part for its beginning."""
+    (strategy,) = planned.strategies
+    right = type(strategy).apply
+
+    def wrong(worker: Any, mesh: Any) -> None:
+        right(strategy, worker, mesh)
+        worker.blocks.embedding.positions = None
+
+    object.__setattr__(strategy, "apply", wrong)
+
+
 FAULTS = {
     "gradients not averaged": _unaveraged,
     "slice dropped": _dropped_slice,
     "microbatch lost": _lost_microbatch,
+    "positions not told": _positions_not_told,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,8 +14,16 @@ from workbench.errors import SplitError
 from workbench.plan.feasibility import plan
 from workbench.spec import RunSpec
 from workbench.strategies.attention_modules import attend, attend_backward, attend_backward_by_hand, attend_by_hand
+from workbench.strategies.context import ContextOptions, ContextStrategy
+from workbench.strategies.context_modules import AllGather, Pair, Ring
 
 ATTENTIONS, BALANCES = ("ring", "all_gather"), ("zigzag", "contiguous")
+LENGTH = 48
+SPEC: dict[str, Any] = {
+    "model": {"name": "transformer", "num_layers": 2, "hidden_dim": 16, "num_heads": 2, "feedforward_dim": 32},
+    "dataset": {"name": "text", "sequence_length": 16},
+    "train": {"num_steps": 1, "num_warmup_steps": 0, "global_batch_size": 4},
+}
 
 
 @pytest.mark.parametrize("num_workers", [2, 3, 4])
@@ -39,12 +48,20 @@ def test_attention_by_hand_is_the_fused_one(is_causal: bool) -> None:
 
 
 @pytest.mark.parametrize("num_workers", [2, 3, 4, 8])
-def test_zigzag_gives_every_worker_the_same_work_and_a_contiguous_cut_does_not(num_workers: int) -> None:
-    zigzag, contiguous = (_scores_per_worker(num_workers, balance) for balance in BALANCES)
-    length = _length(num_workers)
-    assert sum(zigzag) == sum(contiguous) == length * (length + 1) // 2
+@pytest.mark.parametrize("exchange", [Ring, AllGather])
+def test_only_what_the_mask_leaves_is_computed_and_zigzag_divides_it_evenly(
+    exchange: type[Ring | AllGather], num_workers: int
+) -> None:
+    zigzag, contiguous = (_scores_per_worker(exchange, num_workers, balance) for balance in BALANCES)
+    assert sum(zigzag) == sum(contiguous) == LENGTH * (LENGTH + 1) // 2
     assert len(set(zigzag)) == 1
-    assert max(contiguous) / min(contiguous) > num_workers
+    assert max(contiguous) > 1.4 * sum(contiguous) / num_workers
+
+
+def test_parity_notices_positions_that_are_not_told() -> None:
+    spec = {**SPEC, "split": {"context": 2}}
+    report = run_in_workers(2, cases.parity, spec, "positions not told")[0]
+    assert not report["ok"]
 
 
 @pytest.mark.parametrize(
@@ -72,21 +89,23 @@ def test_what_cannot_be_split_along_the_sequence_is_refused(model: dict[str, Any
 
 
 def test_a_step_counts_the_tokens_that_a_worker_computes() -> None:
-    spec = {"model": "transformer", "dataset": {"name": "text", "sequence_length": 16}, "split": {"context": 2},
-            "train": {"num_steps": 1, "num_warmup_steps": 0, "global_batch_size": 4}}  # fmt: skip
-    for result in run_in_workers(2, cases.training, spec):
+    for result in run_in_workers(2, cases.training, {**SPEC, "split": {"context": 2}}):
         assert set(result["tokens"]) == {4 * 16 // 2}
 
 
-def _length(num_workers: int) -> int:
-    return 2 * num_workers * 16
+def _scores_per_worker(exchange: type[Ring | AllGather], num_workers: int, balance: str) -> list[int]:
+    """Products of a query and a key that each worker computes."""
+    strategy = ContextStrategy(ContextOptions(size=num_workers, balance=balance))  # type: ignore[arg-type]
+    runs = strategy.runs(LENGTH)
+    counts = []
+    for rank, mine in enumerate(runs):
+        visits = exchange(runs, SimpleNamespace(rank=lambda r=rank: r, size=lambda: num_workers)).pairs  # type: ignore[arg-type]
+        held = sum(map(len, mine))
+        pairs = [pair for visit in visits for pair in visit] if exchange is Ring else visits
+        counts.append(sum(_scores(pair, held) for pair in pairs))
+    return counts
 
 
-def _scores_per_worker(num_workers: int, balance: str) -> list[int]:
-    """Pairs of a query and a key that it sees, by worker."""
-    split = {"context": {"size": num_workers, "balance": balance}}
-    dataset = {"name": "text", "sequence_length": _length(num_workers)}
-    (strategy,) = plan(RunSpec(model="transformer", dataset=dataset, split=split)).strategies
-    runs = strategy.runs(_length(num_workers))  # type: ignore[attr-defined]
-    assert sorted(p for worker in runs for run in worker for p in run) == list(range(_length(num_workers)))
-    return [sum(position + 1 for run in worker for position in run) for worker in runs]
+def _scores(pair: Pair, held: int) -> int:
+    queries, keys = (len(range(held if part == slice(None) else LENGTH)[part]) for part in (pair.queries, pair.keys))
+    return queries * (queries + 1) // 2 if pair.is_causal else queries * keys
