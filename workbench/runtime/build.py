@@ -28,12 +28,11 @@ def build_worker(
     share = plan.share_of(rank)
     blocks = build_blocks(plan, (b.name for b in share.held.blocks), dtype).to(device)
     worker = WorkerModel(plan.summary, share, blocks, plan.model.loss, device, dtype, recorder)
-    for strategy in plan.strategies:
-        assert mesh is not None
-        strategy.apply(worker, mesh)
-    for strategy in plan.strategies:
-        assert mesh is not None
-        strategy.finish(worker, mesh)
+    if mesh is not None:
+        for strategy in plan.strategies:
+            strategy.apply(worker, mesh)
+        for strategy in plan.strategies:
+            strategy.finish(worker, mesh)
     return worker
 
 

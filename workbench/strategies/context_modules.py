@@ -77,11 +77,12 @@ class SplitAttention(torch.autograd.Function):
         def gradient_of(part: Tensor, pairs: list[Pair]) -> Tensor:
             of_part = torch.zeros_like(part)
             for rows, columns, is_causal in pairs:
-                do, queries, out, whole = (t[:, :, rows] for t in (gradient, q, values, denominator))
-                found = attend_backward(do, queries, out, whole, part[0, :, :, columns], part[1, :, :, columns], is_causal)
-                of_queries[:, :, rows] += found[0]
-                of_part[0, :, :, columns] += found[1]
-                of_part[1, :, :, columns] += found[2]
+                of_rows = (t[:, :, rows] for t in (gradient, q, values, denominator))
+                keys, part_values = part[:, :, :, columns]
+                of_q, of_k, of_v = attend_backward(*of_rows, keys, part_values, is_causal=is_causal)
+                of_queries[:, :, rows] += of_q
+                of_part[0, :, :, columns] += of_k
+                of_part[1, :, :, columns] += of_v
             return of_part
 
         of_keys, of_values = ctx.exchange.sum_of(torch.stack([k, v]), gradient_of)
