@@ -10,7 +10,7 @@ import torch.distributed as dist
 from workbench.plan.feasibility import Plan, plan
 from workbench.runtime import accounting
 from workbench.runtime.batches import Batches
-from workbench.runtime.build import build_worker, make_mesh
+from workbench.runtime.build import DTYPES, build_worker, make_mesh
 from workbench.runtime.parity import check_parity
 from workbench.runtime.recorder import Recorder
 from workbench.runtime.training import train
@@ -35,8 +35,9 @@ def training(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any]) 
     """A short run's figures, transfers, parameters and losses on this worker."""
     planned = plan(RunSpec(**spec))
     mesh = make_mesh(planned, "cpu", recorder)
-    worker = build_worker(planned, rank, mesh, recorder, CPU, torch.float32)
-    record = train(planned, worker, Batches(planned, CPU, torch.float32), recorder, lambda **_: None)
+    dtype = DTYPES[planned.spec.train.precision]
+    worker = build_worker(planned, rank, mesh, recorder, CPU, dtype)
+    record = train(planned, worker, Batches(planned, CPU, dtype), recorder, lambda **_: None)
     accounting.attribute_idle(recorder, control, planned.num_workers)
     rows = accounting.communication_rows(recorder, is_cuda=False)
     return {
@@ -76,7 +77,7 @@ def split_attention(rank: int, recorder: Recorder, control: Any, options: dict[s
 def _unaveraged(planned: Plan) -> None:
     """Data parallelism that sums its gradients."""
     (strategy,) = planned.strategies
-    right = type(strategy).apply
+    right = type(strategy).finish
 
     def wrong(worker: Any, mesh: Any) -> None:
         right(strategy, worker, mesh)
@@ -92,7 +93,7 @@ def _unaveraged(planned: Plan) -> None:
         summed.__annotations__ = {"bucket": dist.GradBucket, "return": torch.futures.Future[torch.Tensor]}
         worker.module.register_comm_hook(None, summed)
 
-    object.__setattr__(strategy, "apply", wrong)
+    object.__setattr__(strategy, "finish", wrong)
 
 
 def _dropped_slice(planned: Plan) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +14,7 @@ from tests.pool import run_in_workers
 from workbench.errors import SplitError
 from workbench.plan.feasibility import plan
 from workbench.spec import RunSpec
+from workbench.store.summary import measured_transfers
 from workbench.strategies.attention_modules import attend, attend_backward, attend_backward_by_hand, attend_by_hand
 from workbench.strategies.context import ContextOptions, ContextStrategy
 from workbench.strategies.context_modules import AllGather, Pair, Ring
@@ -22,7 +24,7 @@ LENGTH = 48
 SPEC: dict[str, Any] = {
     "model": {"name": "transformer", "num_layers": 2, "hidden_dim": 16, "num_heads": 2, "feedforward_dim": 32},
     "dataset": {"name": "text", "sequence_length": 16},
-    "train": {"num_steps": 1, "num_warmup_steps": 0, "global_batch_size": 4},
+    "train": {"num_steps": 3, "num_warmup_steps": 0, "global_batch_size": 4},
 }
 
 
@@ -36,15 +38,17 @@ def test_attention_over_parts_equals_attention_over_the_whole(attention: str, ba
         assert max(errors.values()) <= 1e-12
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.bfloat16, 2**-6)])
 @pytest.mark.parametrize("is_causal", [True, False])
-def test_attention_by_hand_is_the_fused_one(is_causal: bool) -> None:
+def test_attention_by_hand_is_the_fused_one(is_causal: bool, dtype: torch.dtype, tolerance: float) -> None:
     torch.manual_seed(0)
-    q, gradient = torch.randn(2, 2, 4, 6, 8, dtype=torch.float64)
-    k, v = torch.randn(2, 2, 2, 6, 8, dtype=torch.float64)
+    q, gradient = torch.randn(2, 2, 4, 6, 8, dtype=dtype)
+    k, v = torch.randn(2, 2, 2, 6, 8, dtype=dtype)
     fused, by_hand = attend(q, k, v, is_causal), attend_by_hand(q, k, v, is_causal)
-    torch.testing.assert_close(by_hand, fused)
+    torch.testing.assert_close(by_hand, fused, atol=tolerance, rtol=tolerance)
     arguments = gradient, q, *fused, k, v, is_causal
-    torch.testing.assert_close(attend_backward_by_hand(*arguments), attend_backward(*arguments))
+    by_hand, fused = attend_backward_by_hand(*arguments), attend_backward(*arguments)
+    torch.testing.assert_close(by_hand, fused, atol=tolerance, rtol=tolerance)
 
 
 @pytest.mark.parametrize("num_workers", [2, 3, 4, 8])
@@ -62,6 +66,31 @@ def test_parity_notices_positions_that_are_not_told() -> None:
     spec = {**SPEC, "split": {"context": 2}}
     report = run_in_workers(2, cases.parity, spec, "positions not told")[0]
     assert not report["ok"]
+
+
+OTHER_RUNS: dict[str, dict[str, Any]] = {
+    "checkpointing, full": {"train": {"checkpointing": "full"}},
+    "checkpointing, selective": {"train": {"checkpointing": "selective"}},
+    "bf16": {"train": {"precision": "bf16"}, "measure": {"parity_precision": "bf16"}},
+    "clipped": {"train": {"max_gradient_norm": 0.1}},
+    "inference": {"mode": "inference"},
+}
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+@pytest.mark.parametrize("run", OTHER_RUNS)
+def test_other_kinds_of_runs_equal_one_worker_and_their_formulas(run: str, attention: str) -> None:
+    other = OTHER_RUNS[run]
+    spec = {**SPEC, **other, "train": {**SPEC["train"], **other.get("train", {})}}
+    spec["split"] = {"context": {"size": 2, "attention": attention}, **({"data": 2} if run == "clipped" else {})}
+    planned = plan(RunSpec(**spec))
+    report = run_in_workers(planned.num_workers, cases.parity, spec, None)[0]
+    assert report["ok"], report
+    expected: Counter[tuple[str, str, str]] = Counter()
+    for t in planned.transfers:
+        expected[t.operation, t.axis, t.phase] += t.count * t.payload_bytes
+    moved = measured_transfers(run_in_workers(planned.num_workers, cases.training, spec))
+    assert {(t["operation"], t["axis"], t["phase"]): t["payload_bytes"] for t in moved} == dict(expected)
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ class Owners:
         (path / "tiny_worker.py").write_text(WORKER)
 
     def start(self, fault: str, run_id: str = "run-1", **record: Any) -> tuple[RunDirectory, subprocess.Popen[bytes]]:
-        values = {"num_workers": 2, "device": "cpu", "mesh": {"data": 2}, **record}
+        values = {"num_workers": 2, "device": "cpu", "timeout_s": 300.0, "mesh": {"data": 2}, **record}
         run = RunDirectory.create(self.path, run_id, dumps(RunSpec()), values, {})
         path = os.pathsep.join([str(self.path), os.environ.get("PYTHONPATH", "")])
         command = [sys.executable, "-c", OWNER, str(run.path), str(self.queue)]
@@ -213,10 +213,20 @@ def request(path: Path, line: bytes) -> bytes:
         return connection.makefile("rb").readline() if line.endswith(b"\n") else b""
 
 
+def names(path: Path, message: dict[str, Any]) -> list[str]:
+    """The modules that a forked process finds in memory."""
+    log = Path(message["log"])
+    log.unlink(missing_ok=True)
+    request(path, json.dumps(message).encode() + b"\n")
+    wait_until(lambda: log.exists() and log.read_text().endswith("END\n"))
+    return log.read_text().split()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere workers are spawned")
 def test_the_fork_server_forks_a_module_with_torch_in_memory(tmp_path: Path) -> None:
     code = "import json, os, sys\nprint(json.dumps([os.getpid(), os.getsid(0), os.getcwd(), os.environ['HERE'], sys.argv[1:], "
     (tmp_path / "tiny_module.py").write_text(code + "'torch.distributed' in sys.modules, 'workbench' in sys.modules]))\n")
+    (tmp_path / "names.py").write_text("import sys; print(*sys.modules, 'END')")
     path, log = tmp_path / "s.sock", tmp_path / "log"
     command = [sys.executable, "-P", fork_server.__file__, str(path)]
     server = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, cwd="/")
@@ -236,6 +246,9 @@ def test_the_fork_server_forks_a_module_with_torch_in_memory(tmp_path: Path) -> 
         wait_until(lambda: log.exists() and log.read_text().endswith("\n"))
         assert json.loads(log.read_text()) == [pid, pid, str(tmp_path), "yes", ["a"], True, False]
         wait_until(lambda: not psutil.pid_exists(pid))  # reaped, not a zombie
+
+        message["module"] = "names"
+        wait_until(lambda: set(fork_server.LATER) <= set(names(path, {**message, "log": str(tmp_path / "names.log")})))
         assert psutil.Process(server.pid).num_threads() == 1, "forking a process with threads is not safe"
         assert server.poll() is None
     finally:

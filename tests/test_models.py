@@ -143,6 +143,13 @@ def test_a_slice_of_qkv_and_output_is_attention_over_some_of_the_heads(num_worke
     torch.testing.assert_close(sum(parts), whole(x))
 
 
+def test_a_gated_feed_forward_is_swiglu_of_interleaved_gates_and_values() -> None:
+    feedforward, x = FeedForward(HIDDEN, 24, "gated", bias=False), torch.randn(TOKENS, HIDDEN)
+    gate, value, down = feedforward.up.weight[0::2], feedforward.up.weight[1::2], feedforward.down.weight
+
+    torch.testing.assert_close(feedforward(x), (torch.sigmoid(x @ gate.T) * (x @ gate.T) * (x @ value.T)) @ down.T)
+
+
 def test_rotary_attention_depends_on_distances_alone() -> None:
     attention = Attention(HIDDEN, 2, 2, causal_product, bias=True, rotary=Rotary(100.0)).double()
     x = torch.randn(2, TOKENS, HIDDEN, dtype=torch.float64)

@@ -227,6 +227,7 @@ def _start(spec: RunSpec, planned: Plan, run_id: str, baseline: str | None, same
         "same_cores_baseline_run_id": same_cores,
         "baseline_key": baseline_key(spec) if planned.num_workers == 1 else None,
         "threads_per_worker": spec.launch.threads_per_worker,
+        "timeout_s": spec.launch.timeout_s,
         "num_cores": here["num_cores"],
         "mesh": planned.mesh.axes,
         "expected": planned.expected_record(),

@@ -6,6 +6,7 @@ the user's, so an edited file is never stale. One request a connection, a line o
 
 import contextlib
 import fcntl
+import gc
 import importlib
 import json
 import os
@@ -16,7 +17,17 @@ import sys
 
 IDLE_S = 30 * 60
 REQUEST_S = 5.0  # a client that connects and says nothing must not block the others
-PRELOADED = ("torch", "torch.distributed", "numpy", "pydantic")  # names: linters take unused imports out
+FIRST = ("torch", "psutil")
+"""What every owner and worker needs, imported before the first request is answered. Names: linters take unused imports out."""
+LATER = (
+    "torch.distributed.tensor.parallel",
+    "torch.distributed.pipelining",
+    "torch.distributed._tools.mem_tracker",
+    "pydantic.root_model",  # pydantic itself loads piece by piece
+    "pydantic.types",
+    "tomli_w",
+)
+"""What most runs need, imported one at a time while nobody asks for anything. Not pyarrow: it starts a thread."""
 
 
 def serve(path):  # type: ignore[no-untyped-def]
@@ -30,14 +41,20 @@ def serve(path):  # type: ignore[no-untyped-def]
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen(64)  # clients queue from here on, while torch is imported
-    for name in PRELOADED:
+    gc.disable()  # what is imported stays, and a collection in a child would copy every page it looks at
+    for name in FIRST:
         importlib.import_module(name)
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps
-    listener.settimeout(IDLE_S)
+    waiting = list(LATER)
     while True:
+        listener.settimeout(0 if waiting else IDLE_S)
         try:
             connection, _ = listener.accept()
+        except BlockingIOError:
+            with contextlib.suppress(ImportError):  # another torch may lack one
+                importlib.import_module(waiting.pop(0))
+            continue
         except TimeoutError:
             os.unlink(path)  # noqa: PTH108
             return
@@ -63,6 +80,8 @@ def serve(path):  # type: ignore[no-untyped-def]
 def become(request):  # type: ignore[no-untyped-def]
     """In the child: the requested module, as if python had been started with it."""
     try:
+        gc.freeze()
+        gc.enable()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.setsid()
         os.environ.clear()

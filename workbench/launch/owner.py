@@ -65,7 +65,6 @@ class Owner:
             self.run.write_error({"exception": repr(error), "traceback": traceback.format_exc(), "rank": None, "step": None})
             self.say(state="failed", message=f"the owner failed: {error!r}")
         finally:
-            (self.run.path / "rendezvous").unlink(missing_ok=True)
             if ticket is not None:
                 ticket.give_back()
 
@@ -97,7 +96,7 @@ class Owner:
         self.say(state="starting", message="")
         workers = Workers(self.run, self.num_workers)
         self.say(workers=workers.status(self.device))
-        timeout_s = self.run.spec().launch.timeout_s + _STALL_GRACE_S
+        timeout_s = self.record["timeout_s"] + _STALL_GRACE_S
         try:
             while True:
                 codes = workers.poll()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -43,18 +44,22 @@ class Workers:
 
     def __init__(self, run: RunDirectory, num_workers: int) -> None:
         lifeline, self._owner_end = os.pipe()
+        # Workers meet at a port that listens before any of them lives, so nobody has to try again; rank 0 answers there.
+        rendezvous = socket.create_server(("127.0.0.1", 0), backlog=num_workers)
+        inherited = (lifeline, rendezvous.fileno())
         # The fork server has torch in memory: forking shares it, and a start takes milliseconds instead of seconds.
         start = self._fork if "torch" in sys.modules else self._spawn
-        self.processes = [start(run, rank, lifeline) for rank in range(num_workers)]
+        self.processes = [start(run, rank, inherited) for rank in range(num_workers)]
         os.close(lifeline)
+        rendezvous.close()
 
-    def _spawn(self, run: RunDirectory, rank: int, lifeline: int) -> WorkerProcess:
-        command = [sys.executable, "-m", MODULE, str(run.path), str(rank), str(lifeline)]
+    def _spawn(self, run: RunDirectory, rank: int, inherited: tuple[int, ...]) -> WorkerProcess:
+        command = [sys.executable, "-m", MODULE, str(run.path), str(rank), *map(str, inherited)]
         with run.log_path(rank).open("wb") as log:
-            popen = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, pass_fds=[lifeline])
+            popen = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, pass_fds=inherited)
         return WorkerProcess(rank, popen.pid, popen)
 
-    def _fork(self, run: RunDirectory, rank: int, lifeline: int) -> WorkerProcess:
+    def _fork(self, run: RunDirectory, rank: int, inherited: tuple[int, ...]) -> WorkerProcess:
         sys.stdout.flush()
         sys.stderr.flush()
         if pid := os.fork():
@@ -64,7 +69,7 @@ class Workers:
             log = os.open(run.log_path(rank), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
             os.dup2(log, 1)
             os.dup2(log, 2)
-            sys.argv = [MODULE, str(run.path), str(rank), str(lifeline)]
+            sys.argv = [MODULE, str(run.path), str(rank), *map(str, inherited)]
             runpy.run_module(MODULE, run_name="__main__", alter_sys=True)
         finally:
             os._exit(1)

@@ -74,6 +74,9 @@ class Plan:
         for strategy in self.strategies:
             yield from strategy.expected(part, share)
             part = strategy.place(part, share.index(strategy.axis))
+        if share.trains and self.spec.train.max_gradient_norm is not None and self.num_workers > 1:
+            # The sum of the gradients' squares, one number of at least single precision.
+            yield Transfer("all_reduce", self.mesh.world_axis, "optimizer", 1, max(4, share.element_bytes), self.num_workers)
 
     @property
     def transfers(self) -> list[Transfer]:

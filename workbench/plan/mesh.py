@@ -8,6 +8,8 @@ from math import prod
 AXES = ("pipeline", "data", "context", "tensor")
 REPLICA_AXES = ("data", "context")
 """Axes whose workers hold equal parameters and average their gradients: over both together where a run has both."""
+WORLD = "world"
+"""What stands in an axis' place where all workers take part."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,11 @@ class Mesh:
     def replica_axes(self) -> tuple[str, ...]:
         """The axes of this run that gradients are averaged over."""
         return tuple(axis for axis in REPLICA_AXES if axis in self.axes)
+
+    @property
+    def world_axis(self) -> str:
+        """What a group of all workers is called: as the axis, or the axes of replicas, where there are no others."""
+        return "+".join(self.axes) if len(self.axes) == 1 or len(self.axes) == len(self.replica_axes) else WORLD
 
     def groups(self, axis: str) -> list[list[int]]:
         """Ranks that talk to one another along an axis, a list a group."""

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor
 
 from workbench.plan.feasibility import Plan
+from workbench.plan.mesh import WORLD
 from workbench.plan.summary import block_of
+from workbench.runtime.recompute import checkpoint_blocks
 from workbench.strategies.worker_model import Records, WorkerModel
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-DTYPES = {"fp32": torch.float32, "fp64": torch.float64}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
 _SEED_STRIDE = 100_003  # keeps the seeds of blocks of neighbouring run seeds apart
 
 
@@ -28,11 +32,18 @@ def build_worker(
     share = plan.share_of(rank)
     blocks = build_blocks(plan, (b.name for b in share.held.blocks), dtype).to(device)
     worker = WorkerModel(plan.summary, share, blocks, plan.model.loss, device, dtype, recorder)
-    if mesh is not None:
-        for strategy in plan.strategies:
-            strategy.apply(worker, mesh)
-        for strategy in plan.strategies:
-            strategy.finish(worker, mesh)
+    strategies, train = plan.strategies, plan.spec.train
+    for strategy in strategies:
+        assert mesh is not None
+        strategy.apply(worker, mesh)
+    if worker.trains:
+        checkpoint_blocks(worker.blocks, train.checkpointing)
+    if train.compile:
+        for block in worker.blocks:
+            block.compile()
+    for strategy in strategies:
+        assert mesh is not None
+        strategy.finish(worker, mesh)
     return worker
 
 
@@ -62,6 +73,7 @@ def make_mesh(plan: Plan, device: str, recorder: Records) -> DeviceMesh | None:
     if not axes:
         return None
     mesh = init_device_mesh(device, tuple(axes.values()), mesh_dim_names=tuple(axes))
+    recorder.axes[dist.distributed_c10d._get_default_group().group_name] = WORLD
     recorder.axes.update({mesh[axis].get_group().group_name: axis for axis in axes})
     return mesh
 
@@ -73,7 +85,12 @@ def make_optimizer(worker: WorkerModel, name: str, learning_rate: float) -> torc
     groups: dict[Any, list[nn.Parameter]] = {}
     for parameter in parameters:
         groups.setdefault(parameter.device_mesh if isinstance(parameter, DTensor) else None, []).append(parameter)
-    optimizers: dict[str, Any] = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
+    optimizers: dict[str, Any] = {
+        "sgd": torch.optim.SGD,
+        "momentum": functools.partial(torch.optim.SGD, momentum=0.9),
+        "adam": torch.optim.Adam,
+        "adamw": torch.optim.AdamW,
+    }
     return optimizers[name]([{"params": group} for group in groups.values()], lr=learning_rate)  # type: ignore[no-any-return]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
@@ -21,15 +21,27 @@ from torch.distributed.tensor._utils import compute_local_shape_and_global_offse
 from workbench.plan.feasibility import Plan
 from workbench.runtime.batches import Batches
 from workbench.runtime.build import DTYPES, build_blocks, build_worker, local, make_optimizer
+from workbench.runtime.clipping import clip_gradients
+from workbench.runtime.training import take_step
 from workbench.strategies.worker_model import Records, StepResult, WorkerModel
 
 LEARNING_RATE = 0.1
 """Of the SGD steps; SGD because Adam turns the rounding noise of a gradient that is truly zero into a full step."""
 
-LIMIT = {"fp64": 1e-9, "fp32": 1e-3}
-"""Errors up to this are parity: rounding over a few steps stays orders of magnitude below, a mistake lies above."""
+_GLOBAL_NORM_SHARE = {"fp64": 1e-3, "fp32": 1e-3, "bf16": 1.0}
+_BF16_ROUNDOFF = 2**-8
 
-_GLOBAL_NORM_SHARE = 1e-3
+
+def limit(precision: str, num_blocks: int) -> float:
+    """The largest error that is still parity.
+
+    fp64, fp32: rounding over a few steps stays orders of magnitude below, a mistake lies above. bf16 rounds to 8 bits, a
+    relative error of u = 2⁻⁸ at most. What a block hands on has gone through about four roundings that a split may do in
+    another order (a partial sum, the sum, the bias, the residual), so an output is off by at most 4·B·u after B blocks, and
+    a gradient, which goes all the way back, by twice that. Sums that cancel magnify it for single tensors, so all tensors of
+    a kind are judged by the norm of all of them.
+    """
+    return {"fp64": 1e-9, "fp32": 1e-3, "bf16": 8 * num_blocks * _BF16_ROUNDOFF}[precision]
 
 
 @dataclass(frozen=True)
@@ -72,19 +84,25 @@ def check_parity(
     optimizer = make_optimizer(worker, "sgd", LEARNING_RATE)
     batches = Batches(plan, device, dtype)
     reference = Reference(plan, worker, batches) if rank == 0 else None
-    worst = (0.0, "none")
+    max_norm, worst = plan.spec.train.max_gradient_norm, (0.0, "none")
     for step in range(num_steps):
-        optimizer.zero_grad()
-        result = worker.compute(*batches.of_worker(step, worker))
-        pieces = gradients(worker) + of_result(worker, result)
-        optimizer.step()
-        gathered = _gather(pieces + parameters(worker), control, plan.num_workers, rank)
+        inputs, targets = batches.of_worker(step, worker)
+        if worker.trains:
+            optimizer.zero_grad()
+            pieces = of_result(worker, worker.compute(inputs, targets)) + gradients(worker)
+            if max_norm is not None:
+                clip_gradients(worker, max_norm)
+            optimizer.step()
+            pieces += parameters(worker)
+        else:
+            pieces = of_result(worker, take_step(worker, None, inputs, targets))
+        gathered = _gather(pieces, control, plan.num_workers, rank)
         if reference is not None:
-            worst = max(worst, compare(reference.step(step), gathered))
+            worst = max(worst, compare(reference.step(step), gathered, _GLOBAL_NORM_SHARE[precision]))
     if reference is None:
         return None
     error, tensor = worst
-    return ParityReport(error <= LIMIT[precision], error, tensor, num_steps, precision)
+    return ParityReport(error <= limit(precision, len(plan.summary.blocks)), error, tensor, num_steps, precision)
 
 
 class Reference:
@@ -92,7 +110,8 @@ class Reference:
 
     def __init__(self, plan: Plan, worker: WorkerModel, batches: Batches) -> None:
         self.blocks = build_blocks(plan, (b.name for b in plan.summary.blocks), worker.dtype).to(worker.device)
-        self.loss, self.batches = worker.loss, batches
+        self.loss, self.batches, self.trains = worker.loss, batches, worker.trains
+        self.max_norm = plan.spec.train.max_gradient_norm
         self.num_chunks = worker.batch_part[1] * worker.num_microbatches
 
     def step(self, step: int) -> dict[str, Tensor]:
@@ -100,6 +119,9 @@ class Reference:
         self.blocks.zero_grad()
         outputs, losses = [], []
         inputs, targets = self.batches.of_step(step)
+        if not self.trains:
+            with torch.inference_mode():
+                return {"outputs": torch.cat([self.blocks(x) for x in inputs.chunk(self.num_chunks)])}
         for x, y in zip(inputs.chunk(self.num_chunks), targets.chunk(self.num_chunks), strict=True):
             output = self.blocks(x)
             loss = self.loss(output, y)
@@ -113,6 +135,10 @@ class Reference:
                 assert parameter.grad is not None
                 parameter.grad /= self.num_chunks
                 tensors[f"gradient of {name}"] = parameter.grad.clone()
+            if self.max_norm is not None:
+                nn.utils.clip_grad_norm_(named.values(), self.max_norm)
+            for name, parameter in named.items():
+                assert parameter.grad is not None
                 parameter.sub_(parameter.grad, alpha=LEARNING_RATE)
                 tensors[f"parameter {name}"] = parameter.detach().clone()
         return tensors
@@ -150,7 +176,7 @@ def of_result(worker: WorkerModel, result: StepResult) -> list[Piece]:
     return pieces
 
 
-def compare(reference: dict[str, Tensor], gathered: list[Piece]) -> tuple[float, str]:
+def compare(reference: dict[str, Tensor], gathered: list[Piece], global_norm_share: float) -> tuple[float, str]:
     """The largest error and its tensor's name. A tensor that the pieces do not cover is infinitely wrong.
 
     Pieces at the same place are replicas: the worst counts. The parts of the loss are added up.
@@ -164,7 +190,7 @@ def compare(reference: dict[str, Tensor], gathered: list[Piece]) -> tuple[float,
         global_norm = math.sqrt(sum(float(reference[name].norm()) ** 2 for name in names))
         for name in names:
             difference = _difference(reference[name], by_name.get(name, []), is_sum=name == "loss")
-            scale = max(float(reference[name].norm()), _GLOBAL_NORM_SHARE * global_norm)
+            scale = max(float(reference[name].norm()), global_norm_share * global_norm)
             error = difference / scale if scale else difference
             worst = max(worst, (math.inf if math.isnan(error) else error, name))
     return worst

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -82,6 +82,7 @@ class Recorder:
     last: deque[str] = field(default_factory=lambda: deque(maxlen=8))
     communication_failed: bool = False
     _sequence: Counter[tuple[Any, ...]] = field(default_factory=Counter)
+    _announced: dict[int, str] = field(default_factory=dict)
     _backward_hooked: int | None = None
 
     def begin(
@@ -109,7 +110,7 @@ class Recorder:
             len(ranks),
             (group, *pair, self._sequence[(group, *pair)]),
             peer,
-            self._phase_of(operation, group, here, peer),
+            self._announced.pop(tensors[0].data_ptr() if tensors else 0, "") or self._phase_of(operation, group, here, peer),
             payload,
             dtype,
             self.step,
@@ -117,6 +118,11 @@ class Recorder:
         )
         self.operations.append(row)
         return row
+
+    def announce(self, tensors: Iterable[torch.Tensor], phase: str) -> None:
+        """Says of what phase the operation on each of these tensors will be, where it is issued outside the phase's span."""
+        if self.tracing:
+            self._announced |= {tensor.data_ptr(): phase for tensor in tensors}
 
     def _phase_of(self, operation: str, group: str, here: int, peer: int | None) -> str:
         if torch._C._current_graph_task_id() != -1:
@@ -152,7 +158,7 @@ class Recorder:
 
     @contextmanager
     def _record_span(self, kind: str, stage: int | None, microbatch: int | None, name: str | None) -> Iterator[None]:
-        outer, self.phase = self.phase, kind
+        outer, self.phase = self.phase, kind.removesuffix("_input").removesuffix("_weight")
         record = SpanRecord(kind, self.step, stage, microbatch, name, time.perf_counter())
         try:
             yield

@@ -1,4 +1,4 @@
-"""The step loop: warm-up, timed, trace and memory steps, kept apart."""
+"""The step loop, of training or inference: warm-up, timed, trace and memory steps, kept apart."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from workbench.plan.feasibility import Plan
 from workbench.runtime.batches import Batches
 from workbench.runtime.build import local, make_optimizer
+from workbench.runtime.clipping import clip_gradients
 from workbench.runtime.memory import MemoryTracker
 from workbench.runtime.recorder import Recorder
-from workbench.strategies.worker_model import WorkerModel
+from workbench.strategies.worker_model import StepResult, WorkerModel
 
 
 @dataclass
@@ -45,7 +48,8 @@ def train(plan: Plan, worker: WorkerModel, batches: Batches, recorder: Recorder,
     A step's duration holds forward, backward, communication and optimizer; fetching the batch is outside it.
     """
     record = TrainingRecord()
-    optimizer = make_optimizer(worker, plan.spec.train.optimizer, plan.spec.train.learning_rate)
+    options = plan.spec.train
+    optimizer = make_optimizer(worker, options.optimizer, options.learning_rate) if worker.trains else None
     has_tokens = plan.dataset.summary().tokens_per_sample > 0
     kinds = list(step_kinds(plan))
     for step, kind in enumerate(kinds):
@@ -53,17 +57,14 @@ def train(plan: Plan, worker: WorkerModel, batches: Batches, recorder: Recorder,
         inputs, targets = batches.of_worker(step, worker)
         tracker = MemoryTracker(worker.device) if kind == "memory" else None
         if tracker is not None:
-            optimizer.zero_grad()
-            tracker.track_external(worker.blocks, optimizer, inputs, targets)
+            if optimizer is not None:
+                optimizer.zero_grad()
+            tracker.track_external(worker.blocks, *([optimizer] if optimizer is not None else []), inputs, targets)
             if worker.device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(worker.device)
             tracker.__enter__()
         start = time.perf_counter()
-        with recorder.span("optimizer", name="zero_grad"):
-            optimizer.zero_grad()
-        result = worker.compute(inputs, targets)
-        with recorder.span("optimizer"):
-            optimizer.step()
+        result = take_step(worker, optimizer, inputs, targets, options.max_gradient_norm)
         loss = None if result.loss is None else float(result.loss)
         if worker.device.type == "cuda":
             torch.cuda.synchronize(worker.device)
@@ -88,6 +89,29 @@ def train(plan: Plan, worker: WorkerModel, batches: Batches, recorder: Recorder,
     return record
 
 
+def take_step(
+    worker: WorkerModel,
+    optimizer: torch.optim.Optimizer | None,
+    inputs: Tensor,
+    targets: Tensor,
+    max_gradient_norm: float | None = None,
+) -> StepResult:
+    """One step as it is timed: forward, backward and the optimizer's update, or without an optimizer the forward pass."""
+    if optimizer is None:
+        # Under inference_mode DTensor (torch 2.13) takes linear layers apart and moves more than it must.
+        has_cut = any(isinstance(p, DTensor) for p in worker.blocks.parameters())
+        with torch.no_grad() if has_cut else torch.inference_mode():
+            return worker.compute(inputs, targets)
+    with worker.span("optimizer", name="zero_grad"):
+        optimizer.zero_grad()
+    result = worker.compute(inputs, targets)
+    with worker.span("optimizer"):
+        if max_gradient_norm is not None:
+            clip_gradients(worker, max_gradient_norm)
+        optimizer.step()
+    return result
+
+
 def _end_of_memory_step(record: TrainingRecord, tracker: MemoryTracker, worker: WorkerModel, step: int) -> None:
     tracker.note("end of step")
     peak = tracker.peak_bytes()
@@ -98,12 +122,12 @@ def _end_of_memory_step(record: TrainingRecord, tracker: MemoryTracker, worker: 
     record.memory += [{"step": step, **row} for row in tracker.rows]
 
 
-def _weigh(record: TrainingRecord, worker: WorkerModel, optimizer: torch.optim.Optimizer) -> None:
+def _weigh(record: TrainingRecord, worker: WorkerModel, optimizer: torch.optim.Optimizer | None) -> None:
     """Bytes that this worker holds after the last step."""
     for _, parameter in worker.named_parameters():
         record.parameters += local(parameter).numel()
         record.parameter_bytes += local(parameter).nbytes
         if parameter.grad is not None:
             record.gradient_bytes += local(parameter.grad).nbytes
-    for state in optimizer.state.values():
+    for state in optimizer.state.values() if optimizer is not None else ():
         record.optimizer_state_bytes += sum(local(t).nbytes for t in state.values() if isinstance(t, torch.Tensor))

@@ -1,37 +1,39 @@
-"""One worker of a run, started by module name: ``python -m workbench.runtime.worker RUN_DIRECTORY RANK LIFELINE_FD``."""
+"""One worker of a run, started by module name:
+``python -m workbench.runtime.worker RUN_DIRECTORY RANK LIFELINE_FD RENDEZVOUS_FD``."""
 
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import threading
 import time
 import traceback
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 
-from workbench.plan.feasibility import Plan, plan
-from workbench.runtime import accounting
 from workbench.runtime.events import EventWriter
 from workbench.runtime.process_group import control_group, device_of, register_backend
 from workbench.runtime.recorder import Recorder
 from workbench.store.run_directory import RunDirectory
-from workbench.store.tables import write_table
+
+if TYPE_CHECKING:
+    from workbench.plan.feasibility import Plan
 
 _PROGRESS_INTERVAL_S = 0.1
 
 
-def main(run_path: str, rank: int, lifeline: int) -> int:
+def main(run_path: str, rank: int, lifeline: int, rendezvous: int) -> int:
     """Runs the worker to its end; returns the exit code."""
     threading.Thread(target=_die_with_owner, args=(lifeline,), daemon=True).start()
     run = RunDirectory(Path(run_path))
     events, recorder = EventWriter(run.events_path(rank), rank), Recorder()
     try:
-        _run(run, rank, events, recorder)
+        _run(run, rank, rendezvous, events, recorder)
     except Exception as error:  # noqa: BLE001 - reported to the owner, which ends the run
         traceback.print_exc()
         events.write(
@@ -46,21 +48,35 @@ def main(run_path: str, rank: int, lifeline: int) -> int:
     return 0
 
 
-def _run(run: RunDirectory, rank: int, events: EventWriter, recorder: Recorder) -> None:
-    spec, record = run.spec(), run.record()
+def _run(run: RunDirectory, rank: int, rendezvous: int, events: EventWriter, recorder: Recorder) -> None:
+    record = run.record()
     kind, num_workers = record["device"], record["num_workers"]
-    device, timeout = device_of(kind, rank), timedelta(seconds=spec.launch.timeout_s)
-    torch.set_num_threads(spec.launch.threads_per_worker)
+    device, timeout = device_of(kind, rank), timedelta(seconds=record["timeout_s"])
+    torch.set_num_threads(record["threads_per_worker"])
     if kind == "cuda":
         torch.cuda.set_device(device)
-    store = dist.FileStore(  # type: ignore[attr-defined]
-        str(run.path / "rendezvous"), num_workers
-    )
-    backend = register_backend(recorder, kind)
+    backend, store = register_backend(recorder, kind), _meet(rank, num_workers, rendezvous, timeout)
     dist.init_process_group(backend, store=store, rank=rank, world_size=num_workers, timeout=timeout)
     dist.all_reduce(torch.ones(1, device=device))
     events.write("ready")
-    _work(run, plan(spec), rank, device, events, recorder, control_group(timeout))
+    from workbench.plan.feasibility import plan
+
+    _work(run, plan(run.spec()), rank, device, events, recorder, control_group(timeout))
+
+
+def _meet(rank: int, num_workers: int, rendezvous: int, timeout: timedelta) -> Any:
+    """The store through which the workers find each other; ``rendezvous`` is a listening socket that all of them hold."""
+    listener = socket.socket(fileno=rendezvous)
+    host, port = listener.getsockname()
+    return dist.TCPStore(  # type: ignore[attr-defined]
+        host,
+        port,
+        num_workers,
+        is_master=rank == 0,
+        timeout=timeout,
+        wait_for_workers=False,
+        master_listen_fd=listener.detach() if rank == 0 else None,
+    )
 
 
 def _work(
@@ -72,10 +88,12 @@ def _work(
     recorder: Recorder,
     control: Any,
 ) -> None:
+    from workbench.runtime import accounting
     from workbench.runtime.batches import Batches
     from workbench.runtime.build import DTYPES, build_worker, make_mesh
     from workbench.runtime.parity import check_parity
     from workbench.runtime.training import train
+    from workbench.store.tables import write_table
 
     spec = plan_.spec
     mesh = make_mesh(plan_, device.type, recorder)
@@ -137,7 +155,7 @@ def _die_with_owner(lifeline: int) -> None:
 
 
 if __name__ == "__main__":
-    code = main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    code = main(sys.argv[1], *map(int, sys.argv[2:]))
     sys.stdout.flush()
     sys.stderr.flush()
     # Everything is on disk; gloo's teardown at exit aborts now and then (torch 2.13), so it is left out.

@@ -59,6 +59,10 @@ class Schedule(ABC):
             )
         if spec.mode == "inference" and not self.runs_forward_only:
             raise SplitError("split.pipeline.schedule", f"{self.name} cannot run forward only (torch's schedule deadlocks)")
+        if spec.train.checkpointing == "selective" and self.splits_backward:
+            raise SplitError(
+                "train.checkpointing", f"selective keeps what {self.name} then frees between its two backward passes; use full"
+            )
         if spec.train.compile and self.splits_backward:
             raise SplitError(
                 "train.compile", f"{self.name} computes input and weight gradients apart, which compiled stages cannot"
@@ -85,5 +89,5 @@ class Schedule(ABC):
             )
 
     @abstractmethod
-    def build(self, stages: Sequence[PipelineStage], loss: Callable[..., Any]) -> Any:
-        """The torch schedule for this worker's stages."""
+    def build(self, stages: Sequence[PipelineStage], loss: Callable[..., Any] | None) -> Any:
+        """The torch schedule for this worker's stages; without a loss it runs forward only."""

@@ -26,7 +26,7 @@ class DualPipeV(Schedule):
         super().check(spec)
         self.at_least_as_many_microbatches_as(self.num_stages, "stages")
 
-    def build(self, stages: Sequence[PipelineStage], loss: Callable[..., Any]) -> Any:
+    def build(self, stages: Sequence[PipelineStage], loss: Callable[..., Any] | None) -> Any:
         from torch.distributed.pipelining import ScheduleDualPipeV
 
         return ScheduleDualPipeV(list(stages), self.num_microbatches, loss_fn=loss)

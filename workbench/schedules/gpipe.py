@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class GPipe(Schedule):
     """All forward, then all backward: bubble (p−1)/(m+p−1), activations of all m microbatches held."""
 
-    def build(self, stages: Sequence[PipelineStage], loss: Callable[..., Any]) -> Any:
+    def build(self, stages: Sequence[PipelineStage], loss: Callable[..., Any] | None) -> Any:
         from torch.distributed.pipelining import ScheduleGPipe
 
         return ScheduleGPipe(stages[0], self.num_microbatches, loss_fn=loss)

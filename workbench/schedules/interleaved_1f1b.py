@@ -23,7 +23,7 @@ class Interleaved1F1B(Schedule):
         super().check(spec)
         self.divides_into_rounds()
 
-    def build(self, stages: Sequence[PipelineStage], loss: Callable[..., Any]) -> Any:
+    def build(self, stages: Sequence[PipelineStage], loss: Callable[..., Any] | None) -> Any:
         from torch.distributed.pipelining import ScheduleInterleaved1F1B
 
         return ScheduleInterleaved1F1B(list(stages), self.num_microbatches, loss_fn=loss)

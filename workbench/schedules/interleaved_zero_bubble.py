@@ -24,7 +24,7 @@ class InterleavedZeroBubble(Schedule):
         super().check(spec)
         self.divides_into_rounds()
 
-    def build(self, stages: Sequence[PipelineStage], loss: Callable[..., Any]) -> Any:
+    def build(self, stages: Sequence[PipelineStage], loss: Callable[..., Any] | None) -> Any:
         from torch.distributed.pipelining import ScheduleInterleavedZeroBubble
 
         return ScheduleInterleavedZeroBubble(list(stages), self.num_microbatches, loss_fn=loss)

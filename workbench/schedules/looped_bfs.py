@@ -17,7 +17,7 @@ class LoopedBFS(Schedule):
 
     default_stages_per_worker, min_stages_per_worker, max_stages_per_worker = 2, 1, 8
 
-    def build(self, stages: Sequence[PipelineStage], loss: Callable[..., Any]) -> Any:
+    def build(self, stages: Sequence[PipelineStage], loss: Callable[..., Any] | None) -> Any:
         from torch.distributed.pipelining import ScheduleLoopedBFS
 
         return ScheduleLoopedBFS(list(stages), self.num_microbatches, loss_fn=loss)

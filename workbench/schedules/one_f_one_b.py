@@ -21,7 +21,7 @@ class OneForwardOneBackward(Schedule):
         super().check(spec)
         self.at_least_as_many_microbatches_as(self.num_stages, "stages")
 
-    def build(self, stages: Sequence[PipelineStage], loss: Callable[..., Any]) -> Any:
+    def build(self, stages: Sequence[PipelineStage], loss: Callable[..., Any] | None) -> Any:
         from torch.distributed.pipelining import Schedule1F1B
 
         return Schedule1F1B(stages[0], self.num_microbatches, loss_fn=loss)

@@ -20,7 +20,7 @@ class ZBVZeroBubble(Schedule):
     splits_backward = True
     runs_forward_only = False
 
-    def build(self, stages: Sequence[PipelineStage], loss: Callable[..., Any]) -> Any:
+    def build(self, stages: Sequence[PipelineStage], loss: Callable[..., Any] | None) -> Any:
         from torch.distributed.pipelining import ScheduleZBVZeroBubble
 
         return ScheduleZBVZeroBubble(list(stages), self.num_microbatches, loss_fn=loss)

@@ -67,10 +67,10 @@ class ModelOptions(PluginOptions):
     def _fill_in_preset(cls, values: Any) -> Any:
         if not isinstance(values, dict) or values.get("preset") is None:
             return values
-        if (name := values["preset"]) not in cls.presets:
-            raise PydanticCustomError(
-                "unknown_key", "{message}", {"message": unknown("preset", name, list(cls.presets)), "key": "preset"}
-            )
+        name = str(values["preset"])
+        if name not in cls.presets:
+            message = unknown("preset", name, list(cls.presets))
+            raise PydanticCustomError("unknown_key", "{message}", {"message": message, "key": "preset"})
         # None is what a file cannot say: not given.
         return {**cls.presets[name].options, **{key: value for key, value in values.items() if value is not None}}
 
@@ -94,13 +94,15 @@ def describe(options: type[Options]) -> list[dict[str, str]]:
             continue
         if name == "preset" and issubclass(options, ModelOptions) and not options.presets:
             continue
+        # The bounds of an option that may be None stand with its type.
+        metadata = [*field.metadata, *(m for part in get_args(field.annotation) for m in getattr(part, "__metadata__", ()))]
         default = "required" if field.is_required() else field.get_default(call_default_factory=True)
         rows.append(
             {
                 "name": name,
                 "type": _type_name(field.annotation),
                 "default": f"{default}",
-                "bounds": ", ".join(_bound(m) for m in field.metadata if _bound(m)),
+                "bounds": ", ".join(_bound(m) for m in metadata if _bound(m)),
                 "help": " ".join((field.description or "").split()),
             }
         )

@@ -41,8 +41,8 @@ class Train(Options):
     learning_rate: PositiveFloat = 1e-3
     """Learning rate, constant over the run."""
 
-    precision: Literal["fp32", "fp64"] = "fp32"
-    """Number format of parameters, activations and gradients."""
+    precision: Literal["fp32", "bf16", "fp64"] = "fp32"
+    """Number format of parameters, activations, gradients and optimizer state."""
 
     max_gradient_norm: PositiveFloat | None = None
     """Gradients are scaled down to this norm, taken over all of them on all workers; by default they are not."""
@@ -60,7 +60,7 @@ class Train(Options):
     @property
     def element_bytes(self) -> int:
         """Bytes of one parameter, gradient or activation element."""
-        return {"fp32": 4, "fp64": 8}[self.precision]
+        return {"fp32": 4, "bf16": 2, "fp64": 8}[self.precision]
 
 
 class Measure(Options):
@@ -78,7 +78,7 @@ class Measure(Options):
     num_parity_steps: PositiveInt = 2
     """SGD steps that the parity check takes."""
 
-    parity_precision: Literal["fp32", "fp64"] = "fp64"
+    parity_precision: Literal["fp32", "bf16", "fp64"] = "fp64"
     """Number format of the parity check."""
 
 
@@ -168,9 +168,10 @@ class RunSpec(Options):
         values = {"model": DEFAULT_MODEL, **values}
         if "dataset" not in values:
             model = values["model"]
-            options = model if isinstance(model, dict) else {"name": model} if isinstance(model, str) else model.model_dump()
-            plugin = MODELS.get(options.get("name", ""), "model.name")
-            preset = plugin.Options.presets.get(options.get("preset"))
+            if not isinstance(model, dict):
+                model = {"name": getattr(model, "name", model), "preset": getattr(model, "preset", None)}
+            plugin = MODELS.get(model.get("name", ""), "model.name")
+            preset = plugin.Options.presets.get(str(model.get("preset")))
             values["dataset"] = dict(preset.dataset) if preset else plugin.default_dataset
         return values
 

@@ -43,8 +43,9 @@ def state_of(run: RunDirectory) -> str:
     if status["state"] not in TERMINAL and _owner_is_gone(run, status):
         status = run.status()  # it may have ended just now
         if status["state"] not in TERMINAL:
-            run.write_status({**status, "state": "lost", "message": "its owner process is gone"})
-    return str(run.status()["state"])
+            status = {**status, "state": "lost", "message": "its owner process is gone"}
+            run.write_status(status)
+    return str(status["state"])
 
 
 def _owner_is_gone(run: RunDirectory, status: dict[str, Any]) -> bool:

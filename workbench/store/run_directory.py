@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.spec.run_spec import RunSpec
-
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from workbench.spec.run_spec import RunSpec
 
 TERMINAL = ("finished", "failed", "cancelled", "lost")
 

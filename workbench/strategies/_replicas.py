@@ -36,6 +36,8 @@ def average_gradients(worker: WorkerModel, mesh: DeviceMesh, bucket_size_mib: fl
     """Gradients become the mean over all replicas while backward goes on."""
     from torch.nn.parallel import DistributedDataParallel
 
+    if not worker.trains:
+        return
     replicas = replicas_mesh(mesh)
     assert mesh.mesh_dim_names is not None
     worker.axes[replicas.get_group().group_name] = "+".join(replicas.mesh_dim_names or ())

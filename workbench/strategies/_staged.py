@@ -127,6 +127,7 @@ class StagedStrategy(Strategy[O]):
             if here in workers:
                 group = dist.new_group([ranks[w] for w in workers], use_local_synchronization=True)
                 worker.axes[group.group_name] = self.axis
+                worker.num_copies[tie.source] = len(workers)
                 worker.compute = self._then_sum(worker, tie.source, group)
 
     def _then_sum(self, worker: WorkerModel, name: str, group: dist.ProcessGroup) -> Compute:

@@ -47,25 +47,27 @@ def attend_by_hand(q: Tensor, k: Tensor, v: Tensor, is_causal: bool) -> tuple[Te
     """``attend`` on any device and in any precision: torch's fused kernels for GPUs have no fp64, which parity needs."""
     scores = _scores(q, k, is_causal)
     denominator = scores.logsumexp(-1)
-    values = (scores - denominator[..., None]).exp() @ v[:, :, None]
-    return values.flatten(1, 2), denominator.flatten(1, 2)
+    values = (scores - denominator[..., None]).exp() @ v[:, :, None].to(scores.dtype)
+    return values.flatten(1, 2).to(q.dtype), denominator.flatten(1, 2)
 
 
 def attend_backward_by_hand(
     gradient: Tensor, q: Tensor, values: Tensor, denominator: Tensor, k: Tensor, v: Tensor, is_causal: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """``attend_backward`` likewise (Dao et al. 2022, appendix B.2)."""
-    gradient, grouped, values, denominator = (t.unflatten(1, (k.shape[1], -1)) for t in (gradient, q, values, denominator))
-    softmax = (_scores(q, k, is_causal) - denominator[..., None]).exp()
-    of_softmax = gradient @ v[:, :, None].mT - (gradient * values).sum(-1, keepdim=True)
+    softmax = (_scores(q, k, is_causal) - denominator.unflatten(1, (k.shape[1], -1))[..., None]).exp()
+    gradient, grouped, values = (t.unflatten(1, (k.shape[1], -1)).to(softmax.dtype) for t in (gradient, q, values))
+    keys, its_values = (t[:, :, None].to(softmax.dtype) for t in (k, v))
+    of_softmax = gradient @ its_values.mT - (gradient * values).sum(-1, keepdim=True)
     of_scores = softmax * of_softmax * q.shape[-1] ** -0.5
-    of_q = (of_scores @ k[:, :, None]).flatten(1, 2)
-    return of_q, (of_scores.mT @ grouped).sum(2), (softmax.mT @ gradient).sum(2)
+    of_q, of_k, of_v = (of_scores @ keys).flatten(1, 2), (of_scores.mT @ grouped).sum(2), (softmax.mT @ gradient).sum(2)
+    return of_q.to(q.dtype), of_k.to(k.dtype), of_v.to(v.dtype)
 
 
 def _scores(q: Tensor, k: Tensor, is_causal: bool) -> Tensor:
-    """q kᵀ / √head_dim, (batch, key/value heads, q's heads of each, queries, keys)."""
-    scores: Tensor = q.unflatten(1, (k.shape[1], -1)) @ k[:, :, None].mT * q.shape[-1] ** -0.5
+    """q kᵀ / √head_dim in single precision or better, (batch, key/value heads, q's heads of each, queries, keys)."""
+    dtype = torch.promote_types(q.dtype, torch.float32)
+    scores: Tensor = q.unflatten(1, (k.shape[1], -1)).to(dtype) @ k[:, :, None].mT.to(dtype) * q.shape[-1] ** -0.5
     if is_causal:
         later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
         scores = scores.masked_fill(later, -torch.inf)

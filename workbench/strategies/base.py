@@ -62,4 +62,5 @@ class Strategy(ABC, Generic[O]):
         """Splits what the worker holds. ``mesh`` is the run's whole mesh, its dims named by axis."""
 
     def finish(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
-        """Wraps the result once every strategy has made its cut; by default not at all."""
+        """Wraps what the worker holds, once every strategy has made its cut and the run's options (activation
+        checkpointing, compilation) are applied; by default not at all."""

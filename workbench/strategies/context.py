@@ -96,8 +96,11 @@ class ContextStrategy(Strategy[ContextOptions]):
         second worker on, the sum of its gradients, which the n-th hands home: 2 (n − 1) sends of s.
         all_gather: keys and values are gathered forward and, since only the own ones are kept, again backward; then
         their gradients are reduce-scattered. The full tensor of each is n s.
+
+        Activation checkpointing repeats in backward what moves forward.
         """
         n, transfers = self.options.size, []
+        visits = 1 if share.spec.train.checkpointing == "none" else 2  # of all parts in backward
         shapes = {p.name: p.shape for p in share.held.parameters}
         for layer in share.held.groups:
             if layer.kind != "attention":
@@ -109,11 +112,11 @@ class ContextStrategy(Strategy[ContextOptions]):
             part = share.num_samples * share.held.sequence_length * features * share.element_bytes
             if self.options.attention == "ring":
                 transfers.append(Transfer("send", self.axis, "forward", n - 1, part))
-                backward = [Transfer("send", self.axis, "backward", 2 * (n - 1), part)]
+                backward = [Transfer("send", self.axis, "backward", (visits + 1) * (n - 1), part)]
             else:
                 transfers.append(Transfer("all_gather", self.axis, "forward", 1, n * part, n))
-                operations = ("all_gather", "reduce_scatter")
-                backward = [Transfer(operation, self.axis, "backward", 1, n * part, n) for operation in operations]
+                backward = [Transfer("all_gather", self.axis, "backward", visits, n * part, n)]
+                backward.append(Transfer("reduce_scatter", self.axis, "backward", 1, n * part, n))
             transfers += backward if share.trains else []
         return transfers if "data" in share.mesh.axes else transfers + expected_average(share)
 

@@ -57,14 +57,16 @@ class SplitAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, exchange: Exchange) -> Tensor:
-        values = torch.zeros_like(q)
-        denominator = q.new_full(q.shape[:-1], -torch.inf)  # its logarithm, (batch, heads, positions)
+        dtype = torch.promote_types(q.dtype, torch.float32)  # bf16 values are rounded once, at the end
+        values = torch.zeros_like(q, dtype=dtype)
+        denominator = torch.full_like(q[..., 0], -torch.inf, dtype=dtype)  # its logarithm, (batch, heads, positions)
         for (keys, part_values), pairs in exchange.visit(torch.stack([k, v])):
             for rows, columns, is_causal in pairs:
                 part, part_denominator = attend(q[:, :, rows], keys[:, :, columns], part_values[:, :, columns], is_causal)
-                before = denominator[:, :, rows]
-                values[:, :, rows] = torch.lerp(values[:, :, rows], part, (part_denominator - before).sigmoid()[..., None])
+                before, weight = denominator[:, :, rows], (part_denominator - denominator[:, :, rows]).sigmoid()[..., None]
+                values[:, :, rows] = torch.lerp(values[:, :, rows], part.to(dtype), weight)
                 denominator[:, :, rows] = torch.logaddexp(before, part_denominator)
+        values = values.to(q.dtype)
         ctx.save_for_backward(q, k, v, values, denominator)
         ctx.exchange = exchange
         return values
@@ -77,9 +79,10 @@ class SplitAttention(torch.autograd.Function):
         def gradient_of(part: Tensor, pairs: list[Pair]) -> Tensor:
             of_part = torch.zeros_like(part)
             for rows, columns, is_causal in pairs:
-                of_rows = (t[:, :, rows] for t in (gradient, q, values, denominator))
                 keys, part_values = part[:, :, :, columns]
-                of_q, of_k, of_v = attend_backward(*of_rows, keys, part_values, is_causal=is_causal)
+                of_q, of_k, of_v = attend_backward(
+                    gradient[:, :, rows], q[:, :, rows], values[:, :, rows], denominator[:, :, rows], keys, part_values, is_causal
+                )
                 of_queries[:, :, rows] += of_q
                 of_part[0, :, :, columns] += of_k
                 of_part[1, :, :, columns] += of_v

@@ -54,4 +54,6 @@ class DataStrategy(Strategy[DataOptions]):
     def apply(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
         replicas = mesh[self.axis]
         worker.batch_part = (replicas.get_local_rank(), replicas.size())
+
+    def finish(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
         average_gradients(worker, mesh, self.options.bucket_size_mib)

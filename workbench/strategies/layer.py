@@ -48,16 +48,16 @@ class LayerStrategy(StagedStrategy[LayerOptions]):
                 inputs = receive(worker.output_shape(stages[here - 1][-1]), here - 1).requires_grad_(worker.trains)
             with worker.span("forward", stage=here, microbatch=0):
                 outputs = worker.module(inputs)
-                loss = worker.loss(outputs, targets) if here == last else None
-            if loss is None:
+                loss = worker.loss(outputs, targets) if here == last and worker.trains else None
+            if here < last:
                 dist.send(outputs.detach(), group=group, group_dst=here + 1)
             if worker.trains:
-                gradient = receive(worker.output_shape(stages[here][-1]), here + 1) if loss is None else None
+                gradient = receive(worker.output_shape(stages[here][-1]), here + 1) if here < last else None
                 with worker.span("backward", stage=here, microbatch=0):
                     loss.backward() if loss is not None else outputs.backward(gradient)
                 if here > 0:
                     assert inputs.grad is not None
                     dist.send(inputs.grad, group=group, group_dst=here - 1)
-            return StepResult(loss.detach(), outputs.detach()) if loss is not None else StepResult(None, None)
+            return StepResult(loss if loss is None else loss.detach(), outputs.detach() if here == last else None)
 
         worker.compute = step

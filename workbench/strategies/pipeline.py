@@ -106,16 +106,17 @@ class PipelineStrategy(StagedStrategy[PipelineOptions]):
             return made
 
         stages = [stage_of(stage, module) for stage, module in zip(mine, worker.stages, strict=True)]
-        schedule = self.schedule.build(stages, worker.loss)
-        run = schedule.step if worker.trains else schedule.eval
+        schedule = self.schedule.build(stages, worker.loss if worker.trains else None)
 
         def step(inputs: Tensor, targets: Tensor) -> StepResult:
             first = (inputs,) if mine[0] == 0 else ()
             if last not in mine:
-                run(*first)
+                schedule.step(*first, return_outputs=False)
                 return StepResult(None, None)
+            if not worker.trains:
+                return StepResult(None, schedule.step(*first).detach())
             losses: list[Tensor] = []
-            outputs = run(*first, target=targets, losses=losses)
+            outputs = schedule.step(*first, target=targets, losses=losses)
             return StepResult(torch.stack(losses).mean().detach(), outputs.detach())
 
         worker.num_microbatches = self.num_microbatches

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch.distributed as dist
 from torch.distributed.pipelining import PipelineStage
 
 if TYPE_CHECKING:
@@ -29,6 +30,22 @@ class RecordedStage(PipelineStage):
     def backward_weight_one_chunk(self, bwd_chunk_id: int, last_backward: bool = False) -> None:
         with self.recorder.span("backward_weight", stage=self.stage_index, microbatch=bwd_chunk_id):
             super().backward_weight_one_chunk(bwd_chunk_id, last_backward=last_backward)
+
+    def get_fwd_recv_ops(self, fwd_chunk_id: int) -> list[dist.P2POp]:
+        return self._announced(super().get_fwd_recv_ops(fwd_chunk_id), "forward")
+
+    def get_fwd_send_ops(self, fwd_chunk_id: int) -> list[dist.P2POp]:
+        return self._announced(super().get_fwd_send_ops(fwd_chunk_id), "forward")
+
+    def get_bwd_recv_ops(self, bwd_chunk_id: int) -> list[dist.P2POp]:
+        return self._announced(super().get_bwd_recv_ops(bwd_chunk_id), "backward")
+
+    def get_bwd_send_ops(self, bwd_chunk_id: int) -> list[dist.P2POp]:
+        return self._announced(super().get_bwd_send_ops(bwd_chunk_id), "backward")
+
+    def _announced(self, operations: list[dist.P2POp], phase: str) -> list[dist.P2POp]:
+        self.recorder.announce((op.tensor for op in operations), phase)
+        return operations
 
     def perform_reduce_grad(self, grad_scale_factor: int) -> None:
         with self.recorder.span("backward", stage=self.stage_index, name="average gradients"):

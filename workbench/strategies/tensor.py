@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from workbench.errors import SplitError
 from workbench.plan.layer_groups import ColumnRowPair
@@ -15,6 +15,7 @@ from workbench.strategies.base import Strategy, strategy
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
+    from torch.distributed.tensor import DTensor
     from torch.distributed.tensor.parallel import ParallelStyle
 
     from workbench.plan.share import Share
@@ -96,7 +97,17 @@ class TensorStrategy(Strategy[TensorOptions]):
                 plan[pair.column] = ColwiseParallel(output_layouts=None if pair.row else Replicate())
             if pair.row:
                 plan[pair.row] = RowwiseParallel(input_layouts=None if pair.column else Replicate())
-        tied = {t: layers[t.source.rsplit(".", 1)[0]] for t in worker.summary.ties}
+        held = [t for t in worker.summary.ties if {t.parameter.rsplit(".", 1)[0], t.source.rsplit(".", 1)[0]} <= set(layers)]
+        tied = {t: layers[t.source.rsplit(".", 1)[0]] for t in held}
         parallelize_module(worker.blocks, mesh[self.axis], {path: style for path, style in plan.items() if path in layers})
+        for pair in self._pairs(worker.summary):
+            if pair.column is None and pair.row in layers:
+                layers[pair.row].weight.register_post_accumulate_grad_hook(_keep_own_slice)
         for tie, source in tied.items():  # slicing replaced both; they are one parameter again
             layers[tie.parameter.rsplit(".", 1)[0]].weight = source.weight
+
+
+def _keep_own_slice(parameter: DTensor) -> None:
+    """DTensor leaves an embedding's gradient whole on every worker (torch 2.13); each needs its slice of it."""
+    gradient = cast("DTensor", parameter.grad)
+    parameter.grad = gradient.redistribute(placements=parameter.placements)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -31,6 +31,9 @@ class Records(Protocol):
 
     axes: dict[str, str]
     """Name of a process group → the mesh axis that it spans. A strategy that makes a group of its own adds it."""
+
+    def announce(self, tensors: Iterable[Tensor], phase: str) -> None:
+        """Says of what phase the operation on each of these tensors will be, where it is issued outside the phase's span."""
 
     def span(
         self, kind: str, stage: int | None = None, microbatch: int | None = None, name: str | None = None
@@ -70,6 +73,9 @@ class WorkerModel:
 
     num_microbatches: int = 1
     """Pieces that its part is computed in; parity computes the same pieces."""
+
+    num_copies: dict[str, int] = field(default_factory=dict)
+    """Parameters that several stages hold (tied ones) → how many."""
 
     compute: Compute = field(init=False)
 
@@ -112,8 +118,8 @@ class WorkerModel:
         """The plain step: one forward and one backward pass over everything."""
         with self.span("forward", stage=0, microbatch=0):
             outputs = self.module(inputs)
-            loss = self.loss(outputs, targets)
-        if self.trains:
+            loss = self.loss(outputs, targets) if self.trains else None
+        if loss is not None:
             with self.span("backward", stage=0, microbatch=0):
                 loss.backward()
-        return StepResult(loss.detach(), outputs.detach())
+        return StepResult(loss if loss is None else loss.detach(), outputs.detach())

@@ -1,0 +1,39 @@
+"""Activation checkpointing: a block's inner activations are dropped and computed again in backward (Chen et al. 2016)."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+
+_KEPT = (
+    torch.ops.aten.mm.default,
+    torch.ops.aten.addmm.default,
+    torch.ops.aten.bmm.default,
+    torch.ops.aten.convolution.default,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
+    torch.ops.aten._scaled_dot_product_flash_attention.default,
+    torch.ops.aten._scaled_dot_product_efficient_attention.default,
+    torch.ops._c10d_functional.all_reduce.default,
+    torch.ops._c10d_functional.all_gather_into_tensor.default,
+    torch.ops._c10d_functional.reduce_scatter_tensor.default,
+)
+"""What is dear to compute again: matrix products, attention, and what came from other workers."""
+
+
+def checkpoint_blocks(blocks: nn.Sequential, mode: Literal["none", "full", "selective"]) -> None:
+    """Makes each block forget its inner activations, all of them or the cheap ones; parameters keep their names."""
+    if mode == "none":
+        return
+    context: dict[str, Any] = {}
+    if mode == "selective":
+        context["context_fn"] = functools.partial(create_selective_checkpoint_contexts, _keep_what_is_dear)
+    for block in blocks:
+        block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False, **context)
+
+
+def _keep_what_is_dear(context: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
+    return CheckpointPolicy.MUST_SAVE if operation in _KEPT else CheckpointPolicy.PREFER_RECOMPUTE
