@@ -48,14 +48,37 @@ def training(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any]) 
         "optimizer_state_bytes": record.optimizer_state_bytes,
         "peak_memory_bytes": record.peak_memory_bytes,
         "losses": [row["loss"] for row in record.steps],
+        "tokens": [row["num_tokens"] for row in record.steps],
         "parts": accounting.step_parts(recorder, record.steps),
     }
+
+
+def split_attention(rank: int, recorder: Recorder, control: Any, options: dict[str, Any]) -> dict[str, float]:
+    """Largest differences between this worker's part and whole causal attention with two q heads a key/value head."""
+    from workbench.strategies.context import ContextOptions, ContextStrategy
+    from workbench.strategies.context_modules import split_attention as product_of
+
+    strategy, length = ContextStrategy(ContextOptions(**options)), 24
+    runs = strategy.runs(length)
+    mine = [position for run in runs[rank] for position in run]
+    torch.manual_seed(0)
+    q, gradient = torch.randn(2, 2, 4, length, 8, dtype=torch.float64)
+    k, v = torch.randn(2, 2, 2, length, 8, dtype=torch.float64)
+    whole = [t.clone().requires_grad_() for t in (q, k, v)]
+    part = [t[:, :, mine].requires_grad_() for t in (q, k, v)]
+    wanted = torch.nn.functional.scaled_dot_product_attention(*whole, is_causal=True, enable_gqa=True)
+    found = product_of(options["attention"], runs, dist.group.WORLD)(*part)
+    wanted.backward(gradient)
+    found.backward(gradient[:, :, mine])
+    pairs = {"values": (wanted, found)}
+    pairs |= {f"gradient of {name}": (w.grad, f.grad) for name, w, f in zip("qkv", whole, part, strict=True)}
+    return {name: float((w[:, :, mine] - f).abs().max()) for name, (w, f) in pairs.items()}
 
 
 def _unaveraged(planned: Plan) -> None:
     """Data parallelism that sums its gradients."""
     (strategy,) = planned.strategies
-    right = type(strategy).apply
+    right = type(strategy).finish
 
     def wrong(worker: Any, mesh: Any) -> None:
         right(strategy, worker, mesh)
@@ -71,7 +94,7 @@ def _unaveraged(planned: Plan) -> None:
         summed.__annotations__ = {"bucket": dist.GradBucket, "return": torch.futures.Future[torch.Tensor]}
         worker.module.register_comm_hook(None, summed)
 
-    object.__setattr__(strategy, "apply", wrong)
+    object.__setattr__(strategy, "finish", wrong)
 
 
 def _dropped_slice(planned: Plan) -> None:
@@ -109,8 +132,21 @@ def _lost_microbatch(planned: Plan) -> None:
     object.__setattr__(strategy, "apply", wrong)
 
 
+def _positions_not_told(planned: Plan) -> None:
+    """A split sequence whose workers all take their part for its beginning."""
+    (strategy,) = planned.strategies
+    right = type(strategy).apply
+
+    def wrong(worker: Any, mesh: Any) -> None:
+        right(strategy, worker, mesh)
+        worker.blocks.embedding.positions = None
+
+    object.__setattr__(strategy, "apply", wrong)
+
+
 FAULTS = {
     "gradients not averaged": _unaveraged,
     "slice dropped": _dropped_slice,
     "microbatch lost": _lost_microbatch,
+    "positions not told": _positions_not_told,
 }

@@ -66,8 +66,30 @@ SPLITS: dict[str, dict[str, Any]] = {
     "1f1b": {"pipeline": {"size": 2, "schedule": "1f1b", "num_microbatches": 4}},
     "tensor": {"tensor": 2},
 }
+PIPELINE = {"size": 2, "num_microbatches": 2}
+GATHERED = {"size": 2, "attention": "all_gather"}
+# The sequence is split: every way to do it on the model with the most options, and with each other strategy once.
+OF_THE_SEQUENCE: dict[str, dict[str, dict[str, Any]]] = {
+    "llama-like transformer": {
+        "ring": {"context": 2},
+        "ring, contiguous": {"context": {"size": 2, "balance": "contiguous"}},
+        "gathered": {"context": GATHERED},
+        "gathered, contiguous": {"context": {**GATHERED, "balance": "contiguous"}},
+        "ring of 4": {"context": 4},
+        "ring, tensor": {"context": 2, "tensor": 2},
+    },
+    "transformer": {
+        "ring, data": {"context": 2, "data": 2},
+        "ring, pipeline": {"context": 2, "pipeline": PIPELINE},
+        "ring, layer": {"context": 2, "layer": 2},
+        "gathered, tensor": {"context": GATHERED, "tensor": 2},
+    },
+    "tied transformer": {"gathered, pipeline": {"context": GATHERED, "pipeline": PIPELINE}},
+}
 TRAIN = {"num_steps": 6, "num_warmup_steps": 2, "global_batch_size": 8}
 PAIRS = [(model, split) for model in MODELS for split in SPLITS]
+PAIRS += [(model, split) for model, splits in OF_THE_SEQUENCE.items() for split in splits]
+SPLITS |= {name: split for splits in OF_THE_SEQUENCE.values() for name, split in splits.items()}
 # What these compute of a sample depends on the samples beside it, which in a replica or microbatch are fewer than one worker
 # sees; parity compares them with one worker that takes the same pieces.
 OF_THE_BATCH = ("moe", "moe that drops", "cnn, batch norm")
@@ -92,7 +114,7 @@ def results_of(model: str, split: str) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(("model", "split"), PAIRS)
 def test_a_split_computes_what_one_worker_computes(model: str, split: str) -> None:
     spec = spec_of(model, SPLITS[split])
-    report = run_in_workers(2, cases.parity, spec, None)[0]
+    report = run_in_workers(plan(RunSpec(**spec)).num_workers, cases.parity, spec, None)[0]
     assert report["ok"], report
     assert report["max_error"] <= 1e-9
 

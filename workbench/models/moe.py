@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from workbench.data.base import DatasetSummary
+    from workbench.plan.summary import ModelSummary
 
 
 class MoEOptions(TransformerOptions):
@@ -47,6 +49,10 @@ class MoE(Transformer[MoEOptions]):
         if options.top_k > options.num_experts:
             raise SpecError("model.top_k", f"a token cannot take {options.top_k} of {options.num_experts} experts")
         super().__init__(options, data)
+
+    def summary(self) -> ModelSummary:
+        # A router counts the tokens of its whole batch: a part of the sequence would have statistics of its own.
+        return replace(super().summary(), sequence_length=None)
 
     def feedforward(self, name: str) -> Part:
         """The router and top_k experts a token (Fedus et al. 2021, section 2); none is dropped. Experts are stacked on dim 0."""

@@ -108,7 +108,7 @@ class Transformer(Model[O]):
             ColumnRowPair("head", "head.projection", None, vocabulary, "vocabulary entries", shape, output),
         )
         ties = (Tie("head.projection.weight", "embedding.token.weight"),) if o.tied_head else ()
-        return ModelSummary(self.name, blocks, groups, ties)
+        return ModelSummary(self.name, blocks, groups, ties, sequence_length=sequence)
 
     def build_block(self, block: str) -> nn.Module:
         from workbench.models import transformer_modules as modules

@@ -31,7 +31,7 @@ class Plan:
     dataset: Dataset[Any]
     model: Model[Any]
     strategies: tuple[Strategy[Any], ...]
-    """In the order in which they are applied: stages, then tensor, then data."""
+    """In the order in which they are applied: stages, then context, then tensor, then data."""
 
     summary: ModelSummary
     mesh: Mesh

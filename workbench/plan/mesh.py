@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from math import prod
 
 AXES = ("pipeline", "data", "context", "tensor")
+REPLICA_AXES = ("data", "context")
+"""Axes whose workers hold equal parameters and average their gradients: over both together where a run has both."""
 WORLD = "world"
 """What stands in an axis' place where all workers take part."""
 
@@ -28,9 +30,19 @@ class Mesh:
         return self.axes.get("data", 1)
 
     @property
+    def replica_axes(self) -> tuple[str, ...]:
+        """The axes of this run that gradients are averaged over."""
+        return tuple(axis for axis in REPLICA_AXES if axis in self.axes)
+
+    @property
+    def num_copies(self) -> int:
+        """Workers that hold equal parameters."""
+        return prod(self.axes[axis] for axis in self.replica_axes)
+
+    @property
     def world_axis(self) -> str:
-        """What a group of all workers is called: the axis' name where there is only one."""
-        return next(iter(self.axes)) if len(self.axes) == 1 else WORLD
+        """What a group of all workers is called: as the axis, or the axes of replicas, where there are no others."""
+        return "+".join(self.axes) if len(self.axes) == 1 or len(self.axes) == len(self.replica_axes) else WORLD
 
     def groups(self, axis: str) -> list[list[int]]:
         """Ranks that talk to one another along an axis, a list a group."""

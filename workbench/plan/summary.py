@@ -62,6 +62,10 @@ class ModelSummary:
 
     ties: tuple[Tie, ...] = ()
 
+    sequence_length: int | None = None
+    """Positions of a sample, where these are dim 0 of every shape, per sample, and causal attention alone mixes them, so
+    that the sequence can be split; None: it cannot."""
+
     @property
     def parameters(self) -> tuple[ParameterSummary, ...]:
         """All parameters once; a tied one under its source's name, or its own where the source is not held."""

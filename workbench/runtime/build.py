@@ -32,9 +32,8 @@ def build_worker(
     share = plan.share_of(rank)
     blocks = build_blocks(plan, (b.name for b in share.held.blocks), dtype).to(device)
     worker = WorkerModel(plan.summary, share, blocks, plan.model.loss, device, dtype, recorder)
-    train = plan.spec.train
-    cutting = [s for s in plan.strategies if s.axis != "data"]
-    for strategy in cutting:
+    strategies, train = plan.strategies, plan.spec.train
+    for strategy in strategies:
         assert mesh is not None
         strategy.apply(worker, mesh)
     if worker.trains:
@@ -42,10 +41,9 @@ def build_worker(
     if train.compile:
         for block in worker.blocks:
             block.compile()
-    for strategy in plan.strategies:  # replicas and shards wrap what the others have made
-        if strategy not in cutting:
-            assert mesh is not None
-            strategy.apply(worker, mesh)
+    for strategy in strategies:
+        assert mesh is not None
+        strategy.finish(worker, mesh)
     return worker
 
 

@@ -86,7 +86,7 @@ def check_parity(
     reference = Reference(plan, worker, batches) if rank == 0 else None
     max_norm, worst = plan.spec.train.max_gradient_norm, (0.0, "none")
     for step in range(num_steps):
-        inputs, targets = batches.of_step(step, worker.batch_part)
+        inputs, targets = batches.of_worker(step, worker)
         if worker.trains:
             optimizer.zero_grad()
             pieces = of_result(worker, worker.compute(inputs, targets)) + gradients(worker)
@@ -156,14 +156,23 @@ def parameters(worker: WorkerModel) -> list[Piece]:
 
 
 def of_result(worker: WorkerModel, result: StepResult) -> list[Piece]:
-    """Outputs at their place in the global batch, and the loss at its replica's place in the mean."""
+    """Outputs at their place in the global batch and in the sequence, and the loss at its part's place in the mean."""
     index, count = worker.batch_part
+    first_position = 0
     pieces = []
     if result.outputs is not None:
         offset = (index * len(result.outputs), *[0] * (result.outputs.dim() - 1))
         pieces.append(Piece("outputs", offset, result.outputs))
+    if (runs := worker.sequence_part) is not None:
+        assert worker.summary.sequence_length is not None
+        first_position, count = runs[0].start, count * worker.summary.sequence_length // sum(map(len, runs))
+        pieces = [
+            Piece(whole.name, (whole.offset[0], run.start, *whole.offset[2:]), values)
+            for whole in pieces
+            for run, values in zip(runs, whole.values.split([len(run) for run in runs], dim=1), strict=True)
+        ]
     if result.loss is not None:
-        pieces.append(Piece("loss", (index,), result.loss.reshape(1) / count))
+        pieces.append(Piece("loss", (index, first_position), result.loss.reshape(1) / count))
     return pieces
 
 

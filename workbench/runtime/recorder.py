@@ -110,7 +110,7 @@ class Recorder:
             len(ranks),
             (group, *pair, self._sequence[(group, *pair)]),
             peer,
-            self._announced.pop(tensors[0].data_ptr() if tensors else 0, "") or self._phase_of(operation, here, peer),
+            self._announced.pop(tensors[0].data_ptr() if tensors else 0, "") or self._phase_of(operation, group, here, peer),
             payload,
             dtype,
             self.step,
@@ -124,12 +124,12 @@ class Recorder:
         if self.tracing:
             self._announced |= {tensor.data_ptr(): phase for tensor in tensors}
 
-    def _phase_of(self, operation: str, here: int, peer: int | None) -> str:
+    def _phase_of(self, operation: str, group: str, here: int, peer: int | None) -> str:
         if torch._C._current_graph_task_id() != -1:
             return "backward"
         if self.phase:
             return self.phase
-        if peer is not None and operation in ("send", "recv"):
+        if peer is not None and self.axes.get(group) == "pipeline":
             # Between stages, outside their spans, activations travel to higher ranks and gradients to lower ones.
             return "forward" if (peer > here) == (operation == "send") else "backward"
         return "forward"

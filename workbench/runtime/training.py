@@ -50,11 +50,11 @@ def train(plan: Plan, worker: WorkerModel, batches: Batches, recorder: Recorder,
     record = TrainingRecord()
     options = plan.spec.train
     optimizer = make_optimizer(worker, options.optimizer, options.learning_rate) if worker.trains else None
-    tokens = plan.dataset.summary().tokens_per_sample
+    has_tokens = plan.dataset.summary().tokens_per_sample > 0
     kinds = list(step_kinds(plan))
     for step, kind in enumerate(kinds):
         recorder.step, recorder.tracing = step, kind == "trace"
-        inputs, targets = batches.of_step(step, worker.batch_part)
+        inputs, targets = batches.of_worker(step, worker)
         tracker = MemoryTracker(worker.device) if kind == "memory" else None
         if tracker is not None:
             if optimizer is not None:
@@ -79,7 +79,7 @@ def train(plan: Plan, worker: WorkerModel, batches: Batches, recorder: Recorder,
                 "start_s": start,
                 "duration_s": duration,
                 "num_samples": len(inputs),
-                "num_tokens": len(inputs) * tokens or None,
+                "num_tokens": targets.numel() if has_tokens else None,
                 "loss": loss,
             }
         )

@@ -23,7 +23,9 @@ def summarize(run: RunDirectory, events: list[list[dict[str, Any]]]) -> dict[str
     deciles = quantiles(times, n=10, method="inclusive") if len(times) > 1 else times * 9
     step_time = median(times)
     batch = run.spec().train.global_batch_size
-    tokens = next((row["num_tokens"] // row["num_samples"] for row in steps if row["num_tokens"]), None)
+    # A worker's steps count the tokens that it computes: of each of its samples all, or a part of the sequence.
+    tokens = next((row["num_tokens"] // row["num_samples"] for row in steps if row["num_tokens"]), 0)
+    tokens *= record["mesh"].get("context", 1)
     losses = [row["loss"] for row in steps if row["step"] == max(slowest) and row["loss"] is not None]
     speedup = _speedup(run, record.get("baseline_run_id"), step_time)
     compute = [w["compute_s"] for w in workers]

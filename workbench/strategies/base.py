@@ -31,8 +31,9 @@ class Strategy(ABC, Generic[O]):
     Options: ClassVar[type[StrategyOptions]]
     axis: ClassVar[str]
     """The mesh axis whose workers share the work."""
-    apply_order: ClassVar[int]
-    """Inside a worker: stages are cut first (0), then tensors (1), then data parallelism wraps the result (2)."""
+    apply_order: ClassVar[float]
+    """Inside a worker: stages are cut first (0), then sequences (0.5), then tensors (1), then data parallelism wraps the
+    result (2)."""
 
     aliases: ClassVar[dict[str, dict[str, Any]]] = {}
     """Other names that a split may use for it, each with the options that it stands for."""
@@ -72,3 +73,7 @@ class Strategy(ABC, Generic[O]):
     @abstractmethod
     def apply(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
         """Splits what the worker holds. ``mesh`` is the run's whole mesh, its dims named by axis."""
+
+    def finish(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
+        """Wraps what the worker holds, once every strategy has made its cut and the run's options (activation
+        checkpointing, compilation) are applied; by default not at all."""

@@ -16,6 +16,7 @@ from workbench.plan.summary import ParameterSummary, block_of
 from workbench.plan.transfer import Transfer
 from workbench.registry import STRATEGIES
 from workbench.spec.options import StrategyOptions
+from workbench.strategies._replicas import BUCKET_SIZE_MIB, average_gradients, replicas_mesh
 from workbench.strategies._sharding import owners, padded_numel, shard, units
 from workbench.strategies._staged import StagedStrategy
 from workbench.strategies.base import Strategy, strategy
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from workbench.plan.share import Share
     from workbench.plan.summary import ModelSummary
+    from workbench.plan.transfer import Transfer
     from workbench.spec.run_spec import RunSpec
     from workbench.strategies.worker_model import WorkerModel
 
@@ -42,7 +44,7 @@ class DataOptions(StrategyOptions):
     """Parameters and gradients are sharded within groups of this many neighbouring workers and replicated across groups
     (HSDP); by default over all workers."""
 
-    bucket_size_mib: PositiveFloat = 25.0
+    bucket_size_mib: PositiveFloat = BUCKET_SIZE_MIB
     """Gradients that are not sharded are all-reduced in buckets of about this many MiB, while backward goes on."""
 
     num_accumulation_steps: PositiveInt = 1
@@ -128,6 +130,11 @@ class DataStrategy(Strategy[DataOptions]):
         if spec.mode == "inference" and (o.shard not in ("none", "parameters") or o.compression != "none"):
             what = f'shard = "{o.shard}"' if o.compression == "none" else f'compression = "{o.compression}"'
             raise SplitError("split.data", f"inference has neither gradients nor an optimizer, which {what} is about")
+        if o.shard != "none" and any(name == "context" for name, _ in spec.split.items()):
+            raise SplitError(
+                "split.data.shard",
+                f'"{o.shard}" shards over the data axis alone, but with context the replicas are those of both',
+            )
         self._check_compression(spec)
         self._check_accumulation(spec)
         if staged := _staged(spec):
@@ -194,13 +201,13 @@ class DataStrategy(Strategy[DataOptions]):
             return list(self._sharded(model, share))
         if not share.trains:
             return []
-        size, o = self.options.size, self.options
+        o, axis, size = self.options, "+".join(share.mesh.replica_axes), share.mesh.num_copies
         element_bytes = 2 if o.compression in UNIT_ROUNDOFF else share.element_bytes
         gradients = sum(map(self._gradient_numel, model.distinct_parameters)) * element_bytes
-        transfers = [Transfer("all_reduce", self.axis, "backward", 1, gradients, size)]
+        transfers = [Transfer("all_reduce", axis, "backward", 1, gradients, size)]
         if o.shard == "optimizer":
             sizes = [p.numel * share.element_bytes for p in model.distinct_parameters]
-            transfers += [Transfer("broadcast", self.axis, "optimizer", 1, payload, size) for payload in sizes]
+            transfers += [Transfer("broadcast", axis, "optimizer", 1, payload, size) for payload in sizes]
         return transfers
 
     def _gradient_numel(self, parameter: ParameterSummary) -> int:
@@ -242,28 +249,18 @@ class DataStrategy(Strategy[DataOptions]):
                 yield blocks, forward, backward
 
     def apply(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
-        from torch.nn.parallel import DistributedDataParallel
-
-        from workbench.strategies.data_modules import accumulate, sharded_optimizer
-
         replicas = mesh[self.axis]
         worker.batch_part = (replicas.get_local_rank(), replicas.size())
+
+    def finish(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
+        from workbench.strategies.data_modules import accumulate, sharded_optimizer
+
         if self.is_sharded:
-            self._shard_blocks(worker, replicas)
-        elif not worker.trains:
-            return
-        elif mesh.ndim > 1:
-            self._replicate_blocks(worker, replicas)
+            self._shard_blocks(worker, mesh[self.axis])
         else:
-            worker.module = DistributedDataParallel(
-                worker.module,
-                process_group=replicas.get_group(),
-                bucket_cap_mb=self.options.bucket_size_mib,
-                gradient_as_bucket_view=True,  # the buckets are the gradients: no second copy
-                broadcast_buffers=False,  # batch norm's running statistics stay each replica's own
-            )
+            average_gradients(worker, mesh, self.options.bucket_size_mib)
         if self.options.shard == "optimizer":
-            worker.make_optimizer = sharded_optimizer(replicas.get_group())
+            worker.make_optimizer = sharded_optimizer(replicas_mesh(mesh).get_group())
         if self.options.num_accumulation_steps > 1:
             accumulate(worker, self.options.num_accumulation_steps)
 
@@ -283,18 +280,6 @@ class DataStrategy(Strategy[DataOptions]):
             for unit in units(list(blocks), worker.summary.ties):
                 fully_shard([blocks[name] for name in unit], mesh=shards, reshard_after_forward=frees)
             fully_shard(stage, mesh=shards, reshard_after_forward=frees)
-
-    @staticmethod
-    def _replicate_blocks(worker: WorkerModel, replicas: DeviceMesh) -> None:
-        """DDP takes neither cut parameters nor a pipeline's microbatches; torch's composable form takes both. A bucket is
-        a block."""
-        from torch.distributed._composable.replicate_with_fsdp import replicate
-
-        for stage in worker.stages:
-            blocks = dict(stage.named_children())
-            for unit in units(list(blocks), worker.summary.ties):
-                replicate([blocks[name] for name in unit], mesh=replicas)
-            replicate(stage, mesh=replicas)
 
 
 def _staged(spec: RunSpec) -> StagedStrategy[Any] | None:

@@ -70,6 +70,9 @@ class WorkerModel:
     batch_part: tuple[int, int] = (0, 1)
     """This worker computes the i-th of n equal parts of the global batch."""
 
+    sequence_part: tuple[range, ...] | None = None
+    """The runs of positions that it computes of each sample, dim 1 of inputs, targets and outputs; None: all."""
+
     num_microbatches: int = 1
     """Pieces that its part is computed in; parity computes the same pieces."""
 

@@ -1,0 +1,67 @@
+"""Replicas: workers along the data and context axes hold equal parameters and average their gradients."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from workbench.plan.mesh import REPLICA_AXES
+from workbench.plan.transfer import Transfer
+from workbench.strategies._sharding import units
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
+    from workbench.plan.share import Share
+    from workbench.strategies.worker_model import WorkerModel
+
+BUCKET_SIZE_MIB = 25.0  # torch's default
+
+
+def expected_average(share: Share) -> list[Transfer]:
+    """All gradients once: the bytes of every parameter held, in as many buckets as torch makes (Li et al. 2020)."""
+    axis, gradients = "+".join(share.mesh.replica_axes), share.held.num_parameters * share.element_bytes
+    return [Transfer("all_reduce", axis, "backward", 1, gradients, share.mesh.num_copies)] if share.trains else []
+
+
+def replicas_mesh(mesh: DeviceMesh) -> DeviceMesh:
+    """The workers that hold the same parameters as this one, as a mesh of one dim: ``data``, ``context`` or, of both
+    flattened, ``data+context``."""
+    assert mesh.mesh_dim_names is not None
+    axes = tuple(axis for axis in REPLICA_AXES if axis in mesh.mesh_dim_names)
+    return mesh[axes]._flatten("+".join(axes)) if len(axes) > 1 else mesh[axes[0]]
+
+
+def average_gradients(worker: WorkerModel, mesh: DeviceMesh, bucket_size_mib: float = BUCKET_SIZE_MIB) -> None:
+    """Gradients become the mean over all replicas while backward goes on."""
+    from torch.nn.parallel import DistributedDataParallel
+
+    if not worker.trains:
+        return
+    replicas = replicas_mesh(mesh)
+    assert mesh.mesh_dim_names is not None
+    worker.axes[replicas.get_group().group_name] = "+".join(replicas.mesh_dim_names or ())
+    if not set(mesh.mesh_dim_names) <= set(REPLICA_AXES):
+        _replicate_blocks(worker, replicas)
+        return
+    worker.module = DistributedDataParallel(
+        worker.module,
+        process_group=replicas.get_group(),
+        bucket_cap_mb=bucket_size_mib,
+        gradient_as_bucket_view=True,  # the buckets are the gradients: no second copy
+        broadcast_buffers=False,  # batch norm's running statistics stay each replica's own
+    )
+
+
+def _replicate_blocks(worker: WorkerModel, replicas: DeviceMesh) -> None:
+    """DDP takes neither cut parameters nor a pipeline's microbatches; torch's composable form takes both. A bucket is a
+    block."""
+    from torch.distributed._composable.replicate_with_fsdp import replicate
+
+    from workbench.strategies.data_modules import quieten_views
+
+    quieten_views()
+    for stage in worker.stages:
+        blocks = dict(stage.named_children())
+        for unit in units(list(blocks), worker.summary.ties):
+            replicate([blocks[name] for name in unit], mesh=replicas)
+        replicate(stage, mesh=replicas)
