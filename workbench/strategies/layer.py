@@ -53,11 +53,13 @@ class LayerStrategy(StagedStrategy[LayerOptions]):
             if loss is None:
                 dist.send(outputs.detach(), group=group, group_dst=here + 1)
                 gradient = receive(shapes[stages[here][-1]], here + 1)
+            else:
+                outputs = outputs.detach() if worker.keep_outputs else None
             with worker.span("backward", stage=here, microbatch=0):
                 loss.backward() if loss is not None else outputs.backward(gradient)
             if here > 0:
                 assert inputs.grad is not None
                 dist.send(inputs.grad, group=group, group_dst=here - 1)
-            return StepResult(loss.detach(), outputs.detach()) if loss is not None else StepResult(None, None)
+            return StepResult(loss.detach(), outputs) if loss is not None else StepResult(None, None)
 
         worker.compute = step

@@ -87,8 +87,8 @@ class PipelineStrategy(StagedStrategy[PipelineOptions]):
                 schedule.step(*((inputs,) if here == 0 else ()), return_outputs=False)
                 return StepResult(None, None)
             losses: list[Tensor] = []
-            outputs = schedule.step(target=targets, losses=losses)
-            return StepResult(torch.stack(losses).mean().detach(), outputs.detach())
+            outputs = schedule.step(target=targets, losses=losses, return_outputs=worker.keep_outputs)
+            return StepResult(torch.stack(losses).mean().detach(), None if outputs is None else outputs.detach())
 
         worker.num_microbatches = self.num_microbatches
         worker.compute = step

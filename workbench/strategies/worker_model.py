@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 
 class StepResult(NamedTuple):
-    """Mean loss over this worker's part of the batch and the outputs, detached; None where another worker has them."""
+    """Mean loss over this worker's part of the batch and the outputs, detached; None where another worker has them.
+    Outputs only if ``keep_outputs``."""
 
     loss: Tensor | None
     outputs: Tensor | None
@@ -54,6 +55,9 @@ class WorkerModel:
     num_microbatches: int = 1
     """Pieces that its part is computed in; parity computes the same pieces."""
 
+    keep_outputs: bool = False
+    """Whether a step hands back its outputs: parity compares them; a timed step lets go of them before backward."""
+
     compute: Compute = field(init=False)
 
     def __post_init__(self) -> None:
@@ -71,6 +75,7 @@ class WorkerModel:
         with self.span("forward", stage=0, microbatch=0):
             outputs = self.module(inputs)
             loss = self.loss(outputs, targets)
+            outputs = outputs.detach() if self.keep_outputs else None
         with self.span("backward", stage=0, microbatch=0):
             loss.backward()
-        return StepResult(loss.detach(), outputs.detach())
+        return StepResult(loss.detach(), outputs)
