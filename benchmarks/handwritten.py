@@ -18,10 +18,12 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
-from workbench.models.transformer_modules import DecoderLayer, Embedding, Head
+from workbench.plan.feasibility import plan
+from workbench.runtime.build import build_blocks
+from workbench.spec import RunSpec
 
 Step = Callable[[Tensor, Tensor], float | None]
-VOCABULARY, SEQUENCE, HIDDEN, HEADS, FEEDFORWARD, LAYERS, BATCH = 256, 128, 128, 4, 512, 4, 16
+SEQUENCE, HIDDEN, BATCH = 128, 128, 16
 CUT = 3  # of the six blocks three are on each of two stages
 
 
@@ -96,14 +98,14 @@ def _pipeline(rank: int, group: dist.ProcessGroup, kind: type[ScheduleGPipe] | t
 def tensor(rank: int, group: dist.ProcessGroup) -> Step:
     """DTensor: column and row pairs, embedding and head by vocabulary."""
     model = _model()
-    plan = {
-        "0.token": RowwiseParallel(input_layouts=Replicate()),
-        f"{LAYERS + 1}.projection": ColwiseParallel(output_layouts=Replicate()),
+    styles = {
+        "embedding.token": RowwiseParallel(input_layouts=Replicate()),
+        "head.projection": ColwiseParallel(output_layouts=Replicate()),
     }
-    for i in range(1, LAYERS + 1):
-        plan |= {f"{i}.attention.qkv": ColwiseParallel(), f"{i}.attention.output": RowwiseParallel()}
-        plan |= {f"{i}.feedforward.up": ColwiseParallel(), f"{i}.feedforward.down": RowwiseParallel()}
-    parallelize_module(model, DeviceMesh.from_group(group, "cpu"), plan)
+    for layer in (name for name, _ in model.named_children() if name.startswith("layer")):
+        styles |= {f"{layer}.attention.qkv": ColwiseParallel(), f"{layer}.attention.output": RowwiseParallel()}
+        styles |= {f"{layer}.feedforward.up": ColwiseParallel(), f"{layer}.feedforward.down": RowwiseParallel()}
+    parallelize_module(model, DeviceMesh.from_group(group, "cpu"), styles)
     optimizer = torch.optim.AdamW(model.parameters())
 
     def step(inputs: Tensor, targets: Tensor) -> float:
@@ -117,17 +119,9 @@ def tensor(rank: int, group: dist.ProcessGroup) -> Step:
 
 
 def _model() -> nn.Sequential:
-    """The default transformer; seeded block by block as the workbench does, so that both compute the same losses."""
-    blocks = [
-        lambda: Embedding(VOCABULARY, SEQUENCE, HIDDEN),
-        *[lambda: DecoderLayer(HIDDEN, HEADS, FEEDFORWARD)] * LAYERS,
-        lambda: Head(HIDDEN, VOCABULARY),
-    ]
-    modules = []
-    for index, build in enumerate(blocks):
-        torch.manual_seed(index)
-        modules.append(build())
-    return nn.Sequential(*modules)
+    """The default transformer with the parameters that the workbench begins with, so that both compute the same losses."""
+    planned = plan(RunSpec())
+    return build_blocks(planned, (block.name for block in planned.summary.blocks), torch.float32)
 
 
 def _loss(outputs: Tensor, targets: Tensor) -> Tensor:

@@ -44,6 +44,7 @@ def training(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any]) 
         "communication": accounting.transfers_per_step(rows, planned.spec.measure.num_trace_steps),
         "parameters": record.parameters,
         "parameter_bytes": record.parameter_bytes,
+        "gradient_bytes": record.gradient_bytes,
         "optimizer_state_bytes": record.optimizer_state_bytes,
         "peak_memory_bytes": record.peak_memory_bytes,
         "losses": [row["loss"] for row in record.steps],

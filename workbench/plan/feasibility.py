@@ -66,7 +66,7 @@ class Plan:
         for strategy in self.strategies:
             if strategy.axis != "pipeline":
                 all_stages = strategy.place(all_stages, coordinate[strategy.axis])
-        return Share(self.spec, self.mesh, rank, num_samples, self.part_of(rank), all_stages)
+        return Share(self.spec, self.mesh, rank, num_samples, self.summary, self.part_of(rank), all_stages)
 
     def transfers_of(self, rank: int) -> Iterator[Transfer]:
         """What the strategies' formulas say a worker takes part in, in one step."""
@@ -78,15 +78,23 @@ class Plan:
             # The sum of the gradients' squares, one number of at least single precision.
             yield Transfer("all_reduce", self.mesh.world_axis, "optimizer", 1, max(4, share.element_bytes), self.num_workers)
 
+    def updated_by(self, rank: int) -> ModelSummary:
+        """The part of the model that a worker's optimizer updates, and so keeps state of."""
+        part, coordinate = self.part_of(rank), self.mesh.coordinate(rank)
+        for strategy in self.strategies:
+            part = strategy.updates(part, coordinate[strategy.axis])
+        return part
+
     @property
     def transfers(self) -> list[Transfer]:
         """What the strategies' formulas say moves in one step over the whole run."""
         return totals(t for rank in range(self.num_workers) for t in self.transfers_of(rank))
 
     def expected_record(self) -> dict[str, Any]:
-        """The formulas' results as plain values: parameters of each worker, transfers of a step."""
+        """The formulas' results as plain values: parameters that each worker holds and updates, transfers of a step."""
         return {
             "parameters_per_worker": [self.part_of(rank).num_parameters for rank in range(self.num_workers)],
+            "updated_parameters_per_worker": [self.updated_by(rank).num_parameters for rank in range(self.num_workers)],
             "transfers": [asdict(t) for t in self.transfers],
         }
 

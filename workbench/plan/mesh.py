@@ -35,6 +35,11 @@ class Mesh:
         return tuple(axis for axis in REPLICA_AXES if axis in self.axes)
 
     @property
+    def num_copies(self) -> int:
+        """Workers that hold equal parameters."""
+        return prod(self.axes[axis] for axis in self.replica_axes)
+
+    @property
     def world_axis(self) -> str:
         """What a group of all workers is called: as the axis, or the axes of replicas, where there are no others."""
         return "+".join(self.axes) if len(self.axes) == 1 or len(self.axes) == len(self.replica_axes) else WORLD

@@ -22,6 +22,9 @@ class Share:
     num_samples: int
     """Samples of a step that pass through this worker."""
 
+    whole: ModelSummary
+    """The unsplit model."""
+
     held: ModelSummary
     """What it holds once every strategy has made its cut."""
 

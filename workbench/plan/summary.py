@@ -72,11 +72,16 @@ class ModelSummary:
         return tuple(p for block in self.blocks for p in block.parameters)
 
     @property
-    def num_parameters(self) -> int:
-        """Elements held; a tied parameter counts once where both its names are held."""
+    def distinct_parameters(self) -> tuple[ParameterSummary, ...]:
+        """The parameters, a tied one under its source's name alone where both its names are held."""
         held = {p.name for p in self.parameters}
         doubled = {t.parameter for t in self.ties if t.source in held}
-        return sum(p.numel for p in self.parameters if p.name not in doubled)
+        return tuple(p for p in self.parameters if p.name not in doubled)
+
+    @property
+    def num_parameters(self) -> int:
+        """Elements held; a tied parameter counts once where both its names are held."""
+        return sum(p.numel for p in self.distinct_parameters)
 
     def with_blocks(self, names: Iterable[str]) -> ModelSummary:
         """The part made of these blocks."""

@@ -91,7 +91,7 @@ def make_optimizer(worker: WorkerModel, name: str, learning_rate: float) -> torc
         "adam": torch.optim.Adam,
         "adamw": torch.optim.AdamW,
     }
-    return optimizers[name]([{"params": group} for group in groups.values()], lr=learning_rate)  # type: ignore[no-any-return]
+    return worker.make_optimizer(optimizers[name], [{"params": group} for group in groups.values()], lr=learning_rate)
 
 
 def local(tensor: torch.Tensor) -> torch.Tensor:

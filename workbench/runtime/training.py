@@ -129,5 +129,6 @@ def _weigh(record: TrainingRecord, worker: WorkerModel, optimizer: torch.optim.O
         record.parameter_bytes += local(parameter).nbytes
         if parameter.grad is not None:
             record.gradient_bytes += local(parameter.grad).nbytes
-    for state in optimizer.state.values() if optimizer is not None else ():
+    updated = getattr(optimizer, "optim", optimizer)  # ZeRO-1 wraps the optimizer of this worker's part
+    for state in updated.state.values() if updated is not None else ():
         record.optimizer_state_bytes += sum(local(t).nbytes for t in state.values() if isinstance(t, torch.Tensor))

@@ -34,6 +34,9 @@ class Schedule(ABC):
     """Whether the gradients of inputs and of weights are computed at different times."""
     runs_forward_only: ClassVar[bool] = True
     """Whether torch's schedule can leave the backward passes out, as inference needs."""
+    gathers_stages: ClassVar[bool] = True
+    """Whether torch's schedule gathers a stage's sharded parameters before its first use and frees them after its last
+    (UNSHARD and RESHARD), as all do that can run several stages a worker."""
 
     def __init__(self, options: PipelineOptions) -> None:
         self.options = options
@@ -46,6 +49,10 @@ class Schedule(ABC):
         there = list(range(self.num_workers))
         back = there if self.placement == "loop" else there[::-1]
         return [worker for turn in range(self.stages_per_worker) for worker in (back if turn % 2 else there)]
+
+    def gathers(self, stage: int, trains: bool) -> tuple[int, int]:
+        """How often sharded parameters of a stage are gathered in its forward and in its backward passes of a step."""
+        return 1, 0
 
     def check(self, spec: RunSpec) -> None:
         """Raises:

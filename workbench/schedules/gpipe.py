@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 class GPipe(Schedule):
     """All forward, then all backward: bubble (p−1)/(m+p−1), activations of all m microbatches held."""
 
+    gathers_stages = False
+
+    def gathers(self, stage: int, trains: bool) -> tuple[int, int]:
+        """Each forward pass frees what it gathered; the first backward pass gathers for all."""
+        return self.num_microbatches, int(trains)
+
     def build(self, stages: Sequence[PipelineStage], loss: Callable[..., Any] | None) -> Any:
         from torch.distributed.pipelining import ScheduleGPipe
 

@@ -17,6 +17,14 @@ if TYPE_CHECKING:
 class OneForwardOneBackward(Schedule):
     """GPipe's bubble, but at most p microbatches' activations held: backward begins as soon as it can."""
 
+    gathers_stages = False
+
+    def gathers(self, stage: int, trains: bool) -> tuple[int, int]:
+        """A forward pass frees parameters, a backward pass keeps them: all are gathered for each of the p − s forward passes
+        that fill the pipeline, and then for each backward pass that follows a forward one, 1 + m − (p − s)."""
+        filling = min(self.num_microbatches, self.num_stages - stage) if trains else self.num_microbatches
+        return filling, 1 + self.num_microbatches - filling if trains else 0
+
     def check(self, spec: RunSpec) -> None:
         super().check(spec)
         self.at_least_as_many_microbatches_as(self.num_stages, "stages")

@@ -33,7 +33,13 @@ class Split(RootModel[dict[str, Any]]):
             value = value.root
         if not isinstance(value, Mapping):
             raise SpecError("split", f"give a table of strategies, such as [split.data] size = 2, not {value!r}")
-        return {name: _options(name, given) for name, given in value.items()}
+        resolved: dict[str, StrategyOptions] = {}
+        for name, given in value.items():
+            strategy, options = _options(name, given)
+            if strategy in resolved:
+                raise SpecError(f"split.{name}", f"is the strategy {strategy}, which the split has already; give one of them")
+            resolved[strategy] = options
+        return resolved
 
     @model_serializer
     def _dump(self) -> dict[str, Any]:
@@ -57,14 +63,16 @@ class Split(RootModel[dict[str, Any]]):
         return "-".join(s.label for s in strategies) or SINGLE
 
 
-def _options(name: str, given: Any) -> StrategyOptions:
-    """The options of strategy ``name`` from what a user gave."""
+def _options(name: str, given: Any) -> tuple[str, StrategyOptions]:
+    """The strategy that ``name`` stands for, and its options from what a user gave."""
     if isinstance(given, StrategyOptions):
-        return given
+        return name, given
     if isinstance(given, int) and not isinstance(given, bool):
         given = {"size": given}
-    strategy = STRATEGIES.get(name, "split")
+    for strategy in map(STRATEGIES.get, STRATEGIES.names()):
+        if name in strategy.aliases and isinstance(given, Mapping):
+            name, given = strategy.name, {**strategy.aliases[name], **given}
     try:
-        return strategy.Options.model_validate(given)  # type: ignore[no-any-return]
+        return name, STRATEGIES.get(name, "split").Options.model_validate(given)
     except ValidationError as error:
         raise spec_error(error, f"split.{name}") from None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from math import prod
 from typing import TYPE_CHECKING
 
 from workbench.plan.mesh import REPLICA_AXES
 from workbench.plan.transfer import Transfer
+from workbench.strategies._sharding import units
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -19,9 +19,8 @@ BUCKET_SIZE_MIB = 25.0  # torch's default
 
 def expected_average(share: Share) -> list[Transfer]:
     """All gradients once: the bytes of every parameter held, in as many buckets as torch makes (Li et al. 2020)."""
-    axes, gradients = share.mesh.replica_axes, share.held.num_parameters * share.element_bytes
-    num_replicas = prod(share.mesh.axes[axis] for axis in axes)
-    return [Transfer("all_reduce", "+".join(axes), "backward", 1, gradients, num_replicas)] if share.trains else []
+    axis, gradients = "+".join(share.mesh.replica_axes), share.held.num_parameters * share.element_bytes
+    return [Transfer("all_reduce", axis, "backward", 1, gradients, share.mesh.num_copies)] if share.trains else []
 
 
 def replicas_mesh(mesh: DeviceMesh) -> DeviceMesh:
@@ -58,7 +57,11 @@ def _replicate_blocks(worker: WorkerModel, replicas: DeviceMesh) -> None:
     block."""
     from torch.distributed._composable.replicate_with_fsdp import replicate
 
+    from workbench.strategies.data_modules import quieten_views
+
+    quieten_views()
     for stage in worker.stages:
-        for block in stage:
-            replicate(block, mesh=replicas)
+        blocks = dict(stage.named_children())
+        for unit in units(list(blocks), worker.summary.ties):
+            replicate([blocks[name] for name in unit], mesh=replicas)
         replicate(stage, mesh=replicas)

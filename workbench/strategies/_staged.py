@@ -52,6 +52,16 @@ class StagedStrategy(Strategy[O]):
         """The position along the axis of the worker that holds each stage; here one stage a worker."""
         return list(range(self.options.size))
 
+    @property
+    def gathers_stages(self) -> bool:
+        """Whether what runs the stages gathers the parameters of each, where they are sharded, once a step by itself."""
+        return False
+
+    def gathers(self, stage: int, trains: bool) -> tuple[int, int]:
+        """How often a stage whose parameters are freed after each forward pass gathers them in the forward and in the
+        backward passes of a step."""
+        return 1, int(trains)
+
     def check(self, model: ModelSummary, spec: RunSpec) -> None:
         num_stages, num_blocks, partition = len(self.worker_of_stage), len(model.blocks), self.options.partition
         if num_stages > num_blocks:

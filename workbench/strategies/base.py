@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from workbench.registry import register
 from workbench.spec.options import StrategyOptions
@@ -12,6 +12,7 @@ from workbench.spec.options import StrategyOptions
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
+    from workbench.plan.lossy import Lossy
     from workbench.plan.share import Share
     from workbench.plan.summary import ModelSummary
     from workbench.plan.transfer import Transfer
@@ -34,6 +35,9 @@ class Strategy(ABC, Generic[O]):
     """Inside a worker: stages are cut first (0), then sequences (0.5), then tensors (1), then data parallelism wraps the
     result (2)."""
 
+    aliases: ClassVar[dict[str, dict[str, Any]]] = {}
+    """Other names that a split may use for it, each with the options that it stands for."""
+
     def __init__(self, options: O) -> None:
         self.options = options
 
@@ -48,9 +52,18 @@ class Strategy(ABC, Generic[O]):
         SplitError: what this strategy cannot serve, with the arithmetic.
         """
 
+    @property
+    def lossy(self) -> Lossy | None:
+        """What it changes of the gradients on purpose; by default nothing, and parity must hold."""
+        return None
+
     def place(self, model: ModelSummary, index: int) -> ModelSummary:
         """The part of the model that worker ``index`` of the axis holds; by default all of it."""
         return model
+
+    def updates(self, held: ModelSummary, index: int) -> ModelSummary:
+        """The part of what worker ``index`` of the axis holds that its optimizer updates; by default all of it."""
+        return held
 
     @abstractmethod
     def expected(self, model: ModelSummary, share: Share) -> list[Transfer]:

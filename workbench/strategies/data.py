@@ -1,14 +1,24 @@
-"""Data parallelism: every worker holds the whole model and computes a part of the batch; gradients are averaged."""
+"""Data parallelism: every worker computes a part of the batch, gradients are averaged; what all would hold alike can be
+sharded over them (ZeRO, Rajbhandari et al. 2020)."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from dataclasses import replace
+from math import prod, sqrt
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import PositiveFloat
+from pydantic import PositiveFloat, PositiveInt
 
 from workbench.errors import SplitError
+from workbench.plan.lossy import Lossy
+from workbench.plan.summary import ParameterSummary, block_of
+from workbench.plan.transfer import Transfer
+from workbench.registry import STRATEGIES
 from workbench.spec.options import StrategyOptions
-from workbench.strategies._replicas import BUCKET_SIZE_MIB, average_gradients, expected_average
+from workbench.strategies._replicas import BUCKET_SIZE_MIB, average_gradients, replicas_mesh
+from workbench.strategies._sharding import owners, padded_numel, shard, units
+from workbench.strategies._staged import StagedStrategy
 from workbench.strategies.base import Strategy, strategy
 
 if TYPE_CHECKING:
@@ -20,40 +30,259 @@ if TYPE_CHECKING:
     from workbench.spec.run_spec import RunSpec
     from workbench.strategies.worker_model import WorkerModel
 
+UNIT_ROUNDOFF = {"fp16": 2.0**-11, "bf16": 2.0**-8}  # largest relative error of rounding to the nearest
+MAX_STAGES_HELD = 3  # torch's schedules of several stages a worker keep so many gathered (_add_unshard_reshard)
+MIN_COMPRESSION = 2  # PowerSGD leaves a matrix alone unless its factors are smaller than it by more than this (torch's default)
+
 
 class DataOptions(StrategyOptions):
+    shard: Literal["none", "optimizer", "gradients", "parameters"] = "none"
+    """What each worker keeps a part of instead of all: nothing (DDP), the optimizer's state (ZeRO-1), also gradients and,
+    between steps, parameters (ZeRO-2), or parameters also between forward and backward (ZeRO-3, FSDP)."""
+
+    shard_size: PositiveInt | None = None
+    """Parameters and gradients are sharded within groups of this many neighbouring workers and replicated across groups
+    (HSDP); by default over all workers."""
+
     bucket_size_mib: PositiveFloat = BUCKET_SIZE_MIB
-    """Gradients are all-reduced in buckets of about this many MiB, while backward goes on."""
+    """Gradients that are not sharded are all-reduced in buckets of about this many MiB, while backward goes on."""
+
+    num_accumulation_steps: PositiveInt = 1
+    """Equal pieces that a worker computes its part of the batch in, one after the other; gradients are averaged over the
+    workers after the last."""
+
+    compression: Literal["none", "fp16", "bf16", "powersgd"] = "none"
+    """How gradients are made smaller for the all-reduce: rounded to two bytes, or replaced by matrices of low rank
+    (PowerSGD, Vogels et al. 2019). Training is then not quite what one worker does."""
+
+    compression_rank: PositiveInt = 1
+    """Rank of PowerSGD's matrices."""
 
 
 @strategy("data")
 class DataStrategy(Strategy[DataOptions]):
-    """Replicas of the whole model on parts of the batch, gradients averaged (torch's DistributedDataParallel)."""
+    """Workers on parts of the batch, gradients averaged: whole replicas (DDP) or sharded ones (ZeRO-1 to 3, FSDP, HSDP)."""
 
     Options = DataOptions
     axis = "data"
     apply_order = 2
+    aliases = {
+        "zero1": {"shard": "optimizer"},
+        "zero2": {"shard": "gradients"},
+        "zero3": {"shard": "parameters"},
+        "fsdp": {"shard": "parameters"},
+    }
 
     @property
     def label(self) -> str:
-        return f"dp{self.options.size}"
+        o = self.options
+        parts = [f"fsdp{o.size}" if o.shard == "parameters" else f"dp{o.size}"]
+        parts += {"optimizer": ["zero1"], "gradients": ["zero2"]}.get(o.shard, [])
+        parts += [f"s{o.shard_size}"] if o.shard_size else []
+        parts += [f"a{o.num_accumulation_steps}"] if o.num_accumulation_steps > 1 else []
+        if o.compression != "none":
+            parts.append(o.compression + (f"{o.compression_rank}" if o.compression == "powersgd" else ""))
+        return "-".join(parts)
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether a worker keeps a part of each parameter and gradient (FSDP2)."""
+        return self.options.shard in ("gradients", "parameters")
+
+    @property
+    def num_shards(self) -> int:
+        """Workers that a parameter is sharded over."""
+        return self.options.shard_size or self.options.size if self.is_sharded else 1
+
+    @property
+    def lossy(self) -> Lossy | None:
+        """Each of n workers rounds its gradient to the short format, and so does the sum after each of its n−1 additions
+        and its division: at most n+1 times the unit roundoff u, relative to the mean norm of the workers' gradients. That
+        is up to √n times their mean's norm (gradients that have nothing in common), so (n+1)·√n·u a step; a mistake is
+        of the order of 1. fp16 keeps its u only above 2⁻¹⁴: many smaller gradients are a loss that the check should report.
+        """
+        if self.options.compression == "none":
+            return None
+        if self.options.compression == "powersgd":
+            return Lossy(None, num_exact_steps=2)  # torch's hook starts after two steps, once DDP's buckets are final
+        n = self.options.size
+        return Lossy((n + 1) * sqrt(n) * UNIT_ROUNDOFF[self.options.compression])
 
     def check(self, model: ModelSummary, spec: RunSpec) -> None:
-        batch, size = spec.train.global_batch_size, self.options.size
-        if batch % size:
+        o, batch = self.options, spec.train.global_batch_size
+        if batch % o.size:
             raise SplitError(
                 "split.data.size",
-                f"a global batch of {batch} over {size} workers leaves {batch % size} samples over;"
-                f" use a size that divides {batch}, or set train.global_batch_size to a multiple of {size}",
+                f"a global batch of {batch} over {o.size} workers leaves {batch % o.size} samples over;"
+                f" use a size that divides {batch}, or set train.global_batch_size to a multiple of {o.size}",
+            )
+        if o.shard_size and not self.is_sharded:
+            raise SplitError(
+                "split.data.shard_size", f'needs shard = "gradients" or "parameters", but shard is "{o.shard}"; leave it out'
+            )
+        if o.shard_size and (o.size % o.shard_size or not 1 < o.shard_size < o.size):
+            allowed = [n for n in range(2, o.size) if o.size % n == 0]
+            raise SplitError(
+                "split.data.shard_size",
+                f"{o.size} workers do not make several equal groups of {o.shard_size};"
+                f" {'use ' + ' or '.join(map(str, allowed)) if allowed else 'no number does'}, or leave it out",
+            )
+        if spec.mode == "inference" and (o.shard not in ("none", "parameters") or o.compression != "none"):
+            what = f'shard = "{o.shard}"' if o.compression == "none" else f'compression = "{o.compression}"'
+            raise SplitError("split.data", f"inference has neither gradients nor an optimizer, which {what} is about")
+        if o.shard != "none" and any(name == "context" for name, _ in spec.split.items()):
+            raise SplitError(
+                "split.data.shard",
+                f'"{o.shard}" shards over the data axis alone, but with context the replicas are those of both',
+            )
+        self._check_compression(spec)
+        self._check_accumulation(spec)
+        if staged := _staged(spec):
+            self._check_stages(staged, model)
+
+    def _check_compression(self, spec: RunSpec) -> None:
+        others = [name for name, _ in spec.split.items() if name != self.name]
+        if self.options.compression == "none" or not (self.is_sharded or others):
+            return
+        what = f"together with {others[0]}" if others else f'with shard = "{self.options.shard}"'
+        raise SplitError("split.data.compression", f"works on the buckets of DDP, which torch does not have {what}; use none")
+
+    def _check_accumulation(self, spec: RunSpec) -> None:
+        count, batch = self.options.num_accumulation_steps, spec.samples_per_replica
+        if count > 1 and (staged := _staged(spec)):
+            raise SplitError(
+                "split.data.num_accumulation_steps",
+                f"{count} pieces, and {staged.name} passes the batch on in pieces of its own:"
+                f" set split.pipeline.num_microbatches = {count} instead, which accumulates gradients alike",
+            )
+        if batch % count:
+            raise SplitError(
+                "split.data.num_accumulation_steps",
+                f"the {batch} samples that one worker computes do not divide into {count} pieces, {batch % count} would be over",
             )
 
+    def _check_stages(self, staged: StagedStrategy[Any], model: ModelSummary) -> None:
+        worker_of = staged.worker_of_stage
+        stage_of = {block: stage for stage, blocks in enumerate(staged.stages(model)) for block in blocks}
+        for tie in model.ties:
+            first, second = stage_of[block_of(tie.source)], stage_of[block_of(tie.parameter)]
+            if first != second and worker_of[first] == worker_of[second]:
+                raise SplitError(
+                    "split.data",
+                    f"{tie.parameter} and {tie.source} are one parameter, but lie in stages {first} and {second} of one"
+                    f" worker, each of which averages its own gradients; use untied weights or another schedule",
+                )
+        per_worker = len(worker_of) // staged.options.size
+        if self.is_sharded and per_worker > MAX_STAGES_HELD:
+            raise SplitError(
+                "split.pipeline.stages_per_worker",
+                f"torch's schedules keep {MAX_STAGES_HELD} stages of a worker gathered; with {per_worker} they gather again in"
+                f' an order of their own, which no formula gives; use at most {MAX_STAGES_HELD}, or split.data.shard = "none"',
+            )
+
+    def place(self, model: ModelSummary, index: int) -> ModelSummary:
+        return shard(model, index % self.num_shards, self.num_shards)
+
+    def updates(self, held: ModelSummary, index: int) -> ModelSummary:
+        """Under ZeRO-1 whole parameters, dealt out by their sizes; Adam keeps two numbers for each element of them."""
+        if self.options.shard != "optimizer":
+            return held
+        parameters = held.distinct_parameters
+        owner = owners([p.numel for p in parameters], self.options.size)
+        mine = {p.name for p, worker in zip(parameters, owner, strict=True) if worker == index}
+        blocks = [replace(b, parameters=tuple(p for p in b.parameters if p.name in mine)) for b in held.blocks]
+        return replace(held, blocks=tuple(blocks))
+
     def expected(self, model: ModelSummary, share: Share) -> list[Transfer]:
-        """All gradients once, over the data axis or, where the sequence is split too, over data and context together."""
-        return expected_average(share)
+        """DDP: all gradients once, in as many buckets as torch makes (Li et al. 2020); ZeRO-1 also sends each updated
+        parameter from its owner. FSDP: see ``_sharded``. Gradients that are rounded take two bytes an element; PowerSGD
+        sends a matrix of r rows and c columns as two of rank k, k·(r+c) elements, and the rest as it is."""
+        if self.is_sharded:
+            return list(self._sharded(model, share))
+        if not share.trains:
+            return []
+        o, axis, size = self.options, "+".join(share.mesh.replica_axes), share.mesh.num_copies
+        element_bytes = 2 if o.compression in UNIT_ROUNDOFF else share.element_bytes
+        gradients = sum(map(self._gradient_numel, model.distinct_parameters)) * element_bytes
+        transfers = [Transfer("all_reduce", axis, "backward", 1, gradients, size)]
+        if o.shard == "optimizer":
+            sizes = [p.numel * share.element_bytes for p in model.distinct_parameters]
+            transfers += [Transfer("broadcast", axis, "optimizer", 1, payload, size) for payload in sizes]
+        return transfers
+
+    def _gradient_numel(self, parameter: ParameterSummary) -> int:
+        rows, columns = parameter.shape[0], prod(parameter.shape[1:])
+        rank = min(rows, columns, self.options.compression_rank)
+        factors = rank * (rows + columns)
+        is_factored = self.options.compression == "powersgd" and factors * MIN_COMPRESSION < parameter.numel
+        return factors if is_factored else parameter.numel
+
+    def _sharded(self, model: ModelSummary, share: Share) -> Iterator[Transfer]:
+        """Per unit: gathers in forward and, where parameters are freed after it, in backward; one reduce-scatter of its
+        gradients, and across groups (HSDP) one all-reduce of what that leaves on a worker.
+
+        The payload is the full tensor's, rows filled up until they divide. gloo runs a reduce-scatter as an all-reduce,
+        with about twice the bytes on the wire; the payload is the same.
+        """
+        shards, groups, element_bytes = self.num_shards, self.options.size // self.num_shards, share.element_bytes
+        for blocks, forward, backward in self._gathers(model, share):
+            for unit in units(blocks, model.ties):
+                mine = [p for p in model.distinct_parameters if block_of(p.name) in unit]
+                payload = sum(padded_numel(p, shards) for p in mine) * element_bytes
+                yield Transfer("all_gather", self.axis, "forward", forward, payload, shards)
+                if share.trains:
+                    yield Transfer("all_gather", self.axis, "backward", backward, payload, shards)
+                    yield Transfer("reduce_scatter", self.axis, "backward", 1, payload, shards)
+                if share.trains and groups > 1:
+                    yield Transfer("all_reduce", self.axis, "backward", 1, payload // shards, groups)
+
+    def _gathers(self, model: ModelSummary, share: Share) -> Iterator[tuple[tuple[str, ...], int, int]]:
+        """Of each stage held: its blocks, and how often it is gathered in the forward and the backward passes of a step."""
+        is_freed, count = self.options.shard == "parameters", self.options.num_accumulation_steps
+        staged = _staged(share.spec)
+        if staged is None:
+            yield tuple(b.name for b in model.blocks), count, count if is_freed else 0
+            return
+        for stage, blocks in enumerate(staged.stages(share.whole)):
+            if staged.worker_of_stage[stage] == share.index(staged.axis):
+                forward, backward = staged.gathers(stage, share.trains) if is_freed else (1, 0)
+                yield blocks, forward, backward
 
     def apply(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
         replicas = mesh[self.axis]
         worker.batch_part = (replicas.get_local_rank(), replicas.size())
 
     def finish(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
-        average_gradients(worker, mesh, self.options.bucket_size_mib)
+        from workbench.strategies.data_modules import accumulate, sharded_optimizer
+
+        if self.is_sharded:
+            self._shard_blocks(worker, mesh[self.axis])
+        else:
+            average_gradients(worker, mesh, self.options.bucket_size_mib)
+        if self.options.shard == "optimizer":
+            worker.make_optimizer = sharded_optimizer(replicas_mesh(mesh).get_group())
+        if self.options.num_accumulation_steps > 1:
+            accumulate(worker, self.options.num_accumulation_steps)
+
+    def _shard_blocks(self, worker: WorkerModel, replicas: DeviceMesh) -> None:
+        """FSDP2: a block is a unit, a stage is a root. Schedules of several stages a worker gather and free a stage
+        themselves, and split backward passes need it whole from the first to the last use: there no block frees itself."""
+        from torch.distributed.fsdp import fully_shard
+
+        from workbench.strategies.data_modules import quieten_views
+
+        quieten_views()
+        shards = worker.divided(replicas, self.options.shard_size) if self.options.shard_size else replicas
+        staged = _staged(worker.share.spec)
+        frees = self.options.shard == "parameters" and not (staged and staged.gathers_stages)
+        for stage in worker.stages:
+            blocks = dict(stage.named_children())
+            for unit in units(list(blocks), worker.summary.ties):
+                fully_shard([blocks[name] for name in unit], mesh=shards, reshard_after_forward=frees)
+            fully_shard(stage, mesh=shards, reshard_after_forward=frees)
+
+
+def _staged(spec: RunSpec) -> StagedStrategy[Any] | None:
+    """The strategy of this run that cuts stages, if it has one."""
+    strategies = (STRATEGIES.get(name)(options) for name, options in spec.split.items())
+    return next((s for s in strategies if isinstance(s, StagedStrategy)), None)

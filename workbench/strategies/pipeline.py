@@ -62,6 +62,13 @@ class PipelineStrategy(StagedStrategy[PipelineOptions]):
     def worker_of_stage(self) -> list[int]:
         return self.schedule.worker_of_stage()
 
+    @property
+    def gathers_stages(self) -> bool:
+        return self.schedule.gathers_stages
+
+    def gathers(self, stage: int, trains: bool) -> tuple[int, int]:
+        return self.schedule.gathers(stage, trains)
+
     def check(self, model: ModelSummary, spec: RunSpec) -> None:
         self.schedule.check(spec)
         super().check(model, spec)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
+    from torch.distributed.device_mesh import DeviceMesh
+    from torch.optim import Optimizer
 
     from workbench.plan.share import Share
     from workbench.plan.summary import ModelSummary
@@ -79,6 +81,9 @@ class WorkerModel:
 
     compute: Compute = field(init=False)
 
+    make_optimizer: Callable[..., Optimizer] = lambda kind, groups, **options: kind(groups, **options)
+    """``(class, parameter groups, **options)`` → the optimizer of what this worker holds, possibly wrapped."""
+
     def __post_init__(self) -> None:
         self.stages = [self.blocks]
         self.module = self.blocks
@@ -107,6 +112,15 @@ class WorkerModel:
     def output_shape(self, block: str) -> tuple[int, ...]:
         """Shape, per sample, of what a block hands on here."""
         return self.share.output_shape(block)
+
+    def divided(self, mesh: DeviceMesh, size: int) -> DeviceMesh:
+        """An axis of the mesh as groups of ``size`` neighbours: a mesh of two dims, such as ``data_outer`` (between groups)
+        and ``data_inner`` (within one), whose communication is recorded as the axis's."""
+        (axis,) = mesh.mesh_dim_names or ()
+        dims = f"{axis}_outer", f"{axis}_inner"
+        groups = mesh._unflatten(0, (mesh.size() // size, size), dims)
+        self.axes.update({groups[dim].get_group().group_name: axis for dim in dims})
+        return groups
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Its parameters under the names of the unsplit model; a tied one once, under its source's name if held."""
