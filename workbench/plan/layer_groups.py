@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
 
 @dataclass(frozen=True)
-class LayerGroup:
+class LayerGroup(ABC):
     """Layers that are cut together, and along which dim is chosen once for all groups of the same kind."""
 
     kind: str
     """What users call such layers when they choose a cut: ``attention``, ``feedforward``, ``embedding``, ``head``,
     ``convolution``, ``recurrent``."""
+
+    @property
+    @abstractmethod
+    def block(self) -> str:
+        """Name of the block that holds these layers."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,10 @@ class ColumnRowPair(LayerGroup):
 
     output_shape: tuple[int, ...]
     """Shape of the pair's output, per sample."""
+
+    @property
+    def block(self) -> str:
+        return (self.column or self.row or "").split(".", 1)[0]
 
 
 @dataclass(frozen=True)
@@ -82,9 +92,14 @@ class ConvolutionBlock(LayerGroup):
     """The convolutions of one block of a convolutional net."""
 
     role: Literal["stem", "residual"]
-    """``stem``: one convolution of the images. ``residual``: two in turn, and one on the shortcut where shapes change."""
+    """``stem``: one convolution of the images. ``residual``: two in turn, and one on the shortcut where the shape changes."""
 
     convolutions: tuple[Convolution, ...]
+    """Of a residual block the first, the second and, where there is one, the shortcut's."""
+
+    @property
+    def block(self) -> str:
+        return self.convolutions[0].path.split(".", 1)[0]
 
 
 @dataclass(frozen=True)
@@ -94,6 +109,10 @@ class GlobalPool(LayerGroup):
     path: str
     input_shape: tuple[int, int, int]
     """(channels, height, width), per sample."""
+
+    @property
+    def block(self) -> str:
+        return self.path.split(".", 1)[0]
 
 
 @dataclass(frozen=True)
@@ -105,3 +124,7 @@ class RecurrentLayer(LayerGroup):
     sequence: int
     input_dim: int
     hidden_dim: int
+
+    @property
+    def block(self) -> str:
+        return self.path.split(".", 1)[0]
