@@ -117,13 +117,19 @@ class GlobalPool(LayerGroup):
 
 @dataclass(frozen=True)
 class RecurrentLayer(LayerGroup):
-    """A layer that steps through a sequence; its weights' output features are ordered (hidden unit, gate)."""
+    """A layer that steps through a sequence. Its parameters are ``input_weight`` (hidden × gates, input), ``hidden_weight``
+    (hidden × gates, hidden), ``input_bias`` and ``hidden_bias``, rows ordered (hidden unit, gate), gates in torch's order."""
 
     path: str
     cell: Literal["lstm", "gru"]
     sequence: int
     input_dim: int
     hidden_dim: int
+
+    @property
+    def num_gates(self) -> int:
+        """Gates of one hidden unit, the candidate counted."""
+        return {"lstm": 4, "gru": 3}[self.cell]
 
     @property
     def block(self) -> str:

@@ -63,9 +63,9 @@ def all_reduced(x: Tensor, mesh: DeviceMesh) -> Tensor:
 
 def all_gathered(x: Tensor, dim: int, mesh: DeviceMesh) -> Tensor:
     """The workers' equal slices one after the other along ``dim``."""
-    slices = x.new_empty(mesh.size(), *x.shape)
-    dist.all_gather_into_tensor(slices, x.contiguous(), group=mesh.get_group())
-    return torch.cat(slices.unbind(), dim)
+    slices = list(x.new_empty(mesh.size(), *x.shape).unbind())
+    dist.all_gather(slices, x.contiguous(), group=mesh.get_group())
+    return torch.cat(slices, dim)
 
 
 class _SumGradient(Function):

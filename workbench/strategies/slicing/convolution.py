@@ -107,29 +107,26 @@ class ConvolutionSlicing(Slicing[ConvolutionBlock]):
     def apply(self, blocks: nn.Module, mesh: DeviceMesh) -> None:
         from torch import nn
 
-        from workbench.strategies.slicing import convolution_modules as channels
-        from workbench.strategies.slicing import rows_modules as rows
+        from workbench.strategies.slicing.convolution_modules import InputChannels, OutputChannels, sliced_norm
+        from workbench.strategies.slicing.rows_modules import RowConvolution, RowStem, row_norm
 
         for index, c in enumerate(self._sliced):
             layer, norm = blocks.get_submodule(c.path), blocks.get_submodule(c.norm_path)
             assert isinstance(layer, nn.Conv2d)
-            assert isinstance(norm, nn.GroupNorm | nn.BatchNorm2d)
-            is_group_norm, new_norm = isinstance(norm, nn.GroupNorm), norm
+            new: nn.Module
             if self.dim == "rows":
-                convolution = rows.RowStem if self.group.role == "stem" else rows.RowConvolution
-                new_layer = convolution(layer, self._rows(c), mesh)
-                new_norm = (rows.RowGroupNorm if is_group_norm else rows.RowBatchNorm)(norm, c.output_shape[1], mesh)
+                new = (RowStem if self.group.role == "stem" else RowConvolution)(layer, self._rows(c), mesh)
+                norm = row_norm(norm, c.output_shape[1], mesh)
             elif self.dim == "output_channels":
-                new_layer = channels.OutputChannels(layer, mesh, gather=True)
+                new = OutputChannels(layer, mesh, gather=True)
             elif self.dim == "input_channels":
-                new_layer = channels.InputChannels(layer, mesh, input_is_slice=False)
+                new = InputChannels(layer, mesh, input_is_slice=False)
             elif index == 0:
-                new_layer = channels.OutputChannels(layer, mesh, gather=False)
-                new_norm = (channels.SlicedGroupNorm if is_group_norm else channels.SlicedBatchNorm)(norm, mesh)
+                new, norm = OutputChannels(layer, mesh, gather=False), sliced_norm(norm, mesh)
             else:
-                new_layer = channels.InputChannels(layer, mesh, input_is_slice=True)
-            blocks.set_submodule(c.path, new_layer)
-            blocks.set_submodule(c.norm_path, new_norm)
+                new = InputChannels(layer, mesh, input_is_slice=True)
+            blocks.set_submodule(c.path, new)
+            blocks.set_submodule(c.norm_path, norm)
 
 
 class PoolSlicing(Slicing[GlobalPool]):

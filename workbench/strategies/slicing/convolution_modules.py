@@ -50,6 +50,14 @@ class InputChannels(nn.Module):
         return sum_of_parts(conv2d(mine, local(self.weight), None, self.stride, self.padding), self.mesh)
 
 
+def sliced_norm(layer: nn.Module, mesh: DeviceMesh) -> nn.Module:
+    """The norm of a slice of the channels."""
+    if isinstance(layer, nn.GroupNorm):
+        return SlicedGroupNorm(layer, mesh)
+    assert isinstance(layer, nn.BatchNorm2d)
+    return SlicedBatchNorm(layer, mesh)
+
+
 class SlicedGroupNorm(nn.Module):
     """Group norm of a slice that holds whole groups: nothing moves."""
 
@@ -71,6 +79,7 @@ class SlicedBatchNorm(nn.Module):
     def __init__(self, layer: nn.BatchNorm2d, mesh: DeviceMesh) -> None:
         super().__init__()
         self.weight, self.bias = sliced(layer.weight, 0, mesh), sliced(layer.bias, 0, mesh)
+        assert layer.momentum is not None
         self.momentum, self.eps = layer.momentum, layer.eps
         for name in ("running_mean", "running_var"):
             self.register_buffer(name, getattr(layer, name).chunk(mesh.size())[mesh.get_local_rank()].clone())

@@ -57,9 +57,8 @@ class RecurrentSlicing(Slicing[RecurrentLayer]):
         ]
 
     def apply(self, blocks: nn.Module, mesh: DeviceMesh) -> None:
-        from workbench.models.lstm_modules import Recurrent
         from workbench.strategies.slicing.recurrent_modules import GateSliced, HiddenSliced
 
-        layer = blocks.get_submodule(self.group.path)
-        assert isinstance(layer, Recurrent)
-        blocks.set_submodule(self.group.path, (GateSliced if self.dim == "gates" else HiddenSliced)(layer, mesh))
+        whole = blocks.get_submodule(self.group.path)
+        new = (GateSliced if self.dim == "gates" else HiddenSliced)(whole, self.group, mesh)
+        blocks.set_submodule(self.group.path, new)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 import torch
 import torch.distributed as dist
@@ -11,7 +11,7 @@ from torch.autograd import Function
 from torch.distributed.device_mesh import DeviceMesh
 from torch.nn.functional import linear
 
-from workbench.models.lstm_modules import Recurrent, State
+from workbench.plan.layer_groups import RecurrentLayer
 from workbench.strategies.slicing.collectives_modules import (
     all_gathered,
     local,
@@ -20,6 +20,8 @@ from workbench.strategies.slicing.collectives_modules import (
     sum_of_parts,
     whole_to_slices,
 )
+
+State = tuple[Tensor, ...]
 
 
 def lstm_step(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
@@ -37,43 +39,48 @@ def gru_step(reset: Tensor, update: Tensor, from_input: Tensor, from_hidden: Ten
 
 
 class SlicedRecurrent(nn.Module):
-    """What both ways of cutting share. Each takes over the four parameters of the unsplit layer under their names."""
+    """What both ways of cutting share. Each takes over the four parameters of the whole layer under their names."""
 
-    cell: Literal["lstm", "gru"]
+    dims: ClassVar[dict[str, int]]
+    """Parameter → dim along which it is cut."""
 
-    def __init__(self, layer: Recurrent, mesh: DeviceMesh) -> None:
+    input_weight: nn.Parameter
+    hidden_weight: nn.Parameter
+    input_bias: nn.Parameter
+    hidden_bias: nn.Parameter
+
+    def __init__(self, whole: nn.Module, layer: RecurrentLayer, mesh: DeviceMesh) -> None:
         super().__init__()
-        self.cell, self.hidden_dim, self.num_gates, self.mesh = layer.cell, layer.hidden_dim, layer.num_gates, mesh
+        self.layer, self.mesh = layer, mesh
+        for name, parameter in whole.named_parameters():
+            self.register_parameter(name, sliced(parameter, self.dims[name], mesh) if name in self.dims else parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_with_state(x)[0]
 
     def forward_with_state(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """The outputs and the state after the last step."""
+        """The outputs (batch, sequence, hidden) and the state after the last step."""
         raise NotImplementedError
 
     def _by_unit(self, x: Tensor) -> Tensor:
         """(…, units × gates) → (…, units, gates)."""
-        return x.unflatten(-1, (-1, self.num_gates))
+        return x.view(*x.shape[:-1], -1, self.layer.num_gates)
 
 
 class GateSliced(SlicedRecurrent):
     """Each worker computes its own hidden units: rows of the weights and biases. Its state is h whole, its slice of c."""
 
-    def __init__(self, layer: Recurrent, mesh: DeviceMesh) -> None:
-        super().__init__(layer, mesh)
-        self.input_weight, self.hidden_weight = sliced(layer.input_weight, 0, mesh), sliced(layer.hidden_weight, 0, mesh)
-        self.input_bias, self.hidden_bias = sliced(layer.input_bias, 0, mesh), sliced(layer.hidden_bias, 0, mesh)
+    dims: ClassVar = {"input_weight": 0, "hidden_weight": 0, "input_bias": 0, "hidden_bias": 0}
 
     def forward_with_state(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        units, here = self.hidden_dim // self.mesh.size(), self.mesh.get_local_rank()
-        h, *cs = state or (x.new_zeros(len(x), self.hidden_dim), x.new_zeros(len(x), units))
+        units, here = self.layer.hidden_dim // self.mesh.size(), self.mesh.get_local_rank()
+        h, *cs = state or (x.new_zeros(len(x), self.layer.hidden_dim), x.new_zeros(len(x), units))
         hidden_weight, hidden_bias = local(self.hidden_weight), local(self.hidden_bias)
         from_inputs = linear(whole_to_slices(x, self.mesh), local(self.input_weight), local(self.input_bias))
         outputs = []
         for from_input in self._by_unit(from_inputs).unbind(1):  # each (batch, own units, gates)
             from_hidden = self._by_unit(linear(h, hidden_weight, hidden_bias))
-            if self.cell == "lstm":
+            if self.layer.cell == "lstm":
                 own, cs[0] = lstm_step(from_input + from_hidden, cs[0])
             else:
                 reset, update = (from_input + from_hidden)[..., :2].unbind(-1)
@@ -81,7 +88,7 @@ class GateSliced(SlicedRecurrent):
                 own = gru_step(reset, update, from_input[..., 2], from_hidden[..., 2], mine)
             output, h = _JoinUnits.apply(own, self.mesh)
             outputs.append(output)
-        return torch.stack(outputs, 1), (h, *cs) if self.cell == "lstm" else (h,)
+        return torch.stack(outputs, 1), (h, *cs) if self.layer.cell == "lstm" else (h,)
 
 
 class _JoinUnits(Function):
@@ -100,9 +107,9 @@ class _JoinUnits(Function):
         (whole, part), mesh = gradients, ctx.mesh
         own = None if whole is None else whole.chunk(mesh.size(), 1)[mesh.get_local_rank()]
         if part is not None:
-            slices = torch.stack(part.chunk(mesh.size(), 1))  # (workers, batch, units)
+            slices = [s.contiguous() for s in part.chunk(mesh.size(), 1)]  # each (batch, units of a worker)
             mine = torch.empty_like(slices[0])
-            dist.reduce_scatter_tensor(mine, slices, group=mesh.get_group())
+            dist.reduce_scatter(mine, slices, group=mesh.get_group())
             own = mine if own is None else own + mine
         return own, None
 
@@ -110,25 +117,24 @@ class _JoinUnits(Function):
 class HiddenSliced(SlicedRecurrent):
     """Each worker uses its slice of the input and hidden features: columns of the weights. Its state is whole."""
 
-    def __init__(self, layer: Recurrent, mesh: DeviceMesh) -> None:
-        super().__init__(layer, mesh)
-        self.input_weight, self.hidden_weight = sliced(layer.input_weight, 1, mesh), sliced(layer.hidden_weight, 1, mesh)
-        self.input_bias, self.hidden_bias = layer.input_bias, layer.hidden_bias
+    dims: ClassVar = {"input_weight": 1, "hidden_weight": 1}
 
     def forward_with_state(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        h, *cs = state or (x.new_zeros(len(x), self.hidden_dim),) * 2
+        h, *cs = state or (x.new_zeros(len(x), self.layer.hidden_dim),) * 2
         hidden_weight = local(self.hidden_weight)
         input_bias, hidden_bias = self._by_unit(self.input_bias), self._by_unit(self.hidden_bias)
         from_inputs = self._by_unit(linear(own_slice(x, 2, self.mesh), local(self.input_weight)))
         outputs = []
         for from_input in from_inputs.unbind(1):  # parts, each (batch, hidden, gates)
             from_hidden = self._by_unit(linear(own_slice(h, 1, self.mesh), hidden_weight))
-            if self.cell == "lstm":
+            if self.layer.cell == "lstm":
                 gates = sum_of_parts(from_input + from_hidden, self.mesh) + input_bias + hidden_bias
                 h, cs[0] = lstm_step(gates, cs[0])
             else:
                 parts = [(from_input + from_hidden)[..., :2], from_input[..., 2:], from_hidden[..., 2:]]
                 biases = [(input_bias + hidden_bias)[..., :2], input_bias[..., 2:], hidden_bias[..., 2:]]
-                h = gru_step(*(sum_of_parts(torch.cat(parts, -1), self.mesh) + torch.cat(biases, -1)).unbind(-1), h)
+                sums = sum_of_parts(torch.cat(parts, -1), self.mesh) + torch.cat(biases, -1)
+                reset, update, candidate_input, candidate_hidden = sums.unbind(-1)
+                h = gru_step(reset, update, candidate_input, candidate_hidden, h)
             outputs.append(h)
-        return torch.stack(outputs, 1), (h, *cs) if self.cell == "lstm" else (h,)
+        return torch.stack(outputs, 1), (h, *cs) if self.layer.cell == "lstm" else (h,)

@@ -15,7 +15,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.nn.functional import conv2d, pad
 
 from workbench.strategies.slicing.collectives_modules import sum_for_slices, sum_of_parts, whole_to_slices
-from workbench.strategies.slicing.rows import RowSplit, overlap
+from workbench.strategies.slicing.rows import RowSplit
 
 
 def exchange_rows(x: Tensor, split: RowSplit, mesh: DeviceMesh) -> Tensor:
@@ -77,23 +77,29 @@ class RowConvolution(nn.Module):
 
     def __init__(self, layer: nn.Conv2d, split: RowSplit, mesh: DeviceMesh) -> None:
         super().__init__()
-        self.weight, self.stride, self.columns = layer.weight, layer.stride, layer.padding[1]
-        self.split, self.mesh = split, mesh
+        self.weight, self.split, self.mesh = layer.weight, split, mesh
 
     def forward(self, x: Tensor) -> Tensor:
         weight = whole_to_slices(self.weight, self.mesh)
-        return conv2d(exchange_rows(x, self.split, self.mesh), weight, None, self.stride, (0, self.columns))
+        return conv2d(exchange_rows(x, self.split, self.mesh), weight, None, self.split.stride, (0, self.split.padding))
 
 
 class RowStem(RowConvolution):
     """The first convolution: every worker has the whole images and takes the rows that its outputs are made from."""
 
     def forward(self, x: Tensor) -> Tensor:
-        window = self.split.window(self.mesh.get_local_rank())
-        inside = overlap(window, range(self.split.height))
-        padding = (0, 0, inside.start - window.start, window.stop - inside.stop)
-        rows = pad(x[:, :, inside.start : inside.stop], padding)
-        return conv2d(rows, whole_to_slices(self.weight, self.mesh), None, self.stride, (0, self.columns))
+        window, padding = self.split.window(self.mesh.get_local_rank()), self.split.padding
+        rows = pad(x, (0, 0, padding, padding))[:, :, window.start + padding : window.stop + padding]
+        weight = whole_to_slices(self.weight, self.mesh)
+        return conv2d(rows, weight, None, self.split.stride, (0, padding))
+
+
+def row_norm(layer: nn.Module, height: int, mesh: DeviceMesh) -> nn.Module:
+    """The norm of rows that are shared out; ``height``: rows of the whole image."""
+    if isinstance(layer, nn.GroupNorm):
+        return RowGroupNorm(layer, height, mesh)
+    assert isinstance(layer, nn.BatchNorm2d)
+    return RowBatchNorm(layer, height, mesh)
 
 
 class RowNorm(nn.Module):
@@ -107,7 +113,6 @@ class RowNorm(nn.Module):
         super().__init__()
         self.weight, self.bias, self.eps = layer.weight, layer.bias, layer.eps
         self.height, self.mesh = height, mesh
-        """``height``: rows of the whole image."""
 
     def _statistics(self, x: Tensor, dims: tuple[int, ...], count: int) -> tuple[Tensor, Tensor]:
         """Mean and variance over ``dims`` of all workers' x, of ``count`` elements; kept as dims of one."""
@@ -142,6 +147,7 @@ class RowBatchNorm(RowNorm):
 
     def __init__(self, layer: nn.BatchNorm2d, height: int, mesh: DeviceMesh) -> None:
         super().__init__(layer, height, mesh)
+        assert layer.momentum is not None
         self.momentum = layer.momentum
         for name in ("running_mean", "running_var"):
             self.register_buffer(name, getattr(layer, name))
