@@ -17,7 +17,10 @@ LIMIT_S = 90.0
 def run_in_workers(num_workers: int, function: Callable[..., Any], *args: Any) -> list[Any]:
     """``function(rank, recorder, control, *args)`` in each of ``num_workers`` processes; their results by rank."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "torch.distributed"])
+    # The last two take a second of a core to import, and nearly every worker needs them.
+    context.set_forkserver_preload(
+        ["torch", "torch.distributed", "torch.distributed.tensor", "torch.distributed._tools.mem_tracker"]
+    )
     pipes = [context.Pipe(duplex=False) for _ in range(num_workers)]
     with tempfile.TemporaryDirectory() as directory:
         rendezvous = str(Path(directory) / "rendezvous")

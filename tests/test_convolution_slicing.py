@@ -17,7 +17,6 @@ from tests.pool import run_in_workers
 from workbench.errors import SplitError
 from workbench.plan.feasibility import plan
 from workbench.spec import RunSpec
-from workbench.store.summary import measured_transfers
 from workbench.strategies.slicing.rows import RowSplit, shares
 from workbench.strategies.slicing.rows_modules import RowStem, exchange_rows
 
@@ -104,27 +103,8 @@ def spec_of(dim: str, size: int, norm: str, scale: int = 2) -> dict[str, Any]:
 
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize(("dim", "size"), SIZES)
-def test_a_sliced_trunk_computes_what_one_worker_computes(dim: str, size: int, norm: str) -> None:
-    report = run_in_workers(size, cases.parity, spec_of(dim, size, norm), None)[0]
-    assert report["ok"], report
-    assert report["max_error"] <= 1e-9
-
-
-@pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize(("dim", "size"), SIZES)
-def test_a_sliced_trunk_moves_the_bytes_and_holds_the_parameters_of_its_formulas(dim: str, size: int, norm: str) -> None:
-    spec = spec_of(dim, size, norm)
-    planned = plan(RunSpec(**spec))
-    results = run_in_workers(size, cases.training, spec)
-    expected: Counter[tuple[str, str, str]] = Counter()
-    counts: Counter[tuple[str, str, str]] = Counter()
-    for t in planned.transfers:
-        expected[t.operation, t.axis, t.phase] += t.count * t.payload_bytes
-        counts[t.operation, t.axis, t.phase] += t.count
-    measured = {(t["operation"], t["axis"], t["phase"]): t for t in measured_transfers(results)}
-    assert {key: t["payload_bytes"] for key, t in measured.items()} == dict(expected)
-    assert {key: t["count"] for key, t in measured.items()} == dict(counts)
-    assert [r["parameters"] for r in results] == planned.expected_record()["parameters_per_worker"]
+def test_a_sliced_trunk_equals_one_worker_and_its_formulas(dim: str, size: int, norm: str) -> None:
+    cases.assert_split_as_by_formula(spec_of(dim, size, norm))
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,7 @@
-"""Recurrent layers cut by gates or hidden features, and embeddings and heads by either dim: equal, bytes as by formula."""
+"""Recurrent layers cut by gates or hidden features: equal to one worker, bytes as by formula."""
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 import pytest
@@ -17,7 +16,6 @@ from workbench.models.lstm_modules import Recurrent
 from workbench.plan.feasibility import plan
 from workbench.plan.layer_groups import RecurrentLayer
 from workbench.spec import RunSpec
-from workbench.store.summary import measured_transfers
 from workbench.strategies.slicing.recurrent import RecurrentSlicing
 
 TEXT, SERIES = {"name": "text", "sequence_length": 5}, {"name": "sunspots", "length": 5}
@@ -29,8 +27,6 @@ CUTS: dict[str, tuple[dict[str, str], int, dict[str, Any], str]] = {
     "gru by gates": ({"recurrent": "gates"}, 2, SERIES, "gru"),
     "gru by hidden features": ({"recurrent": "hidden"}, 2, TEXT, "gru"),
     "gru by hidden features, 3 workers": ({"recurrent": "hidden"}, 3, SERIES, "gru"),
-    "embedding and head by hidden features": ({"embedding": "hidden", "head": "hidden", "recurrent": "none"}, 2, TEXT, "lstm"),
-    "embedding by entries, head whole": ({"embedding": "vocabulary", "head": "none", "recurrent": "none"}, 2, TEXT, "lstm"),
 }
 
 
@@ -41,26 +37,8 @@ def spec_of(name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", CUTS)
-def test_a_sliced_recurrent_net_computes_what_one_worker_computes(name: str) -> None:
-    report = run_in_workers(CUTS[name][1], cases.parity, spec_of(name), None)[0]
-    assert report["ok"], report
-    assert report["max_error"] <= 1e-9
-
-
-@pytest.mark.parametrize("name", CUTS)
-def test_a_sliced_recurrent_net_moves_the_bytes_and_holds_the_parameters_of_its_formulas(name: str) -> None:
-    spec = spec_of(name)
-    planned = plan(RunSpec(**spec))
-    results = run_in_workers(CUTS[name][1], cases.training, spec)
-    expected: Counter[tuple[str, str, str]] = Counter()
-    counts: Counter[tuple[str, str, str]] = Counter()
-    for t in planned.transfers:
-        expected[t.operation, t.axis, t.phase] += t.count * t.payload_bytes
-        counts[t.operation, t.axis, t.phase] += t.count
-    measured = {(t["operation"], t["axis"], t["phase"]): t for t in measured_transfers(results)}
-    assert {key: t["payload_bytes"] for key, t in measured.items()} == dict(expected)
-    assert {key: t["count"] for key, t in measured.items()} == dict(counts)
-    assert [r["parameters"] for r in results] == planned.expected_record()["parameters_per_worker"]
+def test_a_sliced_recurrent_net_equals_one_worker_and_its_formulas(name: str) -> None:
+    cases.assert_split_as_by_formula(spec_of(name))
 
 
 def in_chunks(rank: int, recorder: Any, control: Any, dim: str, cell: Any) -> dict[str, float]:
