@@ -16,7 +16,9 @@ from tests import cases
 from tests.pool import run_in_workers
 from workbench.errors import SplitError
 from workbench.plan.feasibility import plan
+from workbench.runtime.build import build_blocks
 from workbench.spec import RunSpec
+from workbench.strategies.slicing import slicing_of
 from workbench.strategies.slicing.rows import RowSplit, shares
 from workbench.strategies.slicing.rows_modules import RowStem, exchange_rows
 
@@ -84,6 +86,37 @@ def test_shares_cover_all_rows_once_and_differ_by_at_most_one() -> None:
         parts = shares(height, size)
         assert [row for part in parts for row in part] == list(range(height))
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def running_statistics(rank: int, recorder: Any, control: Any, dim: str) -> list[float]:
+    """Differences of a sliced stem's and residual block's running statistics from the whole ones', after two batches."""
+    mesh = init_device_mesh("cpu", (2,))
+    planned = plan(RunSpec(**spec_of(dim, 2, "batch")))
+    names = [b.name for b in planned.summary.blocks]
+    whole, split = (build_blocks(planned, names, torch.float64) for _ in range(2))
+    for group in planned.summary.groups:
+        slicing_of(group)(group, dim, 2).apply(split, mesh)
+    for seed in range(2):
+        torch.manual_seed(seed)
+        x = torch.randn(4, *planned.dataset.summary().input_shape, dtype=torch.float64)
+        torch.testing.assert_close(whole(x), split(x))
+    whole.eval()
+    split.eval()
+    torch.testing.assert_close(whole(x), split(x))
+    wanted, differences = dict(whole.named_buffers()), []
+    for name, buffer in split.named_buffers():
+        want = wanted[name]
+        if buffer.shape != want.shape:  # a slice of the channels
+            want = want.chunk(2)[rank]
+        differences.append(float((buffer - want).abs().max()))
+    return differences
+
+
+@pytest.mark.parametrize("dim", ["channels", "rows"])
+def test_running_statistics_and_evaluation_are_those_of_one_worker(dim: str) -> None:
+    for differences in run_in_workers(2, running_statistics, dim):
+        assert len(differences) >= 10
+        assert max(differences) < 1e-12
 
 
 NORMS = {"group": {"norm": "group", "num_groups": 6}, "batch": {"norm": "batch"}}

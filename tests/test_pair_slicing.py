@@ -58,5 +58,5 @@ def test_a_cut_that_cannot_be_is_refused(cut: dict[str, str], message: str) -> N
 
 
 def test_hidden_features_that_do_not_divide_are_refused_with_the_arithmetic() -> None:
-    with pytest.raises(SplitError, match="12 hidden features of input.token over 5 workers leaves 2 over"):
+    with pytest.raises(SplitError, match=r"12 hidden features of input\.token over 5 workers leaves 2 over"):
         plan(RunSpec(**spec_of(LSTM, {**HIDDEN, "recurrent": "none"}, 5)))
