@@ -65,8 +65,10 @@ def measured_transfers(workers: list[dict[str, Any]]) -> list[dict[str, Any]]:
             if t["operation"] == "recv":
                 continue
             key = t["operation"], t["axis"], t["phase"]
-            counts[key] = counts.get(key, Fraction(0)) + Fraction(t["count"]) / t["group_size"]
-            sums[key] = sums.get(key, Fraction(0)) + Fraction(t["payload_bytes"]) / t["group_size"]
+            # Runs recorded before strategies could be combined do not say it: a collective was then of all workers.
+            size = t.get("group_size", 1 if t["operation"] == "send" else len(workers))
+            counts[key] = counts.get(key, Fraction(0)) + Fraction(t["count"]) / size
+            sums[key] = sums.get(key, Fraction(0)) + Fraction(t["payload_bytes"]) / size
     return [
         {
             **dict(zip(("operation", "axis", "phase"), key, strict=True)),
