@@ -23,9 +23,7 @@ def _disturbed(rows: list[Row]) -> list[str]:
     busy = [f"{split} {load:.1f}" for split, load in loads.items() if load > NOTABLE_LOAD_CORES]
     if not busy:
         return []
-    return [
-        f"Other programs kept cores busy meanwhile ({', '.join(busy)}): the times below are not the splits' own; run it again."
-    ]
+    return [f"Other programs kept cores busy meanwhile ({', '.join(busy)}): the times are not the splits' own; run it again."]
 
 
 def _fastest(splits: list[Row]) -> str:
