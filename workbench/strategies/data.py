@@ -85,6 +85,10 @@ class DataStrategy(Strategy[DataOptions]):
         return "-".join(parts)
 
     @property
+    def num_microbatches(self) -> int:
+        return self.options.num_accumulation_steps
+
+    @property
     def is_sharded(self) -> bool:
         """Whether a worker keeps a part of each parameter and gradient (FSDP2)."""
         return self.options.shard in ("gradients", "parameters")
@@ -203,7 +207,7 @@ class DataStrategy(Strategy[DataOptions]):
             return []
         o, axis, size = self.options, "+".join(share.mesh.replica_axes), share.mesh.num_copies
         element_bytes = 2 if o.compression in UNIT_ROUNDOFF else share.element_bytes
-        gradients = sum(map(self._gradient_numel, model.distinct_parameters)) * element_bytes
+        gradients = sum(map(self._gradient_numel, share.held.averaged_parameters)) * element_bytes
         transfers = [Transfer("all_reduce", axis, "backward", 1, gradients, size)]
         if o.shard == "optimizer":
             sizes = [p.numel * share.element_bytes for p in model.distinct_parameters]
