@@ -38,11 +38,18 @@ class Schedule(ABC):
     """Whether torch's schedule gathers a stage's sharded parameters before its first use and frees them after its last
     (UNSHARD and RESHARD), as all do that can run several stages a worker."""
 
+    has_actions: ClassVar[bool] = True
+    """Whether torch has an order of actions for it, which can be written down as a file for `csv`."""
+
     def __init__(self, options: PipelineOptions) -> None:
         self.options = options
         self.num_workers, self.num_microbatches = options.size, options.num_microbatches
         self.stages_per_worker = options.stages_per_worker or self.default_stages_per_worker
-        self.num_stages = self.num_workers * self.stages_per_worker
+
+    @property
+    def num_stages(self) -> int:
+        """Stages on all workers."""
+        return len(self.worker_of_stage())
 
     def worker_of_stage(self) -> list[int]:
         """For each stage in order, the position of its worker along the pipeline axis."""

@@ -65,12 +65,11 @@ class StagedStrategy(Strategy[O]):
     def check(self, model: ModelSummary, spec: RunSpec) -> None:
         num_stages, num_blocks, partition = len(self.worker_of_stage), len(model.blocks), self.options.partition
         if num_stages > num_blocks:
-            per_worker = num_stages // self.options.size
-            what = f"{self.options.size} workers" + (f" of {per_worker} stages" if per_worker > 1 else "")
+            workers = f"{self.options.size} workers"
+            what = workers if num_stages == self.options.size else f"{num_stages} stages on {workers}"
             raise SplitError(
                 f"split.{self.name}.size",
-                f"{model.name} has {num_blocks} blocks, too few for {what};"
-                f" use at most {num_blocks // per_worker} workers, or more layers",
+                f"{model.name} has {num_blocks} blocks, too few for {what}; use at most {num_blocks} stages, or more layers",
             )
         if isinstance(partition, tuple) and (len(partition) != num_stages or sum(partition) != num_blocks):
             raise SplitError(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from pydantic import PositiveInt
+from pydantic import PositiveInt, model_validator
 
 from workbench.errors import SplitError
 from workbench.registry import SCHEDULES
@@ -35,6 +36,23 @@ class PipelineOptions(StagedOptions):
 
     schedule_file: str = ""
     """For the schedule `csv`: a file with a row a worker and in it the actions in their order, such as 0F0,0F1,0B0,0B1."""
+
+    actions: tuple[str, ...] = ()
+    """The rows of that file, which are read once, so that the recorded spec runs again without it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_schedule_file(cls, values: Any) -> Any:
+        """A file that is named replaces the rows; what is kept are the rows alone."""
+        if not isinstance(values, dict) or not values.get("schedule_file"):
+            return values
+        path = Path(str(values["schedule_file"]))
+        try:
+            rows = path.read_text(encoding="utf-8").rstrip().splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "is not UTF-8 text"
+            raise SplitError("split.pipeline.schedule_file", f"{path} cannot be read ({reason})") from None
+        return {**values, "schedule_file": "", "actions": rows}
 
 
 @strategy("pipeline")
@@ -70,6 +88,10 @@ class PipelineStrategy(StagedStrategy[PipelineOptions]):
         return self.schedule.gathers(stage, trains)
 
     def check(self, model: ModelSummary, spec: RunSpec) -> None:
+        if self.options.actions and self.options.schedule != "csv":
+            raise SplitError(
+                "split.pipeline.schedule_file", f"is what schedule = csv runs by, but the schedule is {self.options.schedule}"
+            )
         self.schedule.check(spec)
         super().check(model, spec)
         batch, count = spec.samples_per_replica, self.num_microbatches
