@@ -118,28 +118,23 @@ def _check_whole(seen: set[Action], worker: int, stage: int, microbatch: int) ->
 
 def _play(order: Order, last_stage: int) -> None:
     """Lets each worker do its actions in turn as soon as what they wait for is done, until nothing moves any more."""
-    done: set[Action] = set()
-    position = [0] * len(order)
+    given, done = {action for actions in order for action in actions}, set[Action]()
+    rest = [list(reversed(actions)) for actions in order]
 
-    def missing(action: Action) -> Action | None:
-        unmet = [any_of for any_of in action.waits_for(last_stage) if not done.intersection(any_of)]
-        given = {a for actions in order for a in actions}
-        return next((a for a in unmet[0] if a in given), unmet[0][0]) if unmet else None
+    def unmet(action: Action) -> list[Action]:
+        groups = [set(group) & given for group in action.waits_for(last_stage)]
+        return [min(group) for group in groups if not group & done]
 
     moved = True
     while moved:
         moved = False
-        for worker, actions in enumerate(order):
-            while position[worker] < len(actions) and all(
-                done.intersection(g) for g in actions[position[worker]].waits_for(last_stage)
-            ):
-                done.add(actions[position[worker]])
-                position[worker] += 1
+        for actions in rest:
+            while actions and not unmet(actions[-1]):
+                done.add(actions.pop())
                 moved = True
-    stuck = [(worker, actions[at]) for worker, (actions, at) in enumerate(zip(order, position, strict=True)) if at < len(actions)]
-    if not stuck:
+    waits = [(worker, actions[-1], unmet(actions[-1])[0]) for worker, actions in enumerate(rest) if actions]
+    if not waits:
         return
-    waits = [(worker, action, missing(action)) for worker, action in stuck]
     for worker, action, wanted in waits:
         if wanted in order[worker]:
             raise SplitError(

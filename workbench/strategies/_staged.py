@@ -101,7 +101,7 @@ class StagedStrategy(Strategy[O]):
         transfers = []
         for stage, blocks in enumerate(self.stages(model)[:-1]):
             giver, taker = worker_of[stage], worker_of[stage + 1]
-            activation = share.num_samples // count * prod(share.output_shape(blocks[-1])) * share.element_bytes
+            activation = share.num_samples * prod(share.output_shape(blocks[-1])) // count * share.element_bytes
             if giver != taker and here == giver:
                 transfers.append(Transfer("send", self.axis, "forward", count, activation))
             if giver != taker and here == taker and share.trains:
