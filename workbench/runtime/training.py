@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from statistics import mean
 from typing import Any
 
 import torch
@@ -31,6 +32,8 @@ class TrainingRecord:
     parameter_bytes: int = 0
     gradient_bytes: int = 0
     optimizer_state_bytes: int = 0
+    dropped_tokens: float | None = None
+    """Assignments of tokens to experts held here that were dropped in a step, mean over timed steps; None: no experts."""
 
 
 def step_kinds(plan: Plan) -> Iterator[str]:
@@ -52,6 +55,8 @@ def train(plan: Plan, worker: WorkerModel, batches: Batches, recorder: Recorder,
     optimizer = make_optimizer(worker, options.optimizer, options.learning_rate) if worker.trains else None
     has_tokens = plan.dataset.summary().tokens_per_sample > 0
     kinds = list(step_kinds(plan))
+    dropping: list[Any] = [module for module in worker.blocks.modules() if hasattr(module, "dropped")]  # mixtures of experts
+    num_dropped = []
     for step, kind in enumerate(kinds):
         recorder.step, recorder.tracing = step, kind == "trace"
         inputs, targets = batches.of_worker(step, worker)
@@ -63,6 +68,8 @@ def train(plan: Plan, worker: WorkerModel, batches: Batches, recorder: Recorder,
             if worker.device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(worker.device)
             tracker.__enter__()
+        for module in dropping:
+            module.dropped = 0
         start = time.perf_counter()
         result = take_step(worker, optimizer, inputs, targets, options.max_gradient_norm)
         loss = None if result.loss is None else float(result.loss)
@@ -70,6 +77,8 @@ def train(plan: Plan, worker: WorkerModel, batches: Batches, recorder: Recorder,
             torch.cuda.synchronize(worker.device)
         duration = time.perf_counter() - start
         del result
+        if kind == "timed":
+            num_dropped.append(sum(module.dropped for module in dropping))
         if tracker is not None:
             _end_of_memory_step(record, tracker, worker, step)
         record.steps.append(
@@ -85,6 +94,7 @@ def train(plan: Plan, worker: WorkerModel, batches: Batches, recorder: Recorder,
         )
         on_step(kind=kind, step=step, num_steps=len(kinds), loss=loss, duration_s=duration)
     recorder.tracing = False
+    record.dropped_tokens = mean(num_dropped) if dropping else None
     _weigh(record, worker, optimizer)
     return record
 
