@@ -95,6 +95,11 @@ class ModelSummary:
     """Positions of a sample, where these are dim 0 of every shape, per sample, and causal attention alone mixes them, so
     that the sequence can be split; None: it cannot."""
 
+    steps_through_time: bool = False
+    """Whether a sequence, dim 0 of every shape, can be worked through in chunks: a block that mixes positions has
+    ``forward_with_state(x, state)`` and hands what it carries from one chunk to the next, the others take each position
+    by itself."""
+
     @property
     def parameters(self) -> tuple[ParameterSummary, ...]:
         """All parameters once; a tied one under its source's name, or its own where the source is not held."""

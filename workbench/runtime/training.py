@@ -16,6 +16,7 @@ from workbench.plan.feasibility import Plan
 from workbench.runtime.batches import Batches
 from workbench.runtime.build import local, make_optimizer
 from workbench.runtime.clipping import clip_gradients
+from workbench.runtime.load import Load
 from workbench.runtime.memory import MemoryTracker
 from workbench.runtime.recorder import Recorder
 from workbench.strategies.worker_model import StepResult, WorkerModel
@@ -34,6 +35,8 @@ class TrainingRecord:
     optimizer_state_bytes: int = 0
     dropped_tokens: float | None = None
     """Assignments of tokens to experts held here that were dropped in a step, mean over timed steps; None: no experts."""
+    load: Load | None = None
+    """Processor time during the timed steps."""
 
 
 def step_kinds(plan: Plan) -> Iterator[str]:
@@ -57,7 +60,10 @@ def train(plan: Plan, worker: WorkerModel, batches: Batches, recorder: Recorder,
     kinds = list(step_kinds(plan))
     dropping: list[Any] = [module for module in worker.blocks.modules() if hasattr(module, "dropped")]  # mixtures of experts
     num_dropped = []
+    first, last = kinds.index("timed"), len(kinds) - 1 - kinds[::-1].index("timed")
     for step, kind in enumerate(kinds):
+        if step == first:
+            before = Load.now()
         recorder.step, recorder.tracing = step, kind == "trace"
         inputs, targets = batches.of_worker(step, worker)
         tracker = MemoryTracker(worker.device) if kind == "memory" else None
@@ -92,6 +98,8 @@ def train(plan: Plan, worker: WorkerModel, batches: Batches, recorder: Recorder,
                 "loss": loss,
             }
         )
+        if step == last:
+            record.load = Load.now().since(before)
         on_step(kind=kind, step=step, num_steps=len(kinds), loss=loss, duration_s=duration)
     recorder.tracing = False
     record.dropped_tokens = mean(num_dropped) if dropping else None

@@ -3,6 +3,7 @@ sharded over them (ZeRO, Rajbhandari et al. 2020)."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from math import prod, sqrt
@@ -176,7 +177,7 @@ class DataStrategy(Strategy[DataOptions]):
                     f"{tie.parameter} and {tie.source} are one parameter, but lie in stages {first} and {second} of one"
                     f" worker, each of which averages its own gradients; use untied weights or another schedule",
                 )
-        per_worker = len(worker_of) // staged.options.size
+        per_worker = max(Counter(worker_of).values())
         if self.is_sharded and per_worker > MAX_STAGES_HELD:
             raise SplitError(
                 "split.pipeline.stages_per_worker",
