@@ -52,6 +52,7 @@ def training(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any]) 
         "peak_memory_bytes": record.peak_memory_bytes,
         "losses": [row["loss"] for row in record.steps],
         "tokens": [row["num_tokens"] for row in record.steps],
+        "dropped_tokens": record.dropped_tokens,
         "parts": accounting.step_parts(recorder, record.steps),
     }
 
@@ -170,9 +171,18 @@ def _positions_not_told(planned: Plan) -> None:
     object.__setattr__(strategy, "apply", wrong)
 
 
+def _experts_summed(planned: Plan) -> None:
+    """Experts whose gradients are summed over the replicas, not averaged."""
+    from workbench.strategies import expert_modules
+
+    right = expert_modules.average
+    expert_modules.average = lambda worker, num_replicas, same: right(worker, 1, same)
+
+
 FAULTS = {
     "gradients not averaged": _unaveraged,
     "slice dropped": _dropped_slice,
+    "experts summed": _experts_summed,
     "microbatch lost": _lost_microbatch,
     "positions not told": _positions_not_told,
 }
