@@ -41,8 +41,13 @@ def show_command(run: str) -> None:
         verdict = "equals one worker" if row["parity_ok"] else "[red]differs from one worker[/red]"
         tensor = (directory.summary() or {}).get("parity_tensor")
         console.print(f"parity: {verdict}, largest error {row['parity_max_error']:.1e} in {tensor}", highlight=False)
-    parts = ("compute_s", "exposed_communication_s", "idle_s", "optimizer_s", "other_s")
-    console.print("step: " + ", ".join(f"{p.removesuffix('_s').replace('_', ' ')} {render.seconds(row[p])}" for p in parts))
+    is_inference = row["mode"] == "inference"
+    if is_inference:
+        median, late = render.seconds(row["step_time_s"]), render.seconds(row["step_time_p95_s"])
+        console.print(f"latency per batch: median {median}, 95th percentile {late}", highlight=False)
+    parts = ("compute_s", "exposed_communication_s", "idle_s", *(() if is_inference else ("optimizer_s",)), "other_s")
+    named = (f"{part.removesuffix('_s').replace('_', ' ')} {render.seconds(row[part])}" for part in parts)
+    console.print(f"{'batch' if is_inference else 'step'}: " + ", ".join(named))
     if row["dropped_tokens"] is not None:
         console.print(f"dropped per step: {row['dropped_tokens']:,g} assignments of a token to an expert that was full")
     _transfers(console, directory)
@@ -120,19 +125,13 @@ def _workers(console: Any, directory: RunDirectory) -> None:
 
     from workbench.cli.render import mebibytes
 
-    heads = (
-        "worker",
-        "parameters expected",
-        "measured",
-        "gradients",
-        "optimizer state",
-        "peak memory",
-        "resident peak",
-    )
-    table = Table(*heads, box=None)
+    trains = directory.record()["mode"] == "train"
+    heads = ("gradients", "optimizer state") if trains else ()
+    table = Table("worker", "parameters expected", "measured", *heads, "peak memory", "resident peak", box=None)
+    held = ("gradient_bytes", "optimizer_state_bytes") if trains else ()
     expected = directory.record()["expected"]["parameters_per_worker"]
     for rank, worker in enumerate((directory.summary() or {})["workers"]):
-        sizes = (worker[k] for k in ("gradient_bytes", "optimizer_state_bytes", "peak_memory_bytes", "resident_peak_bytes"))
+        sizes = (worker[key] for key in (*held, "peak_memory_bytes", "resident_peak_bytes"))
         table.add_row(str(rank), f"{expected[rank]:,}", f"{worker['parameters']:,}", *map(mebibytes, sizes))
     console.print("\neach worker:")
     console.print(table)

@@ -20,7 +20,7 @@ def summarize(run: RunDirectory, events: list[list[dict[str, Any]]]) -> dict[str
     for row in steps:
         slowest[row["step"]] = max(row["duration_s"], slowest.get(row["step"], 0.0))
     times = list(slowest.values())
-    deciles = quantiles(times, n=10, method="inclusive") if len(times) > 1 else times * 9
+    twentieths = quantiles(times, n=20, method="inclusive") if len(times) > 1 else times * 19
     step_time = median(times)
     batch = run.spec().train.global_batch_size
     # A worker's steps count the tokens that it computes: of each of its samples all, or a part of the sequence.
@@ -33,8 +33,9 @@ def summarize(run: RunDirectory, events: list[list[dict[str, Any]]]) -> dict[str
     parts = ("compute_s", "exposed_communication_s", "idle_s", "optimizer_s", "other_s")
     return {
         "step_time_s": step_time,
-        "step_time_p10_s": deciles[0],
-        "step_time_p90_s": deciles[8],
+        "step_time_p10_s": twentieths[1],
+        "step_time_p90_s": twentieths[17],
+        "step_time_p95_s": twentieths[18],
         "samples_per_s": batch / step_time,
         "tokens_per_s": batch * tokens / step_time if tokens else None,
         "speedup": speedup,
