@@ -54,7 +54,7 @@ class MoE(Transformer[MoEOptions]):
         # A router counts the tokens of its whole batch: a part of the sequence would have statistics of its own.
         o, shape = self.options, self.shape
         mixtures = tuple(
-            Mixture(f"layer{i}.feedforward", o.num_experts, shape.sequence * o.top_k, shape.hidden_dim, o.capacity_factor)
+            Mixture(f"layer{i}.feedforward", o.num_experts, shape.sequence, o.top_k, shape.hidden_dim, o.capacity_factor)
             for i in range(o.num_layers)
         )
         return replace(super().summary(), sequence_length=None, mixtures=mixtures)
