@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from workbench.errors import SplitError
@@ -37,6 +37,10 @@ class Schedule(ABC):
     gathers_stages: ClassVar[bool] = True
     """Whether torch's schedule gathers a stage's sharded parameters before its first use and frees them after its last
     (UNSHARD and RESHARD), as all do that can run several stages a worker."""
+
+    examples: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """The pipeline's options for two workers by name ("" for the plain one), which the conformance suite runs beside the
+    schedule's name and two microbatches a worker; none: these alone."""
 
     def __init__(self, options: PipelineOptions) -> None:
         self.options = options
