@@ -79,7 +79,7 @@ class Transformer(Model[O]):
                       "positions": "rotary", "norm": "rms", "bias": False},
             "dataset": SHORT_TEXT,
         },
-        "deep": {"model": {**SMALL, "num_layers": 6, "hidden_dim": 8}, "dataset": SHORT_TEXT},
+        "deep": {"model": {**SMALL, "num_layers": 6}, "dataset": SHORT_TEXT},
     }  # fmt: skip
 
     def __init__(self, options: O, data: DatasetSummary) -> None:

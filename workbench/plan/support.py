@@ -106,3 +106,30 @@ def _examples(family: Family, names: Iterable[str]) -> Iterator[tuple[str, str, 
     for name in names or family.names():
         for label, example in (family.get(name).examples or {"": {}}).items():
             yield name, f"{name}, {label}" if label else name, example
+
+
+@dataclass(frozen=True)
+class Support:
+    """What works of a split on a model."""
+
+    works: frozenset[tuple[str, str]]
+    """Mode and device of what does."""
+
+    refusals: tuple[str, ...]
+    """Why the others do not; a sentence each."""
+
+
+def support_table() -> dict[str, dict[str, Support]]:
+    """Every split of ``splits()`` → every model, on its first example → what works."""
+    of_models = {name: next(iter(models(name).values())) for name in MODELS.names()}
+    found: dict[tuple[str, str], dict[tuple[str, str], str | None]] = {}
+    for case, device in product(cases(splits(), of_models), DEVICES):
+        answer = refusal(case.spec | {"launch": {"device": device}})
+        # The sentence is the same for every model that it says "cannot" of.
+        found.setdefault((case.split, case.model), {})[case.mode, device] = answer and answer.replace(case.model, "the model", 1)
+    table: dict[str, dict[str, Support]] = {}
+    for (split, model), answers in found.items():
+        works = frozenset(how for how, answer in answers.items() if answer is None)
+        refusals = tuple(dict.fromkeys(answer for answer in answers.values() if answer is not None))
+        table.setdefault(split, {})[model] = Support(works, refusals)
+    return table
