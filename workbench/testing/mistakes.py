@@ -81,9 +81,25 @@ def _positions_not_told(planned: Plan) -> None:
     object.__setattr__(strategy, "apply", wrong)
 
 
+def _experts_summed(planned: Plan) -> None:
+    """Experts whose gradients are summed over the replicas, not averaged."""
+    from workbench.strategies import expert_modules
+
+    right = expert_modules.average
+    expert_modules.average = lambda worker, num_replicas, same: right(worker, 1, same)
+
+
+def _parts_not_summed(planned: Plan) -> None:
+    """Sequence parallelism in which each worker keeps the norms' gradients of its own part of the sequence."""
+    (strategy,) = planned.strategies
+    object.__setattr__(strategy, "finish", lambda worker, mesh: None)
+
+
 MISTAKES = {
     "gradients not averaged": _unaveraged,
     "slice dropped": _dropped_slice,
+    "experts summed": _experts_summed,
     "microbatch lost": _lost_microbatch,
     "positions not told": _positions_not_told,
+    "parts not summed": _parts_not_summed,
 }
