@@ -56,7 +56,7 @@ def test_the_loss_of_slices_is_torchs_loss_of_the_whole(dtype: str, scale: float
 @pytest.mark.parametrize("name", CASES)
 def test_scores_in_slices_equal_one_workers_and_their_formulas(name: str) -> None:
     model, split, others = CASES[name]
-    cases.assert_split_as_by_formula(spec_of(model, split, **others), counts_operations=split.keys() == {"tensor"})
+    cases.assert_split_as_by_formula(spec_of(model, split, **others))
 
 
 def test_the_scores_are_whole_nowhere() -> None:
