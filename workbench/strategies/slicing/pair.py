@@ -140,6 +140,7 @@ class HeadSlicing(Slicing[ColumnRowPair]):
     all-reduce of the output forward and one all-gather of the input's gradient backward.
 
     With sequence parallelism ``vocabulary`` gathers its input forward and reduce-scatters that one's gradient backward.
+    With a parallel loss its scores are not gathered.
     """
 
     dims: ClassVar = ("vocabulary", "hidden")
@@ -158,17 +159,24 @@ class HeadSlicing(Slicing[ColumnRowPair]):
         unit = num_samples * element_bytes
         inputs, outputs = unit * prod(self.group.input_shape), unit * prod(self.group.output_shape)
         forward, backward = ("all_gather", "all_reduce") if self.dim == "vocabulary" else ("all_reduce", "all_gather")
-        transfers = [Transfer(forward, axis, "forward", 1, outputs)]
+        transfers = [] if self.parallel_loss else [Transfer(forward, axis, "forward", 1, outputs)]
         if self.sequence_parallel:
             transfers, backward = [Transfer("all_gather", axis, "forward", 1, inputs), *transfers], "reduce_scatter"
         return [*transfers, Transfer(backward, axis, "backward", 1, inputs)]
+
+    def loss_transfers(self, num_samples: int, element_bytes: int, axis: str) -> list[Transfer]:
+        """What the loss of scores that lie in slices moves in training: of each position the highest score, then the sum
+        of exponentials and the target's score, numbers of at least single precision. Nothing backward."""
+        positions = num_samples * prod(self.group.output_shape[:-1])
+        highest = positions * max(4, element_bytes)
+        return [Transfer("all_reduce", axis, "forward", 1, highest), Transfer("all_reduce", axis, "forward", 1, 2 * highest)]
 
     def apply(self, blocks: nn.Module, mesh: DeviceMesh) -> None:
         from torch.distributed.tensor import Replicate, Shard
         from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
         between = Shard(SEQUENCE_DIM) if self.sequence_parallel else Replicate()
-        columns = ColwiseParallel(input_layouts=between, output_layouts=Replicate())
+        columns = ColwiseParallel(input_layouts=between, output_layouts=Shard(-1) if self.parallel_loss else Replicate())
         rows = RowwiseParallel(input_layouts=Replicate())
         assert self.group.column
         parallelize_module(blocks, mesh, {self.group.column: columns if self.dim == "vocabulary" else rows})
