@@ -69,7 +69,8 @@ def _differences(directory: RunDirectory) -> list[str]:
 
     try:
         spec = directory.spec()
-        default = RunSpec(model=spec.model.name, dataset=spec.dataset.name).as_dict()
+        sizes = {name: {"size": options.size} for name, options in spec.split.items()}
+        default = RunSpec(model=spec.model.name, dataset=spec.dataset.name, split=sizes).as_dict()
     except SpecError:
         return []  # a plugin that is not here today; the run's figures can be shown all the same
     shown_above = ("name", "launch.device")

@@ -72,7 +72,7 @@ def override(
         if not value or not all(path.split(".")):
             raise SpecError("--set", f"takes path=value, such as train.num_steps=50, but got {text!r}")
         if path == "model.preset" and isinstance(result.get("model"), dict):
-            result["model"] = {"name": result["model"]["name"]}
+            result["model"] = {key: value for key, value in result["model"].items() if key == "name"}
         _assign(result, path.split("."), parse_value(value))
     return result
 
@@ -102,6 +102,8 @@ def _assign(table: dict[str, Any], path: list[str], value: Any) -> None:
         inner = table.get(key)
         if isinstance(inner, str) and key in ("model", "dataset"):
             inner = {"name": inner}
-        table[key] = dict(inner) if isinstance(inner, dict) else {}
+        if not isinstance(inner, dict | None):
+            raise SpecError(".".join(path), f"cannot be set, for {key} is {inner!r}, where a table belongs")
+        table[key] = dict(inner or {})
         table = table[key]
     table[path[-1]] = value
