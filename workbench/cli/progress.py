@@ -32,8 +32,10 @@ def follow(run: Run, quiet: bool) -> None:
             if event["event"] == "parity":
                 progress.update(task, note="parity " + ("holds" if event["ok"] else "FAILED"))
             elif event["event"] == "step":
-                loss = "" if event["loss"] is None else f"  loss {event['loss']:.3f}"
-                progress.update(task, total=event["num_steps"], completed=event["step"] + 1, note=event["kind"] + loss)
+                loss = None if event["loss"] is None else f"loss {event['loss']:.3f}"
+                figure = f"{event['duration_s'] * 1e3:.1f} ms a batch" if record["mode"] == "inference" else loss
+                note = "  ".join([event["kind"], *([figure] if figure else [])])
+                progress.update(task, total=event["num_steps"], completed=event["step"] + 1, note=note)
         progress.update(task, note=run.state)
     if not console.is_terminal:
         console.print(f"{name}: {run.state}", highlight=False)

@@ -26,6 +26,8 @@ def show_command(run: str) -> None:
     console.print(
         f"{row['model']} on {row['dataset']}, {row['split']}, {row['num_workers']} × {row['device']} ({row['backend']})"
     )
+    for axis, groups in _who_talks_to_whom(directory.record()["mesh"]):
+        console.print(f"{axis} axis: {groups}", highlight=False, markup=False)
     if differences := _differences(directory):
         console.print(f"not by default: {escape(', '.join(differences))}", highlight=False)
     record = directory.record()
@@ -40,8 +42,15 @@ def show_command(run: str) -> None:
         verdict = "equals one worker" if row["parity_ok"] else "[red]differs from one worker[/red]"
         tensor = (directory.summary() or {}).get("parity_tensor")
         console.print(f"parity: {verdict}, largest error {row['parity_max_error']:.1e} in {tensor}", highlight=False)
-    parts = ("compute_s", "exposed_communication_s", "idle_s", "optimizer_s", "other_s")
-    console.print("step: " + ", ".join(f"{p.removesuffix('_s').replace('_', ' ')} {render.seconds(row[p])}" for p in parts))
+    is_inference = row["mode"] == "inference"
+    if is_inference:
+        median, late = render.seconds(row["step_time_s"]), render.seconds(row["step_time_p95_s"])
+        console.print(f"latency per batch: median {median}, 95th percentile {late}", highlight=False)
+    parts = ("compute_s", "exposed_communication_s", "idle_s", *(() if is_inference else ("optimizer_s",)), "other_s")
+    named = (f"{part.removesuffix('_s').replace('_', ' ')} {render.seconds(row[part])}" for part in parts)
+    console.print(f"{'batch' if is_inference else 'step'}: " + ", ".join(named))
+    if row["dropped_tokens"] is not None:
+        console.print(f"dropped per step: {row['dropped_tokens']:,g} assignments of a token to an expert that was full")
     _transfers(console, directory)
     _workers(console, directory)
 
@@ -53,6 +62,14 @@ def _block_times(console: Any, record: dict[str, Any]) -> None:
     if times := record.get("block_times_s"):
         blocks = ", ".join(f"{block} {seconds(time_s)}" for block, time_s in times.items())
         console.print(f"blocks alone, measured before the run: {blocks}", highlight=False)
+
+
+def _who_talks_to_whom(axes: dict[str, int]) -> Iterator[tuple[str, str]]:
+    """Each axis of a mesh with its groups of ranks: ``data``, ``[0 2] [1 3]``."""
+    from workbench.plan.mesh import Mesh
+
+    for axis in axes:
+        yield axis, " ".join(f"[{' '.join(map(str, group))}]" for group in Mesh(axes).groups(axis))
 
 
 def _differences(directory: RunDirectory) -> list[str]:
@@ -86,10 +103,13 @@ def _transfers(console: Any, directory: RunDirectory) -> None:
 
     summary = directory.summary() or {}
     expected: dict[tuple[str, str, str], list[float]] = {}
+    bounds = set()
     for t in directory.record()["expected"]["transfers"]:
         entry = expected.setdefault((t["operation"], t["axis"], t["phase"]), [0, 0])
         entry[0] += t["count"]
         entry[1] += t["count"] * t["payload_bytes"]
+        if t.get("is_bound"):  # runs recorded before there were bounds do not say it
+            bounds.add((t["operation"], t["axis"], t["phase"]))
     measured = {(t["operation"], t["axis"], t["phase"]): t for t in measured_transfers(summary["workers"])}
     if not expected and not measured:
         return
@@ -105,7 +125,7 @@ def _transfers(console: Any, directory: RunDirectory) -> None:
     )
     for key in sorted({*expected, *measured}):
         want, got = expected.get(key, [0, 0])[1], measured.get(key, {"payload_bytes": 0, "count": 0})
-        table.add_row(*key, f"{want:,}", f"{got['payload_bytes']:,.0f}", f"{got['count']:g}")
+        table.add_row(*key, f"{'at most ' if key in bounds else ''}{want:,}", f"{got['payload_bytes']:,.0f}", f"{got['count']:g}")
     console.print("\nmoved per step, by formula and measured:")
     console.print(table)
 
@@ -115,19 +135,13 @@ def _workers(console: Any, directory: RunDirectory) -> None:
 
     from workbench.cli.render import mebibytes
 
-    heads = (
-        "worker",
-        "parameters expected",
-        "measured",
-        "gradients",
-        "optimizer state",
-        "peak memory",
-        "resident peak",
-    )
-    table = Table(*heads, box=None)
+    trains = directory.record()["mode"] == "train"
+    heads = ("gradients", "optimizer state") if trains else ()
+    table = Table("worker", "parameters expected", "measured", *heads, "peak memory", "resident peak", box=None)
+    held = ("gradient_bytes", "optimizer_state_bytes") if trains else ()
     expected = directory.record()["expected"]["parameters_per_worker"]
     for rank, worker in enumerate((directory.summary() or {})["workers"]):
-        sizes = (worker[k] for k in ("gradient_bytes", "optimizer_state_bytes", "peak_memory_bytes", "resident_peak_bytes"))
+        sizes = (worker[key] for key in (*held, "peak_memory_bytes", "resident_peak_bytes"))
         table.add_row(str(rank), f"{expected[rank]:,}", f"{worker['parameters']:,}", *map(mebibytes, sizes))
     console.print("\neach worker:")
     console.print(table)

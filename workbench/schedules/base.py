@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from workbench.errors import SplitError
@@ -39,6 +39,9 @@ class Schedule(ABC):
     """Whether torch's schedule gathers a stage's sharded parameters before its first use and frees them after its last
     (UNSHARD and RESHARD), as all do that can run several stages a worker."""
 
+    examples: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """The pipeline's options for two workers by name ("" for the plain one), which the conformance suite runs beside the
+    schedule's name and two microbatches a worker; none: these alone."""
     cut_dim: ClassVar[int] = 0
     """Dim of inputs, targets and activations that is cut into microbatches: 0 the batch, 1 the sequence."""
     has_actions: ClassVar[bool] = True

@@ -45,11 +45,6 @@ class StagedStrategy(Strategy[O]):
     apply_order = 0
 
     @property
-    @abstractmethod
-    def num_microbatches(self) -> int:
-        """Pieces that the batch passes through the stages in."""
-
-    @property
     def worker_of_stage(self) -> list[int]:
         """The position along the axis of the worker that holds each stage; here one stage a worker."""
         return list(range(self.options.size))

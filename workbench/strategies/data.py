@@ -74,6 +74,16 @@ class DataStrategy(Strategy[DataOptions]):
         "fsdp": {"shard": "parameters"},
     }
 
+    examples = {
+        "": {},
+        "zero1": {"shard": "optimizer"},
+        "zero2": {"shard": "gradients"},
+        "fsdp": {"shard": "parameters"},
+        "accumulated": {"num_accumulation_steps": 2},
+        "fsdp, accumulated": {"shard": "parameters", "num_accumulation_steps": 2},
+        "small buckets": {"bucket_size_mib": 0.002},
+    }
+
     @property
     def label(self) -> str:
         o = self.options
@@ -84,6 +94,10 @@ class DataStrategy(Strategy[DataOptions]):
         if o.compression != "none":
             parts.append(o.compression + (f"{o.compression_rank}" if o.compression == "powersgd" else ""))
         return "-".join(parts)
+
+    @property
+    def num_microbatches(self) -> int:
+        return self.options.num_accumulation_steps
 
     @property
     def is_sharded(self) -> bool:
@@ -156,6 +170,10 @@ class DataStrategy(Strategy[DataOptions]):
                 f"{count} pieces, and {staged.name} passes the batch on in pieces of its own:"
                 f" set split.pipeline.num_microbatches = {count} instead, which accumulates gradients alike",
             )
+        if count > 1 and spec.mode == "inference":
+            raise SplitError(
+                "split.data.num_accumulation_steps", f"inference has no gradients, which {count} pieces would accumulate; use 1"
+            )
         if batch % count:
             raise SplitError(
                 "split.data.num_accumulation_steps",
@@ -204,7 +222,7 @@ class DataStrategy(Strategy[DataOptions]):
             return []
         o, axis, size = self.options, "+".join(share.mesh.replica_axes), share.mesh.num_copies
         element_bytes = 2 if o.compression in UNIT_ROUNDOFF else share.element_bytes
-        gradients = sum(map(self._gradient_numel, model.distinct_parameters)) * element_bytes
+        gradients = sum(map(self._gradient_numel, share.held.averaged_parameters)) * element_bytes
         transfers = [Transfer("all_reduce", axis, "backward", 1, gradients, size)]
         if o.shard == "optimizer":
             sizes = [p.numel * share.element_bytes for p in model.distinct_parameters]

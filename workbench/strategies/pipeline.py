@@ -135,7 +135,11 @@ class PipelineStrategy(StagedStrategy[PipelineOptions]):
             return made
 
         stages = [stage_of(stage, module) for stage, module in zip(mine, worker.stages, strict=True)]
-        schedule = self.schedule.build(stages, worker.loss if worker.trains else None)
+
+        def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+            return worker.loss(outputs, targets)  # which a strategy after this one may replace
+
+        schedule = self.schedule.build(stages, loss if worker.trains else None)
 
         def step(inputs: Tensor, targets: Tensor) -> StepResult:
             first = (inputs,) if mine[0] == 0 else ()
