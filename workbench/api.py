@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.errors import DamagedRunError, RunFailedError
 from workbench.launch import submit as launcher
+from workbench.launch.block_times import block_times
 from workbench.launch.environment import baseline_key, environment
 from workbench.plan.feasibility import Plan, plan
 from workbench.spec import RunSpec
 from workbench.spec.files import dumps
 from workbench.store import listing
 from workbench.store.run_directory import TERMINAL, RunDirectory, home, new_run_id
+from workbench.strategies._staged import staged
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -129,13 +131,17 @@ class Run:
 
 
 def submit(spec: RunSpec, *, use_server: bool = True) -> Run:
-    """Starts a run, and first its baselines where the store has none that match; returns at once.
+    """Starts a run, and first its baselines where the store has none that match; returns at once. Only a partition by time
+    takes seconds first, and waits for the runs before it: what each block takes here is measured.
 
     Raises:
         SpecError: the spec cannot be run; nothing was started.
         UsageError: ``baseline.mode`` names a run that does not exist.
+        RunFailedError: the blocks' times could not be measured.
     """
     planned = plan(spec)
+    spec, times = _partitioned(spec, planned)
+    planned = plan(spec) if times else planned
     spec = spec.replace(launch={**spec.as_dict()["launch"], "device": planned.device})
     mode, own_id = spec.baseline.mode, new_run_id(spec.split.label)
     baseline = same_cores = None
@@ -148,7 +154,7 @@ def submit(spec: RunSpec, *, use_server: bool = True) -> Run:
         pair = baselines(spec, planned, use_server)
         baseline, same_cores = (run.id for run in pair)
         started = tuple({run.id: run for run in pair if run.is_new}.values())
-    run = _start(spec, planned, own_id, baseline, same_cores, use_server)
+    run = _start(spec, planned, own_id, baseline, same_cores, times, use_server)
     run.started_with, run.is_new = started, True
     return run
 
@@ -229,7 +235,24 @@ def _single(spec: RunSpec, threads: int, mode: str, use_server: bool) -> Run:
     return submit(single, use_server=use_server)
 
 
-def _start(spec: RunSpec, planned: Plan, run_id: str, baseline: str | None, same_cores: str | None, use_server: bool) -> Run:
+def _partitioned(spec: RunSpec, planned: Plan) -> tuple[RunSpec, dict[str, float] | None]:
+    """The spec with the partition that was asked for by time as it is measured here, and the blocks' times."""
+    strategy = staged(spec)
+    if strategy is None or strategy.options.partition != "time":
+        return spec, None
+    times = block_times(spec, planned.device)
+    return spec.replace(split={**dict(spec.split.items()), strategy.name: strategy.with_partition_by(times)}), times
+
+
+def _start(
+    spec: RunSpec,
+    planned: Plan,
+    run_id: str,
+    baseline: str | None,
+    same_cores: str | None,
+    block_times_s: dict[str, float] | None,
+    use_server: bool,
+) -> Run:
     here = environment()
     record = {
         "run_id": run_id,
@@ -251,6 +274,7 @@ def _start(spec: RunSpec, planned: Plan, run_id: str, baseline: str | None, same
         "num_cores": here["num_cores"],
         "mesh": planned.mesh.axes,
         "expected": planned.expected_record(),
+        "block_times_s": block_times_s,
     }
     directory = RunDirectory.create(home(), run_id, dumps(spec), record, here)
     launcher.start(directory, use_server)

@@ -33,6 +33,7 @@ def show_command(run: str) -> None:
     record = directory.record()
     if record["num_workers"] * record["threads_per_worker"] > record["num_cores"]:
         console.print(f"[yellow]oversubscribed:[/yellow] more workers × threads than the {record['num_cores']} cores")
+    _block_times(console, record)
     if row["state"] != "finished":
         render.failure(console, directory.id, directory.error(), str(directory.status().get("message", "")))
         return
@@ -52,6 +53,15 @@ def show_command(run: str) -> None:
         console.print(f"dropped per step: {row['dropped_tokens']:,g} assignments of a token to an expert that was full")
     _transfers(console, directory)
     _workers(console, directory)
+
+
+def _block_times(console: Any, record: dict[str, Any]) -> None:
+    """What the partition of a run that was cut by time goes back to; its sizes stand among what is not by default."""
+    from workbench.cli.render import seconds
+
+    if times := record.get("block_times_s"):
+        blocks = ", ".join(f"{block} {seconds(time_s)}" for block, time_s in times.items())
+        console.print(f"blocks alone, measured before the run: {blocks}", highlight=False)
 
 
 def _who_talks_to_whom(axes: dict[str, int]) -> Iterator[tuple[str, str]]:

@@ -86,7 +86,7 @@ def parse_value(text: str) -> Any:
 
 
 def _parse_split(text: str) -> tuple[str, dict[str, Any]]:
-    head, *options = text.split(",")
+    head, *options = _at_commas(text)
     strategy, equals, size = head.partition("=")
     table: dict[str, Any] = {"size": parse_value(size)} if equals else {}
     for option in options:
@@ -95,6 +95,21 @@ def _parse_split(text: str) -> tuple[str, dict[str, Any]]:
             raise SpecError("--split", f"takes strategy=size,option=value, but got {option!r} in {text!r}")
         table[key.strip()] = parse_value(value)
     return strategy.strip(), table
+
+
+def _at_commas(text: str) -> list[str]:
+    """The parts between commas that stand in no brackets, braces or quotes: ``layer=3,partition=[2,3,1]`` has two."""
+    parts, depth, quote = [""], 0, ""
+    for character in text:
+        if quote or character in "\"'":
+            quote = "" if character == quote else quote or character
+        else:
+            depth += (character in "[{") - (character in "]}")
+        if character == "," and not quote and depth <= 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts
 
 
 def _assign(table: dict[str, Any], path: list[str], value: Any) -> None:
