@@ -170,6 +170,10 @@ class DataStrategy(Strategy[DataOptions]):
                 f"{count} pieces, and {staged.name} passes the batch on in pieces of its own:"
                 f" set split.pipeline.num_microbatches = {count} instead, which accumulates gradients alike",
             )
+        if count > 1 and spec.mode == "inference":
+            raise SplitError(
+                "split.data.num_accumulation_steps", f"inference has no gradients, which {count} pieces would accumulate; use 1"
+            )
         if batch % count:
             raise SplitError(
                 "split.data.num_accumulation_steps",
