@@ -167,8 +167,9 @@ class TensorStrategy(Strategy[TensorOptions]):
             transfers += [t for t in moved if share.trains or t.phase == "forward"]
             if share.trains and share.spec.train.checkpointing == "full":
                 forward = [t for t in moved if t.phase == "forward"]
-                is_last = after is None or after.group.block != slicing.group.block
-                transfers += [replace(t, phase="backward") for t in (forward[:-1] if is_last else forward)]
+                ends_block = after is None or after.group.block != slicing.group.block
+                again = forward[:-1] if ends_block and slicing.moves_output else forward
+                transfers += [replace(t, phase="backward") for t in again]
             if share.trains and self.options.parallel_loss and isinstance(slicing, HeadSlicing):
                 transfers += slicing.loss_transfers(share.num_samples, share.element_bytes, self.axis)
         if share.trains and (in_parts := self._in_parts(share.whole, share.held)):

@@ -39,6 +39,11 @@ class Slicing(ABC, Generic[G]):
         parts of them."""
         return True
 
+    @property
+    def moves_output(self) -> bool:
+        """Whether what it moves last forward is its output, which backward does not need."""
+        return True
+
     @abstractmethod
     def check(self) -> None:
         """Raises:

@@ -104,6 +104,8 @@ class EmbeddingSlicing(Slicing[ColumnRowPair]):
         from torch.distributed.tensor import Replicate, Shard
         from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
+        from workbench.strategies.slicing.collectives_modules import arrived
+
         between = Shard(SEQUENCE_DIM) if self.sequence_parallel else Replicate()
         # torch calls rows what is looked up and columns what comes out.
         rows = RowwiseParallel(input_layouts=Replicate(), output_layouts=between)
@@ -112,6 +114,7 @@ class EmbeddingSlicing(Slicing[ColumnRowPair]):
         parallelize_module(blocks, mesh, {self.group.row: rows if self.dim == "vocabulary" else columns})
         weight = blocks.get_parameter(f"{self.group.row}.weight")
         weight.register_post_accumulate_grad_hook(_keep_own_slice)
+        blocks.get_submodule(self.group.row).register_forward_hook(lambda module, inputs, output: arrived(output))
         if self.sequence_parallel:
             self._tell_positions(blocks.get_submodule(self.group.row.rpartition(".")[0]), mesh)
 
@@ -163,6 +166,10 @@ class HeadSlicing(Slicing[ColumnRowPair]):
         if self.sequence_parallel:
             transfers, backward = [Transfer("all_gather", axis, "forward", 1, inputs), *transfers], "reduce_scatter"
         return [*transfers, Transfer(backward, axis, "backward", 1, inputs)]
+
+    @property
+    def moves_output(self) -> bool:
+        return not self.parallel_loss
 
     def loss_transfers(self, num_samples: int, element_bytes: int, axis: str) -> list[Transfer]:
         """What the loss of scores that lie in slices moves in training: of each position the highest score, then the sum
