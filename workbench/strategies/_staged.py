@@ -140,7 +140,7 @@ class StagedStrategy(Strategy[O]):
 
         ranks, here = mesh.mesh.tolist(), mesh.get_local_rank()
         for tie, workers in self._ties_across_workers(worker.summary):
-            if here in workers:
+            if here in workers and worker.trains:
                 group = dist.new_group([ranks[w] for w in workers], use_local_synchronization=True)
                 worker.axes[group.group_name] = self.axis
                 worker.num_copies[tie.source] = len(workers)

@@ -10,7 +10,7 @@ from workbench.plan.transfer import Transfer
 from workbench.strategies.slicing.base import Slicing
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
     from torch.distributed.device_mesh import DeviceMesh
     from torch.distributed.tensor import DTensor
 
@@ -187,3 +187,13 @@ class HeadSlicing(Slicing[ColumnRowPair]):
         rows = RowwiseParallel(input_layouts=Replicate())
         assert self.group.column
         parallelize_module(blocks, mesh, {self.group.column: columns if self.dim == "vocabulary" else rows})
+        blocks.get_submodule(self.group.column).register_forward_hook(_wait_without_backward)
+
+
+def _wait_without_backward(layer: nn.Module, inputs: Any, outputs: Tensor) -> Tensor:
+    """Waits for the all-reduce of the scores where no loss is going to: an inference step would end before it."""
+    from torch.distributed._functional_collectives import AsyncCollectiveTensor
+
+    if isinstance(outputs, AsyncCollectiveTensor) and not outputs.requires_grad:
+        return cast("Tensor", outputs.wait())  # type: ignore[attr-defined]
+    return outputs
