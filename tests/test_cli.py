@@ -97,6 +97,7 @@ def test_show_puts_expected_beside_measured_and_says_what_is_not_by_default(stor
     assert "split.data.size=2" in shown
     assert "train.seed" not in shown
     assert "3.00 MiB" in shown, "the resident peak"
+    assert "data axis: [0 1]" in shown
 
 
 def test_a_failed_run_says_why(store: Path) -> None:

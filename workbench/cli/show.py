@@ -26,6 +26,8 @@ def show_command(run: str) -> None:
     console.print(
         f"{row['model']} on {row['dataset']}, {row['split']}, {row['num_workers']} × {row['device']} ({row['backend']})"
     )
+    for axis, groups in _who_talks_to_whom(directory.record()["mesh"]):
+        console.print(f"{axis} axis: {groups}", highlight=False, markup=False)
     if differences := _differences(directory):
         console.print(f"not by default: {escape(', '.join(differences))}", highlight=False)
     record = directory.record()
@@ -48,6 +50,14 @@ def show_command(run: str) -> None:
     console.print(f"{'batch' if is_inference else 'step'}: " + ", ".join(named))
     _transfers(console, directory)
     _workers(console, directory)
+
+
+def _who_talks_to_whom(axes: dict[str, int]) -> Iterator[tuple[str, str]]:
+    """Each axis of a mesh with its groups of ranks: ``data``, ``[0 2] [1 3]``."""
+    from workbench.plan.mesh import Mesh
+
+    for axis in axes:
+        yield axis, " ".join(f"[{' '.join(map(str, group))}]" for group in Mesh(axes).groups(axis))
 
 
 def _differences(directory: RunDirectory) -> list[str]:

@@ -76,7 +76,7 @@ class LSTM(Model[LSTMOptions]):
             blocks.append(BlockSummary(f"layer{i}", parameters, shape, 4 * sequence * features * hidden))
             groups.append(layer)
         blocks.append(BlockSummary("head", head, (sequence, outputs), 2 * sequence * hidden * outputs))
-        return ModelSummary(self.name, tuple(blocks), tuple(groups))
+        return ModelSummary(self.name, tuple(blocks), tuple(groups), steps_through_time=True)
 
     def build_block(self, block: str) -> nn.Module:
         from workbench.models.lstm_modules import Projection, Recurrent, TokenEmbedding

@@ -12,7 +12,7 @@ from workbench.models.base import model
 from workbench.models.layer_formulas import Part
 from workbench.models.presets import MOE
 from workbench.models.transformer import Transformer, TransformerOptions
-from workbench.plan.summary import ParameterSummary
+from workbench.plan.summary import Mixture, ParameterSummary
 
 if TYPE_CHECKING:
     from torch import nn
@@ -52,7 +52,12 @@ class MoE(Transformer[MoEOptions]):
 
     def summary(self) -> ModelSummary:
         # A router counts the tokens of its whole batch: a part of the sequence would have statistics of its own.
-        return replace(super().summary(), sequence_length=None)
+        o, shape = self.options, self.shape
+        mixtures = tuple(
+            Mixture(f"layer{i}.feedforward", o.num_experts, shape.sequence * o.top_k, shape.hidden_dim, o.capacity_factor)
+            for i in range(o.num_layers)
+        )
+        return replace(super().summary(), sequence_length=None, mixtures=mixtures)
 
     def feedforward(self, name: str) -> Part:
         """The router and top_k experts a token (Fedus et al. 2021, section 2); none is dropped. Experts are stacked on dim 0."""

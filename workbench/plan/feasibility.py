@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import pairwise
+from math import prod
+from shutil import which
 from typing import TYPE_CHECKING, Any
 
-from workbench.errors import SplitError
+from workbench.errors import SpecError, SplitError
 from workbench.plan.devices import num_gpus
 from workbench.plan.mesh import AXES, Mesh
 from workbench.plan.share import Share
@@ -31,7 +34,7 @@ class Plan:
     dataset: Dataset[Any]
     model: Model[Any]
     strategies: tuple[Strategy[Any], ...]
-    """In the order in which they are applied: stages, then context, then tensor, then data."""
+    """In the order in which they are applied: stages, then context, then tensor, then data, then experts."""
 
     summary: ModelSummary
     mesh: Mesh
@@ -66,7 +69,8 @@ class Plan:
         for strategy in self.strategies:
             if strategy.axis != "pipeline":
                 all_stages = strategy.place(all_stages, coordinate[strategy.axis])
-        return Share(self.spec, self.mesh, rank, num_samples, self.summary, self.part_of(rank), all_stages)
+        num_microbatches = prod(s.num_microbatches for s in self.strategies)
+        return Share(self.spec, self.mesh, rank, num_samples, num_microbatches, self.summary, self.part_of(rank), all_stages)
 
     def transfers_of(self, rank: int) -> Iterator[Transfer]:
         """What the strategies' formulas say a worker takes part in, in one step."""
@@ -110,10 +114,12 @@ def plan(spec: RunSpec) -> Plan:
     model = MODELS.get(spec.model.name)(spec.model, dataset.summary())
     strategies = [STRATEGIES.get(name)(options) for name, options in spec.split.items()]
     strategies.sort(key=lambda s: s.apply_order)
-    for first, second in pairwise(sorted(strategies, key=lambda s: s.axis)):
+    own_axis = [s for s in strategies if not s.divides_axis]
+    for first, second in pairwise(sorted(own_axis, key=lambda s: s.axis)):
         if first.axis == second.axis:
             raise SplitError("split", f"{first.name} and {second.name} share the {first.axis} axis; use one of them")
-    mesh = Mesh({s.axis: s.options.size for s in sorted(strategies, key=lambda s: AXES.index(s.axis))})
+    sizes = {s.axis: s.options.size for s in sorted(strategies, key=lambda s: not s.divides_axis)}
+    mesh = Mesh({axis: sizes[axis] for axis in AXES if axis in sizes})
     result = Plan(spec, dataset, model, tuple(strategies), model.summary(), mesh)
     if dataset.summary().num_samples < spec.train.global_batch_size:
         raise SplitError(
@@ -123,5 +129,7 @@ def plan(spec: RunSpec) -> Plan:
         )
     for strategy in strategies:
         strategy.check(result.summary, spec)
+    if spec.train.compile and not any(map(which, (os.environ.get("CXX", "c++"), "g++", "clang++"))):
+        raise SpecError("train.compile", "needs a C++ compiler, which torch.compile calls: none of c++, g++, clang++ is here")
     _ = result.device
     return result

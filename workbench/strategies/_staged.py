@@ -43,11 +43,6 @@ class StagedStrategy(Strategy[O]):
     apply_order = 0
 
     @property
-    @abstractmethod
-    def num_microbatches(self) -> int:
-        """Pieces that the batch passes through the stages in."""
-
-    @property
     def worker_of_stage(self) -> list[int]:
         """The position along the axis of the worker that holds each stage; here one stage a worker."""
         return list(range(self.options.size))
@@ -65,12 +60,11 @@ class StagedStrategy(Strategy[O]):
     def check(self, model: ModelSummary, spec: RunSpec) -> None:
         num_stages, num_blocks, partition = len(self.worker_of_stage), len(model.blocks), self.options.partition
         if num_stages > num_blocks:
-            per_worker = num_stages // self.options.size
-            what = f"{self.options.size} workers" + (f" of {per_worker} stages" if per_worker > 1 else "")
+            workers = f"{self.options.size} workers"
+            what = workers if num_stages == self.options.size else f"{num_stages} stages on {workers}"
             raise SplitError(
                 f"split.{self.name}.size",
-                f"{model.name} has {num_blocks} blocks, too few for {what};"
-                f" use at most {num_blocks // per_worker} workers, or more layers",
+                f"{model.name} has {num_blocks} blocks, too few for {what}; use at most {num_blocks} stages, or more layers",
             )
         if isinstance(partition, tuple) and (len(partition) != num_stages or sum(partition) != num_blocks):
             raise SplitError(
@@ -102,7 +96,7 @@ class StagedStrategy(Strategy[O]):
         transfers = []
         for stage, blocks in enumerate(self.stages(model)[:-1]):
             giver, taker = worker_of[stage], worker_of[stage + 1]
-            activation = share.num_samples // count * prod(share.output_shape(blocks[-1])) * share.element_bytes
+            activation = share.num_samples * prod(share.output_shape(blocks[-1])) // count * share.element_bytes
             if giver != taker and here == giver:
                 transfers.append(Transfer("send", self.axis, "forward", count, activation))
             if giver != taker and here == taker and share.trains:

@@ -31,9 +31,11 @@ class Strategy(ABC, Generic[O]):
     Options: ClassVar[type[StrategyOptions]]
     axis: ClassVar[str]
     """The mesh axis whose workers share the work."""
+    divides_axis: ClassVar[bool] = False
+    """Whether it works within groups of neighbours along another strategy's axis, which without that one is a single group."""
     apply_order: ClassVar[float]
     """Inside a worker: stages are cut first (0), then sequences (0.5), then tensors (1), then data parallelism wraps the
-    result (2)."""
+    result (2), and what it leaves out is averaged (3)."""
 
     aliases: ClassVar[dict[str, dict[str, Any]]] = {}
     """Other names that a split may use for it, each with the options that it stands for."""
@@ -45,6 +47,11 @@ class Strategy(ABC, Generic[O]):
     @abstractmethod
     def label(self) -> str:
         """Short name with what differs: ``pp2-1f1b-m4``."""
+
+    @property
+    def num_microbatches(self) -> int:
+        """Equal pieces that it makes of a worker's part of the batch, computed one after the other; by default one."""
+        return 1
 
     @abstractmethod
     def check(self, model: ModelSummary, spec: RunSpec) -> None:

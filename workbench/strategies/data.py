@@ -3,6 +3,7 @@ sharded over them (ZeRO, Rajbhandari et al. 2020)."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from math import prod, sqrt
@@ -83,6 +84,10 @@ class DataStrategy(Strategy[DataOptions]):
         if o.compression != "none":
             parts.append(o.compression + (f"{o.compression_rank}" if o.compression == "powersgd" else ""))
         return "-".join(parts)
+
+    @property
+    def num_microbatches(self) -> int:
+        return self.options.num_accumulation_steps
 
     @property
     def is_sharded(self) -> bool:
@@ -172,7 +177,7 @@ class DataStrategy(Strategy[DataOptions]):
                     f"{tie.parameter} and {tie.source} are one parameter, but lie in stages {first} and {second} of one"
                     f" worker, each of which averages its own gradients; use untied weights or another schedule",
                 )
-        per_worker = len(worker_of) // staged.options.size
+        per_worker = max(Counter(worker_of).values())
         if self.is_sharded and per_worker > MAX_STAGES_HELD:
             raise SplitError(
                 "split.pipeline.stages_per_worker",
@@ -203,7 +208,7 @@ class DataStrategy(Strategy[DataOptions]):
             return []
         o, axis, size = self.options, "+".join(share.mesh.replica_axes), share.mesh.num_copies
         element_bytes = 2 if o.compression in UNIT_ROUNDOFF else share.element_bytes
-        gradients = sum(map(self._gradient_numel, model.distinct_parameters)) * element_bytes
+        gradients = sum(map(self._gradient_numel, share.held.averaged_parameters)) * element_bytes
         transfers = [Transfer("all_reduce", axis, "backward", 1, gradients, size)]
         if o.shard == "optimizer":
             sizes = [p.numel * share.element_bytes for p in model.distinct_parameters]
