@@ -48,6 +48,8 @@ def show_command(run: str) -> None:
     parts = ("compute_s", "exposed_communication_s", "idle_s", *(() if is_inference else ("optimizer_s",)), "other_s")
     named = (f"{part.removesuffix('_s').replace('_', ' ')} {render.seconds(row[part])}" for part in parts)
     console.print(f"{'batch' if is_inference else 'step'}: " + ", ".join(named))
+    if row["dropped_tokens"] is not None:
+        console.print(f"dropped per step: {row['dropped_tokens']:,g} assignments of a token to an expert that was full")
     _transfers(console, directory)
     _workers(console, directory)
 
@@ -91,10 +93,13 @@ def _transfers(console: Any, directory: RunDirectory) -> None:
 
     summary = directory.summary() or {}
     expected: dict[tuple[str, str, str], list[float]] = {}
+    bounds = set()
     for t in directory.record()["expected"]["transfers"]:
         entry = expected.setdefault((t["operation"], t["axis"], t["phase"]), [0, 0])
         entry[0] += t["count"]
         entry[1] += t["count"] * t["payload_bytes"]
+        if t.get("is_bound"):  # runs recorded before there were bounds do not say it
+            bounds.add((t["operation"], t["axis"], t["phase"]))
     measured = {(t["operation"], t["axis"], t["phase"]): t for t in measured_transfers(summary["workers"])}
     if not expected and not measured:
         return
@@ -110,7 +115,7 @@ def _transfers(console: Any, directory: RunDirectory) -> None:
     )
     for key in sorted({*expected, *measured}):
         want, got = expected.get(key, [0, 0])[1], measured.get(key, {"payload_bytes": 0, "count": 0})
-        table.add_row(*key, f"{want:,}", f"{got['payload_bytes']:,.0f}", f"{got['count']:g}")
+        table.add_row(*key, f"{'at most ' if key in bounds else ''}{want:,}", f"{got['payload_bytes']:,.0f}", f"{got['count']:g}")
     console.print("\nmoved per step, by formula and measured:")
     console.print(table)
 

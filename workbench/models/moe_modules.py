@@ -82,13 +82,13 @@ class StackedLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(num_experts, out_features).uniform_(-bound, bound)) if bias else None
 
     def forward(self, x: Tensor, counts: list[int]) -> Tensor:
-        return stacked_linear(x, counts, self.weight, self.bias)
+        return self.product(x, counts, self.weight, self.bias)
 
-
-def stacked_linear(x: Tensor, counts: list[int], weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Row by row ``linear``: the first ``counts[0]`` rows of x by the first weight and bias, and so on."""
-    biases = [None] * len(counts) if bias is None else bias.unbind()
-    return torch.cat([linear(*part) for part in zip(x.split(counts), weight.unbind(), biases, strict=True)])
+    @staticmethod
+    def product(x: Tensor, counts: list[int], weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The first ``counts[0]`` rows of x by the first weight and bias, and so on."""
+        biases = [None] * len(counts) if bias is None else bias.unbind()
+        return torch.cat([linear(*part) for part in zip(x.split(counts), weight.unbind(), biases, strict=True)])
 
 
 Dispatch = Callable[[Experts, Tensor, list[int]], Tensor]

@@ -48,6 +48,7 @@ def summarize(run: RunDirectory, events: list[list[dict[str, Any]]]) -> dict[str
         "bubble_fraction": sum(w["idle_s"] for w in workers) / sum(w["step_s"] for w in workers) if is_staged else None,
         "imbalance": max(compute) / fmean(compute),
         "final_loss": fmean(losses) if losses else None,
+        "dropped_tokens": _dropped([w.get("dropped_tokens") for w in workers], record["mesh"].get("tensor", 1)),
         "parity_ok": parity.get("ok"),
         "parity_max_error": parity.get("max_error"),
         "parity_tensor": parity.get("tensor"),
@@ -79,6 +80,12 @@ def measured_transfers(workers: list[dict[str, Any]]) -> list[dict[str, Any]]:
         }
         for key, total in sums.items()
     ]
+
+
+def _dropped(per_worker: list[float | None], num_slices: int) -> float | None:
+    """Of all workers; those along the tensor axis drop the same tokens, for they route whole ones."""
+    known = [value for value in per_worker if value is not None]
+    return sum(known) / num_slices if known else None
 
 
 def _speedup(run: RunDirectory, other: str | None, step_time: float) -> float | None:

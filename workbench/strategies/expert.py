@@ -128,7 +128,7 @@ class ExpertStrategy(Strategy[ExpertOptions]):
         worker.axes[group.group_name] = self.exchange
         sharing = DeviceMesh.from_group(group, worker.device.type)
         for mixture in worker.share.held.mixtures:
-            layer = worker.blocks.get_submodule(mixture.path)
+            layer: Any = worker.blocks.get_submodule(mixture.path)
             divide(layer.experts, sharing)
             layer.dispatch = dispatch_over(group)
 
@@ -153,7 +153,7 @@ def own_group(rows: Tensor, rank: int) -> ProcessGroup:
     import torch.distributed as dist
 
     row = next(row for row in rows.tolist() if rank in row)
-    return dist.new_group(row, use_local_synchronization=True)
+    return dist.new_group(row, use_local_synchronization=True)  # type: ignore[no-any-return]
 
 
 def _has_data(spec: RunSpec) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.distributed as dist
@@ -12,7 +12,6 @@ from torch.distributed._functional_collectives import all_to_all_single_autograd
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 
-from workbench.models.moe_modules import stacked_linear
 from workbench.strategies.slicing.collectives_modules import local, sliced
 from workbench.strategies.worker_model import StepResult
 
@@ -21,9 +20,10 @@ if TYPE_CHECKING:
     from workbench.strategies.worker_model import WorkerModel
 
 
-def divide(experts: Experts, mesh: DeviceMesh) -> None:
+def divide(experts: nn.Module, mesh: DeviceMesh) -> None:
     """Leaves this worker its part of the experts, as DTensors under the same names."""
-    experts.up, experts.down = DividedLinear(experts.up, mesh), DividedLinear(experts.down, mesh)
+    for name, layer in list(experts.named_children()):
+        setattr(experts, name, DividedLinear(cast("StackedLinear", layer), mesh))
 
 
 class DividedLinear(nn.Module):
@@ -31,11 +31,12 @@ class DividedLinear(nn.Module):
 
     def __init__(self, layer: StackedLinear, mesh: DeviceMesh) -> None:
         super().__init__()
+        self.product = layer.product
         self.weight = sliced(layer.weight, 0, mesh)
         self.bias = None if layer.bias is None else sliced(layer.bias, 0, mesh)
 
     def forward(self, x: Tensor, counts: list[int]) -> Tensor:
-        return stacked_linear(x, counts, local(self.weight), None if self.bias is None else local(self.bias))
+        return self.product(x, counts, local(self.weight), None if self.bias is None else local(self.bias))
 
 
 def dispatch_over(group: dist.ProcessGroup) -> Dispatch:
@@ -44,7 +45,8 @@ def dispatch_over(group: dist.ProcessGroup) -> Dispatch:
     def exchange(x: Tensor, received: list[int] | None = None, sent: list[int] | None = None) -> Tensor:
         """Rows of x to each worker and from each; of both equally many if no numbers are given. Backward the same way
         back."""
-        return wait_tensor(all_to_all_single_autograd(x, received, sent, group))
+        arrived: Tensor = wait_tensor(all_to_all_single_autograd(x, received, sent, group))
+        return arrived
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # numbers of tokens differ from step to step
     def dispatch(experts: Experts, tokens: Tensor, counts: list[int]) -> Tensor:
@@ -60,7 +62,7 @@ def dispatch_over(group: dist.ProcessGroup) -> Dispatch:
         by_worker = _transposed(list(outputs.split(lengths)), group.size())
         return exchange(torch.cat(by_worker), sent, received)
 
-    return dispatch
+    return dispatch  # type: ignore[no-any-return]
 
 
 def _sums(numbers: list[int], length: int) -> list[int]:
