@@ -50,6 +50,9 @@ def training(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any]) 
         "gradient_bytes": record.gradient_bytes,
         "optimizer_state_bytes": record.optimizer_state_bytes,
         "peak_memory_bytes": record.peak_memory_bytes,
+        "peak_activation_bytes": sum(
+            row["bytes"] for row in record.memory if (row["event"], row["category"]) == ("peak", "activations")
+        ),
         "losses": [row["loss"] for row in record.steps],
         "tokens": [row["num_tokens"] for row in record.steps],
         "dropped_tokens": record.dropped_tokens,
@@ -179,10 +182,17 @@ def _experts_summed(planned: Plan) -> None:
     expert_modules.average = lambda worker, num_replicas, same: right(worker, 1, same)
 
 
+def _parts_not_summed(planned: Plan) -> None:
+    """Sequence parallelism in which each worker keeps the norms' gradients of its own part of the sequence."""
+    (strategy,) = planned.strategies
+    object.__setattr__(strategy, "finish", lambda worker, mesh: None)
+
+
 FAULTS = {
     "gradients not averaged": _unaveraged,
     "slice dropped": _dropped_slice,
     "experts summed": _experts_summed,
     "microbatch lost": _lost_microbatch,
     "positions not told": _positions_not_told,
+    "parts not summed": _parts_not_summed,
 }

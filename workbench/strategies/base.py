@@ -83,4 +83,4 @@ class Strategy(ABC, Generic[O]):
 
     def finish(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
         """Wraps what the worker holds, once every strategy has made its cut and the run's options (activation
-        checkpointing, compilation) are applied; by default not at all."""
+        checkpointing, compilation) are applied; the last to apply is the first to finish. By default not at all."""

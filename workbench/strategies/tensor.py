@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import SplitError
-from workbench.plan.summary import ModelSummary, ParameterSummary, block_of
+from workbench.plan.layer_groups import ColumnRowPair
+from workbench.plan.summary import BlockSummary, ModelSummary, ParameterSummary, block_of
 from workbench.plan.transfer import Transfer
 from workbench.registry import unknown
 from workbench.spec.options import StrategyOptions
@@ -27,6 +28,10 @@ class TensorOptions(StrategyOptions):
     cut: dict[str, str] = {}
     """Kind of layers → dim along which they are cut, such as convolution = "rows"; "none": whole on every worker."""
 
+    sequence_parallel: bool = False
+    """Whether norms and residuals, between the cut layers, work on a part of the sequence each (Korthikanti et al. 2022):
+    the same bytes move for a fraction of the activations."""
+
 
 @strategy("tensor")
 class TensorStrategy(Strategy[TensorOptions]):
@@ -38,15 +43,16 @@ class TensorStrategy(Strategy[TensorOptions]):
 
     @property
     def label(self) -> str:
-        return "-".join([f"tp{self.options.size}", *(f"{kind}.{dim}" for kind, dim in sorted(self.options.cut.items()))])
+        cut = (f"{kind}.{dim}" for kind, dim in sorted(self.options.cut.items()))
+        return "-".join([f"tp{self.options.size}", *(["sp"] if self.options.sequence_parallel else []), *cut])
 
     def _slicings(self, model: ModelSummary) -> list[Slicing[Any]]:
-        slicings = []
+        o, slicings = self.options, []
         for group in model.groups:
             slicing = slicing_of(group)
-            dim = self.options.cut.get(group.kind, slicing.dims[0])
+            dim = o.cut.get(group.kind, slicing.dims[0])
             if dim != WHOLE:
-                slicings.append(slicing(group, dim, self.options.size))
+                slicings.append(slicing(group, dim, o.size, sequence_parallel=o.sequence_parallel))
         return slicings
 
     def check(self, model: ModelSummary, spec: RunSpec) -> None:
@@ -61,6 +67,8 @@ class TensorStrategy(Strategy[TensorOptions]):
             raise SplitError("split.tensor", f"{model.name} names no layers to slice, or all are kept whole")
         for slicing in slicings:
             slicing.check()
+        if self.options.sequence_parallel:
+            self._check_sequence(model, spec)
         cut = self._cut(model)
         for tie in model.ties:
             if cut.get(tie.parameter) != cut.get(tie.source):
@@ -68,6 +76,33 @@ class TensorStrategy(Strategy[TensorOptions]):
         apart = [s.dim for s in slicings if not s.keeps_block_shapes]
         if apart and {"layer", "pipeline"} & {name for name, _ in spec.split.items()}:
             raise SplitError("split.tensor.cut", f"{apart[0]} leaves parts of activations between blocks; stages need them whole")
+
+    def _check_sequence(self, model: ModelSummary, spec: RunSpec) -> None:
+        field, size = "split.tensor.sequence_parallel", self.options.size
+        if model.sequence_length is None:
+            raise SplitError(
+                field,
+                f"{model.name} cannot be split along a sequence: between its cut layers there is more than what treats every"
+                " position by itself (a router's statistics, a class token), or no sequence; use the model transformer",
+            )
+        for group in model.groups:
+            first, dim = slicing_of(group).dims[0], self.options.cut.get(group.kind, slicing_of(group).dims[0])
+            if dim != first:
+                raise SplitError(
+                    field, f"takes {group.kind} cut by {first}, not {dim}: only that gathers and scatters the sequence"
+                )
+        length = model.sequence_length // {name: o.size for name, o in spec.split.items()}.get("context", 1)
+        if length % size:
+            of = "" if length == model.sequence_length else " of each worker's part along the context axis"
+            raise SplitError(
+                field,
+                f"{length} positions{of} over {size} workers leaves {length % size} over; use a size that divides {length}",
+            )
+
+    def _in_parts(self, model: ModelSummary, held: ModelSummary) -> list[ParameterSummary]:
+        """Those held whose gradient each worker has a part of, from its part of the sequence: of layers that are not cut."""
+        cut = {layer for group in model.groups if isinstance(group, ColumnRowPair) for layer in (group.column, group.row)}
+        return [p for p in held.parameters if self.options.sequence_parallel and p.name.rpartition(".")[0] not in cut]
 
     def _cut(self, model: ModelSummary) -> dict[str, int]:
         return {name: dim for slicing in self._slicings(model) for name, dim in slicing.cut().items()}
@@ -82,20 +117,33 @@ class TensorStrategy(Strategy[TensorOptions]):
             shape[dim] //= self.options.size
             return replace(parameter, shape=tuple(shape))
 
-        blocks = [replace(b, parameters=tuple(map(cut, b.parameters))) for b in model.blocks]
+        heads = {group.block for group in model.groups if group.kind == "head"}
+
+        def handed_on(block: BlockSummary) -> tuple[int, ...]:
+            first, *others = block.output_shape
+            divides = self.options.sequence_parallel and block.name not in heads
+            return (first // self.options.size if divides else first, *others)
+
+        blocks = [replace(b, parameters=tuple(map(cut, b.parameters)), output_shape=handed_on(b)) for b in model.blocks]
         return replace(model, blocks=tuple(blocks))
 
     def expected(self, model: ModelSummary, share: Share) -> list[Transfer]:
-        """What each group of layers says of itself, which every worker of the axis takes part in. Full activation
-        checkpointing moves in backward once more what a block moves forward, but for its last layers: recomputing stops
-        once the last activation is there that backward needs."""
+        """What each group of layers says of itself, which every worker of the axis takes part in. With sequence
+        parallelism also one all-reduce of the gradients of all parameters between the cut layers. Full activation
+        checkpointing moves in backward once more what a block moves forward, but for the last layers' output: recomputing
+        stops once the last activation is there that backward needs."""
         transfers = []
         slicings = self._slicings(model)
         for slicing, after in zip(slicings, [*slicings[1:], None], strict=True):
             moved = slicing.transfers(share.num_samples, share.element_bytes, self.axis)
             transfers += [t for t in moved if share.trains or t.phase == "forward"]
-            if share.trains and share.spec.train.checkpointing == "full" and after and after.group.block == slicing.group.block:
-                transfers += [replace(t, phase="backward") for t in moved if t.phase == "forward"]
+            if share.trains and share.spec.train.checkpointing == "full":
+                forward = [t for t in moved if t.phase == "forward"]
+                is_last = after is None or after.group.block != slicing.group.block
+                transfers += [replace(t, phase="backward") for t in (forward[:-1] if is_last else forward)]
+        if share.trains and (in_parts := self._in_parts(share.whole, share.held)):
+            gradients = sum(p.numel for p in in_parts) * share.element_bytes
+            transfers.append(Transfer("all_reduce", self.axis, "backward", 1, gradients))
         return [replace(t, group_size=self.options.size) for t in transfers]
 
     def apply(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
@@ -111,3 +159,9 @@ class TensorStrategy(Strategy[TensorOptions]):
                 # Slicing replaced both; they are one parameter again.
                 (layer, attribute), (source, name) = (path.rsplit(".", 1) for path in (tie.parameter, tie.source))
                 setattr(worker.blocks.get_submodule(layer), attribute, getattr(worker.blocks.get_submodule(source), name))
+
+    def finish(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
+        if worker.trains and (in_parts := self._in_parts(worker.summary, worker.share.held)):
+            from workbench.strategies.slicing.sequence_modules import sum_gradients
+
+            sum_gradients(worker, {p.name for p in in_parts}, mesh[self.axis])

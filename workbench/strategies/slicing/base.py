@@ -18,14 +18,18 @@ G = TypeVar("G", bound=LayerGroup)
 
 
 class Slicing(ABC, Generic[G]):
-    """One group of layers cut along ``dim`` between ``size`` workers."""
+    """One group of layers cut along ``dim`` between ``size`` workers.
+
+    With ``sequence_parallel`` every worker has a part of the sequence, (batch, sequence / size, features), before and
+    after linear layers that are cut along the first of their dims; other layers do not know it.
+    """
 
     dims: ClassVar[tuple[str, ...]]
     """What users may choose; the first is the default. ``none``, every worker computes the whole, is the caller's."""
 
-    def __init__(self, group: G, dim: str, size: int) -> None:
+    def __init__(self, group: G, dim: str, size: int, *, sequence_parallel: bool = False) -> None:
         assert dim in self.dims
-        self.group, self.dim, self.size = group, dim, size
+        self.group, self.dim, self.size, self.sequence_parallel = group, dim, size, sequence_parallel
 
     @property
     def keeps_block_shapes(self) -> bool:
