@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -94,13 +95,12 @@ def assert_split_as_by_formula(spec: dict[str, Any]) -> None:
     reports, results = zip(*run_in_workers(planned.num_workers, parity_and_training, spec), strict=True)
     assert reports[0]["ok"], reports[0]
     assert reports[0]["max_error"] <= 1e-9, reports[0]
-    expected: Counter[tuple[str, str, str]] = Counter()
+    expected = {(t.operation, t.axis, t.phase): t.count * t.payload_bytes for t in planned.transfers}
     counts: Counter[tuple[str, str, str]] = Counter()
-    for t in planned.transfers:
-        expected[t.operation, t.axis, t.phase] += t.count * t.payload_bytes
-        counts[t.operation, t.axis, t.phase] += t.count
+    for t in (t for rank in range(planned.num_workers) for t in planned.transfers_of(rank) if t.count * t.payload_bytes):
+        counts[t.operation, t.axis, t.phase] += Fraction(t.count, t.group_size)  # type: ignore[assignment]
     measured = {(t["operation"], t["axis"], t["phase"]): t for t in measured_transfers(list(results))}
-    assert {key: t["payload_bytes"] for key, t in measured.items()} == dict(expected)
+    assert {key: t["payload_bytes"] for key, t in measured.items()} == expected
     assert {key: t["count"] for key, t in measured.items()} == dict(counts)
     assert [r["parameters"] for r in results] == planned.expected_record()["parameters_per_worker"]
 
