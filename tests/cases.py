@@ -188,6 +188,22 @@ def _parts_not_summed(planned: Plan) -> None:
     object.__setattr__(strategy, "finish", lambda worker, mesh: None)
 
 
+def _other_token(planned: Plan) -> None:
+    """A generation whose last stage sends another token than it chose."""
+    from workbench.strategies.generation_modules import Links
+
+    right = Links.send_token
+    Links.send_token = lambda links, token: right(links, (token + 1) % 256)  # type: ignore[method-assign]
+
+
+def _token_not_handed_on(planned: Plan) -> None:
+    """A generation whose first stage goes on with a token of its own."""
+    from workbench.strategies.generation_modules import Links
+
+    right = Links.receive_token
+    Links.receive_token = lambda links, batch: torch.zeros_like(right(links, batch))  # type: ignore[method-assign]
+
+
 FAULTS = {
     "gradients not averaged": _unaveraged,
     "slice dropped": _dropped_slice,
@@ -195,4 +211,6 @@ FAULTS = {
     "microbatch lost": _lost_microbatch,
     "positions not told": _positions_not_told,
     "parts not summed": _parts_not_summed,
+    "other token": _other_token,
+    "token not handed on": _token_not_handed_on,
 }

@@ -14,7 +14,7 @@ def findings(rows: list[Row]) -> list[str]:
     splits = [row for row in done if row["num_workers"] > 1]
     if not splits:
         return []
-    return [*_disturbed(done), _fastest(splits), *_smallest(done), *map(_limit, splits), *_wrong(done)]
+    return [*_disturbed(done), _fastest(splits), *_first_tokens(splits), *_smallest(done), *map(_limit, splits), *_wrong(done)]
 
 
 def _disturbed(rows: list[Row]) -> list[str]:
@@ -39,6 +39,20 @@ def _fastest(splits: list[Row]) -> str:
     if same is not None:
         text += f", and {same:.2f} times the speed of one worker that is given as many cores"
     return text + "."
+
+
+def _first_tokens(splits: list[Row]) -> list[str]:
+    """Of generations: who answers first and who goes on fastest."""
+    known = [row for row in splits if row["time_to_first_token_s"] is not None]
+    later = [row for row in known if row["time_per_token_s"] is not None]
+    sentences = []
+    if known:
+        best = min(known, key=lambda row: row["time_to_first_token_s"])
+        sentences.append(f"{best['split']} has the first tokens soonest, after {best['time_to_first_token_s'] * 1e3:.1f} ms.")
+    if later:
+        best = min(later, key=lambda row: row["time_per_token_s"])
+        sentences.append(f"{best['split']} goes on fastest, with {best['time_per_token_s'] * 1e3:.1f} ms a token.")
+    return sentences
 
 
 def _smallest(rows: list[Row]) -> list[str]:

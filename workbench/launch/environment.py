@@ -31,7 +31,7 @@ def environment() -> dict[str, Any]:
 def baseline_key(spec: RunSpec) -> str:
     """Equal for runs on one worker that measure the same thing: model, data, training, device, threads, environment."""
     table = spec.as_dict()
-    parts = [table[part] for part in ("mode", "model", "dataset", "train", "launch")]
+    parts = [table[part] for part in ("mode", "model", "dataset", "train", "inference", "launch")]
     return hashlib.sha256(json.dumps([parts, environment()], sort_keys=True).encode()).hexdigest()
 
 

@@ -38,6 +38,11 @@ class Model(ABC, Generic[O]):
         self.options = options
         self.data = data
 
+    @property
+    def has_cache(self) -> bool:
+        """Whether its blocks, fed position after position, remember those before (``models/generation.py``)."""
+        return False
+
     @abstractmethod
     def summary(self) -> ModelSummary:
         """Blocks, parameters, pairs and FLOPs by formula; equal to what ``build_block`` builds."""

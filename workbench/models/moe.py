@@ -50,6 +50,11 @@ class MoE(Transformer[MoEOptions]):
             raise SpecError("model.top_k", f"a token cannot take {options.top_k} of {options.num_experts} experts")
         super().__init__(options, data)
 
+    @property
+    def has_cache(self) -> bool:
+        # With a capacity it depends on the tokens of the same forward pass which of them are dropped.
+        return self.options.capacity_factor is None
+
     def summary(self) -> ModelSummary:
         # A router counts the tokens of its whole batch: a part of the sequence would have statistics of its own.
         o, shape = self.options, self.shape
