@@ -1,64 +1,27 @@
-"""What the conformance suite runs inside workers."""
+"""What tests of single strategies run inside workers, beside the suite's own cases."""
 
 from __future__ import annotations
 
-from collections import Counter
-from fractions import Fraction
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from tests.pool import run_in_workers
-from workbench.plan.feasibility import Plan, plan
-from workbench.runtime import accounting
-from workbench.runtime.batches import Batches
-from workbench.runtime.build import DTYPES, build_worker, make_mesh
-from workbench.runtime.parity import check_parity
 from workbench.runtime.recorder import Recorder
-from workbench.runtime.training import train
-from workbench.spec import RunSpec
-from workbench.store.summary import measured_transfers
-from workbench.strategies.worker_model import StepResult
+from workbench.testing.cases import parity, parity_and_training, training
+from workbench.testing.conformance import run_case
 
-CPU = torch.device("cpu")
-NUM_PARITY_STEPS = 10
+__all__ = ["assert_split_as_by_formula", "parity", "parity_and_training", "split_attention", "training"]
 
 
-def parity(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any], fault: str | None) -> dict[str, Any] | None:
-    """The parity report (on rank 0) of ten SGD steps in fp64, with a mistake made on purpose if asked."""
-    planned = plan(RunSpec(**spec))
-    if fault:
-        FAULTS[fault](planned)
-    mesh = make_mesh(planned, "cpu", recorder)
-    report = check_parity(planned, rank, mesh, recorder, CPU, control, NUM_PARITY_STEPS)
-    return report.as_dict() if report else None
-
-
-def training(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any]) -> dict[str, Any]:
-    """A short run's figures, transfers, parameters and losses on this worker."""
-    planned = plan(RunSpec(**spec))
-    mesh = make_mesh(planned, "cpu", recorder)
-    dtype = DTYPES[planned.spec.train.precision]
-    worker = build_worker(planned, rank, mesh, recorder, CPU, dtype)
-    record = train(planned, worker, Batches(planned, CPU, dtype), recorder, lambda **_: None)
-    accounting.attribute_idle(recorder, control, planned.num_workers)
-    rows = accounting.communication_rows(recorder, is_cuda=False)
-    return {
-        "communication": accounting.transfers_per_step(rows, planned.spec.measure.num_trace_steps),
-        "parameters": record.parameters,
-        "parameter_bytes": record.parameter_bytes,
-        "gradient_bytes": record.gradient_bytes,
-        "optimizer_state_bytes": record.optimizer_state_bytes,
-        "peak_memory_bytes": record.peak_memory_bytes,
-        "peak_activation_bytes": sum(
-            row["bytes"] for row in record.memory if (row["event"], row["category"]) == ("peak", "activations")
-        ),
-        "losses": [row["loss"] for row in record.steps],
-        "tokens": [row["num_tokens"] for row in record.steps],
-        "dropped_tokens": record.dropped_tokens,
-        "parts": accounting.step_parts(recorder, record.steps),
-    }
+def assert_split_as_by_formula(spec: dict[str, Any]) -> None:
+    """Computes what one worker computes; moves the bytes, in as many operations, and holds the parameters, of its
+    formulas."""
+    outcome = run_case(spec)
+    assert not outcome.parity_mistakes()
+    assert not outcome.transfer_mistakes()
+    assert not outcome.operation_mistakes()
+    assert not outcome.parameter_mistakes()
 
 
 def split_attention(rank: int, recorder: Recorder, control: Any, options: dict[str, Any]) -> dict[str, float]:
@@ -81,136 +44,3 @@ def split_attention(rank: int, recorder: Recorder, control: Any, options: dict[s
     pairs = {"values": (wanted, found)}
     pairs |= {f"gradient of {name}": (w.grad, f.grad) for name, w, f in zip("qkv", whole, part, strict=True)}
     return {name: float((w[:, :, mine] - f).abs().max()) for name, (w, f) in pairs.items()}
-
-
-def parity_and_training(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Both in the same workers, for suites of many small cases."""
-    return parity(rank, recorder, control, spec, None), training(rank, recorder, control, spec)
-
-
-def assert_split_as_by_formula(spec: dict[str, Any]) -> None:
-    """Computes what one worker computes; moves the bytes, in as many operations, and holds the parameters, of its
-    formulas."""
-    planned = plan(RunSpec(**spec))
-    reports, results = zip(*run_in_workers(planned.num_workers, parity_and_training, spec), strict=True)
-    assert reports[0]["ok"], reports[0]
-    assert reports[0]["max_error"] <= 1e-9, reports[0]
-    expected = {(t.operation, t.axis, t.phase): t.count * t.payload_bytes for t in planned.transfers}
-    counts: Counter[tuple[str, str, str]] = Counter()
-    for t in (t for rank in range(planned.num_workers) for t in planned.transfers_of(rank) if t.count * t.payload_bytes):
-        counts[t.operation, t.axis, t.phase] += Fraction(t.count, t.group_size)  # type: ignore[assignment]
-    measured = {(t["operation"], t["axis"], t["phase"]): t for t in measured_transfers(list(results))}
-    assert {key: t["payload_bytes"] for key, t in measured.items()} == expected
-    assert {key: t["count"] for key, t in measured.items()} == dict(counts)
-    assert [r["parameters"] for r in results] == planned.expected_record()["parameters_per_worker"]
-
-
-def _unaveraged(planned: Plan) -> None:
-    """Data parallelism that sums its gradients."""
-    (strategy,) = planned.strategies
-    right = type(strategy).finish
-
-    def wrong(worker: Any, mesh: Any) -> None:
-        right(strategy, worker, mesh)
-
-        def summed(state: Any, bucket: Any) -> Any:
-            return (
-                dist.all_reduce(bucket.buffer(), group=mesh.get_group("data"), async_op=True)
-                .get_future()
-                .then(lambda f: f.value()[0])
-            )
-
-        # torch checks the hook's annotations, which are strings in this file
-        summed.__annotations__ = {"bucket": dist.GradBucket, "return": torch.futures.Future[torch.Tensor]}
-        worker.module.register_comm_hook(None, summed)
-
-    object.__setattr__(strategy, "finish", wrong)
-
-
-def _dropped_slice(planned: Plan) -> None:
-    """Tensor slicing in which one worker's slice of the first layer counts for nothing."""
-    (strategy,) = planned.strategies
-    right = type(strategy).apply
-
-    def wrong(worker: Any, mesh: Any) -> None:
-        right(strategy, worker, mesh)
-        if mesh.get_local_rank("tensor") == 1:
-            layer = next(p.row for p in worker.summary.groups if p.row and p.column)  # type: ignore[attr-defined]
-            with torch.no_grad():
-                worker.blocks.get_submodule(layer).weight.to_local().zero_()
-
-    object.__setattr__(strategy, "apply", wrong)
-
-
-def _lost_microbatch(planned: Plan) -> None:
-    """A pipeline whose last microbatch is a copy of its first."""
-    (strategy,) = planned.strategies
-    right = type(strategy).apply
-
-    def wrong(worker: Any, mesh: Any) -> None:
-        right(strategy, worker, mesh)
-        compute = worker.compute
-
-        def lossy(inputs: Any, targets: Any) -> StepResult:
-            size = len(inputs) // worker.num_microbatches
-            inputs, targets = inputs.clone(), targets.clone()
-            inputs[-size:], targets[-size:] = inputs[:size], targets[:size]
-            return compute(inputs, targets)
-
-        worker.compute = lossy
-
-    object.__setattr__(strategy, "apply", wrong)
-
-
-def _positions_not_told(planned: Plan) -> None:
-    """A split sequence whose workers all take their part for its beginning."""
-    (strategy,) = planned.strategies
-    right = type(strategy).apply
-
-    def wrong(worker: Any, mesh: Any) -> None:
-        right(strategy, worker, mesh)
-        worker.blocks.embedding.positions = None
-
-    object.__setattr__(strategy, "apply", wrong)
-
-
-def _experts_summed(planned: Plan) -> None:
-    """Experts whose gradients are summed over the replicas, not averaged."""
-    from workbench.strategies import expert_modules
-
-    right = expert_modules.average
-    expert_modules.average = lambda worker, num_replicas, same: right(worker, 1, same)
-
-
-def _parts_not_summed(planned: Plan) -> None:
-    """Sequence parallelism in which each worker keeps the norms' gradients of its own part of the sequence."""
-    (strategy,) = planned.strategies
-    object.__setattr__(strategy, "finish", lambda worker, mesh: None)
-
-
-def _other_token(planned: Plan) -> None:
-    """A generation whose last stage sends another token than it chose."""
-    from workbench.strategies.generation_modules import Links
-
-    right = Links.send_token
-    Links.send_token = lambda links, token: right(links, (token + 1) % 256)  # type: ignore[method-assign]
-
-
-def _token_not_handed_on(planned: Plan) -> None:
-    """A generation whose first stage goes on with a token of its own."""
-    from workbench.strategies.generation_modules import Links
-
-    right = Links.receive_token
-    Links.receive_token = lambda links, batch: torch.zeros_like(right(links, batch))  # type: ignore[method-assign]
-
-
-FAULTS = {
-    "gradients not averaged": _unaveraged,
-    "slice dropped": _dropped_slice,
-    "experts summed": _experts_summed,
-    "microbatch lost": _lost_microbatch,
-    "positions not told": _positions_not_told,
-    "parts not summed": _parts_not_summed,
-    "other token": _other_token,
-    "token not handed on": _token_not_handed_on,
-}

@@ -9,15 +9,16 @@ import pytest
 
 from tests import cases
 from tests.pool import run_in_workers
-from tests.test_conformance import MODELS
 from tests.test_findings import row
 from tests.test_runs import rows, workbench
 from workbench.analysis.findings import findings
 from workbench.cli.run import _judge
 from workbench.errors import AssertionFailedError, SpecError, SplitError
+from workbench.plan import support
 from workbench.plan.feasibility import plan
 from workbench.spec import RunSpec
 
+MODELS = support.models()
 PIPELINE = {"size": 2, "num_microbatches": 2}
 SPLITS: dict[str, dict[str, Any]] = {
     "data": {"data": 2},
@@ -42,7 +43,7 @@ def test_a_split_gives_the_outputs_of_one_worker_and_moves_the_bytes_of_its_form
 
 
 @pytest.mark.parametrize("split", ["data", "fsdp", "layer", "gpipe", "tensor"])
-@pytest.mark.parametrize("model", ["mlp", "vit", "moe", "cnn", "lstm"])
+@pytest.mark.parametrize("model", ["mlp", "vit", "moe", "cnn", "lstm", "transformer, tied"])
 def test_so_it_is_for_other_models(model: str, split: str) -> None:
     cases.assert_split_as_by_formula({**MODELS[model], **INFERENCE, "split": SPLITS[split]})
 
@@ -113,9 +114,9 @@ GENERATING: dict[str, tuple[str, dict[str, Any]]] = {
     "layer, tensor": ("transformer", {"layer": 2, "tensor": 2}),
     "data, pipeline": ("transformer", {"data": 2, "pipeline": PIPELINE}),
     "fsdp, layer": ("transformer", {"fsdp": {"size": 2}, "layer": 2}),
-    "llama-like, tensor": ("llama-like transformer", {"tensor": 2}),
-    "llama-like, layer": ("llama-like transformer", {"layer": 2}),
-    "tied, layer": ("tied transformer", {"layer": 2}),
+    "llama-like, tensor": ("transformer, llama-like", {"tensor": 2}),
+    "llama-like, layer": ("transformer, llama-like", {"layer": 2}),
+    "tied, layer": ("transformer, tied", {"layer": 2}),
     "moe, data": ("moe", {"data": 2}),
     "moe, gpipe": ("moe", {"pipeline": {**PIPELINE, "schedule": "gpipe"}}),
 }
@@ -127,7 +128,7 @@ def test_a_split_generates_the_tokens_of_one_worker_and_moves_the_bytes_of_its_f
     cases.assert_split_as_by_formula({**MODELS[model], **GENERATION, "split": split})
 
 
-@pytest.mark.parametrize("fault", ["other token", "token not handed on"])
+@pytest.mark.parametrize("fault", ["other token", "token not taken"])
 def test_parity_notices_a_wrong_token(fault: str) -> None:
     report = run_in_workers(2, cases.parity, {**MODELS["transformer"], **GENERATION, "split": {"layer": 2}}, fault)[0]
     assert not report["ok"]
@@ -151,7 +152,7 @@ def test_only_new_positions_and_the_tokens_travel(num_new_tokens: int) -> None:
     [
         ({"mode": "train"}, 'inference.num_new_tokens: 4 tokens are generated in inference, but mode = "train"'),
         (MODELS["lstm"], "lstm cannot generate with a cache"),
-        (MODELS["moe that drops"], r"moe with capacity_factor = 1\.0 cannot generate"),
+        (MODELS["moe, dropping"], r"moe with capacity_factor = 1\.0 cannot generate"),
         (
             {"inference": {"prompt_length": 13, "num_new_tokens": 4}},
             "a prompt of 13 and 4 new tokens are 17 positions, but the model has 16: generate at most 3",

@@ -13,7 +13,6 @@ from workbench.errors import SpecError
 from workbench.launch.devices import Ticket
 from workbench.plan.mesh import Mesh
 from workbench.plan.partition import balanced
-from workbench.registry import DATASETS
 from workbench.spec import RunSpec, Split
 from workbench.spec.files import dumps, load, override
 
@@ -65,19 +64,6 @@ def test_the_command_line_lays_its_values_over_the_file() -> None:
     )
     with pytest.raises(SpecError, match="takes path=value"):
         override({}, model=None, dataset=None, splits=[], sets=["train.num_steps"])
-
-
-@pytest.mark.parametrize("name", DATASETS.names())
-def test_a_dataset_is_what_its_summary_says(name: str) -> None:
-    dataset = DATASETS.get(name)(DATASETS.get(name).Options())
-    summary, samples = dataset.summary(), dataset.load()
-    inputs, targets = samples.batch(np.array([0, len(samples) - 1]))
-    assert len(samples) == summary.num_samples
-    assert inputs.shape == (2, *summary.input_shape)
-    if summary.kind != "series":
-        assert targets.max() < summary.num_classes
-    if summary.kind == "tokens":
-        assert (inputs[:, 1:] == targets[:, :-1]).all(), "the target is the next token"
 
 
 def test_each_epoch_sees_every_sample_once() -> None:

@@ -31,7 +31,6 @@ def _command(family_name: str, family: Family) -> click.Command:
 
 models_command = _command("models", MODELS)
 datasets_command = _command("datasets", DATASETS)
-strategies_command = _command("strategies", STRATEGIES)
 
 
 @click.command("schedules")
@@ -56,3 +55,15 @@ def schedules_command(actions: str | None, size: int, microbatches: int, stages_
     schedule.check(spec)
     for row in rows_of(schedule):
         click.echo(row)
+
+
+@click.command("strategies", help="All strategies, with every option and its meaning, and what works with what.")
+@click.option("--markdown", is_flag=True, help="Only the table of what works, as docs/strategies.md has it.")
+def strategies_command(markdown: bool) -> None:
+    from workbench.cli import support
+
+    if markdown:
+        click.echo(support.markdown(), nl=False)
+        return
+    _list(STRATEGIES)
+    click.echo(f"\n{support.text()}")

@@ -37,6 +37,13 @@ class LSTM(Model[LSTMOptions]):
 
     Options = LSTMOptions
     default_dataset = "text"
+    examples = {
+        "": {"model": {"num_layers": 2, "hidden_dim": 16}, "dataset": {"name": "text", "sequence_length": 16}},
+        "gru of a series": {
+            "model": {"cell": "gru", "num_layers": 2, "hidden_dim": 16},
+            "dataset": {"name": "sunspots", "length": 16},
+        },
+    }
 
     def __init__(self, options: LSTMOptions, data: DatasetSummary) -> None:
         if data.kind not in ("tokens", "series"):

@@ -60,8 +60,9 @@ class Mixture:
 
     path: str
     num_experts: int
-    assignments_per_sample: int
-    """Tokens of a sample × experts that each takes."""
+    tokens_per_sample: int
+    top_k: int
+    """Experts that each token takes, all different."""
 
     hidden_dim: int
     """Features of a token."""
@@ -69,12 +70,14 @@ class Mixture:
     capacity_factor: float | None
     """An expert takes at most this times an even share of the assignments of each forward pass; None: all."""
 
-    def num_sent(self, num_samples: int) -> int:
-        """Assignments of a forward pass that reach an expert: all, or with a capacity the most that can."""
-        assignments = num_samples * self.assignments_per_sample
-        if self.capacity_factor is None:
-            return assignments
-        return min(assignments, self.num_experts * ceil(self.capacity_factor * assignments / self.num_experts))
+    def num_sent(self, num_samples: int) -> tuple[int, bool]:
+        """The most assignments of a token to an expert that a forward pass can serve, and whether it may be fewer: where an
+        expert has not room for every token."""
+        tokens = num_samples * self.tokens_per_sample
+        capacity = tokens
+        if self.capacity_factor is not None:
+            capacity = ceil(self.capacity_factor * tokens * self.top_k / self.num_experts)
+        return min(tokens * self.top_k, capacity * self.num_experts), capacity < tokens
 
 
 @dataclass(frozen=True)

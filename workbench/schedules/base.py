@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from workbench.errors import SplitError
@@ -43,6 +43,9 @@ class Schedule(ABC):
     """Dim of inputs, targets and activations that is cut into microbatches: 0 the batch, 1 the sequence."""
     has_actions: ClassVar[bool] = True
     """Whether torch has an order of actions for it, which can be written down as a file for `csv`."""
+    examples: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """The pipeline's options for two workers by name ("" for the plain one), which the conformance suite runs beside the
+    schedule's name and two microbatches a worker; none: these alone."""
 
     def __init__(self, options: PipelineOptions) -> None:
         self.options = options

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from workbench.registry import register
@@ -39,6 +40,10 @@ class Strategy(ABC, Generic[O]):
 
     aliases: ClassVar[dict[str, dict[str, Any]]] = {}
     """Other names that a split may use for it, each with the options that it stands for."""
+
+    examples: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Option sets for two workers by name ("" for the plain one), which the conformance suite runs on every model that
+    ``check`` admits; none: the defaults."""
 
     def __init__(self, options: O) -> None:
         self.options = options

@@ -74,6 +74,16 @@ class DataStrategy(Strategy[DataOptions]):
         "fsdp": {"shard": "parameters"},
     }
 
+    examples = {
+        "": {},
+        "zero1": {"shard": "optimizer"},
+        "zero2": {"shard": "gradients"},
+        "fsdp": {"shard": "parameters"},
+        "accumulated": {"num_accumulation_steps": 2},
+        "fsdp, accumulated": {"shard": "parameters", "num_accumulation_steps": 2},
+        "small buckets": {"bucket_size_mib": 0.002},
+    }
+
     @property
     def label(self) -> str:
         o = self.options

@@ -98,9 +98,7 @@ class ExpertStrategy(Strategy[ExpertOptions]):
         """
         size, count, transfers = self.options.size, share.num_microbatches, []
         for mixture in share.held.mixtures:
-            num_samples = share.num_samples // count
-            num_sent = mixture.num_sent(num_samples)
-            is_bound = num_sent < num_samples * mixture.assignments_per_sample
+            num_sent, is_bound = mixture.num_sent(share.num_samples // count)
             tokens = num_sent * mixture.hidden_dim * share.element_bytes
             forward = [
                 Transfer("all_to_all", self.exchange, "forward", count, mixture.num_experts * COUNT_BYTES, size),

@@ -40,6 +40,16 @@ class TensorStrategy(Strategy[TensorOptions]):
     Options = TensorOptions
     axis = "tensor"
     apply_order = 1
+    examples = {
+        "": {},
+        "embedding and head by hidden features": {"cut": {"embedding": "hidden", "head": "hidden"}},
+        "embedding and head whole": {"cut": {"embedding": "none", "head": "none"}},
+        "head by hidden features": {"cut": {"head": "hidden"}},
+        "convolutions by output channels": {"cut": {"convolution": "output_channels"}},
+        "convolutions by input channels": {"cut": {"convolution": "input_channels"}},
+        "convolutions by rows": {"cut": {"convolution": "rows"}},
+        "recurrent layers by hidden features": {"cut": {"recurrent": "hidden"}},
+    }
 
     @property
     def label(self) -> str:
