@@ -16,6 +16,8 @@ from workbench.cli.run import _judge
 from workbench.errors import AssertionFailedError, SpecError, SplitError
 from workbench.plan import support
 from workbench.plan.feasibility import plan
+from workbench.runtime.accounting import attribute_idle
+from workbench.runtime.recorder import Operation, Recorder
 from workbench.spec import RunSpec
 
 MODELS = support.models()
@@ -177,7 +179,7 @@ def test_a_generation_shows_first_and_later_tokens_beside_its_baseline(tmp_path:
     small = [f"--set=model.{key}={value}" for key, value in MODELS["transformer"]["model"].items() if key != "name"]
     generation = ("--set=mode=inference", "--set=inference.num_new_tokens=4", "--set=train.num_steps=3")
 
-    result = workbench(tmp_path, "run", *small, *generation, "--split=layer=2", "--json", "--assert", "parity_ok == true")
+    result = workbench(tmp_path, "run", "--model=transformer", *small, *generation, "--split=layer=2", "--json", "--assert", "parity_ok == true")
 
     assert result.returncode == 0, result.stderr
     for run in rows(result):
@@ -188,3 +190,12 @@ def test_a_generation_shows_first_and_later_tokens_beside_its_baseline(tmp_path:
         assert run["tokens_per_s"] == pytest.approx(16 * (16 + 4) / run["step_time_s"])
     shown = workbench(tmp_path, "show", run["run_id"]).stdout
     assert "generation: first token after" in shown
+
+
+def test_a_send_that_is_waited_for_last_takes_nothing_from_the_waits_before() -> None:
+    early_send, receive = (
+        Operation(name, "group", 2, (name,), 1, "forward", 8, "int64", 0, entered, wait_started, ended)
+        for name, entered, wait_started, ended in (("send", 0.0, 9.0, 10.0), ("recv", 1.0, 1.0, 4.0))
+    )
+    attribute_idle(Recorder(operations=[early_send, receive]), None, num_workers=1)
+    assert (receive.blocked_s, early_send.blocked_s) == (3.0, 1.0)

@@ -56,7 +56,7 @@ _INFERENCE: tuple[Column, ...] = (
     ("samples\n/s", lambda row: _rate(row["samples_per_s"])),
 )
 _GENERATION: tuple[Column, ...] = (
-    *_INFERENCE[:2],
+    _INFERENCE[0],
     ("first\nms", lambda row: milliseconds(row["time_to_first_token_s"])),
     ("token\nms", lambda row: milliseconds(row["time_per_token_s"])),
     ("tokens\n/s", lambda row: _rate(row["generated_tokens_per_s"])),

@@ -100,7 +100,7 @@ def _other_token(planned: Plan) -> None:
     from workbench.strategies.generation_modules import Links
 
     right = Links.send_token
-    Links.send_token = lambda links, token: right(links, token ^ 1)  # type: ignore[method-assign]
+    Links.send_token = lambda links, token: right(links, token ^ 1)  # type: ignore[assignment,method-assign]
 
 
 def _token_not_taken(planned: Plan) -> None:
@@ -108,7 +108,7 @@ def _token_not_taken(planned: Plan) -> None:
     from workbench.strategies.generation_modules import Links
 
     right = Links.receive_token
-    Links.receive_token = lambda links, batch: right(links, batch) * 0  # type: ignore[method-assign]
+    Links.receive_token = lambda links, batch: right(links, batch) * 0  # type: ignore[assignment,method-assign]
 
 
 MISTAKES = {
