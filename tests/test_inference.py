@@ -117,6 +117,10 @@ GENERATING: dict[str, tuple[str, dict[str, Any]]] = {
     "data, pipeline": ("transformer", {"data": 2, "pipeline": PIPELINE}),
     "fsdp, layer": ("transformer", {"fsdp": {"size": 2}, "layer": 2}),
     "llama-like, tensor": ("transformer, llama-like", {"tensor": 2}),
+    "llama-like, embedding alone, tensor": (
+        "transformer, llama-like",
+        {"layer": {"size": 2, "partition": [1, 3]}, "tensor": 2},
+    ),
     "llama-like, layer": ("transformer, llama-like", {"layer": 2}),
     "tied, layer": ("transformer, tied", {"layer": 2}),
     "moe, data": ("moe", {"data": 2}),
@@ -162,6 +166,7 @@ def test_only_new_positions_and_the_tokens_travel(num_new_tokens: int) -> None:
         ({"split": {"context": 2}}, "split.context: divides positions between workers, and a new token is only one"),
         ({**MODELS["moe"], "split": {"expert": 2}}, "split.expert: cannot generate token by token"),
         ({"split": {"tensor": {"size": 2, "sequence_parallel": True}}}, "sequence_parallel divides positions"),
+        ({"split": {"tensor": {"size": 2, "parallel_loss": True}}}, "parallel_loss leaves them apart"),
         (
             {"split": {"pipeline": {**PIPELINE, "schedule": "interleaved_1f1b"}}},
             "one stage each, but there are 4 stages on 2 workers",
@@ -179,7 +184,9 @@ def test_a_generation_shows_first_and_later_tokens_beside_its_baseline(tmp_path:
     small = [f"--set=model.{key}={value}" for key, value in MODELS["transformer"]["model"].items() if key != "name"]
     generation = ("--set=mode=inference", "--set=inference.num_new_tokens=4", "--set=train.num_steps=3")
 
-    result = workbench(tmp_path, "run", "--model=transformer", *small, *generation, "--split=layer=2", "--json", "--assert", "parity_ok == true")
+    result = workbench(
+        tmp_path, "run", "--model=transformer", *small, *generation, "--split=layer=2", "--json", "--assert", "parity_ok == true"
+    )
 
     assert result.returncode == 0, result.stderr
     for run in rows(result):

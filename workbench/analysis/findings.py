@@ -14,7 +14,10 @@ def findings(rows: list[Row]) -> list[str]:
     splits = [row for row in done if row["num_workers"] > 1]
     if not splits:
         return []
-    return [*_disturbed(done), _fastest(splits), *_first_tokens(splits), *_smallest(done), *map(_limit, splits), *_wrong(done)]
+    disturbed = _disturbed(done)
+    of_time = [_fastest(splits), *_first_tokens(splits)] if not disturbed else []
+    limits = [*map(_limit, splits)] if not disturbed else []
+    return [*disturbed, *of_time, *_smallest(done), *limits, *_wrong(done)]
 
 
 def _disturbed(rows: list[Row]) -> list[str]:

@@ -33,6 +33,18 @@ models_command = _command("models", MODELS)
 datasets_command = _command("datasets", DATASETS)
 
 
+@click.command("strategies", help="All strategies, with every option and its meaning, and what works with what.")
+@click.option("--markdown", is_flag=True, help="Only the table of what works, as docs/strategies.md has it.")
+def strategies_command(markdown: bool) -> None:
+    from workbench.cli import support
+
+    if markdown:
+        click.echo(support.markdown(), nl=False)
+        return
+    _list(STRATEGIES)
+    click.echo(f"\n{support.text()}")
+
+
 @click.command("schedules")
 @click.option("--actions", metavar="SCHEDULE", help="Write this one's actions, a file that the schedule csv can begin with.")
 @click.option("--size", default=2, show_default=True, help="Workers of the pipeline whose actions are written.")
@@ -55,15 +67,3 @@ def schedules_command(actions: str | None, size: int, microbatches: int, stages_
     schedule.check(spec)
     for row in rows_of(schedule):
         click.echo(row)
-
-
-@click.command("strategies", help="All strategies, with every option and its meaning, and what works with what.")
-@click.option("--markdown", is_flag=True, help="Only the table of what works, as docs/strategies.md has it.")
-def strategies_command(markdown: bool) -> None:
-    from workbench.cli import support
-
-    if markdown:
-        click.echo(support.markdown(), nl=False)
-        return
-    _list(STRATEGIES)
-    click.echo(f"\n{support.text()}")

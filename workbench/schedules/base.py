@@ -39,13 +39,13 @@ class Schedule(ABC):
     """Whether torch's schedule gathers a stage's sharded parameters before its first use and frees them after its last
     (UNSHARD and RESHARD), as all do that can run several stages a worker."""
 
+    examples: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """The pipeline's options for two workers by name ("" for the plain one), which the conformance suite runs beside the
+    schedule's name and two microbatches a worker; none: these alone."""
     cut_dim: ClassVar[int] = 0
     """Dim of inputs, targets and activations that is cut into microbatches: 0 the batch, 1 the sequence."""
     has_actions: ClassVar[bool] = True
     """Whether torch has an order of actions for it, which can be written down as a file for `csv`."""
-    examples: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """The pipeline's options for two workers by name ("" for the plain one), which the conformance suite runs beside the
-    schedule's name and two microbatches a worker; none: these alone."""
 
     def __init__(self, options: PipelineOptions) -> None:
         self.options = options

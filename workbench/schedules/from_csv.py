@@ -31,6 +31,7 @@ class FromCSV(Schedule):
     """
 
     has_actions = False
+    examples = {"1f1b": {"num_microbatches": 2, "actions": ["0F0,0F1,0B0,0B1", "1F0,1B0,1F1,1B1"]}}
 
     @cached_property
     def order(self) -> _actions.Order:

@@ -49,10 +49,10 @@ def training(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any]) 
         "peak_activation_bytes": sum(
             row["bytes"] for row in record.memory if (row["event"], row["category"]) == ("peak", "activations")
         ),
-        "dropped_tokens": record.dropped_tokens,
         "num_pieces": worker.batch_part[1] * worker.num_microbatches,
         "losses": [row["loss"] for row in record.steps],
         "tokens": [row["num_tokens"] for row in record.steps],
+        "dropped_tokens": record.dropped_tokens,
         "parts": accounting.step_parts(recorder, record.steps),
     }
 

@@ -13,7 +13,6 @@ import functools
 import json
 from collections import Counter
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
 from workbench.plan import support
@@ -50,6 +49,10 @@ MESHES: dict[str, dict[str, Any]] = {
     "cp2 · layer2": {"context": 2, "layer": 2},
     "cp2 · tp2, gathered": {"context": _GATHERED, "tensor": 2},
     "ep2 · dp2": {"expert": 2, "data": 2},
+    "ep2 · dp4": {"expert": 2, "data": 4},
+    "ep2 · tp2": {"expert": 2, "tensor": 2},
+    "ep2 · pp2": {"expert": 2, "pipeline": _PIPELINE},
+    "tp2 · dp2, sequence parallel": {"tensor": {"size": 2, "sequence_parallel": True}, "data": 2},
 }
 """Strategies together, or on more workers."""
 
@@ -97,7 +100,7 @@ class Outcome:
         return [] if is_equal else [f"does not compute what one worker computes, up to {bound:g}: {report}"]
 
     def transfer_mistakes(self) -> list[str]:
-        """The bytes that move are the formulas', by operation, axis and phase, or no more where a formula is a bound."""
+        """The bytes that move are the formulas', by operation, axis and phase; where these are bounds, at most as many."""
         expected, bounds = Counter[tuple[str, str, str]](), set()
         for t in self.planned.transfers:
             expected[t.operation, t.axis, t.phase] += t.count * t.payload_bytes
@@ -109,10 +112,10 @@ class Outcome:
     def operation_mistakes(self) -> list[str]:
         """They move in as many operations as the formulas say. Not of strategies whose operations torch may merge or
         divide (DDP's buckets)."""
-        expected: dict[tuple[str, str, str], Fraction] = {}
-        for t in self.planned.transfers:
+        expected: dict[tuple[str, str, str], int] = {}
+        for t in (t for t in self.planned.transfers if t.payload_bytes):
             key = t.operation, t.axis, t.phase
-            expected[key] = expected.get(key, Fraction(0)) + t.count
+            expected[key] = expected.get(key, 0) + t.count
         return _differences("operations of a step", expected, {key: t["count"] for key, t in self._measured().items()})
 
     def parameter_mistakes(self) -> list[str]:

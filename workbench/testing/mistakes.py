@@ -86,7 +86,7 @@ def _experts_summed(planned: Plan) -> None:
     from workbench.strategies import expert_modules
 
     right = expert_modules.average
-    expert_modules.average = lambda worker, num_replicas, same: right(worker, 1, same)  # this worker process is the case's own
+    expert_modules.average = lambda worker, num_replicas, same: right(worker, 1, same)
 
 
 def _parts_not_summed(planned: Plan) -> None:
@@ -114,9 +114,9 @@ def _token_not_taken(planned: Plan) -> None:
 MISTAKES = {
     "gradients not averaged": _unaveraged,
     "slice dropped": _dropped_slice,
+    "experts summed": _experts_summed,
     "microbatch lost": _lost_microbatch,
     "positions not told": _positions_not_told,
-    "experts summed": _experts_summed,
     "parts not summed": _parts_not_summed,
     "other token": _other_token,
     "token not taken": _token_not_taken,

@@ -42,10 +42,15 @@ def run_in_workers(num_workers: int, function: Callable[..., Any], *args: Any) -
         try:
             for process in processes:
                 process.start()
+            for _, sender in pipes:
+                sender.close()  # so that a worker that dies is the end of its pipe
             results = []
             for rank, (receiver, _) in enumerate(pipes):
                 assert receiver.poll(LIMIT_S), f"worker {rank} said nothing for {LIMIT_S} s"
-                ok, value = receiver.recv()
+                try:
+                    ok, value = receiver.recv()
+                except EOFError:
+                    ok, value = False, "it died"
                 assert ok, f"worker {rank} failed:\n{value}"
                 results.append(value)
             return results
