@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.errors import SpecError, SplitError
 from workbench.plan.devices import num_gpus
+from workbench.plan.generation import check_generation
 from workbench.plan.mesh import AXES, Mesh
 from workbench.plan.share import Share
 from workbench.plan.summary import ModelSummary
@@ -129,6 +130,7 @@ def plan(spec: RunSpec) -> Plan:
         )
     for strategy in strategies:
         strategy.check(result.summary, spec)
+    check_generation(result)
     if spec.train.compile and not any(map(which, (os.environ.get("CXX", "c++"), "g++", "clang++"))):
         raise SpecError("train.compile", "needs a C++ compiler, which torch.compile calls: none of c++, g++, clang++ is here")
     _ = result.device

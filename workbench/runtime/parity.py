@@ -1,8 +1,9 @@
 """Parity: does the split compute what one worker computes?
 
 Both take the same SGD steps from the same parameters on the same batches, in fp64 unless told otherwise; the one-worker
-reference works through the same replica × microbatch pieces. Loss, outputs, gradients and updated parameters are
-compared: error = ‖difference‖ / max(‖reference‖, 10⁻³ × the norm of all tensors of that kind), per tensor.
+reference works through the same replica × microbatch pieces. Loss, outputs, gradients and updated parameters are compared
+(of a generation the tokens and their logits): error = ‖difference‖ / max(‖reference‖, 10⁻³ × the norm of all tensors of
+that kind), per tensor.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
+from workbench.models.generation import generate
 from workbench.plan.feasibility import Plan
 from workbench.runtime.batches import Batches
 from workbench.runtime.build import DTYPES, build_blocks, build_worker, local, make_optimizer
 from workbench.runtime.clipping import clip_gradients
 from workbench.runtime.training import take_step
+from workbench.spec.run_spec import Inference
 from workbench.strategies.worker_model import Records, StepResult, WorkerModel
 
 LEARNING_RATE = 0.1
@@ -114,12 +117,15 @@ class Reference:
         self.loss, self.batches, self.trains = plan.model.loss, batches, worker.trains
         self.max_norm = plan.spec.train.max_gradient_norm
         self.num_chunks = worker.batch_part[1] * worker.num_microbatches
+        self.generation = plan.spec.inference if plan.spec.generates else None
 
     def step(self, step: int) -> dict[str, Tensor]:
         """Every tensor that is compared, by name."""
         self.blocks.zero_grad()
         outputs, losses = [], []
         inputs, targets = self.batches.of_step(step)
+        if self.generation is not None:
+            return self._generate(inputs, self.generation)
         if not self.trains:
             with torch.inference_mode():
                 return {"outputs": torch.cat([self.blocks(x) for x in inputs.chunk(self.num_chunks)])}
@@ -144,6 +150,14 @@ class Reference:
                 tensors[f"parameter {name}"] = parameter.detach().clone()
         return tensors
 
+    def _generate(self, inputs: Tensor, options: Inference) -> dict[str, Tensor]:
+        """The tokens, and the logits that they are chosen by: those of one pass over prompt and tokens, without a cache."""
+        prompts = inputs[:, : options.prompt_length]
+        with torch.inference_mode():
+            tokens = generate(self.blocks, prompts, options.num_new_tokens)
+            outputs = self.blocks(torch.cat([prompts, tokens[:, :-1]], dim=1))[:, options.prompt_length - 1 :]
+        return {"tokens": tokens.double(), "outputs": outputs}
+
 
 def gradients(worker: WorkerModel) -> list[Piece]:
     """This worker's gradients; a missing one is compared as zeros."""
@@ -166,6 +180,8 @@ def of_result(worker: WorkerModel, result: StepResult) -> list[Piece]:
         offset[0] = index * len(result.outputs)
         offset[-1] += worker.classes_part[0] * result.outputs.shape[-1]
         pieces.append(Piece("outputs", tuple(offset), result.outputs))
+    if result.tokens is not None:
+        pieces.append(Piece("tokens", (index * len(result.tokens), 0), result.tokens.double()))
     if (runs := worker.sequence_part) is not None:
         assert worker.summary.sequence_length is not None
         first_position, count = runs[0].start, count * worker.summary.sequence_length // sum(map(len, runs))
@@ -188,7 +204,7 @@ def compare(reference: dict[str, Tensor], gathered: list[Piece], global_norm_sha
     for piece in gathered:
         by_name.setdefault(piece.name, []).append(piece)
     worst = (0.0, "none")
-    for kind in ("loss", "outputs", "gradient of ", "parameter "):
+    for kind in ("loss", "tokens", "outputs", "gradient of ", "parameter "):
         names = [name for name in reference if name.startswith(kind)]
         global_norm = math.sqrt(sum(float(reference[name].norm()) ** 2 for name in names))
         for name in names:

@@ -65,6 +65,12 @@ class Strategy(ABC, Generic[O]):
         """
 
     @property
+    def why_no_generation(self) -> str:
+        """What keeps it from generating token by token, a sentence; empty where nothing does. By default it cannot: its
+        ``expected`` must say what moves in ``spec.inference.passes``."""
+        return "cannot generate token by token; set inference.num_new_tokens = 0, or use data, layer, pipeline or tensor"
+
+    @property
     def lossy(self) -> Lossy | None:
         """What it changes of the gradients on purpose; by default nothing, and parity must hold."""
         return None

@@ -58,7 +58,10 @@ class PipelineOptions(StagedOptions):
 
 @strategy("pipeline")
 class PipelineStrategy(StagedStrategy[PipelineOptions]):
-    """Stages fed with microbatches (torch.distributed.pipelining); stages are cut from the model's blocks, never traced."""
+    """Stages fed with microbatches (torch.distributed.pipelining); stages are cut from the model's blocks, never traced.
+
+    A generation takes turns over the microbatches, whatever the schedule (``generation_modules.py``).
+    """
 
     Options = PipelineOptions
 
