@@ -56,7 +56,6 @@ class TensorStrategy(Strategy[TensorOptions]):
         "convolutions by input channels": {"cut": {"convolution": "input_channels"}},
         "convolutions by rows": {"cut": {"convolution": "rows"}},
         "recurrent layers by hidden features": {"cut": {"recurrent": "hidden"}},
-        "parts of the sequence": {"sequence_parallel": True},
         "loss of slices": {"parallel_loss": True},
     }
 
