@@ -180,5 +180,5 @@ def _wait_without_backward(layer: nn.Module, inputs: Any, outputs: Tensor) -> Te
     from torch.distributed._functional_collectives import AsyncCollectiveTensor
 
     if isinstance(outputs, AsyncCollectiveTensor) and not outputs.requires_grad:
-        return cast("Tensor", outputs.wait())  # type: ignore[attr-defined]
+        return outputs.wait()
     return outputs
