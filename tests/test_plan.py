@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,24 @@ def test_a_spec_reads_back_from_its_file(tmp_path: Path) -> None:
 def test_labels_carry_what_differs() -> None:
     assert Split().label == "single"
     assert Split(pipeline={"size": 2, "num_microbatches": 8}).label == "pp2-1f1b-m8"
+
+
+def test_a_model_table_without_a_name_is_the_default_models() -> None:
+    table = override({}, model=None, dataset=None, splits=[], sets=["model.num_layers=8"])
+    assert RunSpec(**table).as_dict()["model"] == {**RunSpec().as_dict()["model"], "num_layers": 8}
+    with pytest.raises(SpecError, match="where a table belongs"):
+        override({"train": 5}, model=None, dataset=None, splits=[], sets=["train.num_steps=7"])
+
+
+def test_a_baseline_of_edited_code_is_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from workbench.launch import environment
+
+    before = environment.baseline_key(RunSpec())
+    assert before == environment.baseline_key(RunSpec())
+    copy = tmp_path / "transformer.py"
+    copy.write_text("# edited")
+    monkeypatch.setattr(sys.modules["workbench.models.transformer"], "__file__", str(copy))
+    assert environment.baseline_key(RunSpec()) != before
 
 
 def test_the_command_line_lays_its_values_over_the_file() -> None:

@@ -64,7 +64,7 @@ def test_as_many_bytes_travel_as_with_whole_activations_and_the_small_gradients_
     """A ring's all-reduce of S sends 2 (n−1)/n S, its all-gather and reduce-scatter half of that each."""
     whole, parts = (plan(RunSpec(**spec_of(GPT, {"tensor": o}))).transfers for o in ({"size": 2}, PARTS))
     halves = {"all_reduce": 2, "all_gather": 1, "reduce_scatter": 1}
-    sent = [sum(halves[t.operation] * t.payload_bytes for t in transfers) for transfers in (whole, parts)]
+    sent = [sum(halves[t.operation] * t.count * t.payload_bytes for t in transfers) for transfers in (whole, parts)]
     small = next(t.payload_bytes for t in parts if t.operation == "all_reduce")
     embedding = 4 * 16 * 16 * 4  # its output's gradient is gathered; plain slicing needs nothing there
     norms_and_positions = 5 * 2 * 16 + 16 * 16
@@ -84,14 +84,14 @@ def test_stages_hand_on_parts_of_the_sequence() -> None:
 
 
 def test_activations_take_less_memory_than_with_plain_slicing() -> None:
-    """A layer keeps four whole activations for backward, x and norm(x) of both its parts; two of them become halves."""
+    """A layer keeps four whole activations for backward, x and norm(x) of both its parts; each x becomes a quarter."""
     model = {**GPT, "num_layers": 6, "hidden_dim": 64, "feedforward_dim": 64}
     spec = {"measure": {"num_memory_steps": 1}, "train": {"global_batch_size": 16}}
     activations = []
-    for options in ({"size": 2}, PARTS):
-        results = run_in_workers(2, cases.training, spec_of(model, {"tensor": options}, **spec))
+    for options in ({"size": 4}, {**PARTS, "size": 4}):
+        results = run_in_workers(4, cases.training, spec_of(model, {"tensor": options}, **spec))
         activations.append(max(r["peak_activation_bytes"] for r in results))
-    assert activations[1] < 0.85 * activations[0], activations
+    assert activations[1] < 0.8 * activations[0], activations
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ class Family:
             SpecError: there is none; the message gives the nearest name and all that exist.
         """
         plugins = _load(self)
-        if name not in plugins:
+        if not isinstance(name, str) or name not in plugins:
             raise SpecError(field, unknown(self.kind, name, sorted(plugins)))
         return plugins[name]
 

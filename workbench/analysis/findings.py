@@ -14,7 +14,9 @@ def findings(rows: list[Row]) -> list[str]:
     splits = [row for row in done if row["num_workers"] > 1]
     if not splits:
         return []
-    return [*_disturbed(done), _fastest(splits), *_smallest(done), *map(_limit, splits), *_wrong(done)]
+    disturbed = _disturbed(done)
+    of_time = [_fastest(splits), *map(_limit, splits)] if not disturbed else []
+    return [*disturbed, *of_time[:1], *_smallest(done), *of_time[1:], *_wrong(done)]
 
 
 def _disturbed(rows: list[Row]) -> list[str]:

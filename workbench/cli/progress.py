@@ -26,10 +26,18 @@ def follow(run: Run, quiet: bool) -> None:
         TimeElapsedColumn(),
         TextColumn("{task.fields[note]}"),
     )
+    said = ""
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task(name, total=None, note=run.directory.status().get("message", ""))
-        for event in run.follow():
-            if event["event"] == "parity":
+        for event in run.follow(with_silence=True):
+            if event is None:
+                message = run.message or run.state
+                if message != said and run.state in ("queued", "starting"):
+                    progress.update(task, note=message)
+                    if not console.is_terminal:
+                        console.print(f"{name}: {message}", highlight=False)
+                    said = message
+            elif event["event"] == "parity":
                 progress.update(task, note="parity " + ("holds" if event["ok"] else "FAILED"))
             elif event["event"] == "step":
                 loss = None if event["loss"] is None else f"loss {event['loss']:.3f}"

@@ -33,6 +33,7 @@ def show_command(run: str) -> None:
     record = directory.record()
     if record["num_workers"] * record["threads_per_worker"] > record["num_cores"]:
         console.print(f"[yellow]oversubscribed:[/yellow] more workers × threads than the {record['num_cores']} cores")
+    _block_times(console, record)
     if row["state"] != "finished":
         render.failure(console, directory.id, directory.error(), str(directory.status().get("message", "")))
         return
@@ -54,6 +55,15 @@ def show_command(run: str) -> None:
     _workers(console, directory)
 
 
+def _block_times(console: Any, record: dict[str, Any]) -> None:
+    """What the partition of a run that was cut by time goes back to; its sizes stand among what is not by default."""
+    from workbench.cli.render import seconds
+
+    if times := record.get("block_times_s"):
+        blocks = ", ".join(f"{block} {seconds(time_s)}" for block, time_s in times.items())
+        console.print(f"blocks alone, measured before the run: {blocks}", highlight=False)
+
+
 def _who_talks_to_whom(axes: dict[str, int]) -> Iterator[tuple[str, str]]:
     """Each axis of a mesh with its groups of ranks: ``data``, ``[0 2] [1 3]``."""
     from workbench.plan.mesh import Mesh
@@ -69,7 +79,8 @@ def _differences(directory: RunDirectory) -> list[str]:
 
     try:
         spec = directory.spec()
-        default = RunSpec(model=spec.model.name, dataset=spec.dataset.name).as_dict()
+        sizes = {name: {"size": options.size} for name, options in spec.split.items()}
+        default = RunSpec(model=spec.model.name, dataset=spec.dataset.name, split=sizes).as_dict()
     except SpecError:
         return []  # a plugin that is not here today; the run's figures can be shown all the same
     shown_above = ("name", "launch.device")

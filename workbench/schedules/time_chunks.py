@@ -28,6 +28,14 @@ class TimeChunks(Schedule):
         """As GPipe: each forward pass frees what it gathered; the first backward pass gathers for all."""
         return self.num_microbatches, int(trains)
 
+    def check(self, spec: RunSpec) -> None:
+        super().check(spec)
+        if spec.train.checkpointing == "selective":
+            raise SplitError(
+                "train.checkpointing",
+                "selective keeps matrix products, which torch's recurrent kernels overwrite (torch 2.13); use full",
+            )
+
     def check_pieces(self, model: ModelSummary, spec: RunSpec) -> None:
         if not model.steps_through_time:
             raise SplitError(

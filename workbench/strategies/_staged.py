@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from itertools import accumulate
 from math import prod
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import PositiveInt
 
@@ -13,6 +14,7 @@ from workbench.errors import SplitError
 from workbench.plan.partition import balanced
 from workbench.plan.summary import block_of
 from workbench.plan.transfer import Transfer
+from workbench.registry import STRATEGIES
 from workbench.spec.options import StrategyOptions
 from workbench.strategies.base import Strategy
 
@@ -57,6 +59,11 @@ class StagedStrategy(Strategy[O]):
         backward passes of a step."""
         return 1, int(trains)
 
+    @property
+    def cut_dim(self) -> int:
+        """Dim of inputs and activations that these pieces are cut along: 0 the batch, 1 the sequence."""
+        return 0
+
     def check(self, model: ModelSummary, spec: RunSpec) -> None:
         num_stages, num_blocks, partition = len(self.worker_of_stage), len(model.blocks), self.options.partition
         if num_stages > num_blocks:
@@ -84,6 +91,11 @@ class StagedStrategy(Strategy[O]):
             weigh = weights.get(partition, lambda b: b.forward_flops)
             sizes = balanced([weigh(b) for b in model.blocks], len(self.worker_of_stage))
         return [tuple(names[end - size : end]) for size, end in zip(sizes, accumulate(sizes), strict=True)]
+
+    def with_partition_by(self, times: Mapping[str, float]) -> O:
+        """Its options with the partition that makes these times, of each block in order, even between stages."""
+        sizes = balanced(list(times.values()), len(self.worker_of_stage))
+        return self.options.model_copy(update={"partition": tuple(sizes)})
 
     def place(self, model: ModelSummary, index: int) -> ModelSummary:
         mine = [blocks for blocks, worker in zip(self.stages(model), self.worker_of_stage, strict=True) if worker == index]
@@ -148,3 +160,9 @@ class StagedStrategy(Strategy[O]):
             return result
 
         return step
+
+
+def staged(spec: RunSpec) -> StagedStrategy[Any] | None:
+    """The strategy of this run that cuts stages, if it has one."""
+    strategies = (STRATEGIES.get(name)(options) for name, options in spec.split.items())
+    return next((s for s in strategies if isinstance(s, StagedStrategy)), None)

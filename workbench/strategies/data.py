@@ -15,11 +15,11 @@ from workbench.errors import SplitError
 from workbench.plan.lossy import Lossy
 from workbench.plan.summary import ParameterSummary, block_of
 from workbench.plan.transfer import Transfer
-from workbench.registry import STRATEGIES
 from workbench.spec.options import StrategyOptions
 from workbench.strategies._replicas import BUCKET_SIZE_MIB, average_gradients, replicas_mesh
 from workbench.strategies._sharding import owners, padded_numel, shard, units
 from workbench.strategies._staged import StagedStrategy
+from workbench.strategies._staged import staged as _staged
 from workbench.strategies.base import Strategy, strategy
 
 if TYPE_CHECKING:
@@ -299,9 +299,3 @@ class DataStrategy(Strategy[DataOptions]):
             for unit in units(list(blocks), worker.summary.ties):
                 fully_shard([blocks[name] for name in unit], mesh=shards, reshard_after_forward=frees)
             fully_shard(stage, mesh=shards, reshard_after_forward=frees)
-
-
-def _staged(spec: RunSpec) -> StagedStrategy[Any] | None:
-    """The strategy of this run that cuts stages, if it has one."""
-    strategies = (STRATEGIES.get(name)(options) for name, options in spec.split.items())
-    return next((s for s in strategies if isinstance(s, StagedStrategy)), None)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
 
 from workbench.errors import SplitError
 from workbench.plan.summary import ParameterSummary
@@ -26,7 +28,8 @@ COUNT_BYTES = 8  # how many tokens go to an expert, an int64
 
 
 class ExpertOptions(StrategyOptions):
-    pass
+    size: Annotated[int, Field(ge=2)] = 2
+    """Neighbouring workers of the data axis that share the experts; without data, all workers along it."""
 
 
 @strategy("expert")

@@ -78,6 +78,10 @@ class PipelineStrategy(StagedStrategy[PipelineOptions]):
         return self.options.num_microbatches
 
     @property
+    def cut_dim(self) -> int:
+        return self.schedule.cut_dim
+
+    @property
     def worker_of_stage(self) -> list[int]:
         return self.schedule.worker_of_stage()
 
@@ -112,7 +116,7 @@ class PipelineStrategy(StagedStrategy[PipelineOptions]):
         def like(stage: int) -> Tensor:
             """A microbatch of what this stage hands on, with a shape and no data."""
             shape = [worker.batch_size, *worker.output_shape(names[stage][-1])]
-            shape[self.schedule.cut_dim] //= self.num_microbatches
+            shape[self.cut_dim] //= self.num_microbatches
             return torch.empty(shape, dtype=worker.dtype, device="meta", requires_grad=worker.trains)
 
         def stage_of(stage: int, module: nn.Module) -> PipelineStage:
@@ -131,7 +135,11 @@ class PipelineStrategy(StagedStrategy[PipelineOptions]):
             return made
 
         stages = [stage_of(stage, module) for stage, module in zip(mine, worker.stages, strict=True)]
-        schedule = self.schedule.build(stages, worker.loss if worker.trains else None)
+
+        def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+            return worker.loss(outputs, targets)  # which a strategy after this one may replace
+
+        schedule = self.schedule.build(stages, loss if worker.trains else None)
 
         def step(inputs: Tensor, targets: Tensor) -> StepResult:
             first = (inputs,) if mine[0] == 0 else ()
@@ -144,6 +152,6 @@ class PipelineStrategy(StagedStrategy[PipelineOptions]):
             outputs = schedule.step(*first, target=targets, losses=losses, return_outputs=worker.keep_outputs)
             return StepResult(torch.stack(losses).mean().detach(), None if outputs is None else outputs.detach())
 
-        if self.schedule.cut_dim == 0:  # else each piece is of the whole batch
+        if self.cut_dim == 0:  # else each piece is of the whole batch
             worker.num_microbatches = self.num_microbatches
         worker.compute = step

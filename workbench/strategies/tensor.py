@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import SplitError
@@ -13,6 +14,7 @@ from workbench.registry import unknown
 from workbench.spec.options import StrategyOptions
 from workbench.strategies.base import Strategy, strategy
 from workbench.strategies.slicing import Slicing, slicing_of
+from workbench.strategies.slicing.pair import HeadSlicing
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -32,6 +34,10 @@ class TensorOptions(StrategyOptions):
     """Whether norms and residuals, between the cut layers, work on a part of the sequence each (Korthikanti et al. 2022):
     the same bytes move for a fraction of the activations."""
 
+    parallel_loss: bool = False
+    """Whether a head cut by vocabulary leaves the scores where they are computed, and the cross-entropy is computed of the
+    slices (Shoeybi et al. 2019): three numbers of each position move and not one of each vocabulary entry."""
+
 
 @strategy("tensor")
 class TensorStrategy(Strategy[TensorOptions]):
@@ -42,7 +48,6 @@ class TensorStrategy(Strategy[TensorOptions]):
     apply_order = 1
     examples = {
         "": {},
-        "sequence parallel": {"sequence_parallel": True},
         "embedding and head by hidden features": {"cut": {"embedding": "hidden", "head": "hidden"}},
         "embedding and head whole": {"cut": {"embedding": "none", "head": "none"}},
         "head by hidden features": {"cut": {"head": "hidden"}},
@@ -50,12 +55,15 @@ class TensorStrategy(Strategy[TensorOptions]):
         "convolutions by input channels": {"cut": {"convolution": "input_channels"}},
         "convolutions by rows": {"cut": {"convolution": "rows"}},
         "recurrent layers by hidden features": {"cut": {"recurrent": "hidden"}},
+        "parts of the sequence": {"sequence_parallel": True},
+        "loss of slices": {"parallel_loss": True},
     }
 
     @property
     def label(self) -> str:
-        cut = (f"{kind}.{dim}" for kind, dim in sorted(self.options.cut.items()))
-        return "-".join([f"tp{self.options.size}", *(["sp"] if self.options.sequence_parallel else []), *cut])
+        o = self.options
+        names = [name for name, is_on in (("sp", o.sequence_parallel), ("loss", o.parallel_loss)) if is_on]
+        return "-".join([f"tp{o.size}", *names, *(f"{kind}.{dim}" for kind, dim in sorted(o.cut.items()))])
 
     def _slicings(self, model: ModelSummary) -> list[Slicing[Any]]:
         o, slicings = self.options, []
@@ -63,7 +71,8 @@ class TensorStrategy(Strategy[TensorOptions]):
             slicing = slicing_of(group)
             dim = o.cut.get(group.kind, slicing.dims[0])
             if dim != WHOLE:
-                slicings.append(slicing(group, dim, o.size, sequence_parallel=o.sequence_parallel))
+                options = {"sequence_parallel": o.sequence_parallel, "parallel_loss": o.parallel_loss}
+                slicings.append(slicing(group, dim, o.size, **options))
         return slicings
 
     def check(self, model: ModelSummary, spec: RunSpec) -> None:
@@ -80,6 +89,10 @@ class TensorStrategy(Strategy[TensorOptions]):
             slicing.check()
         if self.options.sequence_parallel:
             self._check_sequence(model, spec)
+        if self.options.parallel_loss and not any(s.group.kind == "head" and s.dim == "vocabulary" for s in slicings):
+            has_head = any(group.kind == "head" for group in model.groups)
+            what = "its head is not cut by vocabulary" if has_head else "it names no head whose scores can lie in slices"
+            raise SplitError("split.tensor.parallel_loss", f"takes slices of {model.name}'s scores, but {what}")
         cut = self._cut(model)
         for tie in model.ties:
             if cut.get(tie.parameter) != cut.get(tie.source):
@@ -131,9 +144,12 @@ class TensorStrategy(Strategy[TensorOptions]):
         heads = {group.block for group in model.groups if group.kind == "head"}
 
         def handed_on(block: BlockSummary) -> tuple[int, ...]:
-            first, *others = block.output_shape
-            divides = self.options.sequence_parallel and block.name not in heads
-            return (first // self.options.size if divides else first, *others)
+            shape, o = list(block.output_shape), self.options
+            if block.name in heads and o.parallel_loss:
+                shape[-1] //= o.size
+            if block.name not in heads and o.sequence_parallel:
+                shape[0] //= o.size
+            return tuple(shape)
 
         blocks = [replace(b, parameters=tuple(map(cut, b.parameters)), output_shape=handed_on(b)) for b in model.blocks]
         return replace(model, blocks=tuple(blocks))
@@ -150,14 +166,22 @@ class TensorStrategy(Strategy[TensorOptions]):
             transfers += [t for t in moved if share.trains or t.phase == "forward"]
             if share.trains and share.spec.train.checkpointing == "full":
                 forward = [t for t in moved if t.phase == "forward"]
-                is_last = after is None or after.group.block != slicing.group.block
-                transfers += [replace(t, phase="backward") for t in (forward[:-1] if is_last else forward)]
+                ends_block = after is None or after.group.block != slicing.group.block
+                again = forward[:-1] if ends_block and slicing.moves_output else forward
+                transfers += [replace(t, phase="backward") for t in again]
+            if share.trains and self.options.parallel_loss and isinstance(slicing, HeadSlicing):
+                transfers += slicing.loss_transfers(share.num_samples, share.element_bytes, self.axis)
         if share.trains and (in_parts := self._in_parts(share.whole, share.held)):
             gradients = sum(p.numel for p in in_parts) * share.element_bytes
             transfers.append(Transfer("all_reduce", self.axis, "backward", 1, gradients))
         return [replace(t, group_size=self.options.size) for t in transfers]
 
     def apply(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
+        if self.options.parallel_loss:
+            from workbench.strategies.slicing.loss_modules import cross_entropy_of_slices
+
+            worker.loss = partial(cross_entropy_of_slices, mesh=mesh[self.axis])
+            worker.classes_part = (mesh.get_local_rank(self.axis), self.options.size)
         held = dict(worker.blocks.named_children())
         for slicing in self._slicings(worker.summary):
             if slicing.group.block in held:

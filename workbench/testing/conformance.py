@@ -106,8 +106,7 @@ class Outcome:
             expected[t.operation, t.axis, t.phase] += t.count * t.payload_bytes
             bounds |= {(t.operation, t.axis, t.phase)} if t.is_bound else set()
         found = {key: t["payload_bytes"] for key, t in self._measured().items()}
-        for key in bounds:
-            found[key] = max(found.get(key, 0), expected[key])
+        found |= {key: expected[key] for key in bounds if 0 < found.get(key, 0) <= expected[key]}
         return _differences("bytes of a step", {key: total for key, total in expected.items() if total}, found)
 
     def operation_mistakes(self) -> list[str]:

@@ -104,6 +104,8 @@ class EmbeddingSlicing(Slicing[ColumnRowPair]):
         from torch.distributed.tensor import Replicate, Shard
         from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
+        from workbench.strategies.slicing.collectives_modules import arrived
+
         between = Shard(SEQUENCE_DIM) if self.sequence_parallel else Replicate()
         # torch calls rows what is looked up and columns what comes out.
         rows = RowwiseParallel(input_layouts=Replicate(), output_layouts=between)
@@ -112,6 +114,7 @@ class EmbeddingSlicing(Slicing[ColumnRowPair]):
         parallelize_module(blocks, mesh, {self.group.row: rows if self.dim == "vocabulary" else columns})
         weight = blocks.get_parameter(f"{self.group.row}.weight")
         weight.register_post_accumulate_grad_hook(_keep_own_slice)
+        blocks.get_submodule(self.group.row).register_forward_hook(lambda module, inputs, output: arrived(output))
         if self.sequence_parallel:
             self._tell_positions(blocks.get_submodule(self.group.row.rpartition(".")[0]), mesh)
 
@@ -140,6 +143,7 @@ class HeadSlicing(Slicing[ColumnRowPair]):
     all-reduce of the output forward and one all-gather of the input's gradient backward.
 
     With sequence parallelism ``vocabulary`` gathers its input forward and reduce-scatters that one's gradient backward.
+    With a parallel loss its scores are not gathered.
     """
 
     dims: ClassVar = ("vocabulary", "hidden")
@@ -158,17 +162,28 @@ class HeadSlicing(Slicing[ColumnRowPair]):
         unit = num_samples * element_bytes
         inputs, outputs = unit * prod(self.group.input_shape), unit * prod(self.group.output_shape)
         forward, backward = ("all_gather", "all_reduce") if self.dim == "vocabulary" else ("all_reduce", "all_gather")
-        transfers = [Transfer(forward, axis, "forward", 1, outputs)]
+        transfers = [] if self.parallel_loss else [Transfer(forward, axis, "forward", 1, outputs)]
         if self.sequence_parallel:
             transfers, backward = [Transfer("all_gather", axis, "forward", 1, inputs), *transfers], "reduce_scatter"
         return [*transfers, Transfer(backward, axis, "backward", 1, inputs)]
+
+    @property
+    def moves_output(self) -> bool:
+        return not self.parallel_loss
+
+    def loss_transfers(self, num_samples: int, element_bytes: int, axis: str) -> list[Transfer]:
+        """What the loss of scores that lie in slices moves in training: of each position the highest score, then the sum
+        of exponentials and the target's score, numbers of at least single precision. Nothing backward."""
+        positions = num_samples * prod(self.group.output_shape[:-1])
+        highest = positions * max(4, element_bytes)
+        return [Transfer("all_reduce", axis, "forward", 1, highest), Transfer("all_reduce", axis, "forward", 1, 2 * highest)]
 
     def apply(self, blocks: nn.Module, mesh: DeviceMesh) -> None:
         from torch.distributed.tensor import Replicate, Shard
         from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
         between = Shard(SEQUENCE_DIM) if self.sequence_parallel else Replicate()
-        columns = ColwiseParallel(input_layouts=between, output_layouts=Replicate())
+        columns = ColwiseParallel(input_layouts=between, output_layouts=Shard(-1) if self.parallel_loss else Replicate())
         rows = RowwiseParallel(input_layouts=Replicate())
         assert self.group.column
         parallelize_module(blocks, mesh, {self.group.column: columns if self.dim == "vocabulary" else rows})
@@ -180,5 +195,6 @@ def _wait_without_backward(layer: nn.Module, inputs: Any, outputs: Tensor) -> Te
     from torch.distributed._functional_collectives import AsyncCollectiveTensor
 
     if isinstance(outputs, AsyncCollectiveTensor) and not outputs.requires_grad:
-        return outputs.wait()
+        waited: Tensor = outputs.wait()
+        return waited
     return outputs
