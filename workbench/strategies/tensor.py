@@ -48,7 +48,6 @@ class TensorStrategy(Strategy[TensorOptions]):
     apply_order = 1
     examples = {
         "": {},
-        "sequence parallel": {"sequence_parallel": True},
         "embedding and head by hidden features": {"cut": {"embedding": "hidden", "head": "hidden"}},
         "embedding and head whole": {"cut": {"embedding": "none", "head": "none"}},
         "head by hidden features": {"cut": {"head": "hidden"}},
