@@ -35,7 +35,7 @@ class Plan:
     dataset: Dataset[Any]
     model: Model[Any]
     strategies: tuple[Strategy[Any], ...]
-    """In the order in which they are applied: stages, then context, then tensor, then data, then experts."""
+    """In the order in which they are applied: stages, then context, then tensor, then experts, then data."""
 
     summary: ModelSummary
     mesh: Mesh

@@ -35,8 +35,8 @@ class Strategy(ABC, Generic[O]):
     divides_axis: ClassVar[bool] = False
     """Whether it works within groups of neighbours along another strategy's axis, which without that one is a single group."""
     apply_order: ClassVar[float]
-    """Inside a worker: stages are cut first (0), then sequences (0.5), then tensors (1), then data parallelism wraps the
-    result (2), and what it leaves out is averaged (3)."""
+    """Inside a worker: stages are cut first (0), then sequences (0.5), tensors (1) and experts (1.5), then data parallelism
+    wraps the result (2)."""
 
     aliases: ClassVar[dict[str, dict[str, Any]]] = {}
     """Other names that a split may use for it, each with the options that it stands for."""
