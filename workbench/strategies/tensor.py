@@ -48,7 +48,6 @@ class TensorStrategy(Strategy[TensorOptions]):
     apply_order = 1
     examples = {
         "": {},
-        "sequence parallel": {"sequence_parallel": True},
         "embedding and head by hidden features": {"cut": {"embedding": "hidden", "head": "hidden"}},
         "embedding and head whole": {"cut": {"embedding": "none", "head": "none"}},
         "head by hidden features": {"cut": {"head": "hidden"}},
@@ -56,7 +55,6 @@ class TensorStrategy(Strategy[TensorOptions]):
         "convolutions by input channels": {"cut": {"convolution": "input_channels"}},
         "convolutions by rows": {"cut": {"convolution": "rows"}},
         "recurrent layers by hidden features": {"cut": {"recurrent": "hidden"}},
-        "parts of the sequence": {"sequence_parallel": True},
         "loss of slices": {"parallel_loss": True},
     }
 

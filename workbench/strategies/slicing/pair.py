@@ -195,5 +195,6 @@ def _wait_without_backward(layer: nn.Module, inputs: Any, outputs: Tensor) -> Te
     from torch.distributed._functional_collectives import AsyncCollectiveTensor
 
     if isinstance(outputs, AsyncCollectiveTensor) and not outputs.requires_grad:
-        return cast("Tensor", outputs.wait())  # type: ignore[attr-defined]
+        waited: Tensor = outputs.wait()
+        return waited
     return outputs
