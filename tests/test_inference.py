@@ -171,7 +171,6 @@ def test_only_new_positions_and_the_tokens_travel(num_new_tokens: int) -> None:
             {"split": {"pipeline": {**PIPELINE, "schedule": "interleaved_1f1b"}}},
             "one stage each, but there are 4 stages on 2 workers",
         ),
-        ({"split": {"data": {"size": 2, "num_accumulation_steps": 2}}}, "num_accumulation_steps is about gradients"),
         ({"train": {**TRAIN, "compile": True}}, "train.compile"),
     ],
 )

@@ -101,8 +101,6 @@ class DataStrategy(Strategy[DataOptions]):
 
     @property
     def why_no_generation(self) -> str:
-        if self.options.num_accumulation_steps > 1:
-            return "num_accumulation_steps is about gradients; set it to 1, or use pipeline with num_microbatches"
         return ""
 
     @property
