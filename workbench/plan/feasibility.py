@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from workbench.errors import SpecError, SplitError
 from workbench.plan.devices import num_gpus
 from workbench.plan.generation import check_generation
+from workbench.plan.layer_groups import RecurrentLayer
 from workbench.plan.mesh import AXES, Mesh
 from workbench.plan.share import Share
 from workbench.plan.summary import ModelSummary
@@ -131,6 +132,11 @@ def plan(spec: RunSpec) -> Plan:
     for strategy in strategies:
         strategy.check(result.summary, spec)
     check_generation(result)
+    if spec.train.checkpointing == "selective" and any(isinstance(group, RecurrentLayer) for group in result.summary.groups):
+        # torch 2.13: the fused recurrent kernels keep buffers that a second forward pass overwrites.
+        raise SpecError(
+            "train.checkpointing", f"selective computes wrong gradients of {spec.model.name}'s recurrent layers; use full"
+        )
     if spec.train.compile and not any(map(which, (os.environ.get("CXX", "c++"), "g++", "clang++"))):
         raise SpecError("train.compile", "needs a C++ compiler, which torch.compile calls: none of c++, g++, clang++ is here")
     _ = result.device
