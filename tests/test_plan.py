@@ -12,6 +12,7 @@ import pytest
 from workbench.data.base import sample_order
 from workbench.errors import SpecError
 from workbench.launch.devices import Ticket
+from workbench.plan.feasibility import plan
 from workbench.plan.mesh import Mesh
 from workbench.plan.partition import balanced
 from workbench.spec import RunSpec, Split
@@ -64,6 +65,12 @@ def test_a_baseline_of_edited_code_is_another(tmp_path: Path, monkeypatch: pytes
     copy.write_text("# edited")
     monkeypatch.setattr(sys.modules["workbench.models.transformer"], "__file__", str(copy))
     assert environment.baseline_key(RunSpec()) != before
+
+
+def test_selective_checkpointing_of_recurrent_layers_is_refused() -> None:
+    with pytest.raises(SpecError, match=r"recurrent layers of lstm; use full"):
+        plan(RunSpec(model="lstm", train={"checkpointing": "selective"}))
+    plan(RunSpec(model="lstm", train={"checkpointing": "full"}))
 
 
 def test_the_command_line_lays_its_values_over_the_file() -> None:
