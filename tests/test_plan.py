@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -71,6 +72,18 @@ def test_selective_checkpointing_of_recurrent_layers_is_refused() -> None:
     with pytest.raises(SpecError, match=r"recurrent layers of lstm; use full"):
         plan(RunSpec(model="lstm", train={"checkpointing": "selective"}))
     plan(RunSpec(model="lstm", train={"checkpointing": "full"}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"model": {"name": "transformer", "tied_head": True}, "split": {"pipeline": {"schedule": "zbv_zero_bubble"}}}, "untied"),
+        ({"model": "cnn", "split": {"tensor": 2}, "train": {"checkpointing": "full"}}, "sliced convolution layers"),
+    ],
+)
+def test_what_torch_gets_wrong_and_what_has_no_formula_is_refused(changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(SpecError, match=sentence):
+        plan(RunSpec(**changes))
 
 
 def test_the_command_line_lays_its_values_over_the_file() -> None:

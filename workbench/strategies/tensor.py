@@ -94,6 +94,9 @@ class TensorStrategy(Strategy[TensorOptions]):
             raise SplitError("split.tensor", f"{model.name} names no layers to slice, or all are kept whole")
         for slicing in slicings:
             slicing.check()
+        others = sorted({s.group.kind for s in slicings if not isinstance(s.group, ColumnRowPair)})
+        if spec.train.checkpointing != "none" and others:
+            raise SplitError("train.checkpointing", f"would repeat in backward what sliced {others[0]} layers exchange; use none")
         if self.options.sequence_parallel:
             self._check_sequence(model, spec)
         if self.options.parallel_loss and not any(s.group.kind == "head" and s.dim == "vocabulary" for s in slicings):
