@@ -78,10 +78,11 @@ def test_selective_checkpointing_of_recurrent_layers_is_refused() -> None:
     ("changes", "sentence"),
     [
         ({"model": {"name": "transformer", "tied_head": True}, "split": {"pipeline": {"schedule": "zbv_zero_bubble"}}}, "untied"),
+        ({"split": {"data": {"compression": "fp16"}}}, "fp16 is not built yet"),
         ({"model": "cnn", "split": {"tensor": 2}, "train": {"checkpointing": "full"}}, "sliced convolution layers"),
     ],
 )
-def test_what_torch_gets_wrong_and_what_has_no_formula_is_refused(changes: dict[str, Any], sentence: str) -> None:
+def test_what_would_be_silently_wrong_is_refused(changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(SpecError, match=sentence):
         plan(RunSpec(**changes))
 
