@@ -41,6 +41,9 @@ class ColumnRowPair(LayerGroup):
     output_shape: tuple[int, ...]
     """Shape of the pair's output, per sample."""
 
+    takes_samples: bool = False
+    """Whether its input is the samples themselves, which have no gradient."""
+
     @property
     def block(self) -> str:
         return (self.column or self.row or "").split(".", 1)[0]
