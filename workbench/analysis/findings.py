@@ -13,7 +13,7 @@ def findings(rows: list[Row]) -> list[str]:
     splits = [row for row in done if row["num_workers"] > 1]
     if not splits:
         return []
-    return [_fastest(splits), *_smallest(done), *map(_limit, splits), *_wrong(done)]
+    return [_fastest(splits), *_smallest(done), *map(_limit, splits), *_wrong(done), *_lossy(done)]
 
 
 def _fastest(splits: list[Row]) -> str:
@@ -62,3 +62,12 @@ def _limit(row: Row) -> str:
 
 def _wrong(rows: list[Row]) -> list[str]:
     return [f"{row['split']} does NOT compute what one worker computes." for row in rows if row["parity_ok"] is False]
+
+
+def _lossy(rows: list[Row]) -> list[str]:
+    """Splits that were checked and found neither equal nor wrong."""
+    lossy = [row for row in rows if row["parity_ok"] is None and row["parity_max_error"] is not None]
+    return [
+        f"{row['split']} changes gradients on purpose: it differs from one worker by up to {row['parity_max_error']:.1e}."
+        for row in lossy
+    ]

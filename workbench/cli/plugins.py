@@ -18,6 +18,8 @@ def _command(family_name: str, family: Family) -> click.Command:
             for option in describe(plugin.Options):
                 bounds = f", {option['bounds']}" if option["bounds"] else ""
                 click.echo(f"    {option['name']} = {option['default']}  ({option['type']}{bounds})  {option['help']}")
+            for alias, options in getattr(plugin, "aliases", {}).items():
+                click.echo(f"    {alias} = {plugin_name} with " + ", ".join(f"{k} = {v}" for k, v in options.items()))
             for name, preset in getattr(plugin.Options, "presets", {}).items():
                 click.echo(f"    preset {name}: {preset.num_parameters:,} parameters  ({preset.source})")
 

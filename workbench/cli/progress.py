@@ -30,7 +30,7 @@ def follow(run: Run, quiet: bool) -> None:
         task = progress.add_task(name, total=None, note=run.directory.status().get("message", ""))
         for event in run.follow():
             if event["event"] == "parity":
-                progress.update(task, note="parity " + ("holds" if event["ok"] else "FAILED"))
+                progress.update(task, note="parity " + {True: "holds", False: "FAILED", None: "is lossy"}[event["ok"]])
             elif event["event"] == "step":
                 loss = "" if event["loss"] is None else f"  loss {event['loss']:.3f}"
                 progress.update(task, total=event["num_steps"], completed=event["step"] + 1, note=event["kind"] + loss)

@@ -60,7 +60,9 @@ def comparison(rows: Iterable[Row], threads: dict[str, int]) -> Table:
             factor(row["speedup_same_cores"]),
             _mebibytes(row["peak_memory_bytes"]),
             _mebibytes(row["communication_bytes_per_step"]),
-            {True: "equal", False: "[red]WRONG[/red]", None: "–"}[row["parity_ok"]],
+            {True: "equal", False: "[red]WRONG[/red]", None: "–" if row["parity_max_error"] is None else "lossy"}[
+                row["parity_ok"]
+            ],
         )
     return table
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.distributed as dist
-from torch.distributed.tensor import DTensor, Shard
+from torch.distributed.tensor import DTensor
 
 from workbench.runtime.build import local
 from workbench.strategies.worker_model import WorkerModel
@@ -35,6 +35,6 @@ def num_holders(worker: WorkerModel, name: str, parameter: torch.Tensor) -> int:
     holders = worker.share.mesh.num_workers // axes.get("pipeline", 1)
     if isinstance(parameter, DTensor):
         for dim, placement in enumerate(parameter.placements):
-            if isinstance(placement, Shard):
+            if not placement.is_replicate():  # Shard, and the kind of it for what FSDP cuts after tensor slicing
                 holders //= parameter.device_mesh.size(dim)
     return holders * worker.num_copies.get(name, 1)

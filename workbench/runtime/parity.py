@@ -3,11 +3,15 @@
 Both take the same SGD steps from the same parameters on the same batches, in fp64 unless told otherwise; the one-worker
 reference works through the same replica × microbatch pieces. Loss, outputs, gradients and updated parameters are
 compared: error = ‖difference‖ / max(‖reference‖, 10⁻³ × the norm of all tensors of that kind), per tensor.
+
+A strategy that changes gradients on purpose (lossy compression) is never found equal. What is computed before its first
+change must be; after it errors may be as large as its formula says, if it has one.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,6 +23,7 @@ from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
 from workbench.plan.feasibility import Plan
+from workbench.plan.lossy import Lossy
 from workbench.runtime.batches import Batches
 from workbench.runtime.build import DTYPES, build_blocks, build_worker, local, make_optimizer
 from workbench.runtime.clipping import clip_gradients
@@ -57,11 +62,15 @@ class Piece:
 class ParityReport:
     """The largest error found, and where."""
 
-    ok: bool
+    ok: bool | None
+    """Whether both compute the same; None: they differ on purpose, and by no more than is allowed."""
+
     max_error: float
     tensor: str
     num_steps: int
     precision: str
+    allowed: float | None
+    """The largest error that is not a mistake; None: no formula says."""
 
     def as_dict(self) -> dict[str, Any]:
         """As the event has it; an infinite error is None in JSON and not ok."""
@@ -84,7 +93,10 @@ def check_parity(
     optimizer = make_optimizer(worker, "sgd", LEARNING_RATE)
     batches = Batches(plan, device, dtype)
     reference = Reference(plan, worker, batches) if rank == 0 else None
-    max_norm, worst = plan.spec.train.max_gradient_norm, (0.0, "none")
+    max_norm, worst, is_wrong = plan.spec.train.max_gradient_norm, (0.0, "none"), False
+    rounding, lossy = limit(precision, len(plan.summary.blocks)), plan.lossy
+    if lossy is not None:
+        num_steps = max(num_steps, lossy.num_exact_steps + 1)
     for step in range(num_steps):
         inputs, targets = batches.of_worker(step, worker)
         if worker.trains:
@@ -98,11 +110,24 @@ def check_parity(
             pieces = of_result(worker, take_step(worker, None, inputs, targets))
         gathered = _gather(pieces, control, plan.num_workers, rank)
         if reference is not None:
-            worst = max(worst, compare(reference.step(step), gathered, _GLOBAL_NORM_SHARE[precision]))
+            errors = compare(reference.step(step), gathered, _GLOBAL_NORM_SHARE[precision])
+            worst = max(worst, *((error, name) for name, error in errors.items()))
+            is_wrong |= any(not error <= allowed(lossy, step, name, rounding) for name, error in errors.items())
     if reference is None:
         return None
     error, tensor = worst
-    return ParityReport(error <= limit(precision, len(plan.summary.blocks)), error, tensor, num_steps, precision)
+    largest = allowed(lossy, num_steps - 1, "parameter", rounding)
+    ok = False if is_wrong else None if lossy else True
+    return ParityReport(ok, error, tensor, num_steps, precision, largest if largest < sys.float_info.max else None)
+
+
+def allowed(lossy: Lossy | None, step: int, tensor: str, rounding: float) -> float:
+    """The largest error of a tensor that is no mistake: of rounding, and of each lossy step so far, as long as steps of
+    this length do not magnify errors."""
+    num_lossy_steps = 0 if lossy is None else step - lossy.num_exact_steps + (tensor not in ("loss", "outputs"))
+    if lossy is None or num_lossy_steps <= 0:
+        return rounding
+    return rounding + num_lossy_steps * lossy.limit if lossy.limit is not None else sys.float_info.max  # finite, at least
 
 
 class Reference:
@@ -176,15 +201,15 @@ def of_result(worker: WorkerModel, result: StepResult) -> list[Piece]:
     return pieces
 
 
-def compare(reference: dict[str, Tensor], gathered: list[Piece], global_norm_share: float) -> tuple[float, str]:
-    """The largest error and its tensor's name. A tensor that the pieces do not cover is infinitely wrong.
+def compare(reference: dict[str, Tensor], gathered: list[Piece], global_norm_share: float) -> dict[str, float]:
+    """The error of each tensor by name. A tensor that the pieces do not cover is infinitely wrong.
 
     Pieces at the same place are replicas: the worst counts. The parts of the loss are added up.
     """
     by_name: dict[str, list[Piece]] = {}
     for piece in gathered:
         by_name.setdefault(piece.name, []).append(piece)
-    worst = (0.0, "none")
+    errors: dict[str, float] = {}
     for kind in ("loss", "outputs", "gradient of ", "parameter "):
         names = [name for name in reference if name.startswith(kind)]
         global_norm = math.sqrt(sum(float(reference[name].norm()) ** 2 for name in names))
@@ -192,8 +217,8 @@ def compare(reference: dict[str, Tensor], gathered: list[Piece], global_norm_sha
             difference = _difference(reference[name], by_name.get(name, []), is_sum=name == "loss")
             scale = max(float(reference[name].norm()), global_norm_share * global_norm)
             error = difference / scale if scale else difference
-            worst = max(worst, (math.inf if math.isnan(error) else error, name))
-    return worst
+            errors[name] = math.inf if math.isnan(error) else error
+    return errors
 
 
 def _difference(reference: Tensor, pieces: list[Piece], is_sum: bool) -> float:

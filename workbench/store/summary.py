@@ -50,6 +50,7 @@ def summarize(run: RunDirectory, events: list[list[dict[str, Any]]]) -> dict[str
         "parity_ok": parity.get("ok"),
         "parity_max_error": parity.get("max_error"),
         "parity_tensor": parity.get("tensor"),
+        "parity_allowed": parity.get("allowed"),
         "num_timed_steps": len(times),
         "workers": workers,
     }

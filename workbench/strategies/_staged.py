@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from itertools import accumulate
 from math import prod
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import PositiveInt
 
@@ -13,6 +13,7 @@ from workbench.errors import SplitError
 from workbench.plan.partition import balanced
 from workbench.plan.summary import block_of
 from workbench.plan.transfer import Transfer
+from workbench.registry import STRATEGIES
 from workbench.spec.options import StrategyOptions
 from workbench.strategies.base import Strategy
 
@@ -154,3 +155,9 @@ class StagedStrategy(Strategy[O]):
             return result
 
         return step
+
+
+def staged_strategy(spec: RunSpec) -> StagedStrategy[Any] | None:
+    """The strategy of this run that cuts stages, if it has one."""
+    strategies = (STRATEGIES.get(name)(options) for name, options in spec.split.items())
+    return next((s for s in strategies if isinstance(s, StagedStrategy)), None)
