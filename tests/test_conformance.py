@@ -65,6 +65,7 @@ SPLITS: dict[str, dict[str, Any]] = {
     "gpipe": {"pipeline": {"size": 2, "schedule": "gpipe", "num_microbatches": 4}},
     "1f1b": {"pipeline": {"size": 2, "schedule": "1f1b", "num_microbatches": 4}},
     "tensor": {"tensor": 2},
+    "fsdp": {"fsdp": 2},
 }
 PIPELINE = {"size": 2, "num_microbatches": 2}
 GATHERED = {"size": 2, "attention": "all_gather"}
@@ -86,10 +87,39 @@ OF_THE_SEQUENCE: dict[str, dict[str, dict[str, Any]]] = {
     },
     "tied transformer": {"gathered, pipeline": {"context": GATHERED, "pipeline": PIPELINE}},
 }
+FOUR_MICROBATCHES = {"size": 2, "num_microbatches": 4}
+# Replicas are sharded, or compute in pieces: alone and inside other strategies, with every way in which a schedule gathers.
+OF_THE_REPLICAS: dict[str, dict[str, dict[str, Any]]] = {
+    "mlp": {
+        "zero1": {"zero1": 2},
+        "zero2": {"zero2": 2},
+        "fsdp of 4, which some rows do not divide by": {"fsdp": 4},
+        "accumulated": {"data": {"size": 2, "num_accumulation_steps": 2}},
+        "zero1, small buckets": {"zero1": {"size": 2, "bucket_size_mib": 0.002}},
+    },
+    "transformer": {
+        "zero1, tensor": {"zero1": 2, "tensor": 2},
+        "zero2, gpipe": {"zero2": 2, "pipeline": {**FOUR_MICROBATCHES, "schedule": "gpipe"}},
+        "fsdp, tensor": {"fsdp": 2, "tensor": 2},
+        "fsdp, interleaved 1f1b": {"fsdp": 2, "pipeline": {**FOUR_MICROBATCHES, "schedule": "interleaved_1f1b"}},
+        "fsdp, zbv": {"fsdp": 2, "pipeline": {**FOUR_MICROBATCHES, "schedule": "zbv_zero_bubble"}},
+        "fsdp, 1f1b, tensor": {"fsdp": 2, "pipeline": FOUR_MICROBATCHES, "tensor": 2},
+        "hsdp": {"fsdp": {"size": 4, "shard_size": 2}},
+        "fsdp, accumulated": {"fsdp": {"size": 2, "num_accumulation_steps": 2}},
+        "tensor, accumulated": {"data": {"size": 2, "num_accumulation_steps": 2}, "tensor": 2},
+    },
+    "tied transformer": {
+        "zero1, layer": {"zero1": 2, "layer": 2},
+        "fsdp, gpipe": {"fsdp": 2, "pipeline": {**FOUR_MICROBATCHES, "schedule": "gpipe"}},
+        "fsdp, 1f1b": {"fsdp": 2, "pipeline": FOUR_MICROBATCHES},
+        "hsdp, tensor": {"zero2": {"size": 4, "shard_size": 2}, "tensor": 2},
+    },
+}
 TRAIN = {"num_steps": 6, "num_warmup_steps": 2, "global_batch_size": 8}
 PAIRS = [(model, split) for model in MODELS for split in SPLITS]
-PAIRS += [(model, split) for model, splits in OF_THE_SEQUENCE.items() for split in splits]
-SPLITS |= {name: split for splits in OF_THE_SEQUENCE.values() for name, split in splits.items()}
+for combinations in (OF_THE_SEQUENCE, OF_THE_REPLICAS):
+    PAIRS += [(model, split) for model, splits in combinations.items() for split in splits]
+    SPLITS |= {name: split for splits in combinations.values() for name, split in splits.items()}
 # What these compute of a sample depends on the samples beside it, which in a replica or microbatch are fewer than one worker
 # sees; parity compares them with one worker that takes the same pieces.
 OF_THE_BATCH = ("moe", "moe that drops", "cnn, batch norm")
