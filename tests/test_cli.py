@@ -24,7 +24,8 @@ WORKER = {
     "parameters": 1000, "gradient_bytes": 4000, "optimizer_state_bytes": 8000, "peak_memory_bytes": 2**20,
     "resident_peak_bytes": 3 * 2**20, "communication": [],
 }  # fmt: skip
-ALL_REDUCE = {"operation": "all_reduce", "axis": "data", "phase": "backward", "count": 2, "payload_bytes": 4096}
+ALL_REDUCE = {"operation": "all_reduce", "axis": "data", "phase": "backward", "count": 2, "payload_bytes": 4096,
+              "group_size": 2}  # fmt: skip
 
 
 def record_run(store: Path, run_id: str, state: str, num_workers: int, **figures: Any) -> RunDirectory:
@@ -97,6 +98,26 @@ def test_show_puts_expected_beside_measured_and_says_what_is_not_by_default(stor
     assert "split.data.size=2" in shown
     assert "train.seed" not in shown
     assert "3.00 MiB" in shown, "the resident peak"
+
+
+@pytest.mark.parametrize(
+    ("figures", "in_the_table", "sentence"),
+    [
+        ({"parity_ok": True}, "equal", "parity: equals one worker, largest error 5.0e-01 in a.weight"),
+        ({"parity_ok": None, "parity_allowed": 0.6}, "lossy", "on purpose, largest error 5.0e-01 in a.weight, allowed 6.0e-01"),
+        ({"parity_ok": False}, "WRONG", "parity: differs from one worker, largest error 5.0e-01 in a.weight"),
+        ({"parity_ok": False, "parity_max_error": None}, "WRONG", "parity: differs from one worker, largest error infinite"),
+        ({"parity_ok": None, "parity_max_error": None}, "–", ""),
+    ],
+)
+def test_show_says_whether_the_split_equals_one_worker(
+    tmp_path: Path, figures: dict[str, Any], in_the_table: str, sentence: str
+) -> None:
+    record_run(tmp_path, SPLIT, "finished", 2, **figures)
+    shown = done(tmp_path, "show", SPLIT)
+    assert in_the_table in shown
+    assert sentence in " ".join(shown.split())
+    assert bool(sentence) == ("parity:" in shown)
 
 
 def test_a_failed_run_says_why(store: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 from workbench.plan.mesh import REPLICA_AXES
@@ -43,13 +44,16 @@ def average_gradients(worker: WorkerModel, mesh: DeviceMesh, bucket_size_mib: fl
     if not set(mesh.mesh_dim_names) <= set(REPLICA_AXES):
         _replicate_blocks(worker, replicas)
         return
-    worker.module = DistributedDataParallel(
-        worker.module,
-        process_group=replicas.get_group(),
-        bucket_cap_mb=bucket_size_mib,
-        gradient_as_bucket_view=True,  # the buckets are the gradients: no second copy
-        broadcast_buffers=False,  # batch norm's running statistics stay each replica's own
-    )
+    with warnings.catch_warnings():
+        # torch 2.13 announces an end of broadcast_buffers, and that what we use it for has no other way yet.
+        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+        worker.module = DistributedDataParallel(
+            worker.module,
+            process_group=replicas.get_group(),
+            bucket_cap_mb=bucket_size_mib,
+            gradient_as_bucket_view=True,  # the buckets are the gradients: no second copy
+            broadcast_buffers=False,  # batch norm's running statistics stay each replica's own
+        )
 
 
 def _replicate_blocks(worker: WorkerModel, replicas: DeviceMesh) -> None:
