@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from tests.pool import run_in_workers
 from workbench.plan.feasibility import Plan, plan
 from workbench.runtime import accounting
 from workbench.runtime.batches import Batches
@@ -15,6 +17,7 @@ from workbench.runtime.parity import check_parity
 from workbench.runtime.recorder import Recorder
 from workbench.runtime.training import train
 from workbench.spec import RunSpec
+from workbench.store.summary import measured_transfers
 from workbench.strategies.worker_model import StepResult
 
 CPU = torch.device("cpu")
@@ -73,6 +76,29 @@ def split_attention(rank: int, recorder: Recorder, control: Any, options: dict[s
     pairs = {"values": (wanted, found)}
     pairs |= {f"gradient of {name}": (w.grad, f.grad) for name, w, f in zip("qkv", whole, part, strict=True)}
     return {name: float((w[:, :, mine] - f).abs().max()) for name, (w, f) in pairs.items()}
+
+
+def parity_and_training(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Both in the same workers, for suites of many small cases."""
+    return parity(rank, recorder, control, spec, None), training(rank, recorder, control, spec)
+
+
+def assert_split_as_by_formula(spec: dict[str, Any]) -> None:
+    """Computes what one worker computes; moves the bytes, in as many operations, and holds the parameters, of its
+    formulas."""
+    planned = plan(RunSpec(**spec))
+    reports, results = zip(*run_in_workers(planned.num_workers, parity_and_training, spec), strict=True)
+    assert reports[0]["ok"], reports[0]
+    assert reports[0]["max_error"] <= 1e-9, reports[0]
+    expected: Counter[tuple[str, str, str]] = Counter()
+    counts: Counter[tuple[str, str, str]] = Counter()
+    for t in planned.transfers:
+        expected[t.operation, t.axis, t.phase] += t.count * t.payload_bytes
+        counts[t.operation, t.axis, t.phase] += t.count
+    measured = {(t["operation"], t["axis"], t["phase"]): t for t in measured_transfers(list(results))}
+    assert {key: t["payload_bytes"] for key, t in measured.items()} == dict(expected)
+    assert {key: t["count"] for key, t in measured.items()} == dict(counts)
+    assert [r["parameters"] for r in results] == planned.expected_record()["parameters_per_worker"]
 
 
 def _unaveraged(planned: Plan) -> None:

@@ -58,3 +58,9 @@ def test_missing_figures_are_left_out() -> None:
     assert findings([bare]) == ["Of the splits, tp2 has the shortest step: 50.0 ms.", "tp2: nothing was traced."]
     sentences = findings([{**DATA, "communication_bytes_per_step": None, "speedup_same_cores": None}])
     assert not [sentence for sentence in sentences if "None" in sentence or "move per step" in sentence]
+
+
+def test_it_is_said_when_other_programs_had_a_part_in_the_times() -> None:
+    quiet, busy = {**SINGLE, "other_load_cores": 0.1}, {**DATA, "other_load_cores": 1.26}
+    assert findings([quiet, busy])[0].startswith("Other programs kept cores busy meanwhile (dp2 1.3)")
+    assert findings([quiet, DATA]) == findings([SINGLE, DATA])

@@ -214,7 +214,8 @@ def request(path: Path, line: bytes) -> bytes:
 
 
 def names(path: Path, message: dict[str, Any]) -> list[str]:
-    """The modules that a forked process finds in memory."""
+    """The modules that a process finds in memory that is forked a while after the request before."""
+    time.sleep(2 * fork_server.GET_GOING_S)  # asked without a pause, the server would never come to its postponed imports
     log = Path(message["log"])
     log.unlink(missing_ok=True)
     request(path, json.dumps(message).encode() + b"\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 Row = dict[str, Any]
+NOTABLE_LOAD_CORES = 0.2
 
 
 def findings(rows: list[Row]) -> list[str]:
@@ -13,7 +14,16 @@ def findings(rows: list[Row]) -> list[str]:
     splits = [row for row in done if row["num_workers"] > 1]
     if not splits:
         return []
-    return [_fastest(splits), *_smallest(done), *map(_limit, splits), *_wrong(done), *_lossy(done)]
+    return [*_disturbed(done), _fastest(splits), *_smallest(done), *map(_limit, splits), *_wrong(done), *_lossy(done)]
+
+
+def _disturbed(rows: list[Row]) -> list[str]:
+    """Says when other programs had a part in the times."""
+    loads = {row["split"]: row["other_load_cores"] or 0.0 for row in rows}
+    busy = [f"{split} {load:.1f}" for split, load in loads.items() if load > NOTABLE_LOAD_CORES]
+    if not busy:
+        return []
+    return [f"Other programs kept cores busy meanwhile ({', '.join(busy)}): the times are not the splits' own; run it again."]
 
 
 def _fastest(splits: list[Row]) -> str:

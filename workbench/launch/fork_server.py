@@ -16,6 +16,7 @@ import socket
 import sys
 
 IDLE_S = 30 * 60
+GET_GOING_S = 0.5  # what was just started has the machine to itself for so long
 REQUEST_S = 5.0  # a client that connects and says nothing must not block the others
 FIRST = ("torch", "psutil")
 """What every owner and worker needs, imported before the first request is answered. Names: linters take unused imports out."""
@@ -46,18 +47,20 @@ def serve(path):  # type: ignore[no-untyped-def]
         importlib.import_module(name)
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps
-    waiting = list(LATER)
+    waiting, patience = list(LATER), 0.0
     while True:
-        listener.settimeout(0 if waiting else IDLE_S)
+        listener.settimeout(patience if waiting else IDLE_S)
         try:
             connection, _ = listener.accept()
-        except BlockingIOError:
+        except (BlockingIOError, TimeoutError):
+            if not waiting:
+                os.unlink(path)  # noqa: PTH108
+                return
             with contextlib.suppress(ImportError):  # another torch may lack one
                 importlib.import_module(waiting.pop(0))
+            patience = 0.0
             continue
-        except TimeoutError:
-            os.unlink(path)  # noqa: PTH108
-            return
+        patience = GET_GOING_S
         with connection:
             connection.settimeout(REQUEST_S)
             try:

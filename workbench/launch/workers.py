@@ -91,4 +91,6 @@ class Workers:
 
     def status(self, device: str) -> list[dict[str, Any]]:
         """As ``status.json`` has them."""
-        return [{"rank": p.rank, "pid": p.pid, "device": device} for p in self.processes]
+        return [
+            {"rank": p.rank, "pid": p.pid, "device": device if device == "cpu" else f"{device}:{p.rank}"} for p in self.processes
+        ]

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from workbench.data.base import DatasetSummary
 
-NUM_GATES = {"lstm": 4, "gru": 3}
-
 
 class LSTMOptions(ModelOptions):
     name: Literal["lstm"] = "lstm"
@@ -54,20 +52,21 @@ class LSTM(Model[LSTMOptions]):
     def summary(self) -> ModelSummary:
         o, sequence, hidden, outputs = self.options, self.data.input_shape[0], self.options.hidden_dim, self._output_dim
         shape, head = (sequence, hidden), linear_parameters("head.projection", hidden, outputs)
-        pairs: list[LayerGroup] = []
+        groups: list[LayerGroup] = []
         if self.data.kind == "tokens":
             token = ParameterSummary("input.token.weight", (outputs, hidden))
             blocks = [BlockSummary("input", (token,), shape, 0)]
             entries = "vocabulary entries"
-            pairs = [
+            groups = [
                 ColumnRowPair("embedding", None, "input.token", outputs, entries, (sequence,), shape),
                 ColumnRowPair("head", "head.projection", None, outputs, entries, shape, (sequence, outputs)),
             ]
         else:
             projection = linear_parameters("input.projection", outputs, hidden)
             blocks = [BlockSummary("input", projection, shape, 2 * sequence * outputs * hidden)]
-        features = NUM_GATES[o.cell] * hidden
         for i in range(o.num_layers):
+            layer = RecurrentLayer("recurrent", f"layer{i}", o.cell, sequence, hidden, hidden)
+            features = layer.num_gates * hidden
             parameters = (
                 ParameterSummary(f"layer{i}.input_weight", (features, hidden)),
                 ParameterSummary(f"layer{i}.hidden_weight", (features, hidden)),
@@ -75,9 +74,9 @@ class LSTM(Model[LSTMOptions]):
                 ParameterSummary(f"layer{i}.hidden_bias", (features,)),
             )
             blocks.append(BlockSummary(f"layer{i}", parameters, shape, 4 * sequence * features * hidden))
-            pairs.append(RecurrentLayer("recurrent", f"layer{i}", o.cell, sequence, hidden, hidden))
+            groups.append(layer)
         blocks.append(BlockSummary("head", head, (sequence, outputs), 2 * sequence * hidden * outputs))
-        return ModelSummary(self.name, tuple(blocks), tuple(pairs))
+        return ModelSummary(self.name, tuple(blocks), tuple(groups))
 
     def build_block(self, block: str) -> nn.Module:
         from workbench.models.lstm_modules import Projection, Recurrent, TokenEmbedding

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import pairwise
+from shutil import which
 from typing import TYPE_CHECKING, Any
 
-from workbench.errors import SplitError
+from workbench.errors import SpecError, SplitError
 from workbench.plan.devices import num_gpus
 from workbench.plan.mesh import AXES, Mesh
 from workbench.plan.share import Share
@@ -129,5 +131,7 @@ def plan(spec: RunSpec) -> Plan:
         )
     for strategy in strategies:
         strategy.check(result.summary, spec)
+    if spec.train.compile and not any(map(which, (os.environ.get("CXX", "c++"), "g++", "clang++"))):
+        raise SpecError("train.compile", "needs a C++ compiler, which torch.compile calls: none of c++, g++, clang++ is here")
     _ = result.device
     return result

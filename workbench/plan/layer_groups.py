@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
 
 @dataclass(frozen=True)
-class LayerGroup:
+class LayerGroup(ABC):
     """Layers that are cut together, and along which dim is chosen once for all groups of the same kind."""
 
     kind: str
@@ -15,9 +16,9 @@ class LayerGroup:
     ``convolution``, ``recurrent``."""
 
     @property
-    def layers(self) -> tuple[str, ...]:
-        """Full names of the layers, such as ``layer0.attention.qkv``."""
-        raise NotImplementedError
+    @abstractmethod
+    def block(self) -> str:
+        """Name of the block that holds these layers."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ class ColumnRowPair(LayerGroup):
     """Shape of the pair's output, per sample."""
 
     @property
-    def layers(self) -> tuple[str, ...]:
-        return tuple(layer for layer in (self.column, self.row) if layer)
+    def block(self) -> str:
+        return (self.column or self.row or "").split(".", 1)[0]
 
 
 @dataclass(frozen=True)
@@ -91,13 +92,14 @@ class ConvolutionBlock(LayerGroup):
     """The convolutions of one block of a convolutional net."""
 
     role: Literal["stem", "residual"]
-    """``stem``: one convolution of the images. ``residual``: two in turn, and one on the shortcut where shapes change."""
+    """``stem``: one convolution of the images. ``residual``: two in turn, and one on the shortcut where the shape changes."""
 
     convolutions: tuple[Convolution, ...]
+    """Of a residual block the first, the second and, where there is one, the shortcut's."""
 
     @property
-    def layers(self) -> tuple[str, ...]:
-        return tuple(convolution.path for convolution in self.convolutions)
+    def block(self) -> str:
+        return self.convolutions[0].path.split(".", 1)[0]
 
 
 @dataclass(frozen=True)
@@ -109,13 +111,14 @@ class GlobalPool(LayerGroup):
     """(channels, height, width), per sample."""
 
     @property
-    def layers(self) -> tuple[str, ...]:
-        return (self.path,)
+    def block(self) -> str:
+        return self.path.split(".", 1)[0]
 
 
 @dataclass(frozen=True)
 class RecurrentLayer(LayerGroup):
-    """A layer that steps through a sequence; its weights' output features are ordered (hidden unit, gate)."""
+    """A layer that steps through a sequence. Its parameters are ``input_weight`` (hidden × gates, input), ``hidden_weight``
+    (hidden × gates, hidden), ``input_bias`` and ``hidden_bias``, rows ordered (hidden unit, gate), gates in torch's order."""
 
     path: str
     cell: Literal["lstm", "gru"]
@@ -124,5 +127,10 @@ class RecurrentLayer(LayerGroup):
     hidden_dim: int
 
     @property
-    def layers(self) -> tuple[str, ...]:
-        return (self.path,)
+    def num_gates(self) -> int:
+        """Gates of one hidden unit, the candidate counted."""
+        return {"lstm": 4, "gru": 3}[self.cell]
+
+    @property
+    def block(self) -> str:
+        return self.path.split(".", 1)[0]

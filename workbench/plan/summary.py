@@ -86,7 +86,7 @@ class ModelSummary:
     def with_blocks(self, names: Iterable[str]) -> ModelSummary:
         """The part made of these blocks."""
         wanted = set(names)
-        groups = tuple(g for g in self.groups if block_of(g.layers[0]) in wanted)
+        groups = tuple(g for g in self.groups if g.block in wanted)
         return replace(self, blocks=tuple(b for b in self.blocks if b.name in wanted), groups=groups)
 
 

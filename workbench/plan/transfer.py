@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 
@@ -23,12 +23,10 @@ class Transfer:
 
 
 def totals(transfers: Iterable[Transfer]) -> list[Transfer]:
-    """What moves over the whole run from what each worker reports: each collective once per group, each send once.
-
-    One transfer per operation, axis and phase, of count 1 and all the bytes.
-    """
-    sums: dict[tuple[str, str, str], Fraction] = {}
+    """What moves over the whole run from what each worker reports: each collective once per group, each send once."""
+    counts: dict[Transfer, Fraction] = {}
     for t in transfers:
-        key = t.operation, t.axis, t.phase
-        sums[key] = sums.get(key, Fraction(0)) + Fraction(t.count * t.payload_bytes, t.group_size)
-    return [Transfer(*key, 1, round(total)) for key, total in sums.items() if total]
+        kind = replace(t, count=1)
+        counts[kind] = counts.get(kind, Fraction(0)) + Fraction(t.count, t.group_size)
+    assert all(count.denominator == 1 for count in counts.values()), "not every worker of a group reports its collective"
+    return [replace(kind, count=int(count)) for kind, count in counts.items() if count]

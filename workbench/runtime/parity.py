@@ -90,6 +90,7 @@ def check_parity(
     precision = plan.spec.measure.parity_precision
     dtype = DTYPES[precision]
     worker = build_worker(plan, rank, mesh, recorder, device, dtype)
+    worker.keep_outputs = True
     optimizer = make_optimizer(worker, "sgd", LEARNING_RATE)
     batches = Batches(plan, device, dtype)
     reference = Reference(plan, worker, batches) if rank == 0 else None

@@ -15,6 +15,7 @@ from workbench.plan.feasibility import Plan
 from workbench.runtime.batches import Batches
 from workbench.runtime.build import local, make_optimizer
 from workbench.runtime.clipping import clip_gradients
+from workbench.runtime.load import Load
 from workbench.runtime.memory import MemoryTracker
 from workbench.runtime.recorder import Recorder
 from workbench.strategies.worker_model import StepResult, WorkerModel
@@ -31,6 +32,8 @@ class TrainingRecord:
     parameter_bytes: int = 0
     gradient_bytes: int = 0
     optimizer_state_bytes: int = 0
+    load: Load | None = None
+    """Processor time during the timed steps."""
 
 
 def step_kinds(plan: Plan) -> Iterator[str]:
@@ -52,7 +55,10 @@ def train(plan: Plan, worker: WorkerModel, batches: Batches, recorder: Recorder,
     optimizer = make_optimizer(worker, options.optimizer, options.learning_rate) if worker.trains else None
     has_tokens = plan.dataset.summary().tokens_per_sample > 0
     kinds = list(step_kinds(plan))
+    first, last = kinds.index("timed"), len(kinds) - 1 - kinds[::-1].index("timed")
     for step, kind in enumerate(kinds):
+        if step == first:
+            before = Load.now()
         recorder.step, recorder.tracing = step, kind == "trace"
         inputs, targets = batches.of_worker(step, worker)
         tracker = MemoryTracker(worker.device) if kind == "memory" else None
@@ -83,6 +89,8 @@ def train(plan: Plan, worker: WorkerModel, batches: Batches, recorder: Recorder,
                 "loss": loss,
             }
         )
+        if step == last:
+            record.load = Load.now().since(before)
         on_step(kind=kind, step=step, num_steps=len(kinds), loss=loss, duration_s=duration)
     recorder.tracing = False
     _weigh(record, worker, optimizer)

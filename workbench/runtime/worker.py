@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import traceback
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -135,6 +136,7 @@ def _work(
         "optimizer_state_bytes": trained.optimizer_state_bytes,
         "peak_memory_bytes": trained.peak_memory_bytes,
         "resident_peak_bytes": accounting.resident_peak_bytes(),
+        "load": asdict(trained.load) if trained.load else None,
         **accounting.step_parts(recorder, trained.steps),
         "communication": accounting.transfers_per_step(communication, spec.measure.num_trace_steps),
     }

@@ -51,6 +51,7 @@ def summarize(run: RunDirectory, events: list[list[dict[str, Any]]]) -> dict[str
         "parity_max_error": parity.get("max_error"),
         "parity_tensor": parity.get("tensor"),
         "parity_allowed": parity.get("allowed"),
+        "other_load_cores": _other_load([worker.get("load") for worker in workers]),
         "num_timed_steps": len(times),
         "workers": workers,
     }
@@ -66,8 +67,10 @@ def measured_transfers(workers: list[dict[str, Any]]) -> list[dict[str, Any]]:
             if t["operation"] == "recv":
                 continue
             key = t["operation"], t["axis"], t["phase"]
-            counts[key] = counts.get(key, Fraction(0)) + Fraction(t["count"]) / t["group_size"]
-            sums[key] = sums.get(key, Fraction(0)) + Fraction(t["payload_bytes"]) / t["group_size"]
+            # Runs recorded before strategies could be combined do not say it: a collective was then of all workers.
+            size = t.get("group_size", 1 if t["operation"] == "send" else len(workers))
+            counts[key] = counts.get(key, Fraction(0)) + Fraction(t["count"]) / size
+            sums[key] = sums.get(key, Fraction(0)) + Fraction(t["payload_bytes"]) / size
     return [
         {
             **dict(zip(("operation", "axis", "phase"), key, strict=True)),
@@ -85,6 +88,15 @@ def _speedup(run: RunDirectory, other: str | None, step_time: float) -> float | 
         return 1.0
     summary = RunDirectory(Path(run.path.parent) / other).summary()
     return summary["step_time_s"] / step_time if summary else None
+
+
+def _other_load(loads: list[dict[str, float] | None]) -> float | None:
+    """Cores that programs other than the workers kept busy during the timed steps."""
+    known = [load for load in loads if load]
+    if len(known) < len(loads):
+        return None
+    others = known[0]["machine_s"] - sum(load["own_s"] for load in known)
+    return max(0.0, others / known[0]["elapsed_s"])
 
 
 def _largest(values: list[int | None]) -> int | None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from workbench.plan.mesh import REPLICA_AXES
 from workbench.plan.transfer import Transfer
@@ -44,16 +43,23 @@ def average_gradients(worker: WorkerModel, mesh: DeviceMesh, bucket_size_mib: fl
     if not set(mesh.mesh_dim_names) <= set(REPLICA_AXES):
         _replicate_blocks(worker, replicas)
         return
-    with warnings.catch_warnings():
-        # torch 2.13 announces an end of broadcast_buffers, and that what we use it for has no other way yet.
-        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
-        worker.module = DistributedDataParallel(
-            worker.module,
-            process_group=replicas.get_group(),
-            bucket_cap_mb=bucket_size_mib,
-            gradient_as_bucket_view=True,  # the buckets are the gradients: no second copy
-            broadcast_buffers=False,  # batch norm's running statistics stay each replica's own
-        )
+    worker.module = DistributedDataParallel(
+        worker.module,
+        process_group=replicas.get_group(),
+        bucket_cap_mb=bucket_size_mib,
+        gradient_as_bucket_view=True,  # the buckets are the gradients: no second copy
+        **_own_buffers(),
+    )
+
+
+def _own_buffers() -> dict[str, Any]:
+    """DDP's option by which batch norm's running statistics stay each replica's own; renamed in torch 2.13."""
+    from inspect import signature
+
+    from torch.nn.parallel import DistributedDataParallel
+
+    name = "forward_sync_buffers"
+    return {name if name in signature(DistributedDataParallel).parameters else "broadcast_buffers": False}
 
 
 def _replicate_blocks(worker: WorkerModel, replicas: DeviceMesh) -> None:

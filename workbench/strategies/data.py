@@ -124,7 +124,7 @@ class DataStrategy(Strategy[DataOptions]):
         if o.shard != "none" and any(name == "context" for name, _ in spec.split.items()):
             raise SplitError(
                 "split.data.shard",
-                f'"{o.shard}" shards over the data axis alone, but with context the replicas are those of both',
+                f'"{o.shard}" shards over the data axis alone, but with context the replicas are of both',
             )
         self._check_compression(spec)
         self._check_accumulation(spec)

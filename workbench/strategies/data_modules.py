@@ -45,7 +45,7 @@ def accumulate(worker: WorkerModel, num_steps: int) -> None:
                     parameter.grad.div_(num_steps)
         losses = [result.loss for result in results if result.loss is not None]
         outputs = [result.outputs for result in results if result.outputs is not None]
-        return StepResult(torch.stack(losses).mean(), torch.cat(outputs))
+        return StepResult(torch.stack(losses).mean(), torch.cat(outputs) if outputs else None)
 
     worker.num_microbatches = num_steps
     worker.compute = step

@@ -50,14 +50,16 @@ class LayerStrategy(StagedStrategy[LayerOptions]):
                 outputs = worker.module(inputs)
                 loss = worker.loss(outputs, targets) if here == last and worker.trains else None
             if here < last:
-                dist.send(outputs.detach(), group=group, group_dst=here + 1)
+                dist.send(outputs.detach().contiguous(), group=group, group_dst=here + 1)
+                gradient = receive(worker.output_shape(stages[here][-1]), here + 1) if worker.trains else None
+            else:
+                outputs = outputs.detach() if worker.keep_outputs else None
             if worker.trains:
-                gradient = receive(worker.output_shape(stages[here][-1]), here + 1) if here < last else None
                 with worker.span("backward", stage=here, microbatch=0):
                     loss.backward() if loss is not None else outputs.backward(gradient)
                 if here > 0:
                     assert inputs.grad is not None
-                    dist.send(inputs.grad, group=group, group_dst=here - 1)
-            return StepResult(loss if loss is None else loss.detach(), outputs.detach() if here == last else None)
+                    dist.send(inputs.grad.contiguous(), group=group, group_dst=here - 1)
+            return StepResult(None if loss is None else loss.detach(), outputs if here == last else None)
 
         worker.compute = step

@@ -123,8 +123,8 @@ class PipelineStrategy(StagedStrategy[PipelineOptions]):
             if not worker.trains:
                 return StepResult(None, schedule.step(*first).detach())
             losses: list[Tensor] = []
-            outputs = schedule.step(*first, target=targets, losses=losses)
-            return StepResult(torch.stack(losses).mean().detach(), outputs.detach())
+            outputs = schedule.step(*first, target=targets, losses=losses, return_outputs=worker.keep_outputs)
+            return StepResult(torch.stack(losses).mean().detach(), None if outputs is None else outputs.detach())
 
         worker.num_microbatches = self.num_microbatches
         worker.compute = step

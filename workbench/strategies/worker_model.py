@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 
 class StepResult(NamedTuple):
-    """Mean loss over this worker's part of the batch and the outputs, detached; None where another worker has them."""
+    """Mean loss over this worker's part of the batch and the outputs, detached; None where another worker has them.
+    Outputs only if ``keep_outputs``."""
 
     loss: Tensor | None
     outputs: Tensor | None
@@ -78,6 +79,8 @@ class WorkerModel:
 
     num_copies: dict[str, int] = field(default_factory=dict)
     """Parameters that several stages hold (tied ones) → how many."""
+    keep_outputs: bool = False
+    """Whether a step hands back its outputs: parity compares them; a timed step lets go of them before backward."""
 
     compute: Compute = field(init=False)
 
@@ -133,7 +136,8 @@ class WorkerModel:
         with self.span("forward", stage=0, microbatch=0):
             outputs = self.module(inputs)
             loss = self.loss(outputs, targets) if self.trains else None
+            outputs = outputs.detach() if self.keep_outputs else None
         if loss is not None:
             with self.span("backward", stage=0, microbatch=0):
                 loss.backward()
-        return StepResult(loss if loss is None else loss.detach(), outputs.detach())
+        return StepResult(loss if loss is None else loss.detach(), outputs)

@@ -1,0 +1,34 @@
+"""Draws the README's picture from recorded runs: ``python docs/pictures.py RUN…`` writes ``docs/demonstration.svg``.
+
+``workbench run`` with no argument makes such runs; the last pipeline among them gives the timeline.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import altair as alt
+
+from workbench.analysis.charts import step_parts_chart, timeline_chart
+from workbench.analysis.frames import step_parts, timeline
+from workbench.store import listing
+from workbench.store.run_directory import home
+
+
+def main(names: list[str]) -> None:
+    """Writes the picture of these runs, or of all."""
+    runs = [listing.find(home(), name) for name in names] or listing.all_runs(home())
+    rows = [listing.row(run) for run in runs]
+    pipeline = next(run for run, row in reversed(list(zip(runs, rows, strict=True))) if row["split"].startswith("pp"))
+    label = listing.row(pipeline)["split"]
+    first = {row["split"]: row for row in reversed(rows)}  # of several on one worker the one with one thread
+    picture = alt.vconcat(
+        step_parts_chart(step_parts(reversed(first.values()))),
+        timeline_chart(timeline(pipeline), f"What does each worker of {label} do during one step?"),
+    ).resolve_scale(color="independent")
+    picture.configure(background="white").save(Path(__file__).with_name("demonstration.svg"))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,62 @@
+"""Linear layers cut by each of their dims: equal to one worker, bytes as by formula; ties are cut alike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests import cases
+from workbench.errors import SplitError
+from workbench.plan.feasibility import plan
+from workbench.spec import RunSpec
+
+LSTM = {"name": "lstm", "num_layers": 1, "hidden_dim": 12}
+TRANSFORMER = {"name": "transformer", "num_layers": 1, "hidden_dim": 12, "num_heads": 2, "feedforward_dim": 24}
+TIED = {**TRANSFORMER, "tied_head": True}
+HIDDEN = {"embedding": "hidden", "head": "hidden"}
+CUTS: dict[str, tuple[dict[str, Any], dict[str, str], int]] = {
+    "embedding and head by hidden features, 3 workers": (LSTM, {**HIDDEN, "recurrent": "none"}, 3),
+    "embedding by entries, head with a bias whole": (LSTM, {"head": "none", "recurrent": "none"}, 2),
+    "embedding whole, head with a bias by entries": (LSTM, {"embedding": "none", "recurrent": "none"}, 2),
+    "tied embedding by hidden features": (TIED, HIDDEN, 2),
+    "tied embedding whole": (TIED, {"embedding": "none", "head": "none"}, 2),
+    "attention alone": (TRANSFORMER, {"embedding": "none", "head": "none", "feedforward": "none"}, 2),
+}
+
+
+def spec_of(model: dict[str, Any], cut: dict[str, str], size: int) -> dict[str, Any]:
+    return {
+        "model": model,
+        "dataset": {"name": "text", "sequence_length": 6},
+        "split": {"tensor": {"size": size, "cut": cut}},
+        "train": {"num_steps": 1, "num_warmup_steps": 0, "global_batch_size": 4},
+    }
+
+
+@pytest.mark.parametrize("name", CUTS)
+def test_sliced_linear_layers_equal_one_worker_and_their_formulas(name: str) -> None:
+    cases.assert_split_as_by_formula(spec_of(*CUTS[name]))
+
+
+def test_what_is_tied_must_be_cut_alike() -> None:
+    with pytest.raises(SplitError, match="cut both alike"):
+        plan(RunSpec(**spec_of(TIED, {"embedding": "hidden"}, 2)))
+
+
+@pytest.mark.parametrize(
+    ("cut", "message"),
+    [
+        ({"attention": "hidden"}, "unknown dim 'hidden'.*Allowed: heads, none"),
+        ({"convolution": "rows"}, "unknown kind of layers 'convolution'.*attention, embedding, feedforward, head"),
+        (dict.fromkeys(("attention", "feedforward", "embedding", "head"), "none"), "all are kept whole"),
+    ],
+)
+def test_a_cut_that_cannot_be_is_refused(cut: dict[str, str], message: str) -> None:
+    with pytest.raises(SplitError, match=message):
+        plan(RunSpec(**spec_of(TRANSFORMER, cut, 2)))
+
+
+def test_hidden_features_that_do_not_divide_are_refused_with_the_arithmetic() -> None:
+    with pytest.raises(SplitError, match=r"12 hidden features of input\.token over 5 workers leaves 2 over"):
+        plan(RunSpec(**spec_of(LSTM, {**HIDDEN, "recurrent": "none"}, 5)))

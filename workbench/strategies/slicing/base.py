@@ -1,0 +1,63 @@
+"""The contract of a slicing: how the layers of one group are cut between the workers of the tensor axis."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
+
+from workbench.errors import SplitError
+from workbench.plan.layer_groups import LayerGroup
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.distributed.device_mesh import DeviceMesh
+
+    from workbench.plan.transfer import Transfer
+
+G = TypeVar("G", bound=LayerGroup)
+
+
+class Slicing(ABC, Generic[G]):
+    """One group of layers cut along ``dim`` between ``size`` workers."""
+
+    dims: ClassVar[tuple[str, ...]]
+    """What users may choose; the first is the default. ``none``, every worker computes the whole, is the caller's."""
+
+    def __init__(self, group: G, dim: str, size: int) -> None:
+        assert dim in self.dims
+        self.group, self.dim, self.size = group, dim, size
+
+    @property
+    def keeps_block_shapes(self) -> bool:
+        """Whether every worker hands whole activations on to the next block; else stages on other workers would get
+        parts of them."""
+        return True
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raises:
+        SplitError: the layers do not divide between the workers; with the arithmetic.
+        """
+
+    @abstractmethod
+    def cut(self) -> dict[str, int]:
+        """Parameter of the unsplit model → dim along which it is cut into equal parts; those not named stay whole. A
+        bias that a layer may do without is named all the same."""
+
+    @abstractmethod
+    def transfers(self, num_samples: int, element_bytes: int, axis: str) -> list[Transfer]:
+        """What moves in one forward and backward pass of ``num_samples`` samples through one group of workers: each
+        collective once, and each send of each of the group's workers once."""
+
+    @abstractmethod
+    def apply(self, blocks: nn.Module, mesh: DeviceMesh) -> None:
+        """Cuts the layers in ``blocks``, which hold all of the group: sliced parameters become DTensors under their
+        original names, and the layers' forward passes communicate over ``mesh`` (one-dimensional)."""
+
+    def _must_divide(self, width: int, what: str) -> None:
+        """``width`` is what is shared out, ``what`` it is called: ``vocabulary entries of head.projection``."""
+        if width % self.size:
+            raise SplitError(
+                "split.tensor.size",
+                f"{width} {what} over {self.size} workers leaves {width % self.size} over; use a size that divides {width}",
+            )
