@@ -16,6 +16,7 @@ PRELOADED = (
     "torch.distributed.tensor.parallel",
     "torch.distributed.pipelining",
     "torch.distributed.fsdp",
+    "torch.distributed.optim",
     "torch.distributed._composable.replicate_with_fsdp",
     "workbench.models.transformer_modules",
     "workbench.models.mlp_modules",

@@ -14,7 +14,7 @@ from workbench.plan.summary import block_of
 from workbench.plan.transfer import Transfer
 from workbench.spec.options import StrategyOptions
 from workbench.strategies._compression import Compression, lossiness, sent_bytes
-from workbench.strategies._replicas import BUCKET_SIZE_MIB, average_gradients, replicas_mesh
+from workbench.strategies._replicas import BUCKET_SIZE_MIB, average_gradients
 from workbench.strategies._sharding import expected_of_units, owners, shard, units
 from workbench.strategies._staged import StagedStrategy, staged_strategy
 from workbench.strategies.base import Strategy, strategy
@@ -216,19 +216,22 @@ class DataStrategy(Strategy[DataOptions]):
         worker.batch_part = (replicas.get_local_rank(), replicas.size())
 
     def finish(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
-        from workbench.strategies.compression_modules import compress
-        from workbench.strategies.data_modules import accumulate, sharded_optimizer
-
         o = self.options
         if self.is_sharded:
             self._shard_blocks(worker, mesh[self.axis])
         else:
             average_gradients(worker, mesh, o.bucket_size_mib)
         if o.compression != "none":
+            from workbench.strategies.compression_modules import compress
+
             compress(worker.module, o.compression, o.compression_rank, mesh.get_group(self.axis))  # type: ignore[arg-type]
         if o.shard == "optimizer":
-            worker.make_optimizer = sharded_optimizer(replicas_mesh(mesh).get_group())
+            from workbench.strategies.zero_modules import sharded_optimizer
+
+            worker.make_optimizer = sharded_optimizer(mesh.get_group(self.axis))
         if o.num_accumulation_steps > 1:
+            from workbench.strategies.data_modules import accumulate
+
             accumulate(worker, o.num_accumulation_steps)
 
     def _shard_blocks(self, worker: WorkerModel, replicas: DeviceMesh) -> None:
