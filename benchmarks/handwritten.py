@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe
 from torch.distributed.tensor import Replicate
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
@@ -30,6 +31,24 @@ CUT = 3  # of the six blocks three are on each of two stages
 def data(rank: int, group: dist.ProcessGroup) -> Step:
     """DistributedDataParallel."""
     model = DistributedDataParallel(_model(), process_group=group)
+    optimizer = torch.optim.AdamW(model.parameters())
+
+    def step(inputs: Tensor, targets: Tensor) -> float:
+        optimizer.zero_grad()
+        loss = _loss(model(inputs), targets)
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+def fsdp(rank: int, group: dist.ProcessGroup) -> Step:
+    """FSDP2, a block a unit."""
+    model, mesh = _model(), DeviceMesh.from_group(group, "cpu")
+    for block in model:
+        fully_shard(block, mesh=mesh)
+    fully_shard(model, mesh=mesh)
     optimizer = torch.optim.AdamW(model.parameters())
 
     def step(inputs: Tensor, targets: Tensor) -> float:

@@ -83,11 +83,15 @@ def main() -> None:
     """Measures and prints."""
     with tempfile.TemporaryDirectory() as store:
         os.environ["WORKBENCH_HOME"] = store
+        os.environ["TMPDIR"] = tempfile.tempdir = store  # a fork server of its own: it is ended for each cold start
         print(f"{'workers':>7} {'':>5} {'torchrun':>9} {'workbench':>9} {'share':>6} {'wanted':>7}")
         for num_workers in (2, 4):
             for name, cold, limit in (("cold", True, 1 / 2), ("warm", False, 1 / 20)):
                 theirs, ours, share = compare(num_workers, cold)
                 print(f"{num_workers:>7} {name:>5} {theirs:>9.2f} {ours:>9.3f} {share:>6.3f} {limit:>7.2f}", flush=True)
+        from workbench.launch.submit import socket_path
+
+        stop_server(str(socket_path()))
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ LIMIT = 1.02
 Array = np.ndarray[Any, np.dtype[np.float64]]
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "data": ("data", {"data": 2}),
+    "data, sharded": ("fsdp", {"fsdp": 2}),
     "layer": ("layer", {"layer": 2}),
     "pipeline gpipe": ("gpipe", {"pipeline": {"size": 2, "schedule": "gpipe"}}),
     "pipeline 1f1b": ("one_f_one_b", {"pipeline": {"size": 2, "schedule": "1f1b"}}),

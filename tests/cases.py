@@ -1,59 +1,39 @@
-"""What the conformance suite runs inside workers."""
+"""What tests of single strategies run inside workers, beside the suite's own cases."""
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from tests.pool import run_in_workers
-from workbench.plan.feasibility import Plan, plan
-from workbench.runtime import accounting
-from workbench.runtime.batches import Batches
-from workbench.runtime.build import DTYPES, build_worker, make_mesh
-from workbench.runtime.parity import check_parity
+from workbench.runtime.build import DTYPES
 from workbench.runtime.recorder import Recorder
-from workbench.runtime.training import train
-from workbench.spec import RunSpec
-from workbench.store.summary import measured_transfers
-from workbench.strategies.worker_model import StepResult
+from workbench.testing.cases import parity, parity_and_training, training
+from workbench.testing.conformance import run_case
 
-CPU = torch.device("cpu")
-NUM_PARITY_STEPS = 10
-
-
-def parity(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any], fault: str | None) -> dict[str, Any] | None:
-    """The parity report (on rank 0) of ten SGD steps in fp64, with a mistake made on purpose if asked."""
-    planned = plan(RunSpec(**spec))
-    if fault:
-        FAULTS[fault](planned)
-    mesh = make_mesh(planned, "cpu", recorder)
-    report = check_parity(planned, rank, mesh, recorder, CPU, control, NUM_PARITY_STEPS)
-    return report.as_dict() if report else None
+__all__ = [
+    "assert_split_as_by_formula",
+    "cross_entropy_of_slices",
+    "parity",
+    "parity_and_training",
+    "split_attention",
+    "training",
+]
 
 
-def training(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any]) -> dict[str, Any]:
-    """A short run's figures, transfers, parameters and losses on this worker."""
-    planned = plan(RunSpec(**spec))
-    mesh = make_mesh(planned, "cpu", recorder)
-    dtype = DTYPES[planned.spec.train.precision]
-    worker = build_worker(planned, rank, mesh, recorder, CPU, dtype)
-    record = train(planned, worker, Batches(planned, CPU, dtype), recorder, lambda **_: None)
-    accounting.attribute_idle(recorder, control, planned.num_workers)
-    rows = accounting.communication_rows(recorder, is_cuda=False)
-    return {
-        "communication": accounting.transfers_per_step(rows, planned.spec.measure.num_trace_steps),
-        "parameters": record.parameters,
-        "parameter_bytes": record.parameter_bytes,
-        "gradient_bytes": record.gradient_bytes,
-        "optimizer_state_bytes": record.optimizer_state_bytes,
-        "peak_memory_bytes": record.peak_memory_bytes,
-        "losses": [row["loss"] for row in record.steps],
-        "tokens": [row["num_tokens"] for row in record.steps],
-        "parts": accounting.step_parts(recorder, record.steps),
-    }
+def assert_split_as_by_formula(spec: dict[str, Any]) -> None:
+    """Computes what one worker computes; moves the bytes, in as many operations, and holds the parameters, of its
+    formulas. Operations are not counted where torch averages gradients in buckets of its own or cut layers take a batch in
+    pieces, of which the formulas give the sum."""
+    outcome = run_case(spec)
+    assert not outcome.parity_mistakes()
+    assert not outcome.transfer_mistakes()
+    axes, has_pieces = outcome.planned.mesh.axes, outcome.planned.share_of(0).num_microbatches > 1
+    averages = outcome.planned.spec.mode == "train" and bool(outcome.planned.mesh.replica_axes)
+    if not averages and not ("tensor" in axes and has_pieces):
+        assert not outcome.operation_mistakes()
+    assert not outcome.parameter_mistakes()
 
 
 def split_attention(rank: int, recorder: Recorder, control: Any, options: dict[str, Any]) -> dict[str, float]:
@@ -78,122 +58,20 @@ def split_attention(rank: int, recorder: Recorder, control: Any, options: dict[s
     return {name: float((w[:, :, mine] - f).abs().max()) for name, (w, f) in pairs.items()}
 
 
-def parity_and_training(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Both in the same workers, for suites of many small cases."""
-    return parity(rank, recorder, control, spec, None), training(rank, recorder, control, spec)
+def cross_entropy_of_slices(rank: int, recorder: Recorder, control: Any, dtype: str, scale: float) -> dict[str, float]:
+    """Relative differences of the loss of slices from torch's loss of the whole, in fp64, and of its gradient's slice."""
+    from torch.distributed.device_mesh import init_device_mesh
 
+    from workbench.strategies.slicing.loss_modules import cross_entropy_of_slices as of_slices
 
-def assert_split_as_by_formula(spec: dict[str, Any]) -> None:
-    """Computes what one worker computes; moves the bytes, in as many operations, and holds the parameters, of its
-    formulas."""
-    planned = plan(RunSpec(**spec))
-    reports, results = zip(*run_in_workers(planned.num_workers, parity_and_training, spec), strict=True)
-    assert reports[0]["ok"], reports[0]
-    assert reports[0]["max_error"] <= 1e-9, reports[0]
-    expected: Counter[tuple[str, str, str]] = Counter()
-    counts: Counter[tuple[str, str, str]] = Counter()
-    for t in planned.transfers:
-        expected[t.operation, t.axis, t.phase] += t.count * t.payload_bytes
-        counts[t.operation, t.axis, t.phase] += t.count
-    measured = {(t["operation"], t["axis"], t["phase"]): t for t in measured_transfers(list(results))}
-    assert {key: t["payload_bytes"] for key, t in measured.items()} == dict(expected)
-    assert {key: t["count"] for key, t in measured.items()} == dict(counts)
-    assert [r["parameters"] for r in results] == planned.expected_record()["parameters_per_worker"]
-
-
-def _unaveraged(planned: Plan) -> None:
-    """Data parallelism that sums its gradients."""
-    (strategy,) = planned.strategies
-    right = type(strategy).finish
-
-    def wrong(worker: Any, mesh: Any) -> None:
-        right(strategy, worker, mesh)
-
-        def summed(state: Any, bucket: Any) -> Any:
-            return (
-                dist.all_reduce(bucket.buffer(), group=mesh.get_group("data"), async_op=True)
-                .get_future()
-                .then(lambda f: f.value()[0])
-            )
-
-        # torch checks the hook's annotations, which are strings in this file
-        summed.__annotations__ = {"bucket": dist.GradBucket, "return": torch.futures.Future[torch.Tensor]}
-        worker.module.register_comm_hook(None, summed)
-
-    object.__setattr__(strategy, "finish", wrong)
-
-
-def _doubled(planned: Plan) -> None:
-    """Data parallelism, however it averages, whose gradients are then doubled."""
-    (strategy,) = planned.strategies
-    right = type(strategy).finish
-
-    def wrong(worker: Any, mesh: Any) -> None:
-        right(strategy, worker, mesh)
-        compute = worker.compute
-
-        def doubled(inputs: Any, targets: Any) -> StepResult:
-            result = compute(inputs, targets)
-            for _, parameter in worker.named_parameters():
-                parameter.grad.mul_(2)
-            return result
-
-        worker.compute = doubled
-
-    object.__setattr__(strategy, "finish", wrong)
-
-
-def _dropped_slice(planned: Plan) -> None:
-    """Tensor slicing in which one worker's slice of the first layer counts for nothing."""
-    (strategy,) = planned.strategies
-    right = type(strategy).apply
-
-    def wrong(worker: Any, mesh: Any) -> None:
-        right(strategy, worker, mesh)
-        if mesh.get_local_rank("tensor") == 1:
-            layer = next(p.row for p in worker.summary.groups if p.row and p.column)  # type: ignore[attr-defined]
-            with torch.no_grad():
-                worker.blocks.get_submodule(layer).weight.to_local().zero_()
-
-    object.__setattr__(strategy, "apply", wrong)
-
-
-def _lost_microbatch(planned: Plan) -> None:
-    """A pipeline whose last microbatch is a copy of its first."""
-    (strategy,) = planned.strategies
-    right = type(strategy).apply
-
-    def wrong(worker: Any, mesh: Any) -> None:
-        right(strategy, worker, mesh)
-        compute = worker.compute
-
-        def lossy(inputs: Any, targets: Any) -> StepResult:
-            size = len(inputs) // worker.num_microbatches
-            inputs, targets = inputs.clone(), targets.clone()
-            inputs[-size:], targets[-size:] = inputs[:size], targets[:size]
-            return compute(inputs, targets)
-
-        worker.compute = lossy
-
-    object.__setattr__(strategy, "apply", wrong)
-
-
-def _positions_not_told(planned: Plan) -> None:
-    """A split sequence whose workers all take their part for its beginning."""
-    (strategy,) = planned.strategies
-    right = type(strategy).apply
-
-    def wrong(worker: Any, mesh: Any) -> None:
-        right(strategy, worker, mesh)
-        worker.blocks.embedding.positions = None
-
-    object.__setattr__(strategy, "apply", wrong)
-
-
-FAULTS = {
-    "gradients not averaged": _unaveraged,
-    "gradients doubled": _doubled,
-    "slice dropped": _dropped_slice,
-    "microbatch lost": _lost_microbatch,
-    "positions not told": _positions_not_told,
-}
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    torch.manual_seed(0)
+    scores, targets = (scale * torch.randn(3, 5, 12)).to(DTYPES[dtype]), torch.randint(12, (3, 5))
+    whole = scores.double().clone().requires_grad_()
+    wanted = torch.nn.functional.cross_entropy(whole.flatten(0, 1), targets.flatten())
+    mine = scores.chunk(mesh.size(), -1)[rank].clone().requires_grad_()
+    found = of_slices(mine, targets, mesh)
+    wanted.backward()
+    found.backward()
+    pairs = {"loss": (wanted.detach(), found.detach()), "gradient": (whole.grad.chunk(mesh.size(), -1)[rank], mine.grad)}
+    return {name: float((w - f).norm() / w.norm()) for name, (w, f) in pairs.items()}

@@ -95,9 +95,10 @@ def test_show_puts_expected_beside_measured_and_says_what_is_not_by_default(stor
     transfer = next(line for line in shown.splitlines() if "all_reduce" in line)
     assert transfer.split() == ["all_reduce", "data", "backward", "4,096", "5,000", "2"]
     assert "train.num_steps=7" in shown
-    assert "split.data.size=2" in shown
+    assert "split." not in shown, "the split's size is in its label"
     assert "train.seed" not in shown
     assert "3.00 MiB" in shown, "the resident peak"
+    assert "data axis: [0 1]" in shown
 
 
 @pytest.mark.parametrize(
@@ -145,6 +146,9 @@ def test_a_deleted_run_is_left_out_and_its_files_go_only_with_purge(store: Path)
         ("compare",),
         ("nonsense",),
         ("run", "--assert", "speedup"),
+        ("run", "--assert", ""),
+        ("run", "--set", "model.name=[1]"),
+        ("run", "--set", "train.seed=99999999999999999999999"),
     ],
 )
 def test_wrong_usage_exits_2_and_prints_nothing_on_stdout(store: Path, args: tuple[str, ...]) -> None:
@@ -153,6 +157,27 @@ def test_wrong_usage_exits_2_and_prints_nothing_on_stdout(store: Path, args: tup
     assert result.stdout == ""
     assert result.stderr
     assert len(list((store / "runs").iterdir())) == 3, "nothing was started"
+
+
+@pytest.mark.parametrize("name", ["run.json", "status.json", "summary.json", "labels.json"])
+def test_a_damaged_run_takes_no_other_down(store: Path, name: str) -> None:
+    (store / "runs" / SPLIT / name).write_text('{"cut off')
+    rows = json.loads(done(store, "ls", "--json"))["runs"]
+    assert [row["state"] for row in rows] == ["finished", "damaged", "failed"]
+    assert "finished" in done(store, "show", SINGLE)
+    shown = workbench(store, "show", SPLIT)
+    assert shown.returncode == 2
+    assert f"{name} is damaged" in shown.stderr
+    done(store, "rm", SPLIT, "--purge")
+    assert ids(done(store, "ls", "--json")) == [SINGLE, FAILED]
+
+
+def test_a_store_that_cannot_be_is_said_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = workbench(tmp_path / "file", "run", "--model", "mlp", "--set", "baseline.mode=none")
+    assert result.returncode == 2
+    assert "set WORKBENCH_HOME" in result.stderr
+    assert "NOT writable" in done(tmp_path / "file", "doctor")
 
 
 def test_doctor_writes_nothing_and_finds_no_server(tmp_path: Path) -> None:
@@ -167,7 +192,7 @@ def test_the_lists_show_every_plugin(store: Path, family: str) -> None:
     from workbench.registry import DATASETS, MODELS, SCHEDULES, STRATEGIES
 
     families = {"models": MODELS, "datasets": DATASETS, "strategies": STRATEGIES, "schedules": SCHEDULES}
-    lines = done(store, family).splitlines()
+    lines = done(store, family).split("\n\n")[0].splitlines()
     assert [line.split()[0] for line in lines if not line.startswith(" ")] == families[family].names()
 
 

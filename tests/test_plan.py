@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,6 @@ from workbench.errors import SpecError
 from workbench.launch.devices import Ticket
 from workbench.plan.mesh import Mesh
 from workbench.plan.partition import balanced
-from workbench.registry import DATASETS
 from workbench.spec import RunSpec, Split
 from workbench.spec.files import dumps, load, override
 
@@ -48,6 +48,24 @@ def test_labels_carry_what_differs() -> None:
     assert Split(pipeline={"size": 2, "num_microbatches": 8}).label == "pp2-1f1b-m8"
 
 
+def test_a_model_table_without_a_name_is_the_default_models() -> None:
+    table = override({}, model=None, dataset=None, splits=[], sets=["model.num_layers=8"])
+    assert RunSpec(**table).as_dict()["model"] == {**RunSpec().as_dict()["model"], "num_layers": 8}
+    with pytest.raises(SpecError, match="where a table belongs"):
+        override({"train": 5}, model=None, dataset=None, splits=[], sets=["train.num_steps=7"])
+
+
+def test_a_baseline_of_edited_code_is_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from workbench.launch import environment
+
+    before = environment.baseline_key(RunSpec())
+    assert before == environment.baseline_key(RunSpec())
+    copy = tmp_path / "transformer.py"
+    copy.write_text("# edited")
+    monkeypatch.setattr(sys.modules["workbench.models.transformer"], "__file__", str(copy))
+    assert environment.baseline_key(RunSpec()) != before
+
+
 def test_the_command_line_lays_its_values_over_the_file() -> None:
     table = override(
         {"train": {"num_steps": 5, "seed": 3}},
@@ -65,19 +83,6 @@ def test_the_command_line_lays_its_values_over_the_file() -> None:
     )
     with pytest.raises(SpecError, match="takes path=value"):
         override({}, model=None, dataset=None, splits=[], sets=["train.num_steps"])
-
-
-@pytest.mark.parametrize("name", DATASETS.names())
-def test_a_dataset_is_what_its_summary_says(name: str) -> None:
-    dataset = DATASETS.get(name)(DATASETS.get(name).Options())
-    summary, samples = dataset.summary(), dataset.load()
-    inputs, targets = samples.batch(np.array([0, len(samples) - 1]))
-    assert len(samples) == summary.num_samples
-    assert inputs.shape == (2, *summary.input_shape)
-    if summary.kind != "series":
-        assert targets.max() < summary.num_classes
-    if summary.kind == "tokens":
-        assert (inputs[:, 1:] == targets[:, :-1]).all(), "the target is the next token"
 
 
 def test_each_epoch_sees_every_sample_once() -> None:

@@ -14,8 +14,8 @@ import pytest
 
 from tests import cases
 from tests.pool import run_in_workers
-from tests.test_conformance import MODELS, TRAIN
 from workbench.errors import SpecError
+from workbench.plan import support
 from workbench.plan.feasibility import Plan, plan
 from workbench.spec import RunSpec, Split
 from workbench.spec.files import dumps, override
@@ -26,7 +26,7 @@ FP32 = 4
 
 
 def spec_of(model: str, split: dict[str, Any], **train: Any) -> dict[str, Any]:
-    return {**MODELS[model], "split": split, "train": {**TRAIN, **train}}
+    return {**support.models()[model], "split": split, "train": {**support.TRAIN, **train}}
 
 
 def planned(model: str, split: dict[str, Any], **train: Any) -> Plan:
@@ -103,7 +103,7 @@ def test_parameters_that_are_freed_after_forward_lower_the_peak() -> None:
     model = {"model": {"name": "mlp", "num_layers": 6, "hidden_dim": 64, "feedforward_dim": 256}, "dataset": "digits"}
     peaks = []
     for split in ({"data": 2}, {"zero1": 2}, {"zero2": 2}, {"zero3": 2}):
-        results = run_in_workers(2, cases.training, {**model, "split": split, "train": {**TRAIN, "optimizer": "adamw"}})
+        results = run_in_workers(2, cases.training, {**model, "split": split, "train": {**support.TRAIN, "optimizer": "adamw"}})
         peaks.append(max(r["peak_memory_bytes"] for r in results))
     assert all(less < more for more, less in pairwise(peaks)), peaks
 
@@ -113,8 +113,8 @@ def test_parameters_that_are_freed_after_forward_lower_the_peak() -> None:
     [
         ("mlp", {"zero1": 2}),
         ("mlp", {"zero1": 4}),
-        ("tied transformer", {"zero1": 2, "layer": 2}),
-        ("tied transformer", {"zero1": 2, "tensor": 2}),
+        ("transformer, tied", {"zero1": 2, "layer": 2}),
+        ("transformer, tied", {"zero1": 2, "tensor": 2}),
         ("mlp", {"fsdp": 4}),
     ],
 )
@@ -197,7 +197,7 @@ def test_a_mistake_beside_sharding_is_noticed(split: dict[str, Any]) -> None:
     "split", [{"fsdp": 2, "tensor": 2}, {"fsdp": {"size": 4, "shard_size": 2}}, {"fsdp": 2, "pipeline": 2}, {"zero1": 2}]
 )
 def test_gradients_are_clipped_by_the_norm_of_all_shards(split: dict[str, Any]) -> None:
-    spec = spec_of("tied transformer", split, max_gradient_norm=0.1)
+    spec = spec_of("transformer, tied", split, max_gradient_norm=0.1)
     report = run_in_workers(plan(RunSpec(**spec)).num_workers, cases.parity, spec, None)[0]
     assert report["ok"], report
 
@@ -229,7 +229,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "compression inside": ("mlp", {"data": {**DATA, "compression": "bf16"}, "tensor": 2}, "together with tensor"),
     "pieces": ("mlp", {"data": {**DATA, "num_accumulation_steps": 3}}, "4 samples .* into 3 pieces, 1 would be over"),
     "pieces of pieces": ("mlp", {"data": {**DATA, "num_accumulation_steps": 2}, "pipeline": 2}, "num_microbatches = 2"),
-    "tied within a worker": ("tied transformer", {"data": 2, "pipeline": ZBV}, "stages 0 and 3 of one worker"),
+    "tied within a worker": ("transformer, tied", {"data": 2, "pipeline": ZBV}, "stages 0 and 3 of one worker"),
     "with context": ("transformer", {"fsdp": 2, "context": 2}, "with context the replicas are of both"),
 }  # fmt: skip
 
@@ -245,7 +245,7 @@ def test_stages_that_a_schedule_gathers_in_its_own_order_are_refused() -> None:
     model = {"name": "mlp", "num_layers": 6}
     split = {"fsdp": 2, "pipeline": {"size": 2, "schedule": "looped_bfs", "stages_per_worker": 4}}
     with pytest.raises(SpecError, match="with 4 they gather again"):
-        plan(RunSpec(model=model, split=split, train=TRAIN))
+        plan(RunSpec(model=model, split=split, train=support.TRAIN))
 
 
 @pytest.mark.parametrize("options", [{"shard": "optimizer"}, {"compression": "fp16"}, {"num_accumulation_steps": 2}])

@@ -9,12 +9,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from workbench.api import Run, compare, run, runs, submit
+    from workbench.api import Run, compare, open_run, run, runs, submit
     from workbench.spec import RunSpec, Split
 
-__all__ = ["Run", "RunSpec", "Split", "compare", "run", "runs", "submit"]
+__all__ = ["Run", "RunSpec", "Split", "compare", "open_run", "run", "runs", "submit"]
 
 _HOME = {"RunSpec": "workbench.spec", "Split": "workbench.spec"}
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 def __getattr__(name: str) -> Any:

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from workbench.errors import RunFailedError
+from workbench.errors import DamagedRunError, RunFailedError
 from workbench.launch import submit as launcher
+from workbench.launch.block_times import block_times
 from workbench.launch.environment import baseline_key, environment
 from workbench.plan.feasibility import Plan, plan
 from workbench.spec import RunSpec
 from workbench.spec.files import dumps
 from workbench.store import listing
 from workbench.store.run_directory import TERMINAL, RunDirectory, home, new_run_id
+from workbench.strategies._staged import staged
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _POLL_S = 0.05
+UNUSABLE = ("failed", "cancelled", "lost")
+"""States of a run that no other can be compared with."""
 
 
 class Run:
@@ -27,6 +32,11 @@ class Run:
     def __init__(self, directory: RunDirectory) -> None:
         self.directory = directory
         self.id = directory.id
+
+        self.is_new = False
+        """Whether this object's submission started it; else it was there already."""
+        self.started_with: tuple[Run, ...] = ()
+        """Baselines that its submission, by this object, started beside it."""
 
     def __repr__(self) -> str:
         return f"<Run {self.id} {self.state}>"
@@ -73,8 +83,9 @@ class Run:
             time.sleep(_POLL_S)
         return self
 
-    def follow(self) -> Iterator[dict[str, Any]]:
-        """Its events as they come, from all workers, until it has ended; each has ``time``, ``rank`` and ``event``."""
+    def follow(self, with_silence: bool = False) -> Iterator[Any]:
+        """Its events as they come, from all workers, until it has ended; each has ``time``, ``rank`` and ``event``. With
+        silence: None each time that there was none to be had."""
         offsets = [0] * self.directory.record()["num_workers"]
         while True:
             ended = self.state in TERMINAL
@@ -83,11 +94,21 @@ class Run:
                 yield from events
             if ended:
                 return
+            if with_silence:
+                yield None
             time.sleep(_POLL_S)
 
     def cancel(self) -> None:
         """Asks its owner to end it; returns at once."""
         self.directory.request_cancel()
+
+    def end(self) -> None:
+        """Cancels it and the baselines that were started for it; returns when nothing of them is left."""
+        mine = [run for run in (self, *self.started_with) if run.state not in TERMINAL]
+        for run in mine:
+            run.cancel()
+        for run in mine:
+            run.wait()
 
     def steps(self) -> pd.DataFrame:
         """One row a worker and step."""
@@ -110,23 +131,32 @@ class Run:
 
 
 def submit(spec: RunSpec, *, use_server: bool = True) -> Run:
-    """Starts a run, and first its baselines where the store has none that match; returns at once.
+    """Starts a run, and first its baselines where the store has none that match; returns at once. Only a partition by time
+    takes seconds first, and waits for the runs before it: what each block takes here is measured.
 
     Raises:
         SpecError: the spec cannot be run; nothing was started.
         UsageError: ``baseline.mode`` names a run that does not exist.
+        RunFailedError: the blocks' times could not be measured.
     """
     planned = plan(spec)
+    spec, times = _partitioned(spec, planned)
+    planned = plan(spec) if times else planned
     spec = spec.replace(launch={**spec.as_dict()["launch"], "device": planned.device})
     mode, own_id = spec.baseline.mode, new_run_id(spec.split.label)
     baseline = same_cores = None
+    started: tuple[Run, ...] = ()
     if mode not in ("auto", "none"):
         baseline = listing.find(home(), mode).id
     elif mode == "auto" and planned.num_workers == 1:
         baseline = own_id
     elif mode == "auto":
-        baseline, same_cores = (run.id for run in baselines(spec, planned, use_server))
-    return _start(spec, planned, own_id, baseline, same_cores, use_server)
+        pair = baselines(spec, planned, use_server)
+        baseline, same_cores = (run.id for run in pair)
+        started = tuple({run.id: run for run in pair if run.is_new}.values())
+    run = _start(spec, planned, own_id, baseline, same_cores, times, use_server)
+    run.started_with, run.is_new = started, True
+    return run
 
 
 def baselines(spec: RunSpec, planned: Plan, use_server: bool = True) -> tuple[Run, Run]:
@@ -189,8 +219,7 @@ def _to_the_end(started: Run) -> Run:
     try:
         return started.wait()
     except KeyboardInterrupt:
-        started.cancel()
-        started.wait()
+        started.end()
         raise
 
 
@@ -200,16 +229,30 @@ def _single(spec: RunSpec, threads: int, mode: str, use_server: bool) -> Run:
     single = spec.replace(name="", split={}, launch=launch, baseline={"mode": mode})
     key = baseline_key(single)
     for directory in reversed(listing.all_runs(home())):
-        if directory.record().get("baseline_key") == key and listing.state_of(directory) not in (
-            "failed",
-            "cancelled",
-            "lost",
-        ):
-            return Run(directory)
+        with contextlib.suppress(DamagedRunError):
+            if directory.record().get("baseline_key") == key and listing.state_of(directory) not in UNUSABLE:
+                return Run(directory)
     return submit(single, use_server=use_server)
 
 
-def _start(spec: RunSpec, planned: Plan, run_id: str, baseline: str | None, same_cores: str | None, use_server: bool) -> Run:
+def _partitioned(spec: RunSpec, planned: Plan) -> tuple[RunSpec, dict[str, float] | None]:
+    """The spec with the partition that was asked for by time as it is measured here, and the blocks' times."""
+    strategy = staged(spec)
+    if strategy is None or strategy.options.partition != "time":
+        return spec, None
+    times = block_times(spec, planned.device)
+    return spec.replace(split={**dict(spec.split.items()), strategy.name: strategy.with_partition_by(times)}), times
+
+
+def _start(
+    spec: RunSpec,
+    planned: Plan,
+    run_id: str,
+    baseline: str | None,
+    same_cores: str | None,
+    block_times_s: dict[str, float] | None,
+    use_server: bool,
+) -> Run:
     here = environment()
     record = {
         "run_id": run_id,
@@ -231,6 +274,7 @@ def _start(spec: RunSpec, planned: Plan, run_id: str, baseline: str | None, same
         "num_cores": here["num_cores"],
         "mesh": planned.mesh.axes,
         "expected": planned.expected_record(),
+        "block_times_s": block_times_s,
     }
     directory = RunDirectory.create(home(), run_id, dumps(spec), record, here)
     launcher.start(directory, use_server)

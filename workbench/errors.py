@@ -33,6 +33,10 @@ class UsageError(WorkbenchError):
     exit_code = 2
 
 
+class DamagedRunError(UsageError):
+    """A run directory that cannot be read."""
+
+
 class RunFailedError(WorkbenchError):
     """A run ended as failed, cancelled or lost."""
 

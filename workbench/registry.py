@@ -1,8 +1,8 @@
 """How a plugin announces itself: a decorator names the class, the registry finds it when its name is asked for.
 
 Three sources are searched, and nothing is imported before a name is looked up: the package's own files (one plugin
-a file), installed entry points (group = the package's name, such as ``workbench.strategies``), and the modules named
-in the environment variable ``WORKBENCH_PLUGINS`` (comma-separated).
+a file), installed entry points (group = the package's name, such as ``workbench.strategies``), and the modules or files
+(paths ending in ``.py``) named in the environment variable ``WORKBENCH_PLUGINS`` (comma-separated).
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib
+import importlib.util
 import os
 import pkgutil
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -56,7 +59,7 @@ class Family:
             SpecError: there is none; the message gives the nearest name and all that exist.
         """
         plugins = _load(self)
-        if name not in plugins:
+        if not isinstance(name, str) or name not in plugins:
             raise SpecError(field, unknown(self.kind, name, sorted(plugins)))
         return plugins[name]
 
@@ -85,12 +88,28 @@ def _modules(family: Family) -> Iterator[ModuleType]:
         if not info.name.startswith("_") and not info.name.endswith("_modules"):
             yield importlib.import_module(f"{family.package}.{info.name}")
     outside = [(e.value.split(":")[0], f"entry point {e.name!r}") for e in entry_points(group=family.package)]
-    outside += [(m, "WORKBENCH_PLUGINS") for m in os.environ.get("WORKBENCH_PLUGINS", "").split(",") if m]
-    for name, origin in outside:
+    outside += [(m.strip(), "WORKBENCH_PLUGINS") for m in os.environ.get("WORKBENCH_PLUGINS", "").split(",") if m.strip()]
+    for name, origin in dict.fromkeys(outside):
         try:
-            yield importlib.import_module(name)
+            yield _from_file(Path(name)) if name.endswith(".py") else importlib.import_module(name)
         except Exception as error:  # noqa: BLE001 - somebody else's plugin must not take the rest down
             warnings.warn(f"{family.kind} plugin {name!r} ({origin}) is left out: {error!r}", stacklevel=2)
+
+
+def _from_file(path: Path) -> ModuleType:
+    """The file as a module, executed once however many families ask for it."""
+    name = str(path.resolve())
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(sys.modules[name])
+        except BaseException:
+            del sys.modules[name]
+            raise
+    return sys.modules[name]
 
 
 MODELS = Family("model", "workbench.models")

@@ -14,7 +14,9 @@ def findings(rows: list[Row]) -> list[str]:
     splits = [row for row in done if row["num_workers"] > 1]
     if not splits:
         return []
-    return [*_disturbed(done), _fastest(splits), *_smallest(done), *map(_limit, splits), *_wrong(done), *_lossy(done)]
+    disturbed = _disturbed(done)
+    of_time = [_fastest(splits), *map(_limit, splits)] if not disturbed else []
+    return [*disturbed, *of_time[:1], *_smallest(done), *of_time[1:], *_wrong(done), *_lossy(done)]
 
 
 def _disturbed(rows: list[Row]) -> list[str]:
@@ -29,7 +31,10 @@ def _disturbed(rows: list[Row]) -> list[str]:
 def _fastest(splits: list[Row]) -> str:
     best = min(splits, key=lambda row: row["step_time_s"])
     speedup, same = best["speedup"], best["speedup_same_cores"]
-    text = f"Of the splits, {best['split']} has the shortest step: {best['step_time_s'] * 1e3:.1f} ms"
+    what = "the lowest latency per batch" if best["mode"] == "inference" else "the shortest step"
+    text = f"Of the splits, {best['split']} has {what}: {best['step_time_s'] * 1e3:.1f} ms"
+    if best["mode"] == "inference" and best["step_time_p95_s"] is not None:
+        text += f" (95th percentile {best['step_time_p95_s'] * 1e3:.1f} ms)"
     if speedup is not None:
         verb = "times as fast as" if speedup >= 1 else "times the speed of"
         text += f", {speedup:.2f} {verb} one worker"
@@ -62,12 +67,16 @@ def _limit(row: Row) -> str:
         return f"{row['split']}: nothing was traced."
     total = row["compute_s"] + sum(known.values()) + (row["other_s"] or 0.0)
     name, seconds = max(known.items(), key=lambda item: item[1])
+    computing = f"{row['split']}: computing is {row['compute_s'] / total:.0%} of the {_unit(row)};"
+    if not seconds:
+        return f"{computing} its workers wait for nothing."
     moved = row["communication_bytes_per_step"]
-    bytes_moved = "" if moved is None else f" ({moved / 2**20:.1f} MiB move per step)"
-    return (
-        f"{row['split']}: computing is {row['compute_s'] / total:.0%} of the step;"
-        f" most of the rest is {name}, {seconds / total:.0%}{bytes_moved}."
-    )
+    bytes_moved = "" if moved is None else f" ({moved / 2**20:.1f} MiB move per {_unit(row)})"
+    return f"{computing} most of the rest is {name}, {seconds / total:.0%}{bytes_moved}."
+
+
+def _unit(row: Row) -> str:
+    return "batch" if row["mode"] == "inference" else "step"
 
 
 def _wrong(rows: list[Row]) -> list[str]:

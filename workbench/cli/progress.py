@@ -26,14 +26,24 @@ def follow(run: Run, quiet: bool) -> None:
         TimeElapsedColumn(),
         TextColumn("{task.fields[note]}"),
     )
+    said = ""
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task(name, total=None, note=run.directory.status().get("message", ""))
-        for event in run.follow():
-            if event["event"] == "parity":
+        for event in run.follow(with_silence=True):
+            if event is None:
+                message = run.message or run.state
+                if message != said and run.state in ("queued", "starting"):
+                    progress.update(task, note=message)
+                    if not console.is_terminal:
+                        console.print(f"{name}: {message}", highlight=False)
+                    said = message
+            elif event["event"] == "parity":
                 progress.update(task, note="parity " + {True: "holds", False: "FAILED", None: "is lossy"}[event["ok"]])
             elif event["event"] == "step":
-                loss = "" if event["loss"] is None else f"  loss {event['loss']:.3f}"
-                progress.update(task, total=event["num_steps"], completed=event["step"] + 1, note=event["kind"] + loss)
+                loss = None if event["loss"] is None else f"loss {event['loss']:.3f}"
+                figure = f"{event['duration_s'] * 1e3:.1f} ms a batch" if record["mode"] == "inference" else loss
+                note = "  ".join([event["kind"], *([figure] if figure else [])])
+                progress.update(task, total=event["num_steps"], completed=event["step"] + 1, note=note)
         progress.update(task, note=run.state)
     if not console.is_terminal:
         console.print(f"{name}: {run.state}", highlight=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from rich.console import Console
@@ -29,19 +29,56 @@ def factor(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}×"
 
 
+def milliseconds(value: float | None) -> str:
+    """``12.3``"""
+    return "–" if value is None else f"{value * 1e3:.1f}"
+
+
 def _mebibytes(value: float | None) -> str:
     return mebibytes(value).removesuffix(" MiB")
 
 
+def _rate(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0f}"
+
+
+def _parity(row: Row) -> str:
+    """Lossy is what differs from one worker on purpose, by no more than it may."""
+    unequal = "–" if row["parity_max_error"] is None else "lossy"
+    return {True: "equal", False: "[red]WRONG[/red]", None: unequal}[row["parity_ok"]]
+
+
+Column = tuple[str, Callable[[Row], str]]
+"""A head, and what stands below it in a run's row."""
+
+_TRAINING: tuple[Column, ...] = (
+    ("step\nms", lambda row: milliseconds(row["step_time_s"])),
+    ("p10–p90\nms", lambda row: f"{milliseconds(row['step_time_p10_s'])}–{milliseconds(row['step_time_p90_s'])}"),
+    ("samples\n/s", lambda row: _rate(row["samples_per_s"])),
+)
+_INFERENCE: tuple[Column, ...] = (
+    ("latency\nms", lambda row: milliseconds(row["step_time_s"])),
+    ("p95\nms", lambda row: milliseconds(row["step_time_p95_s"])),
+    ("samples\n/s", lambda row: _rate(row["samples_per_s"])),
+)
+_IN_ALL: tuple[Column, ...] = (
+    ("speed-\nup", lambda row: factor(row["speedup"])),
+    ("equal\ncores", lambda row: factor(row["speedup_same_cores"])),
+    ("peak\nMiB", lambda row: _mebibytes(row["peak_memory_bytes"])),
+    ("sent\nMiB", lambda row: _mebibytes(row["communication_bytes_per_step"])),
+    ("parity\n", _parity),
+)
+
+
 def comparison(rows: Iterable[Row], threads: dict[str, int]) -> Table:
-    """The table of a comparison, a row a run; ``threads`` (by run id) are shown where they differ."""
+    """The table of a comparison, a row a run; ``threads`` (by run id) are shown where they differ. Where all is inference,
+    a step is called what it is, the latency of a batch."""
     rows = list(rows)
+    columns = (_INFERENCE if all(row["mode"] == "inference" for row in rows) else _TRAINING) + _IN_ALL
     table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
     table.add_column("split\n", no_wrap=True)
-    heads = ("step\nms", "p10–p90\nms", "samples\n/s", "speed-\nup", "equal\ncores", "peak\nMiB", "sent\nMiB")
-    for head in heads:
-        table.add_column(head, justify="right", no_wrap=True)
-    table.add_column("parity\n", no_wrap=True)
+    for head, _ in columns:
+        table.add_column(head, justify="left" if head == "parity\n" else "right", no_wrap=True)
     differ = len({threads.get(row["run_id"]) for row in rows if row["num_workers"] == 1}) > 1
     for row in rows:
         name = row["split"]
@@ -49,21 +86,8 @@ def comparison(rows: Iterable[Row], threads: dict[str, int]) -> Table:
             name += f", {threads.get(row['run_id'])} thread(s)"
         if row["step_time_s"] is None:
             table.add_row(name, f"[red]{row['state']}[/red]")
-            continue
-        spread = f"{row['step_time_p10_s'] * 1e3:.1f}–{row['step_time_p90_s'] * 1e3:.1f}"
-        table.add_row(
-            name,
-            f"{row['step_time_s'] * 1e3:.1f}",
-            spread,
-            f"{row['samples_per_s']:.0f}",
-            factor(row["speedup"]),
-            factor(row["speedup_same_cores"]),
-            _mebibytes(row["peak_memory_bytes"]),
-            _mebibytes(row["communication_bytes_per_step"]),
-            {True: "equal", False: "[red]WRONG[/red]", None: "–" if row["parity_max_error"] is None else "lossy"}[
-                row["parity_ok"]
-            ],
-        )
+        else:
+            table.add_row(name, *(value(row) for _, value in columns))
     return table
 
 

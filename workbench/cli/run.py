@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,7 +53,7 @@ def run_command(
     table = override(read_table(spec_file) if spec_file else {}, model=model, dataset=dataset, splits=splits, sets=sets)
     is_demonstration = not (spec_file or model or dataset or splits or sets)
     specs = [RunSpec(**{**table, "split": split}) for split in DEMONSTRATION] if is_demonstration else [RunSpec(**table)]
-    assertions = parse(assertion) if assertion else []
+    assertions = parse(assertion) if assertion is not None else []
 
     from workbench.plan.feasibility import plan
 
@@ -72,7 +73,7 @@ def _run_all(specs: Sequence[RunSpec], use_server: bool, quiet: bool) -> tuple[l
     from workbench.api import Run, submit
     from workbench.cli.progress import follow
     from workbench.store.listing import find
-    from workbench.store.run_directory import TERMINAL, home
+    from workbench.store.run_directory import home
 
     shown: dict[str, Run] = {}
     asked: list[Run] = []
@@ -86,12 +87,9 @@ def _run_all(specs: Sequence[RunSpec], use_server: bool, quiet: bool) -> tuple[l
                     shown[other] = Run(find(home(), other))
                     follow(shown[other], quiet)
     except KeyboardInterrupt:
-        mine = {**shown, **{run.id: run for run in asked}}
-        for run in mine.values():
-            if run.state not in TERMINAL:
-                run.cancel()
-        for run in mine.values():
-            run.wait()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one must not leave anything behind
+        for run in asked:
+            run.end()
         raise
     return list(shown.values()), asked
 
@@ -110,6 +108,10 @@ def _report(shown: list[Run], rows: list[dict[str, Any]]) -> None:
     for sentence in findings(rows):
         console.print(f"• {sentence}", highlight=False)
     for run in shown:
+        record = run.directory.record()
+        if (used := record["num_workers"] * record["threads_per_worker"]) > record["num_cores"]:
+            console.print(f"• {record['split']} has {used} threads on {record['num_cores']} cores.", highlight=False)
+    for run in shown:
         if run.state != "finished":
             failure(console, run.id, run.error, str(run.directory.status().get("message", "")))
     last = shown[-1].id
@@ -123,7 +125,7 @@ def _judge(rows: list[dict[str, Any]], assertions: list[Any]) -> None:
     for row in rows:
         if row["parity_ok"] is False:
             raise AssertionFailedError(f"{row['run_id']}: parity failed, largest error {row['parity_max_error']}")
-        if row["final_loss"] is None or not math.isfinite(row["final_loss"]):
+        if row["mode"] == "train" and (row["final_loss"] is None or not math.isfinite(row["final_loss"])):
             raise AssertionFailedError(f"{row['run_id']}: the loss is not finite: {row['final_loss']}")
         for assertion in assertions:
             if not assertion.holds(row):

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from workbench.cli.document import runs_document
-from workbench.errors import UsageError
+from workbench.errors import DamagedRunError, UsageError
 from workbench.store import listing
 from workbench.store.run_directory import TERMINAL, home
 
@@ -30,7 +30,8 @@ def ls_command(as_json: bool) -> None:
     for row in rows:
         step = "–" if row["step_time_s"] is None else f"{row['step_time_s'] * 1e3:.1f} ms"
         speedup = "–" if row["speedup"] is None else f"{row['speedup']:.2f}×"
-        line = f"{row['run_id']:<{width}}  {row['state']:<9}  {row['model']:<12}  {step:>10}  {speedup:>8}  {row['name']}"
+        model, name = row["model"] or "", row["name"] or ""
+        line = f"{row['run_id']:<{width}}  {row['state']:<9}  {model:<12}  {step:>10}  {speedup:>8}  {name}"
         click.echo(line.rstrip())
 
 
@@ -101,9 +102,13 @@ def cancel_command(runs: tuple[str, ...]) -> None:
 def rm_command(runs: tuple[str, ...], purge: bool) -> None:
     """Delete RUNS; without --purge their files stay and only the lists leave them out."""
     for directory in [listing.find(home(), run) for run in runs]:
-        if listing.state_of(directory) not in TERMINAL:
+        try:
+            has_ended = listing.state_of(directory) in TERMINAL
+            directory.update_labels(deleted_at=time.time()) if has_ended else None
+        except DamagedRunError:
+            has_ended = purge
+        if not has_ended:
             raise UsageError(f"run {directory.id} has not ended; `workbench cancel {directory.id}` first")
-        directory.update_labels(deleted_at=time.time())
         if purge:
             shutil.rmtree(directory.path)
         click.echo(f"{directory.id} deleted")

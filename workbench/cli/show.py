@@ -26,19 +26,29 @@ def show_command(run: str) -> None:
     console.print(
         f"{row['model']} on {row['dataset']}, {row['split']}, {row['num_workers']} × {row['device']} ({row['backend']})"
     )
+    for axis, groups in _who_talks_to_whom(directory.record()["mesh"]):
+        console.print(f"{axis} axis: {groups}", highlight=False, markup=False)
     if differences := _differences(directory):
         console.print(f"not by default: {escape(', '.join(differences))}", highlight=False)
     record = directory.record()
     if record["num_workers"] * record["threads_per_worker"] > record["num_cores"]:
         console.print(f"[yellow]oversubscribed:[/yellow] more workers × threads than the {record['num_cores']} cores")
+    _block_times(console, record)
     if row["state"] != "finished":
         render.failure(console, directory.id, directory.error(), str(directory.status().get("message", "")))
         return
     console.print(render.comparison([row], {}))
     if parity := _parity(row, directory.summary() or {}):
         console.print(f"parity: {parity}", highlight=False)
-    parts = ("compute_s", "exposed_communication_s", "idle_s", "optimizer_s", "other_s")
-    console.print("step: " + ", ".join(f"{p.removesuffix('_s').replace('_', ' ')} {render.seconds(row[p])}" for p in parts))
+    is_inference = row["mode"] == "inference"
+    if is_inference:
+        median, late = render.seconds(row["step_time_s"]), render.seconds(row["step_time_p95_s"])
+        console.print(f"latency per batch: median {median}, 95th percentile {late}", highlight=False)
+    parts = ("compute_s", "exposed_communication_s", "idle_s", *(() if is_inference else ("optimizer_s",)), "other_s")
+    named = (f"{part.removesuffix('_s').replace('_', ' ')} {render.seconds(row[part])}" for part in parts)
+    console.print(f"{'batch' if is_inference else 'step'}: " + ", ".join(named))
+    if row["dropped_tokens"] is not None:
+        console.print(f"dropped per step: {row['dropped_tokens']:,g} assignments of a token to an expert that was full")
     _transfers(console, directory)
     _workers(console, directory)
 
@@ -57,6 +67,23 @@ def _parity(row: dict[str, Any], summary: dict[str, Any]) -> str:
     return f"{verdicts[row['parity_ok']]}, largest error {size}" + ("" if allowed is None else f", allowed {allowed:.1e}")
 
 
+def _block_times(console: Any, record: dict[str, Any]) -> None:
+    """What the partition of a run that was cut by time goes back to; its sizes stand among what is not by default."""
+    from workbench.cli.render import seconds
+
+    if times := record.get("block_times_s"):
+        blocks = ", ".join(f"{block} {seconds(time_s)}" for block, time_s in times.items())
+        console.print(f"blocks alone, measured before the run: {blocks}", highlight=False)
+
+
+def _who_talks_to_whom(axes: dict[str, int]) -> Iterator[tuple[str, str]]:
+    """Each axis of a mesh with its groups of ranks: ``data``, ``[0 2] [1 3]``."""
+    from workbench.plan.mesh import Mesh
+
+    for axis in axes:
+        yield axis, " ".join(f"[{' '.join(map(str, group))}]" for group in Mesh(axes).groups(axis))
+
+
 def _differences(directory: RunDirectory) -> list[str]:
     """Where the spec differs from the defaults of its model and dataset, as paths of the file."""
     from workbench.errors import SpecError
@@ -64,7 +91,8 @@ def _differences(directory: RunDirectory) -> list[str]:
 
     try:
         spec = directory.spec()
-        default = RunSpec(model=spec.model.name, dataset=spec.dataset.name).as_dict()
+        sizes = {name: {"size": options.size} for name, options in spec.split.items()}
+        default = RunSpec(model=spec.model.name, dataset=spec.dataset.name, split=sizes).as_dict()
     except SpecError:
         return []  # a plugin that is not here today; the run's figures can be shown all the same
     shown_above = ("name", "launch.device")
@@ -88,10 +116,13 @@ def _transfers(console: Any, directory: RunDirectory) -> None:
 
     summary = directory.summary() or {}
     expected: dict[tuple[str, str, str], list[float]] = {}
+    bounds = set()
     for t in directory.record()["expected"]["transfers"]:
         entry = expected.setdefault((t["operation"], t["axis"], t["phase"]), [0, 0])
         entry[0] += t["count"]
         entry[1] += t["count"] * t["payload_bytes"]
+        if t.get("is_bound"):  # runs recorded before there were bounds do not say it
+            bounds.add((t["operation"], t["axis"], t["phase"]))
     measured = {(t["operation"], t["axis"], t["phase"]): t for t in measured_transfers(summary["workers"])}
     if not expected and not measured:
         return
@@ -107,7 +138,7 @@ def _transfers(console: Any, directory: RunDirectory) -> None:
     )
     for key in sorted({*expected, *measured}):
         want, got = expected.get(key, [0, 0])[1], measured.get(key, {"payload_bytes": 0, "count": 0})
-        table.add_row(*key, f"{want:,}", f"{got['payload_bytes']:,.0f}", f"{got['count']:g}")
+        table.add_row(*key, f"{'at most ' if key in bounds else ''}{want:,}", f"{got['payload_bytes']:,.0f}", f"{got['count']:g}")
     console.print("\nmoved per step, by formula and measured:")
     console.print(table)
 
@@ -117,19 +148,13 @@ def _workers(console: Any, directory: RunDirectory) -> None:
 
     from workbench.cli.render import mebibytes
 
-    heads = (
-        "worker",
-        "parameters expected",
-        "measured",
-        "gradients",
-        "optimizer state",
-        "peak memory",
-        "resident peak",
-    )
-    table = Table(*heads, box=None)
+    trains = directory.record()["mode"] == "train"
+    heads = ("gradients", "optimizer state") if trains else ()
+    table = Table("worker", "parameters expected", "measured", *heads, "peak memory", "resident peak", box=None)
+    held = ("gradient_bytes", "optimizer_state_bytes") if trains else ()
     expected = directory.record()["expected"]["parameters_per_worker"]
     for rank, worker in enumerate((directory.summary() or {})["workers"]):
-        sizes = (worker[k] for k in ("gradient_bytes", "optimizer_state_bytes", "peak_memory_bytes", "resident_peak_bytes"))
+        sizes = (worker[key] for key in (*held, "peak_memory_bytes", "resident_peak_bytes"))
         table.add_row(str(rank), f"{expected[rank]:,}", f"{worker['parameters']:,}", *map(mebibytes, sizes))
     console.print("\neach worker:")
     console.print(table)

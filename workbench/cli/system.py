@@ -64,7 +64,7 @@ def _store(store: Path) -> str:
     runs = store / "runs"
     count = sum(1 for _ in runs.iterdir()) if runs.is_dir() else 0
     nearest = next(path for path in (store, *store.absolute().parents) if path.exists())
-    return f"{store}  {count} run(s), {'writable' if os.access(nearest, os.W_OK) else 'NOT writable'}"
+    return f"{store}  {count} run(s), {'writable' if nearest.is_dir() and os.access(nearest, os.W_OK) else 'NOT writable'}"
 
 
 def _server() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
@@ -62,6 +63,8 @@ class Dataset(ABC, Generic[O]):
 
     name: ClassVar[str]
     Options: ClassVar[type[DatasetOptions]]
+    examples: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Small option sets by name ("" for the plain one), which the conformance suite loads; none: the defaults."""
 
     def __init__(self, options: O) -> None:
         self.options = options

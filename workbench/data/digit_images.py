@@ -25,6 +25,7 @@ class DigitImages(Dataset[DigitImagesOptions]):
     """1,797 handwritten digits as grey images of 8 × 8 pixels or a multiple (UCI, CC BY 4.0)."""
 
     Options = DigitImagesOptions
+    examples = {"": {}, "scaled": {"scale": 2}}
 
     def summary(self) -> DatasetSummary:
         digits, side = Digits(DigitsOptions()).summary(), _SIDE * self.options.scale

@@ -25,6 +25,7 @@ class Sunspots(Dataset[SunspotsOptions]):
     """Monthly mean sunspot numbers, 1749 to 2009 (NOAA, public domain), standardised; predicts the next month."""
 
     Options = SunspotsOptions
+    examples = {"": {"length": 24}}
 
     def summary(self) -> DatasetSummary:
         length = self.options.length

@@ -53,6 +53,12 @@ class Synthetic(Dataset[SyntheticOptions]):
     """Made samples of any shape: tokens that follow a permutation, features or images labelled by a linear map, waves."""
 
     Options = SyntheticOptions
+    examples = {
+        "tokens": {"kind": "tokens", "num_samples": 50, "sequence_length": 16, "vocabulary_size": 32},
+        "features": {"kind": "features", "num_samples": 50, "num_features": 12, "num_classes": 3},
+        "images": {"kind": "images", "num_samples": 50, "channels": 2, "height": 4, "width": 6, "num_classes": 3},
+        "series": {"kind": "series", "num_samples": 50, "sequence_length": 16, "num_features": 3},
+    }
 
     def summary(self) -> DatasetSummary:
         o = self.options

@@ -29,6 +29,7 @@ class Text(Dataset[TextOptions]):
     """The Jargon File 4.4.7 (public domain), 1.7 MB of English on hackers' words; predicts the next token."""
 
     Options = TextOptions
+    examples = {"": {"sequence_length": 32}, "characters": {"sequence_length": 32, "tokenizer": "characters"}}
 
     def summary(self) -> DatasetSummary:
         length, text = self.options.sequence_length, _text()

@@ -7,10 +7,12 @@ import hashlib
 import json
 import os
 import platform
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from workbench.registry import DATASETS, MODELS
 from workbench.spec.run_spec import RunSpec
 
 
@@ -29,10 +31,19 @@ def environment() -> dict[str, Any]:
 
 
 def baseline_key(spec: RunSpec) -> str:
-    """Equal for runs on one worker that measure the same thing: model, data, training, device, threads, environment."""
+    """Equal for runs on one worker that measure the same thing: model and its code, data, training, device, threads,
+    environment."""
     table = spec.as_dict()
     parts = [table[part] for part in ("mode", "model", "dataset", "train", "launch")]
+    parts += [_source(MODELS.get(spec.model.name)), _source(DATASETS.get(spec.dataset.name))]
     return hashlib.sha256(json.dumps([parts, environment()], sort_keys=True).encode()).hexdigest()
+
+
+def _source(plugin: type) -> str:
+    """Digest of a plugin's file and of the torch modules beside it: an edited model is another model."""
+    file = Path(str(sys.modules[plugin.__module__].__file__))
+    files = [file, *sorted(file.parent.glob("*_modules.py"))]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
 def _cpu_name() -> str:

@@ -97,6 +97,7 @@ class Owner:
         workers = Workers(self.run, self.num_workers)
         self.say(workers=workers.status(self.device))
         timeout_s = self.record["timeout_s"] + _STALL_GRACE_S
+        self._last_event = time.monotonic()  # however long the run was queued
         try:
             while True:
                 codes = workers.poll()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from workbench.registry import register
@@ -34,9 +35,19 @@ class Model(ABC, Generic[O]):
     default_dataset: ClassVar[str | dict[str, Any]]
     """Name, or name and options, of the data that a spec which names none is run on."""
 
+    examples: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Variants so small that they run in a moment, by name ("" for the plain one): parts of a spec, such as
+    ``{"model": {"num_layers": 2}, "dataset": "digits"}``. They are what the conformance suite runs; none: the defaults."""
+
     def __init__(self, options: O, data: DatasetSummary) -> None:
         self.options = options
         self.data = data
+
+    @property
+    def depends_on_batch(self) -> bool:
+        """Whether what it computes of a sample depends on the samples beside it (batch norm, a router's capacity), so that
+        a replica or a microbatch computes something else than one worker does of the whole batch."""
+        return False
 
     @abstractmethod
     def summary(self) -> ModelSummary:

@@ -41,6 +41,10 @@ class CNN(Model[CNNOptions]):
 
     Options = CNNOptions
     default_dataset = "digit_images"
+    examples = {
+        "": {"model": {"widths": [4, 8], "blocks_per_stage": 1, "num_groups": 4}},
+        "batch norm": {"model": {"widths": [4, 8], "blocks_per_stage": 1, "norm": "batch"}},
+    }
 
     def __init__(self, options: CNNOptions, data: DatasetSummary) -> None:
         if data.kind != "images":
@@ -49,6 +53,10 @@ class CNN(Model[CNNOptions]):
         if options.norm == "group" and uneven:
             raise SpecError("model.num_groups", f"{uneven[0]} channels do not divide into {options.num_groups} groups")
         super().__init__(options, data)
+
+    @property
+    def depends_on_batch(self) -> bool:
+        return self.options.norm == "batch"
 
     def _trunk(self) -> dict[str, tuple[Convolution, ...]]:
         """The convolutions of each block: of a residual block the first, the second and, where the shape changes, the

@@ -37,6 +37,13 @@ class LSTM(Model[LSTMOptions]):
 
     Options = LSTMOptions
     default_dataset = "text"
+    examples = {
+        "": {"model": {"num_layers": 2, "hidden_dim": 16}, "dataset": {"name": "text", "sequence_length": 16}},
+        "gru of a series": {
+            "model": {"cell": "gru", "num_layers": 2, "hidden_dim": 16},
+            "dataset": {"name": "sunspots", "length": 16},
+        },
+    }
 
     def __init__(self, options: LSTMOptions, data: DatasetSummary) -> None:
         if data.kind not in ("tokens", "series"):
@@ -76,7 +83,7 @@ class LSTM(Model[LSTMOptions]):
             blocks.append(BlockSummary(f"layer{i}", parameters, shape, 4 * sequence * features * hidden))
             groups.append(layer)
         blocks.append(BlockSummary("head", head, (sequence, outputs), 2 * sequence * hidden * outputs))
-        return ModelSummary(self.name, tuple(blocks), tuple(groups))
+        return ModelSummary(self.name, tuple(blocks), tuple(groups), steps_through_time=True)
 
     def build_block(self, block: str) -> nn.Module:
         from workbench.models.lstm_modules import Projection, Recurrent, TokenEmbedding

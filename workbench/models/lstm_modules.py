@@ -55,12 +55,14 @@ class Recurrent(nn.Module):
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound)  # nn.LSTM's
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.forward_with_state(x)[0]
+    def forward(self, x: Tensor, state: State | None = None) -> Tensor | tuple[Tensor, State]:
+        """The outputs; where a state is given, () at the beginning, also the state after the last step."""
+        outputs, after = self.forward_with_state(x, state)
+        return outputs if state is None else (outputs, after)
 
     def forward_with_state(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """The outputs and the state after the last step; a sequence may so be worked through in chunks."""
-        if state is None:
+        if not state:
             state = (x.new_zeros(len(x), self.hidden_dim),) * (2 if self.cell == "lstm" else 1)
         names = ("input_weight", "hidden_weight", "input_bias", "hidden_bias")  # the kernels' order
         weights = [self._gate_major(getattr(self, name)) for name in names]

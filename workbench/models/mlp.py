@@ -37,6 +37,7 @@ class MLP(Model[MLPOptions]):
 
     Options = MLPOptions
     default_dataset = "digits"
+    examples = {"": {"model": {"num_layers": 2, "hidden_dim": 16, "feedforward_dim": 32}}}
 
     def __init__(self, options: MLPOptions, data: DatasetSummary) -> None:
         if data.kind != "features":

@@ -11,8 +11,8 @@ from workbench.errors import SpecError
 from workbench.models.base import model
 from workbench.models.layer_formulas import Part
 from workbench.models.presets import MOE
-from workbench.models.transformer import Transformer, TransformerOptions
-from workbench.plan.summary import ParameterSummary
+from workbench.models.transformer import SHORT_TEXT, SMALL, Transformer, TransformerOptions
+from workbench.plan.summary import Mixture, ParameterSummary
 
 if TYPE_CHECKING:
     from torch import nn
@@ -44,15 +44,32 @@ class MoE(Transformer[MoEOptions]):
     """Transformer whose every layer has a mixture of experts in place of its feed-forward part (Mixtral's layout)."""
 
     Options = MoEOptions
+    examples = {
+        "": {"model": {**SMALL, "num_experts": 4, "top_k": 2}, "dataset": SHORT_TEXT},
+        "dropping": {
+            "model": {**SMALL, "num_experts": 4, "top_k": 1, "capacity_factor": 1.0, "feedforward": "gated",
+                      "router_loss_weight": 0.1},
+            "dataset": SHORT_TEXT,
+        },
+    }  # fmt: skip
 
     def __init__(self, options: MoEOptions, data: DatasetSummary) -> None:
         if options.top_k > options.num_experts:
             raise SpecError("model.top_k", f"a token cannot take {options.top_k} of {options.num_experts} experts")
         super().__init__(options, data)
 
+    @property
+    def depends_on_batch(self) -> bool:
+        return True
+
     def summary(self) -> ModelSummary:
         # A router counts the tokens of its whole batch: a part of the sequence would have statistics of its own.
-        return replace(super().summary(), sequence_length=None)
+        o, shape = self.options, self.shape
+        mixtures = tuple(
+            Mixture(f"layer{i}.feedforward", o.num_experts, shape.sequence, o.top_k, shape.hidden_dim, o.capacity_factor)
+            for i in range(o.num_layers)
+        )
+        return replace(super().summary(), sequence_length=None, mixtures=mixtures)
 
     def feedforward(self, name: str) -> Part:
         """The router and top_k experts a token (Fedus et al. 2021, section 2); none is dropped. Experts are stacked on dim 0."""

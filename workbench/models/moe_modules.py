@@ -82,8 +82,13 @@ class StackedLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(num_experts, out_features).uniform_(-bound, bound)) if bias else None
 
     def forward(self, x: Tensor, counts: list[int]) -> Tensor:
-        biases = [None] * len(counts) if self.bias is None else self.bias.unbind()
-        return torch.cat([linear(*part) for part in zip(x.split(counts), self.weight.unbind(), biases, strict=True)])
+        return self.product(x, counts, self.weight, self.bias)
+
+    @staticmethod
+    def product(x: Tensor, counts: list[int], weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The first ``counts[0]`` rows of x by the first weight and bias, and so on."""
+        biases = [None] * len(counts) if bias is None else bias.unbind()
+        return torch.cat([linear(*part) for part in zip(x.split(counts), weight.unbind(), biases, strict=True)])
 
 
 Dispatch = Callable[[Experts, Tensor, list[int]], Tensor]
@@ -119,7 +124,8 @@ class MixtureOfExperts(nn.Module):
             places = torch.arange(len(order), device=order.device) - starts  # of an assignment in its expert's queue
             order = order[places < capacity]
             counts = counts.clamp(max=capacity)
-            self.dropped += experts.numel() - len(order)
+            if torch._C._current_graph_task_id() == -1:  # in backward, activation checkpointing computes this again
+                self.dropped += experts.numel() - len(order)
         token = order // top_k
         outputs = self.dispatch(self.experts, tokens[token], counts.tolist())
         weighted = outputs * weights.flatten()[order, None]

@@ -59,6 +59,9 @@ class TransformerOptions(ModelOptions):
     """Whether the head uses the token embedding's weight."""
 
 
+SMALL = {"num_layers": 2, "hidden_dim": 16, "num_heads": 2, "feedforward_dim": 32}
+SHORT_TEXT = {"name": "text", "sequence_length": 16}
+
 O = TypeVar("O", bound=TransformerOptions)
 
 
@@ -68,6 +71,16 @@ class Transformer(Model[O]):
 
     Options = TransformerOptions
     default_dataset = "text"
+    examples = {
+        "": {"model": SMALL, "dataset": SHORT_TEXT},
+        "tied": {"model": {**SMALL, "tied_head": True}, "dataset": SHORT_TEXT},
+        "llama-like": {
+            "model": {**SMALL, "num_heads": 4, "num_kv_heads": 2, "feedforward_dim": 24, "feedforward": "gated",
+                      "positions": "rotary", "norm": "rms", "bias": False},
+            "dataset": SHORT_TEXT,
+        },
+        "deep": {"model": {**SMALL, "num_layers": 6}, "dataset": SHORT_TEXT},
+    }  # fmt: skip
 
     def __init__(self, options: O, data: DatasetSummary) -> None:
         if data.kind != "tokens":

@@ -44,12 +44,19 @@ class ViTOptions(ModelOptions):
     """What the head classifies: the output at a learned class token before the patches, or the mean over the patches."""
 
 
+_SMALL = {"num_layers": 2, "hidden_dim": 16, "num_heads": 2, "feedforward_dim": 32}
+
+
 @model("vit")
 class ViT(Model[ViTOptions]):
     """Vision transformer: patch embedding, pre-norm encoder layers, linear head; classifies images."""
 
     Options = ViTOptions
     default_dataset = {"name": "synthetic", "kind": "images"}
+    examples = {
+        "": {"model": {**_SMALL, "patch_size": 2}, "dataset": "digit_images"},
+        "pooling": {"model": {**_SMALL, "patch_size": 4, "pooling": "mean"}, "dataset": "digit_images"},
+    }
 
     def __init__(self, options: ViTOptions, data: DatasetSummary) -> None:
         if data.kind != "images":

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import pairwise
+from math import prod
 from shutil import which
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,7 @@ class Plan:
     dataset: Dataset[Any]
     model: Model[Any]
     strategies: tuple[Strategy[Any], ...]
-    """In the order in which they are applied: stages, then context, then tensor, then data."""
+    """In the order in which they are applied: stages, then context, then tensor, then data, then experts."""
 
     summary: ModelSummary
     mesh: Mesh
@@ -69,7 +70,8 @@ class Plan:
         for strategy in self.strategies:
             if strategy.axis != "pipeline":
                 all_stages = strategy.place(all_stages, coordinate[strategy.axis])
-        return Share(self.spec, self.mesh, rank, num_samples, self.summary, self.part_of(rank), all_stages)
+        num_microbatches = prod(s.num_microbatches for s in self.strategies)
+        return Share(self.spec, self.mesh, rank, num_samples, num_microbatches, self.summary, self.part_of(rank), all_stages)
 
     def transfers_of(self, rank: int) -> Iterator[Transfer]:
         """What the strategies' formulas say a worker takes part in, in one step."""
@@ -118,10 +120,12 @@ def plan(spec: RunSpec) -> Plan:
     model = MODELS.get(spec.model.name)(spec.model, dataset.summary())
     strategies = [STRATEGIES.get(name)(options) for name, options in spec.split.items()]
     strategies.sort(key=lambda s: s.apply_order)
-    for first, second in pairwise(sorted(strategies, key=lambda s: s.axis)):
+    own_axis = [s for s in strategies if not s.divides_axis]
+    for first, second in pairwise(sorted(own_axis, key=lambda s: s.axis)):
         if first.axis == second.axis:
             raise SplitError("split", f"{first.name} and {second.name} share the {first.axis} axis; use one of them")
-    mesh = Mesh({s.axis: s.options.size for s in sorted(strategies, key=lambda s: AXES.index(s.axis))})
+    sizes = {s.axis: s.options.size for s in sorted(strategies, key=lambda s: not s.divides_axis)}
+    mesh = Mesh({axis: sizes[axis] for axis in AXES if axis in sizes})
     result = Plan(spec, dataset, model, tuple(strategies), model.summary(), mesh)
     if dataset.summary().num_samples < spec.train.global_batch_size:
         raise SplitError(

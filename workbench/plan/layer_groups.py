@@ -13,7 +13,7 @@ class LayerGroup(ABC):
 
     kind: str
     """What users call such layers when they choose a cut: ``attention``, ``feedforward``, ``embedding``, ``head``,
-    ``convolution``, ``recurrent``."""
+    ``convolution``, ``recurrent``. A ``head`` gives the scores that the model's loss is the cross-entropy of."""
 
     @property
     @abstractmethod

@@ -22,6 +22,9 @@ class Share:
     num_samples: int
     """Samples of a step that pass through this worker."""
 
+    num_microbatches: int
+    """Equal pieces that they are computed in, one after the other."""
+
     whole: ModelSummary
     """The unsplit model."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from math import prod
+from math import ceil, prod
 
 from workbench.plan.layer_groups import LayerGroup
 
@@ -17,6 +17,9 @@ class ParameterSummary:
     """Full name, beginning with its block's: ``layer0.attention.qkv.weight``."""
 
     shape: tuple[int, ...]
+
+    is_replicated: bool = True
+    """Whether all replicas hold it and average its gradient; not so of experts that are divided among them."""
 
     @property
     def numel(self) -> int:
@@ -52,6 +55,32 @@ class Tie:
 
 
 @dataclass(frozen=True)
+class Mixture:
+    """A layer whose router sends every token to a few of its experts, a ``MixtureOfExperts`` at ``path``."""
+
+    path: str
+    num_experts: int
+    tokens_per_sample: int
+    top_k: int
+    """Experts that each token takes, all different."""
+
+    hidden_dim: int
+    """Features of a token."""
+
+    capacity_factor: float | None
+    """An expert takes at most this times an even share of the assignments of each forward pass; None: all."""
+
+    def num_sent(self, num_samples: int) -> tuple[int, bool]:
+        """The most assignments of a token to an expert that a forward pass can serve, and whether it may be fewer: where an
+        expert has not room for every token."""
+        tokens = num_samples * self.tokens_per_sample
+        capacity = tokens
+        if self.capacity_factor is not None:
+            capacity = ceil(self.capacity_factor * tokens * self.top_k / self.num_experts)
+        return min(tokens * self.top_k, capacity * self.num_experts), capacity < tokens
+
+
+@dataclass(frozen=True)
 class ModelSummary:
     """A model, or the part of it that one worker holds."""
 
@@ -62,9 +91,17 @@ class ModelSummary:
 
     ties: tuple[Tie, ...] = ()
 
+    mixtures: tuple[Mixture, ...] = ()
+    """Layers made of experts, which can live on different workers."""
+
     sequence_length: int | None = None
     """Positions of a sample, where these are dim 0 of every shape, per sample, and causal attention alone mixes them, so
     that the sequence can be split; None: it cannot."""
+
+    steps_through_time: bool = False
+    """Whether a sequence, dim 0 of every shape, can be worked through in chunks: a block that mixes positions has
+    ``forward_with_state(x, state)`` and hands what it carries from one chunk to the next, the others take each position
+    by itself."""
 
     @property
     def parameters(self) -> tuple[ParameterSummary, ...]:
@@ -79,6 +116,11 @@ class ModelSummary:
         return tuple(p for p in self.parameters if p.name not in doubled)
 
     @property
+    def averaged_parameters(self) -> tuple[ParameterSummary, ...]:
+        """The distinct parameters whose gradients all replicas average."""
+        return tuple(p for p in self.distinct_parameters if p.is_replicated)
+
+    @property
     def num_parameters(self) -> int:
         """Elements held; a tied parameter counts once where both its names are held."""
         return sum(p.numel for p in self.distinct_parameters)
@@ -87,7 +129,8 @@ class ModelSummary:
         """The part made of these blocks."""
         wanted = set(names)
         groups = tuple(g for g in self.groups if g.block in wanted)
-        return replace(self, blocks=tuple(b for b in self.blocks if b.name in wanted), groups=groups)
+        mixtures = tuple(m for m in self.mixtures if block_of(m.path) in wanted)
+        return replace(self, blocks=tuple(b for b in self.blocks if b.name in wanted), groups=groups, mixtures=mixtures)
 
 
 def block_of(path: str) -> str:

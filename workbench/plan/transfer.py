@@ -21,6 +21,9 @@ class Transfer:
     group_size: int = 1
     """Workers that share a collective, each of whom reports it; 1 for a send, which only the sender reports."""
 
+    is_bound: bool = False
+    """Whether the payload is the most that can move, where what does move depends on the data."""
+
 
 def totals(transfers: Iterable[Transfer]) -> list[Transfer]:
     """What moves over the whole run from what each worker reports: each collective once per group, each send once."""

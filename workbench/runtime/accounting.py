@@ -11,6 +11,8 @@ import torch.distributed as dist
 
 from workbench.runtime.recorder import Operation, Recorder
 
+COMPUTING = ("forward", "backward", "backward_input", "backward_weight")
+
 
 def attribute_idle(recorder: Recorder, control: Any, num_workers: int) -> None:
     """Divides each wait: *idle* until the last participant (of a recv: the sender) had entered, then *exposed*."""
@@ -49,7 +51,7 @@ def _parts_of(recorder: Recorder, row: dict[str, Any]) -> dict[str, float]:
     for span in spans:
         blocked = sum(_overlap(op, span.start, span.end) for op in operations)
         seconds[span.kind] += max(0.0, span.end - span.start - blocked)  # type: ignore[assignment]
-    compute = seconds["forward"] + seconds["backward"]
+    compute = sum(seconds[kind] for kind in COMPUTING)
     parts = {
         "step_s": row["duration_s"],
         "compute_s": compute,

@@ -41,7 +41,7 @@ def build_worker(
     if train.compile:
         for block in worker.blocks:
             block.compile()
-    for strategy in strategies:
+    for strategy in reversed(strategies):
         assert mesh is not None
         strategy.finish(worker, mesh)
     return worker

@@ -35,6 +35,6 @@ def num_holders(worker: WorkerModel, name: str, parameter: torch.Tensor) -> int:
     holders = worker.share.mesh.num_workers // axes.get("pipeline", 1)
     if isinstance(parameter, DTensor):
         for dim, placement in enumerate(parameter.placements):
-            if not placement.is_replicate():  # Shard, and the kind of it for what FSDP cuts after tensor slicing
+            if not placement.is_replicate():  # torch has several kinds of shards
                 holders //= parameter.device_mesh.size(dim)
     return holders * worker.num_copies.get(name, 1)

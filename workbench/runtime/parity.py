@@ -136,7 +136,7 @@ class Reference:
 
     def __init__(self, plan: Plan, worker: WorkerModel, batches: Batches) -> None:
         self.blocks = build_blocks(plan, (b.name for b in plan.summary.blocks), worker.dtype).to(worker.device)
-        self.loss, self.batches, self.trains = worker.loss, batches, worker.trains
+        self.loss, self.batches, self.trains = plan.model.loss, batches, worker.trains
         self.max_norm = plan.spec.train.max_gradient_norm
         self.num_chunks = worker.batch_part[1] * worker.num_microbatches
 
@@ -182,13 +182,15 @@ def parameters(worker: WorkerModel) -> list[Piece]:
 
 
 def of_result(worker: WorkerModel, result: StepResult) -> list[Piece]:
-    """Outputs at their place in the global batch and in the sequence, and the loss at its part's place in the mean."""
+    """Outputs at their place in the global batch, the sequence and the classes, and the loss at its part's in the mean."""
     index, count = worker.batch_part
     first_position = 0
     pieces = []
     if result.outputs is not None:
-        offset = (index * len(result.outputs), *[0] * (result.outputs.dim() - 1))
-        pieces.append(Piece("outputs", offset, result.outputs))
+        offset = [0] * result.outputs.dim()
+        offset[0] = index * len(result.outputs)
+        offset[-1] += worker.classes_part[0] * result.outputs.shape[-1]
+        pieces.append(Piece("outputs", tuple(offset), result.outputs))
     if (runs := worker.sequence_part) is not None:
         assert worker.summary.sequence_length is not None
         first_position, count = runs[0].start, count * worker.summary.sequence_length // sum(map(len, runs))

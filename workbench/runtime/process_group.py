@@ -125,6 +125,13 @@ class RecordedProcessGroup(dist.ProcessGroup):
             work.wait()
         return works[-1]
 
+    def reduce_scatter_tensor_coalesced(self, outputs: list[Tensor], inputs: list[Tensor], opts: Any = None) -> Any:
+        """Likewise."""
+        works = [self._reduce_scatter_base(o, i, opts) for o, i in zip(outputs, inputs, strict=True)]
+        for work in works[:-1]:
+            work.wait()
+        return works[-1]
+
     def _issue(self, method: str, *args: Any, **kwargs: Any) -> RecordedWork:
         operation, payload = _OPERATIONS[method]
         peer = self.ranks[args[1]] if operation in ("send", "recv") else None

@@ -20,6 +20,7 @@ _KEPT = (
     torch.ops._c10d_functional.all_reduce.default,
     torch.ops._c10d_functional.all_gather_into_tensor.default,
     torch.ops._c10d_functional.reduce_scatter_tensor.default,
+    torch.ops._c10d_functional.all_to_all_single.default,
 )
 """What is dear to compute again: matrix products, attention, and what came from other workers."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from statistics import mean
 from typing import Any
 
 import torch
@@ -32,6 +33,8 @@ class TrainingRecord:
     parameter_bytes: int = 0
     gradient_bytes: int = 0
     optimizer_state_bytes: int = 0
+    dropped_tokens: float | None = None
+    """Assignments of tokens to experts held here that were dropped in a step, mean over timed steps; None: no experts."""
     load: Load | None = None
     """Processor time during the timed steps."""
 
@@ -55,6 +58,8 @@ def train(plan: Plan, worker: WorkerModel, batches: Batches, recorder: Recorder,
     optimizer = make_optimizer(worker, options.optimizer, options.learning_rate) if worker.trains else None
     has_tokens = plan.dataset.summary().tokens_per_sample > 0
     kinds = list(step_kinds(plan))
+    dropping: list[Any] = [module for module in worker.blocks.modules() if hasattr(module, "dropped")]  # mixtures of experts
+    num_dropped = []
     first, last = kinds.index("timed"), len(kinds) - 1 - kinds[::-1].index("timed")
     for step, kind in enumerate(kinds):
         if step == first:
@@ -69,6 +74,8 @@ def train(plan: Plan, worker: WorkerModel, batches: Batches, recorder: Recorder,
             if worker.device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(worker.device)
             tracker.__enter__()
+        for module in dropping:
+            module.dropped = 0
         start = time.perf_counter()
         result = take_step(worker, optimizer, inputs, targets, options.max_gradient_norm)
         loss = None if result.loss is None else float(result.loss)
@@ -76,6 +83,8 @@ def train(plan: Plan, worker: WorkerModel, batches: Batches, recorder: Recorder,
             torch.cuda.synchronize(worker.device)
         duration = time.perf_counter() - start
         del result
+        if kind == "timed":
+            num_dropped.append(sum(module.dropped for module in dropping))
         if tracker is not None:
             _end_of_memory_step(record, tracker, worker, step)
         record.steps.append(
@@ -93,6 +102,7 @@ def train(plan: Plan, worker: WorkerModel, batches: Batches, recorder: Recorder,
             record.load = Load.now().since(before)
         on_step(kind=kind, step=step, num_steps=len(kinds), loss=loss, duration_s=duration)
     recorder.tracing = False
+    record.dropped_tokens = mean(num_dropped) if dropping else None
     _weigh(record, worker, optimizer)
     return record
 

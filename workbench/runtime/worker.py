@@ -135,6 +135,7 @@ def _work(
         "gradient_bytes": trained.gradient_bytes,
         "optimizer_state_bytes": trained.optimizer_state_bytes,
         "peak_memory_bytes": trained.peak_memory_bytes,
+        "dropped_tokens": trained.dropped_tokens,
         "resident_peak_bytes": accounting.resident_peak_bytes(),
         "load": asdict(trained.load) if trained.load else None,
         **accounting.step_parts(recorder, trained.steps),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from workbench.errors import SplitError
@@ -14,6 +14,7 @@ from workbench.spec.options import Options
 if TYPE_CHECKING:
     from torch.distributed.pipelining import PipelineStage
 
+    from workbench.plan.summary import ModelSummary
     from workbench.spec.run_spec import RunSpec
     from workbench.strategies.pipeline import PipelineOptions
 
@@ -38,11 +39,23 @@ class Schedule(ABC):
     """Whether torch's schedule gathers a stage's sharded parameters before its first use and frees them after its last
     (UNSHARD and RESHARD), as all do that can run several stages a worker."""
 
+    examples: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """The pipeline's options for two workers by name ("" for the plain one), which the conformance suite runs beside the
+    schedule's name and two microbatches a worker; none: these alone."""
+    cut_dim: ClassVar[int] = 0
+    """Dim of inputs, targets and activations that is cut into microbatches: 0 the batch, 1 the sequence."""
+    has_actions: ClassVar[bool] = True
+    """Whether torch has an order of actions for it, which can be written down as a file for `csv`."""
+
     def __init__(self, options: PipelineOptions) -> None:
         self.options = options
         self.num_workers, self.num_microbatches = options.size, options.num_microbatches
         self.stages_per_worker = options.stages_per_worker or self.default_stages_per_worker
-        self.num_stages = self.num_workers * self.stages_per_worker
+
+    @property
+    def num_stages(self) -> int:
+        """Stages on all workers."""
+        return len(self.worker_of_stage())
 
     def worker_of_stage(self) -> list[int]:
         """For each stage in order, the position of its worker along the pipeline axis."""
@@ -53,6 +66,18 @@ class Schedule(ABC):
     def gathers(self, stage: int, trains: bool) -> tuple[int, int]:
         """How often sharded parameters of a stage are gathered in its forward and in its backward passes of a step."""
         return 1, 0
+
+    def check_pieces(self, model: ModelSummary, spec: RunSpec) -> None:
+        """Raises:
+        SplitError: what is cut into microbatches, here the batch, does not divide into them.
+        """
+        batch, count = spec.samples_per_replica, self.num_microbatches
+        if batch % count:
+            of = "" if batch == spec.train.global_batch_size else " that one replica computes"
+            raise SplitError(
+                "split.pipeline.num_microbatches",
+                f"a batch of {batch}{of} does not divide into {count} microbatches, {batch % count} samples would be over",
+            )
 
     def check(self, spec: RunSpec) -> None:
         """Raises:

@@ -72,7 +72,7 @@ def override(
         if not value or not all(path.split(".")):
             raise SpecError("--set", f"takes path=value, such as train.num_steps=50, but got {text!r}")
         if path == "model.preset" and isinstance(result.get("model"), dict):
-            result["model"] = {"name": result["model"]["name"]}
+            result["model"] = {key: value for key, value in result["model"].items() if key == "name"}
         _assign(result, path.split("."), parse_value(value))
     return result
 
@@ -86,7 +86,7 @@ def parse_value(text: str) -> Any:
 
 
 def _parse_split(text: str) -> tuple[str, dict[str, Any]]:
-    head, *options = text.split(",")
+    head, *options = _at_commas(text)
     strategy, equals, size = head.partition("=")
     table: dict[str, Any] = {"size": parse_value(size)} if equals else {}
     for option in options:
@@ -97,11 +97,28 @@ def _parse_split(text: str) -> tuple[str, dict[str, Any]]:
     return strategy.strip(), table
 
 
+def _at_commas(text: str) -> list[str]:
+    """The parts between commas that stand in no brackets, braces or quotes: ``layer=3,partition=[2,3,1]`` has two."""
+    parts, depth, quote = [""], 0, ""
+    for character in text:
+        if quote or character in "\"'":
+            quote = "" if character == quote else quote or character
+        else:
+            depth += (character in "[{") - (character in "]}")
+        if character == "," and not quote and depth <= 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts
+
+
 def _assign(table: dict[str, Any], path: list[str], value: Any) -> None:
     for key in path[:-1]:
         inner = table.get(key)
         if isinstance(inner, str) and key in ("model", "dataset"):
             inner = {"name": inner}
-        table[key] = dict(inner) if isinstance(inner, dict) else {}
+        if not isinstance(inner, dict | None):
+            raise SpecError(".".join(path), f"cannot be set, for {key} is {inner!r}, where a table belongs")
+        table[key] = dict(inner or {})
         table = table[key]
     table[path[-1]] = value

@@ -54,7 +54,7 @@ class Train(Options):
     compile: bool = False
     """Whether each block is compiled (torch.compile)."""
 
-    seed: NonNegativeInt = 0
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
     """Decides initial parameters and the order of samples."""
 
     @property
@@ -113,7 +113,7 @@ def _plugin(family: Family, base: type[PluginOptions]) -> BeforeValidator:
             return given
         if isinstance(given, str):
             given = {"name": given}
-        if not isinstance(given, dict) or "name" not in given:
+        if not isinstance(given, dict) or not isinstance(given.get("name"), str):
             raise SpecError(f"{family.kind}.name", f"give the {family.kind}'s name; allowed: {', '.join(family.names())}")
         plugin = family.get(given["name"], f"{family.kind}.name")
         try:
@@ -166,11 +166,13 @@ class RunSpec(Options):
     @classmethod
     def _fill_in_model_and_dataset(cls, values: dict[str, Any]) -> dict[str, Any]:
         values = {"model": DEFAULT_MODEL, **values}
+        if isinstance(values["model"], dict):
+            values["model"] = {"name": DEFAULT_MODEL, **values["model"]}
         if "dataset" not in values:
             model = values["model"]
             if not isinstance(model, dict):
                 model = {"name": getattr(model, "name", model), "preset": getattr(model, "preset", None)}
-            plugin = MODELS.get(model.get("name", ""), "model.name")
+            plugin = MODELS.get(model["name"], "model.name")
             preset = plugin.Options.presets.get(str(model.get("preset")))
             values["dataset"] = dict(preset.dataset) if preset else plugin.default_dataset
         return values

@@ -11,7 +11,7 @@ from workbench.errors import SpecError
 from workbench.registry import STRATEGIES
 from workbench.spec.options import StrategyOptions, spec_error
 
-LABEL_ORDER = ("data", "expert", "pipeline", "context", "tensor")  # of axes, in a split's label
+LABEL_ORDER = ("data", "pipeline", "context", "tensor")  # of axes, in a split's label
 SINGLE = "single"
 
 
@@ -59,7 +59,8 @@ class Split(RootModel[dict[str, Any]]):
     def label(self) -> str:
         """What the split is called in tables: ``single``, ``dp2``, ``pp2-1f1b-m4``, ``dp2-tp2``."""
         strategies = [STRATEGIES.get(name)(options) for name, options in self.items()]
-        strategies.sort(key=lambda s: LABEL_ORDER.index(s.axis) if s.axis in LABEL_ORDER else len(LABEL_ORDER))
+        order = {axis: place for place, axis in enumerate(LABEL_ORDER)}
+        strategies.sort(key=lambda s: (order.get(s.axis, len(order)), s.divides_axis))
         return "-".join(s.label for s in strategies) or SINGLE
 
 

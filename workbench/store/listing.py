@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from workbench.errors import UsageError
+from workbench.errors import DamagedRunError, UsageError
 from workbench.store.run_directory import TERMINAL, RunDirectory
 from workbench.store.tables import RUN_COLUMNS
 
@@ -20,7 +20,7 @@ def find(store: Path, text: str) -> RunDirectory:
     """
     ids = sorted(run.id for run in all_runs(store))
     if text == "latest" and ids:
-        return max(all_runs(store), key=lambda run: float(run.record().get("created_at", 0.0)))
+        return max(all_runs(store), key=_created_at)
     matches = [i for i in ids if i == text] or [i for i in ids if text and text in i]
     if len(matches) != 1:
         found = f"matches {len(matches)}: {', '.join(matches[:5])}" if matches else "is not in the store"
@@ -34,7 +34,21 @@ def all_runs(store: Path) -> list[RunDirectory]:
     if not directory.is_dir():
         return []
     runs = [RunDirectory(path) for path in sorted(directory.iterdir()) if (path / "run.json").exists()]
-    return [run for run in runs if not run.labels().get("deleted_at")]
+    return [run for run in runs if not _is_deleted(run)]
+
+
+def _is_deleted(run: RunDirectory) -> bool:
+    try:
+        return bool(run.labels().get("deleted_at"))
+    except DamagedRunError:
+        return False
+
+
+def _created_at(run: RunDirectory) -> float:
+    try:
+        return float(run.record().get("created_at", 0.0))
+    except DamagedRunError:
+        return 0.0
 
 
 def state_of(run: RunDirectory) -> str:
@@ -77,5 +91,12 @@ def row(run: RunDirectory) -> dict[str, Any]:
 
 
 def rows(store: Path) -> list[dict[str, Any]]:
-    """Rows of ``runs``, oldest first."""
-    return [row(run) for run in all_runs(store)]
+    """Rows of ``runs``, oldest first; of a run that cannot be read its id and the state ``damaged``."""
+    return [_row_or_damaged(run) for run in all_runs(store)]
+
+
+def _row_or_damaged(run: RunDirectory) -> dict[str, Any]:
+    try:
+        return row(run)
+    except DamagedRunError:
+        return {**dict.fromkeys(RUN_COLUMNS), "run_id": run.id, "state": "damaged"}

@@ -9,10 +9,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workbench.errors import DamagedRunError, UsageError
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from workbench.spec.run_spec import RunSpec
+from workbench.spec.run_spec import RunSpec
 
 TERMINAL = ("finished", "failed", "cancelled", "lost")
 
@@ -44,8 +46,11 @@ class RunDirectory:
     ) -> RunDirectory:
         """A new run: ``record`` is what was decided at its submission."""
         run = cls(store / "runs" / run_id)
-        for part in ("events", "log"):
-            (run.path / part).mkdir(parents=True)
+        try:
+            for part in ("events", "log"):
+                (run.path / part).mkdir(parents=True)
+        except OSError as error:
+            raise UsageError(f"the store {store} cannot be written ({error.strerror}); set WORKBENCH_HOME") from None
         run.spec_path.write_text(spec_toml, encoding="utf-8")
         run._write("environment.json", environment)
         run._write("run.json", record)
@@ -73,7 +78,11 @@ class RunDirectory:
         return self.path / name / f"rank-{rank}.parquet"
 
     def record(self) -> dict[str, Any]:
-        return self._read("run.json") or {}
+        """What was decided at its submission."""
+        record = self._read("run.json")
+        if not record:
+            raise DamagedRunError(f"run {self.id}: run.json says nothing; `workbench rm --purge {self.id}` removes the run")
+        return record
 
     def environment(self) -> dict[str, Any]:
         return self._read("environment.json") or {}
@@ -138,6 +147,9 @@ class RunDirectory:
             return json.loads((self.path / name).read_bytes())  # type: ignore[no-any-return]
         except FileNotFoundError:
             return None
+        except ValueError:
+            hint = f"`workbench rm --purge {self.id}` removes the run"
+            raise DamagedRunError(f"run {self.id}: {name} is damaged and cannot be read; {hint}") from None
 
     def _write(self, name: str, value: dict[str, Any]) -> None:
         """Replaces a file whole: a reader sees the old or the new one."""

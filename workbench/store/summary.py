@@ -20,7 +20,7 @@ def summarize(run: RunDirectory, events: list[list[dict[str, Any]]]) -> dict[str
     for row in steps:
         slowest[row["step"]] = max(row["duration_s"], slowest.get(row["step"], 0.0))
     times = list(slowest.values())
-    deciles = quantiles(times, n=10, method="inclusive") if len(times) > 1 else times * 9
+    twentieths = quantiles(times, n=20, method="inclusive") if len(times) > 1 else times * 19
     step_time = median(times)
     batch = run.spec().train.global_batch_size
     # A worker's steps count the tokens that it computes: of each of its samples all, or a part of the sequence.
@@ -33,8 +33,9 @@ def summarize(run: RunDirectory, events: list[list[dict[str, Any]]]) -> dict[str
     parts = ("compute_s", "exposed_communication_s", "idle_s", "optimizer_s", "other_s")
     return {
         "step_time_s": step_time,
-        "step_time_p10_s": deciles[0],
-        "step_time_p90_s": deciles[8],
+        "step_time_p10_s": twentieths[1],
+        "step_time_p90_s": twentieths[17],
+        "step_time_p95_s": twentieths[18],
         "samples_per_s": batch / step_time,
         "tokens_per_s": batch * tokens / step_time if tokens else None,
         "speedup": speedup,
@@ -47,6 +48,7 @@ def summarize(run: RunDirectory, events: list[list[dict[str, Any]]]) -> dict[str
         "bubble_fraction": sum(w["idle_s"] for w in workers) / sum(w["step_s"] for w in workers) if is_staged else None,
         "imbalance": max(compute) / fmean(compute),
         "final_loss": fmean(losses) if losses else None,
+        "dropped_tokens": _dropped([w.get("dropped_tokens") for w in workers], record["mesh"].get("tensor", 1)),
         "parity_ok": parity.get("ok"),
         "parity_max_error": parity.get("max_error"),
         "parity_tensor": parity.get("tensor"),
@@ -79,6 +81,12 @@ def measured_transfers(workers: list[dict[str, Any]]) -> list[dict[str, Any]]:
         }
         for key, total in sums.items()
     ]
+
+
+def _dropped(per_worker: list[float | None], num_slices: int) -> float | None:
+    """Of all workers; those along the tensor axis drop the same tokens, for they route whole ones."""
+    known = [value for value in per_worker if value is not None]
+    return sum(known) / num_slices if known else None
 
 
 def _speedup(run: RunDirectory, other: str | None, step_time: float) -> float | None:

@@ -13,7 +13,8 @@ RUN_FIGURES = (
     "step_time_s", "step_time_p10_s", "step_time_p90_s", "samples_per_s", "tokens_per_s", "speedup", "speedup_same_cores",
     "efficiency", "parameters_per_worker", "peak_memory_bytes", "communication_bytes_per_step", "compute_s",
     "exposed_communication_s", "idle_s", "optimizer_s", "other_s", "bubble_fraction", "imbalance", "final_loss", "parity_ok",
-    "parity_max_error", "other_load_cores",
+    "parity_max_error", "step_time_p95_s", "time_to_first_token_s", "time_per_token_s", "generated_tokens_per_s",
+    "other_load_cores", "dropped_tokens",
 )  # fmt: skip
 RUN_COLUMNS = RUN_STATIC_COLUMNS + RUN_FIGURES
 

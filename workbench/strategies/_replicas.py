@@ -18,8 +18,11 @@ BUCKET_SIZE_MIB = 25.0  # torch's default
 
 
 def expected_average(share: Share) -> list[Transfer]:
-    """All gradients once: the bytes of every parameter held, in as many buckets as torch makes (Li et al. 2020)."""
-    axis, gradients = "+".join(share.mesh.replica_axes), share.held.num_parameters * share.element_bytes
+    """All gradients once: the bytes of every parameter averaged, in as many buckets as torch makes (Li et al. 2020)."""
+    axis, gradients = (
+        "+".join(share.mesh.replica_axes),
+        sum(p.numel for p in share.held.averaged_parameters) * share.element_bytes,
+    )
     return [Transfer("all_reduce", axis, "backward", 1, gradients, share.mesh.num_copies)] if share.trains else []
 
 
@@ -32,7 +35,7 @@ def replicas_mesh(mesh: DeviceMesh) -> DeviceMesh:
 
 
 def average_gradients(worker: WorkerModel, mesh: DeviceMesh, bucket_size_mib: float = BUCKET_SIZE_MIB) -> None:
-    """Gradients become the mean over all replicas while backward goes on."""
+    """Gradients become the mean over all replicas while backward goes on; but for those of parameters that not all hold."""
     from torch.nn.parallel import DistributedDataParallel
 
     if not worker.trains:
@@ -40,9 +43,11 @@ def average_gradients(worker: WorkerModel, mesh: DeviceMesh, bucket_size_mib: fl
     replicas = replicas_mesh(mesh)
     assert mesh.mesh_dim_names is not None
     worker.axes[replicas.get_group().group_name] = "+".join(replicas.mesh_dim_names or ())
+    apart = {p.name for p in worker.share.held.parameters if not p.is_replicated}
     if not set(mesh.mesh_dim_names) <= set(REPLICA_AXES):
-        _replicate_blocks(worker, replicas)
+        _replicate_blocks(worker, replicas, apart)
         return
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(worker.module, apart)
     worker.module = DistributedDataParallel(
         worker.module,
         process_group=replicas.get_group(),
@@ -62,16 +67,16 @@ def _own_buffers() -> dict[str, Any]:
     return {name if name in signature(DistributedDataParallel).parameters else "broadcast_buffers": False}
 
 
-def _replicate_blocks(worker: WorkerModel, replicas: DeviceMesh) -> None:
+def _replicate_blocks(worker: WorkerModel, replicas: DeviceMesh, apart: set[str]) -> None:
     """DDP takes neither cut parameters nor a pipeline's microbatches; torch's composable form takes both. A bucket is a
-    block."""
+    block, without the parameters named in ``apart``."""
     from torch.distributed._composable.replicate_with_fsdp import replicate
 
     from workbench.strategies.data_modules import quieten_views
 
     quieten_views()
     for stage in worker.stages:
-        blocks = dict(stage.named_children())
+        blocks, ignored = dict(stage.named_children()), {p for name, p in stage.named_parameters() if name in apart}
         for unit in units(list(blocks), worker.summary.ties):
-            replicate([blocks[name] for name in unit], mesh=replicas)
-        replicate(stage, mesh=replicas)
+            replicate([blocks[name] for name in unit], mesh=replicas, ignored_params=ignored)
+        replicate(stage, mesh=replicas, ignored_params=ignored)

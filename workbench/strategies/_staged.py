@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from itertools import accumulate
 from math import prod
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -44,11 +45,6 @@ class StagedStrategy(Strategy[O]):
     apply_order = 0
 
     @property
-    @abstractmethod
-    def num_microbatches(self) -> int:
-        """Pieces that the batch passes through the stages in."""
-
-    @property
     def worker_of_stage(self) -> list[int]:
         """The position along the axis of the worker that holds each stage; here one stage a worker."""
         return list(range(self.options.size))
@@ -63,15 +59,19 @@ class StagedStrategy(Strategy[O]):
         backward passes of a step."""
         return 1, int(trains)
 
+    @property
+    def cut_dim(self) -> int:
+        """Dim of inputs and activations that these pieces are cut along: 0 the batch, 1 the sequence."""
+        return 0
+
     def check(self, model: ModelSummary, spec: RunSpec) -> None:
         num_stages, num_blocks, partition = len(self.worker_of_stage), len(model.blocks), self.options.partition
         if num_stages > num_blocks:
-            per_worker = num_stages // self.options.size
-            what = f"{self.options.size} workers" + (f" of {per_worker} stages" if per_worker > 1 else "")
+            workers = f"{self.options.size} workers"
+            what = workers if num_stages == self.options.size else f"{num_stages} stages on {workers}"
             raise SplitError(
                 f"split.{self.name}.size",
-                f"{model.name} has {num_blocks} blocks, too few for {what};"
-                f" use at most {num_blocks // per_worker} workers, or more layers",
+                f"{model.name} has {num_blocks} blocks, too few for {what}; use at most {num_blocks} stages, or more layers",
             )
         if isinstance(partition, tuple) and (len(partition) != num_stages or sum(partition) != num_blocks):
             raise SplitError(
@@ -92,6 +92,11 @@ class StagedStrategy(Strategy[O]):
             sizes = balanced([weigh(b) for b in model.blocks], len(self.worker_of_stage))
         return [tuple(names[end - size : end]) for size, end in zip(sizes, accumulate(sizes), strict=True)]
 
+    def with_partition_by(self, times: Mapping[str, float]) -> O:
+        """Its options with the partition that makes these times, of each block in order, even between stages."""
+        sizes = balanced(list(times.values()), len(self.worker_of_stage))
+        return self.options.model_copy(update={"partition": tuple(sizes)})
+
     def place(self, model: ModelSummary, index: int) -> ModelSummary:
         mine = [blocks for blocks, worker in zip(self.stages(model), self.worker_of_stage, strict=True) if worker == index]
         return model.with_blocks(name for blocks in mine for name in blocks)
@@ -103,7 +108,7 @@ class StagedStrategy(Strategy[O]):
         transfers = []
         for stage, blocks in enumerate(self.stages(model)[:-1]):
             giver, taker = worker_of[stage], worker_of[stage + 1]
-            activation = share.num_samples // count * prod(share.output_shape(blocks[-1])) * share.element_bytes
+            activation = share.num_samples * prod(share.output_shape(blocks[-1])) // count * share.element_bytes
             if giver != taker and here == giver:
                 transfers.append(Transfer("send", self.axis, "forward", count, activation))
             if giver != taker and here == taker and share.trains:
@@ -135,7 +140,7 @@ class StagedStrategy(Strategy[O]):
 
         ranks, here = mesh.mesh.tolist(), mesh.get_local_rank()
         for tie, workers in self._ties_across_workers(worker.summary):
-            if here in workers:
+            if here in workers and worker.trains:
                 group = dist.new_group([ranks[w] for w in workers], use_local_synchronization=True)
                 worker.axes[group.group_name] = self.axis
                 worker.num_copies[tie.source] = len(workers)
@@ -157,7 +162,7 @@ class StagedStrategy(Strategy[O]):
         return step
 
 
-def staged_strategy(spec: RunSpec) -> StagedStrategy[Any] | None:
+def staged(spec: RunSpec) -> StagedStrategy[Any] | None:
     """The strategy of this run that cuts stages, if it has one."""
     strategies = (STRATEGIES.get(name)(options) for name, options in spec.split.items())
     return next((s for s in strategies if isinstance(s, StagedStrategy)), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from workbench.registry import register
@@ -31,12 +32,18 @@ class Strategy(ABC, Generic[O]):
     Options: ClassVar[type[StrategyOptions]]
     axis: ClassVar[str]
     """The mesh axis whose workers share the work."""
+    divides_axis: ClassVar[bool] = False
+    """Whether it works within groups of neighbours along another strategy's axis, which without that one is a single group."""
     apply_order: ClassVar[float]
     """Inside a worker: stages are cut first (0), then sequences (0.5), then tensors (1), then data parallelism wraps the
-    result (2)."""
+    result (2), and what it leaves out is averaged (3)."""
 
     aliases: ClassVar[dict[str, dict[str, Any]]] = {}
     """Other names that a split may use for it, each with the options that it stands for."""
+
+    examples: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Option sets for two workers by name ("" for the plain one), which the conformance suite runs on every model that
+    ``check`` admits; none: the defaults."""
 
     def __init__(self, options: O) -> None:
         self.options = options
@@ -45,6 +52,11 @@ class Strategy(ABC, Generic[O]):
     @abstractmethod
     def label(self) -> str:
         """Short name with what differs: ``pp2-1f1b-m4``."""
+
+    @property
+    def num_microbatches(self) -> int:
+        """Equal pieces that it makes of a worker's part of the batch, computed one after the other; by default one."""
+        return 1
 
     @abstractmethod
     def check(self, model: ModelSummary, spec: RunSpec) -> None:
@@ -76,4 +88,4 @@ class Strategy(ABC, Generic[O]):
 
     def finish(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
         """Wraps what the worker holds, once every strategy has made its cut and the run's options (activation
-        checkpointing, compilation) are applied; by default not at all."""
+        checkpointing, compilation) are applied; the last to apply is the first to finish. By default not at all."""

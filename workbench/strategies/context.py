@@ -39,6 +39,12 @@ class ContextStrategy(Strategy[ContextOptions]):
     Options = ContextOptions
     axis = "context"
     apply_order = 0.5
+    examples = {
+        "": {},
+        "contiguous": {"balance": "contiguous"},
+        "gathered": {"attention": "all_gather"},
+        "gathered, contiguous": {"attention": "all_gather", "balance": "contiguous"},
+    }
 
     @property
     def label(self) -> str:

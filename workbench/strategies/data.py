@@ -3,6 +3,7 @@ sharded over them (ZeRO, Rajbhandari et al. 2020)."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,7 +17,8 @@ from workbench.spec.options import StrategyOptions
 from workbench.strategies._compression import Compression, lossiness, sent_bytes
 from workbench.strategies._replicas import BUCKET_SIZE_MIB, average_gradients
 from workbench.strategies._sharding import expected_of_units, owners, shard, units
-from workbench.strategies._staged import StagedStrategy, staged_strategy
+from workbench.strategies._staged import StagedStrategy
+from workbench.strategies._staged import staged as _staged
 from workbench.strategies.base import Strategy, strategy
 
 if TYPE_CHECKING:
@@ -69,6 +71,19 @@ class DataStrategy(Strategy[DataOptions]):
         "fsdp": {"shard": "parameters"},
     }
 
+    examples = {
+        "": {},
+        "zero1": {"shard": "optimizer"},
+        "zero2": {"shard": "gradients"},
+        "fsdp": {"shard": "parameters"},
+        "accumulated": {"num_accumulation_steps": 2},
+        "fsdp, accumulated": {"shard": "parameters", "num_accumulation_steps": 2},
+        "small buckets": {"bucket_size_mib": 0.002},
+        "fp16": {"compression": "fp16"},
+        "bf16": {"compression": "bf16"},
+        "powersgd": {"compression": "powersgd", "bucket_size_mib": 0.002},
+    }
+
     @property
     def label(self) -> str:
         o = self.options
@@ -79,6 +94,10 @@ class DataStrategy(Strategy[DataOptions]):
         if o.compression != "none":
             parts.append(o.compression + (f"{o.compression_rank}" if o.compression == "powersgd" else ""))
         return "-".join(parts)
+
+    @property
+    def num_microbatches(self) -> int:
+        return self.options.num_accumulation_steps
 
     @property
     def is_sharded(self) -> bool:
@@ -128,7 +147,7 @@ class DataStrategy(Strategy[DataOptions]):
             )
         self._check_compression(spec)
         self._check_accumulation(spec)
-        if staged := staged_strategy(spec):
+        if staged := _staged(spec):
             self._check_stages(staged, model)
 
     def _check_compression(self, spec: RunSpec) -> None:
@@ -140,7 +159,7 @@ class DataStrategy(Strategy[DataOptions]):
 
     def _check_accumulation(self, spec: RunSpec) -> None:
         count, batch = self.options.num_accumulation_steps, spec.samples_per_replica
-        if count > 1 and (staged := staged_strategy(spec)):
+        if count > 1 and (staged := _staged(spec)):
             raise SplitError(
                 "split.data.num_accumulation_steps",
                 f"{count} pieces, and {staged.name} passes the batch on in pieces of its own:"
@@ -163,7 +182,7 @@ class DataStrategy(Strategy[DataOptions]):
                     f"{tie.parameter} and {tie.source} are one parameter, but lie in stages {first} and {second} of one"
                     f" worker, each of which averages its own gradients; use untied weights or another schedule",
                 )
-        per_worker = len(worker_of) // staged.options.size
+        per_worker = max(Counter(worker_of).values())
         if self.is_sharded and per_worker > MAX_STAGES_HELD:
             raise SplitError(
                 "split.pipeline.stages_per_worker",
@@ -192,7 +211,9 @@ class DataStrategy(Strategy[DataOptions]):
         if not share.trains:
             return []
         o, axis, size = self.options, "+".join(share.mesh.replica_axes), share.mesh.num_copies
-        gradients = [sent_bytes(p, o.compression, o.compression_rank, share.element_bytes) for p in model.distinct_parameters]
+        gradients = [
+            sent_bytes(p, o.compression, o.compression_rank, share.element_bytes) for p in share.held.averaged_parameters
+        ]
         transfers = [Transfer("all_reduce", axis, "backward", 1, sum(gradients), size)]
         if o.shard == "optimizer":
             sizes = [p.numel * share.element_bytes for p in model.distinct_parameters]
@@ -202,7 +223,7 @@ class DataStrategy(Strategy[DataOptions]):
     def _gathers(self, model: ModelSummary, share: Share) -> Iterator[tuple[tuple[str, ...], int, int]]:
         """Of each stage held: its blocks, and how often it is gathered in the forward and the backward passes of a step."""
         is_freed, count = self.options.shard == "parameters", self.options.num_accumulation_steps
-        staged = staged_strategy(share.spec)
+        staged = _staged(share.spec)
         if staged is None:
             yield tuple(b.name for b in model.blocks), count, count if is_freed and share.trains else 0
             return
@@ -243,7 +264,7 @@ class DataStrategy(Strategy[DataOptions]):
 
         quieten_views()
         shards = worker.divided(replicas, self.options.shard_size) if self.options.shard_size else replicas
-        staged = staged_strategy(worker.share.spec)
+        staged = _staged(worker.share.spec)
         frees = self.options.shard == "parameters" and not (staged and staged.gathers_stages)
         for stage in worker.stages:
             blocks = dict(stage.named_children())

@@ -23,7 +23,6 @@ class LayerStrategy(StagedStrategy[LayerOptions]):
     """Blocks on different workers, one batch in turn (naive model parallelism): saves memory, one worker computes at a time."""
 
     Options = LayerOptions
-    num_microbatches = 1
 
     @property
     def label(self) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from pydantic import PositiveInt
+from pydantic import PositiveInt, model_validator
 
 from workbench.errors import SplitError
 from workbench.registry import SCHEDULES
@@ -28,13 +29,31 @@ class PipelineOptions(StagedOptions):
     """The order in which microbatches run; `workbench schedules` lists them."""
 
     num_microbatches: PositiveInt = 4
-    """Equal pieces of the batch; more of them shrink the bubble, (p−1)/(m+p−1) of the time for p stages."""
+    """Equal pieces of the batch, or of the sequence where the schedule cuts that; more of them shrink the bubble,
+    (p−1)/(m+p−1) of the time for p stages."""
 
     stages_per_worker: PositiveInt | None = None
     """Stages that each worker holds; by default as many as the schedule is made for, one or two."""
 
     schedule_file: str = ""
     """For the schedule `csv`: a file with a row a worker and in it the actions in their order, such as 0F0,0F1,0B0,0B1."""
+
+    actions: tuple[str, ...] = ()
+    """The rows of that file, which are read once, so that the recorded spec runs again without it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_schedule_file(cls, values: Any) -> Any:
+        """A file that is named replaces the rows; what is kept are the rows alone."""
+        if not isinstance(values, dict) or not values.get("schedule_file"):
+            return values
+        path = Path(str(values["schedule_file"]))
+        try:
+            rows = path.read_text(encoding="utf-8").rstrip().splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "is not UTF-8 text"
+            raise SplitError("split.pipeline.schedule_file", f"{path} cannot be read ({reason})") from None
+        return {**values, "schedule_file": "", "actions": rows}
 
 
 @strategy("pipeline")
@@ -59,6 +78,10 @@ class PipelineStrategy(StagedStrategy[PipelineOptions]):
         return self.options.num_microbatches
 
     @property
+    def cut_dim(self) -> int:
+        return self.schedule.cut_dim
+
+    @property
     def worker_of_stage(self) -> list[int]:
         return self.schedule.worker_of_stage()
 
@@ -70,15 +93,13 @@ class PipelineStrategy(StagedStrategy[PipelineOptions]):
         return self.schedule.gathers(stage, trains)
 
     def check(self, model: ModelSummary, spec: RunSpec) -> None:
+        if self.options.actions and self.options.schedule != "csv":
+            raise SplitError(
+                "split.pipeline.schedule_file", f"is what schedule = csv runs by, but the schedule is {self.options.schedule}"
+            )
         self.schedule.check(spec)
         super().check(model, spec)
-        batch, count = spec.samples_per_replica, self.num_microbatches
-        if batch % count:
-            of = "" if batch == spec.train.global_batch_size else " that one replica computes"
-            raise SplitError(
-                "split.pipeline.num_microbatches",
-                f"a batch of {batch}{of} does not divide into {count} microbatches, {batch % count} samples would be over",
-            )
+        self.schedule.check_pieces(model, spec)
 
     def connect(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
         import torch
@@ -91,29 +112,34 @@ class PipelineStrategy(StagedStrategy[PipelineOptions]):
         names, last = self.stages(worker.summary), len(worker_of) - 1
         mine = [stage for stage, holder in enumerate(worker_of) if holder == here]
         worker.stages = [nn.Sequential(OrderedDict((name, held[name]) for name in names[stage])) for stage in mine]
-        microbatch = worker.batch_size // self.num_microbatches
 
         def like(stage: int) -> Tensor:
             """A microbatch of what this stage hands on, with a shape and no data."""
-            shape = worker.output_shape(names[stage][-1])
-            return torch.empty(microbatch, *shape, dtype=worker.dtype, device="meta", requires_grad=worker.trains)
+            shape = [worker.batch_size, *worker.output_shape(names[stage][-1])]
+            shape[self.cut_dim] //= self.num_microbatches
+            return torch.empty(shape, dtype=worker.dtype, device="meta", requires_grad=worker.trains)
 
         def stage_of(stage: int, module: nn.Module) -> PipelineStage:
+            # Static shapes spare the exchange of shapes in the first step; the first stage's input has none to receive.
+            input_like = like(stage - 1) if stage > 0 else torch.empty(1, device="meta")
             made = RecordedStage(
                 module,
                 stage,
                 len(worker_of),
                 worker.device,
-                # Static shapes spare the exchange of shapes in the first step; the first stage's input has none to receive.
-                input_args=like(stage - 1) if stage > 0 else torch.empty(microbatch, device="meta"),
+                input_args=input_like,
                 output_args=like(stage),
                 group=mesh.get_group(),
             )
-            made.recorder = worker.recorder
+            made.recorder, made.input_like = worker.recorder, input_like
             return made
 
         stages = [stage_of(stage, module) for stage, module in zip(mine, worker.stages, strict=True)]
-        schedule = self.schedule.build(stages, worker.loss if worker.trains else None)
+
+        def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+            return worker.loss(outputs, targets)  # which a strategy after this one may replace
+
+        schedule = self.schedule.build(stages, loss if worker.trains else None)
 
         def step(inputs: Tensor, targets: Tensor) -> StepResult:
             first = (inputs,) if mine[0] == 0 else ()
@@ -126,5 +152,6 @@ class PipelineStrategy(StagedStrategy[PipelineOptions]):
             outputs = schedule.step(*first, target=targets, losses=losses, return_outputs=worker.keep_outputs)
             return StepResult(torch.stack(losses).mean().detach(), None if outputs is None else outputs.detach())
 
-        worker.num_microbatches = self.num_microbatches
+        if self.cut_dim == 0:  # else each piece is of the whole batch
+            worker.num_microbatches = self.num_microbatches
         worker.compute = step

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch.distributed as dist
+from torch import Tensor
 from torch.distributed.pipelining import PipelineStage
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ class RecordedStage(PipelineStage):
     """A PipelineStage that marks what it computes."""
 
     recorder: Records
+    input_like: Tensor
+    """A microbatch of what it takes, with a shape and no data."""
 
     def forward_one_chunk(self, fwd_chunk_id: int, *args: Any, **kwargs: Any) -> Any:
         with self.recorder.span("forward", stage=self.stage_index, microbatch=fwd_chunk_id):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import SplitError
-from workbench.plan.summary import ModelSummary, ParameterSummary, block_of
+from workbench.plan.layer_groups import ColumnRowPair
+from workbench.plan.summary import BlockSummary, ModelSummary, ParameterSummary, block_of
 from workbench.plan.transfer import Transfer
 from workbench.registry import unknown
 from workbench.spec.options import StrategyOptions
 from workbench.strategies.base import Strategy, strategy
 from workbench.strategies.slicing import Slicing, slicing_of
+from workbench.strategies.slicing.pair import HeadSlicing
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -27,6 +30,14 @@ class TensorOptions(StrategyOptions):
     cut: dict[str, str] = {}
     """Kind of layers → dim along which they are cut, such as convolution = "rows"; "none": whole on every worker."""
 
+    sequence_parallel: bool = False
+    """Whether norms and residuals, between the cut layers, work on a part of the sequence each (Korthikanti et al. 2022):
+    the same bytes move for a fraction of the activations."""
+
+    parallel_loss: bool = False
+    """Whether a head cut by vocabulary leaves the scores where they are computed, and the cross-entropy is computed of the
+    slices (Shoeybi et al. 2019): three numbers of each position move and not one of each vocabulary entry."""
+
 
 @strategy("tensor")
 class TensorStrategy(Strategy[TensorOptions]):
@@ -35,18 +46,34 @@ class TensorStrategy(Strategy[TensorOptions]):
     Options = TensorOptions
     axis = "tensor"
     apply_order = 1
+    examples = {
+        "": {},
+        "sequence parallel": {"sequence_parallel": True},
+        "embedding and head by hidden features": {"cut": {"embedding": "hidden", "head": "hidden"}},
+        "embedding and head whole": {"cut": {"embedding": "none", "head": "none"}},
+        "head by hidden features": {"cut": {"head": "hidden"}},
+        "convolutions by output channels": {"cut": {"convolution": "output_channels"}},
+        "convolutions by input channels": {"cut": {"convolution": "input_channels"}},
+        "convolutions by rows": {"cut": {"convolution": "rows"}},
+        "recurrent layers by hidden features": {"cut": {"recurrent": "hidden"}},
+        "parts of the sequence": {"sequence_parallel": True},
+        "loss of slices": {"parallel_loss": True},
+    }
 
     @property
     def label(self) -> str:
-        return "-".join([f"tp{self.options.size}", *(f"{kind}.{dim}" for kind, dim in sorted(self.options.cut.items()))])
+        o = self.options
+        names = [name for name, is_on in (("sp", o.sequence_parallel), ("loss", o.parallel_loss)) if is_on]
+        return "-".join([f"tp{o.size}", *names, *(f"{kind}.{dim}" for kind, dim in sorted(o.cut.items()))])
 
     def _slicings(self, model: ModelSummary) -> list[Slicing[Any]]:
-        slicings = []
+        o, slicings = self.options, []
         for group in model.groups:
             slicing = slicing_of(group)
-            dim = self.options.cut.get(group.kind, slicing.dims[0])
+            dim = o.cut.get(group.kind, slicing.dims[0])
             if dim != WHOLE:
-                slicings.append(slicing(group, dim, self.options.size))
+                options = {"sequence_parallel": o.sequence_parallel, "parallel_loss": o.parallel_loss}
+                slicings.append(slicing(group, dim, o.size, **options))
         return slicings
 
     def check(self, model: ModelSummary, spec: RunSpec) -> None:
@@ -61,6 +88,12 @@ class TensorStrategy(Strategy[TensorOptions]):
             raise SplitError("split.tensor", f"{model.name} names no layers to slice, or all are kept whole")
         for slicing in slicings:
             slicing.check()
+        if self.options.sequence_parallel:
+            self._check_sequence(model, spec)
+        if self.options.parallel_loss and not any(s.group.kind == "head" and s.dim == "vocabulary" for s in slicings):
+            has_head = any(group.kind == "head" for group in model.groups)
+            what = "its head is not cut by vocabulary" if has_head else "it names no head whose scores can lie in slices"
+            raise SplitError("split.tensor.parallel_loss", f"takes slices of {model.name}'s scores, but {what}")
         cut = self._cut(model)
         for tie in model.ties:
             if cut.get(tie.parameter) != cut.get(tie.source):
@@ -68,6 +101,33 @@ class TensorStrategy(Strategy[TensorOptions]):
         apart = [s.dim for s in slicings if not s.keeps_block_shapes]
         if apart and {"layer", "pipeline"} & {name for name, _ in spec.split.items()}:
             raise SplitError("split.tensor.cut", f"{apart[0]} leaves parts of activations between blocks; stages need them whole")
+
+    def _check_sequence(self, model: ModelSummary, spec: RunSpec) -> None:
+        field, size = "split.tensor.sequence_parallel", self.options.size
+        if model.sequence_length is None:
+            raise SplitError(
+                field,
+                f"{model.name} cannot be split along a sequence: between its cut layers there is more than what treats every"
+                " position by itself (a router's statistics, a class token), or no sequence; use the model transformer",
+            )
+        for group in model.groups:
+            first, dim = slicing_of(group).dims[0], self.options.cut.get(group.kind, slicing_of(group).dims[0])
+            if dim != first:
+                raise SplitError(
+                    field, f"takes {group.kind} cut by {first}, not {dim}: only that gathers and scatters the sequence"
+                )
+        length = model.sequence_length // {name: o.size for name, o in spec.split.items()}.get("context", 1)
+        if length % size:
+            of = "" if length == model.sequence_length else " of each worker's part along the context axis"
+            raise SplitError(
+                field,
+                f"{length} positions{of} over {size} workers leaves {length % size} over; use a size that divides {length}",
+            )
+
+    def _in_parts(self, model: ModelSummary, held: ModelSummary) -> list[ParameterSummary]:
+        """Those held whose gradient each worker has a part of, from its part of the sequence: of layers that are not cut."""
+        cut = {layer for group in model.groups if isinstance(group, ColumnRowPair) for layer in (group.column, group.row)}
+        return [p for p in held.parameters if self.options.sequence_parallel and p.name.rpartition(".")[0] not in cut]
 
     def _cut(self, model: ModelSummary) -> dict[str, int]:
         return {name: dim for slicing in self._slicings(model) for name, dim in slicing.cut().items()}
@@ -82,23 +142,47 @@ class TensorStrategy(Strategy[TensorOptions]):
             shape[dim] //= self.options.size
             return replace(parameter, shape=tuple(shape))
 
-        blocks = [replace(b, parameters=tuple(map(cut, b.parameters))) for b in model.blocks]
+        heads = {group.block for group in model.groups if group.kind == "head"}
+
+        def handed_on(block: BlockSummary) -> tuple[int, ...]:
+            shape, o = list(block.output_shape), self.options
+            if block.name in heads and o.parallel_loss:
+                shape[-1] //= o.size
+            if block.name not in heads and o.sequence_parallel:
+                shape[0] //= o.size
+            return tuple(shape)
+
+        blocks = [replace(b, parameters=tuple(map(cut, b.parameters)), output_shape=handed_on(b)) for b in model.blocks]
         return replace(model, blocks=tuple(blocks))
 
     def expected(self, model: ModelSummary, share: Share) -> list[Transfer]:
-        """What each group of layers says of itself, which every worker of the axis takes part in. Full activation
-        checkpointing moves in backward once more what a block moves forward, but for its last layers: recomputing stops
-        once the last activation is there that backward needs."""
+        """What each group of layers says of itself, which every worker of the axis takes part in. With sequence
+        parallelism also one all-reduce of the gradients of all parameters between the cut layers. Full activation
+        checkpointing moves in backward once more what a block moves forward, but for the last layers' output: recomputing
+        stops once the last activation is there that backward needs."""
         transfers = []
         slicings = self._slicings(model)
         for slicing, after in zip(slicings, [*slicings[1:], None], strict=True):
             moved = slicing.transfers(share.num_samples, share.element_bytes, self.axis)
             transfers += [t for t in moved if share.trains or t.phase == "forward"]
-            if share.trains and share.spec.train.checkpointing == "full" and after and after.group.block == slicing.group.block:
-                transfers += [replace(t, phase="backward") for t in moved if t.phase == "forward"]
+            if share.trains and share.spec.train.checkpointing == "full":
+                forward = [t for t in moved if t.phase == "forward"]
+                ends_block = after is None or after.group.block != slicing.group.block
+                again = forward[:-1] if ends_block and slicing.moves_output else forward
+                transfers += [replace(t, phase="backward") for t in again]
+            if share.trains and self.options.parallel_loss and isinstance(slicing, HeadSlicing):
+                transfers += slicing.loss_transfers(share.num_samples, share.element_bytes, self.axis)
+        if share.trains and (in_parts := self._in_parts(share.whole, share.held)):
+            gradients = sum(p.numel for p in in_parts) * share.element_bytes
+            transfers.append(Transfer("all_reduce", self.axis, "backward", 1, gradients))
         return [replace(t, group_size=self.options.size) for t in transfers]
 
     def apply(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
+        if self.options.parallel_loss:
+            from workbench.strategies.slicing.loss_modules import cross_entropy_of_slices
+
+            worker.loss = partial(cross_entropy_of_slices, mesh=mesh[self.axis])
+            worker.classes_part = (mesh.get_local_rank(self.axis), self.options.size)
         held = dict(worker.blocks.named_children())
         for slicing in self._slicings(worker.summary):
             if slicing.group.block in held:
@@ -111,3 +195,9 @@ class TensorStrategy(Strategy[TensorOptions]):
                 # Slicing replaced both; they are one parameter again.
                 (layer, attribute), (source, name) = (path.rsplit(".", 1) for path in (tie.parameter, tie.source))
                 setattr(worker.blocks.get_submodule(layer), attribute, getattr(worker.blocks.get_submodule(source), name))
+
+    def finish(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
+        if worker.trains and (in_parts := self._in_parts(worker.summary, worker.share.held)):
+            from workbench.strategies.slicing.sequence_modules import sum_gradients
+
+            sum_gradients(worker, {p.name for p in in_parts}, mesh[self.axis])

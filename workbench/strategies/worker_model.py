@@ -74,6 +74,9 @@ class WorkerModel:
     sequence_part: tuple[range, ...] | None = None
     """The runs of positions that it computes of each sample, dim 1 of inputs, targets and outputs; None: all."""
 
+    classes_part: tuple[int, int] = (0, 1)
+    """Its outputs are the i-th of n equal parts of all classes, their last dim."""
+
     num_microbatches: int = 1
     """Pieces that its part is computed in; parity computes the same pieces."""
 

@@ -18,19 +18,30 @@ G = TypeVar("G", bound=LayerGroup)
 
 
 class Slicing(ABC, Generic[G]):
-    """One group of layers cut along ``dim`` between ``size`` workers."""
+    """One group of layers cut along ``dim`` between ``size`` workers.
+
+    With ``sequence_parallel`` every worker has a part of the sequence, (batch, sequence / size, features), before and
+    after linear layers that are cut along the first of their dims; other layers do not know it. With ``parallel_loss`` a
+    head cut by vocabulary hands on its slice of the scores.
+    """
 
     dims: ClassVar[tuple[str, ...]]
     """What users may choose; the first is the default. ``none``, every worker computes the whole, is the caller's."""
 
-    def __init__(self, group: G, dim: str, size: int) -> None:
+    def __init__(self, group: G, dim: str, size: int, *, sequence_parallel: bool = False, parallel_loss: bool = False) -> None:
         assert dim in self.dims
         self.group, self.dim, self.size = group, dim, size
+        self.sequence_parallel, self.parallel_loss = sequence_parallel, parallel_loss
 
     @property
     def keeps_block_shapes(self) -> bool:
         """Whether every worker hands whole activations on to the next block; else stages on other workers would get
         parts of them."""
+        return True
+
+    @property
+    def moves_output(self) -> bool:
+        """Whether what it moves last forward is its output, which backward does not need."""
         return True
 
     @abstractmethod

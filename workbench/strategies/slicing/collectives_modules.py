@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd import Function
+from torch.distributed._functional_collectives import AsyncCollectiveTensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard
 
@@ -54,6 +55,11 @@ def own_slice(x: Tensor, dim: int, mesh: DeviceMesh) -> Tensor:
     return _Slice.apply(x, dim, mesh)  # type: ignore[no-any-return]
 
 
+def arrived(x: Tensor) -> Tensor:
+    """x itself, once what DTensor still lets travel is there: a stage cannot send on what has no memory of its own yet."""
+    return _Wait.apply(x)  # type: ignore[no-any-return]
+
+
 def all_reduced(x: Tensor, mesh: DeviceMesh) -> Tensor:
     """The sum over the workers, in a tensor of its own."""
     total = x.clone(memory_format=torch.contiguous_format)
@@ -66,6 +72,16 @@ def all_gathered(x: Tensor, dim: int, mesh: DeviceMesh) -> Tensor:
     slices = list(x.new_empty(mesh.size(), *x.shape).unbind())
     dist.all_gather(slices, x.contiguous(), group=mesh.get_group())
     return torch.cat(slices, dim)
+
+
+class _Wait(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.wait() if isinstance(x, AsyncCollectiveTensor) else x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        return gradients[0]
 
 
 class _SumGradient(Function):

@@ -55,8 +55,10 @@ class SlicedRecurrent(nn.Module):
         for name, parameter in whole.named_parameters():
             self.register_parameter(name, sliced(parameter, self.dims[name], mesh) if name in self.dims else parameter)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.forward_with_state(x)[0]
+    def forward(self, x: Tensor, state: State | None = None) -> Tensor | tuple[Tensor, State]:
+        """The outputs; where a state is given, () at the beginning, also the state after the last step."""
+        outputs, after = self.forward_with_state(x, state)
+        return outputs if state is None else (outputs, after)
 
     def forward_with_state(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """The outputs (batch, sequence, hidden) and the state after the last step."""

@@ -1,0 +1,54 @@
+"""The table of what works with what, for the terminal and for ``docs/strategies.md``."""
+
+from __future__ import annotations
+
+from workbench.plan.support import DEVICES, MODES, Support, support_table
+
+_SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+LEGEND = (
+    "✓: training and inference, on cpu and cuda; else what works of them, and why the rest does not. Two workers, the model's"
+    " first example; cuda takes a GPU for each worker."
+)
+_MARKDOWN = """# What works with what
+
+`workbench strategies --markdown > docs/strategies.md` makes this page: each strategy's examples are put before the same checks
+that a run must pass. `tests/test_conformance.py` runs what they admit.
+
+"""
+
+
+def rows() -> tuple[list[list[str]], list[str]]:
+    """Heads and cells, and the notes that the cells' numbers point to."""
+    table, notes = support_table(), dict[str, int]()
+    columns = next(iter(table.values()))
+    cells = [["strategy", *columns]]
+    for split, by_model in table.items():
+        cells.append([split, *(_cell(support, notes) for support in by_model.values())])
+    return cells, [f"{number} {note}" for note, number in notes.items()]
+
+
+def markdown() -> str:
+    """The page."""
+    (heads, *body), notes = rows()
+    lines = [heads, ["---", *[":---:"] * (len(heads) - 1)], *body]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    numbered = "\n".join(note.replace(" ", ". ", 1) for note in notes)
+    return f"{_MARKDOWN}{LEGEND}\n\n{table}\n\n{numbered}\n"
+
+
+def text() -> str:
+    """The table for the terminal."""
+    body, notes = rows()
+    widths = [max(len(line[column]) for line in body) for column in range(len(body[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in body]
+    return "\n".join([f"{LEGEND}", "", *lines, "", *notes])
+
+
+def _cell(support: Support, notes: dict[str, int]) -> str:
+    modes = [mode for mode in MODES if any(m == mode for m, _ in support.works)]
+    everywhere = all((mode, device) in support.works for mode in modes for device in DEVICES)
+    what = "–" if not modes else "✓" if modes == list(MODES) else " ".join(modes)
+    if not everywhere:
+        what += " on " + " ".join(sorted({device for _, device in support.works}))
+    numbers = sorted(notes.setdefault(sentence, len(notes) + 1) for sentence in support.refusals)
+    return what + " ".join(str(number).translate(_SUPERSCRIPTS) for number in numbers)

@@ -1,0 +1,43 @@
+"""Measures what each block of a model takes here, in a process of its own, before a run that is to be cut by it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from workbench.errors import RunFailedError
+from workbench.launch.devices import Ticket
+from workbench.spec.files import dumps
+from workbench.spec.run_spec import RunSpec
+
+MODULE = "workbench.runtime.block_times"
+_POLL_S = 0.02
+
+
+def block_times(spec: RunSpec, device: str) -> dict[str, float]:
+    """Seconds of one microbatch by block. Waits in the devices' queue: it disturbs no run, and none disturbs it.
+
+    Raises:
+        RunFailedError: a block failed; with the last line that the process said.
+    """
+    ticket = Ticket(["cpu" if device == "cpu" else "cuda:0"])
+    try:
+        while not ticket.is_first():
+            time.sleep(_POLL_S)
+        with tempfile.TemporaryDirectory() as directory:
+            path = Path(directory) / "spec.toml"
+            path.write_text(dumps(spec), encoding="utf-8")
+            threads = {"OMP_NUM_THREADS": str(spec.launch.threads_per_worker)}
+            command = [sys.executable, "-m", MODULE, str(path)]
+            done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **threads}, check=False)
+    finally:
+        ticket.give_back()
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise RunFailedError(f"the blocks' times could not be measured, and so no partition made by them: {last}")
+    return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]

@@ -1,0 +1,135 @@
+"""What works with what: the plugins' own examples, put together and admitted or refused by their checks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from workbench.errors import SpecError
+from workbench.plan.feasibility import plan
+from workbench.registry import DATASETS, MODELS, SCHEDULES, STRATEGIES, Family
+from workbench.spec.run_spec import RunSpec
+from workbench.spec.split import Split
+
+MODES = ("train", "inference")
+DEVICES = ("cpu", "cuda")
+TRAIN = {"num_steps": 4, "num_warmup_steps": 0, "global_batch_size": 8}
+MEASURE = {"num_trace_steps": 1}
+
+Parts = dict[str, Any]
+"""Parts of a spec, such as ``{"model": …, "dataset": …}``."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A strategy's example on a model's."""
+
+    split: str
+    model: str
+    mode: str
+    spec: Parts
+
+    def __str__(self) -> str:
+        """Its name in a test's id."""
+        return f"{self.model} - {self.split}" + ("" if self.mode == "train" else f" - {self.mode}")
+
+
+def models(*names: str) -> dict[str, Parts]:
+    """The examples of these models, by default of all: ``{"transformer, tied": {"model": …, "dataset": …}}``."""
+    found = {}
+    for name, label, parts in _examples(MODELS, names):
+        dataset = parts.get("dataset", MODELS.get(name).default_dataset)
+        found[label] = {"model": {"name": name, **parts.get("model", {})}, "dataset": dataset}
+    return found
+
+
+def datasets(*names: str) -> dict[str, Parts]:
+    """The examples of these datasets, by default of all: ``{"text, characters": {"name": "text", …}}``."""
+    return {label: {"name": name, **options} for name, label, options in _examples(DATASETS, names)}
+
+
+def strategies(*names: str) -> dict[str, Parts]:
+    """The examples of these strategies on two workers, by default of all: ``{"data, fsdp": {"data": …}}``."""
+    return {label: {name: {"size": 2, **options}} for name, label, options in _examples(STRATEGIES, names)}
+
+
+def schedules(*names: str, size: int = 2) -> dict[str, Parts]:
+    """The examples of these schedules, by default of all, with as many microbatches as any of them needs for its stages."""
+    of = "" if size == 2 else f" of {size}"
+    return {
+        f"pipeline{of}, {label}": {"pipeline": {"size": size, "schedule": name, "num_microbatches": 2 * size, **options}}
+        for name, label, options in _examples(SCHEDULES, names)
+    }
+
+
+def splits() -> dict[str, Parts]:
+    """The examples of all strategies and schedules on two workers, equal ones once."""
+    distinct: dict[str, Parts] = {}
+    for label, split in {**schedules(), **strategies()}.items():
+        if Split(split) not in map(Split, distinct.values()):
+            distinct[label] = split
+    return dict(sorted(distinct.items()))
+
+
+def cases(splits: Mapping[str, Parts], of_models: Mapping[str, Parts], modes: Iterable[str] = MODES) -> list[Case]:
+    """Every split on every model in every mode, on CPU."""
+    return [
+        Case(
+            split,
+            model,
+            mode,
+            {**of_models[model], "mode": mode, "split": splits[split], "train": TRAIN, "measure": MEASURE,
+             "launch": {"device": "cpu"}},
+        )
+        for split, model, mode in product(splits, of_models, modes)
+    ]  # fmt: skip
+
+
+def refusal(spec: Parts) -> str | None:
+    """Why a spec cannot run, in one sentence; None where it can. That there are too few GPUs here is no reason."""
+    try:
+        plan(RunSpec(**spec))
+    except SpecError as error:
+        return None if error.field == "launch.device" else error.message
+    return None
+
+
+def admitted(candidates: Iterable[Case]) -> list[Case]:
+    """Those that no check refuses."""
+    return [case for case in candidates if refusal(case.spec) is None]
+
+
+def _examples(family: Family, names: Iterable[str]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Of each plugin its examples: the plugin's name, the example's, what it consists of."""
+    for name in names or family.names():
+        for label, example in (family.get(name).examples or {"": {}}).items():
+            yield name, f"{name}, {label}" if label else name, example
+
+
+@dataclass(frozen=True)
+class Support:
+    """What works of a split on a model."""
+
+    works: frozenset[tuple[str, str]]
+    """Mode and device of what does."""
+
+    refusals: tuple[str, ...]
+    """Why the others do not; a sentence each."""
+
+
+def support_table() -> dict[str, dict[str, Support]]:
+    """Every split of ``splits()`` → every model, on its first example → what works."""
+    of_models = {name: next(iter(models(name).values())) for name in MODELS.names()}
+    found: dict[tuple[str, str], dict[tuple[str, str], str | None]] = {}
+    for case, device in product(cases(splits(), of_models), DEVICES):
+        answer = refusal(case.spec | {"launch": {"device": device}})
+        # The sentence is the same for every model that it says "cannot" of.
+        found.setdefault((case.split, case.model), {})[case.mode, device] = answer and answer.replace(case.model, "the model", 1)
+    table: dict[str, dict[str, Support]] = {}
+    for (split, model), answers in found.items():
+        works = frozenset(how for how, answer in answers.items() if answer is None)
+        refusals = tuple(dict.fromkeys(answer for answer in answers.values() if answer is not None))
+        table.setdefault(split, {})[model] = Support(works, refusals)
+    return table

@@ -1,0 +1,62 @@
+"""The time that each block of a model takes here, alone: ``python -m workbench.runtime.block_times SPEC.toml`` prints it as
+JSON, seconds by block."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch import Tensor
+
+from workbench.plan.feasibility import Plan, plan
+from workbench.runtime.batches import Batches
+from workbench.runtime.build import DTYPES, build_blocks
+from workbench.spec.files import load
+from workbench.strategies._staged import staged
+
+NUM_WARMUPS, NUM_REPETITIONS = 2, 7
+
+
+def block_times(planned: Plan) -> dict[str, float]:
+    """Median seconds of each block's forward and, in training, backward pass over one microbatch; the last block's with
+    the loss, which is computed where it is."""
+    device, dtype = torch.device(planned.device), DTYPES[planned.spec.train.precision]
+    strategy = staged(planned.spec)
+    cut_dim, count = (0, 1) if strategy is None else (strategy.cut_dim, strategy.num_microbatches)
+    names = [b.name for b in planned.summary.blocks]
+    blocks = build_blocks(planned, names, dtype).to(device)
+    inputs, targets = Batches(planned, device, dtype).of_step(0, (0, planned.mesh.num_replicas))
+    x, targets = inputs.chunk(count, cut_dim)[0], targets.chunk(count, cut_dim)[0]
+    trains, times = planned.spec.mode == "train", {}
+
+    def once(block: torch.nn.Module, x: Tensor, is_last: bool) -> tuple[Tensor, float]:
+        x = x.detach().requires_grad_(trains and x.is_floating_point())
+        start = _now(device)
+        with torch.set_grad_enabled(trains):
+            outputs = block(x)
+            result = planned.model.loss(outputs, targets) if trains and is_last else outputs
+        if trains:
+            result.backward(torch.ones_like(result))
+        return outputs.detach(), _now(device) - start
+
+    for name, block in zip(names, blocks, strict=True):
+        taken = [once(block, x, name == names[-1]) for _ in range(NUM_WARMUPS + NUM_REPETITIONS)]
+        times[name] = median(seconds for _, seconds in taken[NUM_WARMUPS:])
+        x = taken[-1][0]
+    return times
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+if __name__ == "__main__":
+    spec = load(Path(sys.argv[1]))
+    torch.set_num_threads(spec.launch.threads_per_worker)
+    print(json.dumps(block_times(plan(spec))))

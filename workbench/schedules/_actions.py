@@ -1,0 +1,145 @@
+"""An order of actions: read from rows of text, checked to be whole, and played through to see whether it can run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from workbench.errors import SplitError
+
+FIELD = "split.pipeline.schedule_file"
+_FORM = re.compile(r"(\d{1,6})([FBIW])(\d{1,6})")
+
+
+class Action(NamedTuple):
+    """What a worker does with one microbatch of one of its stages."""
+
+    stage: int
+    kind: str
+    """F forward, B whole backward, I backward of inputs, W backward of weights."""
+
+    microbatch: int
+
+    def __str__(self) -> str:
+        return f"{self.stage}{self.kind}{self.microbatch}"
+
+    def waits_for(self, last_stage: int) -> Iterator[tuple[Action, ...]]:
+        """What must have been done before it; any action of a group will do."""
+        stage, kind, microbatch = self
+        if kind == "F":
+            if stage > 0:
+                yield (Action(stage - 1, "F", microbatch),)
+        elif kind == "W":
+            yield (Action(stage, "I", microbatch),)
+        else:
+            yield (Action(stage, "F", microbatch),)
+            if stage < last_stage:
+                yield Action(stage + 1, "B", microbatch), Action(stage + 1, "I", microbatch)
+
+
+Order = tuple[tuple[Action, ...], ...]
+"""For each worker its actions, first to last."""
+
+
+def read(rows: Sequence[str]) -> Order:
+    """The order that rows such as ``0F0,0F1,,0B0,0B1`` give, a row a worker; an empty cell is a wait.
+
+    Raises:
+        SplitError: a cell is no action.
+    """
+    return tuple(tuple(_cells(worker, row)) for worker, row in enumerate(rows))
+
+
+def _cells(worker: int, row: str) -> Iterator[Action]:
+    for number, cell in enumerate(map(str.strip, row.split(",")), start=1):
+        match = _FORM.fullmatch(cell)
+        if match:
+            yield Action(int(match[1]), match[2], int(match[3]))
+        elif cell:
+            raise SplitError(
+                FIELD,
+                f"cell {number} of worker {worker} is {cell!r}, which is no action; one is a stage, F (forward), B (backward),"
+                " I (backward of inputs) or W (of weights) and a microbatch, such as 0F0, or nothing for waiting",
+            )
+
+
+def check(order: Order, num_workers: int, num_microbatches: int) -> None:
+    """Raises:
+    SplitError: the order is not whole, or cannot run to its end; which worker, which action, and why.
+    """
+    if len(order) != num_workers:
+        raise SplitError(FIELD, f"has {len(order)} rows, but there are {num_workers} workers; give each a row")
+    holder: dict[int, tuple[int, Action]] = {}
+    seen: set[Action] = set()
+    for worker, actions in enumerate(order):
+        if not actions:
+            raise SplitError(FIELD, f"gives worker {worker} nothing to do; every worker holds a stage")
+        for action in actions:
+            other, first = holder.setdefault(action.stage, (worker, action))
+            if other != worker:
+                raise SplitError(
+                    FIELD, f"stage {action.stage} is on worker {other} ({first}) and on worker {worker} ({action}); choose one"
+                )
+            if action.microbatch >= num_microbatches:
+                raise SplitError(
+                    FIELD,
+                    f"{action} of worker {worker} is of microbatch {action.microbatch}, but num_microbatches ="
+                    f" {num_microbatches} counts them from 0 to {num_microbatches - 1}",
+                )
+            if action in seen:
+                raise SplitError(FIELD, f"{action} stands twice in the row of worker {worker}")
+            seen.add(action)
+    if left_out := set(range(max(holder))) - set(holder):
+        raise SplitError(FIELD, f"names stage {max(holder)}, but no worker has stage {min(left_out)}; number them from 0")
+    for stage in sorted(holder):
+        for microbatch in range(num_microbatches):
+            _check_whole(seen, holder[stage][0], stage, microbatch)
+    _play(order, max(holder))
+    last = [a.microbatch for a in order[holder[max(holder)][0]] if (a.stage, a.kind) == (max(holder), "F")]
+    if last != sorted(last):
+        raise SplitError(
+            FIELD,
+            f"the last stage, {max(holder)}, takes microbatches forward in the order {', '.join(map(str, last))}, but torch"
+            " numbers their losses as they come; begin with 0 and go up there",
+        )
+
+
+def _check_whole(seen: set[Action], worker: int, stage: int, microbatch: int) -> None:
+    kinds = {kind for kind in "FBIW" if Action(stage, kind, microbatch) in seen}
+    if kinds in ({"F", "B"}, {"F", "I", "W"}):
+        return
+    given = " and ".join(str(Action(stage, kind, microbatch)) for kind in "FBIW" if kind in kinds) or "nothing"
+    f, b, i, w = (Action(stage, kind, microbatch) for kind in "FBIW")
+    raise SplitError(
+        FIELD, f"worker {worker} has {given} of stage {stage} and microbatch {microbatch}; give {f}, and {b} or {i} and {w}"
+    )
+
+
+def _play(order: Order, last_stage: int) -> None:
+    """Lets each worker do its actions in turn as soon as what they wait for is done, until nothing moves any more."""
+    given, done = {action for actions in order for action in actions}, set[Action]()
+    rest = [list(reversed(actions)) for actions in order]
+
+    def unmet(action: Action) -> list[Action]:
+        groups = [set(group) & given for group in action.waits_for(last_stage)]
+        return [min(group) for group in groups if not group & done]
+
+    moved = True
+    while moved:
+        moved = False
+        for actions in rest:
+            while actions and not unmet(actions[-1]):
+                done.add(actions.pop())
+                moved = True
+    waits = [(worker, actions[-1], unmet(actions[-1])[0]) for worker, actions in enumerate(rest) if actions]
+    if not waits:
+        return
+    for worker, action, wanted in waits:
+        if wanted in order[worker]:
+            raise SplitError(
+                FIELD, f"worker {worker} can never run {action}: it waits for {wanted}, which comes later in its own row"
+            )
+    (worker, action, wanted), *others = waits
+    also = ", ".join(f"worker {other} waits for {its} before {blocked}" for other, blocked, its in others)
+    raise SplitError(FIELD, f"worker {worker} can never run {action}: it waits for {wanted}, while {also}")

@@ -1,0 +1,58 @@
+"""Time chunks: the sequence is cut instead of the batch, for recurrent layers that hand a state from chunk to chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from workbench.errors import SplitError
+from workbench.schedules.base import Schedule, schedule
+
+if TYPE_CHECKING:
+    from torch.distributed.pipelining import PipelineStage
+
+    from workbench.plan.summary import ModelSummary
+    from workbench.spec.run_spec import RunSpec
+
+
+@schedule("time_chunks")
+class TimeChunks(Schedule):
+    """The whole batch through m chunks of the sequence, one after the other: a later layer works on one while an earlier
+    layer works on the next; backward in reverse. Bubble (p−1)/(m+p−1), the activations of all chunks held."""
+
+    cut_dim = 1
+    gathers_stages = False
+    has_actions = False
+
+    def gathers(self, stage: int, trains: bool) -> tuple[int, int]:
+        """As GPipe: each forward pass frees what it gathered; the first backward pass gathers for all."""
+        return self.num_microbatches, int(trains)
+
+    def check(self, spec: RunSpec) -> None:
+        super().check(spec)
+        if spec.train.checkpointing == "selective":
+            raise SplitError(
+                "train.checkpointing",
+                "selective keeps matrix products, which torch's recurrent kernels overwrite (torch 2.13); use full",
+            )
+
+    def check_pieces(self, model: ModelSummary, spec: RunSpec) -> None:
+        if not model.steps_through_time:
+            raise SplitError(
+                "split.pipeline.schedule",
+                f"time_chunks cuts the sequence, which {model.name} cannot work through in chunks: that takes layers that hand"
+                " a state on from step to step; use the model lstm, or 1f1b, which cuts the batch",
+            )
+        length, count = model.blocks[0].output_shape[0], self.num_microbatches
+        if length % count:
+            near = [n for n in range(1, length + 1) if length % n == 0]
+            raise SplitError(
+                "split.pipeline.num_microbatches",
+                f"a sequence of {length} does not divide into {count} chunks, {length % count} steps would be over;"
+                f" use {', '.join(map(str, near[:-1]))} or {near[-1]}",
+            )
+
+    def build(self, stages: Sequence[PipelineStage], loss: Callable[..., Any] | None) -> Any:
+        from workbench.schedules.time_chunks_modules import TimeChunkSchedule
+
+        return TimeChunkSchedule(stages[0], self.num_microbatches, loss)

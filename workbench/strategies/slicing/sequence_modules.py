@@ -1,0 +1,37 @@
+"""Gradients of whole parameters that each worker used on a part of the sequence."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor
+
+from workbench.strategies.worker_model import StepResult
+
+if TYPE_CHECKING:
+    from workbench.strategies.worker_model import WorkerModel
+
+
+def sum_gradients(worker: WorkerModel, names: set[str], mesh: DeviceMesh) -> None:
+    """Adds up these parameters' gradients over the workers, in one all-reduce after all microbatches and pieces."""
+    compute = worker.compute
+
+    def step(inputs: Tensor, targets: Tensor) -> StepResult:
+        result = compute(inputs, targets)
+        with worker.span("backward", name="gradients of the parts of the sequence"):
+            gradients = [_local(p.grad) for name, p in worker.named_parameters() if name in names and p.grad is not None]
+            total = torch.cat([gradient.flatten() for gradient in gradients])
+            dist.all_reduce(total, group=mesh.get_group())
+            for gradient, part in zip(gradients, total.split([g.numel() for g in gradients]), strict=True):
+                gradient.copy_(part.view_as(gradient))
+        return result
+
+    worker.compute = step
+
+
+def _local(tensor: Tensor) -> Tensor:
+    return (tensor.to_local() if isinstance(tensor, DTensor) else tensor).detach()

@@ -1,0 +1,62 @@
+"""What the conformance suite runs inside workers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from workbench.plan.feasibility import plan
+from workbench.runtime import accounting
+from workbench.runtime.batches import Batches
+from workbench.runtime.build import DTYPES, build_worker, make_mesh
+from workbench.runtime.parity import check_parity
+from workbench.runtime.recorder import Recorder
+from workbench.runtime.training import train
+from workbench.spec import RunSpec
+from workbench.testing.mistakes import MISTAKES
+
+CPU = torch.device("cpu")
+NUM_PARITY_STEPS = 10
+
+
+def parity(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any], mistake: str | None) -> dict[str, Any] | None:
+    """The parity report (on rank 0) of ten SGD steps in fp64, with a mistake made on purpose if asked."""
+    planned = plan(RunSpec(**spec))
+    if mistake:
+        MISTAKES[mistake](planned)
+    mesh = make_mesh(planned, "cpu", recorder)
+    report = check_parity(planned, rank, mesh, recorder, CPU, control, NUM_PARITY_STEPS)
+    return report.as_dict() if report else None
+
+
+def training(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any]) -> dict[str, Any]:
+    """A short run's figures, transfers, parameters and losses on this worker."""
+    planned = plan(RunSpec(**spec))
+    mesh = make_mesh(planned, "cpu", recorder)
+    dtype = DTYPES[planned.spec.train.precision]
+    worker = build_worker(planned, rank, mesh, recorder, CPU, dtype)
+    record = train(planned, worker, Batches(planned, CPU, dtype), recorder, lambda **_: None)
+    accounting.attribute_idle(recorder, control, planned.num_workers)
+    rows = accounting.communication_rows(recorder, is_cuda=False)
+    return {
+        "communication": accounting.transfers_per_step(rows, planned.spec.measure.num_trace_steps),
+        "parameters": record.parameters,
+        "parameter_bytes": record.parameter_bytes,
+        "gradient_bytes": record.gradient_bytes,
+        "optimizer_state_bytes": record.optimizer_state_bytes,
+        "peak_memory_bytes": record.peak_memory_bytes,
+        "peak_activation_bytes": sum(
+            row["bytes"] for row in record.memory if (row["event"], row["category"]) == ("peak", "activations")
+        ),
+        "num_pieces": worker.batch_part[1] * worker.num_microbatches,
+        "losses": [row["loss"] for row in record.steps],
+        "tokens": [row["num_tokens"] for row in record.steps],
+        "dropped_tokens": record.dropped_tokens,
+        "parts": accounting.step_parts(recorder, record.steps),
+    }
+
+
+def parity_and_training(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Both in the same workers, for suites of many small cases."""
+    return parity(rank, recorder, control, spec, None), training(rank, recorder, control, spec)

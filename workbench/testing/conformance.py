@@ -1,0 +1,261 @@
+"""The conformance suite: what every plugin must do, as cases and checks that a plugin's author can import.
+
+With pytest, for a strategy called ``mine``::
+
+    @pytest.mark.parametrize("case", strategy_cases("mine"), ids=str)
+    def test_mine(case):
+        assert_conforms(case.spec)
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from workbench.plan import support
+from workbench.plan.feasibility import Plan, plan
+from workbench.plan.support import MODES, Case
+from workbench.registry import STRATEGIES
+from workbench.runtime.parity import limit
+from workbench.spec import RunSpec
+from workbench.store.summary import measured_transfers
+from workbench.testing import cases
+from workbench.testing.workers import run_in_workers
+
+LOSS_TOLERANCE = 1e-4
+"""Between losses in single precision over a few steps: rounding stays far below."""
+_PIPELINE = {"size": 2, "num_microbatches": 2}
+_GATHERED = {"size": 2, "attention": "all_gather"}
+MESHES: dict[str, dict[str, Any]] = {
+    "dp2 · tp2": {"data": 2, "tensor": 2},
+    "dp2 · pp2": {"data": 2, "pipeline": _PIPELINE},
+    "dp2 · layer2": {"data": 2, "layer": 2},
+    "pp2 · tp2": {"pipeline": _PIPELINE, "tensor": 2},
+    "dp2 · pp2 · tp2": {"data": 2, "pipeline": _PIPELINE, "tensor": 2},
+    "zero1 · tp2": {"zero1": 2, "tensor": 2},
+    "fsdp2 · tp2": {"fsdp": 2, "tensor": 2},
+    "fsdp2 · pp2": {"fsdp": 2, "pipeline": _PIPELINE},
+    "fsdp2 · pp2, gpipe": {"fsdp": 2, "pipeline": {**_PIPELINE, "schedule": "gpipe"}},
+    "fsdp2 · pp2, interleaved": {"fsdp": 2, "pipeline": {**_PIPELINE, "schedule": "interleaved_1f1b"}},
+    "fsdp2 · pp2, zbv": {"fsdp": 2, "pipeline": {**_PIPELINE, "schedule": "zbv_zero_bubble"}},
+    "fsdp2 · pp2 · tp2": {"fsdp": 2, "pipeline": _PIPELINE, "tensor": 2},
+    "zero2 · layer2": {"zero2": 2, "layer": 2},
+    "dp2 · tp2, accumulated": {"data": {"size": 2, "num_accumulation_steps": 2}, "tensor": 2},
+    "fsdp4, which rows may not divide by": {"fsdp": 4},
+    "hsdp 2 × 2": {"fsdp": {"size": 4, "shard_size": 2}},
+    "hsdp 2 × 2 · tp2": {"fsdp": {"size": 4, "shard_size": 2}, "tensor": 2},
+    "cp4": {"context": 4},
+    "cp2 · dp2": {"context": 2, "data": 2},
+    "cp2 · tp2": {"context": 2, "tensor": 2},
+    "cp2 · pp2": {"context": 2, "pipeline": _PIPELINE},
+    "cp2 · layer2": {"context": 2, "layer": 2},
+    "cp2 · tp2, gathered": {"context": _GATHERED, "tensor": 2},
+    "ep2 · dp2": {"expert": 2, "data": 2},
+    "ep2 · dp4": {"expert": 2, "data": 4},
+    "ep2 · tp2": {"expert": 2, "tensor": 2},
+    "ep2 · pp2": {"expert": 2, "pipeline": _PIPELINE},
+    "tp2 · dp2, sequence parallel": {"tensor": {"size": 2, "sequence_parallel": True}, "data": 2},
+}
+"""Strategies together, or on more workers."""
+
+
+def strategy_cases(*names: str, modes: tuple[str, ...] = MODES) -> list[Case]:
+    """The examples of these strategies on two workers, by default of all and of all schedules, on every model's examples,
+    as far as ``check`` admits them."""
+    splits = support.strategies(*names) if names else support.splits()
+    return support.admitted(support.cases(splits, support.models(), modes))
+
+
+def schedule_cases(*names: str, size: int = 2, modes: tuple[str, ...] = MODES) -> list[Case]:
+    """The examples of these schedules, by default of all, on ``size`` workers and every model's examples."""
+    return support.admitted(support.cases(support.schedules(*names, size=size), support.models(), modes))
+
+
+def model_cases(*names: str, modes: tuple[str, ...] = MODES) -> list[Case]:
+    """Every strategy's and schedule's examples on two workers, on the examples of these models, by default of all."""
+    return support.admitted(support.cases(support.splits(), support.models(*names), modes))
+
+
+def mesh_cases(modes: tuple[str, ...] = MODES) -> list[Case]:
+    """Strategies together on every model's examples."""
+    known = {alias for name in STRATEGIES.names() for alias in (name, *STRATEGIES.get(name).aliases)}
+    splits = {name: split for name, split in MESHES.items() if split.keys() <= known}
+    return support.admitted(support.cases(splits, support.models(), modes))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the workers of a case found."""
+
+    planned: Plan
+    parity: dict[str, Any]
+    workers: list[dict[str, Any]]
+
+    def parity_mistakes(self) -> list[str]:
+        """Loss, outputs, gradients and updated parameters are one worker's, up to rounding; or, of a strategy that changes
+        gradients on purpose, up to what its own formula says."""
+        report, precision = self.parity, self.planned.spec.measure.parity_precision
+        if any(strategy.lossy for strategy in self.planned.strategies):
+            return [f"is further from one worker than a lossy strategy's formula says: {report}"] * (report["ok"] is False)
+        bound = limit(precision, len(self.planned.summary.blocks))
+        is_equal = report["ok"] and report["max_error"] <= bound
+        return [] if is_equal else [f"does not compute what one worker computes, up to {bound:g}: {report}"]
+
+    def transfer_mistakes(self) -> list[str]:
+        """The bytes that move are the formulas', by operation, axis and phase; where these are bounds, at most as many."""
+        expected, bounds = Counter[tuple[str, str, str]](), set()
+        for t in self.planned.transfers:
+            expected[t.operation, t.axis, t.phase] += t.count * t.payload_bytes
+            bounds |= {(t.operation, t.axis, t.phase)} if t.is_bound else set()
+        found = {key: t["payload_bytes"] for key, t in self._measured().items()}
+        found |= {key: expected[key] for key in bounds if 0 < found.get(key, 0) <= expected[key]}
+        return _differences("bytes of a step", {key: total for key, total in expected.items() if total}, found)
+
+    def operation_mistakes(self) -> list[str]:
+        """They move in as many operations as the formulas say. Not of strategies whose operations torch may merge or
+        divide (DDP's buckets)."""
+        expected: dict[tuple[str, str, str], int] = {}
+        for t in (t for t in self.planned.transfers if t.payload_bytes):
+            key = t.operation, t.axis, t.phase
+            expected[key] = expected.get(key, 0) + t.count
+        return _differences("operations of a step", expected, {key: t["count"] for key, t in self._measured().items()})
+
+    def parameter_mistakes(self) -> list[str]:
+        """Each worker holds as many parameters as ``place`` says."""
+        expected = self.planned.expected_record()["parameters_per_worker"]
+        sizes = {"number": 1, "bytes": self.planned.spec.train.element_bytes}
+        found = {f"number of worker {i}": w["parameters"] for i, w in enumerate(self.workers)}
+        found |= {f"bytes of worker {i}": w["parameter_bytes"] for i, w in enumerate(self.workers)}
+        wanted = {f"{what} of worker {i}": n * size for i, n in enumerate(expected) for what, size in sizes.items()}
+        return _differences("parameters", wanted, found)
+
+    def loss_mistakes(self) -> list[str]:
+        """In single precision the losses of training are one worker's, where that takes the same pieces."""
+        takes_pieces = any(w["num_pieces"] > 1 for w in self.workers)
+        is_exact = self.planned.spec.train.precision in ("fp32", "fp64") and not any(s.lossy for s in self.planned.strategies)
+        if self.planned.spec.mode != "train" or not is_exact or (takes_pieces and self.planned.model.depends_on_batch):
+            return []
+        wanted, mistakes = _losses_of_one_worker(json.dumps(self.planned.spec.as_dict() | {"split": {}})), []
+        for step, want in enumerate(wanted):
+            known = [w["losses"][step] for w in self.workers if w["losses"][step] is not None]
+            found = sum(known) / len(known) if known else float("nan")
+            if not abs(found - want) <= LOSS_TOLERANCE:
+                mistakes.append(f"the loss of step {step} is {found}, of one worker {want}")
+        return mistakes
+
+    def _measured(self) -> dict[tuple[str, str, str], dict[str, Any]]:
+        return {(t["operation"], t["axis"], t["phase"]): t for t in measured_transfers(self.workers)}
+
+
+def run_case(spec: dict[str, Any]) -> Outcome:
+    """Parity over ten SGD steps and then a short training run, in the same workers."""
+    planned = plan(RunSpec(**spec))
+    reports, workers = zip(*run_in_workers(planned.num_workers, cases.parity_and_training, spec), strict=True)
+    return Outcome(planned, reports[0], list(workers))
+
+
+def assert_conforms(spec: dict[str, Any]) -> None:
+    """What holds of every split of every model: it computes what one worker computes, moves the bytes and holds the
+    parameters of its formulas, and trains to the same losses.
+
+    Raises:
+        AssertionError: it does not; every mistake on a line of its own.
+    """
+    outcome = run_case(spec)
+    mistakes = outcome.parity_mistakes() + outcome.transfer_mistakes() + outcome.parameter_mistakes() + outcome.loss_mistakes()
+    _assert_none(mistakes)
+
+
+def assert_model_conforms(parts: dict[str, Any]) -> None:
+    """What holds of every model by itself: the blocks that are built have the parameters of its summary, hand on the
+    shapes and compute the floating-point operations of its formulas (at most these where they depend on the batch: a router
+    may drop tokens). ``parts``: ``{"model": …, "dataset": …}``."""
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from workbench.runtime.batches import Batches
+    from workbench.runtime.build import build_blocks
+
+    planned = plan(RunSpec(**parts, train={"global_batch_size": 2}))
+    summary, device = planned.summary, torch.device("cpu")
+    blocks = build_blocks(planned, (b.name for b in summary.blocks), torch.float64)
+    built = {name: tuple(p.shape) for name, p in blocks.named_parameters(remove_duplicate=False)}
+    mistakes = _differences("shapes of parameters", {p.name: p.shape for p in summary.parameters}, built)
+    distinct = sum(p.numel() for p in blocks.parameters())
+    mistakes += _differences("parameters", {"all": summary.num_parameters}, {"all": distinct})
+    x, targets = Batches(planned, device, torch.float64).of_step(0)
+    for block, told in zip(blocks, summary.blocks, strict=True):
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            x = block(x)
+        mistakes += _differences(told.name, {"shape": (2, *told.output_shape)}, {"shape": tuple(x.shape)})
+        most, found = 2 * told.forward_flops, counter.get_total_flops()
+        if not (found <= most if planned.model.depends_on_batch else found == most):
+            mistakes.append(f"{told.name}: {found} floating-point operations, by formula {most}")
+    if planned.model.loss(x, targets).shape != ():
+        mistakes.append("the loss is no scalar")
+    _assert_none(mistakes)
+
+
+def assert_dataset_conforms(options: dict[str, Any]) -> None:
+    """What holds of every dataset: samples of its summary's shapes and types, the same at every load and in every batch.
+    ``options``: ``{"name": …, …}``."""
+    import numpy as np
+
+    from workbench.registry import DATASETS
+
+    plugin = DATASETS.get(options["name"])
+    dataset = plugin(plugin.Options(**options))
+    summary, samples, again = dataset.summary(), dataset.load(), dataset.load()
+    indices = np.array([min(3, len(samples) - 1), 0, len(samples) - 1])
+    inputs, targets = samples.batch(indices)
+    is_sequence = summary.kind in ("tokens", "series")
+    expected = {
+        "samples": summary.num_samples,
+        "inputs": (3, *summary.input_shape),
+        "targets": (3, *summary.target_shape),
+        "type of inputs": "int64" if summary.kind == "tokens" else "float32",
+        "type of targets": "float32" if summary.kind == "series" else "int64",
+        "tokens of a sample": summary.input_shape[0] if summary.kind == "tokens" else 0,
+    }
+    found = {
+        "samples": len(samples),
+        "inputs": inputs.shape,
+        "targets": targets.shape,
+        "type of inputs": str(inputs.dtype),
+        "type of targets": str(targets.dtype),
+        "tokens of a sample": summary.tokens_per_sample,
+    }
+    mistakes = _differences("samples", expected, found)
+    if summary.kind != "series" and not (targets.min() >= 0 and targets.max() < summary.num_classes):
+        mistakes.append(f"a target lies outside 0 to {summary.num_classes - 1}")
+    if is_sequence and not np.array_equal(inputs[:, 1:], targets[:, :-1]):
+        mistakes.append("the target of a step is not the step after it")
+    if not all(np.array_equal(a, b) for a, b in zip(again.batch(indices), (inputs, targets), strict=True)):
+        mistakes.append("a second load gives other samples")
+    alone = samples.batch(indices[1:2])
+    if not all(np.array_equal(a[0], b[1]) for a, b in zip(alone, (inputs, targets), strict=True)):
+        mistakes.append("a sample depends on the others of its batch")
+    _assert_none(mistakes)
+
+
+@functools.cache
+def _losses_of_one_worker(spec: str) -> list[float]:
+    (worker,) = run_in_workers(1, cases.training, json.loads(spec))
+    return list(worker["losses"])
+
+
+def _differences(what: str, expected: dict[Any, Any], found: dict[Any, Any]) -> list[str]:
+    return [
+        f"{what}, {key if isinstance(key, str | int) else ' '.join(key)}: {found.get(key)}, by formula {expected.get(key)}"
+        for key in dict.fromkeys([*expected, *found])
+        if expected.get(key) != found.get(key)
+    ]
+
+
+def _assert_none(mistakes: list[str]) -> None:
+    if mistakes:
+        raise AssertionError("\n".join(mistakes))

@@ -1,0 +1,126 @@
+"""Splits that compute something else on purpose, so that the suite itself can be tested."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from workbench.plan.feasibility import Plan
+from workbench.strategies.worker_model import StepResult
+
+
+def _unaveraged(planned: Plan) -> None:
+    """Data parallelism that sums its gradients."""
+    (strategy,) = planned.strategies
+    right = type(strategy).finish
+
+    def wrong(worker: Any, mesh: Any) -> None:
+        right(strategy, worker, mesh)
+
+        def summed(state: Any, bucket: Any) -> Any:
+            return (
+                dist.all_reduce(bucket.buffer(), group=mesh.get_group("data"), async_op=True)
+                .get_future()
+                .then(lambda f: f.value()[0])
+            )
+
+        # torch checks the hook's annotations, which are strings in this file
+        summed.__annotations__ = {"bucket": dist.GradBucket, "return": torch.futures.Future[torch.Tensor]}  # type: ignore[attr-defined]
+        worker.module.register_comm_hook(None, summed)
+
+    object.__setattr__(strategy, "finish", wrong)
+
+
+def _doubled(planned: Plan) -> None:
+    """Data parallelism, however it averages, whose gradients are then doubled."""
+    (strategy,) = planned.strategies
+    right = type(strategy).finish
+
+    def wrong(worker: Any, mesh: Any) -> None:
+        right(strategy, worker, mesh)
+        compute = worker.compute
+
+        def doubled(inputs: Any, targets: Any) -> StepResult:
+            result = compute(inputs, targets)
+            for _, parameter in worker.named_parameters():
+                parameter.grad.mul_(2)
+            return result  # type: ignore[no-any-return]
+
+        worker.compute = doubled
+
+    object.__setattr__(strategy, "finish", wrong)
+
+
+def _dropped_slice(planned: Plan) -> None:
+    """Tensor slicing in which one worker's slice of the first layer counts for nothing."""
+    (strategy,) = planned.strategies
+    right = type(strategy).apply
+
+    def wrong(worker: Any, mesh: Any) -> None:
+        right(strategy, worker, mesh)
+        if mesh.get_local_rank("tensor") == 1:
+            layer = next(p.row for p in worker.summary.groups if p.row and p.column)
+            with torch.no_grad():
+                worker.blocks.get_submodule(layer).weight.to_local().zero_()
+
+    object.__setattr__(strategy, "apply", wrong)
+
+
+def _lost_microbatch(planned: Plan) -> None:
+    """A pipeline whose last microbatch is a copy of its first."""
+    (strategy,) = planned.strategies
+    right = type(strategy).apply
+
+    def wrong(worker: Any, mesh: Any) -> None:
+        right(strategy, worker, mesh)
+        compute = worker.compute
+
+        def lossy(inputs: Any, targets: Any) -> StepResult:
+            size = len(inputs) // worker.num_microbatches
+            inputs, targets = inputs.clone(), targets.clone()
+            inputs[-size:], targets[-size:] = inputs[:size], targets[:size]
+            result: StepResult = compute(inputs, targets)
+            return result
+
+        worker.compute = lossy
+
+    object.__setattr__(strategy, "apply", wrong)
+
+
+def _positions_not_told(planned: Plan) -> None:
+    """A split sequence whose workers all take their part for its beginning."""
+    (strategy,) = planned.strategies
+    right = type(strategy).apply
+
+    def wrong(worker: Any, mesh: Any) -> None:
+        right(strategy, worker, mesh)
+        worker.blocks.embedding.positions = None
+
+    object.__setattr__(strategy, "apply", wrong)
+
+
+def _experts_summed(planned: Plan) -> None:
+    """Experts whose gradients are summed over the replicas, not averaged."""
+    from workbench.strategies import expert_modules
+
+    right = expert_modules.average
+    expert_modules.average = lambda worker, num_replicas, same: right(worker, 1, same)
+
+
+def _parts_not_summed(planned: Plan) -> None:
+    """Sequence parallelism in which each worker keeps the norms' gradients of its own part of the sequence."""
+    (strategy,) = planned.strategies
+    object.__setattr__(strategy, "finish", lambda worker, mesh: None)
+
+
+MISTAKES = {
+    "gradients not averaged": _unaveraged,
+    "gradients doubled": _doubled,
+    "slice dropped": _dropped_slice,
+    "experts summed": _experts_summed,
+    "microbatch lost": _lost_microbatch,
+    "positions not told": _positions_not_told,
+    "parts not summed": _parts_not_summed,
+}

@@ -1,0 +1,89 @@
+"""Starts worker processes for one test case, with a time limit, and leaves none behind."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pkgutil
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import workbench
+
+LIMIT_S = 90.0
+PRELOADED = (
+    "workbench.testing.cases",
+    "torch.distributed.tensor.parallel",
+    "torch.distributed.pipelining",
+    "torch.distributed.fsdp",
+    "torch.distributed._composable.replicate_with_fsdp",
+    "torch.distributed._tools.mem_tracker",
+    *(m.name for m in pkgutil.walk_packages(workbench.__path__, "workbench.") if m.name.endswith("_modules")),
+)
+"""In memory before the fork, so that a worker starts in milliseconds."""
+
+
+def run_in_workers(num_workers: int, function: Callable[..., Any], *args: Any) -> list[Any]:
+    """``function(rank, recorder, control, *args)`` in each of ``num_workers`` processes; their results by rank."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(PRELOADED))
+    pipes = [context.Pipe(duplex=False) for _ in range(num_workers)]
+    with tempfile.TemporaryDirectory() as directory:
+        rendezvous = str(Path(directory) / "rendezvous")
+        processes = [
+            context.Process(target=_worker, args=(rank, num_workers, rendezvous, pipes[rank][1], function, args))
+            for rank in range(num_workers)
+        ]
+        try:
+            for process in processes:
+                process.start()
+            for _, sender in pipes:
+                sender.close()  # so that a worker that dies is the end of its pipe
+            results = []
+            for rank, (receiver, _) in enumerate(pipes):
+                assert receiver.poll(LIMIT_S), f"worker {rank} said nothing for {LIMIT_S} s"
+                try:
+                    ok, value = receiver.recv()
+                except EOFError:
+                    ok, value = False, "it died"
+                assert ok, f"worker {rank} failed:\n{value}"
+                results.append(value)
+            return results
+        finally:
+            for process in processes:
+                process.kill()
+                process.join()
+
+
+def _worker(
+    rank: int,
+    num_workers: int,
+    rendezvous: str,
+    pipe: Any,
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+) -> None:
+    import torch
+    import torch.distributed as dist
+
+    from workbench.runtime.process_group import control_group, register_backend
+    from workbench.runtime.recorder import Recorder
+
+    try:
+        torch.set_num_threads(1)
+        recorder, timeout = Recorder(), timedelta(seconds=LIMIT_S)
+        backend = register_backend(recorder, "cpu")
+        store = dist.FileStore(rendezvous, num_workers)  # type: ignore[attr-defined]
+        dist.init_process_group(backend, store=store, rank=rank, world_size=num_workers, timeout=timeout)
+        control = control_group(timeout)
+        pipe.send((True, function(rank, recorder, control, *args)))
+        dist.barrier(group=control)
+    except BaseException:  # noqa: BLE001 - sent to the test
+        pipe.send((False, traceback.format_exc()))
+    sys.stdout.flush()
+    os._exit(0)  # gloo's teardown at exit aborts now and then (torch 2.13)
