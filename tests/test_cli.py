@@ -98,6 +98,16 @@ def test_show_puts_expected_beside_measured_and_says_what_is_not_by_default(stor
     assert "split." not in shown, "the split's size is in its label"
     assert "train.seed" not in shown
     assert "3.00 MiB" in shown, "the resident peak"
+
+
+def test_show_says_what_was_dropped_and_which_formulas_are_bounds(store: Path) -> None:
+    run = record_run(store, SPLIT + "d", "finished", 2, dropped_tokens=12.0)
+    record = run.record()
+    record["expected"]["transfers"][0]["is_bound"] = True
+    (run.path / "run.json").write_text(json.dumps(record))
+    shown = done(store, "show", SPLIT + "d")
+    assert "dropped per step: 12 assignments" in shown
+    assert "at most 4,096" in shown
     assert "data axis: [0 1]" in shown
 
 

@@ -35,7 +35,9 @@ def core(found: list[Case], num_models: int) -> list[Case]:
 
 
 def marked(found: list[Case], usual: list[Case]) -> list[Any]:
-    return [pytest.param(case, id=str(case), marks=() if case in usual else pytest.mark.slow) for case in found]
+    return [
+        pytest.param(case, id=str(case), marks=() if case in usual else (pytest.mark.slow, pytest.mark.cross)) for case in found
+    ]
 
 
 TWO_WORKERS, MESHES = strategy_cases(), mesh_cases()

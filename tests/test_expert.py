@@ -165,6 +165,6 @@ def held_experts(rank: int, recorder: Any, control: Any, spec: dict[str, Any]) -
     from workbench.runtime.build import build_worker, local, make_mesh
 
     planned = plan(RunSpec(**spec))
-    worker = build_worker(planned, rank, make_mesh(planned, "cpu", recorder), recorder, cases.CPU, torch.float64)
+    worker = build_worker(planned, rank, make_mesh(planned, "cpu", recorder), recorder, torch.device("cpu"), torch.float64)
     weights = local(dict(worker.named_parameters())["layer0.feedforward.experts.up.weight"])
     return weights[:, 0].tolist()  # of each expert held: one of its rows

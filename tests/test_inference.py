@@ -8,15 +8,19 @@ from typing import Any
 import pytest
 
 from tests import cases
-from tests.test_conformance import MODELS
+from tests.pool import run_in_workers
 from tests.test_findings import row
 from tests.test_runs import rows, workbench
 from workbench.analysis.findings import findings
 from workbench.cli.run import _judge
-from workbench.errors import AssertionFailedError, SplitError
+from workbench.errors import AssertionFailedError, SpecError, SplitError
+from workbench.plan import support
 from workbench.plan.feasibility import plan
+from workbench.runtime.accounting import attribute_idle
+from workbench.runtime.recorder import Operation, Recorder
 from workbench.spec import RunSpec
 
+MODELS = support.models()
 PIPELINE = {"size": 2, "num_microbatches": 2}
 SPLITS: dict[str, dict[str, Any]] = {
     "data": {"data": 2},
@@ -41,7 +45,7 @@ def test_a_split_gives_the_outputs_of_one_worker_and_moves_the_bytes_of_its_form
 
 
 @pytest.mark.parametrize("split", ["data", "fsdp", "layer", "gpipe", "tensor"])
-@pytest.mark.parametrize("model", ["mlp", "vit", "moe", "cnn", "lstm"])
+@pytest.mark.parametrize("model", ["mlp", "vit", "moe", "cnn", "lstm", "transformer, tied"])
 def test_so_it_is_for_other_models(model: str, split: str) -> None:
     cases.assert_split_as_by_formula({**MODELS[model], **INFERENCE, "split": SPLITS[split]})
 
@@ -96,3 +100,108 @@ def test_findings_speak_of_latency() -> None:
         "dp2: computing is 100% of the batch; its workers wait for nothing.",
         "tp2: computing is 80% of the batch; most of the rest is exposed communication, 20% (0.0 MiB move per batch).",
     ]
+
+
+GENERATION = {**INFERENCE, "inference": {"prompt_length": 5, "num_new_tokens": 4}}
+GENERATING: dict[str, tuple[str, dict[str, Any]]] = {
+    "single": ("transformer", {}),
+    "data": ("transformer", {"data": 2}),
+    "fsdp": ("transformer", {"fsdp": {"size": 2}}),
+    "layer": ("transformer", {"layer": 2}),
+    "layer, 3 workers": ("transformer", {"layer": 3}),
+    "gpipe": ("transformer", {"pipeline": {**PIPELINE, "schedule": "gpipe"}}),
+    "gpipe, 3 workers": ("transformer", {"pipeline": {"size": 3, "schedule": "gpipe", "num_microbatches": 4}}),
+    "tensor": ("transformer", {"tensor": 2}),
+    "tensor, cut by hidden": ("transformer", {"tensor": {"size": 2, "cut": {"embedding": "hidden", "head": "hidden"}}}),
+    "layer, tensor": ("transformer", {"layer": 2, "tensor": 2}),
+    "data, pipeline": ("transformer", {"data": 2, "pipeline": PIPELINE}),
+    "fsdp, layer": ("transformer", {"fsdp": {"size": 2}, "layer": 2}),
+    "llama-like, tensor": ("transformer, llama-like", {"tensor": 2}),
+    "llama-like, embedding alone, tensor": (
+        "transformer, llama-like",
+        {"layer": {"size": 2, "partition": [1, 3]}, "tensor": 2},
+    ),
+    "llama-like, layer": ("transformer, llama-like", {"layer": 2}),
+    "tied, layer": ("transformer, tied", {"layer": 2}),
+    "moe, data": ("moe", {"data": 2}),
+    "moe, gpipe": ("moe", {"pipeline": {**PIPELINE, "schedule": "gpipe"}}),
+}
+
+
+@pytest.mark.parametrize("case", GENERATING)
+def test_a_split_generates_the_tokens_of_one_worker_and_moves_the_bytes_of_its_formulas(case: str) -> None:
+    model, split = GENERATING[case]
+    cases.assert_split_as_by_formula({**MODELS[model], **GENERATION, "split": split})
+
+
+@pytest.mark.parametrize("fault", ["other token", "token not taken"])
+def test_parity_notices_a_wrong_token(fault: str) -> None:
+    report = run_in_workers(2, cases.parity, {**MODELS["transformer"], **GENERATION, "split": {"layer": 2}}, fault)[0]
+    assert not report["ok"]
+    assert report["tensor"] == "tokens"
+
+
+@pytest.mark.parametrize("num_new_tokens", [1, 4])
+def test_only_new_positions_and_the_tokens_travel(num_new_tokens: int) -> None:
+    spec = {**MODELS["transformer"], **GENERATION, "split": {"layer": 2}}
+    spec["inference"] = {"prompt_length": 5, "num_new_tokens": num_new_tokens}
+    moved = {}
+    for rank, result in enumerate(run_in_workers(2, cases.training, spec)):
+        moved[rank] = sum(t["payload_bytes"] for t in result["communication"] if t["operation"] == "send")
+        assert set(result["tokens"]) == {8 * num_new_tokens}
+    batch, hidden = 8, 16
+    assert moved == {0: batch * (5 + num_new_tokens - 1) * hidden * 4, 1: batch * num_new_tokens * 8}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mode": "train"}, 'inference.num_new_tokens: 4 tokens are generated in inference, but mode = "train"'),
+        (MODELS["lstm"], "lstm cannot generate with a cache"),
+        (MODELS["moe, dropping"], r"moe with capacity_factor = 1\.0 cannot generate"),
+        (
+            {"inference": {"prompt_length": 13, "num_new_tokens": 4}},
+            "a prompt of 13 and 4 new tokens are 17 positions, but the model has 16: generate at most 3",
+        ),
+        ({"split": {"context": 2}}, "split.context: divides positions between workers, and a new token is only one"),
+        ({**MODELS["moe"], "split": {"expert": 2}}, "split.expert: cannot generate token by token"),
+        ({"split": {"tensor": {"size": 2, "sequence_parallel": True}}}, "sequence_parallel divides positions"),
+        ({"split": {"tensor": {"size": 2, "parallel_loss": True}}}, "parallel_loss leaves them apart"),
+        (
+            {"split": {"pipeline": {**PIPELINE, "schedule": "interleaved_1f1b"}}},
+            "one stage each, but there are 4 stages on 2 workers",
+        ),
+        ({"train": {**TRAIN, "compile": True}}, "train.compile"),
+    ],
+)
+def test_what_cannot_generate_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        plan(RunSpec(**{**MODELS["transformer"], **GENERATION, **changes}))
+
+
+def test_a_generation_shows_first_and_later_tokens_beside_its_baseline(tmp_path: Path) -> None:
+    small = [f"--set=model.{key}={value}" for key, value in MODELS["transformer"]["model"].items() if key != "name"]
+    generation = ("--set=mode=inference", "--set=inference.num_new_tokens=4", "--set=train.num_steps=3")
+
+    result = workbench(
+        tmp_path, "run", "--model=transformer", *small, *generation, "--split=layer=2", "--json", "--assert", "parity_ok == true"
+    )
+
+    assert result.returncode == 0, result.stderr
+    for run in rows(result):
+        first, later = run["time_to_first_token_s"], run["time_per_token_s"]
+        assert 0 < first < run["step_time_s"] <= run["step_time_p95_s"]
+        assert first + 3 * later == pytest.approx(run["step_time_s"], rel=0.9), "medians of parts that sum up in each step"
+        assert run["generated_tokens_per_s"] == pytest.approx(16 * 4 / run["step_time_s"])
+        assert run["tokens_per_s"] == pytest.approx(16 * (16 + 4) / run["step_time_s"])
+    shown = workbench(tmp_path, "show", run["run_id"]).stdout
+    assert "generation: first token after" in shown
+
+
+def test_a_send_that_is_waited_for_last_takes_nothing_from_the_waits_before() -> None:
+    early_send, receive = (
+        Operation(name, "group", 2, (name,), 1, "forward", 8, "int64", 0, entered, wait_started, ended)
+        for name, entered, wait_started, ended in (("send", 0.0, 9.0, 10.0), ("recv", 1.0, 1.0, 4.0))
+    )
+    attribute_idle(Recorder(operations=[early_send, receive]), None, num_workers=1)
+    assert (receive.blocked_s, early_send.blocked_s) == (3.0, 1.0)

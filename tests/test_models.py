@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.errors import SpecError
-from workbench.models.generation import decoding, generate
+from workbench.models.generation import Decoder, generate
 from workbench.models.moe_modules import Experts, MixtureOfExperts, Router, balance_loss
 from workbench.models.transformer_modules import Attention, Embedding, FeedForward, Rotary, causal_product
 from workbench.plan import support
@@ -214,8 +214,8 @@ def test_cached_generation_gives_the_tokens_of_the_whole_forward_pass(model: str
 def test_a_sequence_fed_in_parts_has_the_outputs_of_the_whole(model: str) -> None:
     blocks, x = built(model), inputs_of(model)
 
-    with decoding(blocks, x.shape[1]) as decoder:
-        parts = [decoder(part) for part in x.split([6, 1, 4, 5], dim=1)]
+    decoder = Decoder(blocks, x.shape[1], last_only=False)
+    parts = [decoder(part) for part in x.split([6, 1, 4, 5], dim=1)]
 
     torch.testing.assert_close(torch.cat(parts, dim=1), blocks(x))
 

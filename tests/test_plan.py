@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from workbench.data.base import sample_order
 from workbench.errors import SpecError
 from workbench.launch.devices import Ticket
+from workbench.plan.feasibility import plan
 from workbench.plan.mesh import Mesh
 from workbench.plan.partition import balanced
 from workbench.spec import RunSpec, Split
@@ -64,6 +66,24 @@ def test_a_baseline_of_edited_code_is_another(tmp_path: Path, monkeypatch: pytes
     copy.write_text("# edited")
     monkeypatch.setattr(sys.modules["workbench.models.transformer"], "__file__", str(copy))
     assert environment.baseline_key(RunSpec()) != before
+
+
+def test_selective_checkpointing_of_recurrent_layers_is_refused() -> None:
+    with pytest.raises(SpecError, match=r"recurrent layers of lstm; use full"):
+        plan(RunSpec(model="lstm", train={"checkpointing": "selective"}))
+    plan(RunSpec(model="lstm", train={"checkpointing": "full"}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"model": {"name": "transformer", "tied_head": True}, "split": {"pipeline": {"schedule": "zbv_zero_bubble"}}}, "untied"),
+        ({"model": "cnn", "split": {"tensor": 2}, "train": {"checkpointing": "full"}}, "sliced convolution layers"),
+    ],
+)
+def test_what_torch_gets_wrong_and_what_has_no_formula_is_refused(changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(SpecError, match=sentence):
+        plan(RunSpec(**changes))
 
 
 def test_the_command_line_lays_its_values_over_the_file() -> None:

@@ -135,17 +135,23 @@ def test_time_chunks_are_averaged_over_replicas(data: dict[str, Any]) -> None:
     assert report["max_error"] <= 1e-9
 
 
+@pytest.mark.parametrize("cut", ["gates", "hidden"])
+def test_time_chunks_pass_through_sliced_layers(cut: str) -> None:
+    spec = spec_of(LSTM, "time_chunks", num_microbatches=3)
+    cases.assert_split_as_by_formula({**spec, "split": {**spec["split"], "tensor": {"size": 2, "cut": {"recurrent": cut}}}})
+
+
 @pytest.mark.parametrize("change", [{"mode": "inference"}, {"train": {**TRAIN, "checkpointing": "full"}}], ids=str)
 def test_time_chunks_run_forward_only_and_recompute(change: dict[str, Any]) -> None:
     cases.assert_split_as_by_formula({**spec_of(LSTM, "time_chunks", num_microbatches=3), **change})
 
 
 def forgetting(rank: int, recorder: Any, control: Any, spec: dict[str, Any]) -> Any:
-    """Parity where no gradient goes from a chunk to the one before."""
+    """Parity where a gradient of zeros goes from a chunk to the one before."""
     from workbench.models.lstm_modules import Recurrent
 
     right = Recurrent.forward_with_state
-    Recurrent.forward_with_state = lambda self, x, state=None: right(self, x, tuple(s.detach() for s in state or ()))  # type: ignore[method-assign]
+    Recurrent.forward_with_state = lambda self, x, state=None: right(self, x, tuple(s.detach() + 0 * s for s in state or ()))  # type: ignore[method-assign]
     return cases.parity(rank, recorder, control, spec, None)
 
 

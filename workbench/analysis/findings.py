@@ -15,8 +15,9 @@ def findings(rows: list[Row]) -> list[str]:
     if not splits:
         return []
     disturbed = _disturbed(done)
-    of_time = [_fastest(splits), *map(_limit, splits)] if not disturbed else []
-    return [*disturbed, *of_time[:1], *_smallest(done), *of_time[1:], *_wrong(done), *_lossy(done)]
+    of_time = [_fastest(splits), *_first_tokens(splits)] if not disturbed else []
+    limits = [*map(_limit, splits)] if not disturbed else []
+    return [*disturbed, *of_time, *_smallest(done), *limits, *_wrong(done), *_lossy(done)]
 
 
 def _disturbed(rows: list[Row]) -> list[str]:
@@ -41,6 +42,20 @@ def _fastest(splits: list[Row]) -> str:
     if same is not None:
         text += f", and {same:.2f} times the speed of one worker that is given as many cores"
     return text + "."
+
+
+def _first_tokens(splits: list[Row]) -> list[str]:
+    """Of generations: who answers first and who goes on fastest."""
+    known = [row for row in splits if row["time_to_first_token_s"] is not None]
+    later = [row for row in known if row["time_per_token_s"] is not None]
+    sentences = []
+    if known:
+        best = min(known, key=lambda row: row["time_to_first_token_s"])
+        sentences.append(f"{best['split']} has the first tokens soonest, after {best['time_to_first_token_s'] * 1e3:.1f} ms.")
+    if later:
+        best = min(later, key=lambda row: row["time_per_token_s"])
+        sentences.append(f"{best['split']} goes on fastest, with {best['time_per_token_s'] * 1e3:.1f} ms a token.")
+    return sentences
 
 
 def _smallest(rows: list[Row]) -> list[str]:

@@ -61,6 +61,12 @@ _INFERENCE: tuple[Column, ...] = (
     ("p95\nms", lambda row: milliseconds(row["step_time_p95_s"])),
     ("samples\n/s", lambda row: _rate(row["samples_per_s"])),
 )
+_GENERATION: tuple[Column, ...] = (
+    _INFERENCE[0],
+    ("first\nms", lambda row: milliseconds(row["time_to_first_token_s"])),
+    ("token\nms", lambda row: milliseconds(row["time_per_token_s"])),
+    ("tokens\n/s", lambda row: _rate(row["generated_tokens_per_s"])),
+)
 _IN_ALL: tuple[Column, ...] = (
     ("speed-\nup", lambda row: factor(row["speedup"])),
     ("equal\ncores", lambda row: factor(row["speedup_same_cores"])),
@@ -72,9 +78,12 @@ _IN_ALL: tuple[Column, ...] = (
 
 def comparison(rows: Iterable[Row], threads: dict[str, int]) -> Table:
     """The table of a comparison, a row a run; ``threads`` (by run id) are shown where they differ. Where all is inference,
-    a step is called what it is, the latency of a batch."""
+    a step is called what it is, the latency of a batch; where all is generation, so are first and later tokens."""
     rows = list(rows)
-    columns = (_INFERENCE if all(row["mode"] == "inference" for row in rows) else _TRAINING) + _IN_ALL
+    figures = _INFERENCE if all(row["mode"] == "inference" for row in rows) else _TRAINING
+    if all(row["generated_tokens_per_s"] is not None for row in rows if row["step_time_s"] is not None):
+        figures = _GENERATION if figures is _INFERENCE else figures
+    columns = figures + _IN_ALL
     table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
     table.add_column("split\n", no_wrap=True)
     for head, _ in columns:

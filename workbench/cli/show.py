@@ -44,6 +44,10 @@ def show_command(run: str) -> None:
     if is_inference:
         median, late = render.seconds(row["step_time_s"]), render.seconds(row["step_time_p95_s"])
         console.print(f"latency per batch: median {median}, 95th percentile {late}", highlight=False)
+    if row["generated_tokens_per_s"] is not None:
+        first, later = render.seconds(row["time_to_first_token_s"]), render.seconds(row["time_per_token_s"])
+        rate = f"{row['generated_tokens_per_s']:.0f} tokens/s"
+        console.print(f"generation: first token after {first}, then {later} a token; {rate} in all", highlight=False)
     parts = ("compute_s", "exposed_communication_s", "idle_s", *(() if is_inference else ("optimizer_s",)), "other_s")
     named = (f"{part.removesuffix('_s').replace('_', ' ')} {render.seconds(row[part])}" for part in parts)
     console.print(f"{'batch' if is_inference else 'step'}: " + ", ".join(named))

@@ -34,7 +34,7 @@ def baseline_key(spec: RunSpec) -> str:
     """Equal for runs on one worker that measure the same thing: model and its code, data, training, device, threads,
     environment."""
     table = spec.as_dict()
-    parts = [table[part] for part in ("mode", "model", "dataset", "train", "launch")]
+    parts = [table[part] for part in ("mode", "model", "dataset", "train", "inference", "launch")]
     parts += [_source(MODELS.get(spec.model.name)), _source(DATASETS.get(spec.dataset.name))]
     return hashlib.sha256(json.dumps([parts, environment()], sort_keys=True).encode()).hexdigest()
 

@@ -44,6 +44,11 @@ class Model(ABC, Generic[O]):
         self.data = data
 
     @property
+    def has_cache(self) -> bool:
+        """Whether its blocks, fed position after position, remember those before (``models/generation.py``)."""
+        return False
+
+    @property
     def depends_on_batch(self) -> bool:
         """Whether what it computes of a sample depends on the samples beside it (batch norm, a router's capacity), so that
         a replica or a microbatch computes something else than one worker does of the whole batch."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,53 +26,55 @@ class KVCache:
 
 
 class Decoder:
-    """The blocks as they are called while generating: each call's input holds the positions after those before it."""
+    """The blocks as they are called while generating: each call's input holds the positions after those before it.
 
-    def __init__(self, blocks: nn.Module, max_length: int) -> None:
-        from workbench.models.transformer_modules import Attention, Positioned
+    Several may take turns on the same blocks, each with a cache of its own. With ``last_only`` a head gives its outputs at
+    the last of the new positions alone.
+    """
 
-        self.blocks, self.length = blocks, 0
+    def __init__(self, blocks: nn.Module, max_length: int, *, last_only: bool = True) -> None:
+        from workbench.models.transformer_modules import Attention, Head, Positioned
+
+        self.blocks, self.length, self.last_only = blocks, 0, last_only
         self._positioned = [m for m in blocks.modules() if isinstance(m, Positioned)]
-        self._attentions = [m for m in blocks.modules() if isinstance(m, Attention)]
-        for attention in self._attentions:
-            attention.cache = KVCache(max_length)
+        self._heads = [m for m in blocks.modules() if isinstance(m, Head)]
+        self._caches = [(m, KVCache(max_length)) for m in blocks.modules() if isinstance(m, Attention)]
 
     def __call__(self, x: Tensor) -> Tensor:
         """Outputs at the new positions: of tokens (batch, new), or of what a stage before handed on (batch, new, …)."""
         import torch
 
         start, self.length = self.length, self.length + x.shape[1]
+        for attention, cache in self._caches:
+            attention.cache = cache
         for module in self._positioned:
             module.positions = torch.arange(start, self.length, device=x.device)
-        with torch.no_grad():  # the cache is written in place
-            return self.blocks(x)  # type: ignore[no-any-return]
+        for head in self._heads:
+            head.last_only = self.last_only
+        try:
+            with torch.no_grad():  # the cache is written in place
+                return self.blocks(x)  # type: ignore[no-any-return]
+        finally:
+            self._leave()
 
-    def close(self) -> None:
+    def _leave(self) -> None:
         """Leaves the blocks as they were."""
-        for attention in self._attentions:
+        for attention, _ in self._caches:
             attention.cache = None
         for module in self._positioned:
             module.positions = None
-
-
-@contextmanager
-def decoding(blocks: nn.Module, max_length: int) -> Iterator[Decoder]:
-    """``with decoding(blocks, max_length) as decoder``: first ``decoder(prompt)`` (prefill), then one token at a time."""
-    decoder = Decoder(blocks, max_length)
-    try:
-        yield decoder
-    finally:
-        decoder.close()
+        for head in self._heads:
+            head.last_only = False
 
 
 def generate(blocks: nn.Module, prompt: Tensor, num_tokens: int) -> Tensor:
     """The likeliest next tokens (batch, num_tokens) after a prompt (batch, sequence), one after the other."""
     import torch
 
-    tokens = []
-    with decoding(blocks, prompt.shape[1] + num_tokens) as decoder:
-        new = prompt
-        for _ in range(num_tokens):
-            new = decoder(new)[:, -1:].argmax(dim=-1)
-            tokens.append(new)
+    decoder = Decoder(blocks, prompt.shape[1] + num_tokens - 1)
+    tokens: list[Tensor] = []
+    new = prompt
+    for _ in range(num_tokens):
+        new = decoder(new).argmax(dim=-1)
+        tokens.append(new)
     return torch.cat(tokens, dim=1)

@@ -59,6 +59,11 @@ class MoE(Transformer[MoEOptions]):
         super().__init__(options, data)
 
     @property
+    def has_cache(self) -> bool:
+        # With a capacity it depends on the tokens of the same forward pass which of them are dropped.
+        return self.options.capacity_factor is None
+
+    @property
     def depends_on_batch(self) -> bool:
         return True
 

@@ -102,6 +102,10 @@ class Transformer(Model[O]):
             raise SpecError("model.positions", f"rotary turns pairs of features, but a head has {head_dim}, an odd number")
         super().__init__(options, data)
 
+    @property
+    def has_cache(self) -> bool:
+        return True
+
     def summary(self) -> ModelSummary:
         o, (sequence,), vocabulary = self.options, self.data.input_shape, self.data.num_classes
         hidden, shape, output = o.hidden_dim, self.shape.shape, (sequence, vocabulary)

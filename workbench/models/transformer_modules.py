@@ -165,6 +165,9 @@ class Layer(nn.Module):
 class Head(nn.Module):
     """Norm and projection to the vocabulary: (batch, sequence, hidden) → (batch, sequence, vocabulary)."""
 
+    last_only = False
+    """Whether the last position alone is projected, (batch, 1, vocabulary): while generating nobody asks for the others."""
+
     def __init__(self, norm: nn.Module, hidden_dim: int, vocabulary: int) -> None:
         super().__init__()
         self.norm = norm
@@ -172,4 +175,4 @@ class Head(nn.Module):
         nn.init.normal_(self.projection.weight, std=INITIAL_STD)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.projection(self.norm(x))  # type: ignore[no-any-return]
+        return self.projection(self.norm(x[:, -1:] if self.last_only else x))  # type: ignore[no-any-return]

@@ -26,7 +26,8 @@ def attribute_idle(recorder: Recorder, control: Any, num_workers: int) -> None:
         for key, entered in entries.items():
             last[key] = max(entered, last.get(key, entered))
     free_from = float("-inf")  # several futures waited for at once: each counts from the end of the one before
-    for op in recorder.operations:
+    # In the order in which they were waited for: a send may be issued early and waited for last.
+    for op in sorted(recorder.operations, key=lambda op: op.wait_started or 0.0):
         if op.wait_started is None or op.ended is None:
             continue
         op.wait_started = max(op.wait_started, min(free_from, op.ended))

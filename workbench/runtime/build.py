@@ -12,6 +12,7 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor
 
+from workbench.models.generation import Decoder
 from workbench.plan.feasibility import Plan
 from workbench.plan.mesh import WORLD
 from workbench.plan.summary import block_of
@@ -31,7 +32,7 @@ def build_worker(
     """The share of worker ``rank``, ready to compute steps."""
     share = plan.share_of(rank)
     blocks = build_blocks(plan, (b.name for b in share.held.blocks), dtype).to(device)
-    worker = WorkerModel(plan.summary, share, blocks, plan.model.loss, device, dtype, recorder)
+    worker = WorkerModel(plan.summary, share, blocks, plan.model.loss, device, dtype, recorder, Decoder)
     strategies, train = plan.strategies, plan.spec.train
     for strategy in strategies:
         assert mesh is not None

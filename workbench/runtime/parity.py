@@ -1,11 +1,13 @@
 """Parity: does the split compute what one worker computes?
 
 Both take the same SGD steps from the same parameters on the same batches, in fp64 unless told otherwise; the one-worker
-reference works through the same replica × microbatch pieces. Loss, outputs, gradients and updated parameters are
-compared: error = ‖difference‖ / max(‖reference‖, 10⁻³ × the norm of all tensors of that kind), per tensor.
+reference works through the same replica × microbatch pieces. Loss, outputs, gradients and updated parameters are compared
+(of a generation the tokens and their logits): error = ‖difference‖ / max(‖reference‖, 10⁻³ × the norm of all tensors of
+that kind), per tensor.
 
-A strategy that changes gradients on purpose (lossy compression) is never found equal. What is computed before its first
-change must be; after it errors may be as large as its formula says, if it has one.
+A strategy that changes gradients on purpose (lossy compression) is never found equal. Its every step is compared by itself,
+the one worker going on from the split's parameters: loss and outputs must be equal, gradients and updated parameters may
+differ by as much as its formula says, if it has one.
 """
 
 from __future__ import annotations
@@ -22,12 +24,14 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
+from workbench.models.generation import generate
 from workbench.plan.feasibility import Plan
 from workbench.plan.lossy import Lossy
 from workbench.runtime.batches import Batches
 from workbench.runtime.build import DTYPES, build_blocks, build_worker, local, make_optimizer
 from workbench.runtime.clipping import clip_gradients
 from workbench.runtime.training import take_step
+from workbench.spec.run_spec import Inference
 from workbench.strategies.worker_model import Records, StepResult, WorkerModel
 
 LEARNING_RATE = 0.1
@@ -114,6 +118,8 @@ def check_parity(
             errors = compare(reference.step(step), gathered, _GLOBAL_NORM_SHARE[precision])
             worst = max(worst, *((error, name) for name, error in errors.items()))
             is_wrong |= any(not error <= allowed(lossy, step, name, rounding) for name, error in errors.items())
+            if lossy is not None:
+                reference.adopt(gathered)
     if reference is None:
         return None
     error, tensor = worst
@@ -123,12 +129,10 @@ def check_parity(
 
 
 def allowed(lossy: Lossy | None, step: int, tensor: str, rounding: float) -> float:
-    """The largest error of a tensor that is no mistake: of rounding, and of each lossy step so far, as long as steps of
-    this length do not magnify errors."""
-    num_lossy_steps = 0 if lossy is None else step - lossy.num_exact_steps + (tensor not in ("loss", "outputs"))
-    if lossy is None or num_lossy_steps <= 0:
+    """The largest error of a tensor that is no mistake."""
+    if lossy is None or step < lossy.num_exact_steps or tensor in ("loss", "tokens", "outputs"):
         return rounding
-    return rounding + num_lossy_steps * lossy.limit if lossy.limit is not None else sys.float_info.max  # finite, at least
+    return sys.float_info.max if lossy.limit is None else rounding + lossy.limit  # finite, at least
 
 
 class Reference:
@@ -139,12 +143,15 @@ class Reference:
         self.loss, self.batches, self.trains = plan.model.loss, batches, worker.trains
         self.max_norm = plan.spec.train.max_gradient_norm
         self.num_chunks = worker.batch_part[1] * worker.num_microbatches
+        self.generation = plan.spec.inference if plan.spec.generates else None
 
     def step(self, step: int) -> dict[str, Tensor]:
         """Every tensor that is compared, by name."""
         self.blocks.zero_grad()
         outputs, losses = [], []
         inputs, targets = self.batches.of_step(step)
+        if self.generation is not None:
+            return self._generate(inputs, self.generation)
         if not self.trains:
             with torch.inference_mode():
                 return {"outputs": torch.cat([self.blocks(x) for x in inputs.chunk(self.num_chunks)])}
@@ -169,6 +176,21 @@ class Reference:
                 tensors[f"parameter {name}"] = parameter.detach().clone()
         return tensors
 
+    def _generate(self, inputs: Tensor, options: Inference) -> dict[str, Tensor]:
+        """The tokens, and the logits that they are chosen by: those of one pass over prompt and tokens, without a cache."""
+        prompts = inputs[:, : options.prompt_length]
+        with torch.inference_mode():
+            tokens = generate(self.blocks, prompts, options.num_new_tokens)
+            outputs = self.blocks(torch.cat([prompts, tokens[:, :-1]], dim=1))[:, options.prompt_length - 1 :]
+        return {"tokens": tokens.double(), "outputs": outputs}
+
+    def adopt(self, gathered: list[Piece]) -> None:
+        """Goes on from the parameters that the split has."""
+        with torch.no_grad():
+            for name, parameter in self.blocks.named_parameters():
+                for piece in (p for p in gathered if p.name == f"parameter {name}"):
+                    parameter[_place(piece)] = piece.values.to(parameter.device)
+
 
 def gradients(worker: WorkerModel) -> list[Piece]:
     """This worker's gradients; a missing one is compared as zeros."""
@@ -191,6 +213,8 @@ def of_result(worker: WorkerModel, result: StepResult) -> list[Piece]:
         offset[0] = index * len(result.outputs)
         offset[-1] += worker.classes_part[0] * result.outputs.shape[-1]
         pieces.append(Piece("outputs", tuple(offset), result.outputs))
+    if result.tokens is not None:
+        pieces.append(Piece("tokens", (index * len(result.tokens), 0), result.tokens.double()))
     if (runs := worker.sequence_part) is not None:
         assert worker.summary.sequence_length is not None
         first_position, count = runs[0].start, count * worker.summary.sequence_length // sum(map(len, runs))
@@ -213,7 +237,7 @@ def compare(reference: dict[str, Tensor], gathered: list[Piece], global_norm_sha
     for piece in gathered:
         by_name.setdefault(piece.name, []).append(piece)
     errors: dict[str, float] = {}
-    for kind in ("loss", "outputs", "gradient of ", "parameter "):
+    for kind in ("loss", "tokens", "outputs", "gradient of ", "parameter "):
         names = [name for name in reference if name.startswith(kind)]
         global_norm = math.sqrt(sum(float(reference[name].norm()) ** 2 for name in names))
         for name in names:
@@ -232,13 +256,18 @@ def _difference(reference: Tensor, pieces: list[Piece], is_sum: bool) -> float:
     squares: dict[tuple[int, ...], float] = {}
     covered = torch.zeros(reference.shape, dtype=torch.bool)
     for piece in pieces:
-        place = tuple(slice(o, o + s) for o, s in zip(piece.offset, piece.values.shape, strict=True))
+        place = _place(piece)
         if reference[place].shape != piece.values.shape:
             return math.inf
         square = float((piece.values.to(reference.device) - reference[place]).norm()) ** 2
         squares[piece.offset] = max(squares.get(piece.offset, 0.0), square)
         covered[place] = True
     return math.sqrt(sum(squares.values())) if bool(covered.all()) else math.inf
+
+
+def _place(piece: Piece) -> tuple[slice, ...]:
+    """Where a piece lies in the whole tensor."""
+    return tuple(slice(o, o + s) for o, s in zip(piece.offset, piece.values.shape, strict=True))
 
 
 def _offset(tensor: Tensor) -> tuple[int, ...]:

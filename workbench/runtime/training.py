@@ -82,11 +82,15 @@ def train(plan: Plan, worker: WorkerModel, batches: Batches, recorder: Recorder,
         if worker.device.type == "cuda":
             torch.cuda.synchronize(worker.device)
         duration = time.perf_counter() - start
+        to_first_token = None if result.first_token_at is None else result.first_token_at - start
         del result
         if kind == "timed":
             num_dropped.append(sum(module.dropped for module in dropping))
         if tracker is not None:
             _end_of_memory_step(record, tracker, worker, step)
+        num_tokens = targets.numel() if has_tokens else None
+        if plan.spec.generates:
+            num_tokens = len(inputs) * plan.spec.inference.num_new_tokens
         record.steps.append(
             {
                 "step": step,
@@ -94,8 +98,9 @@ def train(plan: Plan, worker: WorkerModel, batches: Batches, recorder: Recorder,
                 "start_s": start,
                 "duration_s": duration,
                 "num_samples": len(inputs),
-                "num_tokens": targets.numel() if has_tokens else None,
+                "num_tokens": num_tokens,
                 "loss": loss,
+                "time_to_first_token_s": to_first_token,
             }
         )
         if step == last:

@@ -63,6 +63,23 @@ class Train(Options):
         return {"fp32": 4, "bf16": 2, "fp64": 8}[self.precision]
 
 
+class Inference(Options):
+    """What an inference run computes of each sample; nothing else is run than forward passes."""
+
+    prompt_length: PositiveInt = 16
+    """Tokens of each sample that are given before others are generated; of no meaning where none are."""
+
+    num_new_tokens: NonNegativeInt = 0
+    """Tokens generated after the prompt, the likeliest each time, with a cache of keys and values. 0: one plain forward
+    pass over whole samples."""
+
+    @property
+    def passes(self) -> list[tuple[int, int]]:
+        """Forward passes of a generation, as (positions of a sample in each, how many): the prompt, then each new token but
+        the last, which nothing follows."""
+        return [(self.prompt_length, 1), (1, self.num_new_tokens - 1)]
+
+
 class Measure(Options):
     """What is recorded beside the timed steps."""
 
@@ -152,6 +169,7 @@ class RunSpec(Options):
     """The strategies that the work is split by; none is one worker."""
 
     train: Train = Field(default_factory=Train)
+    inference: Inference = Field(default_factory=Inference)
     measure: Measure = Field(default_factory=Measure)
     baseline: Baseline = Field(default_factory=Baseline)
     launch: Launch = Field(default_factory=Launch)
@@ -181,6 +199,11 @@ class RunSpec(Options):
     def samples_per_replica(self) -> int:
         """Samples of a step that one replica of the model computes."""
         return self.train.global_batch_size // self.split.num_replicas
+
+    @property
+    def generates(self) -> bool:
+        """Whether a step generates tokens."""
+        return self.mode == "inference" and self.inference.num_new_tokens > 0
 
     def replace(self, **values: Any) -> RunSpec:
         """A copy with these parts (as in the constructor) in place of its own."""

@@ -140,7 +140,8 @@ class RunDirectory:
         from workbench.store.tables import schema
 
         paths = sorted((self.path / name).glob("rank-*.parquet"), key=lambda p: int(p.stem.split("-")[1]))
-        return pa.concat_tables([schema(name).empty_table(), *(pq.read_table(path) for path in paths)])
+        tables = [schema(name).empty_table(), *(pq.read_table(path) for path in paths)]
+        return pa.concat_tables(tables, promote_options="default")  # older runs lack newer columns: empty there
 
     def _read(self, name: str) -> dict[str, Any] | None:
         try:

@@ -22,10 +22,13 @@ def summarize(run: RunDirectory, events: list[list[dict[str, Any]]]) -> dict[str
     times = list(slowest.values())
     twentieths = quantiles(times, n=20, method="inclusive") if len(times) > 1 else times * 19
     step_time = median(times)
-    batch = run.spec().train.global_batch_size
+    spec = run.spec()
+    batch = spec.train.global_batch_size
     # A worker's steps count the tokens that it computes: of each of its samples all, or a part of the sequence.
     tokens = next((row["num_tokens"] // row["num_samples"] for row in steps if row["num_tokens"]), 0)
     tokens *= record["mesh"].get("context", 1)
+    if spec.generates:
+        tokens = spec.inference.prompt_length + spec.inference.num_new_tokens
     losses = [row["loss"] for row in steps if row["step"] == max(slowest) and row["loss"] is not None]
     speedup = _speedup(run, record.get("baseline_run_id"), step_time)
     compute = [w["compute_s"] for w in workers]
@@ -54,6 +57,7 @@ def summarize(run: RunDirectory, events: list[list[dict[str, Any]]]) -> dict[str
         "parity_tensor": parity.get("tensor"),
         "parity_allowed": parity.get("allowed"),
         "other_load_cores": _other_load([worker.get("load") for worker in workers]),
+        **(_generation(steps, slowest, batch, spec.inference.num_new_tokens) if spec.generates else {}),
         "num_timed_steps": len(times),
         "workers": workers,
     }
@@ -81,6 +85,21 @@ def measured_transfers(workers: list[dict[str, Any]]) -> list[dict[str, Any]]:
         }
         for key, total in sums.items()
     ]
+
+
+def _generation(steps: list[dict[str, Any]], durations: dict[int, float], batch: int, num_new_tokens: int) -> dict[str, Any]:
+    """Medians over steps of the time to the last sample's first token, the mean time of each token after it, and all
+    generated tokens over the step's whole time."""
+    first: dict[int, float] = {}
+    for row in steps:
+        if row["time_to_first_token_s"] is not None:
+            first[row["step"]] = max(row["time_to_first_token_s"], first.get(row["step"], 0.0))
+    later = [(durations[step] - start) / (num_new_tokens - 1) for step, start in first.items() if num_new_tokens > 1]
+    return {
+        "time_to_first_token_s": median(first.values()),
+        "time_per_token_s": median(later) if later else None,
+        "generated_tokens_per_s": batch * num_new_tokens / median(durations.values()),
+    }
 
 
 def _dropped(per_worker: list[float | None], num_slices: int) -> float | None:

@@ -21,7 +21,7 @@ RUN_COLUMNS = RUN_STATIC_COLUMNS + RUN_FIGURES
 TABLES: dict[str, dict[str, str]] = {
     "steps": {
         "run_id": "string", "rank": "int64", "step": "int64", "kind": "string", "start_s": "float64", "duration_s": "float64",
-        "num_samples": "int64", "num_tokens": "int64", "loss": "float64",
+        "num_samples": "int64", "num_tokens": "int64", "loss": "float64", "time_to_first_token_s": "float64",
     },
     "memory": {
         "run_id": "string", "rank": "int64", "step": "int64", "time_s": "float64", "event": "string", "category": "string",

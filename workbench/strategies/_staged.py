@@ -36,6 +36,7 @@ class StagedOptions(StrategyOptions):
 
 
 O = TypeVar("O", bound=StagedOptions)
+TOKEN_BYTES = 8  # int64
 
 
 class StagedStrategy(Strategy[O]):
@@ -58,6 +59,13 @@ class StagedStrategy(Strategy[O]):
         """How often a stage whose parameters are freed after each forward pass gathers them in the forward and in the
         backward passes of a step."""
         return 1, int(trains)
+
+    @property
+    def why_no_generation(self) -> str:
+        num_stages, size = len(self.worker_of_stage), self.options.size
+        if num_stages == size:
+            return ""
+        return f"generation passes from worker to worker, one stage each, but there are {num_stages} stages on {size} workers"
 
     @property
     def cut_dim(self) -> int:
@@ -104,6 +112,8 @@ class StagedStrategy(Strategy[O]):
     def expected(self, model: ModelSummary, share: Share) -> list[Transfer]:
         """Per cut and microbatch one send of the boundary activation and one of its gradient back, where the two stages
         live on different workers; a parameter tied across them adds one all-reduce of its gradient (Shoeybi et al. 2019)."""
+        if share.spec.generates:
+            return self._of_generation(model, share)
         here, count, worker_of = share.index(self.axis), self.num_microbatches, self.worker_of_stage
         transfers = []
         for stage, blocks in enumerate(self.stages(model)[:-1]):
@@ -120,9 +130,37 @@ class StagedStrategy(Strategy[O]):
                 transfers.append(Transfer("all_reduce", self.axis, "backward", 1, numel[name] * share.element_bytes, 2))
         return transfers
 
+    def _of_generation(self, model: ModelSummary, share: Share) -> list[Transfer]:
+        """Per microbatch: from each stage to the next the activations of every pass, and from the last stage to the first
+        every token, an int64."""
+        here, count, generation = share.index(self.axis), self.num_microbatches, share.spec.inference
+        samples = share.num_samples // count
+        if here == self.options.size - 1:
+            return [Transfer("send", self.axis, "forward", count * generation.num_new_tokens, samples * TOKEN_BYTES)]
+        unit = samples * prod(share.output_shape(self.stages(model)[here][-1])[1:]) * share.element_bytes
+        return [Transfer("send", self.axis, "forward", count * n, unit * positions) for positions, n in generation.passes]
+
     def apply(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
+        if worker.share.spec.generates:
+            self._connect_generation(worker, mesh[self.axis])
+            return
         self.connect(worker, mesh[self.axis])
-        self._sum_gradients_of_ties(worker, mesh[self.axis])
+        if worker.trains:
+            self._sum_gradients_of_ties(worker, mesh[self.axis])
+
+    def _connect_generation(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
+        import torch.distributed as dist
+
+        from workbench.strategies.generation_modules import Links, generation
+
+        here, last, ranks, ends = mesh.get_local_rank(), mesh.size() - 1, mesh.mesh.tolist(), None
+        if here in (0, last):
+            ends = dist.new_group([ranks[0], ranks[last]], use_local_synchronization=True)
+            worker.axes[ends.group_name] = self.axis
+        before = worker.output_shape(self.stages(worker.summary)[here - 1][-1]) if here else (0,)
+        worker.num_microbatches = self.num_microbatches
+        links = Links(worker, here, mesh.size(), mesh.get_group(), ends, features=before[-1])
+        worker.compute = generation(worker, links)
 
     @abstractmethod
     def connect(self, worker: WorkerModel, mesh: DeviceMesh) -> None:

@@ -35,8 +35,8 @@ class Strategy(ABC, Generic[O]):
     divides_axis: ClassVar[bool] = False
     """Whether it works within groups of neighbours along another strategy's axis, which without that one is a single group."""
     apply_order: ClassVar[float]
-    """Inside a worker: stages are cut first (0), then sequences (0.5), then tensors (1), then data parallelism wraps the
-    result (2), and what it leaves out is averaged (3)."""
+    """Inside a worker: stages are cut first (0), then sequences (0.5), tensors (1) and experts (1.5), then data parallelism
+    wraps the result (2)."""
 
     aliases: ClassVar[dict[str, dict[str, Any]]] = {}
     """Other names that a split may use for it, each with the options that it stands for."""
@@ -63,6 +63,12 @@ class Strategy(ABC, Generic[O]):
         """Raises:
         SplitError: what this strategy cannot serve, with the arithmetic.
         """
+
+    @property
+    def why_no_generation(self) -> str:
+        """What keeps it from generating token by token, a sentence; empty where nothing does. By default it cannot: its
+        ``expected`` must say what moves in ``spec.inference.passes``."""
+        return "cannot generate token by token; set inference.num_new_tokens = 0, or use data, layer, pipeline or tensor"
 
     @property
     def lossy(self) -> Lossy | None:

@@ -69,6 +69,10 @@ class ContextStrategy(Strategy[ContextOptions]):
             )
 
     @property
+    def why_no_generation(self) -> str:
+        return "divides positions between workers, and a new token is only one; use data, layer, pipeline or tensor"
+
+    @property
     def _num_chunks(self) -> int:
         return self.options.size * (2 if self.options.balance == "zigzag" else 1)
 

@@ -100,6 +100,10 @@ class DataStrategy(Strategy[DataOptions]):
         return self.options.num_accumulation_steps
 
     @property
+    def why_no_generation(self) -> str:
+        return ""
+
+    @property
     def is_sharded(self) -> bool:
         """Whether a worker keeps a part of each parameter and gradient (FSDP2)."""
         return self.options.shard in ("gradients", "parameters")
@@ -224,6 +228,9 @@ class DataStrategy(Strategy[DataOptions]):
         """Of each stage held: its blocks, and how often it is gathered in the forward and the backward passes of a step."""
         is_freed, count = self.options.shard == "parameters", self.options.num_accumulation_steps
         staged = _staged(share.spec)
+        if share.spec.generates:
+            yield tuple(b.name for b in share.held.blocks), share.num_microbatches * share.spec.inference.num_new_tokens, 0
+            return
         if staged is None:
             yield tuple(b.name for b in model.blocks), count, count if is_freed and share.trains else 0
             return
@@ -265,7 +272,9 @@ class DataStrategy(Strategy[DataOptions]):
         quieten_views()
         shards = worker.divided(replicas, self.options.shard_size) if self.options.shard_size else replicas
         staged = _staged(worker.share.spec)
-        frees = self.options.shard == "parameters" and not (staged and staged.gathers_stages)
+        frees = self.options.shard == "parameters"
+        if staged and staged.gathers_stages and not worker.share.spec.generates:
+            frees = False
         for stage in worker.stages:
             blocks = dict(stage.named_children())
             for unit in units(list(blocks), worker.summary.ties):

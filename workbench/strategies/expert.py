@@ -40,7 +40,7 @@ class ExpertStrategy(Strategy[ExpertOptions]):
     Options = ExpertOptions
     axis = "data"
     divides_axis = True
-    apply_order = 3
+    apply_order = 1.5  # finishes after data, whose accumulated gradients it averages once they are complete
     exchange = "expert"
     """What its all-to-alls are recorded as; the average over workers with the same experts is the data axis's."""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import PositiveInt, model_validator
 
 from workbench.errors import SplitError
+from workbench.plan.summary import block_of
 from workbench.registry import SCHEDULES
 from workbench.strategies._staged import StagedOptions, StagedStrategy
 from workbench.strategies.base import strategy
@@ -58,7 +59,10 @@ class PipelineOptions(StagedOptions):
 
 @strategy("pipeline")
 class PipelineStrategy(StagedStrategy[PipelineOptions]):
-    """Stages fed with microbatches (torch.distributed.pipelining); stages are cut from the model's blocks, never traced."""
+    """Stages fed with microbatches (torch.distributed.pipelining); stages are cut from the model's blocks, never traced.
+
+    A generation takes turns over the microbatches, whatever the schedule (``generation_modules.py``).
+    """
 
     Options = PipelineOptions
 
@@ -100,6 +104,15 @@ class PipelineStrategy(StagedStrategy[PipelineOptions]):
         self.schedule.check(spec)
         super().check(model, spec)
         self.schedule.check_pieces(model, spec)
+        stage_of = {block: stage for stage, blocks in enumerate(self.stages(model)) for block in blocks}
+        for tie in model.ties if self.schedule.splits_backward and spec.mode == "train" else ():
+            first, second = stage_of[block_of(tie.source)], stage_of[block_of(tie.parameter)]
+            if first != second and self.worker_of_stage[first] == self.worker_of_stage[second]:
+                raise SplitError(
+                    "split.pipeline.schedule",
+                    f"{self.options.schedule} computes weight gradients apart, which torch gets wrong for {tie.parameter} and"
+                    f" {tie.source}: one parameter in stages {first} and {second} of one worker; use untied weights",
+                )
 
     def connect(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
         import torch

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import SplitError
-from workbench.plan.layer_groups import ColumnRowPair
+from workbench.plan.layer_groups import ColumnRowPair, LayerGroup
 from workbench.plan.summary import BlockSummary, ModelSummary, ParameterSummary, block_of
 from workbench.plan.transfer import Transfer
 from workbench.registry import unknown
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
     from workbench.plan.share import Share
-    from workbench.spec.run_spec import RunSpec
+    from workbench.spec.run_spec import Inference, RunSpec
     from workbench.strategies.worker_model import WorkerModel
 
 WHOLE = "none"
@@ -48,7 +48,6 @@ class TensorStrategy(Strategy[TensorOptions]):
     apply_order = 1
     examples = {
         "": {},
-        "sequence parallel": {"sequence_parallel": True},
         "embedding and head by hidden features": {"cut": {"embedding": "hidden", "head": "hidden"}},
         "embedding and head whole": {"cut": {"embedding": "none", "head": "none"}},
         "head by hidden features": {"cut": {"head": "hidden"}},
@@ -56,7 +55,6 @@ class TensorStrategy(Strategy[TensorOptions]):
         "convolutions by input channels": {"cut": {"convolution": "input_channels"}},
         "convolutions by rows": {"cut": {"convolution": "rows"}},
         "recurrent layers by hidden features": {"cut": {"recurrent": "hidden"}},
-        "parts of the sequence": {"sequence_parallel": True},
         "loss of slices": {"parallel_loss": True},
     }
 
@@ -76,6 +74,14 @@ class TensorStrategy(Strategy[TensorOptions]):
                 slicings.append(slicing(group, dim, o.size, **options))
         return slicings
 
+    @property
+    def why_no_generation(self) -> str:
+        if self.options.sequence_parallel:
+            return "sequence_parallel divides positions, and a new token is only one"
+        return (
+            "the next token is the best of all scores, and parallel_loss leaves them apart" if self.options.parallel_loss else ""
+        )
+
     def check(self, model: ModelSummary, spec: RunSpec) -> None:
         dims = {group.kind: [*slicing_of(group).dims, WHOLE] for group in model.groups}
         for kind, dim in self.options.cut.items():
@@ -88,6 +94,9 @@ class TensorStrategy(Strategy[TensorOptions]):
             raise SplitError("split.tensor", f"{model.name} names no layers to slice, or all are kept whole")
         for slicing in slicings:
             slicing.check()
+        others = sorted({s.group.kind for s in slicings if not isinstance(s.group, ColumnRowPair)})
+        if spec.train.checkpointing != "none" and others:
+            raise SplitError("train.checkpointing", f"would repeat in backward what sliced {others[0]} layers exchange; use none")
         if self.options.sequence_parallel:
             self._check_sequence(model, spec)
         if self.options.parallel_loss and not any(s.group.kind == "head" and s.dim == "vocabulary" for s in slicings):
@@ -159,11 +168,13 @@ class TensorStrategy(Strategy[TensorOptions]):
         """What each group of layers says of itself, which every worker of the axis takes part in. With sequence
         parallelism also one all-reduce of the gradients of all parameters between the cut layers. Full activation
         checkpointing moves in backward once more what a block moves forward, but for the last layers' output: recomputing
-        stops once the last activation is there that backward needs."""
+        stops once the last activation is there that backward needs. A generation moves what its forward passes move."""
         transfers = []
         slicings = self._slicings(model)
         for slicing, after in zip(slicings, [*slicings[1:], None], strict=True):
             moved = slicing.transfers(share.num_samples, share.element_bytes, self.axis)
+            if share.spec.generates:
+                moved = _of_generation(moved, slicing.group, share.spec.inference)
             transfers += [t for t in moved if share.trains or t.phase == "forward"]
             if share.trains and share.spec.train.checkpointing == "full":
                 forward = [t for t in moved if t.phase == "forward"]
@@ -201,3 +212,11 @@ class TensorStrategy(Strategy[TensorOptions]):
             from workbench.strategies.slicing.sequence_modules import sum_gradients
 
             sum_gradients(worker, {p.name for p in in_parts}, mesh[self.axis])
+
+
+def _of_generation(moved: list[Transfer], group: LayerGroup, options: Inference) -> list[Transfer]:
+    """``moved`` in a pass over whole samples → in the passes of a generation; the head computes one position in each."""
+    assert isinstance(group, ColumnRowPair)
+    passes = [(1, options.num_new_tokens)] if group.kind == "head" else options.passes
+    sequence = group.output_shape[0]
+    return [replace(t, count=t.count * n, payload_bytes=t.payload_bytes // sequence * p) for t in moved for p, n in passes]

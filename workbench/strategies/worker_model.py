@@ -23,6 +23,10 @@ class StepResult(NamedTuple):
 
     loss: Tensor | None
     outputs: Tensor | None
+    tokens: Tensor | None = None
+    """Generated ones, (batch, new) of int64, on workers that know them."""
+    first_token_at: float | None = None
+    """When the first token of every sample was chosen, on workers that choose them; on the machine's monotonic clock."""
 
 
 Compute = Callable[["Tensor", "Tensor"], StepResult]
@@ -62,6 +66,10 @@ class WorkerModel:
     dtype: torch.dtype
     recorder: Records
 
+    make_decoder: Callable[[nn.Module, int], Callable[[Tensor], Tensor]]
+    """``(blocks, most positions)`` → the blocks as they are called while generating: each call's input holds the positions
+    after those before it, and a head gives its outputs at the last of them alone."""
+
     stages: list[nn.Sequential] = field(init=False)
     """The blocks by stage, first to last; one stage unless a pipeline cuts more. Wrap blocks and stages in place."""
 
@@ -94,6 +102,10 @@ class WorkerModel:
         self.stages = [self.blocks]
         self.module = self.blocks
         self.compute = self._whole_batch
+        if self.share.spec.generates:
+            from workbench.strategies.generation_modules import generation
+
+            self.compute = generation(self)
 
     @property
     def span(self) -> Callable[..., AbstractContextManager[None]]:

@@ -115,6 +115,22 @@ def _parts_not_summed(planned: Plan) -> None:
     object.__setattr__(strategy, "finish", lambda worker, mesh: None)
 
 
+def _other_token(planned: Plan) -> None:
+    """A generation whose last stage sends another token than it chose."""
+    from workbench.strategies.generation_modules import Links
+
+    right = Links.send_token
+    Links.send_token = lambda links, token: right(links, token ^ 1)  # type: ignore[assignment,method-assign]
+
+
+def _token_not_taken(planned: Plan) -> None:
+    """A generation whose first stage goes on with a token of its own."""
+    from workbench.strategies.generation_modules import Links
+
+    right = Links.receive_token
+    Links.receive_token = lambda links, batch: right(links, batch) * 0  # type: ignore[assignment,method-assign]
+
+
 MISTAKES = {
     "gradients not averaged": _unaveraged,
     "gradients doubled": _doubled,
@@ -123,4 +139,6 @@ MISTAKES = {
     "microbatch lost": _lost_microbatch,
     "positions not told": _positions_not_told,
     "parts not summed": _parts_not_summed,
+    "other token": _other_token,
+    "token not taken": _token_not_taken,
 }

@@ -1,0 +1,48 @@
+"""The parts of a step: each from its own events, a wait for a late worker told from communication."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from workbench.runtime import accounting
+from workbench.runtime.recorder import Operation, Recorder, SpanRecord
+from workbench.testing.workers import run_in_workers
+
+LATE_S = 0.5
+
+
+def test_the_parts_add_up_to_the_step_and_a_wait_is_counted_once() -> None:
+    wait = Operation("all_reduce", "g", 2, ("g", 1), None, "backward", 8, "float32", 0, entered=0.4, wait_started=0.5, ended=0.8)
+    wait.idle_s = 0.1
+    spans = [SpanRecord("forward", 0, 0, 0, None, 0.0, 0.3), SpanRecord("backward_input", 0, 0, 0, None, 0.3, 0.6)]
+    spans += [SpanRecord("optimizer", 0, None, None, None, 0.8, 0.9)]
+    recorder = Recorder(operations=[wait], spans=spans)
+    parts = accounting.step_parts(recorder, [{"step": 0, "kind": "trace", "duration_s": 1.0}])
+    wanted = {"step_s": 1.0, "compute_s": 0.5, "exposed_communication_s": 0.2, "idle_s": 0.1, "optimizer_s": 0.1, "other_s": 0.1}
+    assert parts == pytest.approx(wanted)
+
+
+def late_second_worker(rank: int, recorder: Recorder, control: Any) -> dict[str, float | None]:
+    """A step in which worker 1 enters an all-reduce half a second after worker 0."""
+    dist.all_reduce(torch.ones(1))
+    recorder.tracing, start = True, time.perf_counter()
+    if rank == 1:
+        with recorder.span("forward"):
+            time.sleep(LATE_S)
+    dist.all_reduce(torch.ones(1))
+    duration = time.perf_counter() - start
+    accounting.attribute_idle(recorder, control, 2)
+    return accounting.step_parts(recorder, [{"step": 0, "kind": "trace", "duration_s": duration}])
+
+
+def test_waiting_for_a_late_worker_is_idle_time_of_the_others() -> None:
+    first, second = run_in_workers(2, late_second_worker)
+    assert first["idle_s"] == pytest.approx(LATE_S, rel=0.1)
+    assert first["exposed_communication_s"] < LATE_S / 10
+    assert second["compute_s"] == pytest.approx(LATE_S, rel=0.1)
+    assert second["idle_s"] < LATE_S / 10
