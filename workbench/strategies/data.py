@@ -155,9 +155,11 @@ class DataStrategy(Strategy[DataOptions]):
             self._check_stages(staged, model)
 
     def _check_compression(self, spec: RunSpec) -> None:
-        if self.options.compression != "none":
-            # Options and formulas are here, the communication hooks are not: a run would silently not compress.
-            raise SplitError("split.data.compression", f"{self.options.compression} is not built yet; use none")
+        others = [name for name, _ in spec.split.items() if name != self.name]
+        if self.options.compression == "none" or not (self.is_sharded or others):
+            return
+        what = f"together with {others[0]}" if others else f'with shard = "{self.options.shard}"'
+        raise SplitError("split.data.compression", f"works on the buckets of DDP, which torch does not have {what}; use none")
 
     def _check_accumulation(self, spec: RunSpec) -> None:
         count, batch = self.options.num_accumulation_steps, spec.samples_per_replica
