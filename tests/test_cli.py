@@ -24,7 +24,8 @@ WORKER = {
     "parameters": 1000, "gradient_bytes": 4000, "optimizer_state_bytes": 8000, "peak_memory_bytes": 2**20,
     "resident_peak_bytes": 3 * 2**20, "communication": [],
 }  # fmt: skip
-ALL_REDUCE = {"operation": "all_reduce", "axis": "data", "phase": "backward", "count": 2, "payload_bytes": 4096}
+ALL_REDUCE = {"operation": "all_reduce", "axis": "data", "phase": "backward", "count": 2, "payload_bytes": 4096,
+              "group_size": 2}  # fmt: skip
 
 
 def record_run(store: Path, run_id: str, state: str, num_workers: int, **figures: Any) -> RunDirectory:
@@ -108,6 +109,26 @@ def test_show_says_what_was_dropped_and_which_formulas_are_bounds(store: Path) -
     assert "dropped per step: 12 assignments" in shown
     assert "at most 4,096" in shown
     assert "data axis: [0 1]" in shown
+
+
+@pytest.mark.parametrize(
+    ("figures", "in_the_table", "sentence"),
+    [
+        ({"parity_ok": True}, "equal", "parity: equals one worker, largest error 5.0e-01 in a.weight"),
+        ({"parity_ok": None, "parity_allowed": 0.6}, "lossy", "on purpose, largest error 5.0e-01 in a.weight, allowed 6.0e-01"),
+        ({"parity_ok": False}, "WRONG", "parity: differs from one worker, largest error 5.0e-01 in a.weight"),
+        ({"parity_ok": False, "parity_max_error": None}, "WRONG", "parity: differs from one worker, largest error infinite"),
+        ({"parity_ok": None, "parity_max_error": None}, "–", ""),
+    ],
+)
+def test_show_says_whether_the_split_equals_one_worker(
+    tmp_path: Path, figures: dict[str, Any], in_the_table: str, sentence: str
+) -> None:
+    record_run(tmp_path, SPLIT, "finished", 2, **figures)
+    shown = done(tmp_path, "show", SPLIT)
+    assert in_the_table in shown
+    assert sentence in " ".join(shown.split())
+    assert bool(sentence) == ("parity:" in shown)
 
 
 def test_a_failed_run_says_why(store: Path) -> None:

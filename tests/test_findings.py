@@ -41,6 +41,12 @@ def test_a_split_that_is_wrong_is_named() -> None:
     assert "layer2 does NOT compute what one worker computes." in findings([SINGLE, DATA, {**LAYER, "parity_ok": False}])
 
 
+def test_a_split_that_differs_on_purpose_is_not_called_wrong() -> None:
+    sentences = findings([SINGLE, {**DATA, "split": "dp2-fp16", "parity_ok": None, "parity_max_error": 5e-4}])
+    assert sentences[-1] == "dp2-fp16 changes gradients on purpose: it differs from one worker by up to 5.0e-04."
+    assert not [sentence for sentence in sentences if "NOT" in sentence]
+
+
 def test_failed_runs_teach_nothing() -> None:
     failed = row("tp2", 2, state="failed")
     assert findings([SINGLE, failed]) == []

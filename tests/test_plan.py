@@ -78,7 +78,6 @@ def test_selective_checkpointing_of_recurrent_layers_is_refused() -> None:
     ("changes", "sentence"),
     [
         ({"model": {"name": "transformer", "tied_head": True}, "split": {"pipeline": {"schedule": "zbv_zero_bubble"}}}, "untied"),
-        ({"split": {"data": {"compression": "fp16"}}}, "fp16 is not built yet"),
         ({"model": "cnn", "split": {"tensor": 2}, "train": {"checkpointing": "full"}}, "sliced convolution layers"),
     ],
 )

@@ -17,7 +17,7 @@ def findings(rows: list[Row]) -> list[str]:
     disturbed = _disturbed(done)
     of_time = [_fastest(splits), *_first_tokens(splits)] if not disturbed else []
     limits = [*map(_limit, splits)] if not disturbed else []
-    return [*disturbed, *of_time, *_smallest(done), *limits, *_wrong(done)]
+    return [*disturbed, *of_time, *_smallest(done), *limits, *_wrong(done), *_lossy(done)]
 
 
 def _disturbed(rows: list[Row]) -> list[str]:
@@ -96,3 +96,12 @@ def _unit(row: Row) -> str:
 
 def _wrong(rows: list[Row]) -> list[str]:
     return [f"{row['split']} does NOT compute what one worker computes." for row in rows if row["parity_ok"] is False]
+
+
+def _lossy(rows: list[Row]) -> list[str]:
+    """Splits that were checked and found neither equal nor wrong."""
+    lossy = [row for row in rows if row["parity_ok"] is None and row["parity_max_error"] is not None]
+    return [
+        f"{row['split']} changes gradients on purpose: it differs from one worker by up to {row['parity_max_error']:.1e}."
+        for row in lossy
+    ]

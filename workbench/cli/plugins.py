@@ -17,6 +17,8 @@ def _list(family: Family) -> None:
         for option in describe(plugin.Options):
             bounds = f", {option['bounds']}" if option["bounds"] else ""
             click.echo(f"    {option['name']} = {option['default']}  ({option['type']}{bounds})  {option['help']}")
+        for alias, options in getattr(plugin, "aliases", {}).items():
+            click.echo(f"    {alias} = {plugin_name} with " + ", ".join(f"{key} = {value}" for key, value in options.items()))
         for name, preset in getattr(plugin.Options, "presets", {}).items():
             click.echo(f"    preset {name}: {preset.num_parameters:,} parameters  ({preset.source})")
 

@@ -38,7 +38,7 @@ def follow(run: Run, quiet: bool) -> None:
                         console.print(f"{name}: {message}", highlight=False)
                     said = message
             elif event["event"] == "parity":
-                progress.update(task, note="parity " + ("holds" if event["ok"] else "FAILED"))
+                progress.update(task, note="parity " + {True: "holds", False: "FAILED", None: "is lossy"}[event["ok"]])
             elif event["event"] == "step":
                 loss = None if event["loss"] is None else f"loss {event['loss']:.3f}"
                 figure = f"{event['duration_s'] * 1e3:.1f} ms a batch" if record["mode"] == "inference" else loss

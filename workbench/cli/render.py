@@ -42,6 +42,12 @@ def _rate(value: float | None) -> str:
     return "–" if value is None else f"{value:.0f}"
 
 
+def _parity(row: Row) -> str:
+    """Lossy is what differs from one worker on purpose, by no more than it may."""
+    unequal = "–" if row["parity_max_error"] is None else "lossy"
+    return {True: "equal", False: "[red]WRONG[/red]", None: unequal}[row["parity_ok"]]
+
+
 Column = tuple[str, Callable[[Row], str]]
 """A head, and what stands below it in a run's row."""
 
@@ -66,7 +72,7 @@ _IN_ALL: tuple[Column, ...] = (
     ("equal\ncores", lambda row: factor(row["speedup_same_cores"])),
     ("peak\nMiB", lambda row: _mebibytes(row["peak_memory_bytes"])),
     ("sent\nMiB", lambda row: _mebibytes(row["communication_bytes_per_step"])),
-    ("parity\n", lambda row: {True: "equal", False: "[red]WRONG[/red]", None: "–"}[row["parity_ok"]]),
+    ("parity\n", _parity),
 )
 
 

@@ -38,10 +38,8 @@ def show_command(run: str) -> None:
         render.failure(console, directory.id, directory.error(), str(directory.status().get("message", "")))
         return
     console.print(render.comparison([row], {}))
-    if row["parity_ok"] is not None:
-        verdict = "equals one worker" if row["parity_ok"] else "[red]differs from one worker[/red]"
-        tensor = (directory.summary() or {}).get("parity_tensor")
-        console.print(f"parity: {verdict}, largest error {row['parity_max_error']:.1e} in {tensor}", highlight=False)
+    if parity := _parity(row, directory.summary() or {}):
+        console.print(f"parity: {parity}", highlight=False)
     is_inference = row["mode"] == "inference"
     if is_inference:
         median, late = render.seconds(row["step_time_s"]), render.seconds(row["step_time_p95_s"])
@@ -57,6 +55,20 @@ def show_command(run: str) -> None:
         console.print(f"dropped per step: {row['dropped_tokens']:,g} assignments of a token to an expert that was full")
     _transfers(console, directory)
     _workers(console, directory)
+
+
+def _parity(row: dict[str, Any], summary: dict[str, Any]) -> str:
+    """Whether the split computes what one worker computes, and how nearly; nothing where it was not checked."""
+    error, allowed = row["parity_max_error"], summary.get("parity_allowed")
+    if row["parity_ok"] is None and error is None:
+        return ""
+    verdicts = {
+        True: "equals one worker",
+        False: "[red]differs from one worker[/red]",
+        None: "differs from one worker on purpose",
+    }
+    size = "infinite" if error is None else f"{error:.1e} in {summary.get('parity_tensor')}"
+    return f"{verdicts[row['parity_ok']]}, largest error {size}" + ("" if allowed is None else f", allowed {allowed:.1e}")
 
 
 def _block_times(console: Any, record: dict[str, Any]) -> None:

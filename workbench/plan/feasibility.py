@@ -24,6 +24,7 @@ from workbench.registry import DATASETS, MODELS, STRATEGIES
 if TYPE_CHECKING:
     from workbench.data.base import Dataset
     from workbench.models.base import Model
+    from workbench.plan.lossy import Lossy
     from workbench.spec.run_spec import RunSpec
     from workbench.strategies.base import Strategy
 
@@ -90,6 +91,11 @@ class Plan:
         for strategy in self.strategies:
             part = strategy.updates(part, coordinate[strategy.axis])
         return part
+
+    @property
+    def lossy(self) -> Lossy | None:
+        """What a strategy changes of the gradients on purpose."""
+        return next((s.lossy for s in self.strategies if s.lossy), None)
 
     @property
     def transfers(self) -> list[Transfer]:

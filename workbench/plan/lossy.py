@@ -10,7 +10,7 @@ class Lossy:
     """A strategy passes on gradients that are not quite those it was given."""
 
     limit: float | None
-    """Largest relative error that one step adds to gradients and updated parameters, by formula; None: none is known."""
+    """Largest relative error of the gradients and updated parameters of a step, by formula; None: none is known."""
 
     num_exact_steps: int = 0
     """Steps at the beginning that are exact."""

@@ -4,11 +4,16 @@ Both take the same SGD steps from the same parameters on the same batches, in fp
 reference works through the same replica × microbatch pieces. Loss, outputs, gradients and updated parameters are compared
 (of a generation the tokens and their logits): error = ‖difference‖ / max(‖reference‖, 10⁻³ × the norm of all tensors of
 that kind), per tensor.
+
+A strategy that changes gradients on purpose (lossy compression) is never found equal. Its every step is compared by itself,
+the one worker going on from the split's parameters: loss and outputs must be equal, gradients and updated parameters may
+differ by as much as its formula says, if it has one.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,6 +26,7 @@ from torch.distributed.tensor._utils import compute_local_shape_and_global_offse
 
 from workbench.models.generation import generate
 from workbench.plan.feasibility import Plan
+from workbench.plan.lossy import Lossy
 from workbench.runtime.batches import Batches
 from workbench.runtime.build import DTYPES, build_blocks, build_worker, local, make_optimizer
 from workbench.runtime.clipping import clip_gradients
@@ -60,11 +66,15 @@ class Piece:
 class ParityReport:
     """The largest error found, and where."""
 
-    ok: bool
+    ok: bool | None
+    """Whether both compute the same; None: they differ on purpose, and by no more than is allowed."""
+
     max_error: float
     tensor: str
     num_steps: int
     precision: str
+    allowed: float | None
+    """The largest error that is not a mistake; None: no formula says."""
 
     def as_dict(self) -> dict[str, Any]:
         """As the event has it; an infinite error is None in JSON and not ok."""
@@ -88,7 +98,10 @@ def check_parity(
     optimizer = make_optimizer(worker, "sgd", LEARNING_RATE)
     batches = Batches(plan, device, dtype)
     reference = Reference(plan, worker, batches) if rank == 0 else None
-    max_norm, worst = plan.spec.train.max_gradient_norm, (0.0, "none")
+    max_norm, worst, is_wrong = plan.spec.train.max_gradient_norm, (0.0, "none"), False
+    rounding, lossy = limit(precision, len(plan.summary.blocks)), plan.lossy
+    if lossy is not None:
+        num_steps = max(num_steps, lossy.num_exact_steps + 1)
     for step in range(num_steps):
         inputs, targets = batches.of_worker(step, worker)
         if worker.trains:
@@ -102,11 +115,24 @@ def check_parity(
             pieces = of_result(worker, take_step(worker, None, inputs, targets))
         gathered = _gather(pieces, control, plan.num_workers, rank)
         if reference is not None:
-            worst = max(worst, compare(reference.step(step), gathered, _GLOBAL_NORM_SHARE[precision]))
+            errors = compare(reference.step(step), gathered, _GLOBAL_NORM_SHARE[precision])
+            worst = max(worst, *((error, name) for name, error in errors.items()))
+            is_wrong |= any(not error <= allowed(lossy, step, name, rounding) for name, error in errors.items())
+            if lossy is not None:
+                reference.adopt(gathered)
     if reference is None:
         return None
     error, tensor = worst
-    return ParityReport(error <= limit(precision, len(plan.summary.blocks)), error, tensor, num_steps, precision)
+    largest = allowed(lossy, num_steps - 1, "parameter", rounding)
+    ok = False if is_wrong else None if lossy else True
+    return ParityReport(ok, error, tensor, num_steps, precision, largest if largest < sys.float_info.max else None)
+
+
+def allowed(lossy: Lossy | None, step: int, tensor: str, rounding: float) -> float:
+    """The largest error of a tensor that is no mistake."""
+    if lossy is None or step < lossy.num_exact_steps or tensor in ("loss", "tokens", "outputs"):
+        return rounding
+    return sys.float_info.max if lossy.limit is None else rounding + lossy.limit  # finite, at least
 
 
 class Reference:
@@ -158,6 +184,13 @@ class Reference:
             outputs = self.blocks(torch.cat([prompts, tokens[:, :-1]], dim=1))[:, options.prompt_length - 1 :]
         return {"tokens": tokens.double(), "outputs": outputs}
 
+    def adopt(self, gathered: list[Piece]) -> None:
+        """Goes on from the parameters that the split has."""
+        with torch.no_grad():
+            for name, parameter in self.blocks.named_parameters():
+                for piece in (p for p in gathered if p.name == f"parameter {name}"):
+                    parameter[_place(piece)] = piece.values.to(parameter.device)
+
 
 def gradients(worker: WorkerModel) -> list[Piece]:
     """This worker's gradients; a missing one is compared as zeros."""
@@ -195,15 +228,15 @@ def of_result(worker: WorkerModel, result: StepResult) -> list[Piece]:
     return pieces
 
 
-def compare(reference: dict[str, Tensor], gathered: list[Piece], global_norm_share: float) -> tuple[float, str]:
-    """The largest error and its tensor's name. A tensor that the pieces do not cover is infinitely wrong.
+def compare(reference: dict[str, Tensor], gathered: list[Piece], global_norm_share: float) -> dict[str, float]:
+    """The error of each tensor by name. A tensor that the pieces do not cover is infinitely wrong.
 
     Pieces at the same place are replicas: the worst counts. The parts of the loss are added up.
     """
     by_name: dict[str, list[Piece]] = {}
     for piece in gathered:
         by_name.setdefault(piece.name, []).append(piece)
-    worst = (0.0, "none")
+    errors: dict[str, float] = {}
     for kind in ("loss", "tokens", "outputs", "gradient of ", "parameter "):
         names = [name for name in reference if name.startswith(kind)]
         global_norm = math.sqrt(sum(float(reference[name].norm()) ** 2 for name in names))
@@ -211,8 +244,8 @@ def compare(reference: dict[str, Tensor], gathered: list[Piece], global_norm_sha
             difference = _difference(reference[name], by_name.get(name, []), is_sum=name == "loss")
             scale = max(float(reference[name].norm()), global_norm_share * global_norm)
             error = difference / scale if scale else difference
-            worst = max(worst, (math.inf if math.isnan(error) else error, name))
-    return worst
+            errors[name] = math.inf if math.isnan(error) else error
+    return errors
 
 
 def _difference(reference: Tensor, pieces: list[Piece], is_sum: bool) -> float:
@@ -223,13 +256,18 @@ def _difference(reference: Tensor, pieces: list[Piece], is_sum: bool) -> float:
     squares: dict[tuple[int, ...], float] = {}
     covered = torch.zeros(reference.shape, dtype=torch.bool)
     for piece in pieces:
-        place = tuple(slice(o, o + s) for o, s in zip(piece.offset, piece.values.shape, strict=True))
+        place = _place(piece)
         if reference[place].shape != piece.values.shape:
             return math.inf
         square = float((piece.values.to(reference.device) - reference[place]).norm()) ** 2
         squares[piece.offset] = max(squares.get(piece.offset, 0.0), square)
         covered[place] = True
     return math.sqrt(sum(squares.values())) if bool(covered.all()) else math.inf
+
+
+def _place(piece: Piece) -> tuple[slice, ...]:
+    """Where a piece lies in the whole tensor."""
+    return tuple(slice(o, o + s) for o, s in zip(piece.offset, piece.values.shape, strict=True))
 
 
 def _offset(tensor: Tensor) -> tuple[int, ...]:

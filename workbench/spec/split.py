@@ -71,8 +71,9 @@ def _options(name: str, given: Any) -> tuple[str, StrategyOptions]:
     if isinstance(given, int) and not isinstance(given, bool):
         given = {"size": given}
     for strategy in map(STRATEGIES.get, STRATEGIES.names()):
-        if name in strategy.aliases and isinstance(given, Mapping):
-            name, given = strategy.name, {**strategy.aliases[name], **given}
+        if name in strategy.aliases:
+            given = {**strategy.aliases[name], **given} if isinstance(given, Mapping) else given
+            name = strategy.name
     try:
         return name, STRATEGIES.get(name, "split").Options.model_validate(given)
     except ValidationError as error:

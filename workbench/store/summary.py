@@ -55,6 +55,7 @@ def summarize(run: RunDirectory, events: list[list[dict[str, Any]]]) -> dict[str
         "parity_ok": parity.get("ok"),
         "parity_max_error": parity.get("max_error"),
         "parity_tensor": parity.get("tensor"),
+        "parity_allowed": parity.get("allowed"),
         "other_load_cores": _other_load([worker.get("load") for worker in workers]),
         **(_generation(steps, slowest, batch, spec.inference.num_new_tokens) if spec.generates else {}),
         "num_timed_steps": len(times),

@@ -6,18 +6,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from math import prod, sqrt
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import PositiveFloat, PositiveInt
 
 from workbench.errors import SplitError
-from workbench.plan.lossy import Lossy
-from workbench.plan.summary import ParameterSummary, block_of
+from workbench.plan.summary import block_of
 from workbench.plan.transfer import Transfer
 from workbench.spec.options import StrategyOptions
-from workbench.strategies._replicas import BUCKET_SIZE_MIB, average_gradients, replicas_mesh
-from workbench.strategies._sharding import owners, padded_numel, shard, units
+from workbench.strategies._compression import Compression, lossiness, sent_bytes
+from workbench.strategies._replicas import BUCKET_SIZE_MIB, average_gradients
+from workbench.strategies._sharding import expected_of_units, owners, shard, units
 from workbench.strategies._staged import StagedStrategy
 from workbench.strategies._staged import staged as _staged
 from workbench.strategies.base import Strategy, strategy
@@ -25,15 +24,13 @@ from workbench.strategies.base import Strategy, strategy
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
+    from workbench.plan.lossy import Lossy
     from workbench.plan.share import Share
     from workbench.plan.summary import ModelSummary
-    from workbench.plan.transfer import Transfer
     from workbench.spec.run_spec import RunSpec
     from workbench.strategies.worker_model import WorkerModel
 
-UNIT_ROUNDOFF = {"fp16": 2.0**-11, "bf16": 2.0**-8}  # largest relative error of rounding to the nearest
 MAX_STAGES_HELD = 3  # torch's schedules of several stages a worker keep so many gathered (_add_unshard_reshard)
-MIN_COMPRESSION = 2  # PowerSGD leaves a matrix alone unless its factors are smaller than it by more than this (torch's default)
 
 
 class DataOptions(StrategyOptions):
@@ -52,7 +49,7 @@ class DataOptions(StrategyOptions):
     """Equal pieces that a worker computes its part of the batch in, one after the other; gradients are averaged over the
     workers after the last."""
 
-    compression: Literal["none", "fp16", "bf16", "powersgd"] = "none"
+    compression: Compression = "none"
     """How gradients are made smaller for the all-reduce: rounded to two bytes, or replaced by matrices of low rank
     (PowerSGD, Vogels et al. 2019). Training is then not quite what one worker does."""
 
@@ -82,6 +79,9 @@ class DataStrategy(Strategy[DataOptions]):
         "accumulated": {"num_accumulation_steps": 2},
         "fsdp, accumulated": {"shard": "parameters", "num_accumulation_steps": 2},
         "small buckets": {"bucket_size_mib": 0.002},
+        "fp16": {"compression": "fp16"},
+        "bf16": {"compression": "bf16"},
+        "powersgd": {"compression": "powersgd", "bucket_size_mib": 0.002},
     }
 
     @property
@@ -115,17 +115,7 @@ class DataStrategy(Strategy[DataOptions]):
 
     @property
     def lossy(self) -> Lossy | None:
-        """Each of n workers rounds its gradient to the short format, and so does the sum after each of its n−1 additions
-        and its division: at most n+1 times the unit roundoff u, relative to the mean norm of the workers' gradients. That
-        is up to √n times their mean's norm (gradients that have nothing in common), so (n+1)·√n·u a step; a mistake is
-        of the order of 1. fp16 keeps its u only above 2⁻¹⁴: many smaller gradients are a loss that the check should report.
-        """
-        if self.options.compression == "none":
-            return None
-        if self.options.compression == "powersgd":
-            return Lossy(None, num_exact_steps=2)  # torch's hook starts after two steps, once DDP's buckets are final
-        n = self.options.size
-        return Lossy((n + 1) * sqrt(n) * UNIT_ROUNDOFF[self.options.compression])
+        return lossiness(self.options.compression, self.options.size)
 
     def check(self, model: ModelSummary, spec: RunSpec) -> None:
         o, batch = self.options, spec.train.global_batch_size
@@ -146,8 +136,13 @@ class DataStrategy(Strategy[DataOptions]):
                 f"{o.size} workers do not make several equal groups of {o.shard_size};"
                 f" {'use ' + ' or '.join(map(str, allowed)) if allowed else 'no number does'}, or leave it out",
             )
-        if spec.mode == "inference" and (o.shard not in ("none", "parameters") or o.compression != "none"):
-            what = f'shard = "{o.shard}"' if o.compression == "none" else f'compression = "{o.compression}"'
+        of_training = {
+            f'shard = "{o.shard}"': o.shard in ("optimizer", "gradients"),
+            f'compression = "{o.compression}"': o.compression != "none",
+            f"num_accumulation_steps = {o.num_accumulation_steps}": o.num_accumulation_steps > 1,
+        }
+        if spec.mode == "inference" and any(of_training.values()):
+            what = next(text for text, is_given in of_training.items() if is_given)
             raise SplitError("split.data", f"inference has neither gradients nor an optimizer, which {what} is about")
         if o.shard != "none" and any(name == "context" for name, _ in spec.split.items()):
             raise SplitError(
@@ -160,14 +155,11 @@ class DataStrategy(Strategy[DataOptions]):
             self._check_stages(staged, model)
 
     def _check_compression(self, spec: RunSpec) -> None:
-        if self.options.compression == "none":
-            return
         others = [name for name, _ in spec.split.items() if name != self.name]
-        if self.is_sharded or others:
-            what = f"together with {others[0]}" if others else f'with shard = "{self.options.shard}"'
-            raise SplitError("split.data.compression", f"works on the buckets of DDP, which torch does not have {what}; use none")
-        # Options and formulas are here, the communication hooks are not: a run would silently not compress.
-        raise SplitError("split.data.compression", f"{self.options.compression} is not built yet; use none")
+        if self.options.compression == "none" or not (self.is_sharded or others):
+            return
+        what = f"together with {others[0]}" if others else f'with shard = "{self.options.shard}"'
+        raise SplitError("split.data.compression", f"works on the buckets of DDP, which torch does not have {what}; use none")
 
     def _check_accumulation(self, spec: RunSpec) -> None:
         count, batch = self.options.num_accumulation_steps, spec.samples_per_replica
@@ -176,10 +168,6 @@ class DataStrategy(Strategy[DataOptions]):
                 "split.data.num_accumulation_steps",
                 f"{count} pieces, and {staged.name} passes the batch on in pieces of its own:"
                 f" set split.pipeline.num_microbatches = {count} instead, which accumulates gradients alike",
-            )
-        if count > 1 and spec.mode == "inference":
-            raise SplitError(
-                "split.data.num_accumulation_steps", f"inference has no gradients, which {count} pieces would accumulate; use 1"
             )
         if batch % count:
             raise SplitError(
@@ -220,47 +208,21 @@ class DataStrategy(Strategy[DataOptions]):
         return replace(held, blocks=tuple(blocks))
 
     def expected(self, model: ModelSummary, share: Share) -> list[Transfer]:
-        """DDP: all gradients once, in as many buckets as torch makes (Li et al. 2020); ZeRO-1 also sends each updated
-        parameter from its owner. FSDP: see ``_sharded``. Gradients that are rounded take two bytes an element; PowerSGD
-        sends a matrix of r rows and c columns as two of rank k, k·(r+c) elements, and the rest as it is."""
+        """DDP: all gradients once, compressed or not, in as many buckets as torch makes (Li et al. 2020); ZeRO-1 also sends
+        each updated parameter from its owner. FSDP and HSDP: ``expected_of_units``."""
         if self.is_sharded:
-            return list(self._sharded(model, share))
+            return list(expected_of_units(model, share, self.options.size, self.num_shards, self._gathers(model, share)))
         if not share.trains:
             return []
         o, axis, size = self.options, "+".join(share.mesh.replica_axes), share.mesh.num_copies
-        element_bytes = 2 if o.compression in UNIT_ROUNDOFF else share.element_bytes
-        gradients = sum(map(self._gradient_numel, share.held.averaged_parameters)) * element_bytes
-        transfers = [Transfer("all_reduce", axis, "backward", 1, gradients, size)]
+        gradients = [
+            sent_bytes(p, o.compression, o.compression_rank, share.element_bytes) for p in share.held.averaged_parameters
+        ]
+        transfers = [Transfer("all_reduce", axis, "backward", 1, sum(gradients), size)]
         if o.shard == "optimizer":
             sizes = [p.numel * share.element_bytes for p in model.distinct_parameters]
             transfers += [Transfer("broadcast", axis, "optimizer", 1, payload, size) for payload in sizes]
         return transfers
-
-    def _gradient_numel(self, parameter: ParameterSummary) -> int:
-        rows, columns = parameter.shape[0], prod(parameter.shape[1:])
-        rank = min(rows, columns, self.options.compression_rank)
-        factors = rank * (rows + columns)
-        is_factored = self.options.compression == "powersgd" and factors * MIN_COMPRESSION < parameter.numel
-        return factors if is_factored else parameter.numel
-
-    def _sharded(self, model: ModelSummary, share: Share) -> Iterator[Transfer]:
-        """Per unit: gathers in forward and, where parameters are freed after it, in backward; one reduce-scatter of its
-        gradients, and across groups (HSDP) one all-reduce of what that leaves on a worker.
-
-        The payload is the full tensor's, rows filled up until they divide. gloo runs a reduce-scatter as an all-reduce,
-        with about twice the bytes on the wire; the payload is the same.
-        """
-        shards, groups, element_bytes = self.num_shards, self.options.size // self.num_shards, share.element_bytes
-        for blocks, forward, backward in self._gathers(model, share):
-            for unit in units(blocks, model.ties):
-                mine = [p for p in model.distinct_parameters if block_of(p.name) in unit]
-                payload = sum(padded_numel(p, shards) for p in mine) * element_bytes
-                yield Transfer("all_gather", self.axis, "forward", forward, payload, shards)
-                if share.trains:
-                    yield Transfer("all_gather", self.axis, "backward", backward, payload, shards)
-                    yield Transfer("reduce_scatter", self.axis, "backward", 1, payload, shards)
-                if share.trains and groups > 1:
-                    yield Transfer("all_reduce", self.axis, "backward", 1, payload // shards, groups)
 
     def _gathers(self, model: ModelSummary, share: Share) -> Iterator[tuple[tuple[str, ...], int, int]]:
         """Of each stage held: its blocks, and how often it is gathered in the forward and the backward passes of a step."""
@@ -270,7 +232,7 @@ class DataStrategy(Strategy[DataOptions]):
             yield tuple(b.name for b in share.held.blocks), share.num_microbatches * share.spec.inference.num_new_tokens, 0
             return
         if staged is None:
-            yield tuple(b.name for b in model.blocks), count, count if is_freed else 0
+            yield tuple(b.name for b in model.blocks), count, count if is_freed and share.trains else 0
             return
         for stage, blocks in enumerate(staged.stages(share.whole)):
             if staged.worker_of_stage[stage] == share.index(staged.axis):
@@ -282,16 +244,23 @@ class DataStrategy(Strategy[DataOptions]):
         worker.batch_part = (replicas.get_local_rank(), replicas.size())
 
     def finish(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
-        from workbench.strategies.data_modules import accumulate, sharded_optimizer
-
+        o = self.options
         if self.is_sharded:
             self._shard_blocks(worker, mesh[self.axis])
         else:
-            average_gradients(worker, mesh, self.options.bucket_size_mib)
-        if self.options.shard == "optimizer":
-            worker.make_optimizer = sharded_optimizer(replicas_mesh(mesh).get_group())
-        if self.options.num_accumulation_steps > 1:
-            accumulate(worker, self.options.num_accumulation_steps)
+            average_gradients(worker, mesh, o.bucket_size_mib)
+        if o.compression != "none":
+            from workbench.strategies.compression_modules import compress
+
+            compress(worker.module, o.compression, o.compression_rank, mesh.get_group(self.axis))  # type: ignore[arg-type]
+        if o.shard == "optimizer":
+            from workbench.strategies.zero_modules import sharded_optimizer
+
+            worker.make_optimizer = sharded_optimizer(mesh.get_group(self.axis))
+        if o.num_accumulation_steps > 1:
+            from workbench.strategies.data_modules import accumulate
+
+            accumulate(worker, o.num_accumulation_steps)
 
     def _shard_blocks(self, worker: WorkerModel, replicas: DeviceMesh) -> None:
         """FSDP2: a block is a unit, a stage is a root. Schedules of several stages a worker gather and free a stage

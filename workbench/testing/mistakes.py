@@ -33,6 +33,26 @@ def _unaveraged(planned: Plan) -> None:
     object.__setattr__(strategy, "finish", wrong)
 
 
+def _doubled(planned: Plan) -> None:
+    """Data parallelism, however it averages, whose gradients are then doubled."""
+    (strategy,) = planned.strategies
+    right = type(strategy).finish
+
+    def wrong(worker: Any, mesh: Any) -> None:
+        right(strategy, worker, mesh)
+        compute = worker.compute
+
+        def doubled(inputs: Any, targets: Any) -> StepResult:
+            result = compute(inputs, targets)
+            for _, parameter in worker.named_parameters():
+                parameter.grad.mul_(2)
+            return result  # type: ignore[no-any-return]
+
+        worker.compute = doubled
+
+    object.__setattr__(strategy, "finish", wrong)
+
+
 def _dropped_slice(planned: Plan) -> None:
     """Tensor slicing in which one worker's slice of the first layer counts for nothing."""
     (strategy,) = planned.strategies
@@ -113,6 +133,7 @@ def _token_not_taken(planned: Plan) -> None:
 
 MISTAKES = {
     "gradients not averaged": _unaveraged,
+    "gradients doubled": _doubled,
     "slice dropped": _dropped_slice,
     "experts summed": _experts_summed,
     "microbatch lost": _lost_microbatch,

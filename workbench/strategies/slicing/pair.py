@@ -22,9 +22,9 @@ SEQUENCE_DIM = 1
 class PairSlicing(Slicing[ColumnRowPair]):
     """The first layer is cut by output features, the second by input features, so that nothing moves between them.
 
-    One all-reduce of the pair's output forward, one of its input's gradient backward (samples have none). With sequence parallelism each is
-    the two halves of an all-reduce (Korthikanti et al. 2022, section 4.2.2): an all-gather of the input and a
-    reduce-scatter of the output forward, and of their gradients the reverse backward.
+    One all-reduce of the pair's output forward, one of its input's gradient backward (samples have none). With sequence
+    parallelism each is the two halves of an all-reduce (Korthikanti et al. 2022, section 4.2.2): an all-gather of the input
+    and a reduce-scatter of the output forward, and of their gradients the reverse backward.
     """
 
     def check(self) -> None:
@@ -44,7 +44,10 @@ class PairSlicing(Slicing[ColumnRowPair]):
                 Transfer("all_gather", axis, "backward", 1, outputs),
                 Transfer("reduce_scatter", axis, "backward", 1, inputs),
             ]
-        forward, backward = Transfer("all_reduce", axis, "forward", 1, outputs), Transfer("all_reduce", axis, "backward", 1, inputs)
+        forward, backward = (
+            Transfer("all_reduce", axis, "forward", 1, outputs),
+            Transfer("all_reduce", axis, "backward", 1, inputs),
+        )
         return [forward] if self.group.takes_samples else [forward, backward]
 
     def apply(self, blocks: nn.Module, mesh: DeviceMesh) -> None:

@@ -1,0 +1,38 @@
+"""The arithmetic of compressed gradients: how large they are, and what compressing them costs in exactness."""
+
+from __future__ import annotations
+
+from math import prod, sqrt
+from typing import Literal
+
+from workbench.plan.lossy import Lossy
+from workbench.plan.summary import ParameterSummary
+
+Compression = Literal["none", "fp16", "bf16", "powersgd"]
+UNIT_ROUNDOFF = {"fp16": 2.0**-11, "bf16": 2.0**-8}  # largest relative error of rounding to the nearest
+NUM_EXACT_STEPS = 2  # torch's PowerSGD starts no sooner: DDP settles its buckets in the first step
+MIN_COMPRESSION = 2  # torch's PowerSGD sends a matrix as it is unless its factors are smaller by more than this
+
+
+def lossiness(compression: Compression, num_workers: int) -> Lossy | None:
+    """What one step of rounding does to the mean gradient of n workers.
+
+    Each worker rounds its n-th part, and each of the n−1 additions rounds their sum: at most n times the unit roundoff u,
+    relative to the mean of the norms of the workers' gradients. That mean is at most √n times the norm of their mean for
+    gradients that have no direction in common, and less for those that have one: n·√n·u a step, where a mistake is of the
+    order of 1. fp16 keeps its u above 2⁻¹⁴ only: gradients that are mostly smaller are lost, which the check should say.
+    """
+    if compression == "powersgd":
+        return Lossy(None, NUM_EXACT_STEPS)
+    return None if compression == "none" else Lossy(num_workers * sqrt(num_workers) * UNIT_ROUNDOFF[compression])
+
+
+def sent_bytes(parameter: ParameterSummary, compression: Compression, rank: int, element_bytes: int) -> int:
+    """Bytes of a parameter's gradient in the all-reduce: two an element where it is rounded; PowerSGD sends a matrix of
+    r rows and c columns as factors of r·k and c·k elements (Vogels et al. 2019, algorithm 1), and vectors as they are."""
+    if compression in UNIT_ROUNDOFF:
+        return 2 * parameter.numel
+    rows, columns = parameter.shape[0], prod(parameter.shape[1:])
+    factors = min(rows, columns, rank) * (rows + columns)
+    is_factored = compression == "powersgd" and factors * MIN_COMPRESSION < parameter.numel
+    return (factors if is_factored else parameter.numel) * element_bytes
