@@ -190,7 +190,8 @@ def test_a_store_that_cannot_be_is_said_in_a_sentence(tmp_path: Path) -> None:
     assert "NOT writable" in done(tmp_path / "file", "doctor")
 
 
-def test_doctor_writes_nothing_and_finds_no_server(tmp_path: Path) -> None:
+def test_doctor_writes_nothing_and_finds_no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # where a server's socket would be
     output = done(tmp_path / "none", "doctor")
     assert "0 run(s), writable" in output
     assert "fork server  not running" in output
