@@ -10,7 +10,8 @@ from pathlib import Path
 
 import altair as alt
 
-from workbench.analysis.charts import step_parts_chart, timeline_chart
+from workbench.analysis.charts.step_parts import step_parts_chart
+from workbench.analysis.charts.timeline import timeline_chart
 from workbench.analysis.frames import step_parts, timeline
 from workbench.store import listing
 from workbench.store.run_directory import home

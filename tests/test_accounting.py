@@ -11,6 +11,7 @@ import torch.distributed as dist
 
 from workbench.runtime import accounting
 from workbench.runtime.recorder import Operation, Recorder, SpanRecord
+from workbench.runtime.step_parts import step_parts
 from workbench.testing.workers import run_in_workers
 
 LATE_S = 0.5
@@ -22,7 +23,7 @@ def test_the_parts_add_up_to_the_step_and_a_wait_is_counted_once() -> None:
     spans = [SpanRecord("forward", 0, 0, 0, None, 0.0, 0.3), SpanRecord("backward_input", 0, 0, 0, None, 0.3, 0.6)]
     spans += [SpanRecord("optimizer", 0, None, None, None, 0.8, 0.9)]
     recorder = Recorder(operations=[wait], spans=spans)
-    parts = accounting.step_parts(recorder, [{"step": 0, "kind": "trace", "duration_s": 1.0}])
+    parts = step_parts(recorder, [{"step": 0, "kind": "trace", "duration_s": 1.0}])
     wanted = {"step_s": 1.0, "compute_s": 0.5, "exposed_communication_s": 0.2, "idle_s": 0.1, "optimizer_s": 0.1, "other_s": 0.1}
     assert parts == pytest.approx(wanted)
 
@@ -37,7 +38,7 @@ def late_second_worker(rank: int, recorder: Recorder, control: Any) -> dict[str,
     dist.all_reduce(torch.ones(1))
     duration = time.perf_counter() - start
     accounting.attribute_idle(recorder, control, 2)
-    return accounting.step_parts(recorder, [{"step": 0, "kind": "trace", "duration_s": duration}])
+    return step_parts(recorder, [{"step": 0, "kind": "trace", "duration_s": duration}])
 
 
 def test_waiting_for_a_late_worker_is_idle_time_of_the_others() -> None:

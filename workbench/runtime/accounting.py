@@ -1,17 +1,14 @@
-"""From a worker's records to its table rows and its step's parts, once all workers' entries are known."""
+"""From a worker's records to its rows of communication, once all workers' entries are known."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from statistics import mean
 from typing import Any
 
 import torch.distributed as dist
 
-from workbench.runtime.recorder import Operation, Recorder
-
-COMPUTING = ("forward", "backward", "backward_input", "backward_weight")
+from workbench.runtime.recorder import Recorder
 
 
 def attribute_idle(recorder: Recorder, control: Any, num_workers: int) -> None:
@@ -34,39 +31,6 @@ def attribute_idle(recorder: Recorder, control: Any, num_workers: int) -> None:
         free_from = max(free_from, op.ended)
         if op.operation != "send":
             op.idle_s = min(op.blocked_s, max(0.0, last.get(op.key, op.entered) - op.wait_started))
-
-
-def step_parts(recorder: Recorder, steps: list[dict[str, Any]]) -> dict[str, float | None]:
-    """Means over the trace steps, in seconds; every part from its own events, ``other_s`` what none explains."""
-    names = ("step_s", "compute_s", "exposed_communication_s", "idle_s", "optimizer_s", "other_s")
-    parts = [_parts_of(recorder, row) for row in steps if row["kind"] == "trace"]
-    return {name: mean(part[name] for part in parts) if parts else None for name in names}
-
-
-def _parts_of(recorder: Recorder, row: dict[str, Any]) -> dict[str, float]:
-    operations = [op for op in recorder.operations if op.step == row["step"]]
-    spans = [span for span in recorder.spans if span.step == row["step"]]
-    idle = sum(op.idle_s for op in operations)
-    exposed = sum(op.blocked_s for op in operations) - idle
-    seconds = Counter[str]()
-    for span in spans:
-        blocked = sum(_overlap(op, span.start, span.end) for op in operations)
-        seconds[span.kind] += max(0.0, span.end - span.start - blocked)  # type: ignore[assignment]
-    compute = sum(seconds[kind] for kind in COMPUTING)
-    parts = {
-        "step_s": row["duration_s"],
-        "compute_s": compute,
-        "exposed_communication_s": exposed,
-        "idle_s": idle,
-        "optimizer_s": seconds["optimizer"],
-    }
-    return {**parts, "other_s": 2 * row["duration_s"] - sum(parts.values())}
-
-
-def _overlap(op: Operation, start: float, end: float) -> float:
-    if op.wait_started is None or op.ended is None:
-        return 0.0
-    return max(0.0, min(op.ended, end) - max(op.wait_started, start))
 
 
 def communication_rows(recorder: Recorder, is_cuda: bool) -> list[dict[str, Any]]:
@@ -95,30 +59,6 @@ def communication_rows(recorder: Recorder, is_cuda: bool) -> list[dict[str, Any]
         )
         index[op.step] += 1
     return rows
-
-
-def timeline_rows(recorder: Recorder) -> list[dict[str, Any]]:
-    """Rows of ``timeline``: what was computed, and the waits divided into idle and communication."""
-    rows = [
-        {
-            "step": s.step,
-            "kind": s.kind,
-            "stage": s.stage,
-            "microbatch": s.microbatch,
-            "name": s.name,
-            "start_s": s.start,
-            "end_s": s.end,
-        }
-        for s in recorder.spans
-    ]
-    for op in recorder.operations:
-        if op.wait_started is None or op.ended is None:
-            continue
-        turn = op.wait_started + op.idle_s
-        for kind, start, end in (("idle", op.wait_started, turn), ("communication", turn, op.ended)):
-            if end > start:
-                rows.append({"step": op.step, "kind": kind, "name": op.operation, "start_s": start, "end_s": end})
-    return sorted(rows, key=lambda row: (row["step"], row["start_s"]))
 
 
 def transfers_per_step(rows: list[dict[str, Any]], num_trace_steps: int) -> list[dict[str, Any]]:

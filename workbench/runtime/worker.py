@@ -93,6 +93,7 @@ def _work(
     from workbench.runtime.batches import Batches
     from workbench.runtime.build import DTYPES, build_worker, make_mesh
     from workbench.runtime.parity import check_parity
+    from workbench.runtime.step_parts import step_parts, timeline_rows
     from workbench.runtime.training import train
     from workbench.store.tables import write_table
 
@@ -122,7 +123,7 @@ def _work(
         "steps": trained.steps,
         "memory": [{**row, "time_s": row["time"]} for row in trained.memory],
         "communication": communication,
-        "timeline": [] if device.type == "cuda" else accounting.timeline_rows(recorder),
+        "timeline": [] if device.type == "cuda" else timeline_rows(recorder),
     }
     for name, rows in tables.items():
         for row in rows:
@@ -138,7 +139,7 @@ def _work(
         "dropped_tokens": trained.dropped_tokens,
         "resident_peak_bytes": accounting.resident_peak_bytes(),
         "load": asdict(trained.load) if trained.load else None,
-        **accounting.step_parts(recorder, trained.steps),
+        **step_parts(recorder, trained.steps),
         "communication": accounting.transfers_per_step(communication, spec.measure.num_trace_steps),
     }
     events.write("finished", figures=figures)

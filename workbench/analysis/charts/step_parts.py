@@ -1,0 +1,26 @@
+"""Where the time of a step goes."""
+
+from __future__ import annotations
+
+import altair as alt
+import pandas as pd
+
+from workbench.analysis.charts.look import colour
+from workbench.analysis.frames import PARTS
+
+
+def step_parts_chart(frame: pd.DataFrame) -> alt.Chart:
+    """Where the time of a step goes, a bar a split; ``frames.step_parts``."""
+    order = list(dict.fromkeys(frame["split"]))
+    return (  # type: ignore[no-any-return]
+        alt.Chart(frame, title="Where does the time of a step go?", width=560, height=22 * len(order))
+        .transform_calculate(order=f"indexof({list(PARTS)}, datum.part)")
+        .mark_bar()
+        .encode(
+            x=alt.X("milliseconds:Q", title="milliseconds a step (mean over workers)"),
+            y=alt.Y("split:N", title=None, sort=order),
+            color=colour("part", PARTS),
+            order="order:Q",
+            tooltip=["split", "part", alt.Tooltip("milliseconds", format=".2f")],
+        )
+    )
