@@ -23,7 +23,9 @@ def pipeline_run(store: Path, run_id: str = PIPELINE, **figures: Any) -> RunDire
         for step, kind in enumerate(("warmup", "timed", "timed", "trace", "trace", "memory")):
             loss = float("nan") if step == 0 else 2.0 / (step + rank)
             common = {"run_id": run.id, "rank": rank, "step": step}
-            tables["steps"].append({**common, "kind": kind, "start_s": float(step), "duration_s": 0.9, "num_samples": 8, "loss": loss})
+            tables["steps"].append(
+                {**common, "kind": kind, "start_s": float(step), "duration_s": 0.9, "num_samples": 8, "loss": loss}
+            )
             if kind == "trace":
                 tables["communication"] += [{**common, **row} for row in _operations(rank, step)]
                 tables["timeline"] += [{**common, **row} for row in _spans(rank, step)]
@@ -46,7 +48,9 @@ def _operations(rank: int, step: int) -> list[dict[str, Any]]:
     for start, end in ((0.6, 0.7), (0.65, 0.75), (0.8, None)):
         times = {"start_s": step + start, "end_s": None if end is None else step + end}
         rows.append({"operation": "all_reduce", "axis": "data", "group": "all", "phase": "backward", **times})
-    return [{**row, "index": i, "payload_bytes": PAYLOAD_BYTES, "ring_bytes": 1000, "dtype": "float32"} for i, row in enumerate(rows)]
+    return [
+        {**row, "index": i, "payload_bytes": PAYLOAD_BYTES, "ring_bytes": 1000, "dtype": "float32"} for i, row in enumerate(rows)
+    ]
 
 
 def _spans(rank: int, step: int) -> list[dict[str, Any]]:

@@ -79,7 +79,9 @@ def _of_threads(events: list[Event]) -> list[str]:
     threads = defaultdict(list)
     for event in events:
         if event["ph"] in "Xi":
-            threads[event["pid"], event["tid"]].append((round(event["ts"] * 1e3), round((event["ts"] + event.get("dur", 0)) * 1e3)))
+            threads[event["pid"], event["tid"]].append(
+                (round(event["ts"] * 1e3), round((event["ts"] + event.get("dur", 0)) * 1e3))
+            )
     for (pid, tid), spans in threads.items():
         if ("thread_name", pid, tid) not in named or ("process_name", pid, 0) not in named:
             problems.append(f"thread {tid} of process {pid} has no name")

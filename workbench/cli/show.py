@@ -9,6 +9,7 @@ import click
 
 from workbench.store import listing
 from workbench.store.run_directory import RunDirectory, home
+from workbench.store.transfers import transfers
 
 
 @click.command("show")
@@ -116,19 +117,8 @@ def _flat(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
 def _transfers(console: Any, directory: RunDirectory) -> None:
     from rich.table import Table
 
-    from workbench.store.summary import measured_transfers
-
-    summary = directory.summary() or {}
-    expected: dict[tuple[str, str, str], list[float]] = {}
-    bounds = set()
-    for t in directory.record()["expected"]["transfers"]:
-        entry = expected.setdefault((t["operation"], t["axis"], t["phase"]), [0, 0])
-        entry[0] += t["count"]
-        entry[1] += t["count"] * t["payload_bytes"]
-        if t.get("is_bound"):  # runs recorded before there were bounds do not say it
-            bounds.add((t["operation"], t["axis"], t["phase"]))
-    measured = {(t["operation"], t["axis"], t["phase"]): t for t in measured_transfers(summary["workers"])}
-    if not expected and not measured:
+    rows = transfers(directory)
+    if not rows:
         return
     table = Table(
         "operation",
@@ -140,9 +130,10 @@ def _transfers(console: Any, directory: RunDirectory) -> None:
         box=None,
         title_justify="left",
     )
-    for key in sorted({*expected, *measured}):
-        want, got = expected.get(key, [0, 0])[1], measured.get(key, {"payload_bytes": 0, "count": 0})
-        table.add_row(*key, f"{'at most ' if key in bounds else ''}{want:,}", f"{got['payload_bytes']:,.0f}", f"{got['count']:g}")
+    for row in rows:
+        want, got = f"{row['expected_bytes']:,}", f"{row['measured_bytes']:,.0f}"
+        at_most = "at most " if row["is_bound"] else ""
+        table.add_row(row["operation"], row["axis"], row["phase"], at_most + want, got, f"{row['count']:g}")
     console.print("\nmoved per step, by formula and measured:")
     console.print(table)
 
