@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 
 from tests.recorded import NUM_MICROBATCHES, PAYLOAD_BYTES, TRACE_STEPS, pipeline_run

@@ -18,7 +18,7 @@ def losses(runs: Iterable[RunDirectory], rows: Iterable[dict[str, Any]]) -> pd.D
         steps = run.table("steps").to_pandas()
         mean = steps.dropna(subset="loss").groupby("step", as_index=False)["loss"].mean()
         frames.append(mean.assign(split=row["split"], run=f"{row['split']}: {verdict(row)}"))
-    return pd.concat(frames, ignore_index=True)[["split", "run", "step", "loss"]]
+    return pd.concat(frames, ignore_index=True)[["split", "run", "step", "loss"]]  # type: ignore[no-any-return]
 
 
 def verdict(row: dict[str, Any]) -> str:

@@ -35,4 +35,4 @@ def operations(run: RunDirectory) -> pd.DataFrame:
     num_steps = max(pc.count_distinct(table["step"]).as_py(), 1)
     figures = ["count", *sums]
     frame[figures] = frame[figures] / num_steps
-    return frame[keys + figures]
+    return frame[keys + figures]  # type: ignore[no-any-return]

@@ -5,11 +5,10 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Sequence
 from itertools import cycle
-from typing import Any, TypeVar
+from typing import Any
 
 import altair as alt
 
-C = TypeVar("C", alt.Chart, alt.LayerChart, alt.HConcatChart, alt.VConcatChart)
 AnyChart = alt.Chart | alt.LayerChart | alt.HConcatChart | alt.VConcatChart
 
 COLOURS = {
@@ -73,9 +72,14 @@ def theme(dark: bool = False) -> dict[str, Any]:
     }
 
 
-def dressed(chart: C, dark: bool = False) -> C:
+def layered(*charts: alt.Chart, **properties: Any) -> alt.LayerChart:
+    """Charts over each other; ``alt.layer`` has no such certain type."""
+    return alt.LayerChart(layer=charts).properties(**properties)
+
+
+def dressed(chart: AnyChart, dark: bool = False) -> AnyChart:
     """The chart with the theme."""
-    return chart.configure(**theme(dark))
+    return chart.configure(**theme(dark))  # type: ignore[no-any-return]
 
 
 def svg(chart: AnyChart, dark: bool = False) -> str:

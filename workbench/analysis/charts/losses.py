@@ -5,7 +5,7 @@ from __future__ import annotations
 import altair as alt
 import pandas as pd
 
-from workbench.analysis.charts.look import WIDTH, run_colour
+from workbench.analysis.charts.look import WIDTH, layered, run_colour
 
 _THINNEST, _WIDENS_BY = 1.5, 2.0
 
@@ -25,4 +25,4 @@ def losses_chart(frame: pd.DataFrame) -> alt.LayerChart:
         )
         for under, name in enumerate(names)
     ]
-    return alt.layer(*lines).properties(title="Do the splits learn the same?", width=WIDTH, height=240)  # type: ignore[no-any-return]
+    return layered(*lines, title="Do the splits learn the same?", width=WIDTH, height=240)

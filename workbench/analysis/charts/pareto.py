@@ -5,7 +5,7 @@ from __future__ import annotations
 import altair as alt
 import pandas as pd
 
-from workbench.analysis.charts.look import REFERENCE, WIDTH, run_colour
+from workbench.analysis.charts.look import REFERENCE, WIDTH, layered, run_colour
 
 
 def pareto_chart(frame: pd.DataFrame) -> alt.LayerChart:
@@ -29,7 +29,7 @@ def pareto_chart(frame: pd.DataFrame) -> alt.LayerChart:
     filled = alt.Chart(best).mark_point(size=90, filled=True, opacity=1).encode(**encoded)
     names = alt.Chart(frame).mark_text(align="left", dx=9, dy=-6).encode(x=x, y=y, text="split:N")
     title = alt.Title("Which splits are both fast and small?", subtitle="Filled, on the line: no other run beats it in both.")
-    return alt.layer(front, runs, filled, names).properties(title=title, width=WIDTH, height=280)  # type: ignore[no-any-return]
+    return layered(front, runs, filled, names, title=title, width=WIDTH, height=280)
 
 
 def _from_zero(values: pd.Series) -> alt.Scale:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import altair as alt
 import pandas as pd
 
-from workbench.analysis.charts.look import REFERENCE, WIDTH, run_colour
+from workbench.analysis.charts.look import REFERENCE, WIDTH, layered, run_colour
 
 
 def scaling_chart(frame: pd.DataFrame) -> alt.HConcatChart:
@@ -19,7 +19,7 @@ def scaling_chart(frame: pd.DataFrame) -> alt.HConcatChart:
         ),
         _panel(frame, ideal, ways, "efficiency", "efficiency (speed-up / workers)", "How much of each worker is used?"),
     ]
-    return alt.hconcat(*panels, spacing=40)  # type: ignore[no-any-return]
+    return alt.hconcat(*panels, spacing=40)
 
 
 def _panel(frame: pd.DataFrame, ideal: pd.DataFrame, ways: alt.Color, field: str, axis: str, title: str) -> alt.LayerChart:
@@ -39,4 +39,4 @@ def _panel(frame: pd.DataFrame, ideal: pd.DataFrame, ways: alt.Color, field: str
             tooltip=["split", "workers", alt.Tooltip("speedup", format=".2f"), alt.Tooltip("efficiency", format=".0%")],
         )
     )
-    return alt.layer(line, name, measured).properties(title=title, width=(WIDTH - 40) // 2, height=220)  # type: ignore[no-any-return]
+    return layered(line, name, measured, title=title, width=(WIDTH - 40) // 2, height=220)

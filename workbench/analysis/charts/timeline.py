@@ -5,7 +5,7 @@ from __future__ import annotations
 import altair as alt
 import pandas as pd
 
-from workbench.analysis.charts.look import COLOURS, WIDTH, colour
+from workbench.analysis.charts.look import COLOURS, WIDTH, colour, layered
 
 WAITS = ("idle", "communication")
 _DARK = ("forward", "optimizer")
@@ -23,7 +23,7 @@ def timeline_chart(frame: pd.DataFrame, title: str, ideal: pd.DataFrame | None =
     end_ms = both["end_ms"].max()
     measured = _lanes(frame, kinds, end_ms).properties(title=title).add_params(zoom)
     if ideal is None:
-        return measured  # type: ignore[no-any-return]
+        return measured
     below = _lanes(ideal, kinds, end_ms).properties(title="The ideal of this schedule")
     return alt.vconcat(measured, below).resolve_scale(x="shared")  # type: ignore[no-any-return]
 
@@ -54,7 +54,7 @@ def _lanes(frame: pd.DataFrame, kinds: list[str], end_ms: float) -> alt.LayerCha
     wide = frame[(frame["label"] != "") & (frame["width_ms"] > _LABEL_NEEDS * end_ms)]
     ink = alt.condition(f"indexof({list(_DARK)}, datum.kind) >= 0", alt.value("#ffffff"), alt.value("#10161c"))
     labels = alt.Chart(wide).mark_text(fontSize=10).encode(x="middle_ms:Q", y=lane, text="label:N", color=ink)
-    return alt.layer(bars, labels).properties(width=WIDTH, height=36 * len(workers))  # type: ignore[no-any-return]
+    return layered(bars, labels, width=WIDTH, height=36 * len(workers))
 
 
 def _labels(frame: pd.DataFrame) -> pd.Series:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import altair as alt
 import pandas as pd
 
-from workbench.analysis.charts.look import COLOURS, WIDTH
+from workbench.analysis.charts.look import COLOURS, WIDTH, layered
 
 
 def transfers_chart(frame: pd.DataFrame, title: str) -> alt.LayerChart:
@@ -17,4 +17,4 @@ def transfers_chart(frame: pd.DataFrame, title: str) -> alt.LayerChart:
     bars = alt.Chart(frame).mark_bar(color=COLOURS["communication"], height=12).encode(x=x, y=y, tooltip=tooltip)
     marks = alt.Chart(frame).mark_tick(thickness=3, size=22).encode(x="expected_mib:Q", y=y, tooltip=tooltip)
     heading = alt.Title(title, subtitle="Bar: measured. Mark: expected by formula.")
-    return alt.layer(bars, marks).properties(title=heading, width=WIDTH - 120, height=30 * len(order))  # type: ignore[no-any-return]
+    return layered(bars, marks, title=heading, width=WIDTH - 120, height=30 * len(order))
