@@ -8,11 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-_SIZE = re.compile(r"(?<=[a-z])\d+(?=-|$)")
+_SIZE = re.compile(r"(?<=[a-z]{2})\d+(?=-|$)")
+"""A number of workers in a label; a schedule's microbatches (``m4``) stay."""
 
 
 def scaling(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
-    """Way to split (the split's label without its numbers), workers, speed-up, efficiency; rows as in ``runs`` that have a
+    """Way to split (the split's label without its sizes), workers, speed-up, efficiency; rows as in ``runs`` that have a
     speed-up. One worker is where every way begins."""
     known = [row for row in rows if row["speedup"] is not None and row["num_workers"] > 1]
     ways = list(dict.fromkeys(_SIZE.sub("", row["split"]) for row in known))

@@ -25,4 +25,5 @@ def losses_chart(frame: pd.DataFrame) -> alt.LayerChart:
         )
         for under, name in enumerate(names)
     ]
-    return layered(*lines, title="Do the splits learn the same?", width=WIDTH, height=240)
+    title = "Do the splits learn the same?" if len(names) > 1 else "How does the loss fall?"
+    return layered(*lines, title=title, width=WIDTH, height=240)

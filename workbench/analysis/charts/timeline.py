@@ -15,7 +15,7 @@ _LABEL_NEEDS = 0.02
 
 
 def timeline_chart(frame: pd.DataFrame, title: str, ideal: pd.DataFrame | None = None) -> alt.LayerChart | alt.VConcatChart:
-    """Who does what when, a lane a worker, a number a microbatch (where workers have several stages: stage.microbatch);
+    """Who does what when, a lane a worker, a number a microbatch where there are several (and several stages: stage.microbatch);
     ``frames.timeline``. Below it, on the same scale, the ``ideal`` schedule, a frame of the same columns."""
     both = frame if ideal is None else pd.concat([frame, ideal])
     kinds = [kind for kind in COLOURS if kind in set(both["kind"])]
@@ -58,7 +58,9 @@ def _lanes(frame: pd.DataFrame, kinds: list[str], end_ms: float) -> alt.LayerCha
 
 
 def _labels(frame: pd.DataFrame) -> pd.Series:
-    """The microbatch, with its stage before it where some worker has several."""
+    """The microbatch where there are several, with its stage before it where some worker has several of those."""
+    if frame["microbatch"].nunique() < 2:
+        return pd.Series("", index=frame.index)
     has_stages = "stage" in frame and (frame.groupby("worker")["stage"].nunique() > 1).any()
     labels = frame["microbatch"].map(lambda number: "" if pd.isna(number) else str(int(number)))
     if has_stages:

@@ -22,24 +22,34 @@ from workbench.analysis.transfers import operations, transfers
 from workbench.errors import SpecError
 from workbench.spec.differences import differing, not_by_default
 from workbench.spec.files import read_table
+from workbench.store.run_directory import RunDirectory
 
 
 def asked(compared: Compared) -> Section:
     """What differs between the specs; of a single run what is not by default, and the whole spec."""
-    tables = [read_table(run.spec_path) for run in compared.runs]
-    if len(tables) > 1:
-        values = differing(tables)
+    if len(compared.runs) > 1:
+        chosen = {path for run in compared.runs for path in _chosen(run)}
+        values = differing([read_table(run.spec_path) for run in compared.runs])
+        shown = {
+            path: row for path, row in values.items() if path in chosen or not path.startswith("split.") or path.endswith(".size")
+        }
         heads = ["", *(row["split"] for row in compared.rows)]
-        table = Table(heads, [[path, *map(_value, row)] for path, row in values.items()], num_names=len(heads))
-        return Section("What was asked", "Only where the specs differ; all else is the same in all of them.", [table])
+        table = Table(heads, [[path, *map(_value, row)] for path, row in shown.items()], num_names=len(heads))
+        sentence = "Where the specs differ; options of the strategies that are not named have their defaults."
+        return Section("What was asked", sentence, [table])
     run = compared.runs[0]
-    try:
-        own = Sentences([f"{path} = {_value(value)}" for path, value in not_by_default(run.spec()).items()])
-    except SpecError:  # a plugin that is not here today
-        own = Sentences([])
+    own = Sentences([f"{path} = {_value(value)}" for path, value in _chosen(run).items()])
     spec = Listing("The whole spec", run.spec_path.read_text(encoding="utf-8"))
     sentence = "Not by default:" if own.sentences else "Everything by default."
     return Section("What was asked", sentence, [own, spec] if own.sentences else [spec])
+
+
+def _chosen(run: RunDirectory) -> dict[str, Any]:
+    """What is not by default; nothing of a spec that names a plugin which is not here today."""
+    try:
+        return not_by_default(run.spec())
+    except SpecError:
+        return {}
 
 
 def _value(value: Any) -> str:
@@ -88,13 +98,12 @@ def equal(compared: Compared) -> Section | None:
         [
             row["split"],
             verdict(row),
-            _small(row["parity_max_error"]),
             summary.get("parity_tensor") or "–",
-            _small(summary.get("parity_allowed")),
+            *map(_small, (row["parity_max_error"], summary.get("parity_allowed"))),
         ]
         for (_, row), summary in zip(done, summaries, strict=True)
     ]
-    table = Table(["split", "verdict", "largest error", "in", "allowed"], rows, num_names=2)
+    table = Table(["split", "verdict", "most different", "by", "allowed"], rows, num_names=3)
     frame = losses([run for run, _ in done], [row for _, row in done])
     drawing = [Drawing(losses_chart(frame), "Loss by step of each run")] if len(frame) else []
     sentence = "Loss, outputs, gradients and updated parameters beside those of one worker, checked before the run."
@@ -155,7 +164,7 @@ def moved(compared: Compared) -> Section | None:
             heads = ["operation", "axis", "phase", "on all workers", "ms in all", "ms exposed", "ms idle"]
             sums = [
                 [*(str(getattr(o, key)) for key in ("operation", "axis", "phase")), f"{o.count:g}"]
-                + [figures.milliseconds(s) for s in (o.duration_s, o.exposed_communication_s, o.idle_s)]
+                + [figures.milliseconds(getattr(o, key)) for key in ("duration_s", "exposed_communication_s", "idle_s")]
                 for o in spent.itertuples()
             ]
             parts.append(Table(heads, sums, num_names=3))
