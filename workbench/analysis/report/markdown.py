@@ -45,9 +45,9 @@ def _row(values: Sequence[str], escape: bool = True) -> str:
 
 
 def _text(text: str) -> str:
-    """What people wrote, as letters and nothing else: no HTML, no links, no emphasis, no end of a cell or line."""
+    """What people wrote, as letters and nothing else: no HTML, no links, no emphasis, no list, no end of a cell or line."""
     text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
-    return re.sub(r"([\\`*_{}\[\]|~#!])", r"\\\1", text)
+    return re.sub(r"([\\`*_{}\[\]|~#!]|^[-+=])", r"\\\1", text)
 
 
 def _link(path: str) -> str:
