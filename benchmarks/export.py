@@ -33,7 +33,7 @@ CASES = {
 }
 
 
-def fill(store: Path) -> None:
+def fill(store: Path) -> RunDirectory:
     """Writes the run; its rows differ as those of a real one do."""
     record = {"run_id": RUN_ID, "name": "", "mesh": {"data": NUM_WORKERS}, "num_workers": NUM_WORKERS, "split": "dp8"}
     run = RunDirectory.create(store, RUN_ID, dumps(RunSpec()), {**record, "expected": {"transfers": []}}, {})
@@ -60,6 +60,7 @@ def fill(store: Path) -> None:
         path = run.table_path("communication", rank)
         path.parent.mkdir(exist_ok=True)
         pq.write_table(pa.table(arrays), path)
+    return run
 
 
 def summarise() -> None:

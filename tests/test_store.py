@@ -173,3 +173,20 @@ def test_a_thousand_runs_are_listed_in_half_a_second(tmp_path: Path) -> None:
     started = time.process_time()  # not the wall clock: other tests may share the cores
     assert len(listing.rows(tmp_path)) == 1000
     assert time.process_time() - started < 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file_format", ["csv", "parquet"])
+def test_a_million_operations_are_exported_and_summarised_in_five_seconds(tmp_path: Path, file_format: str) -> None:
+    from benchmarks.export import NUM_ROWS, NUM_STEPS, fill
+    from workbench.analysis.transfers import operations
+
+    run = fill(tmp_path)
+    started = time.process_time()
+    paths = export([run], tmp_path / "out", file_format)
+    assert time.process_time() - started < 5
+    (path,) = [path for path in paths if path.stem == "communication"]
+    started = time.process_time()
+    assert operations(run)["count"].sum() == NUM_ROWS / NUM_STEPS
+    assert time.process_time() - started < 5
+    assert path.stat().st_size > NUM_ROWS

@@ -120,13 +120,18 @@ def _wait(row: Row) -> Row:
 
 
 def _memory(pid: int, rows: list[Row]) -> Iterator[Row]:
-    """Counters (phase C) of bytes by category. The row ``peak`` says how much, not when, and is left out."""
-    moments = itertools.groupby((row for row in rows if row["event"] != "peak"), key=lambda row: (row["step"], row["time_s"]))
-    for (_, time_s), alive in moments:
-        args: Counter[str] = Counter()
-        for row in alive:
-            args[row["category"]] += row["bytes"]
-        yield {"name": "memory", "cat": "memory", "ph": "C", "ts": _microseconds(_nanoseconds(time_s)), "pid": pid, "args": args}
+    """Counters (phase C) of bytes by category. A peak noted after the end of the step, as runs were once recorded, says how much
+    and not when, and is left out."""
+    for _, in_step in itertools.groupby(rows, key=lambda row: row["step"]):
+        moments = [list(alive) for _, alive in itertools.groupby(in_step, key=lambda row: (row["time_s"], row["event"]))]
+        if moments[-1][0]["event"] == "peak":
+            moments.pop()
+        for alive in moments:
+            args: Counter[str] = Counter()
+            for row in alive:
+                args[row["category"]] += row["bytes"]
+            ts = _microseconds(_nanoseconds(alive[0]["time_s"]))
+            yield {"name": "memory", "cat": "memory", "ph": "C", "ts": ts, "pid": pid, "args": args}
 
 
 def _flows(workers: list[_Worker], rows: Iterable[Row], ids: Iterator[int]) -> Iterator[Row]:
@@ -134,7 +139,7 @@ def _flows(workers: list[_Worker], rows: Iterable[Row], ids: Iterator[int]) -> I
     sent: Counter[tuple[Any, ...]] = Counter()
     ends: dict[tuple[Any, ...], dict[str, Row]] = {}
     for row in rows:
-        if row["operation"] in ("send", "recv") and row["end_s"] is not None:
+        if row["operation"] in ("send", "recv") and _from_to(row)["end"] is not None:
             pair = (row["rank"], row["peer"]) if row["operation"] == "send" else (row["peer"], row["rank"])
             key = (row["step"], row["group"], *pair)
             sent[key, row["operation"]] += 1
@@ -154,7 +159,9 @@ def _flows(workers: list[_Worker], rows: Iterable[Row], ids: Iterator[int]) -> I
 
 
 def _from_to(row: Row) -> dict[str, Any]:
-    return {"start": _nanoseconds(row["start_s"]), "end": None if row["end_s"] is None else _nanoseconds(row["end_s"])}
+    """Begin and end; of an operation on a GPU, where the host does not see the end of a wait, the end is its completion."""
+    end_s = row.get("completed_s") if row["end_s"] is None else row["end_s"]
+    return {"start": _nanoseconds(row["start_s"]), "end": None if end_s is None else _nanoseconds(end_s)}
 
 
 def _args(row: Row, *elsewhere: str) -> Row:
