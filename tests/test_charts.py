@@ -132,6 +132,11 @@ def test_losses_have_a_line_a_run_and_the_verdict_beside_its_name(tmp_path: Path
     assert len(set(widths)) == 3
 
 
+def test_more_rows_are_drawn_than_altair_allows_by_itself() -> None:
+    frame = pd.DataFrame({"run": "a", "step": range(5001), "loss": 1.0})
+    assert marks(look.svg(losses_chart(frame)))["line mark"] == 1
+
+
 def test_bytes_have_a_bar_measured_and_a_mark_expected(tmp_path: Path) -> None:
     frame = transfers(pipeline_run(tmp_path))
     assert frame[["what", "expected_bytes", "measured_bytes"]].to_numpy().tolist() == [

@@ -24,11 +24,14 @@ WAITS = ("idle", "communication")
 
 
 def write_trace(runs: Iterable[RunDirectory], to: Path) -> Path:
-    """Writes the trace of these runs as JSON, compressed where the name ends in ``.gz``; returns the file."""
-    document = {"displayTimeUnit": "ms", "traceEvents": list(trace_events(runs))}
-    text = json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
+    """Writes the trace of these runs as JSON, an event a line, compressed where the name ends in ``.gz``; returns the file."""
+    encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
     to.parent.mkdir(parents=True, exist_ok=True)
-    to.write_bytes(gzip.compress(text, 6) if to.suffix == ".gz" else text)
+    with gzip.open(to, "wt") if to.suffix == ".gz" else to.open("w") as file:
+        file.write('{"displayTimeUnit":"ms","traceEvents":[')
+        for number, event in enumerate(trace_events(runs)):
+            file.write(("," if number else "") + "\n" + encode(event))
+        file.write("\n]}\n")
     return to
 
 

@@ -91,7 +91,8 @@ def dressed(chart: AnyChart, dark: bool = False) -> AnyChart:
 
 
 def svg(chart: AnyChart, dark: bool = False) -> str:
-    """The chart as an SVG document; drawn without a browser."""
+    """The chart as an SVG document; drawn without a browser, and so with as many rows as there are."""
     text = io.StringIO()
-    dressed(chart, dark).save(text, format="svg")
+    with alt.data_transformers.enable("default", max_rows=None):
+        dressed(chart, dark).save(text, format="svg")
     return text.getvalue()
