@@ -89,7 +89,9 @@ def test_a_report_of_one_run_has_its_whole_spec(runs: list[RunDirectory], tmp_pa
 def test_runs_of_the_same_split_are_told_apart(tmp_path: Path) -> None:
     pair = [pipeline_run(tmp_path / "store", f"20261124-10000{i}-pp2-{'ab'[i] * 6}") for i in range(2)]
     (path,) = write_report(pair, tmp_path / "report.html")
-    assert {"dp2 (aaaaaa)", "dp2 (bbbbbb)"} <= set(re.findall(r"dp2 \(\w+\)", path.read_text(encoding="utf-8")))
+    text = path.read_text(encoding="utf-8")
+    assert {"dp2 (aaaaaa)", "dp2 (bbbbbb)"} <= set(re.findall(r"dp2 \(\w+\)", text))
+    assert "The same each time." in text
 
 
 def test_the_charts_of_a_markdown_report_lie_beside_it(runs: list[RunDirectory], tmp_path: Path) -> None:

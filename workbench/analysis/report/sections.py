@@ -33,15 +33,20 @@ def asked(compared: Compared) -> Section:
         shown = {
             path: row for path, row in values.items() if path in chosen or not path.startswith("split.") or path.endswith(".size")
         }
+        if not shown:
+            return Section("What was asked", "The same each time.", [_whole_spec(compared.runs[0])])
         heads = ["", *(row["split"] for row in compared.rows)]
         table = Table(heads, [[path, *map(_value, row)] for path, row in shown.items()], num_names=len(heads))
         sentence = "Where the specs differ; options of the strategies that are not named have their defaults."
         return Section("What was asked", sentence, [table])
     run = compared.runs[0]
     own = Sentences([f"{path} = {_value(value)}" for path, value in _chosen(run).items()])
-    spec = Listing("The whole spec", run.spec_path.read_text(encoding="utf-8"))
     sentence = "Not by default:" if own.sentences else "Everything by default."
-    return Section("What was asked", sentence, [own, spec] if own.sentences else [spec])
+    return Section("What was asked", sentence, [*([own] if own.sentences else []), _whole_spec(run)])
+
+
+def _whole_spec(run: RunDirectory) -> Listing:
+    return Listing("The whole spec", run.spec_path.read_text(encoding="utf-8"))
 
 
 def _chosen(run: RunDirectory) -> dict[str, Any]:
@@ -77,7 +82,7 @@ def failed(compared: Compared) -> Section | None:
     """Why runs did not finish."""
     parts: list[Part] = []
     for run, row in zip(compared.runs, compared.rows, strict=True):
-        if row["state"] in ("finished", "running", "starting", "queued"):
+        if row["state"] not in ("failed", "cancelled", "lost"):
             continue
         error = run.error() or {}
         parts.append(
