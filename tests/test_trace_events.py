@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.recorded import NUM_MICROBATCHES, PAYLOAD_BYTES, TRACE_STEPS, pipeline_run
@@ -84,6 +86,23 @@ def test_memory_is_counted_by_category_and_a_peak_without_a_time_is_left_out(run
         (5_100_000, {"parameters": 100, "activations": 0}),
         (5_200_000, {"parameters": 100, "activations": 50}),
     ]
+
+
+def test_an_operation_without_an_end_of_waiting_ends_when_it_is_complete(run: RunDirectory, tmp_path: Path) -> None:
+    """As on a GPU; where nothing at all is known of its end, it is an instant."""
+    path = run.table_path("communication", 0)
+    rows = pq.read_table(path).to_pylist()
+    complete = [
+        {**row, "end_s": None, "completed_s": row["start_s"] + 0.02 if row["operation"] == "send" else None} for row in rows
+    ]
+    pq.write_table(pa.Table.from_pylist(complete), path)
+    document = document_of(run, to=tmp_path)
+    assert mistakes(document) == []
+    of_first = [event for event in document["traceEvents"] if event.get("cat") == "communication" and event["pid"] == 1]
+    assert {(event["name"], event["ph"], round(event.get("dur", 0))) for event in of_first} == {
+        ("send", "X", 20_000),
+        ("all_reduce", "i", 0),
+    }
 
 
 def test_runs_side_by_side_share_no_process_and_no_thread(run: RunDirectory, tmp_path: Path) -> None:
