@@ -10,8 +10,8 @@ from workbench.analysis.charts.look import COLOURS, WIDTH, colour, layered
 WAITS = ("idle", "communication")
 _DARK = ("forward", "optimizer")
 """Kinds whose colour takes white letters."""
-_LABEL_NEEDS = 0.02
-"""Share of the whole width that a bar needs to carry its label."""
+_CHARACTER = 0.008
+"""Share of the whole width that a character of a bar's label needs."""
 
 
 def timeline_chart(frame: pd.DataFrame, title: str, ideal: pd.DataFrame | None = None) -> alt.LayerChart | alt.VConcatChart:
@@ -51,7 +51,8 @@ def _lanes(frame: pd.DataFrame, kinds: list[str], end_ms: float) -> alt.LayerCha
             ],
         )
     )
-    wide = frame[(frame["label"] != "") & (frame["width_ms"] > _LABEL_NEEDS * end_ms)]
+    needed = _CHARACTER * end_ms * (1 + frame["label"].str.len())
+    wide = frame[(frame["label"] != "") & (frame["width_ms"] > needed)]
     ink = alt.condition(f"indexof({list(_DARK)}, datum.kind) >= 0", alt.value("#ffffff"), alt.value("#10161c"))
     labels = alt.Chart(wide).mark_text(fontSize=10).encode(x="middle_ms:Q", y=lane, text="label:N", color=ink)
     return layered(bars, labels, width=WIDTH, height=36 * len(workers))

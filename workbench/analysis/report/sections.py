@@ -166,14 +166,14 @@ def moved(compared: Compared) -> Section | None:
         ]
         parts.append(Table(heads, rows, num_names=3))
         if len(spent := operations(run)):
-            heads = ["operation", "axis", "phase", "on all workers", "ms in all", "ms exposed", "ms idle"]
+            heads = ["operation", "axis", "phase", "on all workers", "ms under way", "ms exposed", "ms idle"]
             sums = [
                 [*(str(getattr(o, key)) for key in ("operation", "axis", "phase")), f"{o.count:g}"]
                 + [figures.milliseconds(getattr(o, key)) for key in ("duration_s", "exposed_communication_s", "idle_s")]
                 for o in spent.itertuples()
             ]
             parts.append(Table(heads, sums, num_names=3))
-    sentence = "A step over the whole run: each collective once per group, each send once. Times are sums over the workers."
+    sentence = "A step over the whole run: each collective once per group, each send once. Times are sums over the workers; under way is from issue to end."
     return Section("What moves", sentence, parts) if parts else None
 
 
