@@ -173,7 +173,10 @@ def moved(compared: Compared) -> Section | None:
                 for o in spent.itertuples()
             ]
             parts.append(Table(heads, sums, num_names=3))
-    sentence = "A step over the whole run: each collective once per group, each send once. Times are sums over the workers; under way is from issue to end."
+    sentence = (
+        "A step over the whole run: each collective once per group, each send once. Times are sums over the workers;"
+        " under way is from issue to end."
+    )
     return Section("What moves", sentence, parts) if parts else None
 
 
