@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from workbench.runtime.links import DelayedWork
 from workbench.runtime.recorder import Operation, Recorder
 
 BACKEND = "workbench"
@@ -137,9 +138,11 @@ class RecordedProcessGroup(dist.ProcessGroup):
         peer = self.ranks[args[1]] if operation in ("send", "recv") else None
         here = self.ranks[self.rank()]
         row = self.recorder.begin(operation, self._name, self.ranks, payload(args), here, peer)
-        inner = getattr(self.inner, _INNER_NAME.get(method, method))
+        inner, links = getattr(self.inner, _INNER_NAME.get(method, method)), self.recorder.links
+        passage = links.enter(operation, self._name, self.ranks, peer, payload(args)) if links else None
         try:
-            return RecordedWork(inner(*args, **kwargs), row, self.recorder)
+            work = inner(*args, **kwargs)
+            return RecordedWork(DelayedWork(work, passage, links) if links and passage else work, row, self.recorder)
         except RuntimeError:
             self.recorder.communication_failed = True
             raise

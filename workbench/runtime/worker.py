@@ -92,6 +92,7 @@ def _work(
     from workbench.runtime import accounting
     from workbench.runtime.batches import Batches
     from workbench.runtime.build import DTYPES, build_worker, make_mesh
+    from workbench.runtime.links import emulate
     from workbench.runtime.parity import check_parity
     from workbench.runtime.step_parts import step_parts, timeline_rows
     from workbench.runtime.training import train
@@ -116,6 +117,7 @@ def _work(
 
     origin = [time.perf_counter()]
     dist.broadcast_object_list(origin, src=0, group=control)
+    recorder.links = emulate(spec.link, plan_.mesh, recorder.axes, rank, control)
     trained = train(plan_, worker, Batches(plan_, device, dtype), recorder, on_step)
     accounting.attribute_idle(recorder, control, plan_.num_workers)
     communication = accounting.communication_rows(recorder, device.type == "cuda")
