@@ -253,8 +253,10 @@ class Timer:
 
 
 def _sleep_until(moment: float) -> None:
-    while (left := moment - time.perf_counter()) > 0:
-        time.sleep(max(0.0, left - SPIN_S))
+    if (left := moment - time.perf_counter()) > SPIN_S:
+        time.sleep(left - SPIN_S)
+    while time.perf_counter() < moment:
+        pass
 
 
 def emulate(link: Link, mesh: Mesh, axes: dict[str, str], rank: int, control: Any) -> Links | None:
