@@ -33,6 +33,8 @@ def show_command(run: str) -> None:
     record = directory.record()
     if record["num_workers"] * record["threads_per_worker"] > record["num_cores"]:
         console.print(f"[yellow]oversubscribed:[/yellow] more workers × threads than the {record['num_cores']} cores")
+    if row["link"]:
+        console.print(f"link: {row['link']}, emulated; {'; '.join(record['link_notes'])}", highlight=False)
     _block_times(console, record)
     if row["state"] != "finished":
         render.failure(console, directory.id, directory.error(), str(directory.status().get("message", "")))
