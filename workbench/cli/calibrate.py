@@ -61,7 +61,7 @@ def _report(calibration: dict[str, Any]) -> None:
         table.add_row(str(n), *(f"{value / 1e9:.1f}" for value in values))
     console.print(table)
     sizes = sorted({row["payload_bytes"] for row in calibration["communication"]})
-    shown = [sizes[0], *sizes[3::2], sizes[-1]]
+    shown = [sizes[0], *sizes[3::2]]
     table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
     table.add_column("operation\n", no_wrap=True)
     table.add_column("of\n", justify="right")

@@ -84,17 +84,17 @@ def comparison(rows: Iterable[Row], threads: dict[str, int]) -> Table:
     if all(row["generated_tokens_per_s"] is not None for row in rows if row["step_time_s"] is not None):
         figures = _GENERATION if figures is _INFERENCE else figures
     columns = figures + _IN_ALL
-    if any(row["link"] for row in rows):
-        columns += (("link\n", lambda row: row["link"] or "–"),)
     table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
     table.add_column("split\n", no_wrap=True)
     for head, _ in columns:
-        table.add_column(head, justify="left" if head in ("parity\n", "link\n") else "right", no_wrap=head != "link\n")
+        table.add_column(head, justify="left" if head == "parity\n" else "right", no_wrap=True)
     differ = len({threads.get(row["run_id"]) for row in rows if row["num_workers"] == 1}) > 1
     for row in rows:
         name = row["split"]
         if differ and row["num_workers"] == 1:
             name += f", {threads.get(row['run_id'])} thread(s)"
+        if row["link"]:
+            name += f"\n  over {row['link']}"
         if row["step_time_s"] is None:
             table.add_row(name, f"[red]{row['state']}[/red]")
         else:

@@ -4,7 +4,7 @@ emulated is slower than that."""
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import inf, sqrt
 from typing import TYPE_CHECKING, Any
 
@@ -56,26 +56,24 @@ def link_notes(plan: Plan, calibration: dict[str, Any] | None) -> list[str]:
         return ["whether this machine's own link is faster was not checked: `workbench calibrate` has not been run on it"]
     notes = []
     for path, speed in parts.items():
-        better = {}
+        better: dict[str, None] = {}
         for t in plan.transfers:
             mine = t.axis == path.removeprefix("axes.") if path.startswith("axes.") else t.axis not in plan.spec.link.axes
             own = own_link(calibration, t.operation, max(t.group_size, 2)) if mine else None
-            if own is not None and _is_better(speed, own):
-                better[t.operation] = f"{t.operation} {_numbers(own['latency_s'], own['bandwidth_bytes_per_s'])}"
+            better |= dict.fromkeys(_worse(own, speed)) if own else {}
         if better:
-            what = f"{path or 'link'} asks for {_numbers(*speed.numbers)}, which is better than this machine's own"
-            notes.append(f"{what} ({', '.join(better.values())}): where the machine is slower, its own time shows")
+            where = f"link.{path}" if path else "link"
+            notes.append(
+                f"{where}: this machine's own is slower ({'; '.join(better)}), and its own time shows where it is longer"
+            )
     day = time.strftime("%Y-%m-%d", time.localtime(calibration["created_at"]))
     return notes or [f"slower than this machine's own link, as calibrated on {day}"]
 
 
-def _is_better(speed: LinkSpeed, own: dict[str, Any]) -> bool:
-    latency_s, bandwidth = speed.numbers
-    is_sooner = latency_s is not None and latency_s < own["latency_s"]
-    return is_sooner or (bandwidth is not None and bandwidth > (own["bandwidth_bytes_per_s"] or inf))
-
-
-def _numbers(latency_s: float | None, bandwidth: float | None) -> str:
-    parts = [] if latency_s is None else [f"{latency_s * 1e6:.3g} µs"]
-    parts += [] if bandwidth is None else [f"{bandwidth / 1e9:.3g} GB/s"]
-    return " and ".join(parts)
+def _worse(own: dict[str, Any], asked: LinkSpeed) -> Iterator[str]:
+    """In what the machine's own link is worse than the one that is asked for."""
+    (latency_s, bandwidth), own_bandwidth = asked.numbers, own["bandwidth_bytes_per_s"] or inf
+    if latency_s is not None and latency_s < own["latency_s"]:
+        yield f"{own['operation']} has {own['latency_s'] * 1e6:.3g} µs of latency, asked for {latency_s * 1e6:.3g} µs"
+    if bandwidth is not None and bandwidth > own_bandwidth:
+        yield f"{own['operation']} moves {own_bandwidth / 1e9:.3g} GB/s, asked for {bandwidth / 1e9:.3g} GB/s"
