@@ -175,7 +175,7 @@ def crossing_and_staying(rank: int, recorder: Recorder, control: Any) -> dict[st
 def test_workers_of_a_node_share_its_link_to_the_others_and_none_is_in_their_own_way() -> None:
     for times in run_in_workers(4, crossing_and_staying):
         assert times["across"] == pytest.approx(2 * 0.1, rel=0.1)
-        assert times["within"] < 0.05
+        assert times["within"] < 0.1
 
 
 def only_one_axis(rank: int, recorder: Recorder, control: Any) -> tuple[float, float]:
@@ -200,8 +200,8 @@ def test_the_link_of_an_axis_slows_that_axis_alone() -> None:
 
 
 def every_kind(rank: int, recorder: Recorder, control: Any) -> dict[str, float]:
-    """Seconds of an operation of each kind over a link of 50 ms latency, in which nothing is lost; and of a send."""
-    begin(rank, recorder, control, Link(latency_s=0.05))
+    """Seconds of an operation of each kind over a link of 100 ms latency, and of a send."""
+    begin(rank, recorder, control, Link(latency_s=0.1))
     ones, both = torch.ones(4), torch.ones(8)
     kinds = {
         "all_gather": collective(dist.all_gather_into_tensor, both, ones),
@@ -219,9 +219,9 @@ def every_kind(rank: int, recorder: Recorder, control: Any) -> dict[str, float]:
 
 def test_every_kind_of_operation_is_delayed_and_a_sender_is_free_once_the_last_byte_has_left() -> None:
     first, second = run_in_workers(2, every_kind)
-    assert second == pytest.approx(dict.fromkeys(second, 0.05), rel=0.2)
-    assert first.pop("send") < 0.025
-    assert first == pytest.approx(dict.fromkeys(first, 0.05), rel=0.2)
+    assert second == pytest.approx(dict.fromkeys(second, 0.1), rel=0.1)
+    assert first.pop("send") < 0.05
+    assert first == pytest.approx(dict.fromkeys(first, 0.1), rel=0.1)
 
 
 def completion(rank: int, recorder: Recorder, control: Any) -> tuple[bool, bool, float]:

@@ -35,8 +35,8 @@ from workbench.spec.link import Link
 
 NUM_CHANNELS = 1024
 """Groups of workers, and ordered pairs within groups, that a run may have."""
-DEPTH = 1024
-"""Operations that a worker may be ahead of the others on one channel, twice over."""
+DEPTH = 2048
+"""Operations of a channel that the board remembers; a worker may be half of them ahead of the others."""
 SPIN_S = 100e-6
 """A sleep may last this much longer than asked; so much is waited for awake."""
 
