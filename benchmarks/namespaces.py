@@ -29,7 +29,7 @@ from workbench.runtime.recorder import Recorder
 from workbench.spec.link import Link
 from workbench.testing.workers import run_in_workers
 
-SIZES = [2**10, 2**16, 2**18, 2**20, 2**22, 2**24]
+SIZES = [2**10, 2**18, 2**20, 2**22, 2**24]
 NUM_REPETITIONS = 12
 NAMESPACES, ADDRESSES, PORT = ("workbench0", "workbench1"), ("10.222.0.1", "10.222.0.2"), 29655
 BITS_PER_S = 1e9
@@ -44,9 +44,10 @@ Times = list[list[tuple[float, float]]]
 def main() -> None:
     """Measures both and prints."""
     with namespaces():
-        shaped = durations([json.loads(text) for text in in_namespaces()])
-    # What the smallest payload takes, two messages' latency.
-    link = Link(latency_s=shaped[0] / 2, bandwidth_bytes_per_s=BITS_PER_S / 8 * PAYLOAD_SHARE)
+        workers = [json.loads(text) for text in in_namespaces()]
+    shaped = durations(workers)
+    # Two messages' latency is what the smallest payload takes at best.
+    link = Link(latency_s=durations(workers, min)[0] / 2, bandwidth_bytes_per_s=BITS_PER_S / 8 * PAYLOAD_SHARE)
     emulated = durations(run_in_workers(2, emulated_times, link))
     way = route(link, MESH, "data", (0, 1))
     print(f"link: {link.label} (the bandwidth is 1 Gbit/s without headers)")
@@ -68,7 +69,7 @@ def namespaces() -> Iterator[None]:
             ip(f"-n {name} address add {ADDRESSES[index]}/24 dev veth{index}")
             ip(f"-n {name} link set lo up")
             ip(f"-n {name} link set veth{index} up")
-            shaping = f"qdisc add dev veth{index} root tbf rate {BITS_PER_S:.0f}bit burst 32kb latency 50ms"
+            shaping = f"qdisc add dev veth{index} root tbf rate {BITS_PER_S:.0f}bit burst 128kb limit 4mb"
             subprocess.run(["tc", "-n", name, *shaping.split()], check=True)
         yield
     finally:
@@ -128,10 +129,10 @@ def times(all_reduce: Callable[[torch.Tensor], Any], barrier: Callable[[], Any])
     return found
 
 
-def durations(workers: list[Times]) -> list[float]:
-    """Median seconds by size; both workers' clock is the machine's."""
+def durations(workers: list[Times], middle: Callable[..., float] = median) -> list[float]:
+    """Median (or other) seconds by size; both workers' clock is the machine's."""
     return [
-        median(max(left for _, left in each) - max(entered for entered, _ in each) for each in zip(*of_size, strict=True))
+        middle(max(left for _, left in each) - max(entered for entered, _ in each) for each in zip(*of_size, strict=True))
         for of_size in zip(*workers, strict=True)
     ]
 

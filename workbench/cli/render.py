@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from textwrap import wrap
 from typing import Any
 
 from rich.console import Console
@@ -94,7 +95,7 @@ def comparison(rows: Iterable[Row], threads: dict[str, int]) -> Table:
         if differ and row["num_workers"] == 1:
             name += f", {threads.get(row['run_id'])} thread(s)"
         if row["link"]:
-            name += f"\n  over {row['link']}"
+            name += "".join(f"\n  {line}" for line in wrap(f"over {row['link']}", 18))
         if row["step_time_s"] is None:
             table.add_row(name, f"[red]{row['state']}[/red]")
         else:
