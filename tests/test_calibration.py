@@ -21,6 +21,8 @@ from workbench.plan.feasibility import plan
 from workbench.plan.links import Route
 from workbench.spec import RunSpec
 from workbench.store.calibration import read_calibration, write_calibration
+from workbench.store.run_directory import RunDirectory
+from workbench.store.tables import write_table
 
 SIZES = [2**exponent for exponent in range(10, 25, 2)]
 HERE = {"machine": "m", "cpu": "c", "num_cores": 2, "torch_version": "2"}
@@ -105,6 +107,22 @@ def test_the_frame_has_the_fit_and_the_bandwidth_beside_each_time() -> None:
     assert frame["fitted_s"].tolist() == pytest.approx(frame["time_s"].tolist())
     assert frame["bandwidth_bytes_per_s"].tolist() == pytest.approx([1e9] * len(frame))
     assert communication_chart(frame).to_dict()["facet"]["sort"] == ["all-reduce", "send"]
+
+
+def test_a_runs_bandwidth_counts_from_the_last_entry_and_from_that_of_a_sender(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path, "run", "", {}, {})
+    for rank, entered_s in enumerate((0.0, 1.0)):
+        times = {"step": 0, "rank": rank, "group": "g", "axis": "data", "start_s": entered_s}
+        rows = [{**times, "operation": "all_reduce", "ring_bytes": 100, "end_s": 3.0}]
+        rows += [{**times, "operation": "recv", "peer": 0, "ring_bytes": 0, "start_s": 3.0, "end_s": 7.0} if rank else
+                 {**times, "operation": "send", "peer": 1, "ring_bytes": 10, "start_s": 5.0, "end_s": 5.5}]  # fmt: skip
+        write_table(run.table_path("communication", rank), "communication", rows)
+    found = frames.achieved(run, calibration(1e-4, 1e9))
+    assert found["operation"].tolist() == ["all_reduce", "send"]
+    assert found["bandwidth_bytes_per_s"].tolist() == [100 / 2, 10 / 2]
+    assert found["calibrated_bytes_per_s"].tolist() == pytest.approx([1e9, 1e9])
+    assert frames.achieved(run, None)["calibrated_bytes_per_s"].isna().all()
+    assert frames.achieved(RunDirectory.create(tmp_path, "silent", "", {}, {}), None).empty
 
 
 @pytest.mark.slow

@@ -7,9 +7,12 @@ from typing import Any
 
 import pandas as pd
 
+from workbench.plan.calibration import own_link
 from workbench.plan.links import Route
+from workbench.store.run_directory import RunDirectory
 
 Calibration = dict[str, Any]
+RINGS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")
 
 
 def compute(calibration: Calibration) -> pd.DataFrame:
@@ -39,3 +42,27 @@ def communication(calibration: Calibration) -> pd.DataFrame:
         achieved = Route(("",), 0.0, 1.0).bytes_s(operation, n, size) / row["time_s"]
         rows.append({**row, "fitted_s": way.duration_s(operation, n, size), "bandwidth_bytes_per_s": achieved})
     return pd.DataFrame(rows)
+
+
+def achieved(run: RunDirectory, calibration: Calibration | None) -> pd.DataFrame:
+    """Bytes per second that a run's operations along each axis had on its trace steps, beside the calibrated link's (none: it
+    was not measured). From the last participant's entry, of a send the sender's, to the last one's end; an operation that the
+    workers did not wait for at once may have been over sooner, so it is the least that was achieved."""
+    frame: pd.DataFrame = run.table("communication").to_pandas()
+    frame = frame[frame["operation"].isin(["send", "recv", *RINGS]) & frame["end_s"].notna()]
+    is_send, is_recv = frame["operation"] == "send", frame["operation"] == "recv"
+    frame["source"] = frame["rank"].where(is_send, frame["peer"].where(is_recv, -1)).astype(int)
+    frame["target"] = frame["peer"].where(is_send, frame["rank"].where(is_recv, -1)).astype(int)
+    frame["entered_s"] = frame["start_s"].where(~is_recv)
+    frame["operation"] = frame["operation"].replace("recv", "send")
+    channel = ["step", "group", "source", "target"]
+    frame["number"] = frame.groupby(["rank", *channel]).cumcount()
+    each = frame.groupby([*channel, "number", "operation", "axis"]).agg(
+        entered_s=("entered_s", "max"), end_s=("end_s", "max"), ring_bytes=("ring_bytes", "max"), workers=("rank", "nunique")
+    )
+    each["taken_s"] = each["end_s"] - each["entered_s"]
+    totals = each.reset_index().groupby(["operation", "axis", "workers"], as_index=False)[["ring_bytes", "taken_s"]].sum()
+    totals["bandwidth_bytes_per_s"] = totals["ring_bytes"] / totals["taken_s"]
+    own = [own_link(calibration, row.operation, row.workers) if calibration else None for row in totals.itertuples()]
+    totals["calibrated_bytes_per_s"] = [link["bandwidth_bytes_per_s"] if link else None for link in own]
+    return totals[["operation", "axis", "workers", "bandwidth_bytes_per_s", "calibrated_bytes_per_s"]]

@@ -146,7 +146,7 @@ class Links:
         lasts_s = way.duration_s(operation, len(ranks), num_bytes)
         bytes_s = way.bytes_s(operation, len(ranks), num_bytes)
         with self._lock:
-            channel = self._channel((group, *ends))
+            channel = self._channel((group, *ranks, *ends))
             sequence = self._sequence[channel]
             self._sequence[channel] += 1
             entries = self._board.entered[channel]
