@@ -63,6 +63,7 @@ def achieved(run: RunDirectory, calibration: Calibration | None) -> pd.DataFrame
     each["taken_s"] = each["end_s"] - each["entered_s"]
     totals = each.reset_index().groupby(["operation", "axis", "workers"], as_index=False)[["ring_bytes", "taken_s"]].sum()
     totals["bandwidth_bytes_per_s"] = totals["ring_bytes"] / totals["taken_s"]
-    own = [own_link(calibration, row.operation, row.workers) if calibration else None for row in totals.itertuples()]
+    kinds = zip(totals["operation"].astype(str), totals["workers"].astype(int), strict=True)
+    own = [own_link(calibration, operation, n) if calibration else None for operation, n in kinds]
     totals["calibrated_bytes_per_s"] = [link["bandwidth_bytes_per_s"] if link else None for link in own]
     return totals[["operation", "axis", "workers", "bandwidth_bytes_per_s", "calibrated_bytes_per_s"]]
