@@ -8,9 +8,11 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 
 Row = dict[str, Any]
+WIDEST = 1000
 
 
 def seconds(value: float | None) -> str:
@@ -101,6 +103,12 @@ def comparison(rows: Iterable[Row], threads: dict[str, int]) -> Table:
         else:
             table.add_row(name, *(value(row) for _, value in columns))
     return table
+
+
+def whole(console: Console, table: Table) -> None:
+    """Prints a table with all its figures: one too wide for the terminal is wrapped by the terminal, not cut."""
+    width = Measurement.get(console, console.options.update(max_width=WIDEST), table).maximum
+    Console(file=console.file, width=max(width, console.width)).print(table)
 
 
 def failure(console: Console, run_id: str, error: Row | None, message: str) -> None:

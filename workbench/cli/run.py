@@ -98,12 +98,12 @@ def _report(shown: list[Run], rows: list[dict[str, Any]]) -> None:
     from rich.console import Console
 
     from workbench.analysis.findings import findings
-    from workbench.cli.render import comparison, failure
+    from workbench.cli.render import comparison, failure, whole
 
     console = Console()
     threads = {run.id: run.directory.record()["threads_per_worker"] for run in shown}
     console.print()
-    console.print(comparison(rows, threads))
+    whole(console, comparison(rows, threads))
     console.print()
     for sentence in findings(rows):
         console.print(f"• {sentence}", highlight=False)

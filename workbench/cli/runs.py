@@ -65,10 +65,10 @@ def compare_command(runs: tuple[str, ...], as_json: bool) -> None:
     from rich.console import Console
 
     from workbench.analysis.findings import findings
-    from workbench.cli.render import comparison
+    from workbench.cli.render import comparison, whole
 
     console = Console()
-    console.print(comparison(rows, {d.id: d.record()["threads_per_worker"] for d in found}))
+    whole(console, comparison(rows, {d.id: d.record()["threads_per_worker"] for d in found}))
     for sentence in findings(rows):
         console.print(f"• {sentence}", highlight=False)
 

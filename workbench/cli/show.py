@@ -39,7 +39,7 @@ def show_command(run: str) -> None:
     if row["state"] != "finished":
         render.failure(console, directory.id, directory.error(), str(directory.status().get("message", "")))
         return
-    console.print(render.comparison([row], {}))
+    render.whole(console, render.comparison([row], {}))
     if parity := _parity(row, directory.summary() or {}):
         console.print(f"parity: {parity}", highlight=False)
     is_inference = row["mode"] == "inference"
