@@ -8,6 +8,10 @@ from typing import Any
 
 import click
 
+from workbench.errors import UsageError
+
+CHARTS = (".svg", ".png", ".html")
+
 
 @click.command("calibrate")
 @click.option(
@@ -20,6 +24,8 @@ def calibrate_command(group_sizes: tuple[int, ...], as_json: bool, chart: Path |
 
     Groups of 2 communicate, and of 4 where there are as many cores, unless --workers says otherwise.
     """
+    if chart is not None and chart.suffix not in CHARTS:
+        raise UsageError(f"--chart: {chart} must end in one of {', '.join(CHARTS)}")
     from rich.console import Console
 
     from workbench.api import calibrate
@@ -49,6 +55,8 @@ def _report(calibration: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from workbench.cli.render import whole
+
     console, matmul, memory = Console(), calibration["matmul"], calibration["memory"]
     precisions, kinds = list(dict.fromkeys(row["precision"] for row in matmul)), ("copy", "triad")
     heads = [f"matmul {precision}\nGFLOP/s" for precision in precisions] + [f"{kind}\nGB/s" for kind in kinds]
@@ -59,7 +67,7 @@ def _report(calibration: dict[str, Any]) -> None:
         values = [row["flops_per_s"] for row in matmul if row["num_threads"] == n]
         values += [row["bytes_per_s"] for row in memory if row["num_threads"] == n]
         table.add_row(str(n), *(f"{value / 1e9:.1f}" for value in values))
-    console.print(table)
+    whole(console, table)
     sizes = sorted({row["payload_bytes"] for row in calibration["communication"]})
     shown = [sizes[0], *sizes[3::2]]
     table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
@@ -78,7 +86,7 @@ def _report(calibration: dict[str, Any]) -> None:
         name = fit["operation"].replace("_", "-")
         table.add_row(name, str(fit["group_size"]), *(f"{times[size] * 1e3:.3g}" for size in shown), *figures)
     console.print()
-    console.print(table)
+    whole(console, table)
     console.print(
         "\nLatency and GB/s are those of the link over which the ring algorithm would take the times measured (ms); ±% is how far"
         " the fit is from them (root mean square). Kept in the store; runs with an emulated link are checked against it.",
