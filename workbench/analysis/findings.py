@@ -10,7 +10,8 @@ NOTABLE_LOAD_CORES = 0.2
 
 def findings(rows: list[Row]) -> list[str]:
     """Sentences about the finished runs of a comparison; rows as in ``runs``."""
-    done = [row for row in rows if row["step_time_s"] is not None]
+    named = [{**row, "split": f"{row['split']} over {row['link']}" if row.get("link") else row["split"]} for row in rows]
+    done = [row for row in named if row["step_time_s"] is not None]
     splits = [row for row in done if row["num_workers"] > 1]
     if not splits:
         return []

@@ -19,6 +19,7 @@ _COMMANDS = {
     "export": ("workbench.cli.runs", "Write runs and their tables as CSV or Parquet, or a trace of their workers."),
     "cancel": ("workbench.cli.runs", "End a run that has not ended."),
     "rm": ("workbench.cli.runs", "Delete runs."),
+    "calibrate": ("workbench.cli.calibrate", "Measure what this machine computes and moves."),
     "models": ("workbench.cli.plugins", "Models and their options."),
     "datasets": ("workbench.cli.plugins", "Datasets and their options."),
     "strategies": ("workbench.cli.plugins", "Strategies and their options."),

@@ -112,6 +112,9 @@ def _report(shown: list[Run], rows: list[dict[str, Any]]) -> None:
         if (used := record["num_workers"] * record["threads_per_worker"]) > record["num_cores"]:
             console.print(f"• {record['split']} has {used} threads on {record['num_cores']} cores.", highlight=False)
     for run in shown:
+        for note in run.directory.record().get("link_notes", []):
+            console.print(f"• {run.directory.record()['split']}: {note}.", highlight=False)
+    for run in shown:
         if run.state != "finished":
             failure(console, run.id, run.error, str(run.directory.status().get("message", "")))
     last = shown[-1].id

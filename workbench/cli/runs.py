@@ -30,7 +30,8 @@ def ls_command(as_json: bool) -> None:
     for row in rows:
         step = "–" if row["step_time_s"] is None else f"{row['step_time_s'] * 1e3:.1f} ms"
         speedup = "–" if row["speedup"] is None else f"{row['speedup']:.2f}×"
-        model, name = row["model"] or "", row["name"] or ""
+        model = row["model"] or ""
+        name = "  ".join(part for part in (row["name"], row["link"] and f"[{row['link']}]") if part)
         line = f"{row['run_id']:<{width}}  {row['state']:<9}  {model:<12}  {step:>10}  {speedup:>8}  {name}"
         click.echo(line.rstrip())
 

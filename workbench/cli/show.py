@@ -35,6 +35,8 @@ def show_command(run: str) -> None:
     record = directory.record()
     if record["num_workers"] * record["threads_per_worker"] > record["num_cores"]:
         console.print(f"[yellow]oversubscribed:[/yellow] more workers × threads than the {record['num_cores']} cores")
+    if row["link"]:
+        console.print(f"link: {row['link']}, emulated; {'; '.join(record['link_notes'])}", highlight=False)
     _block_times(console, record)
     if row["state"] != "finished":
         render.failure(console, directory.id, directory.error(), str(directory.status().get("message", "")))
@@ -56,6 +58,7 @@ def show_command(run: str) -> None:
     if row["dropped_tokens"] is not None:
         console.print(f"dropped per step: {row['dropped_tokens']:,g} assignments of a token to an expert that was full")
     _transfers(console, directory)
+    _bandwidths(console, directory)
     _workers(console, directory)
 
 
@@ -122,6 +125,27 @@ def _transfers(console: Any, directory: RunDirectory) -> None:
         at_most = "at most " if row["is_bound"] else ""
         table.add_row(row["operation"], row["axis"], row["phase"], at_most + want, got, f"{row['count']:g}")
     console.print("\nmoved per step, by formula and measured:")
+    console.print(table)
+
+
+def _bandwidths(console: Any, directory: RunDirectory) -> None:
+    """The bandwidth that each operation had, beside what this machine was calibrated to have."""
+    from rich.table import Table
+
+    from workbench.analysis.calibration import achieved
+    from workbench.api import calibration
+
+    rows = achieved(directory, calibration()).to_dict("records")
+    if not rows:
+        return
+    table = Table("operation", "axis", "workers", "achieved at least", "this machine, calibrated", box=None)
+    for row in rows:
+        own = row["calibrated_bytes_per_s"]
+        speeds = (
+            f"{value / 1e6:,.1f} MB/s" if value and value == value else "–" for value in (row["bandwidth_bytes_per_s"], own)
+        )
+        table.add_row(row["operation"], row["axis"], str(row["workers"]), *speeds)
+    console.print("\nbandwidth per worker and direction, mean of the trace steps:")
     console.print(table)
 
 

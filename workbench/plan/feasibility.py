@@ -15,6 +15,7 @@ from workbench.errors import SpecError, SplitError
 from workbench.plan.devices import num_gpus
 from workbench.plan.generation import check_generation
 from workbench.plan.layer_groups import RecurrentLayer
+from workbench.plan.links import check_link
 from workbench.plan.mesh import AXES, Mesh
 from workbench.plan.share import Share
 from workbench.plan.summary import ModelSummary
@@ -143,5 +144,5 @@ def plan(spec: RunSpec) -> Plan:
         raise SpecError("train.checkpointing", f"selective does not serve the recurrent layers of {spec.model.name}; use full")
     if spec.train.compile and not any(map(which, (os.environ.get("CXX", "c++"), "g++", "clang++"))):
         raise SpecError("train.compile", "needs a C++ compiler, which torch.compile calls: none of c++, g++, clang++ is here")
-    _ = result.device
+    check_link(result)
     return result

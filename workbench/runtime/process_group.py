@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from workbench.runtime.links import DelayedWork
 from workbench.runtime.recorder import Operation, Recorder
 
 BACKEND = "workbench"
@@ -141,9 +142,12 @@ class RecordedProcessGroup(dist.ProcessGroup):
         if operation == "send":
             # gloo takes contiguous tensors alone; the gradient of a recurrent stage's input is a transposed view.
             args = ([tensor.contiguous() for tensor in args[0]], *args[1:])
-        inner = getattr(self.inner, _INNER_NAME.get(method, method))
+        inner, links = getattr(self.inner, _INNER_NAME.get(method, method)), self.recorder.links
+        passage = links.enter(operation, self._name, self.ranks, peer, payload(args)) if links else None
         try:
-            return RecordedWork(inner(*args, **kwargs), row, self.recorder, sent=args[0] if operation == "send" else None)
+            work = inner(*args, **kwargs)
+            work = DelayedWork(work, passage, links) if links and passage else work
+            return RecordedWork(work, row, self.recorder, sent=args[0] if operation == "send" else None)
         except RuntimeError:
             self.recorder.communication_failed = True
             raise

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from workbench.runtime.links import Links
+
 RING_FACTOR = {"all_reduce": 2, "all_gather": 1, "reduce_scatter": 1, "all_to_all": 1}
 
 
@@ -69,6 +71,9 @@ class Recorder:
 
     axes: dict[str, str] = field(default_factory=dict)
     """Name of a process group → the mesh axis that it spans."""
+
+    links: Links | None = None
+    """Slower links that are emulated in the way of what it records."""
 
     step: int = 0
     tracing: bool = False

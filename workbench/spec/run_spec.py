@@ -17,6 +17,7 @@ from pydantic import (
 
 from workbench.errors import SpecError
 from workbench.registry import DATASETS, MODELS, Family
+from workbench.spec.link import Link
 from workbench.spec.options import DatasetOptions, ModelOptions, Options, PluginOptions, spec_error
 from workbench.spec.split import Split
 
@@ -176,6 +177,7 @@ class RunSpec(Options):
     measure: Measure = Field(default_factory=Measure)
     baseline: Baseline = Field(default_factory=Baseline)
     launch: Launch = Field(default_factory=Launch)
+    link: Link = Field(default_factory=Link)
 
     def __init__(self, **values: Any) -> None:
         try:
