@@ -1,0 +1,53 @@
+"""When gloo's operations truly ended: the spans that gloo itself gives to torch's profiler.
+
+gloo opens a span where an operation is issued and closes it on its own thread when the operation is done, whether or not
+anybody waits. The profiler is told to look at these spans alone (``USER_SCOPE``), not at what the worker computes, so that it
+costs next to nothing (``benchmarks/tracing.py``).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+
+from torch._C._autograd import _disable_profiler, _enable_profiler, _prepare_profiler, _profiler_enabled
+from torch._C._profiler import ProfilerActivity, ProfilerConfig, ProfilerState, RecordScope, _ExperimentalConfig
+
+os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # below it, it writes two lines into the worker's log at each use (torch 2.13)
+_PREFIX = "gloo:"
+
+
+@dataclass(frozen=True)
+class GlooSpan:
+    """One operation as gloo saw it; times in seconds of the machine's monotonic clock."""
+
+    operation: str
+    """gloo's word for it: a reduce-scatter runs as an all-reduce."""
+    step: int
+    start: float
+    end: float
+
+
+class GlooSpans:
+    """Watches from its making to its end; one at a time, and not while somebody else profiles."""
+
+    def __init__(self) -> None:
+        self.is_watching = not _profiler_enabled()
+        if self.is_watching:
+            flags = (False,) * 5  # no shapes, memory, stacks, FLOPs, modules
+            config = ProfilerConfig(ProfilerState.KINETO, *flags, _ExperimentalConfig(), "")
+            _prepare_profiler(config, {ProfilerActivity.CPU})
+            _enable_profiler(config, {ProfilerActivity.CPU}, {RecordScope.USER_SCOPE})
+
+    def end(self, step: int) -> list[GlooSpan]:
+        """What was seen, in the order in which it was issued."""
+        if not self.is_watching:
+            return []
+        offset = time.time_ns() - time.perf_counter_ns()  # the profiler's clock is the wall's
+        spans = [
+            GlooSpan(e.name().removeprefix(_PREFIX), step, (e.start_ns() - offset) / 1e9, (e.end_ns() - offset) / 1e9)
+            for e in _disable_profiler().events()
+            if e.name().startswith(_PREFIX)
+        ]
+        return sorted(spans, key=lambda span: span.start)
