@@ -30,9 +30,9 @@ def attribute_idle(recorder: Recorder, control: Any, num_workers: int) -> None:
         op.wait_started = max(op.wait_started, min(free_from, op.ended))
         free_from = max(free_from, op.ended)
         if op.operation != "send":
-            entered, rank = last.get(op.key, (op.entered, None))
-            op.idle_s = min(op.blocked_s, max(0.0, entered - op.wait_started))
-            op.late_rank = rank if op.idle_s else None
+            last_entered, late_rank = last.get(op.key, (op.entered, -1))
+            op.idle_s = min(op.blocked_s, max(0.0, last_entered - op.wait_started))
+            op.late_rank = late_rank if op.idle_s else None
 
 
 def communication_rows(recorder: Recorder, is_cuda: bool) -> list[dict[str, Any]]:

@@ -26,8 +26,8 @@ class Agreement:
     """Spans of gloo's."""
     num_completed: int = 0
     """Rows that now say when the operation was done."""
-    num_waited_longer: int = 0
-    """Rows of them whose wait ended before their span did, by more than the tolerance."""
+    num_late: int = 0
+    """Rows of them whose span ended after the wait for them, by more than the tolerance."""
     differences: list[str] = field(default_factory=list)
 
 
@@ -66,4 +66,4 @@ def _pair(rows: list[Operation], spans: list[GlooSpan], key: tuple[int, str], ag
         if operation in _POINT_TO_POINT and row.blocked_s < RETURNS_AT_ONCE_S:
             continue
         row.completed = max(span.end, row.completed or span.end)  # an emulated link may deliver later than gloo
-        agreement.num_waited_longer += row.ended is not None and span.end > row.ended + TOLERANCE_S
+        agreement.num_late += row.ended is not None and span.end > row.ended + TOLERANCE_S

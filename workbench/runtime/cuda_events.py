@@ -22,7 +22,7 @@ class EventClock:
 
     def seconds(self, event: torch.cuda.Event) -> float:
         """When an event was, in seconds of the host's clock; it must have happened."""
-        return self.origin_s + self.origin.elapsed_time(event) / 1e3
+        return self.origin_s + float(self.origin.elapsed_time(event)) / 1e3
 
 
 def event_when_done(work: Any) -> torch.cuda.Event:

@@ -38,7 +38,7 @@ class GlooSpans:
             flags = (False,) * 5  # no shapes, memory, stacks, FLOPs, modules
             config = ProfilerConfig(ProfilerState.KINETO, *flags, _ExperimentalConfig(), "")
             _prepare_profiler(config, {ProfilerActivity.CPU})
-            _enable_profiler(config, {ProfilerActivity.CPU}, {RecordScope.USER_SCOPE})
+            _enable_profiler(config, {ProfilerActivity.CPU}, {RecordScope.USER_SCOPE})  # type: ignore[call-arg]  # stub lacks scopes
 
     def end(self, step: int) -> list[GlooSpan]:
         """What was seen, in the order in which it was issued."""

@@ -151,8 +151,8 @@ class RecordedProcessGroup(dist.ProcessGroup):
     def _peer(self, operation: str, args: tuple[Any, ...]) -> int | None:
         """The other side of a send or recv, the root of what has one."""
         if operation in ("send", "recv"):
-            return self.ranks[args[1]]
-        return self.ranks[args[-1].rootRank] if operation in _ROOTED else None
+            return self.ranks[int(args[1])]
+        return self.ranks[int(args[-1].rootRank)] if operation in _ROOTED else None
 
 
 def _method(name: str) -> Callable[..., RecordedWork]:

@@ -132,8 +132,9 @@ class Recorder:
         if isinstance(self._watch, GlooSpans):
             self.gloo_spans += self._watch.end(self.step)
         elif self._watch is not None:
-            for row in (row for row in self.operations if row.step == self.step and row.is_done is not None):
-                row.completed = self._watch.seconds(row.is_done)
+            for row in self.operations:
+                if row.step == self.step and row.is_done is not None:
+                    row.completed = self._watch.seconds(row.is_done)
         self.tracing, self._watch = False, None
         blocked_s = None if self.device == "cuda" else self.blocked_s + self._blocked_on_futures()
         return {"num_operations": self.num_operations, "payload_bytes": self.payload_bytes, "blocked_s": blocked_s}
