@@ -27,7 +27,9 @@ def traffic(communication: pd.DataFrame) -> pd.DataFrame:
     Sends are as they are. A collective's are attributed to neighbours in the ring of the group's ranks in order, by the
     formula of ``ring_bytes``; an all-to-all's evenly to all others. How each row came about stands in ``attribution``.
     """
-    rows = communication.assign(attribution=communication["operation"].map(ATTRIBUTION)).dropna(subset=["attribution"])
+    keys = ["axis", "group", "rank", "operation", "peer"]
+    rows = communication.groupby(keys, dropna=False, as_index=False)[["payload_bytes", "ring_bytes"]].sum()
+    rows = rows.assign(attribution=rows["operation"].map(ATTRIBUTION)).dropna(subset=["attribution"])
     sends = rows[rows["attribution"] == SENT].assign(to=lambda r: r["peer"], bytes=lambda r: r["payload_bytes"])
     collectives = rows[rows["attribution"] != SENT].merge(_pairs(rows), on=["group", "rank"])
     is_next, is_chain = collectives["is_next"], collectives["attribution"] == CHAIN
@@ -38,7 +40,11 @@ def traffic(communication: pd.DataFrame) -> pd.DataFrame:
     collectives = collectives[(is_next | is_evenly) & ~ends]
     both = pd.concat([sends, collectives])[["axis", "rank", "to", "attribution", "bytes"]].rename(columns={"rank": "from"})
     both["bytes"] /= max(communication["step"].nunique(), 1)
-    return both.astype({"to": "int64"}).groupby(["axis", "from", "to", "attribution"], as_index=False).agg({"bytes": "sum"})
+    return (
+        both.astype({"to": "int64"})
+        .groupby(["axis", "from", "to", "attribution"], dropna=False, as_index=False)
+        .agg({"bytes": "sum"})
+    )
 
 
 def _pairs(rows: pd.DataFrame) -> pd.DataFrame:
