@@ -11,7 +11,7 @@ import os
 import time
 from dataclasses import dataclass
 
-from torch._C._autograd import _disable_profiler, _enable_profiler, _prepare_profiler, _profiler_enabled
+from torch._C._autograd import _disable_profiler, _enable_profiler, _prepare_profiler
 from torch._C._profiler import ProfilerActivity, ProfilerConfig, ProfilerState, RecordScope, _ExperimentalConfig
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # below it, it writes two lines into the worker's log at each use (torch 2.13)
@@ -30,20 +30,16 @@ class GlooSpan:
 
 
 class GlooSpans:
-    """Watches from its making to its end; one at a time, and not while somebody else profiles."""
+    """Watches from its making to its end; one at a time."""
 
     def __init__(self) -> None:
-        self.is_watching = not _profiler_enabled()
-        if self.is_watching:
-            flags = (False,) * 5  # no shapes, memory, stacks, FLOPs, modules
-            config = ProfilerConfig(ProfilerState.KINETO, *flags, _ExperimentalConfig(), "")
-            _prepare_profiler(config, {ProfilerActivity.CPU})
-            _enable_profiler(config, {ProfilerActivity.CPU}, {RecordScope.USER_SCOPE})  # type: ignore[call-arg]  # stub lacks scopes
+        flags = (False,) * 5  # no shapes, memory, stacks, FLOPs, modules
+        config = ProfilerConfig(ProfilerState.KINETO, *flags, _ExperimentalConfig(), "")
+        _prepare_profiler(config, {ProfilerActivity.CPU})
+        _enable_profiler(config, {ProfilerActivity.CPU}, {RecordScope.USER_SCOPE})  # type: ignore[call-arg]  # stub lacks scopes
 
     def end(self, step: int) -> list[GlooSpan]:
         """What was seen, in the order in which it was issued."""
-        if not self.is_watching:
-            return []
         offset = time.time_ns() - time.perf_counter_ns()  # the profiler's clock is the wall's
         spans = [
             GlooSpan(e.name().removeprefix(_PREFIX), step, (e.start_ns() - offset) / 1e9, (e.end_ns() - offset) / 1e9)
