@@ -114,8 +114,8 @@ class Recorder:
     _sequence: Counter[tuple[Any, ...]] = field(default_factory=Counter)
     _announced: dict[int, str] = field(default_factory=dict)
     _backward_hooked: int | None = None
-    _futures: list[Operation | Wait] = field(default_factory=list)
-    """What C++ waits for in this step."""
+    _futures: list[tuple[Operation | Wait, Any]] = field(default_factory=list)
+    """What C++ waits for in this step, each with its future."""
     _watch: GlooSpans | EventClock | None = None
 
     def begin_step(self, step: int, tracing: bool) -> None:
@@ -192,7 +192,7 @@ class Recorder:
         """For an operation that C++ waits for by its future (DDP's buckets): the wait begins when autograd has nothing
         left to compute, which is when callbacks queued on its engine run, and ends when the future is done."""
         wait = Wait() if row is None else row
-        self._futures.append(wait)
+        self._futures.append((wait, future))
         future.add_done_callback(lambda _: setattr(wait, "ended", time.perf_counter()))
         task = torch._C._current_graph_task_id()
         if task != -1 and task != self._backward_hooked:
@@ -201,14 +201,18 @@ class Recorder:
 
     def _backward_has_computed(self) -> None:
         now = time.perf_counter()
-        for wait in self._futures:
+        for wait, _ in self._futures:
             if wait.wait_started is None:
                 wait.wait_started = now
 
     def _blocked_on_futures(self) -> float:
         """Seconds: of several waited for at once each counts from the end of the one before."""
-        blocked, free_from = 0.0, float("-inf")
-        waits = [(w.wait_started, w.ended) for w in self._futures if w.wait_started is not None and w.ended is not None]
+        blocked, free_from, waits = 0.0, float("-inf"), []
+        for wait, future in self._futures:
+            while wait.ended is None and future.done():
+                time.sleep(1e-4)  # its callback is about to run: gloo's thread waits for the interpreter
+            if wait.wait_started is not None and wait.ended is not None:
+                waits.append((wait.wait_started, wait.ended))
         for started, ended in sorted(waits):
             blocked += max(0.0, ended - max(started, free_from))
             free_from = max(ended, free_from)
