@@ -76,7 +76,6 @@ def train(
     for step, kind in enumerate(kinds):
         if step == first:
             before = Load.now()
-        recorder.step, recorder.tracing = step, kind == "trace"
         inputs, targets = batches.of_worker(step, worker)
         tracker = MemoryTracker(worker.device) if kind == "memory" else None
         if tracker is not None:
@@ -90,12 +89,14 @@ def train(
             module.dropped = 0
         profiled = torch_profile(profile_to, worker.device) if kind == "profiler" and profile_to else nullcontext()
         with profiled:
+            recorder.begin_step(step, tracing=kind == "trace")
             start = time.perf_counter()
             result = take_step(worker, optimizer, inputs, targets, options.max_gradient_norm)
             loss = None if result.loss is None else float(result.loss)
             if worker.device.type == "cuda":
                 torch.cuda.synchronize(worker.device)
             duration = time.perf_counter() - start
+        counted = recorder.end_step()
         to_first_token = None if result.first_token_at is None else result.first_token_at - start
         del result
         if kind == "timed":
@@ -115,12 +116,12 @@ def train(
                 "num_tokens": num_tokens,
                 "loss": loss,
                 "time_to_first_token_s": to_first_token,
+                **counted,
             }
         )
         if step == last:
             record.load = Load.now().since(before)
         on_step(kind=kind, step=step, num_steps=len(kinds), loss=loss, duration_s=duration)
-    recorder.tracing = False
     record.dropped_tokens = mean(num_dropped) if dropping else None
     _weigh(record, worker, optimizer)
     return record

@@ -92,6 +92,7 @@ def _work(
     from workbench.runtime import accounting
     from workbench.runtime.batches import Batches
     from workbench.runtime.build import DTYPES, build_worker, make_mesh
+    from workbench.runtime.completion import complete
     from workbench.runtime.links import emulate
     from workbench.runtime.parity import check_parity
     from workbench.runtime.step_parts import step_parts, timeline_rows
@@ -120,6 +121,7 @@ def _work(
     recorder.links = emulate(spec.link, plan_.mesh, recorder.axes, rank, control)
     trained = train(plan_, worker, Batches(plan_, device, dtype), recorder, on_step, run.profiler_path(rank))
     accounting.attribute_idle(recorder, control, plan_.num_workers)
+    agreement = complete(recorder)
     communication = accounting.communication_rows(recorder, device.type == "cuda")
     tables = {
         "steps": trained.steps,
@@ -130,7 +132,7 @@ def _work(
     for name, rows in tables.items():
         for row in rows:
             row.update({"run_id": run.id, "rank": rank})
-            row.update({k: row[k] - origin[0] for k in ("start_s", "end_s", "time_s") if row.get(k) is not None})
+            row.update({k: row[k] - origin[0] for k in ("start_s", "end_s", "completed_s", "time_s") if row.get(k) is not None})
         write_table(run.table_path(name, rank), name, rows)
     figures = {
         "parameters": trained.parameters,
@@ -142,6 +144,7 @@ def _work(
         "resident_peak_bytes": accounting.resident_peak_bytes(),
         "load": asdict(trained.load) if trained.load else None,
         **step_parts(recorder, trained.steps),
+        "completions": asdict(agreement),
         "communication": accounting.transfers_per_step(communication, spec.measure.num_trace_steps),
     }
     events.write("finished", figures=figures)

@@ -22,6 +22,7 @@ TABLES: dict[str, dict[str, str]] = {
     "steps": {
         "run_id": "string", "rank": "int64", "step": "int64", "kind": "string", "start_s": "float64", "duration_s": "float64",
         "num_samples": "int64", "num_tokens": "int64", "loss": "float64", "time_to_first_token_s": "float64",
+        "num_operations": "int64", "payload_bytes": "int64", "blocked_s": "float64",
     },
     "memory": {
         "run_id": "string", "rank": "int64", "step": "int64", "time_s": "float64", "event": "string", "category": "string",
@@ -31,6 +32,7 @@ TABLES: dict[str, dict[str, str]] = {
         "run_id": "string", "rank": "int64", "step": "int64", "index": "int64", "operation": "string", "axis": "string",
         "group": "string", "peer": "int64", "phase": "string", "payload_bytes": "int64", "ring_bytes": "int64",
         "dtype": "string", "start_s": "float64", "end_s": "float64", "exposed_communication_s": "float64", "idle_s": "float64",
+        "blocked_s": "float64", "late_rank": "int64", "sequence": "int64", "completed_s": "float64",
     },
     "timeline": {
         "run_id": "string", "rank": "int64", "step": "int64", "kind": "string", "stage": "int64", "microbatch": "int64",
