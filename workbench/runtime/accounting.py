@@ -30,7 +30,7 @@ def attribute_idle(recorder: Recorder, control: Any, num_workers: int) -> None:
         op.wait_started = max(op.wait_started, min(free_from, op.ended))
         free_from = max(free_from, op.ended)
         if op.operation != "send":
-            op.idle_s = min(op.blocked_s, max(0.0, last.get(op.key, op.entered) - op.wait_started))
+            op.idle_s = min(op.waited_s, max(0.0, last.get(op.key, op.entered) - op.wait_started))
 
 
 def communication_rows(recorder: Recorder, is_cuda: bool) -> list[dict[str, Any]]:

@@ -139,10 +139,13 @@ class RecordedProcessGroup(dist.ProcessGroup):
         row = self.recorder.begin(operation, self._name, self.ranks, payload(args), here, peer)
         inner = getattr(self.inner, _INNER_NAME.get(method, method))
         try:
-            return RecordedWork(inner(*args, **kwargs), row, self.recorder)
+            work = RecordedWork(inner(*args, **kwargs), row, self.recorder)
         except RuntimeError:
             self.recorder.communication_failed = True
             raise
+        if row is not None:
+            row.issued = time.perf_counter()
+        return work
 
 
 def _method(name: str) -> Callable[..., RecordedWork]:
