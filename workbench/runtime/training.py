@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from statistics import mean
 from typing import Any
@@ -16,6 +17,7 @@ from workbench.plan.feasibility import Plan
 from workbench.runtime.batches import Batches
 from workbench.runtime.build import local, make_optimizer
 from workbench.runtime.clipping import clip_gradients
+from workbench.runtime.flops import CountedFlops
 from workbench.runtime.load import Load
 from workbench.runtime.memory import MemoryTracker
 from workbench.runtime.recorder import Recorder
@@ -37,6 +39,9 @@ class TrainingRecord:
     """Assignments of tokens to experts held here that were dropped in a step, mean over timed steps; None: no experts."""
     load: Load | None = None
     """Processor time during the timed steps."""
+    counted_flops: int | None = None
+    """Floating-point operations of this worker's step as torch counts them, on the first warm-up step; None: without one,
+    or compiled, where torch sees no kernels."""
 
 
 def step_kinds(plan: Plan) -> Iterator[str]:
@@ -51,7 +56,8 @@ def step_kinds(plan: Plan) -> Iterator[str]:
 def train(plan: Plan, worker: WorkerModel, batches: Batches, recorder: Recorder, on_step: Callable[..., None]) -> TrainingRecord:
     """Runs all steps; ``on_step(kind, step, num_steps, loss, duration_s)`` is called after each.
 
-    A step's duration holds forward, backward, communication and optimizer; fetching the batch is outside it.
+    A step's duration holds forward, backward, communication and optimizer; fetching the batch is outside it, and has a
+    column of its own.
     """
     record = TrainingRecord()
     options = plan.spec.train
@@ -65,7 +71,9 @@ def train(plan: Plan, worker: WorkerModel, batches: Batches, recorder: Recorder,
         if step == first:
             before = Load.now()
         recorder.step, recorder.tracing = step, kind == "trace"
+        fetching = time.perf_counter()
         inputs, targets = batches.of_worker(step, worker)
+        data_s = time.perf_counter() - fetching
         tracker = MemoryTracker(worker.device) if kind == "memory" else None
         if tracker is not None:
             if optimizer is not None:
@@ -77,7 +85,11 @@ def train(plan: Plan, worker: WorkerModel, batches: Batches, recorder: Recorder,
         for module in dropping:
             module.dropped = 0
         start = time.perf_counter()
-        result = take_step(worker, optimizer, inputs, targets, options.max_gradient_norm)
+        counts = step == 0 and kind == "warmup" and not options.compile
+        with CountedFlops() if counts else nullcontext() as counter:
+            result = take_step(worker, optimizer, inputs, targets, options.max_gradient_norm)
+        if counter is not None:
+            record.counted_flops = counter.get_total_flops()
         loss = None if result.loss is None else float(result.loss)
         if worker.device.type == "cuda":
             torch.cuda.synchronize(worker.device)
@@ -101,6 +113,7 @@ def train(plan: Plan, worker: WorkerModel, batches: Batches, recorder: Recorder,
                 "num_tokens": num_tokens,
                 "loss": loss,
                 "time_to_first_token_s": to_first_token,
+                "data_s": data_s,
             }
         )
         if step == last:

@@ -139,6 +139,7 @@ def _work(
         "dropped_tokens": trained.dropped_tokens,
         "resident_peak_bytes": accounting.resident_peak_bytes(),
         "load": asdict(trained.load) if trained.load else None,
+        "counted_flops": trained.counted_flops,
         **step_parts(recorder, trained.steps),
         "communication": accounting.transfers_per_step(communication, spec.measure.num_trace_steps),
     }
