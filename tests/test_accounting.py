@@ -25,6 +25,7 @@ def test_the_parts_add_up_to_the_step_and_a_wait_is_counted_once() -> None:
     recorder = Recorder(operations=[wait], spans=spans)
     parts = step_parts(recorder, [{"step": 0, "kind": "trace", "start_s": 0.0, "duration_s": 1.0}])
     (of_step,) = parts.pop("trace_steps")
+    assert parts.pop("axes") == {"g": pytest.approx({"exposed_communication_s": 0.22, "idle_s": 0.1})}
     wanted = {
         "step_s": 1.0, "compute_s": 0.48, "exposed_communication_s": 0.22, "idle_s": 0.1, "optimizer_s": 0.1,
         "schedule_s": 0.0, "other_s": 0.1,

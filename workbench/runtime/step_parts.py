@@ -30,10 +30,22 @@ class Doing(NamedTuple):
 
 
 def step_parts(recorder: Recorder, steps: list[dict[str, Any]]) -> dict[str, Any]:
-    """Means over the trace steps, in seconds, and under ``trace_steps`` each step's own."""
+    """Means over the trace steps, in seconds; under ``trace_steps`` each step's own, and under ``axes`` how the worker was
+    blocked along each axis of the mesh."""
     parts = [{"step": row["step"], **parts_of(recorder, row)} for row in steps if row["kind"] == "trace"]
     names = ("step_s", *dict.fromkeys(PART_OF_KIND.values()), "other_s")
-    return {**{name: mean(part[name] for part in parts) if parts else None for name in names}, "trace_steps": parts}
+    means = {name: mean(part[name] for part in parts) if parts else None for name in names}
+    return {**means, "trace_steps": parts, "axes": _by_axis(recorder, len(parts))}
+
+
+def _by_axis(recorder: Recorder, num_steps: int) -> dict[str, dict[str, float]]:
+    """Exposed communication and idle time of a trace step, in seconds, along each axis."""
+    axes: dict[str, dict[str, float]] = {}
+    for op in recorder.operations:
+        of_axis = axes.setdefault(recorder.axes.get(op.group, op.group), {"exposed_communication_s": 0.0, "idle_s": 0.0})
+        of_axis["idle_s"] += op.idle_s / num_steps
+        of_axis["exposed_communication_s"] += (op.blocked_s - op.idle_s) / num_steps
+    return axes
 
 
 def parts_of(recorder: Recorder, row: dict[str, Any]) -> dict[str, float]:

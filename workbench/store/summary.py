@@ -10,7 +10,6 @@ from typing import Any
 from workbench.store.peak import peak_flops_per_s
 from workbench.store.run_directory import RunDirectory
 
-
 PARTS = ("compute_s", "exposed_communication_s", "idle_s", "optimizer_s", "schedule_s", "other_s")
 
 
