@@ -58,6 +58,26 @@ def late_second_worker(rank: int, recorder: Recorder, control: Any) -> dict[str,
     return step_parts(recorder, [{"step": 0, "kind": "trace", "start_s": start, "duration_s": duration}])
 
 
+def late_receiver(rank: int, recorder: Recorder, control: Any) -> dict[str, Any]:
+    """A step in which worker 1 asks half a second late for what worker 0 sends."""
+    dist.all_reduce(torch.ones(1))
+    recorder.tracing, start = True, time.perf_counter()
+    if rank == 1:
+        time.sleep(LATE_S)
+        dist.recv(torch.ones(1000), 0)
+    else:
+        dist.send(torch.ones(1000), 1)
+    duration = time.perf_counter() - start
+    accounting.attribute_idle(recorder, control, 2)
+    return step_parts(recorder, [{"step": 0, "kind": "trace", "start_s": start, "duration_s": duration}])
+
+
+def test_a_send_that_waits_for_a_late_receiver_is_idle_time_and_no_communication() -> None:
+    sender, _ = run_in_workers(2, late_receiver)
+    assert sender["idle_s"] == pytest.approx(LATE_S, rel=0.1)
+    assert sender["exposed_communication_s"] < LATE_S / 10
+
+
 def test_waiting_for_a_late_worker_is_idle_time_of_the_others() -> None:
     first, second = run_in_workers(2, late_second_worker)
     assert first["idle_s"] == pytest.approx(LATE_S, rel=0.1)

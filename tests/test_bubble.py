@@ -19,7 +19,7 @@ def workers_of(rows: list[str], forward: list[float], rest: float = 0.0) -> list
     made = []
     for stage, actions in enumerate(read(rows)):
         seconds = {(stage, "F"): forward[stage], (stage, "B"): 2 * forward[stage]}
-        made.append(Worker(actions, seconds, {}, 0.0, rest, step=0.0, idle=0.0))
+        made.append(Worker(actions, seconds, {}, {}, 0.0, rest, step=0.0, idle=0.0))
     return made
 
 
@@ -60,6 +60,13 @@ def test_communication_delays_the_other_worker_and_the_parts_add_up() -> None:
     assert parts["measured"] == pytest.approx(sum(parts[p] for p in ("order", "imbalance", "communication", "rest")))
 
 
+def test_sending_while_the_worker_would_have_to_wait_anyway_delays_nobody() -> None:
+    first, second = workers_of(GPIPE, [1.0, 1.0])
+    slow = replace(first, sending={first.actions[4]: 1.5})  # before 0B0, which waits from 4 s on for 1B0, done at 7 s
+    parts = bubble_of([slow, second])
+    assert parts["communication"] == pytest.approx(-1.5 / 2), "it takes the place of idle time"
+
+
 def test_an_order_that_waits_for_itself_is_refused() -> None:
     rows = ["0B0,0F0", "1F0,1B0"]
     with pytest.raises(ValueError, match="cannot go on before 0B0, 1F0"):
@@ -67,20 +74,23 @@ def test_an_order_that_waits_for_itself_is_refused() -> None:
 
 
 def test_a_worker_is_read_from_its_timeline_with_waits_taken_out_of_what_waited() -> None:
-    def row(kind: str, start: float, end: float, microbatch: int | None = None) -> dict[str, object]:
-        return {"step": 7, "kind": kind, "stage": 0, "microbatch": microbatch, "start_s": start, "end_s": end}
+    def row(kind: str, start: float, end: float, microbatch: int | None = None, name: str = "") -> dict[str, object]:
+        place = {"stage": 0, "microbatch": microbatch, "name": name}
+        return {"step": 7, "kind": kind, **place, "start_s": start, "end_s": end}
 
     timeline = [
         row("optimizer", 0, 1), row("forward", 1, 4, 0), row("communication", 2, 3), row("idle", 4, 6),
-        row("communication", 6, 7), row("backward", 7, 9, 0), row("communication", 9, 10), row("optimizer", 10, 12),
+        row("communication", 6, 6.5, name="send"), row("communication", 6.5, 7, name="recv"), row("backward", 7, 9, 0), row("communication", 9, 10), row("optimizer", 10, 12),
     ]  # fmt: skip
     worker = worker_of(timeline, [{"step": 7, "duration_s": 13.0}])
     forward, backward = worker.actions
     assert (str(forward), str(backward)) == ("0F0", "0B0")
     assert worker.seconds == {(0, "F"): 2.0, (0, "B"): 2.0}
-    assert worker.blocked == {forward: 1.0, backward: 1.0}
+    assert worker.blocked == {forward: 1.0, backward: 0.5}
+    assert worker.sending == {forward: 0.0, backward: 0.5}
     assert (worker.blocked_after, worker.idle, worker.rest) == (1.0, 2.0, 4.0)
-    total = worker.computing + sum(worker.blocked.values()) + worker.blocked_after + worker.idle + worker.rest
+    blocked = sum(worker.sending.values()) + sum(worker.blocked.values()) + worker.blocked_after
+    total = worker.computing + blocked + worker.idle + worker.rest
     assert total == pytest.approx(worker.step)
 
 

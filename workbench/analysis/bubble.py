@@ -10,7 +10,7 @@ order costs even between equal stages, imbalance, communication, and the rest. F
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -41,8 +41,12 @@ class Worker:
     seconds: Mapping[tuple[int, str], float]
     """Of (stage, F, B, I or W): how long one such action computes."""
 
+    sending: Mapping[Action, float]
+    """How long sends of what came before blocked the worker between the action before and it: time that the worker may
+    have had to wait anyway."""
+
     blocked: Mapping[Action, float]
-    """How long the worker was blocked by communication in it and since the action before."""
+    """How long all other communication blocked it, in it or since the action before: what it takes arrives late by that."""
 
     blocked_after: float
     """And after the last."""
@@ -78,9 +82,7 @@ def bubble(run: RunDirectory) -> pd.DataFrame:
     step ``ideal step``. Empty where the run has no pipeline or nothing was traced."""
     import pandas as pd
 
-    parts = [bubble_of(workers) for workers in pipelines(run)]
-    names = parts[0] if parts else {}
-    means = {name: fmean(part[name] for part in parts) for name in names}
+    means = mean_of(pipelines(run).values())
     rows = []
     for name, seconds in means.items():
         if name not in ("measured step", "ideal step"):
@@ -89,14 +91,19 @@ def bubble(run: RunDirectory) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["part", "seconds", "share", "step_s"])
 
 
+def mean_of(pipelines: Iterable[list[Worker]]) -> dict[str, float]:
+    """``bubble_of`` of several pipelines that work side by side; empty of none."""
+    parts = [bubble_of(workers) for workers in pipelines]
+    return {name: fmean(part[name] for part in parts) for name in (parts[0] if parts else ())}
+
+
 def ideal_timeline(run: RunDirectory) -> pd.DataFrame:
     """What each worker would have done when, at the schedule's ideal; columns as ``frames.timeline``."""
     import pandas as pd
 
     columns = ["kind", "microbatch", "worker", "begin_ms", "end_ms"]
-    mesh = Mesh(run.record()["mesh"])
     rows: list[dict[str, Any]] = []
-    for ranks, workers in zip(mesh.groups("pipeline") if "pipeline" in mesh.axes else [], pipelines(run), strict=False):
+    for ranks, workers in pipelines(run).items():
         for p in play(workers, 1):
             kind, times = _KIND[p.action.kind], (p.start * 1e3, p.end * 1e3)
             rows.append(dict(zip(columns, (kind, p.action.microbatch, str(ranks[p.worker]), *times), strict=True)))
@@ -106,7 +113,7 @@ def ideal_timeline(run: RunDirectory) -> pd.DataFrame:
 def bubble_of(workers: list[Worker]) -> dict[str, float]:
     """Seconds of a step, means over the workers of one pipeline: the parts of ``bubble`` and both steps."""
     busy = fmean(w.computing + w.rest for w in workers)
-    blocked = fmean(sum(w.blocked.values()) + w.blocked_after for w in workers)
+    blocked = fmean(sum(w.sending.values()) + sum(w.blocked.values()) + w.blocked_after for w in workers)
     measured = fmean(w.idle for w in workers)
     ideal = step_of(workers) - busy
     order = step_of(equal(workers)) - busy
@@ -149,8 +156,8 @@ def _after(worker: Worker, last_action: float, with_communication: bool) -> floa
 
 
 def play(workers: list[Worker], num_steps: int, with_communication: bool = False) -> list[Played]:
-    """Each worker's actions in their order, each as soon as it can. Communication, if any, comes before the action that it
-    delayed.
+    """Each worker's actions in their order, each as soon as it can. Communication, if any, comes between what the action
+    waited for and the action, sending before that.
 
     Raises:
         ValueError: the order cannot run to its end.
@@ -178,7 +185,8 @@ def play(workers: list[Worker], num_steps: int, with_communication: bool = False
         for index, worker in enumerate(workers):
             while rest[index] and (moment := ready(*rest[index][-1])) is not None:
                 step, action = rest[index].pop()
-                start = max(free[index], moment) + (worker.blocked.get(action, 0.0) if with_communication else 0.0)
+                sending, blocked = (of.get(action, 0.0) * with_communication for of in (worker.sending, worker.blocked))
+                start = max(free[index] + sending, moment) + blocked
                 end = start + worker.seconds[action.stage, action.kind]
                 done[step, action] = free[index] = end
                 played.append(Played(step, index, action, start, end))
@@ -189,18 +197,18 @@ def play(workers: list[Worker], num_steps: int, with_communication: bool = False
     return played
 
 
-def pipelines(run: RunDirectory) -> list[list[Worker]]:
-    """Each pipeline's workers, first to last, as they were measured."""
+def pipelines(run: RunDirectory) -> dict[tuple[int, ...], list[Worker]]:
+    """Each pipeline's workers by their ranks, first to last, as they were measured."""
     mesh = Mesh(run.record()["mesh"])
     if "pipeline" not in mesh.axes:
-        return []
+        return {}
     timeline = run.table("timeline").to_pylist()
     steps = [row for row in run.table("steps").to_pylist() if row["kind"] == "trace"]
-    found = []
+    found = {}
     for ranks in mesh.groups("pipeline"):
         workers = [worker_of([r for r in timeline if r["rank"] == i], [s for s in steps if s["rank"] == i]) for i in ranks]
         if all(worker.actions for worker in workers) and _is_whole(workers):
-            found.append(workers)
+            found[tuple(ranks)] = workers
     return found
 
 
@@ -214,24 +222,28 @@ def worker_of(timeline: list[dict[str, Any]], steps: list[dict[str, Any]]) -> Wo
     """One worker's means from its rows of ``timeline`` and of its trace steps."""
     order: list[Action] = []
     seconds: dict[tuple[int, str], list[float]] = defaultdict(list)
+    sending: dict[Action, float] = defaultdict(float)
     blocked: dict[Action, float] = defaultdict(float)
     idle = rest = after = 0.0
     for number, step in enumerate(steps):
         mine: dict[Action, float] = defaultdict(float)
-        waited = 0.0
+        sent = waited = 0.0
         rows = [row for row in timeline if row["step"] == step["step"]]
         for piece in innermost(Interval(row["start_s"], row["end_s"], row) for row in rows):
             kind = piece.what["kind"]
             if kind == "idle":
                 idle += piece.length
+            elif kind == "communication" and piece.what["name"] == "send":
+                sent += piece.length
             elif kind == "communication":
                 waited += piece.length
             elif kind in LETTER and piece.what["microbatch"] is not None:
                 action = Action(piece.what["stage"], LETTER[kind], piece.what["microbatch"])
                 mine[action] += piece.length
+                sending[action] += sent / len(steps)
                 blocked[action] += waited / len(steps)
-                waited = 0.0
-        after += waited
+                sent = waited = 0.0
+        after += sent + waited
         order = list(mine) if number == 0 else order
         for action, time_s in mine.items():
             seconds[action.stage, action.kind].append(time_s)
@@ -239,7 +251,7 @@ def worker_of(timeline: list[dict[str, Any]], steps: list[dict[str, Any]]) -> Wo
     count = max(1, len(steps))
     means = {key: fmean(values) for key, values in seconds.items()}
     step_s = fmean(s["duration_s"] for s in steps) if steps else 0.0
-    return Worker(tuple(order), means, dict(blocked), after / count, rest / count, step_s, idle / count)
+    return Worker(tuple(order), means, dict(sending), dict(blocked), after / count, rest / count, step_s, idle / count)
 
 
 def _waits(rows: list[dict[str, Any]]) -> list[Interval[str]]:

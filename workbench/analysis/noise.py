@@ -139,10 +139,9 @@ def measured(run: RunDirectory, store: Iterable[RunDirectory]) -> Measured:
     for row in run.table("steps").to_pylist() if summary else []:
         if row["kind"] == "timed":
             largest[row["step"]] = max(row["duration_s"], largest[row["step"]])
-    key = same_spec_key(run)
-    repeats = [other for other in store if _key_or_none(other) == key]
-    medians = [s["step_time_s"] for s in (other.summary() for other in repeats) if s]
     record = run.record()
+    repeats = [other for other in store if _is_same(run, record, other)]
+    medians = [s["step_time_s"] for s in (other.summary() for other in repeats) if s]
     return Measured(f"{record['split']} ({run.id[-6:]})", tuple(largest.values()), tuple(medians), _samples(run))
 
 
@@ -153,11 +152,14 @@ def same_spec_key(run: RunDirectory) -> str:
     return json.dumps([parts, run.environment()], sort_keys=True, default=str)
 
 
-def _key_or_none(run: RunDirectory) -> str | None:
+def _is_same(run: RunDirectory, record: dict[str, Any], other: RunDirectory) -> bool:
     try:
-        return same_spec_key(run)
-    except (OSError, ValueError, DamagedRunError):
-        return None
+        theirs = other.record()
+        if any(theirs[part] != record[part] for part in ("split", "model", "dataset")):  # of most runs; spares their specs
+            return False
+        return same_spec_key(other) == same_spec_key(run)
+    except (OSError, ValueError, KeyError, DamagedRunError):
+        return False
 
 
 def _samples(run: RunDirectory) -> int:

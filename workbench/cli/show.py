@@ -18,7 +18,7 @@ def show_command(run: str) -> None:
     from rich.console import Console
     from rich.markup import escape
 
-    from workbench.cli import render
+    from workbench.cli import render, time_figures
 
     directory = listing.find(home(), run)
     row, console = listing.row(directory), Console()
@@ -48,9 +48,8 @@ def show_command(run: str) -> None:
         first, later = render.seconds(row["time_to_first_token_s"]), render.seconds(row["time_per_token_s"])
         rate = f"{row['generated_tokens_per_s']:.0f} tokens/s"
         console.print(f"generation: first token after {first}, then {later} a token; {rate} in all", highlight=False)
-    parts = ("compute_s", "exposed_communication_s", "idle_s", *(() if is_inference else ("optimizer_s",)), "other_s")
-    named = (f"{part.removesuffix('_s').replace('_', ' ')} {render.seconds(row[part])}" for part in parts)
-    console.print(f"{'batch' if is_inference else 'step'}: " + ", ".join(named))
+    for line in time_figures.lines(directory):
+        console.print(line, highlight=False, markup=False)
     if row["dropped_tokens"] is not None:
         console.print(f"dropped per step: {row['dropped_tokens']:,g} assignments of a token to an expert that was full")
     _transfers(console, directory)

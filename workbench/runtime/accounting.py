@@ -12,8 +12,9 @@ from workbench.runtime.recorder import Recorder
 
 
 def attribute_idle(recorder: Recorder, control: Any, num_workers: int) -> None:
-    """Divides each wait: *idle* until the last participant (of a recv: the sender) had entered, then *exposed*."""
-    mine = {op.key: op.entered for op in recorder.operations if op.operation != "recv"}
+    """Divides each wait: *idle* until the last participant had entered, then *exposed*. Of a send too: gloo lets none go
+    before the receiver has asked for it."""
+    mine = {op.key: op.entered for op in recorder.operations}
     everyone: list[dict[tuple[Any, ...], float]] = [mine]
     if num_workers > 1:
         everyone = [{} for _ in range(num_workers)]
@@ -29,8 +30,7 @@ def attribute_idle(recorder: Recorder, control: Any, num_workers: int) -> None:
             continue
         op.wait_started = max(op.wait_started, min(free_from, op.ended))
         free_from = max(free_from, op.ended)
-        if op.operation != "send":
-            op.idle_s = min(op.waited_s, max(0.0, last.get(op.key, op.entered) - op.wait_started))
+        op.idle_s = min(op.blocked_s, max(0.0, last.get(op.key, op.entered) - op.wait_started))
 
 
 def communication_rows(recorder: Recorder, is_cuda: bool) -> list[dict[str, Any]]:
@@ -53,7 +53,7 @@ def communication_rows(recorder: Recorder, is_cuda: bool) -> list[dict[str, Any]
                 "dtype": op.dtype,
                 "start_s": op.entered,
                 "end_s": None if is_cuda else op.ended,
-                "exposed_communication_s": None if is_cuda else op.blocked_s - op.idle_s,
+                "exposed_communication_s": None if is_cuda else op.exposed_s,
                 "idle_s": None if is_cuda else op.idle_s,
             }
         )

@@ -51,16 +51,16 @@ class Operation:
         return 0.0 if self.issued is None else self.issued - self.entered
 
     @property
-    def waited_s(self) -> float:
+    def blocked_s(self) -> float:
         """How long the worker stood still for it after that."""
         if self.ended is None or self.wait_started is None:
             return 0.0
         return max(0.0, self.ended - self.wait_started)
 
     @property
-    def blocked_s(self) -> float:
-        """How long the worker could do nothing else because of it."""
-        return self.issuing_s + self.waited_s
+    def exposed_s(self) -> float:
+        """How long communication, and not another worker that was late, kept the worker from going on."""
+        return self.issuing_s + self.blocked_s - self.idle_s
 
 
 @dataclass

@@ -44,7 +44,7 @@ def _by_axis(recorder: Recorder, num_steps: int) -> dict[str, dict[str, float]]:
     for op in recorder.operations:
         of_axis = axes.setdefault(recorder.axes.get(op.group, op.group), {"exposed_communication_s": 0.0, "idle_s": 0.0})
         of_axis["idle_s"] += op.idle_s / num_steps
-        of_axis["exposed_communication_s"] += (op.blocked_s - op.idle_s) / num_steps
+        of_axis["exposed_communication_s"] += op.exposed_s / num_steps
     return axes
 
 

@@ -119,6 +119,7 @@ def _work(
     trained = train(plan_, worker, Batches(plan_, device, dtype), recorder, on_step)
     accounting.attribute_idle(recorder, control, plan_.num_workers)
     communication = accounting.communication_rows(recorder, device.type == "cuda")
+    parts = step_parts(recorder, trained.steps)  # before the rows' times are made the run's own
     tables = {
         "steps": trained.steps,
         "memory": [{**row, "time_s": row["time"]} for row in trained.memory],
@@ -140,7 +141,7 @@ def _work(
         "resident_peak_bytes": accounting.resident_peak_bytes(),
         "load": asdict(trained.load) if trained.load else None,
         "counted_flops": trained.counted_flops,
-        **step_parts(recorder, trained.steps),
+        **parts,
         "communication": accounting.transfers_per_step(communication, spec.measure.num_trace_steps),
     }
     events.write("finished", figures=figures)
