@@ -79,9 +79,16 @@ def test_a_worker_is_read_from_its_timeline_with_waits_taken_out_of_what_waited(
         return {"step": 7, "kind": kind, **place, "start_s": start, "end_s": end}
 
     timeline = [
-        row("optimizer", 0, 1), row("forward", 1, 4, 0), row("communication", 2, 3), row("idle", 4, 6),
-        row("communication", 6, 6.5, name="send"), row("communication", 6.5, 7, name="recv"), row("backward", 7, 9, 0), row("communication", 9, 10), row("optimizer", 10, 12),
-    ]  # fmt: skip
+        row("optimizer", 0, 1),
+        row("forward", 1, 4, 0),
+        row("communication", 2, 3),
+        row("idle", 4, 6),
+        row("communication", 6, 6.5, name="send"),
+        row("communication", 6.5, 7, name="recv"),
+        row("backward", 7, 9, 0),
+        row("communication", 9, 10),
+        row("optimizer", 10, 12),
+    ]
     worker = worker_of(timeline, [{"step": 7, "duration_s": 13.0}])
     forward, backward = worker.actions
     assert (str(forward), str(backward)) == ("0F0", "0B0")

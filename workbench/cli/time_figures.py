@@ -78,7 +78,7 @@ def _noise(run: RunDirectory, unit: str) -> Iterator[str]:
 
 def _flops(run: RunDirectory, summary: dict[str, Any], unit: str) -> Iterator[str]:
     flops, counted = summary["flops_per_step"], summary["counted_flops_per_step"]
-    record, spec = run.record(), run.spec()
+    record = run.record()
     formula = "3 × forward × batch" if record["mode"] == "train" else "forward × batch"
     if flops is None:
         if counted is not None:
@@ -87,14 +87,14 @@ def _flops(run: RunDirectory, summary: dict[str, Any], unit: str) -> Iterator[st
     beside = "torch counted none" if counted is None else f"torch counts {_giga(counted)}, {counted / flops:.1%} of it"
     yield f"FLOPs: {_giga(flops)} a {unit} by formula ({formula}, matrix products); {beside}"
     yield f"  achieved {_giga(summary['flops_per_s'])}/s = FLOPs by formula / median {unit} time"
-    what = f"{spec.train.precision} and {record['threads_per_worker']} thread(s)"
+    what = summary["peak_is_of"]
     if summary["utilisation"] is None:
         yield f"  utilisation unknown: nothing was calibrated for {what}; `workbench calibrate`, then run again"
     else:
         peak = _giga(summary["peak_flops_per_s"])
         yield f"  utilisation {summary['utilisation']:.1%} = achieved / {peak}/s, all workers' measured peak with {what} each"
     if summary["utilisation_of_data_sheet"] is not None:
-        sheet = _giga(spec.measure.peak_flops_per_s or 0.0)
+        sheet = _giga(summary["data_sheet_flops_per_s"])
         share, count = summary["utilisation_of_data_sheet"], record["num_workers"]
         yield f"  {share:.1%} of the data sheet = achieved / ({count} × {sheet}/s)"
 

@@ -128,6 +128,8 @@ def _flops(run: RunDirectory, workers: list[dict[str, Any]], step_time: float) -
         "counted_flops_per_step": None if None in counts else sum(counts),
         "flops_per_s": per_s,
         "peak_flops_per_s": peak,
+        "peak_is_of": f"{spec.train.precision} and {threads} thread(s)",
+        "data_sheet_flops_per_s": sheet,
         "utilisation": per_s / peak if per_s is not None and peak else None,
         "utilisation_of_data_sheet": per_s / (sheet * num_workers) if per_s is not None and sheet else None,
     }
