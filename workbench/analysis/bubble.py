@@ -101,12 +101,13 @@ def ideal_timeline(run: RunDirectory) -> pd.DataFrame:
     """What each worker would have done when, at the schedule's ideal; columns as ``frames.timeline``."""
     import pandas as pd
 
-    columns = ["kind", "microbatch", "worker", "begin_ms", "end_ms"]
+    columns = ["kind", "stage", "microbatch", "worker", "begin_ms", "end_ms"]
     rows: list[dict[str, Any]] = []
     for ranks, workers in pipelines(run).items():
         for p in play(workers, 1):
             kind, times = _KIND[p.action.kind], (p.start * 1e3, p.end * 1e3)
-            rows.append(dict(zip(columns, (kind, p.action.microbatch, str(ranks[p.worker]), *times), strict=True)))
+            place = (p.action.stage, p.action.microbatch, str(ranks[p.worker]))
+            rows.append(dict(zip(columns, (kind, *place, *times), strict=True)))
     return pd.DataFrame(rows, columns=columns)
 
 

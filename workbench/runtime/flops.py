@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.distributed.tensor import DTensor
 from torch.utils.flop_counter import FlopCounterMode, _FlopCounterMode, sdpa_backward_flop_count
 
@@ -36,11 +37,14 @@ class CountedFlops(FlopCounterMode):
 
 
 class _Here(_FlopCounterMode):
-    """Counts what this worker computes: of a DTensor's operations those on its local tensors, not the whole's."""
+    """Counts what this worker computes: of a DTensor's operations those on its local tensors, not the whole's, which DTensor
+    plays through without data to learn shapes."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if any(issubclass(kind, DTensor) for kind in types):
             return NotImplemented
+        if any(isinstance(arg, FakeTensor) or getattr(arg, "is_meta", False) for arg in args):
+            return func(*args, **(kwargs or {}))
         return super().__torch_dispatch__(func, types, args, kwargs)
 
 

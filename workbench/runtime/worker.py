@@ -114,6 +114,8 @@ def _work(
             last_report = now
             events.write("step", **values)
 
+    # One clock for all workers: that of this machine. Workers of several machines would first have to measure how far theirs
+    # are apart, here and before idle time is attributed.
     origin = [time.perf_counter()]
     dist.broadcast_object_list(origin, src=0, group=control)
     trained = train(plan_, worker, Batches(plan_, device, dtype), recorder, on_step)

@@ -14,6 +14,7 @@ COLOURS = {
     "exposed communication": "#D55E00",
     "communication": "#D55E00",
     "idle": "#C9C9C9",
+    "schedule": "#E69F00",
     "other": "#F0E442",
 }
 """Okabe and Ito's palette, which colour-blind readers can tell apart; waiting is grey."""
