@@ -72,7 +72,10 @@ def test_without_a_warmup_step_or_compiled_nothing_is_counted() -> None:
 
 def test_the_peak_is_of_as_many_threads_and_of_no_more_cores_than_there_are(tmp_path: Path) -> None:
     assert peak_flops_per_s(tmp_path, "fp32", 1, 2, 4) is None, "nothing was calibrated"
-    entries = [{"threads": 1, "precision": "fp32", "flops_per_s": 5e9}, {"threads": 2, "precision": "fp32", "flops_per_s": 9e9}]
+    entries = [
+        {"num_threads": 1, "precision": "fp32", "flops_per_s": 5e9},
+        {"num_threads": 2, "precision": "fp32", "flops_per_s": 9e9},
+    ]
     (tmp_path / "calibration.json").write_text(json.dumps({"matmul": entries}))
     assert peak_flops_per_s(tmp_path, "fp32", 1, 2, 4) == 10e9
     assert peak_flops_per_s(tmp_path, "fp32", 1, 8, 4) == 20e9

@@ -13,7 +13,7 @@ def peak_flops_per_s(store: Path, precision: str, threads: int, num_workers: int
     cores / threads) times. None: there was no calibration with this precision and so many threads."""
     try:
         entries = json.loads((store / CALIBRATION).read_bytes())["matmul"]
-        measured = (e["flops_per_s"] for e in entries if (e["precision"], e["threads"]) == (precision, threads))
+        measured = (e["flops_per_s"] for e in entries if (e["precision"], e["num_threads"]) == (precision, threads))
         peak = next(measured, None)
     except (OSError, ValueError, KeyError, TypeError):
         return None
