@@ -71,6 +71,8 @@ def test_a_difference_is_told_with_both_numbers() -> None:
         "pp2 takes 50.0% more time a sample than dp2: outside the noise, for equal runs (4 measured) differ by up to 8.9%."
     )
     assert "inside the noise, for equal runs (2 measured)" in sentence(first, Measured("tp2", (1.05,) * 6))
+    torn = sentence(Measured("a", (1.0,) * 6, (1.0, 1.5)), Measured("b", (1.5,) * 6))
+    assert torn.endswith("differ by up to a factor of 173, as far as so few can say; run them again.")
     assert "is not known until one of them is run again" in sentence(Measured("a", (1.0,) * 6), Measured("b", (1.5,) * 6))
     assert "fewer than six timed steps" in sentence(Measured("a", (1.0,) * 3), Measured("b", (1.5,) * 3))
 

@@ -117,11 +117,15 @@ def sentence(first: Measured, second: Measured) -> str:
         return f"{start}; with fewer than six timed steps nothing tells that from noise: set train.num_steps higher."
     verdict = "inside the noise" if found.is_noise else "outside the noise"
     if found.num_repeats:
-        return f"{start}: {verdict}, for equal runs ({found.num_repeats} measured) differ by up to {found.band - 1:.1%}."
+        return f"{start}: {verdict}, for equal runs ({found.num_repeats} measured) differ by up to {_band(found.band)}."
     return (
-        f"{start}: {verdict} of their steps, {found.band - 1:.1%}; how much equal runs differ is not known until one of"
+        f"{start}: {verdict} of their steps, {_band(found.band)}; how much equal runs differ is not known until one of"
         " them is run again."
     )
+
+
+def _band(factor: float) -> str:
+    return f"{factor - 1:.1%}" if factor < 2 else f"a factor of {factor:.3g}, as far as so few can say; run them again"
 
 
 def sentences(rows: list[dict[str, Any]], measured: Sequence[Measured]) -> list[str]:
