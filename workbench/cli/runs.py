@@ -64,12 +64,15 @@ def compare_command(runs: tuple[str, ...], as_json: bool) -> None:
         return
     from rich.console import Console
 
+    from workbench.analysis import limits, noise
     from workbench.analysis.findings import findings
     from workbench.cli.render import comparison, whole
 
     console = Console()
     whole(console, comparison(rows, {d.id: d.record()["threads_per_worker"] for d in found}))
-    for sentence in findings(rows):
+    store = listing.all_runs(home())
+    differences = noise.sentences(rows, [noise.measured(directory, store) for directory in found])
+    for sentence in [*findings(rows, limits.sentences(found)), *differences]:
         console.print(f"• {sentence}", highlight=False)
 
 

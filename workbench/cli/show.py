@@ -22,7 +22,7 @@ def show_command(run: str) -> None:
     from rich.markup import escape
 
     from workbench.analysis.figures import seconds
-    from workbench.cli import render
+    from workbench.cli import render, time_figures
 
     directory = listing.find(home(), run)
     row, console = listing.row(directory), Console()
@@ -54,9 +54,8 @@ def show_command(run: str) -> None:
         first, later = seconds(row["time_to_first_token_s"]), seconds(row["time_per_token_s"])
         rate = f"{row['generated_tokens_per_s']:.0f} tokens/s"
         console.print(f"generation: first token after {first}, then {later} a token; {rate} in all", highlight=False)
-    parts = ("compute_s", "exposed_communication_s", "idle_s", *(() if is_inference else ("optimizer_s",)), "other_s")
-    named = (f"{part.removesuffix('_s').replace('_', ' ')} {seconds(row[part])}" for part in parts)
-    console.print(f"{'batch' if is_inference else 'step'}: " + ", ".join(named))
+    for line in time_figures.lines(directory):
+        console.print(line, highlight=False, markup=False)
     if row["dropped_tokens"] is not None:
         console.print(f"dropped per step: {row['dropped_tokens']:,g} assignments of a token to an expert that was full")
     _transfers(console, directory)

@@ -12,8 +12,9 @@ from workbench.runtime.recorder import Recorder
 
 
 def attribute_idle(recorder: Recorder, control: Any, num_workers: int) -> None:
-    """Divides each wait: *idle* until the last participant (of a recv: the sender) had entered, who is named, then *exposed*."""
-    mine = {op.key: op.entered for op in recorder.operations if op.operation != "recv"}
+    """Divides each wait: *idle* until the last participant had entered, who is named, then *exposed*. Of a send too: gloo lets
+    none go before the receiver has asked for it."""
+    mine = {op.key: op.entered for op in recorder.operations}
     everyone: list[dict[tuple[Any, ...], float]] = [mine]
     if num_workers > 1:
         everyone = [{} for _ in range(num_workers)]
@@ -29,10 +30,9 @@ def attribute_idle(recorder: Recorder, control: Any, num_workers: int) -> None:
             continue
         op.wait_started = max(op.wait_started, min(free_from, op.ended))
         free_from = max(free_from, op.ended)
-        if op.operation != "send":
-            last_entered, late_rank = last.get(op.key, (op.entered, -1))
-            op.idle_s = min(op.blocked_s, max(0.0, last_entered - op.wait_started))
-            op.late_rank = late_rank if op.idle_s else None
+        last_entered, late_rank = last.get(op.key, (op.entered, -1))
+        op.idle_s = min(op.blocked_s, max(0.0, last_entered - op.wait_started))
+        op.late_rank = late_rank if op.idle_s else None
 
 
 def communication_rows(recorder: Recorder, is_cuda: bool) -> list[dict[str, Any]]:
@@ -59,9 +59,9 @@ def communication_rows(recorder: Recorder, is_cuda: bool) -> list[dict[str, Any]
         if not is_cuda:
             row |= {
                 "end_s": op.ended,
-                "exposed_communication_s": op.blocked_s - op.idle_s,
+                "exposed_communication_s": op.exposed_s,
                 "idle_s": op.idle_s,
-                "blocked_s": op.blocked_s,
+                "blocked_s": op.exposed_s + op.idle_s,
                 "late_rank": op.late_rank,
             }
         rows.append(row)

@@ -152,6 +152,7 @@ class RecordedProcessGroup(dist.ProcessGroup):
             self.recorder.communication_failed = True
             raise
         if row is not None:
+            row.issued = time.perf_counter()
             row.passage = passage
             row.is_done = event_when_done(work) if self.recorder.device == "cuda" else None
         work = DelayedWork(work, passage, links) if links and passage else work

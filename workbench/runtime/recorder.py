@@ -42,6 +42,9 @@ class Operation:
     dtype: str | None
     step: int
     entered: float
+    issued: float | None = None
+    """When the call that issues it had returned: gloo copies what a send fits into the socket before it does."""
+
     wait_started: float | None = None
     ended: float | None = None
     idle_s: float = 0.0
@@ -70,11 +73,21 @@ class Operation:
         return self.payload_bytes if self.operation == "send" else 0
 
     @property
+    def issuing_s(self) -> float:
+        """How long the worker took to issue it, which is communication that nothing hides."""
+        return 0.0 if self.issued is None else self.issued - self.entered
+
+    @property
     def blocked_s(self) -> float:
-        """How long the worker stood still for it."""
+        """How long the worker stood still for it after that."""
         if self.ended is None or self.wait_started is None:
             return 0.0
         return max(0.0, self.ended - self.wait_started)
+
+    @property
+    def exposed_s(self) -> float:
+        """How long communication, and not another worker that was late, kept the worker from going on."""
+        return self.issuing_s + self.blocked_s - self.idle_s
 
 
 @dataclass
@@ -231,7 +244,9 @@ class Recorder:
 
     @contextmanager
     def _record_span(self, kind: str, stage: int | None, microbatch: int | None, name: str | None) -> Iterator[None]:
-        outer, self.phase = self.phase, kind.removesuffix("_input").removesuffix("_weight")
+        outer = self.phase
+        if kind != "schedule":  # which lies around all phases
+            self.phase = kind.removesuffix("_input").removesuffix("_weight")
         record = SpanRecord(kind, self.step, stage, microbatch, name, time.perf_counter())
         try:
             yield

@@ -116,6 +116,8 @@ def _work(
             last_report = now
             events.write("step", **values)
 
+    # One clock for all workers: that of this machine. Workers of several machines would first have to measure how far theirs
+    # are apart, here and before idle time is attributed.
     origin = [time.perf_counter()]
     dist.broadcast_object_list(origin, src=0, group=control)
     recorder.links = emulate(spec.link, plan_.mesh, recorder.axes, rank, control)
@@ -123,6 +125,7 @@ def _work(
     accounting.attribute_idle(recorder, control, plan_.num_workers)
     agreement = complete(recorder)
     communication = accounting.communication_rows(recorder, device.type == "cuda")
+    parts = step_parts(recorder, trained.steps)  # before the rows' times are made the run's own
     tables = {
         "steps": trained.steps,
         "memory": [{**row, "time_s": row["time"]} for row in trained.memory],
@@ -143,8 +146,9 @@ def _work(
         "dropped_tokens": trained.dropped_tokens,
         "resident_peak_bytes": accounting.resident_peak_bytes(),
         "load": asdict(trained.load) if trained.load else None,
-        **step_parts(recorder, trained.steps),
         "completions": asdict(agreement),
+        "counted_flops": trained.counted_flops,
+        **parts,
         "communication": accounting.transfers_per_step(communication, spec.measure.num_trace_steps),
     }
     events.write("finished", figures=figures)

@@ -102,6 +102,9 @@ class Measure(Options):
     parity_precision: Literal["fp32", "bf16", "fp64"] = "fp64"
     """Number format of the parity check."""
 
+    peak_flops_per_s: PositiveFloat | None = None
+    """What the data sheet says one worker's device computes at most, beside what `workbench calibrate` measured."""
+
 
 class Baseline(Options):
     """The run on one worker that this one is compared with."""

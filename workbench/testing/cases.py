@@ -13,7 +13,7 @@ from workbench.runtime.build import DTYPES, build_worker, make_mesh
 from workbench.runtime.links import emulate
 from workbench.runtime.parity import check_parity
 from workbench.runtime.recorder import Recorder
-from workbench.runtime.step_parts import step_parts
+from workbench.runtime.step_parts import step_parts, timeline_rows
 from workbench.runtime.training import train
 from workbench.spec import RunSpec
 from workbench.testing.mistakes import MISTAKES
@@ -57,6 +57,8 @@ def training(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any]) 
         "tokens": [row["num_tokens"] for row in record.steps],
         "dropped_tokens": record.dropped_tokens,
         "parts": step_parts(recorder, record.steps),
+        "timeline": timeline_rows(recorder),
+        "counted_flops": record.counted_flops,
     }
 
 
