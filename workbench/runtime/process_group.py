@@ -137,6 +137,8 @@ class RecordedProcessGroup(dist.ProcessGroup):
         peer = self.ranks[args[1]] if operation in ("send", "recv") else None
         here = self.ranks[self.rank()]
         row = self.recorder.begin(operation, self._name, self.ranks, payload(args), here, peer)
+        if self.recorder.watcher is not None:
+            self.recorder.watcher.moves(operation, self.recorder.axes.get(self._name), args)
         inner = getattr(self.inner, _INNER_NAME.get(method, method))
         try:
             return RecordedWork(inner(*args, **kwargs), row, self.recorder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from statistics import mean
 from typing import Any
@@ -17,7 +18,7 @@ from workbench.runtime.batches import Batches
 from workbench.runtime.build import local, make_optimizer
 from workbench.runtime.clipping import clip_gradients
 from workbench.runtime.load import Load
-from workbench.runtime.memory import MemoryTracker
+from workbench.runtime.memory import MemoryTracker, Peak
 from workbench.runtime.recorder import Recorder
 from workbench.strategies.worker_model import StepResult, WorkerModel
 
@@ -28,7 +29,9 @@ class TrainingRecord:
 
     steps: list[dict[str, Any]] = field(default_factory=list)
     memory: list[dict[str, Any]] = field(default_factory=list)
-    peak_memory_bytes: int | None = None
+    peak_tensors: list[dict[str, Any]] = field(default_factory=list)
+    peak_memory: Peak | None = None
+    """Of all memory steps."""
     parameters: int = 0
     parameter_bytes: int = 0
     gradient_bytes: int = 0
@@ -40,9 +43,12 @@ class TrainingRecord:
 
 
 def step_kinds(plan: Plan) -> Iterator[str]:
-    """The kind of each step in turn."""
+    """The kind of each step in turn. With a memory budget the first memory step comes before all that takes long, and after
+    a step that leaves the optimizer with its state."""
     train, measure = plan.spec.train, plan.spec.measure
-    yield from ["warmup"] * train.num_warmup_steps
+    has_budget = measure.memory_budget_bytes is not None
+    yield from ["warmup"] * max(train.num_warmup_steps, int(has_budget))
+    yield from ["memory"] * has_budget
     yield from ["timed"] * train.num_steps
     yield from ["trace"] * measure.num_trace_steps
     yield from ["memory"] * measure.num_memory_steps
@@ -54,7 +60,7 @@ def train(plan: Plan, worker: WorkerModel, batches: Batches, recorder: Recorder,
     A step's duration holds forward, backward, communication and optimizer; fetching the batch is outside it.
     """
     record = TrainingRecord()
-    options = plan.spec.train
+    options, measure = plan.spec.train, plan.spec.measure
     optimizer = make_optimizer(worker, options.optimizer, options.learning_rate) if worker.trains else None
     has_tokens = plan.dataset.summary().tokens_per_sample > 0
     kinds = list(step_kinds(plan))
@@ -66,28 +72,22 @@ def train(plan: Plan, worker: WorkerModel, batches: Batches, recorder: Recorder,
             before = Load.now()
         recorder.step, recorder.tracing = step, kind == "trace"
         inputs, targets = batches.of_worker(step, worker)
-        tracker = MemoryTracker(worker.device) if kind == "memory" else None
-        if tracker is not None:
-            if optimizer is not None:
-                optimizer.zero_grad()
-            tracker.track_external(worker.blocks, *([optimizer] if optimizer is not None else []), inputs, targets)
-            if worker.device.type == "cuda":
-                torch.cuda.reset_peak_memory_stats(worker.device)
-            tracker.__enter__()
         for module in dropping:
             module.dropped = 0
-        start = time.perf_counter()
-        result = take_step(worker, optimizer, inputs, targets, options.max_gradient_norm)
-        loss = None if result.loss is None else float(result.loss)
-        if worker.device.type == "cuda":
-            torch.cuda.synchronize(worker.device)
-        duration = time.perf_counter() - start
-        to_first_token = None if result.first_token_at is None else result.first_token_at - start
-        del result
+        tracker = MemoryTracker(worker, optimizer, recorder, measure.memory_budget_bytes) if kind == "memory" else None
+        with tracker or nullcontext():
+            start = time.perf_counter()
+            result = take_step(worker, optimizer, inputs, targets, options.max_gradient_norm)
+            loss = None if result.loss is None else float(result.loss)
+            if worker.device.type == "cuda":
+                torch.cuda.synchronize(worker.device)
+            duration = time.perf_counter() - start
+            to_first_token = None if result.first_token_at is None else result.first_token_at - start
+            del result
         if kind == "timed":
             num_dropped.append(sum(module.dropped for module in dropping))
         if tracker is not None:
-            _end_of_memory_step(record, tracker, worker, step)
+            _keep_memory(record, tracker, step)
         num_tokens = targets.numel() if has_tokens else None
         if plan.spec.generates:
             num_tokens = len(inputs) * plan.spec.inference.num_new_tokens
@@ -135,14 +135,12 @@ def take_step(
     return result
 
 
-def _end_of_memory_step(record: TrainingRecord, tracker: MemoryTracker, worker: WorkerModel, step: int) -> None:
-    tracker.note("end of step")
-    peak = tracker.peak_bytes()
-    tracker.__exit__(None, None, None)
-    if worker.device.type == "cuda":  # the allocator also knows what bypasses the tracker
-        peak = torch.cuda.max_memory_allocated(worker.device)
-    record.peak_memory_bytes = max(peak, record.peak_memory_bytes or 0)
-    record.memory += [{"step": step, **row} for row in tracker.rows]
+def _keep_memory(record: TrainingRecord, tracker: MemoryTracker, step: int) -> None:
+    peak = tracker.peak()
+    record.memory += [{"step": step, **row} for row in tracker.rows()]
+    record.peak_tensors += [{"step": step, **row} for row in peak.largest]
+    if record.peak_memory is None or peak.num_bytes > record.peak_memory.num_bytes:
+        record.peak_memory = peak
 
 
 def _weigh(record: TrainingRecord, worker: WorkerModel, optimizer: torch.optim.Optimizer | None) -> None:
