@@ -15,6 +15,7 @@ from workbench.errors import SpecError, SplitError
 from workbench.plan.devices import num_gpus
 from workbench.plan.generation import check_generation
 from workbench.plan.layer_groups import RecurrentLayer
+from workbench.plan.memory import expected_memory
 from workbench.plan.mesh import AXES, Mesh
 from workbench.plan.share import Share
 from workbench.plan.summary import ModelSummary
@@ -108,6 +109,7 @@ class Plan:
             "parameters_per_worker": [self.part_of(rank).num_parameters for rank in range(self.num_workers)],
             "updated_parameters_per_worker": [self.updated_by(rank).num_parameters for rank in range(self.num_workers)],
             "transfers": [asdict(t) for t in self.transfers],
+            "memory_per_worker": [asdict(expected_memory(self, rank)) for rank in range(self.num_workers)],
         }
 
 

@@ -8,130 +8,26 @@ allocations and says at the end of the step what each was: then it is known what
 from __future__ import annotations
 
 import gc
-import time
 import weakref
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from math import prod
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses import FakeTensor
 from torch.distributed._functional_collectives import AsyncCollectiveTensor
 from torch.distributed.tensor import DTensor
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from workbench.runtime.allocations import Allocation, AllocationLog
+from workbench.runtime.budget import MemoryBudgetExceeded
 from workbench.runtime.build import local
 from workbench.runtime.recorder import Recorder
 from workbench.strategies.worker_model import WorkerModel
-
-CATEGORIES = ("parameters", "gradients", "optimizer_state", "activations", "buffers", "communication", "other")
-NUM_LARGEST = 20
-
-
-@dataclass(eq=False)
-class Allocation:
-    """One storage while it lives."""
-
-    reference: weakref.ref[Any]
-    """Of the storage: kept, for its callback notes the end."""
-    category: str
-    module: str
-    """The module that it was made in, or the name of the parameter that it belongs to."""
-    shape: tuple[int, ...]
-    dtype: str
-    num_bytes: int = 0
-    is_settled: bool = False
-    """Whether its category is what it is for good: a gradient that is sent stays a gradient."""
-    num_others: int = 0
-    """Of parameters that share it, as gradients do a bucket."""
-
-    def becomes(self, category: str) -> None:
-        """Puts it in a category, if it is not known for good what it is."""
-        if not self.is_settled:
-            self.category = category
-
-    def as_dict(self, num_bytes: int) -> dict[str, Any]:
-        """As the table ``peak_tensors`` has it, when it was so large; what is not one tensor has the shape of its elements."""
-        item = getattr(torch, self.dtype).itemsize
-        shape = self.shape if prod(self.shape) * item == num_bytes else (num_bytes // item,)
-        return {
-            "category": self.category,
-            "module": self.module + (f" and {self.num_others} more" if self.num_others else ""),
-            "shape": "×".join(map(str, shape)),
-            "dtype": self.dtype,
-            "bytes": num_bytes,
-        }
-
-
-@dataclass
-class Mark:
-    """What happened after so many entries of the log, and what the worker was in from then on."""
-
-    position: int
-    time: float
-    event: str
-    where: str
-
-
-@dataclass(frozen=True)
-class Peak:
-    """The most that was alive at once."""
-
-    time: float
-    where: str
-    by_category: dict[str, int]
-    largest: list[dict[str, Any]]
-    """The largest tensors: category, module, shape, dtype, bytes."""
-
-    @property
-    def num_bytes(self) -> int:
-        """In all."""
-        return sum(self.by_category.values())
-
-    def figures(self) -> dict[str, Any]:
-        """As ``summary.json`` has them of each worker."""
-        return {"peak_memory_bytes": self.num_bytes, "peak_memory_event": self.where, "peak_memory_by_category": self.by_category}
-
-
-class MemoryBudgetExceeded(Exception):  # noqa: N818 - like the end of memory on a device, no mistake of the program
-    """More is alive than the worker may have."""
-
-    def __init__(self, budget: int, peak: Peak) -> None:
-        over, allowed = peak.num_bytes / 2**20, budget / 2**20
-        super().__init__(f"out of memory in {peak.where}: {over:.2f} MiB are alive, measure.memory_budget_bytes is {allowed:.2f} MiB")
-        self.budget, self.peak = budget, peak
-
-    @property
-    def details(self) -> dict[str, Any]:
-        """What ``error.json`` says of it beside the exception."""
-        peak = self.peak
-        memory = {
-            "budget_bytes": self.budget,
-            "bytes": peak.num_bytes,
-            "event": peak.where,
-            "by_category": peak.by_category,
-            "largest_tensors": peak.largest,
-        }
-        return {"memory": memory, "advice": self._advice()}
-
-    def _advice(self) -> str:
-        """What takes away most of what there was most of."""
-        largest = max(self.peak.by_category, key=lambda category: self.peak.by_category[category])
-        remedies = {
-            "parameters": "split the model (pipeline, tensor) or shard its parameters (fsdp)",
-            "gradients": "split the model (pipeline, tensor) or shard its gradients (zero2, fsdp)",
-            "optimizer_state": "shard the optimizer's state (zero1, zero2, fsdp), or use train.optimizer = momentum or sgd",
-            "activations": "set train.checkpointing = full, cut the batch in pieces (split.data.num_accumulation_steps, more"
-            " microbatches under 1f1b), or split it over more workers",
-            "communication": "use smaller units or fewer pieces in flight: more stages, smaller microbatches",
-        }
-        remedy = remedies.get(largest, "use a smaller train.global_batch_size, or split it over more workers")
-        return f"Most of it is {largest.replace('_', ' ')}: {remedy}."
 
 
 class MemoryTracker(TorchDispatchMode):
@@ -149,10 +45,8 @@ class MemoryTracker(TorchDispatchMode):
     ) -> None:
         super().__init__()
         self.worker, self.optimizer, self.recorder, self.budget = worker, optimizer, recorder, budget
-        self.marks: list[Mark] = []
-        self._log: list[tuple[float, Allocation, int]] = []
+        self.log = AllocationLog()
         self._alive: dict[int, Allocation] = {}
-        self._total = self._most = self._most_at = 0
         self._modules: list[str] = []
         self._spans: list[tuple[str, str]] = []
         self._module_of_backward = ""
@@ -165,7 +59,7 @@ class MemoryTracker(TorchDispatchMode):
             register_module_forward_hook(self._leave_module, always_call=True),
         ]
         self._resize = torch.UntypedStorage.resize_
-        torch.UntypedStorage.resize_ = self._resizing()  # type: ignore[method-assign, assignment]
+        torch.UntypedStorage.resize_ = self._resizing()  # type: ignore[method-assign]
         self.recorder.watcher = self
         super().__enter__()
         return self
@@ -203,12 +97,12 @@ class MemoryTracker(TorchDispatchMode):
                 self._settle(parameter.grad, "gradients", name)
         for name, buffer in self.worker.blocks.named_buffers():
             self._settle(buffer, "buffers", name)
-        names = {parameter: name for name, parameter in self.worker.named_parameters()}
+        names: dict[Tensor, str] = {parameter: name for name, parameter in self.worker.named_parameters()}
         updated = getattr(self.optimizer, "optim", self.optimizer)  # ZeRO-1 wraps the optimizer of this worker's part
-        for parameter, state in updated.state.items() if updated is not None else ():
+        for updated_one, state in updated.state.items() if updated is not None else ():
             for key, value in state.items():
                 if isinstance(value, Tensor):
-                    self._settle(value, "optimizer_state", f"{names.get(parameter, '')} {key}".strip())
+                    self._settle(value, "optimizer_state", f"{names.get(updated_one, '')} {key}".strip())
 
     def _settle(self, tensor: Tensor, category: str, name: str) -> None:
         allocation = self._see(local(tensor), category)
@@ -229,25 +123,17 @@ class MemoryTracker(TorchDispatchMode):
         key, num_bytes = storage._cdata, storage.nbytes()
         allocation = self._alive.get(key)
         if allocation is None:
-            reference = weakref.ref(storage, lambda _, key=key: self._end(key))
+            reference = weakref.ref(storage, partial(self._end, key))
             shape, dtype = ((), torch.uint8) if tensor is None else (tuple(tensor.shape), tensor.dtype)
             allocation = Allocation(reference, category, self._module(), shape, str(dtype).removeprefix("torch."))
             self._alive[key] = allocation
         if num_bytes != allocation.num_bytes:
-            self._note(allocation, num_bytes)
+            self.log.note(allocation, num_bytes)
         return allocation
 
-    def _end(self, key: int) -> None:
+    def _end(self, key: int, reference: Any) -> None:
         if allocation := self._alive.pop(key, None):
-            self._note(allocation, 0)
-
-    def _note(self, allocation: Allocation, num_bytes: int) -> None:
-        change = num_bytes - allocation.num_bytes
-        allocation.num_bytes = num_bytes
-        self._log.append((time.perf_counter(), allocation, change))
-        self._total += change
-        if self._total > self._most:
-            self._most, self._most_at = self._total, len(self._log)
+            self.log.note(allocation, 0)
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if any(issubclass(kind, DTensor | AsyncCollectiveTensor) for kind in types):
@@ -260,14 +146,14 @@ class MemoryTracker(TorchDispatchMode):
         for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor):
                 self._see(tensor, category)
-        if self.budget is not None and self._most > self.budget:
+        if self.budget is not None and self.log.most > self.budget:
             self._settle_all()
-            raise MemoryBudgetExceeded(self.budget, self.peak())
+            raise MemoryBudgetExceeded(self.budget, self.log.peak())
         return result
 
     def _is_forward(self) -> bool:
         """Backward passes compute without gradients, but for what they recompute."""
-        if torch._C._current_graph_task_id() != -1:
+        if self._is_in_backward():
             return torch.is_grad_enabled()
         return not self._spans or self._spans[-1][0] == "forward"
 
@@ -317,13 +203,13 @@ class MemoryTracker(TorchDispatchMode):
             return
         self._mark(f"forward of {name} ends{self._piece()}")
         for output in tree_leaves(outputs):
-            if isinstance(output, Tensor) and output.grad_fn is not None and not self._recomputes():
-                output.register_hook(lambda _, name=name: self._enter_backward(name))
+            if isinstance(output, Tensor) and output.grad_fn is not None and not self._is_in_backward():
+                output.register_hook(partial(self._enter_backward, name))
 
-    def _recomputes(self) -> bool:
+    def _is_in_backward(self) -> bool:
         return torch._C._current_graph_task_id() != -1
 
-    def _enter_backward(self, name: str) -> None:
+    def _enter_backward(self, name: str, gradient: Tensor) -> None:
         self._module_of_backward = name
         self._mark(f"backward of {name} begins{self._piece()}")
 
@@ -333,66 +219,19 @@ class MemoryTracker(TorchDispatchMode):
     def _module(self) -> str:
         if self._modules:
             return self._modules[-1]
-        return self._module_of_backward if torch._C._current_graph_task_id() != -1 else ""
+        return self._module_of_backward if self._is_in_backward() else ""
 
     def _where(self) -> str:
         kind, piece = self._spans[-1] if self._spans else ("step", "")
         module = self._module()
-        if self._recomputes():
+        if self._is_in_backward():
             kind = "recomputed forward" if self._modules else "backward"
         return kind + (f" of {module}" if module else "") + piece
 
     def _mark(self, event: str, where: str = "") -> None:
-        self.marks.append(Mark(len(self._log), time.perf_counter(), event, where or self._where()))
-
-    def peak(self) -> Peak:
-        """The most that was alive at once, with what that was."""
-        alive: Counter[Allocation] = Counter()
-        for _, allocation, change in self._log[: self._most_at]:
-            alive[allocation] += change
-        by_category = dict.fromkeys(CATEGORIES, 0)
-        for allocation, num_bytes in alive.items():
-            by_category[allocation.category] += num_bytes
-        largest = [allocation.as_dict(size) for allocation, size in alive.most_common(NUM_LARGEST) if size]
-        where = next((m.where for m in reversed(self.marks) if m.position < self._most_at), "begin of step")
-        return Peak(self._log[self._most_at - 1][0], where, by_category, largest)
-
-    def rows(self) -> list[dict[str, Any]]:
-        """What was alive at each event, and between two events the most if that is more than at both; the most of all is the
-        event ``peak``."""
-        alive, rows = dict.fromkeys(CATEGORIES, 0), list[dict[str, Any]]()
-
-        def note(now: float, event: str, totals: dict[str, int]) -> None:
-            rows.extend({"time": now, "event": event, "category": c, "bytes": b} for c, b in totals.items())
-
-        for mark, following in zip(self.marks, [*self.marks[1:], None], strict=True):
-            if mark is self.marks[0]:
-                _add(alive, self._log[: mark.position])
-            note(mark.time, mark.event, alive)
-            if following is None:
-                break
-            if mark is self.marks[0] and self._most_at <= mark.position:
-                note(mark.time, "peak", alive)
-            between = self._log[mark.position : following.position]
-            total = before = sum(alive.values())
-            highest, most = 0, total
-            for count, (_, _, change) in enumerate(between, start=1):
-                total += change
-                if total > most:
-                    highest, most = count, total
-            _add(alive, between[:highest])
-            is_peak = mark.position < self._most_at <= following.position
-            if is_peak or most > max(before, total):
-                note(between[highest - 1][0], "peak" if is_peak else f"in {mark.where}", alive)
-            _add(alive, between[highest:])
-        return rows
-
-
-def _add(alive: dict[str, int], entries: Iterable[tuple[float, Allocation, int]]) -> None:
-    for _, allocation, change in entries:
-        alive[allocation.category] += change
+        self.log.mark(event, where or self._where())
 
 
 def _is_wrapper(tensor: Tensor) -> bool:
     """Tensors without memory of their own."""
-    return isinstance(tensor, DTensor | AsyncCollectiveTensor | torch._subclasses.FakeTensor) or tensor.is_meta or tensor.is_sparse
+    return isinstance(tensor, DTensor | AsyncCollectiveTensor | FakeTensor) or tensor.is_meta or tensor.layout != torch.strided

@@ -18,7 +18,8 @@ from workbench.runtime.batches import Batches
 from workbench.runtime.build import local, make_optimizer
 from workbench.runtime.clipping import clip_gradients
 from workbench.runtime.load import Load
-from workbench.runtime.memory import MemoryTracker, Peak
+from workbench.runtime.allocations import Peak, kept_activations
+from workbench.runtime.memory import MemoryTracker
 from workbench.runtime.recorder import Recorder
 from workbench.strategies.worker_model import StepResult, WorkerModel
 
@@ -32,6 +33,10 @@ class TrainingRecord:
     peak_tensors: list[dict[str, Any]] = field(default_factory=list)
     peak_memory: Peak | None = None
     """Of all memory steps."""
+    held_memory: dict[str, int] | None = None
+    """Bytes by category at the end of the last memory step."""
+    kept_activation_bytes: int | None = None
+    """The most activations that were alive when a backward pass of it began; None: it had none."""
     parameters: int = 0
     parameter_bytes: int = 0
     gradient_bytes: int = 0
@@ -136,8 +141,10 @@ def take_step(
 
 
 def _keep_memory(record: TrainingRecord, tracker: MemoryTracker, step: int) -> None:
-    peak = tracker.peak()
-    record.memory += [{"step": step, **row} for row in tracker.rows()]
+    peak, rows = tracker.log.peak(), tracker.log.rows()
+    record.memory += [{"step": step, **row} for row in rows]
+    record.held_memory = tracker.log.held()
+    record.kept_activation_bytes = kept_activations(rows)
     record.peak_tensors += [{"step": step, **row} for row in peak.largest]
     if record.peak_memory is None or peak.num_bytes > record.peak_memory.num_bytes:
         record.peak_memory = peak

@@ -138,6 +138,8 @@ def _work(
         "gradient_bytes": trained.gradient_bytes,
         "optimizer_state_bytes": trained.optimizer_state_bytes,
         **({} if trained.peak_memory is None else trained.peak_memory.figures()),
+        "held_memory_by_category": trained.held_memory,
+        "kept_activation_bytes": trained.kept_activation_bytes,
         "dropped_tokens": trained.dropped_tokens,
         "resident_peak_bytes": accounting.resident_peak_bytes(),
         "load": asdict(trained.load) if trained.load else None,

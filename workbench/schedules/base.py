@@ -67,6 +67,10 @@ class Schedule(ABC):
         """How often sharded parameters of a stage are gathered in its forward and in its backward passes of a step."""
         return 1, 0
 
+    def in_flight(self, worker: int) -> int | None:
+        """The most microbatches whose activations a worker holds at once; None: no formula says."""
+        return None
+
     def check_pieces(self, model: ModelSummary, spec: RunSpec) -> None:
         """Raises:
         SplitError: what is cut into microbatches, here the batch, does not divide into them.

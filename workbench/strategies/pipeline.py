@@ -65,6 +65,7 @@ class PipelineStrategy(StagedStrategy[PipelineOptions]):
     """
 
     Options = PipelineOptions
+    keeps_outputs = True  # by torch's stages
 
     @property
     def schedule(self) -> Schedule:
@@ -95,6 +96,9 @@ class PipelineStrategy(StagedStrategy[PipelineOptions]):
 
     def gathers(self, stage: int, trains: bool) -> tuple[int, int]:
         return self.schedule.gathers(stage, trains)
+
+    def in_flight(self, index: int) -> int | None:
+        return self.schedule.in_flight(index)
 
     def check(self, model: ModelSummary, spec: RunSpec) -> None:
         if self.options.actions and self.options.schedule != "csv":

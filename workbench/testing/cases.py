@@ -49,6 +49,8 @@ def training(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any]) 
         "gradient_bytes": record.gradient_bytes,
         "optimizer_state_bytes": record.optimizer_state_bytes,
         **peak.figures(),
+        "held_memory_by_category": record.held_memory,
+        "kept_activation_bytes": record.kept_activation_bytes,
         "memory": record.memory,
         "peak_tensors": record.peak_tensors,
         "num_pieces": worker.batch_part[1] * worker.num_microbatches,
