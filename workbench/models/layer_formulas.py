@@ -82,8 +82,9 @@ class LayerShape:
         return Part(parameters, 2 * self.sequence * hidden * (self.up_dim + inner), (pair,))
 
     def statistics_bytes(self, element_bytes: int) -> int:
-        """What a norm keeps of a position beside its input: mean and deviation, or the latter alone."""
-        return max(4, element_bytes) * (2 if self.norm_kind == "layer" else 1)
+        """What a norm keeps of a position beside its input: mean and deviation; torch's root-mean-square norm for CPU
+        (2.13), made of several operations, the latter and what it divided by it."""
+        return max(4, element_bytes) * 2 if self.norm_kind == "layer" else max(4, element_bytes) + self.hidden_dim * element_bytes
 
     def kept_bytes(self, held: BlockSummary, positions: int, element_bytes: int) -> int:
         """What a layer's forward pass of one sample keeps for backward beside its output (Korthikanti et al. 2022, section
@@ -99,7 +100,7 @@ class LayerShape:
         elements += positions * 2 * self.hidden_dim  # what norms give
         elements += positions * (qkv[0] + heads * head_dim)  # q, k and v; what attention gives
         if self.is_rotary:
-            elements += positions * ((heads + kv_heads) * head_dim + head_dim)  # turned q and k, cosines and sines
+            elements += positions * (heads + kv_heads) * head_dim  # turned q and k; cosines and sines are of no sample
         elif kv_heads < heads:
             elements += positions * heads * head_dim  # q, which does not lie together
         elements += positions * (up[0] + inner[1] * (2 if self.feedforward_kind == "gated" else 1))

@@ -60,6 +60,6 @@ def _activations(plan: Plan, rank: int) -> int | None:
         if kept is None:
             return None
         total += kept
-    if any(strategy.keeps_outputs for strategy in plan.strategies) and held.blocks[-1].name == plan.summary.blocks[-1].name:
-        total += prod(held.blocks[-1].output_shape) * share.element_bytes
-    return total * in_flight * (share.num_samples // share.num_microbatches)
+    outputs = sum(strategy.outputs_kept(coordinate[strategy.axis]) for strategy in plan.strategies)
+    total = total * in_flight + outputs * prod(held.blocks[-1].output_shape) * share.element_bytes
+    return total * (share.num_samples // share.num_microbatches)

@@ -8,6 +8,7 @@ allocations and says at the end of the step what each was: then it is known what
 from __future__ import annotations
 
 import gc
+import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,10 @@ from workbench.runtime.budget import MemoryBudgetExceeded
 from workbench.runtime.build import local
 from workbench.runtime.recorder import Recorder
 from workbench.strategies.worker_model import WorkerModel
+
+LET_GO_S = 1e-3
+"""How long gloo's threads get at each edge of a pass to let go of what they have moved: a storage that Python has seen ends
+under Python's lock, which the worker seldom gives away."""
 
 
 class MemoryTracker(TorchDispatchMode):
@@ -184,6 +189,7 @@ class MemoryTracker(TorchDispatchMode):
     def span(self, kind: str, stage: int | None, microbatch: int | None, name: str | None) -> Iterator[None]:
         """What the worker does, from the recorder."""
         piece = f", microbatch {microbatch}" if microbatch is not None else ""
+        time.sleep(LET_GO_S)
         self._spans.append((kind, piece if self.worker.num_microbatches > 1 else ""))
         self._mark(f"{name or kind} begins{self._spans[-1][1]}")
         try:

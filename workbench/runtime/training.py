@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from workbench.plan.feasibility import Plan
+from workbench.runtime.allocations import Peak, kept_activations
 from workbench.runtime.batches import Batches
 from workbench.runtime.build import local, make_optimizer
 from workbench.runtime.clipping import clip_gradients
 from workbench.runtime.load import Load
-from workbench.runtime.allocations import Peak, kept_activations
 from workbench.runtime.memory import MemoryTracker
 from workbench.runtime.recorder import Recorder
 from workbench.strategies.worker_model import StepResult, WorkerModel

@@ -29,6 +29,10 @@ class OneForwardOneBackward(Schedule):
         """As many as there are workers from here to the last (Narayanan et al. 2021, section 2.2)."""
         return min(self.num_microbatches, self.num_workers - worker)
 
+    def outputs_kept(self, worker: int) -> int:
+        """Of other stages the one that is being sent while an earlier microbatch's backward pass begins."""
+        return super().outputs_kept(worker) or int(self.num_microbatches > self.in_flight(worker))
+
     def check(self, spec: RunSpec) -> None:
         super().check(spec)
         self.at_least_as_many_microbatches_as(self.num_stages, "stages")

@@ -87,8 +87,10 @@ class Strategy(ABC, Generic[O]):
         """What is allocated for the part that worker ``index`` of the axis holds; by default just that part."""
         return self.place(model, index)
 
-    keeps_outputs: ClassVar[bool] = False
-    """Whether what the model's last block gives is kept until its backward pass."""
+    def outputs_kept(self, index: int) -> int:
+        """How many microbatches' outputs of its last block worker ``index`` of the axis keeps beside what their backward
+        passes need."""
+        return 0
 
     def in_flight(self, index: int) -> int | None:
         """The most of its microbatches whose activations worker ``index`` of the axis holds at once; None: no formula says."""

@@ -65,7 +65,6 @@ class PipelineStrategy(StagedStrategy[PipelineOptions]):
     """
 
     Options = PipelineOptions
-    keeps_outputs = True  # by torch's stages
 
     @property
     def schedule(self) -> Schedule:
@@ -99,6 +98,9 @@ class PipelineStrategy(StagedStrategy[PipelineOptions]):
 
     def in_flight(self, index: int) -> int | None:
         return self.schedule.in_flight(index)
+
+    def outputs_kept(self, index: int) -> int:
+        return self.schedule.outputs_kept(index)
 
     def check(self, model: ModelSummary, spec: RunSpec) -> None:
         if self.options.actions and self.options.schedule != "csv":
