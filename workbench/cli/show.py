@@ -19,6 +19,7 @@ def show_command(run: str) -> None:
     from rich.markup import escape
 
     from workbench.cli import render
+    from workbench.cli.memory import memory
 
     directory = listing.find(home(), run)
     row, console = listing.row(directory), Console()
@@ -55,6 +56,7 @@ def show_command(run: str) -> None:
         console.print(f"dropped per step: {row['dropped_tokens']:,g} assignments of a token to an expert that was full")
     _transfers(console, directory)
     _workers(console, directory)
+    memory(console, directory)
 
 
 def _parity(row: dict[str, Any], summary: dict[str, Any]) -> str:

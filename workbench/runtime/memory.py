@@ -31,7 +31,7 @@ from workbench.runtime.recorder import Recorder
 from workbench.strategies.worker_model import WorkerModel
 
 LET_GO_S = 1e-3
-"""How long gloo's threads get at each edge of a pass to let go of what they have moved: a storage that Python has seen ends
+"""How long gloo's threads get before each backward pass to let go of what they have moved: a storage that Python has seen ends
 under Python's lock, which the worker seldom gives away."""
 
 
@@ -189,7 +189,8 @@ class MemoryTracker(TorchDispatchMode):
     def span(self, kind: str, stage: int | None, microbatch: int | None, name: str | None) -> Iterator[None]:
         """What the worker does, from the recorder."""
         piece = f", microbatch {microbatch}" if microbatch is not None else ""
-        time.sleep(LET_GO_S)
+        if kind.startswith("backward") and self.worker.share.mesh.num_workers > 1:
+            time.sleep(LET_GO_S)
         self._spans.append((kind, piece if self.worker.num_microbatches > 1 else ""))
         self._mark(f"{name or kind} begins{self._spans[-1][1]}")
         try:
