@@ -56,10 +56,10 @@ def _both(expected: int | None, measured: int | None) -> str:
 
 def _peaks(workers: list[dict[str, Any]]) -> Table:
     categories = [c for c in workers[0]["peak_memory_by_category"] if any(w["peak_memory_by_category"][c] for w in workers)]
-    table = Table("worker", *(c.replace("_", " ") for c in categories), "sum", "independently", box=None)
+    table = Table("worker", *(c.replace("_", " ") for c in categories), "sum", "allocator's", box=None)
     for rank, worker in enumerate(workers):
         sizes = [worker["peak_memory_by_category"][category] for category in categories]
-        other = worker.get("independent_peak_bytes")
+        other = worker.get("allocator_peak_bytes")
         difference = f" ({worker['peak_memory_bytes'] / other - 1:+.1%})" if other else ""
         cells = [mebibytes(size).removesuffix(" MiB") for size in (*sizes, worker["peak_memory_bytes"], other)]
         table.add_row(str(rank), *cells[:-1], cells[-1] + difference)

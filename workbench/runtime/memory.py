@@ -25,6 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from workbench.runtime.allocations import Allocation, AllocationLog
+from workbench.runtime.allocator import AllocatorPeak
 from workbench.runtime.budget import MemoryBudgetExceeded
 from workbench.runtime.build import local
 from workbench.runtime.recorder import Recorder
@@ -66,11 +67,15 @@ class MemoryTracker(TorchDispatchMode):
         self._resize = torch.UntypedStorage.resize_
         torch.UntypedStorage.resize_ = self._resizing()  # type: ignore[method-assign]
         self.recorder.watcher = self
+        self._bytes_before = self.log.total
+        self._allocator = AllocatorPeak(self.worker.device)
+        self._allocator.__enter__()
         super().__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
+        self._allocator.__exit__(*error)
         self.recorder.watcher = None
         torch.UntypedStorage.resize_ = self._resize  # type: ignore[method-assign]
         for handle in self._handles:
@@ -78,6 +83,12 @@ class MemoryTracker(TorchDispatchMode):
         self._settle_all()
         self._mark("end of step", "end of step")
         self._alive.clear()  # what ends from here on is none of this step's
+
+    def of_allocator(self) -> dict[str, Any]:
+        """What the allocator says of the step, whatever the tracker saw: ``allocator_peak_bytes`` and, of a GPU, more."""
+        figures = self._allocator.figures
+        peak = figures.get("allocated_peak_bytes", self._bytes_before + self._allocator.growth_bytes)
+        return {"allocator_peak_bytes": peak, **figures}
 
     def _begin(self) -> None:
         """Notes what is alive. DDP's buckets are C++'s, but the gradients of the step before are views of them."""

@@ -33,6 +33,8 @@ class TrainingRecord:
     peak_tensors: list[dict[str, Any]] = field(default_factory=list)
     peak_memory: Peak | None = None
     """Of all memory steps."""
+    of_allocator: dict[str, Any] = field(default_factory=dict)
+    """What the allocator says of the same step."""
     held_memory: dict[str, int] | None = None
     """Bytes by category at the end of the last memory step."""
     kept_activation_bytes: int | None = None
@@ -147,7 +149,7 @@ def _keep_memory(record: TrainingRecord, tracker: MemoryTracker, step: int) -> N
     record.kept_activation_bytes = kept_activations(rows)
     record.peak_tensors += [{"step": step, **row} for row in peak.largest]
     if record.peak_memory is None or peak.num_bytes > record.peak_memory.num_bytes:
-        record.peak_memory = peak
+        record.peak_memory, record.of_allocator = peak, tracker.of_allocator()
 
 
 def _weigh(record: TrainingRecord, worker: WorkerModel, optimizer: torch.optim.Optimizer | None) -> None:

@@ -140,6 +140,7 @@ def _work(
         **({} if trained.peak_memory is None else trained.peak_memory.figures()),
         "held_memory_by_category": trained.held_memory,
         "kept_activation_bytes": trained.kept_activation_bytes,
+        **trained.of_allocator,
         "dropped_tokens": trained.dropped_tokens,
         "resident_peak_bytes": accounting.resident_peak_bytes(),
         "load": asdict(trained.load) if trained.load else None,

@@ -51,6 +51,7 @@ def training(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any]) 
         **peak.figures(),
         "held_memory_by_category": record.held_memory,
         "kept_activation_bytes": record.kept_activation_bytes,
+        **record.of_allocator,
         "memory": record.memory,
         "peak_tensors": record.peak_tensors,
         "num_pieces": worker.batch_part[1] * worker.num_microbatches,
