@@ -154,13 +154,10 @@ def _workers(console: Any, directory: RunDirectory) -> None:
 
     from workbench.cli.render import mebibytes
 
-    trains = directory.record()["mode"] == "train"
-    heads = ("gradients", "optimizer state") if trains else ()
-    table = Table("worker", "parameters expected", "measured", *heads, "peak memory", "resident peak", box=None)
-    held = ("gradient_bytes", "optimizer_state_bytes") if trains else ()
+    table = Table("worker", "parameters expected", "measured", "peak memory", "resident peak", box=None)
     expected = directory.record()["expected"]["parameters_per_worker"]
     for rank, worker in enumerate((directory.summary() or {})["workers"]):
-        sizes = (worker[key] for key in (*held, "peak_memory_bytes", "resident_peak_bytes"))
+        sizes = (worker[key] for key in ("peak_memory_bytes", "resident_peak_bytes"))
         table.add_row(str(rank), f"{expected[rank]:,}", f"{worker['parameters']:,}", *map(mebibytes, sizes))
     console.print("\neach worker:")
     console.print(table)
