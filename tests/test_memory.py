@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from workbench.plan.feasibility import plan
 from workbench.plan.memory import expected_memory
+from workbench.runtime.allocator import cuda_figures
 from workbench.spec import RunSpec
 from workbench.testing import cases
 from workbench.testing.workers import run_in_workers
@@ -137,3 +142,64 @@ def test_the_largest_tensors_at_the_peak_have_names_and_shapes() -> None:
             "bytes": 512 * 512 * 4} in [{k: v for k, v in t.items() if k != "step"} for t in tensors]  # fmt: skip
     state = [t for t in tensors if t["category"] == "optimizer_state"]
     assert {t["module"].rpartition(" ")[2] for t in state} == {"exp_avg", "exp_avg_sq"}
+
+
+RESIDENT = """
+import sys
+from pathlib import Path
+from workbench.testing import cases
+from workbench.testing.workers import run_in_workers
+
+def status(key):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
+
+def training(rank, recorder, control, spec):
+    from workbench.runtime.memory import MemoryTracker
+    found, enter, leave = {}, MemoryTracker.__enter__, MemoryTracker.__exit__
+    def begin(self):
+        enter(self)
+        Path("/proc/self/clear_refs").write_text("5")
+        found["alive"], found["resident"] = self.log.total, status("VmRSS")
+        return self
+    def end(self, *error):
+        found["peak"] = status("VmHWM")
+        leave(self, *error)
+    MemoryTracker.__enter__, MemoryTracker.__exit__ = begin, end
+    worker = cases.training(rank, recorder, control, spec)
+    return worker["peak_memory_bytes"], found["alive"] + found["peak"] - found["resident"]
+
+if __name__ == "__main__":
+    spec = {SPEC}
+    for pair in run_in_workers({WORKERS}, training, spec):
+        print("pair", *pair)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("split", ["single", "dp2", "fsdp", "tp2", "pp2, 1f1b"])
+def test_what_the_system_says_is_resident_is_what_the_categories_add_up_to(split: str, tmp_path: Path) -> None:
+    """From some 120 MiB on: what a step takes beside tensors (gloo's buffers, Python's objects) is 3 to 5 MiB. malloc must
+    give each tensor pages of its own, and that must be known before the process begins."""
+    model = {"num_layers": 4, "hidden_dim": 512, "num_heads": 8, "feedforward_dim": 2048}
+    spec = spec_of(model, {**SPLITS, "fsdp": {"fsdp": 2}}[split], sequence=128, num_warmup_steps=1)
+    script = tmp_path / "resident.py"
+    num_workers = plan(RunSpec(**spec)).num_workers
+    script.write_text(RESIDENT.replace("{SPEC}", repr(spec)).replace("{WORKERS}", str(num_workers)))
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
+    result = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=100, env=environment)
+    pairs = [line.split()[1:] for line in result.stdout.splitlines() if line.startswith("pair")]
+    assert len(pairs) == num_workers, result.stderr
+    for tensors, resident in pairs:
+        assert int(tensors) == pytest.approx(int(resident), rel=0.05)
+
+
+@pytest.mark.parametrize("split", ["single", "dp2", "fsdp"])
+def test_what_the_allocator_gave_out_is_what_the_categories_add_up_to(split: str) -> None:
+    for _, worker in measured(spec_of(SHAPES["gpt"], {**SPLITS, "fsdp": {"fsdp": 2}}[split], num_warmup_steps=1)):
+        assert worker["peak_memory_bytes"] == pytest.approx(worker["allocator_peak_bytes"], rel=0.05)
+
+
+def test_fragmentation_is_what_was_reserved_and_not_given_out() -> None:
+    figures = cuda_figures({"allocated_bytes.all.peak": 75, "reserved_bytes.all.peak": 100})
+    assert figures == {"allocated_peak_bytes": 75, "reserved_peak_bytes": 100, "fragmentation": 0.25}

@@ -75,14 +75,14 @@ class MemoryTracker(TorchDispatchMode):
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
+        self._settle_all()
+        self._mark("end of step", "end of step")
+        self._alive.clear()  # what ends from here on is none of this step's
         self._allocator.__exit__(*error)
         self.recorder.watcher = None
         torch.UntypedStorage.resize_ = self._resize  # type: ignore[method-assign]
         for handle in self._handles:
             handle.remove()
-        self._settle_all()
-        self._mark("end of step", "end of step")
-        self._alive.clear()  # what ends from here on is none of this step's
 
     def of_allocator(self) -> dict[str, Any]:
         """What the allocator says of the step, whatever the tracker saw: ``allocator_peak_bytes`` and, of a GPU, more."""

@@ -10,7 +10,7 @@ from workbench.store.tables import RUN_COLUMNS, TABLES
 
 
 def export(runs: list[RunDirectory], to: Path, file_format: str) -> list[Path]:
-    """Writes ``runs``, ``steps``, ``memory``, ``communication`` and ``timeline`` under ``to``; returns the files."""
+    """Writes ``runs`` and every table of a run (``steps``, ``memory``, …) under ``to``; returns the files."""
     import pyarrow as pa
     import pyarrow.csv
     import pyarrow.parquet

@@ -55,6 +55,6 @@ def memory_at_peak_chart(
         drawn = (
             bars
             + limit.mark_rule(strokeDash=[4, 3], size=2)
-            + limit.mark_text(align="left", dx=4, baseline="top", y=0).encode(text="text:N")
+            + limit.mark_text(align="right", dx=-4, baseline="top", y=0).encode(text="text:N")
         )
     return drawn.properties(title=title, width=560, height=32 * frame["worker"].nunique())  # type: ignore[no-any-return]
