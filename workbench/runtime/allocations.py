@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
@@ -29,8 +29,8 @@ class Allocation:
     num_bytes: int = 0
     is_settled: bool = False
     """Whether its category is what it is for good: a gradient that is sent stays a gradient."""
-    num_others: int = 0
-    """Of parameters that share it, as gradients do a bucket."""
+    others: set[str] = field(default_factory=set)
+    """Names of more parameters that it belongs to: gradients share a bucket."""
 
     def becomes(self, category: str) -> None:
         """Puts it in a category, if it is not known for good what it is."""
@@ -43,7 +43,7 @@ class Allocation:
         shape = self.shape if prod(self.shape) * item == num_bytes else (num_bytes // item,)
         return {
             "category": self.category,
-            "module": self.module + (f" and {self.num_others} more" if self.num_others else ""),
+            "module": self.module + (f" and {len(self.others)} more" if self.others else ""),
             "shape": "×".join(map(str, shape)),
             "dtype": self.dtype,
             "bytes": num_bytes,

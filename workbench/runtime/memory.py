@@ -126,8 +126,8 @@ class MemoryTracker(TorchDispatchMode):
             return
         if not allocation.is_settled:
             allocation.category, allocation.module, allocation.is_settled = category, name, True
-        elif allocation.module != name and allocation.category == category and tensor.grad is None:
-            allocation.num_others += 1
+        elif allocation.category == category and allocation.module != name:
+            allocation.others.add(name)
 
     def _see(self, tensor: Tensor, category: str) -> Allocation | None:
         """The allocation behind a tensor; a new one is noted."""
