@@ -101,7 +101,7 @@ def test_buckets_of_data_parallelism_are_the_gradients_and_nothing_beside() -> N
     for expected, worker in measured(spec_of(SHAPES["gpt"], {"data": 2})):
         assert at("begin of step", worker)["gradients"] == expected["gradients"], "buckets stay when gradients are set to none"
         (bucket,) = (t for t in worker["peak_tensors"] if t["category"] == "gradients")
-        assert bucket["module"] == "embedding.token.weight and 28 more"
+        assert bucket["module"] == "embedding.position and 28 more"
         assert all(row["bytes"] < 1024 for row in worker["memory"] if row["category"] == "communication")
 
 
