@@ -23,6 +23,11 @@ COLOURS = {
     "idle": "#A6A6A6",
     "schedule": "#E69F00",
     "other": "#F0E442",
+    "parameters": "#0072B2",
+    "gradients": "#56B4E9",
+    "optimizer state": "#009E73",
+    "activations": "#E69F00",
+    "buffers": "#CC79A7",
 }
 """Okabe and Ito's palette, which colour-blind readers can tell apart; waiting is grey."""
 
