@@ -61,7 +61,7 @@ def runs_frame(store: Path) -> pd.DataFrame:
 
 def tags_of(frame: pd.DataFrame) -> list[str]:
     """Every tag that a run has, sorted."""
-    return sorted({tag for text in map(str, frame["tags"].unique()) for tag in text.split(", ") if tag})
+    return sorted({tag for text in frame["tags"].unique().tolist() for tag in str(text).split(", ") if tag})
 
 
 def filtered(
@@ -76,7 +76,7 @@ def filtered(
     models and all of the tags; nothing given is no condition."""
     keep = pd.Series(True, index=frame.index)
     if words := text.lower().split():
-        everything = frame["run_id"].str.cat([frame[c] for c in ("name", "split", "dataset", "tags", "note", "mode")], sep="\n")
+        everything = frame["run_id"].str.cat(frame[["name", "split", "dataset", "tags", "note", "mode"]], sep="\n")
         everything = everything.str.lower()
         for word in words:
             keep &= everything.str.contains(word, regex=False)
@@ -93,4 +93,4 @@ def filtered(
 def chosen(frame: pd.DataFrame, run_ids: Iterable[str]) -> list[str]:
     """Of these ids those of runs that there are, in the table's order."""
     wanted = set(run_ids)
-    return [run_id for run_id in frame["run_id"] if run_id in wanted]
+    return [str(run_id) for run_id in frame["run_id"] if run_id in wanted]

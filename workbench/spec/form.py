@@ -157,5 +157,5 @@ def _plain(annotation: Any) -> tuple[Any, list[Any], bool]:
 
 
 def _sentence(name: str) -> str:
-    words = name.replace("_", " ")
+    words = name.replace("_", " ").replace("kv ", "key/value ")
     return words[:1].upper() + words[1:]

@@ -7,7 +7,7 @@ import json
 import altair as alt
 import pandas as pd
 
-from workbench.analysis.charts.look import COLOURS, colour
+from workbench.analysis.charts.look import COLOURS, FIT_WIDTH, colour
 
 WHOLE = 0.995
 MAX_BLOCKS_NAMED = 12
@@ -52,7 +52,8 @@ def mesh_chart(frame: pd.DataFrame) -> alt.LayerChart | alt.FacetChart:
     title = alt.TitleParams(
         "Which worker holds which blocks?", subtitle="The model's blocks in order; a slice fills a part of its cell"
     )
-    return alt.layer(*layers, title=title, width=520, height=workers * max(18, min(40, 320 // workers)))
+    height = workers * max(18, min(40, 320 // workers))
+    return alt.layer(*layers, title=title, width=520, height=height, autosize=FIT_WIDTH)
 
 
 def held_chart(frame: pd.DataFrame) -> alt.Chart:
@@ -64,7 +65,7 @@ def held_chart(frame: pd.DataFrame) -> alt.Chart:
         alt.Tooltip("mebibytes:Q", format=".2f", title="MiB"),
     ]  # fmt: skip
     return (  # type: ignore[no-any-return]
-        alt.Chart(frame, title="How much will each worker hold?", width=520, height=alt.Step(24))
+        alt.Chart(frame, title="How much will each worker hold?", width=520, height=alt.Step(24), autosize=FIT_WIDTH)
         .transform_calculate(order=f"indexof({categories}, datum.category)")
         .mark_bar()
         .encode(

@@ -13,6 +13,8 @@ from workbench.registry import DATASETS, MODELS, STRATEGIES
 from workbench.spec.form import Field, fields, parts, plugin_field, top_fields
 from workbench.spec.run_spec import DEFAULT_MODEL, RunSpec
 
+STATE = "configured"
+"""Key of the session's paths and values; the widgets' own are lost when another page is shown."""
 _OPEN = ("train",)
 """Parts whose fields are shown at once."""
 _TITLES = {
@@ -56,7 +58,7 @@ def _segments(field: Field, paths: Mapping[str, Any]) -> Any:
     return chosen or field.default
 
 
-def _chooser(field: Field, value: Any, *stale: str) -> str:
+def _chooser(field: Field, value: Any, *stale: str) -> Any:
     """A choice on which other fields depend: they are asked anew when it changes."""
     key = PREFIX + field.path
     if key not in st.session_state:
@@ -64,14 +66,21 @@ def _chooser(field: Field, value: Any, *stale: str) -> str:
     options = ([None] if field.is_optional else []) + list(field.choices)
     label = field.path.split(".")[0].capitalize() if field.path.endswith(".name") else field.label
     return st.selectbox(
-        label, options, key=key, help=field.hint, on_change=_forget_below, args=stale, format_func=lambda o: o or "none"
+        label,
+        options,
+        key=key,
+        help=field.hint,
+        on_change=_forget_below,
+        args=stale,
+        format_func=lambda o: o or "none",
+        placeholder="none",
     )
 
 
 def _forget_below(*stale: str) -> None:
     forget(*stale)
-    kept = {path: value for path, value in st.session_state["configured"].items() if not path.startswith(stale)}
-    st.session_state["configured"] = kept
+    kept = {path: value for path, value in st.session_state[STATE].items() if not path.startswith(stale)}
+    st.session_state[STATE] = kept
 
 
 def _model(paths: Mapping[str, Any]) -> dict[str, Any]:

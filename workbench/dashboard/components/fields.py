@@ -17,10 +17,11 @@ PREFIX = "field "
 
 def ask(fields: Iterable[Field], paths: Mapping[str, Any], num_columns: int = 2) -> dict[str, Any]:
     """Draws the fields, side by side where there is room; returns path → value."""
-    columns, values = st.columns(num_columns), {}
-    for index, field in enumerate(fields):
-        with columns[index % num_columns]:
-            values[field.path] = ask_one(field, paths.get(field.path, field.default))
+    asked, values = list(fields), {}
+    for first in range(0, len(asked), num_columns):
+        for field, column in zip(asked[first:], st.columns(num_columns), strict=False):
+            with column:
+                values[field.path] = ask_one(field, paths.get(field.path, field.default))
     return values
 
 
@@ -33,7 +34,7 @@ def ask_one(field: Field, value: Any) -> Any:
         return st.toggle(field.label, key=key, help=field.hint)
     if field.kind == "choice":
         options = ([None] if field.is_optional else []) + list(field.choices)
-        return st.selectbox(field.label, options, key=key, help=field.hint, format_func=lambda o: "none" if o is None else o)
+        return st.selectbox(field.label, options, key=key, help=field.hint, format_func=lambda o: o or "none", placeholder="none")
     if field.kind in ("integer", "number"):
         return _number(field, key)
     text = st.text_input(field.label, key=key, help=field.hint, max_chars=4000).strip()
