@@ -116,6 +116,7 @@ def _figures(follower: Follower) -> None:
             pd.DataFrame(follower.workers()),
             hide_index=True,
             key="workers",
+            placeholder="–",
             column_config={
                 "step_ms": st.column_config.NumberColumn("step (ms)", format="%.1f", help="Mean of the last ten steps heard of."),
                 "samples_per_s": st.column_config.NumberColumn("samples/s", format="%.0f", help="Of its own part of the batch."),
