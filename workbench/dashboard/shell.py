@@ -18,7 +18,7 @@ PAGES = {
 
 def main() -> None:
     """Draws the page that the address names."""
-    st.set_page_config(page_title="The workbench", page_icon=":material/account_tree:", layout="wide")
+    st.set_page_config(page_title="The workbench", layout="wide")
     pages = {
         name: st.Page(_draw(name), title=title, icon=icon, url_path=name, default=name == "front")
         for name, (title, icon) in PAGES.items()
