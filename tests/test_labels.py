@@ -58,7 +58,7 @@ def test_an_exact_id_names_a_run_of_the_store_or_nothing(tmp_path: Path, text: s
 
 
 def test_rows_are_the_same_with_an_index_without_one_and_with_a_damaged_one(tmp_path: Path) -> None:
-    for number in range(index._MIN_NEW):
+    for number in range(index._MIN_NEW + 1):
         ended(tmp_path, f"run-{number:04d}")
     RunDirectory(tmp_path / "runs" / "run-0007").write_summary({"step_time_s": 0.5})
     first = listing.rows(tmp_path)

@@ -52,7 +52,7 @@ def labels(test: AppTest) -> list[str]:
 
 
 def failed(store: Path, run_id: str = "run-9") -> RunDirectory:
-    run = new_run(store, run_id, created_at=9.0, split="dp2", dataset="text")
+    run = new_run(store, run_id, created_at=9.0, split=EVIL, dataset=EVIL)
     run.write_status({"state": "failed", "message": EVIL})
     run.write_error({"rank": 1, "step": 4, "exception": EVIL, "last_lines": [EVIL], "operations": [EVIL], "advice": EVIL})
     run.update_labels(name=EVIL, note=EVIL, tags=EVIL.replace(",", ""))
@@ -75,6 +75,7 @@ def test_texts_of_runs_are_shown_as_text_on_every_page(store: Path, name: str) -
     (store / "runs" / "damaged" / "run.json").write_text("{")
     test = page(name, runs="run-9", run="run-9")
     assert "onerror" not in marked_up(test)
+    assert "example.org" not in marked_up(test)
     if name in ("live", "runs"):
         assert EVIL in texts(test)
 
@@ -125,6 +126,13 @@ def test_a_link_opens_the_same_configuration_and_says_what_it_left_out() -> None
     test = page("configure", **link)
     assert configured(test) == RunSpec(model={"name": "mlp", "num_layers": 3}, split={"tensor": 2})
     assert "unknown key 'split.pipeline.schedule_file'" in texts(test)
+
+
+def test_the_address_of_one_worker_opens_one_worker() -> None:
+    test = page("configure")
+    test.button_group(key="field split").set_value([]).run()
+    again = page("configure", **test.query_params)
+    assert configured(again) == RunSpec()
 
 
 def test_a_configuration_begins_with_an_earlier_run(store: Path) -> None:

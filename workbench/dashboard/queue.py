@@ -98,7 +98,7 @@ class Follower:
         return {True: "equals one worker", False: "DIFFERS from one worker", None: "differs on purpose (lossy)"}[said["ok"]]
 
     def workers(self) -> list[dict[str, Any]]:
-        """A row a worker: rank, device, what it does, step, samples/s, MiB of its own memory now, bytes of it as measured."""
+        """A row a worker: rank, device, what it does, step and its time, samples/s, and its own memory now."""
         status = self.run.status()
         known = {worker["rank"]: worker for worker in status.get("workers") or []}
         samples = self._samples()

@@ -79,7 +79,7 @@ def _run(store: Path, run: RunDirectory) -> None:
     with st.container(border=True):
         head, button = st.columns([4, 1], vertical_alignment="center")
         with head:
-            st.subheader(str(record.get("split", run.id)), anchor=False)
+            st.subheader(_title(run), anchor=False)
             st.text("  ·  ".join(_facts(record, run)))
         with button:
             if state not in TERMINAL and st.button("Cancel", key=f"cancel {run.id}", icon=":material/stop:", width="stretch"):
@@ -88,6 +88,12 @@ def _run(store: Path, run: RunDirectory) -> None:
         _bar(follower, state, str(status.get("message") or ""))
         failure_card(run)
         _figures(follower)
+
+
+def _title(run: RunDirectory) -> str:
+    """Its split, unless an imported record has something else there, which could be Markdown."""
+    split = str(run.record().get("split"))
+    return split if listing.RUN_ID.fullmatch(split) else run.id
 
 
 def _facts(record: dict[str, object], run: RunDirectory) -> list[str]:
