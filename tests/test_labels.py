@@ -38,10 +38,10 @@ def test_a_deleted_run_comes_back_as_it_was(tmp_path: Path) -> None:
     before = listing.rows(tmp_path)
     delete(run)
     assert listing.rows(tmp_path) == []
-    assert [r.id for r in listing.deleted(tmp_path)] == ["run-1"]
+    assert listing.survey(tmp_path) == ([], ["run-1"])
     restore(listing.exact(tmp_path, "run-1"))
     assert listing.rows(tmp_path) == before
-    assert listing.deleted(tmp_path) == []
+    assert listing.survey(tmp_path)[1] == []
 
 
 def test_a_run_that_has_not_ended_is_not_deleted(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from workbench.dashboard.components.navigate import go, has
 from workbench.dashboard.components.runs_table import runs_table
 from workbench.dashboard.components.said import said
 from workbench.dashboard.downloads import tables_of
-from workbench.dashboard.table import SORTS, chosen, filtered, runs_frame, tags_of
+from workbench.dashboard.table import SORTS, chosen, filtered, runs_and_deleted, tags_of
 from workbench.errors import WorkbenchError
 from workbench.store import listing
 from workbench.store.archive import pack, take_in
@@ -29,13 +29,13 @@ def main() -> None:
     """Draws the page."""
     st.title("Runs")
     _undo()
-    frame = runs_frame(home())
+    frame, deleted = runs_and_deleted(home())
     if frame.empty:
         st.info("There are no runs here yet.")
         if st.button("Configure a run", type="primary"):
             go("configure")
         _import()
-        _deleted()
+        _deleted(deleted)
         return
     shown = _filter(frame)
     if len(shown) > MOST_SHOWN:
@@ -47,7 +47,7 @@ def main() -> None:
     _selected(frame, selected or chosen(frame, st.query_params.get("runs", "").split(",")))
     _failed(listed)
     _import()
-    _deleted()
+    _deleted(deleted)
 
 
 def _filter(frame: pd.DataFrame) -> pd.DataFrame:
@@ -158,11 +158,10 @@ def _take_in(file: IO[bytes]) -> None:
     st.rerun()
 
 
-def _deleted() -> None:
-    runs = listing.deleted(home())
-    if not runs:
+def _deleted(run_ids: list[str]) -> None:
+    if not run_ids:
         return
-    with st.expander(f"Deleted runs ({len(runs)})", icon=":material/delete:"):
+    with st.expander(f"Deleted runs ({len(run_ids)})", icon=":material/delete:"):
         st.caption("Their files are still there; `workbench rm --purge` removes them.")
-        back = st.multiselect("Bring back", [run.id for run in runs[:MOST_SHOWN]], key="bring back")
+        back = st.multiselect("Bring back", run_ids[::-1][:MOST_SHOWN], key="bring back")
         st.button("Restore", on_click=_restore, args=(back,), disabled=not back)
