@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import IO
 
 import pandas as pd
@@ -43,7 +44,9 @@ def main() -> None:
     else:
         st.caption(f"{len(shown):,} of {len(frame):,} runs. Select some to compare, export, tag or delete them.")
     listed = shown.head(MOST_SHOWN)
-    selected = runs_table(listed, key=f"runs {st.session_state.get('table number', 0)}", selection="multi-row")
+    # A selection is of rows: it must not outlive the list that it was made in.
+    of_these = zlib.crc32("\n".join(listed["run_id"]).encode())
+    selected = runs_table(listed, key=f"runs {of_these}", selection="multi-row")
     _selected(frame, selected or chosen(frame, st.query_params.get("runs", "").split(",")))
     _failed(listed)
     _import()
@@ -105,7 +108,6 @@ def _delete(run_ids: list[str]) -> None:
         except WorkbenchError as error:
             problems.append(str(error))
     st.session_state[UNDO] = {"gone": gone, "problems": problems}
-    st.session_state["table number"] = st.session_state.get("table number", 0) + 1  # a selection is of rows, which have moved
 
 
 def _restore(run_ids: list[str]) -> None:
