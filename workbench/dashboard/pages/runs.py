@@ -47,8 +47,9 @@ def main() -> None:
     # A selection is of rows: it must not outlive the list that it was made in.
     of_these = zlib.crc32("\n".join(listed["run_id"]).encode())
     selected = runs_table(listed, key=f"runs {of_these}", selection="multi-row")
-    _selected(frame, selected or chosen(frame, st.query_params.get("runs", "").split(",")))
-    _failed(listed)
+    selected = selected or chosen(frame, st.query_params.get("runs", "").split(","))
+    _selected(selected)
+    _failed(listed[~listed["run_id"].isin(selected)])
     _import()
     _deleted(deleted)
 
@@ -68,7 +69,7 @@ def _filter(frame: pd.DataFrame) -> pd.DataFrame:
     return filtered(frame, text, states, models, tags, sort)
 
 
-def _selected(frame: pd.DataFrame, run_ids: list[str]) -> None:
+def _selected(run_ids: list[str]) -> None:
     """What can be done with the selected runs."""
     runs = [listing.exact(home(), run_id) for run_id in run_ids]
     if not runs:
