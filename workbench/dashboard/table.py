@@ -19,7 +19,6 @@ SHOWN = {
     "name": "name",
     "state": "state",
     "model": "model",
-    "num_workers": "workers",
     "step_time_ms": "step (ms)",
     "samples_per_s": "samples/s",
     "speedup": "speed-up",
