@@ -1,4 +1,5 @@
-"""Each strategy as a short script in plain torch, for the default transformer on two workers: what ``steps.py`` compares with.
+"""Each strategy as a short script in plain torch, for the default transformer (experts: the default moe) on two workers:
+what ``steps.py`` compares with.
 
 A function takes this worker's rank and a plain gloo group, and returns the step: inputs and targets (batch, 128) of this
 worker's part of the batch in, the mean loss out where this worker has it.
@@ -11,12 +12,13 @@ from collections.abc import Callable
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed._functional_collectives import all_gather_tensor_autograd, all_to_all_single_autograd
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe
 from torch.distributed.tensor import Replicate
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 from torch.nn.parallel import DistributedDataParallel
 
 from workbench.plan.feasibility import plan
@@ -137,9 +139,77 @@ def tensor(rank: int, group: dist.ProcessGroup) -> Step:
     return step
 
 
-def _model() -> nn.Sequential:
-    """The default transformer with the parameters that the workbench begins with, so that both compute the same losses."""
-    planned = plan(RunSpec())
+def context(rank: int, group: dist.ProcessGroup) -> Step:
+    """Quarters 0 and 3 or 1 and 2 of each sequence; all keys and values gathered, what is later than a query masked."""
+    quarters = torch.arange(SEQUENCE).chunk(4)
+    parts = [torch.cat([quarters[0], quarters[3]]), torch.cat([quarters[1], quarters[2]])]
+    positions, order, inner = parts[rank], torch.cat(parts), _model()
+
+    def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        keys, values = (all_gather_tensor_autograd(x.contiguous(), 2, group) for x in (k, v))
+        return scaled_dot_product_attention(q, keys, values, attn_mask=positions[:, None] >= order)
+
+    for module in inner.modules():
+        if hasattr(module, "product"):
+            module.product = attention
+        if hasattr(module, "positions"):
+            module.positions = positions
+    model = DistributedDataParallel(inner, process_group=group)
+    optimizer = torch.optim.AdamW(model.parameters())
+
+    def step(inputs: Tensor, targets: Tensor) -> float:
+        optimizer.zero_grad()
+        loss = _loss(model(inputs), targets)
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+def expert(rank: int, group: dist.ProcessGroup) -> Step:
+    """Half of the experts a worker, tokens sent to theirs and back by all-to-all; the rest is DistributedDataParallel."""
+    inner = _model("moe")
+
+    def dispatch(experts: nn.Module, tokens: Tensor, counts: list[int]) -> Tensor:
+        to_each = torch.tensor(counts).view(2, -1)  # (worker, expert that it holds)
+        from_each = torch.empty_like(to_each)
+        dist.all_to_all_single(from_each, to_each, group=group)
+        sent, received = to_each.sum(1).tolist(), from_each.sum(1).tolist()
+        arrived = all_to_all_single_autograd(tokens, received, sent, group)
+        held = torch.arange(from_each.shape[1]).repeat(2).repeat_interleave(from_each.flatten())
+        by_expert = held.argsort(stable=True)
+        outputs = experts(arrived[by_expert], from_each.sum(0).tolist())
+        return all_to_all_single_autograd(outputs[by_expert.argsort()], sent, received, group)
+
+    own = []
+    for name, mixture in inner.named_modules():
+        if hasattr(mixture, "dispatch"):
+            mixture.dispatch = dispatch
+            for path, parameter in list(mixture.experts.named_parameters()):
+                layer, _, attribute = path.rpartition(".")
+                half = nn.Parameter(parameter.detach().chunk(2)[rank].clone())
+                setattr(mixture.experts.get_submodule(layer), attribute, half)
+                own.append((f"{name}.experts.{path}", half))
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(inner, [name for name, _ in own])
+    model = DistributedDataParallel(inner, process_group=group)
+    optimizer = torch.optim.AdamW(model.parameters())
+
+    def step(inputs: Tensor, targets: Tensor) -> float:
+        optimizer.zero_grad()
+        loss = _loss(model(inputs), targets)
+        loss.backward()
+        for _, parameter in own:
+            parameter.grad /= 2
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+def _model(name: str = "transformer") -> nn.Sequential:
+    """A default model with the parameters that the workbench begins with, so that both compute the same losses."""
+    planned = plan(RunSpec(model=name))
     return build_blocks(planned, (block.name for block in planned.summary.blocks), torch.float32)
 
 

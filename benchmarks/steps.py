@@ -33,6 +33,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "pipeline gpipe": ("gpipe", {"pipeline": {"size": 2, "schedule": "gpipe"}}),
     "pipeline 1f1b": ("one_f_one_b", {"pipeline": {"size": 2, "schedule": "1f1b"}}),
     "tensor": ("tensor", {"tensor": 2}),
+    "context": ("context", {"context": {"size": 2, "attention": "all_gather"}}),
+    "expert": ("expert", {"expert": 2}),
 }
 """Name → function of ``handwritten.py`` and the workbench's split."""
 
@@ -53,7 +55,13 @@ def work(rank: int, rendezvous: str, rounds: int, handwritten_name: str, split: 
     from workbench.spec import RunSpec
 
     torch.set_num_threads(1)
-    planned, recorder, device, timeout = plan(RunSpec(split=split)), Recorder(), torch.device("cpu"), timedelta(minutes=5)
+    model = "moe" if "expert" in split else "transformer"
+    planned, recorder, device, timeout = (
+        plan(RunSpec(model=model, split=split)),
+        Recorder(),
+        torch.device("cpu"),
+        timedelta(minutes=5),
+    )
     store = dist.FileStore(rendezvous, NUM_WORKERS)
     dist.init_process_group(register_backend(recorder, "cpu"), store=store, rank=rank, world_size=NUM_WORKERS, timeout=timeout)
     worker = build_worker(planned, rank, make_mesh(planned, "cpu", recorder), recorder, device, torch.float32)
@@ -72,8 +80,8 @@ def work(rank: int, rendezvous: str, rounds: int, handwritten_name: str, split: 
     took, losses = np.empty((2, WARMUP + rounds, 3)), np.full((WARMUP + rounds, 3), np.nan)
     orders = list(itertools.permutations(range(3)))
     for turn in range(WARMUP + rounds):
-        recorder.step = turn
-        inputs, targets = batches.of_step(turn, worker.batch_part)
+        recorder.begin_step(turn, tracing=False)
+        inputs, targets = batches.of_worker(turn, worker)
         for which in orders[turn % len(orders)]:
             dist.barrier(group=control)
             before = recorder.num_operations

@@ -9,6 +9,9 @@ import click
 
 from workbench.store import listing
 from workbench.store.run_directory import RunDirectory, home
+from workbench.store.transfers import transfers
+
+_MOST_IN_A_MATRIX = 8
 
 
 @click.command("show")
@@ -18,7 +21,8 @@ def show_command(run: str) -> None:
     from rich.console import Console
     from rich.markup import escape
 
-    from workbench.cli import render
+    from workbench.analysis.figures import seconds
+    from workbench.cli import render, time_figures
 
     directory = listing.find(home(), run)
     row, console = listing.row(directory), Console()
@@ -33,27 +37,31 @@ def show_command(run: str) -> None:
     record = directory.record()
     if record["num_workers"] * record["threads_per_worker"] > record["num_cores"]:
         console.print(f"[yellow]oversubscribed:[/yellow] more workers × threads than the {record['num_cores']} cores")
+    if row["link"]:
+        console.print(f"link: {row['link']}, emulated; {'; '.join(record['link_notes'])}", highlight=False)
     _block_times(console, record)
     if row["state"] != "finished":
         render.failure(console, directory.id, directory.error(), str(directory.status().get("message", "")))
         return
-    console.print(render.comparison([row], {}))
+    render.whole(console, render.comparison([row], {}))
     if parity := _parity(row, directory.summary() or {}):
         console.print(f"parity: {parity}", highlight=False)
     is_inference = row["mode"] == "inference"
     if is_inference:
-        median, late = render.seconds(row["step_time_s"]), render.seconds(row["step_time_p95_s"])
+        median, late = seconds(row["step_time_s"]), seconds(row["step_time_p95_s"])
         console.print(f"latency per batch: median {median}, 95th percentile {late}", highlight=False)
     if row["generated_tokens_per_s"] is not None:
-        first, later = render.seconds(row["time_to_first_token_s"]), render.seconds(row["time_per_token_s"])
+        first, later = seconds(row["time_to_first_token_s"]), seconds(row["time_per_token_s"])
         rate = f"{row['generated_tokens_per_s']:.0f} tokens/s"
         console.print(f"generation: first token after {first}, then {later} a token; {rate} in all", highlight=False)
-    parts = ("compute_s", "exposed_communication_s", "idle_s", *(() if is_inference else ("optimizer_s",)), "other_s")
-    named = (f"{part.removesuffix('_s').replace('_', ' ')} {render.seconds(row[part])}" for part in parts)
-    console.print(f"{'batch' if is_inference else 'step'}: " + ", ".join(named))
+    for line in time_figures.lines(directory):
+        console.print(line, highlight=False, markup=False)
     if row["dropped_tokens"] is not None:
         console.print(f"dropped per step: {row['dropped_tokens']:,g} assignments of a token to an expert that was full")
     _transfers(console, directory)
+    _traffic(console, directory)
+    _bandwidths(console, directory)
+    _completions(console, directory)
     _workers(console, directory)
 
 
@@ -73,7 +81,7 @@ def _parity(row: dict[str, Any], summary: dict[str, Any]) -> str:
 
 def _block_times(console: Any, record: dict[str, Any]) -> None:
     """What the partition of a run that was cut by time goes back to; its sizes stand among what is not by default."""
-    from workbench.cli.render import seconds
+    from workbench.analysis.figures import seconds
 
     if times := record.get("block_times_s"):
         blocks = ", ".join(f"{block} {seconds(time_s)}" for block, time_s in times.items())
@@ -89,41 +97,21 @@ def _who_talks_to_whom(axes: dict[str, int]) -> Iterator[tuple[str, str]]:
 
 
 def _differences(directory: RunDirectory) -> list[str]:
-    """Where the spec differs from the defaults, as paths of the file; what stands above is left out."""
+    """Where the spec differs from the defaults, as on the command line."""
     from workbench.errors import SpecError
-    from workbench.spec.differences import differences, value_text
+    from workbench.spec.differences import not_by_default
 
     try:
-        spec = directory.spec()
+        return [f"{path}={value}" for path, value in not_by_default(directory.spec()).items()]
     except SpecError:
         return []  # a plugin that is not here today; the run's figures can be shown all the same
-    above = (
-        "name",
-        "mode",
-        "model.name",
-        "dataset.name",
-        "launch.device",
-        *(f"split.{name}.size" for name, _ in spec.split.items()),
-    )
-    return [f"{path}={value_text(value)}" for path, value in differences(spec).items() if path not in above]
 
 
 def _transfers(console: Any, directory: RunDirectory) -> None:
     from rich.table import Table
 
-    from workbench.store.summary import measured_transfers
-
-    summary = directory.summary() or {}
-    expected: dict[tuple[str, str, str], list[float]] = {}
-    bounds = set()
-    for t in directory.record()["expected"]["transfers"]:
-        entry = expected.setdefault((t["operation"], t["axis"], t["phase"]), [0, 0])
-        entry[0] += t["count"]
-        entry[1] += t["count"] * t["payload_bytes"]
-        if t.get("is_bound"):  # runs recorded before there were bounds do not say it
-            bounds.add((t["operation"], t["axis"], t["phase"]))
-    measured = {(t["operation"], t["axis"], t["phase"]): t for t in measured_transfers(summary["workers"])}
-    if not expected and not measured:
+    rows = transfers(directory)
+    if not rows:
         return
     table = Table(
         "operation",
@@ -135,17 +123,78 @@ def _transfers(console: Any, directory: RunDirectory) -> None:
         box=None,
         title_justify="left",
     )
-    for key in sorted({*expected, *measured}):
-        want, got = expected.get(key, [0, 0])[1], measured.get(key, {"payload_bytes": 0, "count": 0})
-        table.add_row(*key, f"{'at most ' if key in bounds else ''}{want:,}", f"{got['payload_bytes']:,.0f}", f"{got['count']:g}")
+    for row in rows:
+        want, got = f"{row['expected_bytes']:,}", f"{row['measured_bytes']:,.0f}"
+        at_most = "at most " if row["is_bound"] else ""
+        table.add_row(row["operation"], row["axis"], row["phase"], at_most + want, got, f"{row['count']:g}")
     console.print("\nmoved per step, by formula and measured:")
     console.print(table)
+
+
+def _bandwidths(console: Any, directory: RunDirectory) -> None:
+    """The bandwidth that each operation had, beside what this machine was calibrated to have."""
+    from rich.table import Table
+
+    from workbench.analysis.calibration import achieved
+    from workbench.api import calibration
+
+    rows = achieved(directory, calibration()).to_dict("records")
+    if not rows:
+        return
+    table = Table("operation", "axis", "workers", "achieved at least", "this machine, calibrated", box=None)
+    for row in rows:
+        own = row["calibrated_bytes_per_s"]
+        speeds = (
+            f"{value / 1e6:,.1f} MB/s" if value and value == value else "–" for value in (row["bandwidth_bytes_per_s"], own)
+        )
+        table.add_row(row["operation"], row["axis"], str(row["workers"]), *speeds)
+    console.print("\nbandwidth per worker and direction, mean of the trace steps:")
+    console.print(table)
+
+
+def _traffic(console: Any, directory: RunDirectory) -> None:
+    """Who sends how much to whom, while a matrix of them can be read."""
+    from rich.table import Table
+
+    num_workers = directory.record()["num_workers"]
+    if not 1 < num_workers <= _MOST_IN_A_MATRIX:
+        return
+    from workbench.analysis.traffic import SENT, matrix, traffic
+
+    frame = traffic(directory.table("communication").to_pandas())
+    if frame.empty:
+        return
+    table = Table("from \\ to", *map(str, range(num_workers)), box=None)
+    for rank, row in matrix(frame, num_workers).iterrows():
+        table.add_row(str(rank), *(f"{moved / 2**20:.2f}" if moved else "·" for moved in row))
+    by_formula = frame.loc[frame["attribution"] != SENT, "bytes"].sum() / frame["bytes"].sum()
+    note = f"; {by_formula:.0%} of it collectives, laid on ring neighbours by formula" if by_formula else ""
+    console.print(f"\nMiB from worker to worker per step{note}:", highlight=False)
+    console.print(table)
+
+
+def _completions(console: Any, directory: RunDirectory) -> None:
+    """Whether what was recorded of the trace steps is what torch's profiler saw."""
+    workers = [worker.get("completions") for worker in (directory.summary() or {})["workers"]]
+    known = [completions for completions in workers if completions]  # older runs have none
+    names = ("num_operations", "num_seen", "num_completed", "num_late")
+    num_operations, num_seen, num_completed, num_late = (sum(c[name] for c in known) for name in names)
+    if not num_operations or directory.record()["device"] != "cpu":
+        return
+    text = f"trace steps: {num_operations:,} operations recorded, {num_seen:,} seen by torch's profiler"
+    text += f", of which {num_completed:,} until they were done"
+    if num_late:
+        text += f"; {num_late} of these ended there more than 2 ms after the wait for them"
+    console.print(f"\n{text}", highlight=False)
+    for rank, completions in enumerate(workers):
+        for difference in completions["differences"] if completions else []:
+            console.print(f"  [red]worker {rank}:[/red] {difference}", highlight=False)
 
 
 def _workers(console: Any, directory: RunDirectory) -> None:
     from rich.table import Table
 
-    from workbench.cli.render import mebibytes
+    from workbench.analysis.figures import mebibytes
 
     trains = directory.record()["mode"] == "train"
     heads = ("gradients", "optimizer state") if trains else ()

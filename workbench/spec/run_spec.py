@@ -17,6 +17,7 @@ from pydantic import (
 
 from workbench.errors import SpecError
 from workbench.registry import DATASETS, MODELS, Family
+from workbench.spec.link import Link
 from workbench.spec.options import DatasetOptions, ModelOptions, Options, PluginOptions, spec_error
 from workbench.spec.split import Split
 
@@ -89,6 +90,9 @@ class Measure(Options):
     num_memory_steps: PositiveInt = 1
     """Steps on which every tensor alive is tracked; never the trace steps."""
 
+    torch_profiler: bool = False
+    """One more step, after all others, whose trace by torch.profiler each worker writes into the run's directory."""
+
     parity: bool = True
     """Before the run, check on a copy that the split computes what one worker computes. Off for models too large for one."""
 
@@ -97,6 +101,9 @@ class Measure(Options):
 
     parity_precision: Literal["fp32", "bf16", "fp64"] = "fp64"
     """Number format of the parity check."""
+
+    peak_flops_per_s: PositiveFloat | None = None
+    """What the data sheet says one worker's device computes at most, beside what `workbench calibrate` measured."""
 
 
 class Baseline(Options):
@@ -173,6 +180,7 @@ class RunSpec(Options):
     measure: Measure = Field(default_factory=Measure)
     baseline: Baseline = Field(default_factory=Baseline)
     launch: Launch = Field(default_factory=Launch)
+    link: Link = Field(default_factory=Link)
 
     def __init__(self, **values: Any) -> None:
         try:

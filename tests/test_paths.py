@@ -11,8 +11,8 @@ import pytest
 from workbench.cli.run import run_command
 from workbench.spec import RunSpec
 from workbench.spec.demonstration import four_strategies
-from workbench.spec.differences import command, differences, script, spec_of, value_text
 from workbench.spec.files import override, parse_value
+from workbench.spec.paths import command, differences, script, spec_of, value_text
 
 SPECS: dict[str, dict[str, Any]] = {
     "default": {},
