@@ -44,10 +44,10 @@ class Field:
     @property
     def label(self) -> str:
         """Its name in words, with its unit: ``Bucket size (MiB)``; of options within options ``Within: latency (s)``."""
-        part, *within, name = self.path.split(".")
-        name = name.removeprefix("num_")
+        *parents, name = self.path.split(".")
+        within, name = parents[2 if parents[:1] == ["split"] else 1 :], name.removeprefix("num_")
         unit = next((suffix for suffix in _UNITS if name.endswith(suffix)), "")
-        words = " ".join([*(f"{inner}:" for inner in within[part == "split" :]), name.removesuffix(unit)])
+        words = " ".join([*(f"{inner}:" for inner in within), name.removesuffix(unit)])
         return _sentence(words) + _UNITS.get(unit, "")
 
     @property
