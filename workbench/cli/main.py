@@ -19,6 +19,8 @@ _COMMANDS = {
     "export": ("workbench.cli.runs", "Write runs and their tables as CSV or Parquet, or a trace of their workers."),
     "cancel": ("workbench.cli.runs", "End a run that has not ended."),
     "rm": ("workbench.cli.runs", "Delete runs."),
+    "label": ("workbench.cli.runs", "Name, tag and annotate a run."),
+    "import": ("workbench.cli.runs", "Take in runs of another store."),
     "calibrate": ("workbench.cli.calibrate", "Measure what this machine computes and moves."),
     "models": ("workbench.cli.plugins", "Models and their options."),
     "datasets": ("workbench.cli.plugins", "Datasets and their options."),

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import re
 from pathlib import Path
 from typing import Any
 
 from workbench.errors import DamagedRunError, UsageError
+from workbench.store.index import Index
 from workbench.store.run_directory import TERMINAL, RunDirectory
 from workbench.store.tables import RUN_COLUMNS
 
+RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,199}")
+"""What a run's id looks like: a name of a directory and of nothing else."""
 _OWNER_MAY_TAKE_S = 60.0
 
 
@@ -28,13 +34,28 @@ def find(store: Path, text: str) -> RunDirectory:
     return RunDirectory(store / "runs" / matches[0])
 
 
+def exact(store: Path, run_id: str) -> RunDirectory:
+    """The run with exactly this id, deleted or not; nothing outside the store can be named.
+
+    Raises:
+        UsageError: there is none.
+    """
+    run = RunDirectory(store / "runs" / run_id) if RUN_ID.fullmatch(run_id) else None
+    if run is None or not (run.path / "run.json").is_file():
+        raise UsageError(f"run {run_id[:100]!r} is not in the store")
+    return run
+
+
 def all_runs(store: Path) -> list[RunDirectory]:
     """All runs that were not deleted, oldest first."""
+    return [run for run in _directories(store) if not _is_deleted(run)]
+
+
+def _directories(store: Path) -> list[RunDirectory]:
     directory = store / "runs"
     if not directory.is_dir():
         return []
-    runs = [RunDirectory(path) for path in sorted(directory.iterdir()) if (path / "run.json").exists()]
-    return [run for run in runs if not _is_deleted(run)]
+    return [RunDirectory(path) for path in sorted(directory.iterdir()) if (path / "run.json").exists()]
 
 
 def _is_deleted(run: RunDirectory) -> bool:
@@ -92,7 +113,34 @@ def row(run: RunDirectory) -> dict[str, Any]:
 
 def rows(store: Path) -> list[dict[str, Any]]:
     """Rows of ``runs``, oldest first; of a run that cannot be read its id and the state ``damaged``."""
-    return [_row_or_damaged(run) for run in all_runs(store)]
+    return survey(store)[0]
+
+
+def survey(store: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """The rows, and the ids of the runs that were deleted and can be restored. Of ended runs from the index, where that knows
+    them."""
+    index, found, deleted = Index(store), [], []
+    for run_id, changed_ns in changes(store):
+        if (known := index.get(run_id, changed_ns)) is None:
+            run = RunDirectory(store / "runs" / run_id)
+            if not (run.path / "run.json").exists():
+                continue
+            known = _row_or_damaged(run), _is_deleted(run)
+            index.put(*known, changed_ns)
+        row, is_deleted = known
+        if is_deleted:
+            deleted.append(run_id)
+        else:
+            found.append(row)
+    index.write()
+    return found, deleted
+
+
+def changes(store: Path) -> list[tuple[str, int]]:
+    """Names of the run directories in order, and when, in nanoseconds, a file of each was last made or replaced."""
+    with contextlib.suppress(FileNotFoundError):
+        return sorted((entry.name, entry.stat().st_mtime_ns) for entry in os.scandir(store / "runs"))
+    return []
 
 
 def _row_or_damaged(run: RunDirectory) -> dict[str, Any]:

@@ -16,7 +16,8 @@ RUN_FIGURES = (
     "parity_max_error", "step_time_p95_s", "time_to_first_token_s", "time_per_token_s", "generated_tokens_per_s",
     "other_load_cores", "dropped_tokens", "schedule_s", "flops_per_step", "flops_per_s", "utilisation",
 )  # fmt: skip
-RUN_COLUMNS = (*RUN_STATIC_COLUMNS, *RUN_FIGURES, "link")
+RUN_LABELS = ("tags", "note")
+RUN_COLUMNS = (*RUN_STATIC_COLUMNS, *RUN_FIGURES, "link", *RUN_LABELS)
 
 TABLES: dict[str, dict[str, str]] = {
     "steps": {

@@ -102,3 +102,7 @@ def svg(chart: AnyChart, dark: bool = False) -> str:
     with alt.data_transformers.enable("default", max_rows=None):
         dressed(chart, dark).save(text, format="svg")
     return text.getvalue()
+
+
+FIT_WIDTH = alt.AutoSizeParams(type="fit-x", contains="padding")
+"""For charts whose rows have a height of their own: a page may change the width alone."""

@@ -1,0 +1,32 @@
+"""The dashboard's shell: the list of pages, a line each, and which of them is shown."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+
+import streamlit as st
+
+PAGES = {
+    "front": "The workbench",
+    "configure": "Configure",
+    "live": "Live",
+    "runs": "Runs",
+}
+"""Module in ``pages`` → its title, in the order of the navigation. Without icons: Streamlit (1.67) fetches a page's icon from the
+network to show it in the browser's tab."""
+
+
+def main() -> None:
+    """Draws the page that the address names."""
+    st.set_page_config(page_title="The workbench", layout="wide")
+    pages = {name: st.Page(_draw(name), title=title, url_path=name, default=name == "front") for name, title in PAGES.items()}
+    st.session_state["pages"] = pages
+    st.navigation(list(pages.values()), position="top").run()
+
+
+def _draw(name: str) -> Callable[[], None]:
+    def page() -> None:
+        importlib.import_module(f"workbench.dashboard.pages.{name}").main()
+
+    return page
