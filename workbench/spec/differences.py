@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from workbench.spec.paths import differences
 from workbench.spec.run_spec import RunSpec
 
 
@@ -18,12 +19,15 @@ def flat(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def not_by_default(spec: RunSpec) -> dict[str, Any]:
-    """Values that differ from the defaults of the spec's model and dataset and of its strategies in their sizes; without its name
-    and device."""
-    sizes = {name: {"size": options.size} for name, options in spec.split.items()}
-    defaults = dict(flat(RunSpec(model=spec.model.name, dataset=spec.dataset.name, split=sizes).as_dict()))
-    own = {path: value for path, value in flat(spec.as_dict()) if path not in ("name", "launch.device")}
-    return {path: value for path, value in own.items() if path not in defaults or defaults[path] != value}
+    """What is not by default, without what a run is named by anyway: its name, model, dataset, sizes and device."""
+    named = {
+        "name",
+        "model.name",
+        "dataset.name",
+        "launch.device",
+        *(f"split.{strategy}.size" for strategy, _ in spec.split.items()),
+    }
+    return {path: value for path, value in differences(spec).items() if path not in named}
 
 
 def differing(tables: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
