@@ -200,7 +200,7 @@ def test_a_generation_shows_first_and_later_tokens_beside_its_baseline(tmp_path:
 
 def test_a_send_that_is_waited_for_last_takes_nothing_from_the_waits_before() -> None:
     early_send, receive = (
-        Operation(name, "group", 2, (name,), 1, "forward", 8, "int64", 0, entered, wait_started, ended)
+        Operation(name, "group", 2, (name,), 1, "forward", 8, "int64", 0, entered, wait_started=wait_started, ended=ended)
         for name, entered, wait_started, ended in (("send", 0.0, 9.0, 10.0), ("recv", 1.0, 1.0, 4.0))
     )
     attribute_idle(Recorder(operations=[early_send, receive]), None, num_workers=1)
