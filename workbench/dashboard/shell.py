@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import streamlit as st
-
-# Streamlit puts the folder of the script that it runs first on the path; there "pages" is not ours alone.
-sys.path[:] = [path for path in sys.path if Path(path).resolve() != Path(__file__).parent]
 
 PAGES = {
     "front": ("The workbench", ":material/home:"),
@@ -23,7 +18,7 @@ PAGES = {
 
 def main() -> None:
     """Draws the page that the address names."""
-    st.set_page_config(page_title="The workbench", page_icon=":material/account_tree:", layout="wide")
+    st.set_page_config(page_title="The workbench", layout="wide")
     pages = {
         name: st.Page(_draw(name), title=title, icon=icon, url_path=name, default=name == "front")
         for name, (title, icon) in PAGES.items()
@@ -37,7 +32,3 @@ def _draw(name: str) -> Callable[[], None]:
         importlib.import_module(f"workbench.dashboard.pages.{name}").main()
 
     return page
-
-
-if __name__ == "__main__":
-    main()

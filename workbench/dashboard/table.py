@@ -11,10 +11,10 @@ from workbench.store import listing
 from workbench.store.tables import RUN_COLUMNS
 
 SHOWN = {
+    "split": "split",
     "name": "name",
     "state": "state",
     "model": "model",
-    "split": "split",
     "num_workers": "workers",
     "step_time_ms": "step (ms)",
     "samples_per_s": "samples/s",

@@ -14,6 +14,7 @@ from workbench.spec.options import ModelOptions, Options, PluginOptions, ReadsFi
 from workbench.spec.run_spec import RunSpec
 
 Kind = Literal["integer", "number", "flag", "choice", "text", "value"]
+TOP = ("name", "mode")
 _UNITS = {"_bytes_per_s": " (bytes/s)", "_bytes": " (bytes)", "_mib": " (MiB)", "_s": " (s)"}
 
 
@@ -108,9 +109,6 @@ def all_fields(model: str, dataset: str) -> dict[str, Field]:
     for name, options in parts().items():
         found += fields(options, name)
     return {field.path: field for field in found}
-
-
-TOP = ("name", "mode")
 
 
 def _is_asked_for(options: type[Options], name: str, info: FieldInfo) -> bool:

@@ -15,13 +15,18 @@ PREFIX = "field "
 """What the keys of the form's widgets begin with."""
 
 
-def ask(fields: Iterable[Field], paths: Mapping[str, Any], num_columns: int = 2) -> dict[str, Any]:
+Places = dict[str, Any]
+"""Path → the empty place below its field, where a refusal can be said."""
+
+
+def ask(fields: Iterable[Field], paths: Mapping[str, Any], places: Places, num_columns: int = 2) -> dict[str, Any]:
     """Draws the fields, side by side where there is room; returns path → value."""
     asked, values = list(fields), {}
     for first in range(0, len(asked), num_columns):
         for field, column in zip(asked[first:], st.columns(num_columns), strict=False):
             with column:
                 values[field.path] = ask_one(field, paths.get(field.path, field.default))
+                places[field.path] = st.empty()
     return values
 
 

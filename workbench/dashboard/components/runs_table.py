@@ -26,10 +26,10 @@ _FORMATS = {
 
 
 def runs_table(frame: pd.DataFrame, key: str, selection: Literal["multi-row"] | None = None) -> list[str]:
-    """Draws it; the ids of the rows that are selected."""
-    shown = frame[list(SHOWN)]
+    """Draws it, without names and tags where no run has any; the ids of the rows that are selected."""
+    shown = frame[[column for column in SHOWN if column not in ("name", "tags") or frame[column].any()]]
     chosen: Any = {"on_select": "rerun", "selection_mode": selection} if selection else {}
-    event: Any = st.dataframe(shown, hide_index=True, key=key, column_config=_columns(), **chosen)
+    event: Any = st.dataframe(shown, hide_index=True, key=key, column_config=_columns(), placeholder="–", **chosen)
     return [str(frame["run_id"].iloc[row]) for row in event.selection.rows] if selection else []
 
 

@@ -8,7 +8,7 @@ import streamlit as st
 
 from workbench.dashboard import address
 from workbench.dashboard.components.choices import STATE, choices
-from workbench.dashboard.components.fields import forget
+from workbench.dashboard.components.fields import Places, forget
 from workbench.dashboard.components.navigate import go
 from workbench.dashboard.components.outlook import figures, outlook
 from workbench.dashboard.components.said import said
@@ -37,8 +37,9 @@ def main() -> None:
         said("warning", "Left out of the link", *problems)
     above = st.container()
     form, shown = st.columns([5, 6], gap="large")
+    places: Places = {}
     with form:
-        paths = choices(st.session_state[STATE])
+        paths = choices(st.session_state[STATE], places)
     st.session_state[STATE] = paths
     st.query_params.from_dict(address.write(paths))
     try:
@@ -47,6 +48,10 @@ def main() -> None:
         with above:
             _actions(None)
             _refused(paths, error)
+        if error.field in places:
+            with places[error.field].container():
+                st.markdown(":red-badge[cannot run]")
+                st.text(error.message)
         return
     with above:
         _actions(planned)
