@@ -133,12 +133,12 @@ def _who_holds_what(plan: Plan) -> str:
     frame = placement(plan)
     samples = plan.spec.train.global_batch_size // plan.mesh.num_replicas
     takes = f"takes {samples} of the step's {plan.spec.train.global_batch_size} samples"
-    is_whole = (frame["fraction"] > 0.99).all()  # type: ignore[attr-defined]
+    is_whole = (frame["fraction"] > 0.99).all()
     has_all = frame.groupby("worker")["block"].nunique().min() == len(plan.summary.blocks)
     if has_all and is_whole:
         holds = "Every worker holds the whole model"
     elif has_all:
-        holds = "Every worker holds a part of every block" if (frame["fraction"] < 0.99).all() else "Some blocks are shared out"  # type: ignore[attr-defined]
+        holds = "Every worker holds a part of every block" if (frame["fraction"] < 0.99).all() else "Some blocks are shared out"
     else:
         holds = "Each worker holds some of the blocks" + ("" if is_whole else ", and a part of each")
     return f"{holds}, and {takes}."
@@ -148,7 +148,8 @@ def _phases(plan: Plan) -> Iterator[Moment]:
     """Forward and backward of all workers at once; what is gathered for a phase comes before it, what it leaves after."""
     gathered = False
     for phase in ("forward", "backward"):
-        before, after = [], []
+        before: list[Moment] = []
+        after: list[Moment] = []
         for transfer in _merged(plan, phase):
             is_before = (transfer.operation, transfer.axis) == ("all_gather", "data")
             gathered |= is_before
@@ -225,7 +226,9 @@ def _wires(mesh: Mesh, transfer: Transfer, with_text: bool) -> Iterator[Wire]:
     for group in groups:
         if transfer.operation == "send":
             for pair in pairwise([*group, group[0]]):
-                yield Wire(pair, f"{transfer.count // (len(group) * len(groups))} × {_size(transfer.payload_bytes)}", is_send=True)
+                yield Wire(
+                    pair, f"{transfer.count // (len(group) * len(groups))} × {_size(transfer.payload_bytes)}", is_send=True
+                )
         else:
             yield Wire(tuple(group), f"{name}, {_times(transfer)}" if with_text else name)
 

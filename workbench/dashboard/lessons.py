@@ -9,7 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
+from workbench.analysis.expected import held, moves
+from workbench.analysis.walk import Moment, walk
+from workbench.dashboard.complexity import difference
+from workbench.plan.feasibility import Plan, plan
+from workbench.schedules import _actions
 from workbench.spec.run_spec import RunSpec
+from workbench.strategies._staged import staged
+from workbench.strategies.pipeline import PipelineStrategy
 
 FOLDER = Path(__file__).parent / "learn"
 NAMES = ("why", "data", "sharded", "layer", "pipeline", "tensor", "context", "expert", "combined")
@@ -59,6 +68,56 @@ def lesson(name: str) -> Lesson:
     sections = dict(_section(part) for part in text.split("\n### ")[1:])
     scripts = tuple(values.get("scripts", ()))
     return Lesson(name, values["title"], values["short"], formulas, scripts, values.get("spec", {}), sections)
+
+
+@functools.cache
+def moments(name: str) -> tuple[Plan, list[Moment]]:
+    """The plan of a lesson and its step, moment by moment."""
+    spec = lesson(name).spec
+    assert spec is not None
+    planned = plan(spec)
+    return planned, walk(planned, _order(spec))
+
+
+def _order(spec: RunSpec) -> _actions.Order | None:
+    """The actions of each worker, where there are stages; a pipeline's as torch's schedule has them."""
+    strategy = staged(spec)
+    if strategy is None:
+        return None
+    if not isinstance(strategy, PipelineStrategy):
+        return _actions.read([f"{stage}F0,{stage}B0" for stage in strategy.worker_of_stage])
+    from workbench.runtime.orders import rows_of  # imports torch, which takes seconds
+
+    return _actions.read(rows_of(strategy.schedule))
+
+
+@functools.cache
+def overview() -> pd.DataFrame:
+    """One row a strategy, of its lesson's spec: what its largest worker holds of what one worker would, what moves in a step
+    over all workers, both by formula, and what its script has more than the plain one."""
+    rows = []
+    for name in NAMES:
+        one = lesson(name)
+        if one.spec is None:
+            continue
+        planned, alone = plan(one.spec), plan(one.spec.replace(split={}))
+        code = difference(*one.scripts)
+        rows.append(
+            {
+                "strategy": one.short,
+                "workers": planned.num_workers,
+                "held": _largest(planned) / _largest(alone),
+                "moved_mib": moves(planned)["bytes"].sum() / 2**20,
+                "operations": int(moves(planned)["count"].sum()),
+                "lines": code.num_added,
+                "concepts": len(code.concepts),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _largest(planned: Plan) -> float:
+    return float(held(planned).groupby("worker")["bytes"].sum().max())
 
 
 def _section(part: str) -> tuple[str, str]:

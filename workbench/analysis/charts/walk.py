@@ -68,7 +68,7 @@ def walk_chart(cells: pd.DataFrame, wires: pd.DataFrame, kinds: Sequence[str], n
     )
     layers += _wires(wires, rows, x_scale, y_scale) if len(wires) else []
     size = {"width": 520, "height": _ROW * rows + _LANE * num_lanes}
-    return alt.layer(*layers, **size, autosize=FIT_WIDTH, view=alt.ViewConfig(stroke=None))
+    return alt.LayerChart(layer=layers, autosize=FIT_WIDTH, view=alt.ViewConfig(stroke=None), **size)
 
 
 def _wires(frame: pd.DataFrame, rows: int, x_scale: alt.Scale, y_scale: alt.Scale) -> list[alt.Chart]:
