@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any, cast
 
 import pandas as pd
 
@@ -13,7 +14,6 @@ from workbench.plan.feasibility import Plan
 from workbench.plan.mesh import Mesh
 from workbench.plan.transfer import Transfer
 from workbench.schedules._actions import Action, Order
-from workbench.strategies._staged import staged
 
 KINDS = {"F": "forward", "B": "backward", "I": "backward_input", "W": "backward_weight"}
 _WORDS = {"forward": "forward", "backward": "backward", "backward_input": "backward of inputs", "backward_weight": "of weights"}
@@ -163,8 +163,7 @@ def _phases(plan: Plan) -> Iterator[Moment]:
 
 def _slots(plan: Plan, order: Order) -> Iterator[Moment]:
     """One moment a unit of time, then the averaging of gradients over replicas."""
-    strategy, mesh = staged(plan.spec), plan.mesh
-    assert strategy is not None
+    mesh, strategy = plan.mesh, cast(Any, next(s for s in plan.strategies if s.axis == "pipeline"))
     stages, worker_of = strategy.stages(plan.summary), strategy.worker_of_stage
     transfers = {phase: _merged(plan, phase) for phase in ("forward", "backward")}
     sizes = {phase: next((t for t in found if t.axis == "pipeline"), None) for phase, found in transfers.items()}

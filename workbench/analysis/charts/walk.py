@@ -67,8 +67,8 @@ def walk_chart(cells: pd.DataFrame, wires: pd.DataFrame, kinds: Sequence[str], n
         .encode(x="middle_x:Q", y="middle_y:Q", text="label:N")
     )
     layers += _wires(wires, rows, x_scale, y_scale) if len(wires) else []
-    size = {"width": 520, "height": _ROW * rows + _LANE * num_lanes}
-    return alt.LayerChart(layer=layers, autosize=FIT_WIDTH, view=alt.ViewConfig(stroke=None), **size)
+    height = _ROW * rows + _LANE * num_lanes
+    return alt.LayerChart(layer=layers, width=520, height=height, autosize=FIT_WIDTH, view=alt.ViewConfig(stroke=None))
 
 
 def _wires(frame: pd.DataFrame, rows: int, x_scale: alt.Scale, y_scale: alt.Scale) -> list[alt.Chart]:

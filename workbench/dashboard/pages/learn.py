@@ -165,7 +165,8 @@ def _result(run: RunDirectory) -> None:
 
 def _code(one: Lesson) -> None:
     st.subheader("In code", anchor=False)
-    code = difference(*one.scripts)
+    plain, split = one.scripts
+    code = difference(plain, split)
     st.markdown(
         f"The plain script has {code.num_lines} lines. The split one, which prints the same losses, **adds {code.num_added} and"
         f" removes {code.num_removed}**, and needs **{len(code.concepts)} new concepts**: "
