@@ -58,7 +58,7 @@ def _chosen() -> str:
         "Lesson", NAMES, format_func=lambda name: lesson(name).short, key=key, label_visibility="collapsed", required=True
     )
     if chosen != asked:
-        st.query_params.from_dict({"lesson": chosen})
+        st.query_params.from_dict({"lesson": str(chosen)})
     return str(chosen)
 
 
