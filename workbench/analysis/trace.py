@@ -1,0 +1,135 @@
+"""One trace step of a run: what each worker did when, and every operation; of a long one first the outline, then a part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from workbench.store.run_directory import RunDirectory
+
+MOST_BARS = 3000
+"""Intervals that are drawn one by one; of more an outline is."""
+_WAITS = ("communication", "idle")
+"""Kinds that lie inside others; they come last, and what they cover counts as theirs."""
+COLUMNS = ["kind", "stage", "microbatch", "worker", "begin_ms", "end_ms"]
+
+
+def traced(run: RunDirectory) -> tuple[pa.Table, pa.Table]:
+    """The tables ``timeline`` and ``communication``."""
+    return run.table("timeline"), run.table("communication")
+
+
+def steps(timeline: pa.Table) -> list[int]:
+    """Numbers of the trace steps, in order."""
+    return sorted(pc.unique(timeline["step"]).to_pylist())
+
+
+def of_step(table: pa.Table, step: int, ranks: Sequence[int] = ()) -> pa.Table:
+    """Rows of one step and of these workers, or of all."""
+    mask = pc.equal(table["step"], step)
+    if ranks:
+        mask = pc.and_(mask, pc.is_in(table["rank"], pa.array(ranks, pa.int64())))
+    return table.filter(mask)
+
+
+def span_ms(timeline: pa.Table) -> float:
+    """How long a step took, from its first event to its last."""
+    return (pc.max(timeline["end_s"]).as_py() - pc.min(timeline["start_s"]).as_py()) * 1e3 if len(timeline) else 0.0
+
+
+def lanes(timeline: pa.Table, part_ms: tuple[float, float] | None = None, most: int = MOST_BARS) -> tuple[pd.DataFrame, bool]:
+    """What each worker did, of a step's rows of ``timeline``; times in milliseconds of the step. Columns as
+    ``frames.timeline``.
+
+    Of more than ``most`` intervals in this part of the step an outline: time is cut into equal pieces, and each is what most
+    of it was. Returns also whether it is one.
+    """
+    start_s = pc.min(timeline["start_s"]).as_py() if len(timeline) else 0.0
+    if part_ms is not None:
+        begins, ends = (start_s + edge / 1e3 for edge in part_ms)
+        timeline = timeline.filter(pc.and_(pc.less(timeline["start_s"], ends), pc.greater(timeline["end_s"], begins)))
+    frame = _in_ms(timeline.select(["kind", "stage", "microbatch", "rank", "start_s", "end_s"]), start_s)
+    if len(frame) <= most:
+        return _cut(frame, part_ms)[COLUMNS], False
+    return _outline(_cut(frame, part_ms), most), True
+
+
+def listed(
+    communication: pa.Table, start_s: float, names: Sequence[str] = (), axes: Sequence[str] = (), most: int = 1000
+) -> tuple[pd.DataFrame, int]:
+    """Operations of these names and axes, or of all, in the order in which they began, the first ``most``; and how many there
+    are. Times in milliseconds since ``start_s``."""
+    mask = pa.chunked_array([pa.array(np.ones(len(communication), bool))])
+    for column, chosen in (("operation", names), ("axis", axes)):
+        if chosen:
+            mask = pc.and_(mask, pc.is_in(communication[column], pa.array(chosen, pa.string())))
+    found = communication.filter(mask)
+    frame = found.take(pc.sort_indices(found["start_s"])[:most]).to_pandas()
+    shown = frame[["rank", "index", "operation", "axis", "group", "peer", "phase", "payload_bytes"]].assign(
+        begin_ms=(frame["start_s"] - start_s) * 1e3,
+        duration_ms=(frame["end_s"] - frame["start_s"]) * 1e3,
+        exposed_ms=frame["exposed_communication_s"] * 1e3,
+        idle_ms=frame["idle_s"] * 1e3,
+    )
+    return shown, len(found)
+
+
+def _in_ms(table: pa.Table, start_s: float) -> pd.DataFrame:
+    frame = table.to_pandas(strings_to_categorical=True)
+    frame["begin_ms"] = (frame["start_s"] - start_s) * 1e3
+    frame["end_ms"] = (frame["end_s"] - start_s) * 1e3
+    return frame.drop(columns=["start_s", "end_s"])  # type: ignore[no-any-return]
+
+
+def _cut(frame: pd.DataFrame, part_ms: tuple[float, float] | None) -> pd.DataFrame:
+    """Only what lies in the part, with workers as text, as charts take them."""
+    if part_ms is not None:
+        frame["begin_ms"], frame["end_ms"] = frame["begin_ms"].clip(lower=part_ms[0]), frame["end_ms"].clip(upper=part_ms[1])
+    frame["kind"] = frame["kind"].astype(str) if len(frame) <= MOST_BARS else frame["kind"]
+    frame["worker"] = frame.pop("rank").astype(str) if len(frame) <= MOST_BARS else frame.pop("rank")
+    return frame
+
+
+def _outline(frame: pd.DataFrame, most: int) -> pd.DataFrame:
+    """Pieces of equal length, so many that at most ``most`` are drawn, neighbours of one kind made one."""
+    workers = np.unique(frame["worker"])
+    edges = np.linspace(frame["begin_ms"].min(), frame["end_ms"].max(), max(2, most // len(workers)) + 1)
+    kinds = [str(kind) for kind in frame["kind"].cat.categories]
+    rows = []
+    for worker in workers:
+        mine = frame[frame["worker"] == worker]
+        covered = np.stack([_covered(mine[mine["kind"] == kind], edges) for kind in kinds])
+        waits = [index for index, kind in enumerate(kinds) if kind in _WAITS]
+        others = [index for index in range(len(kinds)) if index not in waits]
+        covered[others] -= np.minimum(covered[waits].sum(axis=0), covered[others].sum(axis=0)) * _shares(covered[others])
+        largest = np.where(covered.sum(axis=0) > 0, covered.argmax(axis=0), -1)
+        begins = np.flatnonzero(np.diff(largest, prepend=-2))
+        ends = np.append(begins[1:], len(largest))
+        rows += [
+            {"kind": kinds[largest[b]], "worker": str(worker), "begin_ms": edges[b], "end_ms": edges[e]}
+            for b, e in zip(begins, ends, strict=True)
+            if largest[b] >= 0
+        ]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _covered(frame: pd.DataFrame, edges: np.ndarray) -> np.ndarray:
+    """How much of each piece these intervals cover, in milliseconds: the integral of how many are open."""
+
+    def before(times: pd.Series) -> np.ndarray:
+        """Σ max(0, edge − time) for each edge."""
+        ordered = np.sort(times.to_numpy())
+        sums = np.concatenate([[0.0], np.cumsum(ordered)])
+        counts = np.searchsorted(ordered, edges)
+        return np.asarray(counts * edges - sums[counts])
+
+    return np.asarray(np.diff(before(frame["begin_ms"]) - before(frame["end_ms"])))
+
+
+def _shares(covered: np.ndarray) -> np.ndarray:
+    total = covered.sum(axis=0)
+    return np.asarray(np.divide(covered, total, out=np.zeros_like(covered), where=total > 0))
