@@ -8,46 +8,51 @@ from typing import Any
 
 import pandas as pd
 
+from workbench.analysis.figures import names
 from workbench.analysis.losses import verdict
 from workbench.errors import SpecError
-from workbench.spec.differences import differing
+from workbench.spec.differences import differences, flat, value_text
 from workbench.store.run_directory import RunDirectory
 
 Row = dict[str, Any]
 
 
-def labelled(rows: Sequence[Row]) -> list[Row]:
-    """The rows with labels in place of their splits that no two share: the split alone where it says enough, with the run's
-    name where those differ, else with its place among its like."""
-    count = Counter(row["split"] for row in rows)
-    named = Counter((row["split"], row["name"]) for row in rows)
+def labelled(rows: Sequence[Row], threads: dict[str, int]) -> list[Row]:
+    """The rows with labels in place of their splits that no two share: as ``figures.names`` has them where that says enough,
+    with the run's name where those differ, else with its place among its like. ``threads`` of a worker by run id."""
+    labels = names(rows, threads)
+    count = Counter(labels)
+    named = Counter(zip(labels, (row["name"] for row in rows), strict=True))
     seen: Counter[str] = Counter()
     result = []
-    for row in rows:
-        label = str(row["split"])
+    for row, label in zip(rows, labels, strict=True):
         seen[label] += 1
-        if count[label] > 1:
-            is_told = row["name"] and named[row["split"], row["name"]] == 1
-            label += f" ({row['name']})" if is_told else f" #{seen[label]}"
-        result.append({**row, "split": label})
+        is_told = row["name"] and named[label, row["name"]] == 1
+        apart = f" ({row['name']})" if is_told else f" #{seen[label]}"
+        result.append({**row, "split": label + (apart if count[label] > 1 else "")})
     return result
 
 
 def spec_differences(runs: Sequence[RunDirectory], labels: Sequence[str]) -> pd.DataFrame:
-    """A row a path of the spec in which the runs differ, a column a run, values as text; empty where one has no such path. A
-    run whose plugins are not here has an empty column."""
-    tables = []
+    """A row a path of the spec in which the runs differ by choice, a column a run, values as text; empty where a run has no
+    such path. A run whose plugins are not here has an empty column."""
+    chosen, values = [], []
     for run in runs:
         try:
-            tables.append({key: value for key, value in run.spec().as_dict().items() if key != "name"})
+            spec = run.spec()
+            chosen.append(differences(spec))
+            values.append(dict(flat(spec.as_dict())))
         except SpecError:
-            tables.append({})
-    rows = differing(tables)
-    texts = [["" if value is None else str(value) for value in values] for values in rows.values()]
-    return pd.DataFrame(texts, columns=list(labels), index=pd.Index(rows, name="option"))
+            chosen.append({})
+            values.append({})
+    paths = [path for path in dict.fromkeys(path for said in chosen for path in said) if path != "name"]
+    rows = {path: [value.get(path) for value in values] for path in paths}
+    rows = {path: row for path, row in rows.items() if any(value != row[0] for value in row)}
+    texts = [["" if value is None else value_text(value) for value in row] for row in rows.values()]
+    return pd.DataFrame(texts, columns=list(labels), index=pd.Index(list(rows), name="option", dtype="object"))
 
 
-def figures(rows: Sequence[Row]) -> pd.DataFrame:
+def numbers(rows: Sequence[Row]) -> pd.DataFrame:
     """The figures of a comparison as numbers, one row a run, in the units that people read; rows as of ``labelled``."""
     frame = pd.DataFrame(rows)
     number = frame.apply(pd.to_numeric, errors="coerce")

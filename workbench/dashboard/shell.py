@@ -12,6 +12,8 @@ PAGES = {
     "configure": ("Configure", ":material/tune:"),
     "live": ("Live", ":material/monitor_heart:"),
     "runs": ("Runs", ":material/table_rows:"),
+    "compare": ("Compare", ":material/compare_arrows:"),
+    "trace": ("Trace", ":material/timeline:"),
     "learn": ("Learn", ":material/school:"),
 }
 """Module in ``pages`` → its title and icon, in the order of the navigation: one line a page."""

@@ -1,0 +1,119 @@
+"""Trace: one step of one run; who did what when, what moved between whom, and what was held."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import streamlit as st
+
+from workbench.analysis import trace
+from workbench.analysis.charts.timeline import timeline_chart
+from workbench.analysis.transfers import by_operation
+from workbench.dashboard.components.choose_runs import choose_run
+from workbench.dashboard.components.failure_card import failure_card
+from workbench.dashboard.components.figure import figure
+from workbench.dashboard.downloads import trace_of
+from workbench.store import listing
+from workbench.store.run_directory import RunDirectory, home
+
+MOST_LISTED = 1000
+QUESTION = "Who does what when?"
+
+
+def main() -> None:
+    """Draws the page."""
+    st.title("Trace")
+    run_id = choose_run()
+    if run_id is None:
+        return
+    run = listing.exact(home(), run_id)
+    failure_card(run)
+    timeline, communication = _tables(run_id, str(run.path))
+    steps = trace.steps(timeline)
+    if not steps:
+        st.info("Nothing was traced: it has not come to its trace steps.")
+        return
+    record = run.record()
+    left, right = st.columns(2)
+    with left:
+        step = st.segmented_control("Trace step", steps, default=steps[-1], required=True, key=f"step of {run_id}")
+    with right:
+        workers = list(range(record["num_workers"]))
+        ranks = st.multiselect("Workers", workers, placeholder="all", key=f"workers of {run_id}") if len(workers) > 1 else []
+    chosen = int(step if step is not None else steps[-1])
+    of_step = trace.of_step(timeline, chosen, ranks)
+    _timeline(run, of_step)
+    _communication(trace.of_step(communication, chosen, ranks), of_step)
+    st.subheader("Take it away", anchor=False)
+    st.download_button(
+        "Trace for Perfetto or chrome://tracing", lambda: trace_of(run), f"{run.id}.trace.json.gz", "application/gzip",
+        icon=":material/download:", on_click="ignore", help="All trace steps of all workers; open it at ui.perfetto.dev.",
+    )  # fmt: skip
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _tables(run_id: str, path: str) -> tuple[pa.Table, pa.Table]:
+    """Read once: those of a run that has ended change no more."""
+    return trace.traced(listing.exact(home(), run_id))
+
+
+def _timeline(run: RunDirectory, of_step: pa.Table) -> None:
+    whole = trace.span_ms(of_step)
+    part = None
+    if len(of_step) > trace.MOST_BARS:
+        part = st.slider("Part of the step (ms)", 0.0, whole, (0.0, whole), key=f"part of {run.id}")
+    frame, is_outline = trace.lanes(of_step, part)
+    figure(timeline_chart(frame, QUESTION), frame, "timeline")
+    if is_outline:
+        st.caption(
+            f"An outline of {len(of_step):,} intervals: each piece is drawn as what most of it was. A shorter part of the step"
+            " shows each of them."
+        )
+    else:
+        st.caption("Turn the wheel over it to zoom, drag to move. Numbers are microbatches.")
+
+
+def _communication(communication: pa.Table, of_step: pa.Table) -> None:
+    st.subheader("What was communicated", anchor=False)
+    if not len(communication):
+        st.caption("Nothing: there is nobody to talk to.")
+        return
+    number = st.column_config.NumberColumn
+    summary = by_operation(communication)
+    st.dataframe(
+        summary.assign(
+            payload_bytes=summary["payload_bytes"] / 2**20,
+            **{c: summary[c] * 1e3 for c in ("duration_s", "exposed_communication_s", "idle_s")},
+        ),
+        hide_index=True,
+        key="operations",
+        column_config={
+            "count": number("times", help="Summed over workers: a collective counts once for each member."),
+            "payload_bytes": number("MiB", format="%.3f", help="The tensors' own sizes, as often as counted."),
+            "duration_s": number("duration (ms)", format="%.2f", help="From begin to end, all together."),
+            "exposed_communication_s": number("exposed (ms)", format="%.2f", help="Workers stood still for it."),
+            "idle_s": number("waited (ms)", format="%.2f", help="For a worker that had not yet begun it."),
+        },
+    )
+    start_s = pc.min(of_step["start_s"]).as_py()
+    left, right = st.columns(2)
+    with left:
+        names = st.multiselect("Operation", sorted(summary["operation"].unique()), placeholder="any")
+    with right:
+        axes = st.multiselect("Axis", sorted(summary["axis"].unique()), placeholder="any")
+    rows, count = trace.listed(communication, start_s, names, axes, MOST_LISTED)
+    st.caption(f"{count:,} operations" + (f", the first {MOST_LISTED:,} are listed" if count > MOST_LISTED else ""))
+    st.dataframe(
+        rows,
+        hide_index=True,
+        key="listed",
+        column_config={
+            "rank": number("worker"),
+            "index": number("number", help="The worker's own count in this step."),
+            "payload_bytes": number("bytes", format="localized"),
+            "begin_ms": number("begins (ms)", format="%.3f"),
+            "duration_ms": number("takes (ms)", format="%.3f"),
+            "exposed_ms": number("exposed (ms)", format="%.3f", help="Blocked by it."),
+            "idle_ms": number("waited (ms)", format="%.3f", help="For a worker that had not yet begun it."),
+        },
+    )
