@@ -124,10 +124,11 @@ def _pick(clicked: list[str], where: str) -> None:
 
 def _charts(runs: list[RunDirectory], rows: list[dict[str, Any]]) -> None:
     picked = st.session_state.get(PICKED)
-    parts, front, curves = step_parts(rows), pareto(rows), losses(runs, rows)
+    parts, front, curves = step_parts(row for row in rows if row["compute_s"] is not None), pareto(rows), losses(runs, rows)
     left, right = st.columns(2, gap="large")
     with left:
-        _run_figure(step_parts_chart(parts), parts, "step-parts", picked)
+        if not parts.empty:
+            _run_figure(step_parts_chart(parts), parts, "step-parts", picked)
         if not front.empty:
             _run_figure(pareto_chart(front), front, "time-and-memory", picked)
     with right:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import streamlit as st
 
 from workbench.analysis.charts.timeline import timeline_chart
@@ -17,6 +19,8 @@ from workbench.dashboard.lessons import NAMES, Lesson, lesson, moments, overview
 from workbench.dashboard.queue import Follower
 from workbench.dashboard.start import start
 from workbench.errors import UsageError
+from workbench.spec.demonstration import four_strategies
+from workbench.spec.run_spec import RunSpec
 from workbench.store import listing
 from workbench.store.run_directory import TERMINAL, RunDirectory, home
 
@@ -96,6 +100,9 @@ def _overview() -> None:
             "concepts": st.column_config.NumberColumn("new concepts", help="Names of torch.distributed that the script uses."),
         },
     )
+    st.caption("The demonstration runs four of them beside one worker on real text, in about a minute.")
+    if st.button("Run the demonstration", type="primary", icon=":material/play_arrow:"):
+        _start(four_strategies(RunSpec()), lambda _: go("live"))
 
 
 @st.fragment
@@ -119,11 +126,7 @@ def _for_real(one: Lesson) -> None:
     st.caption("Real processes on this machine train a small model so, after a check that they compute what one worker computes.")
     if st.button("Run", type="primary", icon=":material/play_arrow:"):
         assert one.spec is not None
-        started = start([one.spec])
-        if started.refused:
-            said("error", "Not started", *started.refused)
-        else:
-            st.query_params["run"] = started.ids[0]
+        _start([one.spec], lambda ids: st.query_params.update(run=ids[0]))
     if not (named := st.query_params.get("run")):
         return
     try:
@@ -135,6 +138,14 @@ def _for_real(one: Lesson) -> None:
         _result(run)
     else:
         st.fragment(_follow, run_every=REFRESH_S)(run)
+
+
+def _start(specs: list[RunSpec], then: Callable[[list[str]], None]) -> None:
+    started = start(specs)
+    if started.refused:
+        said("error", "Not started", *started.refused)
+    else:
+        then(started.ids)
 
 
 def _follow(run: RunDirectory) -> None:

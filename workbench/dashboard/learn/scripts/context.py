@@ -3,11 +3,12 @@
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed._functional_collectives import all_gather_tensor_autograd
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor, Partial, Shard
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 
-dist.init_process_group("gloo")
-rank, size = dist.get_rank(), dist.get_world_size()
+mesh = init_device_mesh("cpu", (2,))
+rank, size = mesh.get_rank(), mesh.size()
 torch.manual_seed(0)
 inputs, targets = torch.randn(8, 16, 32), torch.randint(10, (8, 16))  # (batch, sequence, features), (batch, sequence)
 inputs, targets = inputs.chunk(size, 1)[rank], targets.chunk(size, 1)[rank]
@@ -16,7 +17,7 @@ model = nn.ModuleDict({"qkv": nn.Linear(32, 96), "head": nn.Linear(32, 10)})
 optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
 for step in range(5):
     q, k, v = model["qkv"](inputs).chunk(3, -1)
-    k, v = (all_gather_tensor_autograd(part.contiguous(), 1, dist.group.WORLD) for part in (k, v))
+    k, v = (DTensor.from_local(part, mesh, [Shard(1)]).full_tensor(grad_placements=[Partial()]) for part in (k, v))
     scores = model["head"](scaled_dot_product_attention(q, k, v, attn_mask=is_earlier))
     loss = cross_entropy(scores.flatten(0, 1), targets.flatten()) / size
     loss.backward()
