@@ -24,9 +24,8 @@ def spans(rows: list[tuple[int, str, float, float]]) -> pa.Table:
 
 def test_a_short_step_is_shown_as_it_was(tmp_path: Path) -> None:
     run = pipeline_run(tmp_path)
-    table, _ = trace.traced(run)
-    assert trace.steps(table) == [3, 4]
-    found, is_outline = trace.lanes(trace.of_step(table, 4))
+    assert trace.steps(run) == [3, 4]
+    found, is_outline = trace.lanes(trace.timeline_of(run, 4))
     assert not is_outline
     order = ["worker", "begin_ms", "kind"]
     pd.testing.assert_frame_equal(
@@ -35,8 +34,8 @@ def test_a_short_step_is_shown_as_it_was(tmp_path: Path) -> None:
 
 
 def test_a_part_has_all_that_lies_in_it_cut_to_it_and_nothing_else(tmp_path: Path) -> None:
-    table, _ = trace.traced(pipeline_run(tmp_path))
-    found, _ = trace.lanes(trace.of_step(table, 4, [1]), (130.0, 195.0))
+    table = trace.of_workers(trace.timeline_of(pipeline_run(tmp_path), 4), [1])
+    found, _ = trace.lanes(table, (130.0, 195.0))
     assert set(found["worker"]) == {"1"}
     assert found["begin_ms"].min() == pytest.approx(130.0), "a forward was under way"
     assert found["end_ms"].max() == pytest.approx(190.0)
@@ -71,20 +70,19 @@ def test_an_outline_never_has_more_bars_than_allowed() -> None:
 
 
 def test_operations_are_listed_as_they_began_and_counted(tmp_path: Path) -> None:
-    table, communication = trace.traced(pipeline_run(tmp_path))
-    of_step = trace.of_step(communication, 3)
+    run = pipeline_run(tmp_path)
+    of_step = trace.communication_of(run, 3)
     rows, count = trace.listed(of_step, 3.0, names=["send", "recv"], most=5)
     assert count == 2 * NUM_MICROBATCHES
     assert len(rows) == 5
     assert list(rows["begin_ms"]) == sorted(rows["begin_ms"])
     assert rows["begin_ms"].iloc[0] == pytest.approx(50.0)
     assert trace.listed(of_step, 3.0, axes=["data"])[1] == 6
-    assert trace.span_ms(trace.of_step(table, 3)) > 0
+    assert trace.span_ms(trace.timeline_of(run, 3)) > 0
 
 
 def test_sums_by_operation_are_those_of_the_rows(tmp_path: Path) -> None:
-    _, communication = trace.traced(pipeline_run(tmp_path))
-    frame = by_operation(trace.of_step(communication, 3)).set_index("operation")
+    frame = by_operation(trace.communication_of(pipeline_run(tmp_path), 3)).set_index("operation")
     figures: dict[str, Any] = frame.loc["send"].to_dict()
     assert (figures["count"], figures["payload_bytes"]) == (NUM_MICROBATCHES, NUM_MICROBATCHES * PAYLOAD_BYTES)
     assert figures["duration_s"] == pytest.approx(0.06 * NUM_MICROBATCHES)

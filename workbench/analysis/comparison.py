@@ -10,6 +10,7 @@ import pandas as pd
 
 from workbench.analysis.figures import names
 from workbench.analysis.losses import verdict
+from workbench.analysis.memory import memory_at_peak
 from workbench.errors import SpecError
 from workbench.spec.differences import differences, flat, value_text
 from workbench.store.run_directory import RunDirectory
@@ -50,6 +51,17 @@ def spec_differences(runs: Sequence[RunDirectory], labels: Sequence[str]) -> pd.
     rows = {path: row for path, row in rows.items() if any(value != row[0] for value in row)}
     texts = [["" if value is None else value_text(value) for value in row] for row in rows.values()]
     return pd.DataFrame(texts, columns=list(labels), index=pd.Index(list(rows), name="option", dtype="object"))
+
+
+def peaks(runs: Sequence[RunDirectory], labels: Sequence[str]) -> pd.DataFrame:
+    """What each worker of each run holds at its peak, by category; columns of ``memory.memory_at_peak`` with the run's label as
+    ``split`` and in the worker's name. Runs without memory steps are left out."""
+    frames = []
+    for run, label in zip(runs, labels, strict=True):
+        frame = memory_at_peak(run)
+        name = label if frame["worker"].nunique() == 1 else label + " · worker " + frame["worker"]
+        frames.append(frame.assign(split=label, worker=name))
+    return pd.concat(frames, ignore_index=True)
 
 
 def numbers(rows: Sequence[Row]) -> pd.DataFrame:

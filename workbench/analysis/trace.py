@@ -9,31 +9,38 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from workbench.analysis.traffic import traffic
 from workbench.store.run_directory import RunDirectory
 
 MOST_BARS = 3000
 """Intervals that are drawn one by one; of more an outline is."""
 _WAITS = ("communication", "idle")
 """Kinds that lie inside others; they come last, and what they cover counts as theirs."""
+_COMMUNICATION = (
+    "rank", "step", "index", "operation", "axis", "group", "peer", "phase", "payload_bytes", "ring_bytes", "start_s", "end_s",
+    "exposed_communication_s", "idle_s",
+)  # fmt: skip
 COLUMNS = ["kind", "stage", "microbatch", "worker", "begin_ms", "end_ms"]
 
 
-def traced(run: RunDirectory) -> tuple[pa.Table, pa.Table]:
-    """The tables ``timeline`` and ``communication``."""
-    return run.table("timeline"), run.table("communication")
-
-
-def steps(timeline: pa.Table) -> list[int]:
+def steps(run: RunDirectory) -> list[int]:
     """Numbers of the trace steps, in order."""
-    return sorted(pc.unique(timeline["step"]).to_pylist())
+    return sorted(pc.unique(run.table("timeline", ["step"])["step"]).to_pylist())
 
 
-def of_step(table: pa.Table, step: int, ranks: Sequence[int] = ()) -> pa.Table:
-    """Rows of one step and of these workers, or of all."""
-    mask = pc.equal(table["step"], step)
-    if ranks:
-        mask = pc.and_(mask, pc.is_in(table["rank"], pa.array(ranks, pa.int64())))
-    return table.filter(mask)
+def timeline_of(run: RunDirectory, step: int) -> pa.Table:
+    """What is needed of the step's rows of ``timeline``."""
+    return run.table("timeline", ["rank", "kind", "stage", "microbatch", "start_s", "end_s"], step)
+
+
+def communication_of(run: RunDirectory, step: int) -> pa.Table:
+    """What is needed of the step's rows of ``communication``."""
+    return run.table("communication", _COMMUNICATION, step)
+
+
+def of_workers(table: pa.Table, ranks: Sequence[int]) -> pa.Table:
+    """Rows of these workers, or of all where none is given."""
+    return table.filter(pc.is_in(table["rank"], pa.array(ranks, pa.int64()))) if ranks else table
 
 
 def span_ms(timeline: pa.Table) -> float:
@@ -76,6 +83,13 @@ def listed(
         idle_ms=frame["idle_s"] * 1e3,
     )
     return shown, len(found)
+
+
+def sent(communication: pa.Table) -> pd.DataFrame:
+    """``traffic.traffic`` of this step; of many operations the sums are made first."""
+    keys, sums = ["step", "axis", "group", "rank", "operation", "peer"], ["payload_bytes", "ring_bytes"]
+    grouped = communication.group_by(keys).aggregate([(column, "sum") for column in sums])
+    return traffic(grouped.to_pandas().rename(columns={f"{column}_sum": column for column in sums}))
 
 
 def _in_ms(table: pa.Table, start_s: float) -> pd.DataFrame:

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pandas as pd
 
+from workbench.analysis.bubble import Worker, play
 from workbench.analysis.expected import placement
 from workbench.plan.feasibility import Plan
 from workbench.plan.mesh import Mesh
@@ -111,22 +112,11 @@ def wires(moment: Moment) -> pd.DataFrame:
 
 def slots(order: Order) -> list[dict[int, Action]]:
     """Worker → action at each time, every action taking one unit of it and coming as soon as it can."""
-    last_stage = max(action.stage for actions in order for action in actions)
-    rest = [list(actions) for actions in order]
-    done: set[Action] = set()
-    given = {action for actions in order for action in actions}
-    times: list[dict[int, Action]] = []
-    while any(rest):
-        now = {
-            worker: actions[0]
-            for worker, actions in enumerate(rest)
-            if actions and all(set(group) & done or not set(group) & given for group in actions[0].waits_for(last_stage))
-        }
-        assert now, "torch's own orders come to their end, and files are checked"
-        for worker in now:
-            done.add(rest[worker].pop(0))
-        times.append(now)
-    return times
+    unit = [Worker(actions, {(a.stage, a.kind): 1.0 for a in actions}, {}, {}, 0.0, 0.0, 0.0, 0.0) for actions in order]
+    times: dict[int, dict[int, Action]] = {}
+    for played in play(unit, num_steps=1):
+        times.setdefault(round(played.start), {})[played.worker] = played.action
+    return [times[time] for time in sorted(times)]
 
 
 def _who_holds_what(plan: Plan) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from workbench.store import listing
+from workbench.store.run_directory import RunDirectory, home
 from workbench.store.tables import RUN_COLUMNS
 
 SHOWN = {
@@ -94,3 +95,11 @@ def chosen(frame: pd.DataFrame, run_ids: Iterable[str]) -> list[str]:
     """Of these ids those of runs that there are, in the table's order."""
     wanted = set(run_ids)
     return [str(run_id) for run_id in frame["run_id"] if run_id in wanted]
+
+
+def equals(run: RunDirectory) -> list[RunDirectory]:
+    """Runs of the store with this one's split, model and dataset, itself among them; of ten thousand few need to be opened."""
+    frame, record = runs_frame(home()), run.record()
+    for column in ("split", "model", "dataset"):
+        frame = frame[frame[column] == (record.get(column) or "")]
+    return [listing.exact(home(), str(run_id)) for run_id in frame["run_id"]]

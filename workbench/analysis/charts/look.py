@@ -9,7 +9,7 @@ from typing import Any
 
 import altair as alt
 
-AnyChart = alt.Chart | alt.LayerChart | alt.HConcatChart | alt.VConcatChart
+AnyChart = alt.Chart | alt.LayerChart | alt.FacetChart | alt.HConcatChart | alt.VConcatChart
 
 COLOURS = {
     "compute": "#0072B2",

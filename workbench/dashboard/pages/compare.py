@@ -7,12 +7,14 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from workbench.analysis import limits, noise
 from workbench.analysis.charts.losses import losses_chart
+from workbench.analysis.charts.memory import memory_at_peak_chart
 from workbench.analysis.charts.pareto import pareto_chart
 from workbench.analysis.charts.scaling import scaling_charts
 from workbench.analysis.charts.step_parts import step_parts_chart
 from workbench.analysis.charts.transfers import transfers_chart
-from workbench.analysis.comparison import labelled, numbers, spec_differences
+from workbench.analysis.comparison import labelled, numbers, peaks, spec_differences
 from workbench.analysis.findings import findings
 from workbench.analysis.frames import step_parts
 from workbench.analysis.losses import losses
@@ -24,6 +26,7 @@ from workbench.dashboard.components.failure_card import failure_card
 from workbench.dashboard.components.figure import figure, run_figure
 from workbench.dashboard.components.navigate import go, has
 from workbench.dashboard.downloads import csv_of
+from workbench.dashboard.table import equals
 from workbench.store import listing
 from workbench.store.run_directory import RunDirectory, home
 
@@ -48,15 +51,16 @@ def main() -> None:
             failure_card(run)
     if not done:
         return
-    _in_words([row for _, row in done])
+    _in_words([run for run, _ in done], [row for _, row in done])
     _spec(runs, rows)
     _table([row for _, row in done])
     _charts([run for run, _ in done], [row for _, row in done])
 
 
-def _in_words(rows: list[dict[str, Any]]) -> None:
-    """What limits each, with its evidence."""
-    for sentence in findings(rows):
+def _in_words(runs: list[RunDirectory], rows: list[dict[str, Any]]) -> None:
+    """What limits each, with its evidence, and which differences are noise."""
+    measured = [noise.measured(run, equals(run)) for run in runs]
+    for sentence in [*findings(rows, limits.sentences(runs)), *noise.sentences(rows, measured)]:
         st.text(f"• {sentence}", width="stretch")
 
 
@@ -131,6 +135,10 @@ def _charts(runs: list[RunDirectory], rows: list[dict[str, Any]]) -> None:
             _run_figure(step_parts_chart(parts), parts, "step-parts", picked)
         if not front.empty:
             _run_figure(pareto_chart(front), front, "time-and-memory", picked)
+        held = peaks(runs, [row["split"] for row in rows])
+        if not held.empty:
+            title = "What does each worker hold at its peak?"
+            _run_figure(memory_at_peak_chart(held, title=title), held, "memory-at-peak", picked)
     with right:
         more = scaling([listing.row(run) for run in runs])
         if not more.empty:

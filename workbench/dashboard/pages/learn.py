@@ -6,12 +6,13 @@ from collections.abc import Callable
 
 import streamlit as st
 
-from workbench.analysis.charts.timeline import timeline_chart
+from workbench.analysis.bubble import ideal_timeline
 from workbench.analysis.charts.walk import walk_chart
 from workbench.analysis.frames import timeline
 from workbench.analysis.walk import cells, wires
 from workbench.dashboard.complexity import difference
 from workbench.dashboard.components.failure_card import failure_card
+from workbench.dashboard.components.lanes import lanes
 from workbench.dashboard.components.navigate import go, has
 from workbench.dashboard.components.outlook import in_bytes
 from workbench.dashboard.components.said import said
@@ -169,7 +170,7 @@ def _result(run: RunDirectory) -> None:
         st.metric("Moved a step", in_bytes(row["communication_bytes_per_step"] or 0), width="content")
         equal = {True: "equals one worker", False: "DIFFERS from one worker"}.get(row["parity_ok"], "not checked")
         st.metric("Result", equal, width="content")
-    st.altair_chart(timeline_chart(timeline(run), TIMELINE), key="timeline")
+    lanes(timeline(run), ideal_timeline(run), TIMELINE)
     if has("trace") and st.button("Look closer: Trace", icon=":material/timeline:"):
         go("trace", {"run": run.id})
 

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pyarrow as pa
 import pyarrow.compute as pc
 import streamlit as st
 
 from workbench.analysis import trace
-from workbench.analysis.charts.timeline import timeline_chart
+from workbench.analysis.bubble import ideal_timeline
+from workbench.analysis.charts.memory import memory_at_peak_chart, memory_over_time_chart
+from workbench.analysis.charts.traffic import traffic_chart
+from workbench.analysis.memory import memory_at_peak, memory_over_time
 from workbench.analysis.transfers import by_operation
 from workbench.dashboard.components.choose_runs import choose_run
 from workbench.dashboard.components.failure_card import failure_card
 from workbench.dashboard.components.figure import figure
+from workbench.dashboard.components.lanes import lanes
 from workbench.dashboard.downloads import trace_of
 from workbench.store import listing
 from workbench.store.run_directory import RunDirectory, home
 
 MOST_LISTED = 1000
+MOST_REPLAYED = 20_000
+"""Intervals of a step of which the ideal schedule is computed: it takes each of them in hand."""
 QUESTION = "Who does what when?"
 
 
@@ -28,8 +36,7 @@ def main() -> None:
         return
     run = listing.exact(home(), run_id)
     failure_card(run)
-    timeline, communication = _tables(run_id, str(run.path))
-    steps = trace.steps(timeline)
+    steps = trace.steps(run)
     if not steps:
         st.info("Nothing was traced: it has not come to its trace steps.")
         return
@@ -41,9 +48,11 @@ def main() -> None:
         workers = list(range(record["num_workers"]))
         ranks = st.multiselect("Workers", workers, placeholder="all", key=f"workers of {run_id}") if len(workers) > 1 else []
     chosen = int(step if step is not None else steps[-1])
-    of_step = trace.of_step(timeline, chosen, ranks)
-    _timeline(run, of_step)
-    _communication(trace.of_step(communication, chosen, ranks), of_step)
+    state = listing.state_of(run)
+    timeline = trace.of_workers(_timeline_of(run.path, state, chosen), ranks)
+    _timeline(run, timeline)
+    _communication(trace.of_workers(_communication_of(run.path, state, chosen), ranks), timeline, len(workers))
+    _memory(run, ranks or workers)
     st.subheader("Take it away", anchor=False)
     st.download_button(
         "Trace for Perfetto or chrome://tracing", lambda: trace_of(run), f"{run.id}.trace.json.gz", "application/gzip",
@@ -52,9 +61,14 @@ def main() -> None:
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)
-def _tables(run_id: str, path: str) -> tuple[pa.Table, pa.Table]:
-    """Read once: those of a run that has ended change no more."""
-    return trace.traced(listing.exact(home(), run_id))
+def _timeline_of(path: Path, state: str, step: int) -> pa.Table:
+    """Read once: in a run whose state is an end nothing changes any more."""
+    return trace.timeline_of(RunDirectory(path), step)
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _communication_of(path: Path, state: str, step: int) -> pa.Table:
+    return trace.communication_of(RunDirectory(path), step)
 
 
 def _timeline(run: RunDirectory, of_step: pa.Table) -> None:
@@ -63,7 +77,8 @@ def _timeline(run: RunDirectory, of_step: pa.Table) -> None:
     if len(of_step) > trace.MOST_BARS:
         part = st.slider("Part of the step (ms)", 0.0, whole, (0.0, whole), key=f"part of {run.id}")
     frame, is_outline = trace.lanes(of_step, part)
-    figure(timeline_chart(frame, QUESTION), frame, "timeline")
+    ideal = ideal_timeline(run) if len(of_step) <= MOST_REPLAYED and part is None else frame[:0]
+    lanes(frame, ideal, QUESTION, part)
     if is_outline:
         st.caption(
             f"An outline of {len(of_step):,} intervals: each piece is drawn as what most of it was. A shorter part of the step"
@@ -71,9 +86,13 @@ def _timeline(run: RunDirectory, of_step: pa.Table) -> None:
         )
     else:
         st.caption("Turn the wheel over it to zoom, drag to move. Numbers are microbatches.")
+    if len(ideal):
+        st.caption(
+            "In the ideal each action takes as long as it did on average and begins as soon as it can; sending takes none."
+        )
 
 
-def _communication(communication: pa.Table, of_step: pa.Table) -> None:
+def _communication(communication: pa.Table, of_step: pa.Table, num_workers: int) -> None:
     st.subheader("What was communicated", anchor=False)
     if not len(communication):
         st.caption("Nothing: there is nobody to talk to.")
@@ -95,6 +114,9 @@ def _communication(communication: pa.Table, of_step: pa.Table) -> None:
             "idle_s": number("waited (ms)", format="%.2f", help="For a worker that had not yet begun it."),
         },
     )
+    sent = trace.sent(communication)
+    if not sent.empty:
+        figure(traffic_chart(sent, num_workers), sent, "traffic")
     start_s = pc.min(of_step["start_s"]).as_py()
     left, right = st.columns(2)
     with left:
@@ -117,3 +139,18 @@ def _communication(communication: pa.Table, of_step: pa.Table) -> None:
             "idle_ms": number("waited (ms)", format="%.3f", help="For a worker that had not yet begun it."),
         },
     )
+
+
+def _memory(run: RunDirectory, ranks: list[int]) -> None:
+    """On the memory steps, which are steps of their own."""
+    st.subheader("What was held", anchor=False)
+    rank = ranks[0]
+    if len(ranks) > 1:
+        rank = st.segmented_control("Of worker", ranks, default=ranks[0], required=True, key=f"memory of {run.id}") or ranks[0]
+    frame = memory_over_time(run, int(rank))
+    if frame.empty:
+        st.caption("No memory step was recorded.")
+        return
+    figure(memory_over_time_chart(frame, f"What is alive on worker {rank} during a step?"), frame, "memory")
+    peak = memory_at_peak(run)
+    figure(memory_at_peak_chart(peak), peak, "peak")
