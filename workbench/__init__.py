@@ -9,10 +9,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from workbench.api import Run, compare, open_run, run, runs, submit
+    from workbench.api import Run, calibrate, calibration, compare, open_run, run, runs, submit
     from workbench.spec import RunSpec, Split
 
-__all__ = ["Run", "RunSpec", "Split", "compare", "open_run", "run", "runs", "submit"]
+__all__ = ["Run", "RunSpec", "Split", "calibrate", "calibration", "compare", "open_run", "run", "runs", "submit"]
 
 _HOME = {"RunSpec": "workbench.spec", "Split": "workbench.spec"}
 

@@ -91,6 +91,7 @@ def _run_all(specs: Sequence[RunSpec], use_server: bool, quiet: bool) -> tuple[l
 def _report(shown: list[Run], rows: list[dict[str, Any]]) -> None:
     from rich.console import Console
 
+    from workbench.analysis import limits
     from workbench.analysis.findings import findings
     from workbench.cli.render import comparison, failure, whole
 
@@ -99,17 +100,35 @@ def _report(shown: list[Run], rows: list[dict[str, Any]]) -> None:
     console.print()
     whole(console, comparison(rows, threads))
     console.print()
-    for sentence in findings(rows):
+    for sentence in findings(rows, limits.sentences(run.directory for run in shown)):
         console.print(f"• {sentence}", highlight=False)
     for run in shown:
         record = run.directory.record()
         if (used := record["num_workers"] * record["threads_per_worker"]) > record["num_cores"]:
             console.print(f"• {record['split']} has {used} threads on {record['num_cores']} cores.", highlight=False)
+    if sentence := _does_not_fit(shown):
+        console.print(f"• {sentence}", highlight=False)
     for run in shown:
-        if run.state != "finished":
-            failure(console, run.id, run.error, str(run.directory.status().get("message", "")))
+        for note in run.directory.record().get("link_notes", []):
+            console.print(f"• {run.directory.record()['split']}: {note}.", highlight=False)
+    causes = set()
+    for run in shown:
+        cause = run.directory.record()["split"], str((run.error or {}).get("exception", run.id))
+        if run.state != "finished" and cause not in causes:  # the baseline with more threads fails of the same
+            failure(console, run.id, run.error, run.message)
+        causes.add(cause)
     last = shown[-1].id
     console.print(f"\nNext: workbench show {last}  ·  workbench run --help  ·  workbench ls", highlight=False)
+
+
+def _does_not_fit(shown: list[Run]) -> str:
+    """What a memory budget shows: which splits it is too small for, and for which it is not."""
+    over = list(dict.fromkeys(run.directory.record()["split"] for run in shown if (run.error or {}).get("memory")))
+    if not over:
+        return ""
+    fits = list(dict.fromkeys(run.directory.record()["split"] for run in shown if run.state == "finished"))
+    budget = f"{(shown[0].spec.measure.memory_budget_bytes or 0) / 2**20:.2f} MiB a worker"
+    return f"Too large for {budget}: {', '.join(over)}." + (f" It is enough for {', '.join(fits)}." if fits else "")
 
 
 def _judge(rows: list[dict[str, Any]], assertions: list[Any]) -> None:

@@ -15,9 +15,11 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from workbench.plan.feasibility import Plan
+from workbench.runtime.allocations import Peak, kept_activations
 from workbench.runtime.batches import Batches
 from workbench.runtime.build import local, make_optimizer
 from workbench.runtime.clipping import clip_gradients
+from workbench.runtime.flops import CountedFlops
 from workbench.runtime.load import Load
 from workbench.runtime.memory import MemoryTracker
 from workbench.runtime.profiler import torch_profile
@@ -31,7 +33,15 @@ class TrainingRecord:
 
     steps: list[dict[str, Any]] = field(default_factory=list)
     memory: list[dict[str, Any]] = field(default_factory=list)
-    peak_memory_bytes: int | None = None
+    peak_tensors: list[dict[str, Any]] = field(default_factory=list)
+    peak_memory: Peak | None = None
+    """Of all memory steps."""
+    of_allocator: dict[str, Any] = field(default_factory=dict)
+    """What the allocator says of the same step."""
+    held_memory: dict[str, int] | None = None
+    """Bytes by category at the end of the last memory step."""
+    kept_activation_bytes: int | None = None
+    """The most activations that were alive when a backward pass of it began; None: it had none."""
     parameters: int = 0
     parameter_bytes: int = 0
     gradient_bytes: int = 0
@@ -40,12 +50,18 @@ class TrainingRecord:
     """Assignments of tokens to experts held here that were dropped in a step, mean over timed steps; None: no experts."""
     load: Load | None = None
     """Processor time during the timed steps."""
+    counted_flops: int | None = None
+    """Floating-point operations of this worker's step as torch counts them, on the first warm-up step; None: without one,
+    or compiled, where torch sees no kernels."""
 
 
 def step_kinds(plan: Plan) -> Iterator[str]:
-    """The kind of each step in turn."""
+    """The kind of each step in turn. With a memory budget the first memory step comes before all that takes long, and after
+    a step that leaves the optimizer with its state."""
     train, measure = plan.spec.train, plan.spec.measure
-    yield from ["warmup"] * train.num_warmup_steps
+    has_budget = measure.memory_budget_bytes is not None
+    yield from ["warmup"] * max(train.num_warmup_steps, int(has_budget))
+    yield from ["memory"] * has_budget
     yield from ["timed"] * train.num_steps
     yield from ["trace"] * measure.num_trace_steps
     yield from ["memory"] * measure.num_memory_steps
@@ -63,10 +79,11 @@ def train(
     """Runs all steps; ``on_step(kind, step, num_steps, loss, duration_s)`` is called after each. torch's own trace of a
     profiler step is written to ``profile_to``.
 
-    A step's duration holds forward, backward, communication and optimizer; fetching the batch is outside it.
+    A step's duration holds forward, backward, communication and optimizer; fetching the batch is outside it, and has a
+    column of its own.
     """
     record = TrainingRecord()
-    options = plan.spec.train
+    options, measure = plan.spec.train, plan.spec.measure
     optimizer = make_optimizer(worker, options.optimizer, options.learning_rate) if worker.trains else None
     has_tokens = plan.dataset.summary().tokens_per_sample > 0
     kinds = list(step_kinds(plan))
@@ -76,32 +93,31 @@ def train(
     for step, kind in enumerate(kinds):
         if step == first:
             before = Load.now()
-        recorder.step, recorder.tracing = step, kind == "trace"
+        fetching = time.perf_counter()
         inputs, targets = batches.of_worker(step, worker)
-        tracker = MemoryTracker(worker.device) if kind == "memory" else None
-        if tracker is not None:
-            if optimizer is not None:
-                optimizer.zero_grad()
-            tracker.track_external(worker.blocks, *([optimizer] if optimizer is not None else []), inputs, targets)
-            if worker.device.type == "cuda":
-                torch.cuda.reset_peak_memory_stats(worker.device)
-            tracker.__enter__()
+        data_s = time.perf_counter() - fetching
         for module in dropping:
             module.dropped = 0
+        tracker = MemoryTracker(worker, optimizer, recorder, measure.memory_budget_bytes) if kind == "memory" else None
         profiled = torch_profile(profile_to, worker.device) if kind == "profiler" and profile_to else nullcontext()
-        with profiled:
+        counts = step == 0 and kind == "warmup" and not options.compile
+        with tracker or profiled, CountedFlops() if counts else nullcontext() as counter:
+            recorder.begin_step(step, tracing=kind == "trace")
             start = time.perf_counter()
             result = take_step(worker, optimizer, inputs, targets, options.max_gradient_norm)
             loss = None if result.loss is None else float(result.loss)
             if worker.device.type == "cuda":
                 torch.cuda.synchronize(worker.device)
             duration = time.perf_counter() - start
-        to_first_token = None if result.first_token_at is None else result.first_token_at - start
-        del result
+            counted = recorder.end_step()
+            to_first_token = None if result.first_token_at is None else result.first_token_at - start
+            del result
+        if counter is not None:
+            record.counted_flops = counter.get_total_flops()
         if kind == "timed":
             num_dropped.append(sum(module.dropped for module in dropping))
         if tracker is not None:
-            _end_of_memory_step(record, tracker, worker, step)
+            _keep_memory(record, tracker, step)
         num_tokens = targets.numel() if has_tokens else None
         if plan.spec.generates:
             num_tokens = len(inputs) * plan.spec.inference.num_new_tokens
@@ -115,12 +131,13 @@ def train(
                 "num_tokens": num_tokens,
                 "loss": loss,
                 "time_to_first_token_s": to_first_token,
+                **counted,
+                "data_s": data_s,
             }
         )
         if step == last:
             record.load = Load.now().since(before)
         on_step(kind=kind, step=step, num_steps=len(kinds), loss=loss, duration_s=duration)
-    recorder.tracing = False
     record.dropped_tokens = mean(num_dropped) if dropping else None
     _weigh(record, worker, optimizer)
     return record
@@ -149,14 +166,14 @@ def take_step(
     return result
 
 
-def _end_of_memory_step(record: TrainingRecord, tracker: MemoryTracker, worker: WorkerModel, step: int) -> None:
-    tracker.note("end of step")
-    peak = tracker.peak_bytes()
-    tracker.__exit__(None, None, None)
-    if worker.device.type == "cuda":  # the allocator also knows what bypasses the tracker
-        peak = torch.cuda.max_memory_allocated(worker.device)
-    record.peak_memory_bytes = max(peak, record.peak_memory_bytes or 0)
-    record.memory += [{"step": step, **row} for row in tracker.rows]
+def _keep_memory(record: TrainingRecord, tracker: MemoryTracker, step: int) -> None:
+    peak, rows = tracker.log.peak(), tracker.log.rows()
+    record.memory += [{"step": step, **row} for row in rows]
+    record.held_memory = tracker.log.held()
+    record.kept_activation_bytes = kept_activations(rows)
+    record.peak_tensors += [{"step": step, **row} for row in peak.largest]
+    if record.peak_memory is None or peak.num_bytes > record.peak_memory.num_bytes:
+        record.peak_memory, record.of_allocator = peak, tracker.of_allocator()
 
 
 def _weigh(record: TrainingRecord, worker: WorkerModel, optimizer: torch.optim.Optimizer | None) -> None:

@@ -17,6 +17,7 @@ from pydantic import (
 
 from workbench.errors import SpecError
 from workbench.registry import DATASETS, MODELS, Family
+from workbench.spec.link import Link
 from workbench.spec.options import DatasetOptions, ModelOptions, Options, PluginOptions, spec_error
 from workbench.spec.split import Split
 
@@ -80,6 +81,16 @@ class Inference(Options):
         return [(self.prompt_length, 1), (1, self.num_new_tokens - 1)]
 
 
+_UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+
+
+def _in_bytes(given: Any) -> Any:
+    """``"64MiB"`` → 67108864; what has no unit stays as it is."""
+    unit = _UNITS.get(given[-3:]) if isinstance(given, str) else None
+    number = given[:-3].strip() if unit else ""
+    return int(float(number) * unit) if unit and number.replace(".", "", 1).isdecimal() else given
+
+
 class Measure(Options):
     """What is recorded beside the timed steps."""
 
@@ -92,6 +103,10 @@ class Measure(Options):
     torch_profiler: bool = False
     """One more step, after all others, whose trace by torch.profiler each worker writes into the run's directory."""
 
+    memory_budget_bytes: Annotated[PositiveInt, BeforeValidator(_in_bytes)] | None = None
+    """What a worker may have alive at once, also "64MiB" or "2GiB"; a run that takes more fails, as on a device of that size.
+    By default no limit. The parity check, before, is not subject to it."""
+
     parity: bool = True
     """Before the run, check on a copy that the split computes what one worker computes. Off for models too large for one."""
 
@@ -100,6 +115,9 @@ class Measure(Options):
 
     parity_precision: Literal["fp32", "bf16", "fp64"] = "fp64"
     """Number format of the parity check."""
+
+    peak_flops_per_s: PositiveFloat | None = None
+    """What the data sheet says one worker's device computes at most, beside what `workbench calibrate` measured."""
 
 
 class Baseline(Options):
@@ -176,6 +194,7 @@ class RunSpec(Options):
     measure: Measure = Field(default_factory=Measure)
     baseline: Baseline = Field(default_factory=Baseline)
     launch: Launch = Field(default_factory=Launch)
+    link: Link = Field(default_factory=Link)
 
     def __init__(self, **values: Any) -> None:
         try:

@@ -10,9 +10,10 @@ from workbench.plan.feasibility import plan
 from workbench.runtime import accounting
 from workbench.runtime.batches import Batches
 from workbench.runtime.build import DTYPES, build_worker, make_mesh
+from workbench.runtime.links import emulate
 from workbench.runtime.parity import check_parity
 from workbench.runtime.recorder import Recorder
-from workbench.runtime.step_parts import step_parts
+from workbench.runtime.step_parts import step_parts, timeline_rows
 from workbench.runtime.training import train
 from workbench.spec import RunSpec
 from workbench.testing.mistakes import MISTAKES
@@ -37,24 +38,31 @@ def training(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any]) 
     mesh = make_mesh(planned, "cpu", recorder)
     dtype = DTYPES[planned.spec.train.precision]
     worker = build_worker(planned, rank, mesh, recorder, CPU, dtype)
+    recorder.links = emulate(planned.spec.link, planned.mesh, recorder.axes, rank, control)
     record = train(planned, worker, Batches(planned, CPU, dtype), recorder, lambda **_: None)
     accounting.attribute_idle(recorder, control, planned.num_workers)
     rows = accounting.communication_rows(recorder, is_cuda=False)
+    peak = record.peak_memory
+    assert peak is not None
     return {
         "communication": accounting.transfers_per_step(rows, planned.spec.measure.num_trace_steps),
         "parameters": record.parameters,
         "parameter_bytes": record.parameter_bytes,
         "gradient_bytes": record.gradient_bytes,
         "optimizer_state_bytes": record.optimizer_state_bytes,
-        "peak_memory_bytes": record.peak_memory_bytes,
-        "peak_activation_bytes": sum(
-            row["bytes"] for row in record.memory if (row["event"], row["category"]) == ("peak", "activations")
-        ),
+        **peak.figures(),
+        "held_memory_by_category": record.held_memory,
+        "kept_activation_bytes": record.kept_activation_bytes,
+        **record.of_allocator,
+        "memory": record.memory,
+        "peak_tensors": record.peak_tensors,
         "num_pieces": worker.batch_part[1] * worker.num_microbatches,
         "losses": [row["loss"] for row in record.steps],
         "tokens": [row["num_tokens"] for row in record.steps],
         "dropped_tokens": record.dropped_tokens,
         "parts": step_parts(recorder, record.steps),
+        "timeline": timeline_rows(recorder),
+        "counted_flops": record.counted_flops,
     }
 
 

@@ -1,0 +1,54 @@
+"""Frames of a calibration: what was measured, and what the fitted links say of it."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Any
+
+import pandas as pd
+
+from workbench.analysis.traffic import achieved_bandwidth
+from workbench.plan.calibration import own_link
+from workbench.plan.links import Route
+from workbench.store.run_directory import RunDirectory
+
+Calibration = dict[str, Any]
+
+
+def compute(calibration: Calibration) -> pd.DataFrame:
+    """FLOP/s of a matrix product by precision and number of threads."""
+    return pd.DataFrame(calibration["matmul"])
+
+
+def memory(calibration: Calibration) -> pd.DataFrame:
+    """Bytes per second of copy and triad by number of threads."""
+    return pd.DataFrame(calibration["memory"])
+
+
+def links(calibration: Calibration) -> pd.DataFrame:
+    """Latency, bandwidth and residual fitted to each operation and group size."""
+    return pd.DataFrame(calibration["links"])
+
+
+def communication(calibration: Calibration) -> pd.DataFrame:
+    """Each measured operation: group size, payload, seconds, those of the fitted link, and the bandwidth achieved: payload
+    over time, times the factor of the ring's formula, so that it compares with a link's whatever the operation."""
+    fits = {(fit["operation"], fit["group_size"]): fit for fit in calibration["links"]}
+    rows = []
+    for row in calibration["communication"]:
+        operation, n, size = row["operation"], row["group_size"], row["payload_bytes"]
+        fit = fits[operation, n]
+        way = Route(("",), fit["latency_s"], fit["bandwidth_bytes_per_s"] or inf)
+        achieved = Route(("",), 0.0, 1.0).bytes_s(operation, n, size) / row["time_s"]
+        rows.append({**row, "fitted_s": way.duration_s(operation, n, size), "bandwidth_bytes_per_s": achieved})
+    return pd.DataFrame(rows)
+
+
+def achieved(run: RunDirectory, calibration: Calibration | None) -> pd.DataFrame:
+    """The bandwidth that a run's operations had (``traffic.achieved_bandwidth``), beside the calibrated link's in
+    ``calibrated_bytes_per_s`` (none: it was not measured)."""
+    frame = achieved_bandwidth(run.table("communication").to_pandas())
+    kinds = zip(frame["operation"].astype(str), frame["group_size"].astype(int), strict=True)
+    own = [own_link(calibration, operation, n) if calibration else None for operation, n in kinds]
+    speeds = pd.Series([link["bandwidth_bytes_per_s"] if link else None for link in own], index=frame.index, dtype=float)
+    return frame.assign(calibrated_bytes_per_s=speeds)
