@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -59,7 +60,7 @@ def main() -> None:
 
 def _in_words(runs: list[RunDirectory], rows: list[dict[str, Any]]) -> None:
     """What limits each, with its evidence, and which differences are noise."""
-    measured = [noise.measured(run, equals(run)) for run in runs]
+    measured = [replace(noise.measured(run, equals(run)), name=row["split"]) for run, row in zip(runs, rows, strict=True)]
     for sentence in [*findings(rows, limits.sentences(runs)), *noise.sentences(rows, measured)]:
         st.text(f"• {sentence}", width="stretch")
 
