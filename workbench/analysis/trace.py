@@ -59,10 +59,13 @@ def lanes(timeline: pa.Table, part_ms: tuple[float, float] | None = None, most: 
     if part_ms is not None:
         begins, ends = (start_s + edge / 1e3 for edge in part_ms)
         timeline = timeline.filter(pc.and_(pc.less(timeline["start_s"], ends), pc.greater(timeline["end_s"], begins)))
-    frame = _in_ms(timeline.select(["kind", "stage", "microbatch", "rank", "start_s", "end_s"]), start_s)
-    if len(frame) <= most:
-        return _cut(frame, part_ms)[COLUMNS], False
-    return _outline(_cut(frame, part_ms), most), True
+    frame = timeline.to_pandas(strings_to_categorical=True)
+    frame["begin_ms"], frame["end_ms"] = ((frame[column] - start_s) * 1e3 for column in ("start_s", "end_s"))
+    if part_ms is not None:
+        frame["begin_ms"], frame["end_ms"] = (frame[column].clip(*part_ms) for column in ("begin_ms", "end_ms"))
+    if len(frame) > most:
+        return _outline(frame, most), True
+    return frame.assign(kind=frame["kind"].astype(str), worker=frame["rank"].astype(str))[COLUMNS], False
 
 
 def listed(
@@ -70,11 +73,10 @@ def listed(
 ) -> tuple[pd.DataFrame, int]:
     """Operations of these names and axes, or of all, in the order in which they began, the first ``most``; and how many there
     are. Times in milliseconds since ``start_s``."""
-    mask = pa.chunked_array([pa.array(np.ones(len(communication), bool))])
+    found = communication
     for column, chosen in (("operation", names), ("axis", axes)):
         if chosen:
-            mask = pc.and_(mask, pc.is_in(communication[column], pa.array(chosen, pa.string())))
-    found = communication.filter(mask)
+            found = found.filter(pc.is_in(found[column], pa.array(chosen, pa.string())))
     frame = found.take(pc.sort_indices(found["start_s"])[:most]).to_pandas()
     shown = frame[["rank", "index", "operation", "axis", "group", "peer", "phase", "payload_bytes"]].assign(
         begin_ms=(frame["start_s"] - start_s) * 1e3,
@@ -92,30 +94,14 @@ def sent(communication: pa.Table) -> pd.DataFrame:
     return traffic(grouped.to_pandas().rename(columns={f"{column}_sum": column for column in sums}))
 
 
-def _in_ms(table: pa.Table, start_s: float) -> pd.DataFrame:
-    frame = table.to_pandas(strings_to_categorical=True)
-    frame["begin_ms"] = (frame["start_s"] - start_s) * 1e3
-    frame["end_ms"] = (frame["end_s"] - start_s) * 1e3
-    return frame.drop(columns=["start_s", "end_s"])  # type: ignore[no-any-return]
-
-
-def _cut(frame: pd.DataFrame, part_ms: tuple[float, float] | None) -> pd.DataFrame:
-    """Only what lies in the part, with workers as text, as charts take them."""
-    if part_ms is not None:
-        frame["begin_ms"], frame["end_ms"] = frame["begin_ms"].clip(lower=part_ms[0]), frame["end_ms"].clip(upper=part_ms[1])
-    frame["kind"] = frame["kind"].astype(str) if len(frame) <= MOST_BARS else frame["kind"]
-    frame["worker"] = frame.pop("rank").astype(str) if len(frame) <= MOST_BARS else frame.pop("rank")
-    return frame
-
-
 def _outline(frame: pd.DataFrame, most: int) -> pd.DataFrame:
     """Pieces of equal length, so many that at most ``most`` are drawn, neighbours of one kind made one."""
-    workers = np.unique(frame["worker"])
+    workers = np.unique(frame["rank"])
     edges = np.linspace(frame["begin_ms"].min(), frame["end_ms"].max(), max(2, most // len(workers)) + 1)
     kinds = [str(kind) for kind in frame["kind"].cat.categories]
     rows = []
     for worker in workers:
-        mine = frame[frame["worker"] == worker]
+        mine = frame[frame["rank"] == worker]
         covered = np.stack([_covered(mine[mine["kind"] == kind], edges) for kind in kinds])
         waits = [index for index, kind in enumerate(kinds) if kind in _WAITS]
         others = [index for index in range(len(kinds)) if index not in waits]

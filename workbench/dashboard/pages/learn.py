@@ -117,8 +117,9 @@ def _diagram(name: str) -> None:
     )
     kinds = list(dict.fromkeys(kind for frame in frames for kind in frame["kind"]))
     num_lanes = max(frame["lane"].nunique() for frame in lines)
-    st.altair_chart(walk_chart(frames[number - 1], lines[number - 1], kinds, num_lanes), key=f"walk {name}")
-    st.markdown(f"**{all_moments[number - 1].says}**")
+    says = all_moments[number - 1].says
+    st.altair_chart(walk_chart(frames[number - 1], lines[number - 1], kinds, num_lanes), key=f"walk {name}", alt=says)
+    st.markdown(f"**{says}**")
 
 
 def _for_real(one: Lesson) -> None:
