@@ -16,6 +16,8 @@ MOST_BARS = 3000
 """Intervals that are drawn one by one; of more an outline is."""
 _WAITS = ("communication", "idle")
 """Kinds that lie inside others; they come last, and what they cover counts as theirs."""
+_SEEN = 0.01
+"""Share of a piece of time in which a worker did something, for the piece not to be empty."""
 _COMMUNICATION = (
     "rank", "step", "index", "operation", "axis", "group", "peer", "phase", "payload_bytes", "ring_bytes", "start_s", "end_s",
     "exposed_communication_s", "idle_s",
@@ -106,7 +108,7 @@ def _outline(frame: pd.DataFrame, most: int) -> pd.DataFrame:
         waits = [index for index, kind in enumerate(kinds) if kind in _WAITS]
         others = [index for index in range(len(kinds)) if index not in waits]
         covered[others] -= np.minimum(covered[waits].sum(axis=0), covered[others].sum(axis=0)) * _shares(covered[others])
-        largest = np.where(covered.sum(axis=0) > 0, covered.argmax(axis=0), -1)
+        largest = np.where(covered.sum(axis=0) > _SEEN * np.diff(edges), covered.argmax(axis=0), -1)
         begins = np.flatnonzero(np.diff(largest, prepend=-2))
         ends = np.append(begins[1:], len(largest))
         rows += [
