@@ -38,7 +38,8 @@ def test_a_part_has_all_that_lies_in_it_cut_to_it_and_nothing_else(tmp_path: Pat
     found, _ = trace.lanes(table, (130.0, 195.0))
     assert set(found["worker"]) == {"1"}
     assert found["begin_ms"].min() == pytest.approx(130.0), "a forward was under way"
-    assert found["end_ms"].max() == pytest.approx(190.0)
+    assert found["end_ms"].max() == pytest.approx(195.0), "communication went on"
+    assert found["kind"].tolist() == ["forward", "idle", "communication"]
     assert (found["end_ms"] > found["begin_ms"]).all()
 
 

@@ -16,6 +16,8 @@ from workbench.spec.differences import differences, flat, value_text
 from workbench.store.run_directory import RunDirectory
 
 Row = dict[str, Any]
+_SAYS_NOTHING = ("name", "baseline.mode")
+"""What specs of runs may differ in that changes nothing in them."""
 
 
 def labelled(rows: Sequence[Row], threads: dict[str, int]) -> list[Row]:
@@ -46,7 +48,7 @@ def spec_differences(runs: Sequence[RunDirectory], labels: Sequence[str]) -> pd.
         except SpecError:
             chosen.append({})
             values.append({})
-    paths = [path for path in dict.fromkeys(path for said in chosen for path in said) if path != "name"]
+    paths = [path for path in dict.fromkeys(path for said in chosen for path in said) if path not in _SAYS_NOTHING]
     rows = {path: [value.get(path) for value in values] for path in paths}
     rows = {path: row for path, row in rows.items() if any(value != row[0] for value in row)}
     texts = [["" if value is None else value_text(value) for value in row] for row in rows.values()]

@@ -45,10 +45,10 @@ FIT_WIDTH = alt.AutoSizeParams(type="fit-x", contains="padding")
 
 def colour(field: str, values: Sequence[str]) -> alt.Color:
     """Colour by a field whose values are named in ``COLOURS``, with a legend in their order."""
-    return _colour(field, values, [COLOURS[value] for value in values], columns=6)
+    return _colour(field, values, [COLOURS[value] for value in values], columns=3)
 
 
-def run_colour(field: str, values: Iterable[str], columns: int = 4) -> alt.Color:
+def run_colour(field: str, values: Iterable[str], columns: int = 3) -> alt.Color:
     """Colour by a field that names runs, in their order."""
     names = list(dict.fromkeys(values))
     return _colour(field, names, [tone for tone, _ in zip(cycle(RUN_COLOURS), names, strict=False)], columns)
@@ -56,7 +56,8 @@ def run_colour(field: str, values: Iterable[str], columns: int = 4) -> alt.Color
 
 def _colour(field: str, values: Sequence[str], tones: list[str], columns: int) -> alt.Color:
     scale = alt.Scale(domain=list(values), range=tones)
-    return alt.Color(f"{field}:N", title=None, scale=scale, legend=alt.Legend(orient="top", columns=columns, labelLimit=400))
+    legend = alt.Legend(orient="top", columns=columns, labelLimit=400, symbolOpacity=1)
+    return alt.Color(f"{field}:N", title=None, scale=scale, legend=legend)
 
 
 def theme(dark: bool = False) -> dict[str, Any]:

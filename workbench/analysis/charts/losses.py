@@ -7,6 +7,8 @@ import pandas as pd
 
 from workbench.analysis.charts.look import WIDTH, layered, run_colour
 
+_LONG = 28
+"""Characters of a legend's entry of which two do not stand side by side on half a page."""
 _THINNEST, _WIDENS_BY, _WIDEST = 1.5, 2.0, 8.0
 """Of lines, in pixels; of many runs each is so much less wider that the widest is no more than that."""
 
@@ -22,7 +24,7 @@ def losses_chart(frame: pd.DataFrame) -> alt.LayerChart:
         .encode(
             x=alt.X("step:Q", title="step", axis=alt.Axis(format="d", tickMinStep=1)),
             y=alt.Y("loss:Q", title="loss (mean over workers)", scale=alt.Scale(zero=False)),
-            color=run_colour("run", names, columns=2),
+            color=run_colour("run", names, columns=1 if max(map(len, names)) > _LONG else 2),
             tooltip=["run", "step", alt.Tooltip("loss", format=".5f")],
         )
         for under, name in enumerate(names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import altair as alt
 import pandas as pd
@@ -40,7 +41,12 @@ def walk_chart(cells: pd.DataFrame, wires: pd.DataFrame, kinds: Sequence[str], n
         from_x=left + width * cells["begin"], to_x=left + width * cells["end"],
         middle_x=cells["worker"] + 0.5, middle_y=cells["number"] + 0.5,
     )  # fmt: skip
-    y = alt.Y("top:Q", scale=y_scale, axis=names, title=None)
+    across: dict[str, Any] = {"scale": x_scale, "axis": heads, "title": "worker" if many else None}
+    down: dict[str, Any] = {
+        "scale": y_scale,
+        "axis": names,
+        "title": None,
+    }  # the same in every layer, else Vega-Lite merges them as it likes
     tooltip = [
         alt.Tooltip("worker:N"),
         alt.Tooltip("place:N", title="place in the mesh"),
@@ -50,7 +56,7 @@ def walk_chart(cells: pd.DataFrame, wires: pd.DataFrame, kinds: Sequence[str], n
     ]
 
     def bars(begin: str, end: str, data: pd.DataFrame, opacity: float = 1.0) -> alt.Chart:
-        x = alt.X(f"{begin}:Q", scale=x_scale, axis=heads, title="worker" if many else None)
+        x, y = alt.X(f"{begin}:Q", **across), alt.Y("top:Q", **down)
         mark = alt.Chart(data).mark_bar(cornerRadius=2, opacity=opacity)
         return mark.encode(x=x, x2=f"{end}:Q", y=y, y2="bottom:Q", tooltip=tooltip)  # type: ignore[no-any-return]
 
@@ -64,14 +70,14 @@ def walk_chart(cells: pd.DataFrame, wires: pd.DataFrame, kinds: Sequence[str], n
     layers.append(
         alt.Chart(labelled)
         .mark_text(fontSize=13, fontWeight="bold", color="white")
-        .encode(x="middle_x:Q", y="middle_y:Q", text="label:N")
+        .encode(x=alt.X("middle_x:Q", **across), y=alt.Y("middle_y:Q", **down), text="label:N")
     )
-    layers += _wires(wires, rows, x_scale, y_scale) if len(wires) else []
+    layers += _wires(wires, rows, across, down) if len(wires) else []
     height = _ROW * rows + _LANE * num_lanes
     return alt.LayerChart(layer=layers, width=520, height=height, autosize=FIT_WIDTH, view=alt.ViewConfig(stroke=None))
 
 
-def _wires(frame: pd.DataFrame, rows: int, x_scale: alt.Scale, y_scale: alt.Scale) -> list[alt.Chart]:
+def _wires(frame: pd.DataFrame, rows: int, across: dict[str, Any], down: dict[str, Any]) -> list[alt.Chart]:
     """Lines between workers with a dot at each; those of sends end in an arrow."""
     tone = COLOURS["communication"]
     y = rows + 0.3 + (frame["lane"] + 0.65) * _LANE / _ROW
@@ -79,13 +85,13 @@ def _wires(frame: pd.DataFrame, rows: int, x_scale: alt.Scale, y_scale: alt.Scal
     frame["is_right"] = frame["last"] > frame["first"]
     ends = frame.explode("workers").assign(x=lambda f: f["workers"].astype(float) + 0.5)
     arrives = ends["is_send"] & (ends["workers"] == ends["last"])
-    drawn_y = alt.Y("y:Q", scale=y_scale)
+    drawn_y = alt.Y("y:Q", **down)
     shape = alt.condition("datum.is_right", alt.value("triangle-right"), alt.value("triangle-left"))
-    at = alt.X("x:Q", scale=x_scale)
+    at = alt.X("x:Q", **across)
     line = alt.Chart(frame.drop(columns="workers")).encode(y=drawn_y, tooltip=["text"])
     return [
-        line.mark_rule(color=tone, strokeWidth=2.5).encode(x=alt.X("from_x:Q", scale=x_scale), x2="to_x:Q"),
+        line.mark_rule(color=tone, strokeWidth=2.5).encode(x=alt.X("from_x:Q", **across), x2="to_x:Q"),
         alt.Chart(ends[~arrives]).mark_point(filled=True, color=tone, size=60, opacity=1).encode(x=at, y=drawn_y),
         alt.Chart(ends[arrives]).mark_point(filled=True, color=tone, size=150, opacity=1).encode(x=at, y=drawn_y, shape=shape),
-        line.mark_text(dy=-7, color=tone, fontSize=11).encode(x=alt.X("text_x:Q", scale=x_scale), text="text:N"),
+        line.mark_text(dy=-7, color=tone, fontSize=11).encode(x=alt.X("text_x:Q", **across), text="text:N"),
     ]

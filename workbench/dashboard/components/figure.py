@@ -9,30 +9,35 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from workbench.analysis.charts.look import AnyChart
+from workbench.analysis.charts.look import FIT_WIDTH, AnyChart
 from workbench.analysis.charts.picking import PICKED, pickable
 from workbench.dashboard.downloads import csv_of, picture_of
 
 
 def figure(chart: AnyChart, frame: pd.DataFrame, name: str) -> None:
     """Draws it; ``name`` is that of the files."""
-    st.altair_chart(chart, key=name, alt=_question(chart))
+    st.altair_chart(_fitting(chart), key=name, alt=_question(chart))
     _take_away(chart, frame, name)
 
 
 def run_figure(chart: alt.Chart | alt.LayerChart, frame: pd.DataFrame, name: str, picked: str | None) -> str | None:
     """Draws a chart whose ``split`` can be clicked; returns what was clicked just now."""
-    shown = pickable(chart.copy(), "split", picked)
+    shown = pickable(_fitting(chart), "split", picked)
     event: Any = st.altair_chart(shown, key=f"{name} {picked}", on_select="rerun", selection_mode=PICKED, alt=_question(chart))
     _take_away(chart, frame, name)
     points = event.selection.get(PICKED, [])
     return str(points[0]["split"]) if points and "split" in points[0] else None
 
 
+def _fitting(chart: Any) -> Any:
+    """A copy that fills the width it is given and keeps its height, of which Streamlit else takes title and legend away."""
+    return chart.properties(autosize=FIT_WIDTH) if isinstance(chart, alt.Chart | alt.LayerChart) else chart
+
+
 def _question(chart: AnyChart) -> str | None:
     """The chart's title, which a screen reader says in its place."""
     title = chart.title.text if isinstance(chart.title, alt.TitleParams) else chart.title
-    return title if isinstance(title, str) else None
+    return " ".join(title) if isinstance(title, list) else title if isinstance(title, str) else None
 
 
 def _take_away(chart: AnyChart, frame: pd.DataFrame, name: str) -> None:

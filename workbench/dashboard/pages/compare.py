@@ -60,9 +60,16 @@ def main() -> None:
 
 def _in_words(runs: list[RunDirectory], rows: list[dict[str, Any]]) -> None:
     """What limits each, with its evidence, and which differences are noise."""
+    st.subheader("In words", anchor=False)
+    _list(findings(rows, limits.sentences(runs)))
     measured = [replace(noise.measured(run, equals(run)), name=row["split"]) for run, row in zip(runs, rows, strict=True)]
-    for sentence in [*findings(rows, limits.sentences(runs)), *noise.sentences(rows, measured)]:
-        st.text(f"• {sentence}", width="stretch")
+    if differences := noise.sentences(rows, measured):
+        with st.expander("Which differences are noise?"):
+            _list(differences)
+
+
+def _list(sentences: list[str]) -> None:
+    st.text("\n".join(f"• {sentence}" for sentence in sentences), width="stretch")
 
 
 def _spec(runs: list[RunDirectory], rows: list[dict[str, Any]]) -> None:
@@ -86,6 +93,7 @@ def _table(rows: list[dict[str, Any]]) -> None:
         key="figures",
         on_select="rerun",
         selection_mode="single-row",
+        placeholder="–",
         column_config={
             "workers": number("workers", help="Processes that share the work."),
             "step_ms": number("step (ms)", format="%.1f", help="Median over the timed steps of the slowest worker."),

@@ -115,8 +115,10 @@ def _communication(communication: pa.Table, of_step: pa.Table, num_workers: int)
         },
     )
     sent = trace.sent(communication)
-    if not sent.empty:
-        figure(traffic_chart(sent, num_workers), sent, "traffic")
+    with st.container(horizontal=True, gap="large"):
+        for axis, part in sent.groupby("axis"):
+            with st.container(width="content"):
+                figure(traffic_chart(part, num_workers), part, f"traffic along {axis}")
     start_s = pc.min(of_step["start_s"]).as_py()
     left, right = st.columns(2)
     with left:
