@@ -43,9 +43,9 @@ FIT_WIDTH = alt.AutoSizeParams(type="fit-x", contains="padding")
 """For charts whose rows have a height of their own: a page may change the width alone."""
 
 
-def colour(field: str, values: Sequence[str]) -> alt.Color:
+def colour(field: str, values: Sequence[str], columns: int = 3) -> alt.Color:
     """Colour by a field whose values are named in ``COLOURS``, with a legend in their order."""
-    return _colour(field, values, [COLOURS[value] for value in values], columns=3)
+    return _colour(field, values, [COLOURS[value] for value in values], columns)
 
 
 def run_colour(field: str, values: Iterable[str], columns: int = 3) -> alt.Color:

@@ -60,7 +60,7 @@ def walk_chart(cells: pd.DataFrame, wires: pd.DataFrame, kinds: Sequence[str], n
         mark = alt.Chart(data).mark_bar(cornerRadius=2, opacity=opacity)
         return mark.encode(x=x, x2=f"{end}:Q", y=y, y2="bottom:Q", tooltip=tooltip)  # type: ignore[no-any-return]
 
-    shade = colour("kind", list(kinds))
+    shade = colour("kind", list(kinds), columns=4)
     layers = [
         bars("left", "right", frame, 0.25).encode(color=alt.value(COLOURS["idle"])),
         bars("left", "right", frame[frame["is_gathered"]], 0.45).encode(color=shade),
