@@ -1,13 +1,13 @@
 """How long the page Runs takes with ten thousand runs in the store, in a browser.
 
-``python benchmarks/dashboard.py`` makes a synthetic store and prints seconds: from opening the page, on a server that has shown
-it before, until the table is there; from Enter in the field Find until the page says how many runs match; and ``workbench ls``
-of the same store.
+``python benchmarks/dashboard.py`` makes a synthetic store and prints seconds: until the page's table is there, opened in a new
+tab or from another page; from Enter in the field Find until the page says how many runs match; and ``workbench ls`` of the store.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -43,25 +43,36 @@ def fill(store: Path) -> None:
         run.write_summary({**figures, "workers": [{"parameters": 875_000, "communication": [transfer] * 10}] * 2})
 
 
-def opening_s(opened: Any, address: str) -> float:
-    """Until the table of a page opened anew is there."""
-    context = opened.new_context(viewport={"width": 1280, "height": 900})
+def opening_s(context: Any, address: str) -> float:
+    """Until the table of the page is there, in a new tab of a browser that has seen the dashboard before."""
     page = context.new_page()
     start = time.perf_counter()
     page.goto(f"{address}/runs")
     page.get_by_test_id("stDataFrame").first.wait_for()
     duration = time.perf_counter() - start
-    context.close()
+    page.close()
     return duration
 
 
+def turning_s(page: Any) -> float:
+    """From a click in the navigation of another page until the table is there."""
+    page.get_by_role("link", name="Configure").click()
+    page.wait_for_selector("h1:has-text('Configure')")
+    settled(page)
+    start = time.perf_counter()
+    page.get_by_role("link", name="Runs").click()
+    page.wait_for_selector("h1:has-text('Runs')")
+    page.get_by_test_id("stDataFrame").first.wait_for()
+    return time.perf_counter() - start
+
+
 def filtering_s(page: Any, text: str, count: int) -> float:
-    """From Enter until the page says how many runs match."""
+    """From Enter until the page says how many runs match, which must not be as many as before."""
     field = page.get_by_label("Find")
     field.fill(text)
     start = time.perf_counter()
     field.press("Enter")
-    page.get_by_text(f"{count:,} of {NUM_RUNS:,} runs").wait_for()
+    page.get_by_text(re.compile(rf"^{count:,} of {NUM_RUNS:,} runs")).wait_for()
     return time.perf_counter() - start
 
 
@@ -77,13 +88,16 @@ def main() -> None:
             subprocess.run(list_them, env={**os.environ, "WORKBENCH_HOME": directory}, check=True, capture_output=True)
             print(f"workbench ls --json, {NUM_RUNS:,} runs, {name:<17} {time.perf_counter() - start:.3f} s")
         with dashboard(store) as address, browser() as opened:
-            first = opening_s(opened, address)
-            seconds = statistics.median(opening_s(opened, address) for _ in range(REPETITIONS))
-            print(f"Runs opens                 {seconds:.3f} s, wanted: less than 1 s (the server's first page: {first:.3f} s)")
-            page = opened.new_page()
+            context = opened.new_context(viewport={"width": 1280, "height": 900})
+            first = opening_s(context, address)
+            seconds = statistics.median(opening_s(context, address) for _ in range(REPETITIONS))
+            print(f"Runs opens in a new tab    {seconds:.3f} s, wanted: less than 1 s (the first of all: {first:.3f} s)")
+            page = context.new_page()
             page.goto(f"{address}/runs")
             settled(page)
-            words = [*((split, NUM_RUNS // len(SPLITS)) for split in SPLITS), ("nothing", 0)]
+            seconds = statistics.median(turning_s(page) for _ in range(REPETITIONS))
+            print(f"Runs opens from a page     {seconds:.3f} s, wanted: less than 1 s")
+            words = [word for split in SPLITS for word in ((split, NUM_RUNS // len(SPLITS)), ("nothing", 0))]
             seconds = statistics.median(filtering_s(page, text, count) for text, count in words)
             print(f"Runs filters               {seconds:.3f} s, wanted: less than 0.2 s")
 

@@ -88,6 +88,7 @@ def test_a_shared_link_opens_the_same_configuration_and_runs_it(page: Any, tmp_p
     with dashboard(tmp_path) as address:
         page.goto(f"{address}/{SMALL}")
         settled(page)
+        page.get_by_text("Training and steps").click()
         page.get_by_label("Steps", exact=True).first.fill("400")
         page.keyboard.press("Enter")
         page.wait_for_url("**train.num_steps=400**")
@@ -95,6 +96,7 @@ def test_a_shared_link_opens_the_same_configuration_and_runs_it(page: Any, tmp_p
         other = page.context.new_page()
         other.goto(link)
         settled(other)
+        other.get_by_text("Training and steps").click()
         assert other.get_by_label("Steps", exact=True).first.input_value() == "400"
         other.get_by_role("button", name="Run", exact=True).click()
         other.wait_for_url("**/live?run=*")

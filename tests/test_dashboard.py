@@ -20,7 +20,7 @@ from workbench.dashboard.downloads import tables_of
 from workbench.dashboard.failures import failure
 from workbench.dashboard.table import chosen, filtered, runs_frame, tags_of
 from workbench.spec import RunSpec
-from workbench.spec.differences import differences, spec_of
+from workbench.spec.paths import differences, spec_of
 from workbench.store.labels import relabel
 from workbench.store.run_directory import RunDirectory
 

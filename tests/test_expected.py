@@ -14,7 +14,7 @@ from workbench.errors import SpecError
 from workbench.plan.feasibility import plan
 from workbench.plan.nearest import changed, nearest
 from workbench.spec import RunSpec
-from workbench.spec.differences import spec_of
+from workbench.spec.paths import spec_of
 
 EIGHT = {"data": 2, "pipeline": 2, "tensor": 2}
 

@@ -32,6 +32,7 @@ def test_bounds_units_and_options_within_options_are_fields() -> None:
     count, rate = fields(Outer, "outer")
     assert (count.path, count.kind, count.minimum, count.is_optional) == ("outer.count", "integer", 1, False)
     assert count.hint == "How many. (at least 1, default 3)"
+    assert (count.label, rate.label) == ("Count", "Inner: rate")
     assert (rate.path, rate.kind, rate.minimum, rate.is_exclusive, rate.is_optional) == (
         "outer.inner.rate",
         "number",
@@ -50,7 +51,8 @@ def test_every_field_of_every_plugin_and_part_has_a_sentence() -> None:
 def test_what_reads_a_file_is_offered_nowhere() -> None:
     known = all_fields("transformer", "text")
     assert "split.pipeline.actions" in known
-    assert not [path for path in known if "file" in path]
+    assert known["split.data.bucket_size_mib"].label == "Bucket size (MiB)"
+    assert not [path for path in known if path.endswith("_file")]
 
 
 def test_choices_are_those_of_the_registries_and_presets() -> None:
@@ -75,4 +77,4 @@ def test_defaults_can_be_a_presets() -> None:
 
 
 def test_all_plain_parts_of_a_spec_have_a_form() -> None:
-    assert {"train", "inference", "measure", "baseline", "launch"} <= set(parts())
+    assert {"train", "inference", "measure", "baseline", "launch", "link"} <= set(parts())

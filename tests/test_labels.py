@@ -7,8 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from tests.test_store import new_run
+from workbench.cli.main import cli
 from workbench.errors import UsageError
 from workbench.store import index, listing
 from workbench.store.labels import delete, relabel, restore
@@ -38,10 +40,10 @@ def test_a_deleted_run_comes_back_as_it_was(tmp_path: Path) -> None:
     before = listing.rows(tmp_path)
     delete(run)
     assert listing.rows(tmp_path) == []
-    assert [r.id for r in listing.deleted(tmp_path)] == ["run-1"]
+    assert listing.survey(tmp_path) == ([], ["run-1"])
     restore(listing.exact(tmp_path, "run-1"))
     assert listing.rows(tmp_path) == before
-    assert listing.deleted(tmp_path) == []
+    assert listing.survey(tmp_path)[1] == []
 
 
 def test_a_run_that_has_not_ended_is_not_deleted(tmp_path: Path) -> None:
@@ -89,3 +91,24 @@ def test_a_run_that_changed_just_now_is_not_kept_in_the_index(tmp_path: Path) ->
         new_run(tmp_path, f"run-{number:04d}").write_status({"state": "finished"})
     listing.rows(tmp_path)
     assert not (tmp_path / index.NAME).exists()
+
+
+def test_the_command_line_labels_restores_and_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def workbench(*words: str) -> str:
+        result = CliRunner().invoke(cli, words, catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    run = ended(tmp_path / "mine", "run-1")
+    monkeypatch.setenv("WORKBENCH_HOME", str(tmp_path / "mine"))
+    workbench("label", "run-1", "--name", "a name", "--tag", "a", "--tag", "b")
+    assert run.labels() == {"name": "a name", "tags": "a, b"}
+    workbench("label", "run-1", "--tag", "")
+    assert run.labels()["tags"] == ""
+    workbench("rm", "run-1")
+    assert listing.rows(tmp_path / "mine") == []
+    assert workbench("rm", "--undo", "run-1") == "run-1 restored\n"
+    monkeypatch.setenv("WORKBENCH_HOME", str(tmp_path / "theirs"))
+    assert workbench("import", str(tmp_path / "mine")) == "run-1 imported\n"
+    assert workbench("import", str(tmp_path / "mine")) == "run-1 was here already\n"
+    assert [row["name"] for row in listing.rows(tmp_path / "theirs")] == ["a name"]

@@ -14,7 +14,7 @@ from tests.test_dashboard import finished, live
 from tests.test_store import new_run
 from workbench.dashboard.shell import PAGES
 from workbench.spec import RunSpec
-from workbench.spec.differences import command, spec_of
+from workbench.spec.paths import command, spec_of
 from workbench.store import listing
 from workbench.store.run_directory import RunDirectory
 

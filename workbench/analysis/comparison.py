@@ -12,7 +12,8 @@ from workbench.analysis.figures import names
 from workbench.analysis.losses import verdict
 from workbench.analysis.memory import memory_at_peak
 from workbench.errors import SpecError
-from workbench.spec.differences import differences, flat, value_text
+from workbench.spec.differences import flat
+from workbench.spec.paths import differences, value_text
 from workbench.store.run_directory import RunDirectory
 
 Row = dict[str, Any]

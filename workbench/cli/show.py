@@ -23,7 +23,6 @@ def show_command(run: str) -> None:
 
     from workbench.analysis.figures import seconds
     from workbench.cli import render, time_figures
-    from workbench.cli.memory import memory
 
     directory = listing.find(home(), run)
     row, console = listing.row(directory), Console()
@@ -64,7 +63,6 @@ def show_command(run: str) -> None:
     _bandwidths(console, directory)
     _completions(console, directory)
     _workers(console, directory)
-    memory(console, directory)
 
 
 def _parity(row: dict[str, Any], summary: dict[str, Any]) -> str:
@@ -99,23 +97,14 @@ def _who_talks_to_whom(axes: dict[str, int]) -> Iterator[tuple[str, str]]:
 
 
 def _differences(directory: RunDirectory) -> list[str]:
-    """Where the spec differs from the defaults, as paths of the file; what stands above is left out."""
+    """Where the spec differs from the defaults, as on the command line."""
     from workbench.errors import SpecError
-    from workbench.spec.differences import differences, value_text
+    from workbench.spec.differences import not_by_default
 
     try:
-        spec = directory.spec()
+        return [f"{path}={value}" for path, value in not_by_default(directory.spec()).items()]
     except SpecError:
         return []  # a plugin that is not here today; the run's figures can be shown all the same
-    above = (
-        "name",
-        "mode",
-        "model.name",
-        "dataset.name",
-        "launch.device",
-        *(f"split.{name}.size" for name, _ in spec.split.items()),
-    )
-    return [f"{path}={value_text(value)}" for path, value in differences(spec).items() if path not in above]
 
 
 def _transfers(console: Any, directory: RunDirectory) -> None:
@@ -152,13 +141,14 @@ def _bandwidths(console: Any, directory: RunDirectory) -> None:
     rows = achieved(directory, calibration()).to_dict("records")
     if not rows:
         return
-    table = Table("operation", "axis", "workers", "KiB, mean", "operations", "achieved", "this machine, calibrated", box=None)
+    table = Table("operation", "axis", "workers", "achieved at least", "this machine, calibrated", box=None)
     for row in rows:
         own = row["calibrated_bytes_per_s"]
-        speeds = (f"{value / 1e6:,.1f} MB/s" if value == value else "–" for value in (row["ring_bytes_per_s"], own))
-        size = f"{row['payload_bytes'] / 2**10:,.1f}"
-        table.add_row(row["operation"], row["axis"], str(row["group_size"]), size, str(row["num_operations"]), *speeds)
-    console.print("\nbandwidth per worker and direction, median over operations of a size whose true completion is known:")
+        speeds = (
+            f"{value / 1e6:,.1f} MB/s" if value and value == value else "–" for value in (row["bandwidth_bytes_per_s"], own)
+        )
+        table.add_row(row["operation"], row["axis"], str(row["workers"]), *speeds)
+    console.print("\nbandwidth per worker and direction, mean of the trace steps:")
     console.print(table)
 
 
@@ -206,10 +196,13 @@ def _workers(console: Any, directory: RunDirectory) -> None:
 
     from workbench.analysis.figures import mebibytes
 
-    table = Table("worker", "parameters expected", "measured", "peak memory", "resident peak", box=None)
+    trains = directory.record()["mode"] == "train"
+    heads = ("gradients", "optimizer state") if trains else ()
+    table = Table("worker", "parameters expected", "measured", *heads, "peak memory", "resident peak", box=None)
+    held = ("gradient_bytes", "optimizer_state_bytes") if trains else ()
     expected = directory.record()["expected"]["parameters_per_worker"]
     for rank, worker in enumerate((directory.summary() or {})["workers"]):
-        sizes = (worker[key] for key in ("peak_memory_bytes", "resident_peak_bytes"))
+        sizes = (worker[key] for key in (*held, "peak_memory_bytes", "resident_peak_bytes"))
         table.add_row(str(rank), f"{expected[rank]:,}", f"{worker['parameters']:,}", *map(mebibytes, sizes))
     console.print("\neach worker:")
     console.print(table)

@@ -7,10 +7,10 @@ from typing import Any
 
 from workbench.errors import SpecError
 from workbench.registry import unknown
-from workbench.spec.differences import value_text
 from workbench.spec.files import parse_value
 from workbench.spec.form import Field, all_fields
 from workbench.spec.options import DatasetOptions
+from workbench.spec.paths import value_text
 from workbench.spec.run_spec import DEFAULT_MODEL, RunSpec
 
 LONGEST = 4000

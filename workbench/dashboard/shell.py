@@ -1,4 +1,4 @@
-"""The dashboard's shell: the list of pages, and which of them is shown."""
+"""The dashboard's shell: the list of pages, a line each, and which of them is shown."""
 
 from __future__ import annotations
 
@@ -8,24 +8,22 @@ from collections.abc import Callable
 import streamlit as st
 
 PAGES = {
-    "front": ("The workbench", ":material/home:"),
-    "configure": ("Configure", ":material/tune:"),
-    "live": ("Live", ":material/monitor_heart:"),
-    "runs": ("Runs", ":material/table_rows:"),
-    "compare": ("Compare", ":material/compare_arrows:"),
-    "trace": ("Trace", ":material/timeline:"),
-    "learn": ("Learn", ":material/school:"),
+    "front": "The workbench",
+    "configure": "Configure",
+    "live": "Live",
+    "runs": "Runs",
+    "compare": "Compare",
+    "trace": "Trace",
+    "learn": "Learn",
 }
-"""Module in ``pages`` → its title and icon, in the order of the navigation: one line a page."""
+"""Module in ``pages`` → its title, in the order of the navigation. Without icons: Streamlit (1.67) fetches a page's icon from the
+network to show it in the browser's tab."""
 
 
 def main() -> None:
     """Draws the page that the address names."""
     st.set_page_config(page_title="The workbench", layout="wide")
-    pages = {
-        name: st.Page(_draw(name), title=title, icon=icon, url_path=name, default=name == "front")
-        for name, (title, icon) in PAGES.items()
-    }
+    pages = {name: st.Page(_draw(name), title=title, url_path=name, default=name == "front") for name, title in PAGES.items()}
     st.session_state["pages"] = pages
     st.navigation(list(pages.values()), position="top").run()
 

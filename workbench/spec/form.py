@@ -43,12 +43,12 @@ class Field:
 
     @property
     def label(self) -> str:
-        """Its name in words, with its unit: ``Bucket size (MiB)``."""
-        name = self.path.rsplit(".", 1)[-1].removeprefix("num_")
-        for suffix, unit in _UNITS.items():
-            if name.endswith(suffix):
-                return _sentence(name.removesuffix(suffix)) + unit
-        return _sentence(name)
+        """Its name in words, with its unit: ``Bucket size (MiB)``; of options within options ``Within: latency (s)``."""
+        *parents, name = self.path.split(".")
+        within, name = parents[2 if parents[:1] == ["split"] else 1 :], name.removeprefix("num_")
+        unit = next((suffix for suffix in _UNITS if name.endswith(suffix)), "")
+        words = " ".join([*(f"{inner}:" for inner in within), name.removesuffix(unit)])
+        return _sentence(words) + _UNITS.get(unit, "")
 
     @property
     def hint(self) -> str:

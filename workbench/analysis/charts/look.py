@@ -39,9 +39,6 @@ REFERENCE: dict[str, Any] = {"color": "#888888", "strokeDash": [4, 4]}
 
 WIDTH = 560
 
-FIT_WIDTH = alt.AutoSizeParams(type="fit-x", contains="padding")
-"""For charts whose rows have a height of their own: a page may change the width alone."""
-
 
 def colour(field: str, values: Sequence[str], columns: int = 3) -> alt.Color:
     """Colour by a field whose values are named in ``COLOURS``, with a legend in their order."""
@@ -106,3 +103,7 @@ def svg(chart: AnyChart, dark: bool = False) -> str:
     with alt.data_transformers.enable("default", max_rows=None):
         dressed(chart, dark).save(text, format="svg")
     return text.getvalue()
+
+
+FIT_WIDTH = alt.AutoSizeParams(type="fit-x", contains="padding")
+"""For charts whose rows have a height of their own: a page may change the width alone."""

@@ -26,7 +26,8 @@ def mesh_chart(frame: pd.DataFrame) -> alt.LayerChart | alt.FacetChart:
         top=floor - 0.8 * frame["fraction"],
     )
     named = len(blocks) <= MAX_BLOCKS_NAMED
-    x = alt.X("block:N", sort=blocks, title=None, axis=alt.Axis(labels=named, ticks=False, labelAngle=-40, domain=False))
+    meaning = "the model's blocks in order; a slice fills a part of its cell"
+    x = alt.X("block:N", sort=blocks, title=meaning, axis=alt.Axis(labels=named, ticks=False, labelAngle=-40, domain=False))
     labels = json.dumps(list(dict.fromkeys(_who(frame))))
     middles = [index + 0.5 for index in range(workers)]
     rows = alt.Axis(
@@ -49,11 +50,8 @@ def mesh_chart(frame: pd.DataFrame) -> alt.LayerChart | alt.FacetChart:
     if named and frame["fraction"].min() < WHOLE:
         text = base.transform_filter(f"datum.fraction < {WHOLE}").mark_text(fontSize=12, fontWeight="bold", color="white")
         layers.append(text.encode(y=alt.Y("floor:Q", scale=scale), yOffset=alt.value(-9), text="part:N"))
-    title = alt.TitleParams(
-        "Which worker holds which blocks?", subtitle="The model's blocks in order; a slice fills a part of its cell"
-    )
     height = workers * max(18, min(40, 320 // workers))
-    return alt.layer(*layers, title=title, width=520, height=height, autosize=FIT_WIDTH)
+    return alt.layer(*layers, title="Which worker holds which blocks?", width=520, height=height, autosize=FIT_WIDTH)
 
 
 def held_chart(frame: pd.DataFrame) -> alt.Chart:

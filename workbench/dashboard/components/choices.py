@@ -15,8 +15,6 @@ from workbench.spec.run_spec import DEFAULT_MODEL, RunSpec
 
 STATE = "configured"
 """Key of the session's paths and values; the widgets' own are lost when another page is shown."""
-_OPEN = ("train",)
-"""Parts whose fields are shown at once."""
 _TITLES = {
     "train": "Training and steps", "inference": "Inference", "measure": "Measuring", "baseline": "Baseline",
     "launch": "Where it runs", "link": "Emulated link",
@@ -42,7 +40,7 @@ def choices(paths: Mapping[str, Any], places: Places) -> dict[str, Any]:
         if part == "inference" and said.get("mode") != "inference":
             said |= {path: value for path, value in paths.items() if path.startswith("inference.")}
             continue
-        with st.expander(_TITLES.get(part, part.capitalize()), expanded=part in _OPEN):
+        with st.expander(_TITLES.get(part, part.capitalize())):
             said |= _unlike_default(list(fields(options, part)), paths, places)
     return said
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import streamlit as st
 
-from workbench.spec.differences import value_text
 from workbench.spec.files import parse_value
 from workbench.spec.form import Field
+from workbench.spec.paths import value_text
 
 PREFIX = "field "
 """What the keys of the form's widgets begin with."""
@@ -63,7 +63,7 @@ def _number(field: Field, key: str) -> Any:
         "max_value": None if field.maximum is None else kind(field.maximum),
     }
     bounds |= {"step": 1} if is_integer else {"step": _tenth(field.default), "format": "%g"}
-    return st.number_input(field.label, key=key, help=field.hint, value=None, placeholder="none", **bounds)
+    return st.number_input(field.label, key=key, help=field.hint, value=None, placeholder=f"{field.default or 'none'}", **bounds)
 
 
 def _tenth(default: Any) -> float:

@@ -70,11 +70,11 @@ def _table(moved: pd.DataFrame) -> None:
         return
     shown = moved.assign(
         bytes=moved["bytes"] / _MIB,
-        is_bound=moved["is_bound"].map({True: "at most", False: ""}),
+        is_bound=moved["is_bound"].map({True: "at most this", False: ""}),
         operation=moved["operation"].str.replace("_", "-"),
     )
     st.dataframe(
-        shown,
+        shown if moved["is_bound"].any() else shown.drop(columns="is_bound"),
         hide_index=True,
         key="moves",
         column_config={

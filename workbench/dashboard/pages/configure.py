@@ -19,8 +19,8 @@ from workbench.plan.feasibility import Plan, plan
 from workbench.plan.nearest import changed, nearest
 from workbench.registry import MODELS
 from workbench.spec.demonstration import four_strategies
-from workbench.spec.differences import command, differences, script, spec_of, value_text
 from workbench.spec.files import dumps
+from workbench.spec.paths import command, differences, script, spec_of, value_text
 from workbench.spec.run_spec import DEFAULT_MODEL, RunSpec
 from workbench.store import listing
 from workbench.store.run_directory import home

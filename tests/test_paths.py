@@ -11,8 +11,8 @@ import pytest
 from workbench.cli.run import run_command
 from workbench.spec import RunSpec
 from workbench.spec.demonstration import four_strategies
-from workbench.spec.differences import command, differences, script, spec_of, value_text
 from workbench.spec.files import override, parse_value
+from workbench.spec.paths import command, differences, script, spec_of, value_text
 
 SPECS: dict[str, dict[str, Any]] = {
     "default": {},
@@ -30,6 +30,9 @@ SPECS: dict[str, dict[str, Any]] = {
     "rows": {"split": {"pipeline": {"schedule": "csv", "actions": ["0F0,0F1,0B0,0B1", "1F0,1B0,1F1,1B1"]}}},
     "text": {"name": 'it\'s "x" $HOME `id` = [1], # \\ ü\x7f', "train": {"learning_rate": 1e-05, "compile": True}},
     "a name like a number": {"name": "12"},
+    "link": {
+        "link": {"preset": "wan", "workers_per_node": 2, "axes": {"data": {"preset": "pcie4"}}, "within": {"latency_s": 1e-5}}
+    },
     "inference": {"mode": "inference", "inference": {"num_new_tokens": 4}, "launch": {"threads_per_worker": 2}},
 }
 specs = pytest.mark.parametrize("table", SPECS.values(), ids=SPECS)
