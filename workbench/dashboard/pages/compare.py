@@ -27,7 +27,7 @@ from workbench.dashboard.components.failure_card import failure_card
 from workbench.dashboard.components.figure import figure, run_figure
 from workbench.dashboard.components.navigate import go, has
 from workbench.dashboard.downloads import csv_of
-from workbench.dashboard.table import equals
+from workbench.dashboard.table import alike, runs_frame
 from workbench.store import listing
 from workbench.store.run_directory import RunDirectory, home
 
@@ -62,7 +62,9 @@ def _in_words(runs: list[RunDirectory], rows: list[dict[str, Any]]) -> None:
     """What limits each, with its evidence, and which differences are noise."""
     st.subheader("In words", anchor=False)
     _list(findings(rows, limits.sentences(runs)))
-    measured = [replace(noise.measured(run, equals(run)), name=row["split"]) for run, row in zip(runs, rows, strict=True)]
+    store = runs_frame(home())
+    found = (noise.measured(run, alike(store, run)) for run in runs)
+    measured = [replace(times, name=row["split"]) for times, row in zip(found, rows, strict=True)]
     if differences := noise.sentences(rows, measured):
         with st.expander("Which differences are noise?"):
             _list(differences)
