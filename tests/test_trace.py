@@ -12,8 +12,9 @@ import pytest
 from tests.recorded import NUM_MICROBATCHES, PAYLOAD_BYTES, pipeline_run
 from workbench.analysis import trace
 from workbench.analysis.frames import timeline
+from workbench.analysis.memory import largest_at_peak
 from workbench.analysis.transfers import by_operation
-from workbench.store.tables import schema
+from workbench.store.tables import schema, write_table
 
 
 def spans(rows: list[tuple[int, str, float, float]]) -> pa.Table:
@@ -88,3 +89,17 @@ def test_sums_by_operation_are_those_of_the_rows(tmp_path: Path) -> None:
     assert (figures["count"], figures["payload_bytes"]) == (NUM_MICROBATCHES, NUM_MICROBATCHES * PAYLOAD_BYTES)
     assert figures["duration_s"] == pytest.approx(0.06 * NUM_MICROBATCHES)
     assert figures["idle_s"] == pytest.approx(0.02 * NUM_MICROBATCHES)
+
+
+def test_the_largest_tensors_of_a_worker_come_first(tmp_path: Path) -> None:
+    run = pipeline_run(tmp_path)
+    tensors = [("activations", 10), ("optimizer_state", 30), ("parameters", 20)]
+    for rank in range(2):
+        rows = [{"rank": rank, "step": 5, "category": c, "module": "head", "bytes": size + rank} for c, size in tensors]
+        write_table(run.table_path("peak_tensors", rank), "peak_tensors", rows)
+    found = largest_at_peak(run, 1)
+    assert list(zip(found["category"], found["bytes"], strict=True)) == [
+        ("optimizer state", 31),
+        ("parameters", 21),
+        ("activations", 11),
+    ]

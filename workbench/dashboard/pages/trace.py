@@ -12,7 +12,7 @@ from workbench.analysis import trace
 from workbench.analysis.bubble import ideal_timeline
 from workbench.analysis.charts.memory import memory_at_peak_chart, memory_over_time_chart
 from workbench.analysis.charts.traffic import traffic_chart
-from workbench.analysis.memory import memory_at_peak, memory_over_time
+from workbench.analysis.memory import largest_at_peak, memory_at_peak, memory_over_time
 from workbench.analysis.transfers import by_operation
 from workbench.dashboard.components.choose_runs import choose_run
 from workbench.dashboard.components.failure_card import failure_card
@@ -156,3 +156,8 @@ def _memory(run: RunDirectory, ranks: list[int]) -> None:
     figure(memory_over_time_chart(frame, f"What is alive on worker {rank} during a step?"), frame, "memory")
     peak = memory_at_peak(run)
     figure(memory_at_peak_chart(peak), peak, "peak")
+    tensors = largest_at_peak(run, int(rank))
+    if not tensors.empty:
+        st.caption(f"The largest tensors of worker {rank} at its peak")
+        columns = {"bytes": st.column_config.NumberColumn("bytes", format="localized")}
+        st.dataframe(tensors, hide_index=True, key="tensors", column_config=columns)
