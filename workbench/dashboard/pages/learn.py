@@ -94,7 +94,9 @@ def _overview() -> None:
                 "largest worker holds", format="%.0f%%", help="Parameters, gradients, optimizer state, of what one worker holds."
             ),
             "moved_mib": st.column_config.NumberColumn(
-                "moves a step (MiB)", format="%.2f", help="Over all workers: each collective once a group, each send once."
+                "moves a step (MiB)",
+                format="%.2f",
+                help="Payload over all workers: each collective once a group, each send once. In an all-reduce each worker sends it about twice.",
             ),
             "operations": st.column_config.NumberColumn("operations a step", help="Each takes at least the link's latency."),
             "lines": st.column_config.NumberColumn("lines added", help="To a training script of a dozen lines."),
