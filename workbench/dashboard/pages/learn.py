@@ -96,7 +96,7 @@ def _overview() -> None:
             "moved_mib": st.column_config.NumberColumn(
                 "moves a step (MiB)",
                 format="%.2f",
-                help="Payload over all workers: each collective once a group, each send once. In an all-reduce each worker sends it about twice.",
+                help="Payload of all workers: each collective once a group (on the wire an all-reduce takes about twice that).",
             ),
             "operations": st.column_config.NumberColumn("operations a step", help="Each takes at least the link's latency."),
             "lines": st.column_config.NumberColumn("lines added", help="To a training script of a dozen lines."),
