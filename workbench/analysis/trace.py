@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -61,13 +62,11 @@ def lanes(timeline: pa.Table, part_ms: tuple[float, float] | None = None, most: 
     if part_ms is not None:
         begins, ends = (start_s + edge / 1e3 for edge in part_ms)
         timeline = timeline.filter(pc.and_(pc.less(timeline["start_s"], ends), pc.greater(timeline["end_s"], begins)))
-    frame = timeline.to_pandas(strings_to_categorical=True)
-    frame["begin_ms"], frame["end_ms"] = ((frame[column] - start_s) * 1e3 for column in ("start_s", "end_s"))
-    if part_ms is not None:
-        frame["begin_ms"], frame["end_ms"] = (frame[column].clip(*part_ms) for column in ("begin_ms", "end_ms"))
-    if len(frame) > most:
-        return _outline(frame, most), True
-    return frame.assign(kind=frame["kind"].astype(str), worker=frame["rank"].astype(str))[COLUMNS], False
+    if len(timeline) > most:
+        return _outline(timeline, start_s, part_ms, most), True
+    frame = timeline.to_pandas()
+    frame["begin_ms"], frame["end_ms"] = (_in_ms(frame[column], start_s, part_ms) for column in ("start_s", "end_s"))
+    return frame.assign(worker=frame["rank"].astype(str))[COLUMNS], False
 
 
 def listed(
@@ -96,17 +95,28 @@ def sent(communication: pa.Table) -> pd.DataFrame:
     return traffic(grouped.to_pandas().rename(columns={f"{column}_sum": column for column in sums}))
 
 
-def _outline(frame: pd.DataFrame, most: int) -> pd.DataFrame:
+def _in_ms(times: Any, start_s: float, part_ms: tuple[float, float] | None) -> Any:
+    """Times since ``start_s``, no earlier or later than the part."""
+    in_ms = (times - start_s) * 1e3
+    return in_ms if part_ms is None else in_ms.clip(*part_ms)
+
+
+def _outline(timeline: pa.Table, start_s: float, part_ms: tuple[float, float] | None, most: int) -> pd.DataFrame:
     """Pieces of equal length, so many that at most ``most`` are drawn, neighbours of one kind made one."""
-    workers = np.unique(frame["rank"])
-    edges = np.linspace(frame["begin_ms"].min(), frame["end_ms"].max(), max(2, most // len(workers)) + 1)
-    kinds = [str(kind) for kind in frame["kind"].cat.categories]
+    kind = timeline["kind"].combine_chunks().dictionary_encode()
+    kinds, kind_of, rank_of = kind.dictionary.to_pylist(), kind.indices.to_numpy(), timeline["rank"].to_numpy()
+    begin, end = (_in_ms(timeline[column].to_numpy(), start_s, part_ms) for column in ("start_s", "end_s"))
+    workers = np.unique(rank_of)
+    group = (np.searchsorted(workers, rank_of) * len(kinds) + kind_of).astype(np.int16)  # small whole numbers sort at once
+    order = np.argsort(group, kind="stable")
+    members = np.split(order, np.searchsorted(group[order], np.arange(1, len(workers) * len(kinds))))
+    edges = np.linspace(begin.min(), end.max(), max(2, most // len(workers)) + 1)
+    waits = [index for index, name in enumerate(kinds) if name in _WAITS]
+    others = [index for index in range(len(kinds)) if index not in waits]
     rows = []
-    for worker in workers:
-        mine = frame[frame["rank"] == worker]
-        covered = np.stack([_covered(mine[mine["kind"] == kind], edges) for kind in kinds])
-        waits = [index for index, kind in enumerate(kinds) if kind in _WAITS]
-        others = [index for index in range(len(kinds)) if index not in waits]
+    for number, worker in enumerate(workers):
+        mine = members[number * len(kinds) : (number + 1) * len(kinds)]
+        covered = np.stack([_covered(begin[those], end[those], edges) for those in mine])
         covered[others] -= np.minimum(covered[waits].sum(axis=0), covered[others].sum(axis=0)) * _shares(covered[others])
         largest = np.where(covered.sum(axis=0) > _SEEN * np.diff(edges), covered.argmax(axis=0), -1)
         begins = np.flatnonzero(np.diff(largest, prepend=-2))
@@ -119,17 +129,17 @@ def _outline(frame: pd.DataFrame, most: int) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _covered(frame: pd.DataFrame, edges: np.ndarray) -> np.ndarray:
+def _covered(begin: np.ndarray, end: np.ndarray, edges: np.ndarray) -> np.ndarray:
     """How much of each piece these intervals cover, in milliseconds: the integral of how many are open."""
 
-    def before(times: pd.Series) -> np.ndarray:
+    def before(times: np.ndarray) -> np.ndarray:
         """Σ max(0, edge − time) for each edge."""
-        ordered = np.sort(times.to_numpy())
+        ordered = np.sort(times, kind="stable")  # quick for what is in order, as a worker's rows mostly are
         sums = np.concatenate([[0.0], np.cumsum(ordered)])
         counts = np.searchsorted(ordered, edges)
         return np.asarray(counts * edges - sums[counts])
 
-    return np.asarray(np.diff(before(frame["begin_ms"]) - before(frame["end_ms"])))
+    return np.asarray(np.diff(before(begin) - before(end)))
 
 
 def _shares(covered: np.ndarray) -> np.ndarray:
