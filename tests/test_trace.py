@@ -26,7 +26,7 @@ def spans(rows: list[tuple[int, str, float, float]]) -> pa.Table:
 def test_a_short_step_is_shown_as_it_was(tmp_path: Path) -> None:
     run = pipeline_run(tmp_path)
     assert trace.steps(run) == [3, 4]
-    found, is_outline = trace.lanes(trace.timeline_of(run, 4))
+    found, is_outline = trace.lanes(trace.timeline_of(run, 4), 4.01)
     assert not is_outline
     order = ["worker", "begin_ms", "kind"]
     pd.testing.assert_frame_equal(
@@ -36,7 +36,7 @@ def test_a_short_step_is_shown_as_it_was(tmp_path: Path) -> None:
 
 def test_a_part_has_all_that_lies_in_it_cut_to_it_and_nothing_else(tmp_path: Path) -> None:
     table = trace.of_workers(trace.timeline_of(pipeline_run(tmp_path), 4), [1])
-    found, _ = trace.lanes(table, (130.0, 195.0))
+    found, _ = trace.lanes(table, 4.0, (130.0, 195.0))
     assert set(found["worker"]) == {"1"}
     assert found["begin_ms"].min() == pytest.approx(130.0), "a forward was under way"
     assert found["end_ms"].max() == pytest.approx(195.0), "communication went on"
@@ -49,7 +49,7 @@ def test_an_outline_of_a_long_step_has_few_bars_and_shows_what_most_of_each_piec
     rows = [(0, "forward", 0.0, 1.0), (1, "forward", 0.0, 0.25), (1, "backward", 0.75, 1.0)]
     # In the second half of worker 0's forward it stands still for nine tenths of the time, in 5,000 short waits.
     rows += [(0, "communication", 0.5 + i * 10 * tick, 0.5 + (i * 10 + 9) * tick) for i in range(5000)]
-    found, is_outline = trace.lanes(spans(rows), most=200)
+    found, is_outline = trace.lanes(spans(rows), 0.0, most=200)
     assert is_outline
     assert len(found) <= 200
     bars = {(row.worker, row.kind, round(row.begin_ms), round(row.end_ms)) for row in found.itertuples()}
@@ -65,7 +65,7 @@ def test_an_outline_of_a_long_step_has_few_bars_and_shows_what_most_of_each_piec
 def test_an_outline_never_has_more_bars_than_allowed() -> None:
     kinds = ("forward", "backward", "optimizer", "idle")
     rows = [(rank, kinds[i % 4], i * 1e-3, (i + 1) * 1e-3) for rank in range(8) for i in range(2000)]
-    found, is_outline = trace.lanes(spans(rows), most=1000)
+    found, is_outline = trace.lanes(spans(rows), 0.0, most=1000)
     assert is_outline
     assert len(found) <= 1000
     assert set(found["worker"]) == {str(rank) for rank in range(8)}
@@ -80,7 +80,7 @@ def test_operations_are_listed_as_they_began_and_counted(tmp_path: Path) -> None
     assert list(rows["begin_ms"]) == sorted(rows["begin_ms"])
     assert rows["begin_ms"].iloc[0] == pytest.approx(50.0)
     assert trace.listed(of_step, 3.0, axes=["data"])[1] == 6
-    assert trace.span_ms(trace.timeline_of(run, 3)) > 0
+    assert trace.span_s(trace.timeline_of(run, 3)) == pytest.approx((3.01, 3.88))
 
 
 def test_sums_by_operation_are_those_of_the_rows(tmp_path: Path) -> None:

@@ -46,19 +46,20 @@ def of_workers(table: pa.Table, ranks: Sequence[int]) -> pa.Table:
     return table.filter(pc.is_in(table["rank"], pa.array(ranks, pa.int64()))) if ranks else table
 
 
-def span_ms(timeline: pa.Table) -> float:
-    """How long a step took, from its first event to its last."""
-    return (pc.max(timeline["end_s"]).as_py() - pc.min(timeline["start_s"]).as_py()) * 1e3 if len(timeline) else 0.0
+def span_s(timeline: pa.Table) -> tuple[float, float]:
+    """When the first event of a step began and when its last ended."""
+    return pc.min(timeline["start_s"]).as_py(), pc.max(timeline["end_s"]).as_py()
 
 
-def lanes(timeline: pa.Table, part_ms: tuple[float, float] | None = None, most: int = MOST_BARS) -> tuple[pd.DataFrame, bool]:
-    """What each worker did, of a step's rows of ``timeline``; times in milliseconds of the step. Columns as
+def lanes(
+    timeline: pa.Table, start_s: float, part_ms: tuple[float, float] | None = None, most: int = MOST_BARS
+) -> tuple[pd.DataFrame, bool]:
+    """What each worker did, of a step's rows of ``timeline``; times in milliseconds since ``start_s``. Columns as
     ``frames.timeline``.
 
     Of more than ``most`` intervals in this part of the step an outline: time is cut into equal pieces, and each is what most
     of it was. Returns also whether it is one.
     """
-    start_s = pc.min(timeline["start_s"]).as_py() if len(timeline) else 0.0
     if part_ms is not None:
         begins, ends = (start_s + edge / 1e3 for edge in part_ms)
         timeline = timeline.filter(pc.and_(pc.less(timeline["start_s"], ends), pc.greater(timeline["end_s"], begins)))

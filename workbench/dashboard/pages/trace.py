@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import streamlit as st
 
 from workbench.analysis import trace
@@ -49,9 +48,10 @@ def main() -> None:
         ranks = st.multiselect("Workers", workers, placeholder="all", key=f"workers of {run_id}") if len(workers) > 1 else []
     chosen = int(step if step is not None else steps[-1])
     state = listing.state_of(run)
-    timeline = trace.of_workers(_timeline_of(run.path, state, chosen), ranks)
-    _timeline(run, timeline)
-    _communication(trace.of_workers(_communication_of(run.path, state, chosen), ranks), timeline, len(workers))
+    timeline = _timeline_of(run.path, state, chosen)
+    start_s, end_s = trace.span_s(timeline)
+    _timeline(run, trace.of_workers(timeline, ranks), start_s, end_s)
+    _communication(trace.of_workers(_communication_of(run.path, state, chosen), ranks), start_s, len(workers))
     _memory(run, ranks or workers)
     st.subheader("Take it away", anchor=False)
     st.download_button(
@@ -71,12 +71,12 @@ def _communication_of(path: Path, state: str, step: int) -> pa.Table:
     return trace.communication_of(RunDirectory(path), step)
 
 
-def _timeline(run: RunDirectory, of_step: pa.Table) -> None:
-    whole = trace.span_ms(of_step)
+def _timeline(run: RunDirectory, of_step: pa.Table, start_s: float, end_s: float) -> None:
+    whole = (end_s - start_s) * 1e3
     part = None
     if len(of_step) > trace.MOST_BARS:
         part = st.slider("Part of the step (ms)", 0.0, whole, (0.0, whole), key=f"part of {run.id}")
-    frame, is_outline = trace.lanes(of_step, part)
+    frame, is_outline = trace.lanes(of_step, start_s, part)
     ideal = ideal_timeline(run) if len(of_step) <= MOST_REPLAYED and part is None else frame[:0]
     lanes(frame, ideal, QUESTION, part)
     if is_outline:
@@ -92,7 +92,7 @@ def _timeline(run: RunDirectory, of_step: pa.Table) -> None:
         )
 
 
-def _communication(communication: pa.Table, of_step: pa.Table, num_workers: int) -> None:
+def _communication(communication: pa.Table, start_s: float, num_workers: int) -> None:
     st.subheader("What was communicated", anchor=False)
     if not len(communication):
         st.caption("Nothing: there is nobody to talk to.")
@@ -119,7 +119,6 @@ def _communication(communication: pa.Table, of_step: pa.Table, num_workers: int)
         for axis, part in sent.groupby("axis"):
             with st.container(width="content"):
                 figure(traffic_chart(part, num_workers), part, f"traffic along {axis}")
-    start_s = pc.min(of_step["start_s"]).as_py()
     left, right = st.columns(2)
     with left:
         names = st.multiselect("Operation", sorted(summary["operation"].unique()), placeholder="any")
