@@ -55,7 +55,7 @@ def mesh_chart(frame: pd.DataFrame) -> alt.LayerChart | alt.FacetChart:
 
 
 def held_chart(frame: pd.DataFrame) -> alt.Chart:
-    """What each worker holds all through a step, stacked by category; ``expected.held``."""
+    """What each worker holds, stacked by category; ``expected.held``."""
     categories = [c.replace("_", " ") for c in dict.fromkeys(frame["category"])]
     frame = frame.assign(who=_who(frame), category=frame["category"].str.replace("_", " "), mebibytes=frame["bytes"] / 2**20)
     tooltip = [
@@ -67,7 +67,7 @@ def held_chart(frame: pd.DataFrame) -> alt.Chart:
         .transform_calculate(order=f"indexof({categories}, datum.category)")
         .mark_bar()
         .encode(
-            x=alt.X("mebibytes:Q", title="MiB, by formula; activations come on top"),
+            x=alt.X("mebibytes:Q", title="MiB, by formula"),
             y=alt.Y("who:N", title=None, sort=list(dict.fromkeys(frame["who"])), axis=alt.Axis(labelLimit=260)),
             color=colour("category", categories),
             order="order:Q",

@@ -22,7 +22,7 @@ def figures(planned: Plan) -> None:
         st.metric(
             "Largest worker holds",
             in_bytes(per_worker.max()),
-            help="Parameters, gradients and optimizer state, by formula; activations come on top.",
+            help="By formula: parameters, gradients, optimizer state and, where there is one, the most activations at once.",
             width="content",
         )
         st.metric(
@@ -40,6 +40,8 @@ def outlook(planned: Plan) -> None:
     st.altair_chart(mesh_chart(placement(planned)), key="mesh")
     st.altair_chart(held_chart(frame), key="held")
     st.caption(_against_memory(planned, int(per_worker.sum()), int(per_worker.max())))
+    if planned.spec.mode == "train" and "activations" not in set(frame["category"]):
+        st.caption("Activations come on top: there is no formula for them here.")
     _table(moves(planned))
 
 

@@ -21,7 +21,7 @@ from workbench.store.archive import pack, take_in
 from workbench.store.labels import delete, restore
 from workbench.store.run_directory import RunDirectory, home
 
-MOST_SHOWN = 500
+MOST_SHOWN = 200
 """Rows that a browser gets at once; the filter finds the others."""
 UNDO = "deleted just now"
 
