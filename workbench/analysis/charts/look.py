@@ -38,10 +38,14 @@ REFERENCE: dict[str, Any] = {"color": "#888888", "strokeDash": [4, 4]}
 """A line that nothing was measured on: an ideal, a front."""
 
 WIDTH = 560
+_LONG = 13
+"""Characters of a legend's entry of which three do not stand side by side on a narrow page."""
 
 
-def colour(field: str, values: Sequence[str], columns: int = 3) -> alt.Color:
-    """Colour by a field whose values are named in ``COLOURS``, with a legend in their order."""
+def colour(field: str, values: Sequence[str], columns: int | None = None) -> alt.Color:
+    """Colour by a field whose values are named in ``COLOURS``, with a legend in their order, of so many columns or as many as
+    fit a narrow page."""
+    columns = columns or (2 if max(map(len, values), default=0) > _LONG else 3)
     return _colour(field, values, [COLOURS[value] for value in values], columns)
 
 

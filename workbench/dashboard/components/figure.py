@@ -9,7 +9,7 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from workbench.analysis.charts.look import FIT_WIDTH, AnyChart
+from workbench.analysis.charts.look import FIT_WIDTH, AnyChart, theme
 from workbench.analysis.charts.picking import PICKED, pickable
 from workbench.dashboard.downloads import csv_of, picture_of
 
@@ -30,8 +30,12 @@ def run_figure(chart: alt.Chart | alt.LayerChart, frame: pd.DataFrame, name: str
 
 
 def _fitting(chart: Any) -> Any:
-    """A copy that fills the width it is given and keeps its height, of which Streamlit else takes title and legend away."""
-    return chart.properties(autosize=FIT_WIDTH) if isinstance(chart, alt.Chart | alt.LayerChart) else chart
+    """A copy that fills the width it is given and keeps its height, of which Streamlit else takes title and legend away; what
+    Streamlit's theme leaves black is as on this ground."""
+    of = theme(dark=st.context.theme.type == "dark")
+    is_flat = isinstance(chart, alt.Chart | alt.LayerChart)
+    shown = chart.properties(autosize=FIT_WIDTH) if is_flat else chart
+    return shown.configure_text(color=of["text"]["color"]).configure_title(subtitleColor=of["title"]["subtitleColor"])
 
 
 def _question(chart: AnyChart) -> str | None:

@@ -26,7 +26,7 @@ from workbench.store import listing
 from workbench.store.run_directory import TERMINAL, RunDirectory, home
 
 REFRESH_S = 1.0
-TIMELINE = "What do the workers really do during one step?"
+TIMELINE = "What do the workers really do?"
 
 
 def main() -> None:

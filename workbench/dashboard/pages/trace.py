@@ -152,7 +152,7 @@ def _memory(run: RunDirectory, ranks: list[int]) -> None:
     if frame.empty:
         st.caption("No memory step was recorded.")
         return
-    figure(memory_over_time_chart(frame, f"What is alive on worker {rank} during a step?"), frame, "memory")
+    figure(memory_over_time_chart(frame, f"What is alive on worker {rank}?"), frame, "memory")
     peak = memory_at_peak(run)
     figure(memory_at_peak_chart(peak), peak, "peak")
     tensors = largest_at_peak(run, int(rank))
