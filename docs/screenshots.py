@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from workbench.dashboard.components.choose_runs import MOST_COMPARED
 from workbench.store import listing
 from workbench.store.run_directory import home
 from workbench.testing.browser import dashboard, screenshots
@@ -29,7 +30,7 @@ def main(to: Path) -> None:
     """Writes the pictures."""
     latest = {row["split"]: row["run_id"] for row in listing.rows(home()) if row["state"] == "finished"}
     pipelines = [run_id for split, run_id in latest.items() if split.startswith("pp")] or list(latest.values())
-    runs = {"runs": ",".join(latest.values()), "pipeline": (pipelines or [""])[0]}
+    runs = {"runs": ",".join(list(latest.values())[-MOST_COMPARED:]), "pipeline": (pipelines or [""])[0]}
     pages = {name: path.format(**runs) for name, path in PAGES.items()}
     with dashboard(home()) as address:
         for path in screenshots(address, pages, to):
