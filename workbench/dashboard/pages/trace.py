@@ -130,6 +130,7 @@ def _communication(communication: pa.Table, start_s: float, num_workers: int) ->
         rows,
         hide_index=True,
         key="listed",
+        placeholder="–",
         column_config={
             "rank": number("worker"),
             "index": number("number", help="The worker's own count in this step."),
