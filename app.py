@@ -1,5 +1,5 @@
 """The dashboard: ``streamlit run app.py``."""
 
-from workbench.dashboard.front import main
+from workbench.dashboard.shell import main
 
 main()

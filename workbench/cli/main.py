@@ -18,6 +18,8 @@ _COMMANDS = {
     "export": ("workbench.cli.runs", "Write runs and their tables as CSV or Parquet."),
     "cancel": ("workbench.cli.runs", "End a run that has not ended."),
     "rm": ("workbench.cli.runs", "Delete runs."),
+    "label": ("workbench.cli.runs", "Name, tag and annotate a run."),
+    "import": ("workbench.cli.runs", "Take in runs of another store."),
     "models": ("workbench.cli.plugins", "Models and their options."),
     "datasets": ("workbench.cli.plugins", "Datasets and their options."),
     "strategies": ("workbench.cli.plugins", "Strategies and their options."),

@@ -14,17 +14,11 @@ from workbench.cli.assertion import parse
 from workbench.cli.document import runs_document
 from workbench.errors import AssertionFailedError, RunFailedError
 from workbench.spec import RunSpec
+from workbench.spec.demonstration import four_strategies
 from workbench.spec.files import override, read_table
 
 if TYPE_CHECKING:
     from workbench.api import Run
-
-DEMONSTRATION = (
-    {"data": {"size": 2}},
-    {"layer": {"size": 2}},
-    {"pipeline": {"size": 2, "schedule": "1f1b", "num_microbatches": 4}},
-    {"tensor": {"size": 2}},
-)
 
 
 @click.command("run")
@@ -52,7 +46,7 @@ def run_command(
     """
     table = override(read_table(spec_file) if spec_file else {}, model=model, dataset=dataset, splits=splits, sets=sets)
     is_demonstration = not (spec_file or model or dataset or splits or sets)
-    specs = [RunSpec(**{**table, "split": split}) for split in DEMONSTRATION] if is_demonstration else [RunSpec(**table)]
+    specs = four_strategies(RunSpec()) if is_demonstration else [RunSpec(**table)]
     assertions = parse(assertion) if assertion is not None else []
 
     from workbench.plan.feasibility import plan

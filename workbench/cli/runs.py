@@ -1,4 +1,4 @@
-"""Commands on recorded runs: ls, logs, compare, export, cancel, rm."""
+"""Commands on recorded runs: ls, logs, compare, export, cancel, rm, label, import."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import click
 from workbench.cli.document import runs_document
 from workbench.errors import DamagedRunError, UsageError
 from workbench.store import listing
+from workbench.store.labels import delete, relabel, restore
 from workbench.store.run_directory import TERMINAL, home
 
 
@@ -99,16 +100,45 @@ def cancel_command(runs: tuple[str, ...]) -> None:
 @click.command("rm")
 @click.argument("runs", nargs=-1, required=True)
 @click.option("--purge", is_flag=True, help="Remove the files too; this cannot be undone.")
-def rm_command(runs: tuple[str, ...], purge: bool) -> None:
+@click.option("--undo", is_flag=True, help="Bring RUNS, by their whole ids, back into the lists.")
+def rm_command(runs: tuple[str, ...], purge: bool, undo: bool) -> None:
     """Delete RUNS; without --purge their files stay and only the lists leave them out."""
+    if undo:
+        for directory in [listing.exact(home(), run) for run in runs]:
+            restore(directory)
+            click.echo(f"{directory.id} restored")
+        return
     for directory in [listing.find(home(), run) for run in runs]:
         try:
-            has_ended = listing.state_of(directory) in TERMINAL
-            directory.update_labels(deleted_at=time.time()) if has_ended else None
+            delete(directory)
         except DamagedRunError:
-            has_ended = purge
-        if not has_ended:
-            raise UsageError(f"run {directory.id} has not ended; `workbench cancel {directory.id}` first")
+            if not purge:
+                raise
         if purge:
             shutil.rmtree(directory.path)
         click.echo(f"{directory.id} deleted")
+
+
+@click.command("label")
+@click.argument("run")
+@click.option("--name", help="What the run is called in lists.")
+@click.option("--tag", "tags", multiple=True, help="Its tags, in place of those it has; repeat for several, '' for none.")
+@click.option("--note", help="What is worth knowing of it.")
+def label_command(run: str, name: str | None, tags: tuple[str, ...], note: str | None) -> None:
+    """Name, tag and annotate RUN."""
+    directory = listing.find(home(), run)
+    relabel(directory, name=name, tags=tags or None, note=note)
+    click.echo(directory.id)
+
+
+@click.command("import")
+@click.argument("source", type=click.Path(path_type=Path, exists=True))
+def import_command(source: Path) -> None:
+    """Take in runs from SOURCE: a zip file of run directories, such as the dashboard packs, or a store's directory."""
+    from workbench.store.archive import take_in
+
+    new, here = take_in(home(), source)
+    for directory in new:
+        click.echo(f"{directory.id} imported")
+    for run_id in here:
+        click.echo(f"{run_id} was here already")

@@ -89,28 +89,23 @@ def _who_talks_to_whom(axes: dict[str, int]) -> Iterator[tuple[str, str]]:
 
 
 def _differences(directory: RunDirectory) -> list[str]:
-    """Where the spec differs from the defaults of its model and dataset, as paths of the file."""
+    """Where the spec differs from the defaults, as paths of the file; what stands above is left out."""
     from workbench.errors import SpecError
-    from workbench.spec import RunSpec
+    from workbench.spec.differences import differences, value_text
 
     try:
         spec = directory.spec()
-        sizes = {name: {"size": options.size} for name, options in spec.split.items()}
-        default = RunSpec(model=spec.model.name, dataset=spec.dataset.name, split=sizes).as_dict()
     except SpecError:
         return []  # a plugin that is not here today; the run's figures can be shown all the same
-    shown_above = ("name", "launch.device")
-    own = {path: value for path, value in _flat(spec.as_dict()) if path not in shown_above}
-    defaults = dict(_flat(default))
-    return [f"{path}={value}" for path, value in own.items() if path not in defaults or defaults[path] != value]
-
-
-def _flat(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in table.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
+    above = (
+        "name",
+        "mode",
+        "model.name",
+        "dataset.name",
+        "launch.device",
+        *(f"split.{name}.size" for name, _ in spec.split.items()),
+    )
+    return [f"{path}={value_text(value)}" for path, value in differences(spec).items() if path not in above]
 
 
 def _transfers(console: Any, directory: RunDirectory) -> None:

@@ -42,15 +42,17 @@ def doctor_command() -> None:
 
 
 @click.command("dashboard", context_settings={"ignore_unknown_options": True})
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at; 0.0.0.0 lets other machines in.")
+@click.option("--port", type=int, help="By default 8501, or the next that is free.")
 @click.argument("streamlit_options", nargs=-1, type=click.UNPROCESSED)
-def dashboard_command(streamlit_options: tuple[str, ...]) -> None:
-    """Open the runs in a page; further options go to `streamlit run`, such as --server.port 8600."""
+def dashboard_command(host: str, port: int | None, streamlit_options: tuple[str, ...]) -> None:
+    """Configure, watch and compare runs in a page; further options go to `streamlit run`."""
     found = find_spec("workbench.dashboard")
     if find_spec("streamlit") is None or found is None or not found.submodule_search_locations:
         raise UsageError("the dashboard needs streamlit, which is not installed: pip install streamlit")
-    page = Path(next(iter(found.submodule_search_locations))) / "front.py"
-    command = [sys.executable, "-m", "streamlit", "run", str(page), *streamlit_options]
-    raise SystemExit(subprocess.run(command, check=False).returncode)
+    page = Path(next(iter(found.submodule_search_locations))) / "shell.py"
+    options = ["--server.address", host, *(["--server.port", str(port)] if port else []), *streamlit_options]
+    raise SystemExit(subprocess.run([sys.executable, "-m", "streamlit", "run", str(page), *options], check=False).returncode)
 
 
 def _version(package: str) -> str:

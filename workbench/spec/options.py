@@ -30,6 +30,11 @@ class Options(BaseModel):
         return values
 
 
+class ReadsFile:
+    """Marks an option that names a file to read, ``Annotated[str, ReadsFile]``; a page offers no such option, for whoever
+    reaches the page is not always who may read the machine's files."""
+
+
 class PluginOptions(Options):
     """Options of a plugin that a spec chooses by ``name``; the other keys are the plugin's own."""
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import re
 from pathlib import Path
 from typing import Any
 
 from workbench.errors import DamagedRunError, UsageError
+from workbench.store.index import Index
 from workbench.store.run_directory import TERMINAL, RunDirectory
 from workbench.store.tables import RUN_COLUMNS
 
+RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,199}")
+"""What a run's id looks like: a name of a directory and of nothing else."""
 _OWNER_MAY_TAKE_S = 60.0
 
 
@@ -28,13 +34,34 @@ def find(store: Path, text: str) -> RunDirectory:
     return RunDirectory(store / "runs" / matches[0])
 
 
+def exact(store: Path, run_id: str) -> RunDirectory:
+    """The run with exactly this id, deleted or not; nothing outside the store can be named.
+
+    Raises:
+        UsageError: there is none.
+    """
+    run = RunDirectory(store / "runs" / run_id) if RUN_ID.fullmatch(run_id) else None
+    if run is None or not (run.path / "run.json").is_file():
+        raise UsageError(f"run {run_id[:100]!r} is not in the store")
+    return run
+
+
 def all_runs(store: Path) -> list[RunDirectory]:
     """All runs that were not deleted, oldest first."""
+    return [run for run in _directories(store) if not _is_deleted(run)]
+
+
+def deleted(store: Path) -> list[RunDirectory]:
+    """Runs that were deleted and can be restored, the last deleted first."""
+    runs = [run for run in _directories(store) if _is_deleted(run)]
+    return sorted(runs, key=lambda run: -float(run.labels()["deleted_at"]))
+
+
+def _directories(store: Path) -> list[RunDirectory]:
     directory = store / "runs"
     if not directory.is_dir():
         return []
-    runs = [RunDirectory(path) for path in sorted(directory.iterdir()) if (path / "run.json").exists()]
-    return [run for run in runs if not _is_deleted(run)]
+    return [RunDirectory(path) for path in sorted(directory.iterdir()) if (path / "run.json").exists()]
 
 
 def _is_deleted(run: RunDirectory) -> bool:
@@ -91,8 +118,22 @@ def row(run: RunDirectory) -> dict[str, Any]:
 
 
 def rows(store: Path) -> list[dict[str, Any]]:
-    """Rows of ``runs``, oldest first; of a run that cannot be read its id and the state ``damaged``."""
-    return [_row_or_damaged(run) for run in all_runs(store)]
+    """Rows of ``runs``, oldest first; of a run that cannot be read its id and the state ``damaged``. Of ended runs from the
+    index, where that knows them."""
+    index, found = Index(store), []
+    with contextlib.suppress(FileNotFoundError):
+        for entry in sorted(os.scandir(store / "runs"), key=lambda entry: entry.name):
+            changed_ns = entry.stat().st_mtime_ns
+            known = index.get(entry.name, changed_ns)
+            if known is None:
+                run = RunDirectory(Path(entry.path))
+                if not (run.path / "run.json").exists() or _is_deleted(run):
+                    continue
+                known = _row_or_damaged(run)
+                index.put(known, changed_ns)
+            found.append(known)
+    index.write()
+    return found
 
 
 def _row_or_damaged(run: RunDirectory) -> dict[str, Any]:

@@ -16,7 +16,8 @@ RUN_FIGURES = (
     "parity_max_error", "step_time_p95_s", "time_to_first_token_s", "time_per_token_s", "generated_tokens_per_s",
     "other_load_cores", "dropped_tokens",
 )  # fmt: skip
-RUN_COLUMNS = RUN_STATIC_COLUMNS + RUN_FIGURES
+RUN_LABELS = ("tags", "note")
+RUN_COLUMNS = RUN_STATIC_COLUMNS + RUN_FIGURES + RUN_LABELS
 
 TABLES: dict[str, dict[str, str]] = {
     "steps": {

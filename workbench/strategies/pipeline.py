@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import PositiveInt, model_validator
 
 from workbench.errors import SplitError
 from workbench.plan.summary import block_of
 from workbench.registry import SCHEDULES
+from workbench.spec.options import ReadsFile
 from workbench.strategies._staged import StagedOptions, StagedStrategy
 from workbench.strategies.base import strategy
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class PipelineOptions(StagedOptions):
-    schedule: str = "1f1b"
+    schedule: Annotated[str, SCHEDULES] = "1f1b"
     """The order in which microbatches run; `workbench schedules` lists them."""
 
     num_microbatches: PositiveInt = 4
@@ -36,7 +37,7 @@ class PipelineOptions(StagedOptions):
     stages_per_worker: PositiveInt | None = None
     """Stages that each worker holds; by default as many as the schedule is made for, one or two."""
 
-    schedule_file: str = ""
+    schedule_file: Annotated[str, ReadsFile] = ""
     """For the schedule `csv`: a file with a row a worker and in it the actions in their order, such as 0F0,0F1,0B0,0B1."""
 
     actions: tuple[str, ...] = ()

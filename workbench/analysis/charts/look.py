@@ -15,6 +15,11 @@ COLOURS = {
     "communication": "#D55E00",
     "idle": "#C9C9C9",
     "other": "#F0E442",
+    "parameters": "#0072B2",
+    "gradients": "#56B4E9",
+    "optimizer state": "#009E73",
+    "activations": "#E69F00",
+    "buffers": "#CC79A7",
 }
 """Okabe and Ito's palette, which colour-blind readers can tell apart; waiting is grey."""
 

@@ -1,0 +1,73 @@
+"""What the formulas say of a plan, with no run: which worker holds which blocks, how many bytes, and what moves per step."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from workbench.plan.feasibility import Plan
+
+OPTIMIZER_NUMBERS = {"sgd": 0, "momentum": 1, "adam": 2, "adamw": 2}
+"""Numbers that an optimizer keeps for each element that it updates: momentum's running mean; Adam's two moments (Kingma and
+Ba 2015, algorithm 1)."""
+_STEP_BYTES = 4
+"""Adam's count of steps, one single-precision number a parameter tensor (torch 2.13)."""
+
+
+def placement(plan: Plan) -> pd.DataFrame:
+    """One row a worker and block that it holds: worker, its place in the mesh, the samples of a step that it computes, block
+    with its number in the model, elements held and the fraction of the block's that they are."""
+    size = {block.name: block.num_parameters for block in plan.summary.blocks}
+    number = {name: index for index, name in enumerate(size)}
+    rows = []
+    for rank in range(plan.num_workers):
+        share, place = plan.share_of(rank), _place(plan, rank)
+        first = share.index("data") * share.num_samples
+        for block in share.held.blocks:
+            whole = size[block.name]
+            rows.append(
+                {
+                    "worker": rank,
+                    "place": place,
+                    "samples": f"{first + 1}–{first + share.num_samples}",
+                    "block": block.name,
+                    "number": number[block.name],
+                    "parameters": block.num_parameters,
+                    "fraction": block.num_parameters / whole if whole else 1.0,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def held(plan: Plan) -> pd.DataFrame:
+    """One row a worker and category: the bytes that it holds all through a step, by formula. Activations come and go, and are
+    not among them."""
+    spec, rows = plan.spec, []
+    for rank in range(plan.num_workers):
+        part, updated = plan.part_of(rank), plan.updated_by(rank)
+        bytes_of = {"parameters": part.num_parameters * spec.train.element_bytes}
+        if spec.mode == "train":
+            bytes_of["gradients"] = bytes_of["parameters"]
+            numbers = OPTIMIZER_NUMBERS[spec.train.optimizer]
+            counts = _STEP_BYTES * len(updated.distinct_parameters) if spec.train.optimizer.startswith("adam") else 0
+            bytes_of["optimizer_state"] = updated.num_parameters * numbers * spec.train.element_bytes + counts
+        place = _place(plan, rank)
+        rows += [{"worker": rank, "place": place, "category": c, "bytes": b} for c, b in bytes_of.items()]
+    return pd.DataFrame(rows)
+
+
+def moves(plan: Plan) -> pd.DataFrame:
+    """One row a kind of communication of one step over the whole run, by formula, with the bytes of all of that kind;
+    ``is_bound`` where no more than this can move."""
+    columns = ["operation", "axis", "phase", "count", "bytes", "is_bound"]
+    rows = [
+        {**{c: getattr(t, c) for c in ("operation", "axis", "phase", "count", "is_bound")}, "bytes": t.count * t.payload_bytes}
+        for t in plan.transfers
+    ]
+    frame = pd.DataFrame(rows, columns=columns)
+    keys = ["operation", "axis", "phase", "is_bound"]
+    return frame.groupby(keys, sort=False, as_index=False)[["count", "bytes"]].sum()[columns]
+
+
+def _place(plan: Plan, rank: int) -> str:
+    """``pipeline 0, data 1``; nothing where there is one worker."""
+    return ", ".join(f"{axis} {index}" for axis, index in reversed(list(plan.mesh.coordinate(rank).items())))

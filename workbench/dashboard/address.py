@@ -1,0 +1,86 @@
+"""The state of the page Configure in its address: only what differs from the defaults, so that a link can be shared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from workbench.errors import SpecError
+from workbench.registry import unknown
+from workbench.spec.differences import value_text
+from workbench.spec.files import parse_value
+from workbench.spec.form import Field, all_fields
+from workbench.spec.options import DatasetOptions
+from workbench.spec.run_spec import DEFAULT_MODEL, RunSpec
+
+LONGEST = 4000
+"""Characters of one value."""
+_LARGEST = 2**53 - 1
+"""Largest whole number that a browser holds exactly."""
+
+
+def write(paths: Mapping[str, Any]) -> dict[str, str]:
+    """Query parameters that say these paths and values."""
+    return {path: value_text(value) for path, value in paths.items()}
+
+
+def read(parameters: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
+    """Paths and values from query parameters, and a sentence for each that was left out: what a form does not offer, such as
+    a file's name, cannot come from an address either."""
+    model, dataset = parameters.get("model.name", DEFAULT_MODEL), parameters.get("dataset.name")
+    try:
+        default = RunSpec(model={"name": model, **({"preset": p} if (p := parameters.get("model.preset")) else {})})
+        known = all_fields(model, dataset or default.dataset.name)
+    except SpecError as error:
+        return {}, [str(error)]
+    paths, problems = {}, []
+    for path, text in parameters.items():
+        try:
+            if path not in known:
+                raise SpecError(path, unknown("key", path, list(known)))
+            paths[path] = _value(known[path], text)
+        except SpecError as error:
+            problems.append(str(error))
+    if any(path.startswith("dataset.") for path in paths):
+        paths.setdefault("dataset.name", default.dataset.name)
+    for strategy in dict.fromkeys(path.split(".")[1] for path in paths if path.startswith("split.")):
+        paths.setdefault(f"split.{strategy}.size", known[f"split.{strategy}.size"].default)
+    return paths, problems
+
+
+def offered(paths: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a spec's differences those that a form offers."""
+    return read(write(paths))[0]
+
+
+def dataset_paths(default: DatasetOptions, name: str, values: Mapping[str, Any], plain: Mapping[str, Any]) -> dict[str, Any]:
+    """What is to be said of the dataset: nothing where it is the model's choice, else its name and what is not as ``plain``,
+    the dataset's own defaults, has it."""
+    if name == default.name and all(getattr(default, path.split(".")[1]) == value for path, value in values.items()):
+        return {}
+    return {"dataset.name": name, **{path: value for path, value in values.items() if value != plain[path]}}
+
+
+def _value(field: Field, text: str) -> Any:
+    """The value that a field may have.
+
+    Raises:
+        SpecError: it may not have this one.
+    """
+    if len(text) > LONGEST:
+        raise SpecError(field.path, f"takes at most {LONGEST} characters, but got {len(text)}")
+    value = parse_value(text)
+    if field.kind in ("text", "choice"):
+        value = value if isinstance(value, str) else text
+    if field.kind == "choice" and value not in field.choices:
+        raise SpecError(field.path, unknown("choice", value, list(field.choices)))
+    if field.kind == "flag" and not isinstance(value, bool):
+        raise SpecError(field.path, f"takes true or false, but got {text!r}")
+    if field.kind in ("integer", "number"):
+        if isinstance(value, bool) or not isinstance(value, int if field.kind == "integer" else int | float):
+            raise SpecError(field.path, f"takes a number, but got {text!r}")
+        low = -_LARGEST if field.minimum is None else field.minimum
+        high = _LARGEST if field.maximum is None else field.maximum
+        if not low <= value <= high:
+            raise SpecError(field.path, f"takes a number from {low:g} to {high:g}, but got {text}")
+    return value

@@ -1,0 +1,146 @@
+"""The form of the page Configure: every choice that decides a run, drawn from the options classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import streamlit as st
+
+from workbench.dashboard.address import dataset_paths
+from workbench.dashboard.components.fields import PREFIX, ask, ask_one, forget
+from workbench.registry import DATASETS, MODELS, STRATEGIES
+from workbench.spec.form import Field, fields, parts, plugin_field, top_fields
+from workbench.spec.run_spec import DEFAULT_MODEL, RunSpec
+
+_OPEN = ("train",)
+"""Parts whose fields are shown at once."""
+_TITLES = {
+    "train": "Training and steps", "inference": "Inference", "measure": "Measuring", "baseline": "Baseline",
+    "launch": "Where it runs", "link": "Emulated link",
+}  # fmt: skip
+
+
+def choices(paths: Mapping[str, Any]) -> dict[str, Any]:
+    """Draws the form, which at first says ``paths``; path → value of what then is not by default."""
+    said: dict[str, Any] = {}
+    name, mode = top_fields()
+    for field in (mode, name):
+        value = _segments(field, paths) if field is mode else ask_one(field, paths.get(field.path, field.default))
+        said |= {field.path: value} if value != field.default else {}
+    st.subheader("Model and data", anchor=False)
+    said |= _model(paths)
+    said |= _dataset(paths, said)
+    st.subheader("Split", anchor=False)
+    said |= _split(paths)
+    st.subheader("How it is run", anchor=False)
+    for part, options in parts().items():
+        if part == "inference" and said.get("mode") != "inference":
+            said |= {path: value for path, value in paths.items() if path.startswith("inference.")}
+            continue
+        with st.expander(_TITLES.get(part, part.capitalize()), expanded=part in _OPEN):
+            said |= _unlike_default(list(fields(options, part)), paths)
+    return said
+
+
+def _unlike_default(asked: list[Field], paths: Mapping[str, Any]) -> dict[str, Any]:
+    values, defaults = ask(asked, paths), {field.path: field.default for field in asked}
+    return {path: value for path, value in values.items() if value is not None and value != defaults[path]}
+
+
+def _segments(field: Field, paths: Mapping[str, Any]) -> Any:
+    key = PREFIX + field.path
+    if key not in st.session_state:
+        st.session_state[key] = paths.get(field.path, field.default)
+    chosen = st.segmented_control(field.label, field.choices, key=key, help=field.hint, required=True)
+    return chosen or field.default
+
+
+def _chooser(field: Field, value: Any, *stale: str) -> str:
+    """A choice on which other fields depend: they are asked anew when it changes."""
+    key = PREFIX + field.path
+    if key not in st.session_state:
+        st.session_state[key] = value
+    options = ([None] if field.is_optional else []) + list(field.choices)
+    label = field.path.split(".")[0].capitalize() if field.path.endswith(".name") else field.label
+    return st.selectbox(
+        label, options, key=key, help=field.hint, on_change=_forget_below, args=stale, format_func=lambda o: o or "none"
+    )
+
+
+def _forget_below(*stale: str) -> None:
+    forget(*stale)
+    kept = {path: value for path, value in st.session_state["configured"].items() if not path.startswith(stale)}
+    st.session_state["configured"] = kept
+
+
+def _model(paths: Mapping[str, Any]) -> dict[str, Any]:
+    left, right = st.columns(2)
+    with left:
+        name = _chooser(
+            plugin_field(MODELS), paths.get("model.name", DEFAULT_MODEL), *_below("model"), "model.preset", "dataset."
+        )
+    options = MODELS.get(name).Options
+    said: dict[str, Any] = {"model.name": name} if name != DEFAULT_MODEL else {}
+    preset_field = next((f for f in fields(options, "model") if f.path == "model.preset"), None)
+    preset = None
+    if preset_field:
+        with right:
+            preset = _chooser(preset_field, paths.get("model.preset"), *_below("model"), "dataset.")
+        said |= {"model.preset": preset} if preset else {}
+    defaults = options(name=name, preset=preset)
+    asked = [field for field in fields(options, "model", defaults) if field.path != "model.preset"]
+    if asked:
+        with st.expander("Options of the model"):
+            said |= _unlike_default(asked, paths)
+    return said
+
+
+def _below(family: str) -> list[str]:
+    """Paths of a plugin's options other than its name and preset."""
+    of = MODELS if family == "model" else DATASETS
+    names = {f.path for name in of.names() for f in fields(of.get(name).Options, family)}
+    return sorted(names - {f"{family}.preset"})
+
+
+def _dataset(paths: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, Any]:
+    default = RunSpec(model={k.split(".")[1]: v for k, v in model.items() if k in ("model.name", "model.preset")}).dataset
+    name = _chooser(plugin_field(DATASETS), paths.get("dataset.name", default.name), *_below("dataset"))
+    options = DATASETS.get(name).Options
+    plain = {field.path: field.default for field in fields(options, "dataset")}
+    asked = list(fields(options, "dataset", default if name == default.name and "dataset.name" not in paths else None))
+    values: dict[str, Any] = {}
+    if asked:
+        with st.expander("Options of the dataset"):
+            values = ask(asked, paths)
+    return dataset_paths(default, name, values, plain)
+
+
+def _split(paths: Mapping[str, Any]) -> dict[str, Any]:
+    key, there = f"{PREFIX}split", [name for name in STRATEGIES.names() if f"split.{name}.size" in paths]
+    if key not in st.session_state:
+        st.session_state[key] = there
+    chosen = st.pills(
+        "Strategies, together or alone; none is one worker", STRATEGIES.names(), selection_mode="multi", key=key,
+        help="Each shares the work along an axis of its own; sizes multiply. " + _sentences(),
+    )  # fmt: skip
+    said: dict[str, Any] = {}
+    for name in chosen:
+        with st.container(border=True):
+            strategy = STRATEGIES.get(name)
+            st.markdown(f"**{name}**")
+            st.caption(_summary(strategy))
+            asked = list(fields(strategy.Options, f"split.{name}"))
+            values, defaults = ask(asked, paths), {field.path: field.default for field in asked}
+            for path, value in values.items():
+                if path.endswith(".size") or (value is not None and value != defaults[path]):
+                    said[path] = defaults[path] if value is None else value
+    return said
+
+
+def _sentences() -> str:
+    return " ".join(f"**{name}**: {_summary(STRATEGIES.get(name))}" for name in STRATEGIES.names())
+
+
+def _summary(plugin: type) -> str:
+    return " ".join((plugin.__doc__ or "").split("\n\n")[0].split())

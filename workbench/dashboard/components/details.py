@@ -1,0 +1,43 @@
+"""One run: what it is called, what became of it, and its spec as a beginning for another."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from workbench.dashboard.components.failure_card import failure_card
+from workbench.dashboard.components.navigate import go
+from workbench.dashboard.components.said import said
+from workbench.errors import WorkbenchError
+from workbench.store import labels
+from workbench.store.run_directory import RunDirectory
+
+
+def details(run: RunDirectory) -> None:
+    """Draws it."""
+    failure_card(run)
+    try:
+        own, record = run.labels(), run.record()
+    except WorkbenchError as error:
+        said("error", "This run cannot be read", str(error))
+        return
+    with st.form(f"labels {run.id}"):
+        left, right = st.columns(2)
+        with left:
+            name = st.text_input("Name", str(own.get("name") or record.get("name") or ""), max_chars=labels.MAX_NAME)
+            tags = st.text_input("Tags, separated by commas", str(own.get("tags") or ""), max_chars=500)
+        with right:
+            note = st.text_area("Note", str(own.get("note") or ""), max_chars=labels.MAX_NOTE)
+        if st.form_submit_button("Save", icon=":material/save:"):
+            try:
+                labels.relabel(run, name=name, tags=tags.split(","), note=note)
+            except WorkbenchError as error:
+                said("error", "Not saved", str(error))
+            else:
+                st.rerun()
+    if st.button("Use its spec for a new run", icon=":material/tune:"):
+        from workbench.dashboard.pages.configure import load_run
+
+        load_run(run.id)
+        go("configure")
+    with st.expander("Its spec"):
+        st.code(run.spec_path.read_text(encoding="utf-8", errors="replace"), language="toml")

@@ -1,0 +1,80 @@
+"""Draws the fields of a form (``spec.form``) and reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import streamlit as st
+
+from workbench.spec.differences import value_text
+from workbench.spec.files import parse_value
+from workbench.spec.form import Field
+
+PREFIX = "field "
+"""What the keys of the form's widgets begin with."""
+
+
+def ask(fields: Iterable[Field], paths: Mapping[str, Any], num_columns: int = 2) -> dict[str, Any]:
+    """Draws the fields, side by side where there is room; returns path → value."""
+    columns, values = st.columns(num_columns), {}
+    for index, field in enumerate(fields):
+        with columns[index % num_columns]:
+            values[field.path] = ask_one(field, paths.get(field.path, field.default))
+    return values
+
+
+def ask_one(field: Field, value: Any) -> Any:
+    """Draws one field, which at first has this value."""
+    key = PREFIX + field.path
+    if key not in st.session_state:
+        st.session_state[key] = _shown(field, value)
+    if field.kind == "flag":
+        return st.toggle(field.label, key=key, help=field.hint)
+    if field.kind == "choice":
+        options = ([None] if field.is_optional else []) + list(field.choices)
+        return st.selectbox(field.label, options, key=key, help=field.hint, format_func=lambda o: "none" if o is None else o)
+    if field.kind in ("integer", "number"):
+        return _number(field, key)
+    text = st.text_input(field.label, key=key, help=field.hint, max_chars=4000).strip()
+    if field.kind == "text":
+        return text
+    return _empty_or(field.default, text)
+
+
+def forget(*prefixes: str) -> None:
+    """The widgets whose path begins so are made anew, with what then is their value."""
+    for key in list(st.session_state):
+        if isinstance(key, str) and key.startswith(PREFIX) and key.removeprefix(PREFIX).startswith(prefixes or ("",)):
+            del st.session_state[key]
+
+
+def _number(field: Field, key: str) -> Any:
+    is_integer = field.kind == "integer"
+    kind = int if is_integer else float
+    bounds: dict[str, Any] = {
+        "min_value": None if field.minimum is None else kind(field.minimum),
+        "max_value": None if field.maximum is None else kind(field.maximum),
+    }
+    bounds |= {"step": 1} if is_integer else {"step": _tenth(field.default), "format": "%g"}
+    return st.number_input(field.label, key=key, help=field.hint, value=None, placeholder="none", **bounds)
+
+
+def _tenth(default: Any) -> float:
+    return abs(float(default)) / 10 if default else 0.1
+
+
+def _shown(field: Field, value: Any) -> Any:
+    if field.kind == "number":
+        return None if value is None else float(value)
+    if field.kind == "value":
+        return "" if value in (None, (), {}, []) else value_text(list(value) if isinstance(value, tuple) else value)
+    return value
+
+
+def _empty_or(default: Any, text: str) -> Any:
+    """A value written as in TOML; an empty text is the default, which is also what equals it."""
+    if not text:
+        return default
+    value = parse_value(text)
+    return default if isinstance(default, tuple) and value == list(default) else value

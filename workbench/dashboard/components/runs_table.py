@@ -1,0 +1,45 @@
+"""Runs as a table."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import pandas as pd
+import streamlit as st
+
+from workbench.dashboard.table import SHOWN
+
+_HELP = {
+    "split": "The strategies that share the work and their sizes: dp data, layer, pp pipeline, tp tensor, fsdp sharded data, …",
+    "num_workers": "Processes that share the work.",
+    "step_time_ms": "Median over the timed steps of the slowest worker: forward, backward, communication, optimizer.",
+    "samples_per_s": "Global batch size over the step's time.",
+    "speedup": "One worker's step time over this run's, with as many threads as each of its workers has.",
+    "peak_memory_mib": "Most bytes of tensors alive at once, on the worker that has most.",
+    "communication_mib": "Bytes that move in a step: each collective once a group, each send once.",
+    "parity": "Whether the split computes what one worker computes, checked before the run.",
+}
+_FORMATS = {
+    "step_time_ms": "%.1f", "samples_per_s": "%.0f", "speedup": "%.2f×", "peak_memory_mib": "%.1f", "communication_mib": "%.2f",
+    "num_workers": "%d",
+}  # fmt: skip
+
+
+def runs_table(frame: pd.DataFrame, key: str, selection: Literal["multi-row"] | None = None) -> list[str]:
+    """Draws it; the ids of the rows that are selected."""
+    shown = frame[list(SHOWN)]
+    chosen: Any = {"on_select": "rerun", "selection_mode": selection} if selection else {}
+    event: Any = st.dataframe(shown, hide_index=True, key=key, column_config=_columns(), **chosen)
+    return [str(frame["run_id"].iloc[row]) for row in event.selection.rows] if selection else []
+
+
+def _columns() -> dict[str, Any]:
+    columns: dict[str, Any] = {}
+    for column, head in SHOWN.items():
+        if column in _FORMATS:
+            columns[column] = st.column_config.NumberColumn(head, help=_HELP.get(column), format=_FORMATS[column])
+        elif column == "created":
+            columns[column] = st.column_config.DatetimeColumn(head, format="D MMM YYYY, HH:mm")
+        else:
+            columns[column] = st.column_config.TextColumn(head, help=_HELP.get(column))
+    return columns

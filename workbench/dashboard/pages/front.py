@@ -1,0 +1,55 @@
+"""The front page: what this is, the demonstration, the latest runs."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from workbench.dashboard.components.navigate import go
+from workbench.dashboard.components.runs_table import runs_table
+from workbench.dashboard.components.said import said
+from workbench.dashboard.start import start
+from workbench.dashboard.table import filtered, runs_frame
+from workbench.spec.demonstration import four_strategies
+from workbench.spec.run_spec import RunSpec
+from workbench.store.run_directory import home
+
+NUM_LATEST = 10
+
+
+def main() -> None:
+    """Draws the page."""
+    st.title("The workbench")
+    st.write("**How should I split this model, and what will it cost me?** Find out by running it.")
+    frame = runs_frame(home())
+    if frame.empty:
+        _empty()
+        return
+    with st.container(horizontal=True):
+        if st.button("Configure a run", type="primary", icon=":material/tune:"):
+            go("configure")
+        if st.button("See what is running", icon=":material/monitor_heart:"):
+            go("live")
+        if st.button("All runs", icon=":material/table_rows:"):
+            go("runs")
+    st.subheader("Latest runs")
+    runs_table(filtered(frame).head(NUM_LATEST), key="latest")
+    st.caption(f"{len(frame):,} runs in the store. Step: median over the timed steps of the slowest worker.")
+
+
+def _empty() -> None:
+    st.write(
+        "Each way to split a neural network over several workers (by the batch, by layers, as a pipeline, by tensors) is a real"
+        " job of separate processes here. The workbench checks that the split computes what one worker computes, measures time,"
+        " memory and every byte that moves, and puts the choices side by side."
+    )
+    st.write(
+        "The demonstration trains a small language model on real text, on one worker and then split over two by each of four"
+        " strategies. It takes about a minute on two cores, and needs no network."
+    )
+    if st.button("Run the demonstration", type="primary", icon=":material/play_arrow:"):
+        with st.spinner("Starting…"):
+            started = start(four_strategies(RunSpec()))
+        if started.refused:
+            said("error", "Not started", *started.refused)
+        else:
+            go("live")

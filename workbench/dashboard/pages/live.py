@@ -1,0 +1,148 @@
+"""Live: the queue, and the run that is being watched. What is drawn again each second is a fragment; runs need no page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import streamlit as st
+
+from workbench.analysis.charts.loss import loss_chart
+from workbench.dashboard.components.failure_card import failure_card
+from workbench.dashboard.components.navigate import go
+from workbench.dashboard.components.runs_table import runs_table
+from workbench.dashboard.components.said import said
+from workbench.dashboard.queue import Follower, cancel, readable, waiting_and_running
+from workbench.dashboard.table import runs_frame
+from workbench.errors import UsageError
+from workbench.store import listing
+from workbench.store.run_directory import TERMINAL, RunDirectory, home
+
+REFRESH_S = 1.0
+NUM_ENDED = 8
+
+
+def main() -> None:
+    """Draws the page."""
+    st.title("Live")
+    st.caption("Runs are processes of their own: they go on when this page is closed or its server ends.")
+    _now()
+
+
+@st.fragment(run_every=REFRESH_S)
+def _now() -> None:
+    store = home()
+    live = [run for run in waiting_and_running(store) if readable(run)]
+    watched = _watched(store, live)
+    if watched is None:
+        st.info("Nothing has been run yet.")
+        if st.button("Configure a run", type="primary"):
+            go("configure")
+        return
+    _run(store, watched)
+    _queue(store, live, watched)
+    _ended(store)
+
+
+def _watched(store: Path, live: list[RunDirectory]) -> RunDirectory | None:
+    """The run that the address names, else the one that is at work, else the first of the queue, else the last that ended."""
+    if named := st.query_params.get("run"):
+        try:
+            return listing.exact(store, named)
+        except UsageError as error:
+            said("warning", "There is no such run", str(error))
+    at_work = [run for run in live if listing.state_of(run) in ("starting", "running")]
+    if at_work or live:
+        return (at_work or live)[0]
+    frame = runs_frame(store)
+    frame = frame[frame["state"].isin(TERMINAL)]
+    return None if frame.empty else listing.exact(store, str(frame.sort_values("created_at")["run_id"].iloc[-1]))
+
+
+def _run(store: Path, run: RunDirectory) -> None:
+    """The watched run."""
+    follower: Follower = st.session_state.get("follower") or Follower(run)
+    if follower.run.path != run.path:
+        follower = Follower(run)
+    st.session_state["follower"] = follower
+    follower.read_on()
+    record, status, state = run.record(), run.status(), listing.state_of(run)
+    with st.container(border=True):
+        head, button = st.columns([4, 1], vertical_alignment="center")
+        with head:
+            st.subheader(str(record.get("split", run.id)), anchor=False)
+            st.text("  ·  ".join(_facts(record, run)))
+        with button:
+            if state not in TERMINAL and st.button("Cancel", key=f"cancel {run.id}", icon=":material/stop:", width="stretch"):
+                cancel(store, run)
+                st.toast("Cancelling: its workers are being ended.")
+        _bar(follower, state, str(status.get("message") or ""))
+        failure_card(run)
+        _figures(follower)
+
+
+def _facts(record: dict[str, object], run: RunDirectory) -> list[str]:
+    name = run.labels().get("name") or record.get("name")
+    workers = f"{record['num_workers']} worker{'s' if record['num_workers'] != 1 else ''} on {record.get('device')}"
+    facts = [str(name)] if name else []
+    return [*facts, f"{record.get('model')} on {record.get('dataset')}", workers, run.id]
+
+
+def _bar(follower: Follower, state: str, message: str) -> None:
+    progress = follower.progress
+    if progress:
+        done, total = progress
+        words = f"{state} · step {done} of {total}"
+        st.progress(min(1.0, done / total), words + (f" · {follower.parity}" if follower.parity else ""))
+    else:
+        st.progress(0.0, state)
+        if message and state not in ("failed", "lost", "cancelled"):
+            st.text(message)
+
+
+def _figures(follower: Follower) -> None:
+    """Loss, and a row a worker."""
+    if not any(follower.events.values()):
+        return
+    left, right = st.columns(2)
+    with left:
+        if len(follower.losses) > 1:
+            st.altair_chart(loss_chart(pd.DataFrame(follower.losses)), key="loss")
+        else:
+            st.caption("The loss comes with the first steps.")
+    with right:
+        st.caption("Workers")
+        st.dataframe(
+            pd.DataFrame(follower.workers()),
+            hide_index=True,
+            key="workers",
+            column_config={
+                "step_ms": st.column_config.NumberColumn("step (ms)", format="%.1f", help="Mean of the last ten steps heard of."),
+                "samples_per_s": st.column_config.NumberColumn("samples/s", format="%.0f", help="Of its own part of the batch."),
+                "memory_mib": st.column_config.NumberColumn(
+                    "memory (MiB)", format="%.0f", help="The process's own now; libraries that workers share are not counted."
+                ),
+            },
+        )
+
+
+def _queue(store: Path, live: list[RunDirectory], watched: RunDirectory) -> None:
+    """The others that have not ended, in their order."""
+    others = [run for run in live if run.id != watched.id]
+    if not others:
+        return
+    st.subheader("Queue", anchor=False)
+    for run in others:
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.text(f"{run.record().get('split')}  ·  {listing.state_of(run)}  ·  {run.status().get('message') or run.id}")
+            if st.button("Cancel", key=f"cancel {run.id}"):
+                cancel(store, run)
+                st.toast("Cancelling.")
+
+
+def _ended(store: Path) -> None:
+    frame = runs_frame(store)
+    ended = frame[frame["state"].isin(TERMINAL)].sort_values("created_at", ascending=False).head(NUM_ENDED)
+    if not ended.empty:
+        st.subheader("Ended last", anchor=False)
+        runs_table(ended, key="ended")

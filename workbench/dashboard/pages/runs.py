@@ -1,0 +1,168 @@
+"""Runs: find them, name and tag them, delete and bring back, compare, take away and take in."""
+
+from __future__ import annotations
+
+from typing import IO
+
+import pandas as pd
+import streamlit as st
+
+from workbench.analysis.findings import findings
+from workbench.dashboard.components.details import details
+from workbench.dashboard.components.navigate import go, has
+from workbench.dashboard.components.runs_table import runs_table
+from workbench.dashboard.components.said import said
+from workbench.dashboard.downloads import tables_of
+from workbench.dashboard.table import SORTS, chosen, filtered, runs_frame, tags_of
+from workbench.errors import WorkbenchError
+from workbench.store import listing
+from workbench.store.archive import pack, take_in
+from workbench.store.labels import delete, restore
+from workbench.store.run_directory import RunDirectory, home
+
+MOST_SHOWN = 500
+"""Rows that a browser gets at once; the filter finds the others."""
+UNDO = "deleted just now"
+
+
+def main() -> None:
+    """Draws the page."""
+    st.title("Runs")
+    _undo()
+    frame = runs_frame(home())
+    if frame.empty:
+        st.info("There are no runs here yet.")
+        if st.button("Configure a run", type="primary"):
+            go("configure")
+        _import()
+        _deleted()
+        return
+    shown = _filter(frame)
+    if len(shown) > MOST_SHOWN:
+        st.caption(f"{len(shown):,} of {len(frame):,} runs; the first {MOST_SHOWN} are listed. Filter to find the others.")
+    else:
+        st.caption(f"{len(shown):,} of {len(frame):,} runs. Select some to compare, export, tag or delete them.")
+    listed = shown.head(MOST_SHOWN)
+    selected = runs_table(listed, key=f"runs {st.session_state.get('table number', 0)}", selection="multi-row")
+    _selected(frame, selected or chosen(frame, st.query_params.get("runs", "").split(",")))
+    _failed(listed)
+    _import()
+    _deleted()
+
+
+def _filter(frame: pd.DataFrame) -> pd.DataFrame:
+    columns = st.columns([3, 2, 2, 2, 2])
+    with columns[0]:
+        text = st.text_input("Find", placeholder="name, split, dataset, note, id…", key="find", max_chars=200)
+    with columns[1]:
+        states = st.multiselect("State", sorted(frame["state"].unique()), key="states", placeholder="any")
+    with columns[2]:
+        models = st.multiselect("Model", sorted(filter(None, frame["model"].unique())), key="models", placeholder="any")
+    with columns[3]:
+        tags = st.multiselect("Tags", tags_of(frame), key="tags", placeholder="any")
+    with columns[4]:
+        sort = st.selectbox("Sort", list(SORTS), key="sort")
+    return filtered(frame, text, states, models, tags, sort)
+
+
+def _selected(frame: pd.DataFrame, run_ids: list[str]) -> None:
+    """What can be done with the selected runs."""
+    runs = [listing.exact(home(), run_id) for run_id in run_ids]
+    if not runs:
+        return
+    st.subheader(f"{len(runs)} selected", anchor=False)
+    with st.container(horizontal=True):
+        if has("compare") and len(runs) > 1 and st.button("Compare", type="primary", icon=":material/compare_arrows:"):
+            go("compare", {"runs": ",".join(run_ids)})
+        st.button("Delete", icon=":material/delete:", on_click=_delete, args=(run_ids,))
+        with st.popover("Export", icon=":material/download:"):
+            _downloads(runs)
+    if len(runs) == 1:
+        details(runs[0])
+    else:
+        rows = [listing.row(run) for run in runs]
+        for sentence in findings(rows):
+            st.text(f"• {sentence}")
+
+
+def _downloads(runs: list[RunDirectory]) -> None:
+    """Made only when asked for: the tables of many runs take a while."""
+    name = f"{len(runs)}-runs" if len(runs) > 1 else runs[0].id
+    st.download_button("Tables as CSV", lambda: tables_of(runs, "csv"), f"{name}-csv.zip", "application/zip")
+    st.download_button("Tables as Parquet", lambda: tables_of(runs, "parquet"), f"{name}-parquet.zip", "application/zip")
+    st.download_button(
+        "Whole runs, for a colleague", lambda: pack(runs), f"{name}.zip", "application/zip",
+        help="The run directories, which Import on another machine's dashboard takes in.",
+    )  # fmt: skip
+
+
+def _delete(run_ids: list[str]) -> None:
+    gone, problems = [], []
+    for run_id in run_ids:
+        try:
+            delete(listing.exact(home(), run_id))
+            gone.append(run_id)
+        except WorkbenchError as error:
+            problems.append(str(error))
+    st.session_state[UNDO] = {"gone": gone, "problems": problems}
+    st.session_state["table number"] = st.session_state.get("table number", 0) + 1  # a selection is of rows, which have moved
+
+
+def _restore(run_ids: list[str]) -> None:
+    for run_id in run_ids:
+        restore(listing.exact(home(), run_id))
+    st.session_state.pop(UNDO, None)
+
+
+def _undo() -> None:
+    """Says what was deleted, and brings it back."""
+    deleted = st.session_state.get(UNDO)
+    if not deleted:
+        return
+    if deleted["problems"]:
+        said("warning", "Not deleted", *deleted["problems"])
+    if gone := deleted["gone"]:
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.text(f"{len(gone)} run{'s' if len(gone) != 1 else ''} deleted.")
+            st.button("Undo", icon=":material/undo:", on_click=_restore, args=(gone,))
+
+
+def _failed(listed: pd.DataFrame) -> None:
+    failed = listed[listed["state"].isin(["failed", "lost"])]
+    if failed.empty:
+        return
+    from workbench.dashboard.components.failure_card import failure_card
+
+    st.subheader("What went wrong", anchor=False)
+    st.caption("The three latest of the listed runs that failed; select another to see why.")
+    for run_id in failed["run_id"].head(3):
+        failure_card(listing.exact(home(), str(run_id)))
+
+
+def _import() -> None:
+    with st.expander("Import runs from a colleague", icon=":material/upload:"):
+        st.caption("A zip file of run directories, as Export makes it, or a whole store's. Nothing in it is executed.")
+        packed = st.file_uploader("Zip file", type="zip", key=f"import {st.session_state.get('import number', 0)}")
+        if packed is not None and st.button("Import", type="primary"):
+            _take_in(packed)
+
+
+def _take_in(file: IO[bytes]) -> None:
+    try:
+        new, here = take_in(home(), file)
+    except WorkbenchError as error:
+        said("error", "Not imported", str(error))
+        return
+    st.session_state["import number"] = st.session_state.get("import number", 0) + 1
+    st.toast(f"{len(new)} imported" + (f", {len(here)} were here already" if here else ""))
+    st.rerun()
+
+
+def _deleted() -> None:
+    runs = listing.deleted(home())
+    if not runs:
+        return
+    with st.expander(f"Deleted runs ({len(runs)})", icon=":material/delete:"):
+        st.caption("Their files are still there; `workbench rm --purge` removes them.")
+        back = st.multiselect("Bring back", [run.id for run in runs[:MOST_SHOWN]], key="bring back")
+        st.button("Restore", on_click=_restore, args=(back,), disabled=not back)

@@ -1,0 +1,39 @@
+"""Starting runs from a page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from workbench.api import Run, submit
+from workbench.errors import SpecError, WorkbenchError
+from workbench.plan.feasibility import plan
+from workbench.spec.run_spec import RunSpec
+
+
+@dataclass(frozen=True)
+class Started:
+    """What became of a request to run specs."""
+
+    runs: tuple[Run, ...]
+    refused: tuple[str, ...]
+    """A sentence for each spec that was not started."""
+
+    @property
+    def ids(self) -> list[str]:
+        """Of the runs."""
+        return [run.id for run in self.runs]
+
+
+def start(specs: Iterable[RunSpec]) -> Started:
+    """Submits each spec that can be run; they wait for each other and go on whatever becomes of the page."""
+    runs, refused = [], []
+    for spec in specs:
+        try:
+            plan(spec)
+            runs.append(submit(spec))
+        except SpecError as error:
+            refused.append(f"{spec.split.label}: {error}")
+        except WorkbenchError as error:
+            refused.append(str(error))
+    return Started(tuple(runs), tuple(refused))

@@ -1,0 +1,96 @@
+"""The table of the page Runs: filtered and sorted, with the units that people read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from workbench.store import listing
+from workbench.store.tables import RUN_COLUMNS
+
+SHOWN = {
+    "name": "name",
+    "state": "state",
+    "model": "model",
+    "split": "split",
+    "num_workers": "workers",
+    "step_time_ms": "step (ms)",
+    "samples_per_s": "samples/s",
+    "speedup": "speed-up",
+    "peak_memory_mib": "peak (MiB)",
+    "communication_mib": "moved (MiB)",
+    "parity": "parity",
+    "tags": "tags",
+    "created": "when",
+    "run_id": "run",
+}
+"""Column → its head, in order."""
+_NUMBERS = (
+    "step_time_s", "peak_memory_bytes", "communication_bytes_per_step", "created_at", "speedup", "samples_per_s",
+)  # fmt: skip
+SORTS = {
+    "newest first": ("created_at", False),
+    "oldest first": ("created_at", True),
+    "shortest step": ("step_time_s", True),
+    "highest speed-up": ("speedup", False),
+    "least memory": ("peak_memory_bytes", True),
+    "least moved": ("communication_bytes_per_step", True),
+    "name": ("name", True),
+}
+
+
+def runs_frame(store: Path) -> pd.DataFrame:
+    """All runs of a store with the columns of ``runs`` and those that the page shows."""
+    frame = pd.DataFrame(listing.rows(store), columns=list(RUN_COLUMNS))
+    for column in ("name", "model", "split", "mode", "tags", "note", "dataset"):
+        frame[column] = frame[column].fillna("").astype(str)
+    number = {column: pd.to_numeric(frame[column], errors="coerce") for column in _NUMBERS}
+    frame = frame.assign(
+        **number,
+        step_time_ms=number["step_time_s"] * 1e3,
+        peak_memory_mib=number["peak_memory_bytes"] / 2**20,
+        communication_mib=number["communication_bytes_per_step"] / 2**20,
+        created=pd.to_datetime(number["created_at"], unit="s", utc=True),
+    )
+    lossy = frame["parity_ok"].isna() & frame["parity_max_error"].notna()
+    frame["parity"] = frame["parity_ok"].map({True: "equal", False: "WRONG"}).fillna("").mask(lossy, "lossy").astype(str)
+    return frame
+
+
+def tags_of(frame: pd.DataFrame) -> list[str]:
+    """Every tag that a run has, sorted."""
+    return sorted({tag for text in map(str, frame["tags"].unique()) for tag in text.split(", ") if tag})
+
+
+def filtered(
+    frame: pd.DataFrame,
+    text: str = "",
+    states: Sequence[str] = (),
+    models: Sequence[str] = (),
+    tags: Sequence[str] = (),
+    sort: str = "newest first",
+) -> pd.DataFrame:
+    """Runs that have every word of ``text`` in their name, id, split, dataset, tags or note, one of the states, one of the
+    models and all of the tags; nothing given is no condition."""
+    keep = pd.Series(True, index=frame.index)
+    if words := text.lower().split():
+        everything = frame["run_id"].str.cat([frame[c] for c in ("name", "split", "dataset", "tags", "note", "mode")], sep="\n")
+        everything = everything.str.lower()
+        for word in words:
+            keep &= everything.str.contains(word, regex=False)
+    if states:
+        keep &= frame["state"].isin(states)
+    if models:
+        keep &= frame["model"].isin(models)
+    for tag in tags:
+        keep &= (", " + frame["tags"] + ", ").str.contains(f", {tag}, ", regex=False)
+    column, is_ascending = SORTS[sort]
+    return frame[keep].sort_values(column, ascending=is_ascending, na_position="last", kind="stable")
+
+
+def chosen(frame: pd.DataFrame, run_ids: Iterable[str]) -> list[str]:
+    """Of these ids those of runs that there are, in the table's order."""
+    wanted = set(run_ids)
+    return [run_id for run_id in frame["run_id"] if run_id in wanted]

@@ -1,0 +1,87 @@
+"""The nearest values that work, where a spec is refused: neighbours are put before the same checks, for a bounded time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+from workbench.errors import SpecError
+from workbench.plan.feasibility import plan
+from workbench.spec.differences import spec_of
+from workbench.spec.form import Field, all_fields
+
+_REACH = 64
+"""How far from the given number all others are tried; further down only its halves are."""
+
+
+def nearest(paths: Mapping[str, Any], error: SpecError, limit_s: float = 0.3, num_wanted: int = 3) -> list[dict[str, Any]]:
+    """Changes, each path → value (None: the default), after any of which the spec is accepted: first of the key that was
+    refused, then of one other number of the split or the batch size, then without one of the strategies.
+
+    Args:
+        paths: the refused spec, as ``spec_of`` takes it.
+        limit_s: seconds after which no other value is tried.
+    """
+    deadline = time.monotonic() + limit_s
+    try:
+        known = all_fields(paths.get("model.name", "transformer"), paths.get("dataset.name", "text"))
+    except SpecError:
+        return []
+    own = list(islice(_accepted(paths, _of_field(known.get(error.field), paths), deadline), num_wanted))
+    if own:
+        return own
+    numbers = [f for f in known.values() if f.kind == "integer" and _is_turned(f.path, paths)]
+    found: list[dict[str, Any]] = []
+    for field in sorted(numbers, key=lambda f: (f.path.split(".")[:2] != error.field.split(".")[:2], f.path)):
+        found += islice(_accepted(paths, _of_field(field, paths), deadline), 1)
+    found += _accepted(paths, _without(paths), deadline)
+    return found[:num_wanted]
+
+
+def changed(paths: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    """The paths after a change."""
+    return {path: value for path, value in {**paths, **change}.items() if value is not None}
+
+
+def _accepted(paths: Mapping[str, Any], changes: Iterator[dict[str, Any]], deadline: float) -> Iterator[dict[str, Any]]:
+    for change in changes:
+        if time.monotonic() > deadline:
+            return
+        try:
+            plan(spec_of(changed(paths, change)))
+        except SpecError:
+            continue
+        yield change
+
+
+def _of_field(field: Field | None, paths: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Other values of a field, the nearest first."""
+    if field is None:
+        return
+    given = paths.get(field.path, field.default)
+    if field.kind == "integer" and isinstance(given, int):
+        near = (given + sign * distance for distance in range(1, _REACH) for sign in (-1, 1))
+        far = (given // 2**power for power in range(1, given.bit_length()))
+        for value in (*near, *far):
+            if (field.minimum is None or value >= field.minimum) and (field.maximum is None or value <= field.maximum):
+                yield {field.path: value}
+    elif field.kind == "flag":
+        yield {field.path: not given}
+    elif field.kind == "choice":
+        yield from ({field.path: choice} for choice in field.choices if choice != given)
+    if field.is_optional or field.kind == "value":
+        yield {field.path: None}
+
+
+def _without(paths: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Each strategy left out in turn."""
+    strategies = dict.fromkeys(path.split(".")[1] for path in paths if path.startswith("split."))
+    for strategy in strategies:
+        yield {path: None for path in paths if path.startswith(f"split.{strategy}.")}
+
+
+def _is_turned(path: str, paths: Mapping[str, Any]) -> bool:
+    """Whether it is a number that decides how the work divides."""
+    return path == "train.global_batch_size" or (path.startswith("split.") and ".".join(path.split(".")[:2]) + ".size" in paths)

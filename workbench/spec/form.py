@@ -1,0 +1,161 @@
+"""Forms made from options classes: what a page or a widget must know of a field to ask for it, without drawing it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+from workbench.registry import DATASETS, MODELS, STRATEGIES, Family
+from workbench.spec.options import ModelOptions, Options, PluginOptions, ReadsFile
+from workbench.spec.run_spec import RunSpec
+
+Kind = Literal["integer", "number", "flag", "choice", "text", "value"]
+_UNITS = {"_bytes_per_s": " (bytes/s)", "_bytes": " (bytes)", "_mib": " (MiB)", "_s": " (s)"}
+
+
+@dataclass(frozen=True)
+class Field:
+    """One option as a form asks for it."""
+
+    path: str
+    """Dotted path in the spec: ``split.pipeline.num_microbatches``."""
+
+    kind: Kind
+    """``value`` is what has no simpler form, a list or a table, written as in TOML."""
+
+    default: Any
+    help: str
+    """The sentence under the field."""
+
+    choices: tuple[str, ...] = ()
+    minimum: float | None = None
+    maximum: float | None = None
+    is_exclusive: bool = False
+    """Whether ``minimum`` itself is not allowed."""
+
+    is_optional: bool = False
+    """Whether it may be left empty."""
+
+    @property
+    def label(self) -> str:
+        """Its name in words, with its unit: ``Bucket size (MiB)``."""
+        name = self.path.rsplit(".", 1)[-1].removeprefix("num_")
+        for suffix, unit in _UNITS.items():
+            if name.endswith(suffix):
+                return _sentence(name.removesuffix(suffix)) + unit
+        return _sentence(name)
+
+    @property
+    def hint(self) -> str:
+        """Help, bounds and default in one text."""
+        bounds = [] if self.minimum is None else [f"{'more than' if self.is_exclusive else 'at least'} {self.minimum:g}"]
+        bounds += [] if self.maximum is None else [f"at most {self.maximum:g}"]
+        default = {True: "yes", False: "no"}.get(self.default) if isinstance(self.default, bool) else self.default
+        known = [] if default in (None, "", (), {}) else [f"default {default}"]
+        facts = ", ".join([*bounds, *known])
+        return self.help + (f" ({facts})" if facts else "")
+
+
+def fields(options: type[Options], where: str, defaults: Options | None = None) -> Iterator[Field]:
+    """The fields of an options class whose path in the spec is ``where``; those of options within follow under theirs.
+
+    Args:
+        defaults: where its values are the defaults, such as those that a preset fills in; else the class's own are.
+    """
+    for name, info in options.model_fields.items():
+        if not _is_asked_for(options, name, info):
+            continue
+        default = getattr(defaults, name) if defaults is not None else _default(info)
+        inner = info.annotation
+        if isinstance(inner, type) and issubclass(inner, Options):
+            yield from fields(inner, f"{where}.{name}", default)
+            continue
+        yield _field(options, f"{where}.{name}" if where else name, name, info, default)
+
+
+def plugin_field(family: Family) -> Field:
+    """The choice of a plugin, ``model.name`` or ``dataset.name``."""
+    default = getattr(RunSpec(), family.kind).name
+    return Field(f"{family.kind}.name", "choice", default, f"Which {family.kind}.", tuple(family.names()))
+
+
+def parts() -> dict[str, type[Options]]:
+    """The parts of a spec that are plain options, by name: train, inference, measure and so on."""
+    own = {name: info.annotation for name, info in RunSpec.model_fields.items()}
+    return {n: a for n, a in own.items() if isinstance(a, type) and issubclass(a, Options) and not issubclass(a, PluginOptions)}
+
+
+def top_fields() -> list[Field]:
+    """Fields that stand in no part: the name and the mode."""
+    return [_field(RunSpec, name, name, RunSpec.model_fields[name], _default(RunSpec.model_fields[name])) for name in TOP]
+
+
+def all_fields(model: str, dataset: str) -> dict[str, Field]:
+    """Every field of a spec of this model and dataset, by path, whatever its split.
+
+    Raises:
+        SpecError: there is no such model or dataset.
+    """
+    found = [*top_fields(), plugin_field(MODELS), plugin_field(DATASETS)]
+    found += fields(MODELS.get(model, "model.name").Options, "model")
+    found += fields(DATASETS.get(dataset, "dataset.name").Options, "dataset")
+    for name in STRATEGIES.names():
+        found += fields(STRATEGIES.get(name).Options, f"split.{name}")
+    for name, options in parts().items():
+        found += fields(options, name)
+    return {field.path: field for field in found}
+
+
+TOP = ("name", "mode")
+
+
+def _is_asked_for(options: type[Options], name: str, info: FieldInfo) -> bool:
+    if any(mark is ReadsFile for mark in info.metadata):
+        return False
+    if issubclass(options, PluginOptions) and name == "name":
+        return False
+    return not (issubclass(options, ModelOptions) and name == "preset" and not options.presets)
+
+
+def _default(info: FieldInfo) -> Any:
+    return None if info.is_required() else info.get_default(call_default_factory=True)
+
+
+def _field(options: type[Options], path: str, name: str, info: FieldInfo, default: Any) -> Field:
+    annotation, marks, is_optional = _plain(info.annotation)
+    marks = [*info.metadata, *marks]
+    family = next((mark for mark in marks if isinstance(mark, Family)), None)
+    choices: tuple[str, ...] = tuple(family.names()) if family else ()
+    if get_origin(annotation) is Literal:
+        choices = tuple(map(str, get_args(annotation)))
+    if issubclass(options, ModelOptions) and name == "preset":
+        choices = tuple(options.presets)
+    simple: dict[Any, Kind] = {int: "integer", float: "number", bool: "flag", str: "text"}
+    kind: Kind = "choice" if choices else simple.get(annotation, "value")
+    bounds = {sign: getattr(m, sign) for m in marks for sign in ("ge", "gt", "le") if getattr(m, sign, None) is not None}
+    minimum, is_exclusive = bounds.get("ge", bounds.get("gt")), "gt" in bounds
+    if kind == "integer" and is_exclusive and minimum is not None:
+        minimum, is_exclusive = minimum + 1, False
+    text = " ".join((info.description or "").split())
+    return Field(path, kind, default, text, choices, minimum, bounds.get("le"), is_exclusive, is_optional)
+
+
+def _plain(annotation: Any) -> tuple[Any, list[Any], bool]:
+    """The type without None and Annotated, the marks of the latter, and whether None is allowed."""
+    is_optional, marks = False, []
+    if get_origin(annotation) in (Union, UnionType):
+        options = [part for part in get_args(annotation) if part is not NoneType]
+        is_optional = len(options) < len(get_args(annotation))
+        annotation = options[0] if len(options) == 1 else annotation
+    if get_origin(annotation) is Annotated:
+        annotation, *marks = get_args(annotation)
+    return annotation, marks, is_optional
+
+
+def _sentence(name: str) -> str:
+    words = name.replace("_", " ")
+    return words[:1].upper() + words[1:]

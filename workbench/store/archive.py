@@ -1,0 +1,145 @@
+"""Runs as one file to hand to a colleague, and runs from a colleague into this store: ids kept, nothing executed."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import shutil
+import tempfile
+import tomllib
+import zipfile
+import zlib
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+from workbench.errors import DamagedRunError, UsageError
+from workbench.store.listing import RUN_ID, row
+from workbench.store.run_directory import TERMINAL, RunDirectory
+from workbench.store.tables import RUN_COLUMNS, RUN_FIGURES
+
+MAX_BYTES = 4 * 2**30
+"""Most that an archive may unpack to; a run of the size that people compare takes a few megabytes."""
+
+_JSON = ("run.json", "status.json", "environment.json", "labels.json", "summary.json", "error.json")
+_FILES = re.compile(
+    r"(spec\.toml|(run|status|environment|labels|summary|error)\.json|events/rank-\d+\.jsonl|log/(rank-\d+|owner)\.log"
+    r"|(?!events/|log/)[a-z_]+/rank-\d+(\.[a-z]+){1,2})"
+)
+"""What a run's directory holds; nothing else is taken from an archive."""
+
+
+def pack(runs: Iterable[RunDirectory]) -> bytes:
+    """The runs' directories as a zip file, ``<run id>/…``."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for run in runs:
+            for path in sorted(run.path.rglob("*")):
+                name = path.relative_to(run.path).as_posix()
+                if path.is_file() and not path.is_symlink() and _FILES.fullmatch(name):
+                    archive.write(path, f"{run.id}/{name}")
+    return packed.getvalue()
+
+
+def take_in(store: Path, source: Path | IO[bytes]) -> tuple[list[RunDirectory], list[str]]:
+    """Copies ended runs from a zip file, or from a store or a directory of run directories, into this store. All of them or,
+    where one is damaged, none.
+
+    Returns:
+        the runs that are new here, and the ids of those that were here already, deleted ones too, which stay as they are.
+
+    Raises:
+        UsageError: it is neither, holds no run, or one that is damaged or has not ended.
+    """
+    (store / "runs").mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".import-", dir=store) as draft:
+        there = Path(draft)
+        if isinstance(source, Path) and source.is_dir():
+            _copy(source, there)
+        else:
+            _unpack(source, there)
+        runs = [RunDirectory(path) for path in sorted(there.iterdir())]
+        if not runs:
+            raise UsageError("it holds no run: wanted are directories with run.json, spec.toml and status.json, named by run")
+        for run in runs:
+            _check(run)
+        new = [run for run in runs if not (store / "runs" / run.id).exists()]
+        for run in new:
+            run.path.rename(store / "runs" / run.id)
+    here = [run.id for run in runs if run not in new]
+    return [RunDirectory(store / "runs" / run.id) for run in new], here
+
+
+def _copy(source: Path, there: Path) -> None:
+    """Run directories below a store, below a directory, or one alone."""
+    inside = source / "runs" if (source / "runs").is_dir() else source
+    found = [source] if (source / "run.json").is_file() else sorted(inside.iterdir())
+    for directory in found:
+        if not (directory / "run.json").is_file():
+            continue
+        for path in directory.rglob("*"):
+            name = path.relative_to(directory).as_posix()
+            if path.is_file() and not path.is_symlink() and _FILES.fullmatch(name):
+                (there / directory.name / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, there / directory.name / name)
+
+
+def _unpack(source: Path | IO[bytes], there: Path) -> None:
+    """The files of an archive that belong to runs, wherever in it the runs' directories are; names are checked, never joined
+    unseen."""
+    try:
+        with zipfile.ZipFile(source) as archive:
+            entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+            if sum(entry.file_size for entry in entries) > MAX_BYTES:
+                raise UsageError(f"it unpacks to more than {MAX_BYTES / 2**30:.0f} GiB, which no runs should")
+            roots = {
+                PurePosixPath(entry.filename).parent for entry in entries if PurePosixPath(entry.filename).name == "run.json"
+            }
+            for entry in entries:
+                path = PurePosixPath(entry.filename)
+                root = next((parent for parent in path.parents if parent in roots), None)
+                if root is None or not RUN_ID.fullmatch(root.name) or not _FILES.fullmatch(str(path.relative_to(root))):
+                    continue
+                target = there / root.name / path.relative_to(root)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with archive.open(entry) as packed, target.open("wb") as file:
+                    shutil.copyfileobj(packed, file)
+    except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, NotImplementedError, zlib.error) as error:
+        raise UsageError(f"it is no zip file that can be read ({error})") from None
+
+
+def _wrong_columns(values: dict[str, Any]) -> list[str]:
+    """Columns that hold what their table could not."""
+    figures = [c for c in RUN_FIGURES if not isinstance(values[c], int | float | None)]
+    texts = [c for c in RUN_COLUMNS if c not in RUN_FIGURES and isinstance(values[c], dict | list)]
+    ids = [c for c in ("baseline_run_id",) if values[c] is not None and not RUN_ID.fullmatch(str(values[c]))]
+    return figures + texts + ids
+
+
+def _check(run: RunDirectory) -> None:
+    """Raises a ``UsageError`` unless all of the run can be read. Its spec is read as text: what it names need not exist here."""
+    problem = ""
+    try:
+        values: dict[str, Any] = {
+            name: json.loads((run.path / name).read_bytes()) for name in _JSON if (run.path / name).exists()
+        }
+        tomllib.loads(run.spec_path.read_text(encoding="utf-8"))
+        state = values.get("status.json", {}).get("state")
+        if not all(isinstance(value, dict) for value in values.values()):
+            problem = "a file of it is not a table"
+        elif state not in TERMINAL:
+            problem = f"it has not ended ({state})"
+        elif values["run.json"].get("run_id", run.id) != run.id:
+            problem = "its directory has the name of another run"
+        elif wrong := _wrong_columns(row(run)):
+            problem = f"{', '.join(wrong)} is not what it should be"
+        else:
+            for table in sorted({path.parent.name for path in run.path.glob("*/rank-*.parquet")}):
+                run.table(table)
+    except KeyError as error:
+        problem = f"{error} is missing"
+    except (OSError, ValueError, DamagedRunError) as error:  # Arrow's and TOML's errors are ValueErrors
+        problem = str(error).splitlines()[0]
+    if problem:
+        raise UsageError(f"run {run.id} is damaged or not whole, so nothing was taken in: {problem}")

@@ -1,0 +1,52 @@
+"""What people change of a run after it was made: its name, tags and note, and whether it is in the lists."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from workbench.errors import UsageError
+from workbench.store.listing import state_of
+from workbench.store.run_directory import TERMINAL, RunDirectory
+
+MAX_NAME, MAX_TAG, MAX_NOTE = 200, 50, 10_000
+"""Characters."""
+
+
+def relabel(run: RunDirectory, *, name: str | None = None, tags: Iterable[str] | None = None, note: str | None = None) -> None:
+    """Changes what is given. A name and a tag are one line; a tag has no comma, which separates tags.
+
+    Raises:
+        UsageError: one of them is too long.
+    """
+    changes: dict[str, object] = {}
+    if name is not None:
+        changes["name"] = _short("name", " ".join(name.split()), MAX_NAME)
+    if tags is not None:
+        cleaned = (" ".join(tag.replace(",", " ").split()) for tag in tags)
+        changes["tags"] = ", ".join(dict.fromkeys(_short("tag", tag, MAX_TAG) for tag in cleaned if tag))
+    if note is not None:
+        changes["note"] = _short("note", note.strip(), MAX_NOTE)
+    run.update_labels(**changes)
+
+
+def delete(run: RunDirectory) -> None:
+    """Leaves an ended run out of the lists; its files stay, and ``restore`` brings it back.
+
+    Raises:
+        UsageError: it has not ended.
+    """
+    if state_of(run) not in TERMINAL:
+        raise UsageError(f"run {run.id} has not ended; `workbench cancel {run.id}` first")
+    run.update_labels(deleted_at=time.time())
+
+
+def restore(run: RunDirectory) -> None:
+    """Brings a deleted run back into the lists."""
+    run.update_labels(deleted_at=None)
+
+
+def _short(what: str, text: str, longest: int) -> str:
+    if len(text) > longest:
+        raise UsageError(f"a {what} has at most {longest} characters, but got {len(text)}")
+    return text
