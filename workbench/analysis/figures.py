@@ -1,0 +1,89 @@
+"""How the figures of runs are written: units, and the columns of a comparison; the same in the terminal and in reports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+Row = dict[str, Any]
+Column = tuple[str, Callable[[Row], str]]
+"""A head, and what stands below it in a run's row."""
+
+
+def seconds(value: float | None) -> str:
+    """``12.3 ms``"""
+    if value is None:
+        return "–"
+    return f"{value:.2f} s" if value >= 1 else f"{value * 1e3:.1f} ms"
+
+
+def mebibytes(value: float | None) -> str:
+    """``12.3 MiB``"""
+    return "–" if value is None else f"{value / 2**20:.2f} MiB"
+
+
+def factor(value: float | None) -> str:
+    """``1.53×``"""
+    return "–" if value is None else f"{value:.2f}×"
+
+
+def milliseconds(value: float | None) -> str:
+    """``12.3``"""
+    return "–" if value is None else f"{value * 1e3:.1f}"
+
+
+def parity(row: Row) -> str:
+    """Lossy is what differs from one worker on purpose, by no more than it may."""
+    unequal = "–" if row["parity_max_error"] is None else "lossy"
+    return {True: "equal", False: "WRONG", None: unequal}[row["parity_ok"]]
+
+
+def _mebibytes(value: float | None) -> str:
+    return mebibytes(value).removesuffix(" MiB")
+
+
+def _rate(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0f}"
+
+
+_TRAINING: tuple[Column, ...] = (
+    ("step\nms", lambda row: milliseconds(row["step_time_s"])),
+    ("p10–p90\nms", lambda row: f"{milliseconds(row['step_time_p10_s'])}–{milliseconds(row['step_time_p90_s'])}"),
+    ("samples\n/s", lambda row: _rate(row["samples_per_s"])),
+)
+_INFERENCE: tuple[Column, ...] = (
+    ("latency\nms", lambda row: milliseconds(row["step_time_s"])),
+    ("p95\nms", lambda row: milliseconds(row["step_time_p95_s"])),
+    ("samples\n/s", lambda row: _rate(row["samples_per_s"])),
+)
+_GENERATION: tuple[Column, ...] = (
+    _INFERENCE[0],
+    ("first\nms", lambda row: milliseconds(row["time_to_first_token_s"])),
+    ("token\nms", lambda row: milliseconds(row["time_per_token_s"])),
+    ("tokens\n/s", lambda row: _rate(row["generated_tokens_per_s"])),
+)
+_IN_ALL: tuple[Column, ...] = (
+    ("speed-\nup", lambda row: factor(row["speedup"])),
+    ("equal\ncores", lambda row: factor(row["speedup_same_cores"])),
+    ("peak\nMiB", lambda row: _mebibytes(row["peak_memory_bytes"])),
+    ("sent\nMiB", lambda row: _mebibytes(row["communication_bytes_per_step"])),
+    ("parity\n", parity),
+)
+
+
+def columns(rows: Sequence[Row]) -> tuple[Column, ...]:
+    """The columns of a comparison. Where all is inference, a step is called what it is, the latency of a batch; where all is
+    generation, so are first and later tokens."""
+    figures = _INFERENCE if all(row["mode"] == "inference" for row in rows) else _TRAINING
+    if all(row["generated_tokens_per_s"] is not None for row in rows if row["step_time_s"] is not None):
+        figures = _GENERATION if figures is _INFERENCE else figures
+    return figures + _IN_ALL
+
+
+def names(rows: Sequence[Row], threads: dict[str, int]) -> list[str]:
+    """What each run is called in a comparison: its split, with ``threads`` (by run id) where those of single workers differ."""
+    differ = len({threads.get(row["run_id"]) for row in rows if row["num_workers"] == 1}) > 1
+    return [
+        f"{row['split']}, {threads.get(row['run_id'])} thread(s)" if differ and row["num_workers"] == 1 else row["split"]
+        for row in rows
+    ]
