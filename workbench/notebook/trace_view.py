@@ -50,7 +50,8 @@ class TraceView(Shown):
     def _chosen(self, frame: pd.DataFrame) -> pd.DataFrame:
         begin, end = self._window.value
         inside = (frame["end_ms"] >= begin) & (frame["begin_ms"] <= end)
-        return frame.loc[inside & frame["worker"].isin(self._workers.value)]
+        chosen: pd.DataFrame = frame[inside & frame["worker"].isin(self._workers.value)]
+        return chosen
 
     def _chart(self) -> Any:
         begin, end = self._window.value
@@ -72,7 +73,9 @@ def _communication(run: Run) -> pd.DataFrame:
     frame, steps = run.communication(), run.timeline()
     last = steps["step"].max()
     start = steps.loc[steps["step"] == last, "start_s"].min()
-    frame = frame[frame["step"] == last]
-    return frame.assign(
-        worker=frame["rank"].astype(str), begin_ms=(frame["start_s"] - start) * 1e3, end_ms=(frame["end_s"] - start) * 1e3
+    of_step: pd.DataFrame = frame[frame["step"] == last]
+    return of_step.assign(
+        worker=of_step["rank"].astype(str),
+        begin_ms=(of_step["start_s"] - start) * 1e3,
+        end_ms=(of_step["end_s"] - start) * 1e3,
     )
