@@ -1,8 +1,8 @@
 """Executes notebooks and stores what came out: ``python notebooks/execute.py notebooks/00_quickstart.ipynb …``.
 
 A notebook runs in a kernel of its own, in an empty directory and with an empty store, so that nothing is taken from earlier. Each
-cell keeps a digest of the source that it was executed with; tests/test_notebooks.py says when a cell was changed since. What only
-a running kernel can show, live widgets, is left out of the stored outputs; their still images stay.
+cell keeps a digest of the source that it was executed with; tests/test_notebooks.py says when a cell was changed since. Live widgets
+and charts are left out of the stored outputs, which would make them large and of no use elsewhere; their still images stay.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from nbformat import NotebookNode
 
 CELL_LIMIT_S = 300
 DIGEST = "executed_source"
-WIDGET = "application/vnd.jupyter.widget-view+json"
+LIVE = ("application/vnd.jupyter.widget-view+json", "application/vnd.vegalite.v5+json")
 ROOT = Path(__file__).parents[1]
 _ANSWER = re.compile(r"^(answer_\d+) = \.\.\.", re.MULTILINE)
 _SHOWN_ANSWER = re.compile(r"```python\n(.*?)```", re.DOTALL)
@@ -49,12 +49,13 @@ def execute(notebook: NotebookNode) -> NotebookNode:
 
 
 def tidy(notebook: NotebookNode) -> NotebookNode:
-    """Stamps each cell with the digest of its source and leaves out what only a running kernel can show, in place."""
+    """Stamps each cell with the digest of its source and keeps of widgets and charts the still images, in place."""
     notebook.metadata.pop("widgets", None)
     for cell in code_cells(notebook):
         cell.metadata = NotebookNode({**{k: v for k, v in cell.metadata.items() if k != "execution"}, DIGEST: digest(cell)})
         for output in cell.outputs:
-            output.get("data", {}).pop(WIDGET, None)
+            for kind in LIVE if len(output.get("data", {})) > 1 else ():
+                output.data.pop(kind, None)
     return notebook
 
 

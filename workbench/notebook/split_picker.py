@@ -22,7 +22,7 @@ from workbench.registry import MODELS, STRATEGIES
 from workbench.spec.differences import differences, spec_of
 from workbench.spec.form import fields, parts
 from workbench.spec.markup import table
-from workbench.spec.run_spec import RunSpec
+from workbench.spec.run_spec import DEFAULT_MODEL, RunSpec
 
 
 class SplitPicker(Shown):
@@ -62,8 +62,9 @@ class SplitPicker(Shown):
         for name, button in self._strategies.items():
             button.value = f"split.{name}.size" in paths
         self._is_setting = False
-        model = MODELS.get(paths.get("model.name", RunSpec().model.name)).Options
-        preset = model.model_validate({"name": model.model_fields["name"].default, "preset": paths.get("model.preset")})
+        name = paths.get("model.name", DEFAULT_MODEL)
+        model = MODELS.get(name).Options
+        preset = model.model_validate({"name": name, "preset": paths.get("model.preset")})
         asked = {"Model": list(fields(model, "model", preset)), "Training": list(fields(parts()["train"], "train"))}
         self._others.children = [Fields((f for f in own if _is_asked_for(f.path)), paths, self._read) for own in asked.values()]
         self._others.titles = tuple(asked)
