@@ -84,12 +84,12 @@ class RunPanel(Shown):
                     run.cancel()
 
     def wait(self) -> Run:
-        """Starts the run if there is none or it did not finish, waits for its end and returns it.
+        """Starts the run if there is none, waits for its end and returns it.
 
         Raises:
             RunFailedError: it failed, was cancelled or lost.
         """
-        if self.run is None or self.run.state in ("failed", "cancelled", "lost"):
+        if self.run is None:
             self.start()
         assert self.run is not None
         assert self._thread is not None
