@@ -23,7 +23,7 @@ def measured_chart(
     order = list(drawn["what"])
     y = alt.Y("what:N", title=None, sort=order, axis=alt.Axis(labelLimit=260))
     tooltip = ["what", *(alt.Tooltip(name, format=",.4~g") for name in ("measured", "expected") if name in drawn)]
-    x = alt.X("measured:Q", title=axis, scale=alt.Scale(zero=True))
+    x = alt.X("measured:Q", title=axis, scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=8))
     layers = [alt.Chart(drawn).mark_bar(color=COLOURS[kind]).encode(x=x, y=y, tooltip=tooltip)]
     heading: str | alt.TitleParams = title
     if expected:
