@@ -10,6 +10,7 @@ from pathlib import Path
 
 import altair as alt
 
+from workbench.analysis.charts.look import svg
 from workbench.analysis.charts.step_parts import step_parts_chart
 from workbench.analysis.charts.timeline import timeline_chart
 from workbench.analysis.frames import step_parts, timeline
@@ -28,7 +29,7 @@ def main(names: list[str]) -> None:
         step_parts_chart(step_parts(reversed(first.values()))),
         timeline_chart(timeline(pipeline), f"What does each worker of {label} do during one step?"),
     ).resolve_scale(color="independent")
-    picture.configure(background="white").save(Path(__file__).with_name("demonstration.svg"))
+    Path(__file__).with_name("demonstration.svg").write_text(svg(picture), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import signal
@@ -13,6 +14,8 @@ from typing import Any
 
 import psutil
 import pytest
+
+from workbench.store.run_directory import RunDirectory
 
 SMALL = [
     "--model",
@@ -75,6 +78,20 @@ def test_a_split_runs_beside_its_baselines_and_is_exported(store: Path, tmp_path
     assert "expected" in shown.stdout
     again = workbench(store, "run", *SMALL, "--split", "data=2", "--json")
     assert [r["run_id"] for r in rows(again)][:2] == [r["run_id"] for r in rows(result)][:2], "baselines are reused"
+
+
+def test_torchs_own_trace_is_of_a_step_of_its_own(store: Path) -> None:
+    asked = ["--set", "measure.torch_profiler=true", "--set", "baseline.mode=none"]
+    result = workbench(store, "run", *SMALL, "--split", "data=2", "--json", *asked)
+    assert result.returncode == 0, result.stderr
+    run = RunDirectory(store / "runs" / rows(result)[0]["run_id"])
+    kinds = run.table("steps").to_pandas().sort_values(["rank", "step"]).groupby("rank")["kind"].agg(list)
+    assert [kind[-2:] for kind in kinds] == [["memory", "profiler"]] * 2
+    assert len(run.profiler_paths()) == 2
+    for path in run.profiler_paths():
+        names = [event["name"] for event in json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]]
+        assert "gloo:all_reduce" in names
+        assert sum(name.startswith("Optimizer.step") for name in names) == 1, "one step"
 
 
 def test_without_the_server_all_works_the_same(store: Path) -> None:

@@ -140,6 +140,31 @@ def test_an_export_has_the_columns_of_the_tables(tmp_path: Path, file_format: st
     assert frames["steps"]["loss"].isna().all(), "what was not measured is empty, never 0"
 
 
+def test_a_text_that_a_spreadsheet_would_compute_stays_text(tmp_path: Path) -> None:
+    import pandas as pd
+
+    names = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "a = b"]
+    runs = [new_run(tmp_path, f"run-{number}", name=name) for number, name in enumerate(names)]
+    for run in runs:
+        run.write_status({"state": "finished"})
+        write_table(run.table_path("steps", 0), "steps", [step_row(run, 0, 0, 1.0, loss=-1.5)])
+    export(runs, tmp_path / "out", "csv")
+    assert list(pd.read_csv(tmp_path / "out" / "runs.csv")["name"]) == [*("'" + name for name in names[:-1]), "a = b"]
+    assert set(pd.read_csv(tmp_path / "out" / "steps.csv")["loss"]) == {-1.5}, "numbers stay numbers"
+    export(runs, tmp_path / "out", "parquet")
+    assert list(pd.read_parquet(tmp_path / "out" / "runs.parquet")["name"]) == names
+
+
+def test_traces_of_torchs_profiler_are_exported_beside_the_tables(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    run.write_status({"state": "finished"})
+    run.profiler_path(1).parent.mkdir()
+    run.profiler_path(1).write_bytes(b"a trace")
+    (path,) = [path for path in export([run], tmp_path / "out", "csv") if path.name == "rank-1.json.gz"]
+    assert path.parent == tmp_path / "out" / "profiler" / run.id
+    assert path.read_bytes() == b"a trace"
+
+
 def test_a_thousand_runs_are_listed_in_half_a_second(tmp_path: Path) -> None:
     for number in range(1000):
         run = new_run(tmp_path, f"run-{number:04d}")
@@ -148,3 +173,20 @@ def test_a_thousand_runs_are_listed_in_half_a_second(tmp_path: Path) -> None:
     started = time.process_time()  # not the wall clock: other tests may share the cores
     assert len(listing.rows(tmp_path)) == 1000
     assert time.process_time() - started < 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file_format", ["csv", "parquet"])
+def test_a_million_operations_are_exported_and_summarised_in_five_seconds(tmp_path: Path, file_format: str) -> None:
+    from benchmarks.export import NUM_ROWS, NUM_STEPS, fill
+    from workbench.analysis.transfers import operations
+
+    run = fill(tmp_path)
+    started = time.process_time()
+    paths = export([run], tmp_path / "out", file_format)
+    assert time.process_time() - started < 5
+    (path,) = [path for path in paths if path.stem == "communication"]
+    started = time.process_time()
+    assert operations(run)["count"].sum() == NUM_ROWS / NUM_STEPS
+    assert time.process_time() - started < 5
+    assert path.stat().st_size > NUM_ROWS

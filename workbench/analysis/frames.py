@@ -25,14 +25,15 @@ def step_parts(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
 
 
 def timeline(run: RunDirectory) -> pd.DataFrame:
-    """What each worker did during the run's last trace step: kind, microbatch, worker, begin and end in milliseconds of the
-    step. Waits lie inside what waited; they are drawn over it."""
+    """What each worker did during the run's last trace step: kind, stage, microbatch, worker, begin and end in milliseconds of
+    the step. Waits lie inside what waited; they are drawn over it."""
     frame = run.table("timeline").to_pandas()
     frame = frame[frame["step"] == frame["step"].max()]
     start = frame["start_s"].min()
     return pd.DataFrame(
         {
             "kind": frame["kind"],
+            "stage": frame["stage"],
             "microbatch": frame["microbatch"],
             "worker": frame["rank"].astype(str),
             "begin_ms": (frame["start_s"] - start) * 1e3,

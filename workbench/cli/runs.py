@@ -75,14 +75,25 @@ def compare_command(runs: tuple[str, ...], as_json: bool) -> None:
 
 @click.command("export")
 @click.argument("runs", nargs=-1, required=True)
-@click.option("--to", required=True, type=click.Path(path_type=Path, file_okay=False), help="Directory to write into.")
+@click.option("--to", type=click.Path(path_type=Path, file_okay=False), help="Directory for the tables.")
 @click.option("--format", "file_format", type=click.Choice(["csv", "parquet"]), default="csv", show_default=True)
-def export_command(runs: tuple[str, ...], to: Path, file_format: str) -> None:
-    """Write RUNS and their tables."""
+@click.option(
+    "--trace",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File for a trace of all workers, which Perfetto, chrome://tracing and speedscope open: trace.json or trace.json.gz.",
+)
+def export_command(runs: tuple[str, ...], to: Path | None, file_format: str, trace: Path | None) -> None:
+    """Write RUNS and their tables, or a trace of their workers, or both."""
     from workbench.store.export import export
+    from workbench.store.trace_events import write_trace
 
-    for path in export([listing.find(home(), run) for run in runs], to, file_format):
+    if to is None and trace is None:
+        raise UsageError("export: say where to: --to DIRECTORY for the tables, --trace FILE for a trace of all workers")
+    found = [listing.find(home(), run) for run in runs]
+    for path in export(found, to, file_format) if to is not None else []:
         click.echo(path)
+    if trace is not None:
+        click.echo(write_trace(found, trace))
 
 
 @click.command("cancel")

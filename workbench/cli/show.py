@@ -9,6 +9,7 @@ import click
 
 from workbench.store import listing
 from workbench.store.run_directory import RunDirectory, home
+from workbench.store.transfers import transfers
 
 
 @click.command("show")
@@ -18,6 +19,7 @@ def show_command(run: str) -> None:
     from rich.console import Console
     from rich.markup import escape
 
+    from workbench.analysis.figures import seconds
     from workbench.cli import render
 
     directory = listing.find(home(), run)
@@ -42,14 +44,14 @@ def show_command(run: str) -> None:
         console.print(f"parity: {parity}", highlight=False)
     is_inference = row["mode"] == "inference"
     if is_inference:
-        median, late = render.seconds(row["step_time_s"]), render.seconds(row["step_time_p95_s"])
+        median, late = seconds(row["step_time_s"]), seconds(row["step_time_p95_s"])
         console.print(f"latency per batch: median {median}, 95th percentile {late}", highlight=False)
     if row["generated_tokens_per_s"] is not None:
-        first, later = render.seconds(row["time_to_first_token_s"]), render.seconds(row["time_per_token_s"])
+        first, later = seconds(row["time_to_first_token_s"]), seconds(row["time_per_token_s"])
         rate = f"{row['generated_tokens_per_s']:.0f} tokens/s"
         console.print(f"generation: first token after {first}, then {later} a token; {rate} in all", highlight=False)
     parts = ("compute_s", "exposed_communication_s", "idle_s", *(() if is_inference else ("optimizer_s",)), "other_s")
-    named = (f"{part.removesuffix('_s').replace('_', ' ')} {render.seconds(row[part])}" for part in parts)
+    named = (f"{part.removesuffix('_s').replace('_', ' ')} {seconds(row[part])}" for part in parts)
     console.print(f"{'batch' if is_inference else 'step'}: " + ", ".join(named))
     if row["dropped_tokens"] is not None:
         console.print(f"dropped per step: {row['dropped_tokens']:,g} assignments of a token to an expert that was full")
@@ -73,7 +75,7 @@ def _parity(row: dict[str, Any], summary: dict[str, Any]) -> str:
 
 def _block_times(console: Any, record: dict[str, Any]) -> None:
     """What the partition of a run that was cut by time goes back to; its sizes stand among what is not by default."""
-    from workbench.cli.render import seconds
+    from workbench.analysis.figures import seconds
 
     if times := record.get("block_times_s"):
         blocks = ", ".join(f"{block} {seconds(time_s)}" for block, time_s in times.items())
@@ -111,19 +113,8 @@ def _differences(directory: RunDirectory) -> list[str]:
 def _transfers(console: Any, directory: RunDirectory) -> None:
     from rich.table import Table
 
-    from workbench.store.summary import measured_transfers
-
-    summary = directory.summary() or {}
-    expected: dict[tuple[str, str, str], list[float]] = {}
-    bounds = set()
-    for t in directory.record()["expected"]["transfers"]:
-        entry = expected.setdefault((t["operation"], t["axis"], t["phase"]), [0, 0])
-        entry[0] += t["count"]
-        entry[1] += t["count"] * t["payload_bytes"]
-        if t.get("is_bound"):  # runs recorded before there were bounds do not say it
-            bounds.add((t["operation"], t["axis"], t["phase"]))
-    measured = {(t["operation"], t["axis"], t["phase"]): t for t in measured_transfers(summary["workers"])}
-    if not expected and not measured:
+    rows = transfers(directory)
+    if not rows:
         return
     table = Table(
         "operation",
@@ -135,9 +126,10 @@ def _transfers(console: Any, directory: RunDirectory) -> None:
         box=None,
         title_justify="left",
     )
-    for key in sorted({*expected, *measured}):
-        want, got = expected.get(key, [0, 0])[1], measured.get(key, {"payload_bytes": 0, "count": 0})
-        table.add_row(*key, f"{'at most ' if key in bounds else ''}{want:,}", f"{got['payload_bytes']:,.0f}", f"{got['count']:g}")
+    for row in rows:
+        want, got = f"{row['expected_bytes']:,}", f"{row['measured_bytes']:,.0f}"
+        at_most = "at most " if row["is_bound"] else ""
+        table.add_row(row["operation"], row["axis"], row["phase"], at_most + want, got, f"{row['count']:g}")
     console.print("\nmoved per step, by formula and measured:")
     console.print(table)
 
@@ -145,7 +137,7 @@ def _transfers(console: Any, directory: RunDirectory) -> None:
 def _workers(console: Any, directory: RunDirectory) -> None:
     from rich.table import Table
 
-    from workbench.cli.render import mebibytes
+    from workbench.analysis.figures import mebibytes
 
     trains = directory.record()["mode"] == "train"
     heads = ("gradients", "optimizer state") if trains else ()

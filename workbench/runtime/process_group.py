@@ -24,9 +24,10 @@ BACKEND = "workbench"
 class RecordedWork(dist.Work):
     """Passes on to the real work and notes when the worker began and ended to wait for it."""
 
-    def __init__(self, inner: Any, row: Operation | None, recorder: Recorder) -> None:
+    def __init__(self, inner: Any, row: Operation | None, recorder: Recorder, sent: list[Tensor] | None) -> None:
         super().__init__()
         self.inner, self.row, self.recorder = inner, row, recorder
+        self._sent = sent  # alive until it has been
 
     def wait(self, timeout: timedelta | None = None) -> bool:
         started = time.perf_counter()
@@ -137,9 +138,12 @@ class RecordedProcessGroup(dist.ProcessGroup):
         peer = self.ranks[args[1]] if operation in ("send", "recv") else None
         here = self.ranks[self.rank()]
         row = self.recorder.begin(operation, self._name, self.ranks, payload(args), here, peer)
+        if operation == "send":
+            # gloo takes contiguous tensors alone; the gradient of a recurrent stage's input is a transposed view.
+            args = ([tensor.contiguous() for tensor in args[0]], *args[1:])
         inner = getattr(self.inner, _INNER_NAME.get(method, method))
         try:
-            return RecordedWork(inner(*args, **kwargs), row, self.recorder)
+            return RecordedWork(inner(*args, **kwargs), row, self.recorder, sent=args[0] if operation == "send" else None)
         except RuntimeError:
             self.recorder.communication_failed = True
             raise

@@ -1,10 +1,12 @@
-"""The step loop, of training or inference: warm-up, timed, trace and memory steps, kept apart."""
+"""The step loop, of training or inference: warm-up, timed, trace, memory and profiler steps, kept apart."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import mean
 from typing import Any
 
@@ -18,6 +20,7 @@ from workbench.runtime.build import local, make_optimizer
 from workbench.runtime.clipping import clip_gradients
 from workbench.runtime.load import Load
 from workbench.runtime.memory import MemoryTracker
+from workbench.runtime.profiler import torch_profile
 from workbench.runtime.recorder import Recorder
 from workbench.strategies.worker_model import StepResult, WorkerModel
 
@@ -46,10 +49,19 @@ def step_kinds(plan: Plan) -> Iterator[str]:
     yield from ["timed"] * train.num_steps
     yield from ["trace"] * measure.num_trace_steps
     yield from ["memory"] * measure.num_memory_steps
+    yield from ["profiler"] * measure.torch_profiler
 
 
-def train(plan: Plan, worker: WorkerModel, batches: Batches, recorder: Recorder, on_step: Callable[..., None]) -> TrainingRecord:
-    """Runs all steps; ``on_step(kind, step, num_steps, loss, duration_s)`` is called after each.
+def train(
+    plan: Plan,
+    worker: WorkerModel,
+    batches: Batches,
+    recorder: Recorder,
+    on_step: Callable[..., None],
+    profile_to: Path | None = None,
+) -> TrainingRecord:
+    """Runs all steps; ``on_step(kind, step, num_steps, loss, duration_s)`` is called after each. torch's own trace of a
+    profiler step is written to ``profile_to``.
 
     A step's duration holds forward, backward, communication and optimizer; fetching the batch is outside it.
     """
@@ -76,12 +88,14 @@ def train(plan: Plan, worker: WorkerModel, batches: Batches, recorder: Recorder,
             tracker.__enter__()
         for module in dropping:
             module.dropped = 0
-        start = time.perf_counter()
-        result = take_step(worker, optimizer, inputs, targets, options.max_gradient_norm)
-        loss = None if result.loss is None else float(result.loss)
-        if worker.device.type == "cuda":
-            torch.cuda.synchronize(worker.device)
-        duration = time.perf_counter() - start
+        profiled = torch_profile(profile_to, worker.device) if kind == "profiler" and profile_to else nullcontext()
+        with profiled:
+            start = time.perf_counter()
+            result = take_step(worker, optimizer, inputs, targets, options.max_gradient_norm)
+            loss = None if result.loss is None else float(result.loss)
+            if worker.device.type == "cuda":
+                torch.cuda.synchronize(worker.device)
+            duration = time.perf_counter() - start
         to_first_token = None if result.first_token_at is None else result.first_token_at - start
         del result
         if kind == "timed":

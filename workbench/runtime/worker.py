@@ -116,7 +116,7 @@ def _work(
 
     origin = [time.perf_counter()]
     dist.broadcast_object_list(origin, src=0, group=control)
-    trained = train(plan_, worker, Batches(plan_, device, dtype), recorder, on_step)
+    trained = train(plan_, worker, Batches(plan_, device, dtype), recorder, on_step, run.profiler_path(rank))
     accounting.attribute_idle(recorder, control, plan_.num_workers)
     communication = accounting.communication_rows(recorder, device.type == "cuda")
     tables = {

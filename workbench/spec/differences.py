@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from workbench.spec.files import parse_value
@@ -102,6 +102,31 @@ def _toml(value: Any) -> str:
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     return repr(value)
+
+
+def flat(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of a spec's table with their paths: ``("train.num_steps", 20)``."""
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def not_by_default(spec: RunSpec) -> dict[str, Any]:
+    """Values that differ from the defaults of the spec's model and dataset and of its strategies in their sizes; without its name
+    and device."""
+    sizes = {name: {"size": options.size} for name, options in spec.split.items()}
+    defaults = dict(flat(RunSpec(model=spec.model.name, dataset=spec.dataset.name, split=sizes).as_dict()))
+    own = {path: value for path, value in flat(spec.as_dict()) if path not in ("name", "launch.device")}
+    return {path: value for path, value in own.items() if path not in defaults or defaults[path] != value}
+
+
+def differing(tables: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+    """Path → the value in each of these specs' tables, None where one has no such key; only those that are not all equal."""
+    specs = [dict(flat(table)) for table in tables]
+    values = {path: [spec.get(path) for spec in specs] for path in dict.fromkeys(path for spec in specs for path in spec)}
+    return {path: row for path, row in values.items() if any(value != row[0] for value in row)}
 
 
 def _other(own: Options, default: Options, where: str) -> dict[str, Any]:

@@ -89,6 +89,9 @@ class Measure(Options):
     num_memory_steps: PositiveInt = 1
     """Steps on which every tensor alive is tracked; never the trace steps."""
 
+    torch_profiler: bool = False
+    """One more step, after all others, whose trace by torch.profiler each worker writes into the run's directory."""
+
     parity: bool = True
     """Before the run, check on a copy that the split computes what one worker computes. Off for models too large for one."""
 

@@ -1,16 +1,24 @@
-"""Exports runs and their tables as CSV or Parquet, the same columns in both."""
+"""Exports runs and their tables as CSV or Parquet, the same columns in both, with what torch's profiler wrote of them."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from workbench.store.listing import row
 from workbench.store.run_directory import RunDirectory
 from workbench.store.tables import RUN_COLUMNS, TABLES
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_FORMULA = "^[=+\\-@\t\r]"
+"""How a text begins that a spreadsheet would compute (OWASP, "CSV Injection")."""
+
 
 def export(runs: list[RunDirectory], to: Path, file_format: str) -> list[Path]:
-    """Writes ``runs``, ``steps``, ``memory``, ``communication`` and ``timeline`` under ``to``; returns the files."""
+    """Writes ``runs`` and every table under ``to``, and torch's traces under ``profiler/<run id>/``; returns the files."""
     import pyarrow as pa
     import pyarrow.csv
     import pyarrow.parquet
@@ -19,9 +27,31 @@ def export(runs: list[RunDirectory], to: Path, file_format: str) -> list[Path]:
     rows = [row(run) for run in runs]
     tables = {"runs": pa.table({column: [r[column] for r in rows] for column in RUN_COLUMNS})}
     tables |= {name: pa.concat_tables([run.table(name) for run in runs]) for name in TABLES}
-    write = pyarrow.csv.write_csv if file_format == "csv" else pyarrow.parquet.write_table
     paths = []
     for name, table in tables.items():
         paths.append(to / f"{name}.{file_format}")
-        write(table, paths[-1])
+        if file_format == "csv":
+            pyarrow.csv.write_csv(_as_text(table), paths[-1])
+        else:
+            pyarrow.parquet.write_table(table, paths[-1])
+    for run in runs:
+        for trace in run.profiler_paths():
+            paths.append(to / "profiler" / run.id / trace.name)
+            paths[-1].parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(trace, paths[-1])
     return paths
+
+
+def _as_text(table: pa.Table) -> pa.Table:
+    """The table with an apostrophe before each text that a spreadsheet would take for a formula; numbers stay as they are."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for index, field in enumerate(table.schema):
+        if pa.types.is_string(field.type):
+            column = table.column(index)
+            is_formula = pc.match_substring_regex(column, _FORMULA)
+            if pc.any(is_formula).as_py():
+                quoted = pc.binary_join_element_wise("'", column, "")
+                table = table.set_column(index, field, pc.if_else(is_formula, quoted, column))
+    return table

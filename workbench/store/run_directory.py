@@ -77,6 +77,14 @@ class RunDirectory:
     def table_path(self, name: str, rank: int) -> Path:
         return self.path / name / f"rank-{rank}.parquet"
 
+    def profiler_path(self, rank: int) -> Path:
+        """torch.profiler's own trace of a worker, where the spec asked for it."""
+        return self.path / "profiler" / f"rank-{rank}.json.gz"
+
+    def profiler_paths(self) -> list[Path]:
+        """torch's traces that there are."""
+        return sorted((self.path / "profiler").glob("rank-*.json.gz"))
+
     def record(self) -> dict[str, Any]:
         """What was decided at its submission."""
         record = self._read("run.json")

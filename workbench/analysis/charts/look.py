@@ -1,8 +1,15 @@
-"""What all charts share: colours."""
+"""What all charts share: colours, and a theme on light and on dark ground."""
 
 from __future__ import annotations
 
+import io
+from collections.abc import Iterable, Sequence
+from itertools import cycle
+from typing import Any
+
 import altair as alt
+
+AnyChart = alt.Chart | alt.LayerChart | alt.HConcatChart | alt.VConcatChart
 
 COLOURS = {
     "compute": "#0072B2",
@@ -13,7 +20,7 @@ COLOURS = {
     "optimizer": "#009E73",
     "exposed communication": "#D55E00",
     "communication": "#D55E00",
-    "idle": "#C9C9C9",
+    "idle": "#A6A6A6",
     "other": "#F0E442",
     "parameters": "#0072B2",
     "gradients": "#56B4E9",
@@ -23,8 +30,74 @@ COLOURS = {
 }
 """Okabe and Ito's palette, which colour-blind readers can tell apart; waiting is grey."""
 
+RUN_COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#BBBBBB")
+"""Paul Tol's bright palette, for runs, so that no colour means a run here and a part of the step there."""
 
-def colour(field: str, values: tuple[str, ...] | list[str]) -> alt.Color:
+REFERENCE: dict[str, Any] = {"color": "#888888", "strokeDash": [4, 4]}
+"""A line that nothing was measured on: an ideal, a front."""
+
+WIDTH = 560
+
+
+def colour(field: str, values: Sequence[str]) -> alt.Color:
     """Colour by a field whose values are named in ``COLOURS``, with a legend in their order."""
-    scale = alt.Scale(domain=list(values), range=[COLOURS[value] for value in values])
-    return alt.Color(f"{field}:N", title=None, scale=scale, legend=alt.Legend(orient="top", columns=6))
+    return _colour(field, values, [COLOURS[value] for value in values], columns=6)
+
+
+def run_colour(field: str, values: Iterable[str], columns: int = 4) -> alt.Color:
+    """Colour by a field that names runs, in their order."""
+    names = list(dict.fromkeys(values))
+    return _colour(field, names, [tone for tone, _ in zip(cycle(RUN_COLOURS), names, strict=False)], columns)
+
+
+def _colour(field: str, values: Sequence[str], tones: list[str], columns: int) -> alt.Color:
+    scale = alt.Scale(domain=list(values), range=tones)
+    return alt.Color(f"{field}:N", title=None, scale=scale, legend=alt.Legend(orient="top", columns=columns, labelLimit=400))
+
+
+def theme(dark: bool = False) -> dict[str, Any]:
+    """Fonts, lines and grounds as Vega-Lite's configuration."""
+    ground, ink, soft, line = (
+        ("#181b1f", "#e8eaed", "#a9b0b8", "#353b42") if dark else ("#ffffff", "#1d2126", "#5b636d", "#e3e6ea")
+    )
+    axis = {"labelColor": soft, "titleColor": soft, "gridColor": line, "domainColor": soft, "tickColor": soft}
+    return {
+        "background": ground,
+        "font": "Helvetica, Arial, sans-serif",
+        "padding": 12,
+        "title": {
+            "anchor": "start",
+            "frame": "bounds",
+            "color": ink,
+            "fontSize": 14,
+            "subtitleColor": soft,
+            "subtitleFontSize": 11.5,
+            "offset": 10,
+        },
+        "axis": {**axis, "labelFontSize": 11, "titleFontSize": 11, "titleFontWeight": "normal", "labelLimit": 300},
+        "axisBand": {"grid": False, "domain": False, "ticks": False},
+        "legend": {"labelColor": ink, "titleColor": soft, "labelFontSize": 11, "symbolStrokeWidth": 3},
+        "view": {"stroke": None},
+        "bar": {"stroke": ground, "strokeWidth": 0.5},
+        "rule": {"color": soft},
+        "tick": {"color": ink},
+        "text": {"color": ink, "fontSize": 11},
+    }
+
+
+def layered(*charts: alt.Chart, **properties: Any) -> alt.LayerChart:
+    """Charts over each other; ``alt.layer`` has no such certain type."""
+    return alt.LayerChart(layer=charts).properties(**properties)
+
+
+def dressed(chart: AnyChart, dark: bool = False) -> AnyChart:
+    """The chart with the theme."""
+    return chart.configure(**theme(dark))  # type: ignore[no-any-return]
+
+
+def svg(chart: AnyChart, dark: bool = False) -> str:
+    """The chart as an SVG document; drawn without a browser, and so with as many rows as there are."""
+    text = io.StringIO()
+    with alt.data_transformers.enable("default", max_rows=None):
+        dressed(chart, dark).save(text, format="svg")
+    return text.getvalue()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import altair as alt
 import pandas as pd
 
-from workbench.analysis.charts.look import colour
+from workbench.analysis.charts.look import WIDTH, colour
 from workbench.analysis.frames import PARTS
 
 
@@ -13,7 +13,7 @@ def step_parts_chart(frame: pd.DataFrame) -> alt.Chart:
     """Where the time of a step goes, a bar a split; ``frames.step_parts``."""
     order = list(dict.fromkeys(frame["split"]))
     return (  # type: ignore[no-any-return]
-        alt.Chart(frame, title="Where does the time of a step go?", width=560, height=22 * len(order))
+        alt.Chart(frame, title="Where does the time of a step go?", width=WIDTH, height=22 * len(order))
         .transform_calculate(order=f"indexof({list(PARTS)}, datum.part)")
         .mark_bar()
         .encode(

@@ -5,20 +5,66 @@ from __future__ import annotations
 import altair as alt
 import pandas as pd
 
-from workbench.analysis.charts.look import COLOURS, colour
+from workbench.analysis.charts.look import COLOURS, WIDTH, colour, layered
+
+WAITS = ("idle", "communication")
+_DARK = ("forward", "optimizer")
+"""Kinds whose colour takes white letters."""
+_CHARACTER = 0.008
+"""Share of the whole width that a character of a bar's label needs."""
 
 
-def timeline_chart(frame: pd.DataFrame, title: str) -> alt.Chart:
-    """Who does what when, a lane a worker; ``frames.timeline``."""
-    kinds = [kind for kind in COLOURS if kind in set(frame["kind"])]
-    waits = frame["kind"].isin(["idle", "communication"])
-    bars = alt.Chart(pd.concat([frame[~waits], frame[waits]])).encode(
-        x=alt.X("begin_ms:Q", title="milliseconds since the step began"),
-        x2="end_ms:Q",
-        y=alt.Y("worker:N", title="worker"),
-        color=colour("kind", kinds),
-        tooltip=["worker", "kind", "microbatch", alt.Tooltip("begin_ms", format=".2f"), alt.Tooltip("end_ms", format=".2f")],
+def timeline_chart(frame: pd.DataFrame, title: str, ideal: pd.DataFrame | None = None) -> alt.LayerChart | alt.VConcatChart:
+    """Who does what when, a lane a worker, a number a microbatch where there are several (and several stages: stage.microbatch);
+    ``frames.timeline``. Below it, on the same scale, the ``ideal`` schedule, a frame of the same columns."""
+    both = frame if ideal is None else pd.concat([frame, ideal])
+    kinds = [kind for kind in COLOURS if kind in set(both["kind"])]
+    zoom = alt.selection_interval(bind="scales", encodings=["x"])
+    end_ms = both["end_ms"].max()
+    measured = _lanes(frame, kinds, end_ms).properties(title=title).add_params(zoom)
+    if ideal is None:
+        return measured
+    below = _lanes(ideal, kinds, end_ms).properties(title="The ideal of this schedule")
+    return alt.vconcat(measured, below).resolve_scale(x="shared")  # type: ignore[no-any-return]
+
+
+def _lanes(frame: pd.DataFrame, kinds: list[str], end_ms: float) -> alt.LayerChart:
+    workers = sorted(set(frame["worker"]), key=int)
+    frame = frame.assign(label=_labels(frame)).sort_values("kind", key=lambda kind: kind.isin(WAITS), kind="stable")
+    frame["width_ms"] = frame["end_ms"] - frame["begin_ms"]
+    frame["middle_ms"] = frame["begin_ms"] + frame["width_ms"] / 2
+    lane = alt.Y("worker:N", title="worker", sort=workers)
+    bars = (
+        alt.Chart(frame)
+        .mark_bar()
+        .encode(
+            x=alt.X("begin_ms:Q", title="milliseconds since the step began", scale=alt.Scale(domain=[0, end_ms], nice=False)),
+            x2="end_ms:Q",
+            y=lane,
+            color=colour("kind", kinds),
+            tooltip=[
+                "worker",
+                "kind",
+                *(column for column in ("stage", "microbatch") if column in frame),
+                alt.Tooltip("begin_ms", format=".2f"),
+                alt.Tooltip("end_ms", format=".2f"),
+            ],
+        )
     )
-    return bars.mark_bar(stroke="white", strokeWidth=0.5).properties(  # type: ignore[no-any-return]
-        title=title, width=560, height=36 * frame["worker"].nunique()
-    )
+    needed = _CHARACTER * end_ms * (1 + frame["label"].str.len())
+    wide = frame[(frame["label"] != "") & (frame["width_ms"] > needed)]
+    ink = alt.condition(f"indexof({list(_DARK)}, datum.kind) >= 0", alt.value("#ffffff"), alt.value("#10161c"))
+    labels = alt.Chart(wide).mark_text(fontSize=10).encode(x="middle_ms:Q", y=lane, text="label:N", color=ink)
+    return layered(bars, labels, width=WIDTH, height=36 * len(workers))
+
+
+def _labels(frame: pd.DataFrame) -> pd.Series:
+    """The microbatch where there are several, with its stage before it where some worker has several of those."""
+    if frame["microbatch"].nunique() < 2:
+        return pd.Series("", index=frame.index)
+    has_stages = "stage" in frame and (frame.groupby("worker")["stage"].nunique() > 1).any()
+    labels = frame["microbatch"].map(lambda number: "" if pd.isna(number) else str(int(number)))
+    if has_stages:
+        stages = frame["stage"].map(lambda number: "" if pd.isna(number) else f"{int(number)}.")
+        labels = (stages + labels).where(labels != "", "")
+    return labels

@@ -1,0 +1,163 @@
+"""Charts: each is drawn without a browser, on light and on dark ground, and shows the data that it is given."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from tests.recorded import NUM_MICROBATCHES, pipeline_run
+from workbench.analysis.charts import look
+from workbench.analysis.charts.losses import losses_chart
+from workbench.analysis.charts.pareto import pareto_chart
+from workbench.analysis.charts.scaling import scaling_chart
+from workbench.analysis.charts.step_parts import step_parts_chart
+from workbench.analysis.charts.timeline import timeline_chart
+from workbench.analysis.charts.transfers import transfers_chart
+from workbench.analysis.frames import PARTS, step_parts, timeline
+from workbench.analysis.losses import losses
+from workbench.analysis.pareto import pareto
+from workbench.analysis.scaling import scaling
+from workbench.analysis.transfers import operations, transfers
+from workbench.store import listing
+from workbench.store.tables import RUN_COLUMNS
+
+
+def row(split: str, num_workers: int = 2, **figures: Any) -> dict[str, Any]:
+    parts = {f"{part.replace(' ', '_')}_s": 0.01 for part in PARTS}
+    return {**dict.fromkeys(RUN_COLUMNS), **parts, "split": split, "num_workers": num_workers, "step_time_s": 0.05, **figures}
+
+
+def marks(drawn: str) -> Counter[str]:
+    """How many marks of each kind an SVG of Vega's shows."""
+    return Counter(re.findall(r'role="graphics-symbol" aria-roledescription="([^"]+)"', drawn))
+
+
+def texts(drawn: str) -> list[str]:
+    return re.findall(r"<text[^>]*>([^<]*)</text>", drawn)
+
+
+def drawn(chart: look.AnyChart) -> str:
+    """The chart on light ground, once it has been seen that on dark ground it shows the same in other tones."""
+    light, dark = look.svg(chart), look.svg(chart, dark=True)
+    assert marks(light) == marks(dark)
+    assert texts(light) == texts(dark)
+    assert look.theme()["background"] in light
+    assert look.theme(dark=True)["background"] in dark
+    return light
+
+
+def test_a_bar_has_a_piece_for_each_part_of_each_split() -> None:
+    shown = drawn(step_parts_chart(step_parts([row("dp2"), row("tp2"), row("failed", step_time_s=None)])))
+    assert marks(shown)["bar"] == 2 * len(PARTS)
+    assert {"dp2", "tp2", *PARTS} <= set(texts(shown))
+    assert "failed" not in texts(shown)
+
+
+def test_the_timeline_has_a_bar_for_each_span_and_a_number_for_each_microbatch(tmp_path: Path) -> None:
+    frame = timeline(pipeline_run(tmp_path))
+    shown = drawn(timeline_chart(frame, "Who?"))
+    spans = 2 * (2 * NUM_MICROBATCHES + 1 + 2)  # of each worker: forward and backward, optimizer, two waits
+    assert marks(shown)["bar"] == len(frame) == spans
+    assert Counter(texts(shown))["3"] == 2 * 2, "the last microbatch, forward and backward on two workers"
+    assert "Who?" in texts(shown)
+
+
+def test_stages_are_named_only_where_a_worker_has_several(tmp_path: Path) -> None:
+    frame = timeline(pipeline_run(tmp_path))
+    frame.loc[(frame["worker"] == "0") & (frame["microbatch"] == 3), "stage"] = 2
+    shown = texts(drawn(timeline_chart(frame, "Who?")))
+    assert (shown.count("2.3"), shown.count("0.1"), shown.count("1.3")) == (2, 2, 2)
+
+
+def test_the_ideal_schedule_lies_below_on_the_same_scale(tmp_path: Path) -> None:
+    frame = timeline(pipeline_run(tmp_path))
+    ideal = frame[frame["kind"] == "forward"].drop(columns="stage")
+    shown = drawn(timeline_chart(frame, "Who?", ideal))
+    assert marks(shown)["bar"] == len(frame) + len(ideal)
+    assert "The ideal of this schedule" in texts(shown)
+
+
+def test_scaling_shows_each_way_from_one_worker_on() -> None:
+    rows = [row("dp2", speedup=1.5), row("dp4", 4, speedup=2.0), row("pp2-1f1b-m4", speedup=1.2), row("single", 1, speedup=1.0)]
+    frame = scaling([*rows, row("unknown2", speedup=None)])
+    assert frame.to_dict("list") == {
+        "way": ["dp", "pp-1f1b-m4", "dp", "dp", "pp-1f1b-m4"],
+        "split": ["single", "single", "dp2", "dp4", "pp2-1f1b-m4"],
+        "workers": [1, 1, 2, 4, 2],
+        "speedup": [1.0, 1.0, 1.5, 2.0, 1.2],
+        "efficiency": [1.0, 1.0, 0.75, 0.5, 0.6],
+    }
+    shown = drawn(scaling_chart(frame))
+    assert marks(shown)["point"] == 2 * len(frame)
+    assert texts(shown).count("ideal") == 2
+
+
+@pytest.mark.parametrize(
+    ("points", "on_front"),
+    [
+        ([(1, 9), (2, 5), (3, 7), (4, 1)], [True, True, False, True]),
+        ([(1, 1), (1, 1)], [True, True]),
+        ([(1, 2), (1, 1), (2, 1)], [False, True, False]),
+        ([(5, 5)], [True]),
+        ([], []),
+    ],
+)
+def test_the_front_is_what_no_other_run_beats(points: list[tuple[int, int]], on_front: list[bool]) -> None:
+    rows = [row(f"run{i}", step_time_s=time_s, peak_memory_bytes=size) for i, (time_s, size) in enumerate(points)]
+    frame = pareto([*rows, row("no memory"), row("failed", step_time_s=None, peak_memory_bytes=1)])
+    assert list(frame["on_front"]) == on_front
+
+
+def test_time_against_memory_shows_every_run_and_fills_the_front() -> None:
+    rows = [row(f"run{i}", step_time_s=t, peak_memory_bytes=m * 2**20) for i, (t, m) in enumerate([(0.1, 9), (0.2, 5), (0.3, 7)])]
+    shown = drawn(pareto_chart(pareto(rows)))
+    assert marks(shown)["point"] == 3 + 2
+    assert {"run0", "run1", "run2"} <= set(texts(shown))
+
+
+def test_losses_have_a_line_a_run_and_the_verdict_beside_its_name(tmp_path: Path) -> None:
+    runs = [pipeline_run(tmp_path, run_id, parity_ok=ok) for run_id, ok in (("a", True), ("b", False), ("c", None))]
+    frame = losses(runs, [{**listing.row(run), "split": run.id} for run in runs])
+    assert list(frame[frame["split"] == "a"]["loss"]) == pytest.approx([(2 / s + 2 / (s + 1)) / 2 for s in range(1, 6)])
+    shown = drawn(losses_chart(frame))
+    assert {"a: equals one worker", "b: WRONG", "c: lossy on purpose"} <= set(texts(shown))
+    assert marks(shown)["line mark"] == 3
+    widths = [float(width) for width in re.findall(r'aria-roledescription="line mark"[^>]*stroke-width="([\d.]+)"', shown)]
+    assert widths == sorted(widths, reverse=True), "the last is the thinnest: equal ones are all seen"
+    assert len(set(widths)) == 3
+
+
+def test_more_rows_are_drawn_than_altair_allows_by_itself() -> None:
+    frame = pd.DataFrame({"run": "a", "step": range(5001), "loss": 1.0})
+    assert marks(look.svg(losses_chart(frame)))["line mark"] == 1
+
+
+def test_bytes_have_a_bar_measured_and_a_mark_expected(tmp_path: Path) -> None:
+    frame = transfers(pipeline_run(tmp_path))
+    assert frame[["what", "expected_bytes", "measured_bytes"]].to_numpy().tolist() == [
+        ["all_reduce · data · backward", 4096, 5000]
+    ]
+    counted = marks(drawn(transfers_chart(frame, "What?")))
+    assert (counted["bar"], counted["tick"]) == (1, 1)
+
+
+def test_operations_are_sums_of_a_step_over_all_workers(tmp_path: Path) -> None:
+    frame = operations(pipeline_run(tmp_path)).set_index("operation")
+    assert list(frame.loc["send", ["count", "payload_bytes"]]) == [NUM_MICROBATCHES, NUM_MICROBATCHES * 1000]
+    assert frame.loc["send", "duration_s"] == pytest.approx(NUM_MICROBATCHES * 0.06)
+    assert frame.loc["all_reduce", "count"] == 2 * 3
+    assert frame.loc["all_reduce", "duration_s"] == pytest.approx(2 * 0.2), "what has no end has no duration"
+
+
+def test_a_colour_means_one_thing() -> None:
+    """Parts of a step have Okabe and Ito's colours, runs have others; the same part has the same colour on each chart."""
+    assert not set(look.RUN_COLOURS) & set(look.COLOURS.values())
+    shown = look.svg(step_parts_chart(step_parts([row("dp2")])))
+    frame = pd.DataFrame({"kind": ["idle"], "microbatch": [None], "worker": ["0"], "begin_ms": [0.0], "end_ms": [1.0]})
+    assert look.COLOURS["idle"] in look.svg(timeline_chart(frame, "Who?"))
+    assert look.COLOURS["idle"] in shown

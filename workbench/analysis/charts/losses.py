@@ -1,0 +1,29 @@
+"""Loss curves over each other."""
+
+from __future__ import annotations
+
+import altair as alt
+import pandas as pd
+
+from workbench.analysis.charts.look import WIDTH, layered, run_colour
+
+_THINNEST, _WIDENS_BY = 1.5, 2.0
+
+
+def losses_chart(frame: pd.DataFrame) -> alt.LayerChart:
+    """Loss by step, a line a run with its verdict in the legend; ``losses.losses``. Each line is thinner than the one under
+    it, so that equal ones are all seen."""
+    names = list(dict.fromkeys(frame["run"]))
+    lines = [
+        alt.Chart(frame[frame["run"] == name])
+        .mark_line(strokeWidth=_THINNEST + _WIDENS_BY * (len(names) - 1 - under))
+        .encode(
+            x=alt.X("step:Q", title="step", axis=alt.Axis(format="d", tickMinStep=1)),
+            y=alt.Y("loss:Q", title="loss (mean over workers)", scale=alt.Scale(zero=False)),
+            color=run_colour("run", names, columns=2),
+            tooltip=["run", "step", alt.Tooltip("loss", format=".5f")],
+        )
+        for under, name in enumerate(names)
+    ]
+    title = "Do the splits learn the same?" if len(names) > 1 else "How does the loss fall?"
+    return layered(*lines, title=title, width=WIDTH, height=240)

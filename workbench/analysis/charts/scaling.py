@@ -1,0 +1,42 @@
+"""What more workers bring."""
+
+from __future__ import annotations
+
+import altair as alt
+import pandas as pd
+
+from workbench.analysis.charts.look import REFERENCE, WIDTH, layered, run_colour
+
+
+def scaling_chart(frame: pd.DataFrame) -> alt.HConcatChart:
+    """Speed-up and efficiency against the number of workers, beside what would be ideal; ``scaling.scaling``."""
+    counts = sorted({1, *frame["workers"]})
+    ideal = pd.DataFrame({"workers": counts, "speedup": [float(count) for count in counts], "efficiency": 1.0})
+    ways = run_colour("way", frame["way"])
+    panels = [
+        _panel(
+            frame, ideal, ways, "speedup", "speed-up (one worker's step time / this one's)", "How much faster with more workers?"
+        ),
+        _panel(frame, ideal, ways, "efficiency", "efficiency (speed-up / workers)", "How much of each worker is used?"),
+    ]
+    return alt.hconcat(*panels, spacing=40)
+
+
+def _panel(frame: pd.DataFrame, ideal: pd.DataFrame, ways: alt.Color, field: str, axis: str, title: str) -> alt.LayerChart:
+    x = alt.X("workers:Q", title="workers", axis=alt.Axis(values=list(ideal["workers"]), format="d"))
+    y = alt.Y(f"{field}:Q", title=axis, scale=alt.Scale(zero=True))
+    line = alt.Chart(ideal).mark_line(**REFERENCE).encode(x=x, y=y)
+    name = line.transform_filter(f"datum.workers == {ideal['workers'].max()}").mark_text(
+        align="right", dx=-6, dy=-8, text="ideal"
+    )
+    measured = (
+        alt.Chart(frame)
+        .mark_line(point=alt.OverlayMarkDef(size=50))
+        .encode(
+            x=x,
+            y=y,
+            color=ways,
+            tooltip=["split", "workers", alt.Tooltip("speedup", format=".2f"), alt.Tooltip("efficiency", format=".0%")],
+        )
+    )
+    return layered(line, name, measured, title=title, width=(WIDTH - 40) // 2, height=220)

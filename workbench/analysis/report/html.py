@@ -1,0 +1,31 @@
+"""A report as one HTML file: charts inside as SVG, for light and dark, no script, nothing fetched. All text is escaped."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import jinja2
+
+from workbench.analysis.charts.look import AnyChart, svg
+from workbench.analysis.report.parts import Section
+
+
+def html(title: str, subtitle: str, sections: Sequence[Section]) -> str:
+    """The document."""
+    return _page().render(title=title, subtitle=subtitle, sections=sections, image=_image)
+
+
+@cache
+def _page() -> jinja2.Template:
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.tests["part"] = lambda part, kind: type(part).__name__ == kind
+    return environment.get_template("page.html")
+
+
+def _image(chart: AnyChart, dark: bool) -> str:
+    """The chart as an address that holds it: an image keeps its own names of clips and gradients."""
+    return "data:image/svg+xml;base64," + base64.b64encode(svg(chart, dark).encode()).decode()

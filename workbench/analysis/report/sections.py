@@ -1,0 +1,222 @@
+"""The sections of a report, in their order. Each looks at the runs and says what it has to say, or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from workbench.analysis import figures
+from workbench.analysis.charts.losses import losses_chart
+from workbench.analysis.charts.pareto import pareto_chart
+from workbench.analysis.charts.scaling import scaling_chart
+from workbench.analysis.charts.step_parts import step_parts_chart
+from workbench.analysis.charts.timeline import timeline_chart
+from workbench.analysis.charts.transfers import transfers_chart
+from workbench.analysis.findings import findings
+from workbench.analysis.frames import step_parts, timeline
+from workbench.analysis.losses import losses, verdict
+from workbench.analysis.pareto import pareto
+from workbench.analysis.report.parts import Compared, Drawing, Listing, Part, Section, Sentences, Table
+from workbench.analysis.scaling import scaling
+from workbench.analysis.transfers import operations, transfers
+from workbench.errors import SpecError
+from workbench.spec.differences import differing, not_by_default
+from workbench.spec.files import read_table
+from workbench.store.run_directory import RunDirectory
+
+
+def asked(compared: Compared) -> Section:
+    """What differs between the specs; of a single run what is not by default, and the whole spec."""
+    if len(compared.runs) > 1:
+        chosen = {path for run in compared.runs for path in _chosen(run)}
+        values = differing([read_table(run.spec_path) for run in compared.runs])
+        shown = {
+            path: row for path, row in values.items() if path in chosen or not path.startswith("split.") or path.endswith(".size")
+        }
+        if not shown:
+            return Section("What was asked", "The same each time.", [_whole_spec(compared.runs[0])])
+        heads = ["", *(row["split"] for row in compared.rows)]
+        table = Table(heads, [[path, *map(_value, row)] for path, row in shown.items()], num_names=len(heads))
+        sentence = "Where the specs differ; options of the strategies that are not named have their defaults."
+        return Section("What was asked", sentence, [table])
+    run = compared.runs[0]
+    own = Sentences([f"{path} = {_value(value)}" for path, value in _chosen(run).items()])
+    sentence = "Not by default:" if own.sentences else "Everything by default."
+    return Section("What was asked", sentence, [*([own] if own.sentences else []), _whole_spec(run)])
+
+
+def _whole_spec(run: RunDirectory) -> Listing:
+    return Listing("The whole spec", run.spec_path.read_text(encoding="utf-8"))
+
+
+def _chosen(run: RunDirectory) -> dict[str, Any]:
+    """What is not by default; nothing of a spec that names a plugin which is not here today."""
+    try:
+        return not_by_default(run.spec())
+    except SpecError:
+        return {}
+
+
+def _value(value: Any) -> str:
+    return "–" if value is None else str(value)
+
+
+def came_out(compared: Compared) -> Section:
+    """The figures, and what they teach."""
+    done = [row for _, row in compared.finished]
+    columns = figures.columns(compared.rows) if done else ()
+    table = Table(
+        ["split", "state", *(head.replace("-\n", "-").replace("\n", " ").strip() for head, _ in columns)],
+        [
+            [row["split"], row["state"], *(value(row) if row["step_time_s"] is not None else "" for _, value in columns)]
+            for row in compared.rows
+        ],
+        num_names=2,
+    )
+    taught = findings(list(compared.rows))
+    sentence = "A step is the median over the timed steps of the slowest worker; peak is the largest worker's memory."
+    return Section("What came out", sentence, [table, *([Sentences(taught)] if taught else [])])
+
+
+def failed(compared: Compared) -> Section | None:
+    """Why runs did not finish."""
+    parts: list[Part] = []
+    for run, row in zip(compared.runs, compared.rows, strict=True):
+        if row["state"] not in ("failed", "cancelled", "lost"):
+            continue
+        error = run.error() or {}
+        parts.append(
+            Sentences([f"{row['split']}: {run.status().get('message') or row['state']}", *filter(None, [error.get("advice")])])
+        )
+        if lines := error.get("last_lines"):
+            parts.append(Listing(f"Last lines of worker {error.get('rank')}", "\n".join(lines)))
+    return Section("What failed", "These runs have no figures.", parts) if parts else None
+
+
+def equal(compared: Compared) -> Section | None:
+    """Parity, and the losses over each other."""
+    done = compared.finished
+    if not done:
+        return None
+    summaries = [run.summary() or {} for run, _ in done]
+    rows = [
+        [
+            row["split"],
+            verdict(row),
+            summary.get("parity_tensor") or "–",
+            *map(_small, (row["parity_max_error"], summary.get("parity_allowed"))),
+        ]
+        for (_, row), summary in zip(done, summaries, strict=True)
+    ]
+    table = Table(["split", "verdict", "most different", "by", "allowed"], rows, num_names=3)
+    frame = losses([run for run, _ in done], [row for _, row in done])
+    drawing = [Drawing(losses_chart(frame), "Loss by step of each run")] if len(frame) else []
+    sentence = "Loss, outputs, gradients and updated parameters beside those of one worker, checked before the run."
+    return Section("Does it compute what one worker computes?", sentence, [table, *drawing])
+
+
+def _small(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1e}"
+
+
+def time(compared: Compared) -> Section | None:
+    """Where the time goes, and who does what when."""
+    traced = [(run, row) for run, row in compared.finished if row["compute_s"] is not None]
+    if not traced:
+        return None
+    parts: list[Part] = [Drawing(step_parts_chart(step_parts([row for _, row in traced])), "Parts of the step of each run")]
+    for run, row in traced:
+        frame = timeline(run)
+        if row["num_workers"] > 1 and len(frame):
+            title = f"What does each worker of {row['split']} do during one step?"
+            parts.append(Drawing(timeline_chart(frame, title), f"Timeline of the workers of {row['split']}"))
+    return Section("Where the time goes", "From the trace steps, which are never the timed ones.", parts)
+
+
+def choice(compared: Compared) -> Section | None:
+    """Time against memory, and what more workers bring."""
+    frame, growth = pareto(compared.rows), scaling(compared.rows)
+    parts: list[Part] = []
+    if len(frame) > 1:
+        parts.append(Drawing(pareto_chart(frame), "Step time against peak memory of each run"))
+    if growth["workers"].nunique() > 2:
+        parts.append(Drawing(scaling_chart(growth), "Speed-up and efficiency against the number of workers"))
+    return Section("Which to choose", "", parts) if parts else None
+
+
+def moved(compared: Compared) -> Section | None:
+    """Expected beside measured bytes, and what the operations took."""
+    parts: list[Part] = []
+    for run, row in compared.finished:
+        frame = transfers(run)
+        if not len(frame):
+            continue
+        parts.append(
+            Drawing(transfers_chart(frame, f"What moves in a step of {row['split']}?"), f"Bytes moved by {row['split']}")
+        )
+        heads = ["operation", "axis", "phase", "expected bytes", "measured bytes", "operations"]
+        rows = [
+            [
+                *(str(getattr(t, key)) for key in ("operation", "axis", "phase")),
+                f"{'at most ' if t.is_bound else ''}{t.expected_bytes:,}",
+                f"{t.measured_bytes:,.0f}",
+                f"{t.count:g}",
+            ]
+            for t in frame.itertuples()
+        ]
+        parts.append(Table(heads, rows, num_names=3))
+        if len(spent := operations(run)):
+            heads = ["operation", "axis", "phase", "on all workers", "ms under way", "ms exposed", "ms idle"]
+            sums = [
+                [*(str(getattr(o, key)) for key in ("operation", "axis", "phase")), f"{o.count:g}"]
+                + [figures.milliseconds(getattr(o, key)) for key in ("duration_s", "exposed_communication_s", "idle_s")]
+                for o in spent.itertuples()
+            ]
+            parts.append(Table(heads, sums, num_names=3))
+    sentence = (
+        "A step over the whole run: each collective once per group, each send once. Times are sums over the workers;"
+        " under way is from issue to end."
+    )
+    return Section("What moves", sentence, parts) if parts else None
+
+
+def held(compared: Compared) -> Section | None:
+    """What each worker holds."""
+    rows = []
+    for run, row in compared.finished:
+        expected = run.record()["expected"]["parameters_per_worker"]
+        for rank, worker in enumerate((run.summary() or {})["workers"]):
+            sizes = ("gradient_bytes", "optimizer_state_bytes", "peak_memory_bytes", "resident_peak_bytes")
+            counts = [f"{expected[rank]:,}", f"{worker['parameters']:,}"]
+            rows.append([row["split"], str(rank), *counts, *(figures.mebibytes(worker.get(size)) for size in sizes)])
+    heads = ["split", "worker", "parameters expected", "measured", "gradients", "optimizer state", "peak", "resident peak"]
+    return Section("What each worker holds", "", [Table(heads, rows)]) if rows else None
+
+
+def stands_on(compared: Compared) -> Section:
+    """Machine and versions; one column where they are the same for all."""
+    environments = [
+        {**run.environment(), "device": row["device"], "backend": row["backend"]}
+        for run, row in zip(compared.runs, compared.rows, strict=True)
+    ]
+    same = all(environment == environments[0] for environment in environments)
+    shown = environments[:1] if same else environments
+    heads = ["", *([""] if same else [row["split"] for row in compared.rows])]
+    keys = list(dict.fromkeys(key for environment in shown for key in environment))
+    rows = [[key.replace("_", " "), *(_value(environment.get(key)) for environment in shown)] for key in keys]
+    ids = Sentences([f"{row['split']}: run {run.id}" for run, row in zip(compared.runs, compared.rows, strict=True)])
+    return Section("What it stands on", "", [Table(heads, rows, num_names=len(heads)), ids])
+
+
+SECTIONS: Sequence[Callable[[Compared], Section | None]] = (
+    asked,
+    came_out,
+    failed,
+    choice,
+    equal,
+    time,
+    moved,
+    held,
+    stands_on,
+)
+"""Another section is another line here."""

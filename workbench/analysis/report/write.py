@@ -1,0 +1,61 @@
+"""From runs to a report's file."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from workbench.analysis import figures
+from workbench.analysis.report.html import html
+from workbench.analysis.report.markdown import markdown
+from workbench.analysis.report.parts import Compared
+from workbench.analysis.report.sections import SECTIONS
+from workbench.errors import UsageError
+from workbench.store import listing
+from workbench.store.run_directory import RunDirectory
+
+
+def write_report(runs: Sequence[RunDirectory], to: Path) -> list[Path]:
+    """Writes the report of these runs; returns its files: one of HTML, or one of Markdown and its charts in a folder beside.
+
+    Raises:
+        UsageError: the file's name ends neither in ``.html`` nor in ``.md``.
+    """
+    if to.suffix not in (".html", ".md"):
+        raise UsageError(f"--to: a report is FILE.html or FILE.md, but got {to}")
+    compared = _compare(runs)
+    sections = [section for make in SECTIONS if (section := make(compared)) is not None]
+    title, subtitle = _heading(compared)
+    to.parent.mkdir(parents=True, exist_ok=True)
+    if to.suffix == ".html":
+        to.write_text(html(title, subtitle, sections), encoding="utf-8")
+        return [to]
+    text, charts = markdown(title, subtitle, sections, folder=f"{to.stem}-charts")
+    to.write_text(text, encoding="utf-8")
+    for name, svg in charts.items():
+        (to.parent / name).parent.mkdir(exist_ok=True)
+        (to.parent / name).write_text(svg, encoding="utf-8")
+    return [to, *(to.parent / name for name in charts)]
+
+
+def _compare(runs: Sequence[RunDirectory]) -> Compared:
+    """The rows of these runs; two of the same split are told apart by the end of their ids."""
+    rows = [listing.row(run) for run in runs]
+    names = figures.names(rows, {run.id: run.record()["threads_per_worker"] for run in runs})
+    counts = Counter(names)
+    unique = [
+        name if counts[name] == 1 else f"{name} ({run.id.rpartition('-')[2]})" for name, run in zip(names, runs, strict=True)
+    ]
+    return Compared(runs, [{**row, "split": name} for row, name in zip(rows, unique, strict=True)])
+
+
+def _heading(compared: Compared) -> tuple[str, str]:
+    rows = compared.rows
+    what = ", ".join(dict.fromkeys(f"{row['model']} on {row['dataset']}" for row in rows))
+    title = f"{what}: " + (rows[0]["split"] if len(rows) == 1 else f"{len(rows)} runs compared")
+    days = sorted(time.strftime("%Y-%m-%d %H:%M", time.localtime(row["created_at"])) for row in rows)
+    names = "; ".join(dict.fromkeys(row["name"] for row in rows if row["name"]))
+    when = days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
+    return title, " · ".join(filter(None, [names, when]))

@@ -1,0 +1,31 @@
+"""What more workers bring."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+
+_SIZE = re.compile(r"(?<=[a-z]{2})\d+(?=-|$)")
+"""A number of workers in a label; a schedule's microbatches (``m4``) stay."""
+
+
+def scaling(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """Way to split (the split's label without its sizes), workers, speed-up, efficiency; rows as in ``runs`` that have a
+    speed-up. One worker is where every way begins."""
+    known = [row for row in rows if row["speedup"] is not None and row["num_workers"] > 1]
+    ways = list(dict.fromkeys(_SIZE.sub("", row["split"]) for row in known))
+    begin = [{"way": way, "split": "single", "workers": 1, "speedup": 1.0, "efficiency": 1.0} for way in ways]
+    measured = [
+        {
+            "way": _SIZE.sub("", row["split"]),
+            "split": row["split"],
+            "workers": row["num_workers"],
+            "speedup": row["speedup"],
+            "efficiency": row["speedup"] / row["num_workers"],
+        }
+        for row in known
+    ]
+    return pd.DataFrame([*begin, *measured], columns=["way", "split", "workers", "speedup", "efficiency"])

@@ -1,0 +1,38 @@
+"""What moves: expected beside measured, and how long it took."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pyarrow.compute as pc
+
+from workbench.store.run_directory import RunDirectory
+from workbench.store.transfers import transfers as rows_of
+
+MEBIBYTE = 2**20
+
+
+def transfers(run: RunDirectory) -> pd.DataFrame:
+    """Rows of ``store.transfers`` with ``what`` (operation, axis, phase) and both sums in MiB a step."""
+    columns = ["operation", "axis", "phase", "expected_bytes", "is_bound", "measured_bytes", "count"]
+    frame = pd.DataFrame(rows_of(run), columns=columns)
+    frame["what"] = frame["operation"] + " · " + frame["axis"] + " · " + frame["phase"]
+    frame["expected_mib"] = frame["expected_bytes"] / MEBIBYTE
+    frame["measured_mib"] = frame["measured_bytes"] / MEBIBYTE
+    return frame
+
+
+def operations(run: RunDirectory) -> pd.DataFrame:
+    """Operation, axis and phase; of a trace step, summed over workers: ``count``, ``payload_bytes`` (of a collective as often
+    as it has members), and the seconds from begin to end, blocked while communicating (``exposed_communication_s``) and
+    waiting for a late worker (``idle_s``)."""
+    table = run.table("communication")
+    sums = ("payload_bytes", "duration_s", "exposed_communication_s", "idle_s")
+    table = table.append_column("duration_s", pc.subtract(table["end_s"], table["start_s"]))
+    keys = ["operation", "axis", "phase"]
+    grouped = table.group_by(keys).aggregate([("index", "count"), *((column, "sum") for column in sums)])
+    names = {"index_count": "count", **{f"{column}_sum": column for column in sums}}
+    frame = grouped.to_pandas().rename(columns=names).sort_values(keys, ignore_index=True)
+    num_steps = max(pc.count_distinct(table["step"]).as_py(), 1)
+    figures = ["count", *sums]
+    frame[figures] = frame[figures] / num_steps
+    return frame[keys + figures]  # type: ignore[no-any-return]

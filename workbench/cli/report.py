@@ -1,0 +1,23 @@
+"""``workbench report``: a run or a comparison as a file to keep or to send."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("report")
+@click.argument("runs", nargs=-1, required=True)
+@click.option("--to", required=True, type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.html|FILE.md")
+def report_command(runs: tuple[str, ...], to: Path) -> None:
+    """Write a report of RUNS: what was asked, the figures, what they teach, charts, the environment.
+
+    HTML is one file that opens anywhere, also without a network; Markdown has its charts in a folder beside it.
+    """
+    from workbench.analysis.report.write import write_report
+    from workbench.store import listing
+    from workbench.store.run_directory import home
+
+    for path in write_report([listing.find(home(), run) for run in runs], to):
+        click.echo(path)
