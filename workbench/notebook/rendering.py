@@ -15,6 +15,8 @@ import altair as alt
 import vl_convert
 from PIL import Image
 
+from workbench.analysis.charts.look import theme
+
 MIME = "application/vnd.vegalite.v5+json"
 _SCHEMA = "https://vega.github.io/schema/vega-lite/v5.json"
 _SCALE = 1.5
@@ -48,6 +50,7 @@ def output(chart: alt.TopLevelMixin) -> dict[str, Any]:
 
 
 def _render(spec: dict[str, Any], **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    spec = {**spec, "config": theme()}
     with Image.open(io.BytesIO(vl_convert.vegalite_to_png(spec, scale=_SCALE))) as drawn:
         width, height = drawn.size
         few_colours, png = drawn.convert("RGB").quantize(_NUM_COLOURS), io.BytesIO()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import altair as alt
 import pandas as pd
 
-from workbench.analysis.charts.look import COLOURS
+from workbench.analysis.charts.look import COLOURS, WIDTH, layered
 
 
 def measured_chart(
     frame: pd.DataFrame, column: str, title: str, axis: str, kind: str = "compute", expected: str | None = None
-) -> alt.LayerChart | alt.FacetChart:
+) -> alt.LayerChart:
     """A bar a row, named by the frame's index and in its order; ``side_by_side``.
 
     Args:
@@ -30,4 +30,4 @@ def measured_chart(
         mark = alt.Chart(drawn).mark_tick(thickness=3, size=20, color="#111111")
         layers.append(mark.encode(x="expected:Q", y=y, tooltip=tooltip))
         heading = alt.TitleParams(title, subtitle="Bar: measured. Mark: by formula.")
-    return alt.layer(*layers, title=heading, width=480, height=26 * len(order))
+    return layered(*layers, title=heading, width=WIDTH - 120, height=26 * len(order))
