@@ -13,6 +13,8 @@ import pytest
 
 import workbench as wb
 from workbench import widgets
+from workbench.analysis.charts.measured import measured_chart
+from workbench.analysis.side_by_side import side_by_side
 from workbench.api import Run
 from workbench.errors import RunFailedError, SpecError, UsageError
 from workbench.notebook import rendering
@@ -206,6 +208,18 @@ def test_runs_specs_and_comparisons_show_themselves(run: Run) -> None:
     assert comparison._repr_html_().count("<tr>") == 3
     assert len(comparison.columns) > 20
     assert "step_time_s" in comparison[["split", "step_time_s"]].to_html()
+
+
+def test_figures_side_by_side_are_the_runs_own_in_units_that_one_reads(run: Run) -> None:
+    frame = side_by_side({"two": run})
+    summary, two = run.summary or {}, frame.loc["two"]
+    assert two["workers"] == 2
+    assert two["moved_mib"] * 2**20 == summary["communication_bytes_per_step"] == 4 * two["parameters"]
+    assert two["ring_mib"] == two["moved_mib"], "an all-reduce between two sends 2·(n − 1)/n = 1 times its payload"
+    assert two["step_ms"] == summary["step_time_s"] * 1e3
+    assert 0 < two["compute_share"] + two["idle_share"] + two["communication_share"] <= 1
+    chart = measured_chart(frame, "moved_mib", "How much?", "MiB", expected="ring_mib").to_dict()
+    assert len(chart["layer"]) == 2
 
 
 def test_text_of_a_run_is_shown_as_it_is() -> None:
