@@ -80,7 +80,7 @@ def work(rank: int, rendezvous: str, rounds: int, handwritten_name: str, split: 
     took, losses = np.empty((2, WARMUP + rounds, 3)), np.full((WARMUP + rounds, 3), np.nan)
     orders = list(itertools.permutations(range(3)))
     for turn in range(WARMUP + rounds):
-        recorder.step = turn
+        recorder.begin_step(turn, tracing=False)
         inputs, targets = batches.of_worker(turn, worker)
         for which in orders[turn % len(orders)]:
             dist.barrier(group=control)

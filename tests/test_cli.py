@@ -17,7 +17,7 @@ from workbench.errors import SpecError
 from workbench.spec import RunSpec
 from workbench.spec.files import dumps
 from workbench.store.run_directory import RunDirectory
-from workbench.store.tables import RUN_COLUMNS, RUN_FIGURES
+from workbench.store.tables import RUN_COLUMNS, RUN_FIGURES, write_table
 
 SINGLE, SPLIT, FAILED = "20261124-100000-single-aaaaaa", "20261124-100001-dp2-bbbbbb", "20261124-100002-dp2-cccccc"
 WORKER = {
@@ -98,6 +98,23 @@ def test_show_puts_expected_beside_measured_and_says_what_is_not_by_default(stor
     assert "split." not in shown, "the split's size is in its label"
     assert "train.seed" not in shown
     assert "3.00 MiB" in shown, "the resident peak"
+
+
+def test_show_says_who_sends_how_much_to_whom_and_what_the_profiler_saw_otherwise(store: Path) -> None:
+    difference = "step 9: 2 × all_reduce recorded, 1 seen by torch's profiler"
+    seen = {"num_operations": 4, "num_seen": 3, "num_completed": 2, "num_late": 1, "differences": [difference]}
+    run = record_run(store, SPLIT + "t", "finished", 2, workers=[{**WORKER, "completions": seen}] * 2)
+    reduced = {"step": 9, "operation": "all_reduce", "axis": "data", "group": "g", "payload_bytes": 2**20, "ring_bytes": 2**20}
+    for rank in range(2):
+        sent = {"step": 9, "operation": "send", "axis": "data", "group": "g", "peer": 1, "payload_bytes": 2**19}
+        rows = [{**reduced, "rank": rank}, *([{**sent, "rank": rank}] if rank == 0 else [])]
+        write_table(run.table_path("communication", rank), "communication", rows)
+    shown = done(store, "show", SPLIT + "t")
+    lines = [line.split() for line in shown.splitlines()]
+    assert lines[lines.index(["from", "\\", "to", "0", "1"]) + 1 :][:2] == [["0", "·", "1.50"], ["1", "1.00", "·"]]
+    assert "80% of it collectives" in shown
+    assert "8 operations recorded, 6 seen by torch's profiler, of which 4 until they were done" in " ".join(shown.split())
+    assert shown.count(difference) == 2
 
 
 def test_show_says_what_was_dropped_and_which_formulas_are_bounds(store: Path) -> None:

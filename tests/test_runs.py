@@ -76,6 +76,7 @@ def test_a_split_runs_beside_its_baselines_and_is_exported(store: Path, tmp_path
     assert set(per_step) == {run["communication_bytes_per_step"]}
     shown = workbench(store, "show", run["run_id"])
     assert "expected" in shown.stdout
+    assert all(figure in shown.stdout for figure in ("limit: dp2 is limited by", "noise: median", "FLOPs:", "data: fetching"))
     again = workbench(store, "run", *SMALL, "--split", "data=2", "--json")
     assert [r["run_id"] for r in rows(again)][:2] == [r["run_id"] for r in rows(result)][:2], "baselines are reused"
 

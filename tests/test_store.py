@@ -19,11 +19,23 @@ from workbench.store.run_directory import RunDirectory, new_run_id
 from workbench.store.summary import summarize
 from workbench.store.tables import RUN_COLUMNS, TABLES, write_table
 
-RECORD = {"name": "a name", "mode": "train", "model": "mlp", "num_workers": 2, "device": "cpu", "mesh": {"data": 2}}
+RECORD = {
+    "name": "a name",
+    "mode": "train",
+    "model": "mlp",
+    "num_workers": 2,
+    "device": "cpu",
+    "mesh": {"data": 2},
+    "threads_per_worker": 1,
+    "num_cores": 2,
+    "expected": {},
+}
 FIGURES = {
     "parameters": 10, "peak_memory_bytes": 100, "compute_s": 0.4, "exposed_communication_s": 0.1, "idle_s": 0.2,
     "optimizer_s": 0.1, "other_s": 0.0, "step_s": 0.8, "communication": [],
+    "schedule_s": 0.0, "axes": {},
 }  # fmt: skip
+FIGURES["trace_steps"] = [{"step": 9, **{name: FIGURES[name] for name in FIGURES if name.endswith("_s")}}]
 
 
 def new_run(store: Path, run_id: str = "20261124-001530-dp2-3f9a00", **record: Any) -> RunDirectory:
@@ -32,7 +44,7 @@ def new_run(store: Path, run_id: str = "20261124-001530-dp2-3f9a00", **record: A
 
 def step_row(run: RunDirectory, rank: int, step: int, duration_s: float, **values: Any) -> dict[str, Any]:
     row = {"run_id": run.id, "rank": rank, "step": step, "kind": "timed", "start_s": 0.0, "duration_s": duration_s}
-    return {**row, "num_samples": 8, "num_tokens": None, "loss": None, **values}
+    return {**row, "num_samples": 8, "num_tokens": None, "loss": None, "data_s": 0.01, **values}
 
 
 def test_a_run_directory_reads_back_what_was_written(tmp_path: Path) -> None:

@@ -10,10 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from workbench import notebook as widgets
-    from workbench.api import Run, compare, open_run, run, runs, submit
+    from workbench.api import Run, calibrate, calibration, compare, open_run, run, runs, submit
     from workbench.spec import RunSpec, Split
 
-__all__ = ["Run", "RunSpec", "Split", "compare", "open_run", "run", "runs", "submit", "widgets"]
+__all__ = [
+    "Run",
+    "RunSpec",
+    "Split",
+    "calibrate",
+    "calibration",
+    "compare",
+    "open_run",
+    "run",
+    "runs",
+    "submit",
+    "widgets",
+]
 
 _HOME = {"RunSpec": "workbench.spec", "Split": "workbench.spec"}
 

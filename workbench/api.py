@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import DamagedRunError, RunFailedError
 from workbench.launch import submit as launcher
 from workbench.launch.block_times import block_times
+from workbench.launch.calibration import calibrate as measure
 from workbench.launch.environment import baseline_key, environment
+from workbench.plan.calibration import link_notes
 from workbench.plan.feasibility import Plan, plan
 from workbench.spec import RunSpec
 from workbench.spec.files import dumps
 from workbench.store import listing
+from workbench.store.calibration import read_calibration, write_calibration
 from workbench.store.run_directory import TERMINAL, RunDirectory, home, new_run_id
 from workbench.strategies._staged import staged
 
@@ -222,6 +225,22 @@ def compare(chosen: Iterable[Run | RunSpec | str]) -> Comparison:
     return Comparison([r.row() for r in found], {r.id: r.directory.record()["threads_per_worker"] for r in found})
 
 
+def calibrate(
+    group_sizes: Sequence[int] = (), say: Callable[[str, dict[str, Any]], None] = lambda table, row: None
+) -> dict[str, Any]:
+    """Measures this machine (matrix products, memory, communication in groups of these sizes, by default 2 and, where there are
+    as many cores, 4) and keeps it in the store; ``say(table, row)`` is called with each measurement."""
+    sizes = group_sizes or (2, 4)[: 2 if environment()["num_cores"] >= 4 else 1]
+    calibration = measure(sizes, say)
+    write_calibration(home(), calibration)
+    return calibration
+
+
+def calibration() -> dict[str, Any] | None:
+    """What the store knows of this machine; None before ``calibrate``, or where machine or torch are others than then."""
+    return read_calibration(home(), environment())
+
+
 def _to_the_end(started: Run) -> Run:
     """Waits; an interrupt cancels the run and waits until nothing of it is left."""
     try:
@@ -234,7 +253,7 @@ def _to_the_end(started: Run) -> Run:
 def _single(spec: RunSpec, threads: int, mode: str, use_server: bool) -> Run:
     """The run of this spec on one worker: one in the store that matches, or a new one."""
     launch = {**spec.as_dict()["launch"], "threads_per_worker": threads}
-    single = spec.replace(name="", split={}, launch=launch, baseline={"mode": mode})
+    single = spec.replace(name="", split={}, launch=launch, link={}, baseline={"mode": mode})
     key = baseline_key(single)
     for directory in reversed(listing.all_runs(home())):
         with contextlib.suppress(DamagedRunError):
@@ -283,6 +302,8 @@ def _start(
         "mesh": planned.mesh.axes,
         "expected": planned.expected_record(),
         "block_times_s": block_times_s,
+        "link": spec.link.label if spec.link.parts and planned.num_workers > 1 else None,
+        "link_notes": link_notes(planned, calibration()) if spec.link.parts else [],
     }
     directory = RunDirectory.create(home(), run_id, dumps(spec), record, here)
     launcher.start(directory, use_server)

@@ -81,9 +81,9 @@ def columns(rows: Sequence[Row]) -> tuple[Column, ...]:
 
 
 def names(rows: Sequence[Row], threads: dict[str, int]) -> list[str]:
-    """What each run is called in a comparison: its split, with ``threads`` (by run id) where those of single workers differ."""
+    """What each run is called in a comparison: its split, with ``threads`` (by run id) where those of single workers differ,
+    and the link that was emulated."""
     differ = len({threads.get(row["run_id"]) for row in rows if row["num_workers"] == 1}) > 1
-    return [
-        f"{row['split']}, {threads.get(row['run_id'])} thread(s)" if differ and row["num_workers"] == 1 else row["split"]
-        for row in rows
-    ]
+    told = [f", {threads.get(row['run_id'])} thread(s)" if differ and row["num_workers"] == 1 else "" for row in rows]
+    over = [f" over {row['link']}" if row["link"] else "" for row in rows]
+    return [row["split"] + more + link for row, more, link in zip(rows, told, over, strict=True)]

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 Row = dict[str, Any]
 NOTABLE_LOAD_CORES = 0.2
 
 
-def findings(rows: list[Row]) -> list[str]:
-    """Sentences about the finished runs of a comparison; rows as in ``runs``."""
-    done = [row for row in rows if row["step_time_s"] is not None]
+def findings(rows: list[Row], limits: Mapping[str, str] | None = None) -> list[str]:
+    """Sentences about the finished runs of a comparison; rows as in ``runs``, ``limits`` by run id as ``limits.sentences``
+    has them."""
+    named = [{**row, "split": f"{row['split']} over {row['link']}" if row.get("link") else row["split"]} for row in rows]
+    done = [row for row in named if row["step_time_s"] is not None]
     splits = [row for row in done if row["num_workers"] > 1]
     if not splits:
         return []
     disturbed = _disturbed(done)
     of_time = [_fastest(splits), *_first_tokens(splits)] if not disturbed else []
-    limits = [*map(_limit, splits)] if not disturbed else []
-    return [*disturbed, *of_time, *_smallest(done), *limits, *_wrong(done), *_lossy(done)]
+    of_limits = [(limits or {}).get(row["run_id"], f"{row['split']}: nothing was traced.") for row in splits]
+    return [*disturbed, *of_time, *_smallest(done), *([] if disturbed else of_limits), *_wrong(done), *_lossy(done)]
 
 
 def _disturbed(rows: list[Row]) -> list[str]:
@@ -68,30 +71,6 @@ def _smallest(rows: list[Row]) -> list[str]:
     if single is not None and single is not best:
         text += f", {best['peak_memory_bytes'] / single['peak_memory_bytes']:.0%} of one worker's"
     return [text + "."]
-
-
-def _limit(row: Row) -> str:
-    """What takes the most of the step beside computing."""
-    parts = {
-        "exposed communication": row["exposed_communication_s"],
-        "waiting for other workers": row["idle_s"],
-        "the optimizer": row["optimizer_s"],
-    }
-    known = {name: seconds for name, seconds in parts.items() if seconds is not None}
-    if not known or row["compute_s"] is None:
-        return f"{row['split']}: nothing was traced."
-    total = row["compute_s"] + sum(known.values()) + (row["other_s"] or 0.0)
-    name, seconds = max(known.items(), key=lambda item: item[1])
-    computing = f"{row['split']}: computing is {row['compute_s'] / total:.0%} of the {_unit(row)};"
-    if not seconds:
-        return f"{computing} its workers wait for nothing."
-    moved = row["communication_bytes_per_step"]
-    bytes_moved = "" if moved is None else f" ({moved / 2**20:.1f} MiB move per {_unit(row)})"
-    return f"{computing} most of the rest is {name}, {seconds / total:.0%}{bytes_moved}."
-
-
-def _unit(row: Row) -> str:
-    return "batch" if row["mode"] == "inference" else "step"
 
 
 def _wrong(rows: list[Row]) -> list[str]:

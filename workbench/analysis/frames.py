@@ -9,7 +9,7 @@ import pandas as pd
 
 from workbench.store.run_directory import RunDirectory
 
-PARTS = ("compute", "optimizer", "exposed communication", "idle", "other")
+PARTS = ("compute", "optimizer", "exposed communication", "idle", "schedule", "other")
 
 
 def step_parts(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
@@ -20,6 +20,7 @@ def step_parts(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
             for row in rows
             if row["step_time_s"] is not None
             for part in PARTS
+            if row[f"{part.replace(' ', '_')}_s"] is not None  # older runs do not know the schedule's
         ]
     )
 

@@ -21,6 +21,7 @@ _COMMANDS = {
     "rm": ("workbench.cli.runs", "Delete runs."),
     "label": ("workbench.cli.runs", "Name, tag and annotate a run."),
     "import": ("workbench.cli.runs", "Take in runs of another store."),
+    "calibrate": ("workbench.cli.calibrate", "Measure what this machine computes and moves."),
     "models": ("workbench.cli.plugins", "Models and their options."),
     "datasets": ("workbench.cli.plugins", "Datasets and their options."),
     "strategies": ("workbench.cli.plugins", "Strategies and their options."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from textwrap import wrap
 from typing import Any
 
 from rich.console import Console
@@ -25,6 +26,8 @@ def comparison(rows: Iterable[Row], threads: dict[str, int]) -> Table:
     for head, _ in columns:
         table.add_column(head, justify="left" if head == "parity\n" else "right", no_wrap=True)
     for row, name in zip(rows, figures.names(rows, threads), strict=True):
+        split, over, link = name.partition(" over ")
+        name = "\n  ".join([split, *wrap(over.lstrip() + link, 18)])
         if row["step_time_s"] is None:
             table.add_row(name, f"[red]{row['state']}[/red]")
         else:

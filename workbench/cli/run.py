@@ -91,6 +91,7 @@ def _run_all(specs: Sequence[RunSpec], use_server: bool, quiet: bool) -> tuple[l
 def _report(shown: list[Run], rows: list[dict[str, Any]]) -> None:
     from rich.console import Console
 
+    from workbench.analysis import limits
     from workbench.analysis.findings import findings
     from workbench.cli.render import comparison, failure, whole
 
@@ -99,12 +100,15 @@ def _report(shown: list[Run], rows: list[dict[str, Any]]) -> None:
     console.print()
     whole(console, comparison(rows, threads))
     console.print()
-    for sentence in findings(rows):
+    for sentence in findings(rows, limits.sentences(run.directory for run in shown)):
         console.print(f"• {sentence}", highlight=False)
     for run in shown:
         record = run.directory.record()
         if (used := record["num_workers"] * record["threads_per_worker"]) > record["num_cores"]:
             console.print(f"• {record['split']} has {used} threads on {record['num_cores']} cores.", highlight=False)
+    for run in shown:
+        for note in run.directory.record().get("link_notes", []):
+            console.print(f"• {run.directory.record()['split']}: {note}.", highlight=False)
     for run in shown:
         if run.state != "finished":
             failure(console, run.id, run.error, str(run.directory.status().get("message", "")))

@@ -31,7 +31,8 @@ def ls_command(as_json: bool) -> None:
     for row in rows:
         step = "–" if row["step_time_s"] is None else f"{row['step_time_s'] * 1e3:.1f} ms"
         speedup = "–" if row["speedup"] is None else f"{row['speedup']:.2f}×"
-        model, name = row["model"] or "", row["name"] or ""
+        model = row["model"] or ""
+        name = "  ".join(part for part in (row["name"], row["link"] and f"[{row['link']}]") if part)
         line = f"{row['run_id']:<{width}}  {row['state']:<9}  {model:<12}  {step:>10}  {speedup:>8}  {name}"
         click.echo(line.rstrip())
 
@@ -64,12 +65,15 @@ def compare_command(runs: tuple[str, ...], as_json: bool) -> None:
         return
     from rich.console import Console
 
+    from workbench.analysis import limits, noise
     from workbench.analysis.findings import findings
     from workbench.cli.render import comparison, whole
 
     console = Console()
     whole(console, comparison(rows, {d.id: d.record()["threads_per_worker"] for d in found}))
-    for sentence in findings(rows):
+    store = listing.all_runs(home())
+    differences = noise.sentences(rows, [noise.measured(directory, store) for directory in found])
+    for sentence in [*findings(rows, limits.sentences(found)), *differences]:
         console.print(f"• {sentence}", highlight=False)
 
 

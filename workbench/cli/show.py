@@ -11,6 +11,8 @@ from workbench.store import listing
 from workbench.store.run_directory import RunDirectory, home
 from workbench.store.transfers import transfers
 
+_MOST_IN_A_MATRIX = 8
+
 
 @click.command("show")
 @click.argument("run")
@@ -20,7 +22,7 @@ def show_command(run: str) -> None:
     from rich.markup import escape
 
     from workbench.analysis.figures import seconds
-    from workbench.cli import render
+    from workbench.cli import render, time_figures
 
     directory = listing.find(home(), run)
     row, console = listing.row(directory), Console()
@@ -35,6 +37,8 @@ def show_command(run: str) -> None:
     record = directory.record()
     if record["num_workers"] * record["threads_per_worker"] > record["num_cores"]:
         console.print(f"[yellow]oversubscribed:[/yellow] more workers × threads than the {record['num_cores']} cores")
+    if row["link"]:
+        console.print(f"link: {row['link']}, emulated; {'; '.join(record['link_notes'])}", highlight=False)
     _block_times(console, record)
     if row["state"] != "finished":
         render.failure(console, directory.id, directory.error(), str(directory.status().get("message", "")))
@@ -50,12 +54,14 @@ def show_command(run: str) -> None:
         first, later = seconds(row["time_to_first_token_s"]), seconds(row["time_per_token_s"])
         rate = f"{row['generated_tokens_per_s']:.0f} tokens/s"
         console.print(f"generation: first token after {first}, then {later} a token; {rate} in all", highlight=False)
-    parts = ("compute_s", "exposed_communication_s", "idle_s", *(() if is_inference else ("optimizer_s",)), "other_s")
-    named = (f"{part.removesuffix('_s').replace('_', ' ')} {seconds(row[part])}" for part in parts)
-    console.print(f"{'batch' if is_inference else 'step'}: " + ", ".join(named))
+    for line in time_figures.lines(directory):
+        console.print(line, highlight=False, markup=False)
     if row["dropped_tokens"] is not None:
         console.print(f"dropped per step: {row['dropped_tokens']:,g} assignments of a token to an expert that was full")
     _transfers(console, directory)
+    _traffic(console, directory)
+    _bandwidths(console, directory)
+    _completions(console, directory)
     _workers(console, directory)
 
 
@@ -132,6 +138,66 @@ def _transfers(console: Any, directory: RunDirectory) -> None:
         table.add_row(row["operation"], row["axis"], row["phase"], at_most + want, got, f"{row['count']:g}")
     console.print("\nmoved per step, by formula and measured:")
     console.print(table)
+
+
+def _bandwidths(console: Any, directory: RunDirectory) -> None:
+    """The bandwidth that each operation had, beside what this machine was calibrated to have."""
+    from rich.table import Table
+
+    from workbench.analysis.calibration import achieved
+    from workbench.api import calibration
+
+    rows = achieved(directory, calibration()).to_dict("records")
+    if not rows:
+        return
+    table = Table("operation", "axis", "workers", "achieved at least", "this machine, calibrated", box=None)
+    for row in rows:
+        own = row["calibrated_bytes_per_s"]
+        speeds = (
+            f"{value / 1e6:,.1f} MB/s" if value and value == value else "–" for value in (row["bandwidth_bytes_per_s"], own)
+        )
+        table.add_row(row["operation"], row["axis"], str(row["workers"]), *speeds)
+    console.print("\nbandwidth per worker and direction, mean of the trace steps:")
+    console.print(table)
+
+
+def _traffic(console: Any, directory: RunDirectory) -> None:
+    """Who sends how much to whom, while a matrix of them can be read."""
+    from rich.table import Table
+
+    num_workers = directory.record()["num_workers"]
+    if not 1 < num_workers <= _MOST_IN_A_MATRIX:
+        return
+    from workbench.analysis.traffic import SENT, matrix, traffic
+
+    frame = traffic(directory.table("communication").to_pandas())
+    if frame.empty:
+        return
+    table = Table("from \\ to", *map(str, range(num_workers)), box=None)
+    for rank, row in matrix(frame, num_workers).iterrows():
+        table.add_row(str(rank), *(f"{moved / 2**20:.2f}" if moved else "·" for moved in row))
+    by_formula = frame.loc[frame["attribution"] != SENT, "bytes"].sum() / frame["bytes"].sum()
+    note = f"; {by_formula:.0%} of it collectives, laid on ring neighbours by formula" if by_formula else ""
+    console.print(f"\nMiB from worker to worker per step{note}:", highlight=False)
+    console.print(table)
+
+
+def _completions(console: Any, directory: RunDirectory) -> None:
+    """Whether what was recorded of the trace steps is what torch's profiler saw."""
+    workers = [worker.get("completions") for worker in (directory.summary() or {})["workers"]]
+    known = [completions for completions in workers if completions]  # older runs have none
+    names = ("num_operations", "num_seen", "num_completed", "num_late")
+    num_operations, num_seen, num_completed, num_late = (sum(c[name] for c in known) for name in names)
+    if not num_operations or directory.record()["device"] != "cpu":
+        return
+    text = f"trace steps: {num_operations:,} operations recorded, {num_seen:,} seen by torch's profiler"
+    text += f", of which {num_completed:,} until they were done"
+    if num_late:
+        text += f"; {num_late} of these ended there more than 2 ms after the wait for them"
+    console.print(f"\n{text}", highlight=False)
+    for rank, completions in enumerate(workers):
+        for difference in completions["differences"] if completions else []:
+            console.print(f"  [red]worker {rank}:[/red] {difference}", highlight=False)
 
 
 def _workers(console: Any, directory: RunDirectory) -> None:

@@ -42,7 +42,8 @@ class WorkerProcess:
 class Workers:
     """All workers of a run; they hold the read end of a pipe and die when the owner, who holds the other, does."""
 
-    def __init__(self, run: RunDirectory, num_workers: int) -> None:
+    def __init__(self, run: RunDirectory, num_workers: int, module: str = MODULE) -> None:
+        self.module = module
         lifeline, self._owner_end = os.pipe()
         # Workers meet at a port that listens before any of them lives, so nobody has to try again; rank 0 answers there.
         rendezvous = socket.create_server(("127.0.0.1", 0), backlog=num_workers)
@@ -54,7 +55,7 @@ class Workers:
         rendezvous.close()
 
     def _spawn(self, run: RunDirectory, rank: int, inherited: tuple[int, ...]) -> WorkerProcess:
-        command = [sys.executable, "-m", MODULE, str(run.path), str(rank), *map(str, inherited)]
+        command = [sys.executable, "-m", self.module, str(run.path), str(rank), *map(str, inherited)]
         with run.log_path(rank).open("wb") as log:
             popen = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, pass_fds=inherited)
         return WorkerProcess(rank, popen.pid, popen)
@@ -69,8 +70,8 @@ class Workers:
             log = os.open(run.log_path(rank), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
             os.dup2(log, 1)
             os.dup2(log, 2)
-            sys.argv = [MODULE, str(run.path), str(rank), *map(str, inherited)]
-            runpy.run_module(MODULE, run_name="__main__", alter_sys=True)
+            sys.argv = [self.module, str(run.path), str(rank), *map(str, inherited)]
+            runpy.run_module(self.module, run_name="__main__", alter_sys=True)
         finally:
             os._exit(1)
 

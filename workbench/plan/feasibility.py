@@ -15,6 +15,7 @@ from workbench.errors import SpecError, SplitError
 from workbench.plan.devices import num_gpus
 from workbench.plan.generation import check_generation
 from workbench.plan.layer_groups import RecurrentLayer
+from workbench.plan.links import check_link
 from workbench.plan.mesh import AXES, Mesh
 from workbench.plan.share import Share
 from workbench.plan.summary import ModelSummary
@@ -102,12 +103,24 @@ class Plan:
         """What the strategies' formulas say moves in one step over the whole run."""
         return totals(t for rank in range(self.num_workers) for t in self.transfers_of(rank))
 
+    @property
+    def flops_per_step(self) -> int | None:
+        """Floating-point operations that the model needs for a step, matrix products only: in training three times its
+        forward pass, for backward takes twice as many (Kaplan et al. 2020, section 2.1); what a split or checkpointing
+        computes again is not among them. None: of a generation, whose passes no formula here adds up."""
+        if self.spec.generates:
+            return None
+        forward = sum(block.forward_flops for block in self.summary.blocks)
+        return forward * self.spec.train.global_batch_size * (3 if self.spec.mode == "train" else 1)
+
     def expected_record(self) -> dict[str, Any]:
-        """The formulas' results as plain values: parameters that each worker holds and updates, transfers of a step."""
+        """The formulas' results as plain values: parameters that each worker holds and updates, transfers and
+        floating-point operations of a step."""
         return {
             "parameters_per_worker": [self.part_of(rank).num_parameters for rank in range(self.num_workers)],
             "updated_parameters_per_worker": [self.updated_by(rank).num_parameters for rank in range(self.num_workers)],
             "transfers": [asdict(t) for t in self.transfers],
+            "flops_per_step": self.flops_per_step,
         }
 
 
@@ -143,5 +156,5 @@ def plan(spec: RunSpec) -> Plan:
         raise SpecError("train.checkpointing", f"selective does not serve the recurrent layers of {spec.model.name}; use full")
     if spec.train.compile and not any(map(which, (os.environ.get("CXX", "c++"), "g++", "clang++"))):
         raise SpecError("train.compile", "needs a C++ compiler, which torch.compile calls: none of c++, g++, clang++ is here")
-    _ = result.device
+    check_link(result)
     return result

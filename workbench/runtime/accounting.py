@@ -12,16 +12,17 @@ from workbench.runtime.recorder import Recorder
 
 
 def attribute_idle(recorder: Recorder, control: Any, num_workers: int) -> None:
-    """Divides each wait: *idle* until the last participant (of a recv: the sender) had entered, then *exposed*."""
-    mine = {op.key: op.entered for op in recorder.operations if op.operation != "recv"}
+    """Divides each wait: *idle* until the last participant had entered, who is named, then *exposed*. Of a send too: gloo lets
+    none go before the receiver has asked for it."""
+    mine = {op.key: op.entered for op in recorder.operations}
     everyone: list[dict[tuple[Any, ...], float]] = [mine]
     if num_workers > 1:
         everyone = [{} for _ in range(num_workers)]
         dist.all_gather_object(everyone, mine, group=control)
-    last: dict[tuple[Any, ...], float] = {}
-    for entries in everyone:
+    last: dict[tuple[Any, ...], tuple[float, int]] = {}
+    for rank, entries in enumerate(everyone):
         for key, entered in entries.items():
-            last[key] = max(entered, last.get(key, entered))
+            last[key] = max((entered, rank), last.get(key, (entered, rank)))
     free_from = float("-inf")  # several futures waited for at once: each counts from the end of the one before
     # In the order in which they were waited for: a send may be issued early and waited for last.
     for op in sorted(recorder.operations, key=lambda op: op.wait_started or 0.0):
@@ -29,34 +30,41 @@ def attribute_idle(recorder: Recorder, control: Any, num_workers: int) -> None:
             continue
         op.wait_started = max(op.wait_started, min(free_from, op.ended))
         free_from = max(free_from, op.ended)
-        if op.operation != "send":
-            op.idle_s = min(op.blocked_s, max(0.0, last.get(op.key, op.entered) - op.wait_started))
+        last_entered, late_rank = last.get(op.key, (op.entered, -1))
+        op.idle_s = min(op.blocked_s, max(0.0, last_entered - op.wait_started))
+        op.late_rank = late_rank if op.idle_s else None
 
 
 def communication_rows(recorder: Recorder, is_cuda: bool) -> list[dict[str, Any]]:
-    """Rows of ``communication``; on GPU the host's clock does not tell when an operation ended, so times are empty."""
+    """Rows of ``communication``; on GPU the host's clock does not tell when a wait ended, so what follows from it is empty."""
     rows = []
     index: Counter[int] = Counter()
     for op in recorder.operations:
-        rows.append(
-            {
-                "step": op.step,
-                "index": index[op.step],
-                "operation": op.operation,
-                "axis": recorder.axes.get(op.group),
-                "group": op.group,
-                "group_size": 1 if op.operation in ("send", "recv") else op.group_size,
-                "peer": op.peer,
-                "phase": op.phase,
-                "payload_bytes": op.payload_bytes,
-                "ring_bytes": op.ring_bytes,
-                "dtype": op.dtype,
-                "start_s": op.entered,
-                "end_s": None if is_cuda else op.ended,
-                "exposed_communication_s": None if is_cuda else op.blocked_s - op.idle_s,
-                "idle_s": None if is_cuda else op.idle_s,
+        row = {
+            "step": op.step,
+            "index": index[op.step],
+            "operation": op.operation,
+            "axis": recorder.axes.get(op.group),
+            "group": op.group,
+            "group_size": 1 if op.operation in ("send", "recv") else op.group_size,
+            "peer": op.peer,
+            "phase": op.phase,
+            "payload_bytes": op.payload_bytes,
+            "ring_bytes": op.ring_bytes,
+            "dtype": op.dtype,
+            "start_s": op.entered,
+            "sequence": op.sequence,
+            "completed_s": op.completed,
+        }
+        if not is_cuda:
+            row |= {
+                "end_s": op.ended,
+                "exposed_communication_s": op.exposed_s,
+                "idle_s": op.idle_s,
+                "blocked_s": op.exposed_s + op.idle_s,
+                "late_rank": op.late_rank,
             }
-        )
+        rows.append(row)
         index[op.step] += 1
     return rows
 

@@ -16,6 +16,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from workbench.runtime.cuda_events import event_when_done
+from workbench.runtime.links import DelayedWork
 from workbench.runtime.recorder import Operation, Recorder
 
 BACKEND = "workbench"
@@ -44,8 +46,7 @@ class RecordedWork(dist.Work):
 
     def get_future(self) -> Any:
         future = self.inner.get_future()
-        if self.row is not None:
-            self.recorder.watch_future(self.row, future)
+        self.recorder.watch_future(self.row, future)
         return future
 
     def is_completed(self) -> bool:
@@ -91,6 +92,7 @@ _OPERATIONS: dict[str, tuple[str, Callable[[tuple[Any, ...]], list[Tensor]]]] = 
     "send": ("send", _first),
     "recv": ("recv", _first),
 }
+_ROOTED = ("broadcast", "reduce", "gather", "scatter")
 _INNER_NAME = {
     "all_gather_single": "_allgather_base",
     "reduce_scatter_single": "_reduce_scatter_base",
@@ -135,18 +137,32 @@ class RecordedProcessGroup(dist.ProcessGroup):
 
     def _issue(self, method: str, *args: Any, **kwargs: Any) -> RecordedWork:
         operation, payload = _OPERATIONS[method]
-        peer = self.ranks[args[1]] if operation in ("send", "recv") else None
+        peer = self._peer(operation, args)
         here = self.ranks[self.rank()]
         row = self.recorder.begin(operation, self._name, self.ranks, payload(args), here, peer)
         if operation == "send":
             # gloo takes contiguous tensors alone; the gradient of a recurrent stage's input is a transposed view.
             args = ([tensor.contiguous() for tensor in args[0]], *args[1:])
-        inner = getattr(self.inner, _INNER_NAME.get(method, method))
+        inner, links = getattr(self.inner, _INNER_NAME.get(method, method)), self.recorder.links
+        other = peer if operation in ("send", "recv") else None
+        passage = links.enter(operation, self._name, self.ranks, other, payload(args)) if links else None
         try:
-            return RecordedWork(inner(*args, **kwargs), row, self.recorder, sent=args[0] if operation == "send" else None)
+            work = inner(*args, **kwargs)
         except RuntimeError:
             self.recorder.communication_failed = True
             raise
+        if row is not None:
+            row.issued = time.perf_counter()
+            row.passage = passage
+            row.is_done = event_when_done(work) if self.recorder.device == "cuda" else None
+        work = DelayedWork(work, passage, links) if links and passage else work
+        return RecordedWork(work, row, self.recorder, sent=args[0] if operation == "send" else None)
+
+    def _peer(self, operation: str, args: tuple[Any, ...]) -> int | None:
+        """The other side of a send or recv, the root of what has one."""
+        if operation in ("send", "recv"):
+            return self.ranks[int(args[1])]
+        return self.ranks[int(args[-1].rootRank)] if operation in _ROOTED else None
 
 
 def _method(name: str) -> Callable[..., RecordedWork]:
@@ -163,6 +179,7 @@ for _name in _OPERATIONS:
 
 def register_backend(recorder: Recorder, device: str) -> str:
     """Makes the backend known to torch; its groups record into ``recorder``. Returns its name."""
+    recorder.device = device
     create = functools.partial(_create, recorder, device)
     dist.Backend.register_backend(BACKEND, create, extended_api=True, devices=[device])
     return BACKEND

@@ -11,7 +11,19 @@ from typing import Any
 
 import torch
 
-RING_FACTOR = {"all_reduce": 2, "all_gather": 1, "reduce_scatter": 1, "all_to_all": 1}
+from workbench.runtime.cuda_events import EventClock
+from workbench.runtime.gloo_spans import GlooSpan, GlooSpans
+from workbench.runtime.links import Links, Passage
+
+RING_FACTOR = {"all_reduce": 2, "all_gather": 1, "reduce_scatter": 1, "all_to_all": 1, "broadcast": 1}
+
+
+@dataclass
+class Wait:
+    """When the worker stood still for an operation; None: not yet."""
+
+    wait_started: float | None = None
+    ended: float | None = None
 
 
 @dataclass
@@ -24,30 +36,58 @@ class Operation:
     key: tuple[Any, ...]
     """The same on every participant: which operation of the group this is."""
     peer: int | None
+    """The rank at the other side of a send or recv, or the root of a broadcast, reduce, gather or scatter."""
     phase: str
     payload_bytes: int
     dtype: str | None
     step: int
     entered: float
+    issued: float | None = None
+    """When the call that issues it had returned: gloo copies what a send fits into the socket before it does."""
+
     wait_started: float | None = None
     ended: float | None = None
     idle_s: float = 0.0
     """Part of the wait before the last participant had entered; filled in when all workers' entries are known."""
+    late_rank: int | None = None
+    """The worker that idle time was spent waiting for, the last to enter; None where there is none."""
+    completed: float | None = None
+    """When it was truly done, whether or not anybody waited for it; None where nothing tells."""
+    is_done: torch.cuda.Event | None = None
+    """On GPU: what happens there when it is done."""
+    passage: Passage | None = None
+    """Its way over an emulated link."""
+
+    @property
+    def sequence(self) -> int:
+        """Which of its group's operations it is, of sends and recvs which between these two: the same on every participant."""
+        return int(self.key[-1])
 
     @property
     def ring_bytes(self) -> int:
-        """Bytes that the ring algorithm sends per rank (Patarasuk and Yuan 2009); expected, not measured."""
+        """Bytes that the ring algorithm sends per rank (Patarasuk and Yuan 2009); expected, not measured. A broadcast passes
+        the tensor over n−1 links: this is the mean over ranks."""
         if self.operation in RING_FACTOR:
             n = self.group_size
             return RING_FACTOR[self.operation] * (n - 1) * self.payload_bytes // n
         return self.payload_bytes if self.operation == "send" else 0
 
     @property
+    def issuing_s(self) -> float:
+        """How long the worker took to issue it, which is communication that nothing hides."""
+        return 0.0 if self.issued is None else self.issued - self.entered
+
+    @property
     def blocked_s(self) -> float:
-        """How long the worker stood still for it."""
+        """How long the worker stood still for it after that."""
         if self.ended is None or self.wait_started is None:
             return 0.0
         return max(0.0, self.ended - self.wait_started)
+
+    @property
+    def exposed_s(self) -> float:
+        """How long communication, and not another worker that was late, kept the worker from going on."""
+        return self.issuing_s + self.blocked_s - self.idle_s
 
 
 @dataclass
@@ -70,6 +110,11 @@ class Recorder:
     axes: dict[str, str] = field(default_factory=dict)
     """Name of a process group → the mesh axis that it spans."""
 
+    links: Links | None = None
+    """Slower links that are emulated in the way of what it records."""
+    device: str = "cpu"
+    """Kind of device that the groups' tensors are on."""
+
     step: int = 0
     tracing: bool = False
     phase: str = ""
@@ -77,13 +122,40 @@ class Recorder:
     num_operations: int = 0
     payload_bytes: int = 0
     blocked_s: float = 0.0
+    """These three: of the step so far, counted on every step."""
     operations: list[Operation] = field(default_factory=list)
     spans: list[SpanRecord] = field(default_factory=list)
+    gloo_spans: list[GlooSpan] = field(default_factory=list)
+    """What torch's profiler saw of the operations of trace steps."""
     last: deque[str] = field(default_factory=lambda: deque(maxlen=8))
     communication_failed: bool = False
     _sequence: Counter[tuple[Any, ...]] = field(default_factory=Counter)
     _announced: dict[int, str] = field(default_factory=dict)
     _backward_hooked: int | None = None
+    _futures: list[tuple[Operation | Wait, Any]] = field(default_factory=list)
+    """What C++ waits for in this step, each with its future."""
+    _watch: GlooSpans | EventClock | None = None
+
+    def begin_step(self, step: int, tracing: bool) -> None:
+        """To be called before a step's time begins."""
+        self.step, self.tracing = step, tracing
+        self.num_operations, self.payload_bytes, self.blocked_s = 0, 0, 0.0
+        self._futures.clear()
+        if tracing:
+            self._watch = EventClock() if self.device == "cuda" else GlooSpans()
+
+    def end_step(self) -> dict[str, Any]:
+        """To be called once the step is over, on GPU there too. Returns what was counted; on GPU the host does not stand
+        still, so that how long is not known."""
+        if isinstance(self._watch, GlooSpans):
+            self.gloo_spans += self._watch.end(self.step)
+        elif self._watch is not None:
+            for row in self.operations:
+                if row.step == self.step and row.is_done is not None:
+                    row.completed = self._watch.seconds(row.is_done)
+        self.tracing, self._watch = False, None
+        blocked_s = None if self.device == "cuda" else self.blocked_s + self._blocked_on_futures()
+        return {"num_operations": self.num_operations, "payload_bytes": self.payload_bytes, "blocked_s": blocked_s}
 
     def begin(
         self,
@@ -129,26 +201,40 @@ class Recorder:
             return "backward"
         if self.phase:
             return self.phase
-        if peer is not None and self.axes.get(group) == "pipeline":
+        if peer is not None and operation in ("send", "recv") and self.axes.get(group) == "pipeline":
             # Between stages, outside their spans, activations travel to higher ranks and gradients to lower ones.
             return "forward" if (peer > here) == (operation == "send") else "backward"
         return "forward"
 
-    def watch_future(self, row: Operation, future: Any) -> None:
+    def watch_future(self, row: Operation | None, future: Any) -> None:
         """For an operation that C++ waits for by its future (DDP's buckets): the wait begins when autograd has nothing
         left to compute, which is when callbacks queued on its engine run, and ends when the future is done."""
-        future.add_done_callback(lambda _: setattr(row, "ended", time.perf_counter()))
+        wait = Wait() if row is None else row
+        self._futures.append((wait, future))
+        future.add_done_callback(lambda _: setattr(wait, "ended", time.perf_counter()))
         task = torch._C._current_graph_task_id()
         if task != -1 and task != self._backward_hooked:
             self._backward_hooked = task
-            engine = torch.autograd.Variable._execution_engine
-            engine.queue_callback(lambda: self._backward_has_computed(row.step))
+            torch.autograd.Variable._execution_engine.queue_callback(self._backward_has_computed)
 
-    def _backward_has_computed(self, step: int) -> None:
+    def _backward_has_computed(self) -> None:
         now = time.perf_counter()
-        for row in self.operations:
-            if row.step == step and row.wait_started is None and row.phase == "backward":
-                row.wait_started = now
+        for wait, _ in self._futures:
+            if wait.wait_started is None:
+                wait.wait_started = now
+
+    def _blocked_on_futures(self) -> float:
+        """Seconds: of several waited for at once each counts from the end of the one before."""
+        blocked, free_from, waits = 0.0, float("-inf"), []
+        for wait, future in self._futures:
+            while wait.ended is None and future.done():
+                time.sleep(1e-4)  # its callback is about to run: gloo's thread waits for the interpreter
+            if wait.wait_started is not None and wait.ended is not None:
+                waits.append((wait.wait_started, wait.ended))
+        for started, ended in sorted(waits):
+            blocked += max(0.0, ended - max(started, free_from))
+            free_from = max(ended, free_from)
+        return blocked
 
     def span(
         self, kind: str, stage: int | None = None, microbatch: int | None = None, name: str | None = None
@@ -158,7 +244,9 @@ class Recorder:
 
     @contextmanager
     def _record_span(self, kind: str, stage: int | None, microbatch: int | None, name: str | None) -> Iterator[None]:
-        outer, self.phase = self.phase, kind.removesuffix("_input").removesuffix("_weight")
+        outer = self.phase
+        if kind != "schedule":  # which lies around all phases
+            self.phase = kind.removesuffix("_input").removesuffix("_weight")
         record = SpanRecord(kind, self.step, stage, microbatch, name, time.perf_counter())
         try:
             yield

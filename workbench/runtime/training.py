@@ -18,6 +18,7 @@ from workbench.plan.feasibility import Plan
 from workbench.runtime.batches import Batches
 from workbench.runtime.build import local, make_optimizer
 from workbench.runtime.clipping import clip_gradients
+from workbench.runtime.flops import CountedFlops
 from workbench.runtime.load import Load
 from workbench.runtime.memory import MemoryTracker
 from workbench.runtime.profiler import torch_profile
@@ -40,6 +41,9 @@ class TrainingRecord:
     """Assignments of tokens to experts held here that were dropped in a step, mean over timed steps; None: no experts."""
     load: Load | None = None
     """Processor time during the timed steps."""
+    counted_flops: int | None = None
+    """Floating-point operations of this worker's step as torch counts them, on the first warm-up step; None: without one,
+    or compiled, where torch sees no kernels."""
 
 
 def step_kinds(plan: Plan) -> Iterator[str]:
@@ -63,7 +67,8 @@ def train(
     """Runs all steps; ``on_step(kind, step, num_steps, loss, duration_s)`` is called after each. torch's own trace of a
     profiler step is written to ``profile_to``.
 
-    A step's duration holds forward, backward, communication and optimizer; fetching the batch is outside it.
+    A step's duration holds forward, backward, communication and optimizer; fetching the batch is outside it, and has a
+    column of its own.
     """
     record = TrainingRecord()
     options = plan.spec.train
@@ -76,8 +81,9 @@ def train(
     for step, kind in enumerate(kinds):
         if step == first:
             before = Load.now()
-        recorder.step, recorder.tracing = step, kind == "trace"
+        fetching = time.perf_counter()
         inputs, targets = batches.of_worker(step, worker)
+        data_s = time.perf_counter() - fetching
         tracker = MemoryTracker(worker.device) if kind == "memory" else None
         if tracker is not None:
             if optimizer is not None:
@@ -89,13 +95,18 @@ def train(
         for module in dropping:
             module.dropped = 0
         profiled = torch_profile(profile_to, worker.device) if kind == "profiler" and profile_to else nullcontext()
-        with profiled:
+        counts = step == 0 and kind == "warmup" and not options.compile
+        with profiled, CountedFlops() if counts else nullcontext() as counter:
+            recorder.begin_step(step, tracing=kind == "trace")
             start = time.perf_counter()
             result = take_step(worker, optimizer, inputs, targets, options.max_gradient_norm)
             loss = None if result.loss is None else float(result.loss)
             if worker.device.type == "cuda":
                 torch.cuda.synchronize(worker.device)
             duration = time.perf_counter() - start
+        counted = recorder.end_step()
+        if counter is not None:
+            record.counted_flops = counter.get_total_flops()
         to_first_token = None if result.first_token_at is None else result.first_token_at - start
         del result
         if kind == "timed":
@@ -115,12 +126,13 @@ def train(
                 "num_tokens": num_tokens,
                 "loss": loss,
                 "time_to_first_token_s": to_first_token,
+                **counted,
+                "data_s": data_s,
             }
         )
         if step == last:
             record.load = Load.now().since(before)
         on_step(kind=kind, step=step, num_steps=len(kinds), loss=loss, duration_s=duration)
-    recorder.tracing = False
     record.dropped_tokens = mean(num_dropped) if dropping else None
     _weigh(record, worker, optimizer)
     return record

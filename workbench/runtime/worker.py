@@ -30,7 +30,7 @@ _PROGRESS_INTERVAL_S = 0.1
 
 def main(run_path: str, rank: int, lifeline: int, rendezvous: int) -> int:
     """Runs the worker to its end; returns the exit code."""
-    threading.Thread(target=_die_with_owner, args=(lifeline,), daemon=True).start()
+    threading.Thread(target=die_with_owner, args=(lifeline,), daemon=True).start()
     run = RunDirectory(Path(run_path))
     events, recorder = EventWriter(run.events_path(rank), rank), Recorder()
     try:
@@ -56,7 +56,7 @@ def _run(run: RunDirectory, rank: int, rendezvous: int, events: EventWriter, rec
     torch.set_num_threads(record["threads_per_worker"])
     if kind == "cuda":
         torch.cuda.set_device(device)
-    backend, store = register_backend(recorder, kind), _meet(rank, num_workers, rendezvous, timeout)
+    backend, store = register_backend(recorder, kind), meet(rank, num_workers, rendezvous, timeout)
     dist.init_process_group(backend, store=store, rank=rank, world_size=num_workers, timeout=timeout)
     dist.all_reduce(torch.ones(1, device=device))
     events.write("ready")
@@ -65,7 +65,7 @@ def _run(run: RunDirectory, rank: int, rendezvous: int, events: EventWriter, rec
     _work(run, plan(run.spec()), rank, device, events, recorder, control_group(timeout))
 
 
-def _meet(rank: int, num_workers: int, rendezvous: int, timeout: timedelta) -> Any:
+def meet(rank: int, num_workers: int, rendezvous: int, timeout: timedelta) -> Any:
     """The store through which the workers find each other; ``rendezvous`` is a listening socket that all of them hold."""
     listener = socket.socket(fileno=rendezvous)
     host, port = listener.getsockname()
@@ -92,6 +92,8 @@ def _work(
     from workbench.runtime import accounting
     from workbench.runtime.batches import Batches
     from workbench.runtime.build import DTYPES, build_worker, make_mesh
+    from workbench.runtime.completion import complete
+    from workbench.runtime.links import emulate
     from workbench.runtime.parity import check_parity
     from workbench.runtime.step_parts import step_parts, timeline_rows
     from workbench.runtime.training import train
@@ -114,11 +116,16 @@ def _work(
             last_report = now
             events.write("step", **values)
 
+    # One clock for all workers: that of this machine. Workers of several machines would first have to measure how far theirs
+    # are apart, here and before idle time is attributed.
     origin = [time.perf_counter()]
     dist.broadcast_object_list(origin, src=0, group=control)
+    recorder.links = emulate(spec.link, plan_.mesh, recorder.axes, rank, control)
     trained = train(plan_, worker, Batches(plan_, device, dtype), recorder, on_step, run.profiler_path(rank))
     accounting.attribute_idle(recorder, control, plan_.num_workers)
+    agreement = complete(recorder)
     communication = accounting.communication_rows(recorder, device.type == "cuda")
+    parts = step_parts(recorder, trained.steps)  # before the rows' times are made the run's own
     tables = {
         "steps": trained.steps,
         "memory": [{**row, "time_s": row["time"]} for row in trained.memory],
@@ -128,7 +135,7 @@ def _work(
     for name, rows in tables.items():
         for row in rows:
             row.update({"run_id": run.id, "rank": rank})
-            row.update({k: row[k] - origin[0] for k in ("start_s", "end_s", "time_s") if row.get(k) is not None})
+            row.update({k: row[k] - origin[0] for k in ("start_s", "end_s", "completed_s", "time_s") if row.get(k) is not None})
         write_table(run.table_path(name, rank), name, rows)
     figures = {
         "parameters": trained.parameters,
@@ -139,7 +146,9 @@ def _work(
         "dropped_tokens": trained.dropped_tokens,
         "resident_peak_bytes": accounting.resident_peak_bytes(),
         "load": asdict(trained.load) if trained.load else None,
-        **step_parts(recorder, trained.steps),
+        "completions": asdict(agreement),
+        "counted_flops": trained.counted_flops,
+        **parts,
         "communication": accounting.transfers_per_step(communication, spec.measure.num_trace_steps),
     }
     events.write("finished", figures=figures)
@@ -152,15 +161,18 @@ def _is_communication_error(error: BaseException) -> bool:
     return isinstance(error, dist.DistError) or any(mark in text for mark in ("gloo", "NCCL", "Connection closed by peer"))
 
 
-def _die_with_owner(lifeline: int) -> None:
+def die_with_owner(lifeline: int) -> None:
     """Blocks until the owner's end of the pipe is closed, which is when the owner is gone."""
     os.read(lifeline, 1)
     os._exit(1)
 
 
-if __name__ == "__main__":
-    code = main(sys.argv[1], *map(int, sys.argv[2:]))
+def leave(code: int) -> None:
+    """Ends the process. Everything is on disk; gloo's teardown at exit aborts now and then (torch 2.13), so it is left out."""
     sys.stdout.flush()
     sys.stderr.flush()
-    # Everything is on disk; gloo's teardown at exit aborts now and then (torch 2.13), so it is left out.
     os._exit(code)
+
+
+if __name__ == "__main__":
+    leave(main(sys.argv[1], *map(int, sys.argv[2:])))

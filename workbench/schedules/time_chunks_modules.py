@@ -57,6 +57,7 @@ class TimeChunkSchedule:
         states: list[State] = [() for block in stage.submod if hasattr(block, "forward_with_state")]
         for number in range(count):
             x = pieces[number] if stage.is_first else self._arrived(arriving[number])
+            stage.microbatch = number
             with stage.recorder.span("forward", stage=stage.stage_index, microbatch=number):
                 outputs, final = stage.submod(x, states)
                 if stage.is_last and return_outputs:

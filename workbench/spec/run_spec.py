@@ -17,6 +17,7 @@ from pydantic import (
 
 from workbench.errors import SpecError
 from workbench.registry import DATASETS, MODELS, Family
+from workbench.spec.link import Link
 from workbench.spec.options import DatasetOptions, ModelOptions, Options, PluginOptions, spec_error
 from workbench.spec.split import Split
 
@@ -101,6 +102,9 @@ class Measure(Options):
     parity_precision: Literal["fp32", "bf16", "fp64"] = "fp64"
     """Number format of the parity check."""
 
+    peak_flops_per_s: PositiveFloat | None = None
+    """What the data sheet says one worker's device computes at most, beside what `workbench calibrate` measured."""
+
 
 class Baseline(Options):
     """The run on one worker that this one is compared with."""
@@ -176,6 +180,7 @@ class RunSpec(Options):
     measure: Measure = Field(default_factory=Measure)
     baseline: Baseline = Field(default_factory=Baseline)
     launch: Launch = Field(default_factory=Launch)
+    link: Link = Field(default_factory=Link)
 
     def __init__(self, **values: Any) -> None:
         try:

@@ -7,7 +7,10 @@ from pathlib import Path
 from statistics import fmean, median, quantiles
 from typing import Any
 
+from workbench.store.peak import peak_flops_per_s
 from workbench.store.run_directory import RunDirectory
+
+PARTS = ("compute_s", "exposed_communication_s", "idle_s", "optimizer_s", "schedule_s", "other_s")
 
 
 def summarize(run: RunDirectory, events: list[list[dict[str, Any]]]) -> dict[str, Any]:
@@ -16,9 +19,7 @@ def summarize(run: RunDirectory, events: list[list[dict[str, Any]]]) -> dict[str
     workers = [next(e["figures"] for e in reversed(rank) if e["event"] == "finished") for rank in events]
     parity = next((e for e in events[0] if e["event"] == "parity"), {})
     steps = [row for row in run.table("steps").to_pylist() if row["kind"] == "timed"]
-    slowest: dict[int, float] = {}
-    for row in steps:
-        slowest[row["step"]] = max(row["duration_s"], slowest.get(row["step"], 0.0))
+    slowest = _slowest(steps, "duration_s")
     times = list(slowest.values())
     twentieths = quantiles(times, n=20, method="inclusive") if len(times) > 1 else times * 19
     step_time = median(times)
@@ -33,7 +34,6 @@ def summarize(run: RunDirectory, events: list[list[dict[str, Any]]]) -> dict[str
     speedup = _speedup(run, record.get("baseline_run_id"), step_time)
     compute = [w["compute_s"] for w in workers]
     is_staged = "pipeline" in record["mesh"]
-    parts = ("compute_s", "exposed_communication_s", "idle_s", "optimizer_s", "other_s")
     return {
         "step_time_s": step_time,
         "step_time_p10_s": twentieths[1],
@@ -47,7 +47,7 @@ def summarize(run: RunDirectory, events: list[list[dict[str, Any]]]) -> dict[str
         "parameters_per_worker": max(w["parameters"] for w in workers),
         "peak_memory_bytes": _largest([w["peak_memory_bytes"] for w in workers]),
         "communication_bytes_per_step": round(sum(t["payload_bytes"] for t in measured_transfers(workers))),
-        **{part: fmean(w[part] for w in workers) for part in parts},
+        **{part: fmean(w[part] for w in workers) for part in PARTS},
         "bubble_fraction": sum(w["idle_s"] for w in workers) / sum(w["step_s"] for w in workers) if is_staged else None,
         "imbalance": max(compute) / fmean(compute),
         "final_loss": fmean(losses) if losses else None,
@@ -57,6 +57,10 @@ def summarize(run: RunDirectory, events: list[list[dict[str, Any]]]) -> dict[str
         "parity_tensor": parity.get("tensor"),
         "parity_allowed": parity.get("allowed"),
         "other_load_cores": _other_load([worker.get("load") for worker in workers]),
+        "data_s": median(_slowest(steps, "data_s").values()),
+        "ready_s": _ready([worker.get("load") for worker in workers], len(times)),
+        "spread": _spread(workers),
+        **_flops(run, workers, step_time),
         **(_generation(steps, slowest, batch, spec.inference.num_new_tokens) if spec.generates else {}),
         "num_timed_steps": len(times),
         "workers": workers,
@@ -85,6 +89,50 @@ def measured_transfers(workers: list[dict[str, Any]]) -> list[dict[str, Any]]:
         }
         for key, total in sums.items()
     ]
+
+
+def _slowest(steps: list[dict[str, Any]], column: str) -> dict[int, float]:
+    """Of each step the largest value over the workers."""
+    largest: dict[int, float] = {}
+    for row in steps:
+        largest[row["step"]] = max(row[column], largest.get(row["step"], 0.0))
+    return largest
+
+
+def _spread(workers: list[dict[str, Any]]) -> dict[str, list[float]]:
+    """Of each part the least and the most over the trace steps (means over workers), and of what no event explains the
+    largest share of any worker's step."""
+    by_step = list(zip(*(w["trace_steps"] for w in workers), strict=True))
+    spread = {part: [fmean(w[part] for w in step) for step in by_step] for part in PARTS}
+    unexplained = max(w["other_s"] / w["step_s"] for step in by_step for w in step)
+    return {**{part: [min(values), max(values)] for part, values in spread.items()}, "other_share": [0.0, unexplained]}
+
+
+def _ready(loads: list[dict[str, Any] | None], num_steps: int) -> float | None:
+    """Seconds of a timed step in which a worker was ready to compute and no core was free, mean over workers."""
+    known = [load["ready_s"] for load in loads if load and load.get("ready_s") is not None]
+    return fmean(known) / num_steps if known else None
+
+
+def _flops(run: RunDirectory, workers: list[dict[str, Any]], step_time: float) -> dict[str, Any]:
+    """By formula and as counted, over all workers; per second; and as a share of what the devices can do, as they were
+    measured and as the data sheet says."""
+    record, spec = run.record(), run.spec()
+    num_workers, threads = record["num_workers"], record["threads_per_worker"]
+    flops, counts = record["expected"].get("flops_per_step"), [w.get("counted_flops") for w in workers]
+    peak = peak_flops_per_s(run.path.parent.parent, spec.train.precision, threads, num_workers, record["num_cores"])
+    sheet = spec.measure.peak_flops_per_s
+    per_s = None if flops is None else flops / step_time
+    return {
+        "flops_per_step": flops,
+        "counted_flops_per_step": None if None in counts else sum(counts),
+        "flops_per_s": per_s,
+        "peak_flops_per_s": peak,
+        "peak_is_of": f"{spec.train.precision} and {threads} thread(s)",
+        "data_sheet_flops_per_s": sheet,
+        "utilisation": per_s / peak if per_s is not None and peak else None,
+        "utilisation_of_data_sheet": per_s / (sheet * num_workers) if per_s is not None and sheet else None,
+    }
 
 
 def _generation(steps: list[dict[str, Any]], durations: dict[int, float], batch: int, num_new_tokens: int) -> dict[str, Any]:

@@ -14,15 +14,16 @@ RUN_FIGURES = (
     "efficiency", "parameters_per_worker", "peak_memory_bytes", "communication_bytes_per_step", "compute_s",
     "exposed_communication_s", "idle_s", "optimizer_s", "other_s", "bubble_fraction", "imbalance", "final_loss", "parity_ok",
     "parity_max_error", "step_time_p95_s", "time_to_first_token_s", "time_per_token_s", "generated_tokens_per_s",
-    "other_load_cores", "dropped_tokens",
+    "other_load_cores", "dropped_tokens", "schedule_s", "flops_per_step", "flops_per_s", "utilisation",
 )  # fmt: skip
 RUN_LABELS = ("tags", "note")
-RUN_COLUMNS = RUN_STATIC_COLUMNS + RUN_FIGURES + RUN_LABELS
+RUN_COLUMNS = (*RUN_STATIC_COLUMNS, *RUN_FIGURES, "link", *RUN_LABELS)
 
 TABLES: dict[str, dict[str, str]] = {
     "steps": {
         "run_id": "string", "rank": "int64", "step": "int64", "kind": "string", "start_s": "float64", "duration_s": "float64",
         "num_samples": "int64", "num_tokens": "int64", "loss": "float64", "time_to_first_token_s": "float64",
+        "num_operations": "int64", "payload_bytes": "int64", "blocked_s": "float64", "data_s": "float64",
     },
     "memory": {
         "run_id": "string", "rank": "int64", "step": "int64", "time_s": "float64", "event": "string", "category": "string",
@@ -32,6 +33,7 @@ TABLES: dict[str, dict[str, str]] = {
         "run_id": "string", "rank": "int64", "step": "int64", "index": "int64", "operation": "string", "axis": "string",
         "group": "string", "peer": "int64", "phase": "string", "payload_bytes": "int64", "ring_bytes": "int64",
         "dtype": "string", "start_s": "float64", "end_s": "float64", "exposed_communication_s": "float64", "idle_s": "float64",
+        "blocked_s": "float64", "late_rank": "int64", "sequence": "int64", "completed_s": "float64",
     },
     "timeline": {
         "run_id": "string", "rank": "int64", "step": "int64", "kind": "string", "stage": "int64", "microbatch": "int64",

@@ -143,10 +143,21 @@ class StagedStrategy(Strategy[O]):
     def apply(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
         if worker.share.spec.generates:
             self._connect_generation(worker, mesh[self.axis])
-            return
-        self.connect(worker, mesh[self.axis])
+        else:
+            self.connect(worker, mesh[self.axis])
+        worker.compute = self._marked(worker)
         if worker.trains:
             self._sum_gradients_of_ties(worker, mesh[self.axis])
+
+    def _marked(self, worker: WorkerModel) -> Compute:
+        """Its steps, what they do besides computing and communicating marked as the schedule's own."""
+        compute = worker.compute
+
+        def step(inputs: torch.Tensor, targets: torch.Tensor) -> StepResult:
+            with worker.span("schedule"):
+                return compute(inputs, targets)
+
+        return step
 
     def _connect_generation(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
         import torch.distributed as dist

@@ -29,8 +29,8 @@ def accumulate(worker: WorkerModel, num_steps: int) -> None:
     def step(inputs: Tensor, targets: Tensor) -> StepResult:
         pieces = list(zip(inputs.chunk(num_steps), targets.chunk(num_steps), strict=True))
         results = []
-        for number, (x, y) in enumerate(pieces, start=1):
-            with _averaging(worker.module, number == num_steps):
+        for worker.microbatch, (x, y) in enumerate(pieces):
+            with _averaging(worker.module, worker.microbatch == num_steps - 1):
                 results.append(compute(x, y))
         with worker.span("backward", name="mean of the pieces"):
             for _, parameter in worker.named_parameters():

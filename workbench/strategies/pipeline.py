@@ -18,7 +18,6 @@ from workbench.strategies.base import strategy
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.distributed.device_mesh import DeviceMesh
-    from torch.distributed.pipelining import PipelineStage
 
     from workbench.plan.summary import ModelSummary
     from workbench.schedules.base import Schedule
@@ -133,7 +132,7 @@ class PipelineStrategy(StagedStrategy[PipelineOptions]):
             shape[self.cut_dim] //= self.num_microbatches
             return torch.empty(shape, dtype=worker.dtype, device="meta", requires_grad=worker.trains)
 
-        def stage_of(stage: int, module: nn.Module) -> PipelineStage:
+        def stage_of(stage: int, module: nn.Module) -> RecordedStage:
             # Static shapes spare the exchange of shapes in the first step; the first stage's input has none to receive.
             input_like = like(stage - 1) if stage > 0 else torch.empty(1, device="meta")
             made = RecordedStage(
@@ -151,7 +150,8 @@ class PipelineStrategy(StagedStrategy[PipelineOptions]):
         stages = [stage_of(stage, module) for stage, module in zip(mine, worker.stages, strict=True)]
 
         def loss(outputs: Tensor, targets: Tensor) -> Tensor:
-            return worker.loss(outputs, targets)  # which a strategy after this one may replace
+            with worker.span("forward", stage=last, microbatch=stages[-1].microbatch, name="loss"):
+                return worker.loss(outputs, targets)  # which a strategy after this one may replace
 
         schedule = self.schedule.build(stages, loss if worker.trains else None)
 

@@ -18,8 +18,11 @@ class RecordedStage(PipelineStage):
     recorder: Records
     input_like: Tensor
     """A microbatch of what it takes, with a shape and no data."""
+    microbatch: int = 0
+    """The one that went forward last."""
 
     def forward_one_chunk(self, fwd_chunk_id: int, *args: Any, **kwargs: Any) -> Any:
+        self.microbatch = fwd_chunk_id
         with self.recorder.span("forward", stage=self.stage_index, microbatch=fwd_chunk_id):
             return super().forward_one_chunk(fwd_chunk_id, *args, **kwargs)
 

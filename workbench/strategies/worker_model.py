@@ -88,6 +88,9 @@ class WorkerModel:
     num_microbatches: int = 1
     """Pieces that its part is computed in; parity computes the same pieces."""
 
+    microbatch: int = 0
+    """The piece that is computed now, where they are computed one after the other by the plain step."""
+
     num_copies: dict[str, int] = field(default_factory=dict)
     """Parameters that several stages hold (tied ones) → how many."""
     keep_outputs: bool = False
@@ -148,11 +151,11 @@ class WorkerModel:
 
     def _whole_batch(self, inputs: Tensor, targets: Tensor) -> StepResult:
         """The plain step: one forward and one backward pass over everything."""
-        with self.span("forward", stage=0, microbatch=0):
+        with self.span("forward", stage=0, microbatch=self.microbatch):
             outputs = self.module(inputs)
             loss = self.loss(outputs, targets) if self.trains else None
             outputs = outputs.detach() if self.keep_outputs else None
         if loss is not None:
-            with self.span("backward", stage=0, microbatch=0):
+            with self.span("backward", stage=0, microbatch=self.microbatch):
                 loss.backward()
         return StepResult(loss if loss is None else loss.detach(), outputs)

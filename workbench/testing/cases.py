@@ -10,9 +10,10 @@ from workbench.plan.feasibility import plan
 from workbench.runtime import accounting
 from workbench.runtime.batches import Batches
 from workbench.runtime.build import DTYPES, build_worker, make_mesh
+from workbench.runtime.links import emulate
 from workbench.runtime.parity import check_parity
 from workbench.runtime.recorder import Recorder
-from workbench.runtime.step_parts import step_parts
+from workbench.runtime.step_parts import step_parts, timeline_rows
 from workbench.runtime.training import train
 from workbench.spec import RunSpec
 from workbench.testing.mistakes import MISTAKES
@@ -37,6 +38,7 @@ def training(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any]) 
     mesh = make_mesh(planned, "cpu", recorder)
     dtype = DTYPES[planned.spec.train.precision]
     worker = build_worker(planned, rank, mesh, recorder, CPU, dtype)
+    recorder.links = emulate(planned.spec.link, planned.mesh, recorder.axes, rank, control)
     record = train(planned, worker, Batches(planned, CPU, dtype), recorder, lambda **_: None)
     accounting.attribute_idle(recorder, control, planned.num_workers)
     rows = accounting.communication_rows(recorder, is_cuda=False)
@@ -55,6 +57,8 @@ def training(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any]) 
         "tokens": [row["num_tokens"] for row in record.steps],
         "dropped_tokens": record.dropped_tokens,
         "parts": step_parts(recorder, record.steps),
+        "timeline": timeline_rows(recorder),
+        "counted_flops": record.counted_flops,
     }
 
 

@@ -21,6 +21,7 @@ COLOURS = {
     "exposed communication": "#D55E00",
     "communication": "#D55E00",
     "idle": "#A6A6A6",
+    "schedule": "#E69F00",
     "other": "#F0E442",
     "parameters": "#0072B2",
     "gradients": "#56B4E9",

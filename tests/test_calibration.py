@@ -1,0 +1,149 @@
+"""The calibration: a link is found again in the times that it gives, and stands beside what a run asks for."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from workbench.analysis import calibration as frames
+from workbench.analysis.charts.calibration import communication_chart
+from workbench.errors import UsageError
+from workbench.plan.calibration import fit, link_notes
+from workbench.plan.feasibility import plan
+from workbench.plan.links import Route
+from workbench.spec import RunSpec
+from workbench.store.calibration import read_calibration, write_calibration
+from workbench.store.run_directory import RunDirectory
+from workbench.store.tables import write_table
+
+SIZES = [2**exponent for exponent in range(10, 25, 2)]
+HERE = {"machine": "m", "cpu": "c", "num_cores": 2, "torch_version": "2"}
+COMMAND = [sys.executable, "-m", "workbench.cli.main"]
+
+
+def calibration(latency_s: float, bandwidth: float) -> dict[str, Any]:
+    """As it would be measured over a perfect link."""
+    way = Route(("",), latency_s, bandwidth)
+    rows = [
+        {"operation": operation, "group_size": 2, "payload_bytes": size, "time_s": way.duration_s(operation, 2, size)}
+        for operation in ("all_reduce", "send")
+        for size in SIZES
+    ]
+    links = [
+        fit(operation, 2, [(row["payload_bytes"], row["time_s"]) for row in rows if row["operation"] == operation])
+        for operation in ("all_reduce", "send")
+    ]
+    return {"created_at": 0.0, "environment": HERE, "matmul": [], "memory": [], "communication": rows, "links": links}
+
+
+@pytest.mark.parametrize("operation", ["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send"])
+@pytest.mark.parametrize("n", [2, 4])
+def test_the_fit_finds_the_link_that_gave_the_times(operation: str, n: int) -> None:
+    way = Route(("",), 1e-4, 1e9)
+    found = fit(operation, n, [(size, way.duration_s(operation, n, size)) for size in SIZES])
+    assert found["latency_s"] == pytest.approx(1e-4)
+    assert found["bandwidth_bytes_per_s"] == pytest.approx(1e9)
+    assert found["residual"] == pytest.approx(0, abs=1e-9)
+
+
+def test_the_fit_says_how_far_it_is_from_the_times() -> None:
+    way = Route(("",), 1e-4, 1e9)
+    points = [(size, way.duration_s("send", 2, size) * (1.1 if i % 2 else 0.9)) for i, size in enumerate(SIZES)]
+    assert 0.05 < fit("send", 2, points)["residual"] < 0.11
+
+
+def test_neither_latency_nor_bandwidth_is_fitted_below_nothing() -> None:
+    faster_when_larger = fit("send", 2, [(1000, 2.0), (2000, 1.0)])
+    assert faster_when_larger["bandwidth_bytes_per_s"] is None
+    assert faster_when_larger["latency_s"] > 0
+    more_than_in_proportion = fit("send", 2, [(1000, 1.0), (2000, 4.0)])
+    assert more_than_in_proportion["latency_s"] == 0
+
+
+@pytest.mark.parametrize(
+    ("link", "notes"),
+    [
+        ({"preset": "ethernet-1g", "latency_s": 2e-4}, ["slower than this machine's own link"]),
+        ({"preset": "ethernet-1g"}, ["link: .*has 150 µs of latency, asked for 100 µs"]),
+        ({"bandwidth_bytes_per_s": 2e9}, ["link: .*moves 1 GB/s, asked for 2 GB/s"]),
+        ({"axes": {"data": {"preset": "nvlink"}}}, ["link.axes.data: .*all_reduce has 150 µs.*; all_reduce moves 1 GB/s"]),
+        ({"workers_per_node": 1, "within": {"preset": "nvlink"}, "preset": "wan"}, ["link.within: "]),
+        ({}, []),
+    ],
+)
+def test_a_link_faster_than_the_machines_own_is_said(link: dict[str, Any], notes: list[str]) -> None:
+    found = link_notes(plan(RunSpec(model="mlp", split={"data": 2}, link=link)), calibration(1.5e-4, 1e9))
+    assert len(found) == len(notes)
+    for note, pattern in zip(found, notes, strict=True):
+        assert re.match(pattern, note), note
+
+
+def test_without_a_calibration_it_is_said_that_nothing_was_checked() -> None:
+    (note,) = link_notes(plan(RunSpec(model="mlp", split={"data": 2}, link={"preset": "wan"})), None)
+    assert "not checked" in note
+    assert not link_notes(plan(RunSpec(model="mlp", link={"preset": "wan"})), None), "one worker has no link"
+
+
+def test_a_calibration_of_another_machine_is_none(tmp_path: Path) -> None:
+    assert read_calibration(tmp_path, HERE) is None
+    write_calibration(tmp_path, calibration(1e-4, 1e9))
+    assert read_calibration(tmp_path, HERE) == calibration(1e-4, 1e9)
+    assert read_calibration(tmp_path, {**HERE, "num_cores": 64}) is None
+    (tmp_path / "calibration.json").write_text("{")
+    with pytest.raises(UsageError, match="damaged"):
+        read_calibration(tmp_path, HERE)
+
+
+def test_the_frame_has_the_fit_and_the_bandwidth_beside_each_time() -> None:
+    frame = frames.communication(calibration(0.0, 1e9))
+    assert frame["fitted_s"].tolist() == pytest.approx(frame["time_s"].tolist())
+    assert frame["bandwidth_bytes_per_s"].tolist() == pytest.approx([1e9] * len(frame))
+    assert communication_chart(frame).to_dict()["facet"]["sort"] == ["all-reduce", "send"]
+
+
+def test_a_runs_bandwidth_counts_from_the_last_entry_and_from_that_of_a_sender(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path, "run", "", {}, {})
+    for rank, entered_s in enumerate((0.0, 1.0)):
+        times = {"step": 0, "rank": rank, "group": "g", "axis": "data", "start_s": entered_s}
+        rows = [{**times, "operation": "all_reduce", "ring_bytes": 100, "end_s": 3.0}]
+        rows += [{**times, "operation": "recv", "peer": 0, "ring_bytes": 0, "start_s": 3.0, "end_s": 7.0} if rank else
+                 {**times, "operation": "send", "peer": 1, "ring_bytes": 10, "start_s": 5.0, "end_s": 5.5}]  # fmt: skip
+        write_table(run.table_path("communication", rank), "communication", rows)
+    found = frames.achieved(run, calibration(1e-4, 1e9))
+    assert found["operation"].tolist() == ["all_reduce", "send"]
+    assert found["bandwidth_bytes_per_s"].tolist() == [100 / 2, 10 / 2]
+    assert found["calibrated_bytes_per_s"].tolist() == pytest.approx([1e9, 1e9])
+    assert frames.achieved(run, None)["calibrated_bytes_per_s"].isna().all()
+    assert frames.achieved(RunDirectory.create(tmp_path, "silent", "", {}, {}), None).empty
+
+
+@pytest.mark.slow
+def test_calibrate_measures_keeps_and_prints_and_runs_are_checked_against_it(tmp_path: Path) -> None:
+    environment = {**os.environ, "WORKBENCH_HOME": str(tmp_path)}
+
+    def workbench(*args: str) -> str:
+        done = subprocess.run([*COMMAND, *args], capture_output=True, text=True, timeout=110, env=environment, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    found = json.loads(workbench("calibrate", "--json"))
+    assert json.loads((tmp_path / "calibration.json").read_text()) == found
+    assert {row["precision"] for row in found["matmul"]} == {"fp32", "bf16", "fp64"}
+    assert {row["kind"] for row in found["memory"]} == {"copy", "triad"}
+    assert {fit["operation"] for fit in found["links"]} == {"all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send"}
+    assert all(0 < row["time_s"] < inf for row in found["communication"])
+    run = ("run", "--model", "mlp", "--split", "data=2", "--set", "train.num_steps=2", "--json", "--set")
+    slow = json.loads(workbench(*run, "link.preset=wan"))["runs"]
+    fast = json.loads(workbench(*run, "link.preset=nvlink"))["runs"]
+    assert [row["link"] for row in slow] == [None, None, "wan"]
+    assert [row["run_id"] for row in fast[:2]] == [row["run_id"] for row in slow[:2]], "baselines depend on no link"
+    assert slow[-1]["step_time_s"] > fast[-1]["step_time_s"]
+    assert "this machine's own is slower" in workbench("show", fast[-1]["run_id"])

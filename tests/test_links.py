@@ -1,0 +1,324 @@
+"""Emulated links: as slow as the formulas say, shared in turns, and passed while the worker computes."""
+
+from __future__ import annotations
+
+import time
+from statistics import median
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from workbench.errors import SpecError
+from workbench.plan.feasibility import plan
+from workbench.plan.links import route
+from workbench.plan.mesh import Mesh
+from workbench.runtime.links import emulate
+from workbench.runtime.recorder import Recorder
+from workbench.spec import RunSpec
+from workbench.spec.files import dumps, load
+from workbench.spec.link import PRESETS, Link
+from workbench.testing.cases import training
+from workbench.testing.workers import run_in_workers
+
+SLOW = {"latency_s": 5e-3, "bandwidth_bytes_per_s": 5e7}
+"""Much slower than any machine that runs the tests, however busy."""
+NUM_REPETITIONS = 15
+
+
+def begin(rank: int, recorder: Recorder, control: Any, link: Link, **axes: int) -> None:
+    """The link is emulated from here on, in a mesh of these axes."""
+    recorder.links = emulate(link, Mesh(axes or {"data": dist.get_world_size()}), recorder.axes, rank, control)
+
+
+def elapsed_s(*issue: Any) -> float:
+    """Seconds from a common start until all the works that these hand back, issued at once, are over."""
+    dist.barrier()
+    start = time.perf_counter()
+    for work in [work for each in issue for work in each()]:
+        work.wait()
+    return time.perf_counter() - start
+
+
+def collective(operation: Any, *args: Any) -> Any:
+    """Issues a collective; its work as a list."""
+    return lambda: [operation(*args, async_op=True)]
+
+
+def test_costs_are_those_of_the_ring() -> None:
+    way = route(Link(latency_s=1.0, bandwidth_bytes_per_s=10.0), Mesh({"data": 4}), "data", range(4))
+    assert way.duration_s("all_reduce", 4, 80) == 6 * (1 + 80 / 4 / 10)
+    for operation in ("all_gather", "reduce_scatter", "all_to_all"):
+        assert way.duration_s(operation, 4, 80) == 3 * (1 + 80 / 4 / 10)
+    assert way.duration_s("broadcast", 4, 80) == 2 * (1 + 80 / 10)
+    assert way.duration_s("barrier", 4, 0) == 2
+    assert way.duration_s("send", 4, 80) == 1 + 80 / 10
+
+
+def test_each_axis_and_each_node_has_its_link_and_the_slowest_decides() -> None:
+    link = Link(preset="ethernet-1g", workers_per_node=2, within={"preset": "nvlink"}, axes={"tensor": {"preset": "wan"}})
+    mesh = Mesh({"pipeline": 2, "data": 2, "tensor": 2})
+    found = {
+        ranks: route(link, mesh, axis, ranks) for axis, ranks in (("data", (0, 2)), ("pipeline", (0, 1)), ("tensor", (0, 1)))
+    }
+    assert {ranks: way.names for ranks, way in found.items()} == {(0, 2): ("",), (0, 1): ("axes.tensor",)}
+    assert route(link, mesh, "data", (0, 1)).names == ("within",)
+    everywhere = route(link, mesh, "world", range(8))
+    assert (everywhere.latency_s, everywhere.bandwidth_bytes_per_s) == PRESETS["wan"]
+    assert not route(Link(axes={"tensor": SLOW}), mesh, "data", (0, 2)).is_emulated
+
+
+@pytest.mark.parametrize(
+    ("link", "message"),
+    [
+        ({"preset": "ethernet"}, "link.preset: .*'ethernet-1g'.* but got 'ethernet'"),
+        ({"latency_s": -1}, "link.latency_s: .*greater than or equal to 0, but got -1"),
+        ({"bandwidth_bytes_per_s": 0}, "link.bandwidth_bytes_per_s: .*greater than 0"),
+        ({"speed": 1}, "link.speed: unknown key"),
+        ({"axes": {"tensor": {"preset": "wan"}}}, "link.axes.tensor: unknown axis 'tensor'. Allowed: data"),
+        ({"workers_per_node": 3, "preset": "wan"}, "link.workers_per_node: 4 workers do not make nodes of 3"),
+        ({"within": {"preset": "wan"}}, "link: within needs workers_per_node"),
+    ],
+)
+def test_what_cannot_be_emulated_is_refused_before_anything_starts(link: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        plan(RunSpec(split={"data": 4}, link=link))
+
+
+@pytest.mark.parametrize(
+    ("link", "label"),
+    [
+        ({}, "none"),
+        ({"preset": "wan"}, "wan"),
+        ({"preset": "wan", "latency_s": 0.01}, "10 ms 12.5 MB/s"),
+        ({"bandwidth_bytes_per_s": 125e6}, "125 MB/s"),
+        ({"latency_s": 0}, "0 ns"),
+        ({"axes": {"tensor": SLOW}}, "tensor: 5 ms 50 MB/s"),
+        (
+            {"preset": "ethernet-1g", "workers_per_node": 2, "within": {"preset": "pcie4"}},
+            "ethernet-1g between nodes of 2, pcie4 within",
+        ),
+        ({"workers_per_node": 2, "within": {"preset": "pcie4"}}, "pcie4 within nodes of 2"),
+    ],
+)
+def test_a_link_is_told_by_its_label_and_survives_the_file(link: dict[str, Any], label: str, tmp_path: Any) -> None:
+    spec = RunSpec(split={"tensor": 2}, link=link)
+    assert spec.link.label == label
+    path = tmp_path / "spec.toml"
+    path.write_text(dumps(spec))
+    assert load(path) == spec
+
+
+def traced_all_reduces(rank: int, recorder: Recorder, control: Any, sizes: list[int]) -> list[tuple[float, float]]:
+    """When this worker entered and left each of several all-reduces of each size, as a run records it."""
+    begin(rank, recorder, control, Link(**SLOW))
+    for size in sizes:
+        tensor = torch.ones(size // 4)
+        for _ in range(NUM_REPETITIONS):
+            dist.barrier()
+            recorder.tracing = True
+            dist.all_reduce(tensor)
+            recorder.tracing = False
+    return [(op.entered, op.ended or 0.0) for op in recorder.operations]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_workers", [2, 4])
+def test_all_reduces_take_what_the_model_says_from_64_kib_up(num_workers: int) -> None:
+    sizes = [2**16, 2**18, 2**20, 2**22]
+    way = route(Link(**SLOW), Mesh({"data": num_workers}), "data", range(num_workers))
+    workers = run_in_workers(num_workers, traced_all_reduces, sizes)
+    # From the last one's entry to the last one's end.
+    times = [max(left for _, left in each) - max(entered for entered, _ in each) for each in zip(*workers, strict=True)]
+    measured = [median(times[i : i + NUM_REPETITIONS]) for i in range(0, len(times), NUM_REPETITIONS)]
+    assert measured == pytest.approx([way.duration_s("all_reduce", num_workers, size) for size in sizes], rel=0.05)
+
+
+def concurrent_operations(rank: int, recorder: Recorder, control: Any) -> dict[str, float]:
+    """Seconds of one all-reduce of 1 MB, of two at once, and of messages of 1 MB in both directions at once."""
+    a, b = torch.ones(250_000), torch.ones(250_000)
+
+    def both_ways() -> Any:
+        return dist.batch_isend_irecv([dist.P2POp(dist.isend, a, 1 - rank), dist.P2POp(dist.irecv, b, 1 - rank)])
+
+    begin(rank, recorder, control, Link(latency_s=0.02, bandwidth_bytes_per_s=1e7))
+    one, two = collective(dist.all_reduce, a), collective(dist.all_reduce, b)
+    return {"one": elapsed_s(one), "two": elapsed_s(one, two), "both ways": elapsed_s(both_ways)}
+
+
+def test_operations_on_one_link_take_turns_and_both_directions_go_at_once() -> None:
+    for times in run_in_workers(2, concurrent_operations):
+        one_s = 2 * (0.02 + 0.05)
+        assert times == pytest.approx({"one": one_s, "two": 2 * one_s, "both ways": 0.12}, rel=0.1)
+
+
+def crossing_and_staying(rank: int, recorder: Recorder, control: Any) -> dict[str, float]:
+    """Seconds of an all-reduce of 1 MB of two pairs at once, within nodes and across them."""
+    within = [dist.new_group([0, 1]), dist.new_group([2, 3])][rank // 2]
+    across = [dist.new_group([0, 2]), dist.new_group([1, 3])][rank % 2]
+    begin(rank, recorder, control, Link(latency_s=0, bandwidth_bytes_per_s=1e7, workers_per_node=2), data=2, tensor=2)
+    tensor = torch.ones(250_000)
+    groups = {"within": within, "across": across}
+    found = {}
+    for name, group in groups.items():
+        dist.barrier(group=control)
+        start = time.perf_counter()
+        dist.all_reduce(tensor, group=group)
+        mine = torch.tensor([time.perf_counter() - start])
+        dist.all_reduce(mine, dist.ReduceOp.MAX, group=control)
+        found[name] = float(mine)
+    return found
+
+
+def test_workers_of_a_node_share_its_link_to_the_others_and_none_is_in_their_own_way() -> None:
+    for times in run_in_workers(4, crossing_and_staying):
+        assert times["across"] == pytest.approx(2 * 0.1, rel=0.1)
+        assert times["within"] < 0.1
+
+
+def only_one_axis(rank: int, recorder: Recorder, control: Any) -> tuple[float, float]:
+    """Seconds of an all-reduce along the slow axis and along the other."""
+    tensor = [dist.new_group([0, 1]), dist.new_group([2, 3])][rank // 2]
+    data = [dist.new_group([0, 2]), dist.new_group([1, 3])][rank % 2]
+    recorder.axes.update({tensor.group_name: "tensor", data.group_name: "data"})
+    begin(rank, recorder, control, Link(axes={"tensor": {"latency_s": 0.1}}), data=2, tensor=2)
+    value, times = torch.ones(1), []
+    for group in (tensor, data):
+        dist.barrier(group=control)
+        start = time.perf_counter()
+        dist.all_reduce(value, group=group)
+        times.append(time.perf_counter() - start)
+    return times[0], times[1]
+
+
+def test_the_link_of_an_axis_slows_that_axis_alone() -> None:
+    for tensor_s, data_s in run_in_workers(4, only_one_axis):
+        assert tensor_s == pytest.approx(0.2, rel=0.1)
+        assert data_s < 0.1
+
+
+def every_kind(rank: int, recorder: Recorder, control: Any) -> dict[str, float]:
+    """Seconds of an operation of each kind over a link of 100 ms latency, and of a send."""
+    begin(rank, recorder, control, Link(latency_s=0.1))
+    ones, both = torch.ones(4), torch.ones(8)
+    kinds = {
+        "all_gather": collective(dist.all_gather_into_tensor, both, ones),
+        "reduce_scatter": collective(dist.reduce_scatter_tensor, ones, both),
+        "all_to_all": collective(dist.all_to_all_single, torch.empty(4), ones),
+        "broadcast": collective(dist.broadcast, ones, 0),
+        "barrier": collective(dist.barrier),
+    }
+    times = {kind: elapsed_s(operation) for kind, operation in kinds.items()}
+    dist.barrier()
+    start = time.perf_counter()
+    dist.send(ones, 1) if rank == 0 else dist.recv(ones, 0)
+    return {**times, "send": time.perf_counter() - start}
+
+
+def test_every_kind_of_operation_is_delayed_and_a_sender_is_free_once_the_last_byte_has_left() -> None:
+    first, second = run_in_workers(2, every_kind)
+    assert second == pytest.approx(dict.fromkeys(second, 0.1), rel=0.1)
+    assert first.pop("send") < 0.05
+    assert first == pytest.approx(dict.fromkeys(first, 0.1), rel=0.1)
+
+
+def completion(rank: int, recorder: Recorder, control: Any) -> tuple[bool, bool, float]:
+    """Whether an all-reduce is completed in the middle and after the time of its link, and how long it is then waited for
+    where it was computed meanwhile."""
+    begin(rank, recorder, control, Link(latency_s=0.1))
+    dist.barrier()
+    work = dist.all_reduce(torch.ones(1), async_op=True)
+    time.sleep(0.1)
+    early = work.is_completed()
+    time.sleep(0.15)
+    late, start = work.is_completed(), time.perf_counter()
+    work.wait()
+    return early, late, time.perf_counter() - start
+
+
+def test_an_operation_passes_while_the_worker_computes() -> None:
+    for early, late, waited_s in run_in_workers(2, completion):
+        assert (early, late) == (False, True)
+        assert waited_s < 0.02
+
+
+class Thinks(torch.autograd.Function):
+    """Passes a value on, and takes its time with the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        time.sleep(0.1)
+        return gradient
+
+
+class Layer(nn.Linear):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(Thinks.apply(x))
+
+
+def ddp_step(rank: int, recorder: Recorder, control: Any) -> tuple[float, list[float], int]:
+    """Seconds of a backward pass of DDP whose four layers take 100 ms each and whose buckets take 160 ms; its gradients; and
+    how many buckets there were."""
+    torch.manual_seed(0)
+    layers = nn.Sequential(*(Layer(8, 8) for _ in range(4)))
+    model = nn.parallel.DistributedDataParallel(layers, bucket_cap_mb=1e-5)
+    x = torch.full((1, 8), float(rank + 1))
+    model(x).sum().backward()  # DDP makes its buckets anew after the first
+    model.zero_grad()
+    begin(rank, recorder, control, Link(latency_s=0.04))
+    before = recorder.num_operations
+    dist.barrier(group=control)
+    loss, start = model(x).sum(), time.perf_counter()
+    loss.backward()
+    took_s = time.perf_counter() - start
+    return took_s, [float(p.grad.norm()) for p in model.parameters()], recorder.num_operations - before
+
+
+def test_ddp_goes_on_with_backward_while_its_buckets_are_under_way_and_gets_the_right_gradients() -> None:
+    (first_s, first, buckets), (second_s, second, _) = run_in_workers(2, ddp_step)
+    assert first == second
+    torch.manual_seed(0)
+    layers = nn.Sequential(*(Layer(8, 8) for _ in range(4)))
+    (layers(torch.full((1, 8), 1.0)).sum() + layers(torch.full((1, 8), 2.0)).sum()).div(2).backward()
+    assert first == pytest.approx([float(p.grad.norm()) for p in layers.parameters()])
+    computing_s, moving_s = 4 * 0.1, buckets * 2 * 0.04
+    assert moving_s >= 0.3, "there is something to hide"
+    assert max(first_s, second_s) - computing_s < moving_s / 2
+
+
+def torn_future(rank: int, recorder: Recorder, control: Any) -> str:
+    """What a delayed future says when its operation failed."""
+    begin(rank, recorder, control, Link(latency_s=0.01))
+    future: Any = torch.futures.Future()
+    late = recorder.links.timer.delay(future, time.perf_counter)  # type: ignore[union-attr]
+    future.set_exception(ValueError("torn"))
+    try:
+        late.wait()
+    except Exception as error:  # noqa: BLE001
+        return str(error)
+    return ""
+
+
+def test_the_failure_of_an_operation_reaches_those_who_wait_for_its_delayed_future() -> None:
+    assert "torn" in run_in_workers(2, torn_future)[0]
+
+
+@pytest.mark.slow
+def test_a_slow_tensor_axis_grows_exposed_communication_by_the_modelled_amount() -> None:
+    model = {"name": "transformer", "num_layers": 2, "hidden_dim": 32, "num_heads": 4}
+    spec = {"model": model, "split": {"tensor": 2}, "train": {"num_steps": 1, "global_batch_size": 4}}
+    slow = {**spec, "link": {"axes": {"tensor": {"latency_s": 0.02, "bandwidth_bytes_per_s": 1e7}}}}
+    own, slowed = ([worker["parts"] for worker in run_in_workers(2, training, s)] for s in (spec, slow))
+    planned = plan(RunSpec(**slow))
+    way = route(planned.spec.link, planned.mesh, "tensor", (0, 1))
+    for rank in range(2):
+        wanted = sum(t.count * way.duration_s(t.operation, 2, t.payload_bytes) for t in planned.transfers_of(rank))
+        parts = ("exposed_communication_s", "idle_s", "compute_s")
+        grown = {part: slowed[rank][part] - own[rank][part] for part in parts}
+        assert grown["exposed_communication_s"] == pytest.approx(wanted, rel=0.1), grown

@@ -1,0 +1,35 @@
+"""Who sends how much to whom."""
+
+from __future__ import annotations
+
+import altair as alt
+import pandas as pd
+
+from workbench.analysis.charts.look import COLOURS
+
+CELL = 44
+
+
+def traffic_chart(frame: pd.DataFrame, num_workers: int) -> alt.FacetChart:
+    """How much each worker sends to each other in a step, a heat map an axis; ``traffic.traffic``."""
+    workers, axes = list(range(num_workers)), list(dict.fromkeys(frame["axis"]))
+    pairs = frame.groupby(["axis", "from", "to"], as_index=False).agg(
+        bytes=("bytes", "sum"), attribution=("attribution", lambda names: "; ".join(sorted(set(names))))
+    )
+    pairs["MiB"] = pairs["bytes"] / 2**20
+    most = float(pairs["MiB"].max())
+    base = alt.Chart(pairs).encode(
+        x=alt.X("to:O", title="to worker", scale=alt.Scale(domain=workers), axis=alt.Axis(orient="top", labelAngle=0)),
+        y=alt.Y("from:O", title="from worker", scale=alt.Scale(domain=workers)),
+        tooltip=["axis", "from", "to", alt.Tooltip("bytes", title="bytes a step", format=",.0f"), "attribution"],
+    )
+    shade = alt.Scale(domain=[0, most], range=["#FFFFFF", COLOURS["communication"]], interpolate="rgb")
+    cells = base.mark_rect(stroke="#C9C9C9").encode(color=alt.Color("MiB:Q", scale=shade, title="MiB a step"))
+    numbers = base.mark_text(fontSize=11, color="#000000").encode(text=alt.Text("MiB:Q", format=".2~f"))
+    note = ["sends: as sent; collectives: by formula, to the next rank", "of their group's ring (all-to-all: evenly to all)"]
+    return (
+        alt.layer(cells, numbers, data=pairs)
+        .properties(width=CELL * num_workers, height=CELL * num_workers)
+        .facet(column=alt.Column("axis:N", sort=axes, header=alt.Header(title=None, labelExpr="datum.value + ' axis'")))
+        .properties(title=alt.Title("How much does each worker send to each other in a step?", subtitle=note))
+    )

@@ -1,0 +1,242 @@
+"""What limits a run: the largest part of its time that is no computing, with the evidence, and what to try next."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from workbench.analysis import bubble
+
+if TYPE_CHECKING:
+    from workbench.store.run_directory import RunDirectory
+
+NOTABLE = 0.1
+"""A part that takes less of the step limits nothing: computing does."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The figures of a run that say where its time goes; seconds of a step, means over workers of the trace steps."""
+
+    split: str
+    unit: str
+    """What a step is called: step, or batch in inference."""
+
+    step: float
+    compute: tuple[float, ...]
+    """Of each worker."""
+
+    optimizer: float
+    schedule: float
+    exposed: Mapping[str, float]
+    """Communication that workers were blocked by, by axis."""
+
+    idle: Mapping[str, float]
+    """Time in which workers waited for others, by axis; ``pipeline`` where ``bubble`` does not say it better."""
+
+    bubble: Mapping[str, float] = field(default_factory=dict)
+    """Parts of the pipeline's idle time: order, imbalance, communication, rest."""
+
+    stages_of_worker: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    """Worker → the pipeline's stages that it holds."""
+
+    num_microbatches: int = 1
+    data: float = 0.0
+    """Fetching the batch, which comes before the step."""
+
+    ready: float | None = None
+    """Time of a timed step in which a worker was ready to compute and had no core."""
+
+    num_threads: int = 1
+    """Of all workers."""
+
+    num_cores: int = 1
+    bytes_per_step: int | None = None
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What limits a run."""
+
+    kind: str
+    """compute, communication, bubble, imbalance, idle, schedule, optimizer, data or oversubscription."""
+
+    where: str
+    """The axis, stage or worker; empty where there is none."""
+
+    share: float
+    """Of the step, or of step and fetching together."""
+
+    sentence: str
+    """What it is, and the figures that show it."""
+
+    advice: str
+    """What to try next."""
+
+    def __str__(self) -> str:
+        return f"{self.sentence} {self.advice}"
+
+
+def limit(e: Evidence) -> Limit:
+    """The largest of what takes a notable part of the step beside computing, or computing itself."""
+    found = max(_candidates(e), key=lambda c: c.share)
+    computing = fmean(e.compute) / e.step
+    if found.share >= NOTABLE:
+        return found
+    text = f"{e.split} is limited by computing: {computing:.0%} of the {e.unit}, {_ms(fmean(e.compute))} of {_ms(e.step)}."
+    return Limit("compute", "", computing, text, "Try more workers, or numbers of fewer bytes (train.precision).")
+
+
+def _candidates(e: Evidence) -> list[Limit]:
+    found = [_data(e), _oversubscription(e), *_communication(e), *_idle(e)]
+    optimizer, schedule = e.optimizer / e.step, e.schedule / e.step
+    found.append(
+        Limit(
+            "optimizer", "", optimizer,
+            f"{e.split} is limited by the optimizer: {optimizer:.0%} of the {e.unit}, {_ms(e.optimizer)}.",
+            "Try to deal it out (split.data.shard = optimizer), or a larger batch for each update.",
+        )
+    )  # fmt: skip
+    found.append(
+        Limit(
+            "schedule", "", schedule,
+            f"{e.split} is limited by the work of handing microbatches on: {schedule:.0%} of the {e.unit}, {_ms(e.schedule)}.",
+            "Try fewer and larger microbatches, or a larger model: steps are too short for what each action costs.",
+        )
+    )  # fmt: skip
+    return found
+
+
+def _data(e: Evidence) -> Limit:
+    share = e.data / (e.step + e.data)
+    text = f"{e.split} is limited by its data: fetching a batch takes {_ms(e.data)} before each {e.unit} of {_ms(e.step)}."
+    return Limit("data", "", share, text, "Try a dataset that is quicker to read.")
+
+
+def _oversubscription(e: Evidence) -> Limit:
+    """Only the time of threads that there are too many of; of other programs' load ``findings`` speaks."""
+    share = (e.ready or 0.0) / e.step if e.num_threads > e.num_cores else 0.0
+    text = (
+        f"{e.split} is limited by too few cores: {e.num_threads} threads share {e.num_cores}, and a worker stood ready without"
+        f" one for {_ms(e.ready or 0.0)} of {_ms(e.step)}, {share:.0%}."
+    )
+    return Limit("oversubscription", "", share, text, "Try fewer workers, or fewer threads for each.")
+
+
+def _communication(e: Evidence) -> list[Limit]:
+    advice = {
+        "data": "Try a larger batch for each averaging (num_accumulation_steps), compression, or fewer workers.",
+        "tensor": "Try fewer workers along tensor and more along data or pipeline, which communicate less.",
+        "context": "Try the other kind of split.context.attention, or longer sequences.",
+        "expert": "Try fewer workers along expert, or a smaller top_k.",
+        "pipeline": "Try another partition, whose cuts hand on less, or fewer and larger microbatches.",
+    }
+    found = []
+    for axis, seconds in e.exposed.items():
+        seconds += e.bubble.get("communication", 0.0) if axis == "pipeline" else 0.0
+        share = seconds / e.step
+        moved = "" if e.bytes_per_step is None else f"; {e.bytes_per_step / 2**20:.1f} MiB move in all"
+        text = f"{e.split} is limited by communication along {axis}: workers stood still for {_ms(seconds)}, {share:.0%} of the"
+        what = next((advice[name] for name in axis.split("+") if name in advice), "Try to communicate less often.")
+        found.append(Limit("communication", axis, share, f"{text} {e.unit}{moved}.", what))
+    return found
+
+
+def _idle(e: Evidence) -> list[Limit]:
+    found = []
+    if e.bubble:
+        found += [_bubble(e, e.bubble["order"]), _imbalance(e, "pipeline", e.bubble["imbalance"]), _late(e, e.bubble["rest"])]
+    for axis, seconds in e.idle.items():
+        if axis != "pipeline" or not e.bubble:
+            found.append(_imbalance(e, axis, seconds))
+    return found
+
+
+def _bubble(e: Evidence, seconds: float) -> Limit:
+    share = seconds / e.step
+    text = (
+        f"{e.split} is limited by the bubble: workers wait {_ms(seconds)}, {share:.0%} of the {e.unit}, which the schedule's"
+        " order costs even between equal stages."
+    )
+    more = f"Try more microbatches than {e.num_microbatches}, or a schedule with a smaller bubble (zbv_zero_bubble)."
+    alone = "Try split.pipeline, where stages work at the same time on different microbatches."
+    return Limit("bubble", "pipeline", share, text, more if e.num_microbatches > 1 else alone)
+
+
+def _late(e: Evidence, seconds: float) -> Limit:
+    share = seconds / e.step
+    text = f"{e.split} is limited by uneven timing: workers wait {_ms(seconds)}, {share:.0%} of the {e.unit}, longer than the"
+    text += " schedule's order, the stages' times and communication explain."
+    return Limit("idle", "pipeline", share, text, "Try again on a machine where nothing else runs.")
+
+
+def _imbalance(e: Evidence, axis: str, seconds: float) -> Limit:
+    """Waits for a worker that computes longer than the others; where none does, of waits as they are."""
+    share, mean = seconds / e.step, fmean(e.compute)
+    slowest = max(range(len(e.compute)), key=lambda rank: e.compute[rank])
+    most = e.compute[slowest]
+    stages = e.stages_of_worker.get(slowest, ()) if axis == "pipeline" else ()
+    where = f"worker {slowest}"
+    if stages:
+        where = f"stage{'s' * (len(stages) > 1)} {' and '.join(map(str, stages))}"
+    waits = f"others wait {_ms(seconds)} for it on average, {share:.0%} of the {e.unit}"
+    if most - mean >= seconds / 2:
+        text = f"{e.split} is limited by imbalance at {where}: it computes {_ms(most)}, the mean is {_ms(mean)}; {waits}."
+        stage = "Try split.pipeline.partition = time, or move a block away from that stage."
+        worker = "Try to find out what slows that worker: its share of the work, or what else runs beside it."
+        return Limit("imbalance", where, share, text, stage if stages else worker)
+    text = (
+        f"{e.split} is limited by waiting: workers wait {_ms(seconds)} for one another along {axis}, {share:.0%} of the {e.unit}."
+    )
+    return Limit("idle", axis, share, text, "Try again on a machine where nothing else runs, or fewer operations that wait.")
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1e3:.1f} ms"
+
+
+def limit_of(run: RunDirectory) -> Limit | None:
+    """What limits this run; None: it has not finished, or was recorded before its parts were."""
+    evidence = evidence_of(run)
+    return None if evidence is None else limit(evidence)
+
+
+def evidence_of(run: RunDirectory) -> Evidence | None:
+    """The figures of a finished run."""
+    summary, record = run.summary(), run.record()
+    if summary is None or "axes" not in summary["workers"][0]:
+        return None
+    workers, pipelines = summary["workers"], bubble.pipelines(run)
+    waits: dict[str, dict[str, float]] = {"exposed_communication_s": defaultdict(float), "idle_s": defaultdict(float)}
+    for worker in workers:
+        for axis, of_axis in worker["axes"].items():
+            for figure, seconds in of_axis.items():
+                waits[figure][axis] += seconds / len(workers)
+    of_worker = {rank: w.actions for ranks, members in pipelines.items() for rank, w in zip(ranks, members, strict=True)}
+    stages = {rank: tuple(sorted({action.stage for action in actions})) for rank, actions in of_worker.items()}
+    return Evidence(
+        split=record["split"],
+        unit="batch" if record["mode"] == "inference" else "step",
+        step=fmean(w["step_s"] for w in workers),
+        compute=tuple(w["compute_s"] for w in workers),
+        optimizer=summary["optimizer_s"],
+        schedule=summary["schedule_s"],
+        exposed=waits["exposed_communication_s"],
+        idle=waits["idle_s"],
+        bubble=bubble.mean_of(pipelines.values()),
+        stages_of_worker=stages,
+        num_microbatches=len({action.microbatch for actions in of_worker.values() for action in actions}) or 1,
+        data=summary["data_s"],
+        ready=summary["ready_s"],
+        num_threads=record["num_workers"] * record["threads_per_worker"],
+        num_cores=record["num_cores"],
+        bytes_per_step=summary["communication_bytes_per_step"],
+    )
+
+
+def sentences(runs: Iterable[RunDirectory]) -> dict[str, str]:
+    """What limits each run, by its id."""
+    return {run.id: str(found) for run in runs if (found := limit_of(run))}

@@ -1,0 +1,98 @@
+"""``workbench calibrate``: what this machine computes and moves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from workbench.errors import UsageError
+
+CHARTS = (".svg", ".png", ".html")
+
+
+@click.command("calibrate")
+@click.option(
+    "--workers", "group_sizes", multiple=True, type=click.IntRange(2), help="Size of a group that communicates; repeat."
+)
+@click.option("--json", "as_json", is_flag=True, help="The calibration as one JSON document on stdout.")
+@click.option("--chart", type=click.Path(path_type=Path, dir_okay=False), help="Draw times against payload: .svg, .png or .html.")
+def calibrate_command(group_sizes: tuple[int, ...], as_json: bool, chart: Path | None) -> None:
+    """Measure this machine: matrix products, memory, communication. Takes about a minute and is kept in the store.
+
+    Groups of 2 communicate, and of 4 where there are as many cores, unless --workers says otherwise.
+    """
+    if chart is not None and chart.suffix not in CHARTS:
+        raise UsageError(f"--chart: {chart} must end in one of {', '.join(CHARTS)}")
+    from rich.console import Console
+
+    from workbench.api import calibrate
+
+    with Console(stderr=True).status("waiting for the cores") as status:
+        calibration = calibrate(group_sizes, lambda table, row: status.update(f"{table}: {_what(row)}"))
+    if as_json:
+        click.echo(json.dumps(calibration))
+    else:
+        _report(calibration)
+    if chart is not None:
+        from workbench.analysis.calibration import communication
+        from workbench.analysis.charts.calibration import communication_chart
+
+        communication_chart(communication(calibration)).save(chart)
+
+
+def _what(row: dict[str, Any]) -> str:
+    """What was measured, without the result."""
+    n, operation = row.get("num_threads"), row.get("operation")
+    if operation is None:
+        return f"{row.get('precision') or row['kind']}, {n} thread(s)"
+    return f"{operation.replace('_', '-')} of {_size(row['payload_bytes'])}, {row['group_size']} workers"
+
+
+def _report(calibration: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from workbench.cli.render import whole
+
+    console, matmul, memory = Console(), calibration["matmul"], calibration["memory"]
+    precisions, kinds = list(dict.fromkeys(row["precision"] for row in matmul)), ("copy", "triad")
+    heads = [f"matmul {precision}\nGFLOP/s" for precision in precisions] + [f"{kind}\nGB/s" for kind in kinds]
+    table = Table("threads\n", box=None, header_style="bold")
+    for head in heads:
+        table.add_column(head, justify="right")
+    for n in dict.fromkeys(row["num_threads"] for row in matmul):
+        values = [row["flops_per_s"] for row in matmul if row["num_threads"] == n]
+        values += [row["bytes_per_s"] for row in memory if row["num_threads"] == n]
+        table.add_row(str(n), *(f"{value / 1e9:.1f}" for value in values))
+    whole(console, table)
+    sizes = sorted({row["payload_bytes"] for row in calibration["communication"]})
+    shown = [sizes[0], *sizes[3::2]]
+    table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
+    table.add_column("operation\n", no_wrap=True)
+    table.add_column("of\n", justify="right")
+    for head in (*(f"{_size(size)}\nms" for size in shown), "latency\nµs", "GB/s\n", "fit\n±%"):
+        table.add_column(head, justify="right", no_wrap=True)
+    for fit in calibration["links"]:
+        times = {
+            row["payload_bytes"]: row["time_s"]
+            for row in calibration["communication"]
+            if (row["operation"], row["group_size"]) == (fit["operation"], fit["group_size"])
+        }
+        bandwidth = "–" if fit["bandwidth_bytes_per_s"] is None else f"{fit['bandwidth_bytes_per_s'] / 1e9:.2f}"
+        figures = f"{fit['latency_s'] * 1e6:.0f}", bandwidth, f"{fit['residual']:.0%}".rstrip("%")
+        name = fit["operation"].replace("_", "-")
+        table.add_row(name, str(fit["group_size"]), *(f"{times[size] * 1e3:.3g}" for size in shown), *figures)
+    console.print()
+    whole(console, table)
+    console.print(
+        "\nLatency and GB/s are those of the link over which the ring algorithm would take the times measured (ms); ±% is how far"
+        " the fit is from them (root mean square). Kept in the store; runs with an emulated link are checked against it.",
+        highlight=False,
+    )
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes // 1024} KiB" if num_bytes < 2**20 else f"{num_bytes // 2**20} MiB"

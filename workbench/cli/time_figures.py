@@ -1,0 +1,103 @@
+"""What ``workbench show`` says of a run's time: its parts, bubble, floating-point operations, noise, and what limits it.
+Each figure with the formula that it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from workbench.analysis.figures import seconds
+
+if TYPE_CHECKING:
+    from workbench.store.run_directory import RunDirectory
+
+_PARTS = ("compute", "exposed_communication", "idle", "optimizer", "schedule", "other")
+
+
+def lines(run: RunDirectory) -> Iterator[str]:
+    """Sentences about a finished run, most telling first."""
+    from workbench.analysis.limits import limit_of
+
+    summary = run.summary() or {}
+    if "spread" not in summary:  # recorded before parts had their spread
+        return
+    unit = "batch" if run.record()["mode"] == "inference" else "step"
+    if found := limit_of(run):
+        yield f"limit: {found}"
+    yield _parts(summary, unit)
+    yield from _bubble(run, unit)
+    yield from _noise(run, unit)
+    yield from _flops(run, summary, unit)
+    yield f"data: fetching a batch takes {seconds(summary['data_s'])} before each {unit} (median, slowest worker)"
+
+
+def _parts(summary: dict[str, Any], unit: str) -> str:
+    named = []
+    for part in _PARTS:
+        low, high = summary["spread"][f"{part}_s"]
+        if high > 0:
+            name = part.replace("_", " ")
+            named.append(f"{name} {seconds(summary[f'{part}_s'])} ({low * 1e3:.1f}–{high * 1e3:.1f})")
+    count = len(summary["workers"][0]["trace_steps"])
+    share = summary["spread"]["other_share"][1]
+    text = f"{unit}: {', '.join(named)}; means over workers and {count} trace step(s), which lay between the numbers in brackets"
+    return f"{text}. No event explains {share:.1%} of a worker's {unit} at most"
+
+
+def _bubble(run: RunDirectory, unit: str) -> Iterator[str]:
+    from workbench.analysis.bubble import bubble
+
+    frame = bubble(run)
+    if frame.empty:
+        return
+    row = {part: values for part, *values in frame.itertuples(index=False)}
+    (measured, share, _), (_, ideal_share, ideal_step) = row["measured"], row["ideal"]
+    yield (
+        f"bubble: workers idle {share:.0%} of the {unit}, {seconds(measured)}; at the schedule's ideal for the measured stage"
+        f" times {ideal_share:.0%} of {seconds(ideal_step)}"
+    )
+    parts = ", ".join(f"{part} {row[part][0] * 1e3:.1f}" for part in ("order", "imbalance", "communication", "rest"))
+    yield f"  of which, in ms: {parts} (order: with equal stages; rest: what none of these explains)"
+
+
+def _noise(run: RunDirectory, unit: str) -> Iterator[str]:
+    from workbench.analysis.noise import measured, median_interval
+    from workbench.store import listing
+    from workbench.store.run_directory import home
+
+    found = measured(run, listing.all_runs(home()))
+    interval = median_interval(found.times)
+    text = f"noise: median of {len(found.times)} timed {unit}s {seconds(found.step_time)}"
+    if interval:
+        text += f", 95 % interval {seconds(interval.low)} to {seconds(interval.high)} (order statistics)"
+    if len(found.repeats) > 1:
+        low, high = min(found.repeats), max(found.repeats)
+        text += f"; the same spec ran {len(found.repeats)} times here, medians {seconds(low)} to {seconds(high)}"
+    yield text
+
+
+def _flops(run: RunDirectory, summary: dict[str, Any], unit: str) -> Iterator[str]:
+    flops, counted = summary["flops_per_step"], summary["counted_flops_per_step"]
+    record = run.record()
+    formula = "3 × forward × batch" if record["mode"] == "train" else "forward × batch"
+    if flops is None:
+        if counted is not None:
+            yield f"FLOPs: torch counts {_giga(counted)} in a {unit}; no formula here adds up a generation's passes"
+        return
+    beside = "torch counted none" if counted is None else f"torch counts {_giga(counted)}, {counted / flops:.1%} of it"
+    yield f"FLOPs: {_giga(flops)} a {unit} by formula ({formula}, matrix products); {beside}"
+    yield f"  achieved {_giga(summary['flops_per_s'])}/s = FLOPs by formula / median {unit} time"
+    what = summary["peak_is_of"]
+    if summary["utilisation"] is None:
+        yield f"  utilisation unknown: nothing was calibrated for {what}; `workbench calibrate`, then run again"
+    else:
+        peak = _giga(summary["peak_flops_per_s"])
+        yield f"  utilisation {summary['utilisation']:.1%} = achieved / {peak}/s, all workers' measured peak with {what} each"
+    if summary["utilisation_of_data_sheet"] is not None:
+        sheet = _giga(summary["data_sheet_flops_per_s"])
+        share, count = summary["utilisation_of_data_sheet"], record["num_workers"]
+        yield f"  {share:.1%} of the data sheet = achieved / ({count} × {sheet}/s)"
+
+
+def _giga(value: float) -> str:
+    return f"{value / 1e9:.3g} GFLOP"

@@ -1,0 +1,72 @@
+"""Measures what this machine computes and moves, in worker processes that are started as a run's are."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from workbench.errors import RunFailedError
+from workbench.launch.devices import Ticket
+from workbench.launch.environment import environment
+from workbench.launch.workers import Workers
+from workbench.plan.calibration import fit
+from workbench.store.run_directory import RunDirectory
+
+MODULE = "workbench.runtime.calibrate"
+TABLES = ("matmul", "memory", "communication")
+_POLL_S = 0.02
+
+Row = dict[str, Any]
+Say = Callable[[str, Row], None]
+
+
+def calibrate(group_sizes: Sequence[int], say: Say) -> dict[str, Any]:
+    """The calibration of this machine: matrix products and memory, then communication in groups of each size. Waits in the
+    devices' queue; ``say(table, row)`` is called with each measurement,
+    and with the table ``progress`` before others.
+
+    Raises:
+        RunFailedError: a worker failed; with the last line that it said.
+    """
+    here, found = environment(), {table: list[Row]() for table in TABLES}
+    num_cores = int(here["num_cores"])
+    num_threads = sorted({2**exponent for exponent in range(num_cores.bit_length())} | {num_cores})
+    ticket = Ticket(["cpu"])
+    try:
+        while not ticket.is_first():
+            time.sleep(_POLL_S)
+        for num_workers in (1, *group_sizes):
+            _measure({"num_workers": num_workers, "num_threads": num_threads}, found, say)
+    finally:
+        ticket.give_back()
+    points: dict[tuple[str, int], list[tuple[int, float]]] = {}
+    for row in found["communication"]:
+        points.setdefault((row["operation"], row["group_size"]), []).append((row["payload_bytes"], row["time_s"]))
+    links = [fit(operation, n, measured) for (operation, n), measured in points.items()]
+    return {"schema_version": 1, "created_at": time.time(), "environment": here, **found, "links": links}
+
+
+def _measure(job: Row, found: dict[str, list[Row]], say: Say) -> None:
+    """Starts the workers of one job and takes what rank 0 measures."""
+    with tempfile.TemporaryDirectory() as directory:
+        run = RunDirectory.create(Path(directory), "calibration", "", job, {})
+        workers, offset, has_finished = Workers(run, job["num_workers"], MODULE), 0, False
+        try:
+            while not has_finished:
+                codes = workers.poll()
+                events, offset = run.events(0, offset)
+                for event in events:
+                    if event["event"] == "measured":
+                        found.get(event["table"], []).append(event["row"])
+                        say(event["table"], event["row"])
+                has_finished = any(event["event"] == "finished" for event in events)
+                failed = next((rank for rank, code in enumerate(codes) if code), None)
+                if failed is not None and not has_finished:
+                    lines = run.log_path(failed).read_text(errors="replace").strip().splitlines() or ["it said nothing"]
+                    raise RunFailedError(f"worker {failed} of the calibration failed: {lines[-1]}")
+                time.sleep(_POLL_S)
+        finally:
+            workers.end()

@@ -1,0 +1,79 @@
+"""What a calibration says of this machine: latency and bandwidth fitted to measured times, and whether a link that is to be
+emulated is slower than that."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from math import inf, sqrt
+from typing import TYPE_CHECKING, Any
+
+from workbench.plan.links import num_messages, passes
+
+if TYPE_CHECKING:
+    from workbench.plan.feasibility import Plan
+    from workbench.spec.link import LinkSpeed
+
+
+def fit(operation: str, n: int, points: Sequence[tuple[int, float]]) -> dict[str, Any]:
+    """Latency α and bandwidth B of the link over which this operation of ``n`` workers would take the times measured.
+
+    ``points``: payload in bytes and seconds. The formulas of ``plan/links.py`` are linear in α and 1/B; least squares of the
+    relative errors, so that small messages count as much as large ones, neither below 0. The residual is the errors' root mean
+    square.
+    """
+    # seconds / t = α·x + y/B, which is to be 1
+    pairs = [(num_messages(operation, n) / t, passes(operation, n) * size / t) for size, t in points]
+    xx, xy, yy = sum(x * x for x, _ in pairs), sum(x * y for x, y in pairs), sum(y * y for _, y in pairs)
+    sx, sy = sum(x for x, _ in pairs), sum(y for _, y in pairs)
+    determinant = xx * yy - xy * xy
+    latency_s, inverse = (sx * yy - sy * xy) / determinant, (sy * xx - sx * xy) / determinant
+    if latency_s < 0:
+        latency_s, inverse = 0.0, sy / yy
+    elif inverse < 0:
+        latency_s, inverse = sx / xx, 0.0
+    return {
+        "operation": operation,
+        "group_size": n,
+        "latency_s": latency_s,
+        "bandwidth_bytes_per_s": 1 / inverse if inverse else None,
+        "residual": sqrt(sum((latency_s * x + inverse * y - 1) ** 2 for x, y in pairs) / len(pairs)),
+    }
+
+
+def own_link(calibration: dict[str, Any], operation: str, n: int) -> dict[str, Any] | None:
+    """The fit of an operation for the group size nearest to ``n``; None where it was not measured."""
+    fits = [fit for fit in calibration["links"] if fit["operation"] == operation]
+    return min(fits, key=lambda fit: abs(fit["group_size"] - n), default=None)
+
+
+def link_notes(plan: Plan, calibration: dict[str, Any] | None) -> list[str]:
+    """What is to be said of the emulated links of a run: a link cannot be emulated faster than the machine's own."""
+    parts = plan.spec.link.parts
+    if not parts or plan.num_workers == 1:
+        return []
+    if calibration is None:
+        return ["whether this machine's own link is faster was not checked: `workbench calibrate` has not been run on it"]
+    notes = []
+    for path, speed in parts.items():
+        better: dict[str, None] = {}
+        for t in plan.transfers:
+            mine = t.axis == path.removeprefix("axes.") if path.startswith("axes.") else t.axis not in plan.spec.link.axes
+            own = own_link(calibration, t.operation, max(t.group_size, 2)) if mine else None
+            better |= dict.fromkeys(_worse(own, speed)) if own else {}
+        if better:
+            where = f"link.{path}" if path else "link"
+            notes.append(
+                f"{where}: this machine's own is slower ({'; '.join(better)}), and its own time shows where it is longer"
+            )
+    day = time.strftime("%Y-%m-%d", time.localtime(calibration["created_at"]))
+    return notes or [f"slower than this machine's own link, as calibrated on {day}"]
+
+
+def _worse(own: dict[str, Any], asked: LinkSpeed) -> Iterator[str]:
+    """In what the machine's own link is worse than the one that is asked for."""
+    (latency_s, bandwidth), own_bandwidth = asked.numbers, own["bandwidth_bytes_per_s"] or inf
+    if latency_s is not None and latency_s < own["latency_s"]:
+        yield f"{own['operation']} has {own['latency_s'] * 1e6:.3g} µs of latency, asked for {latency_s * 1e6:.3g} µs"
+    if bandwidth is not None and bandwidth > own_bandwidth:
+        yield f"{own['operation']} moves {own_bandwidth / 1e9:.3g} GB/s, asked for {bandwidth / 1e9:.3g} GB/s"

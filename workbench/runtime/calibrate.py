@@ -1,0 +1,136 @@
+"""One worker of a calibration: ``python -m workbench.runtime.calibrate DIRECTORY RANK LIFELINE_FD RENDEZVOUS_FD``.
+
+Alone it measures matrix products and memory; with others, the operations that they communicate by, through the process group
+that runs use. Each measurement is an event.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from workbench.runtime.events import EventWriter
+from workbench.runtime.process_group import control_group, register_backend
+from workbench.runtime.recorder import Recorder
+from workbench.runtime.worker import die_with_owner, leave, meet
+from workbench.store.run_directory import RunDirectory
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
+MATRIX_SIZE = 1024
+MEMORY_BYTES = 128 * 2**20
+"""Of each array: STREAM wants four times what the caches hold."""
+SECONDS = 0.4
+"""How long each product or copy is repeated."""
+SIZES = tuple(2**exponent for exponent in range(10, 25, 2))
+"""Payloads in bytes, 1 KiB to 16 MiB."""
+NUM_ROUNDS = 4
+"""Each size of each operation is measured so often, in turn, so that a disturbance meets a part of each."""
+NUM_WARMUPS = 2
+"""Before the repetitions of each round."""
+TIMEOUT = timedelta(seconds=60)
+
+
+def main(path: str, rank: int, lifeline: int, rendezvous: int) -> int:
+    """Measures; returns the exit code."""
+    threading.Thread(target=die_with_owner, args=(lifeline,), daemon=True).start()
+    run = RunDirectory(Path(path))
+    events, job = EventWriter(run.events_path(rank), rank), run.record()
+    if job["num_workers"] == 1:
+        measured = compute_rows(job["num_threads"])
+    else:
+        torch.set_num_threads(1)
+        store = meet(rank, job["num_workers"], rendezvous, TIMEOUT)
+        backend = register_backend(Recorder(), "cpu")
+        dist.init_process_group(backend, store=store, rank=rank, world_size=job["num_workers"], timeout=TIMEOUT)
+        measured = communication_rows(rank, job["num_workers"], control_group(TIMEOUT))
+    for table, row in measured:
+        if rank == 0:
+            events.write("measured", table=table, row=row)
+    events.write("finished")
+    return 0
+
+
+def compute_rows(num_threads: list[int]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """FLOP/s of a matrix product, 2n³ operations, by precision; bytes per second of copying and of the triad a = b + s·c as
+    STREAM counts them (McCalpin 1995), each byte read or written by the program once. The fastest repetition counts."""
+    for threads in num_threads:
+        torch.set_num_threads(threads)
+        for precision, dtype in DTYPES.items():
+            a, b, c = (torch.ones(MATRIX_SIZE, MATRIX_SIZE, dtype=dtype) for _ in range(3))
+            flops = 2 * MATRIX_SIZE**3 / _fastest(functools.partial(torch.mm, a, b, out=c))
+            yield "matmul", {"num_threads": threads, "precision": precision, "flops_per_s": flops}
+        for kind, (moved, once) in _memory_operations().items():
+            yield "memory", {"num_threads": threads, "kind": kind, "bytes_per_s": moved * MEMORY_BYTES / _fastest(once)}
+
+
+def _memory_operations() -> dict[str, tuple[int, Callable[[], Any]]]:
+    """How many arrays an operation reads and writes, and the operation."""
+    a, b, c = (torch.ones(MEMORY_BYTES // 4) for _ in range(3))
+    return {"copy": (2, lambda: a.copy_(b)), "triad": (3, lambda: torch.add(b, c, alpha=3.0, out=a))}
+
+
+def _fastest(once: Callable[[], Any]) -> float:
+    once()
+    times: list[float] = []
+    while sum(times) < SECONDS or len(times) < 3:
+        start = time.perf_counter()
+        once()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def communication_rows(rank: int, num_workers: int, control: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Median seconds of each operation and payload, from the last participant's entry to the last one's end; before them,
+    what is being measured."""
+    times: dict[tuple[str, int], list[tuple[float, float]]] = {}
+    for _, size in itertools.product(range(NUM_ROUNDS), SIZES):
+        for operation, once in _operations(rank, num_workers, size).items():
+            yield "progress", {"operation": operation, "group_size": num_workers, "payload_bytes": size}
+            for number in range(NUM_WARMUPS + num_repetitions(size)):
+                dist.barrier(group=control)
+                start = time.perf_counter()
+                once()
+                if number >= NUM_WARMUPS:
+                    times.setdefault((operation, size), []).append((start, time.perf_counter()))
+    workers: list[Any] = [None] * num_workers
+    dist.all_gather_object(workers, times, group=control)
+    for operation, size in times:
+        repetitions = zip(*(worker[operation, size] for worker in workers), strict=True)
+        taken = [max(end for _, end in each) - max(start for start, _ in each) for each in repetitions]
+        row = {"operation": operation, "group_size": num_workers, "payload_bytes": size, "time_s": median(taken)}
+        yield "communication", {**row, "num_repetitions": len(taken)}
+
+
+def num_repetitions(payload_bytes: int) -> int:
+    """In each round; fewer of what takes long."""
+    return max(3, min(12, 2**23 // payload_bytes))
+
+
+def _operations(rank: int, n: int, size: int) -> dict[str, Callable[[], Any]]:
+    """The operations on a payload of ``size`` bytes, the full tensor's; all-to-all: this worker's input."""
+    full, part = torch.zeros(size // 4), torch.zeros(size // 4 // n)
+    other = torch.zeros_like(full)
+    operations: dict[str, Callable[[], Any]] = {
+        "all_reduce": lambda: dist.all_reduce(full),
+        "all_gather": lambda: dist.all_gather_into_tensor(full, part),
+        "reduce_scatter": lambda: dist.reduce_scatter_tensor(part, full),
+        "all_to_all": lambda: dist.all_to_all_single(other, full),
+    }
+    if n == 2:
+        operations["send"] = lambda: dist.send(full, 1) if rank == 0 else dist.recv(full, 0)
+    return operations
+
+
+if __name__ == "__main__":
+    leave(main(sys.argv[1], *map(int, sys.argv[2:])))

@@ -1,0 +1,90 @@
+"""When each operation was truly done: our own rows beside gloo's spans, and where the two differ."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import torch
+
+from workbench.runtime.gloo_spans import GlooSpan
+from workbench.runtime.recorder import Operation, Recorder
+
+_AS_GLOO_RUNS_IT = {"reduce_scatter": "all_reduce"}
+_POINT_TO_POINT = ("send", "recv")
+RETURNS_AT_ONCE_S = 1e-4
+"""A wait for what has arrived takes less (a send or recv that is done: 4 to 24 µs on an idle machine)."""
+TOLERANCE_S = 2e-3
+"""Both clocks agree to microseconds, but a span is closed by gloo's thread, which may have to wait for a core, after what it
+tells others."""
+
+_Key = tuple[int, str, int]
+"""Step, gloo's word for the operation, elements of its input."""
+
+
+@dataclass
+class Agreement:
+    """Of one worker's trace steps."""
+
+    num_operations: int = 0
+    """Rows of our own."""
+    num_seen: int = 0
+    """Spans of gloo's."""
+    num_completed: int = 0
+    """Rows that now say when the operation was done."""
+    num_late: int = 0
+    """Rows of them whose span ended after the wait for them, by more than the tolerance."""
+    differences: list[str] = field(default_factory=list)
+
+
+def complete(recorder: Recorder) -> Agreement:
+    """Gives rows their completion where exactly one span can be theirs. Those of a step, an operation and a size are paired in
+    order, if there are as many and each begins while its row's does. On GPU the rows have theirs from events.
+
+    Two collectives of one size that overlap are not told apart: gloo's threads may begin them in either order. The span of a
+    send or recv ends only when it is waited for, so that these say it only where the worker saw it arrive.
+    """
+    agreement = Agreement(len(recorder.operations), len(recorder.gloo_spans))
+    for row in recorder.operations:
+        if row.passage is not None:
+            row.completed = row.passage.end  # an emulated link delivers later than gloo
+    rows: dict[_Key, list[Operation]] = {}
+    for row in recorder.operations if recorder.device == "cpu" else []:
+        operation = _AS_GLOO_RUNS_IT.get(row.operation, row.operation)
+        rows.setdefault((row.step, operation, _input_elements(row)), []).append(row)
+    spans: dict[_Key, list[GlooSpan]] = {}
+    for span in recorder.gloo_spans:
+        spans.setdefault((span.step, span.operation, span.elements), []).append(span)
+    for key in sorted({*rows, *spans}):
+        if difference := _pair(rows.get(key, []), spans.get(key, []), agreement):
+            step, operation, elements = key
+            agreement.differences.append(f"step {step}, {operation} of {elements:,} elements: {difference}")
+    agreement.num_completed = sum(row.completed is not None for row in recorder.operations)
+    return agreement
+
+
+def _input_elements(row: Operation) -> int:
+    """Elements of what goes in: of an all-gather this worker's part."""
+    if row.dtype is None:
+        return 0
+    elements = row.payload_bytes // getattr(torch, row.dtype).itemsize
+    return int(elements // row.group_size if row.operation == "all_gather" else elements)
+
+
+def _pair(rows: list[Operation], spans: list[GlooSpan], agreement: Agreement) -> str:
+    """Completes the rows; returns how they differ from the spans, nothing where they do not."""
+    if len(rows) != len(spans):
+        return f"{len(rows)} recorded, {len(spans)} seen by torch's profiler"
+    if not all(r.entered <= s.start and (r.ended is None or s.start <= r.ended) for r, s in zip(rows, spans, strict=True)):
+        return "torch's profiler saw it begin at another time"
+    is_send = rows[0].operation in _POINT_TO_POINT
+    num_overlaps = Counter[int]()
+    for i, (span, following) in enumerate(pairwise(spans)):
+        num_overlaps.update({i: following.start < span.end, i + 1: following.start < span.end})
+    for i, (row, span) in enumerate(zip(rows, spans, strict=True)):
+        if row.blocked_s < RETURNS_AT_ONCE_S if is_send else num_overlaps[i]:
+            continue
+        row.completed = max(span.end, row.completed or span.end)
+        agreement.num_late += row.ended is not None and span.end > row.ended + TOLERANCE_S
+    return ""

@@ -1,0 +1,82 @@
+"""Floating-point operations of a step as torch counts them, kernel by kernel: 2 a multiply-add, matrix products only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.distributed.tensor import DTensor
+from torch.utils.flop_counter import FlopCounterMode, _FlopCounterMode, sdpa_backward_flop_count
+
+aten = torch.ops.aten
+
+
+class CountedFlops(FlopCounterMode):
+    """torch's counter, with the kernels that it does not know on CPU (torch 2.13): fused attention, counted over the full
+    square as on GPU, and recurrent layers."""
+
+    def __init__(self) -> None:
+        of_attention = aten._scaled_dot_product_flash_attention_for_cpu
+        super().__init__(
+            display=False,
+            custom_mapping={
+                of_attention: _attention,
+                aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+                aten.mkldnn_rnn_layer: _recurrent,
+                aten.mkldnn_rnn_layer_backward: _recurrent_backward,
+            },
+        )
+        self.mod_tracker = _Whole()  # type: ignore[assignment]
+
+    def __enter__(self) -> CountedFlops:
+        self.flop_counts.clear()
+        self.mode = _Here(self)
+        self.mode.__enter__()
+        return self
+
+
+class _Here(_FlopCounterMode):
+    """Counts what this worker computes: of a DTensor's operations those on its local tensors, not the whole's, which DTensor
+    plays through without data to learn shapes."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if any(issubclass(kind, DTensor) for kind in types):
+            return NotImplemented
+        if any(isinstance(arg, FakeTensor) or getattr(arg, "is_meta", False) for arg in args):
+            return func(*args, **(kwargs or {}))
+        return super().__torch_dispatch__(func, types, args, kwargs)
+
+
+class _Whole:
+    """In place of torch's tracker of modules, whose hooks fail where a schedule splits backward (torch 2.13): only the sum
+    is wanted."""
+
+    parents = ("Global",)
+
+    def __enter__(self) -> _Whole:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+
+def _attention(q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
+    """Scores, and values weighted by them; shapes (batch, heads, positions, head_dim)."""
+    batch, heads, queries, head_dim = q
+    return 4 * batch * heads * queries * int(k[2]) * head_dim  # type: ignore[no-any-return]
+
+
+def _attention_backward(gradient: Any, q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
+    """Five products: scores are computed again (Dao et al. 2022)."""
+    return sdpa_backward_flop_count(gradient, q, k, v)  # type: ignore[no-any-return]
+
+
+def _recurrent(x: Any, weight: Any, recurrent: Any, *_: Any, **__: Any) -> int:
+    """Of each step and sample both products; x is (steps, batch, features), weights are (gates, features)."""
+    return 2 * int(x[0]) * int(x[1]) * int(weight[0]) * (int(weight[1]) + int(recurrent[1]))
+
+
+def _recurrent_backward(x: Any, weight: Any, recurrent: Any, *_: Any, **__: Any) -> int:
+    """The gradients of inputs and of weights each take what forward took."""
+    return 2 * _recurrent(x, weight, recurrent)

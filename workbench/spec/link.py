@@ -1,0 +1,102 @@
+"""The link that a run's workers talk over: the machine's own, or a slower one that is emulated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+
+from workbench.spec.options import Options
+
+PRESETS = {
+    "nvlink": (2e-6, 450e9),  # fourth generation, one direction
+    "pcie4": (5e-6, 32e9),  # sixteen lanes, one direction
+    "ethernet-10g": (50e-6, 1.25e9),
+    "ethernet-1g": (100e-6, 125e6),
+    "wan": (20e-3, 12.5e6),  # 100 Mbit/s between cities
+}
+"""Seconds of latency and bytes per second: data-sheet bandwidths, and latencies of the right order of magnitude."""
+
+
+class LinkSpeed(Options):
+    """How fast a link is; by default no slower than the machine's own."""
+
+    preset: Literal["nvlink", "pcie4", "ethernet-10g", "ethernet-1g", "wan"] | None = None
+    """A link by name, whose latency and bandwidth stand for those not given; none: no link is emulated unless one is given."""
+
+    latency_s: NonNegativeFloat | None = None
+    """Seconds that a message is under way beside the time that its bytes take; by default the preset's, else 0."""
+
+    bandwidth_bytes_per_s: PositiveFloat | None = None
+    """Bytes that pass in a second in each direction; by default the preset's, else as many as there are."""
+
+    @property
+    def numbers(self) -> tuple[float | None, float | None]:
+        """Latency in seconds and bandwidth in bytes per second; None: not asked for."""
+        latency_s, bandwidth = PRESETS[self.preset] if self.preset else (None, None)
+        latency_s = latency_s if self.latency_s is None else self.latency_s
+        return latency_s, bandwidth if self.bandwidth_bytes_per_s is None else self.bandwidth_bytes_per_s
+
+    @property
+    def is_emulated(self) -> bool:
+        """Whether anything was asked for."""
+        return self.numbers != (None, None)
+
+    @property
+    def label(self) -> str:
+        """``wan``, ``100 µs 125 MB/s``, or ``none``."""
+        latency_s, bandwidth = self.numbers
+        if self.preset and (latency_s, bandwidth) == PRESETS[self.preset]:
+            return self.preset
+        parts = [] if latency_s is None else [_engineering(latency_s, ("s", "ms", "µs", "ns"))]
+        parts += [] if bandwidth is None else [_engineering(bandwidth / 1e12, ("TB/s", "GB/s", "MB/s", "kB/s", "B/s"))]
+        return " ".join(parts) or "none"
+
+
+class Link(LinkSpeed):
+    """The link between a run's workers: one for all, others along some axes, or a fast one within nodes of several workers."""
+
+    workers_per_node: PositiveInt | None = None
+    """Neighbouring ranks that make a node, whose workers share one link to the other nodes; by default each worker has its
+    own link to all others."""
+
+    within: LinkSpeed = Field(default_factory=LinkSpeed)
+    """The link between workers of one node, who each have their own."""
+
+    axes: dict[str, LinkSpeed] = Field(default_factory=dict)
+    """Links that only one axis of the mesh uses, by its name (pipeline, data, context, tensor), in place of the others."""
+
+    @model_validator(mode="after")
+    def _within_needs_nodes(self) -> Link:
+        if self.workers_per_node is None and self.within.is_emulated:
+            raise ValueError("within needs workers_per_node, the number of ranks that make a node")
+        return self
+
+    @property
+    def parts(self) -> Mapping[str, LinkSpeed]:
+        """Every link that is emulated, by its path in the file below ``link``; the one for all under ``""``."""
+        parts = {"": LinkSpeed.model_validate(self.model_dump(include=set(LinkSpeed.model_fields)))}
+        parts |= {"within": self.within, **{f"axes.{axis}": speed for axis, speed in self.axes.items()}}
+        return {path: speed for path, speed in parts.items() if speed.is_emulated}
+
+    @property
+    def label(self) -> str:
+        """``ethernet-10g``, ``ethernet-1g between nodes of 2, nvlink within``, ``tensor: wan``; ``none``."""
+        names: list[str] = []
+        for path, speed in self.parts.items():
+            between = f" between nodes of {self.workers_per_node}" if self.workers_per_node else ""
+            if path == "within":
+                names.append(f"{speed.label} within" + ("" if names else f" nodes of {self.workers_per_node}"))
+            else:
+                names.append(f"{path.removeprefix('axes.')}: {speed.label}" if path else speed.label + between)
+        return ", ".join(names) or "none"
+
+
+def _engineering(value: float, units: tuple[str, ...]) -> str:
+    """A value in the first of these units, each a thousandth of the one before, in which it is at least 1."""
+    for unit in units[:-1]:
+        if value >= 1:
+            return f"{value:g} {unit}"
+        value = float(f"{value * 1e3:.12g}")
+    return f"{value:g} {units[-1]}"

@@ -1,0 +1,36 @@
+"""The machine's calibration in the store: ``calibration.json``."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from workbench.errors import UsageError
+
+IDENTITY = ("machine", "cpu", "num_cores", "torch_version")
+"""What of the environment must be the same for a calibration to say something of it."""
+
+
+def write_calibration(store: Path, calibration: dict[str, Any]) -> None:
+    """Replaces it whole."""
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+        draft = store / f".calibration.{os.getpid()}"
+        draft.write_text(json.dumps(calibration), encoding="utf-8")
+        draft.replace(store / "calibration.json")
+    except OSError as error:
+        raise UsageError(f"the store {store} cannot be written ({error.strerror}); set WORKBENCH_HOME") from None
+
+
+def read_calibration(store: Path, environment: dict[str, Any]) -> dict[str, Any] | None:
+    """The calibration of this machine and torch; None where there is none, or one of another."""
+    try:
+        calibration: dict[str, Any] = json.loads((store / "calibration.json").read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        raise UsageError(f"{store / 'calibration.json'} is damaged; `workbench calibrate` makes a new one") from None
+    measured_on = calibration["environment"]
+    return calibration if all(measured_on.get(key) == environment.get(key) for key in IDENTITY) else None

@@ -1,0 +1,82 @@
+"""A model that is slow on purpose, by amounts that are known, for tests of what is measured: load with
+``WORKBENCH_PLUGINS=workbench.testing.delays``."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from typing import Any, Literal
+
+import torch.distributed as dist
+from pydantic import NonNegativeFloat, NonNegativeInt
+from torch import Tensor, nn
+
+from workbench.models.base import model
+from workbench.models.mlp import MLP, MLPOptions
+from workbench.runtime.process_group import RecordedWork
+
+
+class DelayedOptions(MLPOptions):
+    name: Literal["delayed"] = "delayed"  # type: ignore[assignment]
+
+    forward_s: NonNegativeFloat = 0.0
+    """How long a block sleeps before each of its forward passes."""
+
+    block: str = ""
+    """Which one; by default all."""
+
+    rank: NonNegativeInt | None = None
+    """On which worker; by default on all."""
+
+    wait_s: NonNegativeFloat = 0.0
+    """How much longer every operation of communication takes, for all who wait for it."""
+
+
+@model("delayed")
+class Delayed(MLP):
+    """An MLP whose blocks sleep before they compute, or whose communication is slow."""
+
+    Options = DelayedOptions
+
+    def build_block(self, block: str) -> nn.Module:
+        built, options = super().build_block(block), self.options
+        assert isinstance(options, DelayedOptions)
+        RecordedWork.__init__ = _slowed(options.wait_s)  # type: ignore[method-assign]
+        if options.forward_s and options.block in ("", block):
+            built.register_forward_pre_hook(Delay(options))
+        return built
+
+
+class Delay:
+    """Sleeps, if this is the worker that it is meant for."""
+
+    def __init__(self, options: DelayedOptions) -> None:
+        self.options = options
+
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if self.options.rank in (None, dist.get_rank()):
+            time.sleep(self.options.forward_s)
+
+
+class SlowWork:
+    """An operation that takes longer."""
+
+    def __init__(self, inner: Any, seconds: float) -> None:
+        self.inner, self.seconds = inner, seconds
+
+    def wait(self, *timeout: timedelta) -> None:
+        self.inner.wait(*timeout)
+        time.sleep(self.seconds)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+
+_plain = RecordedWork.__init__
+
+
+def _slowed(seconds: float) -> Any:
+    def init(self: RecordedWork, inner: Any, *args: Any) -> None:
+        _plain(self, SlowWork(inner, seconds) if seconds else inner, *args)
+
+    return init
