@@ -109,18 +109,15 @@ def test_the_frame_has_the_fit_and_the_bandwidth_beside_each_time() -> None:
     assert communication_chart(frame).to_dict()["facet"]["sort"] == ["all-reduce", "send"]
 
 
-def test_a_runs_bandwidth_counts_from_the_last_entry_and_from_that_of_a_sender(tmp_path: Path) -> None:
+def test_a_runs_bandwidth_stands_beside_the_calibrated_one(tmp_path: Path) -> None:
     run = RunDirectory.create(tmp_path, "run", "", {}, {})
     for rank, entered_s in enumerate((0.0, 1.0)):
-        times = {"step": 0, "rank": rank, "group": "g", "axis": "data", "start_s": entered_s}
-        rows = [{**times, "operation": "all_reduce", "ring_bytes": 100, "end_s": 3.0}]
-        rows += [{**times, "operation": "recv", "peer": 0, "ring_bytes": 0, "start_s": 3.0, "end_s": 7.0} if rank else
-                 {**times, "operation": "send", "peer": 1, "ring_bytes": 10, "start_s": 5.0, "end_s": 5.5}]  # fmt: skip
+        row = {"step": 0, "rank": rank, "group": "g", "axis": "data", "sequence": 1, "operation": "all_reduce"}
+        rows = [{**row, "payload_bytes": 100, "ring_bytes": 100, "start_s": entered_s, "completed_s": 3.0}]
         write_table(run.table_path("communication", rank), "communication", rows)
     found = frames.achieved(run, calibration(1e-4, 1e9))
-    assert found["operation"].tolist() == ["all_reduce", "send"]
-    assert found["bandwidth_bytes_per_s"].tolist() == [100 / 2, 10 / 2]
-    assert found["calibrated_bytes_per_s"].tolist() == pytest.approx([1e9, 1e9])
+    assert found["ring_bytes_per_s"].tolist() == [100 / 2]
+    assert found["calibrated_bytes_per_s"].tolist() == pytest.approx([1e9])
     assert frames.achieved(run, None)["calibrated_bytes_per_s"].isna().all()
     assert frames.achieved(RunDirectory.create(tmp_path, "silent", "", {}, {}), None).empty
 

@@ -98,19 +98,22 @@ def test_a_split_in_bf16_stays_within_the_bound_of_its_roundings(split: dict[str
     assert outcome.parity["max_error"] > 1e-9, "these were no eight bits"
 
 
-@pytest.mark.parametrize("forget", ["a transfer", "a parameter", "the losses"])
+@pytest.mark.parametrize("forget", ["a transfer", "a parameter", "the losses", "a gradient"])
 def test_the_suite_notices_formulas_and_losses_that_are_wrong(forget: str) -> None:
     outcome = run_case(spec_of("mlp", {"tensor": 2}))
-    checks = outcome.transfer_mistakes, outcome.operation_mistakes, outcome.parameter_mistakes, outcome.loss_mistakes
+    checks = (outcome.transfer_mistakes, outcome.operation_mistakes, outcome.parameter_mistakes, outcome.loss_mistakes,
+              outcome.memory_mistakes)  # fmt: skip
     assert not any(check() for check in checks)
     for worker in outcome.workers:
         if forget == "a transfer":
             worker["communication"].pop()
         elif forget == "a parameter":
             worker["parameters"] -= 1
+        elif forget == "a gradient":
+            worker["held_memory_by_category"]["gradients"] -= 4
         else:
             worker["losses"][-1] += 2e-4
-    wrong = {"a transfer": {0, 1}, "a parameter": {2}, "the losses": {3}}[forget]
+    wrong = {"a transfer": {0, 1}, "a parameter": {2}, "the losses": {3}, "a gradient": {4}}[forget]
     assert {i for i, check in enumerate(checks) if check()} == wrong
 
 

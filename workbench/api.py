@@ -130,6 +130,10 @@ class Run:
         """Bytes alive by category at each event of the memory steps."""
         return self._frame("memory")
 
+    def peak_tensors(self) -> pd.DataFrame:
+        """The largest tensors alive at each worker's peak of the memory steps."""
+        return self._frame("peak_tensors")
+
     def communication(self) -> pd.DataFrame:
         """One row an operation and worker, of the trace steps."""
         return self._frame("communication")
@@ -257,9 +261,14 @@ def _single(spec: RunSpec, threads: int, mode: str, use_server: bool) -> Run:
     key = baseline_key(single)
     for directory in reversed(listing.all_runs(home())):
         with contextlib.suppress(DamagedRunError):
-            if directory.record().get("baseline_key") == key and listing.state_of(directory) not in UNUSABLE:
+            if directory.record().get("baseline_key") == key and _says_something(Run(directory)):
                 return Run(directory)
     return submit(single, use_server=use_server)
+
+
+def _says_something(run: Run) -> bool:
+    """Whether a run need not be repeated: it ended well or still may, or needs more memory than its budget, as it would again."""
+    return run.state not in UNUSABLE or bool((run.error or {}).get("memory"))
 
 
 def _partitioned(spec: RunSpec, planned: Plan) -> tuple[RunSpec, dict[str, float] | None]:

@@ -7,12 +7,12 @@ from typing import Any
 
 import pandas as pd
 
+from workbench.analysis.traffic import achieved_bandwidth
 from workbench.plan.calibration import own_link
 from workbench.plan.links import Route
 from workbench.store.run_directory import RunDirectory
 
 Calibration = dict[str, Any]
-RINGS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")
 
 
 def compute(calibration: Calibration) -> pd.DataFrame:
@@ -45,25 +45,10 @@ def communication(calibration: Calibration) -> pd.DataFrame:
 
 
 def achieved(run: RunDirectory, calibration: Calibration | None) -> pd.DataFrame:
-    """Bytes per second that a run's operations along each axis had on its trace steps, beside the calibrated link's (none: it
-    was not measured). From the last participant's entry, of a send the sender's, to the last one's end; an operation that the
-    workers did not wait for at once may have been over sooner, so it is the least that was achieved."""
-    frame: pd.DataFrame = run.table("communication").to_pandas()
-    frame = frame[frame["operation"].isin(["send", "recv", *RINGS]) & frame["end_s"].notna()]
-    is_send, is_recv = frame["operation"] == "send", frame["operation"] == "recv"
-    frame["source"] = frame["rank"].where(is_send, frame["peer"].where(is_recv, -1)).astype(int)
-    frame["target"] = frame["peer"].where(is_send, frame["rank"].where(is_recv, -1)).astype(int)
-    frame["entered_s"] = frame["start_s"].where(~is_recv)
-    frame["operation"] = frame["operation"].replace("recv", "send")
-    channel = ["step", "group", "source", "target"]
-    frame["number"] = frame.groupby(["rank", *channel]).cumcount()
-    each = frame.groupby([*channel, "number", "operation", "axis"]).agg(
-        entered_s=("entered_s", "max"), end_s=("end_s", "max"), ring_bytes=("ring_bytes", "max"), workers=("rank", "nunique")
-    )
-    each["taken_s"] = each["end_s"] - each["entered_s"]
-    totals = each.reset_index().groupby(["operation", "axis", "workers"], as_index=False)[["ring_bytes", "taken_s"]].sum()
-    totals["bandwidth_bytes_per_s"] = totals["ring_bytes"] / totals["taken_s"]
-    kinds = zip(totals["operation"].astype(str), totals["workers"].astype(int), strict=True)
+    """The bandwidth that a run's operations had (``traffic.achieved_bandwidth``), beside the calibrated link's in
+    ``calibrated_bytes_per_s`` (none: it was not measured)."""
+    frame = achieved_bandwidth(run.table("communication").to_pandas())
+    kinds = zip(frame["operation"].astype(str), frame["group_size"].astype(int), strict=True)
     own = [own_link(calibration, operation, n) if calibration else None for operation, n in kinds]
-    totals["calibrated_bytes_per_s"] = [link["bandwidth_bytes_per_s"] if link else None for link in own]
-    return totals[["operation", "axis", "workers", "bandwidth_bytes_per_s", "calibrated_bytes_per_s"]]
+    speeds = pd.Series([link["bandwidth_bytes_per_s"] if link else None for link in own], index=frame.index, dtype=float)
+    return frame.assign(calibrated_bytes_per_s=speeds)

@@ -15,6 +15,7 @@ from workbench.analysis import figures
 
 Row = dict[str, Any]
 WIDEST = 1000
+NUM_TENSORS = 5
 
 
 def comparison(rows: Iterable[Row], threads: dict[str, int]) -> Table:
@@ -42,12 +43,27 @@ def whole(console: Console, table: Table) -> None:
     Console(file=console.file, width=max(width, console.width)).print(table)
 
 
+def largest_tensors(rows: Iterable[Row]) -> Table:
+    """The first five of the largest tensors at a worker's peak; rows as in ``peak_tensors``."""
+    table = Table("MiB", "category", "module or parameter", "shape", "dtype", box=None, padding=(0, 1, 0, 2))
+    for row in list(rows)[:NUM_TENSORS]:
+        size, category = f"{row['bytes'] / 2**20:.2f}", row["category"].replace("_", " ")
+        table.add_row(size, category, escape(row["module"] or "–"), row["shape"] or "one number", row["dtype"])
+    return table
+
+
 def failure(console: Console, run_id: str, error: Row | None, message: str) -> None:
     """Why a run did not finish."""
     console.print(f"[red]{run_id}[/red] {escape(message)}")
     if error:
         console.print(f"  step {error.get('step')}: {escape(str(error.get('exception')))}", highlight=False)
-        for line in (error.get("last_lines") or [])[-6:]:
+        if memory := error.get("memory"):  # its budget was too small: no traceback tells more than what was alive
+            alive = (
+                f"{name.replace('_', ' ')} {figures.mebibytes(size)}" for name, size in memory["by_category"].items() if size
+            )
+            console.print(f"  alive on worker {error['rank']}: {', '.join(alive)}; the largest tensors:", highlight=False)
+            console.print(largest_tensors(memory["largest_tensors"]))
+        for line in (error.get("last_lines") or [])[-6:] if not memory else ():
             console.print(f"  | {escape(line)}", highlight=False)
         if error.get("advice"):
             console.print(f"  {escape(error['advice'])}", highlight=False)

@@ -106,14 +106,29 @@ def _report(shown: list[Run], rows: list[dict[str, Any]]) -> None:
         record = run.directory.record()
         if (used := record["num_workers"] * record["threads_per_worker"]) > record["num_cores"]:
             console.print(f"• {record['split']} has {used} threads on {record['num_cores']} cores.", highlight=False)
+    if sentence := _does_not_fit(shown):
+        console.print(f"• {sentence}", highlight=False)
     for run in shown:
         for note in run.directory.record().get("link_notes", []):
             console.print(f"• {run.directory.record()['split']}: {note}.", highlight=False)
+    causes = set()
     for run in shown:
-        if run.state != "finished":
-            failure(console, run.id, run.error, str(run.directory.status().get("message", "")))
+        cause = run.directory.record()["split"], str((run.error or {}).get("exception", run.id))
+        if run.state != "finished" and cause not in causes:  # the baseline with more threads fails of the same
+            failure(console, run.id, run.error, run.message)
+        causes.add(cause)
     last = shown[-1].id
     console.print(f"\nNext: workbench show {last}  ·  workbench run --help  ·  workbench ls", highlight=False)
+
+
+def _does_not_fit(shown: list[Run]) -> str:
+    """What a memory budget shows: which splits it is too small for, and for which it is not."""
+    over = list(dict.fromkeys(run.directory.record()["split"] for run in shown if (run.error or {}).get("memory")))
+    if not over:
+        return ""
+    fits = list(dict.fromkeys(run.directory.record()["split"] for run in shown if run.state == "finished"))
+    budget = f"{(shown[0].spec.measure.memory_budget_bytes or 0) / 2**20:.2f} MiB a worker"
+    return f"Too large for {budget}: {', '.join(over)}." + (f" It is enough for {', '.join(fits)}." if fits else "")
 
 
 def _judge(rows: list[dict[str, Any]], assertions: list[Any]) -> None:

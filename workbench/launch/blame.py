@@ -19,6 +19,8 @@ class Blame:
     traceback: str = ""
     operations: list[str] = field(default_factory=list)
     advice: str = ""
+    memory: dict[str, Any] | None = None
+    """What was alive when a memory budget was exceeded."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -54,4 +56,12 @@ def find_cause(processes: list[WorkerProcess], events: list[list[dict[str, Any]]
 
 
 def _from_event(error: dict[str, Any], advice: str) -> Blame:
-    return Blame(error["rank"], error["exception"], error["step"], error["traceback"], error["operations"], advice)
+    return Blame(
+        error["rank"],
+        error["exception"],
+        error["step"],
+        error["traceback"],
+        error["operations"],
+        error.get("advice", advice),
+        error.get("memory"),
+    )

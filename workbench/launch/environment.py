@@ -32,10 +32,11 @@ def environment() -> dict[str, Any]:
 
 def baseline_key(spec: RunSpec) -> str:
     """Equal for runs on one worker that measure the same thing: model and its code, data, training, device, threads,
-    environment."""
+    environment, memory budget."""
     table = spec.as_dict()
     parts = [table[part] for part in ("mode", "model", "dataset", "train", "inference", "launch")]
     parts += [_source(MODELS.get(spec.model.name)), _source(DATASETS.get(spec.dataset.name))]
+    parts += [spec.measure.memory_budget_bytes] if spec.measure.memory_budget_bytes is not None else []
     return hashlib.sha256(json.dumps([parts, environment()], sort_keys=True).encode()).hexdigest()
 
 

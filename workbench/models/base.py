@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from workbench.data.base import DatasetSummary
-    from workbench.plan.summary import ModelSummary
+    from workbench.plan.summary import BlockSummary, ModelSummary
 
 O = TypeVar("O", bound=ModelOptions)
 model = functools.partial(register, "model")
@@ -53,6 +53,16 @@ class Model(ABC, Generic[O]):
         """Whether what it computes of a sample depends on the samples beside it (batch norm, a router's capacity), so that
         a replica or a microbatch computes something else than one worker does of the whole batch."""
         return False
+
+    def kept_bytes(self, held: BlockSummary, positions: int | None, element_bytes: int, checkpointing: str) -> int | None:
+        """What a block's forward pass of one sample keeps for backward, its output included and its input not; of the last
+        block also what the loss keeps. By default no formula says.
+
+        Args:
+            held: the block as a worker holds it, its layers cut where they are.
+            positions: of the sequence, that the worker computes.
+        """
+        return None
 
     @abstractmethod
     def summary(self) -> ModelSummary:

@@ -31,6 +31,7 @@ class LayerShape:
     feedforward_kind: Literal["gelu", "gated"] = "gelu"
     norm_kind: Literal["layer", "rms"] = "layer"
     bias: bool = True
+    is_rotary: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -79,6 +80,32 @@ class LayerShape:
         )
         pair = ColumnRowPair("feedforward", f"{name}.up", f"{name}.down", inner, "hidden features", self.shape, self.shape)
         return Part(parameters, 2 * self.sequence * hidden * (self.up_dim + inner), (pair,))
+
+    def statistics_bytes(self, element_bytes: int) -> int:
+        """What a norm keeps of a position beside its input: mean and deviation; torch's root-mean-square norm for CPU
+        (2.13), made of several operations, the latter and what it divided by it."""
+        return max(4, element_bytes) * 2 if self.norm_kind == "layer" else max(4, element_bytes) + self.hidden_dim * element_bytes
+
+    def kept_bytes(self, held: BlockSummary, positions: int, element_bytes: int) -> int:
+        """What a layer's forward pass of one sample keeps for backward beside its output (Korthikanti et al. 2022, section
+        4.1, without dropout, and with attention that keeps no scores: Dao et al. 2022): inputs of norms and linear maps,
+        of the activation, and of attention with what it gives. ``held`` tells what is cut; ``positions`` are those that the
+        cut layers compute, of norms and residuals it may be fewer."""
+        shape = {p.name.removeprefix(f"{held.name}."): p.shape for p in held.parameters}
+        qkv, up, inner = (shape[f"{layer}.weight"] for layer in ("attention.qkv", "feedforward.up", "feedforward.down"))
+        head_dim, between = self.hidden_dim // self.num_heads, held.output_shape[0]
+        heads = self.num_heads * qkv[0] // (head_dim * (self.num_heads + 2 * self.num_kv_heads))
+        kv_heads = heads * self.num_kv_heads // self.num_heads
+        elements = between * self.hidden_dim  # after attention
+        elements += positions * 2 * self.hidden_dim  # what norms give
+        elements += positions * (qkv[0] + heads * head_dim)  # q, k and v; what attention gives
+        if self.is_rotary:
+            elements += positions * (heads + kv_heads) * head_dim  # turned q and k; cosines and sines are of no sample
+        elif kv_heads < heads:
+            elements += positions * heads * head_dim  # q, which does not lie together
+        elements += positions * (up[0] + inner[1] * (2 if self.feedforward_kind == "gated" else 1))
+        statistics = 2 * between * self.statistics_bytes(element_bytes)
+        return elements * element_bytes + statistics + positions * heads * max(4, element_bytes)
 
     def layer(self, name: str, feedforward: Part) -> tuple[BlockSummary, tuple[LayerGroup, ...]]:
         """The layer as a block, and its groups."""

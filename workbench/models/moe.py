@@ -12,7 +12,7 @@ from workbench.models.base import model
 from workbench.models.layer_formulas import Part
 from workbench.models.presets import MOE
 from workbench.models.transformer import SHORT_TEXT, SMALL, Transformer, TransformerOptions
-from workbench.plan.summary import Mixture, ParameterSummary
+from workbench.plan.summary import BlockSummary, Mixture, ParameterSummary
 
 if TYPE_CHECKING:
     from torch import nn
@@ -57,6 +57,9 @@ class MoE(Transformer[MoEOptions]):
         if options.top_k > options.num_experts:
             raise SpecError("model.top_k", f"a token cannot take {options.top_k} of {options.num_experts} experts")
         super().__init__(options, data)
+
+    def kept_bytes(self, held: BlockSummary, positions: int | None, element_bytes: int, checkpointing: str) -> int | None:
+        return None  # how many tokens an expert gets is decided by the router
 
     @property
     def has_cache(self) -> bool:

@@ -95,6 +95,7 @@ class Transformer(Model[O]):
             feedforward_kind=o.feedforward,
             norm_kind=o.norm,
             bias=o.bias,
+            is_rotary=o.positions == "rotary",
         )
         self.shape.check_heads()
         head_dim = o.hidden_dim // o.num_heads
@@ -126,6 +127,23 @@ class Transformer(Model[O]):
         )
         ties = (Tie("head.projection.weight", "embedding.token.weight"),) if o.tied_head else ()
         return ModelSummary(self.name, blocks, groups, ties, sequence_length=sequence)
+
+    def kept_bytes(self, held: BlockSummary, positions: int | None, element_bytes: int, checkpointing: str) -> int | None:
+        """docs/memory.md derives it. The table of tokens and the head are whole or cut by vocabulary."""
+        assert positions is not None
+        hidden, shapes = self.options.hidden_dim, {p.name: p.shape for p in held.parameters}
+        if checkpointing == "selective":
+            return None
+        if held.name == "head":
+            vocabulary = held.output_shape[-1]
+            if vocabulary != self.data.num_classes or shapes["head.projection.weight"][1] != hidden:
+                return None  # the loss is of slices, or every worker has parts of all scores
+            inputs = 0 if checkpointing == "full" else hidden * element_bytes + self.shape.statistics_bytes(element_bytes)
+            return positions * (inputs + vocabulary * element_bytes)  # the loss keeps the logarithms of probabilities
+        outputs = held.output_shape[0] * hidden * element_bytes
+        if held.name == "embedding":
+            return outputs if shapes["embedding.token.weight"][1] == hidden else None
+        return outputs if checkpointing == "full" else outputs + self.shape.kept_bytes(held, positions, element_bytes)
 
     def build_block(self, block: str) -> nn.Module:
         from workbench.models import transformer_modules as modules

@@ -16,6 +16,7 @@ from workbench.plan.devices import num_gpus
 from workbench.plan.generation import check_generation
 from workbench.plan.layer_groups import RecurrentLayer
 from workbench.plan.links import check_link
+from workbench.plan.memory import expected_memory
 from workbench.plan.mesh import AXES, Mesh
 from workbench.plan.share import Share
 from workbench.plan.summary import ModelSummary
@@ -121,6 +122,7 @@ class Plan:
             "updated_parameters_per_worker": [self.updated_by(rank).num_parameters for rank in range(self.num_workers)],
             "transfers": [asdict(t) for t in self.transfers],
             "flops_per_step": self.flops_per_step,
+            "memory_per_worker": [asdict(expected_memory(self, rank)) for rank in range(self.num_workers)],
         }
 
 

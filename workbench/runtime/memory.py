@@ -1,80 +1,255 @@
-"""Memory by category on memory steps: torch's MemTracker, mended for pipelines, with a row at each module's edge."""
+"""Every tensor alive on memory steps, by category, with what the worker did meanwhile; and the budget that they must fit in.
+
+torch's MemTracker (2.13) refuses a pipeline's second microbatch, counts the optimizer's temporaries as its state, and sees
+neither DDP's buckets nor what was allocated before it began (receive buffers, gathered parameters). This one keeps a log of
+allocations and says at the end of the step what each was: then it is known what became a gradient.
+"""
 
 from __future__ import annotations
 
+import gc
 import time
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
-from torch.distributed._tools.mem_tracker import MemTracker, _MemRefType
-from torch.distributed._tools.mod_tracker import ModTracker
+from torch import Tensor, nn
+from torch._subclasses import FakeTensor
+from torch.distributed._functional_collectives import AsyncCollectiveTensor
+from torch.distributed.tensor import DTensor
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-CATEGORIES = {
-    _MemRefType.PARAM: "parameters",
-    _MemRefType.GRAD: "gradients",
-    _MemRefType.OPT: "optimizer_state",
-    _MemRefType.ACT: "activations",
-    _MemRefType.BUFFER: "buffers",
-    _MemRefType.TEMP: "other",
-    _MemRefType.OTH: "other",
-}
+from workbench.runtime.allocations import Allocation, AllocationLog
+from workbench.runtime.allocator import AllocatorPeak
+from workbench.runtime.budget import MemoryBudgetExceeded
+from workbench.runtime.build import local
+from workbench.runtime.recorder import Recorder
+from workbench.strategies.worker_model import WorkerModel
 
-
-class StageModTracker(ModTracker):
-    """torch's hooks on a stage's received input fail when autograd computes the gradients of inputs and of weights apart
-    (zero-bubble schedules, torch 2.13): a module whose input is a leaf is left at the end of the backward pass instead."""
-
-    def _fw_pre_hook(self, mod: nn.Module, input: Any) -> None:
-        inner = tuple(x for x in input if isinstance(x, torch.Tensor) and not x.is_leaf)
-        super()._fw_pre_hook(mod, inner)
+LET_GO_S = 1e-3
+"""How long gloo's threads get before each backward pass to let go of what they have moved: a storage that Python has seen ends
+under Python's lock, which the worker seldom gives away."""
 
 
-class MemoryTracker(MemTracker):
-    """Bytes of every tensor alive, by category, at the edges of each module's forward and backward.
+class MemoryTracker(TorchDispatchMode):
+    """Watches one step of a worker; used as a context.
 
-    torch's own hooks keep statistics per module and refuse a module's second call outside another's (each microbatch of
-    a pipeline, torch 2.13); these keep rows over time instead.
+    What is alive at its beginning is found by asking Python for all tensors. From then on every operation shows what it
+    allocates, process groups show what they receive, and storages themselves say when they end. Categories: *activations*
+    are made in forward passes, also recomputed ones; *communication* is what is received from other workers or gathered and
+    scattered for them, but along the tensor axis: that is activations; *other* what backward passes and the optimizer need
+    for a while (gradients of activations), and the batch.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(
+        self, worker: WorkerModel, optimizer: torch.optim.Optimizer | None, recorder: Recorder, budget: int | None = None
+    ) -> None:
         super().__init__()
-        self._mod_tracker = StageModTracker()
-        self.device = device
-        self.rows: list[dict[str, Any]] = []
-        self._known: set[int] = set()
+        self.worker, self.optimizer, self.recorder, self.budget = worker, optimizer, recorder, budget
+        self.log = AllocationLog()
+        self._alive: dict[int, Allocation] = {}
+        self._modules: list[str] = []
+        self._spans: list[tuple[str, str]] = []
+        self._module_of_backward = ""
+        self._names = {module: name for name, module in worker.blocks.named_modules()}
 
-    def note(self, event: str, snapshot: dict[Any, Any] | None = None) -> None:
-        """Records what is alive now, or was in ``snapshot``."""
-        alive = (self.get_tracker_snapshot() if snapshot is None else snapshot).get(self.device, {})
-        totals: dict[str, int] = {}
-        for kind, category in CATEGORIES.items():
-            totals[category] = totals.get(category, 0) + alive.get(kind, 0)
-        now = time.perf_counter()
-        self.rows += [{"time": now, "event": event, "category": c, "bytes": b} for c, b in totals.items()]
+    def __enter__(self) -> MemoryTracker:
+        self._begin()
+        self._handles = [
+            register_module_forward_pre_hook(self._enter_module),
+            register_module_forward_hook(self._leave_module, always_call=True),
+        ]
+        self._resize = torch.UntypedStorage.resize_
+        torch.UntypedStorage.resize_ = self._resizing()  # type: ignore[method-assign]
+        self.recorder.watcher = self
+        self._bytes_before = self.log.total
+        self._allocator = AllocatorPeak(self.worker.device)
+        self._allocator.__enter__()
+        super().__enter__()
+        return self
 
-    def peak_bytes(self) -> int:
-        """Most bytes alive at once; also noted as the event ``peak``."""
-        snapshot = self.get_tracker_snapshot("peak")
-        self.note("peak", snapshot)
-        return sum(row["bytes"] for row in self.rows if row["event"] == "peak")
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._settle_all()
+        self._mark("end of step", "end of step")
+        self._alive.clear()  # what ends from here on is none of this step's
+        self._allocator.__exit__(*error)
+        self.recorder.watcher = None
+        torch.UntypedStorage.resize_ = self._resize  # type: ignore[method-assign]
+        for handle in self._handles:
+            handle.remove()
 
-    def _name(self, module: nn.Module) -> str:
-        return str(self._mod_tracker.get_known_fqn(module) or type(module).__name__)
+    def of_allocator(self) -> dict[str, Any]:
+        """What the allocator says of the step, whatever the tracker saw: ``allocator_peak_bytes`` and, of a GPU, more."""
+        figures = self._allocator.figures
+        peak = figures.get("allocated_peak_bytes", self._bytes_before + self._allocator.growth_bytes)
+        return {"allocator_peak_bytes": peak, **figures}
 
-    def _pre_fw_hook(self, module: nn.Module, inputs: Any) -> None:
-        if id(module) not in self._known:
-            self._known.add(id(module))
-            self._track_module_params_and_buffers(module, install_grad_hooks=True)
-        self.note(f"before forward of {self._name(module)}")
+    def _begin(self) -> None:
+        """Notes what is alive. DDP's buckets are C++'s, but the gradients of the step before are views of them."""
+        for name, parameter in self.worker.named_parameters():
+            if parameter.grad is not None:
+                self._settle(parameter.grad, "gradients", name)
+        if self.optimizer is not None:
+            self.optimizer.zero_grad()
+        self._settle_all()
+        gc.collect()
+        for thing in gc.get_objects():
+            if issubclass(type(thing), Tensor):
+                self._see(thing, "other")
+        self._mark("begin of step", "begin of step")
 
-    def _post_fw_hook(self, module: nn.Module, inputs: Any, outputs: Any) -> None:
-        self.note(f"after forward of {self._name(module)}")
+    def _settle_all(self) -> None:
+        """Says of all that it knows for good what it is."""
+        for name, parameter in self.worker.named_parameters():
+            self._settle(parameter, "parameters", name)
+        for name, parameter in self.worker.named_parameters():
+            if parameter.grad is not None:
+                self._settle(parameter.grad, "gradients", name)
+        for name, buffer in self.worker.blocks.named_buffers():
+            self._settle(buffer, "buffers", name)
+        names: dict[Tensor, str] = {parameter: name for name, parameter in self.worker.named_parameters()}
+        updated = getattr(self.optimizer, "optim", self.optimizer)  # ZeRO-1 wraps the optimizer of this worker's part
+        for updated_one, state in updated.state.items() if updated is not None else ():
+            for key, value in state.items():
+                if isinstance(value, Tensor):
+                    self._settle(value, "optimizer_state", f"{names.get(updated_one, '')} {key}".strip())
 
-    def _pre_bw_hook(self, module: nn.Module, args: Any) -> None:
-        if module is not None:
-            self.note(f"before backward of {self._name(module)}")
+    def _settle(self, tensor: Tensor, category: str, name: str) -> None:
+        allocation = self._see(local(tensor), category)
+        if allocation is None:
+            return
+        if not allocation.is_settled:
+            allocation.category, allocation.module, allocation.is_settled = category, name, True
+        elif allocation.category == category and allocation.module != name:
+            allocation.others.add(name)
 
-    def _post_bw_hook(self, module: nn.Module, args: Any) -> None:
-        if module is not None:
-            self.note(f"after backward of {self._name(module)}")
+    def _see(self, tensor: Tensor, category: str) -> Allocation | None:
+        """The allocation behind a tensor; a new one is noted."""
+        if _is_wrapper(tensor) or tensor.device.type != self.worker.device.type:
+            return None
+        return self._see_storage(tensor.untyped_storage(), category, tensor)
+
+    def _see_storage(self, storage: torch.UntypedStorage, category: str, tensor: Tensor | None = None) -> Allocation:
+        key, num_bytes = storage._cdata, storage.nbytes()
+        allocation = self._alive.get(key)
+        if allocation is None:
+            reference = weakref.ref(storage, partial(self._end, key))
+            shape, dtype = ((), torch.uint8) if tensor is None else (tuple(tensor.shape), tensor.dtype)
+            allocation = Allocation(reference, category, self._module(), shape, str(dtype).removeprefix("torch."))
+            self._alive[key] = allocation
+        if num_bytes != allocation.num_bytes:
+            self.log.note(allocation, num_bytes)
+        return allocation
+
+    def _end(self, key: int, reference: Any) -> None:
+        if allocation := self._alive.pop(key, None):
+            self.log.note(allocation, 0)
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if any(issubclass(kind, DTensor | AsyncCollectiveTensor) for kind in types):
+            return NotImplemented  # they take the operation apart and come back with what is really computed
+        result = function(*args, **kwargs or {})
+        if function is torch.ops.fsdp.chunk_cat.default:
+            for gradient in args[0]:  # whole ones, kept until they are scattered
+                self._received(gradient)
+        category = "activations" if self._is_forward() else "other"
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                self._see(tensor, category)
+        if self.budget is not None and self.log.most > self.budget:
+            self._settle_all()
+            raise MemoryBudgetExceeded(self.budget, self.log.peak())
+        return result
+
+    def _is_forward(self) -> bool:
+        """Backward passes compute without gradients, but for what they recompute."""
+        if self._is_in_backward():
+            return torch.is_grad_enabled()
+        return not self._spans or self._spans[-1][0] == "forward"
+
+    def moves(self, operation: str, axis: str | None, args: tuple[Any, ...]) -> None:
+        """Called by a process group with what it is going to move, first what it writes to."""
+        if axis == "tensor" or operation == "send":
+            return
+        for tensor in tree_leaves(args[:2] if operation == "reduce_scatter" else args[:1]):
+            if isinstance(tensor, Tensor):
+                self._received(tensor)
+
+    def _received(self, tensor: Tensor) -> None:
+        if allocation := self._see(tensor, "communication"):
+            allocation.becomes("communication")
+
+    def _resizing(self) -> Any:
+        """FSDP lets go of gathered parameters, and has room for them again, by resizing their storages."""
+        resize = self._resize
+
+        def resize_(storage: torch.UntypedStorage, size: int) -> Any:
+            result = resize(storage, size)
+            self._see_storage(storage, "communication").becomes("communication")
+            return result
+
+        return resize_
+
+    @contextmanager
+    def span(self, kind: str, stage: int | None, microbatch: int | None, name: str | None) -> Iterator[None]:
+        """What the worker does, from the recorder."""
+        piece = f", microbatch {microbatch}" if microbatch is not None else ""
+        if kind.startswith("backward") and self.worker.share.mesh.num_workers > 1:
+            time.sleep(LET_GO_S)
+        self._spans.append((kind, piece if self.worker.num_microbatches > 1 else ""))
+        self._mark(f"{name or kind} begins{self._spans[-1][1]}")
+        try:
+            yield
+        finally:
+            _, piece = self._spans.pop()
+            self._mark(f"{name or kind} ends{piece}")
+
+    def _enter_module(self, module: nn.Module, inputs: Any) -> None:
+        self._modules.append(self._names.get(module, ""))
+        if name := self._names.get(module):
+            self._mark(f"forward of {name} begins{self._piece()}")
+
+    def _leave_module(self, module: nn.Module, inputs: Any, outputs: Any) -> None:
+        self._modules.pop()
+        if not (name := self._names.get(module)):
+            return
+        self._mark(f"forward of {name} ends{self._piece()}")
+        for output in tree_leaves(outputs):
+            if isinstance(output, Tensor) and output.grad_fn is not None and not self._is_in_backward():
+                output.register_hook(partial(self._enter_backward, name))
+
+    def _is_in_backward(self) -> bool:
+        return torch._C._current_graph_task_id() != -1
+
+    def _enter_backward(self, name: str, gradient: Tensor) -> None:
+        self._module_of_backward = name
+        self._mark(f"backward of {name} begins{self._piece()}")
+
+    def _piece(self) -> str:
+        return self._spans[-1][1] if self._spans else ""
+
+    def _module(self) -> str:
+        if self._modules:
+            return self._modules[-1]
+        return self._module_of_backward if self._is_in_backward() else ""
+
+    def _where(self) -> str:
+        kind, piece = self._spans[-1] if self._spans else ("step", "")
+        module = self._module()
+        if self._is_in_backward():
+            kind = "recomputed forward" if self._modules else "backward"
+        return kind + (f" of {module}" if module else "") + piece
+
+    def _mark(self, event: str, where: str = "") -> None:
+        self.log.mark(event, where or self._where())
+
+
+def _is_wrapper(tensor: Tensor) -> bool:
+    """Tensors without memory of their own."""
+    return isinstance(tensor, DTensor | AsyncCollectiveTensor | FakeTensor) or tensor.is_meta or tensor.layout != torch.strided

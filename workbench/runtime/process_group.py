@@ -140,6 +140,8 @@ class RecordedProcessGroup(dist.ProcessGroup):
         peer = self._peer(operation, args)
         here = self.ranks[self.rank()]
         row = self.recorder.begin(operation, self._name, self.ranks, payload(args), here, peer)
+        if self.recorder.watcher is not None:
+            self.recorder.watcher.moves(operation, self.recorder.axes.get(self._name), args)
         if operation == "send":
             # gloo takes contiguous tensors alone; the gradient of a recurrent stage's input is a transposed view.
             args = ([tensor.contiguous() for tensor in args[0]], *args[1:])

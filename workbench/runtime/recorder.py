@@ -119,6 +119,8 @@ class Recorder:
     tracing: bool = False
     phase: str = ""
     """Of the span that the worker is in; empty outside."""
+    watcher: Any = None
+    """On memory steps the ``MemoryTracker``, told of spans and of what process groups move."""
     num_operations: int = 0
     payload_bytes: int = 0
     blocked_s: float = 0.0
@@ -240,6 +242,8 @@ class Recorder:
         self, kind: str, stage: int | None = None, microbatch: int | None = None, name: str | None = None
     ) -> AbstractContextManager[None]:
         """Marks what the worker does; free unless tracing."""
+        if self.watcher is not None:
+            return self.watcher.span(kind, stage, microbatch, name)  # type: ignore[no-any-return]
         return self._record_span(kind, stage, microbatch, name) if self.tracing else nullcontext()
 
     @contextmanager

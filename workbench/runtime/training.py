@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from workbench.plan.feasibility import Plan
+from workbench.runtime.allocations import Peak, kept_activations
 from workbench.runtime.batches import Batches
 from workbench.runtime.build import local, make_optimizer
 from workbench.runtime.clipping import clip_gradients
@@ -32,7 +33,15 @@ class TrainingRecord:
 
     steps: list[dict[str, Any]] = field(default_factory=list)
     memory: list[dict[str, Any]] = field(default_factory=list)
-    peak_memory_bytes: int | None = None
+    peak_tensors: list[dict[str, Any]] = field(default_factory=list)
+    peak_memory: Peak | None = None
+    """Of all memory steps."""
+    of_allocator: dict[str, Any] = field(default_factory=dict)
+    """What the allocator says of the same step."""
+    held_memory: dict[str, int] | None = None
+    """Bytes by category at the end of the last memory step."""
+    kept_activation_bytes: int | None = None
+    """The most activations that were alive when a backward pass of it began; None: it had none."""
     parameters: int = 0
     parameter_bytes: int = 0
     gradient_bytes: int = 0
@@ -47,9 +56,12 @@ class TrainingRecord:
 
 
 def step_kinds(plan: Plan) -> Iterator[str]:
-    """The kind of each step in turn."""
+    """The kind of each step in turn. With a memory budget the first memory step comes before all that takes long, and after
+    a step that leaves the optimizer with its state."""
     train, measure = plan.spec.train, plan.spec.measure
-    yield from ["warmup"] * train.num_warmup_steps
+    has_budget = measure.memory_budget_bytes is not None
+    yield from ["warmup"] * max(train.num_warmup_steps, int(has_budget))
+    yield from ["memory"] * has_budget
     yield from ["timed"] * train.num_steps
     yield from ["trace"] * measure.num_trace_steps
     yield from ["memory"] * measure.num_memory_steps
@@ -71,7 +83,7 @@ def train(
     column of its own.
     """
     record = TrainingRecord()
-    options = plan.spec.train
+    options, measure = plan.spec.train, plan.spec.measure
     optimizer = make_optimizer(worker, options.optimizer, options.learning_rate) if worker.trains else None
     has_tokens = plan.dataset.summary().tokens_per_sample > 0
     kinds = list(step_kinds(plan))
@@ -84,19 +96,12 @@ def train(
         fetching = time.perf_counter()
         inputs, targets = batches.of_worker(step, worker)
         data_s = time.perf_counter() - fetching
-        tracker = MemoryTracker(worker.device) if kind == "memory" else None
-        if tracker is not None:
-            if optimizer is not None:
-                optimizer.zero_grad()
-            tracker.track_external(worker.blocks, *([optimizer] if optimizer is not None else []), inputs, targets)
-            if worker.device.type == "cuda":
-                torch.cuda.reset_peak_memory_stats(worker.device)
-            tracker.__enter__()
         for module in dropping:
             module.dropped = 0
+        tracker = MemoryTracker(worker, optimizer, recorder, measure.memory_budget_bytes) if kind == "memory" else None
         profiled = torch_profile(profile_to, worker.device) if kind == "profiler" and profile_to else nullcontext()
         counts = step == 0 and kind == "warmup" and not options.compile
-        with profiled, CountedFlops() if counts else nullcontext() as counter:
+        with tracker or profiled, CountedFlops() if counts else nullcontext() as counter:
             recorder.begin_step(step, tracing=kind == "trace")
             start = time.perf_counter()
             result = take_step(worker, optimizer, inputs, targets, options.max_gradient_norm)
@@ -104,15 +109,15 @@ def train(
             if worker.device.type == "cuda":
                 torch.cuda.synchronize(worker.device)
             duration = time.perf_counter() - start
-        counted = recorder.end_step()
+            counted = recorder.end_step()
+            to_first_token = None if result.first_token_at is None else result.first_token_at - start
+            del result
         if counter is not None:
             record.counted_flops = counter.get_total_flops()
-        to_first_token = None if result.first_token_at is None else result.first_token_at - start
-        del result
         if kind == "timed":
             num_dropped.append(sum(module.dropped for module in dropping))
         if tracker is not None:
-            _end_of_memory_step(record, tracker, worker, step)
+            _keep_memory(record, tracker, step)
         num_tokens = targets.numel() if has_tokens else None
         if plan.spec.generates:
             num_tokens = len(inputs) * plan.spec.inference.num_new_tokens
@@ -161,14 +166,14 @@ def take_step(
     return result
 
 
-def _end_of_memory_step(record: TrainingRecord, tracker: MemoryTracker, worker: WorkerModel, step: int) -> None:
-    tracker.note("end of step")
-    peak = tracker.peak_bytes()
-    tracker.__exit__(None, None, None)
-    if worker.device.type == "cuda":  # the allocator also knows what bypasses the tracker
-        peak = torch.cuda.max_memory_allocated(worker.device)
-    record.peak_memory_bytes = max(peak, record.peak_memory_bytes or 0)
-    record.memory += [{"step": step, **row} for row in tracker.rows]
+def _keep_memory(record: TrainingRecord, tracker: MemoryTracker, step: int) -> None:
+    peak, rows = tracker.log.peak(), tracker.log.rows()
+    record.memory += [{"step": step, **row} for row in rows]
+    record.held_memory = tracker.log.held()
+    record.kept_activation_bytes = kept_activations(rows)
+    record.peak_tensors += [{"step": step, **row} for row in peak.largest]
+    if record.peak_memory is None or peak.num_bytes > record.peak_memory.num_bytes:
+        record.peak_memory, record.of_allocator = peak, tracker.of_allocator()
 
 
 def _weigh(record: TrainingRecord, worker: WorkerModel, optimizer: torch.optim.Optimizer | None) -> None:

@@ -44,6 +44,7 @@ def main(run_path: str, rank: int, lifeline: int, rendezvous: int) -> int:
             traceback=traceback.format_exc(),
             is_communication=recorder.communication_failed or _is_communication_error(error),
             operations=list(recorder.last),
+            **getattr(error, "details", {}),  # of a memory budget that was exceeded
         )
         return 1
     return 0
@@ -129,6 +130,7 @@ def _work(
     tables = {
         "steps": trained.steps,
         "memory": [{**row, "time_s": row["time"]} for row in trained.memory],
+        "peak_tensors": trained.peak_tensors,
         "communication": communication,
         "timeline": [] if device.type == "cuda" else timeline_rows(recorder),
     }
@@ -142,7 +144,10 @@ def _work(
         "parameter_bytes": trained.parameter_bytes,
         "gradient_bytes": trained.gradient_bytes,
         "optimizer_state_bytes": trained.optimizer_state_bytes,
-        "peak_memory_bytes": trained.peak_memory_bytes,
+        **({} if trained.peak_memory is None else trained.peak_memory.figures()),
+        "held_memory_by_category": trained.held_memory,
+        "kept_activation_bytes": trained.kept_activation_bytes,
+        **trained.of_allocator,
         "dropped_tokens": trained.dropped_tokens,
         "resident_peak_bytes": accounting.resident_peak_bytes(),
         "load": asdict(trained.load) if trained.load else None,

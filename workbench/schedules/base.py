@@ -67,6 +67,15 @@ class Schedule(ABC):
         """How often sharded parameters of a stage are gathered in its forward and in its backward passes of a step."""
         return 1, 0
 
+    def in_flight(self, worker: int) -> int | None:
+        """The most microbatches whose activations a worker holds at once; None: no formula says."""
+        return None
+
+    def outputs_kept(self, worker: int) -> int:
+        """How many microbatches' outputs a worker holds beside what their backward passes need: the last stage's, until
+        then."""
+        return (self.in_flight(worker) or 0) if worker == self.num_workers - 1 else 0
+
     def check_pieces(self, model: ModelSummary, spec: RunSpec) -> None:
         """Raises:
         SplitError: what is cut into microbatches, here the batch, does not divide into them.

@@ -21,6 +21,9 @@ class GPipe(Schedule):
         """Each forward pass frees what it gathered; the first backward pass gathers for all."""
         return self.num_microbatches, int(trains)
 
+    def in_flight(self, worker: int) -> int:
+        return self.num_microbatches
+
     def build(self, stages: Sequence[PipelineStage], loss: Callable[..., Any] | None) -> Any:
         from torch.distributed.pipelining import ScheduleGPipe
 

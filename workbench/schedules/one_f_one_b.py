@@ -25,6 +25,14 @@ class OneForwardOneBackward(Schedule):
         filling = min(self.num_microbatches, self.num_stages - stage) if trains else self.num_microbatches
         return filling, 1 + self.num_microbatches - filling if trains else 0
 
+    def in_flight(self, worker: int) -> int:
+        """As many as there are workers from here to the last (Narayanan et al. 2021, section 2.2)."""
+        return min(self.num_microbatches, self.num_workers - worker)
+
+    def outputs_kept(self, worker: int) -> int:
+        """Of other stages the one that is being sent while an earlier microbatch's backward pass begins."""
+        return super().outputs_kept(worker) or int(self.num_microbatches > self.in_flight(worker))
+
     def check(self, spec: RunSpec) -> None:
         super().check(spec)
         self.at_least_as_many_microbatches_as(self.num_stages, "stages")

@@ -81,6 +81,16 @@ class Inference(Options):
         return [(self.prompt_length, 1), (1, self.num_new_tokens - 1)]
 
 
+_UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+
+
+def _in_bytes(given: Any) -> Any:
+    """``"64MiB"`` → 67108864; what has no unit stays as it is."""
+    unit = _UNITS.get(given[-3:]) if isinstance(given, str) else None
+    number = given[:-3].strip() if unit else ""
+    return int(float(number) * unit) if unit and number.replace(".", "", 1).isdecimal() else given
+
+
 class Measure(Options):
     """What is recorded beside the timed steps."""
 
@@ -92,6 +102,10 @@ class Measure(Options):
 
     torch_profiler: bool = False
     """One more step, after all others, whose trace by torch.profiler each worker writes into the run's directory."""
+
+    memory_budget_bytes: Annotated[PositiveInt, BeforeValidator(_in_bytes)] | None = None
+    """What a worker may have alive at once, also "64MiB" or "2GiB"; a run that takes more fails, as on a device of that size.
+    By default no limit. The parity check, before, is not subject to it."""
 
     parity: bool = True
     """Before the run, check on a copy that the split computes what one worker computes. Off for models too large for one."""

@@ -18,7 +18,8 @@ _FORMULA = "^[=+\\-@\t\r]"
 
 
 def export(runs: list[RunDirectory], to: Path, file_format: str) -> list[Path]:
-    """Writes ``runs`` and every table under ``to``, and torch's traces under ``profiler/<run id>/``; returns the files."""
+    """Writes ``runs`` and every table of a run (``steps``, ``memory``, …) under ``to``, and torch's traces under
+    ``profiler/<run id>/``; returns the files."""
     import pyarrow as pa
     import pyarrow.csv
     import pyarrow.parquet

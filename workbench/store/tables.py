@@ -39,6 +39,10 @@ TABLES: dict[str, dict[str, str]] = {
         "run_id": "string", "rank": "int64", "step": "int64", "kind": "string", "stage": "int64", "microbatch": "int64",
         "name": "string", "start_s": "float64", "end_s": "float64",
     },
+    "peak_tensors": {
+        "run_id": "string", "rank": "int64", "step": "int64", "category": "string", "module": "string", "shape": "string",
+        "dtype": "string", "bytes": "int64",
+    },
 }  # fmt: skip
 """Table → column → Arrow type. Times are seconds on the run's own clock, which is one for all workers."""
 

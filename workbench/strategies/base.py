@@ -83,6 +83,19 @@ class Strategy(ABC, Generic[O]):
         """The part of what worker ``index`` of the axis holds that its optimizer updates; by default all of it."""
         return held
 
+    def allocates(self, model: ModelSummary, index: int) -> ModelSummary:
+        """What is allocated for the part that worker ``index`` of the axis holds; by default just that part."""
+        return self.place(model, index)
+
+    def outputs_kept(self, index: int) -> int:
+        """How many microbatches' outputs of its last block worker ``index`` of the axis keeps beside what their backward
+        passes need."""
+        return 0
+
+    def in_flight(self, index: int) -> int | None:
+        """The most of its microbatches whose activations worker ``index`` of the axis holds at once; None: no formula says."""
+        return 1
+
     @abstractmethod
     def expected(self, model: ModelSummary, share: Share) -> list[Transfer]:
         """What one worker takes part in during one step, by formula. ``model`` is what this strategy finds when it is

@@ -197,6 +197,10 @@ class DataStrategy(Strategy[DataOptions]):
     def place(self, model: ModelSummary, index: int) -> ModelSummary:
         return shard(model, index % self.num_shards, self.num_shards)
 
+    def allocates(self, model: ModelSummary, index: int) -> ModelSummary:
+        """Every shard has the rows of the first."""
+        return shard(model, 0, self.num_shards)
+
     def updates(self, held: ModelSummary, index: int) -> ModelSummary:
         """Under ZeRO-1 whole parameters, dealt out by their sizes; Adam keeps two numbers for each element of them."""
         if self.options.shard != "optimizer":

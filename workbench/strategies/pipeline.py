@@ -96,6 +96,12 @@ class PipelineStrategy(StagedStrategy[PipelineOptions]):
     def gathers(self, stage: int, trains: bool) -> tuple[int, int]:
         return self.schedule.gathers(stage, trains)
 
+    def in_flight(self, index: int) -> int | None:
+        return self.schedule.in_flight(index)
+
+    def outputs_kept(self, index: int) -> int:
+        return self.schedule.outputs_kept(index)
+
     def check(self, model: ModelSummary, spec: RunSpec) -> None:
         if self.options.actions and self.options.schedule != "csv":
             raise SplitError(

@@ -42,16 +42,20 @@ def training(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any]) 
     record = train(planned, worker, Batches(planned, CPU, dtype), recorder, lambda **_: None)
     accounting.attribute_idle(recorder, control, planned.num_workers)
     rows = accounting.communication_rows(recorder, is_cuda=False)
+    peak = record.peak_memory
+    assert peak is not None
     return {
         "communication": accounting.transfers_per_step(rows, planned.spec.measure.num_trace_steps),
         "parameters": record.parameters,
         "parameter_bytes": record.parameter_bytes,
         "gradient_bytes": record.gradient_bytes,
         "optimizer_state_bytes": record.optimizer_state_bytes,
-        "peak_memory_bytes": record.peak_memory_bytes,
-        "peak_activation_bytes": sum(
-            row["bytes"] for row in record.memory if (row["event"], row["category"]) == ("peak", "activations")
-        ),
+        **peak.figures(),
+        "held_memory_by_category": record.held_memory,
+        "kept_activation_bytes": record.kept_activation_bytes,
+        **record.of_allocator,
+        "memory": record.memory,
+        "peak_tensors": record.peak_tensors,
         "num_pieces": worker.batch_part[1] * worker.num_microbatches,
         "losses": [row["loss"] for row in record.steps],
         "tokens": [row["num_tokens"] for row in record.steps],

@@ -12,11 +12,12 @@ from __future__ import annotations
 import functools
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from workbench.plan import support
 from workbench.plan.feasibility import Plan, plan
+from workbench.plan.memory import expected_memory
 from workbench.plan.support import MODES, Case
 from workbench.registry import STRATEGIES
 from workbench.runtime.parity import limit
@@ -132,6 +133,17 @@ class Outcome:
         wanted = {f"{what} of worker {i}": n * size for i, n in enumerate(expected) for what, size in sizes.items()}
         return _differences("parameters", wanted, found)
 
+    def memory_mistakes(self) -> list[str]:
+        """On memory steps each worker allocates the bytes of parameters, gradients and the optimizer's state that the
+        formulas say. All three are defined for every split in training; without it there are parameters alone."""
+        wanted, found = {}, {}
+        for rank, worker in enumerate(self.workers):
+            expected = asdict(expected_memory(self.planned, rank))
+            for category in ("parameters", "gradients", "optimizer_state"):
+                wanted[f"{category} of worker {rank}"] = expected[category]
+                found[f"{category} of worker {rank}"] = worker["held_memory_by_category"][category]
+        return _differences("bytes alive after a step", wanted, found)
+
     def loss_mistakes(self) -> list[str]:
         """In single precision the losses of training are one worker's, where that takes the same pieces."""
         takes_pieces = any(w["num_pieces"] > 1 for w in self.workers)
@@ -159,14 +171,14 @@ def run_case(spec: dict[str, Any]) -> Outcome:
 
 def assert_conforms(spec: dict[str, Any]) -> None:
     """What holds of every split of every model: it computes what one worker computes, moves the bytes and holds the
-    parameters of its formulas, and trains to the same losses.
+    parameters, gradients and optimizer state of its formulas, and trains to the same losses.
 
     Raises:
         AssertionError: it does not; every mistake on a line of its own.
     """
     outcome = run_case(spec)
-    mistakes = outcome.parity_mistakes() + outcome.transfer_mistakes() + outcome.parameter_mistakes() + outcome.loss_mistakes()
-    _assert_none(mistakes)
+    mistakes = outcome.parity_mistakes() + outcome.transfer_mistakes() + outcome.parameter_mistakes()
+    _assert_none(mistakes + outcome.memory_mistakes() + outcome.loss_mistakes())
 
 
 def assert_model_conforms(parts: dict[str, Any]) -> None:

@@ -1,0 +1,63 @@
+"""Frames of memory say what the table says; charts stack their categories and draw the budget."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from workbench.analysis.charts.memory import memory_at_peak_chart, memory_over_time_chart
+from workbench.analysis.memory import memory_at_peak, memory_over_time
+from workbench.spec import RunSpec
+from workbench.spec.files import dumps
+from workbench.store.run_directory import RunDirectory
+from workbench.store.tables import write_table
+
+MIB = 2**20
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDirectory:
+    """Two workers, two memory steps; the peak is in the first of worker 0 and the second of worker 1."""
+    record = {"run_id": "a", "name": "", "mode": "train", "num_workers": 2, "device": "cpu", "mesh": {"data": 2}}
+    run = RunDirectory.create(tmp_path, "a", dumps(RunSpec()), record, {})
+    for rank, peaks in enumerate([(9, 5), (4, 6)]):
+        rows = [
+            {
+                "run_id": "a",
+                "rank": rank,
+                "step": step,
+                "time_s": 10 * step + moment,
+                "event": event,
+                "category": c,
+                "bytes": b * MIB,
+            }
+            for step, peak in enumerate(peaks)
+            for moment, event, activations in [(1.0, "begin of step", 0), (1.5, "peak", peak), (2.0, "end of step", 1)]
+            for c, b in [("optimizer_state", 2), ("activations", activations), ("buffers", 0)]
+        ]
+        write_table(run.table_path("memory", rank), "memory", rows)
+    return run
+
+
+def test_memory_over_time_is_of_the_last_step_and_leaves_out_what_is_empty(run: RunDirectory) -> None:
+    frame = memory_over_time(run, 0)
+    assert set(frame["category"]) == {"optimizer state", "activations"}
+    activations = frame[frame["category"] == "activations"]
+    assert list(activations["mebibytes"]) == [0, 5, 1]
+    assert list(activations["time_ms"]) == pytest.approx([0, 500, 1000])
+    assert list(activations["event"]) == ["begin of step", "peak", "end of step"]
+
+
+def test_memory_at_the_peak_is_of_the_step_with_the_most(run: RunDirectory) -> None:
+    frame = memory_at_peak(run)
+    assert frame.groupby("worker")["mebibytes"].sum().to_dict() == {"0": 11, "1": 8}
+
+
+def test_charts_stack_categories_under_a_title_and_draw_the_budget(run: RunDirectory) -> None:
+    over_time = memory_over_time_chart(memory_over_time(run, 0)).to_dict()
+    assert over_time["encoding"]["color"]["scale"]["domain"] == ["optimizer state", "activations"]
+    assert over_time["title"].endswith("?")
+    bars = memory_at_peak_chart(memory_at_peak(run), budget_bytes=10 * MIB).to_dict()
+    assert [layer["mark"]["type"] for layer in bars["layer"]] == ["bar", "rule", "text"]
+    assert len(memory_at_peak_chart(memory_at_peak(run)).to_dict().get("layer", [])) == 0

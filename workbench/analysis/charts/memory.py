@@ -1,0 +1,60 @@
+"""What memory holds: over time, and at the peak."""
+
+from __future__ import annotations
+
+import altair as alt
+import pandas as pd
+
+from workbench.analysis.charts.look import colour
+from workbench.analysis.memory import CATEGORIES
+
+_ORDER = [category.replace("_", " ") for category in CATEGORIES]
+
+
+def memory_over_time_chart(
+    frame: pd.DataFrame, title: str = "What is alive during a step?", most_mebibytes: float | None = None
+) -> alt.Chart:
+    """What is alive during a step, stacked by category, the event in the tooltip; ``analysis.memory.memory_over_time``.
+    ``most_mebibytes``: the axis' end, for several charts side by side."""
+    shown = [category for category in _ORDER if category in set(frame["category"])]
+    scale = alt.Scale(domain=[0, most_mebibytes]) if most_mebibytes else alt.Scale()
+    return (  # type: ignore[no-any-return]
+        alt.Chart(frame, title=title, width=560, height=220)
+        .transform_calculate(order=f"indexof({shown}, datum.category)")
+        .mark_area(interpolate="step-after")
+        .encode(
+            x=alt.X("time_ms:Q", title="milliseconds since the step began (memory is recorded, so steps take longer)"),
+            y=alt.Y("mebibytes:Q", title="MiB", scale=scale, stack="zero"),
+            color=colour("category", shown),
+            order="order:Q",
+            tooltip=["event", "category", alt.Tooltip("mebibytes", format=".2f"), alt.Tooltip("time_ms", format=".2f")],
+        )
+    )
+
+
+def memory_at_peak_chart(
+    frame: pd.DataFrame, budget_bytes: int | None = None, title: str = "What does each worker hold at its peak?"
+) -> alt.Chart | alt.LayerChart:
+    """A stacked bar a worker, a memory budget as a line; ``analysis.memory.memory_at_peak``."""
+    shown = [category for category in _ORDER if category in set(frame["category"])]
+    bars = (
+        alt.Chart(frame)
+        .transform_calculate(order=f"indexof({shown}, datum.category)")
+        .mark_bar()
+        .encode(
+            x=alt.X("mebibytes:Q", title="MiB"),
+            y=alt.Y("worker:N", title="worker"),
+            color=colour("category", shown),
+            order="order:Q",
+            tooltip=["worker", "category", alt.Tooltip("mebibytes", format=".2f")],
+        )
+    )
+    drawn = bars
+    if budget_bytes is not None:
+        limit = alt.Chart(pd.DataFrame({"mebibytes": [budget_bytes / 2**20], "text": ["budget"]})).encode(x="mebibytes:Q")
+        drawn = (
+            bars
+            + limit.mark_rule(strokeDash=[4, 3], size=2)
+            + limit.mark_text(align="right", dx=-4, baseline="top", y=0).encode(text="text:N")
+        )
+    return drawn.properties(title=title, width=560, height=32 * frame["worker"].nunique())  # type: ignore[no-any-return]

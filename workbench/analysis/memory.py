@@ -1,0 +1,46 @@
+"""Frames of memory: over time, and at each worker's peak."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from workbench.store.run_directory import RunDirectory
+
+CATEGORIES = ("parameters", "gradients", "optimizer_state", "buffers", "activations", "communication", "other")
+"""As they are stacked: what stays below what comes and goes."""
+
+
+def memory_over_time(run: RunDirectory, rank: int) -> pd.DataFrame:
+    """Time in milliseconds since the last memory step of a worker began, event, category and MiB; a row an event and
+    category. Categories that are empty all the time are left out."""
+    frame = run.table("memory").to_pandas()
+    frame = frame[frame["rank"] == rank]
+    frame = frame[frame["step"] == frame["step"].max()]
+    used = frame.groupby("category")["bytes"].max()
+    frame = frame[frame["category"].map(used) > 0]
+    return pd.DataFrame(
+        {
+            "time_ms": (frame["time_s"] - frame["time_s"].min()) * 1e3,
+            "event": frame["event"],
+            "category": frame["category"].str.replace("_", " "),
+            "mebibytes": frame["bytes"] / 2**20,
+        }
+    )
+
+
+def memory_at_peak(run: RunDirectory) -> pd.DataFrame:
+    """Worker, category and MiB when the worker had the most alive, over its memory steps. Categories as above."""
+    frame = run.table("memory").to_pandas()
+    frame = frame[frame["event"] == "peak"]
+    totals = frame.groupby(["rank", "step"])["bytes"].sum()
+    highest = dict(totals.groupby("rank").idxmax().to_list())
+    frame = frame[frame["step"] == frame["rank"].map(highest)]
+    used = frame.groupby("category")["bytes"].max()
+    frame = frame[frame["category"].map(used) > 0]
+    return pd.DataFrame(
+        {
+            "worker": frame["rank"].astype(str),
+            "category": frame["category"].str.replace("_", " "),
+            "mebibytes": frame["bytes"] / 2**20,
+        }
+    )

@@ -1,0 +1,85 @@
+"""What ``workbench show`` says of memory: held by formula and measured, the peak by category, the largest tensors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from workbench.analysis.figures import mebibytes
+from workbench.cli.render import largest_tensors
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from workbench.store.run_directory import RunDirectory
+
+HELD = ("parameters", "gradients", "optimizer_state")
+HEADS = {
+    "parameters": "para-\nmeters",
+    "gradients": "gradi-\nents",
+    "optimizer_state": "optim.\nstate",
+    "activations": "activa-\ntions",
+    "buffers": "buffers",
+    "communication": "commu-\nnication",
+    "other": "other",
+}
+_LOOK: dict[str, Any] = {"box": None, "padding": (0, 1, 0, 0)}
+
+
+def memory(console: Console, directory: RunDirectory) -> None:
+    """Three tables; of runs that were recorded before there were categories none."""
+    workers = (directory.summary() or {})["workers"]
+    if not all(worker.get("peak_memory_by_category") for worker in workers):
+        return
+    console.print("\nheld by each worker after a step, by formula and measured, MiB:")
+    console.print(_held(workers, directory.record()["expected"]["memory_per_worker"]))
+    console.print("\nat each worker's peak, MiB:")
+    console.print(_peaks(workers))
+    for rank, worker in enumerate(workers):
+        if worker.get("fragmentation") is not None:  # of a GPU
+            reserved = mebibytes(worker["reserved_peak_bytes"])
+            console.print(f"worker {rank}: {reserved} reserved, fragmentation {worker['fragmentation']:.1%}", highlight=False)
+    largest = max(range(len(workers)), key=lambda rank: workers[rank]["peak_memory_bytes"])
+    rows = [row for row in directory.table("peak_tensors").to_pylist() if row["rank"] == largest]
+    console.print(
+        f"\nthe largest tensors at the peak of worker {largest}, {workers[largest]['peak_memory_event']}:", highlight=False
+    )
+    console.print(largest_tensors(row for row in rows if row["step"] == rows[-1]["step"]))
+
+
+def _held(workers: list[dict[str, Any]], expected: list[dict[str, Any]]) -> Table:
+    """Beside what is held, the activations that are kept when a backward pass begins."""
+    table = Table("worker", *(HEADS[category] for category in HELD), "activations\nkept for backward", **_LOOK)
+    for rank, (worker, formula) in enumerate(zip(workers, expected, strict=True)):
+        pairs = [(formula[category], worker["held_memory_by_category"][category]) for category in HELD]
+        pairs.append((formula["activations"], worker["kept_activation_bytes"]))
+        table.add_row(str(rank), *(_both(*pair) for pair in pairs))
+    return table
+
+
+def _both(expected: int | None, measured: int | None) -> str:
+    """``3.34 = 3.34`` where the bytes are equal, else ``3.34, 3.40 (+1.80%)``."""
+    if measured is None:
+        return "–"
+    if expected is None:
+        return f"no formula, {_mebibytes(measured)}"
+    if expected == measured:
+        return f"{_mebibytes(expected)} = {_mebibytes(measured)}"
+    difference = f" ({measured / expected - 1:+.2%})" if expected else ""
+    return f"{_mebibytes(expected)}, {_mebibytes(measured)}{difference}"
+
+
+def _peaks(workers: list[dict[str, Any]]) -> Table:
+    categories = [c for c in HEADS if any(w["peak_memory_by_category"][c] for w in workers)]
+    table = Table("worker", *(HEADS[category] for category in categories), "sum", "by the\nallocator", **_LOOK)
+    for rank, worker in enumerate(workers):
+        sizes = [worker["peak_memory_by_category"][category] for category in categories]
+        other = worker.get("allocator_peak_bytes")
+        difference = f" ({worker['peak_memory_bytes'] / other - 1:+.1%})" if other else ""
+        table.add_row(str(rank), *map(_mebibytes, sizes), _mebibytes(worker["peak_memory_bytes"]), _mebibytes(other) + difference)
+    return table
+
+
+def _mebibytes(size: int | None) -> str:
+    return mebibytes(size).removesuffix(" MiB")

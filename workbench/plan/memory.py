@@ -1,0 +1,65 @@
+"""Expected memory of a worker, by formula."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from workbench.plan.feasibility import Plan
+    from workbench.plan.summary import ModelSummary
+
+STATE = {"sgd": (0, 0), "momentum": (1, 0), "adam": (2, 4), "adamw": (2, 4)}
+"""Numbers that an optimizer keeps for each element of a parameter (Kingma and Ba 2015: two moments), and bytes for each
+parameter (torch's count of steps, a float)."""
+
+
+@dataclass(frozen=True)
+class ExpectedMemory:
+    """Bytes by category."""
+
+    parameters: int
+    gradients: int
+    """From the end of the backward pass until they are used."""
+    optimizer_state: int
+    """From the first update on."""
+    activations: int | None
+    """The most that is kept when a backward pass begins; None where there is no formula."""
+
+
+def expected_memory(plan: Plan, rank: int) -> ExpectedMemory:
+    """What worker ``rank`` holds: rows that a strategy fills up are counted, as they are allocated."""
+    share, coordinate, size = plan.share_of(rank), plan.mesh.coordinate(rank), plan.spec.train.element_bytes
+    allocated = plan.summary
+    for strategy in plan.strategies:
+        allocated = strategy.allocates(allocated, coordinate[strategy.axis])
+    parameters = allocated.num_parameters * size
+    if not share.trains:
+        return ExpectedMemory(parameters, 0, 0, None)
+    updated, (numbers, per_parameter) = plan.updated_by(rank), STATE[plan.spec.train.optimizer]
+    state = numbers * updated.num_parameters * size + per_parameter * len(updated.distinct_parameters)
+    return ExpectedMemory(parameters, parameters, state, _activations(plan, rank))
+
+
+def _activations(plan: Plan, rank: int) -> int | None:
+    """Of all samples in flight what each block keeps of one; a sharded block is whole while it computes."""
+    share, coordinate, total = plan.share_of(rank), plan.mesh.coordinate(rank), 0
+    held: ModelSummary = plan.summary
+    in_flight = 1
+    for strategy in plan.strategies:
+        pieces = strategy.in_flight(coordinate[strategy.axis])
+        if pieces is None:
+            return None
+        in_flight *= pieces
+        held = held if strategy.axis == "data" else strategy.place(held, coordinate[strategy.axis])
+    sequence = plan.summary.sequence_length
+    positions = sequence // plan.mesh.axes.get("context", 1) if sequence else None
+    for block in held.blocks:
+        kept = plan.model.kept_bytes(block, positions, share.element_bytes, plan.spec.train.checkpointing)
+        if kept is None:
+            return None
+        total += kept
+    outputs = sum(strategy.outputs_kept(coordinate[strategy.axis]) for strategy in plan.strategies)
+    total = total * in_flight + outputs * prod(held.blocks[-1].output_shape) * share.element_bytes
+    return total * (share.num_samples // share.num_microbatches)

@@ -1,0 +1,55 @@
+"""What the allocator says that a step takes, as a check of what the tensors add up to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+
+class AllocatorPeak:
+    """The most bytes that torch's allocator had given out while this context lasted; of a GPU also how well it used what it
+    had reserved.
+
+    On CPU the profiler's record of every allocation and its end in the threads of the step, C++'s own included (Chrome's
+    ``[memory]`` events), counted from what was alive when it began, which the allocator does not tell. On GPU the caching
+    allocator's statistics.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.growth_bytes = 0
+        """On CPU, above the bytes at the beginning."""
+        self.figures: dict[str, Any] = {}
+        """On GPU: bytes allocated and reserved at the most, and the part of what was reserved that no tensor used."""
+
+    def __enter__(self) -> AllocatorPeak:
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        else:
+            self._profile = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
+            self._profile.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self.device.type == "cuda":
+            self.figures = cuda_figures(torch.cuda.memory_stats(self.device))
+            return
+        self._profile.__exit__(*error)
+        results: Any = self._profile.profiler.kineto_results  # type: ignore[union-attr]
+        changes = sorted((event.start_ns(), event.nbytes()) for event in results.events() if event.name() == "[memory]")
+        total = 0
+        for _, change in changes:
+            total += change
+            self.growth_bytes = max(self.growth_bytes, total)
+
+
+def cuda_figures(statistics: dict[str, Any]) -> dict[str, Any]:
+    """Of ``torch.cuda.memory_stats``; fragmentation is 1 − allocated / reserved."""
+    allocated, reserved = statistics["allocated_bytes.all.peak"], statistics["reserved_bytes.all.peak"]
+    return {
+        "allocated_peak_bytes": allocated,
+        "reserved_peak_bytes": reserved,
+        "fragmentation": 1 - allocated / reserved if reserved else None,
+    }
