@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import pandas as pd
 
 from workbench.plan.feasibility import Plan
-
-OPTIMIZER_NUMBERS = {"sgd": 0, "momentum": 1, "adam": 2, "adamw": 2}
-"""Numbers that an optimizer keeps for each element that it updates: momentum's running mean; Adam's two moments (Kingma and
-Ba 2015, algorithm 1)."""
-_STEP_BYTES = 4
-"""Adam's count of steps, one single-precision number a parameter tensor (torch 2.13)."""
+from workbench.plan.memory import expected_memory
 
 
 def placement(plan: Plan) -> pd.DataFrame:
@@ -39,19 +36,15 @@ def placement(plan: Plan) -> pd.DataFrame:
 
 
 def held(plan: Plan) -> pd.DataFrame:
-    """One row a worker and category: the bytes that it holds all through a step, by formula. Activations come and go, and are
-    not among them."""
-    spec, rows = plan.spec, []
+    """One row a worker and category: the bytes that it holds by formula, and of activations the most that are kept when a
+    backward pass begins; no row where there is no formula."""
+    rows = []
     for rank in range(plan.num_workers):
-        part, updated = plan.part_of(rank), plan.updated_by(rank)
-        bytes_of = {"parameters": part.num_parameters * spec.train.element_bytes}
-        if spec.mode == "train":
-            bytes_of["gradients"] = bytes_of["parameters"]
-            numbers = OPTIMIZER_NUMBERS[spec.train.optimizer]
-            counts = _STEP_BYTES * len(updated.distinct_parameters) if spec.train.optimizer.startswith("adam") else 0
-            bytes_of["optimizer_state"] = updated.num_parameters * numbers * spec.train.element_bytes + counts
+        bytes_of = asdict(expected_memory(plan, rank))
+        if plan.spec.mode != "train":
+            bytes_of = {"parameters": bytes_of["parameters"]}
         place = _place(plan, rank)
-        rows += [{"worker": rank, "place": place, "category": c, "bytes": b} for c, b in bytes_of.items()]
+        rows += [{"worker": rank, "place": place, "category": c, "bytes": b} for c, b in bytes_of.items() if b is not None]
     return pd.DataFrame(rows)
 
 

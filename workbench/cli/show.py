@@ -99,23 +99,14 @@ def _who_talks_to_whom(axes: dict[str, int]) -> Iterator[tuple[str, str]]:
 
 
 def _differences(directory: RunDirectory) -> list[str]:
-    """Where the spec differs from the defaults, as paths of the file; what stands above is left out."""
+    """Where the spec differs from the defaults, as on the command line."""
     from workbench.errors import SpecError
-    from workbench.spec.differences import differences, value_text
+    from workbench.spec.differences import not_by_default
 
     try:
-        spec = directory.spec()
+        return [f"{path}={value}" for path, value in not_by_default(directory.spec()).items()]
     except SpecError:
         return []  # a plugin that is not here today; the run's figures can be shown all the same
-    above = (
-        "name",
-        "mode",
-        "model.name",
-        "dataset.name",
-        "launch.device",
-        *(f"split.{name}.size" for name, _ in spec.split.items()),
-    )
-    return [f"{path}={value_text(value)}" for path, value in differences(spec).items() if path not in above]
 
 
 def _transfers(console: Any, directory: RunDirectory) -> None:

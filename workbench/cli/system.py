@@ -50,7 +50,7 @@ def dashboard_command(host: str, port: int | None, streamlit_options: tuple[str,
     found = find_spec("workbench.dashboard")
     if find_spec("streamlit") is None or found is None or not found.submodule_search_locations:
         raise UsageError("the dashboard needs streamlit, which is not installed: pip install streamlit")
-    page = Path(next(iter(found.submodule_search_locations))) / "shell.py"
+    page = Path(next(iter(found.submodule_search_locations))) / "served" / "app.py"
     options = ["--server.address", host, *(["--server.port", str(port)] if port else []), *streamlit_options]
     raise SystemExit(subprocess.run([sys.executable, "-m", "streamlit", "run", str(page), *options], check=False).returncode)
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from workbench.errors import SpecError
 from workbench.registry import unknown
-from workbench.spec.differences import value_text
 from workbench.spec.files import parse_value
 from workbench.spec.form import Field, all_fields
 from workbench.spec.options import DatasetOptions
+from workbench.spec.paths import value_text
 from workbench.spec.run_spec import DEFAULT_MODEL, RunSpec
 
 LONGEST = 4000
@@ -20,8 +20,9 @@ _LARGEST = 2**53 - 1
 
 
 def write(paths: Mapping[str, Any]) -> dict[str, str]:
-    """Query parameters that say these paths and values."""
-    return {path: value_text(value) for path, value in paths.items()}
+    """Query parameters that say these paths and values; of no differences the model's name, for an address that says nothing
+    opens a beginning."""
+    return {path: value_text(value) for path, value in (paths or {"model.name": DEFAULT_MODEL}).items()}
 
 
 def read(parameters: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
@@ -41,6 +42,8 @@ def read(parameters: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
             paths[path] = _value(known[path], text)
         except SpecError as error:
             problems.append(str(error))
+    if paths.get("model.name") == DEFAULT_MODEL:
+        del paths["model.name"]
     if any(path.startswith("dataset.") for path in paths):
         paths.setdefault("dataset.name", default.dataset.name)
     for strategy in dict.fromkeys(path.split(".")[1] for path in paths if path.startswith("split.")):

@@ -39,8 +39,8 @@ def failure(run: RunDirectory) -> Failure | None:
         return None
     error: dict[str, Any] = run.error() or {}
     reason = str(error.get("exception") or run.status().get("message") or "nothing was recorded")
-    advice = [str(error["advice"])] if error.get("advice") else []
-    advice += [text for word, text in _BY_WORD.items() if word in f"{reason} {run.status().get('message', '')}"]
+    said = f"{reason} {run.status().get('message', '')}"
+    advice = [str(error["advice"])] if error.get("advice") else [text for word, text in _BY_WORD.items() if word in said]
     if state == "cancelled":
         advice = ["Run it again from Configure: its spec is kept."]
     lines = [str(line) for line in error.get("last_lines") or []][-NUM_LINES:]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,14 +15,31 @@ from workbench.errors import DamagedRunError, SpecError
 from workbench.store import listing
 from workbench.store.run_directory import TERMINAL, RunDirectory
 
+_ENDED: dict[Path, set[str]] = {}
+"""Store → ids of runs that had ended when this process last looked."""
 _RECENT = 10
 """Steps over whose mean a rate is taken."""
 
 
 def waiting_and_running(store: Path) -> list[RunDirectory]:
-    """Runs that have not ended, in the order in which they were submitted."""
-    rows = [row for row in listing.rows(store) if row["state"] not in (*TERMINAL, "damaged")]
-    return [listing.exact(store, row["run_id"]) for row in sorted(rows, key=lambda row: row["created_at"] or 0.0)]
+    """Runs that have not ended, in the order in which they were submitted. Cheap enough to be asked each second while what is
+    measured needs the processors: a run that was seen to have ended is never looked at again."""
+    ended, live = _ENDED.setdefault(store, set()), []
+    with contextlib.suppress(FileNotFoundError):
+        for entry in os.scandir(store / "runs"):
+            if entry.name in ended:
+                continue
+            run = RunDirectory(Path(entry.path))
+            if not (run.path / "status.json").exists():
+                continue  # only just being made
+            try:
+                if listing.state_of(run) in TERMINAL:
+                    ended.add(entry.name)
+                else:
+                    live.append((run.record().get("created_at", 0.0), entry.name, run))
+            except (DamagedRunError, FileNotFoundError):
+                continue
+    return [run for _, _, run in sorted(live, key=lambda found: found[:2])]
 
 
 def baselines_of(run: RunDirectory) -> list[str]:
@@ -79,7 +98,7 @@ class Follower:
         return {True: "equals one worker", False: "DIFFERS from one worker", None: "differs on purpose (lossy)"}[said["ok"]]
 
     def workers(self) -> list[dict[str, Any]]:
-        """A row a worker: rank, device, what it does, step, samples/s, MiB of its own memory now, bytes of it as measured."""
+        """A row a worker: rank, device, what it does, step and its time, samples/s, and its own memory now."""
         status = self.run.status()
         known = {worker["rank"]: worker for worker in status.get("workers") or []}
         samples = self._samples()
@@ -119,15 +138,6 @@ def own_memory_mib(pid: int) -> float | None:
         return float(psutil.Process(pid).memory_full_info().uss) / 2**20
     except psutil.Error:
         return None
-
-
-def readable(run: RunDirectory) -> bool:
-    """Whether its record can be read."""
-    try:
-        run.record()
-    except DamagedRunError:
-        return False
-    return True
 
 
 def _doing(events: list[dict[str, Any]], is_live: bool) -> str:

@@ -1,33 +1,26 @@
-"""The dashboard's shell: the list of pages, and which of them is shown."""
+"""The dashboard's shell: the list of pages, a line each, and which of them is shown."""
 
 from __future__ import annotations
 
 import importlib
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import streamlit as st
 
-# Streamlit puts the folder of the script that it runs first on the path; there "pages" is not ours alone.
-sys.path[:] = [path for path in sys.path if Path(path).resolve() != Path(__file__).parent]
-
 PAGES = {
-    "front": ("The workbench", ":material/home:"),
-    "configure": ("Configure", ":material/tune:"),
-    "live": ("Live", ":material/monitor_heart:"),
-    "runs": ("Runs", ":material/table_rows:"),
+    "front": "The workbench",
+    "configure": "Configure",
+    "live": "Live",
+    "runs": "Runs",
 }
-"""Module in ``pages`` → its title and icon, in the order of the navigation: one line a page."""
+"""Module in ``pages`` → its title, in the order of the navigation. Without icons: Streamlit (1.67) fetches a page's icon from the
+network to show it in the browser's tab."""
 
 
 def main() -> None:
     """Draws the page that the address names."""
-    st.set_page_config(page_title="The workbench", page_icon=":material/account_tree:", layout="wide")
-    pages = {
-        name: st.Page(_draw(name), title=title, icon=icon, url_path=name, default=name == "front")
-        for name, (title, icon) in PAGES.items()
-    }
+    st.set_page_config(page_title="The workbench", layout="wide")
+    pages = {name: st.Page(_draw(name), title=title, url_path=name, default=name == "front") for name, title in PAGES.items()}
     st.session_state["pages"] = pages
     st.navigation(list(pages.values()), position="top").run()
 
@@ -37,7 +30,3 @@ def _draw(name: str) -> Callable[[], None]:
         importlib.import_module(f"workbench.dashboard.pages.{name}").main()
 
     return page
-
-
-if __name__ == "__main__":
-    main()

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from workbench.store import listing
+from workbench.store.index import SETTLED_S
+from workbench.store.run_directory import TERMINAL
 from workbench.store.tables import RUN_COLUMNS
 
 SHOWN = {
+    "split": "split",
     "name": "name",
     "state": "state",
     "model": "model",
-    "split": "split",
-    "num_workers": "workers",
     "step_time_ms": "step (ms)",
     "samples_per_s": "samples/s",
     "speedup": "speed-up",
@@ -41,9 +44,32 @@ SORTS = {
 }
 
 
+_KNOWN: dict[Path, tuple[list[tuple[str, int]], pd.DataFrame, list[str]]] = {}
+"""Store → its directories' changes, and what was made of them; for as long as nothing changes."""
+
+
 def runs_frame(store: Path) -> pd.DataFrame:
     """All runs of a store with the columns of ``runs`` and those that the page shows."""
-    frame = pd.DataFrame(listing.rows(store), columns=list(RUN_COLUMNS))
+    return runs_and_deleted(store)[0]
+
+
+def runs_and_deleted(store: Path) -> tuple[pd.DataFrame, list[str]]:
+    """All runs of a store, and the ids of those that were deleted and can be restored."""
+    changes = listing.changes(store)
+    known = _KNOWN.get(store)
+    if known and known[0] == changes:
+        return known[1:]
+    rows, deleted = listing.survey(store)
+    frame = _frame(rows)
+    newest = max((changed for _, changed in changes), default=0)
+    # What has not ended may be found lost without any change of its directory.
+    if frame["state"].isin((*TERMINAL, "damaged")).all() and time.time_ns() - newest > SETTLED_S * 1e9:
+        _KNOWN[store] = changes, frame, deleted
+    return frame, deleted
+
+
+def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    frame = pd.DataFrame(rows, columns=list(RUN_COLUMNS))
     for column in ("name", "model", "split", "mode", "tags", "note", "dataset"):
         frame[column] = frame[column].fillna("").astype(str)
     number = {column: pd.to_numeric(frame[column], errors="coerce") for column in _NUMBERS}
@@ -61,7 +87,7 @@ def runs_frame(store: Path) -> pd.DataFrame:
 
 def tags_of(frame: pd.DataFrame) -> list[str]:
     """Every tag that a run has, sorted."""
-    return sorted({tag for text in map(str, frame["tags"].unique()) for tag in text.split(", ") if tag})
+    return sorted({tag for text in frame["tags"].unique().tolist() for tag in str(text).split(", ") if tag})
 
 
 def filtered(
@@ -76,7 +102,7 @@ def filtered(
     models and all of the tags; nothing given is no condition."""
     keep = pd.Series(True, index=frame.index)
     if words := text.lower().split():
-        everything = frame["run_id"].str.cat([frame[c] for c in ("name", "split", "dataset", "tags", "note", "mode")], sep="\n")
+        everything = frame["run_id"].str.cat(frame[["name", "split", "dataset", "tags", "note", "mode"]], sep="\n")
         everything = everything.str.lower()
         for word in words:
             keep &= everything.str.contains(word, regex=False)
@@ -93,4 +119,4 @@ def filtered(
 def chosen(frame: pd.DataFrame, run_ids: Iterable[str]) -> list[str]:
     """Of these ids those of runs that there are, in the table's order."""
     wanted = set(run_ids)
-    return [run_id for run_id in frame["run_id"] if run_id in wanted]
+    return [str(run_id) for run_id in frame["run_id"] if run_id in wanted]

@@ -7,9 +7,9 @@ from typing import Any
 
 import ipywidgets as w
 
-from workbench.spec.differences import value_text
 from workbench.spec.files import parse_value
 from workbench.spec.form import Field
+from workbench.spec.paths import value_text
 
 _MOST = 2**31 - 1
 _NONE = "none"

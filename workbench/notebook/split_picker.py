@@ -19,9 +19,9 @@ from workbench.notebook.shown import Shown
 from workbench.plan.feasibility import Plan, plan
 from workbench.plan.nearest import changed, nearest
 from workbench.registry import MODELS, STRATEGIES
-from workbench.spec.differences import differences, spec_of
 from workbench.spec.form import fields, parts
 from workbench.spec.markup import table
+from workbench.spec.paths import differences, spec_of
 from workbench.spec.run_spec import DEFAULT_MODEL, RunSpec
 
 

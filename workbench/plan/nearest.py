@@ -9,8 +9,8 @@ from typing import Any
 
 from workbench.errors import SpecError
 from workbench.plan.feasibility import plan
-from workbench.spec.differences import spec_of
 from workbench.spec.form import Field, all_fields
+from workbench.spec.paths import spec_of
 
 _REACH = 64
 """How far from the given number all others are tried; further down only its halves are."""

@@ -14,6 +14,7 @@ from workbench.spec.options import ModelOptions, Options, PluginOptions, ReadsFi
 from workbench.spec.run_spec import RunSpec
 
 Kind = Literal["integer", "number", "flag", "choice", "text", "value"]
+TOP = ("name", "mode")
 _UNITS = {"_bytes_per_s": " (bytes/s)", "_bytes": " (bytes)", "_mib": " (MiB)", "_s": " (s)"}
 
 
@@ -42,12 +43,12 @@ class Field:
 
     @property
     def label(self) -> str:
-        """Its name in words, with its unit: ``Bucket size (MiB)``."""
-        name = self.path.rsplit(".", 1)[-1].removeprefix("num_")
-        for suffix, unit in _UNITS.items():
-            if name.endswith(suffix):
-                return _sentence(name.removesuffix(suffix)) + unit
-        return _sentence(name)
+        """Its name in words, with its unit: ``Bucket size (MiB)``; of options within options ``Within: latency (s)``."""
+        *parents, name = self.path.split(".")
+        within, name = parents[2 if parents[:1] == ["split"] else 1 :], name.removeprefix("num_")
+        unit = next((suffix for suffix in _UNITS if name.endswith(suffix)), "")
+        words = " ".join([*(f"{inner}:" for inner in within), name.removesuffix(unit)])
+        return _sentence(words) + _UNITS.get(unit, "")
 
     @property
     def hint(self) -> str:
@@ -110,9 +111,6 @@ def all_fields(model: str, dataset: str) -> dict[str, Field]:
     return {field.path: field for field in found}
 
 
-TOP = ("name", "mode")
-
-
 def _is_asked_for(options: type[Options], name: str, info: FieldInfo) -> bool:
     if any(mark is ReadsFile for mark in info.metadata):
         return False
@@ -157,5 +155,5 @@ def _plain(annotation: Any) -> tuple[Any, list[Any], bool]:
 
 
 def _sentence(name: str) -> str:
-    words = name.replace("_", " ")
+    words = name.replace("_", " ").replace("kv ", "key/value ")
     return words[:1].upper() + words[1:]

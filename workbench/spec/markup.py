@@ -25,7 +25,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], num_names: int = 
 
 def spec_html(spec: RunSpec) -> str:
     """What a spec asks for: its split, what is not by default, and the command that runs it."""
-    from workbench.spec.differences import command, differences, value_text
+    from workbench.spec.paths import command, differences, value_text
 
     what = f"<b>{escape(spec.split.label)}</b> · {escape(spec.model.name)} on {escape(spec.dataset.name)} · {spec.mode}"
     rows = [(path, value_text(value)) for path, value in differences(spec).items()]
@@ -35,6 +35,6 @@ def spec_html(spec: RunSpec) -> str:
 
 def spec_text(spec: RunSpec) -> str:
     """The spec as Python that makes it again: ``RunSpec(split={'data': {'size': 2}})``."""
-    from workbench.spec.differences import differences, nested
+    from workbench.spec.paths import differences, nested
 
     return f"RunSpec({', '.join(f'{part}={value!r}' for part, value in nested(differences(spec)).items())})"

@@ -125,11 +125,10 @@ def _check(run: RunDirectory) -> None:
             name: json.loads((run.path / name).read_bytes()) for name in _JSON if (run.path / name).exists()
         }
         tomllib.loads(run.spec_path.read_text(encoding="utf-8"))
-        state = values.get("status.json", {}).get("state")
         if not all(isinstance(value, dict) for value in values.values()):
             problem = "a file of it is not a table"
-        elif state not in TERMINAL:
-            problem = f"it has not ended ({state})"
+        elif values["status.json"].get("state") not in TERMINAL:
+            problem = f"it has not ended ({values['status.json'].get('state')})"
         elif values["run.json"].get("run_id", run.id) != run.id:
             problem = "its directory has the name of another run"
         elif wrong := _wrong_columns(row(run)):

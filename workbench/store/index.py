@@ -19,7 +19,7 @@ from workbench.store.tables import RUN_COLUMNS
 NAME = "index.json"
 _MIN_NEW = 100
 """So many rows more than the index has make it worth writing."""
-_SETTLED_S = 2.0
+SETTLED_S = 2.0
 """A directory that changed more recently may change again within one tick of the file system's clock."""
 
 
@@ -35,17 +35,17 @@ class Index:
             if content["columns"] == list(RUN_COLUMNS):
                 self._known = dict(content["rows"])
 
-    def get(self, run_id: str, changed_ns: int) -> dict[str, Any] | None:
-        """The row of a run whose directory last changed then, if it is known."""
+    def get(self, run_id: str, changed_ns: int) -> tuple[dict[str, Any], bool] | None:
+        """The row of a run whose directory last changed then, and whether the run was deleted; None: not known."""
         entry = self._known.get(run_id)
         if not entry or entry[0] != changed_ns:
             return None
-        return dict(zip(RUN_COLUMNS, entry[1], strict=True))
+        return dict(zip(RUN_COLUMNS, entry[1], strict=True)), entry[2]
 
-    def put(self, row: dict[str, Any], changed_ns: int) -> None:
+    def put(self, row: dict[str, Any], is_deleted: bool, changed_ns: int) -> None:
         """Keeps the row of an ended run."""
-        if row["state"] in TERMINAL and time.time_ns() - changed_ns > _SETTLED_S * 1e9:
-            self._new[row["run_id"]] = [changed_ns, [row[column] for column in RUN_COLUMNS]]
+        if row["state"] in TERMINAL and time.time_ns() - changed_ns > SETTLED_S * 1e9:
+            self._new[row["run_id"]] = [changed_ns, [row[column] for column in RUN_COLUMNS], is_deleted]
 
     def write(self) -> None:
         """Writes what is new, where it is worth it; a reader sees the old or the new file."""

@@ -51,12 +51,6 @@ def all_runs(store: Path) -> list[RunDirectory]:
     return [run for run in _directories(store) if not _is_deleted(run)]
 
 
-def deleted(store: Path) -> list[RunDirectory]:
-    """Runs that were deleted and can be restored, the last deleted first."""
-    runs = [run for run in _directories(store) if _is_deleted(run)]
-    return sorted(runs, key=lambda run: -float(run.labels()["deleted_at"]))
-
-
 def _directories(store: Path) -> list[RunDirectory]:
     directory = store / "runs"
     if not directory.is_dir():
@@ -118,22 +112,35 @@ def row(run: RunDirectory) -> dict[str, Any]:
 
 
 def rows(store: Path) -> list[dict[str, Any]]:
-    """Rows of ``runs``, oldest first; of a run that cannot be read its id and the state ``damaged``. Of ended runs from the
-    index, where that knows them."""
-    index, found = Index(store), []
-    with contextlib.suppress(FileNotFoundError):
-        for entry in sorted(os.scandir(store / "runs"), key=lambda entry: entry.name):
-            changed_ns = entry.stat().st_mtime_ns
-            known = index.get(entry.name, changed_ns)
-            if known is None:
-                run = RunDirectory(Path(entry.path))
-                if not (run.path / "run.json").exists() or _is_deleted(run):
-                    continue
-                known = _row_or_damaged(run)
-                index.put(known, changed_ns)
-            found.append(known)
+    """Rows of ``runs``, oldest first; of a run that cannot be read its id and the state ``damaged``."""
+    return survey(store)[0]
+
+
+def survey(store: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """The rows, and the ids of the runs that were deleted and can be restored. Of ended runs from the index, where that knows
+    them."""
+    index, found, deleted = Index(store), [], []
+    for run_id, changed_ns in changes(store):
+        if (known := index.get(run_id, changed_ns)) is None:
+            run = RunDirectory(store / "runs" / run_id)
+            if not (run.path / "run.json").exists():
+                continue
+            known = _row_or_damaged(run), _is_deleted(run)
+            index.put(*known, changed_ns)
+        row, is_deleted = known
+        if is_deleted:
+            deleted.append(run_id)
+        else:
+            found.append(row)
     index.write()
-    return found
+    return found, deleted
+
+
+def changes(store: Path) -> list[tuple[str, int]]:
+    """Names of the run directories in order, and when, in nanoseconds, a file of each was last made or replaced."""
+    with contextlib.suppress(FileNotFoundError):
+        return sorted((entry.name, entry.stat().st_mtime_ns) for entry in os.scandir(store / "runs"))
+    return []
 
 
 def _row_or_damaged(run: RunDirectory) -> dict[str, Any]:

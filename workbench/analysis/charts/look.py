@@ -9,7 +9,7 @@ from typing import Any
 
 import altair as alt
 
-AnyChart = alt.Chart | alt.LayerChart | alt.HConcatChart | alt.VConcatChart
+AnyChart = alt.Chart | alt.LayerChart | alt.FacetChart | alt.HConcatChart | alt.VConcatChart
 
 COLOURS = {
     "compute": "#0072B2",
@@ -102,3 +102,7 @@ def svg(chart: AnyChart, dark: bool = False) -> str:
     with alt.data_transformers.enable("default", max_rows=None):
         dressed(chart, dark).save(text, format="svg")
     return text.getvalue()
+
+
+FIT_WIDTH = alt.AutoSizeParams(type="fit-x", contains="padding")
+"""For charts whose rows have a height of their own: a page may change the width alone."""

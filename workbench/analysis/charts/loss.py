@@ -12,7 +12,7 @@ def loss_chart(frame: pd.DataFrame) -> alt.Chart:
     """The loss after each step of one run; columns ``step`` and ``loss``."""
     return (  # type: ignore[no-any-return]
         alt.Chart(frame, title="Does it learn?", height=220)
-        .mark_line(point=True, color=COLOURS["compute"])
+        .mark_line(point=alt.OverlayMarkDef(color=COLOURS["compute"]), color=COLOURS["compute"])
         .encode(
             x=alt.X("step:Q", title="step, warm-up included", axis=alt.Axis(tickMinStep=1, format="d")),
             y=alt.Y("loss:Q", title="loss", scale=alt.Scale(zero=False)),

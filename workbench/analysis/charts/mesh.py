@@ -7,7 +7,7 @@ import json
 import altair as alt
 import pandas as pd
 
-from workbench.analysis.charts.look import COLOURS, colour
+from workbench.analysis.charts.look import COLOURS, FIT_WIDTH, colour
 
 WHOLE = 0.995
 MAX_BLOCKS_NAMED = 12
@@ -26,7 +26,8 @@ def mesh_chart(frame: pd.DataFrame) -> alt.LayerChart | alt.FacetChart:
         top=floor - 0.8 * frame["fraction"],
     )
     named = len(blocks) <= MAX_BLOCKS_NAMED
-    x = alt.X("block:N", sort=blocks, title=None, axis=alt.Axis(labels=named, ticks=False, labelAngle=-40, domain=False))
+    meaning = "the model's blocks in order; a slice fills a part of its cell"
+    x = alt.X("block:N", sort=blocks, title=meaning, axis=alt.Axis(labels=named, ticks=False, labelAngle=-40, domain=False))
     labels = json.dumps(list(dict.fromkeys(_who(frame))))
     middles = [index + 0.5 for index in range(workers)]
     rows = alt.Axis(
@@ -49,14 +50,12 @@ def mesh_chart(frame: pd.DataFrame) -> alt.LayerChart | alt.FacetChart:
     if named and frame["fraction"].min() < WHOLE:
         text = base.transform_filter(f"datum.fraction < {WHOLE}").mark_text(fontSize=12, fontWeight="bold", color="white")
         layers.append(text.encode(y=alt.Y("floor:Q", scale=scale), yOffset=alt.value(-9), text="part:N"))
-    title = alt.TitleParams(
-        "Which worker holds which blocks?", subtitle="The model's blocks in order; a slice fills a part of its cell"
-    )
-    return alt.layer(*layers, title=title, width=520, height=workers * max(18, min(40, 320 // workers)))
+    height = workers * max(18, min(40, 320 // workers))
+    return alt.layer(*layers, title="Which worker holds which blocks?", width=520, height=height, autosize=FIT_WIDTH)
 
 
 def held_chart(frame: pd.DataFrame) -> alt.Chart:
-    """What each worker holds all through a step, stacked by category; ``expected.held``."""
+    """What each worker holds, stacked by category; ``expected.held``."""
     categories = [c.replace("_", " ") for c in dict.fromkeys(frame["category"])]
     frame = frame.assign(who=_who(frame), category=frame["category"].str.replace("_", " "), mebibytes=frame["bytes"] / 2**20)
     tooltip = [
@@ -64,11 +63,11 @@ def held_chart(frame: pd.DataFrame) -> alt.Chart:
         alt.Tooltip("mebibytes:Q", format=".2f", title="MiB"),
     ]  # fmt: skip
     return (  # type: ignore[no-any-return]
-        alt.Chart(frame, title="How much will each worker hold?", width=520, height=alt.Step(24))
+        alt.Chart(frame, title="How much will each worker hold?", width=520, height=alt.Step(24), autosize=FIT_WIDTH)
         .transform_calculate(order=f"indexof({categories}, datum.category)")
         .mark_bar()
         .encode(
-            x=alt.X("mebibytes:Q", title="MiB, by formula; activations come on top"),
+            x=alt.X("mebibytes:Q", title="MiB, by formula"),
             y=alt.Y("who:N", title=None, sort=list(dict.fromkeys(frame["who"])), axis=alt.Axis(labelLimit=260)),
             color=colour("category", categories),
             order="order:Q",

@@ -5,19 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from workbench.analysis import figures
+from workbench.analysis import figures, limits, noise
+from workbench.analysis.bubble import ideal_timeline
 from workbench.analysis.charts.losses import losses_chart
+from workbench.analysis.charts.memory import memory_at_peak_chart
 from workbench.analysis.charts.pareto import pareto_chart
 from workbench.analysis.charts.scaling import scaling_chart
 from workbench.analysis.charts.step_parts import step_parts_chart
 from workbench.analysis.charts.timeline import timeline_chart
+from workbench.analysis.charts.traffic import traffic_chart
 from workbench.analysis.charts.transfers import transfers_chart
 from workbench.analysis.findings import findings
 from workbench.analysis.frames import step_parts, timeline
 from workbench.analysis.losses import losses, verdict
+from workbench.analysis.memory import memory_at_peak
 from workbench.analysis.pareto import pareto
 from workbench.analysis.report.parts import Compared, Drawing, Listing, Part, Section, Sentences, Table
 from workbench.analysis.scaling import scaling
+from workbench.analysis.traffic import traffic
 from workbench.analysis.transfers import operations, transfers
 from workbench.errors import SpecError
 from workbench.spec.differences import differing, not_by_default
@@ -73,7 +78,9 @@ def came_out(compared: Compared) -> Section:
         ],
         num_names=2,
     )
-    taught = findings(list(compared.rows))
+    taught = findings(list(compared.rows), limits.sentences(compared.runs))
+    if len(compared.runs) > 1:
+        taught += noise.sentences(list(compared.rows), [noise.measured(run, compared.runs) for run in compared.runs])
     sentence = "A step is the median over the timed steps of the slowest worker; peak is the largest worker's memory."
     return Section("What came out", sentence, [table, *([Sentences(taught)] if taught else [])])
 
@@ -129,7 +136,8 @@ def time(compared: Compared) -> Section | None:
         frame = timeline(run)
         if row["num_workers"] > 1 and len(frame):
             title = f"What does each worker of {row['split']} do during one step?"
-            parts.append(Drawing(timeline_chart(frame, title), f"Timeline of the workers of {row['split']}"))
+            chart = timeline_chart(frame, title, ideal_timeline(run) if "pipeline" in run.record()["mesh"] else None)
+            parts.append(Drawing(chart, f"Timeline of the workers of {row['split']}"))
     return Section("Where the time goes", "From the trace steps, which are never the timed ones.", parts)
 
 
@@ -165,6 +173,8 @@ def moved(compared: Compared) -> Section | None:
             for t in frame.itertuples()
         ]
         parts.append(Table(heads, rows, num_names=3))
+        if len(flows := traffic(run.table("communication").to_pandas())):
+            parts.append(Drawing(traffic_chart(flows, row["num_workers"]), f"Bytes from worker to worker of {row['split']}"))
         if len(spent := operations(run)):
             heads = ["operation", "axis", "phase", "on all workers", "ms under way", "ms exposed", "ms idle"]
             sums = [
@@ -181,16 +191,20 @@ def moved(compared: Compared) -> Section | None:
 
 
 def held(compared: Compared) -> Section | None:
-    """What each worker holds."""
-    rows = []
+    """What each worker holds, and what was alive at its peak."""
+    rows, drawings = [], list[Part]()
     for run, row in compared.finished:
         expected = run.record()["expected"]["parameters_per_worker"]
         for rank, worker in enumerate((run.summary() or {})["workers"]):
             sizes = ("gradient_bytes", "optimizer_state_bytes", "peak_memory_bytes", "resident_peak_bytes")
             counts = [f"{expected[rank]:,}", f"{worker['parameters']:,}"]
             rows.append([row["split"], str(rank), *counts, *(figures.mebibytes(worker.get(size)) for size in sizes)])
+        if len(frame := memory_at_peak(run)):
+            title = f"What fills the memory of each worker of {row['split']}?"
+            drawings.append(Drawing(memory_at_peak_chart(frame, title=title), f"Memory by category of {row['split']}"))
     heads = ["split", "worker", "parameters expected", "measured", "gradients", "optimizer state", "peak", "resident peak"]
-    return Section("What each worker holds", "", [Table(heads, rows)]) if rows else None
+    sentence = "Categories are of the moment at which a worker had the most alive."
+    return Section("What each worker holds", sentence, [Table(heads, rows), *drawings]) if rows else None
 
 
 def stands_on(compared: Compared) -> Section:

@@ -8,43 +8,45 @@ from typing import Any
 import streamlit as st
 
 from workbench.dashboard.address import dataset_paths
-from workbench.dashboard.components.fields import PREFIX, ask, ask_one, forget
+from workbench.dashboard.components.fields import PREFIX, Places, ask, ask_one, forget
 from workbench.registry import DATASETS, MODELS, STRATEGIES
 from workbench.spec.form import Field, fields, parts, plugin_field, top_fields
 from workbench.spec.run_spec import DEFAULT_MODEL, RunSpec
 
-_OPEN = ("train",)
-"""Parts whose fields are shown at once."""
+STATE = "configured"
+"""Key of the session's paths and values; the widgets' own are lost when another page is shown."""
 _TITLES = {
     "train": "Training and steps", "inference": "Inference", "measure": "Measuring", "baseline": "Baseline",
     "launch": "Where it runs", "link": "Emulated link",
 }  # fmt: skip
 
 
-def choices(paths: Mapping[str, Any]) -> dict[str, Any]:
-    """Draws the form, which at first says ``paths``; path → value of what then is not by default."""
+def choices(paths: Mapping[str, Any], places: Places) -> dict[str, Any]:
+    """Draws the form, which at first says ``paths``; path → value of what then is not by default. ``places`` is filled."""
     said: dict[str, Any] = {}
     name, mode = top_fields()
-    for field in (mode, name):
-        value = _segments(field, paths) if field is mode else ask_one(field, paths.get(field.path, field.default))
-        said |= {field.path: value} if value != field.default else {}
+    left, right = st.columns([2, 3])
+    with left:
+        said |= {} if (value := _segments(mode, paths)) == mode.default else {mode.path: value}
+    with right:
+        said |= {} if (value := ask_one(name, paths.get(name.path, ""))) == name.default else {name.path: value}
     st.subheader("Model and data", anchor=False)
-    said |= _model(paths)
-    said |= _dataset(paths, said)
+    said |= _model(paths, places)
+    said |= _dataset(paths, said, places)
     st.subheader("Split", anchor=False)
-    said |= _split(paths)
+    said |= _split(paths, places)
     st.subheader("How it is run", anchor=False)
     for part, options in parts().items():
         if part == "inference" and said.get("mode") != "inference":
             said |= {path: value for path, value in paths.items() if path.startswith("inference.")}
             continue
-        with st.expander(_TITLES.get(part, part.capitalize()), expanded=part in _OPEN):
-            said |= _unlike_default(list(fields(options, part)), paths)
+        with st.expander(_TITLES.get(part, part.capitalize())):
+            said |= _unlike_default(list(fields(options, part)), paths, places)
     return said
 
 
-def _unlike_default(asked: list[Field], paths: Mapping[str, Any]) -> dict[str, Any]:
-    values, defaults = ask(asked, paths), {field.path: field.default for field in asked}
+def _unlike_default(asked: list[Field], paths: Mapping[str, Any], places: Places) -> dict[str, Any]:
+    values, defaults = ask(asked, paths, places), {field.path: field.default for field in asked}
     return {path: value for path, value in values.items() if value is not None and value != defaults[path]}
 
 
@@ -56,7 +58,7 @@ def _segments(field: Field, paths: Mapping[str, Any]) -> Any:
     return chosen or field.default
 
 
-def _chooser(field: Field, value: Any, *stale: str) -> str:
+def _chooser(field: Field, value: Any, *stale: str) -> Any:
     """A choice on which other fields depend: they are asked anew when it changes."""
     key = PREFIX + field.path
     if key not in st.session_state:
@@ -64,17 +66,24 @@ def _chooser(field: Field, value: Any, *stale: str) -> str:
     options = ([None] if field.is_optional else []) + list(field.choices)
     label = field.path.split(".")[0].capitalize() if field.path.endswith(".name") else field.label
     return st.selectbox(
-        label, options, key=key, help=field.hint, on_change=_forget_below, args=stale, format_func=lambda o: o or "none"
+        label,
+        options,
+        key=key,
+        help=field.hint,
+        on_change=_forget_below,
+        args=stale,
+        format_func=lambda o: o or "none",
+        placeholder="none",
     )
 
 
 def _forget_below(*stale: str) -> None:
     forget(*stale)
-    kept = {path: value for path, value in st.session_state["configured"].items() if not path.startswith(stale)}
-    st.session_state["configured"] = kept
+    kept = {path: value for path, value in st.session_state[STATE].items() if not path.startswith(stale)}
+    st.session_state[STATE] = kept
 
 
-def _model(paths: Mapping[str, Any]) -> dict[str, Any]:
+def _model(paths: Mapping[str, Any], places: Places) -> dict[str, Any]:
     left, right = st.columns(2)
     with left:
         name = _chooser(
@@ -92,7 +101,7 @@ def _model(paths: Mapping[str, Any]) -> dict[str, Any]:
     asked = [field for field in fields(options, "model", defaults) if field.path != "model.preset"]
     if asked:
         with st.expander("Options of the model"):
-            said |= _unlike_default(asked, paths)
+            said |= _unlike_default(asked, paths, places)
     return said
 
 
@@ -103,7 +112,7 @@ def _below(family: str) -> list[str]:
     return sorted(names - {f"{family}.preset"})
 
 
-def _dataset(paths: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, Any]:
+def _dataset(paths: Mapping[str, Any], model: Mapping[str, Any], places: Places) -> dict[str, Any]:
     default = RunSpec(model={k.split(".")[1]: v for k, v in model.items() if k in ("model.name", "model.preset")}).dataset
     name = _chooser(plugin_field(DATASETS), paths.get("dataset.name", default.name), *_below("dataset"))
     options = DATASETS.get(name).Options
@@ -112,11 +121,11 @@ def _dataset(paths: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, An
     values: dict[str, Any] = {}
     if asked:
         with st.expander("Options of the dataset"):
-            values = ask(asked, paths)
+            values = ask(asked, paths, places)
     return dataset_paths(default, name, values, plain)
 
 
-def _split(paths: Mapping[str, Any]) -> dict[str, Any]:
+def _split(paths: Mapping[str, Any], places: Places) -> dict[str, Any]:
     key, there = f"{PREFIX}split", [name for name in STRATEGIES.names() if f"split.{name}.size" in paths]
     if key not in st.session_state:
         st.session_state[key] = there
@@ -130,8 +139,9 @@ def _split(paths: Mapping[str, Any]) -> dict[str, Any]:
             strategy = STRATEGIES.get(name)
             st.markdown(f"**{name}**")
             st.caption(_summary(strategy))
+            places[f"split.{name}"] = st.empty()
             asked = list(fields(strategy.Options, f"split.{name}"))
-            values, defaults = ask(asked, paths), {field.path: field.default for field in asked}
+            values, defaults = ask(asked, paths, places), {field.path: field.default for field in asked}
             for path, value in values.items():
                 if path.endswith(".size") or (value is not None and value != defaults[path]):
                     said[path] = defaults[path] if value is None else value

@@ -7,20 +7,26 @@ from typing import Any
 
 import streamlit as st
 
-from workbench.spec.differences import value_text
 from workbench.spec.files import parse_value
 from workbench.spec.form import Field
+from workbench.spec.paths import value_text
 
 PREFIX = "field "
 """What the keys of the form's widgets begin with."""
 
 
-def ask(fields: Iterable[Field], paths: Mapping[str, Any], num_columns: int = 2) -> dict[str, Any]:
+Places = dict[str, Any]
+"""Path → the empty place below its field, where a refusal can be said."""
+
+
+def ask(fields: Iterable[Field], paths: Mapping[str, Any], places: Places, num_columns: int = 2) -> dict[str, Any]:
     """Draws the fields, side by side where there is room; returns path → value."""
-    columns, values = st.columns(num_columns), {}
-    for index, field in enumerate(fields):
-        with columns[index % num_columns]:
-            values[field.path] = ask_one(field, paths.get(field.path, field.default))
+    asked, values = list(fields), {}
+    for first in range(0, len(asked), num_columns):
+        for field, column in zip(asked[first:], st.columns(num_columns), strict=False):
+            with column:
+                values[field.path] = ask_one(field, paths.get(field.path, field.default))
+                places[field.path] = st.empty()
     return values
 
 
@@ -33,7 +39,7 @@ def ask_one(field: Field, value: Any) -> Any:
         return st.toggle(field.label, key=key, help=field.hint)
     if field.kind == "choice":
         options = ([None] if field.is_optional else []) + list(field.choices)
-        return st.selectbox(field.label, options, key=key, help=field.hint, format_func=lambda o: "none" if o is None else o)
+        return st.selectbox(field.label, options, key=key, help=field.hint, format_func=lambda o: o or "none", placeholder="none")
     if field.kind in ("integer", "number"):
         return _number(field, key)
     text = st.text_input(field.label, key=key, help=field.hint, max_chars=4000).strip()
@@ -57,7 +63,7 @@ def _number(field: Field, key: str) -> Any:
         "max_value": None if field.maximum is None else kind(field.maximum),
     }
     bounds |= {"step": 1} if is_integer else {"step": _tenth(field.default), "format": "%g"}
-    return st.number_input(field.label, key=key, help=field.hint, value=None, placeholder="none", **bounds)
+    return st.number_input(field.label, key=key, help=field.hint, value=None, placeholder=f"{field.default or 'none'}", **bounds)
 
 
 def _tenth(default: Any) -> float:

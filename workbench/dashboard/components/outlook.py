@@ -13,24 +13,36 @@ from workbench.plan.feasibility import Plan
 _MIB = 2**20
 
 
-def outlook(planned: Plan) -> None:
-    """Draws it."""
-    spec, frame = planned.spec, held(planned)
-    moved = moves(planned)
-    per_worker = frame.groupby("worker")["bytes"].sum()
-    with st.container(horizontal=True, gap="medium"):
-        st.metric("Split", spec.split.label)
-        st.metric("Workers", planned.num_workers, help=_mesh_in_words(planned))
+def figures(planned: Plan) -> None:
+    """The split in four figures."""
+    per_worker = held(planned).groupby("worker")["bytes"].sum()
+    with st.container(horizontal=True, gap="large"):
+        st.metric("Split", planned.spec.split.label, help="What the split is called in tables.", width="content")
+        st.metric("Workers", planned.num_workers, help=_mesh_in_words(planned), width="content")
         st.metric(
             "Largest worker holds",
             in_bytes(per_worker.max()),
-            help="Parameters, gradients and optimizer state, by formula; activations come on top.",
+            help="By formula: parameters, gradients, optimizer state and, where there is one, the most activations at once.",
+            width="content",
         )
-        st.metric("Moves per step", in_bytes(moved["bytes"].sum()), help="Over the whole run: each collective once a group.")
+        st.metric(
+            "Moves per step",
+            in_bytes(moves(planned)["bytes"].sum()),
+            help="Over the whole run, by formula: each collective once a group, each send once.",
+            width="content",
+        )
+
+
+def outlook(planned: Plan) -> None:
+    """Who holds which blocks, how much, and what moves."""
+    frame = held(planned)
+    per_worker = frame.groupby("worker")["bytes"].sum()
     st.altair_chart(mesh_chart(placement(planned)), key="mesh")
     st.altair_chart(held_chart(frame), key="held")
     st.caption(_against_memory(planned, int(per_worker.sum()), int(per_worker.max())))
-    _table(moved)
+    if planned.spec.mode == "train" and "activations" not in set(frame["category"]):
+        st.caption("Activations come on top: there is no formula for them here.")
+    _table(moves(planned))
 
 
 def in_bytes(value: float) -> str:
@@ -60,11 +72,11 @@ def _table(moved: pd.DataFrame) -> None:
         return
     shown = moved.assign(
         bytes=moved["bytes"] / _MIB,
-        is_bound=moved["is_bound"].map({True: "at most", False: ""}),
+        is_bound=moved["is_bound"].map({True: "at most this", False: ""}),
         operation=moved["operation"].str.replace("_", "-"),
     )
     st.dataframe(
-        shown,
+        shown if moved["is_bound"].any() else shown.drop(columns="is_bound"),
         hide_index=True,
         key="moves",
         column_config={

@@ -11,7 +11,6 @@ from workbench.dashboard.table import SHOWN
 
 _HELP = {
     "split": "The strategies that share the work and their sizes: dp data, layer, pp pipeline, tp tensor, fsdp sharded data, …",
-    "num_workers": "Processes that share the work.",
     "step_time_ms": "Median over the timed steps of the slowest worker: forward, backward, communication, optimizer.",
     "samples_per_s": "Global batch size over the step's time.",
     "speedup": "One worker's step time over this run's, with as many threads as each of its workers has.",
@@ -21,15 +20,16 @@ _HELP = {
 }
 _FORMATS = {
     "step_time_ms": "%.1f", "samples_per_s": "%.0f", "speedup": "%.2f×", "peak_memory_mib": "%.1f", "communication_mib": "%.2f",
-    "num_workers": "%d",
 }  # fmt: skip
+_WIDTHS = {"name": 140, "tags": 120}
+"""Pixels of columns whose longest text may come late."""
 
 
 def runs_table(frame: pd.DataFrame, key: str, selection: Literal["multi-row"] | None = None) -> list[str]:
-    """Draws it; the ids of the rows that are selected."""
-    shown = frame[list(SHOWN)]
+    """Draws it, without names and tags where no run has any; the ids of the rows that are selected."""
+    shown = frame[[column for column in SHOWN if column not in ("name", "tags") or frame[column].any()]]
     chosen: Any = {"on_select": "rerun", "selection_mode": selection} if selection else {}
-    event: Any = st.dataframe(shown, hide_index=True, key=key, column_config=_columns(), **chosen)
+    event: Any = st.dataframe(shown, hide_index=True, key=key, column_config=_columns(), placeholder="–", **chosen)
     return [str(frame["run_id"].iloc[row]) for row in event.selection.rows] if selection else []
 
 
@@ -39,7 +39,7 @@ def _columns() -> dict[str, Any]:
         if column in _FORMATS:
             columns[column] = st.column_config.NumberColumn(head, help=_HELP.get(column), format=_FORMATS[column])
         elif column == "created":
-            columns[column] = st.column_config.DatetimeColumn(head, format="D MMM YYYY, HH:mm")
+            columns[column] = st.column_config.DatetimeColumn(head, format="D MMM, HH:mm")
         else:
-            columns[column] = st.column_config.TextColumn(head, help=_HELP.get(column))
+            columns[column] = st.column_config.TextColumn(head, help=_HELP.get(column), width=_WIDTHS.get(column))
     return columns

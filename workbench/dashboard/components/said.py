@@ -6,10 +6,10 @@ from typing import Literal
 
 import streamlit as st
 
-_HEADS = {"error": st.error, "warning": st.warning, "info": st.info, "success": st.success}
+_HEADS = {"error": st.error, "warning": st.warning}
 
 
-def said(kind: Literal["error", "warning", "info", "success"], head: str, *texts: str) -> None:
+def said(kind: Literal["error", "warning"], head: str, *texts: str) -> None:
     """A box with a head of ours and below it the texts."""
     with st.container(border=True):
         _HEADS[kind](head)

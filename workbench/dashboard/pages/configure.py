@@ -7,10 +7,10 @@ from typing import Any
 import streamlit as st
 
 from workbench.dashboard import address
-from workbench.dashboard.components.choices import choices
-from workbench.dashboard.components.fields import forget
+from workbench.dashboard.components.choices import STATE, choices
+from workbench.dashboard.components.fields import Places, forget
 from workbench.dashboard.components.navigate import go
-from workbench.dashboard.components.outlook import outlook
+from workbench.dashboard.components.outlook import figures, outlook
 from workbench.dashboard.components.said import said
 from workbench.dashboard.start import start
 from workbench.dashboard.table import filtered, runs_frame
@@ -19,14 +19,12 @@ from workbench.plan.feasibility import Plan, plan
 from workbench.plan.nearest import changed, nearest
 from workbench.registry import MODELS
 from workbench.spec.demonstration import four_strategies
-from workbench.spec.differences import command, differences, script, spec_of, value_text
 from workbench.spec.files import dumps
-from workbench.spec.run_spec import DEFAULT_MODEL
+from workbench.spec.paths import command, differences, script, spec_of, value_text
+from workbench.spec.run_spec import DEFAULT_MODEL, RunSpec
 from workbench.store import listing
 from workbench.store.run_directory import home
 
-STATE = "configured"
-"""Key of the session's paths and values; the widgets' own are lost when another page is shown."""
 BEGINNING = {"split.data.size": 2}
 NUM_EARLIER = 200
 
@@ -37,20 +35,29 @@ def main() -> None:
     problems = _begin()
     if problems:
         said("warning", "Left out of the link", *problems)
-    _start_from()
+    above = st.container()
     form, shown = st.columns([5, 6], gap="large")
+    places: Places = {}
     with form:
-        paths = choices(st.session_state[STATE])
+        paths = choices(st.session_state[STATE], places)
     st.session_state[STATE] = paths
     st.query_params.from_dict(address.write(paths))
-    with shown:
-        try:
-            planned = plan(spec_of(paths))
-        except SpecError as error:
+    try:
+        planned = plan(spec_of(paths))
+    except SpecError as error:
+        with above:
+            _actions(None)
             _refused(paths, error)
-        else:
-            _actions(planned)
-            outlook(planned)
+        if error.field in places:
+            with places[error.field].container():
+                st.markdown(":red-badge[cannot run]")
+                st.text(error.message)
+        return
+    with above:
+        _actions(planned)
+        figures(planned)
+    with shown:
+        outlook(planned)
 
 
 def _begin() -> list[str]:
@@ -97,13 +104,11 @@ def load_run(run_id: str) -> None:
 def _refused(paths: dict[str, Any], error: SpecError) -> None:
     """Why it cannot run, and the nearest values that work."""
     said("error", "This cannot run", error.field, error.message)
-    works = nearest(paths, error)
-    if works:
+    if works := nearest(paths, error):
         st.caption("What works")
         with st.container(horizontal=True):
             for number, change in enumerate(works):
                 st.button(_in_words(change), key=f"use {number}", on_click=load, args=(changed(paths, change),))
-    st.button("Run", type="primary", icon=":material/play_arrow:", disabled=True, help="Nothing that is refused is started.")
 
 
 def _in_words(change: dict[str, Any]) -> str:
@@ -115,26 +120,32 @@ def _in_words(change: dict[str, Any]) -> str:
     return f"{words}: default" if value is None else f"{words} = {value_text(value)}"
 
 
-def _actions(planned: Plan) -> None:
-    """Run it, or take it away."""
-    spec = planned.spec
+def _actions(planned: Plan | None) -> None:
+    """Run it, take it away, begin with something else; what is refused cannot be run."""
     with st.container(horizontal=True):
-        run = st.button("Run", type="primary", icon=":material/play_arrow:")
+        run = st.button("Run", type="primary", icon=":material/play_arrow:", disabled=planned is None)
         all_four = st.button(
             "Run all four strategies",
             icon=":material/stacks:",
+            disabled=planned is None,
             help="This model, data and training, split over two workers by data, layer, pipeline and tensor in turn, beside one.",
         )
-        with st.popover("Take away", icon=":material/content_copy:"):
-            st.caption("As a command")
-            st.code(command(spec), language="bash", wrap_lines=True)
-            st.caption("As Python")
-            st.code(script(spec), language="python")
-            st.download_button("Download spec (TOML)", dumps(spec), "spec.toml", "application/toml", icon=":material/download:")
-    if run or all_four:
+        if planned:
+            _take_away(planned.spec)
+        _start_from()
+    if planned and (run or all_four):
         with st.spinner("Starting…"):
-            started = start(four_strategies(spec) if all_four else [spec])
+            started = start(four_strategies(planned.spec) if all_four else [planned.spec])
         if started.refused:
-            said("error", "Not started", *started.refused)
-        if started.ids and (not started.refused or st.button("See the others run")):
+            said("error", f"{len(started.ids)} started, {len(started.refused)} not", *started.refused)
+        elif started.ids:
             go("live", {} if all_four else {"run": started.ids[0]})
+
+
+def _take_away(spec: RunSpec) -> None:
+    with st.popover("Copy or download", icon=":material/content_copy:"):
+        st.caption("As a command")
+        st.code(command(spec), language="bash", wrap_lines=True)
+        st.caption("As Python")
+        st.code(script(spec), language="python")
+        st.download_button("Download spec (TOML)", dumps(spec), "spec.toml", "application/toml", icon=":material/download:")

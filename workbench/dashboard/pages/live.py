@@ -12,7 +12,7 @@ from workbench.dashboard.components.failure_card import failure_card
 from workbench.dashboard.components.navigate import go
 from workbench.dashboard.components.runs_table import runs_table
 from workbench.dashboard.components.said import said
-from workbench.dashboard.queue import Follower, cancel, readable, waiting_and_running
+from workbench.dashboard.queue import Follower, cancel, waiting_and_running
 from workbench.dashboard.table import runs_frame
 from workbench.errors import UsageError
 from workbench.store import listing
@@ -32,8 +32,9 @@ def main() -> None:
 @st.fragment(run_every=REFRESH_S)
 def _now() -> None:
     store = home()
-    live = [run for run in waiting_and_running(store) if readable(run)]
-    watched = _watched(store, live)
+    live = waiting_and_running(store)
+    frame = _ended_runs(store, [run.id for run in live])
+    watched = _watched(store, live, frame)
     if watched is None:
         st.info("Nothing has been run yet.")
         if st.button("Configure a run", type="primary"):
@@ -41,10 +42,10 @@ def _now() -> None:
         return
     _run(store, watched)
     _queue(store, live, watched)
-    _ended(store)
+    _ended(frame)
 
 
-def _watched(store: Path, live: list[RunDirectory]) -> RunDirectory | None:
+def _watched(store: Path, live: list[RunDirectory], ended: pd.DataFrame) -> RunDirectory | None:
     """The run that the address names, else the one that is at work, else the first of the queue, else the last that ended."""
     if named := st.query_params.get("run"):
         try:
@@ -54,9 +55,17 @@ def _watched(store: Path, live: list[RunDirectory]) -> RunDirectory | None:
     at_work = [run for run in live if listing.state_of(run) in ("starting", "running")]
     if at_work or live:
         return (at_work or live)[0]
-    frame = runs_frame(store)
-    frame = frame[frame["state"].isin(TERMINAL)]
-    return None if frame.empty else listing.exact(store, str(frame.sort_values("created_at")["run_id"].iloc[-1]))
+    return None if ended.empty else listing.exact(store, str(ended["run_id"].iloc[0]))
+
+
+def _ended_runs(store: Path, live: list[str]) -> pd.DataFrame:
+    """The last that ended; read again only where the others have changed."""
+    known = st.session_state.get("ended")
+    if known is None or known[0] != (store, live):
+        frame = runs_frame(store)
+        frame = frame[frame["state"].isin(TERMINAL)].sort_values("created_at", ascending=False).head(NUM_ENDED)
+        known = st.session_state["ended"] = ((store, live), frame)
+    return known[1]
 
 
 def _run(store: Path, run: RunDirectory) -> None:
@@ -70,7 +79,7 @@ def _run(store: Path, run: RunDirectory) -> None:
     with st.container(border=True):
         head, button = st.columns([4, 1], vertical_alignment="center")
         with head:
-            st.subheader(str(record.get("split", run.id)), anchor=False)
+            st.subheader(_title(run), anchor=False)
             st.text("  ·  ".join(_facts(record, run)))
         with button:
             if state not in TERMINAL and st.button("Cancel", key=f"cancel {run.id}", icon=":material/stop:", width="stretch"):
@@ -79,6 +88,12 @@ def _run(store: Path, run: RunDirectory) -> None:
         _bar(follower, state, str(status.get("message") or ""))
         failure_card(run)
         _figures(follower)
+
+
+def _title(run: RunDirectory) -> str:
+    """Its split, unless an imported record has something else there, which could be Markdown."""
+    split = str(run.record().get("split"))
+    return split if listing.RUN_ID.fullmatch(split) else run.id
 
 
 def _facts(record: dict[str, object], run: RunDirectory) -> list[str]:
@@ -116,6 +131,7 @@ def _figures(follower: Follower) -> None:
             pd.DataFrame(follower.workers()),
             hide_index=True,
             key="workers",
+            placeholder="–",
             column_config={
                 "step_ms": st.column_config.NumberColumn("step (ms)", format="%.1f", help="Mean of the last ten steps heard of."),
                 "samples_per_s": st.column_config.NumberColumn("samples/s", format="%.0f", help="Of its own part of the batch."),
@@ -140,9 +156,7 @@ def _queue(store: Path, live: list[RunDirectory], watched: RunDirectory) -> None
                 st.toast("Cancelling.")
 
 
-def _ended(store: Path) -> None:
-    frame = runs_frame(store)
-    ended = frame[frame["state"].isin(TERMINAL)].sort_values("created_at", ascending=False).head(NUM_ENDED)
+def _ended(ended: pd.DataFrame) -> None:
     if not ended.empty:
         st.subheader("Ended last", anchor=False)
         runs_table(ended, key="ended")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import IO
 
 import pandas as pd
@@ -13,14 +14,14 @@ from workbench.dashboard.components.navigate import go, has
 from workbench.dashboard.components.runs_table import runs_table
 from workbench.dashboard.components.said import said
 from workbench.dashboard.downloads import tables_of
-from workbench.dashboard.table import SORTS, chosen, filtered, runs_frame, tags_of
+from workbench.dashboard.table import SORTS, chosen, filtered, runs_and_deleted, tags_of
 from workbench.errors import WorkbenchError
 from workbench.store import listing
 from workbench.store.archive import pack, take_in
 from workbench.store.labels import delete, restore
 from workbench.store.run_directory import RunDirectory, home
 
-MOST_SHOWN = 500
+MOST_SHOWN = 200
 """Rows that a browser gets at once; the filter finds the others."""
 UNDO = "deleted just now"
 
@@ -29,13 +30,13 @@ def main() -> None:
     """Draws the page."""
     st.title("Runs")
     _undo()
-    frame = runs_frame(home())
+    frame, deleted = runs_and_deleted(home())
     if frame.empty:
         st.info("There are no runs here yet.")
         if st.button("Configure a run", type="primary"):
             go("configure")
         _import()
-        _deleted()
+        _deleted(deleted)
         return
     shown = _filter(frame)
     if len(shown) > MOST_SHOWN:
@@ -43,11 +44,14 @@ def main() -> None:
     else:
         st.caption(f"{len(shown):,} of {len(frame):,} runs. Select some to compare, export, tag or delete them.")
     listed = shown.head(MOST_SHOWN)
-    selected = runs_table(listed, key=f"runs {st.session_state.get('table number', 0)}", selection="multi-row")
-    _selected(frame, selected or chosen(frame, st.query_params.get("runs", "").split(",")))
-    _failed(listed)
+    # A selection is of rows: it must not outlive the list that it was made in.
+    of_these = zlib.crc32("\n".join(listed["run_id"]).encode())
+    selected = runs_table(listed, key=f"runs {of_these}", selection="multi-row")
+    selected = selected or chosen(frame, st.query_params.get("runs", "").split(","))
+    _selected(selected)
+    _failed(listed[~listed["run_id"].isin(selected)])
     _import()
-    _deleted()
+    _deleted(deleted)
 
 
 def _filter(frame: pd.DataFrame) -> pd.DataFrame:
@@ -65,7 +69,7 @@ def _filter(frame: pd.DataFrame) -> pd.DataFrame:
     return filtered(frame, text, states, models, tags, sort)
 
 
-def _selected(frame: pd.DataFrame, run_ids: list[str]) -> None:
+def _selected(run_ids: list[str]) -> None:
     """What can be done with the selected runs."""
     runs = [listing.exact(home(), run_id) for run_id in run_ids]
     if not runs:
@@ -105,7 +109,6 @@ def _delete(run_ids: list[str]) -> None:
         except WorkbenchError as error:
             problems.append(str(error))
     st.session_state[UNDO] = {"gone": gone, "problems": problems}
-    st.session_state["table number"] = st.session_state.get("table number", 0) + 1  # a selection is of rows, which have moved
 
 
 def _restore(run_ids: list[str]) -> None:
@@ -158,11 +161,10 @@ def _take_in(file: IO[bytes]) -> None:
     st.rerun()
 
 
-def _deleted() -> None:
-    runs = listing.deleted(home())
-    if not runs:
+def _deleted(run_ids: list[str]) -> None:
+    if not run_ids:
         return
-    with st.expander(f"Deleted runs ({len(runs)})", icon=":material/delete:"):
+    with st.expander(f"Deleted runs ({len(run_ids)})", icon=":material/delete:"):
         st.caption("Their files are still there; `workbench rm --purge` removes them.")
-        back = st.multiselect("Bring back", [run.id for run in runs[:MOST_SHOWN]], key="bring back")
+        back = st.multiselect("Bring back", run_ids[::-1][:MOST_SHOWN], key="bring back")
         st.button("Restore", on_click=_restore, args=(back,), disabled=not back)

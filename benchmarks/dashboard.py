@@ -1,0 +1,106 @@
+"""How long the page Runs takes with ten thousand runs in the store, in a browser.
+
+``python benchmarks/dashboard.py`` makes a synthetic store and prints seconds: until the page's table is there, opened in a new
+tab or from another page; from Enter in the field Find until the page says how many runs match; and ``workbench ls`` of the store.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from workbench.spec import RunSpec
+from workbench.spec.files import dumps
+from workbench.store.run_directory import RunDirectory
+from workbench.store.tables import RUN_FIGURES
+from workbench.testing.browser import browser, dashboard, settled
+
+NUM_RUNS, REPETITIONS = 10_000, 7
+SPLITS = ("single", "dp2", "layer2", "pp2-1f1b-m4", "tp2")
+
+
+def fill(store: Path) -> None:
+    """Ended runs with figures, and workers and transfers of the usual size, so that their files are as large as real ones."""
+    text = dumps(RunSpec())
+    transfer = {"operation": "all_reduce", "axis": "data", "phase": "backward", "count": 1, "payload_bytes": 3_500_000}
+    for i in range(NUM_RUNS):
+        split = SPLITS[i % len(SPLITS)]
+        record = {
+            "name": f"number {i}", "mode": "train", "model": "transformer", "dataset": "text", "split": split, "num_workers": 2,
+            "device": "cpu", "backend": "gloo", "created_at": 1.79e9 + i, "mesh": {"data": 2}, "num_cores": 2,
+            "threads_per_worker": 1, "expected": {"parameters_per_worker": [875_000] * 2, "transfers": [transfer] * 10},
+        }  # fmt: skip
+        run = RunDirectory.create(store, f"20260101-{i:06d}-{split}-{i:06x}", text, record, {})
+        run.write_status({"state": "finished", "message": ""})
+        figures = {**dict.fromkeys(RUN_FIGURES, 0.5), "step_time_s": 0.05 + i / 1e6, "parity_ok": True}
+        run.write_summary({**figures, "workers": [{"parameters": 875_000, "communication": [transfer] * 10}] * 2})
+
+
+def opening_s(context: Any, address: str) -> float:
+    """Until the table of the page is there, in a new tab of a browser that has seen the dashboard before."""
+    page = context.new_page()
+    start = time.perf_counter()
+    page.goto(f"{address}/runs")
+    page.get_by_test_id("stDataFrame").first.wait_for()
+    duration = time.perf_counter() - start
+    page.close()
+    return duration
+
+
+def turning_s(page: Any) -> float:
+    """From a click in the navigation of another page until the table is there."""
+    page.get_by_role("link", name="Configure").click()
+    page.wait_for_selector("h1:has-text('Configure')")
+    settled(page)
+    start = time.perf_counter()
+    page.get_by_role("link", name="Runs").click()
+    page.wait_for_selector("h1:has-text('Runs')")
+    page.get_by_test_id("stDataFrame").first.wait_for()
+    return time.perf_counter() - start
+
+
+def filtering_s(page: Any, text: str, count: int) -> float:
+    """From Enter until the page says how many runs match, which must not be as many as before."""
+    field = page.get_by_label("Find")
+    field.fill(text)
+    start = time.perf_counter()
+    field.press("Enter")
+    page.get_by_text(re.compile(rf"^{count:,} of {NUM_RUNS:,} runs")).wait_for()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    """Measures and prints."""
+    with tempfile.TemporaryDirectory() as directory:
+        store = Path(directory)
+        fill(store)
+        time.sleep(3)  # what changed just now is not taken into the index
+        list_them = [sys.executable, "-m", "workbench.cli.main", "ls", "--json"]
+        for name in ("without an index", "with the index"):
+            start = time.perf_counter()
+            subprocess.run(list_them, env={**os.environ, "WORKBENCH_HOME": directory}, check=True, capture_output=True)
+            print(f"workbench ls --json, {NUM_RUNS:,} runs, {name:<17} {time.perf_counter() - start:.3f} s")
+        with dashboard(store) as address, browser() as opened:
+            context = opened.new_context(viewport={"width": 1280, "height": 900})
+            first = opening_s(context, address)
+            seconds = statistics.median(opening_s(context, address) for _ in range(REPETITIONS))
+            print(f"Runs opens in a new tab    {seconds:.3f} s, wanted: less than 1 s (the first of all: {first:.3f} s)")
+            page = context.new_page()
+            page.goto(f"{address}/runs")
+            settled(page)
+            seconds = statistics.median(turning_s(page) for _ in range(REPETITIONS))
+            print(f"Runs opens from a page     {seconds:.3f} s, wanted: less than 1 s")
+            words = [word for split in SPLITS for word in ((split, NUM_RUNS // len(SPLITS)), ("nothing", 0))]
+            seconds = statistics.median(filtering_s(page, text, count) for text, count in words)
+            print(f"Runs filters               {seconds:.3f} s, wanted: less than 0.2 s")
+
+
+if __name__ == "__main__":
+    main()

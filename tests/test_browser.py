@@ -1,0 +1,133 @@
+"""Journeys through the dashboard in a browser, on real runs; and a screenshot of each page, to be looked at."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.test_dashboard import finished
+from tests.test_pages import EVIL, failed
+from workbench.store import listing
+from workbench.store.run_directory import TERMINAL
+from workbench.testing.browser import browser, chromium, dashboard, settled
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(chromium() is None, reason="there is no Chromium here"),
+]
+ROOT = Path(__file__).parents[1]
+SMALL = "configure?model.name=mlp&model.hidden_dim=16&model.feedforward_dim=32"
+
+
+@pytest.fixture(scope="module")
+def opened() -> Iterator[Any]:
+    pytest.importorskip("playwright")
+    with browser() as chromium_:
+        yield chromium_
+
+
+@pytest.fixture
+def page(opened: Any) -> Iterator[Any]:
+    context = opened.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(60_000)
+    asked: list[str] = []
+    context.on("request", lambda request: asked.append(request.url))
+    yield context.new_page()
+    context.close()
+    assert asked
+    assert not [url for url in asked if not re.match(r"(http://127\.0\.0\.1|data:|blob:|about:)", url)], "it works offline"
+
+
+def ended(store: Path, timeout_s: float = 150) -> list[str]:
+    """States of all runs once all have ended."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        states = [row["state"] for row in listing.rows(store)]
+        if states and all(state in TERMINAL for state in states):
+            return states
+        time.sleep(0.2)
+    raise TimeoutError(f"not ended: {states}")
+
+
+def test_an_empty_store_runs_the_demonstration_shows_it_live_and_it_outlives_page_and_server(page: Any, tmp_path: Path) -> None:
+    with dashboard(tmp_path) as address:
+        page.goto(address)
+        page.get_by_role("button", name="Run the demonstration").click()
+        page.wait_for_url("**/live")
+        page.get_by_text(re.compile(r"step \d+ of \d+")).wait_for()
+        page.reload()
+        page.get_by_text(re.compile(r"step \d+ of \d+")).wait_for()
+        page.goto("about:blank")
+    assert set(ended(tmp_path)) == {"finished"}
+    assert len(listing.rows(tmp_path)) == 6, "four splits, and one worker with one thread and with two"
+    with dashboard(tmp_path) as address:
+        page.goto(f"{address}/runs")
+        page.get_by_text("6 of 6 runs").wait_for()
+
+
+def test_a_refused_split_shows_its_reason_and_a_click_mends_it(page: Any, tmp_path: Path) -> None:
+    with dashboard(tmp_path) as address:
+        page.goto(f"{address}/configure?split.data.size=3")
+        page.get_by_text("leaves 1 samples over").first.wait_for()
+        assert page.get_by_role("button", name="Run", exact=True).is_disabled()
+        page.get_by_role("button", name="data.size = 4").click()
+        page.wait_for_url("**/configure?split.data.size=4")
+        page.get_by_text("dp4", exact=True).wait_for()
+
+
+def test_a_shared_link_opens_the_same_configuration_and_runs_it(page: Any, tmp_path: Path) -> None:
+    with dashboard(tmp_path) as address:
+        page.goto(f"{address}/{SMALL}")
+        settled(page)
+        page.get_by_text("Training and steps").click()
+        page.get_by_label("Steps", exact=True).first.fill("400")
+        page.keyboard.press("Enter")
+        page.wait_for_url("**train.num_steps=400**")
+        link = page.url
+        other = page.context.new_page()
+        other.goto(link)
+        settled(other)
+        other.get_by_text("Training and steps").click()
+        assert other.get_by_label("Steps", exact=True).first.input_value() == "400"
+        other.get_by_role("button", name="Run", exact=True).click()
+        other.wait_for_url("**/live?run=*")
+        other.get_by_role("button", name="Cancel").first.wait_for()
+        other.reload()
+        other.get_by_text(re.compile(r"step \d+ of \d+")).wait_for()
+    assert "finished" in ended(tmp_path)
+
+
+def test_typing_is_not_lost_while_a_page_refreshes_and_texts_are_never_markup(page: Any, tmp_path: Path) -> None:
+    failed(tmp_path), finished(tmp_path, "run-1", 1.0, 0.5)
+    alerts: list[str] = []
+    page.on("dialog", lambda dialog: (alerts.append(dialog.message), dialog.dismiss()))
+    with dashboard(tmp_path) as address:
+        page.goto(f"{address}/live?run=run-9")
+        page.get_by_text(EVIL).first.wait_for()
+        page.goto(f"{address}/runs?runs=run-9")
+        settled(page)
+        assert page.locator("img[src=x]").count() == 0
+        field = page.get_by_label("Find")
+        field.fill("run-1")
+        field.press("Enter")
+        page.get_by_text("1 of 2 runs").wait_for()
+    assert alerts == []
+
+
+def test_every_page_has_a_screenshot_and_none_is_wider_than_its_window(opened: Any, tmp_path: Path) -> None:
+    store, to = tmp_path / "store", tmp_path / "pictures"
+    failed(store)
+    for number in range(12):
+        finished(store, f"run-{number:02d}", float(number), 0.1 + number / 100)
+    environment = {**os.environ, "WORKBENCH_HOME": str(store)}
+    subprocess.run([sys.executable, str(ROOT / "docs" / "screenshots.py"), str(to)], env=environment, check=True, timeout=250)
+    assert len(list(to.glob("*.png"))) == 20

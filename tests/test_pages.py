@@ -1,0 +1,211 @@
+"""Every page of the dashboard, drawn by Streamlit's own tester: what it shows, what it refuses, what it never lets through."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from tests.test_dashboard import finished, live
+from tests.test_store import new_run
+from workbench.dashboard.shell import PAGES
+from workbench.spec import RunSpec
+from workbench.spec.paths import command, spec_of
+from workbench.store import listing
+from workbench.store.run_directory import RunDirectory
+
+EVIL = "<img src=x onerror=alert(1)> **bold** $x$ :red[y] [z](http://example.org) =1+1"
+
+
+@pytest.fixture(autouse=True)
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("WORKBENCH_HOME", str(tmp_path))
+    return tmp_path
+
+
+def page(name: str, **parameters: str) -> AppTest:
+    test = AppTest.from_string(f"from workbench.dashboard.pages.{name} import main\nmain()", default_timeout=30)
+    for key, value in parameters.items():
+        test.query_params[key] = value
+    test.run()
+    assert not test.exception
+    return test
+
+
+def texts(test: AppTest) -> str:
+    """All that is shown as plain text."""
+    return "\n".join(element.value for element in test.text)
+
+
+def marked_up(test: AppTest) -> str:
+    """All that is shown as Markdown."""
+    kinds = (test.markdown, test.caption, test.title, test.subheader, test.error, test.warning, test.info, test.success)
+    return "\n".join(str(element.value) for kind in kinds for element in kind)
+
+
+def labels(test: AppTest) -> list[str]:
+    return [button.label for button in test.button]
+
+
+def failed(store: Path, run_id: str = "run-9") -> RunDirectory:
+    run = new_run(store, run_id, created_at=9.0, split=EVIL, dataset=EVIL)
+    run.write_status({"state": "failed", "message": EVIL})
+    run.write_error({"rank": 1, "step": 4, "exception": EVIL, "last_lines": [EVIL], "operations": [EVIL], "advice": EVIL})
+    run.update_labels(name=EVIL, note=EVIL, tags=EVIL.replace(",", ""))
+    return run
+
+
+def configured(test: AppTest) -> RunSpec:
+    return spec_of(test.session_state["configured"])
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_of_an_empty_store_says_what_to_do_next(name: str) -> None:
+    assert {"Run the demonstration", "Configure a run", "Run"} & set(labels(page(name)))
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_texts_of_runs_are_shown_as_text_on_every_page(store: Path, name: str) -> None:
+    failed(store)
+    new_run(store, "damaged").update_labels(name=EVIL)
+    (store / "runs" / "damaged" / "run.json").write_text("{")
+    test = page(name, runs="run-9", run="run-9")
+    assert "onerror" not in marked_up(test)
+    assert "example.org" not in marked_up(test)
+    if name in ("live", "runs"):
+        assert EVIL in texts(test)
+
+
+def test_the_front_page_with_runs_shows_the_latest(store: Path) -> None:
+    for number in range(12):
+        finished(store, f"run-{number:02d}", float(number), 0.5)
+    (table,) = page("front").dataframe
+    assert list(table.value["run_id"]) == [f"run-{number:02d}" for number in range(11, 1, -1)]
+
+
+def test_a_refused_split_says_why_offers_what_works_and_does_not_run() -> None:
+    test = page("configure", **{"split.data.size": "3"})
+    assert "leaves 1 samples over" in texts(test)
+    assert next(button for button in test.button if button.label == "Run").disabled
+    assert "data.size = 2" in labels(test)
+    next(button for button in test.button if button.label == "data.size = 4").click().run()
+    assert configured(test) == RunSpec(split={"data": 4})
+    assert not next(button for button in test.button if button.label == "Run").disabled
+    assert test.query_params == {"split.data.size": "4"}
+
+
+def test_turning_a_knob_changes_the_command_the_address_and_the_figures() -> None:
+    test = page("configure")
+    test.number_input(key="field train.num_steps").set_value(7).run()
+    test.button_group(key="field split").set_value(["data", "pipeline"]).run()
+    assert configured(test) == RunSpec(split={"data": 2, "pipeline": 2}, train={"num_steps": 7})
+    assert test.query_params["train.num_steps"] == "7"
+    assert command(configured(test)) in [code.value for code in test.code]
+    assert {m.label: m.value for m in test.metric}["Workers"] == "4"
+
+
+def test_another_model_brings_its_own_options_and_data() -> None:
+    test = page("configure", **{"model.num_layers": "6", "dataset.sequence_length": "64"})
+    assert configured(test).dataset.sequence_length == 64
+    test.selectbox(key="field model.name").set_value("mlp").run()
+    assert configured(test) == RunSpec(model="mlp")
+    assert not test.exception
+    test.selectbox(key="field model.name").set_value("transformer").run()
+    test.selectbox(key="field model.preset").set_value("gpt2-tiny").run()
+    preset = RunSpec(model={"name": "transformer", "preset": "gpt2-tiny"})
+    assert configured(test) == preset
+    assert test.number_input(key="field model.num_layers").value == preset.model.num_layers
+
+
+def test_a_link_opens_the_same_configuration_and_says_what_it_left_out() -> None:
+    link = {"model.name": "mlp", "model.num_layers": "3", "split.tensor.size": "2", "split.pipeline.schedule_file": "/etc/passwd"}
+    test = page("configure", **link)
+    assert configured(test) == RunSpec(model={"name": "mlp", "num_layers": 3}, split={"tensor": 2})
+    assert "unknown key 'split.pipeline.schedule_file'" in texts(test)
+
+
+def test_the_address_of_one_worker_opens_one_worker() -> None:
+    test = page("configure")
+    test.button_group(key="field split").set_value([]).run()
+    again = page("configure", **test.query_params)
+    assert configured(again) == RunSpec()
+
+
+def test_a_configuration_begins_with_an_earlier_run(store: Path) -> None:
+    finished(store, "run-1", 1.0, 0.5)
+    spec = RunSpec(model="mlp", split={"data": 2}, train={"num_steps": 9})
+    from workbench.spec.files import dumps
+
+    RunDirectory(store / "runs" / "run-1").spec_path.write_text(dumps(spec))
+    test = page("configure")
+    test.selectbox(key="from run").set_value("run-1").run()
+    next(button for button in test.button if button.label == "Use its spec").click().run()
+    assert configured(test) == spec
+
+
+def test_run_starts_what_the_page_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[RunSpec] = []
+
+    def submit(spec: RunSpec) -> Any:
+        asked.append(spec)
+        return SimpleNamespace(id="run-1")
+
+    monkeypatch.setattr("workbench.dashboard.start.submit", submit)
+    test = page("configure", **{"split.data.size": "4"})
+    next(button for button in test.button if button.label == "Run").click().run()
+    assert asked == [RunSpec(split={"data": 4})]
+    next(button for button in test.button if button.label == "Run all four strategies").click().run()
+    assert [spec.split.label for spec in asked[1:]] == ["dp2", "layer2", "pp2-1f1b-m4", "tp2"]
+
+
+def test_the_queue_is_shown_and_a_run_is_cancelled_with_its_baseline(store: Path) -> None:
+    base = live(store, "base-1", 1.0, "running", split="single", dataset="text")
+    split = live(store, "split-1", 2.0, split="dp2", dataset="text", baseline_run_id="base-1")
+    steps = [{"event": "step", "kind": "timed", "step": s, "num_steps": 4, "loss": 1.0, "duration_s": 0.5} for s in range(2)]
+    base.events_path(0).write_text("".join(json.dumps(step) + "\n" for step in steps))
+    test = page("live")
+    assert [s.value for s in test.subheader][:2] == ["single", "Queue"]
+    test.button(key="cancel split-1").click().run()
+    assert (base.cancel_requested(), split.cancel_requested()) == (True, True)
+
+
+def test_a_run_that_the_address_names_is_shown_and_no_other_file(store: Path) -> None:
+    failed(store)
+    test = page("live", run="run-9")
+    assert "What it printed last" in marked_up(test)
+    outside = page("live", run="../../etc")
+    assert "is not in the store" in texts(outside)
+
+
+def test_runs_are_filtered_named_deleted_and_brought_back(store: Path) -> None:
+    finished(store, "run-1", 1.0, 0.5), finished(store, "run-2", 2.0, 0.4)
+    test = page("runs", runs="run-1")
+    test.text_input(key="find").set_value("run-2").run()
+    assert list(test.dataframe[0].value["run_id"]) == ["run-2"]
+    test.text_input(key="find").set_value("").run()
+    next(field for field in test.text_input if field.label == "Name").set_value(EVIL)
+    next(button for button in test.button if button.label == "Save").click().run()
+    assert listing.exact(store, "run-1").labels()["name"] == EVIL
+    next(button for button in test.button if button.label == "Delete").click().run()
+    assert [row["run_id"] for row in listing.rows(store)] == ["run-2"]
+    next(button for button in test.button if button.label == "Undo").click().run()
+    assert [row["run_id"] for row in listing.rows(store)] == ["run-1", "run-2"]
+
+
+def test_a_run_that_has_not_ended_is_not_deleted(store: Path) -> None:
+    live(store, "run-1", 1.0, split="dp2", dataset="text")
+    test = page("runs", runs="run-1")
+    next(button for button in test.button if button.label == "Delete").click().run()
+    assert "has not ended" in texts(test)
+    assert len(listing.rows(store)) == 1
+
+
+def test_a_failed_run_is_a_card(store: Path) -> None:
+    failed(store)
+    test = page("runs")
+    assert "worker 1, step 4" in marked_up(test)
+    assert EVIL in [code.value for code in test.code]

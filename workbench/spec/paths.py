@@ -1,0 +1,120 @@
+"""What of a spec is not by default, as paths and values; the command, the script and the link that say the same."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from workbench.spec.files import parse_value
+from workbench.spec.options import Options
+from workbench.spec.run_spec import DEFAULT_MODEL, RunSpec
+
+_PLAIN = re.compile(r"[A-Za-z0-9_./+-]+")
+
+
+def differences(spec: RunSpec) -> dict[str, Any]:
+    """Path → plain value of all that a spec has not by default. The defaults of a model's options are its preset's, those of
+    the data the model's choice; of a strategy that is there its size is always said."""
+    name, preset = spec.model.name, spec.model.preset
+    model = {"name": name, "preset": preset}
+    default = RunSpec(model=model)
+    said: dict[str, Any] = {"model.name": name} if name != DEFAULT_MODEL else {}
+    said |= {"model.preset": preset} if preset else {}
+    said |= _other(spec.model, default.model, "model")
+    if spec.dataset != default.dataset:
+        said["dataset.name"] = spec.dataset.name
+        said |= _other(spec.dataset, RunSpec(dataset=spec.dataset.name).dataset, "dataset")
+    for strategy, options in spec.split.items():
+        said[f"split.{strategy}.size"] = options.size
+        said |= _other(options, type(options)(size=options.size), f"split.{strategy}")
+    for part in RunSpec.model_fields:
+        own = getattr(spec, part)
+        if part in ("model", "dataset", "split"):
+            continue
+        if isinstance(own, Options):
+            said |= _other(own, getattr(default, part), part)
+        elif own != getattr(default, part):
+            said[part] = own
+    return said
+
+
+def spec_of(paths: Mapping[str, Any]) -> RunSpec:
+    """The spec that differs from the defaults in these.
+
+    Raises:
+        SpecError: it is none.
+    """
+    return RunSpec(**nested(paths))
+
+
+def nested(paths: Mapping[str, Any]) -> dict[str, Any]:
+    """``{"a.b": 1}`` as ``{"a": {"b": 1}}``."""
+    table: dict[str, Any] = {}
+    for path, value in paths.items():
+        *parents, key = path.split(".")
+        inner = table
+        for parent in parents:
+            inner = inner.setdefault(parent, {})
+        inner[key] = value
+    return table
+
+
+def command(spec: RunSpec) -> str:
+    """The line that runs this spec: ``workbench run --model transformer --split data=2 --set train.num_steps=50``."""
+    said = differences(spec)
+    words = ["workbench", "run", "--model", said.pop("model.name", DEFAULT_MODEL)]
+    if dataset := said.pop("dataset.name", None):
+        words += ["--dataset", dataset]
+    for strategy, _ in spec.split.items():
+        options = {path.split(".", 2)[2]: said.pop(path) for path in list(said) if path.startswith(f"split.{strategy}.")}
+        size = options.pop("size")
+        words += ["--split", ",".join([f"{strategy}={size}", *(f"{key}={value_text(v)}" for key, v in options.items())])]
+    for path, value in said.items():
+        words += ["--set", f"{path}={value_text(value)}"]
+    return shlex.join(words)
+
+
+def script(spec: RunSpec) -> str:
+    """Python that runs this spec."""
+    table = nested(differences(spec))
+    arguments = "".join(f"    {part}={value!r},\n" for part, value in table.items())
+    call = f"wb.RunSpec(\n{arguments})" if arguments else "wb.RunSpec()"
+    return f"import workbench as wb\n\nspec = {call}\nrun = wb.run(spec)\nprint(run.row())\n"
+
+
+def value_text(value: Any) -> str:
+    """A plain value as ``parse_value`` reads it: as in TOML, and a text without quotes where it needs none."""
+    if isinstance(value, str):
+        return value if _PLAIN.fullmatch(value) and parse_value(value) == value else _toml(value)
+    return _toml(value)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(key, ensure_ascii=False)} = {_toml(v)}" for key, v in value.items()) + "}"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return repr(value)
+
+
+def _other(own: Options, default: Options, where: str) -> dict[str, Any]:
+    """Path → value where the two differ."""
+    defaults = dict(_leaves(default, where))
+    return {p: v for p, v in _leaves(own, where) if v is not None and (p not in defaults or defaults[p] != v)}
+
+
+def _leaves(options: Options, where: str) -> Iterator[tuple[str, Any]]:
+    plain = options.model_dump(mode="json", exclude_none=True)
+    for name in type(options).model_fields:
+        value = getattr(options, name)
+        if isinstance(value, Options):
+            yield from _leaves(value, f"{where}.{name}")
+        else:
+            yield f"{where}.{name}", plain.get(name)

@@ -1,0 +1,111 @@
+"""A dashboard of its own and a browser that looks at it: for the journeys' tests, the screenshots and the benchmark."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+WIDTHS = {"wide": (1280, 900), "narrow": (390, 844)}
+SCHEMES = ("light", "dark")
+_START_S = 60.0
+_SETTLE_MS = 1500
+"""Charts and tables are drawn some time after their page says that it is done."""
+_TALLEST = 4000
+
+
+def chromium() -> str | None:
+    """The system's browser; None where it has none."""
+    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@contextlib.contextmanager
+def dashboard(store: Path, port: int | None = None) -> Iterator[str]:
+    """Serves a store until it is left; gives the address."""
+    port = port or _free_port()
+    command = [sys.executable, "-m", "workbench.cli.main", "dashboard", "--port", str(port)]
+    server = subprocess.Popen(
+        command,
+        env={**os.environ, "WORKBENCH_HOME": str(store)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        _wait_for(port, server)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, 15)
+        server.wait()
+
+
+@contextlib.contextmanager
+def browser() -> Iterator[Any]:
+    """Playwright's handle of the system's Chromium."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        try:
+            yield opened
+        finally:
+            opened.close()
+
+
+def settled(page: Any) -> None:
+    """Returns when a page has been drawn."""
+    page.wait_for_selector("h1", timeout=_START_S * 1e3)
+    page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]', timeout=_START_S * 1e3)
+    page.wait_for_timeout(_SETTLE_MS)
+
+
+def screenshots(address: str, pages: dict[str, str], to: Path, suffix: str = "") -> list[Path]:
+    """Each page whole, wide and narrow, light and dark: ``<name>-wide-light.png``. ``pages``: name → path and query."""
+    to.mkdir(parents=True, exist_ok=True)
+    paths = []
+    with browser() as opened:
+        for scheme in SCHEMES:
+            for width_name, (width, height) in WIDTHS.items():
+                context = opened.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+                for name, path in pages.items():
+                    page = context.new_page()
+                    page.goto(f"{address}/{path}")
+                    settled(page)
+                    whole = page.evaluate("document.querySelector('[data-testid=stMain]').scrollHeight")
+                    page.set_viewport_size({"width": width, "height": min(max(height, whole), _TALLEST)})
+                    page.wait_for_timeout(_SETTLE_MS)
+                    paths.append(to / f"{name}-{width_name}-{scheme}{suffix}.png")
+                    page.screenshot(path=paths[-1])
+                    assert not overflows(page), f"{name} is wider than {width} pixels"
+                    page.close()
+                context.close()
+    return paths
+
+
+def overflows(page: Any) -> bool:
+    """Whether a page has to be scrolled sideways."""
+    return bool(page.evaluate("(m => m.scrollWidth > m.clientWidth)(document.querySelector('[data-testid=stMain]'))"))
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + _START_S
+    while time.monotonic() < deadline:
+        assert server.poll() is None, "the dashboard ended"
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.1)
+    raise TimeoutError(f"the dashboard does not answer at port {port}")
