@@ -9,14 +9,21 @@ from workbench.analysis.charts.look import COLOURS, WIDTH, layered
 
 
 def measured_chart(
-    frame: pd.DataFrame, column: str, title: str, axis: str, kind: str = "compute", expected: str | None = None
+    frame: pd.DataFrame,
+    column: str,
+    title: str,
+    axis: str,
+    kind: str = "compute",
+    expected: str | None = None,
+    mark: str = "by formula",
 ) -> alt.LayerChart:
     """A bar a row, named by the frame's index and in its order; ``side_by_side``.
 
     Args:
         axis: what is measured, with its unit.
         kind: what of a run it is about, as in ``look.COLOURS``.
-        expected: the column that says where, by a formula, the bar ends; a mark stands there.
+        expected: the column that says where a mark stands, such as where by a formula the bar ends.
+        mark: what the mark is.
     """
     values = {"what": frame.index.astype(str), "measured": frame[column]}
     drawn = pd.DataFrame(values | ({"expected": frame[expected]} if expected else {}))
@@ -29,5 +36,5 @@ def measured_chart(
     if expected:
         mark = alt.Chart(drawn).mark_tick(thickness=3, size=20, color="#111111")
         layers.append(mark.encode(x="expected:Q", y=y, tooltip=tooltip))
-        heading = alt.TitleParams(title, subtitle="Bar: measured. Mark: by formula.")
+        heading = alt.TitleParams(title, subtitle=f"Bar: measured. Mark: {mark}.")
     return layered(*layers, title=heading, width=WIDTH - 120, height=26 * len(order))
