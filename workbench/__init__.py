@@ -9,10 +9,23 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from workbench import notebook as widgets
     from workbench.api import Run, calibrate, calibration, compare, open_run, run, runs, submit
     from workbench.spec import RunSpec, Split
 
-__all__ = ["Run", "RunSpec", "Split", "calibrate", "calibration", "compare", "open_run", "run", "runs", "submit"]
+__all__ = [
+    "Run",
+    "RunSpec",
+    "Split",
+    "calibrate",
+    "calibration",
+    "compare",
+    "open_run",
+    "run",
+    "runs",
+    "submit",
+    "widgets",
+]
 
 _HOME = {"RunSpec": "workbench.spec", "Split": "workbench.spec"}
 
@@ -24,4 +37,6 @@ def __dir__() -> list[str]:
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'workbench' has no attribute {name!r}")
+    if name == "widgets":
+        return importlib.import_module("workbench.notebook")
     return getattr(importlib.import_module(_HOME.get(name, "workbench.api")), name)

@@ -24,6 +24,8 @@ from workbench.strategies._staged import staged
 if TYPE_CHECKING:
     import pandas as pd
 
+    from workbench.analysis.comparison_frame import Comparison
+
 _POLL_S = 0.05
 UNUSABLE = ("failed", "cancelled", "lost")
 """States of a run that no other can be compared with."""
@@ -42,7 +44,14 @@ class Run:
         """Baselines that its submission, by this object, started beside it."""
 
     def __repr__(self) -> str:
-        return f"<Run {self.id} {self.state}>"
+        from workbench.analysis.markup import run_text
+
+        return run_text(self.row())
+
+    def _repr_html_(self) -> str:
+        from workbench.analysis.markup import run_html
+
+        return run_html(self.row(), self.message, self.error)
 
     @property
     def spec(self) -> RunSpec:
@@ -207,18 +216,17 @@ def open_run(run_id: str) -> Run:
     return Run(listing.find(home(), run_id))
 
 
-def compare(chosen: Iterable[Run | RunSpec | str]) -> pd.DataFrame:
-    """Rows of these runs (or ids) side by side, in this order; a spec is run first, and a failed one keeps its row."""
-    import pandas as pd
-
-    from workbench.store.tables import RUN_COLUMNS
+def compare(chosen: Iterable[Run | RunSpec | str]) -> Comparison:
+    """Rows of these runs (or ids) side by side, in this order; a spec is run first, and a failed one keeps its row. A frame
+    with the columns of ``runs``, shown as the figures that one compares."""
+    from workbench.analysis.comparison_frame import Comparison
 
     known = [open_run(item) if isinstance(item, str) else item for item in chosen]
     for item in known:
         if isinstance(item, RunSpec):
             plan(item)  # refuse before anything starts
     found = [_to_the_end(submit(item)) if isinstance(item, RunSpec) else item for item in known]
-    return pd.DataFrame([r.row() for r in found], columns=list(RUN_COLUMNS))
+    return Comparison([r.row() for r in found], {r.id: r.directory.record()["threads_per_worker"] for r in found})
 
 
 def calibrate(

@@ -64,6 +64,21 @@ class Family:
         return plugins[name]
 
 
+def announce(path: Path) -> None:
+    """Makes the plugins in a file known, anew if it was edited: to this process and, by its environment, to those it starts.
+
+    Raises:
+        Exception: whatever the file raises when it is executed; then nothing of it is known.
+    """
+    name = str(path.resolve())
+    others = [m for m in os.environ.get("WORKBENCH_PLUGINS", "").split(",") if m.strip() and m.strip() != name]
+    os.environ["WORKBENCH_PLUGINS"] = ",".join(others)
+    sys.modules.pop(name, None)
+    _load.cache_clear()
+    _from_file(path)
+    os.environ["WORKBENCH_PLUGINS"] = ",".join([*others, name])
+
+
 def unknown(kind: str, given: str, allowed: list[str]) -> str:
     """``unknown model 'trasformer'; did you mean 'transformer'? Allowed: mlp, transformer``"""
     nearest = difflib.get_close_matches(str(given), allowed, n=1)

@@ -1,0 +1,13 @@
+"""Widgets that configure, run and compare inside JupyterLab, and what notebooks need: ``from workbench import widgets``."""
+
+from workbench.notebook import model_cell, rendering
+from workbench.notebook.compare_view import CompareView
+from workbench.notebook.exercise import check
+from workbench.notebook.run_panel import RunPanel
+from workbench.notebook.split_picker import SplitPicker
+from workbench.notebook.trace_view import TraceView
+
+__all__ = ["CompareView", "RunPanel", "SplitPicker", "TraceView", "check"]
+
+rendering.enable()
+model_cell.enable()

@@ -217,6 +217,18 @@ class RunSpec(Options):
             values["dataset"] = dict(preset.dataset) if preset else plugin.default_dataset
         return values
 
+    def __repr__(self) -> str:
+        from workbench.spec.markup import spec_text
+
+        return spec_text(self)
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        from workbench.spec.markup import spec_html
+
+        return spec_html(self)
+
     @property
     def samples_per_replica(self) -> int:
         """Samples of a step that one replica of the model computes."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from workbench.analysis import figures
 from workbench.analysis.charts.look import AnyChart
+from workbench.store import listing
 from workbench.store.run_directory import RunDirectory
 
 
@@ -66,3 +69,14 @@ class Compared:
     def finished(self) -> list[tuple[RunDirectory, dict[str, Any]]]:
         """Runs that have figures, with their rows."""
         return [(run, row) for run, row in zip(self.runs, self.rows, strict=True) if row["step_time_s"] is not None]
+
+
+def compare(runs: Sequence[RunDirectory]) -> Compared:
+    """The rows of these runs; two of the same split are told apart by the end of their ids."""
+    rows = [listing.row(run) for run in runs]
+    names = figures.names(rows, {run.id: run.record()["threads_per_worker"] for run in runs})
+    counts = Counter(names)
+    unique = [
+        name if counts[name] == 1 else f"{name} ({run.id.rpartition('-')[2]})" for name, run in zip(names, runs, strict=True)
+    ]
+    return Compared(runs, [{**row, "split": name} for row, name in zip(rows, unique, strict=True)])

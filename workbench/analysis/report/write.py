@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from workbench.analysis import figures
 from workbench.analysis.report.html import html
 from workbench.analysis.report.markdown import markdown
-from workbench.analysis.report.parts import Compared
+from workbench.analysis.report.parts import Compared, compare
 from workbench.analysis.report.sections import SECTIONS
 from workbench.errors import UsageError
-from workbench.store import listing
 from workbench.store.run_directory import RunDirectory
 
 
@@ -25,7 +22,7 @@ def write_report(runs: Sequence[RunDirectory], to: Path) -> list[Path]:
     """
     if to.suffix not in (".html", ".md"):
         raise UsageError(f"--to: a report is FILE.html or FILE.md, but got {to}")
-    compared = _compare(runs)
+    compared = compare(runs)
     sections = [section for make in SECTIONS if (section := make(compared)) is not None]
     title, subtitle = _heading(compared)
     to.parent.mkdir(parents=True, exist_ok=True)
@@ -38,17 +35,6 @@ def write_report(runs: Sequence[RunDirectory], to: Path) -> list[Path]:
         (to.parent / name).parent.mkdir(exist_ok=True)
         (to.parent / name).write_text(svg, encoding="utf-8")
     return [to, *(to.parent / name for name in charts)]
-
-
-def _compare(runs: Sequence[RunDirectory]) -> Compared:
-    """The rows of these runs; two of the same split are told apart by the end of their ids."""
-    rows = [listing.row(run) for run in runs]
-    names = figures.names(rows, {run.id: run.record()["threads_per_worker"] for run in runs})
-    counts = Counter(names)
-    unique = [
-        name if counts[name] == 1 else f"{name} ({run.id.rpartition('-')[2]})" for name, run in zip(names, runs, strict=True)
-    ]
-    return Compared(runs, [{**row, "split": name} for row, name in zip(rows, unique, strict=True)])
 
 
 def _heading(compared: Compared) -> tuple[str, str]:

@@ -1,0 +1,287 @@
+"""The notebooks' widgets, without a front end: what is chosen, what is run, what is behind a picture."""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import altair as alt
+import pytest
+
+import workbench as wb
+from workbench import widgets
+from workbench.analysis.charts.measured import measured_chart
+from workbench.analysis.side_by_side import side_by_side
+from workbench.api import Run
+from workbench.errors import RunFailedError, SpecError, UsageError
+from workbench.notebook import rendering
+from workbench.notebook.fields import Fields
+from workbench.notebook.model_cell import write_model
+from workbench.plan.feasibility import plan
+from workbench.registry import MODELS
+
+TINY = {"name": "mlp", "num_layers": 2, "hidden_dim": 16, "feedforward_dim": 32}
+QUICK = {"num_steps": 3, "num_warmup_steps": 1}
+OWN = '''
+from torch import nn
+from workbench.models.base import model
+from workbench.models.own import OwnModel
+
+@model("{name}")
+class Own(OwnModel):
+    """Three linear layers."""
+
+    default_dataset = "digits"
+
+    def blocks(self):
+        return {{"first": lambda: nn.Linear(64, {hidden}), "second": nn.Tanh, "head": lambda: nn.Linear({hidden}, 10)}}
+'''
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WORKBENCH_HOME", str(tmp_path_factory.mktemp("store")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def run(_store: None) -> Run:
+    return wb.run(tiny(data=2))
+
+
+def tiny(**split: object) -> wb.RunSpec:
+    return wb.RunSpec(model=TINY, train=QUICK, split=split)
+
+
+def turn(picker: widgets.SplitPicker, path: str, value: object) -> None:
+    """As a user does: the field of this path gets a value."""
+    boxes = [box for box in (*picker._split.children, *picker._others.children) if isinstance(box, Fields)]
+    by_path = {f.path: child for box in boxes for f, child in zip(box.fields, box.children, strict=True)}
+    by_path[path].value = value
+
+
+def test_a_picker_begins_with_what_it_is_given_and_tells_of_each_choice() -> None:
+    picker = widgets.SplitPicker(model=TINY, train=QUICK, split={"data": 2})
+    seen: list[wb.RunSpec | None] = []
+    picker.observe(lambda change: seen.append(change["new"]), "spec")
+    assert picker.spec == tiny(data=2)
+    turn(picker, "split.data.size", 4)
+    turn(picker, "model.num_layers", 3)
+    assert [s.split.label for s in seen if s] == ["dp4", "dp4"]
+    assert picker.spec == wb.RunSpec(model={**TINY, "num_layers": 3}, train=QUICK, split={"data": 4})
+
+
+def test_strategies_are_added_and_left_out_by_their_buttons() -> None:
+    picker = widgets.SplitPicker(model=TINY, split={"data": 2})
+    picker._strategies["tensor"].value = True
+    assert picker.spec is not None
+    assert picker.spec.split.label == "dp2-tp2"
+    picker._strategies["data"].value = picker._strategies["tensor"].value = False
+    assert picker.spec.split.label == "single"
+
+
+def test_a_refused_choice_has_no_spec_and_offers_the_nearest_that_works() -> None:
+    picker = widgets.SplitPicker(model=TINY, split={"data": 2})
+    panel = widgets.RunPanel(picker)
+    turn(picker, "split.data.size", 3)
+    assert picker.spec is None
+    assert "leaves 1 samples over" in picker._words.value
+    assert panel._start.disabled
+    picker._remedies.children[0].click()
+    assert picker.spec is not None
+    assert picker.spec.split.label in ("dp2", "dp4")
+    assert not panel._start.disabled
+
+
+def test_what_the_form_does_not_ask_for_stays_as_it_was_given() -> None:
+    picker = widgets.SplitPicker(model=TINY, measure={"num_trace_steps": 1}, dataset={"name": "synthetic", "kind": "features"})
+    turn(picker, "train.global_batch_size", 32)
+    assert picker.spec is not None
+    assert picker.spec.measure.num_trace_steps == 1
+    assert picker.spec.dataset.name == "synthetic"
+    assert picker.spec.train.global_batch_size == 32
+
+
+def test_a_panel_runs_while_the_kernel_is_free_and_a_second_one_takes_the_run_up() -> None:
+    spec = tiny(layer=2)
+    panel = widgets.RunPanel(spec)
+    assert panel.run is None
+    started = time.monotonic()
+    panel.start()
+    assert time.monotonic() - started < 5
+    again = widgets.RunPanel(spec)
+    assert again.run is not None
+    assert panel.run is not None
+    assert again.run.id == panel.run.id
+    run = again.wait()
+    assert run.state == "finished"
+    assert panel.wait().id == run.id
+    assert widgets.RunPanel(spec).wait().id == run.id, "the cell executed once more shows the run that it made"
+    assert panel._bar.value == panel._bar.max > 1
+    assert "parity" in again._live.value
+    assert run.id in set(wb.runs()["run_id"]), "the dashboard reads the same store"
+
+
+def test_a_panel_takes_up_a_run_that_was_started_elsewhere() -> None:
+    spec = tiny(pipeline=2)
+    elsewhere = wb.submit(spec)
+    assert widgets.RunPanel(spec).wait().id == elsewhere.id
+
+
+def test_cancel_ends_the_run_and_its_workers_and_wait_says_so() -> None:
+    spec = wb.RunSpec(model=TINY, train={"num_steps": 1_000_000}, split={"data": 2}, baseline={"mode": "none"})
+    panel = widgets.RunPanel(spec)
+    run = panel.start()
+    while run.state != "running":
+        time.sleep(0.05)
+    pids = [worker["pid"] for worker in run.directory.status()["workers"]]
+    with pytest.raises(UsageError, match="still running"):
+        panel.start()
+    panel._cancel.click()
+    run.wait(timeout_s=20)
+    assert run.state == "cancelled"
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    panel._thread.join()  # type: ignore[union-attr]
+    assert not panel._start.disabled
+
+
+def test_waiting_for_a_run_that_is_cancelled_raises() -> None:
+    panel = widgets.RunPanel(tiny(data=2).replace(baseline={"mode": "none"}, train={"num_steps": 1_000_000}))
+    panel.start()
+    panel.cancel()
+    with pytest.raises(RunFailedError, match="cancelled"):
+        panel.wait()
+
+
+def test_a_comparison_shares_its_choice_between_table_charts_and_data(run: Run) -> None:
+    view = widgets.CompareView([run.row()["baseline_run_id"], run])
+    assert list(view.data["runs"]["split"]) == ["single", "dp2"]
+    view._buttons[0].value = False
+    assert [r.id for r in view.chosen] == [run.id]
+    assert list(view.data["runs"]["split"]) == ["dp2"]
+    assert set(view.data["step_parts"]["split"]) == {"dp2"}
+    assert "single" not in view._table.value
+    assert view._charts.outputs[0]["data"][rendering.MIME]
+
+
+def test_a_trace_shares_its_choice_between_timeline_and_communication(run: Run) -> None:
+    view = widgets.TraceView(run)
+    everything = view.data
+    assert set(everything["timeline"]["worker"]) == {"0", "1"}
+    view._workers.value = ("1",)
+    assert set(view.data["communication"]["worker"]) == {"1"}
+    end = view._window.max
+    view._window.value = (0.0, end / 4)
+    assert len(view.data["timeline"]) < len(everything["timeline"])
+    assert (view.data["timeline"]["begin_ms"] <= end / 4).all()
+
+
+def test_a_widget_has_a_still_image_or_text_beside_its_live_view(run: Run) -> None:
+    shown = [widgets.SplitPicker(model=TINY), widgets.CompareView([run]), widgets.TraceView(run), widgets.RunPanel(run.spec)]
+    for widget in shown:
+        data, _ = widget._repr_mimebundle_()
+        assert "application/vnd.jupyter.widget-view+json" in data
+        assert "image/png" in data or "text/html" in data
+
+
+def test_charts_go_to_the_front_end_as_the_version_that_it_has_with_a_picture_beside() -> None:
+    chart = alt.Chart(alt.InlineData([{"a": 1}]), title="One?").mark_bar().encode(x="a:Q")
+    data, metadata = rendering.mimebundle(chart)
+    assert data[rendering.MIME]["$schema"].endswith("/v5.json")
+    assert data["text/plain"] == "<chart: One?>"
+    assert set(metadata) == {"image/png"}
+    assert alt.renderers.active == "workbench"
+
+
+def test_runs_specs_and_comparisons_show_themselves(run: Run) -> None:
+    assert repr(run).startswith(f"<Run {run.id} finished: dp2 of mlp, ")
+    assert "dp2" in run._repr_html_()
+    spec = tiny(data=2)
+    assert eval(repr(spec), {"RunSpec": wb.RunSpec}) == spec
+    assert "--split data=2" in spec._repr_html_()
+    comparison = wb.compare([run.row()["baseline_run_id"], run])
+    assert "speed-up" in repr(comparison).splitlines()[0]
+    assert comparison._repr_html_().count("<tr>") == 3
+    assert len(comparison.columns) > 20
+    assert "step_time_s" in comparison[["split", "step_time_s"]].to_html()
+
+
+def test_figures_side_by_side_are_the_runs_own_in_units_that_one_reads(run: Run) -> None:
+    frame = side_by_side({"two": run})
+    summary, two = run.summary or {}, frame.loc["two"]
+    assert two["workers"] == 2
+    assert two["moved_mib"] * 2**20 == summary["communication_bytes_per_step"] == 4 * two["parameters"]
+    assert two["ring_mib"] == two["moved_mib"], "an all-reduce between two sends 2·(n − 1)/n = 1 times its payload"
+    assert two["step_ms"] == summary["step_time_s"] * 1e3
+    assert 0 < two["compute_share"] + two["idle_share"] + two["communication_share"] <= 1
+    chart = measured_chart(frame, "moved_mib", "How much?", "MiB", expected="ring_mib").to_dict()
+    assert len(chart["layer"]) == 2
+
+
+def test_text_of_a_run_is_shown_as_it_is() -> None:
+    assert "<script>" not in wb.RunSpec(name="<script>")._repr_html_()
+
+
+@pytest.fixture
+def plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Models that a test defines are forgotten after it."""
+    monkeypatch.setenv("WORKBENCH_PLUGINS", "")
+    yield
+    from workbench import registry
+
+    os.environ["WORKBENCH_PLUGINS"] = ""
+    registry._load.cache_clear()
+    gc.collect()
+
+
+def test_a_model_of_a_cell_is_built_by_the_workers_of_a_run(plugins: None, tmp_path: Path) -> None:
+    path = write_model("three_layers", OWN.format(name="three_layers", hidden=32), tmp_path)
+    assert path == tmp_path / "three_layers.py"
+    summary = plan(wb.RunSpec(model="three_layers")).summary
+    assert [(b.name, b.num_parameters, b.output_shape) for b in summary.blocks] == [
+        ("first", 64 * 32 + 32, (32,)), ("second", 0, (32,)), ("head", 32 * 10 + 10, (10,)),
+    ]  # fmt: skip
+    assert summary.blocks[0].forward_flops == 2 * 64 * 32
+    run = wb.run(wb.RunSpec(model="three_layers", train=QUICK, split={"layer": 2}, baseline={"mode": "none"}))
+    assert run.summary is not None
+    assert run.summary["parity_ok"]
+
+
+def test_a_cell_executed_again_replaces_its_model(plugins: None, tmp_path: Path) -> None:
+    for hidden in (32, 48):
+        write_model("again", OWN.format(name="again", hidden=hidden), tmp_path)
+        assert plan(wb.RunSpec(model="again")).summary.num_parameters == 65 * hidden + (hidden + 1) * 10
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "said"),
+    [
+        ("Two Words", OWN.format(name="x", hidden=8), "small letters"),
+        ("mlp", OWN.format(name="mlp", hidden=8), "there is a model 'mlp' already"),
+        ("named_otherwise", OWN.format(name="other", hidden=8), "defines no model called 'named_otherwise'"),
+    ],
+)
+def test_a_cell_that_defines_no_such_model_is_refused(plugins: None, tmp_path: Path, name: str, code: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        write_model(name, code, tmp_path)
+    assert MODELS.get("mlp").__module__ == "workbench.models.mlp"
+
+
+def test_a_cell_whose_code_raises_registers_nothing(plugins: None, tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError):
+        write_model("broken", "1 / 0", tmp_path)
+    with pytest.raises(SpecError, match="unknown model"):
+        wb.RunSpec(model="broken")
+
+
+def test_a_right_answer_passes_a_wrong_one_does_not_and_none_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    widgets.check(4, lambda n: n == 4, "Count.")
+    assert capsys.readouterr().out == "Right.\n"
+    widgets.check(..., lambda n: n == 4, "Count.")
+    assert "Not answered yet" in capsys.readouterr().out
+    with pytest.raises(AssertionError, match=r"5 is not it\. Count\."):
+        widgets.check(5, lambda n: n == 4, "Count.")

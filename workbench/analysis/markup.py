@@ -1,0 +1,52 @@
+"""What a run and a comparison show of themselves as the last line of a notebook cell. All text is escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from workbench.analysis import figures
+from workbench.spec.markup import table
+
+Row = dict[str, Any]
+
+
+def cells(rows: Sequence[Row], threads: Mapping[str, int]) -> tuple[list[str], list[list[str]]]:
+    """Heads, and of each run the texts of its figures; of a run that has none, its state. Rows as in ``runs``; ``threads`` by
+    run id."""
+    columns = figures.columns(rows)
+    heads = ["split", *(head.replace("-\n", "-").replace("\n", " ").strip() for head, _ in columns)]
+    texts = []
+    for row, name in zip(rows, figures.names(rows, dict(threads)), strict=True):
+        known = row["step_time_s"] is not None
+        values = [value(row) for _, value in columns] if known else [str(row["state"]), *[""] * (len(columns) - 1)]
+        texts.append([name, *values])
+    return heads, texts
+
+
+def comparison_html(rows: Sequence[Row], threads: Mapping[str, int]) -> str:
+    """The table of a comparison, a row a run."""
+    return table(*cells(rows, threads))
+
+
+def run_html(row: Row, message: str, error: Row | None) -> str:
+    """A run: what it is, and its figures or how far it is or why it failed."""
+    workers = f"{row['num_workers']} worker{'s' if row['num_workers'] != 1 else ''}"
+    what = f"<b>{escape(row['split'])}</b> · {escape(row['model'])} on {escape(row['dataset'])} · {workers} · {row['state']}"
+    text = f"<p>{what}</p>"
+    if row["step_time_s"] is not None:
+        heads, texts = cells([row], {})
+        return text + table(heads[1:], [cell[1:] for cell in texts], num_names=0)
+    said = [message, *([str(error["advice"])] if error and error.get("advice") else [])]
+    return text + "".join(f"<p>{escape(sentence)}</p>" for sentence in said if sentence)
+
+
+def run_text(row: Row) -> str:
+    """``<Run 20261124-… finished: dp2 of transformer, 80.3 ms a step, speed-up 1.61×>``"""
+    text = f"Run {row['run_id']} {row['state']}"
+    if row["step_time_s"] is not None:
+        unit = "batch" if row["mode"] == "inference" else "step"
+        text += f": {row['split']} of {row['model']}, {figures.seconds(row['step_time_s'])} a {unit}"
+        text += f", speed-up {figures.factor(row['speedup'])}" if row["speedup"] is not None else ""
+    return f"<{text}>"

@@ -1,0 +1,25 @@
+"""Exercises: a learner's answer is tested."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+A = TypeVar("A")
+
+
+def check(answer: A, holds: Callable[[A], object], hint: str) -> None:
+    """Says whether an answer is right; ``...`` is none yet.
+
+    Args:
+        holds: whether the answer is right, by what was measured.
+        hint: said when it is not.
+
+    Raises:
+        AssertionError: it is not right.
+    """
+    if answer is ...:
+        print("Not answered yet: put your answer in place of the dots in the cell above, and run both cells.")
+        return
+    assert holds(answer), f"{answer!r} is not it. {hint}"
+    print("Right.")

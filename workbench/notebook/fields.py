@@ -1,0 +1,65 @@
+"""Fields of a form (``spec.form``) as widgets, and the values that they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import ipywidgets as w
+
+from workbench.spec.files import parse_value
+from workbench.spec.form import Field
+from workbench.spec.paths import value_text
+
+_MOST = 2**31 - 1
+_NONE = "none"
+
+
+class Fields(w.GridBox):  # type: ignore[misc]
+    """Widgets of some fields; ``values`` are those that are not by default."""
+
+    def __init__(self, fields: Iterable[Field], paths: Mapping[str, Any], changed: Callable[[], None]) -> None:
+        self.fields = list(fields)
+        made = [_widget(field, paths.get(field.path, field.default)) for field in self.fields]
+        for widget in made:
+            widget.layout.width = "270px"
+            widget.style.description_width = "130px"
+            widget.observe(lambda change: changed(), "value")
+        super().__init__(made, layout=w.Layout(grid_template_columns="repeat(auto-fill, 280px)"))
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """Path → value of what is not by default; a strategy's size always."""
+        read = {field.path: _value(field, widget.value) for field, widget in zip(self.fields, self.children, strict=True)}
+        defaults = {field.path: field.default for field in self.fields}
+        return {
+            path: value
+            for path, value in read.items()
+            if value is not None and (value != defaults[path] or (path.startswith("split.") and path.endswith(".size")))
+        }
+
+
+def _widget(field: Field, value: Any) -> Any:
+    said: dict[str, Any] = {"description": field.label, "tooltip": field.hint}
+    if field.kind == "flag":
+        return w.Checkbox(bool(value), indent=False, **said)
+    if field.kind == "choice":
+        options = ([_NONE] if field.is_optional else []) + list(field.choices)
+        return w.Dropdown(options=options, value=_NONE if value is None else value, **said)
+    if field.kind == "integer" and not field.is_optional:
+        low = -_MOST if field.minimum is None else int(field.minimum)
+        return w.BoundedIntText(value, min=low, max=_MOST if field.maximum is None else int(field.maximum), **said)
+    text = "" if value in (None, (), {}, []) else value_text(list(value) if isinstance(value, tuple) else value)
+    return w.Text(str(value) if field.kind == "text" else text, placeholder="none", continuous_update=False, **said)
+
+
+def _value(field: Field, value: Any) -> Any:
+    if field.kind == "choice":
+        return None if field.is_optional and value == _NONE else value
+    if field.kind in ("flag", "text") or not isinstance(value, str):
+        return value
+    text = value.strip()
+    if not text:
+        return field.default if field.kind == "value" else None
+    read = parse_value(text)
+    return field.default if isinstance(field.default, tuple) and read == list(field.default) else read

@@ -1,0 +1,52 @@
+"""``%%workbench_model name``: the model that a cell defines becomes a file, so that the processes of a run can build it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from workbench.errors import UsageError
+from workbench.registry import MODELS, announce
+
+DIRECTORY = Path("workbench_models")
+
+
+def write_model(name: str, code: str, directory: Path = DIRECTORY) -> Path:
+    """Writes the code to a file of its own and makes the model in it known, here and to all runs started from now on.
+
+    Raises:
+        UsageError: the name is none, is taken by another model, or the code registers no model of this name.
+        Exception: whatever the code raises.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise UsageError(f"%%workbench_model takes a name of small letters, digits and _, but got {name!r}")
+    path = directory / f"{name}.py"
+    if name in MODELS.names() and Path(_file_of(name)) != path.resolve():
+        raise UsageError(f"there is a model {name!r} already, in {_file_of(name)}; take another name")
+    directory.mkdir(parents=True, exist_ok=True)
+    path.write_text(code, encoding="utf-8")
+    announce(path)
+    if name not in MODELS.names():
+        raise UsageError(f'the cell defines no model called {name!r}: decorate its class with @model("{name}")')
+    return path
+
+
+def enable() -> None:
+    """Registers the cell magic where this process is a notebook's or a shell's."""
+    from IPython.core.getipython import get_ipython
+
+    if shell := get_ipython():
+        shell.register_magic_function(_magic, "cell", "workbench_model")  # type: ignore[arg-type]
+
+
+def _magic(line: str, cell: str) -> None:
+    path = write_model(line.strip(), cell)
+    print(f"{line.strip()} is a model now: RunSpec(model={line.strip()!r}). Its code is in {path}.")
+
+
+def _file_of(name: str) -> str:
+    import sys
+
+    plugin: Any = MODELS.get(name)
+    return str(sys.modules[plugin.__module__].__file__)

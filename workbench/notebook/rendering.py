@@ -1,0 +1,68 @@
+"""How charts are drawn in notebooks: interactive in JupyterLab without internet, as a picture where no front end runs.
+
+JupyterLab 4.6 brings Vega-Lite 5 with it and altair 6 writes Vega-Lite 6, whose charts stay empty there without internet. What
+the workbench draws is the same in both versions, so a chart is handed over as version 5; beside it lies a PNG, which code hosts
+show. Unnecessary once JupyterLab brings Vega-Lite 6 (jupyterlab/jupyterlab, vega5-extension).
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import Any
+
+import altair as alt
+import vl_convert
+from PIL import Image
+
+from workbench.analysis.charts.look import theme
+
+MIME = "application/vnd.vegalite.v5+json"
+_SCHEMA = "https://vega.github.io/schema/vega-lite/v5.json"
+_SCALE = 1.5
+"""Pixels of the picture for each of the chart: sharp enough, and small."""
+_NUM_COLOURS = 256
+"""Of the picture: charts have hardly more, and so it takes a tenth of the bytes."""
+
+
+def enable() -> None:
+    """Makes this the renderer of all charts of this process."""
+    alt.renderers.register("workbench", _render)
+    alt.renderers.enable("workbench")
+
+
+def mimebundle(chart: alt.TopLevelMixin) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The chart as data and metadata of an output."""
+    return _render(chart.to_dict())
+
+
+def picture(chart: alt.TopLevelMixin) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The chart as a PNG alone."""
+    data, metadata = mimebundle(chart)
+    del data[MIME]
+    return data, metadata
+
+
+def output(chart: alt.TopLevelMixin) -> dict[str, Any]:
+    """The chart as one of the outputs of an ``ipywidgets.Output``."""
+    data, metadata = mimebundle(chart)
+    return {"output_type": "display_data", "data": data, "metadata": metadata}
+
+
+def _render(spec: dict[str, Any], **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    spec = {**spec, "config": theme()}
+    with Image.open(io.BytesIO(vl_convert.vegalite_to_png(spec, scale=_SCALE))) as drawn:
+        width, height = drawn.size
+        few_colours, png = drawn.convert("RGB").quantize(_NUM_COLOURS), io.BytesIO()
+    few_colours.save(png, "PNG", optimize=True)
+    data = {
+        MIME: {**spec, "$schema": _SCHEMA},
+        "image/png": base64.b64encode(png.getvalue()).decode(),
+        "text/plain": f"<chart: {_title(spec)}>",
+    }
+    return data, {"image/png": {"width": round(width / _SCALE), "height": round(height / _SCALE)}}
+
+
+def _title(spec: dict[str, Any]) -> str:
+    title = spec.get("title", "")
+    return str(title.get("text", "")) if isinstance(title, dict) else str(title)

@@ -1,0 +1,205 @@
+"""A run from a notebook: start, progress, live figures, end; the kernel stays free."""
+
+from __future__ import annotations
+
+import threading
+import time
+from html import escape
+from statistics import fmean
+from typing import Any
+
+import ipywidgets as w
+import pandas as pd
+import psutil
+
+from workbench.analysis.charts.loss import loss_chart
+from workbench.analysis.figures import seconds
+from workbench.api import Run, open_run, submit
+from workbench.errors import RunFailedError, UsageError, WorkbenchError
+from workbench.notebook.rendering import output
+from workbench.notebook.shown import Shown
+from workbench.notebook.split_picker import SplitPicker
+from workbench.spec.files import dumps
+from workbench.spec.run_spec import RunSpec
+from workbench.store import listing
+from workbench.store.run_directory import TERMINAL, RunDirectory, home
+
+_REFRESH_S = 1.0
+_RECENT = 10
+"""Steps over whose mean the live rate is taken."""
+_of_this_session: dict[str, str] = {}
+"""Spec as TOML → id of the run that a panel of this process started of it."""
+
+
+class RunPanel(Shown):
+    """Runs a spec, or what a picker has chosen when *Run* is pressed, and shows how it goes.
+
+    The run is a process of its own: the kernel is free meanwhile, and the run outlives it. A panel of the same spec, such as
+    the one that is made when the cell is executed again, takes up the run that is going on or that this session made.
+    ``.wait()`` starts it if nobody has and returns it when it has finished; ``.run`` is the run, once there is one.
+    """
+
+    def __init__(self, spec: RunSpec | SplitPicker) -> None:
+        self._source = spec
+        self._start = w.Button(description="Run", button_style="primary", icon="play")
+        self._cancel = w.Button(description="Cancel", icon="stop", disabled=True)
+        self._bar = w.IntProgress(0, 0, 1, layout=w.Layout(width="240px"))
+        self._said, self._live, self._charts = w.HTML(), w.HTML(), w.Output()
+        self._start.on_click(lambda _: self._say_why_not(self.start))
+        self._cancel.on_click(lambda _: self.cancel())
+        super().__init__([w.HBox([self._start, self._cancel, self._bar, self._said]), self._live, self._charts])
+        if isinstance(spec, SplitPicker):
+            spec.observe(lambda change: self._ready(), "spec")
+        self.run: Run | None = None
+        self._thread: threading.Thread | None = None
+        self._ready()
+        if self.spec and (earlier := _earlier(self.spec)):
+            self._watch(earlier)
+
+    @property
+    def spec(self) -> RunSpec | None:
+        """What *Run* would run now; None: what the picker says is refused."""
+        return self._source.spec if isinstance(self._source, SplitPicker) else self._source
+
+    def start(self) -> Run:
+        """Starts a new run, whatever ran before.
+
+        Raises:
+            SpecError: the spec cannot be run.
+        """
+        if self.spec is None:
+            raise UsageError("the picker's choice cannot run; it says why")
+        if self.run is not None and self.run.state not in TERMINAL:
+            raise UsageError(f"run {self.run.id} is still {self.run.state}; cancel it first")
+        run = submit(self.spec)
+        _of_this_session[dumps(self.spec)] = run.id
+        self._watch(run)
+        return run
+
+    def cancel(self) -> None:
+        """Asks for the end of the run and of the baselines that it started; returns at once."""
+        if self.run is not None:
+            for run in (self.run, *self.run.started_with):
+                if run.state not in TERMINAL:
+                    run.cancel()
+
+    def wait(self) -> Run:
+        """Starts the run if there is none, waits for its end and returns it.
+
+        Raises:
+            RunFailedError: it failed, was cancelled or lost.
+        """
+        if self.run is None:
+            self.start()
+        assert self.run is not None
+        assert self._thread is not None
+        try:
+            self._thread.join()
+        except KeyboardInterrupt:
+            self.run.end()
+            raise
+        if self.run.state != "finished":
+            raise RunFailedError(f"run {self.run.id} {self.run.state}: {self.run.message}")
+        return self.run
+
+    def still(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        if self.run is not None:
+            return {"text/html": self.run._repr_html_()}, {}
+        label = escape(self.spec.split.label) if self.spec else "nothing that can run"
+        return {"text/html": f"<p>Run panel of <b>{label}</b>: press <i>Run</i>, or wait for it in the next cell.</p>"}, {}
+
+    def _ready(self) -> None:
+        is_running = self.run is not None and self.run.state not in TERMINAL
+        self._start.disabled = is_running or self.spec is None
+        self._cancel.disabled = not is_running
+        if not is_running:
+            self._said.value = escape(self.spec.split.label) if self.spec else "refused"
+
+    def _say_why_not(self, action: Any) -> None:
+        try:
+            action()
+        except WorkbenchError as error:
+            self._said.value = f"<b>{escape(str(error))}</b>"
+
+    def _watch(self, run: Run) -> None:
+        self.run = run
+        self._live.value, self._charts.outputs = "", ()
+        self._ready()
+        self._thread = threading.Thread(target=self._follow, args=(run,), daemon=True)
+        self._thread.start()
+
+    def _follow(self, run: Run) -> None:
+        """In a thread: takes in events until the run has ended. Drawing is rare and cheap, the cores are the run's."""
+        steps: list[dict[str, Any]] = []
+        drawn = 0.0
+        for event in run.follow(with_silence=True):
+            if event and event["event"] == "step" and event["rank"] == 0:
+                steps.append(event)
+            if time.monotonic() - drawn > _REFRESH_S:
+                drawn = time.monotonic()
+                self._draw(run, steps)
+        self._draw(run, steps)
+        self._live.value = run._repr_html_()
+        losses = pd.DataFrame([{"step": s["step"], "loss": s["loss"]} for s in steps if s["loss"] is not None])
+        if run.state == "finished" and len(losses) > 1:
+            self._charts.outputs = (output(loss_chart(losses)),)
+        self._ready()
+        self._said.value = run.state
+
+    def _draw(self, run: Run, steps: list[dict[str, Any]]) -> None:
+        if not steps:
+            self._said.value = escape(run.message or run.state)
+            return
+        last = steps[-1]
+        self._bar.max, self._bar.value = last["num_steps"], last["step"] + 1
+        self._said.value = f"{run.state}, {last['kind']} steps"
+        mean = fmean(step["duration_s"] for step in steps[-_RECENT:])
+        facts = [f"{seconds(mean)} a step", f"{run.spec.samples_per_replica / mean:.0f} samples/s of worker 0"]
+        if last["loss"] is not None:
+            facts.append(f"loss {last['loss']:.3f}")
+        if run.state == "running":
+            sizes = [_own_bytes(worker["pid"]) for worker in run.directory.status()["workers"]]
+            facts.append("processes hold " + ", ".join(f"{size / 2**20:.0f} MiB" for size in sizes if size))
+        line = _line([step["loss"] for step in steps if step["loss"] is not None])
+        self._live.value = f"<p>{' · '.join(facts)}</p>{line}"
+
+
+def _earlier(spec: RunSpec) -> Run | None:
+    """A run of this very spec that is going on in the store, or that this session made and that did not fail."""
+    for directory in reversed(listing.all_runs(home())):
+        if listing.state_of(directory) not in TERMINAL and _is_of(directory, spec):
+            return Run(directory)
+    known = _of_this_session.get(dumps(spec))
+    try:
+        run = open_run(known) if known else None
+    except UsageError:  # removed from the store meanwhile
+        return None
+    return run if run and run.state == "finished" else None
+
+
+def _is_of(directory: RunDirectory, spec: RunSpec) -> bool:
+    """Whether the run is of this spec; the device of a run is resolved, the spec's may be left open."""
+    try:
+        own = directory.spec()
+    except WorkbenchError:
+        return False
+    return own.replace(launch={**own.as_dict()["launch"], "device": spec.launch.device}) == spec
+
+
+def _own_bytes(pid: int) -> int | None:
+    """Memory that is this process's alone; what forked workers share is not counted."""
+    try:
+        return int(psutil.Process(pid).memory_full_info().uss)
+    except psutil.Error:
+        return None
+
+
+def _line(values: list[float], width: int = 360, height: int = 60) -> str:
+    """The values as a line, drawn without any work to speak of: whatever the kernel does, the run has to do without."""
+    if len(values) < 2:
+        return ""
+    low, high = min(values), max(values)
+    across, down = (width - 4) / (len(values) - 1), (height - 4) / ((high - low) or 1.0)
+    points = " ".join(f"{2 + i * across:.0f},{2 + (high - value) * down:.0f}" for i, value in enumerate(values))
+    line = f'<polyline points="{points}" fill="none" stroke="#0072B2" stroke-width="2"/>'
+    return f'<svg width="{width}" height="{height}" role="img" aria-label="loss so far">{line}</svg>'

@@ -1,0 +1,155 @@
+"""The form for a split with the live picture of what it will amount to."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+import ipywidgets as w
+import pandas as pd
+import traitlets
+
+from workbench.analysis.charts.mesh import held_chart, mesh_chart
+from workbench.analysis.expected import held, moves, placement
+from workbench.analysis.figures import mebibytes
+from workbench.errors import SpecError
+from workbench.notebook.fields import Fields
+from workbench.notebook.rendering import output, picture
+from workbench.notebook.shown import Shown
+from workbench.plan.feasibility import Plan, plan
+from workbench.plan.nearest import changed, nearest
+from workbench.registry import MODELS, STRATEGIES
+from workbench.spec.form import fields, parts
+from workbench.spec.markup import table
+from workbench.spec.paths import differences, spec_of
+from workbench.spec.run_spec import DEFAULT_MODEL, RunSpec
+
+
+class SplitPicker(Shown):
+    """Choose how the work is split and see which worker holds what before anything runs.
+
+    ``SplitPicker(model="transformer", split={"data": 2})`` takes what ``RunSpec`` takes and begins there. ``.spec`` is what is
+    chosen now, and None while it is refused; ``.observe(…, "spec")`` tells of changes.
+    """
+
+    spec = traitlets.Instance(RunSpec, allow_none=True)
+
+    def __init__(self, **parts_of_spec: Any) -> None:
+        start = RunSpec(**parts_of_spec)
+        self._fixed = {path: value for path, value in differences(start).items() if not _is_asked_for(path)}
+        self._strategies = {name: w.ToggleButton(False, description=name, tooltip=_says(name)) for name in STRATEGIES.names()}
+        for button in self._strategies.values():
+            button.layout.width = "auto"
+            button.observe(lambda change: self._rebuild(), "value")
+        self._split, self._others = w.VBox(), w.Accordion(selected_index=None)
+        self._words, self._remedies, self._charts = w.HTML(), w.VBox(), w.Output()
+        form = w.VBox([w.HBox(list(self._strategies.values()), layout=w.Layout(flex_flow="row wrap")), self._split, self._others])
+        form.layout.width = "45%"
+        form.layout.min_width = "320px"
+        shown = w.VBox([self._words, self._remedies, self._charts], layout=w.Layout(width="55%"))
+        super().__init__([w.HBox([form, shown], layout=w.Layout(flex_flow="row wrap"))])
+        self._planned: Plan | None = None
+        self._set(differences(start))
+
+    def still(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        if self._planned is None:
+            return {"text/html": self._words.value}, {}
+        return picture(mesh_chart(placement(self._planned)))
+
+    def _set(self, paths: dict[str, Any]) -> None:
+        """The form as these paths have it."""
+        self._is_setting = True
+        for name, button in self._strategies.items():
+            button.value = f"split.{name}.size" in paths
+        self._is_setting = False
+        name = paths.get("model.name", DEFAULT_MODEL)
+        model = MODELS.get(name).Options
+        preset = model.model_validate({"name": name, "preset": paths.get("model.preset")})
+        asked = {"Model": list(fields(model, "model", preset)), "Training": list(fields(parts()["train"], "train"))}
+        self._others.children = [Fields((f for f in own if _is_asked_for(f.path)), paths, self._read) for own in asked.values()]
+        self._others.titles = tuple(asked)
+        self._build_split(paths)
+        self._read()
+
+    def _build_split(self, paths: dict[str, Any]) -> None:
+        """Of each chosen strategy its fields; the size is seen at once, the others when asked for."""
+        boxes = []
+        for name in (name for name, button in self._strategies.items() if button.value):
+            asked = list(fields(STRATEGIES.get(name).Options, f"split.{name}"))
+            boxes.append(w.HTML(f"<b>{name}</b>: {escape(_says(name))}"))
+            boxes.append(Fields(asked, paths, self._read))
+        self._split.children = boxes or [w.HTML("Nothing is split: one worker. Choose strategies above.")]
+
+    def _rebuild(self) -> None:
+        if not self._is_setting:
+            self._build_split(self._paths())
+            self._read()
+
+    def _paths(self) -> dict[str, Any]:
+        own = {
+            k: v
+            for box in (*self._split.children, *self._others.children)
+            if isinstance(box, Fields)
+            for k, v in box.values.items()
+        }
+        return {**self._fixed, **own}
+
+    def _read(self) -> None:
+        """Takes the form in, and draws what it amounts to."""
+        paths = self._paths()
+        try:
+            self._planned = plan(spec_of(paths))
+        except SpecError as error:
+            self._planned, self.spec = None, None
+            self._refuse(paths, error)
+            return
+        self._remedies.children, self.spec = (), self._planned.spec
+        self._words.value = _in_words(self._planned)
+        self._charts.outputs = (
+            output(mesh_chart(placement(self._planned))),
+            output(held_chart(held(self._planned))),
+        )
+
+    def _refuse(self, paths: dict[str, Any], error: SpecError) -> None:
+        self._words.value = f"<p><b>This cannot run.</b> {escape(str(error))}</p>"
+        self._charts.outputs = ()
+        buttons = []
+        for change in nearest(paths, error):
+            said = ", ".join(f"{path} = {'default' if value is None else value}" for path, value in change.items())
+            button = w.Button(description=said, icon="wrench", layout=w.Layout(width="auto"))
+            button.on_click(lambda _, change=change: self._set(changed(paths, change)))
+            buttons.append(button)
+        self._remedies.children = buttons
+
+
+def _is_asked_for(path: str) -> bool:
+    """The form asks for the split, the model's options and the training; all else stays as it was given."""
+    return path.startswith(("split.", "train.", "model.")) and path not in ("model.name", "model.preset")
+
+
+def _says(strategy: str) -> str:
+    return " ".join((STRATEGIES.get(strategy).__doc__ or "").split("\n\n")[0].split())
+
+
+def _in_words(planned: Plan) -> str:
+    """Label, workers, and what a worker holds and what moves."""
+    most = held(planned).groupby("worker")["bytes"].sum().max()
+    moved = moves(planned)
+    axes = " × ".join(f"{axis} {size}" for axis, size in planned.mesh.axes.items())
+    head = f"<b>{escape(planned.spec.split.label)}</b> · {planned.num_workers} worker(s){f' · {axes}' if axes else ''}"
+    text = f"<p>{head}<br>The largest holds {mebibytes(most)}; {mebibytes(moved['bytes'].sum())} move in a step.</p>"
+    return text + _transfers(moved) if len(moved) else text
+
+
+def _transfers(moved: pd.DataFrame) -> str:
+    rows = [
+        [
+            t["operation"].replace("_", "-"),
+            t["axis"],
+            t["phase"],
+            f"{t['count']:g}",
+            ("≤ " if t["is_bound"] else "") + mebibytes(t["bytes"]),
+        ]
+        for t in moved.to_dict("records")
+    ]
+    return table(("what moves", "axis", "in", "times", "in all"), rows, num_names=3)

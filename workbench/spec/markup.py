@@ -1,0 +1,40 @@
+"""Tables as HTML, and what a spec shows of itself as the last line of a notebook cell. All text is escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from workbench.spec.run_spec import RunSpec
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]], num_names: int = 1) -> str:
+    """A table; all but the first ``num_names`` columns are figures."""
+    sides = ["left" if index < num_names else "right" for index in range(len(heads))]
+    head = "".join(f'<th style="text-align:{side}">{escape(text)}</th>' for text, side in zip(heads, sides, strict=True))
+    body = "".join(
+        "<tr>"
+        + "".join(f'<td style="text-align:{side}">{escape(text)}</td>' for text, side in zip(row, sides, strict=True))
+        + "</tr>"
+        for row in rows
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def spec_html(spec: RunSpec) -> str:
+    """What a spec asks for: its split, what is not by default, and the command that runs it."""
+    from workbench.spec.paths import command, differences, value_text
+
+    what = f"<b>{escape(spec.split.label)}</b> · {escape(spec.model.name)} on {escape(spec.dataset.name)} · {spec.mode}"
+    rows = [(path, value_text(value)) for path, value in differences(spec).items()]
+    own = table(("not by default", "value"), rows, num_names=2) if rows else "<p>Everything by default.</p>"
+    return f"<p>{what}</p>{own}<pre>{escape(command(spec))}</pre>"
+
+
+def spec_text(spec: RunSpec) -> str:
+    """The spec as Python that makes it again: ``RunSpec(split={'data': {'size': 2}})``."""
+    from workbench.spec.paths import differences, nested
+
+    return f"RunSpec({', '.join(f'{part}={value!r}' for part, value in nested(differences(spec)).items())})"
