@@ -51,11 +51,11 @@ def test_runs_are_compared_one_is_clicked_and_stands_out_and_figures_are_taken_a
         page.wait_for_url("**/compare?runs=**")
         settled(page)
         rows = list(csv.DictReader(saved(page, "Figures (CSV)").read_text().splitlines()))
-        assert {row["run"] for row in rows} == {"pp2-1f1b-m4", "single"}
+        assert {row["run"] for row in rows} == {"dp2", "single"}
         assert all(float(row["step_ms"]) > 0 for row in rows)
         page.get_by_role("button", name="Save").first.click()
         parts = list(csv.DictReader(saved(page, "Data (CSV)").read_text().splitlines()))
-        assert {row["split"] for row in parts} == {"pp2-1f1b-m4", "single"}
+        assert {row["split"] for row in parts} == {"dp2", "single"}
         page.keyboard.press("Escape")
         a_bar_is_clicked(page)
         page.get_by_role("button", name="Trace of ").click()

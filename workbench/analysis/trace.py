@@ -107,16 +107,16 @@ def _outline(timeline: pa.Table, start_s: float, part_ms: tuple[float, float] | 
     kind = timeline["kind"].combine_chunks().dictionary_encode()
     kinds, kind_of, rank_of = kind.dictionary.to_pylist(), kind.indices.to_numpy(), timeline["rank"].to_numpy()
     begin, end = (_in_ms(timeline[column].to_numpy(), start_s, part_ms) for column in ("start_s", "end_s"))
-    workers = np.unique(rank_of)
-    group = (np.searchsorted(workers, rank_of) * len(kinds) + kind_of).astype(np.int16)  # small whole numbers sort at once
-    order = np.argsort(group, kind="stable")
-    members = np.split(order, np.searchsorted(group[order], np.arange(1, len(workers) * len(kinds))))
+    group = (rank_of * len(kinds) + kind_of).astype(np.int16)  # small whole numbers are put in order at once
+    members = np.split(np.argsort(group, kind="stable"), np.cumsum(np.bincount(group))[:-1])
+    workers = np.flatnonzero(np.bincount(rank_of))
     edges = np.linspace(begin.min(), end.max(), max(2, most // len(workers)) + 1)
     waits = [index for index, name in enumerate(kinds) if name in _WAITS]
     others = [index for index in range(len(kinds)) if index not in waits]
     rows = []
-    for number, worker in enumerate(workers):
-        mine = members[number * len(kinds) : (number + 1) * len(kinds)]
+    for worker in workers:
+        mine = members[worker * len(kinds) : (worker + 1) * len(kinds)]
+        mine += [np.empty(0, np.int64)] * (len(kinds) - len(mine))  # the last worker may have no row of the last kinds
         covered = np.stack([_covered(begin[those], end[those], edges) for those in mine])
         covered[others] -= np.minimum(covered[waits].sum(axis=0), covered[others].sum(axis=0)) * _shares(covered[others])
         largest = np.where(covered.sum(axis=0) > _SEEN * np.diff(edges), covered.argmax(axis=0), -1)
