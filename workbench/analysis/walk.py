@@ -34,6 +34,8 @@ _SAYS = {
     ("expert", "all_to_all", "backward"): "Gradients go the same ways, backwards.",
 }
 """Axis, operation, phase → what it is for."""
+_WHOLE = 0.99
+"""Fraction of a block from which on it counts as whole."""
 
 
 @dataclass(frozen=True)
@@ -120,18 +122,19 @@ def slots(order: Order) -> list[dict[int, Action]]:
 
 
 def _who_holds_what(plan: Plan) -> str:
-    frame = placement(plan)
-    samples = plan.spec.train.global_batch_size // plan.mesh.num_replicas
-    takes = f"takes {samples} of the step's {plan.spec.train.global_batch_size} samples"
-    is_whole = (frame["fraction"] > 0.99).all()
-    has_all = frame.groupby("worker")["block"].nunique().min() == len(plan.summary.blocks)
-    if has_all and is_whole:
-        holds = "Every worker holds the whole model"
-    elif has_all:
-        holds = "Every worker holds a part of every block" if (frame["fraction"] < 0.99).all() else "Some blocks are shared out"
+    frame, num_blocks = placement(plan), len(plan.summary.blocks)
+    is_part = frame["fraction"] < _WHOLE
+    if frame.groupby("worker")["block"].nunique().min() < num_blocks:
+        holds = "some of the blocks" + (", and a part of each" if is_part.all() else "")
+    elif not is_part.any():
+        holds = "the whole model"
     else:
-        holds = "Each worker holds some of the blocks" + ("" if is_whole else ", and a part of each")
-    return f"{holds}, and {takes}."
+        holds = "a part of every block" if is_part.all() else "a part of some blocks and the whole of the others"
+    batch = plan.spec.train.global_batch_size
+    mine = batch // plan.mesh.num_replicas
+    samples = f"all {batch} samples of the step" if mine == batch else f"{mine} of the step's {batch} samples"
+    cut = ", of each a part of the sequence" if "context" in plan.mesh.axes else ""
+    return f"Every worker holds {holds} and computes {samples}{cut}."
 
 
 def _phases(plan: Plan) -> Iterator[Moment]:
