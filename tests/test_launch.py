@@ -58,10 +58,12 @@ if fault == "kill":
     os.kill(os.getpid(), signal.SIGKILL)
 if fault == "leave":
     sys.exit(0)
-step = {"run_id": run.id, "rank": rank, "step": 0, "kind": "timed", "start_s": 0.0, "duration_s": 0.5, "num_samples": 8}
-write_table(run.table_path("steps", rank), "steps", [step])
-parts = ("parameters", "peak_memory_bytes", "compute_s", "exposed_communication_s", "idle_s", "optimizer_s", "other_s", "step_s")
-say("finished", figures={**dict.fromkeys(parts, 1), "communication": []})
+step = {"run_id": run.id, "rank": rank, "step": 0, "kind": "timed", "start_s": 0.0, "duration_s": 0.5}
+write_table(run.table_path("steps", rank), "steps", [step | {"num_samples": 8, "data_s": 0.0}])
+parts = ("step_s", "compute_s", "exposed_communication_s", "idle_s", "optimizer_s", "schedule_s", "other_s")
+figures = dict.fromkeys(("parameters", "peak_memory_bytes", *parts), 1)
+parts = dict.fromkeys(parts, 1)
+say("finished", figures={**figures, "counted_flops": None, "trace_steps": [parts], "communication": []})
 sys.exit(3 if fault == "late" and rank == 1 else 0)
 """
 
