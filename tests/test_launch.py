@@ -100,7 +100,8 @@ class Owners:
         (path / "tiny_worker.py").write_text(WORKER)
 
     def start(self, fault: str, run_id: str = "run-1", **record: Any) -> tuple[RunDirectory, subprocess.Popen[bytes]]:
-        values = {"num_workers": 2, "device": "cpu", "timeout_s": 300.0, "mesh": {"data": 2}, **record}
+        here = {"device": "cpu", "num_cores": 2, "threads_per_worker": 1, "timeout_s": 300.0}
+        values = {"num_workers": 2, **here, "mesh": {"data": 2}, "expected": {}, **record}
         run = RunDirectory.create(self.path, run_id, dumps(RunSpec()), values, {})
         path = os.pathsep.join([str(self.path), os.environ.get("PYTHONPATH", "")])
         command = [sys.executable, "-c", OWNER, str(run.path), str(self.queue)]
