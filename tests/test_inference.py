@@ -93,13 +93,9 @@ def test_findings_speak_of_latency() -> None:
     data = row("dp2", 2, step_time_s=0.05, step_time_p95_s=0.06, communication_bytes_per_step=0, **figures)
     tensor = {**data, "split": "tp2", "step_time_s": 0.06, "exposed_communication_s": 0.01}
 
-    fastest, *limits = findings([data, tensor])
+    fastest, *_ = findings([data, tensor])
 
     assert fastest == "Of the splits, dp2 has the lowest latency per batch: 50.0 ms (95th percentile 60.0 ms)."
-    assert limits == [
-        "dp2: computing is 100% of the batch; its workers wait for nothing.",
-        "tp2: computing is 80% of the batch; most of the rest is exposed communication, 20% (0.0 MiB move per batch).",
-    ]
 
 
 GENERATION = {**INFERENCE, "inference": {"prompt_length": 5, "num_new_tokens": 4}}

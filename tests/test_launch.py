@@ -58,19 +58,21 @@ if fault == "kill":
     os.kill(os.getpid(), signal.SIGKILL)
 if fault == "leave":
     sys.exit(0)
-step = {"run_id": run.id, "rank": rank, "step": 0, "kind": "timed", "start_s": 0.0, "duration_s": 0.5, "num_samples": 8}
-write_table(run.table_path("steps", rank), "steps", [step])
-parts = ("parameters", "peak_memory_bytes", "compute_s", "exposed_communication_s", "idle_s", "optimizer_s", "other_s", "step_s")
-say("finished", figures={**dict.fromkeys(parts, 1), "communication": []})
+step = {"run_id": run.id, "rank": rank, "step": 0, "kind": "timed", "start_s": 0.0, "duration_s": 0.5}
+write_table(run.table_path("steps", rank), "steps", [step | {"num_samples": 8, "data_s": 0.0}])
+parts = ("step_s", "compute_s", "exposed_communication_s", "idle_s", "optimizer_s", "schedule_s", "other_s")
+figures = dict.fromkeys(("parameters", "peak_memory_bytes", *parts), 1)
+parts = dict.fromkeys(parts, 1)
+say("finished", figures={**figures, "counted_flops": None, "trace_steps": [parts], "communication": []})
 sys.exit(3 if fault == "late" and rank == 1 else 0)
 """
 
 OWNER = """
 import functools, sys
 from pathlib import Path
-from workbench.launch import owner, workers
+from workbench.launch import owner
 from workbench.store.run_directory import RunDirectory
-workers.MODULE = "tiny_worker"
+owner.Workers = functools.partial(owner.Workers, module="tiny_worker")
 owner.Ticket = functools.partial(owner.Ticket, queue=Path(sys.argv[2]))
 owner.Owner(RunDirectory(Path(sys.argv[1]))).live()
 """
@@ -98,7 +100,8 @@ class Owners:
         (path / "tiny_worker.py").write_text(WORKER)
 
     def start(self, fault: str, run_id: str = "run-1", **record: Any) -> tuple[RunDirectory, subprocess.Popen[bytes]]:
-        values = {"num_workers": 2, "device": "cpu", "timeout_s": 300.0, "mesh": {"data": 2}, **record}
+        here = {"device": "cpu", "num_cores": 2, "threads_per_worker": 1, "timeout_s": 300.0}
+        values = {"num_workers": 2, **here, "mesh": {"data": 2}, "expected": {}, **record}
         run = RunDirectory.create(self.path, run_id, dumps(RunSpec()), values, {})
         path = os.pathsep.join([str(self.path), os.environ.get("PYTHONPATH", "")])
         command = [sys.executable, "-c", OWNER, str(run.path), str(self.queue)]
