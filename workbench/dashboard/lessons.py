@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ NAMES = ("why", "data", "sharded", "layer", "pipeline", "tensor", "context", "ex
 """In the order in which they are offered."""
 SMALL: dict[str, Any] = {"train": {"num_steps": 10}, "measure": {"num_trace_steps": 2}}
 """What a lesson's run has not by default: it takes seconds."""
+_STATE, _ACTIVATIONS = ("parameters", "gradients", "optimizer_state"), ("activations",)
 
 
 @dataclass(frozen=True)
@@ -93,8 +95,9 @@ def _order(spec: RunSpec) -> _actions.Order | None:
 
 @functools.cache
 def overview() -> pd.DataFrame:
-    """One row a strategy, of its lesson's spec: what its largest worker holds of what one worker would, what moves in a step
-    over all workers, both by formula, and what its script has more than the plain one."""
+    """One row a strategy, of its lesson's spec: the parts that its largest worker holds of one worker's parameters, gradients
+    and optimizer state (``state``) and of its activations (where there is a formula), what moves in a step over all workers,
+    and what its script has more than the plain one."""
     rows = []
     for name in NAMES:
         one = lesson(name)
@@ -106,7 +109,8 @@ def overview() -> pd.DataFrame:
             {
                 "strategy": one.short,
                 "workers": planned.num_workers,
-                "held": _largest(planned) / _largest(alone),
+                "state": _largest(planned, _STATE) / _largest(alone, _STATE),
+                "activations": _largest(planned, _ACTIVATIONS) / _largest(alone, _ACTIVATIONS),
                 "moved_mib": moves(planned)["bytes"].sum() / 2**20,
                 "operations": int(moves(planned)["count"].sum()),
                 "lines": code.num_added,
@@ -116,8 +120,11 @@ def overview() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _largest(planned: Plan) -> float:
-    return float(held(planned).groupby("worker")["bytes"].sum().max())
+def _largest(planned: Plan, categories: tuple[str, ...]) -> float:
+    """Bytes of these on the worker that has most; not a number where no formula says."""
+    frame = held(planned)
+    sums = frame[frame["category"].isin(categories)].groupby("worker")["bytes"].sum()
+    return float(sums.max()) if len(sums) else math.nan
 
 
 def _section(part: str) -> tuple[str, str]:

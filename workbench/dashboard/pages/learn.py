@@ -86,12 +86,16 @@ def _overview() -> None:
     st.subheader("All strategies at a glance", anchor=False)
     st.caption("Of each lesson's small model, by formula, before anything runs.")
     st.dataframe(
-        overview().assign(held=lambda f: 100 * f["held"]),
+        overview(),
         hide_index=True,
         key="overview",
+        placeholder="–",
         column_config={
-            "held": st.column_config.NumberColumn(
-                "largest worker holds", format="%.0f%%", help="Parameters, gradients, optimizer state, of what one worker holds."
+            "state": st.column_config.NumberColumn(
+                "holds of the state", format="percent", help="Of one worker's parameters, gradients and optimizer state."
+            ),
+            "activations": st.column_config.NumberColumn(
+                "of activations", format="percent", help="Of one worker's. Where a router decides, no formula says."
             ),
             "moved_mib": st.column_config.NumberColumn(
                 "moves a step (MiB)",
