@@ -8,6 +8,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from workbench.dashboard.components.choose_runs import MOST_COMPARED
+from workbench.store import listing
 from workbench.store.run_directory import home
 from workbench.testing.browser import dashboard, screenshots
 
@@ -17,14 +19,21 @@ PAGES = {
     "refused": "configure?split.data.size=3",
     "live": "live",
     "runs": "runs",
+    "learn": "learn?lesson=pipeline",
+    "compare": "compare?runs={runs}",
+    "trace": "trace?run={pipeline}",
 }
-"""Name of a picture → the page that it shows."""
+"""Name of a picture → the page that it shows; ``{runs}``: the latest of each split, ``{pipeline}``: one of them."""
 
 
 def main(to: Path) -> None:
     """Writes the pictures."""
+    latest = {row["split"]: row["run_id"] for row in listing.rows(home()) if row["state"] == "finished"}
+    pipelines = [run_id for split, run_id in latest.items() if split.startswith("pp")] or list(latest.values())
+    runs = {"runs": ",".join(list(latest.values())[-MOST_COMPARED:]), "pipeline": (pipelines or [""])[0]}
+    pages = {name: path.format(**runs) for name, path in PAGES.items()}
     with dashboard(home()) as address:
-        for path in screenshots(address, PAGES, to):
+        for path in screenshots(address, pages, to):
             print(path)
 
 

@@ -130,4 +130,4 @@ def test_every_page_has_a_screenshot_and_none_is_wider_than_its_window(opened: A
         finished(store, f"run-{number:02d}", float(number), 0.1 + number / 100)
     environment = {**os.environ, "WORKBENCH_HOME": str(store)}
     subprocess.run([sys.executable, str(ROOT / "docs" / "screenshots.py"), str(to)], env=environment, check=True, timeout=250)
-    assert len(list(to.glob("*.png"))) == 20
+    assert len(list(to.glob("*.png"))) == 32

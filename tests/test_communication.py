@@ -213,7 +213,8 @@ def test_steps_without_a_trace_know_how_long_cplusplus_waited_for_a_bucket() -> 
 
 
 def operation(name: str, number: int, entered: float, ended: float) -> Operation:
-    return Operation(name, "g", 2, ("g", number), None, "forward", 8, "float32", 0, entered, entered, ended)
+    key = ("g", number)
+    return Operation(name, "g", 2, key, None, "forward", 8, "float32", 0, entered, wait_started=entered, ended=ended)
 
 
 def test_what_the_profiler_saw_otherwise_is_said_and_not_guessed() -> None:

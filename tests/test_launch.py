@@ -68,9 +68,9 @@ sys.exit(3 if fault == "late" and rank == 1 else 0)
 OWNER = """
 import functools, sys
 from pathlib import Path
-from workbench.launch import owner, workers
+from workbench.launch import owner
 from workbench.store.run_directory import RunDirectory
-workers.MODULE = "tiny_worker"
+owner.Workers = functools.partial(owner.Workers, module="tiny_worker")
 owner.Ticket = functools.partial(owner.Ticket, queue=Path(sys.argv[2]))
 owner.Owner(RunDirectory(Path(sys.argv[1]))).live()
 """

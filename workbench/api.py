@@ -24,7 +24,7 @@ from workbench.strategies._staged import staged
 if TYPE_CHECKING:
     import pandas as pd
 
-    from workbench.analysis.comparison import Comparison
+    from workbench.analysis.comparison_frame import Comparison
 
 _POLL_S = 0.05
 UNUSABLE = ("failed", "cancelled", "lost")
@@ -219,7 +219,7 @@ def open_run(run_id: str) -> Run:
 def compare(chosen: Iterable[Run | RunSpec | str]) -> Comparison:
     """Rows of these runs (or ids) side by side, in this order; a spec is run first, and a failed one keeps its row. A frame
     with the columns of ``runs``, shown as the figures that one compares."""
-    from workbench.analysis.comparison import Comparison
+    from workbench.analysis.comparison_frame import Comparison
 
     known = [open_run(item) if isinstance(item, str) else item for item in chosen]
     for item in known:

@@ -1,33 +1,90 @@
-"""A comparison: rows of ``runs`` side by side, which show themselves as the few figures that one compares."""
+"""Frames of a comparison of runs, which need names of their own: two runs may have the same split."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
-from workbench.analysis.markup import cells, comparison_html
-from workbench.store.tables import RUN_COLUMNS
+from workbench.analysis.figures import names
+from workbench.analysis.losses import verdict
+from workbench.analysis.memory import memory_at_peak
+from workbench.errors import SpecError
+from workbench.spec.differences import flat
+from workbench.spec.paths import differences, value_text
+from workbench.store.run_directory import RunDirectory
+
+Row = dict[str, Any]
+_SAYS_NOTHING = ("name", "baseline.mode")
+"""What specs of runs may differ in that changes nothing in them."""
 
 
-class Comparison(pd.DataFrame):
-    """The runs' rows with all columns of ``runs``; what is made from it is a plain frame."""
+def labelled(rows: Sequence[Row], threads: dict[str, int]) -> list[Row]:
+    """The rows with labels in place of their splits that no two share: as ``figures.names`` has them where that says enough,
+    with the run's name where those differ, else with its place among its like. ``threads`` of a worker by run id."""
+    labels = names(rows, threads)
+    count = Counter(labels)
+    named = Counter(zip(labels, (row["name"] for row in rows), strict=True))
+    seen: Counter[str] = Counter()
+    result = []
+    for row, label in zip(rows, labels, strict=True):
+        seen[label] += 1
+        is_told = row["name"] and named[label, row["name"]] == 1
+        apart = f" ({row['name']})" if is_told else f" #{seen[label]}"
+        result.append({**row, "split": label + (apart if count[label] > 1 else "")})
+    return result
 
-    _internal_names = [*pd.DataFrame._internal_names, "_rows", "_threads"]  # type: ignore[attr-defined]
-    _internal_names_set = set(_internal_names)
 
-    def __init__(self, rows: Sequence[dict[str, Any]], threads: Mapping[str, int]) -> None:
-        super().__init__(list(rows), columns=list(RUN_COLUMNS))  # type: ignore[call-arg]
-        self._rows, self._threads = list(rows), dict(threads)
+def spec_differences(runs: Sequence[RunDirectory], labels: Sequence[str]) -> pd.DataFrame:
+    """A row a path of the spec in which the runs differ by choice, a column a run, values as text; empty where a run has no
+    such path. A run whose plugins are not here has an empty column."""
+    chosen, values = [], []
+    for run in runs:
+        try:
+            spec = run.spec()
+            chosen.append(differences(spec))
+            values.append(dict(flat(spec.as_dict())))
+        except SpecError:
+            chosen.append({})
+            values.append({})
+    paths = [path for path in dict.fromkeys(path for said in chosen for path in said) if path not in _SAYS_NOTHING]
+    rows = {path: [value.get(path) for value in values] for path in paths}
+    rows = {path: row for path, row in rows.items() if any(value != row[0] for value in row)}
+    texts = [["" if value is None else value_text(value) for value in row] for row in rows.values()]
+    return pd.DataFrame(texts, columns=list(labels), index=pd.Index(list(rows), name="option", dtype="object"))
 
-    @property
-    def _constructor(self) -> type[pd.DataFrame]:
-        return pd.DataFrame
 
-    def _repr_html_(self) -> str:
-        return comparison_html(self._rows, self._threads)
+def peaks(runs: Sequence[RunDirectory], labels: Sequence[str]) -> pd.DataFrame:
+    """What each worker of each run holds at its peak, by category; columns of ``memory.memory_at_peak`` with the run's label as
+    ``split`` and in the worker's name. Runs without memory steps are left out."""
+    frames = []
+    for run, label in zip(runs, labels, strict=True):
+        frame = memory_at_peak(run)
+        name = label if frame["worker"].nunique() == 1 else label + " · worker " + frame["worker"]
+        frames.append(frame.assign(split=label, worker=name))
+    return pd.concat(frames, ignore_index=True)
 
-    def __repr__(self) -> str:
-        heads, texts = cells(self._rows, self._threads)
-        return pd.DataFrame(texts, columns=heads).to_string(index=False)
+
+def numbers(rows: Sequence[Row]) -> pd.DataFrame:
+    """The figures of a comparison as numbers, one row a run, in the units that people read; rows as of ``labelled``."""
+    frame = pd.DataFrame(rows)
+    number = frame.apply(pd.to_numeric, errors="coerce")
+    return pd.DataFrame(
+        {
+            "run": frame["split"],
+            "workers": number["num_workers"],
+            "step_ms": number["step_time_s"] * 1e3,
+            "p10_ms": number["step_time_p10_s"] * 1e3,
+            "p90_ms": number["step_time_p90_s"] * 1e3,
+            "samples_per_s": number["samples_per_s"],
+            "speedup": number["speedup"],
+            "speedup_same_cores": number["speedup_same_cores"],
+            "efficiency": number["efficiency"] * 100,
+            "peak_mib": number["peak_memory_bytes"] / 2**20,
+            "sent_mib": number["communication_bytes_per_step"] / 2**20,
+            "parity": [verdict(row) for row in rows],
+            "state": frame["state"],
+        }
+    )

@@ -44,3 +44,11 @@ def memory_at_peak(run: RunDirectory) -> pd.DataFrame:
             "mebibytes": frame["bytes"] / 2**20,
         }
     )
+
+
+def largest_at_peak(run: RunDirectory, rank: int) -> pd.DataFrame:
+    """Category, module, shape, dtype and bytes of the largest tensors that a worker had alive at its last memory step's peak."""
+    frame = run.table("peak_tensors").to_pandas()
+    frame = frame[(frame["rank"] == rank) & (frame["step"] == frame["step"].max())]
+    frame = frame.assign(category=frame["category"].str.replace("_", " ")).sort_values("bytes", ascending=False)
+    return frame[["category", "module", "shape", "dtype", "bytes"]].reset_index(drop=True)  # type: ignore[no-any-return]

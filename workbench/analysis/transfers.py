@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from workbench.store.run_directory import RunDirectory
 from workbench.store.transfers import transfers as rows_of
 
 MEBIBYTE = 2**20
+_SUMS = ("payload_bytes", "duration_s", "exposed_communication_s", "idle_s")
 
 
 def transfers(run: RunDirectory) -> pd.DataFrame:
@@ -22,17 +24,21 @@ def transfers(run: RunDirectory) -> pd.DataFrame:
 
 
 def operations(run: RunDirectory) -> pd.DataFrame:
-    """Operation, axis and phase; of a trace step, summed over workers: ``count``, ``payload_bytes`` (of a collective as often
-    as it has members), and the seconds from begin to end, blocked while communicating (``exposed_communication_s``) and
-    waiting for a late worker (``idle_s``)."""
+    """``by_operation`` of a trace step, mean over them."""
     table = run.table("communication")
-    sums = ("payload_bytes", "duration_s", "exposed_communication_s", "idle_s")
-    table = table.append_column("duration_s", pc.subtract(table["end_s"], table["start_s"]))
+    frame = by_operation(table)
+    figures = ["count", *_SUMS]
+    frame[figures] = frame[figures] / max(pc.count_distinct(table["step"]).as_py(), 1)
+    return frame
+
+
+def by_operation(communication: pa.Table) -> pd.DataFrame:
+    """Operation, axis and phase; summed over workers: ``count``, ``payload_bytes`` (of a collective as often as it has
+    members), and the seconds from begin to end, blocked while communicating (``exposed_communication_s``) and waiting for a
+    late worker (``idle_s``)."""
+    table = communication.append_column("duration_s", pc.subtract(communication["end_s"], communication["start_s"]))
     keys = ["operation", "axis", "phase"]
-    grouped = table.group_by(keys).aggregate([("index", "count"), *((column, "sum") for column in sums)])
-    names = {"index_count": "count", **{f"{column}_sum": column for column in sums}}
+    grouped = table.group_by(keys).aggregate([("index", "count"), *((column, "sum") for column in _SUMS)])
+    names = {"index_count": "count", **{f"{column}_sum": column for column in _SUMS}}
     frame = grouped.to_pandas().rename(columns=names).sort_values(keys, ignore_index=True)
-    num_steps = max(pc.count_distinct(table["step"]).as_py(), 1)
-    figures = ["count", *sums]
-    frame[figures] = frame[figures] / num_steps
-    return frame[keys + figures]  # type: ignore[no-any-return]
+    return frame[[*keys, "count", *_SUMS]]  # type: ignore[no-any-return]

@@ -23,7 +23,6 @@ def show_command(run: str) -> None:
 
     from workbench.analysis.figures import seconds
     from workbench.cli import render, time_figures
-    from workbench.cli.memory import memory
 
     directory = listing.find(home(), run)
     row, console = listing.row(directory), Console()
@@ -64,7 +63,6 @@ def show_command(run: str) -> None:
     _bandwidths(console, directory)
     _completions(console, directory)
     _workers(console, directory)
-    memory(console, directory)
 
 
 def _parity(row: dict[str, Any], summary: dict[str, Any]) -> str:
@@ -143,13 +141,14 @@ def _bandwidths(console: Any, directory: RunDirectory) -> None:
     rows = achieved(directory, calibration()).to_dict("records")
     if not rows:
         return
-    table = Table("operation", "axis", "workers", "KiB, mean", "operations", "achieved", "this machine, calibrated", box=None)
+    table = Table("operation", "axis", "workers", "achieved at least", "this machine, calibrated", box=None)
     for row in rows:
         own = row["calibrated_bytes_per_s"]
-        speeds = (f"{value / 1e6:,.1f} MB/s" if value == value else "–" for value in (row["ring_bytes_per_s"], own))
-        size = f"{row['payload_bytes'] / 2**10:,.1f}"
-        table.add_row(row["operation"], row["axis"], str(row["group_size"]), size, str(row["num_operations"]), *speeds)
-    console.print("\nbandwidth per worker and direction, median over operations of a size whose true completion is known:")
+        speeds = (
+            f"{value / 1e6:,.1f} MB/s" if value and value == value else "–" for value in (row["bandwidth_bytes_per_s"], own)
+        )
+        table.add_row(row["operation"], row["axis"], str(row["workers"]), *speeds)
+    console.print("\nbandwidth per worker and direction, mean of the trace steps:")
     console.print(table)
 
 
@@ -197,10 +196,13 @@ def _workers(console: Any, directory: RunDirectory) -> None:
 
     from workbench.analysis.figures import mebibytes
 
-    table = Table("worker", "parameters expected", "measured", "peak memory", "resident peak", box=None)
+    trains = directory.record()["mode"] == "train"
+    heads = ("gradients", "optimizer state") if trains else ()
+    table = Table("worker", "parameters expected", "measured", *heads, "peak memory", "resident peak", box=None)
+    held = ("gradient_bytes", "optimizer_state_bytes") if trains else ()
     expected = directory.record()["expected"]["parameters_per_worker"]
     for rank, worker in enumerate((directory.summary() or {})["workers"]):
-        sizes = (worker[key] for key in ("peak_memory_bytes", "resident_peak_bytes"))
+        sizes = (worker[key] for key in (*held, "peak_memory_bytes", "resident_peak_bytes"))
         table.add_row(str(rank), f"{expected[rank]:,}", f"{worker['parameters']:,}", *map(mebibytes, sizes))
     console.print("\neach worker:")
     console.print(table)

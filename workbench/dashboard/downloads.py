@@ -6,9 +6,17 @@ import io
 import tempfile
 import zipfile
 from pathlib import Path
+from typing import Literal
 
-from workbench.store.export import export
+import altair as alt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
+
+from workbench.analysis.charts.look import AnyChart, dressed
+from workbench.store.export import as_text, export
 from workbench.store.run_directory import RunDirectory
+from workbench.store.trace_events import write_trace
 
 
 def tables_of(runs: list[RunDirectory], file_format: str) -> bytes:
@@ -18,3 +26,24 @@ def tables_of(runs: list[RunDirectory], file_format: str) -> bytes:
         for path in export(runs, Path(directory), file_format):
             archive.write(path, path.relative_to(directory))
     return packed.getvalue()
+
+
+def csv_of(frame: pd.DataFrame) -> bytes:
+    """The frame as CSV in which no text is a formula."""
+    written = io.BytesIO()
+    pyarrow.csv.write_csv(as_text(pa.Table.from_pandas(frame, preserve_index=False)), written)
+    return written.getvalue()
+
+
+def picture_of(chart: AnyChart, file_format: Literal["png", "svg"]) -> bytes:
+    """The chart as a picture on light ground."""
+    written = io.BytesIO()
+    with alt.data_transformers.enable("default", max_rows=None):
+        dressed(chart).save(written, format=file_format, scale_factor=2)
+    return written.getvalue()
+
+
+def trace_of(run: RunDirectory) -> bytes:
+    """The run as a trace that Perfetto and chrome://tracing open, compressed."""
+    with tempfile.TemporaryDirectory() as directory:
+        return write_trace([run], Path(directory) / "trace.json.gz").read_bytes()

@@ -12,6 +12,9 @@ PAGES = {
     "configure": "Configure",
     "live": "Live",
     "runs": "Runs",
+    "compare": "Compare",
+    "trace": "Trace",
+    "learn": "Learn",
 }
 """Module in ``pages`` → its title, in the order of the navigation. Without icons: Streamlit (1.67) fetches a page's icon from the
 network to show it in the browser's tab."""

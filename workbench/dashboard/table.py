@@ -11,7 +11,7 @@ import pandas as pd
 
 from workbench.store import listing
 from workbench.store.index import SETTLED_S
-from workbench.store.run_directory import TERMINAL
+from workbench.store.run_directory import TERMINAL, RunDirectory
 from workbench.store.tables import RUN_COLUMNS
 
 SHOWN = {
@@ -120,3 +120,11 @@ def chosen(frame: pd.DataFrame, run_ids: Iterable[str]) -> list[str]:
     """Of these ids those of runs that there are, in the table's order."""
     wanted = set(run_ids)
     return [str(run_id) for run_id in frame["run_id"] if run_id in wanted]
+
+
+def alike(frame: pd.DataFrame, run: RunDirectory) -> list[RunDirectory]:
+    """Runs of the store with this one's split, model and dataset, itself among them; of ten thousand few need to be opened."""
+    record = run.record()
+    for column in ("split", "model", "dataset"):
+        frame = frame[frame[column] == (record.get(column) or "")]
+    return [RunDirectory(run.path.parent / str(run_id)) for run_id in frame["run_id"]]

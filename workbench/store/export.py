@@ -32,7 +32,7 @@ def export(runs: list[RunDirectory], to: Path, file_format: str) -> list[Path]:
     for name, table in tables.items():
         paths.append(to / f"{name}.{file_format}")
         if file_format == "csv":
-            pyarrow.csv.write_csv(_as_text(table), paths[-1])
+            pyarrow.csv.write_csv(as_text(table), paths[-1])
         else:
             pyarrow.parquet.write_table(table, paths[-1])
     for run in runs:
@@ -43,7 +43,7 @@ def export(runs: list[RunDirectory], to: Path, file_format: str) -> list[Path]:
     return paths
 
 
-def _as_text(table: pa.Table) -> pa.Table:
+def as_text(table: pa.Table) -> pa.Table:
     """The table with an apostrophe before each text that a spreadsheet would take for a formula; numbers stay as they are."""
     import pyarrow as pa
     import pyarrow.compute as pc

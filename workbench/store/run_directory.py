@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -140,15 +141,20 @@ class RunDirectory:
         whole = data[: data.rfind(b"\n") + 1]
         return [json.loads(line) for line in whole.splitlines()], offset + len(whole)
 
-    def table(self, name: str) -> pa.Table:
-        """A table of all workers, in order of rank."""
+    def table(self, name: str, columns: Sequence[str] | None = None, step: int | None = None) -> pa.Table:
+        """A table of all workers, in order of rank; of a long one only some columns, or the rows of one step."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         from workbench.store.tables import schema
 
+        empty = schema(name).empty_table()
+        rows = None if step is None else [("step", "=", step)]
         paths = sorted((self.path / name).glob("rank-*.parquet"), key=lambda p: int(p.stem.split("-")[1]))
-        tables = [schema(name).empty_table(), *(pq.read_table(path) for path in paths)]
+        tables = [empty if columns is None else empty.select(columns)]
+        for path in paths:
+            there = None if columns is None else [c for c in columns if c in pq.read_schema(path).names]
+            tables.append(pq.read_table(path, columns=there, filters=rows))
         return pa.concat_tables(tables, promote_options="default")  # older runs lack newer columns: empty there
 
     def _read(self, name: str) -> dict[str, Any] | None:

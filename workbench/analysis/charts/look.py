@@ -38,14 +38,18 @@ REFERENCE: dict[str, Any] = {"color": "#888888", "strokeDash": [4, 4]}
 """A line that nothing was measured on: an ideal, a front."""
 
 WIDTH = 560
+_LONG = 13
+"""Characters of a legend's entry of which three do not stand side by side on a narrow page."""
 
 
-def colour(field: str, values: Sequence[str]) -> alt.Color:
-    """Colour by a field whose values are named in ``COLOURS``, with a legend in their order."""
-    return _colour(field, values, [COLOURS[value] for value in values], columns=6)
+def colour(field: str, values: Sequence[str], columns: int | None = None) -> alt.Color:
+    """Colour by a field whose values are named in ``COLOURS``, with a legend in their order, of so many columns or as many as
+    fit a narrow page."""
+    columns = columns or (2 if max(map(len, values), default=0) > _LONG else 3)
+    return _colour(field, values, [COLOURS[value] for value in values], columns)
 
 
-def run_colour(field: str, values: Iterable[str], columns: int = 4) -> alt.Color:
+def run_colour(field: str, values: Iterable[str], columns: int = 3) -> alt.Color:
     """Colour by a field that names runs, in their order."""
     names = list(dict.fromkeys(values))
     return _colour(field, names, [tone for tone, _ in zip(cycle(RUN_COLOURS), names, strict=False)], columns)
@@ -53,7 +57,8 @@ def run_colour(field: str, values: Iterable[str], columns: int = 4) -> alt.Color
 
 def _colour(field: str, values: Sequence[str], tones: list[str], columns: int) -> alt.Color:
     scale = alt.Scale(domain=list(values), range=tones)
-    return alt.Color(f"{field}:N", title=None, scale=scale, legend=alt.Legend(orient="top", columns=columns, labelLimit=400))
+    legend = alt.Legend(orient="top", columns=columns, labelLimit=400, symbolOpacity=1)
+    return alt.Color(f"{field}:N", title=None, scale=scale, legend=legend)
 
 
 def theme(dark: bool = False) -> dict[str, Any]:

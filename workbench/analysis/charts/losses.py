@@ -7,20 +7,24 @@ import pandas as pd
 
 from workbench.analysis.charts.look import WIDTH, layered, run_colour
 
-_THINNEST, _WIDENS_BY = 1.5, 2.0
+_LONG = 28
+"""Characters of a legend's entry of which two do not stand side by side on half a page."""
+_THINNEST, _WIDENS_BY, _WIDEST = 1.5, 2.0, 8.0
+"""Of lines, in pixels; of many runs each is so much less wider that the widest is no more than that."""
 
 
 def losses_chart(frame: pd.DataFrame) -> alt.LayerChart:
     """Loss by step, a line a run with its verdict in the legend; ``losses.losses``. Each line is thinner than the one under
     it, so that equal ones are all seen."""
     names = list(dict.fromkeys(frame["run"]))
+    widens_by = min(_WIDENS_BY, (_WIDEST - _THINNEST) / max(1, len(names) - 1))
     lines = [
         alt.Chart(frame[frame["run"] == name])
-        .mark_line(strokeWidth=_THINNEST + _WIDENS_BY * (len(names) - 1 - under))
+        .mark_line(strokeWidth=_THINNEST + widens_by * (len(names) - 1 - under))
         .encode(
             x=alt.X("step:Q", title="step", axis=alt.Axis(format="d", tickMinStep=1)),
             y=alt.Y("loss:Q", title="loss (mean over workers)", scale=alt.Scale(zero=False)),
-            color=run_colour("run", names, columns=2),
+            color=run_colour("run", names, columns=1 if max(map(len, names)) > _LONG else 2),
             tooltip=["run", "step", alt.Tooltip("loss", format=".5f")],
         )
         for under, name in enumerate(names)

@@ -34,7 +34,7 @@ def measured_chart(
     layers = [alt.Chart(drawn).mark_bar(color=COLOURS[kind]).encode(x=x, y=y, tooltip=tooltip)]
     heading: str | alt.TitleParams = title
     if expected:
-        ticks = alt.Chart(drawn).mark_tick(thickness=3, size=20, color="#111111")
-        layers.append(ticks.encode(x="expected:Q", y=y, tooltip=tooltip))
+        tick = alt.Chart(drawn).mark_tick(thickness=3, size=20, color="#111111")
+        layers.append(tick.encode(x="expected:Q", y=y, tooltip=tooltip))
         heading = alt.TitleParams(title, subtitle=f"Bar: measured. Mark: {mark}.")
     return layered(*layers, title=heading, width=WIDTH - 120, height=26 * len(order))

@@ -23,7 +23,7 @@ def memory_over_time_chart(
         .transform_calculate(order=f"indexof({shown}, datum.category)")
         .mark_area(interpolate="step-after")
         .encode(
-            x=alt.X("time_ms:Q", title="milliseconds since the step began (memory is recorded, so steps take longer)"),
+            x=alt.X("time_ms:Q", title="milliseconds of a memory step (slower than others)"),
             y=alt.Y("mebibytes:Q", title="MiB", scale=scale, stack="zero"),
             color=colour("category", shown),
             order="order:Q",
@@ -43,7 +43,7 @@ def memory_at_peak_chart(
         .mark_bar()
         .encode(
             x=alt.X("mebibytes:Q", title="MiB"),
-            y=alt.Y("worker:N", title="worker"),
+            y=alt.Y("worker:N", title="worker", axis=alt.Axis(labelLimit=200)),
             color=colour("category", shown),
             order="order:Q",
             tooltip=["worker", "category", alt.Tooltip("mebibytes", format=".2f")],

@@ -10,16 +10,20 @@ from workbench.analysis.charts.look import REFERENCE, WIDTH, layered, run_colour
 
 def scaling_chart(frame: pd.DataFrame) -> alt.HConcatChart:
     """Speed-up and efficiency against the number of workers, beside what would be ideal; ``scaling.scaling``."""
+    return alt.hconcat(*scaling_charts(frame), spacing=40)
+
+
+def scaling_charts(frame: pd.DataFrame) -> tuple[alt.LayerChart, alt.LayerChart]:
+    """The two of them, each by itself."""
     counts = sorted({1, *frame["workers"]})
     ideal = pd.DataFrame({"workers": counts, "speedup": [float(count) for count in counts], "efficiency": 1.0})
     ways = run_colour("way", frame["way"])
-    panels = [
+    return (
         _panel(
             frame, ideal, ways, "speedup", "speed-up (one worker's step time / this one's)", "How much faster with more workers?"
         ),
         _panel(frame, ideal, ways, "efficiency", "efficiency (speed-up / workers)", "How much of each worker is used?"),
-    ]
-    return alt.hconcat(*panels, spacing=40)
+    )
 
 
 def _panel(frame: pd.DataFrame, ideal: pd.DataFrame, ways: alt.Color, field: str, axis: str, title: str) -> alt.LayerChart:

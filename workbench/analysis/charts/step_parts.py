@@ -18,7 +18,7 @@ def step_parts_chart(frame: pd.DataFrame) -> alt.Chart:
         .mark_bar()
         .encode(
             x=alt.X("milliseconds:Q", title="milliseconds a step (mean over workers)"),
-            y=alt.Y("split:N", title=None, sort=order),
+            y=alt.Y("split:N", title=None, sort=order, axis=alt.Axis(labelLimit=200)),
             color=colour("part", PARTS),
             order="order:Q",
             tooltip=["split", "part", alt.Tooltip("milliseconds", format=".2f")],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import altair as alt
 import pandas as pd
 
@@ -12,23 +14,27 @@ _DARK = ("forward", "optimizer")
 """Kinds whose colour takes white letters."""
 _CHARACTER = 0.008
 """Share of the whole width that a character of a bar's label needs."""
+IDEAL = "The ideal of this schedule"
 
 
 def timeline_chart(frame: pd.DataFrame, title: str, ideal: pd.DataFrame | None = None) -> alt.LayerChart | alt.VConcatChart:
     """Who does what when, a lane a worker, a number a microbatch where there are several (and several stages: stage.microbatch);
     ``frames.timeline``. Below it, on the same scale, the ``ideal`` schedule, a frame of the same columns."""
     both = frame if ideal is None else pd.concat([frame, ideal])
-    kinds = [kind for kind in COLOURS if kind in set(both["kind"])]
+    span_ms = (0.0, float(both["end_ms"].max()))
     zoom = alt.selection_interval(bind="scales", encodings=["x"])
-    end_ms = both["end_ms"].max()
-    measured = _lanes(frame, kinds, end_ms).properties(title=title).add_params(zoom)
+    measured: alt.LayerChart = lanes_chart(frame, title, span_ms, both["kind"]).add_params(zoom)
     if ideal is None:
         return measured
-    below = _lanes(ideal, kinds, end_ms).properties(title="The ideal of this schedule")
-    return alt.vconcat(measured, below).resolve_scale(x="shared")  # type: ignore[no-any-return]
+    return alt.vconcat(measured, lanes_chart(ideal, IDEAL, span_ms, both["kind"])).resolve_scale(x="shared")  # type: ignore[no-any-return]
 
 
-def _lanes(frame: pd.DataFrame, kinds: list[str], end_ms: float) -> alt.LayerChart:
+def lanes_chart(frame: pd.DataFrame, title: str, span_ms: tuple[float, float], kinds: Iterable[str]) -> alt.LayerChart:
+    """One of the two by itself, over this part of the step, with a legend of these kinds."""
+    return _lanes(frame, [kind for kind in COLOURS if kind in set(kinds)], span_ms).properties(title=title)
+
+
+def _lanes(frame: pd.DataFrame, kinds: list[str], span_ms: tuple[float, float]) -> alt.LayerChart:
     workers = sorted(set(frame["worker"]), key=int)
     frame = frame.assign(label=_labels(frame)).sort_values("kind", key=lambda kind: kind.isin(WAITS), kind="stable")
     frame["width_ms"] = frame["end_ms"] - frame["begin_ms"]
@@ -38,7 +44,7 @@ def _lanes(frame: pd.DataFrame, kinds: list[str], end_ms: float) -> alt.LayerCha
         alt.Chart(frame)
         .mark_bar()
         .encode(
-            x=alt.X("begin_ms:Q", title="milliseconds since the step began", scale=alt.Scale(domain=[0, end_ms], nice=False)),
+            x=alt.X("begin_ms:Q", title="milliseconds since the step began", scale=alt.Scale(domain=span_ms, nice=False)),
             x2="end_ms:Q",
             y=lane,
             color=colour("kind", kinds),
@@ -51,7 +57,7 @@ def _lanes(frame: pd.DataFrame, kinds: list[str], end_ms: float) -> alt.LayerCha
             ],
         )
     )
-    needed = _CHARACTER * end_ms * (1 + frame["label"].str.len())
+    needed = _CHARACTER * (span_ms[1] - span_ms[0]) * (1 + frame["label"].str.len())
     wide = frame[(frame["label"] != "") & (frame["width_ms"] > needed)]
     ink = alt.condition(f"indexof({list(_DARK)}, datum.kind) >= 0", alt.value("#ffffff"), alt.value("#10161c"))
     labels = alt.Chart(wide).mark_text(fontSize=10).encode(x="middle_ms:Q", y=lane, text="label:N", color=ink)

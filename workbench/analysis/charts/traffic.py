@@ -7,11 +7,13 @@ import pandas as pd
 
 from workbench.analysis.charts.look import COLOURS
 
-CELL = 44
+CELL, SMALL_CELL, MOST_LARGE = 44, 30, 4
+"""Sizes of a cell in pixels, and up to how many workers it is the larger."""
 
 
 def traffic_chart(frame: pd.DataFrame, num_workers: int) -> alt.FacetChart:
     """How much each worker sends to each other in a step, a heat map an axis; ``traffic.traffic``."""
+    cell = CELL if num_workers <= MOST_LARGE else SMALL_CELL
     workers, axes = list(range(num_workers)), list(dict.fromkeys(frame["axis"]))
     pairs = frame.groupby(["axis", "from", "to"], as_index=False).agg(
         bytes=("bytes", "sum"), attribution=("attribution", lambda names: "; ".join(sorted(set(names))))
@@ -24,12 +26,17 @@ def traffic_chart(frame: pd.DataFrame, num_workers: int) -> alt.FacetChart:
         tooltip=["axis", "from", "to", alt.Tooltip("bytes", title="bytes a step", format=",.0f"), "attribution"],
     )
     shade = alt.Scale(domain=[0, most], range=["#FFFFFF", COLOURS["communication"]], interpolate="rgb")
-    cells = base.mark_rect(stroke="#C9C9C9").encode(color=alt.Color("MiB:Q", scale=shade, title="MiB a step"))
+    cells = base.mark_rect(stroke="#C9C9C9").encode(color=alt.Color("MiB:Q", scale=shade, legend=None))
     numbers = base.mark_text(fontSize=11, color="#000000").encode(text=alt.Text("MiB:Q", format=".2~f"))
-    note = ["sends: as sent; collectives: by formula, to the next rank", "of their group's ring (all-to-all: evenly to all)"]
+    question = ["How much does each worker send", "to each other in a step?"]
+    note = [
+        "MiB. Sends: as sent; collectives: by formula,",
+        "to the next rank of their group's ring",
+        "(all-to-all: evenly to all)",
+    ]
     return (
         alt.layer(cells, numbers, data=pairs)
-        .properties(width=CELL * num_workers, height=CELL * num_workers)
+        .properties(width=cell * num_workers, height=cell * num_workers)
         .facet(column=alt.Column("axis:N", sort=axes, header=alt.Header(title=None, labelExpr="datum.value + ' axis'")))
-        .properties(title=alt.Title("How much does each worker send to each other in a step?", subtitle=note))
+        .properties(title=alt.Title(question, subtitle=note))
     )

@@ -11,7 +11,7 @@ from workbench.analysis.charts.look import COLOURS, WIDTH, layered
 def transfers_chart(frame: pd.DataFrame, title: str) -> alt.LayerChart:
     """A bar for what was measured and a mark where the formula expects its end; ``transfers.transfers``."""
     order = list(frame["what"])
-    y = alt.Y("what:N", title=None, sort=order)
+    y = alt.Y("what:N", title=None, sort=order, axis=alt.Axis(labelLimit=200))
     tooltip = ["what", "count", "expected_bytes", "measured_bytes", alt.Tooltip("is_bound", title="expected is a bound")]
     x = alt.X("measured_mib:Q", title="MiB a step over the whole run")
     bars = alt.Chart(frame).mark_bar(color=COLOURS["communication"], height=12).encode(x=x, y=y, tooltip=tooltip)

@@ -1,0 +1,85 @@
+"""A step of a plan, moment by moment: what it shows is what the formulas and the schedules say."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from workbench.analysis.charts.look import svg
+from workbench.analysis.charts.walk import walk_chart
+from workbench.analysis.walk import Moment, Wire, cells, slots, walk, wires
+from workbench.dashboard.lessons import NAMES, lesson, moments
+from workbench.plan.feasibility import plan
+from workbench.registry import SCHEDULES
+from workbench.runtime.orders import rows_of
+from workbench.schedules import _actions
+from workbench.spec import RunSpec
+
+LESSONS = [name for name in NAMES if lesson(name).spec]
+
+
+def order(schedule: str, size: int, num_microbatches: int) -> _actions.Order:
+    pipeline = {"size": size, "schedule": schedule, "num_microbatches": num_microbatches}
+    ((_, options),) = RunSpec(split={"pipeline": pipeline}).split.items()
+    return _actions.read(rows_of(SCHEDULES.get(schedule)(options)))
+
+
+@pytest.mark.parametrize("schedule", ["gpipe", "1f1b"])
+@pytest.mark.parametrize(("size", "num_microbatches"), [(2, 4), (3, 5), (4, 8)])
+def test_a_worker_waits_for_the_share_of_the_bubble_formula(schedule: str, size: int, num_microbatches: int) -> None:
+    times = slots(order(schedule, size, num_microbatches))
+    for worker in range(size):
+        idle = sum(worker not in now for now in times)
+        assert idle / len(times) == pytest.approx((size - 1) / (num_microbatches + size - 1))
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_a_walk_has_every_transfer_of_the_plan_once(name: str) -> None:
+    planned, all_moments = moments(name)
+    shown = Counter(wire.is_send for moment in all_moments for wire in moment.wires)
+    kinds = {(t.operation, t.axis, t.phase) for t in planned.transfers}
+    if "pipeline" in planned.mesh.axes:
+        assert shown[True] == sum(t.count for t in planned.transfers if t.operation == "send")
+        assert shown[False] == sum(t.count for t in planned.transfers if t.operation == "all_reduce")
+    else:
+        assert sum(bool(moment.wires) for moment in all_moments) == len(kinds)
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_every_worker_computes_each_of_its_blocks_forward_and_backward_and_updates(name: str) -> None:
+    planned, all_moments = moments(name)
+    done = Counter((w.worker, block, w.kind) for moment in all_moments for w in moment.work for block in w.blocks)
+    for rank in range(planned.num_workers):
+        num_microbatches = planned.share_of(rank).num_microbatches
+        for block in planned.part_of(rank).blocks:
+            for kind in ("forward", "backward"):
+                assert done[rank, block.name, kind] == num_microbatches
+
+
+@pytest.mark.parametrize("split", [{"tensor": 4}, {"fsdp": 2}])
+def test_slices_of_a_block_lie_side_by_side_and_make_a_whole(split: dict[str, int]) -> None:
+    planned = plan(RunSpec(split=split, model={"num_heads": 4}))
+    frame = cells(planned, Moment(""))
+    of_block = frame[frame["block"] == "layer0"].sort_values("begin")
+    assert list(of_block["end"][:-1]) == pytest.approx(list(of_block["begin"][1:]), abs=1e-2)
+    assert of_block["fraction"].sum() == pytest.approx(1, abs=2e-2), "norms and some biases are whole on every worker"
+
+
+def test_wires_that_would_cross_lie_in_lanes_of_their_own() -> None:
+    frame = wires(Moment("", (), (Wire((0, 2), "a"), Wire((1, 3), "b"), Wire((3, 4), "c"), Wire((5, 6), "d"))))
+    lanes = frame.set_index("text")["lane"]
+    assert lanes["a"] != lanes["b"]
+    assert lanes["b"] != lanes["c"], "both end at worker 3"
+    assert lanes["d"] == lanes["a"]
+
+
+def test_a_worker_that_computes_nothing_is_idle_in_the_picture() -> None:
+    planned, all_moments = moments("pipeline")
+    first = cells(planned, all_moments[1])
+    assert dict(first.groupby("worker")["kind"].first()) == {0: "forward", 1: "idle"}
+    assert ">0</text>" in svg(walk_chart(first, wires(all_moments[1]), ["idle", "forward"], 2)), "the microbatch stands in it"
+
+
+def test_an_unsplit_step_has_no_communication() -> None:
+    assert not any(moment.wires for moment in walk(plan(RunSpec())))

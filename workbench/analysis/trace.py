@@ -1,0 +1,148 @@
+"""One trace step of a run: what each worker did when, and every operation; of a long one first the outline, then a part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from workbench.analysis.traffic import traffic
+from workbench.store.run_directory import RunDirectory
+
+MOST_BARS = 3000
+"""Intervals that are drawn one by one; of more an outline is."""
+_WAITS = ("communication", "idle")
+"""Kinds that lie inside others; they come last, and what they cover counts as theirs."""
+_SEEN = 0.01
+"""Share of a piece of time in which a worker did something, for the piece not to be empty."""
+_COMMUNICATION = (
+    "rank", "step", "index", "operation", "axis", "group", "peer", "phase", "payload_bytes", "ring_bytes", "start_s", "end_s",
+    "exposed_communication_s", "idle_s",
+)  # fmt: skip
+COLUMNS = ["kind", "stage", "microbatch", "worker", "begin_ms", "end_ms"]
+
+
+def steps(run: RunDirectory) -> list[int]:
+    """Numbers of the trace steps, in order."""
+    return sorted(pc.unique(run.table("timeline", ["step"])["step"]).to_pylist())
+
+
+def timeline_of(run: RunDirectory, step: int) -> pa.Table:
+    """What is needed of the step's rows of ``timeline``."""
+    return run.table("timeline", ["rank", "kind", "stage", "microbatch", "start_s", "end_s"], step)
+
+
+def communication_of(run: RunDirectory, step: int) -> pa.Table:
+    """What is needed of the step's rows of ``communication``."""
+    return run.table("communication", _COMMUNICATION, step)
+
+
+def of_workers(table: pa.Table, ranks: Sequence[int]) -> pa.Table:
+    """Rows of these workers, or of all where none is given."""
+    return table.filter(pc.is_in(table["rank"], pa.array(ranks, pa.int64()))) if ranks else table
+
+
+def span_s(timeline: pa.Table) -> tuple[float, float]:
+    """When the first event of a step began and when its last ended."""
+    return pc.min(timeline["start_s"]).as_py(), pc.max(timeline["end_s"]).as_py()
+
+
+def lanes(
+    timeline: pa.Table, start_s: float, part_ms: tuple[float, float] | None = None, most: int = MOST_BARS
+) -> tuple[pd.DataFrame, bool]:
+    """What each worker did, of a step's rows of ``timeline``; times in milliseconds since ``start_s``. Columns as
+    ``frames.timeline``.
+
+    Of more than ``most`` intervals in this part of the step an outline: time is cut into equal pieces, and each is what most
+    of it was. Returns also whether it is one.
+    """
+    if part_ms is not None:
+        begins, ends = (start_s + edge / 1e3 for edge in part_ms)
+        timeline = timeline.filter(pc.and_(pc.less(timeline["start_s"], ends), pc.greater(timeline["end_s"], begins)))
+    if len(timeline) > most:
+        return _outline(timeline, start_s, part_ms, most), True
+    frame = timeline.to_pandas()
+    frame["begin_ms"], frame["end_ms"] = (_in_ms(frame[column], start_s, part_ms) for column in ("start_s", "end_s"))
+    return frame.assign(worker=frame["rank"].astype(str))[COLUMNS], False
+
+
+def listed(
+    communication: pa.Table, start_s: float, names: Sequence[str] = (), axes: Sequence[str] = (), most: int = 1000
+) -> tuple[pd.DataFrame, int]:
+    """Operations of these names and axes, or of all, in the order in which they began, the first ``most``; and how many there
+    are. Times in milliseconds since ``start_s``."""
+    found = communication
+    for column, chosen in (("operation", names), ("axis", axes)):
+        if chosen:
+            found = found.filter(pc.is_in(found[column], pa.array(chosen, pa.string())))
+    frame = found.take(pc.sort_indices(found["start_s"])[:most]).to_pandas()
+    shown = frame[["rank", "index", "operation", "axis", "group", "peer", "phase", "payload_bytes"]].assign(
+        begin_ms=(frame["start_s"] - start_s) * 1e3,
+        duration_ms=(frame["end_s"] - frame["start_s"]) * 1e3,
+        exposed_ms=frame["exposed_communication_s"] * 1e3,
+        idle_ms=frame["idle_s"] * 1e3,
+    )
+    return shown, len(found)
+
+
+def sent(communication: pa.Table) -> pd.DataFrame:
+    """``traffic.traffic`` of this step; of many operations the sums are made first."""
+    keys, sums = ["step", "axis", "group", "rank", "operation", "peer"], ["payload_bytes", "ring_bytes"]
+    grouped = communication.group_by(keys).aggregate([(column, "sum") for column in sums])
+    return traffic(grouped.to_pandas().rename(columns={f"{column}_sum": column for column in sums}))
+
+
+def _in_ms(times: Any, start_s: float, part_ms: tuple[float, float] | None) -> Any:
+    """Times since ``start_s``, no earlier or later than the part."""
+    in_ms = (times - start_s) * 1e3
+    return in_ms if part_ms is None else in_ms.clip(*part_ms)
+
+
+def _outline(timeline: pa.Table, start_s: float, part_ms: tuple[float, float] | None, most: int) -> pd.DataFrame:
+    """Pieces of equal length, so many that at most ``most`` are drawn, neighbours of one kind made one."""
+    kind = timeline["kind"].combine_chunks().dictionary_encode()
+    kinds, kind_of, rank_of = kind.dictionary.to_pylist(), kind.indices.to_numpy(), timeline["rank"].to_numpy()
+    begin, end = (_in_ms(timeline[column].to_numpy(), start_s, part_ms) for column in ("start_s", "end_s"))
+    workers = np.unique(rank_of)
+    group = (np.searchsorted(workers, rank_of) * len(kinds) + kind_of).astype(np.int16)  # small whole numbers sort at once
+    order = np.argsort(group, kind="stable")
+    members = np.split(order, np.searchsorted(group[order], np.arange(1, len(workers) * len(kinds))))
+    edges = np.linspace(begin.min(), end.max(), max(2, most // len(workers)) + 1)
+    waits = [index for index, name in enumerate(kinds) if name in _WAITS]
+    others = [index for index in range(len(kinds)) if index not in waits]
+    rows = []
+    for number, worker in enumerate(workers):
+        mine = members[number * len(kinds) : (number + 1) * len(kinds)]
+        covered = np.stack([_covered(begin[those], end[those], edges) for those in mine])
+        covered[others] -= np.minimum(covered[waits].sum(axis=0), covered[others].sum(axis=0)) * _shares(covered[others])
+        largest = np.where(covered.sum(axis=0) > _SEEN * np.diff(edges), covered.argmax(axis=0), -1)
+        begins = np.flatnonzero(np.diff(largest, prepend=-2))
+        ends = np.append(begins[1:], len(largest))
+        rows += [
+            {"kind": kinds[largest[b]], "worker": str(worker), "begin_ms": edges[b], "end_ms": edges[e]}
+            for b, e in zip(begins, ends, strict=True)
+            if largest[b] >= 0
+        ]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _covered(begin: np.ndarray, end: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """How much of each piece these intervals cover, in milliseconds: the integral of how many are open."""
+
+    def before(times: np.ndarray) -> np.ndarray:
+        """Σ max(0, edge − time) for each edge."""
+        ordered = np.sort(times, kind="stable")  # quick for what is in order, as a worker's rows mostly are
+        sums = np.concatenate([[0.0], np.cumsum(ordered)])
+        counts = np.searchsorted(ordered, edges)
+        return np.asarray(counts * edges - sums[counts])
+
+    return np.asarray(np.diff(before(begin) - before(end)))
+
+
+def _shares(covered: np.ndarray) -> np.ndarray:
+    total = covered.sum(axis=0)
+    return np.asarray(np.divide(covered, total, out=np.zeros_like(covered), where=total > 0))

@@ -1,0 +1,245 @@
+"""One step of a plan, moment by moment, with no run: who computes which blocks, and what goes from whom to whom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any, cast
+
+import pandas as pd
+
+from workbench.analysis.bubble import Worker, play
+from workbench.analysis.expected import placement
+from workbench.plan.feasibility import Plan
+from workbench.plan.mesh import Mesh
+from workbench.plan.transfer import Transfer
+from workbench.schedules._actions import Action, Order
+
+KINDS = {"F": "forward", "B": "backward", "I": "backward_input", "W": "backward_weight"}
+_WORDS = {"forward": "forward", "backward": "backward", "backward_input": "backward of inputs", "backward_weight": "of weights"}
+_SAYS = {
+    ("data", "all_gather", "forward"): "Each block's parameters are gathered from all workers just before it computes.",
+    ("data", "all_gather", "backward"): "Parameters are gathered once more for the backward pass.",
+    ("data", "reduce_scatter", "backward"): "Gradients are averaged; each worker keeps the part whose parameters it holds.",
+    ("data", "all_reduce", "backward"): "Gradients are averaged over the workers; then all have the same.",
+    ("data", "broadcast", "optimizer"): "Each worker sends the parameters that it has updated to the others.",
+    ("tensor", "all_reduce", "forward"): "Each has a part of every sum; adding the parts gives all of them the whole activation.",
+    ("tensor", "all_reduce", "backward"): "The same for the gradients of activations.",
+    ("tensor", "all_gather", "forward"): "Each has scores for a part of the vocabulary; the loss takes all of them.",
+    ("context", "send", "forward"): "Keys and values go round the ring, so that each query meets every earlier position.",
+    ("context", "send", "backward"): "Keys and values go round again, and their gradients with them.",
+    ("context", "all_reduce", "backward"): "Parameters are the same everywhere: their gradients are averaged.",
+    ("expert", "all_to_all", "forward"): "Each token goes to the worker that has its expert, and the result comes back.",
+    ("expert", "all_to_all", "backward"): "Gradients go the same ways, backwards.",
+}
+"""Axis, operation, phase → what it is for."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a worker computes in a moment."""
+
+    worker: int
+    kind: str
+    blocks: tuple[str, ...]
+    label: str = ""
+    """Its microbatch."""
+
+    is_gathered: bool = False
+    """Whether it has the whole of these blocks just now, of which it holds a part."""
+
+
+@dataclass(frozen=True)
+class Wire:
+    """Communication of a moment between workers, of a send from the first to the last."""
+
+    workers: tuple[int, ...]
+    text: str
+    is_send: bool = False
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What happens at the same time."""
+
+    says: str
+    work: tuple[Work, ...] = ()
+    wires: tuple[Wire, ...] = ()
+
+
+def walk(plan: Plan, order: Order | None = None) -> list[Moment]:
+    """The moments of a training step; ``order`` is that of the pipeline's actions, where the plan has stages. Every action
+    takes one moment there."""
+    begin = Moment(_who_holds_what(plan))
+    compute = list(_slots(plan, order) if order else _phases(plan))
+    return [begin, *compute, *_update(plan)]
+
+
+def cells(plan: Plan, moment: Moment) -> pd.DataFrame:
+    """One row a worker and block that it holds: the part of the block (``begin`` to ``end``, of 1), what it does with it in
+    this moment (``kind``; idle where nothing), whether it has all of it just now (``is_gathered``), ``label``."""
+    frame = placement(plan)
+    done = {(work.worker, block): work for work in moment.work for block in work.blocks}
+    works = [done.get((worker, block)) for worker, block in zip(frame["worker"], frame["block"], strict=True)]
+    begin = frame.groupby("block")["fraction"].transform(lambda parts: (parts.cumsum() - parts).round(6) % 1)
+    first = frame.assign(works=[w is not None for w in works]).groupby(["worker", "works"])["number"].transform("min")
+    return frame.assign(
+        begin=begin.where(frame["fraction"] < 1, 0.0),
+        end=lambda f: (f["begin"] + f["fraction"]).clip(upper=1.0),
+        kind=[work.kind if work else "idle" for work in works],
+        label=[work.label if work and is_first else "" for work, is_first in zip(works, frame["number"] == first, strict=True)],
+        is_gathered=[bool(work and work.is_gathered) for work in works],
+    )
+
+
+def wires(moment: Moment) -> pd.DataFrame:
+    """One row a wire: its workers, from which to which it reaches, its text, and a lane in which it crosses no other."""
+    lanes: list[int] = []
+    rows = []
+    for wire in moment.wires:
+        low, high = min(wire.workers), max(wire.workers)
+        lane = next((number for number, end in enumerate(lanes) if end < low), len(lanes))
+        lanes[lane : lane + 1] = [high]
+        rows.append(
+            {
+                "workers": wire.workers, "first": wire.workers[0], "last": wire.workers[-1], "low": low, "high": high,
+                "text": wire.text, "is_send": wire.is_send, "lane": lane,
+            }
+        )  # fmt: skip
+    return pd.DataFrame(rows, columns=["workers", "first", "last", "low", "high", "text", "is_send", "lane"])
+
+
+def slots(order: Order) -> list[dict[int, Action]]:
+    """Worker → action at each time, every action taking one unit of it and coming as soon as it can."""
+    unit = [Worker(actions, {(a.stage, a.kind): 1.0 for a in actions}, {}, {}, 0.0, 0.0, 0.0, 0.0) for actions in order]
+    times: dict[int, dict[int, Action]] = {}
+    for played in play(unit, num_steps=1):
+        times.setdefault(round(played.start), {})[played.worker] = played.action
+    return [times[time] for time in sorted(times)]
+
+
+def _who_holds_what(plan: Plan) -> str:
+    frame = placement(plan)
+    samples = plan.spec.train.global_batch_size // plan.mesh.num_replicas
+    takes = f"takes {samples} of the step's {plan.spec.train.global_batch_size} samples"
+    is_whole = (frame["fraction"] > 0.99).all()
+    has_all = frame.groupby("worker")["block"].nunique().min() == len(plan.summary.blocks)
+    if has_all and is_whole:
+        holds = "Every worker holds the whole model"
+    elif has_all:
+        holds = "Every worker holds a part of every block" if (frame["fraction"] < 0.99).all() else "Some blocks are shared out"
+    else:
+        holds = "Each worker holds some of the blocks" + ("" if is_whole else ", and a part of each")
+    return f"{holds}, and {takes}."
+
+
+def _phases(plan: Plan) -> Iterator[Moment]:
+    """Forward and backward of all workers at once; what is gathered for a phase comes before it, what it leaves after."""
+    gathered = False
+    for phase in ("forward", "backward"):
+        before: list[Moment] = []
+        after: list[Moment] = []
+        for transfer in _merged(plan, phase):
+            is_before = (transfer.operation, transfer.axis) == ("all_gather", "data")
+            gathered |= is_before
+            (before if is_before else after).append(_communicates(plan.mesh, transfer))
+        yield from before
+        held = ((rank, tuple(b.name for b in plan.part_of(rank).blocks)) for rank in range(plan.num_workers))
+        says = "compute their outputs." if phase == "forward" else "compute the gradients."
+        yield Moment(f"All workers {says}", tuple(Work(rank, phase, blocks, is_gathered=gathered) for rank, blocks in held))
+        yield from after
+
+
+def _slots(plan: Plan, order: Order) -> Iterator[Moment]:
+    """One moment a unit of time, then the averaging of gradients over replicas."""
+    mesh, strategy = plan.mesh, cast(Any, next(s for s in plan.strategies if s.axis == "pipeline"))
+    stages, worker_of = strategy.stages(plan.summary), strategy.worker_of_stage
+    transfers = {phase: _merged(plan, phase) for phase in ("forward", "backward")}
+    sizes = {phase: next((t for t in found if t.axis == "pipeline"), None) for phase, found in transfers.items()}
+    for number, now in enumerate(slots(order), start=1):
+        work: list[Work] = []
+        sent: list[Wire] = []
+        for line in mesh.groups("pipeline"):
+            for position, action in now.items():
+                work.append(Work(line[position], KINDS[action.kind], stages[action.stage], str(action.microbatch)))
+                to = action.stage + (1 if action.kind == "F" else -1)
+                transfer = sizes["forward" if action.kind == "F" else "backward"]
+                if action.kind != "W" and 0 <= to < len(worker_of) and worker_of[to] != position and transfer:
+                    sent.append(Wire((line[position], line[worker_of[to]]), _size(transfer.payload_bytes), is_send=True))
+        yield Moment(f"Time {number}: {_in_words(now)}.", tuple(work), (*_inside(plan, transfers, work), *sent))
+    for transfer in transfers["backward"]:
+        if set(transfer.axis.split("+")) <= set(mesh.replica_axes):
+            yield _communicates(mesh, transfer)
+
+
+def _inside(plan: Plan, transfers: dict[str, list[Transfer]], work: Sequence[Work]) -> Iterator[Wire]:
+    """Communication among the workers of one stage while they compute."""
+    phase_of = {w.worker: "forward" if w.kind == "forward" else "backward" for w in work}
+    for phase, found in transfers.items():
+        for transfer in found:
+            if transfer.axis != "pipeline" and not set(transfer.axis.split("+")) & set(plan.mesh.replica_axes):
+                for wire in _wires(plan.mesh, transfer, with_text=False):
+                    if all(phase_of.get(worker) == phase for worker in wire.workers):
+                        yield wire
+
+
+def _update(plan: Plan) -> Iterator[Moment]:
+    blocks = [tuple(b.name for b in plan.updated_by(r).blocks if b.parameters) for r in range(plan.num_workers)]
+    says = "The optimizer updates the parameters that each worker is responsible for."
+    yield Moment(says, tuple(Work(rank, "optimizer", names) for rank, names in enumerate(blocks)))
+    for transfer in _merged(plan, "optimizer"):
+        yield _communicates(plan.mesh, transfer)
+
+
+def _merged(plan: Plan, phase: str) -> list[Transfer]:
+    """Transfers of a phase, those of the same operation and axis as one: their number, and the mean size of one."""
+    found: dict[tuple[str, str], Transfer] = {}
+    for t in plan.transfers:
+        if t.phase == phase:
+            one = found.get((t.operation, t.axis), replace(t, count=0))
+            count, total = one.count + t.count, one.count * one.payload_bytes + t.count * t.payload_bytes
+            found[t.operation, t.axis] = replace(one, count=count, payload_bytes=total // count)
+    return list(found.values())
+
+
+def _communicates(mesh: Mesh, transfer: Transfer) -> Moment:
+    axis = transfer.axis.split("+")[0]
+    says = _SAYS.get((axis, transfer.operation, transfer.phase), f"Workers along {transfer.axis} exchange what they need.")
+    return Moment(says, (), tuple(_wires(mesh, transfer, with_text=True)))
+
+
+def _wires(mesh: Mesh, transfer: Transfer, with_text: bool) -> Iterator[Wire]:
+    name = transfer.operation.replace("_", "-")
+    groups = list(_groups(mesh, transfer))
+    for group in groups:
+        if transfer.operation == "send":
+            for pair in pairwise([*group, group[0]]):
+                yield Wire(
+                    pair, f"{transfer.count // (len(group) * len(groups))} × {_size(transfer.payload_bytes)}", is_send=True
+                )
+        else:
+            yield Wire(tuple(group), f"{name}, {_times(transfer)}" if with_text else name)
+
+
+def _groups(mesh: Mesh, transfer: Transfer) -> Iterable[list[int]]:
+    """Ranks that communicate with one another."""
+    axes = [axis for axis in transfer.axis.split("+") if axis in mesh.axes] or ["data"]
+    groups = mesh.groups(axes[0]) if len(axes) == 1 and axes[0] in mesh.axes else [list(range(mesh.num_workers))]
+    size = transfer.group_size if transfer.operation != "send" else len(groups[0])
+    for group in groups:
+        yield from (group[start : start + size] for start in range(0, len(group), size))
+
+
+def _in_words(now: dict[int, Action]) -> str:
+    said = [f"stage {a.stage} {_WORDS[KINDS[a.kind]]} of microbatch {a.microbatch}" for _, a in sorted(now.items())]
+    return ", ".join(said)
+
+
+def _times(transfer: Transfer) -> str:
+    total = _size(transfer.count * transfer.payload_bytes)
+    return f"{transfer.count} of them, {total} in all" if transfer.count > 1 else total
+
+
+def _size(value: float) -> str:
+    return f"{value / 2**20:.3g} MiB" if value >= 2**20 else f"{value / 2**10:.3g} KiB"

@@ -1,0 +1,48 @@
+"""What a split costs in code: the difference between two scripts that compute the same."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+
+SCRIPTS = Path(__file__).parent / "learn" / "scripts"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Of the split script from the plain one; blank lines do not count."""
+
+    num_lines: int
+    """Of the plain one."""
+
+    num_added: int
+    num_removed: int
+    concepts: tuple[str, ...]
+    """Names of torch.distributed that the split script uses, in their order."""
+
+    text: str
+    """As ``diff`` writes it, with all lines."""
+
+
+def difference(plain: str, split: str) -> Difference:
+    """Of two scripts by their files' names."""
+    old, new = ((SCRIPTS / name).read_text(encoding="utf-8").splitlines() for name in (plain, split))
+    lines = list(difflib.unified_diff(old, new, plain, split, n=max(len(old), len(new)), lineterm=""))
+    body = [line for line in lines[3:] if line[1:].strip()]
+    added, removed = (sum(line.startswith(sign) for line in body) for sign in "+-")
+    num_lines = sum(bool(line.strip()) for line in old)
+    text = "\n".join(lines[:2] + lines[3:])
+    return Difference(num_lines, added, removed, concepts("\n".join(new)), text)
+
+
+def concepts(source: str) -> tuple[str, ...]:
+    """What a script takes from torch's modules of parallelism, each once: imported names, and functions of ``dist``."""
+    found: list[str] = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(("torch.distributed", "torch.nn.parallel")):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "dist":
+            found.append(node.attr)
+    return tuple(dict.fromkeys(found))

@@ -1,0 +1,91 @@
+"""Choosing runs of the store by label; the address says which, and what it names that is not there is said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+import pandas as pd
+import streamlit as st
+
+from workbench.dashboard.components.navigate import go
+from workbench.dashboard.components.said import said
+from workbench.dashboard.table import runs_frame
+from workbench.store.run_directory import home
+
+MOST_OFFERED = 500
+MOST_COMPARED = 20
+
+
+def choose_run() -> str | None:
+    """The id of the run that the address names or that is chosen from those that have ended; None: there is none."""
+    frame = runs_frame(home())
+    if _is_empty(frame):
+        return None
+    offered = _offered(frame)
+    (named,) = _named(frame, [st.query_params.get("run", "")])[:1] or [offered[0]]
+    key = "run of the trace"
+    if st.session_state.get(f"{key}, asked") != named:  # another link, or the first visit
+        st.session_state[key] = st.session_state[f"{key}, asked"] = named
+    chosen = st.selectbox("Run", list(dict.fromkeys([named, *offered])), key=key, format_func=_label(frame))
+    if st.query_params.get("run") != chosen:
+        st.query_params["run"] = st.session_state[f"{key}, asked"] = chosen
+    return str(chosen)
+
+
+def choose_runs() -> list[str]:
+    """Ids of the runs that are compared, in the order of the choice; at first those that the address names."""
+    frame = runs_frame(home())
+    if _is_empty(frame):
+        return []
+    asked = [run_id for run_id in st.query_params.get("runs", "").split(",") if run_id]
+    key = "compared runs"
+    if st.session_state.get(f"{key}, asked") != asked:
+        named = _named(frame, asked)
+        if len(named) > MOST_COMPARED:
+            said("warning", f"Only the first {MOST_COMPARED} of {len(named)} runs are compared")
+        st.session_state[key] = named[:MOST_COMPARED]
+    offered = list(dict.fromkeys([*st.session_state[key], *_offered(frame)]))
+    chosen = st.multiselect("Runs", offered, key=key, format_func=_label(frame), max_selections=MOST_COMPARED)
+    st.session_state[f"{key}, asked"] = chosen
+    if chosen != asked:
+        st.query_params.from_dict({"runs": ",".join(chosen)} if chosen else {})
+    return list(chosen)
+
+
+def _is_empty(frame: pd.DataFrame) -> bool:
+    """Whether there are no runs that have figures, which is then said."""
+    if (frame["state"] == "finished").any():
+        return False
+    st.info("No run has finished yet." if len(frame) else "There are no runs here yet.")
+    if st.button("Configure a run", type="primary"):
+        go("configure")
+    return True
+
+
+def _offered(frame: pd.DataFrame) -> list[str]:
+    """Finished runs, newest first."""
+    finished = frame[frame["state"] == "finished"].sort_values("created_at", ascending=False)
+    return [str(run_id) for run_id in finished["run_id"].head(MOST_OFFERED)]
+
+
+def _named(frame: pd.DataFrame, run_ids: list[str]) -> list[str]:
+    """Those that there are; of the others it is said."""
+    known = set(frame.loc[frame["state"] != "damaged", "run_id"])
+    unknown = [run_id for run_id in run_ids if run_id and run_id not in known]
+    if unknown:
+        said("warning", "Not in the store", *(run_id[:100] for run_id in unknown[:5]))
+    return [run_id for run_id in dict.fromkeys(run_ids) if run_id in known]
+
+
+def _label(frame: pd.DataFrame) -> Callable[[str], str]:
+    """``dp2 · transformer · 24 Nov 11:04:05``, with the name where there is one."""
+    rows = frame.set_index("run_id")
+
+    def label(run_id: str) -> str:
+        row = rows.loc[run_id]
+        when = datetime.fromtimestamp(float(row["created_at"] or 0)).strftime("%d %b %H:%M:%S")
+        state = "" if row["state"] == "finished" else str(row["state"])
+        return " · ".join(filter(None, (str(row["split"]), str(row["name"]), str(row["model"]), when, state)))
+
+    return label

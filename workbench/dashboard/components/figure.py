@@ -1,0 +1,56 @@
+"""A chart with its picture and its data to take away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import altair as alt
+import pandas as pd
+import streamlit as st
+
+from workbench.analysis.charts.look import FIT_WIDTH, AnyChart, theme
+from workbench.analysis.charts.picking import PICKED, pickable
+from workbench.dashboard.downloads import csv_of, picture_of
+
+
+def figure(chart: AnyChart, frame: pd.DataFrame, name: str) -> None:
+    """Draws it; ``name`` is that of the files."""
+    st.altair_chart(_fitting(chart), key=name, alt=_question(chart))
+    _take_away(chart, frame, name)
+
+
+def run_figure(chart: alt.Chart | alt.LayerChart, frame: pd.DataFrame, name: str, picked: str | None) -> str | None:
+    """Draws a chart whose ``split`` can be clicked; returns what was clicked just now."""
+    shown = pickable(_fitting(chart), "split", picked)
+    event: Any = st.altair_chart(shown, key=f"{name} {picked}", on_select="rerun", selection_mode=PICKED, alt=_question(chart))
+    _take_away(chart, frame, name)
+    points = event.selection.get(PICKED, [])
+    return str(points[0]["split"]) if points and "split" in points[0] else None
+
+
+def _fitting(chart: Any) -> Any:
+    """A copy that fills the width it is given and keeps its height, of which Streamlit else takes title and legend away; what
+    Streamlit's theme leaves black is as on this ground."""
+    of = theme(dark=st.context.theme.type == "dark")
+    is_flat = isinstance(chart, alt.Chart | alt.LayerChart)
+    shown = chart.properties(autosize=FIT_WIDTH) if is_flat else chart
+    return shown.configure_text(color=of["text"]["color"]).configure_title(subtitleColor=of["title"]["subtitleColor"])
+
+
+def _question(chart: AnyChart) -> str | None:
+    """The chart's title, which a screen reader says in its place."""
+    title = chart.title.text if isinstance(chart.title, alt.TitleParams) else chart.title
+    return " ".join(title) if isinstance(title, list) else title if isinstance(title, str) else None
+
+
+def _take_away(chart: AnyChart, frame: pd.DataFrame, name: str) -> None:
+    """Made only when asked for."""
+    with st.popover("Save", icon=":material/download:", key=f"save {name}"):
+        _save("Picture (PNG)", f"{name}.png", lambda: picture_of(chart, "png"))
+        _save("Picture (SVG)", f"{name}.svg", lambda: picture_of(chart, "svg"))
+        _save("Data (CSV)", f"{name}.csv", lambda: csv_of(frame))
+
+
+def _save(label: str, file_name: str, make: Callable[[], bytes]) -> None:
+    st.download_button(label, make, file_name, key=f"save {file_name}", on_click="ignore")

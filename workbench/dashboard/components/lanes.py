@@ -1,0 +1,19 @@
+"""Who does what when, with the schedule's ideal below it on the same scale."""
+
+from __future__ import annotations
+
+import altair as alt
+import pandas as pd
+
+from workbench.analysis.charts.timeline import IDEAL, lanes_chart
+from workbench.dashboard.components.figure import figure
+
+
+def lanes(frame: pd.DataFrame, ideal: pd.DataFrame, question: str, span_ms: tuple[float, float] | None = None) -> None:
+    """Draws both, or where there is no ideal the first; all of it, or a part of the step."""
+    kinds = [*frame["kind"], *ideal["kind"]]
+    span_ms = span_ms or (0.0, float(max([*frame["end_ms"], *ideal["end_ms"]], default=1.0)))
+    zoom = alt.selection_interval(bind="scales", encodings=["x"])
+    figure(lanes_chart(frame, question, span_ms, kinds).add_params(zoom), frame, "timeline")
+    if len(ideal):
+        figure(lanes_chart(ideal, IDEAL, span_ms, kinds), ideal, "ideal")

@@ -1,0 +1,125 @@
+"""The lessons of the page Learn: a Markdown file each in ``learn/``, headed by its title, spec, formulas and scripts as TOML."""
+
+from __future__ import annotations
+
+import functools
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from workbench.analysis.expected import held, moves
+from workbench.analysis.walk import Moment, walk
+from workbench.dashboard.complexity import difference
+from workbench.plan.feasibility import Plan, plan
+from workbench.schedules import _actions
+from workbench.spec.run_spec import RunSpec
+from workbench.strategies._staged import staged
+from workbench.strategies.pipeline import PipelineStrategy
+
+FOLDER = Path(__file__).parent / "learn"
+NAMES = ("why", "data", "sharded", "layer", "pipeline", "tensor", "context", "expert", "combined")
+"""In the order in which they are offered."""
+SMALL: dict[str, Any] = {"train": {"num_steps": 10}, "measure": {"num_trace_steps": 2}}
+"""What a lesson's run has not by default: it takes seconds."""
+
+
+@dataclass(frozen=True)
+class Formula:
+    """In TeX, with what it says and who derived it."""
+
+    tex: str
+    says: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One short page."""
+
+    name: str
+    title: str
+    short: str
+    formulas: tuple[Formula, ...]
+    scripts: tuple[str, ...]
+    """File names of the plain script and of the split one; empty where the lesson is about no strategy."""
+
+    parts: Mapping[str, Any]
+    """Of the spec that the diagram shows and the button runs."""
+
+    sections: Mapping[str, str]
+    """Heading → text, in order."""
+
+    @property
+    def spec(self) -> RunSpec | None:
+        """The spec, where it has one."""
+        return RunSpec(name=f"Learn: {self.short}", **SMALL, **self.parts) if self.parts else None
+
+
+@functools.cache
+def lesson(name: str) -> Lesson:
+    """One of ``NAMES``."""
+    _, head, text = (FOLDER / f"{name}.md").read_text(encoding="utf-8").split("+++\n", 2)
+    values = tomllib.loads(head)
+    formulas = tuple(Formula(**formula) for formula in values["formulas"])
+    sections = dict(_section(part) for part in text.split("\n### ")[1:])
+    scripts = tuple(values.get("scripts", ()))
+    return Lesson(name, values["title"], values["short"], formulas, scripts, values.get("spec", {}), sections)
+
+
+@functools.cache
+def moments(name: str) -> tuple[Plan, list[Moment]]:
+    """The plan of a lesson and its step, moment by moment."""
+    spec = lesson(name).spec
+    assert spec is not None
+    planned = plan(spec)
+    return planned, walk(planned, _order(spec))
+
+
+def _order(spec: RunSpec) -> _actions.Order | None:
+    """The actions of each worker, where there are stages; a pipeline's as torch's schedule has them."""
+    strategy = staged(spec)
+    if strategy is None:
+        return None
+    if not isinstance(strategy, PipelineStrategy):
+        return _actions.read([f"{stage}F0,{stage}B0" for stage in strategy.worker_of_stage])
+    from workbench.runtime.orders import rows_of  # imports torch, which takes seconds
+
+    return _actions.read(rows_of(strategy.schedule))
+
+
+@functools.cache
+def overview() -> pd.DataFrame:
+    """One row a strategy, of its lesson's spec: what its largest worker holds of what one worker would, what moves in a step
+    over all workers, both by formula, and what its script has more than the plain one."""
+    rows = []
+    for name in NAMES:
+        one = lesson(name)
+        if one.spec is None:
+            continue
+        planned, alone = plan(one.spec), plan(one.spec.replace(split={}))
+        code = difference(*one.scripts)
+        rows.append(
+            {
+                "strategy": one.short,
+                "workers": planned.num_workers,
+                "held": _largest(planned) / _largest(alone),
+                "moved_mib": moves(planned)["bytes"].sum() / 2**20,
+                "operations": int(moves(planned)["count"].sum()),
+                "lines": code.num_added,
+                "concepts": len(code.concepts),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _largest(planned: Plan) -> float:
+    return float(held(planned).groupby("worker")["bytes"].sum().max())
+
+
+def _section(part: str) -> tuple[str, str]:
+    heading, _, text = part.partition("\n")
+    return heading, text.strip()

@@ -1,0 +1,176 @@
+"""Compare: runs side by side; what differs, what came of it, and why."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from workbench.analysis import limits, noise
+from workbench.analysis.charts.losses import losses_chart
+from workbench.analysis.charts.memory import memory_at_peak_chart
+from workbench.analysis.charts.pareto import pareto_chart
+from workbench.analysis.charts.scaling import scaling_charts
+from workbench.analysis.charts.step_parts import step_parts_chart
+from workbench.analysis.charts.transfers import transfers_chart
+from workbench.analysis.comparison import labelled, numbers, peaks, spec_differences
+from workbench.analysis.findings import findings
+from workbench.analysis.frames import step_parts
+from workbench.analysis.losses import losses
+from workbench.analysis.pareto import pareto
+from workbench.analysis.scaling import scaling
+from workbench.analysis.transfers import transfers
+from workbench.dashboard.components.choose_runs import choose_runs
+from workbench.dashboard.components.failure_card import failure_card
+from workbench.dashboard.components.figure import figure, run_figure
+from workbench.dashboard.components.navigate import go, has
+from workbench.dashboard.downloads import csv_of
+from workbench.dashboard.table import alike, runs_frame
+from workbench.store import listing
+from workbench.store.run_directory import RunDirectory, home
+
+PICKED = "picked run"
+"""Key of the run that was clicked: it stands out in every chart."""
+
+
+def main() -> None:
+    """Draws the page."""
+    st.title("Compare")
+    run_ids = choose_runs()
+    runs = [listing.exact(home(), run_id) for run_id in run_ids]
+    if not runs:
+        return
+    threads = {run.id: run.record().get("threads_per_worker", 1) for run in runs}
+    rows = labelled([listing.row(run) for run in runs], threads)
+    done = [(run, row) for run, row in zip(runs, rows, strict=True) if row["step_time_s"] is not None]
+    if len(runs) == 1:
+        st.info("One run alone says little: choose a second above.")
+    for run, row in zip(runs, rows, strict=True):
+        if row["step_time_s"] is None:
+            failure_card(run)
+    if not done:
+        return
+    _in_words([run for run, _ in done], [row for _, row in done])
+    _spec(runs, rows)
+    _table([row for _, row in done])
+    _charts([run for run, _ in done], [row for _, row in done])
+
+
+def _in_words(runs: list[RunDirectory], rows: list[dict[str, Any]]) -> None:
+    """What limits each, with its evidence, and which differences are noise."""
+    st.subheader("In words", anchor=False)
+    _list(findings(rows, limits.sentences(runs)))
+    store = runs_frame(home())
+    found = (noise.measured(run, alike(store, run)) for run in runs)
+    measured = [replace(times, name=row["split"]) for times, row in zip(found, rows, strict=True)]
+    if differences := noise.sentences(rows, measured):
+        with st.expander("Which differences are noise?"):
+            _list(differences)
+
+
+def _list(sentences: list[str]) -> None:
+    st.text("\n".join(f"• {sentence}" for sentence in sentences), width="stretch")
+
+
+def _spec(runs: list[RunDirectory], rows: list[dict[str, Any]]) -> None:
+    frame = spec_differences(runs, [row["split"] for row in rows])
+    if len(runs) < 2:
+        return
+    st.subheader("What was asked differently", anchor=False)
+    if frame.empty:
+        st.caption("Nothing: the specs are equal, and what differs in the figures is noise.")
+    else:
+        st.dataframe(frame, key="differences")
+
+
+def _table(rows: list[dict[str, Any]]) -> None:
+    st.subheader("What came of it", anchor=False)
+    number = st.column_config.NumberColumn
+    frame = numbers(rows)
+    event: Any = st.dataframe(
+        frame,
+        hide_index=True,
+        key="figures",
+        on_select="rerun",
+        selection_mode="single-row",
+        placeholder="–",
+        column_config={
+            "workers": number("workers", help="Processes that share the work."),
+            "step_ms": number("step (ms)", format="%.1f", help="Median over the timed steps of the slowest worker."),
+            "p10_ms": number("p10 (ms)", format="%.1f", help="A tenth of the timed steps took less."),
+            "p90_ms": number("p90 (ms)", format="%.1f", help="A tenth of the timed steps took more."),
+            "samples_per_s": number("samples/s", format="%.0f", help="Global batch size over the step's time."),
+            "speedup": number("speed-up", format="%.2f×", help="One worker's step time over this run's."),
+            "speedup_same_cores": number("equal cores", format="%.2f×", help="One worker given as many threads as all of these."),
+            "efficiency": number("efficiency", format="%.0f%%", help="Speed-up over workers."),
+            "peak_mib": number("peak (MiB)", format="%.1f", help="Most bytes of tensors alive at once, on the largest worker."),
+            "sent_mib": number("moved (MiB)", format="%.2f", help="A step: each collective once a group, each send once."),
+            "parity": st.column_config.TextColumn("parity", help="Whether the split computes what one worker computes."),
+        },
+    )
+    _pick([str(frame["run"].iloc[row]) for row in event.selection.rows], "figures")
+    with st.container(horizontal=True):
+        st.download_button("Figures (CSV)", lambda: csv_of(frame), "figures.csv", "text/csv", on_click="ignore")
+        _picked(rows)
+
+
+def _picked(rows: list[dict[str, Any]]) -> None:
+    """What can be done with the run that was clicked."""
+    row = next((row for row in rows if row["split"] == st.session_state.get(PICKED)), None)
+    if row is None:
+        st.caption("Click a run in the table or a chart: it stands out everywhere.")
+        return
+    if has("trace") and st.button(f"Trace of {row['split']}", icon=":material/timeline:"):
+        go("trace", {"run": row["run_id"]})
+    st.button("Let go", icon=":material/close:", on_click=lambda: st.session_state.pop(PICKED, None))
+
+
+def _pick(clicked: list[str], where: str) -> None:
+    """Remembers what was clicked just now; a click that was seen before says nothing."""
+    if clicked and st.session_state.get(f"clicked in {where}") != clicked:
+        st.session_state[f"clicked in {where}"] = clicked
+        st.session_state[PICKED] = clicked[0]
+        st.rerun()
+    if not clicked:
+        st.session_state.pop(f"clicked in {where}", None)
+
+
+def _charts(runs: list[RunDirectory], rows: list[dict[str, Any]]) -> None:
+    picked = st.session_state.get(PICKED)
+    parts, front, curves = step_parts(row for row in rows if row["compute_s"] is not None), pareto(rows), losses(runs, rows)
+    left, right = st.columns(2, gap="large")
+    with left:
+        if not parts.empty:
+            _run_figure(step_parts_chart(parts), parts, "step-parts", picked)
+        if not front.empty:
+            _run_figure(pareto_chart(front), front, "time-and-memory", picked)
+        held = peaks(runs, [row["split"] for row in rows])
+        if not held.empty:
+            title = "What does each worker hold at its peak?"
+            _run_figure(memory_at_peak_chart(held, title=title), held, "memory-at-peak", picked)
+    with right:
+        more = scaling([listing.row(run) for run in runs])
+        if not more.empty:
+            for name, chart in zip(("speed-up", "efficiency"), scaling_charts(more), strict=True):
+                figure(chart, more, name)
+        if not curves.empty:
+            _run_figure(losses_chart(curves), curves, "losses", picked)
+    _moved(runs, rows)
+
+
+def _run_figure(chart: Any, frame: pd.DataFrame, name: str, picked: str | None) -> None:
+    clicked = run_figure(chart, frame, name, picked)
+    _pick([clicked] if clicked else [], name)
+
+
+def _moved(runs: list[RunDirectory], rows: list[dict[str, Any]]) -> None:
+    st.subheader("What moved, beside what the formulas expect", anchor=False)
+    found = [(row["split"], frame) for run, row in zip(runs, rows, strict=True) if not (frame := transfers(run)).empty]
+    columns = st.columns(2, gap="large")
+    for number, (split, frame) in enumerate(found):
+        with columns[number % 2]:
+            figure(transfers_chart(frame, f"What does {split} move in a step?"), frame, f"moved {number}")
+    if not found:
+        st.caption("Nothing moved: each run has one worker.")

@@ -1,0 +1,192 @@
+"""Learn: a short page a strategy; the idea step by step, its formula and cost, the same for real, and what it takes in code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import streamlit as st
+
+from workbench.analysis.bubble import ideal_timeline
+from workbench.analysis.charts.walk import walk_chart
+from workbench.analysis.frames import timeline
+from workbench.analysis.walk import cells, wires
+from workbench.dashboard.complexity import difference
+from workbench.dashboard.components.failure_card import failure_card
+from workbench.dashboard.components.lanes import lanes
+from workbench.dashboard.components.navigate import go, has
+from workbench.dashboard.components.outlook import in_bytes
+from workbench.dashboard.components.said import said
+from workbench.dashboard.lessons import NAMES, Lesson, lesson, moments, overview
+from workbench.dashboard.queue import Follower
+from workbench.dashboard.start import start
+from workbench.errors import UsageError
+from workbench.spec.demonstration import four_strategies
+from workbench.spec.run_spec import RunSpec
+from workbench.store import listing
+from workbench.store.run_directory import TERMINAL, RunDirectory, home
+
+REFRESH_S = 1.0
+TIMELINE = "What do the workers really do?"
+
+
+def main() -> None:
+    """Draws the page."""
+    st.title("Learn")
+    one = lesson(_chosen())
+    st.header(one.title, anchor=False)
+    if one.spec is None:
+        _text(one, list(one.sections))
+        _formulas(one)
+        _overview()
+        return
+    first, *others = one.sections
+    left, right = st.columns([5, 6], gap="large")
+    with left:
+        _text(one, [first, *others[:1]])
+    with right:
+        _diagram(one.name)
+    _formulas(one)
+    for column, heading in zip(st.columns(2, gap="large"), others[1:], strict=True):
+        with column:
+            _text(one, [heading])
+    _for_real(one)
+    _code(one)
+
+
+def _chosen() -> str:
+    """The lesson that the page is at; the address says it, so that it can be shared."""
+    asked = st.query_params.get("lesson", NAMES[0])
+    key = "lesson"
+    if key not in st.session_state:
+        st.session_state[key] = asked if asked in NAMES else NAMES[0]
+    chosen = st.segmented_control(
+        "Lesson", NAMES, format_func=lambda name: lesson(name).short, key=key, label_visibility="collapsed", required=True
+    )
+    if chosen != asked:
+        st.query_params.from_dict({"lesson": str(chosen)})
+    return str(chosen)
+
+
+def _text(one: Lesson, headings: list[str]) -> None:
+    for heading in headings:
+        st.subheader(heading, anchor=False)
+        st.markdown(one.sections[heading])
+
+
+def _formulas(one: Lesson) -> None:
+    st.subheader("The formula" if len(one.formulas) == 1 else "The formulas", anchor=False)
+    for formula in one.formulas:
+        with st.container(border=True):
+            st.latex(formula.tex)
+            st.markdown(formula.says)
+            st.caption(formula.source)
+
+
+def _overview() -> None:
+    st.subheader("All strategies at a glance", anchor=False)
+    st.caption("Of each lesson's small model, by formula, before anything runs.")
+    st.dataframe(
+        overview().assign(held=lambda f: 100 * f["held"]),
+        hide_index=True,
+        key="overview",
+        column_config={
+            "held": st.column_config.NumberColumn(
+                "largest worker holds", format="%.0f%%", help="Parameters, gradients, optimizer state, of what one worker holds."
+            ),
+            "moved_mib": st.column_config.NumberColumn(
+                "moves a step (MiB)",
+                format="%.2f",
+                help="Payload of all workers: each collective once a group (on the wire an all-reduce takes about twice that).",
+            ),
+            "operations": st.column_config.NumberColumn("operations a step", help="Each takes at least the link's latency."),
+            "lines": st.column_config.NumberColumn("lines added", help="To a training script of a dozen lines."),
+            "concepts": st.column_config.NumberColumn("new concepts", help="Names of torch.distributed that the script uses."),
+        },
+    )
+    st.caption("The demonstration runs four of them beside one worker on real text, in about a minute.")
+    if st.button("Run the demonstration", type="primary", icon=":material/play_arrow:"):
+        _start(four_strategies(RunSpec()), lambda _: go("live"))
+
+
+@st.fragment
+def _diagram(name: str) -> None:
+    """One moment of the step, which a slider chooses."""
+    planned, all_moments = moments(name)
+    frames = [cells(planned, moment) for moment in all_moments]
+    lines = [wires(moment) for moment in all_moments]
+    number = st.slider(
+        f"One training step of {planned.spec.split.label}, moment by moment", 1, len(all_moments), key=f"moment of {name}"
+    )
+    kinds = list(dict.fromkeys(kind for frame in frames for kind in frame["kind"]))
+    num_lanes = max(frame["lane"].nunique() for frame in lines)
+    says = all_moments[number - 1].says
+    st.altair_chart(walk_chart(frames[number - 1], lines[number - 1], kinds, num_lanes), key=f"walk {name}", alt=says)
+    st.markdown(f"**{says}**")
+
+
+def _for_real(one: Lesson) -> None:
+    """Runs it, follows it and shows what the workers did."""
+    st.subheader("The same for real", anchor=False)
+    st.caption("Real processes on this machine train a small model so, after a check that they compute what one worker computes.")
+    if st.button("Run", type="primary", icon=":material/play_arrow:"):
+        assert one.spec is not None
+        _start([one.spec], lambda ids: st.query_params.update(run=ids[0]))
+    if not (named := st.query_params.get("run")):
+        return
+    try:
+        run = listing.exact(home(), named)
+    except UsageError as error:
+        said("warning", "There is no such run", str(error))
+        return
+    if listing.state_of(run) in TERMINAL:
+        _result(run)
+    else:
+        st.fragment(_follow, run_every=REFRESH_S)(run)
+
+
+def _start(specs: list[RunSpec], then: Callable[[list[str]], None]) -> None:
+    started = start(specs)
+    if started.refused:
+        said("error", "Not started", *started.refused)
+    else:
+        then(started.ids)
+
+
+def _follow(run: RunDirectory) -> None:
+    if listing.state_of(run) in TERMINAL:
+        st.rerun()
+    follower = Follower(run)
+    follower.read_on()
+    done, total = follower.progress or (0, 1)
+    st.progress(min(1.0, done / total), f"{listing.state_of(run)} · step {done} of {total}" if follower.progress else "starting")
+
+
+def _result(run: RunDirectory) -> None:
+    failure_card(run)
+    row = listing.row(run)
+    if row["step_time_s"] is None:
+        return
+    with st.container(horizontal=True, gap="large"):
+        st.metric("Step", f"{row['step_time_s'] * 1e3:.1f} ms", width="content")
+        if row["speedup"] is not None:
+            st.metric("Speed-up", f"{row['speedup']:.2f}×", help="One worker's step time over this one's.", width="content")
+        st.metric("Moved a step", in_bytes(row["communication_bytes_per_step"] or 0), width="content")
+        equal = {True: "equals one worker", False: "DIFFERS from one worker"}.get(row["parity_ok"], "not checked")
+        st.metric("Result", equal, width="content")
+    lanes(timeline(run), ideal_timeline(run), TIMELINE)
+    if has("trace") and st.button("Look closer: Trace", icon=":material/timeline:"):
+        go("trace", {"run": run.id})
+
+
+def _code(one: Lesson) -> None:
+    st.subheader("In code", anchor=False)
+    plain, split = one.scripts
+    code = difference(plain, split)
+    st.markdown(
+        f"The plain script has {code.num_lines} lines. The split one, which prints the same losses, **adds {code.num_added} and"
+        f" removes {code.num_removed}**, and needs **{len(code.concepts)} new concepts**: "
+        + ", ".join(f"`{name}`" for name in code.concepts)
+        + "."
+    )
+    with st.expander("The difference", expanded=True):
+        st.code(code.text, language="diff", wrap_lines=True)

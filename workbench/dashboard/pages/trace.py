@@ -1,0 +1,163 @@
+"""Trace: one step of one run; who did what when, what moved between whom, and what was held."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import streamlit as st
+
+from workbench.analysis import trace
+from workbench.analysis.bubble import ideal_timeline
+from workbench.analysis.charts.memory import memory_at_peak_chart, memory_over_time_chart
+from workbench.analysis.charts.traffic import traffic_chart
+from workbench.analysis.memory import largest_at_peak, memory_at_peak, memory_over_time
+from workbench.analysis.transfers import by_operation
+from workbench.dashboard.components.choose_runs import choose_run
+from workbench.dashboard.components.failure_card import failure_card
+from workbench.dashboard.components.figure import figure
+from workbench.dashboard.components.lanes import lanes
+from workbench.dashboard.downloads import trace_of
+from workbench.store import listing
+from workbench.store.run_directory import RunDirectory, home
+
+MOST_LISTED = 1000
+MOST_REPLAYED = 20_000
+"""Intervals of a step of which the ideal schedule is computed: it takes each of them in hand."""
+QUESTION = "Who does what when?"
+
+
+def main() -> None:
+    """Draws the page."""
+    st.title("Trace")
+    run_id = choose_run()
+    if run_id is None:
+        return
+    run = listing.exact(home(), run_id)
+    failure_card(run)
+    steps = trace.steps(run)
+    if not steps:
+        st.info("Nothing was traced: it has not come to its trace steps.")
+        return
+    record = run.record()
+    left, right = st.columns(2)
+    with left:
+        step = st.segmented_control("Trace step", steps, default=steps[-1], required=True, key=f"step of {run_id}")
+    with right:
+        workers = list(range(record["num_workers"]))
+        ranks = st.multiselect("Workers", workers, placeholder="all", key=f"workers of {run_id}") if len(workers) > 1 else []
+    chosen = int(step if step is not None else steps[-1])
+    state = listing.state_of(run)
+    timeline = _timeline_of(run.path, state, chosen)
+    start_s, end_s = trace.span_s(timeline)
+    _timeline(run, trace.of_workers(timeline, ranks), start_s, end_s)
+    _communication(trace.of_workers(_communication_of(run.path, state, chosen), ranks), start_s, len(workers))
+    _memory(run, ranks or workers)
+    st.subheader("Take it away", anchor=False)
+    st.download_button(
+        "Trace for Perfetto or chrome://tracing", lambda: trace_of(run), f"{run.id}.trace.json.gz", "application/gzip",
+        icon=":material/download:", on_click="ignore", help="All trace steps of all workers; open it at ui.perfetto.dev.",
+    )  # fmt: skip
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _timeline_of(path: Path, state: str, step: int) -> pa.Table:
+    """Read once: in a run whose state is an end nothing changes any more."""
+    return trace.timeline_of(RunDirectory(path), step)
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _communication_of(path: Path, state: str, step: int) -> pa.Table:
+    return trace.communication_of(RunDirectory(path), step)
+
+
+def _timeline(run: RunDirectory, of_step: pa.Table, start_s: float, end_s: float) -> None:
+    whole = (end_s - start_s) * 1e3
+    part = None
+    if len(of_step) > trace.MOST_BARS:
+        part = st.slider("Part of the step (ms)", 0.0, whole, (0.0, whole), key=f"part of {run.id}")
+    frame, is_outline = trace.lanes(of_step, start_s, part)
+    ideal = ideal_timeline(run) if len(of_step) <= MOST_REPLAYED and part is None else frame[:0]
+    lanes(frame, ideal, QUESTION, part)
+    if is_outline:
+        st.caption(
+            f"An outline of {len(of_step):,} intervals: each piece is drawn as what most of it was. A shorter part of the step"
+            " shows each of them."
+        )
+    else:
+        st.caption("Turn the wheel over it to zoom, drag to move. Numbers are microbatches.")
+    if len(ideal):
+        st.caption(
+            "In the ideal each action takes as long as it did on average and begins as soon as it can; sending takes none."
+        )
+
+
+def _communication(communication: pa.Table, start_s: float, num_workers: int) -> None:
+    st.subheader("What was communicated", anchor=False)
+    if not len(communication):
+        st.caption("Nothing: there is nobody to talk to.")
+        return
+    number = st.column_config.NumberColumn
+    summary = by_operation(communication)
+    st.dataframe(
+        summary.assign(
+            payload_bytes=summary["payload_bytes"] / 2**20,
+            **{c: summary[c] * 1e3 for c in ("duration_s", "exposed_communication_s", "idle_s")},
+        ),
+        hide_index=True,
+        key="operations",
+        column_config={
+            "count": number("times", help="Summed over workers: a collective counts once for each member."),
+            "payload_bytes": number("MiB", format="%.3f", help="The tensors' own sizes, as often as counted."),
+            "duration_s": number("duration (ms)", format="%.2f", help="From begin to end, all together."),
+            "exposed_communication_s": number("exposed (ms)", format="%.2f", help="Workers stood still for it."),
+            "idle_s": number("waited (ms)", format="%.2f", help="For a worker that had not yet begun it."),
+        },
+    )
+    sent = trace.sent(communication)
+    with st.container(horizontal=True, gap="large"):
+        for axis, part in sent.groupby("axis"):
+            with st.container(width="content"):
+                figure(traffic_chart(part, num_workers), part, f"traffic along {axis}")
+    left, right = st.columns(2)
+    with left:
+        names = st.multiselect("Operation", sorted(summary["operation"].unique()), placeholder="any")
+    with right:
+        axes = st.multiselect("Axis", sorted(summary["axis"].unique()), placeholder="any")
+    rows, count = trace.listed(communication, start_s, names, axes, MOST_LISTED)
+    st.caption(f"{count:,} operations" + (f", the first {MOST_LISTED:,} are listed" if count > MOST_LISTED else ""))
+    st.dataframe(
+        rows,
+        hide_index=True,
+        key="listed",
+        placeholder="–",
+        column_config={
+            "rank": number("worker"),
+            "index": number("number", help="The worker's own count in this step."),
+            "payload_bytes": number("bytes", format="localized"),
+            "begin_ms": number("begins (ms)", format="%.3f"),
+            "duration_ms": number("takes (ms)", format="%.3f"),
+            "exposed_ms": number("exposed (ms)", format="%.3f", help="Blocked by it."),
+            "idle_ms": number("waited (ms)", format="%.3f", help="For a worker that had not yet begun it."),
+        },
+    )
+
+
+def _memory(run: RunDirectory, ranks: list[int]) -> None:
+    """On the memory steps, which are steps of their own."""
+    st.subheader("What was held", anchor=False)
+    rank = ranks[0]
+    if len(ranks) > 1:
+        rank = st.segmented_control("Of worker", ranks, default=ranks[0], required=True, key=f"memory of {run.id}") or ranks[0]
+    frame = memory_over_time(run, int(rank))
+    if frame.empty:
+        st.caption("No memory step was recorded.")
+        return
+    figure(memory_over_time_chart(frame, f"What is alive on worker {rank}?"), frame, "memory")
+    peak = memory_at_peak(run)
+    figure(memory_at_peak_chart(peak), peak, "peak")
+    tensors = largest_at_peak(run, int(rank))
+    if not tensors.empty:
+        st.caption(f"The largest tensors of worker {rank} at its peak")
+        columns = {"bytes": st.column_config.NumberColumn("bytes", format="localized")}
+        st.dataframe(tensors, hide_index=True, key="tensors", column_config=columns)
