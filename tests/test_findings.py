@@ -61,6 +61,6 @@ def test_missing_figures_are_left_out() -> None:
 
 
 def test_it_is_said_when_other_programs_had_a_part_in_the_times() -> None:
-    quiet, busy = {**SINGLE, "other_load_cores": 0.1}, {**DATA, "other_load_cores": 1.26}
-    assert findings([quiet, busy])[0].startswith("Other programs kept cores busy meanwhile (dp2 1.3)")
+    quiet, busy = {**SINGLE, "other_load_cores": 0.1}, {**DATA, "other_load_cores": 1.26, "run_id": "another"}
+    assert findings([quiet, busy])[0].startswith("Other programs kept cores busy meanwhile (dp2 (nother) 1.3)")
     assert findings([quiet, DATA]) == findings([SINGLE, DATA])

@@ -22,7 +22,8 @@ from workbench.schedules._actions import Action
 if TYPE_CHECKING:
     import pandas as pd
 
-    from workbench.store.run_directory import RunDirectory
+from workbench.spec.files import read_table
+from workbench.store.run_directory import RunDirectory
 
 LETTER = {"forward": "F", "backward": "B", "backward_input": "I", "backward_weight": "W"}
 _KIND = {letter: kind for kind, letter in LETTER.items()}
@@ -201,22 +202,22 @@ def play(workers: list[Worker], num_steps: int, with_communication: bool = False
 def pipelines(run: RunDirectory) -> dict[tuple[int, ...], list[Worker]]:
     """Each pipeline's workers by their ranks, first to last, as they were measured."""
     mesh = Mesh(run.record()["mesh"])
-    if "pipeline" not in mesh.axes:
+    if "pipeline" not in mesh.axes or _generates(run):
         return {}
     timeline = run.table("timeline").to_pylist()
     steps = [row for row in run.table("steps").to_pylist() if row["kind"] == "trace"]
     found = {}
     for ranks in mesh.groups("pipeline"):
         workers = [worker_of([r for r in timeline if r["rank"] == i], [s for s in steps if s["rank"] == i]) for i in ranks]
-        if all(worker.actions for worker in workers) and _is_whole(workers):
+        if all(worker.actions for worker in workers):
             found[tuple(ranks)] = workers
     return found
 
 
-def _is_whole(workers: list[Worker]) -> bool:
-    """Whether each action came once: a generation comes by the same microbatch token after token."""
-    actions = [action for worker in workers for action in worker.actions]
-    return len(actions) == len(set(actions))
+def _generates(run: RunDirectory) -> bool:
+    """Whether the run comes by the same microbatch token after token, so that no order has each action once."""
+    spec = read_table(run.spec_path)
+    return spec.get("mode") == "inference" and spec.get("inference", {}).get("num_new_tokens", 0) > 0
 
 
 def worker_of(timeline: list[dict[str, Any]], steps: list[dict[str, Any]]) -> Worker:

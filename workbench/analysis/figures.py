@@ -82,8 +82,10 @@ def columns(rows: Sequence[Row]) -> tuple[Column, ...]:
 
 def names(rows: Sequence[Row], threads: dict[str, int]) -> list[str]:
     """What each run is called in a comparison: its split, with ``threads`` (by run id) where those of single workers differ,
-    and the link that was emulated."""
+    model and mode where those differ, and the link that was emulated."""
     differ = len({threads.get(row["run_id"]) for row in rows if row["num_workers"] == 1}) > 1
     told = [f", {threads.get(row['run_id'])} thread(s)" if differ and row["num_workers"] == 1 else "" for row in rows]
     over = [f" over {row['link']}" if row["link"] else "" for row in rows]
-    return [row["split"] + more + link for row, more, link in zip(rows, told, over, strict=True)]
+    work = [", ".join(row[part] for part in ("model", "mode") if len({other.get(part) for other in rows}) > 1) for row in rows]
+    whole = zip(rows, told, work, over, strict=True)
+    return [row["split"] + more + (f", {which}" if which else "") + link for row, more, which, link in whole]

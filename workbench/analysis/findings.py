@@ -15,21 +15,36 @@ def findings(rows: list[Row], limits: Mapping[str, str] | None = None) -> list[s
     named = [{**row, "split": f"{row['split']} over {row['link']}" if row.get("link") else row["split"]} for row in rows]
     done = [row for row in named if row["step_time_s"] is not None]
     splits = [row for row in done if row["num_workers"] > 1]
+    disturbed = _disturbed(done)
+    if work := different_work(done):
+        limited = [(limits or {})[row["run_id"]] for row in splits if row["run_id"] in (limits or {})]
+        return [*disturbed, work, *([] if disturbed else limited), *_wrong(done), *_lossy(done)]
     if not splits:
         return []
-    disturbed = _disturbed(done)
     of_time = [_fastest(splits), *_first_tokens(splits)] if not disturbed else []
     of_limits = [(limits or {}).get(row["run_id"], f"{row['split']}: nothing was traced.") for row in splits]
     return [*disturbed, *of_time, *_smallest(done), *([] if disturbed else of_limits), *_wrong(done), *_lossy(done)]
 
 
+def different_work(rows: list[Row]) -> str:
+    """Says when runs do not do the same work, whose times and memory then say nothing of their splits; empty where they do."""
+    kinds = [("model", "models"), ("dataset", "datasets"), ("mode", "modes")]
+    differ = [names for kind, names in kinds if len({row.get(kind) for row in rows}) > 1]
+    return f"These runs have different {' and '.join(differ)}: which split is faster or smaller cannot be said." if differ else ""
+
+
+def is_disturbed(row: Row) -> bool:
+    """Whether other programs had a notable part in a run's times."""
+    return (row.get("other_load_cores") or 0.0) > NOTABLE_LOAD_CORES
+
+
 def _disturbed(rows: list[Row]) -> list[str]:
-    """Says when other programs had a part in the times."""
-    loads = {row["split"]: row["other_load_cores"] or 0.0 for row in rows}
-    busy = [f"{split} {load:.1f}" for split, load in loads.items() if load > NOTABLE_LOAD_CORES]
+    """Says when other programs had a part in the times, and in whose."""
+    busy = [f"{row['split']} ({str(row['run_id'])[-6:]}) {row['other_load_cores']:.1f}" for row in rows if is_disturbed(row)]
     if not busy:
         return []
-    return [f"Other programs kept cores busy meanwhile ({', '.join(busy)}): the times are not the splits' own; run it again."]
+    text = f"Other programs kept cores busy meanwhile ({', '.join(busy)}): the times are not the splits' own."
+    return [f"{text} Run it again; a disturbed baseline is used again until `workbench rm` has removed it."]
 
 
 def _fastest(splits: list[Row]) -> str:

@@ -127,8 +127,9 @@ def _oversubscription(e: Evidence) -> Limit:
 
 
 def _communication(e: Evidence) -> list[Limit]:
+    pieces = " (num_accumulation_steps), compression" if e.split.startswith("dp") and "-" not in e.split else ""
     advice = {
-        "data": "Try a larger batch for each averaging (num_accumulation_steps), compression, or fewer workers.",
+        "data": f"Try a larger batch for each averaging{pieces}, or fewer workers along data.",
         "tensor": "Try fewer workers along tensor and more along data or pipeline, which communicate less.",
         "context": "Try the other kind of split.context.attention, or longer sequences.",
         "expert": "Try fewer workers along expert, or a smaller top_k.",
@@ -150,18 +151,29 @@ def _idle(e: Evidence) -> list[Limit]:
     if e.bubble:
         found += [_bubble(e, e.bubble["order"]), _imbalance(e, "pipeline", e.bubble["imbalance"]), _late(e, e.bubble["rest"])]
     for axis, seconds in e.idle.items():
-        if axis != "pipeline" or not e.bubble:
+        if axis == "pipeline" and e.unit == "batch" and not e.bubble:
+            found.append(_in_turn(e, seconds))
+        elif axis != "pipeline" or not e.bubble:
             found.append(_imbalance(e, axis, seconds))
     return found
+
+
+def _in_turn(e: Evidence, seconds: float) -> Limit:
+    """Of a generation."""
+    share = seconds / e.step
+    text = f"{e.split} is limited by stages that work in turn: workers wait {_ms(seconds)}, {share:.0%} of the {e.unit}, for a"
+    text += " token passes all of them before the next begins."
+    return Limit("bubble", "pipeline", share, text, "Try split.tensor, which divides the work of each token.")
 
 
 def _bubble(e: Evidence, seconds: float) -> Limit:
     share = seconds / e.step
     text = (
-        f"{e.split} is limited by the bubble: workers wait {_ms(seconds)}, {share:.0%} of the {e.unit}, which the schedule's"
-        " order costs even between equal stages."
+        f"{e.split} is limited by the bubble: the schedule's order makes workers wait {_ms(seconds)} even between equal stages,"
+        f" {share:.0%} of the {e.unit}."
     )
-    more = f"Try more microbatches than {e.num_microbatches}, or a schedule with a smaller bubble (zbv_zero_bubble)."
+    smaller = ", or a schedule with a smaller bubble (zbv_zero_bubble)" if e.unit == "step" else ""
+    more = f"Try more microbatches than {e.num_microbatches}{smaller}."
     alone = "Try split.pipeline, where stages work at the same time on different microbatches."
     return Limit("bubble", "pipeline", share, text, more if e.num_microbatches > 1 else alone)
 

@@ -17,6 +17,7 @@ from functools import cached_property
 from statistics import NormalDist, fmean, median
 from typing import Any
 
+from workbench.analysis.findings import different_work, is_disturbed
 from workbench.errors import DamagedRunError
 from workbench.store.run_directory import RunDirectory
 
@@ -131,7 +132,7 @@ def _band(factor: float) -> str:
 def sentences(rows: list[dict[str, Any]], measured: Sequence[Measured]) -> list[str]:
     """Each against the fastest, by samples per second; rows as in ``runs``, in the order of ``measured``."""
     done = [m for row, m in zip(rows, measured, strict=True) if row["step_time_s"] is not None and m.times]
-    if len(done) < 2:
+    if len(done) < 2 or different_work(rows) or any(map(is_disturbed, rows)):
         return []
     fastest = min(done, key=lambda m: m.step_time / m.samples)
     return [sentence(fastest, other) for other in done if other is not fastest]

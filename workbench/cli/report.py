@@ -16,8 +16,11 @@ def report_command(runs: tuple[str, ...], to: Path) -> None:
     HTML is one file that opens anywhere, also without a network; Markdown has its charts in a folder beside it.
     """
     from workbench.analysis.report.write import write_report
+    from workbench.cli.target import written
     from workbench.store import listing
     from workbench.store.run_directory import home
 
-    for path in write_report([listing.find(home(), run) for run in runs], to):
-        click.echo(path)
+    found = [listing.find(home(), run) for run in runs]
+    with written("report --to"):
+        for path in write_report(found, to):
+            click.echo(path)

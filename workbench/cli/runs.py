@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from workbench.cli.document import runs_document
+from workbench.cli.target import written
 from workbench.errors import DamagedRunError, UsageError
 from workbench.store import listing
 from workbench.store.labels import delete, relabel, restore
@@ -94,10 +95,11 @@ def export_command(runs: tuple[str, ...], to: Path | None, file_format: str, tra
     if to is None and trace is None:
         raise UsageError("export: say where to: --to DIRECTORY for the tables, --trace FILE for a trace of all workers")
     found = [listing.find(home(), run) for run in runs]
-    for path in export(found, to, file_format) if to is not None else []:
-        click.echo(path)
-    if trace is not None:
-        click.echo(write_trace(found, trace))
+    with written("export"):
+        for path in export(found, to, file_format) if to is not None else []:
+            click.echo(path)
+        if trace is not None:
+            click.echo(write_trace(found, trace))
 
 
 @click.command("cancel")

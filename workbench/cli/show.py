@@ -22,6 +22,7 @@ def show_command(run: str) -> None:
     from rich.markup import escape
 
     from workbench.analysis.figures import seconds
+    from workbench.analysis.findings import NOTABLE_LOAD_CORES
     from workbench.cli import render, time_figures
 
     directory = listing.find(home(), run)
@@ -30,7 +31,7 @@ def show_command(run: str) -> None:
     console.print(
         f"{row['model']} on {row['dataset']}, {row['split']}, {row['num_workers']} × {row['device']} ({row['backend']})"
     )
-    for axis, groups in _who_talks_to_whom(directory.record()["mesh"]):
+    for axis, groups in _who_talks_to_whom(directory):
         console.print(f"{axis} axis: {groups}", highlight=False, markup=False)
     if differences := _differences(directory):
         console.print(f"not by default: {escape(', '.join(differences))}", highlight=False)
@@ -39,6 +40,8 @@ def show_command(run: str) -> None:
         console.print(f"[yellow]oversubscribed:[/yellow] more workers × threads than the {record['num_cores']} cores")
     if row["link"]:
         console.print(f"link: {row['link']}, emulated; {'; '.join(record['link_notes'])}", highlight=False)
+    if (load := row["other_load_cores"] or 0.0) > NOTABLE_LOAD_CORES:
+        console.print(f"[yellow]disturbed:[/yellow] other programs kept {load:.1f} cores busy meanwhile", highlight=False)
     _block_times(console, record)
     if row["state"] != "finished":
         render.failure(console, directory.id, directory.error(), str(directory.status().get("message", "")))
@@ -88,12 +91,18 @@ def _block_times(console: Any, record: dict[str, Any]) -> None:
         console.print(f"blocks alone, measured before the run: {blocks}", highlight=False)
 
 
-def _who_talks_to_whom(axes: dict[str, int]) -> Iterator[tuple[str, str]]:
-    """Each axis of a mesh with its groups of ranks: ``data``, ``[0 2] [1 3]``."""
+def _who_talks_to_whom(directory: RunDirectory) -> Iterator[tuple[str, str]]:
+    """Each axis of the run's mesh with its groups of ranks: ``data``, ``[0 2] [1 3]``. Experts are divided over neighbours
+    among those that divide the batch."""
     from workbench.plan.mesh import Mesh
+    from workbench.spec.files import read_table
 
-    for axis in axes:
-        yield axis, " ".join(f"[{' '.join(map(str, group))}]" for group in Mesh(axes).groups(axis))
+    axes = directory.record()["mesh"]
+    groups = {axis: [list(group) for group in Mesh(axes).groups(axis)] for axis in axes}
+    if size := read_table(directory.spec_path).get("split", {}).get("expert", {}).get("size"):
+        groups["expert"] = [group[at : at + size] for group in groups["data"] for at in range(0, len(group), size)]
+    for axis, found in groups.items():
+        yield axis, " ".join(f"[{' '.join(map(str, group))}]" for group in found)
 
 
 def _differences(directory: RunDirectory) -> list[str]:
@@ -168,7 +177,11 @@ def _traffic(console: Any, directory: RunDirectory) -> None:
     for rank, row in matrix(frame, num_workers).iterrows():
         table.add_row(str(rank), *(f"{moved / 2**20:.2f}" if moved else "·" for moved in row))
     by_formula = frame.loc[frame["attribution"] != SENT, "bytes"].sum() / frame["bytes"].sum()
-    note = f"; {by_formula:.0%} of it collectives, laid on ring neighbours by formula" if by_formula else ""
+    note = (
+        f"; {by_formula:.0%} of it collectives, laid by formula on ring neighbours (all-to-all: evenly on all)"
+        if by_formula
+        else ""
+    )
     console.print(f"\nMiB from worker to worker per step{note}:", highlight=False)
     console.print(table)
 

@@ -41,7 +41,7 @@ def _parts(summary: dict[str, Any], unit: str) -> str:
     count = len(summary["workers"][0]["trace_steps"])
     share = summary["spread"]["other_share"][1]
     text = f"{unit}: {', '.join(named)}; means over workers and {count} trace step(s), which lay between the numbers in brackets"
-    return f"{text}. No event explains {share:.1%} of a worker's {unit} at most"
+    return f"{text}. What no event explains is at most {share:.1%} of a worker's {unit}"
 
 
 def _bubble(run: RunDirectory, unit: str) -> Iterator[str]:
@@ -67,7 +67,7 @@ def _noise(run: RunDirectory, unit: str) -> Iterator[str]:
 
     found = measured(run, listing.all_runs(home()))
     interval = median_interval(found.times)
-    text = f"noise: median of {len(found.times)} timed {unit}s {seconds(found.step_time)}"
+    text = f"noise: median of {len(found.times)} timed {'batches' if unit == 'batch' else f'{unit}s'} {seconds(found.step_time)}"
     if interval:
         text += f", 95 % interval {seconds(interval.low)} to {seconds(interval.high)} (order statistics)"
     if len(found.repeats) > 1:

@@ -90,15 +90,23 @@ def check_link(plan: Plan) -> None:
         SpecError: with the axes, or the arithmetic.
     """
     link, axes = plan.spec.link, list(plan.mesh.axes)
+    options = dict(plan.spec.split.items())
+    allowed = [*axes, *(["expert"] if "expert" in options else [])]
     for axis in link.axes:
-        if axis not in axes:
-            message = unknown("axis", axis, axes) if axes else "a run on one worker has no axes; leave it out"
+        if axis not in allowed:
+            message = unknown("axis", axis, allowed) if axes else "a run on one worker has no axes; leave it out"
             raise SpecError(f"link.axes.{axis}", message)
     size, num_workers = link.workers_per_node, plan.num_workers
     if size and num_workers > 1 and num_workers % size:
         raise SpecError(
             "link.workers_per_node", f"{num_workers} workers do not make nodes of {size}; use a number that divides them"
         )
+    if size and 1 < num_workers <= size and "" in link.parts:
+        message = f"all {num_workers} workers are in one node of {size}, and nothing crosses the link between nodes"
+        raise SpecError("link.workers_per_node", f"{message}; use a smaller number, or link.within")
+    if link.parts and getattr(options.get("data"), "compression", "none") == "powersgd":
+        message = "torch's hook waits for one all-reduce in the completion of another, which a delayed completion cannot"
+        raise SpecError("split.data.compression", f"powersgd: {message}; use fp16 or bf16, or no link")
     if link.parts and plan.device == "cuda":
         message = "links are emulated between CPU workers only: GPUs wait for one another without the host, which delays"
         raise SpecError("link", f'{message}; set launch.device = "cpu" or leave it out')

@@ -112,7 +112,7 @@ class AllocationLog:
         for allocation, num_bytes in alive.items():
             by_category[allocation.category] += num_bytes
         largest = [allocation.as_dict(size) for allocation, size in alive.most_common(NUM_LARGEST) if size]
-        where = next((m.where for m in reversed(self._marks) if m.position < self._most_at), "begin of step")
+        where = next((m.where for m in reversed(self._marks) if m.position < self._most_at), "the beginning of the step")
         return Peak(self._entries[self._most_at - 1][0], where, by_category, largest)
 
     def held(self) -> dict[str, int]:

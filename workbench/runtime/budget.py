@@ -37,8 +37,8 @@ class MemoryBudgetExceeded(Exception):  # noqa: N818 - like the end of memory on
             "parameters": "split the model (pipeline, tensor) or shard its parameters (fsdp)",
             "gradients": "split the model (pipeline, tensor) or shard its gradients (zero2, fsdp)",
             "optimizer_state": "shard the optimizer's state (zero1, zero2, fsdp), or use train.optimizer = momentum or sgd",
-            "activations": "set train.checkpointing = full, cut the batch in pieces (split.data.num_accumulation_steps, more"
-            " microbatches under 1f1b), or split it over more workers",
+            "activations": "use a smaller train.global_batch_size, or split it over more workers; in training also"
+            " train.checkpointing = full, or smaller pieces (num_accumulation_steps, more microbatches under 1f1b)",
             "communication": "use smaller units or fewer pieces in flight: more stages, smaller microbatches",
         }
         remedy = remedies.get(largest, "use a smaller train.global_batch_size, or split it over more workers")

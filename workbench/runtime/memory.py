@@ -102,7 +102,7 @@ class MemoryTracker(TorchDispatchMode):
         for thing in gc.get_objects():
             if issubclass(type(thing), Tensor):
                 self._see(thing, "other")
-        self._mark("begin of step", "begin of step")
+        self._mark("begin of step", "the beginning of the step")
 
     def _settle_all(self) -> None:
         """Says of all that it knows for good what it is."""

@@ -85,10 +85,20 @@ _UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 
 def _in_bytes(given: Any) -> Any:
-    """``"64MiB"`` → 67108864; what has no unit stays as it is."""
+    """``"64MiB"`` → 67108864; what has no unit stays as it is.
+
+    Raises:
+        ValueError: a text that is neither.
+    """
     unit = _UNITS.get(given[-3:]) if isinstance(given, str) else None
     number = given[:-3].strip() if unit else ""
-    return int(float(number) * unit) if unit and number.replace(".", "", 1).isdecimal() else given
+    if unit and number.replace(".", "", 1).isdecimal():
+        return int(float(number) * unit)
+    if isinstance(given, str) and not given.isdecimal():
+        raise ValueError(
+            f"{given!r} is no number of bytes; allowed: a whole number, or one with {', '.join(_UNITS)}, such as 64MiB"
+        )
+    return given
 
 
 class Measure(Options):
@@ -208,13 +218,15 @@ class RunSpec(Options):
         values = {"model": DEFAULT_MODEL, **values}
         if isinstance(values["model"], dict):
             values["model"] = {"name": DEFAULT_MODEL, **values["model"]}
-        if "dataset" not in values:
+        given = values.get("dataset", {})
+        if isinstance(given, dict) and "name" not in given:
             model = values["model"]
             if not isinstance(model, dict):
                 model = {"name": getattr(model, "name", model), "preset": getattr(model, "preset", None)}
             plugin = MODELS.get(model["name"], "model.name")
             preset = plugin.Options.presets.get(str(model.get("preset")))
-            values["dataset"] = dict(preset.dataset) if preset else plugin.default_dataset
+            default = dict(preset.dataset) if preset else {"name": plugin.default_dataset}
+            values["dataset"] = {**default, **given}
         return values
 
     def __repr__(self) -> str:
