@@ -76,7 +76,7 @@ _plain = RecordedWork.__init__
 
 
 def _slowed(seconds: float) -> Any:
-    def init(self: RecordedWork, inner: Any, *args: Any) -> None:
-        _plain(self, SlowWork(inner, seconds) if seconds else inner, *args)
+    def init(self: RecordedWork, inner: Any, *args: Any, **kwargs: Any) -> None:
+        _plain(self, SlowWork(inner, seconds) if seconds else inner, *args, **kwargs)
 
     return init
