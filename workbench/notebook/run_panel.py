@@ -9,11 +9,11 @@ from statistics import fmean
 from typing import Any
 
 import ipywidgets as w
-import pandas as pd
 import psutil
 
-from workbench.analysis.charts.loss import loss_chart
+from workbench.analysis.charts.losses import losses_chart
 from workbench.analysis.figures import seconds
+from workbench.analysis.losses import losses
 from workbench.api import Run, open_run, submit
 from workbench.errors import RunFailedError, UsageError, WorkbenchError
 from workbench.notebook.rendering import output
@@ -140,9 +140,9 @@ class RunPanel(Shown):
                 self._draw(run, steps)
         self._draw(run, steps)
         self._live.value = run._repr_html_()
-        losses = pd.DataFrame([{"step": s["step"], "loss": s["loss"]} for s in steps if s["loss"] is not None])
-        if run.state == "finished" and len(losses) > 1:
-            self._charts.outputs = (output(loss_chart(losses)),)
+        row = run.row()
+        if row["final_loss"] is not None:
+            self._charts.outputs = (output(losses_chart(losses([run.directory], [row]))),)
         self._ready()
         self._said.value = run.state
 

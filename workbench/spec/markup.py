@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], num_names: int = 1) -> str:
     """A table; all but the first ``num_names`` columns are figures."""
-    sides = ["left" if index < num_names else "right" for index in range(len(heads))]
-    head = "".join(f'<th style="text-align:{side}">{escape(text)}</th>' for text, side in zip(heads, sides, strict=True))
-    body = "".join(
-        "<tr>"
-        + "".join(f'<td style="text-align:{side}">{escape(text)}</td>' for text, side in zip(row, sides, strict=True))
-        + "</tr>"
-        for row in rows
-    )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    head, body = _row("th", heads, num_names), "".join(_row("td", row, num_names) for row in rows)
+    return f"<table><thead>{head}</thead><tbody>{body}</tbody></table>"
+
+
+def _row(kind: str, texts: Sequence[str], num_names: int) -> str:
+    sides = ("left" if index < num_names else "right" for index in range(len(texts)))
+    style = "padding:2px 10px; text-align"
+    cells = (f'<{kind} style="{style}:{side}">{escape(text)}</{kind}>' for text, side in zip(texts, sides, strict=True))
+    return f"<tr>{''.join(cells)}</tr>"
 
 
 def spec_html(spec: RunSpec) -> str:
