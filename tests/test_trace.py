@@ -18,9 +18,10 @@ from workbench.store.tables import schema, write_table
 
 
 def spans(rows: list[tuple[int, str, float, float]]) -> pa.Table:
-    """A timeline of one step from rank, kind, begin and end in seconds."""
+    """A timeline of one step from rank, kind, begin and end in seconds, in order of rank as tables are."""
     names = ("rank", "kind", "start_s", "end_s")
-    return pa.Table.from_pylist([{"step": 3, **dict(zip(names, row, strict=True))} for row in rows], schema=schema("timeline"))
+    found = [{"step": 3, **dict(zip(names, row, strict=True))} for row in sorted(rows)]
+    return pa.Table.from_pylist(found, schema=schema("timeline"))
 
 
 def test_a_short_step_is_shown_as_it_was(tmp_path: Path) -> None:

@@ -32,13 +32,18 @@ def steps(run: RunDirectory) -> list[int]:
 
 
 def timeline_of(run: RunDirectory, step: int) -> pa.Table:
-    """What is needed of the step's rows of ``timeline``."""
-    return run.table("timeline", ["rank", "kind", "stage", "microbatch", "start_s", "end_s"], step)
+    """What is needed of the step's rows of ``timeline``, in order of rank."""
+    return _of_step(run, "timeline", ("rank", "kind", "stage", "microbatch", "start_s", "end_s"), step)
 
 
 def communication_of(run: RunDirectory, step: int) -> pa.Table:
-    """What is needed of the step's rows of ``communication``."""
-    return run.table("communication", _COMMUNICATION, step)
+    """What is needed of the step's rows of ``communication``, in order of rank."""
+    return _of_step(run, "communication", _COMMUNICATION, step)
+
+
+def _of_step(run: RunDirectory, name: str, columns: Sequence[str], step: int) -> pa.Table:
+    """Where there is one step alone, and it can be very long, all rows are its own."""
+    return run.table(name, columns, step if len(steps(run)) > 1 else None)
 
 
 def of_workers(table: pa.Table, ranks: Sequence[int]) -> pa.Table:
@@ -103,28 +108,25 @@ def _in_ms(times: Any, start_s: float, part_ms: tuple[float, float] | None) -> A
 
 
 def _outline(timeline: pa.Table, start_s: float, part_ms: tuple[float, float] | None, most: int) -> pd.DataFrame:
-    """Pieces of equal length, so many that at most ``most`` are drawn, neighbours of one kind made one."""
-    kind = timeline["kind"].combine_chunks().dictionary_encode()
-    kinds, kind_of, rank_of = kind.dictionary.to_pylist(), kind.indices.to_numpy(), timeline["rank"].to_numpy()
-    begin, end = (_in_ms(timeline[column].to_numpy(), start_s, part_ms) for column in ("start_s", "end_s"))
-    group = (rank_of * len(kinds) + kind_of).astype(np.int16)  # small whole numbers are put in order at once
-    members = np.split(np.argsort(group, kind="stable"), np.cumsum(np.bincount(group))[:-1])
-    workers = np.flatnonzero(np.bincount(rank_of))
-    edges = np.linspace(begin.min(), end.max(), max(2, most // len(workers)) + 1)
-    waits = [index for index, name in enumerate(kinds) if name in _WAITS]
-    others = [index for index in range(len(kinds)) if index not in waits]
+    """Pieces of equal length, so many that at most ``most`` are drawn, neighbours of one kind made one. Worker by worker: their
+    rows follow one another, and arrays of a million would not stay in the caches."""
+    firsts = np.flatnonzero(np.diff(timeline["rank"].to_numpy(), prepend=-1))
+    begins_ms, ends_ms = _in_ms(np.array(span_s(timeline)), start_s, part_ms)
+    edges = np.linspace(begins_ms, ends_ms, max(2, most // len(firsts)) + 1)
     rows = []
-    for worker in workers:
-        mine = members[worker * len(kinds) : (worker + 1) * len(kinds)]
-        mine += [np.empty(0, np.int64)] * (len(kinds) - len(mine))  # the last worker may have no row of the last kinds
-        covered = np.stack([_covered(begin[those], end[those], edges) for those in mine])
-        covered[others] -= np.minimum(covered[waits].sum(axis=0), covered[others].sum(axis=0)) * _shares(covered[others])
+    for first, last in zip(firsts, [*firsts[1:], len(timeline)], strict=True):
+        mine = timeline.slice(first, last - first)
+        kind = mine["kind"].combine_chunks().dictionary_encode()
+        kinds, kind_of = kind.dictionary.to_pylist(), kind.indices.to_numpy()
+        begin, end = (_in_ms(mine[column].to_numpy(), start_s, part_ms) for column in ("start_s", "end_s"))
+        covered = np.stack([_covered(begin[kind_of == i], end[kind_of == i], edges) for i in range(len(kinds))])
+        waits = np.array([name in _WAITS for name in kinds])
+        covered[~waits] -= np.minimum(covered[waits].sum(axis=0), covered[~waits].sum(axis=0)) * _shares(covered[~waits])
         largest = np.where(covered.sum(axis=0) > _SEEN * np.diff(edges), covered.argmax(axis=0), -1)
-        begins = np.flatnonzero(np.diff(largest, prepend=-2))
-        ends = np.append(begins[1:], len(largest))
+        changes = np.flatnonzero(np.diff(largest, prepend=-2))
         rows += [
-            {"kind": kinds[largest[b]], "worker": str(worker), "begin_ms": edges[b], "end_ms": edges[e]}
-            for b, e in zip(begins, ends, strict=True)
+            {"kind": kinds[largest[b]], "worker": str(mine["rank"][0]), "begin_ms": edges[b], "end_ms": edges[e]}
+            for b, e in zip(changes, [*changes[1:], len(largest)], strict=True)
             if largest[b] >= 0
         ]
     return pd.DataFrame(rows, columns=COLUMNS)
