@@ -1,8 +1,8 @@
 """How soon the page Trace shows its first picture of a step with a million communication rows, in a browser.
 
 ``python benchmarks/dashboard_trace.py`` makes synthetic runs and prints seconds: from opening the page, in a browser and on a
-server that have shown another run before, until the timeline is drawn and until the whole page is; the same of a run of few
-rows; and from choosing a part of the step until that is drawn.
+server that have shown another run before, until the timeline is drawn and until the whole page is; and the same of a run of few
+rows.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from workbench.spec import RunSpec
 from workbench.spec.files import dumps
 from workbench.store.run_directory import RunDirectory
 from workbench.store.tables import TABLES, schema
-from workbench.testing.browser import browser, dashboard, settled
+from workbench.testing.browser import browser, dashboard
 
 NUM_WORKERS, NUM_OPERATIONS, STEP_S = 8, 125_000, 10.0
 NUM_PHASES = 300
@@ -102,17 +102,6 @@ def main() -> None:
             first, whole = (statistics.median(column) for column in zip(*times, strict=True))
             print(f"first picture  {first:.2f} s (of {max(t[0] for t in times):.2f} s at most), wanted: less than 2 s")
             print(f"whole page     {whole:.2f} s; first picture of a run of 2,400 rows {floor:.2f} s")
-            page = context.new_page()
-            page.goto(many[-1])
-            settled(page)
-            left, right = (page.get_by_role("slider").nth(index).bounding_box() for index in range(2))
-            page.mouse.move(right["x"] + right["width"] / 2, right["y"] + right["height"] / 2)
-            page.mouse.down()
-            page.mouse.move(left["x"] + 10, left["y"] + left["height"] / 2)
-            start = time.perf_counter()
-            page.mouse.up()
-            page.get_by_text(f"An outline of {3 * NUM_WORKERS * NUM_OPERATIONS:,}").wait_for(state="hidden")
-            print(f"another part   {time.perf_counter() - start:.2f} s")
 
 
 if __name__ == "__main__":
