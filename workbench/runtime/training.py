@@ -11,6 +11,7 @@ from statistics import mean
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
@@ -75,9 +76,10 @@ def train(
     recorder: Recorder,
     on_step: Callable[..., None],
     profile_to: Path | None = None,
+    control: Any = None,
 ) -> TrainingRecord:
     """Runs all steps; ``on_step(kind, step, num_steps, loss, duration_s)`` is called after each. torch's own trace of a
-    profiler step is written to ``profile_to``.
+    profiler step is written to ``profile_to``. In inference the workers of the group ``control`` begin each batch together.
 
     A step's duration holds forward, backward, communication and optimizer; fetching the batch is outside it, and has a
     column of its own.
@@ -99,6 +101,9 @@ def train(
         for module in dropping:
             module.dropped = 0
         tracker = MemoryTracker(worker, optimizer, recorder, measure.memory_budget_bytes) if kind == "memory" else None
+        if control is not None and not worker.trains:
+            # Else a worker goes on to the next batch while others compute this one, and a step is how often one comes out.
+            dist.barrier(group=control)
         profiled = torch_profile(profile_to, worker.device) if kind == "profiler" and profile_to else nullcontext()
         counts = step == 0 and kind == "warmup" and not options.compile
         with tracker or profiled, CountedFlops() if counts else nullcontext() as counter:

@@ -122,7 +122,7 @@ def _work(
     origin = [time.perf_counter()]
     dist.broadcast_object_list(origin, src=0, group=control)
     recorder.links = emulate(spec.link, plan_.mesh, recorder.axes, rank, control)
-    trained = train(plan_, worker, Batches(plan_, device, dtype), recorder, on_step, run.profiler_path(rank))
+    trained = train(plan_, worker, Batches(plan_, device, dtype), recorder, on_step, run.profiler_path(rank), control)
     accounting.attribute_idle(recorder, control, plan_.num_workers)
     agreement = complete(recorder)
     communication = accounting.communication_rows(recorder, device.type == "cuda")
