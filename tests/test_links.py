@@ -80,11 +80,21 @@ def test_each_axis_and_each_node_has_its_link_and_the_slowest_decides() -> None:
         ({"axes": {"tensor": {"preset": "wan"}}}, "link.axes.tensor: unknown axis 'tensor'. Allowed: data"),
         ({"workers_per_node": 3, "preset": "wan"}, "link.workers_per_node: 4 workers do not make nodes of 3"),
         ({"within": {"preset": "wan"}}, "link: within needs workers_per_node"),
+        ({"workers_per_node": 4, "preset": "wan"}, "link.workers_per_node: all 4 workers are in one node of 4"),
     ],
 )
 def test_what_cannot_be_emulated_is_refused_before_anything_starts(link: dict[str, Any], message: str) -> None:
     with pytest.raises(SpecError, match=message):
         plan(RunSpec(split={"data": 4}, link=link))
+
+
+def test_powersgd_whose_hook_waits_inside_a_completion_is_refused() -> None:
+    with pytest.raises(SpecError, match=r"split.data.compression: powersgd: torch's hook waits"):
+        plan(RunSpec(split={"data": {"size": 2, "compression": "powersgd"}}, link={"preset": "wan"}))
+
+
+def test_experts_may_have_a_link_of_their_own() -> None:
+    plan(RunSpec(model="moe", split={"expert": 2}, link={"axes": {"expert": {"preset": "wan"}}}))
 
 
 @pytest.mark.parametrize(

@@ -79,3 +79,7 @@ def test_the_demonstration_is_four_strategies_on_two_workers() -> None:
 def test_the_command_is_one_that_the_command_line_knows() -> None:
     with pytest.raises(click.NoSuchOption):
         run_command.make_context("run", ["--nonsense"])
+
+
+def test_options_of_the_models_own_dataset_need_not_name_it() -> None:
+    assert RunSpec(dataset={"sequence_length": 64}) == RunSpec(dataset={"name": "text", "sequence_length": 64})
