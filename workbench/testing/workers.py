@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import pkgutil
 import sys
 import tempfile
 import traceback
@@ -16,14 +15,16 @@ from typing import Any
 import workbench
 
 LIMIT_S = 90.0
+_PACKAGE = Path(workbench.__path__[0])
 PRELOADED = (
+    "workbench.testing.workers",
     "workbench.testing.cases",
     "torch.distributed.tensor.parallel",
     "torch.distributed.pipelining",
     "torch.distributed.fsdp",
     "torch.distributed._composable.replicate_with_fsdp",
     "torch.distributed._tools.mem_tracker",
-    *(m.name for m in pkgutil.walk_packages(workbench.__path__, "workbench.") if m.name.endswith("_modules")),
+    *(".".join(path.relative_to(_PACKAGE.parent).with_suffix("").parts) for path in sorted(_PACKAGE.rglob("*_modules.py"))),
 )
 """In memory before the fork, so that a worker starts in milliseconds."""
 
