@@ -225,8 +225,8 @@ class RunSpec(Options):
                 model = {"name": getattr(model, "name", model), "preset": getattr(model, "preset", None)}
             plugin = MODELS.get(model["name"], "model.name")
             preset = plugin.Options.presets.get(str(model.get("preset")))
-            default = dict(preset.dataset) if preset else {"name": plugin.default_dataset}
-            values["dataset"] = {**default, **given}
+            default = preset.dataset if preset else plugin.default_dataset
+            values["dataset"] = {**({"name": default} if isinstance(default, str) else default), **given}
         return values
 
     def __repr__(self) -> str:
