@@ -16,7 +16,7 @@ from workbench.spec.files import dumps
 from workbench.store import listing
 from workbench.store.export import export
 from workbench.store.run_directory import RunDirectory, new_run_id
-from workbench.store.summary import summarize
+from workbench.store.summary import _other_load, summarize
 from workbench.store.tables import RUN_COLUMNS, TABLES, write_table
 
 RECORD = {
@@ -202,3 +202,8 @@ def test_a_million_operations_are_exported_and_summarised_in_five_seconds(tmp_pa
     assert operations(run)["count"].sum() == NUM_ROWS / NUM_STEPS
     assert time.process_time() - started < 5
     assert path.stat().st_size > NUM_ROWS
+
+
+def test_what_other_programs_did_during_a_blink_is_not_known() -> None:
+    assert _other_load([{"elapsed_s": 0.02, "machine_s": 0.04, "own_s": 0.02}]) is None
+    assert _other_load([{"elapsed_s": 2.0, "machine_s": 3.0, "own_s": 2.0}]) == 0.5

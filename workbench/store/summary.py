@@ -10,6 +10,9 @@ from typing import Any
 from workbench.store.peak import peak_flops_per_s
 from workbench.store.run_directory import RunDirectory
 
+SHORTEST_LOAD_S = 0.3
+"""The system counts busy time in ticks of 10 ms a core, whose rounding then stays below 0.1 cores."""
+
 PARTS = ("compute_s", "exposed_communication_s", "idle_s", "optimizer_s", "schedule_s", "other_s")
 
 
@@ -166,9 +169,9 @@ def _speedup(run: RunDirectory, other: str | None, step_time: float) -> float | 
 
 
 def _other_load(loads: list[dict[str, float] | None]) -> float | None:
-    """Cores that programs other than the workers kept busy during the timed steps."""
+    """Cores that programs other than the workers kept busy during the timed steps; None: these were too short to tell."""
     known = [load for load in loads if load]
-    if len(known) < len(loads):
+    if len(known) < len(loads) or known[0]["elapsed_s"] < SHORTEST_LOAD_S:
         return None
     others = known[0]["machine_s"] - sum(load["own_s"] for load in known)
     return max(0.0, others / known[0]["elapsed_s"])
