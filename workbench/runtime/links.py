@@ -166,6 +166,10 @@ class Links:
             self._pending.append(passage)
         return passage
 
+    def delay(self, work: Any, passage: Passage) -> DelayedWork:
+        """The real operation's work, done no earlier than the emulated one."""
+        return DelayedWork(work, passage, self)
+
     def end_of(self, passage: Passage) -> float:
         """When it is over for this worker; to be asked once the real operation is done."""
         with self._lock:

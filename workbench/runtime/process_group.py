@@ -17,7 +17,6 @@ import torch.distributed as dist
 from torch import Tensor
 
 from workbench.runtime.cuda_events import event_when_done
-from workbench.runtime.links import DelayedWork
 from workbench.runtime.recorder import Operation, Recorder
 
 BACKEND = "workbench"
@@ -157,7 +156,7 @@ class RecordedProcessGroup(dist.ProcessGroup):
             row.issued = time.perf_counter()
             row.passage = passage
             row.is_done = event_when_done(work) if self.recorder.device == "cuda" else None
-        work = DelayedWork(work, passage, links) if links and passage else work
+        work = links.delay(work, passage) if links and passage else work
         return RecordedWork(work, row, self.recorder, sent=args[0] if operation == "send" else None)
 
     def _peer(self, operation: str, args: tuple[Any, ...]) -> int | None:

@@ -7,13 +7,15 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from workbench.runtime.cuda_events import EventClock
 from workbench.runtime.gloo_spans import GlooSpan, GlooSpans
-from workbench.runtime.links import Links, Passage
+
+if TYPE_CHECKING:
+    from workbench.runtime.links import Links, Passage
 
 RING_FACTOR = {"all_reduce": 2, "all_gather": 1, "reduce_scatter": 1, "all_to_all": 1, "broadcast": 1}
 
