@@ -107,12 +107,14 @@ def test_show_says_who_sends_how_much_to_whom_and_what_the_profiler_saw_otherwis
     reduced = {"step": 9, "operation": "all_reduce", "axis": "data", "group": "g", "payload_bytes": 2**20, "ring_bytes": 2**20}
     for rank in range(2):
         sent = {"step": 9, "operation": "send", "axis": "data", "group": "g", "peer": 1, "payload_bytes": 2**19}
-        rows = [{**reduced, "rank": rank}, *([{**sent, "rank": rank}] if rank == 0 else [])]
+        timed = {"rank": rank, "sequence": 1, "start_s": 0.25 * rank, "completed_s": 0.5}
+        rows = [{**reduced, **timed}, *([{**sent, "rank": rank}] if rank == 0 else [])]
         write_table(run.table_path("communication", rank), "communication", rows)
     shown = done(store, "show", SPLIT + "t")
     lines = [line.split() for line in shown.splitlines()]
     assert lines[lines.index(["from", "\\", "to", "0", "1"]) + 1 :][:2] == [["0", "·", "1.50"], ["1", "1.00", "·"]]
     assert "80% of it collectives" in shown
+    assert ["all_reduce", "data", "2", "1.00", "MiB", "4.2", "MB/s", "–"] in lines, "1 MiB in the 0.25 s after the later entered"
     assert "8 operations recorded, 6 seen by torch's profiler, of which 4 until they were done" in " ".join(shown.split())
     assert shown.count(difference) == 2
 

@@ -18,8 +18,11 @@ def seconds(value: float | None) -> str:
 
 
 def mebibytes(value: float | None) -> str:
-    """``12.3 MiB``"""
-    return "–" if value is None else f"{value / 2**20:.2f} MiB"
+    """``12.30 MiB``; below a tenth to two significant digits, so that little is not shown as nothing."""
+    if value is None:
+        return "–"
+    size = value / 2**20
+    return f"{size:.2g} MiB" if 0 < size < 0.1 else f"{size:.2f} MiB"
 
 
 def factor(value: float | None) -> str:

@@ -145,18 +145,18 @@ def _bandwidths(console: Any, directory: RunDirectory) -> None:
     from rich.table import Table
 
     from workbench.analysis.calibration import achieved
+    from workbench.analysis.figures import mebibytes
     from workbench.api import calibration
 
     rows = achieved(directory, calibration()).to_dict("records")
     if not rows:
         return
-    table = Table("operation", "axis", "workers", "achieved at least", "this machine, calibrated", box=None)
+    table = Table("operation", "axis", "workers", "of about", "achieved at least", "this machine, calibrated", box=None)
     for row in rows:
         own = row["calibrated_bytes_per_s"]
-        speeds = (
-            f"{value / 1e6:,.1f} MB/s" if value and value == value else "–" for value in (row["bandwidth_bytes_per_s"], own)
-        )
-        table.add_row(row["operation"], row["axis"], str(row["workers"]), *speeds)
+        speeds = (f"{value / 1e6:,.1f} MB/s" if value and value == value else "–" for value in (row["ring_bytes_per_s"], own))
+        size = mebibytes(row["payload_bytes"])
+        table.add_row(row["operation"], row["axis"], str(row["group_size"]), size, *speeds)
     console.print("\nbandwidth per worker and direction, mean of the trace steps:")
     console.print(table)
 

@@ -15,7 +15,7 @@ from workbench.errors import DamagedRunError, UsageError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-from workbench.spec.run_spec import RunSpec
+    from workbench.spec.run_spec import RunSpec
 
 TERMINAL = ("finished", "failed", "cancelled", "lost")
 
