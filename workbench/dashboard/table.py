@@ -79,6 +79,7 @@ def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
         peak_memory_mib=number["peak_memory_bytes"] / 2**20,
         communication_mib=number["communication_bytes_per_step"] / 2**20,
         created=pd.to_datetime(number["created_at"], unit="s", utc=True),
+        searched=frame["run_id"].str.cat(frame[["name", "split", "dataset", "tags", "note", "mode"]], sep="\n").str.lower(),
     )
     lossy = frame["parity_ok"].isna() & frame["parity_max_error"].notna()
     frame["parity"] = frame["parity_ok"].map({True: "equal", False: "WRONG"}).fillna("").mask(lossy, "lossy").astype(str)
@@ -101,11 +102,8 @@ def filtered(
     """Runs that have every word of ``text`` in their name, id, split, dataset, tags or note, one of the states, one of the
     models and all of the tags; nothing given is no condition."""
     keep = pd.Series(True, index=frame.index)
-    if words := text.lower().split():
-        everything = frame["run_id"].str.cat(frame[["name", "split", "dataset", "tags", "note", "mode"]], sep="\n")
-        everything = everything.str.lower()
-        for word in words:
-            keep &= everything.str.contains(word, regex=False)
+    for word in text.lower().split():
+        keep &= frame["searched"].str.contains(word, regex=False)
     if states:
         keep &= frame["state"].isin(states)
     if models:
