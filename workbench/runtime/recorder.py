@@ -159,6 +159,7 @@ class Recorder:
                     row.completed = self._watch.seconds(row.is_done)
         self.tracing, self._watch = False, None
         blocked_s = None if self.device == "cuda" else self.blocked_s + self._blocked_on_futures()
+        self._futures.clear()  # and with them what they moved
         return {"num_operations": self.num_operations, "payload_bytes": self.payload_bytes, "blocked_s": blocked_s}
 
     def begin(
