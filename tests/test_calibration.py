@@ -15,6 +15,7 @@ import pytest
 
 from workbench.analysis import calibration as frames
 from workbench.analysis.charts.calibration import communication_chart
+from workbench.cli import calibrate
 from workbench.errors import UsageError
 from workbench.plan.calibration import fit, link_notes
 from workbench.plan.feasibility import plan
@@ -120,6 +121,15 @@ def test_a_runs_bandwidth_stands_beside_the_calibrated_one(tmp_path: Path) -> No
     assert found["calibrated_bytes_per_s"].tolist() == pytest.approx([1e9])
     assert frames.achieved(run, None)["calibrated_bytes_per_s"].isna().all()
     assert frames.achieved(RunDirectory.create(tmp_path, "silent", "", {}, {}), None).empty
+
+
+def test_a_calibration_says_when_its_fits_are_poor(capsys: pytest.CaptureFixture[str]) -> None:
+    found = calibration(1e-4, 1e9)
+    calibrate._report(found)
+    assert "rely on the times" not in capsys.readouterr().out
+    found["links"][1]["residual"] = 0.42
+    calibrate._report(found)
+    assert "1 of 2 fits are off by more than 30%, send of 2 workers by 42%" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.slow

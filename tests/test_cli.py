@@ -85,6 +85,12 @@ def test_json_is_one_document_with_the_columns_of_runs(store: Path) -> None:
     assert ids(done(store, "compare", SPLIT, SINGLE, "--json")) == [SPLIT, SINGLE]
 
 
+def test_a_trace_without_a_recorded_step_says_so(store: Path, tmp_path: Path) -> None:
+    exported = workbench(store, "export", FAILED, "--trace", str(tmp_path / "trace.json"))
+    assert exported.returncode == 0
+    assert f"{FAILED} (failed) recorded no step" in exported.stderr
+
+
 def test_a_figure_that_is_not_finite_still_gives_json() -> None:
     document = json.loads(runs_document([{"final_loss": float("nan"), "speedup": float("inf"), "step_time_s": 0.5}]))
     assert document == {"runs": [{"final_loss": None, "speedup": None, "step_time_s": 0.5}]}

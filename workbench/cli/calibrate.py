@@ -11,6 +11,8 @@ import click
 from workbench.errors import UsageError
 
 CHARTS = (".svg", ".png", ".html")
+_POOR_FIT = 0.3
+"""A link that takes up to a third more or less than was measured says little about the next message."""
 
 
 @click.command("calibrate")
@@ -92,6 +94,14 @@ def _report(calibration: dict[str, Any]) -> None:
         " the fit is from them (root mean square). Kept in the store; runs with an emulated link are checked against it.",
         highlight=False,
     )
+    if poor := [fit for fit in calibration["links"] if fit["residual"] > _POOR_FIT]:
+        worst = max(poor, key=lambda fit: fit["residual"])
+        console.print(
+            f"{len(poor)} of {len(calibration['links'])} fits are off by more than {_POOR_FIT:.0%}, {worst['operation']} of"
+            f" {worst['group_size']} workers by {worst['residual']:.0%}: rely on the times, not on latency and bandwidth, or"
+            " calibrate again while nothing else runs.",
+            highlight=False,
+        )
 
 
 def _size(num_bytes: int) -> str:

@@ -100,6 +100,9 @@ def export_command(runs: tuple[str, ...], to: Path | None, file_format: str, tra
             click.echo(path)
         if trace is not None:
             click.echo(write_trace(found, trace))
+            for run in found:
+                if not run.table("steps").num_rows:
+                    click.echo(f"workbench: {run.id} ({listing.state_of(run)}) recorded no step: its workers are empty", err=True)
 
 
 @click.command("cancel")
