@@ -125,6 +125,13 @@ def test_what_is_received_between_stages_is_communication(schedule: str) -> None
         assert worker["held_memory_by_category"]["gradients"] == expected["gradients"]
 
 
+def test_keys_and_values_that_travel_round_the_ring_are_communication() -> None:
+    for _, worker in measured(spec_of(SHAPES["gpt"], {"context": {"size": 2, "attention": "ring"}})):
+        most = max(row["bytes"] for row in worker["memory"] if row["category"] == "communication")
+        assert most == 2 * (8 * 64 // 2 * 64 * 4), "of the other half of the sequence"
+        assert at("end of step", worker)["communication"] == 0
+
+
 def test_the_table_has_a_category_for_every_byte_at_every_event() -> None:
     ((_, worker),) = measured(spec_of(SHAPES["gpt"], {}))
     events: dict[float, int] = {}
