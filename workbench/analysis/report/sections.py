@@ -185,7 +185,7 @@ def moved(compared: Compared) -> Section | None:
             parts.append(Table(heads, sums, num_names=3))
     sentence = (
         "A step over the whole run: each collective once per group, each send once. Times are sums over the workers;"
-        " under way is from issue to end."
+        " under way is from issue to the end of the wait for it, which for a send may come long after it has arrived."
     )
     return Section("What moves", sentence, parts) if parts else None
 
@@ -203,7 +203,10 @@ def held(compared: Compared) -> Section | None:
             title = f"What fills the memory of each worker of {row['split']}?"
             drawings.append(Drawing(memory_at_peak_chart(frame, title=title), f"Memory by category of {row['split']}"))
     heads = ["split", "worker", "parameters expected", "measured", "gradients", "optimizer state", "peak", "resident peak"]
-    sentence = "Categories are of the moment at which a worker had the most alive."
+    sentence = (
+        "Parameters, gradients and optimizer state are those at the end of a step; peaks and categories are of the moment at which"
+        " a worker had the most alive."
+    )
     return Section("What each worker holds", sentence, [Table(heads, rows), *drawings]) if rows else None
 
 
