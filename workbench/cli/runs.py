@@ -33,7 +33,9 @@ def ls_command(as_json: bool) -> None:
         step = "–" if row["step_time_s"] is None else f"{row['step_time_s'] * 1e3:.1f} ms"
         speedup = "–" if row["speedup"] is None else f"{row['speedup']:.2f}×"
         model = row["model"] or ""
-        name = "  ".join(part for part in (row["name"], row["link"] and f"[{row['link']}]") if part)
+        # A comparison's two baselines differ in their threads alone.
+        threads = row["num_workers"] == 1 and row["threads_per_worker"] and f"[{row['threads_per_worker']} threads]"
+        name = "  ".join(part for part in (row["name"], row["link"] and f"[{row['link']}]", threads) if part)
         line = f"{row['run_id']:<{width}}  {row['state']:<9}  {model:<12}  {step:>10}  {speedup:>8}  {name}"
         click.echo(line.rstrip())
 

@@ -204,8 +204,8 @@ def held(compared: Compared) -> Section | None:
             drawings.append(Drawing(memory_at_peak_chart(frame, title=title), f"Memory by category of {row['split']}"))
     heads = ["split", "worker", "parameters expected", "measured", "gradients", "optimizer state", "peak", "resident peak"]
     sentence = (
-        "Parameters, gradients and optimizer state are those at the end of a step; peaks and categories are of the moment at which"
-        " a worker had the most alive."
+        "Parameters, gradients and optimizer state are those at the end of a step; peaks and categories are of the moment at"
+        " which a worker had the most alive."
     )
     return Section("What each worker holds", sentence, [Table(heads, rows), *drawings]) if rows else None
 
