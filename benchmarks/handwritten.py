@@ -7,7 +7,7 @@ worker's part of the batch in, the mean loss out where this worker has it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.distributed as dist
@@ -33,16 +33,7 @@ CUT = 3  # of the six blocks three are on each of two stages
 def data(rank: int, group: dist.ProcessGroup) -> Step:
     """DistributedDataParallel."""
     model = DistributedDataParallel(_model(), process_group=group)
-    optimizer = torch.optim.AdamW(model.parameters())
-
-    def step(inputs: Tensor, targets: Tensor) -> float:
-        optimizer.zero_grad()
-        loss = _loss(model(inputs), targets)
-        loss.backward()
-        optimizer.step()
-        return loss.item()
-
-    return step
+    return _whole(model)
 
 
 def fsdp(rank: int, group: dist.ProcessGroup) -> Step:
@@ -51,16 +42,7 @@ def fsdp(rank: int, group: dist.ProcessGroup) -> Step:
     for block in model:
         fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
-    optimizer = torch.optim.AdamW(model.parameters())
-
-    def step(inputs: Tensor, targets: Tensor) -> float:
-        optimizer.zero_grad()
-        loss = _loss(model(inputs), targets)
-        loss.backward()
-        optimizer.step()
-        return loss.item()
-
-    return step
+    return _whole(model)
 
 
 def layer(rank: int, group: dist.ProcessGroup) -> Step:
@@ -127,16 +109,7 @@ def tensor(rank: int, group: dist.ProcessGroup) -> Step:
         styles |= {f"{layer}.attention.qkv": ColwiseParallel(), f"{layer}.attention.output": RowwiseParallel()}
         styles |= {f"{layer}.feedforward.up": ColwiseParallel(), f"{layer}.feedforward.down": RowwiseParallel()}
     parallelize_module(model, DeviceMesh.from_group(group, "cpu"), styles)
-    optimizer = torch.optim.AdamW(model.parameters())
-
-    def step(inputs: Tensor, targets: Tensor) -> float:
-        optimizer.zero_grad()
-        loss = _loss(model(inputs), targets)
-        loss.backward()
-        optimizer.step()
-        return loss.item()
-
-    return step
+    return _whole(model)
 
 
 def context(rank: int, group: dist.ProcessGroup) -> Step:
@@ -155,16 +128,7 @@ def context(rank: int, group: dist.ProcessGroup) -> Step:
         if hasattr(module, "positions"):
             module.positions = positions
     model = DistributedDataParallel(inner, process_group=group)
-    optimizer = torch.optim.AdamW(model.parameters())
-
-    def step(inputs: Tensor, targets: Tensor) -> float:
-        optimizer.zero_grad()
-        loss = _loss(model(inputs), targets)
-        loss.backward()
-        optimizer.step()
-        return loss.item()
-
-    return step
+    return _whole(model)
 
 
 def expert(rank: int, group: dist.ProcessGroup) -> Step:
@@ -193,13 +157,19 @@ def expert(rank: int, group: dist.ProcessGroup) -> Step:
                 own.append((f"{name}.experts.{path}", half))
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(inner, [name for name, _ in own])
     model = DistributedDataParallel(inner, process_group=group)
+    return _whole(model, [half for _, half in own])
+
+
+def _whole(model: nn.Module, summed: Sequence[nn.Parameter] = ()) -> Step:
+    """A step whose forward pass is one call; gradients of ``summed`` are sums over both workers and become means."""
     optimizer = torch.optim.AdamW(model.parameters())
 
     def step(inputs: Tensor, targets: Tensor) -> float:
         optimizer.zero_grad()
         loss = _loss(model(inputs), targets)
         loss.backward()
-        for _, parameter in own:
+        for parameter in summed:
+            assert parameter.grad is not None
             parameter.grad /= 2
         optimizer.step()
         return loss.item()

@@ -157,7 +157,7 @@ def _bandwidths(console: Any, directory: RunDirectory) -> None:
         speeds = (f"{value / 1e6:,.1f} MB/s" if value and value == value else "–" for value in (row["ring_bytes_per_s"], own))
         size = mebibytes(row["payload_bytes"])
         table.add_row(row["operation"], row["axis"], str(row["group_size"]), size, *speeds)
-    console.print("\nbandwidth per worker and direction, mean of the trace steps:")
+    console.print("\nbandwidth per worker and direction, median over the trace steps:")
     console.print(table)
 
 

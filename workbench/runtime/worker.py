@@ -24,6 +24,7 @@ from workbench.store.run_directory import RunDirectory
 
 if TYPE_CHECKING:
     from workbench.plan.feasibility import Plan
+    from workbench.runtime.training import TrainingRecord
 
 _PROGRESS_INTERVAL_S = 0.1
 
@@ -126,7 +127,12 @@ def _work(
     accounting.attribute_idle(recorder, control, plan_.num_workers)
     agreement = complete(recorder)
     communication = accounting.communication_rows(recorder, device.type == "cuda")
-    parts = step_parts(recorder, trained.steps)  # before the rows' times are made the run's own
+    figures = {
+        **_figures(trained),
+        "completions": asdict(agreement),
+        **step_parts(recorder, trained.steps),  # before the rows' times are made the run's own
+        "communication": accounting.transfers_per_step(communication, spec.measure.num_trace_steps),
+    }
     tables = {
         "steps": trained.steps,
         "memory": [{**row, "time_s": row["time"]} for row in trained.memory],
@@ -139,7 +145,15 @@ def _work(
             row.update({"run_id": run.id, "rank": rank})
             row.update({k: row[k] - origin[0] for k in ("start_s", "end_s", "completed_s", "time_s") if row.get(k) is not None})
         write_table(run.table_path(name, rank), name, rows)
-    figures = {
+    events.write("finished", figures=figures)
+    dist.barrier(group=control)  # nobody's connections close while another still needs them
+
+
+def _figures(trained: TrainingRecord) -> dict[str, Any]:
+    """What the loop measured, as the summary has it of each worker."""
+    from workbench.runtime.accounting import resident_peak_bytes
+
+    return {
         "parameters": trained.parameters,
         "parameter_bytes": trained.parameter_bytes,
         "gradient_bytes": trained.gradient_bytes,
@@ -149,15 +163,10 @@ def _work(
         "kept_activation_bytes": trained.kept_activation_bytes,
         **trained.of_allocator,
         "dropped_tokens": trained.dropped_tokens,
-        "resident_peak_bytes": accounting.resident_peak_bytes(),
+        "resident_peak_bytes": resident_peak_bytes(),
         "load": asdict(trained.load) if trained.load else None,
-        "completions": asdict(agreement),
         "counted_flops": trained.counted_flops,
-        **parts,
-        "communication": accounting.transfers_per_step(communication, spec.measure.num_trace_steps),
     }
-    events.write("finished", figures=figures)
-    dist.barrier(group=control)  # nobody's connections close while another still needs them
 
 
 def _is_communication_error(error: BaseException) -> bool:
