@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import time
 import tomllib
 import zipfile
 from pathlib import Path
@@ -112,6 +113,24 @@ def test_cancelling_takes_the_baselines_that_no_other_run_waits_for(tmp_path: Pa
     assert [run.id for run in queue.waiting_and_running(tmp_path)] == ["base-1", "base-2", "split-1", "split-2"]
     assert queue.cancel(tmp_path, first) == ["split-1", "base-2"]
     assert (first.cancel_requested(), own.cancel_requested(), shared.cancel_requested()) == (True, True, False)
+
+
+def test_cancelling_takes_both_baselines_where_one_waits_for_the_other(tmp_path: Path) -> None:
+    live(tmp_path, "base-1", 1.0, "running", baseline_run_id="base-1")
+    live(tmp_path, "base-2", 2.0, baseline_run_id="base-1")
+    split = live(tmp_path, "split-1", 3.0, baseline_run_id="base-1", same_cores_baseline_run_id="base-2")
+    assert queue.cancel(tmp_path, split) == ["split-1", "base-2", "base-1"]
+
+
+def test_when_a_run_was_made_is_said_by_this_machines_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    live(tmp_path, "run-1", 0.0)
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        assert str(runs_frame(tmp_path)["created"].iloc[0]) == "1970-01-01 09:00:00"
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_a_follower_reads_on_where_it_left_off(tmp_path: Path) -> None:
