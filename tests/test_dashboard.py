@@ -11,13 +11,15 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import psutil
 import pytest
 
 from tests.test_store import new_run
 from workbench.analysis.charts.look import COLOURS
+from workbench.analysis.charts.step_parts import step_parts_chart
 from workbench.dashboard import address, queue
-from workbench.dashboard.downloads import tables_of
+from workbench.dashboard.downloads import csv_of, picture_of, tables_of
 from workbench.dashboard.failures import failure
 from workbench.dashboard.table import chosen, filtered, runs_frame, tags_of
 from workbench.spec import RunSpec
@@ -180,6 +182,16 @@ def test_downloads_hold_every_table(tmp_path: Path) -> None:
     with zipfile.ZipFile(io.BytesIO(tables_of([run], "csv"))) as archive:
         assert {"runs.csv", "steps.csv", "communication.csv"} <= set(archive.namelist())
         assert b"run-1" in archive.read("runs.csv")
+
+
+def test_a_chart_is_downloaded_as_a_picture_and_its_data_whole() -> None:
+    frame = pd.DataFrame({"split": ["dp2", "=1+1"], "part": "compute", "milliseconds": [3.0, 4.0]})
+    chart = step_parts_chart(frame)
+    assert picture_of(chart, "png").startswith(b"\x89PNG")
+    assert b"milliseconds" in picture_of(chart, "svg")
+    read = pd.read_csv(io.BytesIO(csv_of(frame)))
+    assert list(read["split"]) == ["dp2", "'=1+1"]
+    assert list(read["milliseconds"]) == [3.0, 4.0]
 
 
 def test_the_dashboard_listens_at_home_says_nothing_to_others_and_has_the_charts_colour() -> None:
