@@ -197,6 +197,7 @@ def test_a_chart_is_downloaded_as_a_picture_and_its_data_whole() -> None:
 def test_the_dashboard_listens_at_home_says_nothing_to_others_and_has_the_charts_colour() -> None:
     config = tomllib.loads((ROOT / "workbench/dashboard/served/.streamlit/config.toml").read_text())
     assert config["server"]["address"] == "127.0.0.1"
+    assert config["client"]["disableDataExport"] is True
     assert config["browser"]["gatherUsageStats"] is False
     assert config["theme"]["light"]["primaryColor"] == COLOURS["compute"]
     assert (ROOT / ".streamlit").resolve() == (ROOT / "workbench/dashboard/served/.streamlit").resolve()
