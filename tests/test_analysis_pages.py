@@ -10,6 +10,7 @@ import pytest
 
 from tests.recorded import pipeline_run
 from tests.test_cli import record_run
+from tests.test_dashboard import live
 from tests.test_pages import EVIL, failed, labels, marked_up, page, texts
 from workbench.dashboard.lessons import NAMES, lesson
 from workbench.spec import RunSpec
@@ -26,6 +27,12 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def two_runs(store: Path) -> list[RunDirectory]:
     return [record_run(store, SINGLE, "finished", 1), pipeline_run(store)]
+
+
+def test_a_lessons_run_that_waits_says_for_what(store: Path) -> None:
+    run = live(store, "run-1", 1.0)
+    run.write_status({**run.status(), "message": "waiting for its baseline base-1"})
+    assert "waiting for its baseline base-1" in texts(page("learn", lesson="data", run="run-1"))
 
 
 @pytest.mark.parametrize("name", NAMES)

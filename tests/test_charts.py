@@ -161,3 +161,20 @@ def test_a_colour_means_one_thing() -> None:
     frame = pd.DataFrame({"kind": ["idle"], "microbatch": [None], "worker": ["0"], "begin_ms": [0.0], "end_ms": [1.0]})
     assert look.COLOURS["idle"] in look.svg(timeline_chart(frame, "Who?"))
     assert look.COLOURS["idle"] in shown
+
+
+def test_a_legend_has_as_many_columns_as_there_is_room_for() -> None:
+    chart = step_parts_chart(step_parts([row("dp2")]))
+    of_two = legend_size(chart.properties(width=150))
+    assert of_two[0] > 150
+    assert legend_size(look.folding(chart).properties(width=400)) == of_two
+    narrow = legend_size(look.folding(chart).properties(width=150))
+    assert (narrow[0] <= 150, narrow[1] > of_two[1]) == (True, True)
+    assert legend_size(chart.properties(width=150)) == of_two, "the chart itself is as it was"
+
+
+def legend_size(chart: look.AnyChart) -> tuple[int, int]:
+    """Width and height."""
+    found = re.search(r'role-legend".*?d="M0,0h(\d+)v(\d+)', look.svg(chart))
+    assert found
+    return int(found[1]), int(found[2])

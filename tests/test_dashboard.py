@@ -5,18 +5,21 @@ from __future__ import annotations
 import io
 import json
 import os
+import time
 import tomllib
 import zipfile
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import psutil
 import pytest
 
 from tests.test_store import new_run
 from workbench.analysis.charts.look import COLOURS
+from workbench.analysis.charts.step_parts import step_parts_chart
 from workbench.dashboard import address, queue
-from workbench.dashboard.downloads import tables_of
+from workbench.dashboard.downloads import csv_of, picture_of, tables_of
 from workbench.dashboard.failures import failure
 from workbench.dashboard.table import chosen, filtered, runs_frame, tags_of
 from workbench.spec import RunSpec
@@ -114,6 +117,24 @@ def test_cancelling_takes_the_baselines_that_no_other_run_waits_for(tmp_path: Pa
     assert (first.cancel_requested(), own.cancel_requested(), shared.cancel_requested()) == (True, True, False)
 
 
+def test_cancelling_takes_both_baselines_where_one_waits_for_the_other(tmp_path: Path) -> None:
+    live(tmp_path, "base-1", 1.0, "running", baseline_run_id="base-1")
+    live(tmp_path, "base-2", 2.0, baseline_run_id="base-1")
+    split = live(tmp_path, "split-1", 3.0, baseline_run_id="base-1", same_cores_baseline_run_id="base-2")
+    assert queue.cancel(tmp_path, split) == ["split-1", "base-2", "base-1"]
+
+
+def test_when_a_run_was_made_is_said_by_this_machines_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    live(tmp_path, "run-1", 0.0)
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        assert str(runs_frame(tmp_path)["created"].iloc[0]) == "1970-01-01 09:00:00"
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
 def test_a_follower_reads_on_where_it_left_off(tmp_path: Path) -> None:
     run = live(tmp_path, "run-1", 1.0, "running")
     follower = queue.Follower(run)
@@ -163,9 +184,20 @@ def test_downloads_hold_every_table(tmp_path: Path) -> None:
         assert b"run-1" in archive.read("runs.csv")
 
 
+def test_a_chart_is_downloaded_as_a_picture_and_its_data_whole() -> None:
+    frame = pd.DataFrame({"split": ["dp2", "=1+1"], "part": "compute", "milliseconds": [3.0, 4.0]})
+    chart = step_parts_chart(frame)
+    assert picture_of(chart, "png").startswith(b"\x89PNG")
+    assert b"milliseconds" in picture_of(chart, "svg")
+    read = pd.read_csv(io.BytesIO(csv_of(frame)))
+    assert list(read["split"]) == ["dp2", "'=1+1"]
+    assert list(read["milliseconds"]) == [3.0, 4.0]
+
+
 def test_the_dashboard_listens_at_home_says_nothing_to_others_and_has_the_charts_colour() -> None:
     config = tomllib.loads((ROOT / "workbench/dashboard/served/.streamlit/config.toml").read_text())
     assert config["server"]["address"] == "127.0.0.1"
+    assert config["client"]["disableDataExport"] is True
     assert config["browser"]["gatherUsageStats"] is False
     assert config["theme"]["light"]["primaryColor"] == COLOURS["compute"]
     assert (ROOT / ".streamlit").resolve() == (ROOT / "workbench/dashboard/served/.streamlit").resolve()

@@ -12,6 +12,7 @@ from streamlit.testing.v1 import AppTest
 
 from tests.test_dashboard import finished, live
 from tests.test_store import new_run
+from workbench.dashboard.pages.runs import IMPORTED
 from workbench.dashboard.shell import PAGES
 from workbench.spec import RunSpec
 from workbench.spec.paths import command, spec_of
@@ -105,7 +106,12 @@ def test_turning_a_knob_changes_the_command_the_address_and_the_figures() -> Non
     assert configured(test) == RunSpec(split={"data": 2, "pipeline": 2}, train={"num_steps": 7})
     assert test.query_params["train.num_steps"] == "7"
     assert command(configured(test)) in [code.value for code in test.code]
-    assert {m.label: m.value for m in test.metric}["Workers"] == "4"
+    figures = {m.label: m.value for m in test.metric}
+    assert figures["Workers"] == "4"
+    gradients, border = 875_264 * 4, 16 * 128 * 128 * 4
+    assert figures["Moves per step"] == f"{(gradients + 2 * border) / 2**20:.2f} MiB", (
+        "there and back across the border of stages"
+    )
 
 
 def test_another_model_brings_its_own_options_and_data() -> None:
@@ -194,6 +200,14 @@ def test_runs_are_filtered_named_deleted_and_brought_back(store: Path) -> None:
     assert [row["run_id"] for row in listing.rows(store)] == ["run-2"]
     next(button for button in test.button if button.label == "Undo").click().run()
     assert [row["run_id"] for row in listing.rows(store)] == ["run-1", "run-2"]
+
+
+def test_an_import_is_said_once_the_page_is_drawn_anew(store: Path) -> None:
+    finished(store, "run-1", 1.0, 0.5)
+    test = page("runs")
+    test.session_state[IMPORTED] = "2 imported"
+    assert [toast.value for toast in test.run().toast] == ["2 imported"]
+    assert not test.run().toast
 
 
 def test_a_run_that_has_not_ended_is_not_deleted(store: Path) -> None:

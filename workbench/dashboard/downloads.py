@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 
-from workbench.analysis.charts.look import AnyChart, dressed
+from workbench.analysis.charts.look import AnyChart, dressed, svg
 from workbench.store.export import as_text, export
 from workbench.store.run_directory import RunDirectory
 from workbench.store.trace_events import write_trace
@@ -37,6 +37,8 @@ def csv_of(frame: pd.DataFrame) -> bytes:
 
 def picture_of(chart: AnyChart, file_format: Literal["png", "svg"]) -> bytes:
     """The chart as a picture on light ground."""
+    if file_format == "svg":
+        return svg(chart).encode()
     written = io.BytesIO()
     with alt.data_transformers.enable("default", max_rows=None):
         dressed(chart).save(written, format=file_format, scale_factor=2)

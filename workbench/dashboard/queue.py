@@ -52,15 +52,15 @@ def baselines_of(run: RunDirectory) -> list[str]:
 def cancel(store: Path, run: RunDirectory) -> list[str]:
     """Asks for the end of a run and of those of its baselines that no other run waits for; returns their ids."""
     live = {other.id: other for other in waiting_and_running(store)}
-    needed = {
-        b for other in live.values() if other.id != run.id and run.id not in baselines_of(other) for b in baselines_of(other)
-    }
-    asked = [
-        live[run_id] for run_id in (run.id, *baselines_of(run)) if run_id in live and (run_id == run.id or run_id not in needed)
-    ]
-    for other in asked:
-        other.request_cancel()
-    return [other.id for other in asked]
+    needs = {other.id: baselines_of(other) for other in live.values() if run.id not in baselines_of(other)}
+    asked = [run.id] if run.id in live else []
+    # The second baseline may itself wait for the first.
+    for baseline in reversed(baselines_of(run)):
+        if baseline in live and not any(baseline in needed for run_id, needed in needs.items() if run_id not in asked):
+            asked.append(baseline)
+    for run_id in asked:
+        live[run_id].request_cancel()
+    return asked
 
 
 @dataclass

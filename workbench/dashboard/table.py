@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -78,12 +79,17 @@ def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
         step_time_ms=number["step_time_s"] * 1e3,
         peak_memory_mib=number["peak_memory_bytes"] / 2**20,
         communication_mib=number["communication_bytes_per_step"] / 2**20,
-        created=pd.to_datetime(number["created_at"], unit="s", utc=True),
+        created=_local(number["created_at"]),
         searched=frame["run_id"].str.cat(frame[["name", "split", "dataset", "tags", "note", "mode"]], sep="\n").str.lower(),
     )
     lossy = frame["parity_ok"].isna() & frame["parity_max_error"].notna()
     frame["parity"] = frame["parity_ok"].map({True: "equal", False: "WRONG"}).fillna("").mask(lossy, "lossy").astype(str)
     return frame
+
+
+def _local(seconds: pd.Series) -> pd.Series:
+    """Times of this machine's clock."""
+    return pd.to_datetime(seconds.map(datetime.fromtimestamp, na_action="ignore"))
 
 
 def tags_of(frame: pd.DataFrame) -> list[str]:

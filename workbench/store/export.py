@@ -49,10 +49,10 @@ def as_text(table: pa.Table) -> pa.Table:
     import pyarrow.compute as pc
 
     for index, field in enumerate(table.schema):
-        if pa.types.is_string(field.type):
+        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):  # pandas' texts are large
             column = table.column(index)
             is_formula = pc.match_substring_regex(column, _FORMULA)
             if pc.any(is_formula).as_py():
-                quoted = pc.binary_join_element_wise("'", column, "")
+                quoted = pc.binary_join_element_wise(pa.scalar("'", field.type), column, pa.scalar("", field.type))
                 table = table.set_column(index, field, pc.if_else(is_formula, quoted, column))
     return table

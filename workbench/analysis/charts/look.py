@@ -38,6 +38,8 @@ REFERENCE: dict[str, Any] = {"color": "#888888", "strokeDash": [4, 4]}
 """A line that nothing was measured on: an ideal, a front."""
 
 WIDTH = 560
+_SYMBOL, _CHARACTER = 28, 6.3
+"""Pixels of a legend's entry: its symbol with the space around it, and a letter of a page's font."""
 _LONG = 13
 """Characters of a legend's entry of which three do not stand side by side on a narrow page."""
 
@@ -59,6 +61,27 @@ def _colour(field: str, values: Sequence[str], tones: list[str], columns: int) -
     scale = alt.Scale(domain=list(values), range=tones)
     legend = alt.Legend(orient="top", columns=columns, labelLimit=400, symbolOpacity=1)
     return alt.Color(f"{field}:N", title=None, scale=scale, legend=legend)
+
+
+def folding(chart: alt.Chart | alt.LayerChart) -> alt.Chart | alt.LayerChart:
+    """A copy whose legend has as many columns as the width that it is drawn in has room for. Of charts side by side or over each
+    other none has a ``width`` that this could ask for."""
+    folded = chart.copy(deep=True)
+    for layer in folded.layer if isinstance(folded, alt.LayerChart) else [folded]:
+        shade = layer.encoding.color
+        if isinstance(shade, alt.Color) and isinstance(shade["legend"], alt.Legend):
+            shade["legend"]["columns"] = alt.ExprRef(_columns(shade["scale"]["domain"], shade["legend"]["columns"]))
+    return folded
+
+
+def _columns(entries: Sequence[str], most: int) -> str:
+    """The number of a legend's columns as an expression of the plot's width."""
+    expression = "1"
+    for number in range(2, most + 1):
+        longest = [max(map(len, entries[first::number]), default=0) for first in range(number)]
+        needed = round(number * _SYMBOL + sum(longest) * _CHARACTER)
+        expression = f"width >= {needed} ? {number} : {expression}"
+    return expression
 
 
 def theme(dark: bool = False) -> dict[str, Any]:

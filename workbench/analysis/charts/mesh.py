@@ -26,7 +26,7 @@ def mesh_chart(frame: pd.DataFrame) -> alt.LayerChart | alt.FacetChart:
         top=floor - 0.8 * frame["fraction"],
     )
     named = len(blocks) <= MAX_BLOCKS_NAMED
-    meaning = "the model's blocks in order; a slice fills a part of its cell"
+    meaning = ["the model's blocks in order;", "a slice fills a part of its cell"]
     x = alt.X("block:N", sort=blocks, title=meaning, axis=alt.Axis(labels=named, ticks=False, labelAngle=-40, domain=False))
     labels = json.dumps(list(dict.fromkeys(_who(frame))))
     middles = [index + 0.5 for index in range(workers)]

@@ -27,9 +27,11 @@ def pareto_chart(frame: pd.DataFrame) -> alt.LayerChart:
     front = alt.Chart(best).mark_line(**REFERENCE).encode(x=x, y=y, order="step_time_ms:Q")
     runs = alt.Chart(frame).mark_point(size=90, strokeWidth=2, opacity=1).encode(**encoded)
     filled = alt.Chart(best).mark_point(size=90, filled=True, opacity=1).encode(**encoded)
-    names = alt.Chart(frame).mark_text(align="left", dx=9, dy=-6).encode(x=x, y=y, text="split:N")
+    is_right = frame["step_time_ms"] > frame["step_time_ms"].max() / 2
+    before = alt.Chart(frame[is_right]).mark_text(align="right", dx=-9, dy=-6).encode(x=x, y=y, text="split:N")
+    behind = alt.Chart(frame[~is_right]).mark_text(align="left", dx=9, dy=-6).encode(x=x, y=y, text="split:N")
     title = alt.Title("Which splits are both fast and small?", subtitle="Filled, on the line: no other run beats it in both.")
-    return layered(front, runs, filled, names, title=title, width=WIDTH, height=280)
+    return layered(front, runs, filled, before, behind, title=title, width=WIDTH, height=280)
 
 
 def _from_zero(values: pd.Series) -> alt.Scale:

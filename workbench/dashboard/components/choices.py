@@ -130,7 +130,7 @@ def _split(paths: Mapping[str, Any], places: Places) -> dict[str, Any]:
     if key not in st.session_state:
         st.session_state[key] = there
     chosen = st.pills(
-        "Strategies, together or alone; none is one worker", STRATEGIES.names(), selection_mode="multi", key=key,
+        "Strategies, together or alone; none is one worker", STRATEGIES.names(), selection_mode="multi", key=key, wrap=True,
         help="Each shares the work along an axis of its own; sizes multiply. " + _sentences(),
     )  # fmt: skip
     said: dict[str, Any] = {}

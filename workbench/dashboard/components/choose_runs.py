@@ -46,7 +46,9 @@ def choose_runs() -> list[str]:
             said("warning", f"Only the first {MOST_COMPARED} of {len(named)} runs are compared")
         st.session_state[key] = named[:MOST_COMPARED]
     offered = list(dict.fromkeys([*st.session_state[key], *_offered(frame)]))
-    chosen = st.multiselect("Runs", offered, key=key, format_func=_label(frame), max_selections=MOST_COMPARED)
+    chosen = st.multiselect(
+        "Runs", offered, key=key, format_func=_label(frame), max_selections=MOST_COMPARED, placeholder="two to twenty of them"
+    )
     st.session_state[f"{key}, asked"] = chosen
     if chosen != asked:
         st.query_params.from_dict({"runs": ",".join(chosen)} if chosen else {})

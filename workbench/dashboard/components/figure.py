@@ -9,7 +9,7 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from workbench.analysis.charts.look import FIT_WIDTH, AnyChart, theme
+from workbench.analysis.charts.look import FIT_WIDTH, AnyChart, folding, theme
 from workbench.analysis.charts.picking import PICKED, pickable
 from workbench.dashboard.downloads import csv_of, picture_of
 
@@ -34,7 +34,7 @@ def _fitting(chart: Any) -> Any:
     Streamlit's theme leaves black is as on this ground."""
     of = theme(dark=st.context.theme.type == "dark")
     is_flat = isinstance(chart, alt.Chart | alt.LayerChart)
-    shown = chart.properties(autosize=FIT_WIDTH) if is_flat else chart
+    shown = folding(chart).properties(autosize=FIT_WIDTH) if is_flat else chart
     return shown.configure_text(color=of["text"]["color"]).configure_title(subtitleColor=of["title"]["subtitleColor"])
 
 

@@ -6,6 +6,7 @@ import pandas as pd
 import psutil
 import streamlit as st
 
+from workbench.analysis.charts.look import folding
 from workbench.analysis.charts.mesh import held_chart, mesh_chart
 from workbench.analysis.expected import held, moves, placement
 from workbench.plan.feasibility import Plan
@@ -38,7 +39,7 @@ def outlook(planned: Plan) -> None:
     frame = held(planned)
     per_worker = frame.groupby("worker")["bytes"].sum()
     st.altair_chart(mesh_chart(placement(planned)), key="mesh")
-    st.altair_chart(held_chart(frame), key="held")
+    st.altair_chart(folding(held_chart(frame)), key="held")
     st.caption(_against_memory(planned, int(per_worker.sum()), int(per_worker.max())))
     if planned.spec.mode == "train" and "activations" not in set(frame["category"]):
         st.caption("Activations come on top: there is no formula for them here.")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import streamlit as st
 
 from workbench.analysis.bubble import ideal_timeline
+from workbench.analysis.charts.look import folding
 from workbench.analysis.charts.walk import walk_chart
 from workbench.analysis.frames import timeline
 from workbench.analysis.walk import cells, wires
@@ -15,6 +16,7 @@ from workbench.dashboard.components.failure_card import failure_card
 from workbench.dashboard.components.lanes import lanes
 from workbench.dashboard.components.navigate import go, has
 from workbench.dashboard.components.outlook import in_bytes
+from workbench.dashboard.components.progress import bar
 from workbench.dashboard.components.said import said
 from workbench.dashboard.lessons import NAMES, Lesson, lesson, moments, overview
 from workbench.dashboard.queue import Follower
@@ -124,7 +126,7 @@ def _diagram(name: str) -> None:
     kinds = list(dict.fromkeys(kind for frame in frames for kind in frame["kind"]))
     num_lanes = max(frame["lane"].nunique() for frame in lines)
     says = all_moments[number - 1].says
-    st.altair_chart(walk_chart(frames[number - 1], lines[number - 1], kinds, num_lanes), key=f"walk {name}", alt=says)
+    st.altair_chart(folding(walk_chart(frames[number - 1], lines[number - 1], kinds, num_lanes)), key=f"walk {name}", alt=says)
     st.markdown(f"**{says}**")
 
 
@@ -161,8 +163,7 @@ def _follow(run: RunDirectory) -> None:
         st.rerun()
     follower = Follower(run)
     follower.read_on()
-    done, total = follower.progress or (0, 1)
-    st.progress(min(1.0, done / total), f"{listing.state_of(run)} · step {done} of {total}" if follower.progress else "starting")
+    bar(follower, listing.state_of(run), str(run.status().get("message") or ""))
 
 
 def _result(run: RunDirectory) -> None:

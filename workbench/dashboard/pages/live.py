@@ -10,6 +10,7 @@ import streamlit as st
 from workbench.analysis.charts.loss import loss_chart
 from workbench.dashboard.components.failure_card import failure_card
 from workbench.dashboard.components.navigate import go
+from workbench.dashboard.components.progress import bar
 from workbench.dashboard.components.runs_table import runs_table
 from workbench.dashboard.components.said import said
 from workbench.dashboard.queue import Follower, cancel, waiting_and_running
@@ -85,7 +86,7 @@ def _run(store: Path, run: RunDirectory) -> None:
             if state not in TERMINAL and st.button("Cancel", key=f"cancel {run.id}", icon=":material/stop:", width="stretch"):
                 cancel(store, run)
                 st.toast("Cancelling: its workers are being ended.")
-        _bar(follower, state, str(status.get("message") or ""))
+        bar(follower, state, str(status.get("message") or ""))
         failure_card(run)
         _figures(follower)
 
@@ -101,18 +102,6 @@ def _facts(record: dict[str, object], run: RunDirectory) -> list[str]:
     workers = f"{record['num_workers']} worker{'s' if record['num_workers'] != 1 else ''} on {record.get('device')}"
     facts = [str(name)] if name else []
     return [*facts, f"{record.get('model')} on {record.get('dataset')}", workers, run.id]
-
-
-def _bar(follower: Follower, state: str, message: str) -> None:
-    progress = follower.progress
-    if progress:
-        done, total = progress
-        words = f"{state} · step {done} of {total}"
-        st.progress(min(1.0, done / total), words + (f" · {follower.parity}" if follower.parity else ""))
-    else:
-        st.progress(0.0, state)
-        if message and state not in ("failed", "lost", "cancelled"):
-            st.text(message)
 
 
 def _figures(follower: Follower) -> None:

@@ -24,11 +24,14 @@ from workbench.store.run_directory import RunDirectory, home
 MOST_SHOWN = 200
 """Rows that a browser gets at once; the filter finds the others."""
 UNDO = "deleted just now"
+IMPORTED = "imported just now"
 
 
 def main() -> None:
     """Draws the page."""
     st.title("Runs")
+    if IMPORTED in st.session_state:
+        st.toast(st.session_state.pop(IMPORTED))
     _undo()
     frame, deleted = runs_and_deleted(home())
     if frame.empty:
@@ -157,7 +160,7 @@ def _take_in(file: IO[bytes]) -> None:
         said("error", "Not imported", str(error))
         return
     st.session_state["import number"] = st.session_state.get("import number", 0) + 1
-    st.toast(f"{len(new)} imported" + (f", {len(here)} were here already" if here else ""))
+    st.session_state[IMPORTED] = f"{len(new)} imported" + (f", {len(here)} were here already" if here else "")
     st.rerun()
 
 
