@@ -9,7 +9,6 @@ from statistics import fmean
 from typing import Any
 
 import ipywidgets as w
-import psutil
 
 from workbench.analysis.charts.losses import losses_chart
 from workbench.analysis.figures import seconds
@@ -22,6 +21,7 @@ from workbench.notebook.split_picker import SplitPicker
 from workbench.spec.files import dumps
 from workbench.spec.run_spec import RunSpec
 from workbench.store import listing
+from workbench.store.processes import own_memory_mib
 from workbench.store.run_directory import TERMINAL, RunDirectory, home
 
 _REFRESH_S = 1.0
@@ -158,8 +158,8 @@ class RunPanel(Shown):
         if last["loss"] is not None:
             facts.append(f"loss {last['loss']:.3f}")
         if run.state == "running":
-            sizes = [_own_bytes(worker["pid"]) for worker in run.directory.status()["workers"]]
-            facts.append("processes hold " + ", ".join(f"{size / 2**20:.0f} MiB" for size in sizes if size))
+            sizes = [own_memory_mib(worker["pid"]) for worker in run.directory.status()["workers"]]
+            facts.append("processes hold " + ", ".join(f"{size:.0f} MiB" for size in sizes if size))
         line = _line([step["loss"] for step in steps if step["loss"] is not None])
         self._live.value = f"<p>{' · '.join(facts)}</p>{line}"
 
@@ -184,14 +184,6 @@ def _is_of(directory: RunDirectory, spec: RunSpec) -> bool:
     except WorkbenchError:
         return False
     return own.replace(launch={**own.as_dict()["launch"], "device": spec.launch.device}) == spec
-
-
-def _own_bytes(pid: int) -> int | None:
-    """Memory that is this process's alone; what forked workers share is not counted."""
-    try:
-        return int(psutil.Process(pid).memory_full_info().uss)
-    except psutil.Error:
-        return None
 
 
 def _line(values: list[float], width: int = 360, height: int = 60) -> str:
