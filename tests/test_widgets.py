@@ -132,12 +132,14 @@ def test_a_panel_takes_up_a_run_that_was_started_elsewhere() -> None:
     assert widgets.RunPanel(spec).wait().id == elsewhere.id
 
 
-def test_cancel_ends_the_run_and_its_workers_and_wait_says_so() -> None:
-    spec = wb.RunSpec(model=TINY, train={"num_steps": 1_000_000}, split={"data": 2}, baseline={"mode": "none"})
+def test_a_panel_shows_the_loss_of_the_last_stage_and_cancel_ends_the_run_and_its_workers() -> None:
+    spec = wb.RunSpec(model=TINY, train={"num_steps": 1_000_000}, split={"layer": 2}, baseline={"mode": "none"})
     panel = widgets.RunPanel(spec)
     run = panel.start()
-    while run.state != "running":
+    while "loss" not in panel._live.value:
         time.sleep(0.05)
+    assert "samples/s" in panel._live.value
+    assert "processes hold" in panel._live.value
     pids = [worker["pid"] for worker in run.directory.status()["workers"]]
     with pytest.raises(UsageError, match="still running"):
         panel.start()
@@ -172,12 +174,28 @@ def test_a_trace_shares_its_choice_between_timeline_and_communication(run: Run) 
     view = widgets.TraceView(run)
     everything = view.data
     assert set(everything["timeline"]["worker"]) == {"0", "1"}
-    view._workers.value = ("1",)
+    view._workers.value = (1,)
     assert set(view.data["communication"]["worker"]) == {"1"}
     end = view._window.max
     view._window.value = (0.0, end / 4)
     assert len(view.data["timeline"]) < len(everything["timeline"])
     assert (view.data["timeline"]["begin_ms"] <= end / 4).all()
+
+
+def test_a_trace_shows_each_trace_step_and_what_has_none_is_refused(run: Run) -> None:
+    view = widgets.TraceView(run)
+    first, *_, last = view._step.options
+    assert set(view.data["communication"]["step"]) == {last}
+    view._step.value = first
+    assert set(view.data["communication"]["step"]) == {first}
+    assert view._window.value == (0.0, view._window.max)
+    of_first = run.timeline().query(f"step == {first}")
+    assert view._window.max == pytest.approx((of_first["end_s"].max() - of_first["start_s"].min()) * 1e3)
+    view._workers.value = ()
+    assert "image/png" in view._repr_mimebundle_()[0], "no choice is a choice of all"
+    failed = wb.submit(tiny().replace(measure={"memory_budget_bytes": 100}, baseline={"mode": "none"})).wait()
+    with pytest.raises(UsageError, match="was traced: it is failed"):
+        widgets.TraceView(failed)
 
 
 def test_a_widget_has_a_still_image_or_text_beside_its_live_view(run: Run) -> None:

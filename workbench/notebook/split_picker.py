@@ -136,7 +136,8 @@ def _in_words(planned: Plan) -> str:
     most = held(planned).groupby("worker")["bytes"].sum().max()
     moved = moves(planned)
     axes = " × ".join(f"{axis} {size}" for axis, size in planned.mesh.axes.items())
-    head = f"<b>{escape(planned.spec.split.label)}</b> · {planned.num_workers} worker(s){f' · {axes}' if axes else ''}"
+    workers = f"{planned.num_workers} worker{'s' if planned.num_workers > 1 else ''}"
+    head = f"<b>{escape(planned.spec.split.label)}</b> · {workers}{f' · {axes}' if axes else ''}"
     text = f"<p>{head}<br>The largest holds {mebibytes(most)}; {mebibytes(moved['bytes'].sum())} move in a step.</p>"
     return text + _transfers(moved) if len(moved) else text
 
