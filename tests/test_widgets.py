@@ -91,6 +91,7 @@ def test_a_refused_choice_has_no_spec_and_offers_the_nearest_that_works() -> Non
     assert picker.spec is None
     assert "leaves 1 samples over" in picker._words.value
     assert panel._start.disabled
+    assert picker._remedies.children[0].description == "data.size = 2"
     picker._remedies.children[0].click()
     assert picker.spec is not None
     assert picker.spec.split.label in ("dp2", "dp4")
