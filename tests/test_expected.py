@@ -86,6 +86,7 @@ def test_the_pictures_name_every_worker() -> None:
         ({"split.pipeline.size": 2, "split.pipeline.num_microbatches": 5}, {"split.pipeline.num_microbatches": 4}),
         ({"split.layer.size": 2, "split.pipeline.size": 2}, {"split.layer.size": None}),
         ({"split.expert.size": 2}, {"split.expert.size": None}),
+        ({"model.name": "mlp", "split.data.size": 2, "split.context.size": 2}, {"split.context.size": None}),
         ({"split.data.size": 2, "train.global_batch_size": 10**6}, {"train.global_batch_size": 10**6 // 2**7}),
     ],
 )

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import workbench as wb
 from tests import cases
 from tests.pool import run_in_workers
 from tests.test_findings import row
@@ -79,6 +80,16 @@ def test_a_run_shows_latency_beside_its_baseline(tmp_path: Path) -> None:
     shown = workbench(tmp_path, "show", run["run_id"]).stdout
     assert "latency per batch: median" in shown
     assert "optimizer" not in shown, "there is none"
+
+
+def test_nothing_goes_backward_in_the_timeline_of_a_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKBENCH_HOME", str(tmp_path))
+    split = {"pipeline": {**PIPELINE, "schedule": "gpipe"}}
+    kinds = set(
+        wb.run(RunSpec(**{**MODELS["mlp"], **INFERENCE, "split": split, "baseline": {"mode": "none"}})).timeline()["kind"]
+    )
+    assert "forward" in kinds
+    assert "backward" not in kinds
 
 
 def test_only_training_must_have_a_loss() -> None:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import base64
 import gc
+import io
 import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import altair as alt
+import pandas as pd
 import pytest
+from PIL import Image
 
 import workbench as wb
 from workbench import widgets
+from workbench.analysis.charts.look import COLOURS
 from workbench.analysis.charts.measured import measured_chart
+from workbench.analysis.charts.timeline import timeline_chart
 from workbench.analysis.side_by_side import side_by_side
 from workbench.api import Run
 from workbench.errors import RunFailedError, SpecError, UsageError
@@ -91,6 +97,7 @@ def test_a_refused_choice_has_no_spec_and_offers_the_nearest_that_works() -> Non
     assert picker.spec is None
     assert "leaves 1 samples over" in picker._words.value
     assert panel._start.disabled
+    assert picker._remedies.children[0].description == "data.size = 2"
     picker._remedies.children[0].click()
     assert picker.spec is not None
     assert picker.spec.split.label in ("dp2", "dp4")
@@ -132,12 +139,14 @@ def test_a_panel_takes_up_a_run_that_was_started_elsewhere() -> None:
     assert widgets.RunPanel(spec).wait().id == elsewhere.id
 
 
-def test_cancel_ends_the_run_and_its_workers_and_wait_says_so() -> None:
-    spec = wb.RunSpec(model=TINY, train={"num_steps": 1_000_000}, split={"data": 2}, baseline={"mode": "none"})
+def test_a_panel_shows_the_loss_of_the_last_stage_and_cancel_ends_the_run_and_its_workers() -> None:
+    spec = wb.RunSpec(model=TINY, train={"num_steps": 1_000_000}, split={"layer": 2}, baseline={"mode": "none"})
     panel = widgets.RunPanel(spec)
     run = panel.start()
-    while run.state != "running":
+    while "loss" not in panel._live.value:
         time.sleep(0.05)
+    assert "samples/s" in panel._live.value
+    assert "processes hold" in panel._live.value
     pids = [worker["pid"] for worker in run.directory.status()["workers"]]
     with pytest.raises(UsageError, match="still running"):
         panel.start()
@@ -147,6 +156,15 @@ def test_cancel_ends_the_run_and_its_workers_and_wait_says_so() -> None:
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
     panel._thread.join()  # type: ignore[union-attr]
     assert not panel._start.disabled
+
+
+def test_cancel_ends_the_baselines_that_the_run_waits_for() -> None:
+    panel = widgets.RunPanel(tiny(data=2).replace(train={"num_steps": 1_000_000}))
+    run = panel.start()
+    while not any(baseline.state == "running" for baseline in run.started_with):
+        time.sleep(0.05)
+    panel.cancel()
+    assert {one.wait(timeout_s=20).state for one in (run, *run.started_with)} == {"cancelled"}
 
 
 def test_waiting_for_a_run_that_is_cancelled_raises() -> None:
@@ -172,12 +190,29 @@ def test_a_trace_shares_its_choice_between_timeline_and_communication(run: Run) 
     view = widgets.TraceView(run)
     everything = view.data
     assert set(everything["timeline"]["worker"]) == {"0", "1"}
-    view._workers.value = ("1",)
+    view._workers.value = (1,)
     assert set(view.data["communication"]["worker"]) == {"1"}
     end = view._window.max
     view._window.value = (0.0, end / 4)
     assert len(view.data["timeline"]) < len(everything["timeline"])
-    assert (view.data["timeline"]["begin_ms"] <= end / 4).all()
+    for frame in view.data.values():
+        assert (frame["begin_ms"] <= end / 4).all()
+
+
+def test_a_trace_shows_each_trace_step_and_what_has_none_is_refused(run: Run) -> None:
+    view = widgets.TraceView(run)
+    first, *_, last = view._step.options
+    assert set(view.data["communication"]["step"]) == {last}
+    view._step.value = first
+    assert set(view.data["communication"]["step"]) == {first}
+    assert view._window.value == (0.0, view._window.max)
+    of_first = run.timeline().query(f"step == {first}")
+    assert view._window.max == pytest.approx((of_first["end_s"].max() - of_first["start_s"].min()) * 1e3)
+    view._workers.value = ()
+    assert "image/png" in view._repr_mimebundle_()[0], "no choice is a choice of all"
+    failed = wb.submit(tiny().replace(measure={"memory_budget_bytes": 100}, baseline={"mode": "none"})).wait()
+    with pytest.raises(UsageError, match="was traced: it is failed"):
+        widgets.TraceView(failed)
 
 
 def test_a_widget_has_a_still_image_or_text_beside_its_live_view(run: Run) -> None:
@@ -193,8 +228,27 @@ def test_charts_go_to_the_front_end_as_the_version_that_it_has_with_a_picture_be
     data, metadata = rendering.mimebundle(chart)
     assert data[rendering.MIME]["$schema"].endswith("/v5.json")
     assert data["text/plain"] == "<chart: One?>"
+    assert rendering.mimebundle(alt.vconcat(chart, chart))[0]["text/plain"] == "<chart: One? One?>"
     assert set(metadata) == {"image/png"}
     assert alt.renderers.active == "workbench"
+
+
+def test_a_crowded_picture_has_the_colours_of_its_legend() -> None:
+    kinds = {"idle": 13.4, "forward": 7.8, "schedule": 0.05, "communication": 0.1, "backward": 11.3, "optimizer": 0.6}
+    rows = [
+        {"kind": kind, "worker": str(worker), "stage": 0, "microbatch": m, "duration_ms": duration_ms + worker}
+        for worker in range(8)
+        for m in range(16)
+        for kind, duration_ms in kinds.items()
+    ]
+    frame = pd.DataFrame(rows)
+    frame["end_ms"] = frame.groupby("worker")["duration_ms"].cumsum()
+    frame["begin_ms"] = frame["end_ms"] - frame["duration_ms"]
+    frame.loc[frame["kind"].isin(["schedule", "communication"]), "begin_ms"] = frame["end_ms"] - 0.05
+    data, _ = rendering.mimebundle(timeline_chart(frame, "Who does what when?"))
+    picture = Image.open(io.BytesIO(base64.b64decode(data["image/png"]))).convert("RGB")
+    tones = {"#{:02X}{:02X}{:02X}".format(*tone) for _, tone in picture.getcolors(picture.width * picture.height)}
+    assert {COLOURS[kind] for kind in kinds} <= tones
 
 
 def test_runs_specs_and_comparisons_show_themselves(run: Run) -> None:

@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from workbench.errors import DamagedRunError, SpecError
 from workbench.store import listing
+from workbench.store.processes import own_memory_mib
 from workbench.store.run_directory import TERMINAL, RunDirectory
 
 _ENDED: dict[Path, set[str]] = {}
@@ -130,14 +129,6 @@ class Follower:
             return self.run.spec().samples_per_replica
         except SpecError:
             return None
-
-
-def own_memory_mib(pid: int) -> float | None:
-    """Memory that is this process's alone; what forked workers share, torch above all, is not counted."""
-    try:
-        return float(psutil.Process(pid).memory_full_info().uss) / 2**20
-    except psutil.Error:
-        return None
 
 
 def _doing(events: list[dict[str, Any]], is_live: bool) -> str:

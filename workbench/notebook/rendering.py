@@ -22,7 +22,8 @@ _SCHEMA = "https://vega.github.io/schema/vega-lite/v5.json"
 _SCALE = 1.5
 """Pixels of the picture for each of the chart: sharp enough, and small."""
 _NUM_COLOURS = 256
-"""Of the picture: charts have hardly more, and so it takes a tenth of the bytes."""
+"""Of the picture, which so takes a tenth of the bytes. They are those that are farthest from one another, lest a legend lose one
+that covers little."""
 
 
 def enable() -> None:
@@ -53,7 +54,7 @@ def _render(spec: dict[str, Any], **_: Any) -> tuple[dict[str, Any], dict[str, A
     spec = {**spec, "config": theme()}
     with Image.open(io.BytesIO(vl_convert.vegalite_to_png(spec, scale=_SCALE))) as drawn:
         width, height = drawn.size
-        few_colours, png = drawn.convert("RGB").quantize(_NUM_COLOURS), io.BytesIO()
+        few_colours, png = drawn.convert("RGB").quantize(_NUM_COLOURS, Image.Quantize.MAXCOVERAGE), io.BytesIO()
     few_colours.save(png, "PNG", optimize=True)
     data = {
         MIME: {**spec, "$schema": _SCHEMA},
@@ -64,5 +65,7 @@ def _render(spec: dict[str, Any], **_: Any) -> tuple[dict[str, Any], dict[str, A
 
 
 def _title(spec: dict[str, Any]) -> str:
+    if "vconcat" in spec:
+        return " ".join(map(_title, spec["vconcat"]))
     title = spec.get("title", "")
     return str(title.get("text", "")) if isinstance(title, dict) else str(title)

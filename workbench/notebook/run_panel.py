@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import defaultdict
 from html import escape
 from statistics import fmean
 from typing import Any
 
 import ipywidgets as w
-import psutil
 
 from workbench.analysis.charts.losses import losses_chart
 from workbench.analysis.figures import seconds
@@ -22,6 +22,7 @@ from workbench.notebook.split_picker import SplitPicker
 from workbench.spec.files import dumps
 from workbench.spec.run_spec import RunSpec
 from workbench.store import listing
+from workbench.store.processes import own_memory_mib
 from workbench.store.run_directory import TERMINAL, RunDirectory, home
 
 _REFRESH_S = 1.0
@@ -130,11 +131,11 @@ class RunPanel(Shown):
 
     def _follow(self, run: Run) -> None:
         """In a thread: takes in events until the run has ended. Drawing is rare and cheap, the cores are the run's."""
-        steps: list[dict[str, Any]] = []
+        steps: dict[int, list[dict[str, Any]]] = defaultdict(list)
         drawn = 0.0
         for event in run.follow(with_silence=True):
-            if event and event["event"] == "step" and event["rank"] == 0:
-                steps.append(event)
+            if event and event["event"] == "step":
+                steps[event["rank"]].append(event)
             if time.monotonic() - drawn > _REFRESH_S:
                 drawn = time.monotonic()
                 self._draw(run, steps)
@@ -146,22 +147,25 @@ class RunPanel(Shown):
         self._ready()
         self._said.value = run.state
 
-    def _draw(self, run: Run, steps: list[dict[str, Any]]) -> None:
-        if not steps:
+    def _draw(self, run: Run, steps: dict[int, list[dict[str, Any]]]) -> None:
+        """Of the steps by rank: how far worker 0 is and how fast, and the loss of the first worker that has one, which of a
+        pipeline is one of its last stage."""
+        if not steps[0]:
             self._said.value = escape(run.message or run.state)
             return
-        last = steps[-1]
+        last = steps[0][-1]
         self._bar.max, self._bar.value = last["num_steps"], last["step"] + 1
         self._said.value = f"{run.state}, {last['kind']} steps"
-        mean = fmean(step["duration_s"] for step in steps[-_RECENT:])
-        facts = [f"{seconds(mean)} a step", f"{run.spec.samples_per_replica / mean:.0f} samples/s of worker 0"]
-        if last["loss"] is not None:
-            facts.append(f"loss {last['loss']:.3f}")
+        mean = fmean(step["duration_s"] for step in steps[0][-_RECENT:])
+        facts = [f"{seconds(mean)} a step", f"{run.spec.train.global_batch_size / mean:.0f} samples/s"]
+        told = ([step["loss"] for step in own if step["loss"] is not None] for own in steps.values())
+        losses_so_far = next(filter(None, told), [])
+        if losses_so_far:
+            facts.append(f"loss {losses_so_far[-1]:.3f}")
         if run.state == "running":
-            sizes = [_own_bytes(worker["pid"]) for worker in run.directory.status()["workers"]]
-            facts.append("processes hold " + ", ".join(f"{size / 2**20:.0f} MiB" for size in sizes if size))
-        line = _line([step["loss"] for step in steps if step["loss"] is not None])
-        self._live.value = f"<p>{' · '.join(facts)}</p>{line}"
+            sizes = [own_memory_mib(worker["pid"]) for worker in run.directory.status()["workers"]]
+            facts.append("processes hold " + ", ".join(f"{size:.0f} MiB" for size in sizes if size))
+        self._live.value = f"<p>{' · '.join(facts)}</p>{_line(losses_so_far)}"
 
 
 def _earlier(spec: RunSpec) -> Run | None:
@@ -184,14 +188,6 @@ def _is_of(directory: RunDirectory, spec: RunSpec) -> bool:
     except WorkbenchError:
         return False
     return own.replace(launch={**own.as_dict()["launch"], "device": spec.launch.device}) == spec
-
-
-def _own_bytes(pid: int) -> int | None:
-    """Memory that is this process's alone; what forked workers share is not counted."""
-    try:
-        return int(psutil.Process(pid).memory_full_info().uss)
-    except psutil.Error:
-        return None
 
 
 def _line(values: list[float], width: int = 360, height: int = 60) -> str:

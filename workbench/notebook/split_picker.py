@@ -17,7 +17,7 @@ from workbench.notebook.fields import Fields
 from workbench.notebook.rendering import output, picture
 from workbench.notebook.shown import Shown
 from workbench.plan.feasibility import Plan, plan
-from workbench.plan.nearest import changed, nearest
+from workbench.plan.nearest import changed, in_words, nearest
 from workbench.registry import MODELS, STRATEGIES
 from workbench.spec.form import fields, parts
 from workbench.spec.markup import table
@@ -115,8 +115,7 @@ class SplitPicker(Shown):
         self._charts.outputs = ()
         buttons = []
         for change in nearest(paths, error):
-            said = ", ".join(f"{path} = {'default' if value is None else value}" for path, value in change.items())
-            button = w.Button(description=said, icon="wrench", layout=w.Layout(width="auto"))
+            button = w.Button(description=in_words(change), icon="wrench", layout=w.Layout(width="auto"))
             button.on_click(lambda _, change=change: self._set(changed(paths, change)))
             buttons.append(button)
         self._remedies.children = buttons
@@ -136,7 +135,8 @@ def _in_words(planned: Plan) -> str:
     most = held(planned).groupby("worker")["bytes"].sum().max()
     moved = moves(planned)
     axes = " × ".join(f"{axis} {size}" for axis, size in planned.mesh.axes.items())
-    head = f"<b>{escape(planned.spec.split.label)}</b> · {planned.num_workers} worker(s){f' · {axes}' if axes else ''}"
+    workers = f"{planned.num_workers} worker{'s' if planned.num_workers > 1 else ''}"
+    head = f"<b>{escape(planned.spec.split.label)}</b> · {workers}{f' · {axes}' if axes else ''}"
     text = f"<p>{head}<br>The largest holds {mebibytes(most)}; {mebibytes(moved['bytes'].sum())} move in a step.</p>"
     return text + _transfers(moved) if len(moved) else text
 

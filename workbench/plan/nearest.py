@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
 from workbench.errors import SpecError
 from workbench.plan.feasibility import plan
 from workbench.spec.form import Field, all_fields
-from workbench.spec.paths import spec_of
+from workbench.spec.paths import spec_of, value_text
 
 _REACH = 64
 """How far from the given number all others are tried; further down only its halves are."""
@@ -18,7 +18,8 @@ _REACH = 64
 
 def nearest(paths: Mapping[str, Any], error: SpecError, limit_s: float = 0.3, num_wanted: int = 3) -> list[dict[str, Any]]:
     """Changes, each path → value (None: the default), after any of which the spec is accepted: first of the key that was
-    refused, then of one other number of the split or the batch size, then without one of the strategies.
+    refused or without the strategy that was, then of one other number of the split or the batch size, then without one of the
+    other strategies.
 
     Args:
         paths: the refused spec, as ``spec_of`` takes it.
@@ -33,10 +34,11 @@ def nearest(paths: Mapping[str, Any], error: SpecError, limit_s: float = 0.3, nu
     if own:
         return own
     numbers = [f for f in known.values() if f.kind == "integer" and _is_turned(f.path, paths)]
-    found: list[dict[str, Any]] = []
+    refused = [change for change in _without(paths) if f"{error.field}.size" in change]
+    found = list(_accepted(paths, refused, deadline))
     for field in sorted(numbers, key=lambda f: (f.path.split(".")[:2] != error.field.split(".")[:2], f.path)):
         found += islice(_accepted(paths, _of_field(field, paths), deadline), 1)
-    found += _accepted(paths, _without(paths), deadline)
+    found += _accepted(paths, (change for change in _without(paths) if change not in refused), deadline)
     return found[:num_wanted]
 
 
@@ -45,7 +47,17 @@ def changed(paths: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, An
     return {path: value for path, value in {**paths, **change}.items() if value is not None}
 
 
-def _accepted(paths: Mapping[str, Any], changes: Iterator[dict[str, Any]], deadline: float) -> Iterator[dict[str, Any]]:
+def in_words(change: Mapping[str, Any]) -> str:
+    """``pipeline.num microbatches = 8``, ``without layer``"""
+    for path, value in change.items():
+        if path.startswith("split.") and path.endswith(".size") and value is None:
+            return f"without {path.split('.')[1]}"
+    path, value = next(iter(change.items()))
+    words = ".".join(path.split(".")[-2:]).replace("_", " ")
+    return f"{words}: default" if value is None else f"{words} = {value_text(value)}"
+
+
+def _accepted(paths: Mapping[str, Any], changes: Iterable[dict[str, Any]], deadline: float) -> Iterator[dict[str, Any]]:
     for change in changes:
         if time.monotonic() > deadline:
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch.distributed as dist
@@ -30,11 +31,11 @@ class RecordedStage(PipelineStage):
         self, bwd_chunk_id: int, loss: Any = None, full_backward: bool = True, last_backward: bool = False
     ) -> None:
         kind = "backward" if full_backward else "backward_input"
-        with self.recorder.span(kind, stage=self.stage_index, microbatch=bwd_chunk_id):
+        with self._backward(kind, microbatch=bwd_chunk_id):
             super().backward_one_chunk(bwd_chunk_id, loss, full_backward, last_backward)
 
     def backward_weight_one_chunk(self, bwd_chunk_id: int, last_backward: bool = False) -> None:
-        with self.recorder.span("backward_weight", stage=self.stage_index, microbatch=bwd_chunk_id):
+        with self._backward("backward_weight", microbatch=bwd_chunk_id):
             super().backward_weight_one_chunk(bwd_chunk_id, last_backward=last_backward)
 
     def get_fwd_recv_ops(self, fwd_chunk_id: int) -> list[dist.P2POp]:
@@ -54,5 +55,9 @@ class RecordedStage(PipelineStage):
         return operations
 
     def perform_reduce_grad(self, grad_scale_factor: int) -> None:
-        with self.recorder.span("backward", stage=self.stage_index, name="average gradients"):
+        with self._backward("backward", name="average gradients"):
             super().perform_reduce_grad(grad_scale_factor)
+
+    def _backward(self, kind: str, **about: Any) -> AbstractContextManager[Any]:
+        """Marks it, unless nothing goes backward: then torch calls this and does nothing."""
+        return self.recorder.span(kind, stage=self.stage_index, **about) if self.has_backward else nullcontext()

@@ -16,11 +16,11 @@ from workbench.dashboard.start import start
 from workbench.dashboard.table import filtered, runs_frame
 from workbench.errors import SpecError, WorkbenchError
 from workbench.plan.feasibility import Plan, plan
-from workbench.plan.nearest import changed, nearest
+from workbench.plan.nearest import changed, in_words, nearest
 from workbench.registry import MODELS
 from workbench.spec.demonstration import four_strategies
 from workbench.spec.files import dumps
-from workbench.spec.paths import command, differences, script, spec_of, value_text
+from workbench.spec.paths import command, differences, script, spec_of
 from workbench.spec.run_spec import DEFAULT_MODEL, RunSpec
 from workbench.store import listing
 from workbench.store.run_directory import home
@@ -108,16 +108,7 @@ def _refused(paths: dict[str, Any], error: SpecError) -> None:
         st.caption("What works")
         with st.container(horizontal=True):
             for number, change in enumerate(works):
-                st.button(_in_words(change), key=f"use {number}", on_click=load, args=(changed(paths, change),))
-
-
-def _in_words(change: dict[str, Any]) -> str:
-    """``microbatches 8``, ``without layer``"""
-    path, value = next(iter(change.items()))
-    if path.startswith("split.") and all(v is None for v in change.values()) and path.endswith(".size"):
-        return f"without {path.split('.')[1]}"
-    words = ".".join(path.split(".")[-2:]).replace("_", " ")
-    return f"{words}: default" if value is None else f"{words} = {value_text(value)}"
+                st.button(in_words(change), key=f"use {number}", on_click=load, args=(changed(paths, change),))
 
 
 def _actions(planned: Plan | None) -> None:
