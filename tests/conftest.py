@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,3 +26,12 @@ def _own_fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
         if any(part.startswith(str(directory)) for part in process.info["cmdline"] or []):
             process.kill()
             process.wait()
+
+
+@pytest.fixture(autouse=True)
+def _main_stays() -> Iterator[None]:
+    """AppTest puts the page in the place of ``__main__``, which each worker process then runs as it starts: a case of half a
+    second takes five."""
+    main = sys.modules["__main__"]
+    yield
+    sys.modules["__main__"] = main
