@@ -34,8 +34,9 @@ def ls_command(as_json: bool) -> None:
         speedup = "–" if row["speedup"] is None else f"{row['speedup']:.2f}×"
         model = row["model"] or ""
         # A comparison's two baselines differ in their threads alone.
-        threads = row["num_workers"] == 1 and row["threads_per_worker"] and f"[{row['threads_per_worker']} threads]"
-        name = "  ".join(part for part in (row["name"], row["link"] and f"[{row['link']}]", threads) if part)
+        threads = row["threads_per_worker"] if row["num_workers"] == 1 else None
+        told = threads and f"[{threads} thread{'s' if threads > 1 else ''}]"
+        name = "  ".join(part for part in (row["name"], row["link"] and f"[{row['link']}]", told) if part)
         line = f"{row['run_id']:<{width}}  {row['state']:<9}  {model:<12}  {step:>10}  {speedup:>8}  {name}"
         click.echo(line.rstrip())
 
