@@ -77,7 +77,7 @@ def test_an_empty_store_runs_the_demonstration_shows_it_live_and_it_outlives_pag
 def test_a_refused_split_shows_its_reason_and_a_click_mends_it(page: Any, tmp_path: Path) -> None:
     with dashboard(tmp_path) as address:
         page.goto(f"{address}/configure?split.data.size=3")
-        page.get_by_text("leaves 1 samples over").first.wait_for()
+        page.get_by_text("leaves 1 over").first.wait_for()
         assert page.get_by_role("button", name="Run", exact=True).is_disabled()
         page.get_by_role("button", name="data.size = 4").click()
         page.wait_for_url("**/configure?split.data.size=4")

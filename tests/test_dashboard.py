@@ -18,10 +18,12 @@ import pytest
 from tests.test_store import new_run
 from workbench.analysis.charts.look import COLOURS
 from workbench.analysis.charts.step_parts import step_parts_chart
-from workbench.dashboard import address, queue
+from workbench.analysis.following import Follower
+from workbench.dashboard import address
 from workbench.dashboard.downloads import csv_of, picture_of, tables_of
 from workbench.dashboard.failures import failure
-from workbench.dashboard.table import chosen, filtered, runs_frame, tags_of
+from workbench.dashboard.queue import Queue
+from workbench.dashboard.table import Overview, chosen, filtered, tags_of
 from workbench.spec import RunSpec
 from workbench.spec.paths import differences, spec_of
 from workbench.store.labels import relabel
@@ -89,7 +91,7 @@ def test_the_table_is_filtered_by_every_word_and_condition_and_sorted(tmp_path: 
     relabel(finished(tmp_path, "run-1", 1.0, 0.3), name="fast one", tags=["keep", "gpu"])
     relabel(finished(tmp_path, "run-2", 2.0, 0.1), name="=HYPERLINK()", tags=["keep"], note="about .* stars")
     live(tmp_path, "run-3", 3.0, split="tp2")
-    frame = runs_frame(tmp_path)
+    frame = Overview(tmp_path).frame
     assert list(filtered(frame)["run_id"]) == ["run-3", "run-2", "run-1"]
     assert list(filtered(frame, sort="shortest step")["run_id"]) == ["run-2", "run-1", "run-3"]
     assert list(filtered(frame, "FAST dp2")["run_id"]) == ["run-1"]
@@ -104,7 +106,7 @@ def test_the_table_is_filtered_by_every_word_and_condition_and_sorted(tmp_path: 
 
 
 def test_an_empty_store_has_an_empty_table(tmp_path: Path) -> None:
-    assert runs_frame(tmp_path / "nowhere").empty
+    assert Overview(tmp_path / "nowhere").frame.empty
 
 
 def test_cancelling_takes_the_baselines_that_no_other_run_waits_for(tmp_path: Path) -> None:
@@ -112,8 +114,8 @@ def test_cancelling_takes_the_baselines_that_no_other_run_waits_for(tmp_path: Pa
     first = live(tmp_path, "split-1", 3.0, baseline_run_id="base-1", same_cores_baseline_run_id="base-2")
     live(tmp_path, "split-2", 4.0, baseline_run_id="base-1")
     finished(tmp_path, "old", 0.0, 1.0)
-    assert [run.id for run in queue.waiting_and_running(tmp_path)] == ["base-1", "base-2", "split-1", "split-2"]
-    assert queue.cancel(tmp_path, first) == ["split-1", "base-2"]
+    assert [run.id for run in Queue(tmp_path).live()] == ["base-1", "base-2", "split-1", "split-2"]
+    assert Queue(tmp_path).cancel(first) == ["split-1", "base-2"]
     assert (first.cancel_requested(), own.cancel_requested(), shared.cancel_requested()) == (True, True, False)
 
 
@@ -121,7 +123,7 @@ def test_cancelling_takes_both_baselines_where_one_waits_for_the_other(tmp_path:
     live(tmp_path, "base-1", 1.0, "running", baseline_run_id="base-1")
     live(tmp_path, "base-2", 2.0, baseline_run_id="base-1")
     split = live(tmp_path, "split-1", 3.0, baseline_run_id="base-1", same_cores_baseline_run_id="base-2")
-    assert queue.cancel(tmp_path, split) == ["split-1", "base-2", "base-1"]
+    assert Queue(tmp_path).cancel(split) == ["split-1", "base-2", "base-1"]
 
 
 def test_when_a_run_was_made_is_said_by_this_machines_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,7 +131,7 @@ def test_when_a_run_was_made_is_said_by_this_machines_clock(tmp_path: Path, monk
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     time.tzset()
     try:
-        assert str(runs_frame(tmp_path)["created"].iloc[0]) == "1970-01-01 09:00:00"
+        assert str(Overview(tmp_path).frame["created"].iloc[0]) == "1970-01-01 09:00:00"
     finally:
         monkeypatch.undo()
         time.tzset()
@@ -137,7 +139,7 @@ def test_when_a_run_was_made_is_said_by_this_machines_clock(tmp_path: Path, monk
 
 def test_a_follower_reads_on_where_it_left_off(tmp_path: Path) -> None:
     run = live(tmp_path, "run-1", 1.0, "running")
-    follower = queue.Follower(run)
+    follower = Follower(run)
     follower.read_on()
     assert follower.progress is None
     assert [worker["state"] for worker in follower.workers()] == ["starting", "starting"]

@@ -133,7 +133,7 @@ def test_each_worker_keeps_its_experts_alone_in_memory() -> None:
     [
         ({"expert": 2}, {"model": "transformer"}, "transformer has no experts"),
         ({"expert": 3}, {"train": {"global_batch_size": 6}}, "4 experts over 3 workers leaves 1 over; use 2 or 4"),
-        ({"expert": 4}, {"train": {"global_batch_size": 6}}, "batch of 6 over 4 workers leaves 2 samples over"),
+        ({"expert": 4}, {"train": {"global_batch_size": 6}}, "batch of 6 over 4 workers leaves 2 over"),
         ({"data": 6, "expert": 4}, {"train": {"global_batch_size": 12}}, "but 6 workers leave 2 over"),
         ({"data": 2, "expert": 4}, {}, "use a size that divides 2"),
         ({"fsdp": 2, "expert": 2}, {}, "they hold different experts"),

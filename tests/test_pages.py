@@ -90,7 +90,7 @@ def test_the_front_page_with_runs_shows_the_latest(store: Path) -> None:
 
 def test_a_refused_split_says_why_offers_what_works_and_does_not_run() -> None:
     test = page("configure", **{"split.data.size": "3"})
-    assert "leaves 1 samples over" in texts(test)
+    assert "leaves 1 over" in texts(test)
     assert next(button for button in test.button if button.label == "Run").disabled
     assert "data.size = 2" in labels(test)
     next(button for button in test.button if button.label == "data.size = 4").click().run()

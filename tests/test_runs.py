@@ -185,7 +185,7 @@ def test_a_run_whose_owner_was_killed_is_lost_and_its_workers_are_gone(store: Pa
             "train.num_stepz: unknown key 'num_stepz'; did you mean 'num_steps'?",
         ),
         (["--model", "trasformer"], "model.name: unknown model 'trasformer'; did you mean 'transformer'?"),
-        (["--split", "data=3"], "split.data.size: a global batch of 16 over 3 workers leaves 1 samples over"),
+        (["--split", "data=3"], "split.data.size: a global batch of 16 over 3 workers leaves 1 over"),
         (["--split", "tensor=3"], "leaves"),
         (["--split", "layer=9"], "split.layer.size: transformer has 6 blocks, too few for 9 workers"),
         (

@@ -95,7 +95,7 @@ def test_a_refused_choice_has_no_spec_and_offers_the_nearest_that_works() -> Non
     panel = widgets.RunPanel(picker)
     turn(picker, "split.data.size", 3)
     assert picker.spec is None
-    assert "leaves 1 samples over" in picker._words.value
+    assert "leaves 1 over" in picker._words.value
     assert panel._start.disabled
     assert picker._remedies.children[0].description == "data.size = 2"
     picker._remedies.children[0].click()

@@ -11,6 +11,7 @@ import pandas as pd
 from workbench.analysis.figures import names
 from workbench.analysis.losses import verdict
 from workbench.analysis.memory import memory_at_peak
+from workbench.analysis.scaling import way
 from workbench.errors import SpecError
 from workbench.spec.differences import flat
 from workbench.spec.paths import differences, value_text
@@ -23,7 +24,8 @@ _SAYS_NOTHING = ("name", "baseline.mode")
 
 def labelled(rows: Sequence[Row], threads: dict[str, int]) -> list[Row]:
     """The rows with labels in place of their splits that no two share: as ``figures.names`` has them where that says enough,
-    with the run's name where those differ, else with its place among its like. ``threads`` of a worker by run id."""
+    with the run's name where those differ, else with its place among its like. ``way`` is their way to split. ``threads`` of a
+    worker by run id."""
     labels = names(rows, threads)
     count = Counter(labels)
     named = Counter(zip(labels, (row["name"] for row in rows), strict=True))
@@ -33,7 +35,7 @@ def labelled(rows: Sequence[Row], threads: dict[str, int]) -> list[Row]:
         seen[label] += 1
         is_told = row["name"] and named[label, row["name"]] == 1
         apart = f" ({row['name']})" if is_told else f" #{seen[label]}"
-        result.append({**row, "split": label + (apart if count[label] > 1 else "")})
+        result.append({**row, "split": label + (apart if count[label] > 1 else ""), "way": way(row["split"])})
     return result
 
 

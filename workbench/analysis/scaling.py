@@ -12,15 +12,20 @@ _SIZE = re.compile(r"(?<=[a-z]{2})\d+(?=-|$)")
 """A number of workers in a label; a schedule's microbatches (``m4``) stay."""
 
 
+def way(split: str) -> str:
+    """A split's label without its sizes: ``dp4`` → ``dp``."""
+    return _SIZE.sub("", split)
+
+
 def scaling(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
-    """Way to split (the split's label without its sizes), workers, speed-up, efficiency; rows as in ``runs`` that have a
-    speed-up. One worker is where every way begins."""
+    """Way to split, workers, speed-up, efficiency; rows as of ``comparison.labelled`` that have a speed-up. One worker is where
+    every way begins."""
     known = [row for row in rows if row["speedup"] is not None and row["num_workers"] > 1]
-    ways = list(dict.fromkeys(_SIZE.sub("", row["split"]) for row in known))
-    begin = [{"way": way, "split": "single", "workers": 1, "speedup": 1.0, "efficiency": 1.0} for way in ways]
+    ways = dict.fromkeys(row["way"] for row in known)
+    begin = [{"way": name, "split": "single", "workers": 1, "speedup": 1.0, "efficiency": 1.0} for name in ways]
     measured = [
         {
-            "way": _SIZE.sub("", row["split"]),
+            "way": row["way"],
             "split": row["split"],
             "workers": row["num_workers"],
             "speedup": row["speedup"],

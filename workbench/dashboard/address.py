@@ -64,6 +64,10 @@ def dataset_paths(default: DatasetOptions, name: str, values: Mapping[str, Any],
     return {"dataset.name": name, **{path: value for path, value in values.items() if value != plain[path]}}
 
 
+def _number(value: float) -> str:
+    return f"{value:,d}" if isinstance(value, int) else f"{value:,.0f}" if value.is_integer() else f"{value:g}"
+
+
 def _value(field: Field, text: str) -> Any:
     """The value that a field may have.
 
@@ -85,5 +89,5 @@ def _value(field: Field, text: str) -> Any:
         low = -_LARGEST if field.minimum is None else field.minimum
         high = _LARGEST if field.maximum is None else field.maximum
         if not low <= value <= high:
-            raise SpecError(field.path, f"takes a number from {low:g} to {high:g}, but got {text}")
+            raise SpecError(field.path, f"takes a number from {_number(low)} to {_number(high)}, but got {text}")
     return value

@@ -1,44 +1,56 @@
-"""The runs that have not ended: which there are, how far each is, and how one is cancelled."""
+"""The runs that have not ended: which there are, and how one is cancelled."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from workbench.errors import DamagedRunError, SpecError
+from workbench.errors import DamagedRunError
 from workbench.store import listing
-from workbench.store.processes import own_memory_mib
 from workbench.store.run_directory import TERMINAL, RunDirectory
 
-_ENDED: dict[Path, set[str]] = {}
-"""Store → ids of runs that had ended when this process last looked."""
-_RECENT = 10
-"""Steps over whose mean a rate is taken."""
 
+@dataclass
+class Queue:
+    """The runs of a store that wait or run. Cheap enough to be asked each second while what is measured needs the processors: a
+    run that was seen to have ended is never looked at again."""
 
-def waiting_and_running(store: Path) -> list[RunDirectory]:
-    """Runs that have not ended, in the order in which they were submitted. Cheap enough to be asked each second while what is
-    measured needs the processors: a run that was seen to have ended is never looked at again."""
-    ended, live = _ENDED.setdefault(store, set()), []
-    with contextlib.suppress(FileNotFoundError):
-        for entry in os.scandir(store / "runs"):
-            if entry.name in ended:
-                continue
-            run = RunDirectory(Path(entry.path))
-            if not (run.path / "status.json").exists():
-                continue  # only just being made
-            try:
-                if listing.state_of(run) in TERMINAL:
-                    ended.add(entry.name)
-                else:
-                    live.append((run.record().get("created_at", 0.0), entry.name, run))
-            except (DamagedRunError, FileNotFoundError):
-                continue
-    return [run for _, _, run in sorted(live, key=lambda found: found[:2])]
+    store: Path
+    _ended: set[str] = field(default_factory=set)
+
+    def live(self) -> list[RunDirectory]:
+        """In the order in which they were submitted."""
+        found = []
+        with contextlib.suppress(FileNotFoundError):
+            for entry in os.scandir(self.store / "runs"):
+                if entry.name in self._ended:
+                    continue
+                run = RunDirectory(Path(entry.path))
+                if not (run.path / "status.json").exists():
+                    continue  # only just being made
+                try:
+                    if listing.state_of(run) in TERMINAL:
+                        self._ended.add(entry.name)
+                    else:
+                        found.append((run.record().get("created_at", 0.0), entry.name, run))
+                except (DamagedRunError, FileNotFoundError):
+                    continue
+        return [run for _, _, run in sorted(found, key=lambda one: one[:2])]
+
+    def cancel(self, run: RunDirectory) -> list[str]:
+        """Asks for the end of a run and of those of its baselines that no other run waits for; returns their ids."""
+        live = {other.id: other for other in self.live()}
+        needs = {other.id: baselines_of(other) for other in live.values() if run.id not in baselines_of(other)}
+        asked = [run.id] if run.id in live else []
+        # The second baseline may itself wait for the first.
+        for baseline in reversed(baselines_of(run)):
+            if baseline in live and not any(baseline in needed for run_id, needed in needs.items() if run_id not in asked):
+                asked.append(baseline)
+        for run_id in asked:
+            live[run_id].request_cancel()
+        return asked
 
 
 def baselines_of(run: RunDirectory) -> list[str]:
@@ -46,94 +58,3 @@ def baselines_of(run: RunDirectory) -> list[str]:
     record = run.record()
     ids = (record.get("baseline_run_id"), record.get("same_cores_baseline_run_id"))
     return [other for other in dict.fromkeys(ids) if other and other != run.id]
-
-
-def cancel(store: Path, run: RunDirectory) -> list[str]:
-    """Asks for the end of a run and of those of its baselines that no other run waits for; returns their ids."""
-    live = {other.id: other for other in waiting_and_running(store)}
-    needs = {other.id: baselines_of(other) for other in live.values() if run.id not in baselines_of(other)}
-    asked = [run.id] if run.id in live else []
-    # The second baseline may itself wait for the first.
-    for baseline in reversed(baselines_of(run)):
-        if baseline in live and not any(baseline in needed for run_id, needed in needs.items() if run_id not in asked):
-            asked.append(baseline)
-    for run_id in asked:
-        live[run_id].request_cancel()
-    return asked
-
-
-@dataclass
-class Follower:
-    """What a run's workers have said so far; reads on where it left off."""
-
-    run: RunDirectory
-    events: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
-    _offsets: Counter[int] = field(default_factory=Counter)
-
-    def read_on(self) -> None:
-        """Takes in what is new."""
-        for rank in range(self.run.record()["num_workers"]):
-            new, self._offsets[rank] = self.run.events(rank, self._offsets[rank])
-            self.events.setdefault(rank, []).extend(new)
-
-    @property
-    def progress(self) -> tuple[int, int] | None:
-        """Steps done and steps in all; None before the first."""
-        last = [steps[-1] for rank in self.events if (steps := self._steps(rank))]
-        return min((e["step"] + 1, e["num_steps"]) for e in last) if last else None
-
-    @property
-    def losses(self) -> list[dict[str, Any]]:
-        """Step and loss, as the worker says that has both; each is of its part of the batch."""
-        of = [[{"step": e["step"], "loss": e["loss"]} for e in self._steps(r) if e["loss"] is not None] for r in self.events]
-        return max(of, key=len, default=[])
-
-    @property
-    def parity(self) -> str:
-        """Whether the split computes what one worker computes, once that was checked."""
-        said = next((e for e in self.events.get(0, []) if e["event"] == "parity"), None)
-        if said is None:
-            return ""
-        return {True: "equals one worker", False: "DIFFERS from one worker", None: "differs on purpose (lossy)"}[said["ok"]]
-
-    def workers(self) -> list[dict[str, Any]]:
-        """A row a worker: rank, device, what it does, step and its time, samples/s, and its own memory now."""
-        status = self.run.status()
-        known = {worker["rank"]: worker for worker in status.get("workers") or []}
-        samples = self._samples()
-        is_live = status["state"] not in TERMINAL
-        rows = []
-        for rank, events in sorted(self.events.items()):
-            steps = self._steps(rank)
-            mean = sum(e["duration_s"] for e in steps[-_RECENT:]) / len(steps[-_RECENT:]) if steps else None
-            worker = known.get(rank, {})
-            rows.append(
-                {
-                    "worker": rank,
-                    "device": worker.get("device", "–"),
-                    "state": _doing(events, is_live),
-                    "step": steps[-1]["step"] + 1 if steps else None,
-                    "step_ms": mean * 1e3 if mean else None,
-                    "samples_per_s": samples / mean if mean and samples else None,
-                    "memory_mib": own_memory_mib(worker["pid"]) if worker and is_live else None,
-                }
-            )
-        return rows
-
-    def _steps(self, rank: int) -> list[dict[str, Any]]:
-        return [event for event in self.events.get(rank, []) if event["event"] == "step"]
-
-    def _samples(self) -> int | None:
-        """Samples of a step that pass through a worker."""
-        try:
-            return self.run.spec().samples_per_replica
-        except SpecError:
-            return None
-
-
-def _doing(events: list[dict[str, Any]], is_live: bool) -> str:
-    last = events[-1] if events else None
-    if last is None:
-        return "starting" if is_live else "never started"
-    words = {"ready": "checking parity", "parity": "preparing", "finished": "finished", "error": "failed"}
-    return words.get(last["event"]) or (f"{last['kind']} steps" if is_live else "stopped")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -45,28 +46,31 @@ SORTS = {
 }
 
 
-_KNOWN: dict[Path, tuple[list[tuple[str, int]], pd.DataFrame, list[str]]] = {}
-"""Store → its directories' changes, and what was made of them; for as long as nothing changes."""
+@dataclass
+class Overview:
+    """All runs of a store; read again only where something has changed."""
 
+    store: Path
+    _changes: list[tuple[str, int]] | None = None
+    _known: tuple[pd.DataFrame, list[str]] | None = None
 
-def runs_frame(store: Path) -> pd.DataFrame:
-    """All runs of a store with the columns of ``runs`` and those that the page shows."""
-    return runs_and_deleted(store)[0]
+    @property
+    def frame(self) -> pd.DataFrame:
+        """The runs with the columns of ``runs`` and those that the page shows."""
+        return self.read()[0]
 
-
-def runs_and_deleted(store: Path) -> tuple[pd.DataFrame, list[str]]:
-    """All runs of a store, and the ids of those that were deleted and can be restored."""
-    changes = listing.changes(store)
-    known = _KNOWN.get(store)
-    if known and known[0] == changes:
-        return known[1:]
-    rows, deleted = listing.survey(store)
-    frame = _frame(rows)
-    newest = max((changed for _, changed in changes), default=0)
-    # What has not ended may be found lost without any change of its directory.
-    if frame["state"].isin((*TERMINAL, "damaged")).all() and time.time_ns() - newest > SETTLED_S * 1e9:
-        _KNOWN[store] = changes, frame, deleted
-    return frame, deleted
+    def read(self) -> tuple[pd.DataFrame, list[str]]:
+        """The runs, and the ids of those that were deleted and can be restored."""
+        changes = listing.changes(self.store)
+        if self._known and self._changes == changes:
+            return self._known
+        rows, deleted = listing.survey(self.store)
+        frame = _frame(rows)
+        newest = max((changed for _, changed in changes), default=0)
+        # What has not ended may be found lost without any change of its directory.
+        is_settled = frame["state"].isin((*TERMINAL, "damaged")).all() and time.time_ns() - newest > SETTLED_S * 1e9
+        self._changes, self._known = (changes, (frame, deleted)) if is_settled else (None, None)
+        return frame, deleted
 
 
 def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:

@@ -1,19 +1,20 @@
-"""Runs side by side: a choice of runs that the table and all charts share."""
+"""Runs side by side: a choice of runs, and one among them that stands out, which the table and all charts share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from typing import Any
 
 import altair as alt
 import ipywidgets as w
 import pandas as pd
+import traitlets
 
-from workbench.analysis.charts.look import AnyChart
 from workbench.analysis.charts.losses import losses_chart
 from workbench.analysis.charts.pareto import pareto_chart
-from workbench.analysis.charts.scaling import scaling_chart
+from workbench.analysis.charts.picking import standing_out
+from workbench.analysis.charts.scaling import scaling_charts
 from workbench.analysis.charts.step_parts import step_parts_chart
 from workbench.analysis.findings import findings
 from workbench.analysis.frames import step_parts
@@ -28,23 +29,31 @@ from workbench.notebook.shown import Shown
 
 
 class CompareView(Shown):
-    """Takes runs, their ids, or a comparison; what is chosen above is in the table and in every chart.
+    """Takes runs, their ids, or a comparison; what is chosen above is in the table and in every chart, and what is picked
+    stands out in them and is the run of a ``TraceView`` of this view.
 
-    ``.chosen`` are the chosen runs, ``.data`` the frames behind what is shown, by name.
+    ``.chosen`` are the chosen runs, ``.picked`` is the one that stands out or None and can be observed, ``.data`` are the frames
+    behind what is shown, by name.
     """
 
-    def __init__(self, runs: Iterable[Run | str] | pd.DataFrame) -> None:
-        given = list(runs["run_id"]) if isinstance(runs, pd.DataFrame) else list(runs)
+    picked = traitlets.Instance(Run, allow_none=True)
+
+    def __init__(self, runs: Iterable[Run | str] | pd.DataFrame | Run | str) -> None:
+        given = [runs] if isinstance(runs, Run | str) else runs["run_id"] if isinstance(runs, pd.DataFrame) else runs
         self.runs = [open_run(run) if isinstance(run, str) else run for run in given]
-        names = [row["split"] for row in compare([run.directory for run in self.runs]).rows]
+        labels = self._compared.labels
         self._buttons = [
-            w.ToggleButton(True, description=name, tooltip=run.id) for name, run in zip(names, self.runs, strict=True)
+            w.ToggleButton(True, description=label, tooltip=run.id) for label, run in zip(labels, self.runs, strict=True)
         ]
+        self._pick = w.Dropdown(options=[("none", None), *zip(labels, self.runs, strict=True)], description="Stands out")
         for button in self._buttons:
             button.layout.width = "auto"
             button.observe(lambda change: self._draw(), "value")
         self._table, self._charts = w.HTML(), w.Output()
-        super().__init__([w.HBox(self._buttons, layout=w.Layout(flex_flow="row wrap")), self._table, self._charts])
+        wrap = w.Layout(flex_flow="row wrap")
+        super().__init__([w.HBox([*self._buttons, self._pick], layout=wrap), self._table, self._charts])
+        traitlets.link((self._pick, "value"), (self, "picked"))
+        self.observe(lambda change: self._draw(), "picked")
         self._draw()
 
     @property
@@ -55,25 +64,37 @@ class CompareView(Shown):
     @property
     def data(self) -> dict[str, pd.DataFrame]:
         """``runs`` (rows as in ``wb.runs()``; the split's name tells equal ones apart) and what each chart draws."""
-        compared = self._compared
-        return {"runs": pd.DataFrame(compared.rows), **{name: frame(compared) for name, (frame, _) in _CHARTS.items()}}
+        shown = self._shown
+        return {"runs": pd.DataFrame(shown.rows), **{name: frame(shown) for name, (frame, _) in _CHARTS.items()}}
 
     def still(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        charts = list(self._drawn())
+        charts = self._drawn()
         return picture(alt.vconcat(*charts).resolve_scale(color="independent")) if charts else ({}, {})
 
     @property
     def _compared(self) -> Compared:
-        return compare([run.directory for run in self.chosen])
+        """All of them, so that none changes its label or its colour when others are left out."""
+        return compare([run.directory for run in self.runs])
 
-    def _drawn(self) -> Iterator[AnyChart]:
-        compared = self._compared
+    @property
+    def _shown(self) -> Compared:
+        compared, ids = self._compared, {run.id for run in self.chosen}
+        both = [(run, row) for run, row in zip(compared.runs, compared.rows, strict=True) if run.id in ids]
+        return Compared([run for run, _ in both], [row for _, row in both])
+
+    def _drawn(self) -> list[alt.Chart | alt.LayerChart | alt.HConcatChart]:
+        shown, labels = self._shown, self._compared.labels
+        picked = next((row["split"] for row in shown.rows if self.picked and row["run_id"] == self.picked.id), None)
+        charts = []
         for frame, draw in _CHARTS.values():
-            if len(drawn := frame(compared)):
-                yield draw(drawn)
+            if len(drawn := frame(shown)):
+                of_this = picked if picked in set(drawn["split"]) else None
+                standing = [standing_out(chart, "split", of_this) for chart in draw(drawn, labels)]
+                charts.append(alt.hconcat(*standing, spacing=40) if len(standing) > 1 else standing[0])
+        return charts
 
     def _draw(self) -> None:
-        rows = self._compared.rows
+        rows = self._shown.rows
         sentences = "".join(f"<li>{escape(sentence)}</li>" for sentence in findings(list(rows)))
         self._table.value = (comparison_html(rows, {}) + f"<ul>{sentences}</ul>") if rows else "Choose runs above."
         self._charts.outputs = tuple(map(output, self._drawn()))
@@ -98,10 +119,11 @@ def _losses(compared: Compared) -> pd.DataFrame:
     return losses([run for run, _ in trained], [row for _, row in trained]) if trained else pd.DataFrame()
 
 
-_CHARTS: dict[str, tuple[Callable[[Compared], pd.DataFrame], Callable[[pd.DataFrame], AnyChart]]] = {
-    "step_parts": (_step_parts, step_parts_chart),
-    "pareto": (_pareto, pareto_chart),
-    "scaling": (_scaling, scaling_chart),
-    "losses": (_losses, losses_chart),
+_Draw = Callable[[pd.DataFrame, Sequence[str]], Sequence[alt.Chart | alt.LayerChart]]
+_CHARTS: dict[str, tuple[Callable[[Compared], pd.DataFrame], _Draw]] = {
+    "step_parts": (_step_parts, lambda frame, labels: [step_parts_chart(frame)]),
+    "pareto": (_pareto, lambda frame, labels: [pareto_chart(frame, labels)]),
+    "scaling": (_scaling, scaling_charts),
+    "losses": (_losses, lambda frame, labels: [losses_chart(frame, labels)]),
 }
 """Another chart is another line here."""

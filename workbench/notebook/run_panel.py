@@ -4,43 +4,42 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import defaultdict
 from html import escape
-from statistics import fmean
 from typing import Any
 
 import ipywidgets as w
+import psutil
 
 from workbench.analysis.charts.losses import losses_chart
 from workbench.analysis.figures import seconds
+from workbench.analysis.following import Follower
 from workbench.analysis.losses import losses
-from workbench.api import Run, open_run, submit
+from workbench.api import Run, submit
 from workbench.errors import RunFailedError, UsageError, WorkbenchError
 from workbench.notebook.rendering import output
 from workbench.notebook.shown import Shown
 from workbench.notebook.split_picker import SplitPicker
-from workbench.spec.files import dumps
 from workbench.spec.run_spec import RunSpec
 from workbench.store import listing
-from workbench.store.processes import own_memory_mib
 from workbench.store.run_directory import TERMINAL, RunDirectory, home
 
-_REFRESH_S = 1.0
-_RECENT = 10
-"""Steps over whose mean the live rate is taken."""
-_of_this_session: dict[str, str] = {}
-"""Spec as TOML → id of the run that a panel of this process started of it."""
+_REFRESH_S = 0.5
 
 
 class RunPanel(Shown):
     """Runs a spec, or what a picker has chosen when *Run* is pressed, and shows how it goes.
 
     The run is a process of its own: the kernel is free meanwhile, and the run outlives it. A panel of the same spec, such as
-    the one that is made when the cell is executed again, takes up the run that is going on or that this session made.
-    ``.wait()`` starts it if nobody has and returns it when it has finished; ``.run`` is the run, once there is one.
+    the one that is made when the cell is executed again, takes up the run that is going on or that was made since this session
+    began. ``.wait()`` starts it if nobody has and returns it when it has finished; ``.run`` is the run, once there is one.
+
+    Raises:
+        UsageError: it was given neither.
     """
 
     def __init__(self, spec: RunSpec | SplitPicker) -> None:
+        if not isinstance(spec, RunSpec | SplitPicker):
+            raise UsageError(f"RunPanel takes a RunSpec or a SplitPicker, but got {spec!r}")
         self._source = spec
         self._start = w.Button(description="Run", button_style="primary", icon="play")
         self._cancel = w.Button(description="Cancel", icon="stop", disabled=True)
@@ -50,7 +49,7 @@ class RunPanel(Shown):
         self._cancel.on_click(lambda _: self.cancel())
         super().__init__([w.HBox([self._start, self._cancel, self._bar, self._said]), self._live, self._charts])
         if isinstance(spec, SplitPicker):
-            spec.observe(lambda change: self._ready(), "spec")
+            spec.observe(lambda change: self._chosen_anew(), "spec")
         self.run: Run | None = None
         self._thread: threading.Thread | None = None
         self._ready()
@@ -73,7 +72,6 @@ class RunPanel(Shown):
         if self.run is not None and self.run.state not in TERMINAL:
             raise UsageError(f"run {self.run.id} is still {self.run.state}; cancel it first")
         run = submit(self.spec)
-        _of_this_session[dumps(self.spec)] = run.id
         self._watch(run)
         return run
 
@@ -116,6 +114,15 @@ class RunPanel(Shown):
         if not is_running:
             self._said.value = escape(self.spec.split.label) if self.spec else "refused"
 
+    def _chosen_anew(self) -> None:
+        """What another spec came to is not shown beside this one's label."""
+        if self.run is None or self.run.state in TERMINAL:
+            self._clear()
+        self._ready()
+
+    def _clear(self) -> None:
+        self._bar.value, self._live.value, self._charts.outputs = 0, "", ()
+
     def _say_why_not(self, action: Any) -> None:
         try:
             action()
@@ -124,61 +131,56 @@ class RunPanel(Shown):
 
     def _watch(self, run: Run) -> None:
         self.run = run
-        self._live.value, self._charts.outputs = "", ()
+        self._clear()
         self._ready()
         self._thread = threading.Thread(target=self._follow, args=(run,), daemon=True)
         self._thread.start()
 
     def _follow(self, run: Run) -> None:
         """In a thread: takes in events until the run has ended. Drawing is rare and cheap, the cores are the run's."""
-        steps: dict[int, list[dict[str, Any]]] = defaultdict(list)
-        drawn = 0.0
-        for event in run.follow(with_silence=True):
-            if event and event["event"] == "step":
-                steps[event["rank"]].append(event)
-            if time.monotonic() - drawn > _REFRESH_S:
-                drawn = time.monotonic()
-                self._draw(run, steps)
-        self._draw(run, steps)
+        follower = Follower(run.directory)
+        while follower.read_on():
+            self._draw(run, follower)
+            time.sleep(_REFRESH_S)
+        self._draw(run, follower)
+        self._ready()
+        self._said.value = run.state
         self._live.value = run._repr_html_()
         row = run.row()
         if row["final_loss"] is not None:
             self._charts.outputs = (output(losses_chart(losses([run.directory], [row]))),)
-        self._ready()
-        self._said.value = run.state
 
-    def _draw(self, run: Run, steps: dict[int, list[dict[str, Any]]]) -> None:
-        """Of the steps by rank: how far worker 0 is and how fast, and the loss of the first worker that has one, which of a
-        pipeline is one of its last stage."""
-        if not steps[0]:
+    def _draw(self, run: Run, follower: Follower) -> None:
+        """How far it is and how fast, and the loss of the first worker that has one."""
+        if follower.progress is None:
             self._said.value = escape(run.message or run.state)
             return
-        last = steps[0][-1]
-        self._bar.max, self._bar.value = last["num_steps"], last["step"] + 1
-        self._said.value = f"{run.state}, {last['kind']} steps"
-        mean = fmean(step["duration_s"] for step in steps[0][-_RECENT:])
-        facts = [f"{seconds(mean)} a step", f"{run.spec.train.global_batch_size / mean:.0f} samples/s"]
-        told = ([step["loss"] for step in own if step["loss"] is not None] for own in steps.values())
-        losses_so_far = next(filter(None, told), [])
+        self._bar.value, self._bar.max = follower.progress
+        workers = follower.workers()
+        self._said.value = f"{run.state}, {workers[0]['state']}"
+        step_s = max(worker["step_ms"] or 0.0 for worker in workers) / 1e3
+        facts = [f"{seconds(step_s)} a step", f"{run.spec.train.global_batch_size / step_s:.0f} samples/s"]
+        losses_so_far = [step["loss"] for step in follower.losses]
         if losses_so_far:
             facts.append(f"loss {losses_so_far[-1]:.3f}")
-        if run.state == "running":
-            sizes = [own_memory_mib(worker["pid"]) for worker in run.directory.status()["workers"]]
-            facts.append("processes hold " + ", ".join(f"{size:.0f} MiB" for size in sizes if size))
+        if sizes := [worker["memory_mib"] for worker in workers if worker["memory_mib"]]:
+            facts.append("processes hold " + ", ".join(f"{size:.0f} MiB" for size in sizes))
         self._live.value = f"<p>{' · '.join(facts)}</p>{_line(losses_so_far)}"
 
 
 def _earlier(spec: RunSpec) -> Run | None:
-    """A run of this very spec that is going on in the store, or that this session made and that did not fail."""
+    """The latest run of this very spec that is going on in the store, else that was made since this process began and did not
+    fail."""
+    finished = None
+    began_s = psutil.Process().create_time()
     for directory in reversed(listing.all_runs(home())):
-        if listing.state_of(directory) not in TERMINAL and _is_of(directory, spec):
-            return Run(directory)
-    known = _of_this_session.get(dumps(spec))
-    try:
-        run = open_run(known) if known else None
-    except UsageError:  # removed from the store meanwhile
-        return None
-    return run if run and run.state == "finished" else None
+        state = listing.state_of(directory)
+        is_ours = state == "finished" and finished is None and directory.record()["created_at"] >= began_s
+        if (state not in TERMINAL or is_ours) and _is_of(directory, spec):
+            if not is_ours:
+                return Run(directory)
+            finished = Run(directory)
+    return finished
 
 
 def _is_of(directory: RunDirectory, spec: RunSpec) -> bool:

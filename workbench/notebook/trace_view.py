@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import Any
 
 import ipywidgets as w
@@ -12,6 +13,7 @@ from workbench.analysis.charts.timeline import timeline_chart
 from workbench.analysis.figures import mebibytes
 from workbench.api import Run, open_run
 from workbench.errors import UsageError
+from workbench.notebook.compare_view import CompareView
 from workbench.notebook.rendering import output, picture
 from workbench.notebook.shown import Shown
 from workbench.spec.markup import table
@@ -19,30 +21,52 @@ from workbench.spec.markup import table
 
 class TraceView(Shown):
     """A trace step of the run, the last to begin with: lanes of the workers, and the communication within the part of the step
-    that is chosen.
+    that is chosen. Of a ``CompareView`` the run that is picked there, whichever that is, and until then the last that it has.
 
     ``.data`` are the frames behind it: ``timeline`` and ``communication`` of what is chosen.
+
+    Raises:
+        UsageError: nothing of the run was traced.
     """
 
-    def __init__(self, run: Run | str) -> None:
-        self.run = open_run(run) if isinstance(run, str) else run
-        steps = trace.steps(self.run.directory)
-        if not steps:
-            raise UsageError(f"nothing of run {self.run.id} was traced: it is {self.run.state}, and came to no trace step")
-        ranks = list(range(self.run.directory.record()["num_workers"]))
-        self._step = w.ToggleButtons(options=steps, value=steps[-1], description="Trace step")
+    def __init__(self, run: Run | str | CompareView) -> None:
+        self._step = w.ToggleButtons(description="Trace step")
         self._step.style.button_width = "auto"
-        self._workers = w.SelectMultiple(options=ranks, value=ranks, description="Workers", rows=min(6, len(ranks)))
+        self._workers = w.SelectMultiple(description="Workers")
         self._window = w.FloatRangeSlider(
             description="From, to", readout_format=".1f", continuous_update=False, layout=w.Layout(width="420px")
         )
         self._charts, self._moved = w.Output(), w.HTML()
         unit = w.HTML("milliseconds of the step")
         super().__init__([self._step, w.HBox([self._workers, w.VBox([self._window, unit])]), self._charts, self._moved])
-        self._read()
+        self._is_setting = False
         self._step.observe(lambda change: self._read(), "value")
         for widget in (self._workers, self._window):
             widget.observe(lambda change: self._draw(), "value")
+        if isinstance(run, CompareView):
+            run.observe(lambda change: self._follow(change["new"]), "picked")
+            run = run.picked or run.runs[-1]
+        self._open(open_run(run) if isinstance(run, str) else run)
+
+    def _follow(self, picked: Run | None) -> None:
+        """Shows the run that was picked, or why it cannot; of none it keeps what it shows."""
+        try:
+            if picked is not None:
+                self._open(picked)
+        except UsageError as error:
+            self._charts.outputs, self._moved.value = (), escape(str(error))
+
+    def _open(self, run: Run) -> None:
+        steps = trace.steps(run.directory)
+        if not steps:
+            raise UsageError(f"nothing of run {run.id} was traced: it is {run.state}, and came to no trace step")
+        self.run = run
+        ranks = list(range(run.directory.record()["num_workers"]))
+        self._is_setting = True
+        self._step.options, self._step.value = steps, steps[-1]
+        self._workers.options, self._workers.value, self._workers.rows = ranks, ranks, min(6, len(ranks))
+        self._is_setting = False
+        self._read()
 
     @property
     def data(self) -> dict[str, pd.DataFrame]:
@@ -60,12 +84,16 @@ class TraceView(Shown):
 
     def _read(self) -> None:
         """The chosen step, from its begin to its end."""
+        if self._is_setting:
+            return
         directory, step = self.run.directory, self._step.value
         self._timeline, self._communication = trace.timeline_of(directory, step), trace.communication_of(directory, step)
         self._start_s, end_s = trace.span_s(self._timeline)
         end_ms = (end_s - self._start_s) * 1e3
+        self._is_setting = True
         self._window.min, self._window.max, self._window.step = 0.0, end_ms, end_ms / 200
         self._window.value = (0.0, end_ms)
+        self._is_setting = False
         self._draw()
 
     def _chart(self) -> Any:
@@ -73,6 +101,8 @@ class TraceView(Shown):
         return timeline_chart(self.data["timeline"], title)
 
     def _draw(self) -> None:
+        if self._is_setting:
+            return
         shown = self.data
         self._charts.outputs = (output(self._chart()),) if len(shown["timeline"]) else ()
         groups = shown["communication"].groupby(["operation", "axis", "phase"], sort=False)["payload_bytes"]

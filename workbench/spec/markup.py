@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], num_names: int = 1) -> str:
     """A table; all but the first ``num_names`` columns are figures."""
     head, body = _row("th", heads, num_names), "".join(_row("td", row, num_names) for row in rows)
-    return f"<table><thead>{head}</thead><tbody>{body}</tbody></table>"
+    return f'<div style="overflow-x:auto"><table><thead>{head}</thead><tbody>{body}</tbody></table></div>'
 
 
 def _row(kind: str, texts: Sequence[str], num_names: int) -> str:

@@ -115,9 +115,17 @@ def describe(options: type[Options]) -> list[dict[str, str]]:
 
 
 def spec_error(error: ValidationError, where: str = "") -> SpecError:
-    """The first of pydantic's findings as one sentence: which key, what is wrong, what was given."""
-    first = error.errors()[0]
-    path = ".".join([where, *(str(part) for part in first["loc"])] if where else map(str, first["loc"]))
+    """The first of pydantic's findings as one sentence: which key, what is wrong, what was given. Of a key that takes one thing
+    or another, what was nearest to being taken, or all that is."""
+    first, *others = error.errors()
+    key = _untagged(first["loc"])
+    if key != first["loc"]:
+        same = [first, *(other for other in others if _untagged(other["loc"])[: len(key)] == key)]
+        depth = max(len(_untagged(one["loc"])) for one in same)
+        nearest = [one for one in same if len(_untagged(one["loc"])) == depth]
+        said = " or ".join(one["msg"].removeprefix("Input should be ") for one in nearest)
+        first = {**nearest[0], "msg": f"Input should be {said.replace('a valid tuple', 'a list')}"}
+    path = ".".join([*([where] if where else []), *map(str, _untagged(first["loc"]))])
     if first["type"] == "unknown_key":
         path = ".".join(part for part in (path, first["ctx"]["key"]) if part)
     message = first["msg"].removeprefix("Value error, ")
@@ -125,6 +133,11 @@ def spec_error(error: ValidationError, where: str = "") -> SpecError:
     if first["type"] not in ("unknown_key", "missing") and not isinstance(given, dict | BaseModel):
         message = f"{message[0].lower()}{message[1:]}, but got {given!r}"
     return SpecError(path, message)
+
+
+def _untagged(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Without what pydantic calls the alternatives of a union: ``literal['a','b']``."""
+    return tuple(part for part in loc if "[" not in str(part))
 
 
 def _type_name(annotation: Any) -> str:

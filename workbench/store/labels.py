@@ -30,6 +30,25 @@ def relabel(run: RunDirectory, *, name: str | None = None, tags: Iterable[str] |
     run.update_labels(**changes)
 
 
+def add_tags(run: RunDirectory, tags: Iterable[str]) -> None:
+    """Puts these beside the tags that it has.
+
+    Raises:
+        UsageError: one of them is too long.
+    """
+    relabel(run, tags=[*_tags(run), *tags])
+
+
+def take_tags(run: RunDirectory, tags: Iterable[str]) -> None:
+    """Takes these away where it has them."""
+    unwanted = {" ".join(tag.split()) for tag in tags}
+    relabel(run, tags=[tag for tag in _tags(run) if tag not in unwanted])
+
+
+def _tags(run: RunDirectory) -> list[str]:
+    return str(run.labels().get("tags") or "").split(", ")
+
+
 def delete(run: RunDirectory) -> None:
     """Leaves an ended run out of the lists; its files stay, and ``restore`` brings it back.
 

@@ -122,7 +122,7 @@ class DataStrategy(Strategy[DataOptions]):
         if batch % o.size:
             raise SplitError(
                 "split.data.size",
-                f"a global batch of {batch} over {o.size} workers leaves {batch % o.size} samples over;"
+                f"a global batch of {batch} over {o.size} workers leaves {batch % o.size} over;"
                 f" use a size that divides {batch}, or set train.global_batch_size to a multiple of {o.size}",
             )
         if o.shard_size and not self.is_sharded:

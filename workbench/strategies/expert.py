@@ -64,7 +64,7 @@ class ExpertStrategy(Strategy[ExpertOptions]):
         if data is None and batch % size:
             raise SplitError(
                 "split.expert.size",
-                f"a global batch of {batch} over {size} workers leaves {batch % size} samples over;"
+                f"a global batch of {batch} over {size} workers leaves {batch % size} over;"
                 f" set train.global_batch_size to a multiple of {size}",
             )
         if data is not None and data.size % size:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+import json
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
 from typing import Any
 
@@ -15,7 +17,7 @@ COLOURS = {
     "compute": "#0072B2",
     "forward": "#0072B2",
     "backward": "#56B4E9",
-    "backward_input": "#56B4E9",
+    "backward_input": "#B5E2FA",
     "backward_weight": "#CC79A7",
     "optimizer": "#009E73",
     "exposed communication": "#D55E00",
@@ -40,6 +42,8 @@ REFERENCE: dict[str, Any] = {"color": "#888888", "strokeDash": [4, 4]}
 WIDTH = 560
 _SYMBOL, _CHARACTER = 28, 6.3
 """Pixels of a legend's entry: its symbol with the space around it, and a letter of a page's font."""
+_TITLE_CHARACTER, _NARROW, _BESIDE = 8, 300, 40
+"""Pixels of a title's letter, of what a title has on a narrow page, and of what it has beside the plot's width."""
 _LONG = 13
 """Characters of a legend's entry of which three do not stand side by side on a narrow page."""
 
@@ -51,10 +55,14 @@ def colour(field: str, values: Sequence[str], columns: int | None = None) -> alt
     return _colour(field, values, [COLOURS[value] for value in values], columns)
 
 
-def run_colour(field: str, values: Iterable[str], columns: int = 3) -> alt.Color:
-    """Colour by a field that names runs, in their order."""
-    names = list(dict.fromkeys(values))
-    return _colour(field, names, [tone for tone, _ in zip(cycle(RUN_COLOURS), names, strict=False)], columns)
+def run_colours(labels: Iterable[str]) -> dict[str, str]:
+    """Label → colour of runs that are compared: the same in every chart that is given all of them in the same order."""
+    return dict(zip(dict.fromkeys(labels), cycle(RUN_COLOURS), strict=False))
+
+
+def run_colour(field: str, tones: Mapping[str, str], columns: int = 3) -> alt.Color:
+    """Colour by a field that names runs, or what stands for some of them; value → colour."""
+    return _colour(field, list(tones), list(tones.values()), columns)
 
 
 def _colour(field: str, values: Sequence[str], tones: list[str], columns: int) -> alt.Color:
@@ -64,9 +72,16 @@ def _colour(field: str, values: Sequence[str], tones: list[str], columns: int) -
 
 
 def folding(chart: alt.Chart | alt.LayerChart) -> alt.Chart | alt.LayerChart:
-    """A copy whose legend has as many columns as the width that it is drawn in has room for. Of charts side by side or over each
-    other none has a ``width`` that this could ask for."""
+    """A copy whose legend has as many columns, and whose title as many lines, as the width that it is drawn in has room for or
+    needs. Of charts side by side or over each other none has a ``width`` that this could ask for."""
     folded = chart.copy(deep=True)
+    title = folded.title if isinstance(folded.title, alt.TitleParams) else alt.Title(folded.title)
+    if isinstance(title.text, str):
+        lines = textwrap.wrap(title.text, _NARROW // _TITLE_CHARACTER)
+        is_wide = f"width >= {len(title.text) * _TITLE_CHARACTER - _BESIDE}"
+        folded.title = alt.Title(
+            **{**title._kwds, "text": alt.ExprRef(f"{is_wide} ? {json.dumps([title.text])} : {json.dumps(lines)}")}
+        )
     for layer in folded.layer if isinstance(folded, alt.LayerChart) else [folded]:
         shade = layer.encoding.color
         if isinstance(shade, alt.Color) and isinstance(shade["legend"], alt.Legend):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import altair as alt
 import pandas as pd
 
-from workbench.analysis.charts.look import WIDTH, layered, run_colour
+from workbench.analysis.charts.look import WIDTH, layered, run_colour, run_colours
 
 _LONG = 28
 """Characters of a legend's entry of which two do not stand side by side on half a page."""
@@ -13,10 +15,14 @@ _THINNEST, _WIDENS_BY, _WIDEST = 1.5, 2.0, 8.0
 """Of lines, in pixels; of many runs each is so much less wider that the widest is no more than that."""
 
 
-def losses_chart(frame: pd.DataFrame) -> alt.LayerChart:
+def losses_chart(frame: pd.DataFrame, labels: Iterable[str] = ()) -> alt.LayerChart:
     """Loss by step, a line a run with its verdict in the legend; ``losses.losses``. Each line is thinner than the one under
-    it, so that equal ones are all seen."""
-    names = list(dict.fromkeys(frame["run"]))
+    it, so that equal ones are all seen. ``labels`` of all runs that are compared decide the colours."""
+    split_of = dict(zip(frame["run"], frame["split"], strict=True))
+    names, tones = list(split_of), run_colours([*labels, *frame["split"]])
+    colour = run_colour(
+        "run", {name: tones[split] for name, split in split_of.items()}, columns=1 if max(map(len, names)) > _LONG else 2
+    )
     widens_by = min(_WIDENS_BY, (_WIDEST - _THINNEST) / max(1, len(names) - 1))
     lines = [
         alt.Chart(frame[frame["run"] == name])
@@ -24,7 +30,7 @@ def losses_chart(frame: pd.DataFrame) -> alt.LayerChart:
         .encode(
             x=alt.X("step:Q", title="step", axis=alt.Axis(format="d", tickMinStep=1)),
             y=alt.Y("loss:Q", title="loss (mean over workers)", scale=alt.Scale(zero=False)),
-            color=run_colour("run", names, columns=1 if max(map(len, names)) > _LONG else 2),
+            color=colour,
             tooltip=["run", "step", alt.Tooltip("loss", format=".5f")],
         )
         for under, name in enumerate(names)

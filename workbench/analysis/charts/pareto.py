@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from typing import Any
+
 import altair as alt
 import pandas as pd
 
-from workbench.analysis.charts.look import REFERENCE, WIDTH, layered, run_colour
+from workbench.analysis.charts.look import REFERENCE, WIDTH, layered, run_colour, run_colours
+
+_HEIGHT, _LINE, _CHARACTER, _GAP = 280, 13, 6.3, 9
+"""Pixels: of the chart, a line of text, a letter, and between a point and its name."""
+_ROOM = 1.2
+"""The axes reach so many times as far as the largest, for names beyond it."""
 
 
-def pareto_chart(frame: pd.DataFrame) -> alt.LayerChart:
-    """Step time against peak memory, a point a run, the front joined by a line; ``pareto.pareto``."""
+def pareto_chart(frame: pd.DataFrame, labels: Iterable[str] = ()) -> alt.LayerChart:
+    """Step time against peak memory, a point a run, the front joined by a line; ``pareto.pareto``. ``labels`` of all runs that
+    are compared decide the colours."""
     x = alt.X("step_time_ms:Q", title="milliseconds a step", scale=_from_zero(frame["step_time_ms"]))
     y = alt.Y("peak_memory_mib:Q", title="peak memory of the largest worker, MiB", scale=_from_zero(frame["peak_memory_mib"]))
     best = frame[frame["on_front"]]
     encoded = {
         "x": x,
         "y": y,
-        "color": run_colour("split", frame["split"]).legend(None),
+        "color": run_colour("split", run_colours([*labels, *frame["split"]])).legend(None),
         "tooltip": [
             "split",
             alt.Tooltip("step_time_ms", format=".1f"),
@@ -27,13 +36,42 @@ def pareto_chart(frame: pd.DataFrame) -> alt.LayerChart:
     front = alt.Chart(best).mark_line(**REFERENCE).encode(x=x, y=y, order="step_time_ms:Q")
     runs = alt.Chart(frame).mark_point(size=90, strokeWidth=2, opacity=1).encode(**encoded)
     filled = alt.Chart(best).mark_point(size=90, filled=True, opacity=1).encode(**encoded)
-    is_right = frame["step_time_ms"] > frame["step_time_ms"].max() / 2
-    before = alt.Chart(frame[is_right]).mark_text(align="right", dx=-9, dy=-6).encode(x=x, y=y, text="split:N")
-    behind = alt.Chart(frame[~is_right]).mark_text(align="left", dx=9, dy=-6).encode(x=x, y=y, text="split:N")
+    places: dict[str, Any] = {key: alt.ExprRef(f"datum.{key}") for key in ("align", "dx", "dy")}
+    names = alt.Chart(_named(frame)).mark_text(baseline="middle", **places).encode(x=x, y=y, text="split:N")
     title = alt.Title("Which splits are both fast and small?", subtitle="Filled, on the line: no other run beats it in both.")
-    return layered(front, runs, filled, before, behind, title=title, width=WIDTH, height=280)
+    return layered(front, runs, filled, names, title=title, width=WIDTH, height=_HEIGHT)
 
 
 def _from_zero(values: pd.Series) -> alt.Scale:
     """From zero, with room for names beyond the largest."""
-    return alt.Scale(domain=[0, 1.2 * values.max()], nice=False)
+    return alt.Scale(domain=[0, _ROOM * values.max()], nice=False)
+
+
+def _named(frame: pd.DataFrame) -> pd.DataFrame:
+    """The points with the place of each one's name beside it: the first that covers no other name and no point."""
+    across = frame["step_time_ms"] / frame["step_time_ms"].max() * WIDTH / _ROOM
+    down = (1 - frame["peak_memory_mib"] / frame["peak_memory_mib"].max() / _ROOM) * _HEIGHT
+    points = list(zip(across, down, strict=True))
+    taken = [(x - _GAP / 2, y - _GAP / 2, x + _GAP / 2, y + _GAP / 2) for x, y in points]
+    chosen = []
+    for (x, y), name in zip(points, frame["split"], strict=True):
+        length = _CHARACTER * len(name)
+        for align, dx, dy in _places():
+            left = x + dx - (length if align == "right" else 0)
+            box = (left, y + dy - _LINE / 2, left + length, y + dy + _LINE / 2)
+            if left >= 0 and box[2] <= WIDTH and box[1] >= 0 and box[3] <= _HEIGHT and not any(_cover(box, o) for o in taken):
+                break
+        taken.append(box)
+        chosen.append((align, dx, dy))
+    return frame.assign(**dict(zip(("align", "dx", "dy"), zip(*chosen, strict=True), strict=True)))
+
+
+def _places() -> Iterator[tuple[str, float, float]]:
+    """Beside the point, ever farther above and below it."""
+    for distance in (0.0, *(sign * _LINE * step / 2 for step in range(1, 20) for sign in (-1, 1))):
+        yield "left", _GAP, distance
+        yield "right", -_GAP, distance
+
+
+def _cover(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import altair as alt
 
+from workbench.analysis.charts.look import REFERENCE
+
 PICKED = "picked"
 """Name of the selection."""
 _PALE = 0.3
 
 
 def pickable(chart: alt.Chart | alt.LayerChart, field: str, picked: str | None = None) -> alt.Chart | alt.LayerChart:
-    """The chart with a selection ``picked`` of one value of this field; what has another value than the picked one is pale."""
-    layers = chart.layer if isinstance(chart, alt.LayerChart) else [chart]
+    """A copy with a selection ``picked`` of one value of this field."""
+    return standing_out(chart, field, picked).add_params(alt.selection_point(PICKED, fields=[field], toggle=False))
+
+
+def standing_out(chart: alt.Chart | alt.LayerChart, field: str, picked: str | None) -> alt.Chart | alt.LayerChart:
+    """A copy in which all that has another value of this field than the picked one is pale; lines of reference stay."""
+    shown = chart.copy(deep=True)
     if picked is not None:
         is_picked = alt.FieldEqualPredicate(field=field, equal=picked)
-        for layer in layers:
-            layer.encoding.opacity = alt.condition(is_picked, alt.value(1), alt.value(_PALE))
-    return chart.add_params(alt.selection_point(PICKED, fields=[field], toggle=False))
+        for layer in shown.layer if isinstance(shown, alt.LayerChart) else [shown]:
+            if layer.mark["strokeDash"] != REFERENCE["strokeDash"]:
+                layer.encoding.opacity = alt.condition(is_picked, alt.value(1), alt.value(_PALE))
+    return shown

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import altair as alt
 import pandas as pd
 
-from workbench.analysis.charts.look import REFERENCE, WIDTH, layered, run_colour
+from workbench.analysis.charts.look import REFERENCE, WIDTH, layered, run_colour, run_colours
 
 
-def scaling_chart(frame: pd.DataFrame) -> alt.HConcatChart:
+def scaling_chart(frame: pd.DataFrame, labels: Iterable[str] = ()) -> alt.HConcatChart:
     """Speed-up and efficiency against the number of workers, beside what would be ideal; ``scaling.scaling``."""
-    return alt.hconcat(*scaling_charts(frame), spacing=40)
+    return alt.hconcat(*scaling_charts(frame, labels), spacing=40)
 
 
-def scaling_charts(frame: pd.DataFrame) -> tuple[alt.LayerChart, alt.LayerChart]:
-    """The two of them, each by itself."""
+def scaling_charts(frame: pd.DataFrame, labels: Iterable[str] = ()) -> tuple[alt.LayerChart, alt.LayerChart]:
+    """The two of them, each by itself; a way to split has the colour of its first run among the compared ones' ``labels``."""
     counts = sorted({1, *frame["workers"]})
     ideal = pd.DataFrame({"workers": counts, "speedup": [float(count) for count in counts], "efficiency": 1.0})
-    ways = run_colour("way", frame["way"])
+    own = frame[frame["workers"] > 1]
+    tones = run_colours([*labels, *own["split"]])
+    first = own.drop_duplicates("way")
+    ways = run_colour("way", {way: tones[split] for way, split in zip(first["way"], first["split"], strict=True)})
     return (
         _panel(
             frame, ideal, ways, "speedup", "speed-up (one worker's step time / this one's)", "How much faster with more workers?"
@@ -31,16 +36,9 @@ def _panel(frame: pd.DataFrame, ideal: pd.DataFrame, ways: alt.Color, field: str
     y = alt.Y(f"{field}:Q", title=axis, scale=alt.Scale(zero=True))
     line = alt.Chart(ideal).mark_line(**REFERENCE).encode(x=x, y=y)
     name = line.transform_filter(f"datum.workers == {ideal['workers'].max()}").mark_text(
-        align="right", dx=-6, dy=-8, text="ideal"
+        align="right", dx=-6, dy=-8, text="ideal", **REFERENCE
     )
-    measured = (
-        alt.Chart(frame)
-        .mark_line(point=alt.OverlayMarkDef(size=50))
-        .encode(
-            x=x,
-            y=y,
-            color=ways,
-            tooltip=["split", "workers", alt.Tooltip("speedup", format=".2f"), alt.Tooltip("efficiency", format=".0%")],
-        )
-    )
-    return layered(line, name, measured, title=title, width=(WIDTH - 40) // 2, height=220)
+    tooltip = ["split", "workers", alt.Tooltip("speedup", format=".2f"), alt.Tooltip("efficiency", format=".0%")]
+    lines = alt.Chart(frame).mark_line().encode(x=x, y=y, color=ways)
+    runs = alt.Chart(frame).mark_point(size=60, filled=True, opacity=1).encode(x=x, y=y, color=ways, tooltip=tooltip)
+    return layered(line, name, lines, runs, title=title, width=(WIDTH - 40) // 2, height=220)

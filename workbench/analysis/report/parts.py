@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from workbench.analysis import figures
 from workbench.analysis.charts.look import AnyChart
+from workbench.analysis.comparison import labelled
 from workbench.store import listing
 from workbench.store.run_directory import RunDirectory
 
@@ -63,7 +62,12 @@ class Compared:
 
     runs: Sequence[RunDirectory]
     rows: Sequence[dict[str, Any]]
-    """Their rows of ``runs``; the split's label is made to differ where two have the same."""
+    """Theirs as of ``comparison.labelled``."""
+
+    @property
+    def labels(self) -> list[str]:
+        """What they are called."""
+        return [row["split"] for row in self.rows]
 
     @property
     def finished(self) -> list[tuple[RunDirectory, dict[str, Any]]]:
@@ -72,11 +76,6 @@ class Compared:
 
 
 def compare(runs: Sequence[RunDirectory]) -> Compared:
-    """The rows of these runs; two of the same split are told apart by the end of their ids."""
-    rows = [listing.row(run) for run in runs]
-    names = figures.names(rows, {run.id: run.record()["threads_per_worker"] for run in runs})
-    counts = Counter(names)
-    unique = [
-        name if counts[name] == 1 else f"{name} ({run.id.rpartition('-')[2]})" for name, run in zip(names, runs, strict=True)
-    ]
-    return Compared(runs, [{**row, "split": name} for row, name in zip(rows, unique, strict=True)])
+    """The rows of these runs, with labels that no two share."""
+    threads = {run.id: run.record().get("threads_per_worker", 1) for run in runs}
+    return Compared(runs, labelled([listing.row(run) for run in runs], threads))

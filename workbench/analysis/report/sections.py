@@ -117,7 +117,7 @@ def equal(compared: Compared) -> Section | None:
     ]
     table = Table(["split", "verdict", "most different", "by", "allowed"], rows, num_names=3)
     frame = losses([run for run, _ in done], [row for _, row in done])
-    drawing = [Drawing(losses_chart(frame), "Loss by step of each run")] if len(frame) else []
+    drawing = [Drawing(losses_chart(frame, compared.labels), "Loss by step of each run")] if len(frame) else []
     sentence = "Loss, outputs, gradients and updated parameters beside those of one worker, checked before the run."
     return Section("Does it compute what one worker computes?", sentence, [table, *drawing])
 
@@ -146,9 +146,9 @@ def choice(compared: Compared) -> Section | None:
     frame, growth = pareto(compared.rows), scaling(compared.rows)
     parts: list[Part] = []
     if len(frame) > 1:
-        parts.append(Drawing(pareto_chart(frame), "Step time against peak memory of each run"))
+        parts.append(Drawing(pareto_chart(frame, compared.labels), "Step time against peak memory of each run"))
     if growth["workers"].nunique() > 2:
-        parts.append(Drawing(scaling_chart(growth), "Speed-up and efficiency against the number of workers"))
+        parts.append(Drawing(scaling_chart(growth, compared.labels), "Speed-up and efficiency against the number of workers"))
     return Section("Which to choose", "", parts) if parts else None
 
 

@@ -9,9 +9,8 @@ import pandas as pd
 import streamlit as st
 
 from workbench.dashboard.components.navigate import go
+from workbench.dashboard.components.opened import runs_frame
 from workbench.dashboard.components.said import said
-from workbench.dashboard.table import runs_frame
-from workbench.store.run_directory import home
 
 MOST_OFFERED = 500
 MOST_COMPARED = 20
@@ -19,7 +18,7 @@ MOST_COMPARED = 20
 
 def choose_run() -> str | None:
     """The id of the run that the address names or that is chosen from those that have ended; None: there is none."""
-    frame = runs_frame(home())
+    frame = runs_frame()
     if _is_empty(frame):
         return None
     offered = _offered(frame)
@@ -35,7 +34,7 @@ def choose_run() -> str | None:
 
 def choose_runs() -> list[str]:
     """Ids of the runs that are compared, in the order of the choice; at first those that the address names."""
-    frame = runs_frame(home())
+    frame = runs_frame()
     if _is_empty(frame):
         return []
     asked = [run_id for run_id in st.query_params.get("runs", "").split(",") if run_id]

@@ -22,7 +22,7 @@ def figure(chart: AnyChart, frame: pd.DataFrame, name: str) -> None:
 
 def run_figure(chart: alt.Chart | alt.LayerChart, frame: pd.DataFrame, name: str, picked: str | None) -> str | None:
     """Draws a chart whose ``split`` can be clicked; returns what was clicked just now."""
-    shown = pickable(_fitting(chart), "split", picked)
+    shown = pickable(_fitting(chart), "split", picked if picked in set(frame["split"]) else None)
     event: Any = st.altair_chart(shown, key=f"{name} {picked}", on_select="rerun", selection_mode=PICKED, alt=_question(chart))
     _take_away(chart, frame, name)
     points = event.selection.get(PICKED, [])

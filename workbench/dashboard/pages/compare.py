@@ -24,15 +24,18 @@ from workbench.analysis.scaling import scaling
 from workbench.analysis.transfers import transfers
 from workbench.dashboard.components.choose_runs import choose_runs
 from workbench.dashboard.components.failure_card import failure_card
-from workbench.dashboard.components.figure import figure, run_figure
+from workbench.dashboard.components.figure import run_figure
 from workbench.dashboard.components.navigate import go, has
+from workbench.dashboard.components.opened import runs_frame
 from workbench.dashboard.downloads import csv_of
-from workbench.dashboard.table import alike, runs_frame
+from workbench.dashboard.table import alike
 from workbench.store import listing
 from workbench.store.run_directory import RunDirectory, home
 
 PICKED = "picked run"
-"""Key of the run that was clicked: it stands out in every chart."""
+"""Key of the run that was clicked: it stands out in every table and chart."""
+_STANDS_OUT = "background-color: rgba(230, 159, 0, 0.3)"
+"""On light ground and on dark."""
 
 
 def main() -> None:
@@ -62,7 +65,7 @@ def _in_words(runs: list[RunDirectory], rows: list[dict[str, Any]]) -> None:
     """What limits each, with its evidence, and which differences are noise."""
     st.subheader("In words", anchor=False)
     _list(findings(rows, limits.sentences(runs)))
-    store = runs_frame(home())
+    store = runs_frame()
     found = (noise.measured(run, alike(store, run)) for run in runs)
     measured = [replace(times, name=row["split"]) for times, row in zip(found, rows, strict=True)]
     if differences := noise.sentences(rows, measured):
@@ -82,7 +85,8 @@ def _spec(runs: list[RunDirectory], rows: list[dict[str, Any]]) -> None:
     if frame.empty:
         st.caption("Nothing: the specs are equal, and what differs in the figures is noise.")
     else:
-        st.dataframe(frame, key="differences")
+        picked = st.session_state.get(PICKED)
+        st.dataframe(frame.style.apply(_column_stands_out, picked=picked), key="differences")
 
 
 def _table(rows: list[dict[str, Any]]) -> None:
@@ -90,7 +94,7 @@ def _table(rows: list[dict[str, Any]]) -> None:
     number = st.column_config.NumberColumn
     frame = numbers(rows)
     event: Any = st.dataframe(
-        frame,
+        frame.style.apply(_row_stands_out, axis=1, picked=st.session_state.get(PICKED)),
         hide_index=True,
         key="figures",
         on_select="rerun",
@@ -116,6 +120,14 @@ def _table(rows: list[dict[str, Any]]) -> None:
         _picked(rows)
 
 
+def _row_stands_out(row: pd.Series, picked: str | None) -> list[str]:
+    return [_STANDS_OUT if row["run"] == picked else ""] * len(row)
+
+
+def _column_stands_out(column: pd.Series, picked: str | None) -> list[str]:
+    return [_STANDS_OUT if column.name == picked else ""] * len(column)
+
+
 def _picked(rows: list[dict[str, Any]]) -> None:
     """What can be done with the run that was clicked."""
     row = next((row for row in rows if row["split"] == st.session_state.get(PICKED)), None)
@@ -138,39 +150,40 @@ def _pick(clicked: list[str], where: str) -> None:
 
 
 def _charts(runs: list[RunDirectory], rows: list[dict[str, Any]]) -> None:
-    picked = st.session_state.get(PICKED)
+    labels = [row["split"] for row in rows]
     parts, front, curves = step_parts(row for row in rows if row["compute_s"] is not None), pareto(rows), losses(runs, rows)
     left, right = st.columns(2, gap="large")
     with left:
         if not parts.empty:
-            _run_figure(step_parts_chart(parts), parts, "step-parts", picked)
+            _run_figure(step_parts_chart(parts), parts, "step-parts")
         if not front.empty:
-            _run_figure(pareto_chart(front), front, "time-and-memory", picked)
-        held = peaks(runs, [row["split"] for row in rows])
+            _run_figure(pareto_chart(front, labels), front, "time-and-memory")
+        held = peaks(runs, labels)
         if not held.empty:
             title = "What does each worker hold at its peak?"
-            _run_figure(memory_at_peak_chart(held, title=title), held, "memory-at-peak", picked)
+            _run_figure(memory_at_peak_chart(held, title=title), held, "memory-at-peak")
     with right:
-        more = scaling([listing.row(run) for run in runs])
+        more = scaling(rows)
         if not more.empty:
-            for name, chart in zip(("speed-up", "efficiency"), scaling_charts(more), strict=True):
-                figure(chart, more, name)
+            for name, chart in zip(("speed-up", "efficiency"), scaling_charts(more, labels), strict=True):
+                _run_figure(chart, more, name)
         if not curves.empty:
-            _run_figure(losses_chart(curves), curves, "losses", picked)
+            _run_figure(losses_chart(curves, labels), curves, "losses")
     _moved(runs, rows)
 
 
-def _run_figure(chart: Any, frame: pd.DataFrame, name: str, picked: str | None) -> None:
-    clicked = run_figure(chart, frame, name, picked)
+def _run_figure(chart: Any, frame: pd.DataFrame, name: str) -> None:
+    clicked = run_figure(chart, frame, name, st.session_state.get(PICKED))
     _pick([clicked] if clicked else [], name)
 
 
 def _moved(runs: list[RunDirectory], rows: list[dict[str, Any]]) -> None:
     st.subheader("What moved, beside what the formulas expect", anchor=False)
-    found = [(row["split"], frame) for run, row in zip(runs, rows, strict=True) if not (frame := transfers(run)).empty]
+    frames = [transfers(run).assign(split=row["split"]) for run, row in zip(runs, rows, strict=True)]
+    found = [(str(frame["split"].iloc[0]), frame) for frame in frames if not frame.empty]
     columns = st.columns(2, gap="large")
     for number, (split, frame) in enumerate(found):
         with columns[number % 2]:
-            figure(transfers_chart(frame, f"What does {split} move in a step?"), frame, f"moved {number}")
+            _run_figure(transfers_chart(frame, f"What does {split} move in a step?"), frame, f"moved {number}")
     if not found:
         st.caption("Nothing moved: each run has one worker.")

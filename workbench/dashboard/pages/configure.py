@@ -10,10 +10,11 @@ from workbench.dashboard import address
 from workbench.dashboard.components.choices import STATE, choices
 from workbench.dashboard.components.fields import Places, forget
 from workbench.dashboard.components.navigate import go
+from workbench.dashboard.components.opened import runs_frame
 from workbench.dashboard.components.outlook import figures, outlook
 from workbench.dashboard.components.said import said
 from workbench.dashboard.start import start
-from workbench.dashboard.table import filtered, runs_frame
+from workbench.dashboard.table import filtered
 from workbench.errors import SpecError, WorkbenchError
 from workbench.plan.feasibility import Plan, plan
 from workbench.plan.nearest import changed, in_words, nearest
@@ -46,7 +47,7 @@ def main() -> None:
         planned = plan(spec_of(paths))
     except SpecError as error:
         with above:
-            _actions(None)
+            _actions(paths, None)
             _refused(paths, error)
         if error.field in places:
             with places[error.field].container():
@@ -54,7 +55,7 @@ def main() -> None:
                 st.text(error.message)
         return
     with above:
-        _actions(planned)
+        _actions(paths, planned)
         figures(planned)
     with shown:
         outlook(planned)
@@ -85,7 +86,7 @@ def _start_from() -> None:
             name, which = presets[preset]
             model = {} if name == DEFAULT_MODEL else {"model.name": name}
             st.button("Use this model", on_click=load, args=({**model, "model.preset": which, **BEGINNING},))
-        frame = filtered(runs_frame(home())).head(NUM_EARLIER)
+        frame = filtered(runs_frame()).head(NUM_EARLIER)
         labels = {row.run_id: f"{row.split}, {row.model}, {row.run_id}" for row in frame.itertuples()}
         run_id = st.selectbox("An earlier run", list(labels), index=None, key="from run", format_func=lambda i: labels.get(i, i))
         if run_id:
@@ -111,26 +112,38 @@ def _refused(paths: dict[str, Any], error: SpecError) -> None:
                 st.button(in_words(change), key=f"use {number}", on_click=load, args=(changed(paths, change),))
 
 
-def _actions(planned: Plan | None) -> None:
-    """Run it, take it away, begin with something else; what is refused cannot be run."""
+def _actions(paths: dict[str, Any], planned: Plan | None) -> None:
+    """Run it, take it away, begin with something else. What is refused cannot be run, but what it asks for can be taken away,
+    and its work can be split otherwise."""
+    spec, unsplit = _spec(paths), _spec({path: value for path, value in paths.items() if not path.startswith("split.")})
     with st.container(horizontal=True):
         run = st.button("Run", type="primary", icon=":material/play_arrow:", disabled=planned is None)
         all_four = st.button(
             "Run all four strategies",
             icon=":material/stacks:",
-            disabled=planned is None,
+            disabled=unsplit is None,
             help="This model, data and training, split over two workers by data, layer, pipeline and tensor in turn, beside one.",
         )
-        if planned:
-            _take_away(planned.spec)
+        if spec:
+            _take_away(spec)
         _start_from()
-    if planned and (run or all_four):
-        with st.spinner("Starting…"):
-            started = start(four_strategies(planned.spec) if all_four else [planned.spec])
-        if started.refused:
-            said("error", f"{len(started.ids)} started, {len(started.refused)} not", *started.refused)
-        elif started.ids:
-            go("live", {} if all_four else {"run": started.ids[0]})
+    specs = four_strategies(unsplit) if all_four and unsplit else [planned.spec] if run and planned else []
+    if not specs:
+        return
+    with st.spinner("Starting…"):
+        started = start(specs)
+    if started.refused:
+        said("error", f"{len(started.ids)} started, {len(started.refused)} not", *started.refused)
+    elif started.ids:
+        go("live", {} if all_four else {"run": started.ids[0]})
+
+
+def _spec(paths: dict[str, Any]) -> RunSpec | None:
+    """What these ask for, whether it can be run or not; None: nothing that makes sense."""
+    try:
+        return spec_of(paths)
+    except SpecError:
+        return None
 
 
 def _take_away(spec: RunSpec) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import streamlit as st
 
 from workbench.dashboard.components.navigate import go
+from workbench.dashboard.components.opened import runs_frame
 from workbench.dashboard.components.runs_table import runs_table
 from workbench.dashboard.components.said import said
 from workbench.dashboard.start import start
-from workbench.dashboard.table import filtered, runs_frame
+from workbench.dashboard.table import filtered
 from workbench.spec.demonstration import four_strategies
 from workbench.spec.run_spec import RunSpec
-from workbench.store.run_directory import home
 
 NUM_LATEST = 10
 
@@ -20,7 +20,7 @@ def main() -> None:
     """Draws the page."""
     st.title("The workbench")
     st.write("**How should I split this model, and what will it cost me?** Find out by running it.")
-    frame = runs_frame(home())
+    frame = runs_frame()
     if frame.empty:
         _empty()
         return

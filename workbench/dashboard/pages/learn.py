@@ -9,6 +9,7 @@ import streamlit as st
 from workbench.analysis.bubble import ideal_timeline
 from workbench.analysis.charts.look import folding
 from workbench.analysis.charts.walk import walk_chart
+from workbench.analysis.following import Follower
 from workbench.analysis.frames import timeline
 from workbench.analysis.walk import cells, wires
 from workbench.dashboard.complexity import difference
@@ -19,7 +20,6 @@ from workbench.dashboard.components.outlook import in_bytes
 from workbench.dashboard.components.progress import bar
 from workbench.dashboard.components.said import said
 from workbench.dashboard.lessons import NAMES, Lesson, lesson, moments, overview
-from workbench.dashboard.queue import Follower
 from workbench.dashboard.start import start
 from workbench.errors import UsageError
 from workbench.spec.demonstration import four_strategies

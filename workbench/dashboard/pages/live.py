@@ -8,13 +8,13 @@ import pandas as pd
 import streamlit as st
 
 from workbench.analysis.charts.loss import loss_chart
+from workbench.analysis.following import Follower
 from workbench.dashboard.components.failure_card import failure_card
 from workbench.dashboard.components.navigate import go
+from workbench.dashboard.components.opened import queue, runs_frame
 from workbench.dashboard.components.progress import bar
 from workbench.dashboard.components.runs_table import runs_table
 from workbench.dashboard.components.said import said
-from workbench.dashboard.queue import Follower, cancel, waiting_and_running
-from workbench.dashboard.table import runs_frame
 from workbench.errors import UsageError
 from workbench.store import listing
 from workbench.store.run_directory import TERMINAL, RunDirectory, home
@@ -33,7 +33,7 @@ def main() -> None:
 @st.fragment(run_every=REFRESH_S)
 def _now() -> None:
     store = home()
-    live = waiting_and_running(store)
+    live = queue().live()
     frame = _ended_runs(store, [run.id for run in live])
     watched = _watched(store, live, frame)
     if watched is None:
@@ -41,8 +41,8 @@ def _now() -> None:
         if st.button("Configure a run", type="primary"):
             go("configure")
         return
-    _run(store, watched)
-    _queue(store, live, watched)
+    _run(watched)
+    _queue(live, watched)
     _ended(frame)
 
 
@@ -63,13 +63,13 @@ def _ended_runs(store: Path, live: list[str]) -> pd.DataFrame:
     """The last that ended; read again only where the others have changed."""
     known = st.session_state.get("ended")
     if known is None or known[0] != (store, live):
-        frame = runs_frame(store)
+        frame = runs_frame()
         frame = frame[frame["state"].isin(TERMINAL)].sort_values("created_at", ascending=False).head(NUM_ENDED)
         known = st.session_state["ended"] = ((store, live), frame)
     return known[1]
 
 
-def _run(store: Path, run: RunDirectory) -> None:
+def _run(run: RunDirectory) -> None:
     """The watched run."""
     follower: Follower = st.session_state.get("follower") or Follower(run)
     if follower.run.path != run.path:
@@ -84,7 +84,7 @@ def _run(store: Path, run: RunDirectory) -> None:
             st.text("  ·  ".join(_facts(record, run)))
         with button:
             if state not in TERMINAL and st.button("Cancel", key=f"cancel {run.id}", icon=":material/stop:", width="stretch"):
-                cancel(store, run)
+                queue().cancel(run)
                 st.toast("Cancelling: its workers are being ended.")
         bar(follower, state, str(status.get("message") or ""))
         failure_card(run)
@@ -131,7 +131,7 @@ def _figures(follower: Follower) -> None:
         )
 
 
-def _queue(store: Path, live: list[RunDirectory], watched: RunDirectory) -> None:
+def _queue(live: list[RunDirectory], watched: RunDirectory) -> None:
     """The others that have not ended, in their order."""
     others = [run for run in live if run.id != watched.id]
     if not others:
@@ -141,7 +141,7 @@ def _queue(store: Path, live: list[RunDirectory], watched: RunDirectory) -> None
         with st.container(horizontal=True, vertical_alignment="center"):
             st.text(f"{run.record().get('split')}  ·  {listing.state_of(run)}  ·  {run.status().get('message') or run.id}")
             if st.button("Cancel", key=f"cancel {run.id}"):
-                cancel(store, run)
+                queue().cancel(run)
                 st.toast("Cancelling.")
 
 

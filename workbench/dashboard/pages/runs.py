@@ -11,14 +11,15 @@ import streamlit as st
 from workbench.analysis.findings import findings
 from workbench.dashboard.components.details import details
 from workbench.dashboard.components.navigate import go, has
+from workbench.dashboard.components.opened import overview
 from workbench.dashboard.components.runs_table import runs_table
 from workbench.dashboard.components.said import said
 from workbench.dashboard.downloads import tables_of
-from workbench.dashboard.table import SORTS, chosen, filtered, runs_and_deleted, tags_of
+from workbench.dashboard.table import SORTS, chosen, filtered, tags_of
 from workbench.errors import WorkbenchError
 from workbench.store import listing
 from workbench.store.archive import pack, take_in
-from workbench.store.labels import delete, restore
+from workbench.store.labels import add_tags, delete, restore, take_tags
 from workbench.store.run_directory import RunDirectory, home
 
 MOST_SHOWN = 200
@@ -33,7 +34,7 @@ def main() -> None:
     if IMPORTED in st.session_state:
         st.toast(st.session_state.pop(IMPORTED))
     _undo()
-    frame, deleted = runs_and_deleted(home())
+    frame, deleted = overview().read()
     if frame.empty:
         st.info("There are no runs here yet.")
         if st.button("Configure a run", type="primary"):
@@ -45,7 +46,10 @@ def main() -> None:
     if len(shown) > MOST_SHOWN:
         st.caption(f"{len(shown):,} of {len(frame):,} runs; the first {MOST_SHOWN} are listed. Filter to find the others.")
     else:
-        st.caption(f"{len(shown):,} of {len(frame):,} runs. Select some to compare, export, tag or delete them.")
+        st.caption(
+            f"{len(shown):,} of {len(frame):,} runs. Select some to compare, export, tag or delete them: a click in the first"
+            " column, or Shift and Space on a row."
+        )
     listed = shown.head(MOST_SHOWN)
     # A selection is of rows: it must not outlive the list that it was made in.
     of_these = zlib.crc32("\n".join(listed["run_id"]).encode())
@@ -84,6 +88,9 @@ def _selected(run_ids: list[str]) -> None:
         st.button("Delete", icon=":material/delete:", on_click=_delete, args=(run_ids,))
         with st.popover("Export", icon=":material/download:"):
             _downloads(runs)
+        if len(runs) > 1:
+            with st.popover("Tag", icon=":material/label:"):
+                _tag(runs)
     if len(runs) == 1:
         details(runs[0])
     else:
@@ -101,6 +108,23 @@ def _downloads(runs: list[RunDirectory]) -> None:
         "Whole runs, for a colleague", lambda: pack(runs), f"{name}.zip", "application/zip",
         help="The run directories, which Import on another machine's dashboard takes in.",
     )  # fmt: skip
+
+
+def _tag(runs: list[RunDirectory]) -> None:
+    """Of several at once; those of one stand with its name and note."""
+    text = st.text_input("Tags, separated by commas", max_chars=500, key="tags of several")
+    with st.container(horizontal=True):
+        is_added, is_taken = st.button("Add to all"), st.button("Take from all")
+    if not (is_added or is_taken):
+        return
+    given = text.split(",")
+    try:
+        for run in runs:
+            (add_tags if is_added else take_tags)(run, given)
+    except WorkbenchError as error:
+        said("error", "Not tagged", str(error))
+    else:
+        st.rerun()
 
 
 def _delete(run_ids: list[str]) -> None:

@@ -1,0 +1,94 @@
+"""A run that is going on: what its workers have said so far."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from workbench.errors import SpecError
+from workbench.store import listing
+from workbench.store.processes import own_memory_mib
+from workbench.store.run_directory import TERMINAL, RunDirectory
+
+_RECENT = 10
+"""Steps over whose mean a rate is taken."""
+
+
+@dataclass
+class Follower:
+    """What a run's workers have said so far; reads on where it left off."""
+
+    run: RunDirectory
+    events: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
+    _offsets: Counter[int] = field(default_factory=Counter)
+
+    def read_on(self) -> bool:
+        """Takes in what is new; whether more may come."""
+        is_live = listing.state_of(self.run) not in TERMINAL
+        for rank in range(self.run.record()["num_workers"]):
+            new, self._offsets[rank] = self.run.events(rank, self._offsets[rank])
+            self.events.setdefault(rank, []).extend(new)
+        return is_live
+
+    @property
+    def progress(self) -> tuple[int, int] | None:
+        """Steps done and steps in all; None before the first."""
+        last = [steps[-1] for rank in self.events if (steps := self._steps(rank))]
+        return min((e["step"] + 1, e["num_steps"]) for e in last) if last else None
+
+    @property
+    def losses(self) -> list[dict[str, Any]]:
+        """Step and loss, as the worker says that has both; each is of its part of the batch."""
+        of = [[{"step": e["step"], "loss": e["loss"]} for e in self._steps(r) if e["loss"] is not None] for r in self.events]
+        return max(of, key=len, default=[])
+
+    @property
+    def parity(self) -> str:
+        """Whether the split computes what one worker computes, once that was checked."""
+        said = next((e for e in self.events.get(0, []) if e["event"] == "parity"), None)
+        if said is None:
+            return ""
+        return {True: "equals one worker", False: "DIFFERS from one worker", None: "differs on purpose (lossy)"}[said["ok"]]
+
+    def workers(self) -> list[dict[str, Any]]:
+        """A row a worker: rank, device, what it does, step and its time, samples/s, and its own memory now."""
+        status = self.run.status()
+        known = {worker["rank"]: worker for worker in status.get("workers") or []}
+        samples = self._samples()
+        is_live = status["state"] not in TERMINAL
+        rows = []
+        for rank, events in sorted(self.events.items()):
+            steps = self._steps(rank)
+            mean = sum(e["duration_s"] for e in steps[-_RECENT:]) / len(steps[-_RECENT:]) if steps else None
+            worker = known.get(rank, {})
+            rows.append(
+                {
+                    "worker": rank,
+                    "device": worker.get("device", "–"),
+                    "state": _doing(events, is_live),
+                    "step": steps[-1]["step"] + 1 if steps else None,
+                    "step_ms": mean * 1e3 if mean else None,
+                    "samples_per_s": samples / mean if mean and samples else None,
+                    "memory_mib": own_memory_mib(worker["pid"]) if worker and is_live else None,
+                }
+            )
+        return rows
+
+    def _steps(self, rank: int) -> list[dict[str, Any]]:
+        return [event for event in self.events.get(rank, []) if event["event"] == "step"]
+
+    def _samples(self) -> int | None:
+        """Samples of a step that pass through a worker."""
+        try:
+            return self.run.spec().samples_per_replica
+        except SpecError:
+            return None
+
+
+def _doing(events: list[dict[str, Any]], is_live: bool) -> str:
+    last = events[-1] if events else None
+    if last is None:
+        return "starting" if is_live else "never started"
+    words = {"ready": "checking parity", "parity": "preparing", "finished": "finished", "error": "failed"}
+    return words.get(last["event"]) or (f"{last['kind']} steps" if is_live else "stopped")
