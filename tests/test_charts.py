@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from pandas.testing import assert_frame_equal
 
 from tests.recorded import NUM_MICROBATCHES, pipeline_run
 from workbench.analysis.charts import look
 from workbench.analysis.charts.losses import losses_chart
+from workbench.analysis.charts.overlap import overlap_chart
 from workbench.analysis.charts.pareto import pareto_chart
-from workbench.analysis.charts.scaling import scaling_chart
+from workbench.analysis.charts.picking import standing_out
+from workbench.analysis.charts.scaling import scaling_chart, scaling_charts
 from workbench.analysis.charts.step_parts import step_parts_chart
 from workbench.analysis.charts.timeline import timeline_chart
 from workbench.analysis.charts.transfers import transfers_chart
+from workbench.analysis.comparison import labelled
 from workbench.analysis.frames import PARTS, step_parts, timeline
 from workbench.analysis.losses import losses
+from workbench.analysis.overlap import UNDER_WAY, overlap
 from workbench.analysis.pareto import pareto
 from workbench.analysis.scaling import scaling
 from workbench.analysis.transfers import operations, transfers
@@ -74,6 +80,20 @@ def test_stages_are_named_only_where_a_worker_has_several(tmp_path: Path) -> Non
     assert (shown.count("2.3"), shown.count("0.1"), shown.count("1.3")) == (2, 2, 2)
 
 
+def test_what_travels_lies_below_what_the_worker_does_meanwhile(tmp_path: Path) -> None:
+    run = pipeline_run(tmp_path)
+    frame, last = overlap(run), run.table("communication").to_pandas().query("step == step.max() and operation != 'barrier'")
+    below = frame[frame["kind"] == UNDER_WAY]
+    assert list(below["operation"]) == list(last["operation"])
+    took_ms = (last["end_s"] - last["start_s"]).sum() * 1e3
+    assert (below["end_ms"] - below["begin_ms"]).sum() == pytest.approx(took_ms)
+    above = frame[frame["kind"] != UNDER_WAY].drop(columns=["lane", "operation"])
+    assert_frame_equal(above, timeline(run)[above.columns].reset_index(drop=True))
+    shown = drawn(overlap_chart(frame, "Hidden?"))
+    assert marks(shown)["bar"] == len(frame)
+    assert {"0", "0 under way", "1", "1 under way"} <= set(texts(shown))
+
+
 def test_the_ideal_schedule_lies_below_on_the_same_scale(tmp_path: Path) -> None:
     frame = timeline(pipeline_run(tmp_path))
     ideal = frame[frame["kind"] == "forward"].drop(columns="stage")
@@ -84,7 +104,7 @@ def test_the_ideal_schedule_lies_below_on_the_same_scale(tmp_path: Path) -> None
 
 def test_scaling_shows_each_way_from_one_worker_on() -> None:
     rows = [row("dp2", speedup=1.5), row("dp4", 4, speedup=2.0), row("pp2-1f1b-m4", speedup=1.2), row("single", 1, speedup=1.0)]
-    frame = scaling([*rows, row("unknown2", speedup=None)])
+    frame = scaling(labelled([*rows, row("unknown2", speedup=None)], {}))
     assert frame.to_dict("list") == {
         "way": ["dp", "pp-1f1b-m4", "dp", "dp", "pp-1f1b-m4"],
         "split": ["single", "single", "dp2", "dp4", "pp2-1f1b-m4"],
@@ -120,6 +140,34 @@ def test_time_against_memory_shows_every_run_and_fills_the_front() -> None:
     assert {"run0", "run1", "run2"} <= set(texts(shown))
 
 
+def test_no_name_covers_another_where_runs_are_close() -> None:
+    close = [(1.0, 50), (1.02, 50), (1.01, 51), (0.99, 49), (1.03, 50), (1.0, 52)]
+    rows = [row(f"pp2-1f1b-m{i}", step_time_s=t, peak_memory_bytes=m * 2**20) for i, (t, m) in enumerate(close)]
+    shown = drawn(pareto_chart(pareto(rows)))
+    found = re.findall(r'text-anchor="(\w+)" transform="translate\(([\d.-]+),([\d.-]+)\)"[^>]*>(pp2-1f1b-m\d)<', shown)
+    assert len(found) == len(close)
+    places = [(float(x) - (6 * len(name) if anchor == "end" else 0), float(y)) for anchor, x, y, name in found]
+    for one, other in combinations(places, 2):
+        assert abs(one[0] - other[0]) > 6 * len("pp2-1f1b-m0") or abs(one[1] - other[1]) > 10, "beside or below"
+
+
+def test_a_run_has_one_colour_in_all_charts_and_stands_out_in_them(tmp_path: Path) -> None:
+    runs = [pipeline_run(tmp_path, run_id) for run_id in ("a", "b")]
+    named = [row("single", 1), *(row(label, 2, speedup=1.5, step_time_s=0.1, peak_memory_bytes=1) for label in ("dp2", "tp2"))]
+    labels = ["single", "dp2", "tp2"]
+    curves = losses(runs, named[1:])
+    tone = look.run_colours(labels)["tp2"]
+    charts = [
+        pareto_chart(pareto(named), labels),
+        *scaling_charts(scaling(labelled(named, {})), labels),
+        losses_chart(curves, labels),
+    ]
+    for chart in charts:
+        assert tone in drawn(chart)
+        assert "#4477AA" not in drawn(chart), "that is the colour of the run that it does not show"
+        assert len(set(re.findall(r'opacity="([\d.]+)"', drawn(standing_out(chart, "split", "tp2"))))) == 2
+
+
 def test_losses_have_a_line_a_run_and_the_verdict_beside_its_name(tmp_path: Path) -> None:
     runs = [pipeline_run(tmp_path, run_id, parity_ok=ok) for run_id, ok in (("a", True), ("b", False), ("c", None))]
     frame = losses(runs, [{**listing.row(run), "split": run.id} for run in runs])
@@ -133,7 +181,7 @@ def test_losses_have_a_line_a_run_and_the_verdict_beside_its_name(tmp_path: Path
 
 
 def test_more_rows_are_drawn_than_altair_allows_by_itself() -> None:
-    frame = pd.DataFrame({"run": "a", "step": range(5001), "loss": 1.0})
+    frame = pd.DataFrame({"split": "a", "run": "a", "step": range(5001), "loss": 1.0})
     assert marks(look.svg(losses_chart(frame)))["line mark"] == 1
 
 

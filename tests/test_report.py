@@ -51,7 +51,10 @@ def test_an_html_report_is_one_file_that_fetches_nothing_and_runs_no_script(runs
 def test_what_people_wrote_is_escaped(runs: list[RunDirectory], tmp_path: Path) -> None:
     (path,) = write_report(runs, tmp_path / "report.html")
     text = path.read_text(encoding="utf-8")
-    assert text.count("&lt;script&gt;alert(&#34;1&#34;)&lt;/script&gt;") == 2, "the name, and what the failed run printed"
+    assert text.count("&lt;script&gt;alert(&#34;1&#34;)&lt;/script&gt;") > 2, (
+        "the name, in labels too, and what the failed run printed"
+    )
+    assert "<script" not in text
     assert "read &lt;it&gt;" in text
     markdown, *_ = write_report(runs, tmp_path / "report.md")
     outside_of_files = re.sub(r"^(`{3,})\n.*?^\1$", "", markdown.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
@@ -90,7 +93,7 @@ def test_runs_of_the_same_split_are_told_apart(tmp_path: Path) -> None:
     pair = [pipeline_run(tmp_path / "store", f"20261124-10000{i}-pp2-{'ab'[i] * 6}") for i in range(2)]
     (path,) = write_report(pair, tmp_path / "report.html")
     text = path.read_text(encoding="utf-8")
-    assert {"dp2 (aaaaaa)", "dp2 (bbbbbb)"} <= set(re.findall(r"dp2 \(\w+\)", text))
+    assert {"dp2 #1", "dp2 #2"} <= set(re.findall(r"dp2 #\d", text))
     assert "The same each time." in text
 
 

@@ -63,4 +63,4 @@ def moves(plan: Plan) -> pd.DataFrame:
 
 def _place(plan: Plan, rank: int) -> str:
     """``pipeline 0, data 1``; nothing where there is one worker."""
-    return ", ".join(f"{axis} {index}" for axis, index in reversed(list(plan.mesh.coordinate(rank).items())))
+    return ", ".join(f"{axis} {index}" for axis, index in plan.mesh.coordinate(rank).items())

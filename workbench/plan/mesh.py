@@ -53,8 +53,8 @@ class Mesh:
         return list(groups.values())
 
     def coordinate(self, rank: int) -> dict[str, int]:
-        """Position of a rank along each axis."""
-        position = {}
+        """Position of a rank along each axis, outer to inner."""
+        position: dict[str, int] = {}
         for axis in reversed(self.axes):
             rank, position[axis] = divmod(rank, self.axes[axis])
-        return position
+        return {axis: position[axis] for axis in self.axes}

@@ -22,6 +22,7 @@ COLOURS = {
     "optimizer": "#009E73",
     "exposed communication": "#D55E00",
     "communication": "#D55E00",
+    "under way": "#F4B183",
     "idle": "#A6A6A6",
     "schedule": "#E69F00",
     "other": "#F0E442",
@@ -75,8 +76,8 @@ def folding(chart: alt.Chart | alt.LayerChart) -> alt.Chart | alt.LayerChart:
     """A copy whose legend has as many columns, and whose title as many lines, as the width that it is drawn in has room for or
     needs. Of charts side by side or over each other none has a ``width`` that this could ask for."""
     folded = chart.copy(deep=True)
-    title = folded.title if isinstance(folded.title, alt.TitleParams) else alt.Title(folded.title)
-    if isinstance(title.text, str):
+    title = alt.Title(folded.title) if isinstance(folded.title, str) else folded.title
+    if isinstance(title, alt.TitleParams) and isinstance(title.text, str):
         lines = textwrap.wrap(title.text, _NARROW // _TITLE_CHARACTER)
         is_wide = f"width >= {len(title.text) * _TITLE_CHARACTER - _BESIDE}"
         folded.title = alt.Title(

@@ -22,6 +22,7 @@ def standing_out(chart: alt.Chart | alt.LayerChart, field: str, picked: str | No
     if picked is not None:
         is_picked = alt.FieldEqualPredicate(field=field, equal=picked)
         for layer in shown.layer if isinstance(shown, alt.LayerChart) else [shown]:
-            if layer.mark["strokeDash"] != REFERENCE["strokeDash"]:
+            is_reference = isinstance(layer.mark, alt.MarkDef) and layer.mark["strokeDash"] == REFERENCE["strokeDash"]
+            if not is_reference:
                 layer.encoding.opacity = alt.condition(is_picked, alt.value(1), alt.value(_PALE))
     return shown

@@ -26,7 +26,10 @@ def timeline_chart(frame: pd.DataFrame, title: str, ideal: pd.DataFrame | None =
     measured: alt.LayerChart = lanes_chart(frame, title, span_ms, both["kind"]).add_params(zoom)
     if ideal is None:
         return measured
-    return alt.vconcat(measured, lanes_chart(ideal, IDEAL, span_ms, both["kind"])).resolve_scale(x="shared")  # type: ignore[no-any-return]
+    below = lanes_chart(ideal, IDEAL, span_ms, both["kind"])
+    # A legend of both would stand above the title.
+    below.layer[0].encoding.color["legend"] = None
+    return alt.vconcat(measured, below).resolve_scale(x="shared", color="independent")  # type: ignore[no-any-return]
 
 
 def lanes_chart(frame: pd.DataFrame, title: str, span_ms: tuple[float, float], kinds: Iterable[str]) -> alt.LayerChart:

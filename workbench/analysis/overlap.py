@@ -1,0 +1,32 @@
+"""What travels while a worker computes: overlap costs nothing, and so no part of a step shows it."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from workbench.analysis import trace
+from workbench.store.run_directory import RunDirectory
+
+UNDER_WAY = "under way"
+
+
+def overlap(run: RunDirectory, step: int | None = None) -> pd.DataFrame:
+    """Two lanes a worker of a trace step (by default the last): what it did, as in ``frames.timeline``, and the operations that
+    were under way meanwhile (kind ``under way``, with ``operation``), from when each was asked for until it was complete.
+    Columns: worker, lane, kind, operation, begin_ms, end_ms."""
+    step = trace.steps(run)[-1] if step is None else step
+    timeline, operations = trace.timeline_of(run, step), trace.communication_of(run, step).to_pandas()
+    start_s, _ = trace.span_s(timeline)
+    did, _ = trace.lanes(timeline, start_s)
+    operations = operations[operations["operation"] != "barrier"]
+    travels = pd.DataFrame(
+        {
+            "worker": operations["rank"].astype(str),
+            "kind": UNDER_WAY,
+            "operation": operations["operation"],
+            "begin_ms": (operations["start_s"] - start_s) * 1e3,
+            "end_ms": (operations["end_s"] - start_s) * 1e3,
+        }
+    )
+    lanes = [did.assign(lane=did["worker"], operation=""), travels.assign(lane=travels["worker"] + " " + UNDER_WAY)]
+    return pd.concat(lanes, ignore_index=True)[["worker", "lane", "kind", "operation", "begin_ms", "end_ms"]]
