@@ -1,11 +1,13 @@
-"""The tests start a fork server of their own and leave none behind."""
+"""What tests share: a fork server of their own, of which none is left behind, and a browser."""
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -35,3 +37,26 @@ def _main_stays() -> Iterator[None]:
     main = sys.modules["__main__"]
     yield
     sys.modules["__main__"] = main
+
+
+@pytest.fixture(scope="module")
+def opened() -> Iterator[Any]:
+    """Chromium."""
+    pytest.importorskip("playwright")
+    from workbench.testing.browser import browser
+
+    with browser() as chromium_:
+        yield chromium_
+
+
+@pytest.fixture
+def page(opened: Any) -> Iterator[Any]:
+    """A page of it, which asks nobody but this machine."""
+    context = opened.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(60_000)
+    asked: list[str] = []
+    context.on("request", lambda request: asked.append(request.url))
+    yield context.new_page()
+    context.close()
+    assert asked
+    assert not [url for url in asked if not re.match(r"(http://127\.0\.0\.1|data:|blob:|about:)", url)], "it works offline"

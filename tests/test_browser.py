@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from tests.test_dashboard import finished
 from tests.test_pages import EVIL, failed
 from workbench.store import listing
 from workbench.store.run_directory import TERMINAL
-from workbench.testing.browser import browser, chromium, dashboard, settled
+from workbench.testing.browser import chromium, dashboard, settled
 
 pytestmark = [
     pytest.mark.slow,
@@ -26,25 +25,6 @@ pytestmark = [
 ]
 ROOT = Path(__file__).parents[1]
 SMALL = "configure?model.name=mlp&model.hidden_dim=16&model.feedforward_dim=32"
-
-
-@pytest.fixture(scope="module")
-def opened() -> Iterator[Any]:
-    pytest.importorskip("playwright")
-    with browser() as chromium_:
-        yield chromium_
-
-
-@pytest.fixture
-def page(opened: Any) -> Iterator[Any]:
-    context = opened.new_context(viewport={"width": 1280, "height": 900})
-    context.set_default_timeout(60_000)
-    asked: list[str] = []
-    context.on("request", lambda request: asked.append(request.url))
-    yield context.new_page()
-    context.close()
-    assert asked
-    assert not [url for url in asked if not re.match(r"(http://127\.0\.0\.1|data:|blob:|about:)", url)], "it works offline"
 
 
 def ended(store: Path, timeout_s: float = 150) -> list[str]:
@@ -121,6 +101,24 @@ def test_typing_is_not_lost_while_a_page_refreshes_and_texts_are_never_markup(pa
         field.press("Enter")
         page.get_by_text("1 of 2 runs").wait_for()
     assert alerts == []
+
+
+def test_a_row_is_selected_by_keyboard_and_let_go_when_the_list_changes(page: Any, tmp_path: Path) -> None:
+    for number in range(3):
+        finished(tmp_path, f"run-{number}", float(number), 0.5)
+    with dashboard(tmp_path) as address:
+        page.goto(f"{address}/runs")
+        settled(page)
+        page.get_by_test_id("stDataFrame").locator("canvas").first.focus()
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("Shift+Space")
+        page.get_by_text("1 selected").wait_for()
+        field = page.get_by_label("Find")
+        field.fill("run-0")
+        field.press("Enter")
+        page.get_by_text("1 of 3 runs").wait_for()
+        settled(page)
+        assert page.get_by_text("1 selected").count() == 0, "what is selected now would be another run"
 
 
 def test_every_page_has_a_screenshot_and_none_is_wider_than_its_window(opened: Any, tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from tests.recorded import pipeline_run
-from tests.test_browser import opened, page  # noqa: F401
 from tests.test_cli import record_run
 from workbench.dashboard.lessons import NAMES, lesson
 from workbench.testing.browser import chromium, dashboard, settled
@@ -24,13 +23,13 @@ pytestmark = [
 SINGLE = "20261124-100001-single-aaaaaa"
 
 
-def saved(page: Any, button: str) -> Path:  # noqa: F811
+def saved(page: Any, button: str) -> Path:
     with page.expect_download() as download:
         page.get_by_role("button", name=button).last.click()
     return Path(download.value.path())
 
 
-def a_bar_is_clicked(page: Any) -> None:  # noqa: F811
+def a_bar_is_clicked(page: Any) -> None:
     """Somewhere below the chart's legend there is one."""
     chart = page.get_by_test_id("stVegaLiteChart").first
     box = chart.bounding_box()
@@ -42,7 +41,7 @@ def a_bar_is_clicked(page: Any) -> None:  # noqa: F811
     raise AssertionError("no click on the chart chose a run")
 
 
-def test_runs_are_compared_one_is_clicked_and_stands_out_and_figures_are_taken_away(page: Any, tmp_path: Path) -> None:  # noqa: F811
+def test_runs_are_compared_one_is_clicked_and_stands_out_and_figures_are_taken_away(page: Any, tmp_path: Path) -> None:
     run = pipeline_run(tmp_path)
     record_run(tmp_path, SINGLE, "finished", 1)
     with dashboard(tmp_path) as address:
@@ -57,12 +56,13 @@ def test_runs_are_compared_one_is_clicked_and_stands_out_and_figures_are_taken_a
         parts = list(csv.DictReader(saved(page, "Data (CSV)").read_text().splitlines()))
         assert {row["split"] for row in parts} == {"dp2", "single"}
         page.keyboard.press("Escape")
+        assert page.get_by_role("gridcell", name="50%").count() >= 0
         a_bar_is_clicked(page)
         page.get_by_role("button", name="Trace of ").click()
         page.wait_for_url("**/trace?run=**")
 
 
-def test_a_trace_is_drawn_filtered_and_taken_away(page: Any, tmp_path: Path) -> None:  # noqa: F811
+def test_a_trace_is_drawn_filtered_and_taken_away(page: Any, tmp_path: Path) -> None:
     run = pipeline_run(tmp_path)
     with dashboard(tmp_path) as address:
         page.goto(f"{address}/trace?run={run.id}")
@@ -77,7 +77,7 @@ def test_a_trace_is_drawn_filtered_and_taken_away(page: Any, tmp_path: Path) -> 
         assert {event["ph"] for event in trace["traceEvents"]} >= {"M", "X"}
 
 
-def test_every_lesson_shows_its_formulas_and_its_diagram(page: Any, tmp_path: Path) -> None:  # noqa: F811
+def test_every_lesson_shows_its_formulas_and_its_diagram(page: Any, tmp_path: Path) -> None:
     with dashboard(tmp_path) as address:
         for name in NAMES:
             page.goto(f"{address}/learn?lesson={name}")

@@ -25,7 +25,7 @@ from workbench.analysis.charts.transfers import transfers_chart
 from workbench.analysis.comparison import labelled
 from workbench.analysis.frames import PARTS, step_parts, timeline
 from workbench.analysis.losses import losses
-from workbench.analysis.overlap import UNDER_WAY, overlap
+from workbench.analysis.overlap import UNDER_WAY, overlap_of
 from workbench.analysis.pareto import pareto
 from workbench.analysis.scaling import scaling
 from workbench.analysis.transfers import operations, transfers
@@ -82,7 +82,7 @@ def test_stages_are_named_only_where_a_worker_has_several(tmp_path: Path) -> Non
 
 def test_what_travels_lies_below_what_the_worker_does_meanwhile(tmp_path: Path) -> None:
     run = pipeline_run(tmp_path)
-    frame, last = overlap(run), run.table("communication").to_pandas().query("step == step.max() and operation != 'barrier'")
+    frame, last = overlap_of(run), run.table("communication").to_pandas().query("step == step.max() and operation != 'barrier'")
     below = frame[frame["kind"] == UNDER_WAY]
     assert list(below["operation"]) == list(last["operation"])
     took_ms = (last["end_s"] - last["start_s"]).sum() * 1e3

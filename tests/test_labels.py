@@ -13,7 +13,7 @@ from tests.test_store import new_run
 from workbench.cli.main import cli
 from workbench.errors import UsageError
 from workbench.store import index, listing
-from workbench.store.labels import delete, relabel, restore
+from workbench.store.labels import add_tags, delete, relabel, restore, take_tags
 from workbench.store.run_directory import RunDirectory
 
 
@@ -33,6 +33,17 @@ def test_a_name_and_a_tag_are_one_line_and_tags_are_told_apart(tmp_path: Path) -
     assert (row["name"], row["tags"]) == ("two lines", "a b, c")
     with pytest.raises(UsageError, match="at most 200 characters"):
         relabel(run, name="x" * 201)
+
+
+def test_tags_are_added_to_those_that_a_run_has_and_taken_from_them(tmp_path: Path) -> None:
+    run = ended(tmp_path, "run-1")
+    add_tags(run, ["a", " b  c "])
+    add_tags(run, ["a", "d"])
+    assert run.labels()["tags"] == "a, b c, d"
+    take_tags(run, ["b c", "e"])
+    assert run.labels()["tags"] == "a, d"
+    take_tags(run, ["a", "d"])
+    assert run.labels()["tags"] == ""
 
 
 def test_a_deleted_run_comes_back_as_it_was(tmp_path: Path) -> None:

@@ -93,6 +93,7 @@ def test_a_refused_split_says_why_offers_what_works_and_does_not_run() -> None:
     assert "leaves 1 over" in texts(test)
     assert next(button for button in test.button if button.label == "Run").disabled
     assert "data.size = 2" in labels(test)
+    assert "--split data=3" in next(code.value for code in test.code), "it can be shown to somebody"
     next(button for button in test.button if button.label == "data.size = 4").click().run()
     assert configured(test) == RunSpec(split={"data": 4})
     assert not next(button for button in test.button if button.label == "Run").disabled
@@ -166,6 +167,10 @@ def test_run_starts_what_the_page_shows(monkeypatch: pytest.MonkeyPatch) -> None
     assert asked == [RunSpec(split={"data": 4})]
     next(button for button in test.button if button.label == "Run all four strategies").click().run()
     assert [spec.split.label for spec in asked[1:]] == ["dp2", "layer2", "pp2-1f1b-m4", "tp2"]
+    refused = page("configure", **{"split.data.size": "3", "train.num_steps": "7"})
+    next(button for button in refused.button if button.label == "Run all four strategies").click().run()
+    assert [spec.split.label for spec in asked[5:]] == ["dp2", "layer2", "pp2-1f1b-m4", "tp2"], "none of them is split in three"
+    assert {spec.train.num_steps for spec in asked[5:]} == {7}
 
 
 def test_the_queue_is_shown_and_a_run_is_cancelled_with_its_baseline(store: Path) -> None:
@@ -200,6 +205,20 @@ def test_runs_are_filtered_named_deleted_and_brought_back(store: Path) -> None:
     assert [row["run_id"] for row in listing.rows(store)] == ["run-2"]
     next(button for button in test.button if button.label == "Undo").click().run()
     assert [row["run_id"] for row in listing.rows(store)] == ["run-1", "run-2"]
+
+
+def test_several_runs_are_tagged_at_once(store: Path) -> None:
+    finished(store, "run-1", 1.0, 0.5), finished(store, "run-2", 2.0, 0.4)
+    test = page("runs", runs="run-1,run-2")
+    test.text_input(key="tags of several").set_value("keep, =1+1").run()
+    next(button for button in test.button if button.label == "Add to all").click().run()
+    assert [row["tags"] for row in listing.rows(store)] == ["keep, =1+1"] * 2
+    test.text_input(key="tags of several").set_value("keep").run()
+    next(button for button in test.button if button.label == "Take from all").click().run()
+    assert [row["tags"] for row in listing.rows(store)] == ["=1+1"] * 2
+    test.text_input(key="tags of several").set_value("x" * 60).run()
+    next(button for button in test.button if button.label == "Add to all").click().run()
+    assert "at most 50 characters" in texts(test)
 
 
 def test_an_import_is_said_once_the_page_is_drawn_anew(store: Path) -> None:

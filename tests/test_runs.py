@@ -195,6 +195,11 @@ def test_a_run_whose_owner_was_killed_is_lost_and_its_workers_are_gone(store: Pa
         (["--split", "pipeline=2,schedule=2f2b"], "split.pipeline.schedule: unknown schedule '2f2b'"),
         (["--split", "data=0"], "split.data.size: input should be greater than or equal to 2, but got 0"),
         (["--set", "train.learning_rate=nan"], "train.learning_rate"),
+        (
+            ["--split", "layer=2,partition=parts"],
+            "split.layer.partition: input should be 'flops', 'parameters', 'blocks' or 'time' or a list, but got 'parts'",
+        ),
+        (["--split", "layer=2,partition=[0,6]"], "split.layer.partition.0: input should be greater than 0, but got 0"),
         (["--model", "mlp", "--dataset", "text"], "dataset.name: gives tokens, but mlp takes features"),
         (["--assert", "speed > 2"], "unknown column 'speed'; did you mean 'speedup'?"),
         (["missing.toml"], "missing.toml: cannot be read"),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import gc
 import io
+import json
 import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import altair as alt
 import pandas as pd
@@ -184,6 +186,64 @@ def test_a_comparison_shares_its_choice_between_table_charts_and_data(run: Run) 
     assert set(view.data["step_parts"]["split"]) == {"dp2"}
     assert "single" not in view._table.value
     assert view._charts.outputs[0]["data"][rendering.MIME]
+
+
+def test_the_run_that_is_picked_stands_out_in_every_chart_and_is_the_one_that_is_traced(run: Run) -> None:
+    baseline = wb.open_run(run.row()["baseline_run_id"])
+    view = widgets.CompareView([baseline, run])
+    traced = widgets.TraceView(view)
+    assert traced.run.id == run.id
+    everything = len(traced.data["timeline"])
+    view.picked = baseline
+    assert view._pick.value is baseline
+    assert traced.run.id == baseline.id
+    assert 0 < len(traced.data["timeline"]) != everything
+    assert len(view._charts.outputs) == len(view._drawn()) > 1
+    for drawn in view._charts.outputs:
+        assert '"equal": "single"' in json.dumps(drawn["data"][rendering.MIME])
+    failed = wb.submit(tiny().replace(measure={"memory_budget_bytes": 100}, baseline={"mode": "none"})).wait()
+    other = widgets.CompareView([failed, run])
+    traced = widgets.TraceView(other)
+    other.picked = failed
+    assert "was traced" in traced._moved.value
+    assert traced._charts.outputs == ()
+
+
+def test_a_label_and_a_colour_stay_when_others_are_left_out(run: Run) -> None:
+    again = wb.run(tiny(data=2))
+    view = widgets.CompareView([run.row()["baseline_run_id"], run, again])
+    assert [button.description for button in view._buttons] == ["single", "dp2 #1", "dp2 #2"]
+    before = view._charts.outputs[1]["data"][rendering.MIME]
+    view._buttons[0].value = False
+    assert list(view.data["runs"]["split"]) == ["dp2 #1", "dp2 #2"]
+    after = view._charts.outputs[1]["data"][rendering.MIME]
+    tones = [look_up(chart) for chart in (before, after)]
+    assert {label: tones[0][label] for label in tones[1]} == tones[1]
+
+
+def look_up(chart: dict[str, Any]) -> dict[str, str]:
+    """Label → colour of a Vega-Lite chart."""
+    scales = [layer["encoding"]["color"]["scale"] for layer in chart["layer"] if "scale" in layer["encoding"].get("color", {})]
+    return {label: tone for scale in scales for label, tone in zip(scale["domain"], scale["range"], strict=True)}
+
+
+def test_what_is_no_spec_and_no_picker_is_refused_and_one_run_is_a_comparison_of_one(run: Run) -> None:
+    with pytest.raises(UsageError, match="takes a RunSpec or a SplitPicker, but got 'dp2'"):
+        widgets.RunPanel("dp2")  # type: ignore[arg-type]
+    assert [one.id for one in widgets.CompareView(run.id).chosen] == [run.id]
+    assert [one.id for one in widgets.CompareView(run).chosen] == [run.id]
+    with pytest.raises(UsageError, match="is not in the store"):
+        widgets.CompareView("nothing")
+
+
+def test_a_panel_does_not_show_what_another_spec_came_to(run: Run) -> None:
+    picker = widgets.SplitPicker(**tiny(data=2).as_dict())
+    panel = widgets.RunPanel(picker)
+    panel.wait()
+    assert panel._bar.value > 0
+    turn(picker, "train.num_steps", 4)
+    assert (panel._bar.value, panel._live.value, panel._charts.outputs) == (0, "", ())
+    assert panel._said.value == "dp2"
 
 
 def test_a_trace_shares_its_choice_between_timeline_and_communication(run: Run) -> None:

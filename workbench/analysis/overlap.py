@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pandas as pd
+import pyarrow as pa
 
 from workbench.analysis import trace
 from workbench.store.run_directory import RunDirectory
@@ -10,13 +11,18 @@ from workbench.store.run_directory import RunDirectory
 UNDER_WAY = "under way"
 
 
-def overlap(run: RunDirectory, step: int | None = None) -> pd.DataFrame:
-    """Two lanes a worker of a trace step (by default the last): what it did, as in ``frames.timeline``, and the operations that
-    were under way meanwhile (kind ``under way``, with ``operation``), from when each was asked for until it was complete.
-    Columns: worker, lane, kind, operation, begin_ms, end_ms."""
-    step = trace.steps(run)[-1] if step is None else step
-    timeline, operations = trace.timeline_of(run, step), trace.communication_of(run, step).to_pandas()
-    start_s, _ = trace.span_s(timeline)
+def overlap_of(run: RunDirectory) -> pd.DataFrame:
+    """Of its last trace step."""
+    step = trace.steps(run)[-1]
+    timeline = trace.timeline_of(run, step)
+    return overlap(timeline, trace.communication_of(run, step), trace.span_s(timeline)[0])
+
+
+def overlap(timeline: pa.Table, communication: pa.Table, start_s: float) -> pd.DataFrame:
+    """Two lanes a worker: what it did, as in ``frames.timeline``, and the operations that were under way meanwhile (kind ``under
+    way``, with ``operation``), from when each was asked for until it was complete. Takes a step's rows as of ``trace``, and
+    when it began. Columns: worker, lane, kind, operation, begin_ms, end_ms."""
+    operations = communication.to_pandas()
     did, _ = trace.lanes(timeline, start_s)
     operations = operations[operations["operation"] != "barrier"]
     travels = pd.DataFrame(

@@ -10,8 +10,10 @@ import streamlit as st
 from workbench.analysis import trace
 from workbench.analysis.bubble import ideal_timeline
 from workbench.analysis.charts.memory import memory_at_peak_chart, memory_over_time_chart
+from workbench.analysis.charts.overlap import overlap_chart
 from workbench.analysis.charts.traffic import traffic_chart
 from workbench.analysis.memory import largest_at_peak, memory_at_peak, memory_over_time
+from workbench.analysis.overlap import overlap
 from workbench.analysis.transfers import by_operation
 from workbench.dashboard.components.choose_runs import choose_run
 from workbench.dashboard.components.failure_card import failure_card
@@ -50,8 +52,14 @@ def main() -> None:
     state = listing.state_of(run)
     timeline = _timeline_of(run.path, state, chosen)
     start_s, end_s = trace.span_s(timeline)
-    _timeline(run, trace.of_workers(timeline, ranks), start_s, end_s)
-    _communication(trace.of_workers(_communication_of(run.path, state, chosen), ranks), start_s, len(workers))
+    of_step = trace.of_workers(timeline, ranks)
+    communication = trace.of_workers(_communication_of(run.path, state, chosen), ranks)
+    _timeline(run, of_step, start_s, end_s)
+    if 0 < len(communication) <= trace.MOST_BARS >= len(of_step):
+        frame = overlap(of_step, communication, start_s)
+        with st.expander("What travels while it computes?"):
+            figure(overlap_chart(frame, "Is what travels hidden behind computing?"), frame, "overlap")
+    _communication(communication, start_s, len(workers))
     _memory(run, ranks or workers)
     st.subheader("Take it away", anchor=False)
     st.download_button(
