@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ from tests.test_dashboard import live
 from tests.test_pages import EVIL, failed, labels, marked_up, page, texts
 from workbench.dashboard.lessons import NAMES, lesson
 from workbench.spec import RunSpec
+from workbench.store import listing
 from workbench.store.run_directory import RunDirectory
 
 SINGLE, DATA = "20261124-100001-single-aaaaaa", "20261124-100002-dp2-bbbbbb"
@@ -108,6 +110,9 @@ def test_runs_are_compared_by_spec_and_figures_and_one_alone_says_little(store: 
     test = page("compare", runs=",".join(run.id for run in runs))
     figures = test.dataframe[-1].value if len(test.dataframe) == 1 else test.dataframe[1].value
     assert len(figures) == 2
+    columns = json.loads(test.dataframe[-1].proto.columns)
+    assert list(figures["efficiency"]) == pytest.approx([listing.row(run)["efficiency"] * 100 for run in runs])
+    assert columns["efficiency"]["type_config"]["format"] == "%.0f%%", "percent of percent"
     alone = page("compare", runs=runs[0].id)
     assert "choose a second" in marked_up(alone)
 
