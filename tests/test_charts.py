@@ -20,7 +20,7 @@ from workbench.analysis.charts.pareto import pareto_chart
 from workbench.analysis.charts.picking import standing_out
 from workbench.analysis.charts.scaling import scaling_chart, scaling_charts
 from workbench.analysis.charts.step_parts import step_parts_chart
-from workbench.analysis.charts.timeline import timeline_chart
+from workbench.analysis.charts.timeline import By, lanes_chart, timeline_chart
 from workbench.analysis.charts.transfers import transfers_chart
 from workbench.analysis.comparison import labelled
 from workbench.analysis.frames import PARTS, step_parts, timeline
@@ -82,7 +82,7 @@ def test_stages_are_named_only_where_a_worker_has_several(tmp_path: Path) -> Non
 
 def test_what_travels_lies_below_what_the_worker_does_meanwhile(tmp_path: Path) -> None:
     run = pipeline_run(tmp_path)
-    frame, last = overlap_of(run), run.table("communication").to_pandas().query("step == step.max() and operation != 'barrier'")
+    frame, last = overlap_of(run), run.table("communication").to_pandas().query("step == step.max() and end_s == end_s")
     below = frame[frame["kind"] == UNDER_WAY]
     assert list(below["operation"]) == list(last["operation"])
     took_ms = (last["end_s"] - last["start_s"]).sum() * 1e3
@@ -92,6 +92,17 @@ def test_what_travels_lies_below_what_the_worker_does_meanwhile(tmp_path: Path) 
     shown = drawn(overlap_chart(frame, "Hidden?"))
     assert marks(shown)["bar"] == len(frame)
     assert {"0", "0 under way", "1", "1 under way"} <= set(texts(shown))
+
+
+@pytest.mark.parametrize(("by", "count"), [("microbatch", NUM_MICROBATCHES), ("stage", 2)])
+def test_lanes_are_coloured_by_microbatch_or_stage_and_waiting_as_ever(tmp_path: Path, by: By, count: int) -> None:
+    frame = timeline(pipeline_run(tmp_path))
+    shown = look.svg(lanes_chart(frame, "Who?", (0.0, frame["end_ms"].max()), frame["kind"], by))
+    computing = frame[frame["kind"].isin(["forward", "backward"])]
+    assert {f"{by} {int(number)}" for number in computing[by]} <= set(texts(shown))
+    for tone in look.RUN_COLOURS[:count]:
+        assert shown.count(f'fill="{tone}"') >= len(computing) / count
+    assert look.COLOURS["idle"] in shown
 
 
 def test_the_ideal_schedule_lies_below_on_the_same_scale(tmp_path: Path) -> None:

@@ -52,24 +52,20 @@ _LONG = 13
 def colour(field: str, values: Sequence[str], columns: int | None = None) -> alt.Color:
     """Colour by a field whose values are named in ``COLOURS``, with a legend in their order, of so many columns or as many as
     fit a narrow page."""
-    columns = columns or (2 if max(map(len, values), default=0) > _LONG else 3)
-    return _colour(field, values, [COLOURS[value] for value in values], columns)
+    return tone_colour(field, {value: COLOURS[value] for value in values}, columns)
+
+
+def tone_colour(field: str, tones: Mapping[str, str], columns: int | None = None) -> alt.Color:
+    """Colour by a field, value → colour, with a legend in their order."""
+    columns = columns or (2 if max(map(len, tones), default=0) > _LONG else 3)
+    scale = alt.Scale(domain=list(tones), range=list(tones.values()))
+    legend = alt.Legend(orient="top", columns=columns, labelLimit=400, symbolOpacity=1)
+    return alt.Color(f"{field}:N", title=None, scale=scale, legend=legend)
 
 
 def run_colours(labels: Iterable[str]) -> dict[str, str]:
     """Label → colour of runs that are compared: the same in every chart that is given all of them in the same order."""
     return dict(zip(dict.fromkeys(labels), cycle(RUN_COLOURS), strict=False))
-
-
-def run_colour(field: str, tones: Mapping[str, str], columns: int = 3) -> alt.Color:
-    """Colour by a field that names runs, or what stands for some of them; value → colour."""
-    return _colour(field, list(tones), list(tones.values()), columns)
-
-
-def _colour(field: str, values: Sequence[str], tones: list[str], columns: int) -> alt.Color:
-    scale = alt.Scale(domain=list(values), range=tones)
-    legend = alt.Legend(orient="top", columns=columns, labelLimit=400, symbolOpacity=1)
-    return alt.Color(f"{field}:N", title=None, scale=scale, legend=legend)
 
 
 def folding(chart: alt.Chart | alt.LayerChart) -> alt.Chart | alt.LayerChart:

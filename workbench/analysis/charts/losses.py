@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import altair as alt
 import pandas as pd
 
-from workbench.analysis.charts.look import WIDTH, layered, run_colour, run_colours
+from workbench.analysis.charts.look import WIDTH, layered, run_colours, tone_colour
 
 _LONG = 28
 """Characters of a legend's entry of which two do not stand side by side on half a page."""
@@ -20,7 +20,7 @@ def losses_chart(frame: pd.DataFrame, labels: Iterable[str] = ()) -> alt.LayerCh
     it, so that equal ones are all seen. ``labels`` of all runs that are compared decide the colours."""
     split_of = dict(zip(frame["run"], frame["split"], strict=True))
     names, tones = list(split_of), run_colours([*labels, *frame["split"]])
-    colour = run_colour(
+    colour = tone_colour(
         "run", {name: tones[split] for name, split in split_of.items()}, columns=1 if max(map(len, names)) > _LONG else 2
     )
     widens_by = min(_WIDENS_BY, (_WIDEST - _THINNEST) / max(1, len(names) - 1))

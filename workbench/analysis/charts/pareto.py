@@ -8,7 +8,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from workbench.analysis.charts.look import REFERENCE, WIDTH, layered, run_colour, run_colours
+from workbench.analysis.charts.look import REFERENCE, WIDTH, layered, run_colours, tone_colour
 
 _HEIGHT, _LINE, _CHARACTER, _GAP = 280, 13, 6.3, 9
 """Pixels: of the chart, a line of text, a letter, and between a point and its name."""
@@ -25,7 +25,7 @@ def pareto_chart(frame: pd.DataFrame, labels: Iterable[str] = ()) -> alt.LayerCh
     encoded = {
         "x": x,
         "y": y,
-        "color": run_colour("split", run_colours([*labels, *frame["split"]])).legend(None),
+        "color": tone_colour("split", run_colours([*labels, *frame["split"]])).legend(None),
         "tooltip": [
             "split",
             alt.Tooltip("step_time_ms", format=".1f"),

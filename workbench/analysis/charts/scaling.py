@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import altair as alt
 import pandas as pd
 
-from workbench.analysis.charts.look import REFERENCE, WIDTH, layered, run_colour, run_colours
+from workbench.analysis.charts.look import REFERENCE, WIDTH, layered, run_colours, tone_colour
 
 
 def scaling_chart(frame: pd.DataFrame, labels: Iterable[str] = ()) -> alt.HConcatChart:
@@ -22,7 +22,7 @@ def scaling_charts(frame: pd.DataFrame, labels: Iterable[str] = ()) -> tuple[alt
     own = frame[frame["workers"] > 1]
     tones = run_colours([*labels, *own["split"]])
     first = own.drop_duplicates("way")
-    ways = run_colour("way", {way: tones[split] for way, split in zip(first["way"], first["split"], strict=True)})
+    ways = tone_colour("way", {way: tones[split] for way, split in zip(first["way"], first["split"], strict=True)}, columns=3)
     return (
         _panel(
             frame, ideal, ways, "speedup", "speed-up (one worker's step time / this one's)", "How much faster with more workers?"

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import cycle
+from typing import Literal
 
 import altair as alt
 import pandas as pd
 
-from workbench.analysis.charts.look import COLOURS, WIDTH, colour, layered
+from workbench.analysis.charts.look import COLOURS, RUN_COLOURS, WIDTH, layered, tone_colour
 
+By = Literal["kind", "microbatch", "stage"]
 WAITS = ("idle", "communication")
-_DARK = ("forward", "optimizer")
-"""Kinds whose colour takes white letters."""
+_TONES = RUN_COLOURS[:6]
+"""Of microbatches and stages; the seventh is grey, as waiting is."""
+_DARK = (COLOURS["forward"], COLOURS["optimizer"], "#4477AA", "#228833", "#AA3377")
+"""Colours that take white letters."""
+_PALE = 0.55
+"""Opacity of backward where colour says something else."""
+_WHITE, _BLACK = "#ffffff", "#10161c"
 _CHARACTER = 0.008
 """Share of the whole width that a character of a bar's label needs."""
 IDEAL = "The ideal of this schedule"
@@ -32,13 +40,33 @@ def timeline_chart(frame: pd.DataFrame, title: str, ideal: pd.DataFrame | None =
     return alt.vconcat(measured, below).resolve_scale(x="shared", color="independent")  # type: ignore[no-any-return]
 
 
-def lanes_chart(frame: pd.DataFrame, title: str, span_ms: tuple[float, float], kinds: Iterable[str]) -> alt.LayerChart:
-    """One of the two by itself, over this part of the step, with a legend of these kinds."""
-    return _lanes(frame, [kind for kind in COLOURS if kind in set(kinds)], span_ms).properties(title=title)
+def lanes_chart(
+    frame: pd.DataFrame, title: str, span_ms: tuple[float, float], kinds: Iterable[str], by: By = "kind"
+) -> alt.LayerChart:
+    """One of the two by itself, over this part of the step, with a legend of these kinds; computing may instead be coloured by
+    its microbatch or stage, backward paler than forward."""
+    return _lanes(frame, [kind for kind in COLOURS if kind in set(kinds)], span_ms, by).properties(title=title)
 
 
-def _lanes(frame: pd.DataFrame, kinds: list[str], span_ms: tuple[float, float]) -> alt.LayerChart:
+def _shades(frame: pd.DataFrame, kinds: list[str], by: By) -> tuple[pd.Series, dict[str, str]]:
+    """What colours each bar, and the colour of each of those."""
+    if by == "kind":
+        return frame["kind"], {kind: COLOURS[kind] for kind in kinds}
+    numbers = frame[by].where(~frame["kind"].isin(WAITS))
+    named = numbers.map(lambda number: "" if pd.isna(number) else f"{by} {int(number)}")
+    values = [f"{by} {int(number)}" for number in sorted(numbers.dropna().unique())]
+    others = [kind for kind in kinds if kind in set(frame.loc[named == "", "kind"])]
+    tones = dict(zip(values, cycle(_TONES), strict=False)) | {kind: COLOURS[kind] for kind in others}
+    return named.where(named != "", frame["kind"]), tones
+
+
+def _lanes(frame: pd.DataFrame, kinds: list[str], span_ms: tuple[float, float], by: By = "kind") -> alt.LayerChart:
     workers = sorted(set(frame["worker"]), key=int)
+    shades, tones = _shades(frame, kinds, by)
+    is_pale = frame["kind"].str.startswith("backward") & (by != "kind")
+    takes_white = shades.map(tones).isin(_DARK) & ~is_pale
+    ink = takes_white.map({True: _WHITE, False: _BLACK})
+    frame = frame.assign(shade=shades, opacity=is_pale.map({True: _PALE, False: 1.0}), ink=ink)
     frame = frame.assign(label=_labels(frame)).sort_values("kind", key=lambda kind: kind.isin(WAITS), kind="stable")
     frame["width_ms"] = frame["end_ms"] - frame["begin_ms"]
     frame["middle_ms"] = frame["begin_ms"] + frame["width_ms"] / 2
@@ -50,7 +78,8 @@ def _lanes(frame: pd.DataFrame, kinds: list[str], span_ms: tuple[float, float]) 
             x=alt.X("begin_ms:Q", title="milliseconds since the step began", scale=alt.Scale(domain=span_ms, nice=False)),
             x2="end_ms:Q",
             y=lane,
-            color=colour("kind", kinds),
+            color=tone_colour("shade", tones),
+            opacity=alt.Opacity("opacity:Q", scale=None),
             tooltip=[
                 "worker",
                 "kind",
@@ -62,8 +91,8 @@ def _lanes(frame: pd.DataFrame, kinds: list[str], span_ms: tuple[float, float]) 
     )
     needed = _CHARACTER * (span_ms[1] - span_ms[0]) * (1 + frame["label"].str.len())
     wide = frame[(frame["label"] != "") & (frame["width_ms"] > needed)]
-    ink = alt.condition(f"indexof({list(_DARK)}, datum.kind) >= 0", alt.value("#ffffff"), alt.value("#10161c"))
-    labels = alt.Chart(wide).mark_text(fontSize=10).encode(x="middle_ms:Q", y=lane, text="label:N", color=ink)
+    ink_as_it_is = alt.Color("ink:N", scale=None)
+    labels = alt.Chart(wide).mark_text(fontSize=10).encode(x="middle_ms:Q", y=lane, text="label:N", color=ink_as_it_is)
     return layered(bars, labels, width=WIDTH, height=36 * len(workers))
 
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import altair as alt
 import pandas as pd
 
-from workbench.analysis.charts.timeline import IDEAL, lanes_chart
+from workbench.analysis.charts.timeline import IDEAL, By, lanes_chart
 from workbench.dashboard.components.figure import figure
 
 
-def lanes(frame: pd.DataFrame, ideal: pd.DataFrame, question: str, span_ms: tuple[float, float] | None = None) -> None:
-    """Draws both, or where there is no ideal the first; all of it, or a part of the step."""
+def lanes(
+    frame: pd.DataFrame, ideal: pd.DataFrame, question: str, span_ms: tuple[float, float] | None = None, by: By = "kind"
+) -> None:
+    """Draws both, or where there is no ideal the first; all of it, or a part of the step; coloured by kind, microbatch or
+    stage."""
     kinds = [*frame["kind"], *ideal["kind"]]
     span_ms = span_ms or (0.0, float(max([*frame["end_ms"], *ideal["end_ms"]], default=1.0)))
     zoom = alt.selection_interval(bind="scales", encodings=["x"])
-    figure(lanes_chart(frame, question, span_ms, kinds).add_params(zoom), frame, "timeline")
+    figure(lanes_chart(frame, question, span_ms, kinds, by).add_params(zoom), frame, "timeline")
     if len(ideal):
-        figure(lanes_chart(ideal, IDEAL, span_ms, kinds), ideal, "ideal")
+        figure(lanes_chart(ideal, IDEAL, span_ms, kinds, by), ideal, "ideal")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pyarrow as pa
 import streamlit as st
 
@@ -11,6 +12,7 @@ from workbench.analysis import trace
 from workbench.analysis.bubble import ideal_timeline
 from workbench.analysis.charts.memory import memory_at_peak_chart, memory_over_time_chart
 from workbench.analysis.charts.overlap import overlap_chart
+from workbench.analysis.charts.timeline import By
 from workbench.analysis.charts.traffic import traffic_chart
 from workbench.analysis.memory import largest_at_peak, memory_at_peak, memory_over_time
 from workbench.analysis.overlap import overlap
@@ -86,7 +88,7 @@ def _timeline(run: RunDirectory, of_step: pa.Table, start_s: float, end_s: float
         part = st.slider("Part of the step (ms)", 0.0, whole, (0.0, whole), key=f"part of {run.id}")
     frame, is_outline = trace.lanes(of_step, start_s, part)
     ideal = ideal_timeline(run) if len(of_step) <= MOST_REPLAYED and part is None else frame[:0]
-    lanes(frame, ideal, QUESTION, part)
+    lanes(frame, ideal, QUESTION, part, _coloured_by(frame, run.id))
     if is_outline:
         st.caption(
             f"An outline of {len(of_step):,} intervals: each piece is drawn as what most of it was. A shorter part of the step"
@@ -98,6 +100,15 @@ def _timeline(run: RunDirectory, of_step: pa.Table, start_s: float, end_s: float
         st.caption(
             "In the ideal each action takes as long as it did on average and begins as soon as it can; sending takes none."
         )
+
+
+def _coloured_by(frame: pd.DataFrame, run_id: str) -> By:
+    """Microbatch and stage are offered where there are several."""
+    others: tuple[By, ...] = ("microbatch", "stage")
+    offered: list[By] = ["kind", *(column for column in others if frame[column].nunique() > 1)]
+    if len(offered) == 1:
+        return "kind"
+    return st.segmented_control("Coloured by", offered, default="kind", required=True, key=f"coloured by {run_id}") or "kind"
 
 
 def _communication(communication: pa.Table, start_s: float, num_workers: int) -> None:
