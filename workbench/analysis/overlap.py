@@ -20,8 +20,16 @@ def overlap_of(run: RunDirectory) -> pd.DataFrame:
 
 def overlap(timeline: pa.Table, communication: pa.Table, start_s: float) -> pd.DataFrame:
     """Two lanes a worker: what it did, as in ``frames.timeline``, and the operations that were under way meanwhile (kind ``under
-    way``, with ``operation``), from when each was asked for until it was complete; what nobody waited for is left out. Takes a step's rows as of ``trace``, and
-    when it began. Columns: worker, lane, kind, operation, begin_ms, end_ms."""
+    way``, with ``operation``), from when each was asked for until it was complete; what nobody waited for is left out.
+
+    Args:
+        timeline: a step's rows, as of ``trace.timeline_of``.
+        communication: likewise.
+        start_s: when the step began.
+
+    Returns:
+        Columns worker, lane, kind, operation, begin_ms, end_ms.
+    """
     operations = communication.to_pandas()
     did, _ = trace.lanes(timeline, start_s)
     operations = operations[(operations["operation"] != "barrier") & operations["end_s"].notna()]
