@@ -20,7 +20,7 @@ from workbench.spec import RunSpec
 from workbench.spec.files import dumps
 from workbench.store.run_directory import RunDirectory
 from workbench.store.tables import RUN_FIGURES
-from workbench.testing.browser import browser, dashboard, settled
+from workbench.testing.browser import browser, dashboard, settled, when
 
 NUM_RUNS, REPETITIONS = 10_000, 7
 _TABLE = """document.querySelector('[data-testid="stDataFrame"]') !== null"""
@@ -49,7 +49,7 @@ def opening_s(context: Any, address: str) -> float:
     page = context.new_page()
     start = time.perf_counter()
     page.goto(f"{address}/runs", wait_until="commit")
-    _wait_for(page, _TABLE)
+    when(page, _TABLE)
     duration = time.perf_counter() - start
     page.close()
     return duration
@@ -62,7 +62,7 @@ def turning_s(page: Any) -> float:
     settled(page)
     start = time.perf_counter()
     page.get_by_role("link", name="Runs").click()
-    _wait_for(page, f"document.querySelector('h1')?.textContent === 'Runs' && {_TABLE}")
+    when(page, f"document.querySelector('h1')?.textContent === 'Runs' && {_TABLE}")
     return time.perf_counter() - start
 
 
@@ -72,13 +72,8 @@ def filtering_s(page: Any, text: str, count: int) -> float:
     field.fill(text)
     start = time.perf_counter()
     field.press("Enter")
-    _wait_for(page, f"document.body.innerText.includes('\\n{count:,} of {NUM_RUNS:,} runs')")
+    when(page, f"document.body.innerText.includes('\\n{count:,} of {NUM_RUNS:,} runs')")
     return time.perf_counter() - start
-
-
-def _wait_for(page: Any, condition: str) -> None:
-    """Asked at each frame that the browser draws; Playwright's own waiting asks ever more rarely, up to half a second apart."""
-    page.wait_for_function(condition, polling="raf")
 
 
 def main() -> None:

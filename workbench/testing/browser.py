@@ -67,6 +67,12 @@ def settled(page: Any) -> None:
     page.wait_for_timeout(_SETTLE_MS)
 
 
+def when(page: Any, condition: str) -> None:
+    """Returns in the frame in which a JavaScript expression becomes true; Playwright's own waiting asks ever more rarely, up to
+    half a second apart."""
+    page.wait_for_function(condition, polling="raf")
+
+
 def screenshots(address: str, pages: dict[str, str], to: Path, suffix: str = "") -> list[Path]:
     """Each page whole, wide and narrow, light and dark: ``<name>-wide-light.png``. ``pages``: name → path and query."""
     to.mkdir(parents=True, exist_ok=True)
