@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 import subprocess
@@ -38,7 +39,7 @@ def ended(store: Path, timeout_s: float = 150) -> list[str]:
     raise TimeoutError(f"not ended: {states}")
 
 
-def test_an_empty_store_runs_the_demonstration_shows_it_live_and_it_outlives_page_and_server(page: Any, tmp_path: Path) -> None:
+def test_an_empty_store_runs_the_demonstration_which_outlives_page_and_server_and_is_compared(page: Any, tmp_path: Path) -> None:
     with dashboard(tmp_path) as address:
         page.goto(address)
         page.get_by_role("button", name="Run the demonstration").click()
@@ -52,6 +53,14 @@ def test_an_empty_store_runs_the_demonstration_shows_it_live_and_it_outlives_pag
     with dashboard(tmp_path) as address:
         page.goto(f"{address}/runs")
         page.get_by_text("6 of 6 runs").wait_for()
+        page.goto(f"{address}/live")
+        page.get_by_role("button", name="Compare these").click()
+        page.wait_for_url("**/compare?runs=**")
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Figures (CSV)").click()
+        rows = list(csv.DictReader(Path(download.value.path()).read_text().splitlines()))
+        assert {row["run"].partition(",")[0] for row in rows} == {"single", "dp2", "layer2", "pp2-1f1b-m4", "tp2"}
+        assert all(row["parity"] == "equals one worker" for row in rows)
 
 
 def test_a_refused_split_shows_its_reason_and_a_click_mends_it(page: Any, tmp_path: Path) -> None:

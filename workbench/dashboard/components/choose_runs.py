@@ -8,7 +8,7 @@ from datetime import datetime
 import pandas as pd
 import streamlit as st
 
-from workbench.dashboard.components.navigate import go
+from workbench.dashboard.components.navigate import go, has
 from workbench.dashboard.components.opened import runs_frame
 from workbench.dashboard.components.said import said
 
@@ -52,6 +52,13 @@ def choose_runs() -> list[str]:
     if chosen != asked:
         st.query_params.from_dict({"runs": ",".join(chosen)} if chosen else {})
     return list(chosen)
+
+
+def compare_these(frame: pd.DataFrame, label: str, key: str) -> None:
+    """A button that compares those of these runs that have figures; nothing where fewer than two have."""
+    finished = list(frame.loc[frame["state"] == "finished", "run_id"])[:MOST_COMPARED]
+    if has("compare") and len(finished) > 1 and st.button(label, icon=":material/compare_arrows:", key=key):
+        go("compare", {"runs": ",".join(finished)})
 
 
 def _is_empty(frame: pd.DataFrame) -> bool:

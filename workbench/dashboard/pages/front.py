@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from workbench.dashboard.components.choose_runs import compare_these
 from workbench.dashboard.components.navigate import go
 from workbench.dashboard.components.opened import runs_frame
 from workbench.dashboard.components.runs_table import runs_table
@@ -32,7 +33,9 @@ def main() -> None:
         if st.button("All runs", icon=":material/table_rows:"):
             go("runs")
     st.subheader("Latest runs")
-    runs_table(filtered(frame).head(NUM_LATEST), key="latest")
+    latest = filtered(frame).head(NUM_LATEST)
+    runs_table(latest, key="latest")
+    compare_these(latest, "Compare these", key="compare latest")
     st.caption(f"{len(frame):,} runs in the store. Step: median over the timed steps of the slowest worker.")
 
 

@@ -9,6 +9,7 @@ import streamlit as st
 
 from workbench.analysis.charts.loss import loss_chart
 from workbench.analysis.following import Follower
+from workbench.dashboard.components.choose_runs import compare_these
 from workbench.dashboard.components.failure_card import failure_card
 from workbench.dashboard.components.navigate import go
 from workbench.dashboard.components.opened import queue, runs_frame
@@ -149,3 +150,4 @@ def _ended(ended: pd.DataFrame) -> None:
     if not ended.empty:
         st.subheader("Ended last", anchor=False)
         runs_table(ended, key="ended")
+        compare_these(ended, "Compare these", key="compare ended")
