@@ -71,6 +71,8 @@ def _lanes(frame: pd.DataFrame, kinds: list[str], span_ms: tuple[float, float], 
     frame["width_ms"] = frame["end_ms"] - frame["begin_ms"]
     frame["middle_ms"] = frame["begin_ms"] + frame["width_ms"] / 2
     lane = alt.Y("worker:N", title="worker", sort=workers)
+    shade = tone_colour("shade", tones)
+    shade["legend"]["symbolType"] = "square"  # as bars have it, which the labels' own colour takes away
     bars = (
         alt.Chart(frame)
         .mark_bar()
@@ -78,7 +80,7 @@ def _lanes(frame: pd.DataFrame, kinds: list[str], span_ms: tuple[float, float], 
             x=alt.X("begin_ms:Q", title="milliseconds since the step began", scale=alt.Scale(domain=span_ms, nice=False)),
             x2="end_ms:Q",
             y=lane,
-            color=tone_colour("shade", tones),
+            color=shade,
             opacity=alt.Opacity("opacity:Q", scale=None),
             tooltip=[
                 "worker",
