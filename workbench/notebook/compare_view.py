@@ -11,6 +11,7 @@ import ipywidgets as w
 import pandas as pd
 import traitlets
 
+from workbench.analysis.charts.look import side_by_side
 from workbench.analysis.charts.losses import losses_chart
 from workbench.analysis.charts.pareto import pareto_chart
 from workbench.analysis.charts.picking import standing_out
@@ -90,7 +91,7 @@ class CompareView(Shown):
             if len(drawn := frame(shown)):
                 of_this = picked if picked in set(drawn["split"]) else None
                 standing = [standing_out(chart, "split", of_this) for chart in draw(drawn, labels)]
-                charts.append(alt.hconcat(*standing, spacing=40) if len(standing) > 1 else standing[0])
+                charts.append(side_by_side(*standing) if len(standing) > 1 else standing[0])
         return charts
 
     def _draw(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import altair as alt
@@ -12,6 +13,8 @@ from workbench.analysis.charts.look import REFERENCE, WIDTH, layered, run_colour
 
 _HEIGHT, _LINE, _CHARACTER, _GAP = 280, 13, 6.3, 9
 """Pixels: of the chart, a line of text, a letter, and between a point and its name."""
+_ALONG = tuple(step / 50 for step in range(51))
+"""Where on each piece of the front a name may not lie."""
 _ROOM = 1.2
 """The axes reach so many times as far as the largest, for names beyond it."""
 
@@ -48,11 +51,13 @@ def _from_zero(values: pd.Series) -> alt.Scale:
 
 
 def _named(frame: pd.DataFrame) -> pd.DataFrame:
-    """The points with the place of each one's name beside it: the first that covers no other name and no point."""
+    """The points with the place of each one's name beside it: the first that covers no other name, no point and not the front."""
     across = frame["step_time_ms"] / frame["step_time_ms"].max() * WIDTH / _ROOM
     down = (1 - frame["peak_memory_mib"] / frame["peak_memory_mib"].max() / _ROOM) * _HEIGHT
     points = list(zip(across, down, strict=True))
-    taken = [(x - _GAP / 2, y - _GAP / 2, x + _GAP / 2, y + _GAP / 2) for x, y in points]
+    front = sorted(point for point, is_best in zip(points, frame["on_front"], strict=True) if is_best)
+    line = [(x + (u - x) * t, y + (v - y) * t) for (x, y), (u, v) in pairwise(front) for t in _ALONG]
+    taken = [(x - half, y - half, x + half, y + half) for places, half in ((points, _GAP / 2), (line, 1.0)) for x, y in places]
     chosen = []
     for (x, y), name in zip(points, frame["split"], strict=True):
         length = _CHARACTER * len(name)

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 import altair as alt
 import pandas as pd
 
-from workbench.analysis.charts.look import REFERENCE, WIDTH, layered, run_colours, tone_colour
+from workbench.analysis.charts.look import REFERENCE, WIDTH, layered, run_colours, side_by_side, tone_colour
 
 
 def scaling_chart(frame: pd.DataFrame, labels: Iterable[str] = ()) -> alt.HConcatChart:
     """Speed-up and efficiency against the number of workers, beside what would be ideal; ``scaling.scaling``."""
-    return alt.hconcat(*scaling_charts(frame, labels), spacing=40)
+    return side_by_side(*scaling_charts(frame, labels))
 
 
 def scaling_charts(frame: pd.DataFrame, labels: Iterable[str] = ()) -> tuple[alt.LayerChart, alt.LayerChart]:
