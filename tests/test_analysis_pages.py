@@ -134,3 +134,14 @@ def test_choosing_runs_stands_in_the_address(store: Path) -> None:
     test.multiselect(key="compared runs").set_value([run.id for run in runs]).run()
     assert not test.exception
     assert ",".join(run.id for run in runs) in str(test.query_params["runs"])
+
+
+def test_runs_of_the_same_second_stay_two_when_the_page_is_drawn_again(store: Path) -> None:
+    ids = ["20261124-100001-single-aaaaaa", "20261124-100001-single-bbbbbb"]
+    for run_id in ids:
+        record_run(store, run_id, "finished", 1)
+    test = page("compare", runs=",".join(ids)).run()
+    assert test.multiselect(key="compared runs").value == ids
+    assert test.query_params == {"runs": ",".join(ids)}
+    trace = page("trace", run=ids[0]).run()
+    assert len(set(trace.selectbox(key="run of the trace").options)) == 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
 from datetime import datetime
 
 import pandas as pd
@@ -26,7 +26,8 @@ def choose_run() -> str | None:
     key = "run of the trace"
     if st.session_state.get(f"{key}, asked") != named:  # another link, or the first visit
         st.session_state[key] = st.session_state[f"{key}, asked"] = named
-    chosen = st.selectbox("Run", list(dict.fromkeys([named, *offered])), key=key, format_func=_label(frame))
+    offered = list(dict.fromkeys([named, *offered]))
+    chosen = st.selectbox("Run", offered, key=key, format_func=_labels(frame, offered).__getitem__)
     if st.query_params.get("run") != chosen:
         st.query_params["run"] = st.session_state[f"{key}, asked"] = chosen
     return str(chosen)
@@ -46,7 +47,12 @@ def choose_runs() -> list[str]:
         st.session_state[key] = named[:MOST_COMPARED]
     offered = list(dict.fromkeys([*st.session_state[key], *_offered(frame)]))
     chosen = st.multiselect(
-        "Runs", offered, key=key, format_func=_label(frame), max_selections=MOST_COMPARED, placeholder="two to twenty of them"
+        "Runs",
+        offered,
+        key=key,
+        format_func=_labels(frame, offered).__getitem__,
+        max_selections=MOST_COMPARED,
+        placeholder="two to twenty of them",
     )
     st.session_state[f"{key}, asked"] = chosen
     if chosen != asked:
@@ -86,14 +92,16 @@ def _named(frame: pd.DataFrame, run_ids: list[str]) -> list[str]:
     return [run_id for run_id in dict.fromkeys(run_ids) if run_id in known]
 
 
-def _label(frame: pd.DataFrame) -> Callable[[str], str]:
-    """``dp2 · transformer · 24 Nov 11:04:05``, with the name where there is one."""
+def _labels(frame: pd.DataFrame, run_ids: list[str]) -> dict[str, str]:
+    """``dp2 · transformer · 24 Nov 11:04:05`` by id, with the name where there is one, and the end of the id where two would be
+    alike: the browser answers with labels."""
     rows = frame.set_index("run_id")
+    labels = {run_id: _label(rows.loc[run_id]) for run_id in run_ids}
+    times = Counter(labels.values())
+    return {run_id: label if times[label] == 1 else f"{label} · {run_id[-6:]}" for run_id, label in labels.items()}
 
-    def label(run_id: str) -> str:
-        row = rows.loc[run_id]
-        when = datetime.fromtimestamp(float(row["created_at"] or 0)).strftime("%d %b %H:%M:%S")
-        state = "" if row["state"] == "finished" else str(row["state"])
-        return " · ".join(filter(None, (str(row["split"]), str(row["name"]), str(row["model"]), when, state)))
 
-    return label
+def _label(row: pd.Series) -> str:
+    when = datetime.fromtimestamp(float(row["created_at"] or 0)).strftime("%d %b %H:%M:%S")
+    state = "" if row["state"] == "finished" else str(row["state"])
+    return " · ".join(filter(None, (str(row["split"]), str(row["name"]), str(row["model"]), when, state)))
