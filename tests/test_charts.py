@@ -216,6 +216,7 @@ def test_operations_are_sums_of_a_step_over_all_workers(tmp_path: Path) -> None:
 def test_a_colour_means_one_thing() -> None:
     """Parts of a step have Okabe and Ito's colours, runs have others; the same part has the same colour on each chart."""
     assert not set(look.RUN_COLOURS) & set(look.COLOURS.values())
+    assert len(set(look.run_colours(map(str, range(12))).values())) == 12, "more than the demonstration and two of one's own"
     shown = look.svg(step_parts_chart(step_parts([row("dp2")])))
     frame = pd.DataFrame({"kind": ["idle"], "microbatch": [None], "worker": ["0"], "begin_ms": [0.0], "end_ms": [1.0]})
     assert look.COLOURS["idle"] in look.svg(timeline_chart(frame, "Who?"))

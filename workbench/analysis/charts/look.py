@@ -34,8 +34,12 @@ COLOURS = {
 }
 """Okabe and Ito's palette, which colour-blind readers can tell apart; waiting is grey."""
 
-RUN_COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#BBBBBB")
-"""Paul Tol's bright palette, for runs, so that no colour means a run here and a part of the step there."""
+RUN_COLOURS = (
+    *("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#BBBBBB"),
+    *("#332288", "#44AA99", "#882255", "#999933", "#661100"),
+)
+"""Paul Tol's bright palette and, for more than seven, darker ones of his muted and mixed: for runs, so that no colour means a
+run here and a part of the step there."""
 
 REFERENCE: dict[str, Any] = {"color": "#888888", "strokeDash": [4, 4]}
 """A line that nothing was measured on: an ideal, a front."""
