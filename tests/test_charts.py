@@ -162,6 +162,15 @@ def test_no_name_covers_another_where_runs_are_close() -> None:
         assert abs(one[0] - other[0]) > 6 * len("pp2-1f1b-m0") or abs(one[1] - other[1]) > 10, "beside or below"
 
 
+def test_names_are_apart_on_a_narrow_page_too() -> None:
+    rows = [
+        row(name, step_time_s=t, peak_memory_bytes=82 * 2**20) for name, t in (("single, 1 thread", 0.136), ("single, 2", 0.09))
+    ]
+    shown = pareto_chart(pareto(rows)).to_dict()
+    named = next(rows for rows in shown["datasets"].values() if "align" in rows[0])
+    assert len({one["dy"] for one in named}) == 2, "one above the other"
+
+
 def test_a_run_has_one_colour_in_all_charts_and_stands_out_in_them(tmp_path: Path) -> None:
     runs = [pipeline_run(tmp_path, run_id) for run_id in ("a", "b")]
     named = [row("single", 1), *(row(label, 2, speedup=1.5, step_time_s=0.1, peak_memory_bytes=1) for label in ("dp2", "tp2"))]
@@ -216,7 +225,7 @@ def test_operations_are_sums_of_a_step_over_all_workers(tmp_path: Path) -> None:
 def test_a_colour_means_one_thing() -> None:
     """Parts of a step have Okabe and Ito's colours, runs have others; the same part has the same colour on each chart."""
     assert not set(look.RUN_COLOURS) & set(look.COLOURS.values())
-    assert len(set(look.run_colours(map(str, range(12))).values())) == 12, "more than the demonstration and two of one's own"
+    assert len(set(look.run_colours(map(str, range(11))).values())) == 11, "more than the demonstration and two of one's own"
     shown = look.svg(step_parts_chart(step_parts([row("dp2")])))
     frame = pd.DataFrame({"kind": ["idle"], "microbatch": [None], "worker": ["0"], "begin_ms": [0.0], "end_ms": [1.0]})
     assert look.COLOURS["idle"] in look.svg(timeline_chart(frame, "Who?"))

@@ -36,10 +36,10 @@ COLOURS = {
 
 RUN_COLOURS = (
     *("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#BBBBBB"),
-    *("#332288", "#44AA99", "#882255", "#999933", "#661100"),
+    *("#44AA99", "#994455", "#999933", "#EE99AA"),
 )
-"""Paul Tol's bright palette and, for more than seven, darker ones of his muted and mixed: for runs, so that no colour means a
-run here and a part of the step there."""
+"""Paul Tol's bright palette and, for more than seven, some of his others that are seen on light and on dark: for runs, so that
+no colour means a run here and a part of the step there."""
 
 REFERENCE: dict[str, Any] = {"color": "#888888", "strokeDash": [4, 4]}
 """A line that nothing was measured on: an ideal, a front."""

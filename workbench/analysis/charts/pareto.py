@@ -13,6 +13,8 @@ from workbench.analysis.charts.look import REFERENCE, WIDTH, layered, run_colour
 
 _HEIGHT, _LINE, _CHARACTER, _GAP = 280, 13, 6.3, 9
 """Pixels: of the chart, a line of text, a letter, and between a point and its name."""
+_WIDTHS = (WIDTH, 290)
+"""Pixels of the plot on a wide page and on a narrow one."""
 _ALONG = tuple(step / 50 for step in range(51))
 """Where on each piece of the front a name may not lie."""
 _ROOM = 1.2
@@ -51,24 +53,39 @@ def _from_zero(values: pd.Series) -> alt.Scale:
 
 
 def _named(frame: pd.DataFrame) -> pd.DataFrame:
-    """The points with the place of each one's name beside it: the first that covers no other name, no point and not the front."""
-    across = frame["step_time_ms"] / frame["step_time_ms"].max() * WIDTH / _ROOM
+    """The points with the place of each one's name beside it: the first that covers no other name, no point and not the front,
+    on a wide page and on a narrow one."""
+    taken = {width: _taken(frame, width) for width in _WIDTHS}
+    chosen = []
+    for time_ms, memory_mib, name in zip(frame["step_time_ms"], frame["peak_memory_mib"], frame["split"], strict=True):
+        length = _CHARACTER * len(name)
+        y = (1 - memory_mib / frame["peak_memory_mib"].max() / _ROOM) * _HEIGHT
+        for align, dx, dy in _places():
+            boxes = {}
+            for width in _WIDTHS:
+                left = time_ms / frame["step_time_ms"].max() * width / _ROOM + dx - (length if align == "right" else 0)
+                boxes[width] = (left, y + dy - _LINE / 2, left + length, y + dy + _LINE / 2)
+            if all(_is_free(box, width, taken[width]) for width, box in boxes.items()):
+                break
+        for width, box in boxes.items():
+            taken[width].append(box)
+        chosen.append((align, dx, dy))
+    return frame.assign(**dict(zip(("align", "dx", "dy"), zip(*chosen, strict=True), strict=True)))
+
+
+def _taken(frame: pd.DataFrame, width: float) -> list[tuple[float, ...]]:
+    """What no name may cover: the points and the front."""
+    across = frame["step_time_ms"] / frame["step_time_ms"].max() * width / _ROOM
     down = (1 - frame["peak_memory_mib"] / frame["peak_memory_mib"].max() / _ROOM) * _HEIGHT
     points = list(zip(across, down, strict=True))
     front = sorted(point for point, is_best in zip(points, frame["on_front"], strict=True) if is_best)
     line = [(x + (u - x) * t, y + (v - y) * t) for (x, y), (u, v) in pairwise(front) for t in _ALONG]
-    taken = [(x - half, y - half, x + half, y + half) for places, half in ((points, _GAP / 2), (line, 1.0)) for x, y in places]
-    chosen = []
-    for (x, y), name in zip(points, frame["split"], strict=True):
-        length = _CHARACTER * len(name)
-        for align, dx, dy in _places():
-            left = x + dx - (length if align == "right" else 0)
-            box = (left, y + dy - _LINE / 2, left + length, y + dy + _LINE / 2)
-            if left >= 0 and box[2] <= WIDTH and box[1] >= 0 and box[3] <= _HEIGHT and not any(_cover(box, o) for o in taken):
-                break
-        taken.append(box)
-        chosen.append((align, dx, dy))
-    return frame.assign(**dict(zip(("align", "dx", "dy"), zip(*chosen, strict=True), strict=True)))
+    return [(x - half, y - half, x + half, y + half) for places, half in ((points, _GAP / 2), (line, 1.0)) for x, y in places]
+
+
+def _is_free(box: tuple[float, ...], width: float, taken: list[tuple[float, ...]]) -> bool:
+    left, top, right, bottom = box
+    return left >= 0 and top >= 0 and right <= width and bottom <= _HEIGHT and not any(_cover(box, one) for one in taken)
 
 
 def _places() -> Iterator[tuple[str, float, float]]:
