@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Hashable
 from datetime import datetime
+from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -95,13 +97,13 @@ def _named(frame: pd.DataFrame, run_ids: list[str]) -> list[str]:
 def _labels(frame: pd.DataFrame, run_ids: list[str]) -> dict[str, str]:
     """``dp2 · transformer · 24 Nov 11:04:05`` by id, with the name where there is one, and the end of the id where two would be
     alike: the browser answers with labels."""
-    rows = frame.set_index("run_id")
-    labels = {run_id: _label(rows.loc[run_id]) for run_id in run_ids}
+    rows = frame[frame["run_id"].isin(run_ids)].set_index("run_id").to_dict("index")
+    labels = {run_id: _label(rows[run_id]) for run_id in run_ids}
     times = Counter(labels.values())
     return {run_id: label if times[label] == 1 else f"{label} · {run_id[-6:]}" for run_id, label in labels.items()}
 
 
-def _label(row: pd.Series) -> str:
+def _label(row: dict[Hashable, Any]) -> str:
     when = datetime.fromtimestamp(float(row["created_at"] or 0)).strftime("%d %b %H:%M:%S")
     state = "" if row["state"] == "finished" else str(row["state"])
     return " · ".join(filter(None, (str(row["split"]), str(row["name"]), str(row["model"]), when, state)))
