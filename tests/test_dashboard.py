@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import socket
+import subprocess
+import sys
 import time
 import tomllib
 import zipfile
@@ -194,6 +197,27 @@ def test_a_chart_is_downloaded_as_a_picture_and_its_data_whole() -> None:
     read = pd.read_csv(io.BytesIO(csv_of(frame)))
     assert list(read["split"]) == ["dp2", "'=1+1"]
     assert list(read["milliseconds"]) == [3.0, 4.0]
+
+
+@pytest.mark.timeout(60)
+def test_the_server_ends_with_its_command(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "workbench.cli.main", "dashboard", "--port", str(port)]
+    environment = {**os.environ, "WORKBENCH_HOME": str(tmp_path)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        while not _answers(port):
+            assert server.poll() is None
+            time.sleep(0.1)
+        server.terminate()
+        server.wait()
+    assert not _answers(port)
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as connection:
+        return connection.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_the_dashboard_listens_at_home_says_nothing_to_others_and_has_the_charts_colour() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -52,7 +51,8 @@ def dashboard_command(host: str, port: int | None, streamlit_options: tuple[str,
         raise UsageError("the dashboard needs streamlit, which is not installed: pip install streamlit")
     page = Path(next(iter(found.submodule_search_locations))) / "served" / "app.py"
     options = ["--server.address", host, *(["--server.port", str(port)] if port else []), *streamlit_options]
-    raise SystemExit(subprocess.run([sys.executable, "-m", "streamlit", "run", str(page), *options], check=False).returncode)
+    # In this process' place: what ends it ends the server.
+    os.execv(sys.executable, [sys.executable, "-m", "streamlit", "run", str(page), *options])
 
 
 def _version(package: str) -> str:

@@ -14,9 +14,8 @@ def lanes(
 ) -> None:
     """Draws both, or where there is no ideal the first; all of it, or a part of the step; coloured by kind, microbatch or
     stage."""
-    kinds = [*frame["kind"], *ideal["kind"]]
     span_ms = span_ms or (0.0, float(max([*frame["end_ms"], *ideal["end_ms"]], default=1.0)))
     zoom = alt.selection_interval(bind="scales", encodings=["x"])
-    figure(lanes_chart(frame, question, span_ms, kinds, by).add_params(zoom), frame, "timeline")
+    figure(lanes_chart(frame, question, span_ms, frame["kind"], by).add_params(zoom), frame, "timeline")
     if len(ideal):
-        figure(lanes_chart(ideal, IDEAL, span_ms, kinds, by), ideal, "ideal")
+        figure(lanes_chart(ideal, IDEAL, span_ms, ideal["kind"], by), ideal, "ideal")
