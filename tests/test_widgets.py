@@ -202,8 +202,9 @@ def test_the_run_that_is_picked_stands_out_in_every_chart_and_is_the_one_that_is
     for drawn in view._charts.outputs:
         assert '"equal": "single"' in json.dumps(drawn["data"][rendering.MIME])
     failed = wb.submit(tiny().replace(measure={"memory_budget_bytes": 100}, baseline={"mode": "none"})).wait()
-    other = widgets.CompareView([failed, run])
+    other = widgets.CompareView([run, failed])
     traced = widgets.TraceView(other)
+    assert traced.run.id == run.id, "the last that was traced"
     other.picked = failed
     assert "was traced" in traced._moved.value
     assert traced._charts.outputs == ()
