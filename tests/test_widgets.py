@@ -214,6 +214,7 @@ def test_a_label_and_a_colour_stay_when_others_are_left_out(run: Run) -> None:
     again = wb.run(tiny(data=2))
     view = widgets.CompareView([run.row()["baseline_run_id"], run, again])
     assert [button.description for button in view._buttons] == ["single", "dp2 #1", "dp2 #2"]
+    assert "nothing was traced" not in view._table.value
     before = view._charts.outputs[1]["data"][rendering.MIME]
     view._buttons[0].value = False
     assert list(view.data["runs"]["split"]) == ["dp2 #1", "dp2 #2"]
