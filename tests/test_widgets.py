@@ -202,8 +202,9 @@ def test_the_run_that_is_picked_stands_out_in_every_chart_and_is_the_one_that_is
     for drawn in view._charts.outputs:
         assert '"equal": "single"' in json.dumps(drawn["data"][rendering.MIME])
     failed = wb.submit(tiny().replace(measure={"memory_budget_bytes": 100}, baseline={"mode": "none"})).wait()
-    other = widgets.CompareView([failed, run])
+    other = widgets.CompareView([run, failed])
     traced = widgets.TraceView(other)
+    assert traced.run.id == run.id, "the last that was traced"
     other.picked = failed
     assert "was traced" in traced._moved.value
     assert traced._charts.outputs == ()
@@ -213,6 +214,7 @@ def test_a_label_and_a_colour_stay_when_others_are_left_out(run: Run) -> None:
     again = wb.run(tiny(data=2))
     view = widgets.CompareView([run.row()["baseline_run_id"], run, again])
     assert [button.description for button in view._buttons] == ["single", "dp2 #1", "dp2 #2"]
+    assert "nothing was traced" not in view._table.value
     before = view._charts.outputs[1]["data"][rendering.MIME]
     view._buttons[0].value = False
     assert list(view.data["runs"]["split"]) == ["dp2 #1", "dp2 #2"]
@@ -240,7 +242,7 @@ def test_a_panel_does_not_show_what_another_spec_came_to(run: Run) -> None:
     picker = widgets.SplitPicker(**tiny(data=2).as_dict())
     panel = widgets.RunPanel(picker)
     panel.wait()
-    assert panel._bar.value > 0
+    assert panel._bar.value == panel._bar.max > 1
     turn(picker, "train.num_steps", 4)
     assert (panel._bar.value, panel._live.value, panel._charts.outputs) == (0, "", ())
     assert panel._said.value == "dp2"

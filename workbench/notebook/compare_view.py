@@ -11,6 +11,7 @@ import ipywidgets as w
 import pandas as pd
 import traitlets
 
+from workbench.analysis import limits
 from workbench.analysis.charts.look import side_by_side
 from workbench.analysis.charts.losses import losses_chart
 from workbench.analysis.charts.pareto import pareto_chart
@@ -95,8 +96,9 @@ class CompareView(Shown):
         return charts
 
     def _draw(self) -> None:
-        rows = self._shown.rows
-        sentences = "".join(f"<li>{escape(sentence)}</li>" for sentence in findings(list(rows)))
+        shown = self._shown
+        rows, taught = shown.rows, findings(list(shown.rows), limits.sentences(shown.runs))
+        sentences = "".join(f"<li>{escape(sentence)}</li>" for sentence in taught)
         self._table.value = (comparison_html(rows, {}) + f"<ul>{sentences}</ul>") if rows else "Choose runs above."
         self._charts.outputs = tuple(map(output, self._drawn()))
 

@@ -155,7 +155,8 @@ class RunPanel(Shown):
         if follower.progress is None:
             self._said.value = escape(run.message or run.state)
             return
-        self._bar.value, self._bar.max = follower.progress
+        done, num_steps = follower.progress
+        self._bar.max, self._bar.value = num_steps, done  # in this order: a value beyond the maximum is cut
         workers = follower.workers()
         self._said.value = f"{run.state}, {workers[0]['state']}"
         step_s = max(worker["step_ms"] or 0.0 for worker in workers) / 1e3

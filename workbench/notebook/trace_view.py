@@ -21,7 +21,8 @@ from workbench.spec.markup import table
 
 class TraceView(Shown):
     """A trace step of the run, the last to begin with: lanes of the workers, and the communication within the part of the step
-    that is chosen. Of a ``CompareView`` the run that is picked there, whichever that is, and until then the last that it has.
+    that is chosen. Of a ``CompareView`` the run that is picked there, whichever that is, and until then the last
+    that was traced.
 
     ``.data`` are the frames behind it: ``timeline`` and ``communication`` of what is chosen.
 
@@ -45,7 +46,7 @@ class TraceView(Shown):
             widget.observe(lambda change: self._draw(), "value")
         if isinstance(run, CompareView):
             run.observe(lambda change: self._follow(change["new"]), "picked")
-            run = run.picked or run.runs[-1]
+            run = run.picked or next((one for one in reversed(run.runs) if trace.steps(one.directory)), run.runs[-1])
         self._open(open_run(run) if isinstance(run, str) else run)
 
     def _follow(self, picked: Run | None) -> None:
