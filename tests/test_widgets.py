@@ -208,6 +208,12 @@ def test_the_run_that_is_picked_stands_out_in_every_chart_and_is_the_one_that_is
     other.picked = failed
     assert "was traced" in traced._moved.value
     assert traced._charts.outputs == ()
+    assert traced.run.id == failed.id
+    assert all(frame.empty for frame in traced.data.values())
+    other.picked = run
+    assert len(traced.data["timeline"]) > 0
+    other._buttons[0].value = False
+    assert other.picked is None, "what is left out does not stand out"
 
 
 def test_a_label_and_a_colour_stay_when_others_are_left_out(run: Run) -> None:
@@ -246,6 +252,8 @@ def test_a_panel_does_not_show_what_another_spec_came_to(run: Run) -> None:
     turn(picker, "train.num_steps", 4)
     assert (panel._bar.value, panel._live.value, panel._charts.outputs) == (0, "", ())
     assert panel._said.value == "dp2"
+    assert panel.run is None
+    assert panel.wait().spec.train.num_steps == 4
 
 
 def test_a_trace_shares_its_choice_between_timeline_and_communication(run: Run) -> None:

@@ -219,7 +219,7 @@ def limit_of(run: RunDirectory) -> Limit | None:
 def evidence_of(run: RunDirectory) -> Evidence | None:
     """The figures of a finished run."""
     summary, record = run.summary(), run.record()
-    if summary is None or "axes" not in summary["workers"][0]:
+    if summary is None or not summary["workers"] or "axes" not in summary["workers"][0]:
         return None
     workers, pipelines = summary["workers"], bubble.pipelines(run)
     waits: dict[str, dict[str, float]] = {"exposed_communication_s": defaultdict(float), "idle_s": defaultdict(float)}

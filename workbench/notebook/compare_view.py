@@ -50,7 +50,7 @@ class CompareView(Shown):
         self._pick = w.Dropdown(options=[("none", None), *zip(labels, self.runs, strict=True)], description="Stands out")
         for button in self._buttons:
             button.layout.width = "auto"
-            button.observe(lambda change: self._draw(), "value")
+            button.observe(lambda change: self._choose(), "value")
         self._table, self._charts = w.HTML(), w.Output()
         wrap = w.Layout(flex_flow="row wrap")
         super().__init__([w.HBox([*self._buttons, self._pick], layout=wrap), self._table, self._charts])
@@ -94,6 +94,12 @@ class CompareView(Shown):
                 standing = [standing_out(chart, "split", of_this) for chart in draw(drawn, labels)]
                 charts.append(side_by_side(*standing) if len(standing) > 1 else standing[0])
         return charts
+
+    def _choose(self) -> None:
+        """A run that is left out does not stand out."""
+        if self.picked is not None and self.picked.id not in {run.id for run in self.chosen}:
+            self.picked = None
+        self._draw()
 
     def _draw(self) -> None:
         shown = self._shown

@@ -83,13 +83,16 @@ class RunPanel(Shown):
                     run.cancel()
 
     def wait(self) -> Run:
-        """Starts the run if there is none, waits for its end and returns it.
+        """Takes up or starts the run if there is none, waits for its end and returns it.
 
         Raises:
             RunFailedError: it failed, was cancelled or lost.
         """
         if self.run is None:
-            self.start()
+            if self.spec and (earlier := _earlier(self.spec)):
+                self._watch(earlier)
+            else:
+                self.start()
         assert self.run is not None
         assert self._thread is not None
         try:
@@ -115,8 +118,9 @@ class RunPanel(Shown):
             self._said.value = escape(self.spec.split.label) if self.spec else "refused"
 
     def _chosen_anew(self) -> None:
-        """What another spec came to is not shown beside this one's label."""
+        """What another spec came to is neither shown beside this one's label nor waited for."""
         if self.run is None or self.run.state in TERMINAL:
+            self.run = None
             self._clear()
         self._ready()
 

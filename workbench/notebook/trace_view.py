@@ -7,6 +7,7 @@ from typing import Any
 
 import ipywidgets as w
 import pandas as pd
+import pyarrow as pa
 
 from workbench.analysis import trace
 from workbench.analysis.charts.timeline import timeline_chart
@@ -30,6 +31,10 @@ class TraceView(Shown):
         UsageError: nothing of the run was traced.
     """
 
+    run: Run
+    _timeline: pa.Table
+    _communication: pa.Table
+
     def __init__(self, run: Run | str | CompareView) -> None:
         self._step = w.ToggleButtons(description="Trace step")
         self._step.style.button_width = "auto"
@@ -51,10 +56,16 @@ class TraceView(Shown):
 
     def _follow(self, picked: Run | None) -> None:
         """Shows the run that was picked, or why it cannot; of none it keeps what it shows."""
+        if picked is None:
+            return
         try:
-            if picked is not None:
-                self._open(picked)
+            self._open(picked)
         except UsageError as error:
+            self.run = picked
+            self._timeline, self._communication = self._timeline[:0], self._communication[:0]
+            self._is_setting = True
+            self._step.options = ()
+            self._is_setting = False
             self._charts.outputs, self._moved.value = (), escape(str(error))
 
     def _open(self, run: Run) -> None:

@@ -8,7 +8,9 @@ from typing import IO
 import pandas as pd
 import streamlit as st
 
+from workbench.analysis import limits
 from workbench.analysis.findings import findings
+from workbench.dashboard.components.choose_runs import MOST_COMPARED
 from workbench.dashboard.components.details import details
 from workbench.dashboard.components.navigate import go, has
 from workbench.dashboard.components.opened import overview
@@ -94,8 +96,8 @@ def _selected(run_ids: list[str]) -> None:
     if len(runs) == 1:
         details(runs[0])
     else:
-        rows = [listing.row(run) for run in runs]
-        for sentence in findings(rows):
+        rows = [listing.row(run) for run in runs[:MOST_COMPARED]]
+        for sentence in findings(rows, limits.sentences(runs[:MOST_COMPARED])):
             st.text(f"• {sentence}")
 
 
