@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import base64
-import gc
 import io
 import json
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,29 +22,12 @@ from workbench.analysis.charts.measured import measured_chart
 from workbench.analysis.charts.timeline import timeline_chart
 from workbench.analysis.side_by_side import side_by_side
 from workbench.api import Run
-from workbench.errors import RunFailedError, SpecError, UsageError
+from workbench.errors import RunFailedError, UsageError
 from workbench.notebook import rendering
 from workbench.notebook.fields import Fields
-from workbench.notebook.model_cell import write_model
-from workbench.plan.feasibility import plan
-from workbench.registry import MODELS
 
 TINY = {"name": "mlp", "num_layers": 2, "hidden_dim": 16, "feedforward_dim": 32}
 QUICK = {"num_steps": 3, "num_warmup_steps": 1}
-OWN = '''
-from torch import nn
-from workbench.models.base import model
-from workbench.models.own import OwnModel
-
-@model("{name}")
-class Own(OwnModel):
-    """Three linear layers."""
-
-    default_dataset = "digits"
-
-    def blocks(self):
-        return {{"first": lambda: nn.Linear(64, {hidden}), "second": nn.Tanh, "head": lambda: nn.Linear({hidden}, 10)}}
-'''
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -348,58 +329,6 @@ def test_figures_side_by_side_are_the_runs_own_in_units_that_one_reads(run: Run)
 
 def test_text_of_a_run_is_shown_as_it_is() -> None:
     assert "<script>" not in wb.RunSpec(name="<script>")._repr_html_()
-
-
-@pytest.fixture
-def plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Models that a test defines are forgotten after it."""
-    monkeypatch.setenv("WORKBENCH_PLUGINS", "")
-    yield
-    from workbench import registry
-
-    os.environ["WORKBENCH_PLUGINS"] = ""
-    registry._load.cache_clear()
-    gc.collect()
-
-
-def test_a_model_of_a_cell_is_built_by_the_workers_of_a_run(plugins: None, tmp_path: Path) -> None:
-    path = write_model("three_layers", OWN.format(name="three_layers", hidden=32), tmp_path)
-    assert path == tmp_path / "three_layers.py"
-    summary = plan(wb.RunSpec(model="three_layers")).summary
-    assert [(b.name, b.num_parameters, b.output_shape) for b in summary.blocks] == [
-        ("first", 64 * 32 + 32, (32,)), ("second", 0, (32,)), ("head", 32 * 10 + 10, (10,)),
-    ]  # fmt: skip
-    assert summary.blocks[0].forward_flops == 2 * 64 * 32
-    run = wb.run(wb.RunSpec(model="three_layers", train=QUICK, split={"layer": 2}, baseline={"mode": "none"}))
-    assert run.summary is not None
-    assert run.summary["parity_ok"]
-
-
-def test_a_cell_executed_again_replaces_its_model(plugins: None, tmp_path: Path) -> None:
-    for hidden in (32, 48):
-        write_model("again", OWN.format(name="again", hidden=hidden), tmp_path)
-        assert plan(wb.RunSpec(model="again")).summary.num_parameters == 65 * hidden + (hidden + 1) * 10
-
-
-@pytest.mark.parametrize(
-    ("name", "code", "said"),
-    [
-        ("Two Words", OWN.format(name="x", hidden=8), "small letters"),
-        ("mlp", OWN.format(name="mlp", hidden=8), "there is a model 'mlp' already"),
-        ("named_otherwise", OWN.format(name="other", hidden=8), "defines no model called 'named_otherwise'"),
-    ],
-)
-def test_a_cell_that_defines_no_such_model_is_refused(plugins: None, tmp_path: Path, name: str, code: str, said: str) -> None:
-    with pytest.raises(UsageError, match=said):
-        write_model(name, code, tmp_path)
-    assert MODELS.get("mlp").__module__ == "workbench.models.mlp"
-
-
-def test_a_cell_whose_code_raises_registers_nothing(plugins: None, tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError):
-        write_model("broken", "1 / 0", tmp_path)
-    with pytest.raises(SpecError, match="unknown model"):
-        wb.RunSpec(model="broken")
 
 
 def test_a_right_answer_passes_a_wrong_one_does_not_and_none_is_none(capsys: pytest.CaptureFixture[str]) -> None:
