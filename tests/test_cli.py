@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from workbench.cli.assertion import parse
@@ -253,3 +255,16 @@ def test_assertions(text: str, row: dict[str, Any], holds: list[bool]) -> None:
 def test_an_assertion_that_cannot_be_read_is_refused(text: str) -> None:
     with pytest.raises(SpecError, match="--assert"):
         parse(text)
+
+
+@pytest.mark.parametrize("with_what", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.timeout(60)
+def test_a_server_that_does_not_stop_when_asked_ends_with_its_command_all_the_same(with_what: signal.Signals) -> None:
+    deaf = "import os, signal, time; signal.signal(15, signal.SIG_IGN); print(os.getpid(), flush=True); time.sleep(300)"
+    serving = f"import sys; from workbench.cli.system import serve; sys.exit(serve([sys.executable, '-c', {deaf!r}], 0.5))"
+    with subprocess.Popen([sys.executable, "-c", serving], stdout=subprocess.PIPE, text=True) as command:
+        assert command.stdout
+        server = psutil.Process(int(command.stdout.readline()))
+        command.send_signal(with_what)
+        assert command.wait() == 0
+    assert not server.is_running()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import socket
+import subprocess
 import sys
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -51,8 +55,27 @@ def dashboard_command(host: str, port: int | None, streamlit_options: tuple[str,
         raise UsageError("the dashboard needs streamlit, which is not installed: pip install streamlit")
     page = Path(next(iter(found.submodule_search_locations))) / "served" / "app.py"
     options = ["--server.address", host, *(["--server.port", str(port)] if port else []), *streamlit_options]
-    # In this process' place: what ends it ends the server.
-    os.execv(sys.executable, [sys.executable, "-m", "streamlit", "run", str(page), *options])
+    sys.exit(serve([sys.executable, "-m", "streamlit", "run", str(page), *options]))
+
+
+def serve(command: Sequence[str], patience_s: float = 5) -> int:
+    """Runs a server until it ends, or this process is interrupted or terminated; returns its exit status.
+
+    Streamlit asked to stop waits without limit for connections on which a browser has asked for nothing yet (uvicorn's
+    ``timeout_graceful_shutdown`` is none), so what has not stopped after ``patience_s`` is killed.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    server = subprocess.Popen(command)
+    try:
+        return server.wait()
+    except KeyboardInterrupt:
+        server.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
+            server.wait(patience_s)
+        return 0
+    finally:
+        server.kill()
+        server.wait()
 
 
 def _version(package: str) -> str:
