@@ -220,7 +220,7 @@ def test_a_store_that_cannot_be_is_said_in_a_sentence(tmp_path: Path) -> None:
 def test_doctor_writes_nothing_and_finds_no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))  # where a server's socket would be
     output = done(tmp_path / "none", "doctor")
-    assert "0 run(s), writable" in output
+    assert "0 runs, writable" in output
     assert "fork server  not running" in output
     assert not (tmp_path / "none").exists()
 

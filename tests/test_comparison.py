@@ -29,7 +29,7 @@ def test_runs_of_one_split_are_told_apart_by_name_else_by_number() -> None:
 def test_single_workers_are_told_apart_by_their_threads() -> None:
     rows = [row("single", run_id="a", num_workers=1, name=""), row("single", run_id="b", num_workers=1, name="")]
     labels = [one["split"] for one in labelled(rows, {"a": 1, "b": 2})]
-    assert labels == ["single, 1 thread(s)", "single, 2 thread(s)"]
+    assert labels == ["single, 1 thread", "single, 2 threads"]
 
 
 def spec_run(store: Path, run_id: str, **parts: Any) -> RunDirectory:

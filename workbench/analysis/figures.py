@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from workbench.words import counted
+
 Row = dict[str, Any]
 Column = tuple[str, Callable[[Row], str]]
 """A head, and what stands below it in a run's row."""
@@ -87,7 +89,7 @@ def names(rows: Sequence[Row], threads: dict[str, int]) -> list[str]:
     """What each run is called in a comparison: its split, with ``threads`` (by run id) where those of single workers differ,
     model and mode where those differ, and the link that was emulated."""
     differ = len({threads.get(row["run_id"]) for row in rows if row["num_workers"] == 1}) > 1
-    told = [f", {threads.get(row['run_id'])} thread(s)" if differ and row["num_workers"] == 1 else "" for row in rows]
+    told = [f", {counted(threads.get(row['run_id'], 1), 'thread')}" if differ and row["num_workers"] == 1 else "" for row in rows]
     over = [f" over {row['link']}" if row["link"] else "" for row in rows]
     work = [", ".join(row[part] for part in ("model", "mode") if len({other.get(part) for other in rows}) > 1) for row in rows]
     whole = zip(rows, told, work, over, strict=True)

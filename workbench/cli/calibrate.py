@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from workbench.errors import UsageError
+from workbench.words import counted
 
 CHARTS = (".svg", ".png", ".html")
 _POOR_FIT = 0.3
@@ -47,9 +48,9 @@ def calibrate_command(group_sizes: tuple[int, ...], as_json: bool, chart: Path |
 
 def _what(row: dict[str, Any]) -> str:
     """What was measured, without the result."""
-    n, operation = row.get("num_threads"), row.get("operation")
+    operation = row.get("operation")
     if operation is None:
-        return f"{row.get('precision') or row['kind']}, {n} thread(s)"
+        return f"{row.get('precision') or row['kind']}, {counted(row['num_threads'], 'thread')}"
     return f"{operation.replace('_', '-')} of {_size(row['payload_bytes'])}, {row['group_size']} workers"
 
 

@@ -17,6 +17,7 @@ import click
 
 from workbench.errors import UsageError
 from workbench.store.run_directory import home
+from workbench.words import counted
 
 _PACKAGES = ("torch", "numpy", "pydantic", "pyarrow", "pandas", "streamlit")
 
@@ -89,7 +90,8 @@ def _store(store: Path) -> str:
     runs = store / "runs"
     count = sum(1 for _ in runs.iterdir()) if runs.is_dir() else 0
     nearest = next(path for path in (store, *store.absolute().parents) if path.exists())
-    return f"{store}  {count} run(s), {'writable' if nearest.is_dir() and os.access(nearest, os.W_OK) else 'NOT writable'}"
+    can_write = nearest.is_dir() and os.access(nearest, os.W_OK)
+    return f"{store}  {counted(count, 'run')}, {'writable' if can_write else 'NOT writable'}"
 
 
 def _server() -> str:

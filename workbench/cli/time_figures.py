@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from workbench.analysis.figures import seconds
+from workbench.words import counted
 
 if TYPE_CHECKING:
     from workbench.store.run_directory import RunDirectory
@@ -38,9 +39,9 @@ def _parts(summary: dict[str, Any], unit: str) -> str:
         if high > 0:
             name = part.replace("_", " ")
             named.append(f"{name} {seconds(summary[f'{part}_s'])} ({low * 1e3:.1f}–{high * 1e3:.1f})")
-    count = len(summary["workers"][0]["trace_steps"])
+    steps = counted(len(summary["workers"][0]["trace_steps"]), "trace step")
     share = summary["spread"]["other_share"][1]
-    text = f"{unit}: {', '.join(named)}; means over workers and {count} trace step(s), which lay between the numbers in brackets"
+    text = f"{unit}: {', '.join(named)}; means over workers and {steps}, which lay between the numbers in brackets"
     return f"{text}. What no event explains is at most {share:.1%} of a worker's {unit}"
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from workbench.errors import SplitError
 from workbench.registry import register
 from workbench.spec.options import Options
+from workbench.words import counted
 
 if TYPE_CHECKING:
     from torch.distributed.pipelining import PipelineStage
@@ -96,7 +97,8 @@ class Schedule(ABC):
         if not low <= given <= high:
             allowed = f"{low}" if low == high else f"{low} to {high}"
             raise SplitError(
-                "split.pipeline.stages_per_worker", f"{self.name} is made for {allowed} stage(s) a worker, but got {given}"
+                "split.pipeline.stages_per_worker",
+                f"{self.name} is made for {counted(allowed, 'stage')} a worker, but got {given}",
             )
         if spec.mode == "inference" and not self.runs_forward_only:
             raise SplitError("split.pipeline.schedule", f"{self.name} cannot run forward only (torch's schedule deadlocks)")

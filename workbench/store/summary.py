@@ -9,6 +9,7 @@ from typing import Any
 
 from workbench.store.peak import peak_flops_per_s
 from workbench.store.run_directory import RunDirectory
+from workbench.words import counted
 
 SHORTEST_LOAD_S = 0.3
 """The system counts busy time in ticks of 10 ms a core, whose rounding then stays below 0.1 cores."""
@@ -131,7 +132,7 @@ def _flops(run: RunDirectory, workers: list[dict[str, Any]], step_time: float) -
         "counted_flops_per_step": None if None in counts else sum(counts),
         "flops_per_s": per_s,
         "peak_flops_per_s": peak,
-        "peak_is_of": f"{spec.train.precision} and {threads} thread(s)",
+        "peak_is_of": f"{spec.train.precision} and {counted(threads, 'thread')}",
         "data_sheet_flops_per_s": sheet,
         "utilisation": per_s / peak if per_s is not None and peak else None,
         "utilisation_of_data_sheet": per_s / (sheet * num_workers) if per_s is not None and sheet else None,
