@@ -93,6 +93,7 @@ def test_a_refused_split_says_why_offers_what_works_and_does_not_run() -> None:
     assert "leaves 1 over" in texts(test)
     assert next(button for button in test.button if button.label == "Run").disabled
     assert "data.size = 2" in labels(test)
+    assert "this would, with data.size = 2" in marked_up(test), "and is shown"
     assert "--split data=3" in next(code.value for code in test.code), "it can be shown to somebody"
     next(button for button in test.button if button.label == "data.size = 4").click().run()
     assert configured(test) == RunSpec(split={"data": 4})

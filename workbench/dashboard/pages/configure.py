@@ -48,11 +48,15 @@ def main() -> None:
     except SpecError as error:
         with above:
             _actions(paths, None)
-            _refused(paths, error)
+            works = _refused(paths, error)
         if error.field in places:
             with places[error.field].container():
                 st.markdown(":red-badge[cannot run]")
                 st.text(error.message)
+        if works:
+            with shown:
+                st.caption(f"It cannot run; this would, with {in_words(works[0])}:")
+                outlook(plan(spec_of(changed(paths, works[0]))))
         return
     with above:
         _actions(paths, planned)
@@ -102,14 +106,16 @@ def load_run(run_id: str) -> None:
         st.session_state["not loaded"] = str(error)
 
 
-def _refused(paths: dict[str, Any], error: SpecError) -> None:
-    """Why it cannot run, and the nearest values that work."""
+def _refused(paths: dict[str, Any], error: SpecError) -> list[dict[str, Any]]:
+    """Why it cannot run, and the nearest values that work, which it gives."""
     said("error", "This cannot run", error.field, error.message)
-    if works := nearest(paths, error):
+    works = nearest(paths, error)
+    if works:
         st.caption("What works")
         with st.container(horizontal=True):
             for number, change in enumerate(works):
                 st.button(in_words(change), key=f"use {number}", on_click=load, args=(changed(paths, change),))
+    return works
 
 
 def _actions(paths: dict[str, Any], planned: Plan | None) -> None:
