@@ -55,6 +55,11 @@ def test_the_largest_part_beside_computing_is_named(evidence: Evidence, kind: st
     assert limit(evidence).advice.startswith("Try ")
 
 
+def test_a_pipeline_of_one_microbatch_is_told_to_have_more_and_layers_to_be_a_pipeline() -> None:
+    assert "more microbatches than 1" in limit(replace(PIPELINE, split="pp2-gpipe-m1", num_microbatches=1)).advice
+    assert "split.pipeline" in limit(replace(PIPELINE, split="layer2", num_microbatches=1)).advice
+
+
 def test_threads_that_have_their_cores_are_not_called_too_many() -> None:
     assert named(replace(PLAIN, ready=0.4, num_threads=2, num_cores=2)) == ("compute", "")
 

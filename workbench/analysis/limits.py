@@ -174,8 +174,8 @@ def _bubble(e: Evidence, seconds: float) -> Limit:
     )
     smaller = ", or a schedule with a smaller bubble (zbv_zero_bubble)" if e.unit == "step" else ""
     more = f"Try more microbatches than {e.num_microbatches}{smaller}."
-    alone = "Try split.pipeline, where stages work at the same time on different microbatches."
-    return Limit("bubble", "pipeline", share, text, more if e.num_microbatches > 1 else alone)
+    in_turn = "Try split.pipeline, where stages work at the same time on different microbatches."
+    return Limit("bubble", "pipeline", share, text, in_turn if "layer" in e.split else more)
 
 
 def _late(e: Evidence, seconds: float) -> Limit:
