@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from workbench.errors import DamagedRunError, RunFailedError
+from workbench.errors import DamagedRunError, RunFailedError, UsageError
 from workbench.launch import submit as launcher
 from workbench.launch.block_times import block_times
 from workbench.launch.calibration import calibrate as measure
@@ -207,13 +207,17 @@ def runs() -> pd.DataFrame:
     return pd.DataFrame(listing.rows(home()), columns=list(RUN_COLUMNS))
 
 
-def open_run(run_id: str) -> Run:
-    """A run of the store by its id, a part of one that is unique, or ``latest``.
+def open_run(run: Run | str) -> Run:
+    """A run of the store by its id, a part of one that is unique, or ``latest``; a run is itself.
 
     Raises:
-        UsageError: none or several.
+        UsageError: none or several, or it is neither.
     """
-    return Run(listing.find(home(), run_id))
+    if isinstance(run, Run):
+        return run
+    if not isinstance(run, str):
+        raise UsageError(f"give a run or the id of one, not {run!r}")
+    return Run(listing.find(home(), run))
 
 
 def compare(chosen: Iterable[Run | RunSpec | str]) -> Comparison:
@@ -221,7 +225,7 @@ def compare(chosen: Iterable[Run | RunSpec | str]) -> Comparison:
     with the columns of ``runs``, shown as the figures that one compares."""
     from workbench.analysis.comparison_frame import Comparison
 
-    known = [open_run(item) if isinstance(item, str) else item for item in chosen]
+    known = [item if isinstance(item, RunSpec) else open_run(item) for item in chosen]
     for item in known:
         if isinstance(item, RunSpec):
             plan(item)  # refuse before anything starts

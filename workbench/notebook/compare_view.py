@@ -36,13 +36,17 @@ class CompareView(Shown):
 
     ``.chosen`` are the chosen runs, ``.picked`` is the one that stands out or None and can be observed, ``.data`` are the frames
     behind what is shown, by name.
+
+    Raises:
+        UsageError: what was given are no runs, or not in the store.
     """
 
     picked = traitlets.Instance(Run, allow_none=True)
 
     def __init__(self, runs: Iterable[Run | str] | pd.DataFrame | Run | str) -> None:
-        given = [runs] if isinstance(runs, Run | str) else runs["run_id"] if isinstance(runs, pd.DataFrame) else runs
-        self.runs = [open_run(run) if isinstance(run, str) else run for run in given]
+        if isinstance(runs, str) or not isinstance(runs, Iterable):
+            runs = [runs]
+        self.runs = [open_run(run) for run in (runs["run_id"] if isinstance(runs, pd.DataFrame) else runs)]
         labels = self._compared.labels
         self._buttons = [
             w.ToggleButton(True, description=label, tooltip=run.id) for label, run in zip(labels, self.runs, strict=True)

@@ -28,7 +28,7 @@ class TraceView(Shown):
     ``.data`` are the frames behind it: ``timeline`` and ``communication`` of what is chosen.
 
     Raises:
-        UsageError: nothing of the run was traced.
+        UsageError: nothing of the run was traced, or it is none.
     """
 
     run: Run
@@ -50,9 +50,11 @@ class TraceView(Shown):
         for widget in (self._workers, self._window):
             widget.observe(lambda change: self._draw(), "value")
         if isinstance(run, CompareView):
+            if not run.runs:
+                raise UsageError("nothing is compared, and so nothing can be traced")
             run.observe(lambda change: self._follow(change["new"]), "picked")
             run = run.picked or next((one for one in reversed(run.runs) if trace.steps(one.directory)), run.runs[-1])
-        self._open(open_run(run) if isinstance(run, str) else run)
+        self._open(open_run(run))
 
     def _follow(self, picked: Run | None) -> None:
         """Shows the run that was picked, or why it cannot; of none it keeps what it shows."""
