@@ -223,6 +223,12 @@ def test_what_is_no_spec_and_no_picker_is_refused_and_one_run_is_a_comparison_of
     assert [one.id for one in widgets.CompareView(run).chosen] == [run.id]
     with pytest.raises(UsageError, match="is not in the store"):
         widgets.CompareView("nothing")
+    for wrong in (3, None, [3]):
+        for view in (widgets.CompareView, widgets.TraceView):
+            with pytest.raises(UsageError, match="give a run or the id of one, not"):
+                view(wrong)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="nothing can be traced"):
+        widgets.TraceView(widgets.CompareView([]))
 
 
 def test_a_panel_does_not_show_what_another_spec_came_to(run: Run) -> None:
@@ -338,3 +344,5 @@ def test_a_right_answer_passes_a_wrong_one_does_not_and_none_is_none(capsys: pyt
     assert "Not answered yet" in capsys.readouterr().out
     with pytest.raises(AssertionError, match=r"5 is not it\. Count\."):
         widgets.check(5, lambda n: n == 4, "Count.")
+    with pytest.raises(AssertionError, match=r"'dp2' is not of the kind that is asked for\. Name it as in the table\."):
+        widgets.check("dp2", lambda name: {"data": True}[name], "Name it as in the table.")

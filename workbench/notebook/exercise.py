@@ -16,10 +16,15 @@ def check(answer: A, holds: Callable[[A], object], hint: str) -> None:
         hint: said when it is not.
 
     Raises:
-        AssertionError: it is not right.
+        AssertionError: it is not right, or not of the kind that is asked for.
+        SpecError: it is a spec that cannot be.
     """
     if answer is ...:
         print("Not answered yet: put your answer in place of the dots in the cell above, and run both cells.")
         return
-    assert holds(answer), f"{answer!r} is not it. {hint}"
+    try:
+        is_right = holds(answer)
+    except (AttributeError, LookupError, TypeError) as error:
+        raise AssertionError(f"{answer!r} is not of the kind that is asked for. {hint}") from error
+    assert is_right, f"{answer!r} is not it. {hint}"
     print("Right.")
