@@ -77,6 +77,12 @@ def test_a_notebook_asserts_what_it_claims_and_has_three_exercises_with_answers(
     assert not any(source in [cell.source for cell in answered.cells] for source in placeholders)
 
 
+@notebooks
+def test_what_tests_an_answer_and_so_tells_it_is_folded_away(path: Path) -> None:
+    checks = [cell for cell in execute.code_cells(execute.read(path)) if "widgets.check(" in cell.source]
+    assert all(cell.metadata.get("jupyter") == {"source_hidden": True} for cell in checks)
+
+
 def test_a_changed_cell_and_a_cell_that_never_ran_are_noticed() -> None:
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 + 1"), nbformat.v4.new_code_cell("2 + 2")])
     execute.tidy(notebook)
