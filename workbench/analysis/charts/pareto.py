@@ -56,14 +56,15 @@ def _named(frame: pd.DataFrame) -> pd.DataFrame:
     """The points with the place of each one's name beside it: the first that covers no other name, no point and not the front,
     on a wide page and on a narrow one."""
     taken = {width: _taken(frame, width) for width in _WIDTHS}
+    points = {width: _points(frame, width) for width in _WIDTHS}
     chosen = []
-    for time_ms, memory_mib, name in zip(frame["step_time_ms"], frame["peak_memory_mib"], frame["split"], strict=True):
+    for index, name in enumerate(frame["split"]):
         length = _CHARACTER * len(name)
-        y = (1 - memory_mib / frame["peak_memory_mib"].max() / _ROOM) * _HEIGHT
         for align, dx, dy in _places():
             boxes = {}
             for width in _WIDTHS:
-                left = time_ms / frame["step_time_ms"].max() * width / _ROOM + dx - (length if align == "right" else 0)
+                x, y = points[width][index]
+                left = x + dx - (length if align == "right" else 0)
                 boxes[width] = (left, y + dy - _LINE / 2, left + length, y + dy + _LINE / 2)
             if all(_is_free(box, width, taken[width]) for width, box in boxes.items()):
                 break
@@ -75,12 +76,17 @@ def _named(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _taken(frame: pd.DataFrame, width: float) -> list[tuple[float, ...]]:
     """What no name may cover: the points and the front."""
-    across = frame["step_time_ms"] / frame["step_time_ms"].max() * width / _ROOM
-    down = (1 - frame["peak_memory_mib"] / frame["peak_memory_mib"].max() / _ROOM) * _HEIGHT
-    points = list(zip(across, down, strict=True))
+    points = _points(frame, width)
     front = sorted(point for point, is_best in zip(points, frame["on_front"], strict=True) if is_best)
     line = [(x + (u - x) * t, y + (v - y) * t) for (x, y), (u, v) in pairwise(front) for t in _ALONG]
     return [(x - half, y - half, x + half, y + half) for places, half in ((points, _GAP / 2), (line, 1.0)) for x, y in places]
+
+
+def _points(frame: pd.DataFrame, width: float) -> list[tuple[float, float]]:
+    """Where in the plot each run is, in pixels from its left and its top."""
+    across = frame["step_time_ms"] / frame["step_time_ms"].max() * width / _ROOM
+    down = (1 - frame["peak_memory_mib"] / frame["peak_memory_mib"].max() / _ROOM) * _HEIGHT
+    return list(zip(across, down, strict=True))
 
 
 def _is_free(box: tuple[float, ...], width: float, taken: list[tuple[float, ...]]) -> bool:
