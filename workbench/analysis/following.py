@@ -25,7 +25,7 @@ class Follower:
 
     def read_on(self) -> bool:
         """Takes in what is new; whether more may come."""
-        is_live = listing.state_of(self.run) not in TERMINAL
+        is_live = listing.state_of(self.run) not in TERMINAL  # asked first, lest what is said between be missed at the end
         for rank in range(self.run.record()["num_workers"]):
             new, self._offsets[rank] = self.run.events(rank, self._offsets[rank])
             self.events.setdefault(rank, []).extend(new)

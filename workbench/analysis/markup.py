@@ -8,6 +8,7 @@ from typing import Any
 
 from workbench.analysis import figures
 from workbench.spec.markup import table
+from workbench.words import counted
 
 Row = dict[str, Any]
 
@@ -32,7 +33,7 @@ def comparison_html(rows: Sequence[Row], threads: Mapping[str, int]) -> str:
 
 def run_html(row: Row, message: str, error: Row | None) -> str:
     """A run: what it is, and its figures or how far it is or why it failed."""
-    workers = f"{row['num_workers']} worker{'s' if row['num_workers'] != 1 else ''}"
+    workers = counted(row["num_workers"], "worker")
     what = f"<b>{escape(row['split'])}</b> · {escape(row['model'])} on {escape(row['dataset'])} · {workers} · {row['state']}"
     text = f"<p>{what}</p>"
     if row["step_time_s"] is not None:

@@ -14,6 +14,7 @@ from workbench.errors import DamagedRunError, UsageError
 from workbench.store import listing
 from workbench.store.labels import delete, relabel, restore
 from workbench.store.run_directory import TERMINAL, home
+from workbench.words import counted
 
 
 @click.command("ls")
@@ -35,7 +36,7 @@ def ls_command(as_json: bool) -> None:
         model = row["model"] or ""
         # A comparison's two baselines differ in their threads alone.
         threads = row["threads_per_worker"] if row["num_workers"] == 1 else None
-        told = threads and f"[{threads} thread{'s' if threads > 1 else ''}]"
+        told = threads and f"[{counted(threads, 'thread')}]"
         name = "  ".join(part for part in (row["name"], row["link"] and f"[{row['link']}]", told) if part)
         line = f"{row['run_id']:<{width}}  {row['state']:<9}  {model:<12}  {step:>10}  {speedup:>8}  {name}"
         click.echo(line.rstrip())

@@ -23,6 +23,7 @@ from workbench.spec.form import fields, parts
 from workbench.spec.markup import table
 from workbench.spec.paths import differences, spec_of
 from workbench.spec.run_spec import DEFAULT_MODEL, RunSpec
+from workbench.words import counted
 
 
 class SplitPicker(Shown):
@@ -135,7 +136,7 @@ def _in_words(planned: Plan) -> str:
     most = held(planned).groupby("worker")["bytes"].sum().max()
     moved = moves(planned)
     axes = " × ".join(f"{axis} {size}" for axis, size in planned.mesh.axes.items())
-    workers = f"{planned.num_workers} worker{'s' if planned.num_workers > 1 else ''}"
+    workers = counted(planned.num_workers, "worker")
     head = f"<b>{escape(planned.spec.split.label)}</b> · {workers}{f' · {axes}' if axes else ''}"
     text = f"<p>{head}<br>The largest holds {mebibytes(most)}; {mebibytes(moved['bytes'].sum())} move in a step.</p>"
     return text + _transfers(moved) if len(moved) else text

@@ -19,6 +19,7 @@ from workbench.dashboard.components.said import said
 from workbench.errors import UsageError
 from workbench.store import listing
 from workbench.store.run_directory import TERMINAL, RunDirectory, home
+from workbench.words import counted
 
 REFRESH_S = 1.0
 NUM_ENDED = 8
@@ -100,7 +101,7 @@ def _title(run: RunDirectory) -> str:
 
 def _facts(record: dict[str, object], run: RunDirectory) -> list[str]:
     name = run.labels().get("name") or record.get("name")
-    workers = f"{record['num_workers']} worker{'s' if record['num_workers'] != 1 else ''} on {record.get('device')}"
+    workers = f"{counted(str(record['num_workers']), 'worker')} on {record.get('device')}"
     facts = [str(name)] if name else []
     return [*facts, f"{record.get('model')} on {record.get('dataset')}", workers, run.id]
 

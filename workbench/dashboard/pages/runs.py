@@ -23,6 +23,7 @@ from workbench.store import listing
 from workbench.store.archive import pack, take_in
 from workbench.store.labels import add_tags, delete, restore, take_tags
 from workbench.store.run_directory import RunDirectory, home
+from workbench.words import counted
 
 MOST_SHOWN = 200
 """Rows that a browser gets at once; the filter finds the others."""
@@ -155,7 +156,7 @@ def _undo() -> None:
         said("warning", "Not deleted", *deleted["problems"])
     if gone := deleted["gone"]:
         with st.container(horizontal=True, vertical_alignment="center"):
-            st.text(f"{len(gone)} run{'s' if len(gone) != 1 else ''} deleted.")
+            st.text(f"{counted(len(gone), 'run')} deleted.")
             st.button("Undo", icon=":material/undo:", on_click=_restore, args=(gone,))
 
 
