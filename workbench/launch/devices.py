@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 QUEUE = Path("/tmp/workbench-devices")  # the same for every user and store, so not $TMPDIR
@@ -45,7 +46,7 @@ class Ticket:
         os.close(self._file)
 
     @contextlib.contextmanager
-    def _mutex(self):  # type: ignore[no-untyped-def]
+    def _mutex(self) -> Iterator[None]:
         path = self.queue / "mutex"
         try:
             # Reading is enough for a lock; Linux refuses O_CREAT on another user's file in a sticky directory.

@@ -14,6 +14,7 @@ import runpy
 import signal
 import socket
 import sys
+from typing import Any, NoReturn
 
 IDLE_S = 30 * 60
 GET_GOING_S = 0.5  # what was just started has the machine to itself for so long
@@ -31,7 +32,7 @@ LATER = (
 """What most runs need, imported one at a time while nobody asks for anything. Not pyarrow: it starts a thread."""
 
 
-def serve(path):  # type: ignore[no-untyped-def]
+def serve(path: str) -> None:
     lock = os.open(path + ".lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -80,7 +81,7 @@ def serve(path):  # type: ignore[no-untyped-def]
                 connection.sendall(json.dumps({"pid": pid}).encode() + b"\n")
 
 
-def become(request):  # type: ignore[no-untyped-def]
+def become(request: dict[str, Any]) -> NoReturn:
     """In the child: the requested module, as if python had been started with it."""
     try:
         gc.freeze()

@@ -194,7 +194,7 @@ def _create(recorder: Recorder, device: str, options: Any, backend_options: Any)
 
 
 def _gloo(store: Any, rank: int, size: int, timeout: timedelta) -> Any:
-    options = dist.ProcessGroupGloo._Options()  # type: ignore[attr-defined]
+    options = dist.ProcessGroupGloo._Options()  # type: ignore[attr-defined]  # torch's stub lacks it
     # Loopback by address: the default looks the host's name up, which laptops off their network fail to resolve.
     options._devices = [dist.ProcessGroupGloo.create_device(hostname="127.0.0.1")]
     options._timeout = timeout

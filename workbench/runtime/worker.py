@@ -71,7 +71,7 @@ def meet(rank: int, num_workers: int, rendezvous: int, timeout: timedelta) -> An
     """The store through which the workers find each other; ``rendezvous`` is a listening socket that all of them hold."""
     listener = socket.socket(fileno=rendezvous)
     host, port = listener.getsockname()
-    return dist.TCPStore(  # type: ignore[attr-defined]
+    return dist.TCPStore(  # type: ignore[attr-defined]  # torch's stub lacks it
         host,
         port,
         num_workers,

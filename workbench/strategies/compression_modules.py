@@ -38,7 +38,7 @@ def _rounded(
 
 def _factored(
     state: PowerSGDState,
-    bucket: dist.GradBucket,  # type: ignore[name-defined]
+    bucket: dist.GradBucket,  # type: ignore[name-defined]  # torch's stub lacks it
 ) -> torch.futures.Future[Tensor]:
     """PowerSGD issues its later all-reduces from gloo's threads, where those of several buckets would overtake one another,
     in another order on each worker: a bucket is waited for before the next begins."""

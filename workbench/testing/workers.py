@@ -81,7 +81,7 @@ def _worker(
         torch.set_num_threads(1)
         recorder, timeout = Recorder(), timedelta(seconds=LIMIT_S)
         backend = register_backend(recorder, "cpu")
-        store = dist.FileStore(rendezvous, num_workers)  # type: ignore[attr-defined]
+        store = dist.FileStore(rendezvous, num_workers)  # type: ignore[attr-defined]  # torch's stub lacks it
         dist.init_process_group(backend, store=store, rank=rank, world_size=num_workers, timeout=timeout)
         control = control_group(timeout)
         pipe.send((True, function(rank, recorder, control, *args)))
