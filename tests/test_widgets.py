@@ -22,9 +22,11 @@ from workbench.analysis.charts.measured import measured_chart
 from workbench.analysis.charts.timeline import timeline_chart
 from workbench.analysis.side_by_side import side_by_side
 from workbench.api import Run
-from workbench.errors import RunFailedError, UsageError
+from workbench.errors import RunFailedError, SpecError, UsageError
 from workbench.notebook import rendering
 from workbench.notebook.fields import Fields
+from workbench.spec import RunSpec
+from workbench.store.run_directory import RunDirectory
 
 TINY = {"name": "mlp", "num_layers": 2, "hidden_dim": 16, "feedforward_dim": 32}
 QUICK = {"num_steps": 3, "num_warmup_steps": 1}
@@ -175,7 +177,7 @@ def test_the_run_that_is_picked_stands_out_in_every_chart_and_is_the_one_that_is
     traced = widgets.TraceView(view)
     assert traced.run.id == run.id
     everything = len(traced.data["timeline"])
-    view.picked = baseline
+    view.picked = wb.open_run(baseline.id)
     assert view._pick.value is baseline
     assert traced.run.id == baseline.id
     assert 0 < len(traced.data["timeline"]) != everything
@@ -193,6 +195,9 @@ def test_the_run_that_is_picked_stands_out_in_every_chart_and_is_the_one_that_is
     assert all(frame.empty for frame in traced.data.values())
     other.picked = run
     assert len(traced.data["timeline"]) > 0
+    with pytest.raises(UsageError, match="is none of those that are compared"):
+        other.picked = baseline
+    assert other.picked is run
     other._buttons[0].value = False
     assert other.picked is None, "what is left out does not stand out"
 
@@ -254,6 +259,14 @@ def test_a_trace_shares_its_choice_between_timeline_and_communication(run: Run) 
     assert len(view.data["timeline"]) < len(everything["timeline"])
     for frame in view.data.values():
         assert (frame["begin_ms"] <= end / 4).all()
+
+
+def test_a_run_is_shown_where_nobody_knows_its_model(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def spec(directory: object) -> RunSpec:
+        raise SpecError("model.name", "unknown model 'of another notebook'")
+
+    monkeypatch.setattr(RunDirectory, "spec", spec)
+    assert len(widgets.TraceView(widgets.CompareView(run)).data["timeline"]) > 0
 
 
 def test_a_trace_shows_each_trace_step_and_what_has_none_is_refused(run: Run) -> None:

@@ -26,6 +26,7 @@ from workbench.analysis.pareto import pareto
 from workbench.analysis.report.parts import Compared, compare
 from workbench.analysis.scaling import scaling
 from workbench.api import Run, open_run
+from workbench.errors import UsageError
 from workbench.notebook.rendering import output, picture
 from workbench.notebook.shown import Shown
 
@@ -61,6 +62,17 @@ class CompareView(Shown):
         traitlets.link((self._pick, "value"), (self, "picked"))
         self.observe(lambda change: self._draw(), "picked")
         self._draw()
+
+    @traitlets.validate("picked")
+    def _own(self, proposal: dict[str, Any]) -> Run | None:
+        """The same run as this view has it, whose choice compares objects."""
+        asked: Run | None = proposal["value"]
+        if asked is None:
+            return None
+        own = next((run for run in self.runs if run.id == asked.id), None)
+        if own is None:
+            raise UsageError(f"run {asked.id} is none of those that are compared")
+        return own
 
     @property
     def chosen(self) -> list[Run]:

@@ -111,7 +111,7 @@ class TraceView(Shown):
         self._draw()
 
     def _chart(self) -> Any:
-        title = f"What does each worker of {self.run.spec.split.label} do during one step?"
+        title = f"What does each worker of {self.run.directory.record()['split']} do during one step?"
         return timeline_chart(self.data["timeline"], title)
 
     def _draw(self) -> None:
