@@ -234,6 +234,11 @@ def test_what_is_no_spec_and_no_picker_is_refused_and_one_run_is_a_comparison_of
                 view(wrong)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="nothing can be traced"):
         widgets.TraceView(widgets.CompareView([]))
+    assert list(wb.compare(run.id)["run_id"]) == [run.id]
+    with pytest.raises(UsageError, match="give a run or the id of one, not 3"):
+        wb.compare(3)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="give a spec, not 'x'"):
+        wb.run("x")  # type: ignore[arg-type]
 
 
 def test_a_panel_does_not_show_what_another_spec_came_to(run: Run) -> None:

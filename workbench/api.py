@@ -220,11 +220,12 @@ def open_run(run: Run | str) -> Run:
     return Run(listing.find(home(), run))
 
 
-def compare(chosen: Iterable[Run | RunSpec | str]) -> Comparison:
+def compare(chosen: Iterable[Run | RunSpec | str] | Run | RunSpec | str) -> Comparison:
     """Rows of these runs (or ids) side by side, in this order; a spec is run first, and a failed one keeps its row. A frame
     with the columns of ``runs``, shown as the figures that one compares."""
     from workbench.analysis.comparison_frame import Comparison
 
+    chosen = [chosen] if isinstance(chosen, Run | RunSpec | str) or not isinstance(chosen, Iterable) else chosen
     known = [item if isinstance(item, RunSpec) else open_run(item) for item in chosen]
     for item in known:
         if isinstance(item, RunSpec):

@@ -172,7 +172,11 @@ def _bubble(e: Evidence, seconds: float) -> Limit:
         f"{e.split} is limited by the bubble: the schedule's order makes workers wait {_ms(seconds)} even between equal stages,"
         f" {share:.0%} of the {e.unit}."
     )
-    smaller = ", or a schedule with a smaller bubble (zbv_zero_bubble)" if e.unit == "step" and e.num_microbatches > 1 else ""
+    smaller = (
+        ", or whether a schedule with a smaller bubble (zbv_zero_bubble) saves more than its extra work costs"
+        if e.unit == "step" and e.num_microbatches > 1
+        else ""
+    )
     more = f"Try more microbatches than {e.num_microbatches}{smaller}."
     in_turn = "Try split.pipeline, where stages work at the same time on different microbatches."
     return Limit("bubble", "pipeline", share, text, in_turn if "layer" in e.split else more)

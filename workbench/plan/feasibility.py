@@ -11,7 +11,7 @@ from math import prod
 from shutil import which
 from typing import TYPE_CHECKING, Any
 
-from workbench.errors import SpecError, SplitError
+from workbench.errors import SpecError, SplitError, UsageError
 from workbench.plan.devices import num_gpus
 from workbench.plan.generation import check_generation
 from workbench.plan.layer_groups import RecurrentLayer
@@ -22,12 +22,12 @@ from workbench.plan.share import Share
 from workbench.plan.summary import ModelSummary
 from workbench.plan.transfer import Transfer, totals
 from workbench.registry import DATASETS, MODELS, STRATEGIES
+from workbench.spec.run_spec import RunSpec
 
 if TYPE_CHECKING:
     from workbench.data.base import Dataset
     from workbench.models.base import Model
     from workbench.plan.lossy import Lossy
-    from workbench.spec.run_spec import RunSpec
     from workbench.strategies.base import Strategy
 
 
@@ -132,7 +132,10 @@ def plan(spec: RunSpec) -> Plan:
     Raises:
         SpecError: model and dataset do not fit.
         SplitError: a strategy cannot serve this model, batch or machine; with the arithmetic.
+        UsageError: it is no spec.
     """
+    if not isinstance(spec, RunSpec):
+        raise UsageError(f"give a spec, not {spec!r}")
     dataset = DATASETS.get(spec.dataset.name)(spec.dataset)
     model = MODELS.get(spec.model.name)(spec.model, dataset.summary())
     strategies = [STRATEGIES.get(name)(options) for name, options in spec.split.items()]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from workbench.errors import SpecError
 from workbench.registry import unknown
@@ -115,24 +115,30 @@ def describe(options: type[Options]) -> list[dict[str, str]]:
 
 
 def spec_error(error: ValidationError, where: str = "") -> SpecError:
-    """The first of pydantic's findings as one sentence: which key, what is wrong, what was given. Of a key that takes one thing
-    or another, what was nearest to being taken, or all that is."""
-    first, *others = error.errors()
-    key = _untagged(first["loc"])
-    if key != first["loc"]:
-        same = [first, *(other for other in others if _untagged(other["loc"])[: len(key)] == key)]
-        depth = max(len(_untagged(one["loc"])) for one in same)
-        nearest = [one for one in same if len(_untagged(one["loc"])) == depth]
-        said = " or ".join(one["msg"].removeprefix("Input should be ") for one in nearest)
-        first = {**nearest[0], "msg": f"Input should be {said.replace('a valid tuple', 'a list')}"}
+    """The first of pydantic's findings as one sentence: which key, what is wrong, what was given."""
+    first = _nearest_alternative(error.errors())
     path = ".".join([*([where] if where else []), *map(str, _untagged(first["loc"]))])
     if first["type"] == "unknown_key":
         path = ".".join(part for part in (path, first["ctx"]["key"]) if part)
     message = first["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
     given = first.get("input")
     if first["type"] not in ("unknown_key", "missing") and not isinstance(given, dict | BaseModel):
-        message = f"{message[0].lower()}{message[1:]}, but got {given!r}"
+        message += f", but got {given!r}"
     return SpecError(path, message)
+
+
+def _nearest_alternative(findings: Sequence[ErrorDetails]) -> ErrorDetails:
+    """The first finding; of a key that takes one thing or another, what was nearest to being taken, or all that is."""
+    first, *others = findings
+    key = _untagged(first["loc"])
+    if key == first["loc"]:
+        return first
+    same = [first, *(other for other in others if _untagged(other["loc"])[: len(key)] == key)]
+    depth = max(len(_untagged(one["loc"])) for one in same)
+    nearest = [one for one in same if len(_untagged(one["loc"])) == depth]
+    said = " or ".join(one["msg"].removeprefix("Input should be ") for one in nearest)
+    return {**nearest[0], "msg": f"Input should be {said.replace('a valid tuple', 'a list')}"}
 
 
 def _untagged(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
