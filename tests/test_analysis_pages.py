@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from streamlit.testing.v1 import AppTest
 
 from tests.recorded import pipeline_run
 from tests.test_cli import record_run
@@ -115,6 +116,15 @@ def test_runs_are_compared_by_spec_and_figures_and_one_alone_says_little(store: 
     assert columns["efficiency"]["type_config"]["format"] == "%.0f%%", "percent of percent"
     alone = page("compare", runs=runs[0].id)
     assert "choose a second" in marked_up(alone)
+
+
+def test_coming_back_to_a_comparison_finds_it_again(store: Path) -> None:
+    runs = [run.id for run in two_runs(store)]
+    test = AppTest.from_string("from workbench.dashboard.pages.compare import main\nmain()", default_timeout=30)
+    test.query_params["runs"] = ",".join(runs)
+    test.session_state["compared runs, asked"] = runs  # Streamlit forgets the field's own value when another page is shown
+    assert not test.run().exception
+    assert test.multiselect(key="compared runs").value == runs
 
 
 def test_a_comparison_shows_failed_runs_as_cards_and_says_what_is_not_there(store: Path) -> None:

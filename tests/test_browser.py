@@ -130,6 +130,47 @@ def test_a_row_is_selected_by_keyboard_and_let_go_when_the_list_changes(page: An
         assert page.get_by_text("1 selected").count() == 0, "what is selected now would be another run"
 
 
+@pytest.mark.parametrize("to", ["Configure", "Learn"])
+def test_a_refresh_that_comes_after_its_page_was_left_does_not_empty_the_next(page: Any, tmp_path: Path, to: str) -> None:
+    from streamlit.proto.BackMsg_pb2 import BackMsg
+    from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+
+    refreshes: list[bytes] = []
+    came_late: list[bytes] = []
+    is_leaving = False
+
+    def between(browser: Any) -> None:
+        server = browser.connect_to_server()
+
+        def ask(message: bytes) -> None:
+            if BackMsg.FromString(message).rerun_script.is_auto_rerun:
+                refreshes.append(message)
+            server.send(message)
+
+        def answer(message: bytes) -> None:
+            browser.send(message)
+            if is_leaving and not came_late and ForwardMsg.FromString(message).WhichOneof("type") == "navigation":
+                came_late.append(refreshes[-1])
+                server.send(refreshes[-1])
+
+        browser.on_message(ask)
+        server.on_message(answer)
+
+    page.route_web_socket("**/_stcore/stream", between)
+    finished(tmp_path, "run-1", 1.0, 0.5)
+    with dashboard(tmp_path) as address:
+        page.goto(f"{address}/live")
+        page.get_by_text("Ended last").wait_for()
+        while not refreshes:
+            page.wait_for_timeout(50)
+        is_leaving = True
+        page.get_by_role("link", name=to, exact=True).first.click()
+        page.get_by_role("heading", name=to, exact=True).wait_for()
+        settled(page)
+        assert came_late
+        assert page.get_by_role("heading", name=to, exact=True).count() == 1
+
+
 def test_every_page_has_a_screenshot_and_none_is_wider_than_its_window(opened: Any, tmp_path: Path) -> None:
     store, to = tmp_path / "store", tmp_path / "pictures"
     failed(store)

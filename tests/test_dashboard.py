@@ -26,7 +26,7 @@ from workbench.dashboard import address
 from workbench.dashboard.downloads import csv_of, picture_of, tables_of
 from workbench.dashboard.failures import failure
 from workbench.dashboard.queue import Queue
-from workbench.dashboard.table import Overview, chosen, filtered, tags_of
+from workbench.dashboard.table import SHOWN, Overview, chosen, filtered, tags_of
 from workbench.spec import RunSpec
 from workbench.spec.paths import differences, spec_of
 from workbench.store.labels import relabel
@@ -106,6 +106,17 @@ def test_the_table_is_filtered_by_every_word_and_condition_and_sorted(tmp_path: 
     assert chosen(frame, ["run-2", "../run-1", "run-1"]) == ["run-1", "run-2"]
     assert frame.set_index("run_id").loc["run-1", "step_time_ms"] == 300
     assert list(frame["parity"]) == ["equal", "equal", ""]
+
+
+def test_the_tables_figures_have_the_units_of_their_heads(tmp_path: Path) -> None:
+    run = finished(tmp_path, "run-1", 1.0, 0.25)
+    run.write_summary({**(run.summary() or {}), "peak_memory_bytes": 3 * 2**20, "communication_bytes_per_step": 2**19})
+    row = Overview(tmp_path).frame.iloc[0]
+    assert {SHOWN[column]: row[column] for column in ("step_time_ms", "peak_memory_mib", "communication_mib")} == {
+        "step (ms)": 250.0,
+        "peak (MiB)": 3.0,
+        "moved (MiB)": 0.5,
+    }
 
 
 def test_an_empty_store_has_an_empty_table(tmp_path: Path) -> None:

@@ -88,6 +88,13 @@ def test_the_front_page_with_runs_shows_the_latest(store: Path) -> None:
     assert list(table.value["run_id"]) == [f"run-{number:02d}" for number in range(11, 1, -1)]
 
 
+def test_threads_are_listed_only_where_runs_differ_in_them(store: Path) -> None:
+    finished(store, "run-1", 1.0, 0.5, threads_per_worker=1)
+    assert "threads_per_worker" not in page("front").dataframe[0].value
+    finished(store, "run-2", 2.0, 0.5, threads_per_worker=2)
+    assert list(page("front").dataframe[0].value["threads_per_worker"]) == [2, 1]
+
+
 def test_a_refused_split_says_why_offers_what_works_and_does_not_run() -> None:
     test = page("configure", **{"split.data.size": "3"})
     assert "leaves 1 over" in texts(test)

@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import streamlit as st
 
+from workbench.dashboard.components.navigate import arrived
+
 PAGES = {
     "front": "The workbench",
     "configure": "Configure",
@@ -22,6 +24,7 @@ network to show it in the browser's tab."""
 
 def main() -> None:
     """Draws the page that the address names."""
+    arrived()
     st.set_page_config(page_title="The workbench", layout="wide")
     pages = {name: st.Page(_draw(name), title=title, url_path=name, default=name == "front") for name, title in PAGES.items()}
     st.session_state["pages"] = pages

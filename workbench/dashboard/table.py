@@ -18,6 +18,7 @@ from workbench.store.tables import RUN_COLUMNS
 
 SHOWN = {
     "split": "split",
+    "threads_per_worker": "threads",
     "name": "name",
     "state": "state",
     "model": "model",

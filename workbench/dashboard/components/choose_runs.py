@@ -42,7 +42,7 @@ def choose_runs() -> list[str]:
         return []
     asked = [run_id for run_id in st.query_params.get("runs", "").split(",") if run_id]
     key = "compared runs"
-    if st.session_state.get(f"{key}, asked") != asked:
+    if key not in st.session_state or st.session_state.get(f"{key}, asked") != asked:
         named = _named(frame, asked)
         if len(named) > MOST_COMPARED:
             said("warning", f"Only the first {MOST_COMPARED} of {len(named)} runs are compared")

@@ -11,6 +11,7 @@ from workbench.dashboard.table import SHOWN
 
 _HELP = {
     "split": "The strategies that share the work and their sizes: dp data, layer, pp pipeline, tp tensor, fsdp sharded data, …",
+    "threads_per_worker": "Of each worker. A split is also compared with one worker that has as many threads as all its workers.",
     "step_time_ms": "Median over the timed steps of the slowest worker: forward, backward, communication, optimizer.",
     "samples_per_s": "Global batch size over the step's time.",
     "speedup": "One worker's step time over this run's, with as many threads as each of its workers has.",
@@ -26,8 +27,11 @@ _WIDTHS = {"name": 140, "tags": 120}
 
 
 def runs_table(frame: pd.DataFrame, key: str, selection: Literal["multi-row"] | None = None) -> list[str]:
-    """Draws it, without names and tags where no run has any; the ids of the rows that are selected."""
-    shown = frame[[column for column in SHOWN if column not in ("name", "tags") or frame[column].any()]]
+    """Draws it, without what tells no run from another; the ids of the rows that are selected."""
+    needless = {column for column in ("name", "tags") if not frame[column].any()}
+    if frame["threads_per_worker"].nunique() < 2:
+        needless.add("threads_per_worker")
+    shown = frame[[column for column in SHOWN if column not in needless]]
     chosen: Any = {"on_select": "rerun", "selection_mode": selection} if selection else {}
     event: Any = st.dataframe(shown, hide_index=True, key=key, column_config=_columns(), placeholder="–", **chosen)
     return [str(frame["run_id"].iloc[row]) for row in event.selection.rows] if selection else []
@@ -38,6 +42,8 @@ def _columns() -> dict[str, Any]:
     for column, head in SHOWN.items():
         if column in _FORMATS:
             columns[column] = st.column_config.NumberColumn(head, help=_HELP.get(column), format=_FORMATS[column])
+        elif column == "threads_per_worker":
+            columns[column] = st.column_config.NumberColumn(head, help=_HELP[column], width=70)
         elif column == "created":
             columns[column] = st.column_config.DatetimeColumn(head, format="D MMM, HH:mm")
         else:
