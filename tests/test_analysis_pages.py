@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -125,6 +126,15 @@ def test_coming_back_to_a_comparison_finds_it_again(store: Path) -> None:
     test.session_state["compared runs, asked"] = runs  # Streamlit forgets the field's own value when another page is shown
     assert not test.run().exception
     assert test.multiselect(key="compared runs").value == runs
+
+
+def test_a_compared_run_that_is_purged_elsewhere_is_said_and_left_out(store: Path) -> None:
+    gone, stays = (run.id for run in two_runs(store))
+    test = page("compare", runs=f"{gone},{stays}")
+    shutil.rmtree(store / "runs" / gone)
+    assert not test.run().exception
+    assert gone in texts(test)
+    assert test.multiselect(key="compared runs").value == [stays]
 
 
 def test_a_comparison_shows_failed_runs_as_cards_and_says_what_is_not_there(store: Path) -> None:

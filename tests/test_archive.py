@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_store import new_run, step_row
+from tests.test_store import RECORD, new_run, step_row
 from workbench.errors import UsageError
 from workbench.store import listing
 from workbench.store.archive import pack, take_in
@@ -89,6 +89,12 @@ def test_a_directory_that_is_no_id_is_no_run(tmp_path: Path, run_id: str) -> Non
         ("status.json", b'{"state": "running"}', "has not ended"),
         ("status.json", b"[]", "is not a table"),
         ("summary.json", json.dumps({"step_time_s": "<script>"}).encode(), "step_time_s is not what it should be"),
+        (
+            "run.json",
+            json.dumps({**RECORD, "threads_per_worker": 10**30}).encode(),
+            "threads_per_worker is not what it should be",
+        ),
+        ("run.json", json.dumps({**RECORD, "created_at": 1e30}).encode(), "created_at is not what it should be"),
         ("run.json", json.dumps({"run_id": "another"}).encode(), "name of another run"),
         ("steps/rank-0.parquet", b"PAR1", "damaged"),
     ],

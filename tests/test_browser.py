@@ -130,8 +130,13 @@ def test_a_row_is_selected_by_keyboard_and_let_go_when_the_list_changes(page: An
         assert page.get_by_text("1 selected").count() == 0, "what is selected now would be another run"
 
 
-@pytest.mark.parametrize("to", ["Configure", "Learn"])
-def test_a_refresh_that_comes_after_its_page_was_left_does_not_empty_the_next(page: Any, tmp_path: Path, to: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "name", "to"),
+    [("link", "Configure", "Configure"), ("link", "Learn", "Learn"), ("button", "Configure a run", "Configure")],
+)
+def test_a_refresh_that_comes_after_its_page_was_left_does_not_empty_the_next(
+    page: Any, tmp_path: Path, kind: Any, name: str, to: str
+) -> None:
     from streamlit.proto.BackMsg_pb2 import BackMsg
     from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 
@@ -157,18 +162,33 @@ def test_a_refresh_that_comes_after_its_page_was_left_does_not_empty_the_next(pa
         server.on_message(answer)
 
     page.route_web_socket("**/_stcore/stream", between)
-    finished(tmp_path, "run-1", 1.0, 0.5)
     with dashboard(tmp_path) as address:
         page.goto(f"{address}/live")
-        page.get_by_text("Ended last").wait_for()
+        page.get_by_role("button", name="Configure a run").wait_for()
         while not refreshes:
             page.wait_for_timeout(50)
         is_leaving = True
-        page.get_by_role("link", name=to, exact=True).first.click()
+        page.get_by_role(kind, name=name, exact=True).first.click()
         page.get_by_role("heading", name=to, exact=True).wait_for()
         settled(page)
         assert came_late
         assert page.get_by_role("heading", name=to, exact=True).count() == 1
+
+
+def test_back_goes_from_lesson_to_lesson(page: Any, tmp_path: Path) -> None:
+    with dashboard(tmp_path) as address:
+        page.goto(f"{address}/learn?lesson=pipeline")
+        first = page.get_by_role("heading", level=2).first
+        settled(page)
+        title = first.inner_text()
+        page.get_by_test_id("stButtonGroup").get_by_text("Tensor").first.click()
+        page.wait_for_url("**/learn?lesson=tensor")
+        settled(page)
+        assert first.inner_text() != title
+        page.go_back()
+        page.wait_for_url("**/learn?lesson=pipeline")
+        settled(page)
+        assert first.inner_text() == title
 
 
 def test_every_page_has_a_screenshot_and_none_is_wider_than_its_window(opened: Any, tmp_path: Path) -> None:

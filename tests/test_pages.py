@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -190,6 +191,25 @@ def test_the_queue_is_shown_and_a_run_is_cancelled_with_its_baseline(store: Path
     assert [s.value for s in test.subheader][:2] == ["single", "Queue"]
     test.button(key="cancel split-1").click().run()
     assert (base.cancel_requested(), split.cancel_requested()) == (True, True)
+
+
+def test_what_ended_last_is_read_again_when_it_was_named_or_purged(store: Path) -> None:
+    finished(store, "run-1", 1.0, 0.5), finished(store, "run-2", 2.0, 0.5)
+    test = page("live")
+    RunDirectory(store / "runs" / "run-1").update_labels(name="the first")
+    shutil.rmtree(store / "runs" / "run-2")
+    assert not test.run().exception
+    (table,) = (frame.value for frame in test.dataframe if "run_id" in frame.value)
+    assert (list(table["run_id"]), list(table["name"])) == (["run-1"], ["the first"])
+
+
+def test_an_earlier_runs_spec_that_cannot_be_used_is_said(store: Path) -> None:
+    run = finished(store, "run-1", 1.0, 0.5)
+    test = page("configure")
+    test.selectbox(key="from run").set_value("run-1").run()
+    run.spec_path.write_text("no spec", encoding="utf-8")
+    next(button for button in test.button if button.label == "Use its spec").click().run()
+    assert "Its spec could not be used" in "\n".join(str(warning.value) for warning in test.warning)
 
 
 def test_a_run_that_the_address_names_is_shown_and_no_other_file(store: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import streamlit as st
 
-from workbench.dashboard.components.navigate import arrived
+from workbench.dashboard.components.navigate import arrive, leave
 
 PAGES = {
     "front": "The workbench",
@@ -24,11 +24,13 @@ network to show it in the browser's tab."""
 
 def main() -> None:
     """Draws the page that the address names."""
-    arrived()
+    leave()
     st.set_page_config(page_title="The workbench", layout="wide")
     pages = {name: st.Page(_draw(name), title=title, url_path=name, default=name == "front") for name, title in PAGES.items()}
     st.session_state["pages"] = pages
-    st.navigation(list(pages.values()), position="top").run()
+    shown = st.navigation(list(pages.values()), position="top")
+    arrive()
+    shown.run()
 
 
 def _draw(name: str) -> Callable[[], None]:

@@ -35,6 +35,7 @@ SHOWN = {
 """Column → its head, in order."""
 _NUMBERS = (
     "step_time_s", "peak_memory_bytes", "communication_bytes_per_step", "created_at", "speedup", "samples_per_s",
+    "threads_per_worker",
 )  # fmt: skip
 SORTS = {
     "newest first": ("created_at", False),

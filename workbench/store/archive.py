@@ -22,6 +22,8 @@ from workbench.store.tables import RUN_COLUMNS, RUN_FIGURES
 MAX_BYTES = 4 * 2**30
 """Most that an archive may unpack to; a run of the size that people compare takes a few megabytes."""
 
+_MOST = {"num_workers": 2**31, "threads_per_worker": 2**31, "created_at": 4e9}
+"""Column → its largest value: what is larger, no table or clock can show (``created_at``: seconds since 1970, the year 2096)."""
 _JSON = ("run.json", "status.json", "environment.json", "labels.json", "summary.json", "error.json")
 _FILES = re.compile(
     r"(spec\.toml|(run|status|environment|labels|summary|error)\.json|events/rank-\d+\.jsonl|log/(rank-\d+|owner)\.log"
@@ -114,7 +116,11 @@ def _wrong_columns(values: dict[str, Any]) -> list[str]:
     figures = [c for c in RUN_FIGURES if not isinstance(values[c], int | float | None)]
     texts = [c for c in RUN_COLUMNS if c not in RUN_FIGURES and isinstance(values[c], dict | list)]
     ids = [c for c in ("baseline_run_id",) if values[c] is not None and not RUN_ID.fullmatch(str(values[c]))]
-    return figures + texts + ids
+    return figures + texts + ids + [c for c, most in _MOST.items() if values[c] is not None and not _is_within(values[c], most)]
+
+
+def _is_within(value: object, most: float) -> bool:
+    return isinstance(value, int | float) and 0 <= value <= most
 
 
 def _check(run: RunDirectory) -> None:

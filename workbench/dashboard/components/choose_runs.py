@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable
-from datetime import datetime
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
-from workbench.dashboard.components.navigate import go, has
+from workbench.dashboard.components.navigate import follows_address, go, has
 from workbench.dashboard.components.opened import runs_frame
 from workbench.dashboard.components.said import said
 
@@ -26,7 +25,7 @@ def choose_run() -> str | None:
     offered = _offered(frame)
     (named,) = _named(frame, [st.query_params.get("run", "")])[:1] or [offered[0]]
     key = "run of the trace"
-    if st.session_state.get(f"{key}, asked") != named:  # another link, or the first visit
+    if follows_address(key, named):
         st.session_state[key] = st.session_state[f"{key}, asked"] = named
     offered = list(dict.fromkeys([named, *offered]))
     chosen = st.selectbox("Run", offered, key=key, format_func=_labels(frame, offered).__getitem__)
@@ -42,11 +41,10 @@ def choose_runs() -> list[str]:
         return []
     asked = [run_id for run_id in st.query_params.get("runs", "").split(",") if run_id]
     key = "compared runs"
-    if key not in st.session_state or st.session_state.get(f"{key}, asked") != asked:
-        named = _named(frame, asked)
-        if len(named) > MOST_COMPARED:
-            said("warning", f"Only the first {MOST_COMPARED} of {len(named)} runs are compared")
-        st.session_state[key] = named[:MOST_COMPARED]
+    named = _named(frame, asked if follows_address(key, asked) else st.session_state[key])
+    if len(named) > MOST_COMPARED:
+        said("warning", f"Only the first {MOST_COMPARED} of {len(named)} runs are compared")
+    st.session_state[key] = named[:MOST_COMPARED]
     offered = list(dict.fromkeys([*st.session_state[key], *_offered(frame)]))
     chosen = st.multiselect(
         "Runs",
@@ -104,6 +102,6 @@ def _labels(frame: pd.DataFrame, run_ids: list[str]) -> dict[str, str]:
 
 
 def _label(row: dict[Hashable, Any]) -> str:
-    when = datetime.fromtimestamp(float(row["created_at"] or 0)).strftime("%d %b %H:%M:%S")
+    when = "" if pd.isna(row["created"]) else row["created"].strftime("%d %b %H:%M:%S")
     state = "" if row["state"] == "finished" else str(row["state"])
     return " · ".join(filter(None, (str(row["split"]), str(row["name"]), str(row["model"]), when, state)))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
+from streamlit.runtime.scriptrunner_utils.script_run_context import ScriptRunContext
 
 
 def go(page: str, parameters: Mapping[str, str] | None = None) -> None:
@@ -20,18 +22,33 @@ def has(page: str) -> bool:
     return page in st.session_state.get("pages", {})
 
 
-def arrived() -> None:
-    """Begins every run of the shell; leaves nothing of the page that was shown before."""
-    context = get_script_run_ctx()
-    assert context is not None
-    if st.session_state.get("shown") != context.page_script_hash:
+def leave() -> None:
+    """Begins every run of the shell: where another page was shown before, nothing of it stays."""
+    if st.session_state.get("shown") != _context().page_script_hash:
         _forget_fragments()
-    st.session_state["shown"] = context.page_script_hash
+
+
+def arrive() -> None:
+    """Notes which page is shown, once Streamlit knows."""
+    st.session_state["shown"] = _context().page_script_hash
+
+
+def follows_address(key: str, asked: Any) -> bool:
+    """Whether a field takes what the address says: at first, or where a link or the browser's Back changed the address since the
+    field was last noted under ``<key>, asked``. A click that was sent before the browser knew of that note counts more."""
+    if key not in st.session_state:
+        return True
+    noted = st.session_state.get(f"{key}, asked")
+    return bool(asked != noted and st.session_state[key] == noted)
 
 
 def _forget_fragments() -> None:
     """For a refresh that a browser asks of a page while leaving it, Streamlit (1.67) has it empty its window. It refuses what is
     asked of a fragment that it has forgotten; by itself it forgets when the new page is complete, which is too late."""
+    _context().fragment_storage.clear()
+
+
+def _context() -> ScriptRunContext:
     context = get_script_run_ctx()
     assert context is not None
-    context.fragment_storage.clear()
+    return context

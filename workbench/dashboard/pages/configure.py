@@ -28,6 +28,8 @@ from workbench.store.run_directory import home
 
 BEGINNING = {"split.data.size": 2}
 NUM_EARLIER = 200
+NOT_LOADED = "not loaded"
+"""Key of why an earlier run's spec could not be used."""
 
 
 def main() -> None:
@@ -36,6 +38,8 @@ def main() -> None:
     problems = _begin()
     if problems:
         said("warning", "Left out of the link", *problems)
+    if problem := st.session_state.pop(NOT_LOADED, None):
+        said("warning", "Its spec could not be used", problem)
     above = st.container()
     form, shown = st.columns([5, 6], gap="large")
     places: Places = {}
@@ -103,7 +107,7 @@ def load_run(run_id: str) -> None:
     try:
         load(address.offered(differences(listing.exact(home(), run_id).spec())))
     except WorkbenchError as error:
-        st.session_state["not loaded"] = str(error)
+        st.session_state[NOT_LOADED] = str(error)
 
 
 def _refused(paths: dict[str, Any], error: SpecError) -> list[dict[str, Any]]:

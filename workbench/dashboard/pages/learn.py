@@ -15,7 +15,7 @@ from workbench.analysis.walk import cells, wires
 from workbench.dashboard.complexity import difference
 from workbench.dashboard.components.failure_card import failure_card
 from workbench.dashboard.components.lanes import lanes
-from workbench.dashboard.components.navigate import go, has
+from workbench.dashboard.components.navigate import follows_address, go, has
 from workbench.dashboard.components.outlook import in_bytes
 from workbench.dashboard.components.progress import bar
 from workbench.dashboard.components.said import said
@@ -59,11 +59,12 @@ def _chosen() -> str:
     """The lesson that the page is at; the address says it, so that it can be shared."""
     asked = st.query_params.get("lesson", NAMES[0])
     key = "lesson"
-    if key not in st.session_state:
-        st.session_state[key] = asked if asked in NAMES else NAMES[0]
+    if follows_address(key, asked):
+        st.session_state[key] = st.session_state[f"{key}, asked"] = asked if asked in NAMES else NAMES[0]
     chosen = st.segmented_control(
         "Lesson", NAMES, format_func=lambda name: lesson(name).short, key=key, label_visibility="collapsed", required=True
     )
+    st.session_state[f"{key}, asked"] = chosen
     if chosen != asked:
         st.query_params.from_dict({"lesson": str(chosen)})
     return str(chosen)

@@ -62,13 +62,19 @@ def _watched(store: Path, live: list[RunDirectory], ended: pd.DataFrame) -> RunD
 
 
 def _ended_runs(store: Path, live: list[str]) -> pd.DataFrame:
-    """The last that ended; read again only where the others have changed."""
+    """The last that ended; read again only where a run came, went or ended, or something of these changed."""
     known = st.session_state.get("ended")
-    if known is None or known[0] != (store, live):
+    if known is None or known[0] != _state(store, live, known[1]):
         frame = runs_frame()
         frame = frame[frame["state"].isin(TERMINAL)].sort_values("created_at", ascending=False).head(NUM_ENDED)
-        known = st.session_state["ended"] = ((store, live), frame)
+        known = st.session_state["ended"] = (_state(store, live, frame), frame)
     return known[1]
+
+
+def _state(store: Path, live: list[str], ended: pd.DataFrame) -> tuple[Path, list[str], list[int]]:
+    """What tells whether they have to be read again; a run's directory changes with every file that is made or replaced in it."""
+    directories = [store / "runs", *(store / "runs" / str(run_id) for run_id in ended["run_id"])]
+    return store, live, [path.stat().st_mtime_ns if path.exists() else 0 for path in directories]
 
 
 def _run(run: RunDirectory) -> None:
