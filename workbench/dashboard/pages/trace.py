@@ -55,8 +55,8 @@ def main() -> None:
     timeline = _timeline_of(run.path, state, chosen)
     start_s, end_s = trace.span_s(timeline)
     of_step = trace.of_workers(timeline, ranks)
-    communication = trace.of_workers(_communication_of(run.path, state, chosen), ranks)
     _timeline(run, of_step, start_s, end_s)
+    communication = trace.of_workers(_communication_of(run.path, state, chosen), ranks)  # read while the picture is on its way
     if 0 < len(communication) <= trace.MOST_BARS >= len(of_step):
         frame = overlap(of_step, communication, start_s)
         with st.expander("What travels while it computes?"):
