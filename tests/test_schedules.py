@@ -185,6 +185,12 @@ def test_what_time_chunks_cannot_serve_is_refused_with_the_arithmetic(spec: dict
         plan(RunSpec(**spec))
 
 
+def test_a_batch_that_does_not_divide_into_microbatches_says_what_does() -> None:
+    split = {"pipeline": {"size": 2, "num_microbatches": 5}}
+    with pytest.raises(SplitError, match="into 5 microbatches, 1 sample would be over; use 1, 2, 4, 8 or 16"):
+        plan(RunSpec(**MLP, split=split, train={"global_batch_size": 16}))
+
+
 def of_schedule(schedule: str, size: int, num_microbatches: int) -> dict[str, Any]:
     """A spec that the schedule alone can refuse: batch and sequence divide, there are blocks enough."""
     spec = spec_of(GRU if schedule == "time_chunks" else MLP, schedule, size, num_microbatches)

@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 schedule = functools.partial(register, "schedule")
 
 
+def divisors(whole: int) -> str:
+    """Into how many equal pieces it can be cut: ``1, 2 or 4``."""
+    *others, last = [str(count) for count in range(1, whole + 1) if whole % count == 0]
+    return f"{', '.join(others)} or {last}" if others else last
+
+
 class Schedule(ABC):
     """The order in which a pipeline runs its microbatches."""
 
@@ -86,7 +92,8 @@ class Schedule(ABC):
             of = "" if batch == spec.train.global_batch_size else " that one replica computes"
             raise SplitError(
                 "split.pipeline.num_microbatches",
-                f"a batch of {batch}{of} does not divide into {count} microbatches, {batch % count} samples would be over",
+                f"a batch of {batch}{of} does not divide into {count} microbatches, {counted(batch % count, 'sample')} would be"
+                f" over; use {divisors(batch)}",
             )
 
     def check(self, spec: RunSpec) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import SplitError
-from workbench.schedules.base import Schedule, schedule
+from workbench.schedules.base import Schedule, divisors, schedule
+from workbench.words import counted
 
 if TYPE_CHECKING:
     from torch.distributed.pipelining import PipelineStage
@@ -45,11 +46,10 @@ class TimeChunks(Schedule):
             )
         length, count = model.blocks[0].output_shape[0], self.num_microbatches
         if length % count:
-            near = [n for n in range(1, length + 1) if length % n == 0]
             raise SplitError(
                 "split.pipeline.num_microbatches",
-                f"a sequence of {length} does not divide into {count} chunks, {length % count} steps would be over;"
-                f" use {', '.join(map(str, near[:-1]))} or {near[-1]}",
+                f"a sequence of {length} does not divide into {count} chunks, {counted(length % count, 'step')} would be over;"
+                f" use {divisors(length)}",
             )
 
     def build(self, stages: Sequence[PipelineStage], loss: Callable[..., Any] | None) -> Any:
