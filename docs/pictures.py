@@ -1,11 +1,12 @@
-"""Draws the README's picture from recorded runs: ``python docs/pictures.py RUN…`` writes ``docs/demonstration.svg``.
+"""Draws the README's picture from recorded runs: ``python docs/pictures.py RUN… --to FILE.svg``.
 
-``workbench run`` with no argument makes such runs; the last pipeline among them gives the timeline.
+``workbench run`` with no argument makes such runs; the last pipeline among them gives the timeline. A file that exists is
+kept unless ``--replace`` is given: ``docs/demonstration.svg``, the picture of the README, is tracked.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 import altair as alt
@@ -18,8 +19,8 @@ from workbench.store import listing
 from workbench.store.run_directory import home
 
 
-def main(names: list[str]) -> None:
-    """Writes the picture of these runs, or of all."""
+def main(names: list[str], to: Path) -> None:
+    """Writes the picture of these runs, or of all, to a file."""
     runs = [listing.find(home(), name) for name in names] or listing.all_runs(home())
     rows = [listing.row(run) for run in runs]
     pipeline = next(run for run, row in reversed(list(zip(runs, rows, strict=True))) if row["split"].startswith("pp"))
@@ -29,8 +30,15 @@ def main(names: list[str]) -> None:
         step_parts_chart(step_parts(reversed(first.values()))),
         timeline_chart(timeline(pipeline), f"What does each worker of {label} do during one step?"),
     ).resolve_scale(color="independent")
-    Path(__file__).with_name("demonstration.svg").write_text(svg(picture), encoding="utf-8")
+    to.write_text(svg(picture), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    parser = argparse.ArgumentParser(description="Draws the README's picture from recorded runs.")
+    parser.add_argument("runs", nargs="*", help="ids of runs, or parts of them; by default all of the store")
+    parser.add_argument("--to", type=Path, default=Path("demonstration.svg"), help="the file that is written")
+    parser.add_argument("--replace", action="store_true", help="write it even if it exists")
+    chosen = parser.parse_args()
+    if chosen.to.exists() and not chosen.replace:
+        parser.error(f"--to: {chosen.to} exists; give another file, or --replace")
+    main(chosen.runs, chosen.to)

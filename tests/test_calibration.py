@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from workbench.analysis import calibration as frames
 from workbench.analysis.charts.calibration import communication_chart
 from workbench.cli import calibrate
+from workbench.cli.show import _bandwidths
 from workbench.errors import UsageError
 from workbench.plan.calibration import fit, link_notes
 from workbench.plan.feasibility import plan
@@ -121,6 +123,22 @@ def test_a_runs_bandwidth_stands_beside_the_calibrated_one(tmp_path: Path) -> No
     assert found["calibrated_bytes_per_s"].tolist() == pytest.approx([1e9])
     assert frames.achieved(run, None)["calibrated_bytes_per_s"].isna().all()
     assert frames.achieved(RunDirectory.create(tmp_path, "silent", "", {}, {}), None).empty
+
+
+@pytest.mark.parametrize(("machine", "calibrated"), [("m", "1,000.0 MB/s"), ("another", "–")])
+def test_show_lays_a_calibration_beside_runs_of_its_own_machine_alone(
+    machine: str, calibrated: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORKBENCH_HOME", str(tmp_path))
+    write_calibration(tmp_path, {**calibration(0.0, 1e9), "environment": HERE})
+    run = RunDirectory.create(tmp_path, "run", "", {}, {**HERE, "machine": machine})
+    for rank in range(2):
+        row = {"step": 0, "rank": rank, "group": "g", "axis": "data", "sequence": 1, "operation": "all_reduce"}
+        rows = [{**row, "payload_bytes": 100, "ring_bytes": 100, "start_s": 0.0, "completed_s": 3.0}]
+        write_table(run.table_path("communication", rank), "communication", rows)
+    console = Console(width=200, record=True)
+    _bandwidths(console, run)
+    assert console.export_text().rstrip().endswith(f"  {calibrated}")
 
 
 def test_a_calibration_says_when_its_fits_are_poor(capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
-from workbench.launch import fork_server
+from workbench.launch import fork_server, submit
 from workbench.launch.devices import Ticket
 from workbench.spec import RunSpec
 from workbench.spec.files import dumps
@@ -194,6 +194,21 @@ def test_the_workers_of_a_killed_owner_die_and_the_run_is_lost(owners: Owners) -
     following = Ticket(["cpu"], owners.queue)
     assert following.is_first(), "its ticket is void"
     following.give_back()
+
+
+def test_a_folder_of_the_packages_name_in_the_current_directory_is_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = {"num_workers": 1, "device": "cpu", "baseline_run_id": "base"}
+    RunDirectory.create(tmp_path / "store", "base", dumps(RunSpec()), {}, {})
+    run = RunDirectory.create(tmp_path / "store", "run-1", dumps(RunSpec()), record, {})
+    run.request_cancel()
+    (tmp_path / "workbench").mkdir()
+    (tmp_path / "workbench" / "__init__.py").write_text("raise SystemExit('the package of the current directory')")
+    monkeypatch.chdir(tmp_path)
+    submit.start(run, use_server=False)
+    wait_until(lambda: run.status()["state"] == "cancelled" or run.log_path("owner").stat().st_size > 0)
+    assert (run.status()["state"], run.log_path("owner").read_text()) == ("cancelled", "")
 
 
 def test_devices_are_given_in_the_order_of_asking(tmp_path: Path) -> None:

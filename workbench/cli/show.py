@@ -141,17 +141,18 @@ def _transfers(console: Any, directory: RunDirectory) -> None:
 
 
 def _bandwidths(console: Any, directory: RunDirectory) -> None:
-    """The bandwidth that each operation had, beside what this machine was calibrated to have."""
+    """The bandwidth that each operation had, beside what the run's machine was calibrated to have, where this store knows it."""
     from rich.table import Table
 
     from workbench.analysis.calibration import achieved
     from workbench.analysis.figures import mebibytes
-    from workbench.api import calibration
+    from workbench.store.calibration import read_calibration
 
-    rows = achieved(directory, calibration()).to_dict("records")
+    # Of the run's own machine and torch: an imported run is not laid beside what the viewer's machine can do.
+    rows = achieved(directory, read_calibration(home(), directory.environment())).to_dict("records")
     if not rows:
         return
-    table = Table("operation", "axis", "workers", "of about", "achieved at least", "this machine, calibrated", box=None)
+    table = Table("operation", "axis", "workers", "of about", "achieved at least", "its machine, calibrated", box=None)
     for row in rows:
         own = row["calibrated_bytes_per_s"]
         speeds = (f"{value / 1e6:,.1f} MB/s" if value and value == value else "–" for value in (row["ring_bytes_per_s"], own))

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 from workbench.errors import RunFailedError
 from workbench.launch.devices import Ticket
+from workbench.launch.interpreter import module_command, same_packages
 from workbench.spec.files import dumps
 from workbench.spec.run_spec import RunSpec
 
@@ -32,9 +31,9 @@ def block_times(spec: RunSpec, device: str) -> dict[str, float]:
         with tempfile.TemporaryDirectory() as directory:
             path = Path(directory) / "spec.toml"
             path.write_text(dumps(spec), encoding="utf-8")
-            threads = {"OMP_NUM_THREADS": str(spec.launch.threads_per_worker)}
-            command = [sys.executable, "-m", MODULE, str(path)]
-            done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **threads}, check=False)
+            command = module_command(MODULE, str(path))
+            environment = same_packages(OMP_NUM_THREADS=str(spec.launch.threads_per_worker))
+            done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     finally:
         ticket.give_back()
     if done.returncode:

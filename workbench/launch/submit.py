@@ -13,6 +13,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
+from workbench.launch.interpreter import module_command, same_packages
 from workbench.store.run_directory import RunDirectory
 
 OWNER = "workbench.launch.owner"
@@ -26,7 +27,8 @@ def start(run: RunDirectory, use_server: bool = True) -> None:
         return
     with run.log_path("owner").open("ab") as log:
         subprocess.Popen(
-            [sys.executable, "-m", OWNER, str(run.path)],
+            module_command(OWNER, str(run.path.resolve())),
+            env=same_packages(),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -12,6 +12,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from workbench.launch.interpreter import module_command, same_packages
+
 if TYPE_CHECKING:
     from workbench.store.run_directory import RunDirectory
 
@@ -55,9 +57,16 @@ class Workers:
         rendezvous.close()
 
     def _spawn(self, run: RunDirectory, rank: int, inherited: tuple[int, ...]) -> WorkerProcess:
-        command = [sys.executable, "-m", self.module, str(run.path), str(rank), *map(str, inherited)]
+        command = module_command(self.module, str(run.path), str(rank), *map(str, inherited))
         with run.log_path(rank).open("wb") as log:
-            popen = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, pass_fds=inherited)
+            popen = subprocess.Popen(
+                command,
+                env=same_packages(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                pass_fds=inherited,
+            )
         return WorkerProcess(rank, popen.pid, popen)
 
     def _fork(self, run: RunDirectory, rank: int, inherited: tuple[int, ...]) -> WorkerProcess:
