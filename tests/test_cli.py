@@ -234,6 +234,21 @@ def test_the_lists_show_every_plugin(store: Path, family: str) -> None:
     assert [line.split()[0] for line in lines if not line.startswith(" ")] == families[family].names()
 
 
+def test_the_course_is_copied_whole_and_never_over_a_file(tmp_path: Path) -> None:
+    course = Path(__file__).parents[1] / "notebooks"
+    assert [line.split()[0] for line in done(tmp_path, "notebooks").splitlines()] == sorted(
+        p.name for p in course.glob("*.ipynb")
+    )
+    done(tmp_path, "notebooks", "--to", str(tmp_path / "course"))
+    copied = sorted((tmp_path / "course").iterdir())
+    assert {p.name: p.read_bytes() for p in copied} == {p.name: p.read_bytes() for p in course.glob("*.ipynb")}
+    for path in copied[1:]:
+        path.unlink()
+    again = workbench(tmp_path, "notebooks", "--to", str(tmp_path / "course"))
+    assert (again.returncode, list((tmp_path / "course").iterdir())) == (2, copied[:1])
+    assert copied[0].name in again.stderr
+
+
 @pytest.mark.parametrize(
     ("text", "row", "holds"),
     [

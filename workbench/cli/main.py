@@ -26,6 +26,7 @@ _COMMANDS = {
     "datasets": ("workbench.cli.plugins", "Datasets and their options."),
     "strategies": ("workbench.cli.plugins", "Strategies and their options."),
     "schedules": ("workbench.cli.plugins", "Pipeline schedules."),
+    "notebooks": ("workbench.cli.notebooks", "List the notebooks of the course, or copy them to a directory."),
     "doctor": ("workbench.cli.system", "What a run here would stand on."),
     "dashboard": ("workbench.cli.system", "Open the runs in a page."),
 }

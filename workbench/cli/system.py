@@ -15,6 +15,7 @@ from pathlib import Path
 
 import click
 
+import workbench
 from workbench.errors import UsageError
 from workbench.store.run_directory import home
 from workbench.words import counted
@@ -51,12 +52,15 @@ def doctor_command() -> None:
 @click.argument("streamlit_options", nargs=-1, type=click.UNPROCESSED)
 def dashboard_command(host: str, port: int | None, streamlit_options: tuple[str, ...]) -> None:
     """Configure, watch and compare runs in a page; further options go to `streamlit run`."""
-    found = find_spec("workbench.dashboard")
-    if find_spec("streamlit") is None or found is None or not found.submodule_search_locations:
+    if find_spec("streamlit") is None:
         raise UsageError("the dashboard needs streamlit, which is not installed: pip install streamlit")
-    page = Path(next(iter(found.submodule_search_locations))) / "served" / "app.py"
     options = ["--server.address", host, *(["--server.port", str(port)] if port else []), *streamlit_options]
-    sys.exit(serve([sys.executable, "-m", "streamlit", "run", str(page), *options]))
+    sys.exit(serve([sys.executable, "-m", "streamlit", "run", str(served_app()), *options]))
+
+
+def served_app() -> Path:
+    """The file that Streamlit serves; its settings lie beside it."""
+    return Path(workbench.__path__[0]) / "dashboard" / "served" / "app.py"
 
 
 def serve(command: Sequence[str], patience_s: float = 5) -> int:

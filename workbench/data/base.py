@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 O = TypeVar("O", bound=DatasetOptions)
 dataset = functools.partial(register, "dataset")
-FILES = Path(__file__).parents[2] / "datasets"
+FILES = Path(__file__).with_name("files")
+"""The built-in datasets' files: in a checkout a link to ``datasets/``, in a wheel a copy of it."""
 
 
 @dataclass(frozen=True)

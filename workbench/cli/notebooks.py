@@ -1,0 +1,42 @@
+"""``workbench notebooks``: the course, for those who installed the package without its repository."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import click
+
+import workbench
+from workbench.cli.target import written
+from workbench.errors import UsageError
+from workbench.words import counted
+
+COURSE = Path(workbench.__path__[0]) / "course"
+"""The course's notebooks: in a checkout a link to ``notebooks/``, in a wheel a copy of them."""
+
+
+@click.command("notebooks")
+@click.option("--to", type=click.Path(path_type=Path, file_okay=False), help="Directory to copy the notebooks to.")
+def notebooks_command(to: Path | None) -> None:
+    """List the course's notebooks, or copy them to a directory; existing files are never overwritten."""
+    notebooks = sorted(COURSE.glob("*.ipynb"))
+    if to is None:
+        for path in notebooks:
+            click.echo(f"{path.name:<34}  {title(path)}")
+        return
+    if existing := [path.name for path in notebooks if (to / path.name).exists()]:
+        raise UsageError(f"--to: {to} contains {', '.join(existing)}; give another directory, or move your copies away")
+    with written("notebooks"):
+        to.mkdir(parents=True, exist_ok=True)
+        for path in notebooks:
+            shutil.copyfile(path, to / path.name)
+    click.echo(f"{counted(len(notebooks), 'notebook')} copied; open them with: jupyter lab {to}")
+
+
+def title(path: Path) -> str:
+    """A notebook's first heading."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    lines = (line for cell in cells if cell["cell_type"] == "markdown" for line in cell["source"])
+    return next((line.lstrip("# ").rstrip() for line in lines if line.startswith("# ")), "")
