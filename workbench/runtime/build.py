@@ -37,6 +37,7 @@ def build_worker(
     for strategy in strategies:
         assert mesh is not None
         strategy.apply(worker, mesh)
+    blocks.train(worker.trains)  # also what a strategy put in a block's place
     if worker.trains:
         checkpoint_blocks(worker.blocks, train.checkpointing)
     if train.compile:
@@ -49,7 +50,8 @@ def build_worker(
 
 
 def build_blocks(plan: Plan, names: Iterable[str], dtype: torch.dtype) -> nn.Sequential:
-    """These blocks, initialised as they are in the unsplit model, tied parameters tied."""
+    """These blocks, initialised as they are in the unsplit model, tied parameters tied; in inference in eval mode: dropout
+    does nothing, batch norm uses its running statistics."""
     blocks = nn.Sequential(OrderedDict((name, _build_block(plan, name)) for name in names))
     for tie in plan.summary.ties:
         block, source = block_of(tie.parameter), block_of(tie.source)
@@ -59,7 +61,7 @@ def build_blocks(plan: Plan, names: Iterable[str], dtype: torch.dtype) -> nn.Seq
             parameter = origin.get_parameter(tie.source.split(".", 1)[1])
             layer, _, attribute = tie.parameter.rpartition(".")
             setattr(blocks.get_submodule(layer), attribute, parameter)
-    return blocks.to(dtype)
+    return blocks.to(dtype).train(plan.spec.mode == "train")
 
 
 def _build_block(plan: Plan, name: str) -> nn.Module:

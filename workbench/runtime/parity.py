@@ -5,6 +5,9 @@ reference works through the same replica × microbatch pieces. Loss, outputs, gr
 (of a generation the tokens and their logits): error = ‖difference‖ / max(‖reference‖, 10⁻³ × the norm of all tensors of
 that kind), per tensor.
 
+Dropout is off on both sides: a mask drawn from a worker's random numbers is another one on every worker. Everything else is
+in train mode, in inference in eval mode.
+
 A strategy that changes gradients on purpose (lossy compression) is never found equal. Its every step is compared by itself,
 the one worker going on from the split's parameters: loss and outputs must be equal, gradients and updated parameters may
 differ by as much as its formula says, if it has one.
@@ -30,6 +33,7 @@ from workbench.plan.lossy import Lossy
 from workbench.runtime.batches import Batches
 from workbench.runtime.build import DTYPES, build_blocks, build_worker, local, make_optimizer
 from workbench.runtime.clipping import clip_gradients
+from workbench.runtime.dropout import turn_off_dropout
 from workbench.runtime.training import take_step
 from workbench.spec.run_spec import Inference
 from workbench.strategies.worker_model import Records, StepResult, WorkerModel
@@ -94,6 +98,7 @@ def check_parity(
     precision = plan.spec.measure.parity_precision
     dtype = DTYPES[precision]
     worker = build_worker(plan, rank, mesh, recorder, device, dtype)
+    turn_off_dropout(worker.blocks)
     worker.keep_outputs = True
     optimizer = make_optimizer(worker, "sgd", LEARNING_RATE)
     batches = Batches(plan, device, dtype)
@@ -140,6 +145,7 @@ class Reference:
 
     def __init__(self, plan: Plan, worker: WorkerModel, batches: Batches) -> None:
         self.blocks = build_blocks(plan, (b.name for b in plan.summary.blocks), worker.dtype).to(worker.device)
+        turn_off_dropout(self.blocks)
         self.loss, self.batches, self.trains = plan.model.loss, batches, worker.trains
         self.max_norm = plan.spec.train.max_gradient_norm
         self.num_chunks = worker.batch_part[1] * worker.num_microbatches
