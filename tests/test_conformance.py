@@ -1,4 +1,4 @@
-"""The conformance suite over every plugin: a part of the cross in the usual tests, all of it where slow ones run."""
+"""The conformance suite over every plugin: fixed parts of the cross in the usual tests and in CI, all of it with ``-m cross``."""
 
 from __future__ import annotations
 
@@ -20,34 +20,31 @@ from workbench.testing.conformance import (
     schedule_cases,
     strategy_cases,
 )
+from workbench.testing.cover import cover, each_pair, each_split
 from workbench.testing.workers import run_in_workers
 
 MODELS, DATASETS, SPLITS = support.models(), support.datasets(), support.splits()
 PREFERRED = ("transformer", "mlp", "cnn", "lstm", "moe")
 
 
-def core(found: list[Case], num_models: int) -> list[Case]:
-    """Of each split in each mode the first models that it serves, in the order of ``PREFERRED``; inference on one."""
-    chosen: dict[tuple[str, str], list[Case]] = {}
-    for case in sorted(found, key=lambda case: PREFERRED.index(case.model) if case.model in PREFERRED else len(PREFERRED)):
-        chosen.setdefault((case.split, case.mode), []).append(case)
-    return [case for (_, mode), of in chosen.items() for case in of[: num_models if mode == "train" else 1]]
+def marked(found: list[Case]) -> list[Any]:
+    """The usual tests cover every split and every model with every strategy; CI, with the slow tests, every split with every
+    model; ``-m cross`` runs what the usual tests leave out."""
 
+    def preference(case: Case) -> tuple[bool, int]:
+        return case.mode != "train", PREFERRED.index(case.model) if case.model in PREFERRED else len(PREFERRED)
 
-def marked(found: list[Case], usual: list[Case]) -> list[Any]:
+    found = sorted(found, key=preference)
+    usual = cover(found, each_split)
+    pairwise = cover(found, each_pair, beside=usual)
+    slow, cross = pytest.mark.slow, pytest.mark.cross
     return [
-        pytest.param(case, id=str(case), marks=() if case in usual else (pytest.mark.slow, pytest.mark.cross)) for case in found
+        pytest.param(case, id=str(case), marks=() if case in usual else (slow, cross) if case in pairwise else cross)
+        for case in found
     ]
 
 
-TWO_WORKERS, MESHES = strategy_cases(), mesh_cases()
-FOUR_WORKERS = schedule_cases(size=4)
-# One worker takes other pieces than the split's, or none: what is usual on one worker is in the usual tests.
-EVERY_CASE = (
-    marked(TWO_WORKERS, core(TWO_WORKERS, 2))
-    + marked(FOUR_WORKERS, [c for c in core(FOUR_WORKERS, 1) if c.mode == "train"])
-    + marked(MESHES, [c for c in core(MESHES, 1) if c.mode == "train"])
-)
+EVERY_CASE = marked(strategy_cases() + schedule_cases(size=4) + mesh_cases())
 
 
 @pytest.mark.parametrize("case", EVERY_CASE)
@@ -69,6 +66,16 @@ def test_the_usual_tests_run_every_example_that_any_model_admits() -> None:
     usual = {param.values[0].split for param in EVERY_CASE if not param.marks}
     assert usual == {param.values[0].split for param in EVERY_CASE}
     assert set(SPLITS) <= usual
+
+
+def test_ci_runs_each_strategy_on_each_model_and_each_split_in_each_mode() -> None:
+    def pairs(case: Case) -> set[Any]:
+        model = case.spec["model"]["name"]
+        return {(case.split, case.mode), *((strategy, model) for strategy in case.spec["split"])}
+
+    in_ci = [param.values[0] for param in EVERY_CASE if param.marks != (pytest.mark.cross,)]
+    assert set.union(*map(pairs, in_ci)) == set.union(*(pairs(param.values[0]) for param in EVERY_CASE))
+    assert len(in_ci) < len(EVERY_CASE) / 2, "a part"
 
 
 MISTAKES = {

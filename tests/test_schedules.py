@@ -21,6 +21,7 @@ from workbench.schedules import _actions
 from workbench.spec import RunSpec
 from workbench.spec.files import dumps, load, override
 from workbench.strategies._staged import staged
+from workbench.testing.cover import cover
 
 MLP = {"model": {"name": "mlp", "num_layers": 6, "hidden_dim": 16, "feedforward_dim": 32}, "dataset": "digits"}
 SERIES = {"name": "sunspots", "length": 60}
@@ -226,8 +227,16 @@ def test_a_schedule_plays_to_its_end_or_is_refused(schedule: str, size: int, num
         assert [held[stage] for stage in sorted(held)] == strategy.worker_of_stage
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("schedule", "size", "num_microbatches"), [case for case in SCHEDULED if is_served(*case)])
+def in_ci(served: list[tuple[str, int, int]]) -> list[Any]:
+    """Every schedule with every number of workers and of microbatches that it serves; the others with ``-m cross``."""
+    covered = cover(served, lambda case: {("size", *case[:2]), ("microbatches", case[0], case[2])})
+    return [
+        pytest.param(*case, marks=(pytest.mark.slow, pytest.mark.cross) if case in covered else pytest.mark.cross)
+        for case in served
+    ]
+
+
+@pytest.mark.parametrize(("schedule", "size", "num_microbatches"), in_ci([case for case in SCHEDULED if is_served(*case)]))
 def test_a_schedule_that_is_not_refused_ends_and_equals_one_worker(schedule: str, size: int, num_microbatches: int) -> None:
     cases.assert_split_as_by_formula(of_schedule(schedule, size, num_microbatches))
 

@@ -1,0 +1,53 @@
+"""A fixed small part of many cases in which every pair of their properties still occurs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable
+from typing import TypeVar
+
+from workbench.plan.support import Case
+
+Pairs = set[Hashable]
+T = TypeVar("T")
+
+
+def cover(candidates: Iterable[T], pairs: Callable[[T], Pairs], beside: Iterable[T] = ()) -> list[T]:
+    """The cases of a greedy cover of all pairs: each next one has the most pairs that none before it has, the first of equals.
+
+    The same cases give the same cover, and a case with a new pair (a new plugin's example) enters it without being named
+    anywhere. The greedy cover is at most ``ln(largest number of pairs of a case) + 1`` times the smallest one
+    (Chvátal, "A greedy heuristic for the set-covering problem", 1979).
+
+    Args:
+        candidates: in order of preference.
+        pairs: what is to occur at least once, for a case.
+        beside: cases that run anyway, whose pairs need no other.
+    """
+    found, covered = list(candidates), set[Hashable]().union(*map(pairs, beside))
+    remaining = {index: pairs(case) - covered for index, case in enumerate(found)}
+    chosen = []
+    while remaining:
+        best = max(remaining, key=lambda index: len(remaining[index]))  # the first of equals: dicts keep their order
+        covered = remaining.pop(best)
+        if not covered:
+            break
+        chosen.append(best)
+        for missing in remaining.values():
+            missing -= covered
+    return [found[index] for index in sorted(chosen)]
+
+
+def each_split(case: Case) -> Pairs:
+    """Every split, every model with every strategy and in every mode."""
+    model = _plugin(case.model)
+    return {case.split, (model, case.mode), *((strategy, model) for strategy in case.spec["split"])}
+
+
+def each_pair(case: Case) -> Pairs:
+    """Every split on every model, and every split's and every model's example in every mode."""
+    return {(case.split, _plugin(case.model)), (case.split, case.mode), (case.model, case.mode)}
+
+
+def _plugin(model: str) -> str:
+    """The model of an example: ``"transformer, tied"`` → ``"transformer"``."""
+    return model.partition(",")[0]
