@@ -209,6 +209,22 @@ def test_what_the_allocator_gave_out_is_what_the_categories_add_up_to(split: str
         assert worker["peak_memory_bytes"] == pytest.approx(worker["allocator_peak_bytes"], rel=0.05)
 
 
+KERNELS_WITH_WORKSPACE = {"cnn": "digit_images", "lstm": "text"}
+
+
+@pytest.mark.parametrize("model", KERNELS_WITH_WORKSPACE)
+def test_peak_memory_counts_what_kernels_allocate_inside(model: str) -> None:
+    """The backward kernels of convolutions and recurrent layers: without them the peak is 4 to 17 % below the allocator's."""
+    spec = spec_of({}, {}, num_warmup_steps=1) | {"model": model, "dataset": KERNELS_WITH_WORKSPACE[model]}
+    ((_, worker),) = measured(spec)
+    assert worker["peak_memory_by_category"]["workspace"] > 0
+    assert worker["peak_memory_bytes"] == worker["allocator_peak_bytes"]
+    budget = {"num_trace_steps": 1, "memory_budget_bytes": worker["peak_memory_bytes"]}
+    assert measured(spec | {"measure": budget}), "a device of the peak's size is large enough"
+    with pytest.raises(AssertionError, match="out of memory in backward of "):
+        measured(spec | {"measure": {**budget, "memory_budget_bytes": budget["memory_budget_bytes"] - 1}})
+
+
 def test_fragmentation_is_what_was_reserved_and_not_given_out() -> None:
     figures = cuda_figures({"allocated_bytes.all.peak": 75, "reserved_bytes.all.peak": 100})
     assert figures == {"allocated_peak_bytes": 75, "reserved_peak_bytes": 100, "fragmentation": 0.25}

@@ -6,7 +6,7 @@ import pandas as pd
 
 from workbench.store.run_directory import RunDirectory
 
-CATEGORIES = ("parameters", "gradients", "optimizer_state", "buffers", "activations", "communication", "other")
+CATEGORIES = ("parameters", "gradients", "optimizer_state", "buffers", "activations", "communication", "workspace", "other")
 """As they are stacked: what stays below what comes and goes."""
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from workbench.analysis.figures import mebibytes
+from workbench.analysis.memory_limits import memory_limit
 from workbench.cli.render import largest_tensors
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ HEADS = {
     "activations": "activa-\ntions",
     "buffers": "buffers",
     "communication": "commu-\nnication",
+    "workspace": "work-\nspace",
     "other": "other",
 }
 _LOOK: dict[str, Any] = {"box": None, "padding": (0, 1, 0, 0)}
@@ -30,12 +32,14 @@ _LOOK: dict[str, Any] = {"box": None, "padding": (0, 1, 0, 0)}
 def memory(console: Console, directory: RunDirectory) -> None:
     """Three tables; of runs that were recorded before there were categories none."""
     workers = (directory.summary() or {})["workers"]
-    if not all(worker.get("peak_memory_by_category") for worker in workers):
+    expected = directory.record()["expected"].get("memory_per_worker")
+    if expected is None or not all(worker.get("peak_memory_by_category") for worker in workers):
         return
     console.print("\nheld by each worker after a step, by formula and measured, MiB:")
-    console.print(_held(workers, directory.record()["expected"]["memory_per_worker"]))
+    console.print(_held(workers, expected))
     console.print("\nat each worker's peak, MiB:")
     console.print(_peaks(workers))
+    console.print(str(memory_limit(directory)), highlight=False)
     for rank, worker in enumerate(workers):
         if worker.get("fragmentation") is not None:  # of a GPU
             reserved = mebibytes(worker["reserved_peak_bytes"])
@@ -71,10 +75,10 @@ def _both(expected: int | None, measured: int | None) -> str:
 
 
 def _peaks(workers: list[dict[str, Any]]) -> Table:
-    categories = [c for c in HEADS if any(w["peak_memory_by_category"][c] for w in workers)]
+    categories = [c for c in HEADS if any(w["peak_memory_by_category"].get(c) for w in workers)]
     table = Table("worker", *(HEADS[category] for category in categories), "sum", "by the\nallocator", **_LOOK)
     for rank, worker in enumerate(workers):
-        sizes = [worker["peak_memory_by_category"][category] for category in categories]
+        sizes = [worker["peak_memory_by_category"].get(category, 0) for category in categories]
         other = worker.get("allocator_peak_bytes")
         difference = f" ({worker['peak_memory_bytes'] / other - 1:+.1%})" if other else ""
         table.add_row(str(rank), *map(_mebibytes, sizes), _mebibytes(worker["peak_memory_bytes"]), _mebibytes(other) + difference)

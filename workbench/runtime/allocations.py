@@ -6,12 +6,13 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import accumulate
 from math import prod
 from typing import Any
 
 import torch
 
-CATEGORIES = ("parameters", "gradients", "optimizer_state", "activations", "buffers", "communication", "other")
+CATEGORIES = ("parameters", "gradients", "optimizer_state", "activations", "buffers", "communication", "workspace", "other")
 NUM_LARGEST = 20
 
 
@@ -50,6 +51,15 @@ class Allocation:
         }
 
 
+@dataclass(slots=True)
+class Change:
+    """An allocation had another size from then on."""
+
+    time: float
+    allocation: Allocation
+    num_bytes: int
+
+
 @dataclass
 class Mark:
     """What happened after so many entries of the log, and what the worker was in from then on."""
@@ -86,7 +96,7 @@ class AllocationLog:
     def __init__(self) -> None:
         self.total = self.most = 0
         """Bytes alive, now and at most."""
-        self._entries: list[tuple[float, Allocation, int]] = []
+        self._entries: list[Change] = []
         self._marks: list[Mark] = []
         self._most_at = 0
 
@@ -94,10 +104,27 @@ class AllocationLog:
         """An allocation has another size: 0 when it ends."""
         change = num_bytes - allocation.num_bytes
         allocation.num_bytes = num_bytes
-        self._entries.append((time.perf_counter(), allocation, change))
+        self._entries.append(Change(time.perf_counter(), allocation, change))
         self.total += change
         if self.total > self.most:
             self.most, self._most_at = self.total, len(self._entries)
+
+    def note_workspace(self, module: str) -> tuple[Change, Change]:
+        """An operation has ended whose kernel may have had memory of its own meanwhile: its beginning and its end, whose
+        sizes are known once the step is over (``fill``)."""
+        now, workspace = time.perf_counter(), Allocation(None, "workspace", module, (), "uint8", is_settled=True)
+        begin, end = Change(now, workspace, 0), Change(now, workspace, 0)
+        self._entries += (begin, end)
+        return begin, end
+
+    def fill(self, workspaces: Iterable[tuple[tuple[Change, Change], int]]) -> None:
+        """Gives workspaces their sizes, and finds the most that was alive anew."""
+        for (begin, end), num_bytes in workspaces:
+            begin.num_bytes, end.num_bytes = num_bytes, -num_bytes
+        self.most = self._most_at = 0
+        for count, total in enumerate(accumulate(entry.num_bytes for entry in self._entries), start=1):
+            if total > self.most:
+                self.most, self._most_at = total, count
 
     def mark(self, event: str, where: str) -> None:
         """Something happened; from then on the worker is in ``where``."""
@@ -106,14 +133,14 @@ class AllocationLog:
     def peak(self) -> Peak:
         """The most that was alive at once, with what that was."""
         alive: Counter[Allocation] = Counter()
-        for _, allocation, change in self._entries[: self._most_at]:
-            alive[allocation] += change
+        for entry in self._entries[: self._most_at]:
+            alive[entry.allocation] += entry.num_bytes
         by_category = dict.fromkeys(CATEGORIES, 0)
         for allocation, num_bytes in alive.items():
             by_category[allocation.category] += num_bytes
         largest = [allocation.as_dict(size) for allocation, size in alive.most_common(NUM_LARGEST) if size]
         where = next((m.where for m in reversed(self._marks) if m.position < self._most_at), "the beginning of the step")
-        return Peak(self._entries[self._most_at - 1][0], where, by_category, largest)
+        return Peak(self._entries[self._most_at - 1].time, where, by_category, largest)
 
     def held(self) -> dict[str, int]:
         """By category what is alive at the end of the step."""
@@ -140,21 +167,21 @@ class AllocationLog:
             between = self._entries[mark.position : following.position]
             total = before = sum(alive.values())
             highest, most = 0, total
-            for count, (_, _, change) in enumerate(between, start=1):
-                total += change
+            for count, entry in enumerate(between, start=1):
+                total += entry.num_bytes
                 if total > most:
                     highest, most = count, total
             _add(alive, between[:highest])
             is_peak = mark.position < self._most_at <= following.position
             if is_peak or most > max(before, total):
-                note(between[highest - 1][0], "peak" if is_peak else f"in {mark.where}", alive)
+                note(between[highest - 1].time, "peak" if is_peak else f"in {mark.where}", alive)
             _add(alive, between[highest:])
         return rows
 
 
-def _add(alive: dict[str, int], entries: Iterable[tuple[float, Allocation, int]]) -> None:
-    for _, allocation, change in entries:
-        alive[allocation.category] += change
+def _add(alive: dict[str, int], entries: Iterable[Change]) -> None:
+    for entry in entries:
+        alive[entry.allocation.category] += entry.num_bytes
 
 
 def kept_activations(rows: list[dict[str, Any]]) -> int | None:

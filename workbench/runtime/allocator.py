@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from itertools import accumulate
 from typing import Any
 
 import torch
-from torch.profiler import ProfilerActivity, profile
+from torch.profiler import ProfilerActivity, profile, record_function
+
+_OPERATION = "workbench operation "
 
 
 class AllocatorPeak:
@@ -23,6 +27,12 @@ class AllocatorPeak:
         """On CPU, above the bytes at the beginning."""
         self.figures: dict[str, Any] = {}
         """On GPU: bytes allocated and reserved at the most, and the part of what was reserved that no tensor used."""
+        self.workspaces: dict[int, int] = {}
+        """On CPU: operation → the most bytes that it had allocated beyond what was left when it ended."""
+
+    def operation(self, index: int) -> record_function:
+        """Marks one operation of the thread of the step."""
+        return record_function(f"{_OPERATION}{index}")
 
     def __enter__(self) -> AllocatorPeak:
         if self.device.type == "cuda":
@@ -38,11 +48,15 @@ class AllocatorPeak:
             return
         self._profile.__exit__(*error)
         results: Any = self._profile.profiler.kineto_results  # type: ignore[union-attr]
-        changes = sorted((event.start_ns(), event.nbytes()) for event in results.events() if event.name() == "[memory]")
-        total = 0
-        for _, change in changes:
-            total += change
-            self.growth_bytes = max(self.growth_bytes, total)
+        events = results.events()
+        changes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
+        self.growth_bytes = max(accumulate((change for _, change in changes), initial=0))
+        times = [time for time, _ in changes]
+        for event in (event for event in events if event.name().startswith(_OPERATION)):
+            inside = changes[bisect_left(times, event.start_ns()) : bisect_left(times, event.end_ns())]
+            totals = list(accumulate((change for _, change in inside), initial=0))
+            if (workspace := max(totals) - max(totals[0], totals[-1])) > 0:
+                self.workspaces[int(event.name().removeprefix(_OPERATION))] = workspace
 
 
 def cuda_figures(statistics: dict[str, Any]) -> dict[str, Any]:

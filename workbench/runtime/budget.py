@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from workbench.plan.memory import REMEDIES
 from workbench.runtime.allocations import Peak
 
 
@@ -33,13 +34,5 @@ class MemoryBudgetExceeded(Exception):  # noqa: N818 - like the end of memory on
     def _advice(self) -> str:
         """What takes away most of what there was most of."""
         largest = max(self.peak.by_category, key=lambda category: self.peak.by_category[category])
-        remedies = {
-            "parameters": "split the model (pipeline, tensor) or shard its parameters (fsdp)",
-            "gradients": "split the model (pipeline, tensor) or shard its gradients (zero2, fsdp)",
-            "optimizer_state": "shard the optimizer's state (zero1, zero2, fsdp), or use train.optimizer = momentum or sgd",
-            "activations": "use a smaller train.global_batch_size, or split it over more workers; in training also"
-            " train.checkpointing = full, or smaller pieces (num_accumulation_steps, more microbatches under 1f1b)",
-            "communication": "use smaller units or fewer pieces in flight: more stages, smaller microbatches",
-        }
-        remedy = remedies.get(largest, "use a smaller train.global_batch_size, or split it over more workers")
+        remedy = REMEDIES.get(largest, REMEDIES["other"])
         return f"Most of it is {largest.replace('_', ' ')}: {remedy}."

@@ -24,7 +24,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from workbench.runtime.allocations import Allocation, AllocationLog
+from workbench.runtime.allocations import Allocation, AllocationLog, Change
 from workbench.runtime.allocator import AllocatorPeak
 from workbench.runtime.budget import MemoryBudgetExceeded
 from workbench.runtime.build import local
@@ -42,8 +42,9 @@ class MemoryTracker(TorchDispatchMode):
     What is alive at its beginning is found by asking Python for all tensors. From then on every operation shows what it
     allocates, process groups show what they receive, and storages themselves say when they end. Categories: *activations*
     are made in forward passes, also recomputed ones; *communication* is what is received from other workers or gathered and
-    scattered for them, but along the tensor axis: that is activations; *other* what backward passes and the optimizer need
-    for a while (gradients of activations), and the batch.
+    scattered for them, but along the tensor axis: that is activations; *workspace* what
+    kernels allocate inside and free before they return (the allocator tells, at the end of the step); *other* what backward
+    passes and the optimizer need for a while (gradients of activations), and the batch.
     """
 
     def __init__(
@@ -56,6 +57,8 @@ class MemoryTracker(TorchDispatchMode):
         self._modules: list[str] = []
         self._spans: list[tuple[str, str]] = []
         self._module_of_backward = ""
+        self._workspaces: list[tuple[Change, Change]] = []
+        """Of each operation in turn."""
         self._names = {module: name for name, module in worker.blocks.named_modules()}
 
     def __enter__(self) -> MemoryTracker:
@@ -79,10 +82,17 @@ class MemoryTracker(TorchDispatchMode):
         self._mark("end of step", "end of step")
         self._alive.clear()  # what ends from here on is none of this step's
         self._allocator.__exit__(*error)
+        self.log.fill((self._workspaces[index], size) for index, size in self._allocator.workspaces.items())
         self.recorder.watcher = None
         torch.UntypedStorage.resize_ = self._resize  # type: ignore[method-assign]
         for handle in self._handles:
             handle.remove()
+        if error[0] is None:
+            self._check_budget()
+
+    def _check_budget(self) -> None:
+        if self.budget is not None and self.log.most > self.budget:
+            raise MemoryBudgetExceeded(self.budget, self.log.peak())
 
     def of_allocator(self) -> dict[str, Any]:
         """What the allocator says of the step, whatever the tracker saw: ``allocator_peak_bytes`` and, of a GPU, more."""
@@ -154,7 +164,8 @@ class MemoryTracker(TorchDispatchMode):
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if any(issubclass(kind, DTensor | AsyncCollectiveTensor) for kind in types):
             return NotImplemented  # they take the operation apart and come back with what is really computed
-        result = function(*args, **kwargs or {})
+        with self._allocator.operation(len(self._workspaces)):
+            result = function(*args, **kwargs or {})
         if function is torch.ops.fsdp.chunk_cat.default:
             for gradient in args[0]:  # whole ones, kept until they are scattered
                 self._received(gradient)
@@ -162,9 +173,10 @@ class MemoryTracker(TorchDispatchMode):
         for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor):
                 self._see(tensor, category)
+        self._workspaces.append(self.log.note_workspace(self._module()))
         if self.budget is not None and self.log.most > self.budget:
             self._settle_all()
-            raise MemoryBudgetExceeded(self.budget, self.log.peak())
+            self._check_budget()
         return result
 
     def _is_forward(self) -> bool:
