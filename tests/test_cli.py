@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
+from workbench.analysis.memory import CATEGORIES
 from workbench.cli.assertion import parse
 from workbench.cli.document import runs_document
 from workbench.errors import SpecError
@@ -26,6 +27,7 @@ WORKER = {
     "parameters": 1000, "gradient_bytes": 4000, "optimizer_state_bytes": 8000, "peak_memory_bytes": 2**20,
     "resident_peak_bytes": 3 * 2**20, "communication": [],
 }  # fmt: skip
+HELD = {"parameters": 2**18, "gradients": 2**18, "optimizer_state": 2**19}
 ALL_REDUCE = {"operation": "all_reduce", "axis": "data", "phase": "backward", "count": 2, "payload_bytes": 4096,
               "group_size": 2}  # fmt: skip
 
@@ -37,7 +39,8 @@ def record_run(store: Path, run_id: str, state: str, num_workers: int, **figures
         "run_id": run_id, "name": "", "mode": "train", "model": "mlp", "dataset": "digits", "split": spec.split.label,
         "num_workers": num_workers, "device": "cpu", "backend": "gloo", "torch_version": "2", "created_at": 0.0,
         "baseline_run_id": SINGLE, "threads_per_worker": 1, "num_cores": 2, "mesh": {"data": num_workers},
-        "expected": {"parameters_per_worker": [1000] * num_workers, "transfers": [{**ALL_REDUCE, "count": 1}]},
+        "expected": {"parameters_per_worker": [1000] * num_workers, "transfers": [{**ALL_REDUCE, "count": 1}],
+                     "memory_per_worker": [{**HELD, "activations": 2**18}] * num_workers},
     }  # fmt: skip
     run = RunDirectory.create(store, run_id, dumps(spec), record, {})
     run.write_status({"state": state, "message": ""})
@@ -125,6 +128,27 @@ def test_show_says_who_sends_how_much_to_whom_and_what_the_profiler_saw_otherwis
     assert ["all_reduce", "data", "2", "1.00", "MiB", "4.2", "MB/s", "–"] in lines, "1 MiB in the 0.25 s after the later entered"
     assert "8 operations recorded, 6 seen by torch's profiler, of which 4 until they were done" in " ".join(shown.split())
     assert shown.count(difference) == 2
+
+
+def test_show_and_compare_say_what_fills_memory(store: Path) -> None:
+    peak = dict.fromkeys(CATEGORIES, 0) | {"parameters": 2**18, "activations": 2**20, "workspace": 2**18}
+    worker = {**WORKER, "held_memory_by_category": {**HELD, "gradients": 2**17}, "kept_activation_bytes": 2**18,
+              "peak_memory_by_category": peak, "peak_memory_bytes": 3 * 2**19, "allocator_peak_bytes": 3 * 2**19,
+              "peak_memory_event": "backward of body"}  # fmt: skip
+    runs = [record_run(store, f"{SPLIT}m{n}", "finished", n, workers=[worker] * n) for n in (1, 2)]
+    tensor = {"step": 3, "category": "activations", "module": "body", "shape": "512×512", "dtype": "float32", "bytes": 2**20}
+    for rank in range(2):
+        write_table(runs[1].table_path("peak_tensors", rank), "peak_tensors", [{**tensor, "rank": rank}])
+    shown = done(store, "show", runs[1].id)
+    lines = [" ".join(line.split()) for line in shown.splitlines()]
+    assert lines.count("1 0.25 = 0.25 0.25, 0.12 (-50.00%) 0.50 = 0.50 0.25 = 0.25") == 1
+    assert lines.count("1 0.25 1.00 0.25 1.50 1.50 (+0.0%)") == 1
+    assert "the largest tensors at the peak of worker 0, backward of body:" in lines
+    assert "1.00 activations body 512×512 float32" in lines
+    reason = "activations dominate: 67% of the peak of worker 0; to need less, use train.checkpointing = full"
+    assert reason in " ".join(shown.split())
+    compared = " ".join(done(store, "compare", *(run.id for run in runs)).split())
+    assert f"dp2 needs 100% of one worker's memory, more than an even share of 50%: {reason}" in compared
 
 
 def test_show_says_what_was_dropped_and_which_formulas_are_bounds(store: Path) -> None:

@@ -9,9 +9,11 @@ Row = dict[str, Any]
 NOTABLE_LOAD_CORES = 0.2
 
 
-def findings(rows: list[Row], limits: Mapping[str, str] | None = None) -> list[str]:
-    """Sentences about the finished runs of a comparison; rows as in ``runs``, ``limits`` by run id as ``limits.sentences``
-    has them."""
+def findings(
+    rows: list[Row], limits: Mapping[str, str] | None = None, memory_limits: Mapping[str, str] | None = None
+) -> list[str]:
+    """Sentences about the finished runs of a comparison; rows as in ``runs``, ``limits`` and ``memory_limits`` by run id, as
+    the modules of these names have them."""
     named = [{**row, "split": f"{row['split']} over {row['link']}" if row.get("link") else row["split"]} for row in rows]
     done = [row for row in named if row["step_time_s"] is not None]
     splits = [row for row in done if row["num_workers"] > 1]
@@ -23,7 +25,11 @@ def findings(rows: list[Row], limits: Mapping[str, str] | None = None) -> list[s
         return []
     of_time = [_fastest(splits), *_first_tokens(splits)] if not disturbed else []
     of_limits = [(limits or {}).get(row["run_id"], f"{row['split']}: nothing was traced.") for row in splits]
-    return [*disturbed, *of_time, *_smallest(done), *([] if disturbed else of_limits), *_wrong(done), *_lossy(done)]
+    of_memory = [
+        *_smallest(done),
+        *(memory_limits[r["run_id"]] for r in splits if memory_limits and r["run_id"] in memory_limits),
+    ]
+    return [*disturbed, *of_time, *of_memory, *([] if disturbed else of_limits), *_wrong(done), *_lossy(done)]
 
 
 def different_work(rows: list[Row]) -> str:

@@ -91,7 +91,7 @@ def _run_all(specs: Sequence[RunSpec], use_server: bool, quiet: bool) -> tuple[l
 def _report(shown: list[Run], rows: list[dict[str, Any]]) -> None:
     from rich.console import Console
 
-    from workbench.analysis import limits
+    from workbench.analysis import limits, memory_limits
     from workbench.analysis.findings import findings
     from workbench.cli.render import comparison, failure, whole
 
@@ -100,7 +100,8 @@ def _report(shown: list[Run], rows: list[dict[str, Any]]) -> None:
     console.print()
     whole(console, comparison(rows, threads))
     console.print()
-    for sentence in findings(rows, limits.sentences(run.directory for run in shown)):
+    runs = [run.directory for run in shown]
+    for sentence in findings(rows, limits.sentences(runs), memory_limits.sentences(runs)):
         console.print(f"• {sentence}", highlight=False)
     for run in shown:
         record = run.directory.record()

@@ -70,7 +70,7 @@ def compare_command(runs: tuple[str, ...], as_json: bool) -> None:
         return
     from rich.console import Console
 
-    from workbench.analysis import limits, noise
+    from workbench.analysis import limits, memory_limits, noise
     from workbench.analysis.findings import findings
     from workbench.cli.render import comparison, whole
 
@@ -78,7 +78,7 @@ def compare_command(runs: tuple[str, ...], as_json: bool) -> None:
     whole(console, comparison(rows, {d.id: d.record()["threads_per_worker"] for d in found}))
     store = listing.all_runs(home())
     differences = noise.sentences(rows, [noise.measured(directory, store) for directory in found])
-    for sentence in [*findings(rows, limits.sentences(found)), *differences]:
+    for sentence in [*findings(rows, limits.sentences(found), memory_limits.sentences(found)), *differences]:
         console.print(f"• {sentence}", highlight=False)
 
 

@@ -24,6 +24,7 @@ def show_command(run: str) -> None:
     from workbench.analysis.figures import seconds
     from workbench.analysis.findings import NOTABLE_LOAD_CORES
     from workbench.cli import render, time_figures
+    from workbench.cli.memory import memory
 
     directory = listing.find(home(), run)
     row, console = listing.row(directory), Console()
@@ -66,6 +67,7 @@ def show_command(run: str) -> None:
     _bandwidths(console, directory)
     _completions(console, directory)
     _workers(console, directory)
+    memory(console, directory)
 
 
 def _parity(row: dict[str, Any], summary: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ import ipywidgets as w
 import pandas as pd
 import traitlets
 
-from workbench.analysis import limits
+from workbench.analysis import limits, memory_limits
 from workbench.analysis.charts.look import side_by_side
 from workbench.analysis.charts.losses import losses_chart
 from workbench.analysis.charts.pareto import pareto_chart
@@ -119,7 +119,7 @@ class CompareView(Shown):
 
     def _draw(self) -> None:
         shown = self._shown
-        rows, taught = shown.rows, findings(list(shown.rows), limits.sentences(shown.runs))
+        rows, taught = shown.rows, findings(list(shown.rows), limits.sentences(shown.runs), memory_limits.sentences(shown.runs))
         sentences = "".join(f"<li>{escape(sentence)}</li>" for sentence in taught)
         self._table.value = (comparison_html(rows, {}) + f"<ul>{sentences}</ul>") if rows else "Choose runs above."
         self._charts.outputs = tuple(map(output, self._drawn()))

@@ -14,6 +14,19 @@ STATE = {"sgd": (0, 0), "momentum": (1, 0), "adam": (2, 4), "adamw": (2, 4)}
 """Numbers that an optimizer keeps for each element of a parameter (Kingma and Ba 2015: two moments), and bytes for each
 parameter (torch's count of steps, a float)."""
 
+_SMALLER_PIECES = "smaller pieces (split.data.num_accumulation_steps, more microbatches under 1f1b)"
+REMEDIES = {
+    "parameters": "split the model (pipeline, tensor) or shard its parameters (fsdp)",
+    "gradients": "split the model (pipeline, tensor) or shard its gradients (zero2, fsdp)",
+    "optimizer_state": "shard the optimizer's state (zero1, zero2, fsdp), or use train.optimizer = momentum or sgd",
+    "activations": "use train.checkpointing = full in training, tensor slicing, a smaller train.global_batch_size or"
+    f" {_SMALLER_PIECES}",
+    "communication": "use smaller units or fewer pieces in flight: more stages, smaller microbatches",
+    "workspace": f"use {_SMALLER_PIECES} or tensor slicing: kernels allocate in proportion to what they compute at once",
+    "other": "use a smaller train.global_batch_size, or split it over more workers",
+}
+"""What takes away most of a category of memory."""
+
 
 @dataclass(frozen=True)
 class ExpectedMemory:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from workbench.analysis import figures, limits, noise
+from workbench.analysis import figures, limits, memory_limits, noise
 from workbench.analysis.bubble import ideal_timeline
 from workbench.analysis.charts.losses import losses_chart
 from workbench.analysis.charts.memory import memory_at_peak_chart
@@ -78,7 +78,7 @@ def came_out(compared: Compared) -> Section:
         ],
         num_names=2,
     )
-    taught = findings(list(compared.rows), limits.sentences(compared.runs))
+    taught = findings(list(compared.rows), limits.sentences(compared.runs), memory_limits.sentences(compared.runs))
     if len(compared.runs) > 1:
         taught += noise.sentences(list(compared.rows), [noise.measured(run, compared.runs) for run in compared.runs])
     sentence = "A step is the median over the timed steps of the slowest worker; peak is the largest worker's memory."

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from workbench.analysis import limits, noise
+from workbench.analysis import limits, memory_limits, noise
 from workbench.analysis.charts.losses import losses_chart
 from workbench.analysis.charts.memory import memory_at_peak_chart
 from workbench.analysis.charts.pareto import pareto_chart
@@ -64,7 +64,7 @@ def main() -> None:
 def _in_words(runs: list[RunDirectory], rows: list[dict[str, Any]]) -> None:
     """What limits each, with its evidence, and which differences are noise."""
     st.subheader("In words", anchor=False)
-    _list(findings(rows, limits.sentences(runs)))
+    _list(findings(rows, limits.sentences(runs), memory_limits.sentences(runs)))
     store = runs_frame()
     found = (noise.measured(run, alike(store, run)) for run in runs)
     measured = [replace(times, name=row["split"]) for times, row in zip(found, rows, strict=True)]

@@ -8,7 +8,7 @@ from typing import IO
 import pandas as pd
 import streamlit as st
 
-from workbench.analysis import limits
+from workbench.analysis import limits, memory_limits
 from workbench.analysis.findings import findings
 from workbench.dashboard.components.choose_runs import MOST_COMPARED
 from workbench.dashboard.components.details import details
@@ -98,7 +98,8 @@ def _selected(run_ids: list[str]) -> None:
         details(runs[0])
     else:
         rows = [listing.row(run) for run in runs[:MOST_COMPARED]]
-        for sentence in findings(rows, limits.sentences(runs[:MOST_COMPARED])):
+        compared = runs[:MOST_COMPARED]
+        for sentence in findings(rows, limits.sentences(compared), memory_limits.sentences(compared)):
             st.text(f"• {sentence}")
 
 

@@ -1,0 +1,59 @@
+"""Why a split does not need less memory: what its largest worker holds at its peak."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from workbench.plan.memory import REMEDIES
+
+if TYPE_CHECKING:
+    from workbench.store.run_directory import RunDirectory
+
+NOTABLE = 1.15
+"""A worker that needs this many times its even share of one worker's memory is worth a sentence."""
+
+
+@dataclass(frozen=True)
+class MemoryLimit:
+    """The largest category of memory at the peak of the worker that needs the most."""
+
+    category: str
+    share: float
+    """Of the peak."""
+    rank: int
+    peak_bytes: int
+
+    def __str__(self) -> str:
+        name = self.category.replace("_", " ")
+        verb = "dominates" if name in ("optimizer state", "communication", "workspace", "other") else "dominate"
+        start = f"{name} {verb}: {self.share:.0%} of the peak" if self.share >= 0.5 else f"{name}: {self.share:.0%} of the peak"
+        return f"{start} of worker {self.rank}; to need less, {REMEDIES.get(self.category, REMEDIES['other'])}"
+
+
+def memory_limit(run: RunDirectory) -> MemoryLimit | None:
+    """What takes most of a finished run's memory; None where its memory was not measured by category."""
+    workers = (run.summary() or {}).get("workers") or []
+    peaks = [worker.get("peak_memory_by_category") or {} for worker in workers]
+    sizes = [sum(peak.values()) for peak in peaks]
+    if not any(sizes):
+        return None
+    rank = max(range(len(sizes)), key=lambda index: sizes[index])
+    category = max(peaks[rank], key=lambda name: peaks[rank][name])
+    return MemoryLimit(category, peaks[rank][category] / sizes[rank], rank, sizes[rank])
+
+
+def sentences(runs: Iterable[RunDirectory]) -> dict[str, str]:
+    """Of each split that needs notably more than its even share of one worker's memory the reason, by run id; needs the run
+    on one worker among them."""
+    records = [(run, run.record(), limit) for run in runs if (limit := memory_limit(run))]
+    of_one = [limit.peak_bytes for _, record, limit in records if record["num_workers"] == 1]
+    found = {}
+    for run, record, limit in records:
+        even = 1 / record["num_workers"]
+        if of_one and (share := limit.peak_bytes / of_one[0]) > NOTABLE * even and record["num_workers"] > 1:
+            found[run.id] = (
+                f"{record['split']} needs {share:.0%} of one worker's memory, more than an even share of {even:.0%}: {limit}."
+            )
+    return found
