@@ -33,6 +33,14 @@ class UsageError(WorkbenchError):
     exit_code = 2
 
 
+class PluginError(UsageError):
+    """A class that cannot be the plugin it is registered as; the message says what it lacks."""
+
+
+class PluginWarning(UserWarning):
+    """A plugin that was left out, and why."""
+
+
 class DamagedRunError(UsageError):
     """A run directory that cannot be read."""
 

@@ -1,4 +1,4 @@
-"""How a plugin announces itself: a decorator names the class, the registry finds it when its name is asked for.
+"""How a plugin is found: a decorator (``registration.py``) names the class, the registry finds it by its name.
 
 Three sources are searched, and nothing is imported before a name is looked up: the package's own files (one plugin
 a file), installed entry points (group = the package's name, such as ``workbench.strategies``), and the modules or files
@@ -15,27 +15,14 @@ import os
 import pkgutil
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any
 
-from workbench.errors import SpecError
-
-C = TypeVar("C", bound=type)
-
-
-def register(kind: str, name: str) -> Callable[[C], C]:
-    """Class decorator: this class is the ``kind`` (``"model"``, ``"strategy"``, …) called ``name``."""
-
-    def stamp(cls: C) -> C:
-        cls.plugin_kind = kind  # type: ignore[attr-defined]
-        cls.name = name  # type: ignore[attr-defined]
-        return cls
-
-    return stamp
+from workbench.errors import PluginError, PluginWarning, SpecError
 
 
 @dataclass(frozen=True)
@@ -88,13 +75,24 @@ def unknown(kind: str, given: str, allowed: list[str]) -> str:
 
 @functools.cache
 def _load(family: Family) -> dict[str, type]:
-    return {cls.name: cls for module in _modules(family) for cls in _plugins(module, family.kind)}  # type: ignore[attr-defined]
+    found: dict[str, type] = {}
+    for module in _modules(family):
+        for cls in (plugin for plugin in registered(module) if plugin.plugin_kind == family.kind):  # type: ignore[attr-defined]
+            name = str(cls.name)  # type: ignore[attr-defined]
+            if found.setdefault(name, cls) is not cls:
+                first, second = found[name].__module__, cls.__module__
+                _left_out(f"the {family.kind} {name!r} of {second}", f"{first} has one of this name; take another")
+    return found
 
 
-def _plugins(module: ModuleType, kind: str) -> Iterator[type]:
-    for value in vars(module).values():
-        if isinstance(value, type) and value.__module__ == module.__name__ and "plugin_kind" in vars(value):
-            yield from [value] if value.plugin_kind == kind else []  # type: ignore[attr-defined]
+def registered(module: ModuleType) -> list[type]:
+    """The plugins that a module defines, of every kind."""
+    classes = [value for value in vars(module).values() if isinstance(value, type) and value.__module__ == module.__name__]
+    return [cls for cls in dict.fromkeys(classes) if "plugin_kind" in vars(cls)]
+
+
+def _left_out(what: str, why: str) -> None:
+    warnings.warn(f"{what} is left out: {why}", PluginWarning, stacklevel=3)
 
 
 def _modules(family: Family) -> Iterator[ModuleType]:
@@ -106,9 +104,15 @@ def _modules(family: Family) -> Iterator[ModuleType]:
     outside += [(m.strip(), "WORKBENCH_PLUGINS") for m in os.environ.get("WORKBENCH_PLUGINS", "").split(",") if m.strip()]
     for name, origin in dict.fromkeys(outside):
         try:
-            yield _from_file(Path(name)) if name.endswith(".py") else importlib.import_module(name)
+            module = _from_file(Path(name)) if name.endswith(".py") else importlib.import_module(name)
+        except PluginError as error:
+            _left_out(f"plugin {name!r} ({origin})", str(error))
         except Exception as error:  # noqa: BLE001 - somebody else's plugin must not take the rest down
-            warnings.warn(f"{family.kind} plugin {name!r} ({origin}) is left out: {error!r}", stacklevel=2)
+            _left_out(f"plugin {name!r} ({origin})", repr(error))
+        else:
+            if not registered(module):
+                _left_out(f"plugin {name!r} ({origin})", NOTHING_REGISTERED)
+            yield module
 
 
 def _from_file(path: Path) -> ModuleType:
@@ -127,6 +131,9 @@ def _from_file(path: Path) -> ModuleType:
     return sys.modules[name]
 
 
+NOTHING_REGISTERED = (
+    'it registers nothing: put a decorator such as @strategy("a_name") on a class that it defines itself, not one it imports'
+)
 MODELS = Family("model", "workbench.models")
 DATASETS = Family("dataset", "workbench.data")
 STRATEGIES = Family("strategy", "workbench.strategies")

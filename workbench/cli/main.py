@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 import sys
+import warnings
+from typing import Any
 
 import click
 
-from workbench.errors import WorkbenchError
+from workbench.errors import PluginWarning, WorkbenchError
 
 _COMMANDS = {
     "run": ("workbench.cli.run", "Run a spec, or with no argument the demonstration."),
@@ -56,8 +58,19 @@ def cli() -> None:
     """Find out how to split a neural network over several workers, by running it."""
 
 
+def _show_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
+) -> None:
+    """A plugin that was left out is one sentence on stderr, as an error is; other warnings are as Python shows them."""
+    if issubclass(category, PluginWarning):
+        click.echo(f"workbench: {message}", err=True)
+    else:
+        sys.stderr.write(warnings.formatwarning(message, category, filename, lineno))
+
+
 def main() -> None:
     """Runs the command line; errors meant for the user are one sentence on stderr."""
+    warnings.showwarning = _show_warning
     try:
         code = cli.main(standalone_mode=False)
     except WorkbenchError as error:

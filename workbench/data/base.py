@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
-from workbench.registry import register
-from workbench.spec.options import DatasetOptions
+from workbench.registration import Attribute, register
+from workbench.spec.options import DatasetOptions, options_problem
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, np.dtype[Any]]
 
 O = TypeVar("O", bound=DatasetOptions)
-dataset = functools.partial(register, "dataset")
 FILES = Path(__file__).with_name("files")
 """The built-in datasets' files: in a checkout a link to ``datasets/``, in a wheel a copy of it."""
 
@@ -77,6 +75,11 @@ class Dataset(ABC, Generic[O]):
     @abstractmethod
     def load(self) -> Samples:
         """Its samples."""
+
+
+dataset = register(
+    "dataset", Dataset, (Attribute("Options", "Options = MyOptions", subclass_of=DatasetOptions),), options_problem
+)
 
 
 @dataclass(frozen=True)

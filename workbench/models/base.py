@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from workbench.registry import register
-from workbench.spec.options import ModelOptions
+from workbench.registration import Attribute, register
+from workbench.spec.options import ModelOptions, options_problem
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from workbench.plan.summary import BlockSummary, ModelSummary
 
 O = TypeVar("O", bound=ModelOptions)
-model = functools.partial(register, "model")
 
 
 class Model(ABC, Generic[O]):
@@ -77,3 +75,14 @@ class Model(ABC, Generic[O]):
         from torch.nn.functional import cross_entropy
 
         return cross_entropy(outputs.flatten(0, -2), targets.flatten())
+
+
+model = register(
+    "model",
+    Model,
+    (
+        Attribute("Options", "Options = MyOptions", subclass_of=ModelOptions),
+        Attribute("default_dataset", 'default_dataset = "digits"', (str, dict)),
+    ),
+    options_problem,
+)

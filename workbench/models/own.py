@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
+from workbench.errors import SpecError
 from workbench.models.base import Model
 from workbench.plan.layer_groups import LayerGroup
 from workbench.plan.summary import BlockSummary, ModelSummary, ParameterSummary
@@ -51,6 +52,8 @@ class OwnModel(Model[O]):
         passed = torch.zeros((_BATCH, *self.data.input_shape), dtype=dtype, device="meta")
         blocks = []
         for name, make in self.blocks().items():
+            if isinstance(make, torch.nn.Module):
+                raise SpecError("model.name", f"{self.name} gives block {name!r} as a module; give what makes it: lambda: …")
             with torch.device("meta"):
                 module = make()
             with FlopCounterMode(display=False) as counter, torch.no_grad():

@@ -103,6 +103,10 @@ class ModelSummary:
     ``forward_with_state(x, state)`` and hands what it carries from one chunk to the next, the others take each position
     by itself."""
 
+    def __post_init__(self) -> None:
+        for field in ("blocks", "groups", "ties", "mixtures"):  # a generator would be empty when it is read again
+            object.__setattr__(self, field, tuple(getattr(self, field)))
+
     @property
     def parameters(self) -> tuple[ParameterSummary, ...]:
         """All parameters once; a tied one under its source's name, or its own where the source is not held."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from workbench.errors import SplitError
-from workbench.registry import register
-from workbench.spec.options import Options
+from workbench.registration import Attribute, register
+from workbench.spec.options import Options, options_problem
 from workbench.words import counted
 
 if TYPE_CHECKING:
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
     from workbench.plan.summary import ModelSummary
     from workbench.spec.run_spec import RunSpec
     from workbench.strategies.pipeline import PipelineOptions
-
-schedule = functools.partial(register, "schedule")
 
 
 def divisors(whole: int) -> str:
@@ -141,3 +138,6 @@ class Schedule(ABC):
     @abstractmethod
     def build(self, stages: Sequence[PipelineStage], loss: Callable[..., Any] | None) -> Any:
         """The torch schedule for this worker's stages; without a loss it runs forward only."""
+
+
+schedule = register("schedule", Schedule, (Attribute("Options", "Options = MyOptions", subclass_of=Options),), options_problem)

@@ -91,6 +91,21 @@ class StrategyOptions(Options):
     """Number of workers along the strategy's axis."""
 
 
+def options_problem(cls: Any, name: str) -> str:
+    """What is wrong with the options of a class that is to be the plugin ``name``; empty where nothing is."""
+    options: type[Options] = cls.Options
+    if issubclass(options, PluginOptions):
+        allowed = get_args(options.model_fields["name"].annotation)
+        if allowed and name not in allowed:
+            return f'has options whose name is {allowed[0]!r}; write name: Literal["{name}"] = "{name}" in {options.__name__}'
+    required = [key for key, field in options.model_fields.items() if field.is_required() and key != "name"]
+    if required and not issubclass(options, PluginOptions):
+        return f"has the option {required[0]} without a default; give it one"
+    if required and not getattr(cls, "examples", {}):
+        return f"has the option {required[0]} without a default, so it needs examples that give it"
+    return ""
+
+
 def describe(options: type[Options]) -> list[dict[str, str]]:
     """One row an option: ``name``, ``type``, ``default``, ``bounds``, ``help``. Lists, forms and docs are made from it."""
     rows = []

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from workbench.registry import register
-from workbench.spec.options import StrategyOptions
+from workbench.registration import Attribute, register
+from workbench.spec.options import StrategyOptions, options_problem
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from workbench.strategies.worker_model import WorkerModel
 
 O = TypeVar("O", bound=StrategyOptions)
-strategy = functools.partial(register, "strategy")
 
 
 class Strategy(ABC, Generic[O]):
@@ -108,3 +106,15 @@ class Strategy(ABC, Generic[O]):
     def finish(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
         """Wraps what the worker holds, once every strategy has made its cut and the run's options (activation
         checkpointing, compilation) are applied; the last to apply is the first to finish. By default not at all."""
+
+
+strategy = register(
+    "strategy",
+    Strategy,
+    (
+        Attribute("Options", "Options = StrategyOptions", subclass_of=StrategyOptions),
+        Attribute("axis", 'axis = "data"', (str,)),
+        Attribute("apply_order", "apply_order = 2", (int, float)),
+    ),
+    options_problem,
+)

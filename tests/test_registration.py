@@ -1,0 +1,155 @@
+"""Plugins that do not keep their contract: each is refused when it is registered, in one sentence that says what it lacks."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from workbench import registry
+from workbench.data.base import Dataset, DatasetSummary, dataset
+from workbench.errors import PluginError, PluginWarning, SpecError
+from workbench.models.base import model
+from workbench.models.own import OwnModel
+from workbench.plan.layer_groups import ColumnRowPair
+from workbench.plan.summary import ModelSummary
+from workbench.registry import STRATEGIES
+from workbench.schedules.base import Schedule, schedule
+from workbench.spec.options import DatasetOptions, ModelOptions, Options, StrategyOptions
+from workbench.strategies.base import Strategy, strategy
+
+
+class WholeStrategy(Strategy[StrategyOptions]):
+    Options, axis, apply_order, label = StrategyOptions, "data", 2, "mine"
+    check = expected = apply = lambda self, *_: None  # type: ignore[assignment]
+
+
+class Required(Options):
+    eagerness: int
+
+
+class Otherwise(ModelOptions):
+    name: Literal["other"] = "other"
+
+
+class Path_(DatasetOptions):  # noqa: N801
+    path: str
+
+
+class WholeModel(OwnModel[ModelOptions]):
+    default_dataset = "digits"
+    blocks = lambda self: {}  # type: ignore[assignment]  # noqa: E731
+
+
+class WholeDataset(Dataset[DatasetOptions]):
+    Options = DatasetOptions
+    summary = load = lambda self: None  # type: ignore[assignment]
+
+
+class WholeSchedule(Schedule):
+    def build(self, stages: object, loss: object) -> None: ...
+
+
+def lacking(cls: type, name: str) -> type:
+    """A copy of a strategy's class without one of its attributes."""
+    return type("Mine", (Strategy,), {k: v for k, v in vars(cls).items() if k not in (name, "__abstractmethods__", "_abc_impl")})
+
+
+@pytest.mark.parametrize(
+    ("decorator", "cls", "sentence"),
+    [
+        (strategy, lacking(WholeStrategy, "axis"), "class Mine does not define axis; write axis = \"data\" in the class"),
+        (strategy, lacking(WholeStrategy, "apply_order"), "does not define apply_order; write apply_order = 2 in the class"),
+        (strategy, lacking(WholeStrategy, "Options"), "does not define Options; write Options = StrategyOptions in the class"),
+        (strategy, lacking(WholeStrategy, "expected"), "does not define expected, which workbench.strategies.base.Strategy"),
+        (strategy, type("Mine", (WholeStrategy,), {"axis": 1}), "has axis = 1, which is not str; write axis = \"data\""),
+        (strategy, type("Mine", (WholeStrategy,), {"Options": Options}), "is not a subclass of workbench.spec.options.Strat"),
+        (strategy, type("Mine", (WholeStrategy,), {"examples": [{}]}), "has examples = [{}], which is not a table of options"),
+        (strategy, Options, "class Options is not a subclass of workbench.strategies.base.Strategy"),
+        (schedule, type("Mine", (Schedule,), {}), "does not define build, which workbench.schedules.base.Schedule describes"),
+        (schedule, type("Mine", (WholeSchedule,), {"Options": Required}), "has the option eagerness without a default"),
+        (model, type("Mine", (WholeModel,), {"Options": Otherwise}), 'write name: Literal["mine"] = "mine" in Otherwise'),
+        (model, type("Mine", (OwnModel,), {"blocks": None}), 'does not define default_dataset; write default_dataset = "digits"'),
+        (dataset, type("Mine", (WholeDataset,), {"Options": Path_}), "path without a default, so it needs examples that give"),
+        (dataset, type("Mine", (Dataset,), {"Options": DatasetOptions}), "does not define load and summary"),
+    ],
+)  # fmt: skip
+def test_what_a_class_lacks_is_said_in_one_sentence_when_it_is_registered(decorator: object, cls: type, sentence: str) -> None:
+    with pytest.raises(PluginError) as refused:
+        decorator("mine")(cls)  # type: ignore[operator]
+    assert sentence in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert "plugin_kind" not in vars(cls)
+
+
+@pytest.mark.parametrize(
+    ("decorator", "cls"), [(strategy, WholeStrategy), (schedule, WholeSchedule), (model, WholeModel), (dataset, WholeDataset)]
+)
+def test_a_whole_class_is_registered(decorator: object, cls: type) -> None:
+    whole = decorator("mine")(type("Mine", (cls,), {}))  # type: ignore[operator]
+    assert whole.name == "mine"
+
+
+def test_a_decorator_without_a_name_is_refused() -> None:
+    with pytest.raises(PluginError, match=r'@strategy takes the strategy\'s name, such as @strategy\("averaging"\)'):
+        strategy(WholeStrategy)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """A test's plugins are forgotten after it."""
+    yield monkeypatch
+    registry._load.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("code", "sentence"),
+    [
+        ("x = 1\n", "mine.py' (WORKBENCH_PLUGINS) is left out: it registers nothing: put a decorator"),
+        ("from workbench.strategies.data import DataStrategy\n", "it registers nothing"),
+        (
+            "from workbench.strategies.data import DataStrategy\nfrom workbench.strategies.base import strategy\n"
+            "@strategy('data')\nclass Mine(DataStrategy):\n    pass\n",
+            "workbench.strategies.data has one of this name; take another",
+        ),
+        (
+            "from workbench.strategies.base import Strategy, strategy\n@strategy('mine')\nclass Mine(Strategy):\n    pass\n",
+            "strategy 'mine': class Mine does not define apply and check and expected and label",
+        ),
+    ],
+)
+def test_a_file_that_registers_nothing_new_is_left_out_with_one_sentence(
+    code: str, sentence: str, plugins: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.py").write_text(code)
+    plugins.setenv("WORKBENCH_PLUGINS", str(tmp_path / "mine.py"))
+    registry._load.cache_clear()
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("default")
+        names = STRATEGIES.names()
+    assert [str(w.message).count(sentence) for w in said if w.category is PluginWarning] == [1]
+    assert "data" in names
+    assert STRATEGIES.get("data").__module__ == "workbench.strategies.data"
+
+
+def test_groups_from_a_generator_are_kept_for_every_reader() -> None:
+    pair = ColumnRowPair("feedforward", "a.up", "a.down", 8, "features", (4,), (8,))
+    summary = ModelSummary("mine", (), (group for group in [pair]))  # type: ignore[arg-type]
+    assert [list(summary.groups), list(summary.groups)] == [[pair], [pair]]
+
+
+def test_a_block_that_is_given_as_a_module_is_refused_in_one_sentence() -> None:
+    from torch import nn
+
+    class Mine(WholeModel):
+        name = "mine"
+
+        def blocks(self) -> dict[str, object]:  # type: ignore[override]
+            return {"body": nn.Linear(4, 4)}
+
+    data = DatasetSummary("features", (4,), 4, 8)
+    with pytest.raises(SpecError, match="mine gives block 'body' as a module; give what makes it: lambda"):
+        Mine(ModelOptions(name="mine"), data).summary()
