@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, PositiveInt
@@ -9,7 +10,7 @@ from pydantic import Field, PositiveInt
 from workbench.errors import SpecError
 from workbench.models.base import Model, model
 from workbench.plan.layer_groups import Convolution, ConvolutionBlock, GlobalPool, LayerGroup
-from workbench.plan.summary import BlockSummary, ModelSummary, ParameterSummary, linear_parameters
+from workbench.plan.summary import BatchNorm, BlockSummary, ModelSummary, ParameterSummary, linear_parameters
 from workbench.spec.options import ModelOptions
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ class CNNOptions(ModelOptions):
     """Residual blocks of each stage."""
 
     norm: Literal["group", "batch"] = "group"
-    """Statistics over groups of channels of each sample (Wu and He 2018), or over the batch: then replicas and
-    microbatches have their own."""
+    """Statistics over groups of channels of each sample (Wu and He 2018), or over the batch: then replicas, but for those
+    with sync_batch_norm, and microbatches have their own."""
 
     num_groups: PositiveInt = 8
     """Groups of channels of group norm; divides every width, and a slice holds whole groups."""
@@ -94,7 +95,9 @@ class CNN(Model[CNNOptions]):
         head = linear_parameters("head.projection", channels, classes)
         blocks.append(BlockSummary("head", head, (classes,), 2 * channels * classes))
         groups.append(GlobalPool("convolution", "head.pool", (channels, height, width)))
-        return ModelSummary(self.name, tuple(blocks), tuple(groups))
+        normalized = chain.from_iterable(self._trunk().values()) if self.options.norm == "batch" else ()
+        norms = tuple(BatchNorm(c.norm_path, c.out_channels) for c in normalized)
+        return ModelSummary(self.name, tuple(blocks), tuple(groups), batch_norms=norms)
 
     def build_block(self, block: str) -> nn.Module:
         from workbench.models.cnn_modules import Head, ResidualBlock, Stem

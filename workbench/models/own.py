@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from workbench.errors import SpecError
 from workbench.models.base import Model
 from workbench.plan.layer_groups import LayerGroup
-from workbench.plan.summary import BlockSummary, ModelSummary, ParameterSummary
+from workbench.plan.summary import BatchNorm, BlockSummary, ModelSummary, ParameterSummary
 from workbench.spec.options import ModelOptions
 
 if TYPE_CHECKING:
@@ -46,11 +46,12 @@ class OwnModel(Model[O]):
     @cached_property
     def _summary(self) -> ModelSummary:
         import torch
+        from torch.nn.modules.batchnorm import _BatchNorm
         from torch.utils.flop_counter import FlopCounterMode
 
         dtype = torch.int64 if self.data.kind == "tokens" else torch.float32
         passed = torch.zeros((_BATCH, *self.data.input_shape), dtype=dtype, device="meta")
-        blocks = []
+        blocks, norms = [], []
         for name, make in self.blocks().items():
             if isinstance(make, torch.nn.Module):
                 raise SpecError("model.name", f"{self.name} gives block {name!r} as a module; give what makes it: lambda: …")
@@ -60,5 +61,7 @@ class OwnModel(Model[O]):
                 passed = module(passed)
             parameters = tuple(ParameterSummary(f"{name}.{key}", tuple(p.shape)) for key, p in module.named_parameters())
             flops = counter.get_total_flops() // _BATCH
+            for key, layer in module.named_modules(prefix=name):
+                norms += [BatchNorm(key, layer.num_features)] if isinstance(layer, _BatchNorm) else []
             blocks.append(BlockSummary(name, parameters, tuple(passed.shape[1:]), flops))
-        return ModelSummary(self.name, tuple(blocks), self.groups())
+        return ModelSummary(self.name, tuple(blocks), self.groups(), batch_norms=tuple(norms))

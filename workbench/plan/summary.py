@@ -81,6 +81,15 @@ class Mixture:
 
 
 @dataclass(frozen=True)
+class BatchNorm:
+    """A layer whose statistics are taken over the samples of a batch."""
+
+    path: str
+    num_features: int
+    """Channels, each with statistics of its own."""
+
+
+@dataclass(frozen=True)
 class ModelSummary:
     """A model, or the part of it that one worker holds."""
 
@@ -93,6 +102,9 @@ class ModelSummary:
 
     mixtures: tuple[Mixture, ...] = ()
     """Layers made of experts, which can live on different workers."""
+
+    batch_norms: tuple[BatchNorm, ...] = ()
+    """Layers whose statistics replicas can compute together."""
 
     sequence_length: int | None = None
     """Positions of a sample, where these are dim 0 of every shape, per sample, and causal attention alone mixes them, so
@@ -134,7 +146,9 @@ class ModelSummary:
         wanted = set(names)
         groups = tuple(g for g in self.groups if g.block in wanted)
         mixtures = tuple(m for m in self.mixtures if block_of(m.path) in wanted)
-        return replace(self, blocks=tuple(b for b in self.blocks if b.name in wanted), groups=groups, mixtures=mixtures)
+        norms = tuple(n for n in self.batch_norms if block_of(n.path) in wanted)
+        blocks = tuple(b for b in self.blocks if b.name in wanted)
+        return replace(self, blocks=blocks, groups=groups, mixtures=mixtures, batch_norms=norms)
 
 
 def block_of(path: str) -> str:

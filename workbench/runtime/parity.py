@@ -148,7 +148,12 @@ class Reference:
         turn_off_dropout(self.blocks)
         self.loss, self.batches, self.trains = plan.model.loss, batches, worker.trains
         self.max_norm = plan.spec.train.max_gradient_norm
-        self.num_chunks = worker.batch_part[1] * worker.num_microbatches
+        self.num_chunks = worker.num_pieces
+        # Of corresponding microbatches of all replicas, where these are one piece, the samples lie apart in the batch.
+        places = torch.arange(plan.spec.train.global_batch_size, device=worker.device)
+        if worker.normalizes_together:
+            places = places.view(worker.batch_part[1], worker.num_microbatches, -1).transpose(0, 1).flatten()
+        self.places = places
         self.generation = plan.spec.inference if plan.spec.generates else None
 
     def step(self, step: int) -> dict[str, Tensor]:
@@ -161,13 +166,14 @@ class Reference:
         if not self.trains:
             with torch.inference_mode():
                 return {"outputs": torch.cat([self.blocks(x) for x in inputs.chunk(self.num_chunks)])}
-        for x, y in zip(inputs.chunk(self.num_chunks), targets.chunk(self.num_chunks), strict=True):
+        for place in self.places.chunk(self.num_chunks):
+            x, y = inputs[place], targets[place]
             output = self.blocks(x)
             loss = self.loss(output, y)
             loss.backward()  # unscaled: a router's loss adds its gradient whatever this one is multiplied by
             outputs.append(output.detach())
             losses.append(loss.detach())
-        tensors = {"outputs": torch.cat(outputs), "loss": torch.stack(losses).mean().reshape(1)}
+        tensors = {"outputs": torch.cat(outputs)[self.places.argsort()], "loss": torch.stack(losses).mean().reshape(1)}
         named = dict(self.blocks.named_parameters())
         with torch.no_grad():
             for name, parameter in named.items():

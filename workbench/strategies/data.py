@@ -49,6 +49,10 @@ class DataOptions(StrategyOptions):
     """Equal pieces that a worker computes its part of the batch in, one after the other; gradients are averaged over the
     workers after the last."""
 
+    sync_batch_norm: bool = False
+    """Whether batch norm uses the samples of all workers (``torch.nn.SyncBatchNorm``) instead of each worker its own; pieces
+    of a worker's part, where it has several, still have their own statistics."""
+
     compression: Compression = "none"
     """How gradients are made smaller for the all-reduce: rounded to two bytes, or replaced by matrices of low rank
     (PowerSGD, Vogels et al. 2019). Training is then not quite what one worker does."""
@@ -82,6 +86,7 @@ class DataStrategy(Strategy[DataOptions]):
         "fp16": {"compression": "fp16"},
         "bf16": {"compression": "bf16"},
         "powersgd": {"compression": "powersgd", "bucket_size_mib": 0.002},
+        "batch norm synchronized": {"sync_batch_norm": True},
     }
 
     @property
@@ -91,6 +96,7 @@ class DataStrategy(Strategy[DataOptions]):
         parts += {"optimizer": ["zero1"], "gradients": ["zero2"]}.get(o.shard, [])
         parts += [f"s{o.shard_size}"] if o.shard_size else []
         parts += [f"a{o.num_accumulation_steps}"] if o.num_accumulation_steps > 1 else []
+        parts += ["sbn"] if o.sync_batch_norm else []
         if o.compression != "none":
             parts.append(o.compression + (f"{o.compression_rank}" if o.compression == "powersgd" else ""))
         return "-".join(parts)
@@ -125,6 +131,8 @@ class DataStrategy(Strategy[DataOptions]):
                 f"a global batch of {batch} over {o.size} workers leaves {batch % o.size} over;"
                 f" use a size that divides {batch}, or set train.global_batch_size to a multiple of {o.size}",
             )
+        if o.sync_batch_norm:
+            self._check_batch_norms(model, spec)
         if o.shard_size and not self.is_sharded:
             raise SplitError(
                 "split.data.shard_size", f'needs shard = "gradients" or "parameters", but shard is "{o.shard}"; leave it out'
@@ -213,7 +221,11 @@ class DataStrategy(Strategy[DataOptions]):
 
     def expected(self, model: ModelSummary, share: Share) -> list[Transfer]:
         """DDP: all gradients once, compressed or not, in as many buckets as torch makes (Li et al. 2020); ZeRO-1 also sends
-        each updated parameter from its owner. FSDP and HSDP: ``expected_of_units``."""
+        each updated parameter from its owner. FSDP and HSDP: ``expected_of_units``. Of batch norms, where they are
+        synchronized: ``_expected_of_batch_norms``."""
+        return [*self._expected_of_batch_norms(share), *self._expected_of_parameters(model, share)]
+
+    def _expected_of_parameters(self, model: ModelSummary, share: Share) -> list[Transfer]:
         if self.is_sharded:
             return list(expected_of_units(model, share, self.options.size, self.num_shards, self._gathers(model, share)))
         if not share.trains:
@@ -243,9 +255,37 @@ class DataStrategy(Strategy[DataOptions]):
                 forward, backward = staged.gathers(stage, share.trains) if is_freed else (1, 0)
                 yield blocks, forward, backward
 
+    def _check_batch_norms(self, model: ModelSummary, spec: RunSpec) -> None:
+        field, tensor = "split.data.sync_batch_norm", dict(spec.split.items()).get("tensor")
+        if not model.batch_norms:
+            raise SplitError(field, f"{model.name} has no batch norm to synchronize; leave it out")
+        if spec.mode == "inference":
+            raise SplitError(field, "inference uses running statistics, which need no synchronization; leave it out")
+        if getattr(tensor, "cut", {}).get("convolution") == "rows":
+            raise SplitError(
+                field, "does not support batch norm of rows that tensor slicing shares out; cut convolutions by channels"
+            )
+
+    def _expected_of_batch_norms(self, share: Share) -> Iterator[Transfer]:
+        """Of each norm and piece, per channel two numbers of at least single precision: forward, mean and variance of every
+        worker are gathered; backward, two sums are all-reduced. Activation checkpointing gathers again in backward."""
+        size, count = self.options.size, share.num_microbatches
+        for norm in share.held.batch_norms if self.options.sync_batch_norm else ():
+            payload = 2 * norm.num_features * max(4, share.element_bytes)
+            gathered = Transfer("all_gather", self.axis, "forward", count, size * payload, size)
+            yield gathered
+            yield Transfer("all_reduce", self.axis, "backward", count, payload, size)
+            if share.spec.train.checkpointing != "none":
+                yield replace(gathered, phase="backward")
+
     def apply(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
         replicas = mesh[self.axis]
         worker.batch_part = (replicas.get_local_rank(), replicas.size())
+        if self.options.sync_batch_norm:
+            from workbench.strategies.batch_norm_modules import synchronize_batch_norms
+
+            synchronize_batch_norms(worker.blocks, replicas.get_group())
+            worker.normalizes_together = True
 
     def finish(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
         o = self.options

@@ -162,7 +162,11 @@ class TensorStrategy(Strategy[TensorOptions]):
             return tuple(shape)
 
         blocks = [replace(b, parameters=tuple(map(cut, b.parameters)), output_shape=handed_on(b)) for b in model.blocks]
-        return replace(model, blocks=tuple(blocks))
+        norms = [
+            replace(n, num_features=n.num_features // self.options.size) if f"{n.path}.weight" in dims else n
+            for n in model.batch_norms
+        ]
+        return replace(model, blocks=tuple(blocks), batch_norms=tuple(norms))
 
     def expected(self, model: ModelSummary, share: Share) -> list[Transfer]:
         """What each group of layers says of itself, which every worker of the axis takes part in. With sequence

@@ -88,6 +88,9 @@ class WorkerModel:
     num_microbatches: int = 1
     """Pieces that its part is computed in; parity computes the same pieces."""
 
+    normalizes_together: bool = False
+    """Whether batch norm uses the samples of all workers, so that corresponding pieces of theirs are one."""
+
     microbatch: int = 0
     """The piece that is computed now, where they are computed one after the other by the plain step."""
 
@@ -124,6 +127,11 @@ class WorkerModel:
     def batch_size(self) -> int:
         """Samples of a step that reach this worker."""
         return self.share.num_samples
+
+    @property
+    def num_pieces(self) -> int:
+        """Pieces of the global batch that are computed without regard to one another."""
+        return self.num_microbatches * (1 if self.normalizes_together else self.batch_part[1])
 
     @property
     def trains(self) -> bool:

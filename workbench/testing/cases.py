@@ -56,7 +56,7 @@ def training(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any]) 
         **record.of_allocator,
         "memory": record.memory,
         "peak_tensors": record.peak_tensors,
-        "num_pieces": worker.batch_part[1] * worker.num_microbatches,
+        "num_pieces": worker.num_pieces,
         "losses": [row["loss"] for row in record.steps],
         "tokens": [row["num_tokens"] for row in record.steps],
         "dropped_tokens": record.dropped_tokens,

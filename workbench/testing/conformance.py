@@ -58,6 +58,7 @@ MESHES: dict[str, dict[str, Any]] = {
     "ep2 · dp4": {"expert": 2, "data": 4},
     "ep2 · tp2": {"expert": 2, "tensor": 2},
     "ep2 · pp2": {"expert": 2, "pipeline": _PIPELINE},
+    "dp2 · tp2, batch norm synchronized": {"data": {"size": 2, "sync_batch_norm": True}, "tensor": 2},
     "tp2 · dp2, sequence parallel": {"tensor": {"size": 2, "sequence_parallel": True}, "data": 2},
 }
 """Strategies together, or on more workers."""
