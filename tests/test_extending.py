@@ -16,7 +16,7 @@ from workbench.cli.main import cli
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = re.compile(r"^```python (\w+\.py)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-FAMILIES = {"averaging": "strategies", "one_at_a_time": "schedules", "perceptron": "models", "rings": "data"}
+FAMILIES = {"averaging": "strategies", "eager_1f1b": "schedules", "perceptron": "models", "rings": "data"}
 LOCAL_FILES = {"WORKBENCH_PLUGINS": ",".join(f"{name}.py" for name in FAMILIES)}
 
 
@@ -51,7 +51,7 @@ def test_the_page_has_an_example_of_each_family_and_a_test(here: Path) -> None:
 
 @pytest.mark.timeout(300)
 def test_local_files_pass_the_suite(here: Path) -> None:
-    select = "summary or (mlp and (averaging or one_at_a_time)) or (perceptron and layer)"
+    select = "summary or (mlp and (averaging or eager_1f1b)) or (perceptron and layer)"
     assert passed(suite(here, select, **LOCAL_FILES)) >= 7
 
 
@@ -66,7 +66,7 @@ def test_an_installed_package_passes_the_suite(here: Path) -> None:
     for name in FAMILIES:
         (here / f"{name}.py").rename(site / f"{name}.py")
 
-    assert passed(suite(here, "summary or (perceptron and averaging) or (transformer and one_at_a_time)", path=str(site))) >= 5
+    assert passed(suite(here, "summary or (perceptron and averaging) or (transformer and eager_1f1b)", path=str(site))) >= 5
 
 
 @pytest.mark.slow

@@ -30,6 +30,7 @@ class Schedule(ABC):
 
     name: ClassVar[str]
     Options: ClassVar[type[Options]] = Options
+    """Options of its own: a split gives them beside the pipeline's, ``pipeline=2,schedule=eager_1f1b,eagerness=2``."""
     default_stages_per_worker: ClassVar[int] = 1
     min_stages_per_worker: ClassVar[int] = 1
     max_stages_per_worker: ClassVar[int] = 1
@@ -55,6 +56,8 @@ class Schedule(ABC):
         self.options = options
         self.num_workers, self.num_microbatches = options.size, options.num_microbatches
         self.stages_per_worker = options.stages_per_worker or self.default_stages_per_worker
+        self.schedule_options: Any = options.schedule_options
+        """Its own options, an object of its ``Options``; None where that has no fields."""
 
     @property
     def num_stages(self) -> int:

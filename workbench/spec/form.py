@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from workbench.registry import DATASETS, MODELS, STRATEGIES, Family
+from workbench.registry import DATASETS, MODELS, SCHEDULES, STRATEGIES, Family
 from workbench.spec.options import ModelOptions, Options, PluginOptions, ReadsFile
 from workbench.spec.run_spec import RunSpec
 
@@ -76,6 +76,17 @@ def fields(options: type[Options], where: str, defaults: Options | None = None) 
             yield from fields(inner, f"{where}.{name}", default)
             continue
         yield _field(options, f"{where}.{name}" if where else name, name, info, default)
+        if SCHEDULES in info.metadata:
+            yield from _schedule_fields(where)
+
+
+def _schedule_fields(where: str) -> Iterator[Field]:
+    """Options that schedules have of their own, each name once; a split gives them beside the pipeline's."""
+    named: dict[str, Field] = {}
+    for schedule in SCHEDULES.names():
+        for field in fields(SCHEDULES.get(schedule).Options, where):
+            named.setdefault(field.path, replace(field, help=f"For the schedule {schedule}: {field.help}"))
+    yield from named.values()
 
 
 def plugin_field(family: Family) -> Field:
@@ -116,6 +127,8 @@ def _is_asked_for(options: type[Options], name: str, info: FieldInfo) -> bool:
         return False
     if issubclass(options, PluginOptions) and name == "name":
         return False
+    if name == "schedule_options":
+        return False  # each option of a schedule is a field of its own
     return not (issubclass(options, ModelOptions) and name == "preset" and not options.presets)
 
 

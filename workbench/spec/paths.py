@@ -114,7 +114,9 @@ def _leaves(options: Options, where: str) -> Iterator[tuple[str, Any]]:
     plain = options.model_dump(mode="json", exclude_none=True)
     for name in type(options).model_fields:
         value = getattr(options, name)
-        if isinstance(value, Options):
-            yield from _leaves(value, f"{where}.{name}")
+        if isinstance(value, Options):  # a schedule's options are given beside the pipeline's
+            yield from _leaves(value, where if name == "schedule_options" else f"{where}.{name}")
+        elif name == "schedule_options":
+            continue
         else:
             yield f"{where}.{name}", plain.get(name)

@@ -6,12 +6,12 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import PositiveInt, model_validator
+from pydantic import PositiveInt, SerializeAsAny, ValidationError, model_validator
 
 from workbench.errors import SplitError
 from workbench.plan.summary import block_of
-from workbench.registry import SCHEDULES
-from workbench.spec.options import ReadsFile
+from workbench.registry import SCHEDULES, unknown
+from workbench.spec.options import Options, ReadsFile, spec_error
 from workbench.strategies._staged import StagedOptions, StagedStrategy
 from workbench.strategies.base import strategy
 
@@ -41,6 +41,38 @@ class PipelineOptions(StagedOptions):
 
     actions: tuple[str, ...] = ()
     """The rows of that file, which are read once, so that the recorded spec runs again without it."""
+
+    schedule_options: SerializeAsAny[Options] | None = None
+    """The schedule's own options, where it has any, as a table; they may also be given beside the pipeline's.
+    `workbench schedules` lists them."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _resolve_schedule_options(cls, values: Any) -> Any:
+        """Options of the schedule, given in their table or beside the pipeline's own, become an object of its class."""
+        if not isinstance(values, dict):
+            return values
+        name = values.get("schedule", cls.model_fields["schedule"].default)
+        plugin = SCHEDULES.get(name, "split.pipeline.schedule").Options
+        table, where = values.get("schedule_options"), "split.pipeline.schedule_options"
+        if isinstance(table, Options):
+            table = dict(table) if isinstance(table, plugin) else {}  # of the schedule before, where another one is chosen
+        if not isinstance(table, dict | None):
+            raise SplitError(where, f"is a table of the schedule's options, but got {table!r}")
+        table = dict(table or {})
+        given = {key: value for key, value in values.items() if key not in cls.model_fields}
+        allowed = [*cls.model_fields, *plugin.model_fields]
+        for key in given:
+            if key not in plugin.model_fields:
+                raise SplitError(f"split.pipeline.{key}", unknown("key", key, allowed))
+        for key in table:
+            if key not in plugin.model_fields:
+                raise SplitError(f"{where}.{key}", unknown(f"option of {name}", key, list(plugin.model_fields)))
+        try:
+            own = plugin.model_validate({**table, **given}) if plugin.model_fields else None
+        except ValidationError as error:
+            raise spec_error(error, "split.pipeline") from None
+        return {**{key: value for key, value in values.items() if key in cls.model_fields}, "schedule_options": own}
 
     @model_validator(mode="before")
     @classmethod
@@ -74,8 +106,12 @@ class PipelineStrategy(StagedStrategy[PipelineOptions]):
 
     @property
     def label(self) -> str:
-        label = f"pp{self.options.size}-{self.options.schedule}-m{self.options.num_microbatches}"
-        return label if self.options.stages_per_worker is None else f"{label}-v{self.options.stages_per_worker}"
+        o = self.options
+        label = f"pp{o.size}-{o.schedule}-m{o.num_microbatches}"
+        label += "" if o.stages_per_worker is None else f"-v{o.stages_per_worker}"
+        fields = type(o.schedule_options).model_fields if o.schedule_options is not None else {}
+        own = {key: getattr(o.schedule_options, key) for key, field in fields.items()}
+        return label + "".join(f"-{key}{value}" for key, value in own.items() if value != fields[key].default)
 
     @property
     def num_microbatches(self) -> int:
