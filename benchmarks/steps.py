@@ -48,7 +48,8 @@ def work(rank: int, rendezvous: str, rounds: int, handwritten_name: str, split: 
 
     from workbench.plan.feasibility import plan
     from workbench.runtime.batches import Batches
-    from workbench.runtime.build import build_worker, make_mesh, make_optimizer
+    from workbench.runtime.build import build_worker, make_mesh
+    from workbench.runtime.optimizer import make_optimizer
     from workbench.runtime.process_group import control_group, register_backend
     from workbench.runtime.recorder import Recorder
     from workbench.runtime.training import take_step
@@ -65,7 +66,7 @@ def work(rank: int, rendezvous: str, rounds: int, handwritten_name: str, split: 
     store = dist.FileStore(rendezvous, NUM_WORKERS)
     dist.init_process_group(register_backend(recorder, "cpu"), store=store, rank=rank, world_size=NUM_WORKERS, timeout=timeout)
     worker = build_worker(planned, rank, make_mesh(planned, "cpu", recorder), recorder, device, torch.float32)
-    optimizer = make_optimizer(worker, planned.spec.train.optimizer, planned.spec.train.learning_rate)
+    optimizer = make_optimizer(worker, planned.spec.train)
 
     def ours(inputs: torch.Tensor, targets: torch.Tensor) -> float | None:
         loss = take_step(worker, optimizer, inputs, targets).loss

@@ -41,7 +41,8 @@ def light(rank: int, recorder: Any, control: Any, split: dict[str, Any], rounds:
 
     from workbench.plan.feasibility import plan
     from workbench.runtime.batches import Batches
-    from workbench.runtime.build import build_worker, make_mesh, make_optimizer
+    from workbench.runtime.build import build_worker, make_mesh
+    from workbench.runtime.optimizer import make_optimizer
     from workbench.runtime.recorder import Recorder
     from workbench.runtime.training import take_step
     from workbench.spec import RunSpec
@@ -58,7 +59,7 @@ def light(rank: int, recorder: Any, control: Any, split: dict[str, Any], rounds:
 
     meshes = [(make_mesh(planned, "cpu", recorder), recorder), *((bare_mesh(copy), Recorder()) for copy in (1, 2))]
     workers = [build_worker(planned, rank, mesh, records, device, torch.float32) for mesh, records in meshes]
-    optimizers = [make_optimizer(worker, options.optimizer, options.learning_rate) for worker in workers]
+    optimizers = [make_optimizer(worker, options) for worker in workers]
     batches, took = Batches(planned, device, torch.float32), np.empty((2, WARMUP + rounds, 3))
     for turn in range(WARMUP + rounds):
         inputs, targets = batches.of_worker(turn, workers[0])

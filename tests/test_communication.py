@@ -15,9 +15,10 @@ from torch.profiler import ProfilerActivity, profile
 from workbench.plan.feasibility import plan
 from workbench.runtime import accounting
 from workbench.runtime.batches import Batches
-from workbench.runtime.build import build_worker, make_mesh, make_optimizer
+from workbench.runtime.build import build_worker, make_mesh
 from workbench.runtime.completion import complete
 from workbench.runtime.gloo_spans import GlooSpan
+from workbench.runtime.optimizer import make_optimizer
 from workbench.runtime.recorder import Operation, Recorder
 from workbench.runtime.training import take_step, train
 from workbench.spec import RunSpec
@@ -68,7 +69,7 @@ def profiled(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any]) 
     ``NUM_SHARING`` equal ones; of everything else it is the full tensor. A reduce-scatter is an all-reduce of its input."""
     planned = plan(RunSpec(**spec))
     worker = build_worker(planned, rank, make_mesh(planned, "cpu", recorder), recorder, CPU, torch.float32)
-    optimizer = make_optimizer(worker, planned.spec.train.optimizer, planned.spec.train.learning_rate)
+    optimizer = make_optimizer(worker, planned.spec.train)
     batches = Batches(planned, CPU, torch.float32)
     for step in range(TRACE_STEP):
         take_step(worker, optimizer, *batches.of_worker(step, worker))

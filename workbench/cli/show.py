@@ -36,6 +36,8 @@ def show_command(run: str) -> None:
         console.print(f"{axis} axis: {groups}", highlight=False, markup=False)
     if differences := _differences(directory):
         console.print(f"not by default: {escape(', '.join(differences))}", highlight=False)
+    if row["mode"] == "train" and (optimizer := _optimizer(directory)):
+        console.print(f"optimizer: {optimizer}", highlight=False)
     record = directory.record()
     if record["num_workers"] * record["threads_per_worker"] > record["num_cores"]:
         console.print(f"[yellow]oversubscribed:[/yellow] more workers × threads than the {record['num_cores']} cores")
@@ -105,6 +107,17 @@ def _who_talks_to_whom(directory: RunDirectory) -> Iterator[tuple[str, str]]:
         groups["expert"] = [group[at : at + size] for group in groups["data"] for at in range(0, len(group), size)]
     for axis, found in groups.items():
         yield axis, " ".join(f"[{' '.join(map(str, group))}]" for group in found)
+
+
+def _optimizer(directory: RunDirectory) -> str:
+    """The optimizer with all its options in one line."""
+    from workbench.errors import SpecError
+    from workbench.plan.optimizer import optimizer_text
+
+    try:
+        return optimizer_text(directory.spec().train)
+    except SpecError:
+        return ""  # a plugin that is not here today
 
 
 def _differences(directory: RunDirectory) -> list[str]:

@@ -6,13 +6,11 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
+from workbench.plan.optimizer import optimizer_state
+
 if TYPE_CHECKING:
     from workbench.plan.feasibility import Plan
     from workbench.plan.summary import ModelSummary
-
-STATE = {"sgd": (0, 0), "momentum": (1, 0), "adam": (2, 4), "adamw": (2, 4)}
-"""Numbers that an optimizer keeps for each element of a parameter (Kingma and Ba 2015: two moments), and bytes for each
-parameter (torch's count of steps, a float)."""
 
 _SMALLER_PIECES = "smaller pieces (split.data.num_accumulation_steps, more microbatches under 1f1b)"
 REMEDIES = {
@@ -50,7 +48,7 @@ def expected_memory(plan: Plan, rank: int) -> ExpectedMemory:
     parameters = allocated.num_parameters * size
     if not share.trains:
         return ExpectedMemory(parameters, 0, 0, None)
-    updated, (numbers, per_parameter) = plan.updated_by(rank), STATE[plan.spec.train.optimizer]
+    updated, (numbers, per_parameter) = plan.updated_by(rank), optimizer_state(plan.spec.train)
     state = numbers * updated.num_parameters * size + per_parameter * len(updated.distinct_parameters)
     return ExpectedMemory(parameters, parameters, state, _activations(plan, rank))
 

@@ -15,7 +15,10 @@ from workbench.spec.split import Split
 
 MODES = ("train", "inference")
 DEVICES = ("cpu", "cuda")
-TRAIN = {"num_steps": 4, "num_warmup_steps": 0, "global_batch_size": 8}
+TRAIN = {
+    "num_steps": 4, "num_warmup_steps": 0, "global_batch_size": 8, "weight_decay": 0.1, "decay_norms_and_biases": False,
+    "lr_schedule": "cosine", "num_lr_warmup_steps": 2,
+}  # fmt: skip
 MEASURE = {"num_trace_steps": 1}
 
 Parts = dict[str, Any]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
@@ -79,22 +78,6 @@ def make_mesh(plan: Plan, device: str, recorder: Records) -> DeviceMesh | None:
     recorder.axes[dist.distributed_c10d._get_default_group().group_name] = WORLD
     recorder.axes.update({mesh[axis].get_group().group_name: axis for axis in axes})
     return mesh
-
-
-def make_optimizer(worker: WorkerModel, name: str, learning_rate: float) -> torch.optim.Optimizer:
-    """The optimizer of what this worker holds."""
-    parameters = [p for _, p in worker.named_parameters()]
-    # torch's multi-tensor kernels take neither sliced and whole tensors nor tensors of different meshes in one list.
-    groups: dict[Any, list[nn.Parameter]] = {}
-    for parameter in parameters:
-        groups.setdefault(parameter.device_mesh if isinstance(parameter, DTensor) else None, []).append(parameter)
-    optimizers: dict[str, Any] = {
-        "sgd": torch.optim.SGD,
-        "momentum": functools.partial(torch.optim.SGD, momentum=0.9),
-        "adam": torch.optim.Adam,
-        "adamw": torch.optim.AdamW,
-    }
-    return worker.make_optimizer(optimizers[name], [{"params": group} for group in groups.values()], lr=learning_rate)
 
 
 def local(tensor: torch.Tensor) -> torch.Tensor:

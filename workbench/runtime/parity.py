@@ -8,6 +8,8 @@ that kind), per tensor.
 Dropout is off on both sides: a mask drawn from a worker's random numbers is another one on every worker. Everything else is
 in train mode, in inference in eval mode.
 
+Then the optimizer as configured takes steps on gradients that are given (``optimizer_parity``).
+
 A strategy that changes gradients on purpose (lossy compression) is never found equal. Its every step is compared by itself,
 the one worker going on from the split's parameters: loss and outputs must be equal, gradients and updated parameters may
 differ by as much as its formula says, if it has one.
@@ -31,11 +33,12 @@ from workbench.models.generation import generate
 from workbench.plan.feasibility import Plan
 from workbench.plan.lossy import Lossy
 from workbench.runtime.batches import Batches
-from workbench.runtime.build import DTYPES, build_blocks, build_worker, local, make_optimizer
+from workbench.runtime.build import DTYPES, build_blocks, build_worker, local
 from workbench.runtime.clipping import clip_gradients
 from workbench.runtime.dropout import turn_off_dropout
+from workbench.runtime.optimizer import make_optimizer
 from workbench.runtime.training import take_step
-from workbench.spec.run_spec import Inference
+from workbench.spec.run_spec import Inference, Train
 from workbench.strategies.worker_model import Records, StepResult, WorkerModel
 
 LEARNING_RATE = 0.1
@@ -100,7 +103,7 @@ def check_parity(
     worker = build_worker(plan, rank, mesh, recorder, device, dtype)
     turn_off_dropout(worker.blocks)
     worker.keep_outputs = True
-    optimizer = make_optimizer(worker, "sgd", LEARNING_RATE)
+    optimizer = make_optimizer(worker, Train(optimizer="sgd", learning_rate=LEARNING_RATE))
     batches = Batches(plan, device, dtype)
     reference = Reference(plan, worker, batches) if rank == 0 else None
     max_norm, worst, is_wrong = plan.spec.train.max_gradient_norm, (0.0, "none"), False
@@ -125,6 +128,18 @@ def check_parity(
             is_wrong |= any(not error <= allowed(lossy, step, name, rounding) for name, error in errors.items())
             if lossy is not None:
                 reference.adopt(gathered)
+    if worker.trains:
+        from workbench.runtime.optimizer_parity import optimizer_errors  # compares with what is in this file
+
+        of_optimizer = optimizer_errors(
+            plan.spec.train,
+            worker,
+            lambda pieces: _gather(pieces, control, plan.num_workers, rank),
+            rank == 0,
+            _GLOBAL_NORM_SHARE[precision],
+        )
+        worst = max([worst, *((error, name) for name, error in of_optimizer.items())])
+        is_wrong |= any(not error <= rounding for error in of_optimizer.values())
     if reference is None:
         return None
     error, tensor = worst
@@ -201,18 +216,18 @@ class Reference:
         with torch.no_grad():
             for name, parameter in self.blocks.named_parameters():
                 for piece in (p for p in gathered if p.name == f"parameter {name}"):
-                    parameter[_place(piece)] = piece.values.to(parameter.device)
+                    parameter[place(piece)] = piece.values.to(parameter.device)
 
 
 def gradients(worker: WorkerModel) -> list[Piece]:
     """This worker's gradients; a missing one is compared as zeros."""
     named = [(n, p.grad if p.grad is not None else torch.zeros_like(p)) for n, p in worker.named_parameters()]
-    return [Piece(f"gradient of {name}", _offset(grad), local(grad).clone()) for name, grad in named]
+    return [Piece(f"gradient of {name}", offset(grad), local(grad).clone()) for name, grad in named]
 
 
 def parameters(worker: WorkerModel) -> list[Piece]:
     """This worker's parameters."""
-    return [Piece(f"parameter {name}", _offset(p), local(p).clone()) for name, p in worker.named_parameters()]
+    return [Piece(f"parameter {name}", offset(p), local(p).clone()) for name, p in worker.named_parameters()]
 
 
 def of_result(worker: WorkerModel, result: StepResult) -> list[Piece]:
@@ -268,21 +283,22 @@ def _difference(reference: Tensor, pieces: list[Piece], is_sum: bool) -> float:
     squares: dict[tuple[int, ...], float] = {}
     covered = torch.zeros(reference.shape, dtype=torch.bool)
     for piece in pieces:
-        place = _place(piece)
-        if reference[place].shape != piece.values.shape:
+        at = place(piece)
+        if reference[at].shape != piece.values.shape:
             return math.inf
-        square = float((piece.values.to(reference.device) - reference[place]).norm()) ** 2
+        square = float((piece.values.to(reference.device) - reference[at]).norm()) ** 2
         squares[piece.offset] = max(squares.get(piece.offset, 0.0), square)
-        covered[place] = True
+        covered[at] = True
     return math.sqrt(sum(squares.values())) if bool(covered.all()) else math.inf
 
 
-def _place(piece: Piece) -> tuple[slice, ...]:
+def place(piece: Piece) -> tuple[slice, ...]:
     """Where a piece lies in the whole tensor."""
     return tuple(slice(o, o + s) for o, s in zip(piece.offset, piece.values.shape, strict=True))
 
 
-def _offset(tensor: Tensor) -> tuple[int, ...]:
+def offset(tensor: Tensor) -> tuple[int, ...]:
+    """Where this worker's part of a tensor begins in the whole one."""
     if isinstance(tensor, DTensor):
         return tuple(compute_local_shape_and_global_offset(tensor.shape, tensor.device_mesh, tensor.placements)[1])
     return (0,) * tensor.dim()

@@ -18,11 +18,12 @@ from torch.distributed.tensor import DTensor
 from workbench.plan.feasibility import Plan
 from workbench.runtime.allocations import Peak, kept_activations
 from workbench.runtime.batches import Batches
-from workbench.runtime.build import local, make_optimizer
+from workbench.runtime.build import local
 from workbench.runtime.clipping import clip_gradients
 from workbench.runtime.flops import CountedFlops
 from workbench.runtime.load import Load
 from workbench.runtime.memory import MemoryTracker
+from workbench.runtime.optimizer import make_optimizer, set_learning_rate
 from workbench.runtime.profiler import torch_profile
 from workbench.runtime.recorder import Recorder
 from workbench.strategies.worker_model import StepResult, WorkerModel
@@ -86,7 +87,7 @@ def train(
     """
     record = TrainingRecord()
     options, measure = plan.spec.train, plan.spec.measure
-    optimizer = make_optimizer(worker, options.optimizer, options.learning_rate) if worker.trains else None
+    optimizer = make_optimizer(worker, options) if worker.trains else None
     has_tokens = plan.dataset.summary().tokens_per_sample > 0
     kinds = list(step_kinds(plan))
     dropping: list[Any] = [module for module in worker.blocks.modules() if hasattr(module, "dropped")]  # mixtures of experts
@@ -100,6 +101,8 @@ def train(
         data_s = time.perf_counter() - fetching
         for module in dropping:
             module.dropped = 0
+        if optimizer is not None:
+            set_learning_rate(optimizer, options, step)
         tracker = MemoryTracker(worker, optimizer, recorder, measure.memory_budget_bytes) if kind == "memory" else None
         if control is not None and not worker.trains:
             # Else a worker goes on to the next batch while others compute this one, and a step is how often one comes out.

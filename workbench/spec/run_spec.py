@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     BeforeValidator,
     Field,
+    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -37,10 +38,37 @@ class Train(Options):
     """Samples per step over all workers."""
 
     optimizer: Literal["sgd", "momentum", "adam", "adamw"] = "adamw"
-    """SGD without momentum or with 0.9 of it, Adam or AdamW with torch's defaults."""
+    """SGD without momentum or with 0.9 of it, Adam or AdamW; the options below default to torch's."""
 
     learning_rate: PositiveFloat = 1e-3
-    """Learning rate, constant over the run."""
+    """Learning rate, which the schedule multiplies."""
+
+    weight_decay: NonNegativeFloat | None = None
+    """Weight decay, decoupled with adamw and an L2 penalty with the others; by default torch's, 0.01 for adamw and 0 else."""
+
+    decay_norms_and_biases: bool = True
+    """Whether weight decay also applies to norms and biases: parameters of fewer than two dims, or called bias."""
+
+    momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Momentum of SGD; by default 0.9 for the optimizer momentum and 0 for sgd."""
+
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] | None = None
+    """Decay rates of Adam's two moments; by default 0.9 and 0.999."""
+
+    epsilon: PositiveFloat | None = None
+    """What Adam adds to the denominator; by default 1e-8."""
+
+    lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """How the learning rate goes on after its warm-up."""
+
+    num_lr_warmup_steps: NonNegativeInt = 0
+    """First steps of the run over which the learning rate rises linearly, whether they are timed or not."""
+
+    num_lr_decay_steps: PositiveInt | None = None
+    """Steps after the rise over which a linear or cosine schedule decays; by default up to the last timed step."""
+
+    min_lr_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the learning rate at which the decay ends."""
 
     precision: Literal["fp32", "bf16", "fp64"] = "fp32"
     """Number format of parameters, activations, gradients and optimizer state."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -131,6 +133,58 @@ def _token_not_taken(planned: Plan) -> None:
     Links.receive_token = lambda links, batch: right(links, batch) * 0  # type: ignore[assignment,method-assign]
 
 
+def _module(name: str) -> Any:
+    """A module as something whose functions can be replaced."""
+    return importlib.import_module(name)
+
+
+def _optimizer_changed(change: Callable[[Any], None]) -> Callable[[Plan], None]:
+    """An optimizer whose parameter groups are changed on one worker after it was made."""
+
+    def make(planned: Plan) -> None:
+        optimizer_parity = _module("workbench.runtime.optimizer_parity")
+        right = optimizer_parity.make_optimizer
+
+        def wrong(worker: Any, train: Any) -> Any:
+            optimizer = right(worker, train)
+            if worker.share.rank == planned.num_workers - 1:
+                for group in optimizer.param_groups:
+                    change(group)
+            return optimizer
+
+        optimizer_parity.make_optimizer = wrong
+
+    return make
+
+
+def _decay_everywhere(planned: Plan) -> None:
+    """An optimizer that decays norms and biases too, on every worker."""
+    _module("workbench.runtime.optimizer").decays = lambda train, parameter: True
+
+
+def _group_lost(planned: Plan) -> None:
+    """A ZeRO-1 optimizer that updates the parameters of its first group alone."""
+    zero_modules = _module("workbench.strategies.zero_modules")
+    right = zero_modules.sharded_optimizer
+
+    def wrong(group: Any) -> Any:
+        make = right(group)
+        return lambda kind, groups, **options: make(kind, groups[:1], **options)
+
+    zero_modules.sharded_optimizer = wrong
+
+
+def _schedule_on_one_worker(planned: Plan) -> None:
+    """A learning rate that every worker but the last keeps at that of the first step."""
+    optimizer_parity = _module("workbench.runtime.optimizer_parity")
+    right = optimizer_parity.set_learning_rate
+
+    def wrong(optimizer: Any, train: Any, step: int) -> None:
+        right(optimizer, train, step if dist.get_rank() == planned.num_workers - 1 else 0)
+
+    optimizer_parity.set_learning_rate = wrong
+
+
 MISTAKES = {
     "gradients not averaged": _unaveraged,
     "gradients doubled": _doubled,
@@ -141,4 +195,9 @@ MISTAKES = {
     "parts not summed": _parts_not_summed,
     "other token": _other_token,
     "token not taken": _token_not_taken,
+    "norms and biases decayed": _decay_everywhere,
+    "group lost": _group_lost,
+    "schedule on one worker": _schedule_on_one_worker,
+    "other betas": _optimizer_changed(lambda group: group.update(betas=(0.9, 0.99))),
+    "other momentum": _optimizer_changed(lambda group: group.update(momentum=0.5)),
 }

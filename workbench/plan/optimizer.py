@@ -1,0 +1,130 @@
+"""The optimizer by arithmetic: torch's options, parameter groups, the learning rate of each step, the state it keeps."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from workbench.errors import SpecError
+
+if TYPE_CHECKING:
+    from workbench.plan.feasibility import Plan
+    from workbench.plan.summary import ParameterSummary
+    from workbench.spec.run_spec import Train
+
+_CLASSES = {"sgd": "SGD", "momentum": "SGD", "adam": "Adam", "adamw": "AdamW"}
+_MOMENTUM = {"sgd": 0.0, "momentum": 0.9}
+_ADAM = ("adam", "adamw")
+
+
+def optimizer_options(train: Train) -> dict[str, Any]:
+    """Returns the keyword arguments of the optimizer's class in ``torch.optim``; torch's defaults where the spec has none."""
+    decay = train.weight_decay
+    options: dict[str, Any] = {"lr": train.learning_rate, "weight_decay": _default_decay(train) if decay is None else decay}
+    if train.optimizer in _ADAM:
+        return {**options, "betas": train.betas or (0.9, 0.999), "eps": train.epsilon or 1e-8}
+    return {**options, "momentum": _MOMENTUM[train.optimizer] if train.momentum is None else train.momentum}
+
+
+def optimizer_class(train: Train) -> str:
+    """Returns the name of the optimizer's class in ``torch.optim``."""
+    return _CLASSES[train.optimizer]
+
+
+def decays(train: Train, parameter: ParameterSummary) -> bool:
+    """Returns whether weight decay applies to a parameter of the unsplit model.
+
+    Without ``decay_norms_and_biases`` it applies to parameters of two or more dims that are not called ``bias`` (Radford et
+    al. 2018, section 4.1; the biases of stacked experts have two dims).
+    """
+    is_bias = parameter.name.rpartition(".")[2].startswith("bias")
+    return train.decay_norms_and_biases or (len(parameter.shape) >= 2 and not is_bias)
+
+
+def learning_rate_factor(train: Train, step: int) -> float:
+    """Returns the factor of ``learning_rate`` at a step, counted from 0 over all steps of a run.
+
+    Warm-up is linear, (step + 1) / num_lr_warmup_steps (Goyal et al. 2017, section 2.2). With t, the part of the decay's
+    steps that are over, and m, the minimum ratio, follows 1, m + (1 − m)(1 − t) or m + (1 − m)(1 + cos πt) / 2 (Loshchilov
+    and Hutter 2017, eq. 5).
+    """
+    if step < train.num_lr_warmup_steps:
+        return (step + 1) / train.num_lr_warmup_steps
+    if train.lr_schedule == "constant":
+        return 1.0
+    over = min(1.0, (step - train.num_lr_warmup_steps) / _num_decay_steps(train))
+    remaining = 1 - over if train.lr_schedule == "linear" else (1 + math.cos(math.pi * over)) / 2
+    return train.min_lr_ratio + (1 - train.min_lr_ratio) * remaining
+
+
+def optimizer_state(train: Train) -> tuple[int, int]:
+    """Returns the numbers that the optimizer keeps for each element of a parameter (two moments: Kingma and Ba 2015), and
+    the bytes for each parameter (torch's count of steps, a float)."""
+    if train.optimizer in _ADAM:
+        return 2, 4
+    return int(optimizer_options(train)["momentum"] > 0), 0
+
+
+def optimizer_text(train: Train) -> str:
+    """Returns the optimizer with all its options in one line."""
+    options = optimizer_options(train)
+    parts = [f"learning rate {train.learning_rate:g}"]
+    if train.num_lr_warmup_steps:
+        parts.append(f"linear warm-up over {train.num_lr_warmup_steps} steps")
+    if train.lr_schedule != "constant":
+        parts.append(f"then {train.lr_schedule} decay to {train.min_lr_ratio:g} of it over {_num_decay_steps(train)} steps")
+    parts += [f"betas {', '.join(f'{beta:g}' for beta in options['betas'])}"] if "betas" in options else []
+    parts += [f"epsilon {options['eps']:g}"] if "eps" in options else []
+    parts += [f"momentum {options['momentum']:g}"] if options.get("momentum") else []
+    if options["weight_decay"]:
+        of = "" if train.decay_norms_and_biases else " (not of norms and biases)"
+        parts.append(f"weight decay {options['weight_decay']:g}{of}")
+    return f"{optimizer_class(train)}, {', '.join(parts)}"
+
+
+def check_optimizer(plan: Plan) -> None:
+    """Raises:
+    SpecError: an option that this optimizer or schedule does not take, or a schedule without steps to decay over.
+    """
+    train = plan.spec.train
+    taken_by = {
+        "betas": (train.betas is not None, _ADAM),
+        "epsilon": (train.epsilon is not None, _ADAM),
+        "momentum": (train.momentum is not None, tuple(_MOMENTUM)),
+    }
+    for option, (is_given, optimizers) in taken_by.items():
+        if is_given and train.optimizer not in optimizers:
+            raise SpecError(
+                f"train.{option}",
+                f"{getattr(train, option)} is given, but optimizer = {train.optimizer!r} takes no {option};"
+                f" leave it out, or use {' or '.join(optimizers)}",
+            )
+    if not train.decay_norms_and_biases and not optimizer_options(train)["weight_decay"]:
+        raise SpecError(
+            "train.decay_norms_and_biases",
+            f"false excludes parameters from weight decay, but optimizer = {train.optimizer!r} has none;"
+            " leave it out, or set train.weight_decay",
+        )
+    if train.lr_schedule == "constant":
+        for option, value in (("min_lr_ratio", train.min_lr_ratio or None), ("num_lr_decay_steps", train.num_lr_decay_steps)):
+            if value is not None:
+                raise SpecError(
+                    f"train.{option}",
+                    f"{value:g} is given, but lr_schedule = 'constant' does not decay; leave it out, or use linear or cosine",
+                )
+    elif _num_decay_steps(train) < 1:
+        raise SpecError(
+            "train.num_lr_warmup_steps",
+            f"{train.num_lr_warmup_steps} leaves none of the run's {train.num_warmup_steps} + {train.num_steps} warm-up and"
+            f" timed steps to decay over; use at most {train.num_warmup_steps + train.num_steps - 1},"
+            " or set train.num_lr_decay_steps",
+        )
+
+
+def _default_decay(train: Train) -> float:
+    return 0.01 if train.optimizer == "adamw" else 0.0
+
+
+def _num_decay_steps(train: Train) -> int:
+    """By default up to the end of the timed steps."""
+    return train.num_lr_decay_steps or train.num_warmup_steps + train.num_steps - train.num_lr_warmup_steps
