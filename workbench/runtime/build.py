@@ -76,7 +76,13 @@ def make_mesh(plan: Plan, device: str, recorder: Records) -> DeviceMesh | None:
         return None
     mesh = init_device_mesh(device, tuple(axes.values()), mesh_dim_names=tuple(axes))
     recorder.axes[dist.distributed_c10d._get_default_group().group_name] = WORLD
-    recorder.axes.update({mesh[axis].get_group().group_name: axis for axis in axes})
+    for axis in axes:
+        group = mesh[axis].get_group()
+        recorder.axes[group.group_name] = axis
+        if getattr(group, "coalesces", False):
+            # NCCL creates a group's communicator at its first operation, which blocks until all ranks come to theirs; a
+            # pipeline's first batch of sends and recvs is one that only neighbours come to.
+            dist.all_reduce(torch.zeros(1, device=device), group=group)
     return mesh
 
 

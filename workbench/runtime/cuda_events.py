@@ -25,6 +25,13 @@ class EventClock:
         return self.origin_s + float(self.origin.elapsed_time(event)) / 1e3
 
 
+def event_now() -> torch.cuda.Event:
+    """An event that happens when the current stream has come this far: the end of a synchronous collective."""
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
+
+
 def event_when_done(work: Any) -> torch.cuda.Event:
     """An event that happens when the operation is done: callbacks of NCCL's futures run at once, on a stream that waits for
     it (torch.futures.Future.then)."""

@@ -10,52 +10,24 @@ import functools
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from workbench.runtime.cuda_events import event_when_done
+from workbench.runtime.batched_p2p import coalesce_batches
+from workbench.runtime.cuda_events import event_now, event_when_done
+from workbench.runtime.recorded_work import DoneWork, RecordedWork
 from workbench.runtime.recorder import Operation, Recorder
+
+if TYPE_CHECKING:
+    from workbench.runtime.links import Passage
 
 BACKEND = "workbench"
 
-
-class RecordedWork(dist.Work):
-    """Passes on to the real work and notes when the worker began and ended to wait for it."""
-
-    def __init__(self, inner: Any, row: Operation | None, recorder: Recorder, sent: list[Tensor] | None) -> None:
-        super().__init__()
-        self.inner, self.row, self.recorder = inner, row, recorder
-        self._sent = sent  # alive until it has been
-
-    def wait(self, timeout: timedelta | None = None) -> bool:
-        started = time.perf_counter()
-        try:
-            self.inner.wait(timeout) if timeout else self.inner.wait()
-        except RuntimeError:
-            self.recorder.communication_failed = True
-            raise
-        ended = time.perf_counter()
-        self.recorder.blocked_s += ended - started
-        if self.row is not None and self.row.wait_started is None:
-            self.row.wait_started, self.row.ended = started, ended
-        return True
-
-    def get_future(self) -> Any:
-        future = self.inner.get_future()
-        self.recorder.watch_future(self.row, future)
-        return future
-
-    def is_completed(self) -> bool:
-        return self.inner.is_completed()  # type: ignore[no-any-return]
-
-    def is_success(self) -> bool:
-        return self.inner.is_success()  # type: ignore[no-any-return]
-
-    def result(self) -> Any:
-        return self.inner.result()
+MakeGroup = Callable[[Any, int, int, timedelta], Any]
+"""(store, rank, size, timeout) → the backend that moves the bytes."""
 
 
 def _first(args: tuple[Any, ...]) -> list[Tensor]:
@@ -106,6 +78,8 @@ class RecordedProcessGroup(dist.ProcessGroup):
         super().__init__(rank, len(ranks))  # type: ignore[call-arg]  # torch's stub lacks this overload
         self.inner, self.ranks, self.recorder = inner, ranks, recorder
         self._name = name
+        self._batch: list[tuple[Operation | None, Passage | None, list[Tensor]]] | None = None
+        """Of each send or recv issued since ``_start_coalescing``: its row, its passage, its tensors."""
 
     def getBackendName(self) -> str:  # noqa: N802 - torch's name
         return BACKEND
@@ -134,7 +108,34 @@ class RecordedProcessGroup(dist.ProcessGroup):
             work.wait()
         return works[-1]
 
-    def _issue(self, method: str, *args: Any, **kwargs: Any) -> RecordedWork:
+    @property
+    def coalesces(self) -> bool:
+        """Whether sends and recvs of a batch run at once: on NCCL. gloo runs every one by itself at once anyway."""
+        return bool(self.inner.supports_coalescing)
+
+    def _start_coalescing(self, device: torch.device) -> None:
+        self._batch = []
+        self.inner._start_coalescing()
+
+    def _end_coalescing(self, device: torch.device) -> RecordedWork:
+        """One work for all that was issued since ``_start_coalescing``."""
+        assert self._batch is not None, "a batch of sends and recvs ends that has not begun"
+        batch, self._batch = self._batch, None
+        try:
+            work = self.inner._end_coalescing() or DoneWork([])
+        except RuntimeError:
+            self.recorder.communication_failed = True
+            raise
+        rows = [row for row, _, _ in batch if row is not None]
+        is_done = event_when_done(work) if rows and self.recorder.device == "cuda" else None
+        for row in rows:
+            row.issued, row.is_done = time.perf_counter(), is_done
+        for _, passage, _ in batch:
+            if self.recorder.links and passage:
+                work = self.recorder.links.delay(work, passage)
+        return RecordedWork(work, rows, self.recorder, sent=[tensor for _, _, tensors in batch for tensor in tensors])
+
+    def _issue(self, method: str, *args: Any, **kwargs: Any) -> RecordedWork | None:
         operation, payload = _OPERATIONS[method]
         peer = self._peer(operation, args)
         here = self.ranks[self.rank()]
@@ -147,17 +148,28 @@ class RecordedProcessGroup(dist.ProcessGroup):
         inner, links = getattr(self.inner, _INNER_NAME.get(method, method)), self.recorder.links
         other = peer if operation in ("send", "recv") else None
         passage = links.enter(operation, self._name, self.ranks, other, payload(args)) if links else None
+        started = time.perf_counter()
         try:
             work = inner(*args, **kwargs)
         except RuntimeError:
             self.recorder.communication_failed = True
             raise
+        ended = time.perf_counter()
         if row is not None:
-            row.issued = time.perf_counter()
-            row.passage = passage
-            row.is_done = event_when_done(work) if self.recorder.device == "cuda" else None
+            row.issued, row.passage = ended, passage
+        if self._batch is not None and operation in ("send", "recv"):
+            self._batch.append((row, passage, args[0]))
+            return None  # as NCCL; the batch has one work
+        if work is None:  # NCCL's synchronous collectives: the call is the wait
+            work = DoneWork(_flattened(args[0]) if payload(args) else [])
+            self.recorder.blocked_s += ended - started
+            if row is not None:
+                row.issued, row.wait_started, row.ended = row.entered, row.entered, ended
+                row.is_done = event_now() if self.recorder.device == "cuda" else None
+        elif row is not None and self.recorder.device == "cuda":
+            row.is_done = event_when_done(work)
         work = links.delay(work, passage) if links and passage else work
-        return RecordedWork(work, row, self.recorder, sent=args[0] if operation == "send" else None)
+        return RecordedWork(work, [row] if row else [], self.recorder, sent=args[0] if operation == "send" else [])
 
     def _peer(self, operation: str, args: tuple[Any, ...]) -> int | None:
         """The other side of a send or recv, the root of what has one."""
@@ -166,8 +178,8 @@ class RecordedProcessGroup(dist.ProcessGroup):
         return self.ranks[int(args[-1].rootRank)] if operation in _ROOTED else None
 
 
-def _method(name: str) -> Callable[..., RecordedWork]:
-    def call(self: RecordedProcessGroup, *args: Any, **kwargs: Any) -> RecordedWork:
+def _method(name: str) -> Callable[..., RecordedWork | None]:
+    def call(self: RecordedProcessGroup, *args: Any, **kwargs: Any) -> RecordedWork | None:
         return self._issue(name, *args, **kwargs)
 
     call.__name__ = name
@@ -178,22 +190,29 @@ for _name in _OPERATIONS:
     setattr(RecordedProcessGroup, _name, _method(_name))
 
 
-def register_backend(recorder: Recorder, device: str) -> str:
-    """Makes the backend known to torch; its groups record into ``recorder``. Returns its name."""
+def register_backend(recorder: Recorder, device: str, make_group: MakeGroup | None = None) -> str:
+    """Registers the backend with torch; its groups record into ``recorder``. Returns its name.
+
+    Args:
+        recorder: records every operation.
+        device: kind of device that the groups' tensors are on, ``cpu`` or ``cuda``.
+        make_group: makes what moves the bytes; by default gloo on ``cpu``, NCCL on ``cuda``.
+    """
     recorder.device = device
-    create = functools.partial(_create, recorder, device)
+    coalesce_batches()
+    create = functools.partial(_create, recorder, make_group or (nccl if device == "cuda" else gloo))
     dist.Backend.register_backend(BACKEND, create, extended_api=True, devices=[device])
     return BACKEND
 
 
-def _create(recorder: Recorder, device: str, options: Any, backend_options: Any) -> RecordedProcessGroup:
-    make = _nccl if device == "cuda" else _gloo
-    inner = make(options.store, options.group_rank, options.group_size, options.timeout)
+def _create(recorder: Recorder, make_group: MakeGroup, options: Any, backend_options: Any) -> RecordedProcessGroup:
+    inner = make_group(options.store, options.group_rank, options.group_size, options.timeout)
     ranks = list(options.global_ranks_in_group) or list(range(options.group_size))
     return RecordedProcessGroup(inner, options.group_rank, ranks, options.group_id, recorder)
 
 
-def _gloo(store: Any, rank: int, size: int, timeout: timedelta) -> Any:
+def gloo(store: Any, rank: int, size: int, timeout: timedelta) -> Any:
+    """torch's group for CPU tensors, over loopback."""
     options = dist.ProcessGroupGloo._Options()  # type: ignore[attr-defined]  # torch's stub lacks it
     # Loopback by address: the default looks the host's name up, which laptops off their network fail to resolve.
     options._devices = [dist.ProcessGroupGloo.create_device(hostname="127.0.0.1")]
@@ -201,7 +220,8 @@ def _gloo(store: Any, rank: int, size: int, timeout: timedelta) -> Any:
     return dist.ProcessGroupGloo(store, rank, size, options)
 
 
-def _nccl(store: Any, rank: int, size: int, timeout: timedelta) -> Any:
+def nccl(store: Any, rank: int, size: int, timeout: timedelta) -> Any:
+    """torch's group for tensors on NVIDIA GPUs."""
     options = dist.ProcessGroupNCCL.Options()
     options._timeout = timeout
     return dist.ProcessGroupNCCL(store, rank, size, options)

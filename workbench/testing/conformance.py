@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import json
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -163,21 +164,24 @@ class Outcome:
         return {(t["operation"], t["axis"], t["phase"]): t for t in measured_transfers(self.workers)}
 
 
-def run_case(spec: dict[str, Any]) -> Outcome:
-    """Parity over ten SGD steps and then a short training run, in the same workers."""
+def run_case(spec: dict[str, Any], make_group: Callable[..., Any] | None = None) -> Outcome:
+    """Parity over ten SGD steps and then a short training run, in the same workers, which communicate through what
+    ``make_group`` makes (``run_in_workers``), by default gloo."""
     planned = plan(RunSpec(**spec))
-    reports, workers = zip(*run_in_workers(planned.num_workers, cases.parity_and_training, spec), strict=True)
+    results = run_in_workers(planned.num_workers, cases.parity_and_training, spec, make_group=make_group)
+    reports, workers = zip(*results, strict=True)
     return Outcome(planned, reports[0], list(workers))
 
 
-def assert_conforms(spec: dict[str, Any]) -> None:
+def assert_conforms(spec: dict[str, Any], make_group: Callable[..., Any] | None = None) -> None:
     """What holds of every split of every model: it computes what one worker computes, moves the bytes and holds the
-    parameters, gradients and optimizer state of its formulas, and trains to the same losses.
+    parameters, gradients and optimizer state of its formulas, and trains to the same losses. ``make_group``: as of
+    ``run_case``.
 
     Raises:
         AssertionError: it does not; every mistake on a line of its own.
     """
-    outcome = run_case(spec)
+    outcome = run_case(spec, make_group)
     mistakes = outcome.parity_mistakes() + outcome.transfer_mistakes() + outcome.parameter_mistakes()
     _assert_none(mistakes + outcome.memory_mistakes() + outcome.loss_mistakes())
 

@@ -30,15 +30,21 @@ PRELOADED = (
 """In memory before the fork, so that a worker starts in milliseconds."""
 
 
-def run_in_workers(num_workers: int, function: Callable[..., Any], *args: Any) -> list[Any]:
-    """``function(rank, recorder, control, *args)`` in each of ``num_workers`` processes; their results by rank."""
+def run_in_workers(
+    num_workers: int, function: Callable[..., Any], *args: Any, make_group: Callable[..., Any] | None = None
+) -> list[Any]:
+    """``function(rank, recorder, control, *args)`` in each of ``num_workers`` processes; their results by rank.
+
+    ``make_group(store, rank, size, timeout)`` makes what the groups of a run communicate through, by default gloo; such as
+    ``workbench.testing.nccl_double.NCCLDouble``.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(PRELOADED))
     pipes = [context.Pipe(duplex=False) for _ in range(num_workers)]
     with tempfile.TemporaryDirectory() as directory:
         rendezvous = str(Path(directory) / "rendezvous")
         processes = [
-            context.Process(target=_worker, args=(rank, num_workers, rendezvous, pipes[rank][1], function, args))
+            context.Process(target=_worker, args=(rank, num_workers, rendezvous, pipes[rank][1], function, args, make_group))
             for rank in range(num_workers)
         ]
         try:
@@ -69,6 +75,7 @@ def _worker(
     pipe: Any,
     function: Callable[..., Any],
     args: tuple[Any, ...],
+    make_group: Callable[..., Any] | None,
 ) -> None:
     import torch
     import torch.distributed as dist
@@ -80,7 +87,7 @@ def _worker(
     try:
         torch.set_num_threads(1)
         recorder, timeout = Recorder(), timedelta(seconds=LIMIT_S)
-        backend = register_backend(recorder, "cpu")
+        backend = register_backend(recorder, "cpu", make_group)
         store = dist.FileStore(rendezvous, num_workers)  # type: ignore[attr-defined]  # torch's stub lacks it
         dist.init_process_group(backend, store=store, rank=rank, world_size=num_workers, timeout=timeout)
         control = control_group(timeout)

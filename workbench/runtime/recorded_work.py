@@ -1,0 +1,109 @@
+"""The ``Work`` objects that recorded process groups return."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from workbench.runtime.recorder import Operation, Recorder
+
+
+class DoneWork:
+    """Stands for the work that NCCL does not return of a synchronous collective, which runs on the current stream.
+
+    C++ callers dereference what a Python process group returns without a check (torch 2.13, ``PyWorkHolder``), so that they
+    must never receive None.
+
+    Args:
+        outputs: the tensors that the operation wrote.
+    """
+
+    def __init__(self, outputs: list[Tensor]) -> None:
+        self._outputs = outputs
+
+    def wait(self, *timeout: timedelta) -> bool:
+        return True
+
+    def synchronize(self) -> None:
+        pass  # the current stream is already behind it
+
+    def block_current_stream(self) -> None:
+        pass
+
+    def get_future(self) -> Any:
+        on_gpu = [tensor.device for tensor in self._outputs[:1] if tensor.is_cuda]
+        future: Any = torch.futures.Future(devices=on_gpu)  # type: ignore[arg-type]
+        future.set_result(self._outputs)
+        return future
+
+    def is_completed(self) -> bool:
+        return True
+
+    def is_success(self) -> bool:
+        return True
+
+    def exception(self) -> None:
+        return None
+
+    def result(self) -> list[Tensor]:
+        return self._outputs
+
+
+class RecordedWork(dist.Work):
+    """Delegates to the real work and records when the worker began and ended to wait for it.
+
+    Args:
+        inner: the work of the real process group.
+        rows: of a trace step the row of the operation, or of a batch of sends and recvs all rows; else none.
+        recorder: counts the time that the worker is blocked.
+        sent: tensors that must live until they have been sent.
+    """
+
+    def __init__(self, inner: Any, rows: Sequence[Operation], recorder: Recorder, sent: list[Tensor]) -> None:
+        super().__init__()
+        self.inner, self.rows, self.recorder = inner, rows, recorder
+        self._sent = sent
+
+    def wait(self, timeout: timedelta | None = None) -> bool:
+        started = time.perf_counter()
+        try:
+            self.inner.wait(timeout) if timeout else self.inner.wait()
+        except RuntimeError:
+            self.recorder.communication_failed = True
+            raise
+        ended = time.perf_counter()
+        self.recorder.blocked_s += ended - started
+        for row in self.rows:
+            if row.wait_started is None:
+                row.wait_started, row.ended = started, ended
+        return True
+
+    def synchronize(self) -> None:
+        self.inner.synchronize()
+
+    def block_current_stream(self) -> None:
+        self.inner.block_current_stream()
+
+    def get_future(self) -> Any:
+        future = self.inner.get_future()
+        if self.recorder.device == "cpu":  # callbacks of NCCL's futures run when the operation is issued, not when it is done
+            self.recorder.watch_future(self.rows[0] if self.rows else None, future)
+        return future
+
+    def is_completed(self) -> bool:
+        return self.inner.is_completed()  # type: ignore[no-any-return]
+
+    def is_success(self) -> bool:
+        return self.inner.is_success()  # type: ignore[no-any-return]
+
+    def exception(self) -> Any:
+        return self.inner.exception()
+
+    def result(self) -> Any:
+        return self.inner.result()
