@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -19,6 +21,7 @@ from workbench.runtime.build import build_worker, make_mesh
 from workbench.runtime.completion import complete
 from workbench.runtime.gloo_spans import GlooSpan
 from workbench.runtime.optimizer import make_optimizer
+from workbench.runtime.process_group import control_group
 from workbench.runtime.recorder import Operation, Recorder
 from workbench.runtime.training import take_step, train
 from workbench.spec import RunSpec
@@ -211,6 +214,17 @@ def test_steps_without_a_trace_know_how_long_cplusplus_waited_for_a_bucket() -> 
     assert second["blocked_s"] < LATE_S / 10
     assert first["num_operations"] == second["num_operations"] == 1
     assert first["payload_bytes"] == (8 * 8 + 8) * 4
+
+
+def on_a_missing_interface(rank: int, recorder: Recorder, control: Any) -> int:
+    os.environ["GLOO_SOCKET_IFNAME"] = "nowhere0"
+    group, total = control_group(timedelta(seconds=30)), torch.tensor([rank + 1])
+    dist.all_reduce(total, group=group)
+    return int(total)
+
+
+def test_workers_of_one_machine_need_no_interface_that_the_environment_names() -> None:
+    assert run_in_workers(2, on_a_missing_interface) == [3, 3]
 
 
 def operation(name: str, number: int, entered: float, ended: float) -> Operation:

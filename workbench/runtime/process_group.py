@@ -7,6 +7,8 @@ reducer, functional collectives) reach these methods too.
 from __future__ import annotations
 
 import functools
+import os
+import socket
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from workbench.runtime.links import Passage
 
 BACKEND = "workbench"
+_LOOPBACK_NAMES = ("lo", "lo0")
+"""Of Linux and of macOS."""
 
 MakeGroup = Callable[[Any, int, int, timedelta], Any]
 """(store, rank, size, timeout) → the backend that moves the bytes."""
@@ -228,7 +232,9 @@ def nccl(store: Any, rank: int, size: int, timeout: timedelta) -> Any:
 
 
 def control_group(timeout: timedelta) -> Any:
-    """A plain gloo group over all workers for what is not part of a step: clocks, pieces to compare, the end."""
+    """A plain gloo group over all workers for what is not part of a step: clocks, pieces to compare, the end. Like the run's own
+    groups through loopback, whatever interface GLOO_SOCKET_IFNAME names: all workers are on this machine."""
+    os.environ["GLOO_SOCKET_IFNAME"] = next(name for _, name in socket.if_nameindex() if name in _LOOPBACK_NAMES)
     return dist.new_group(backend="gloo", timeout=timeout)
 
 
