@@ -57,6 +57,13 @@ def test_a_cut_that_cannot_be_is_refused(cut: dict[str, str], message: str) -> N
         plan(RunSpec(**spec_of(TRANSFORMER, cut, 2)))
 
 
+def test_a_single_head_cannot_be_divided_and_may_be_kept_whole() -> None:
+    spec = RunSpec(model={**TRANSFORMER, "num_heads": 1}, split={"tensor": 2})
+    with pytest.raises(SplitError, match=r'over; split\.tensor\.cut\.attention = "none" keeps these layers whole$'):
+        plan(spec)
+    assert plan(spec.replace(split={"tensor": {"size": 2, "cut": {"attention": "none"}}})).num_workers == 2
+
+
 def test_hidden_features_that_do_not_divide_are_refused_with_the_arithmetic() -> None:
     with pytest.raises(SplitError, match=r"12 hidden features of input\.token over 5 workers leaves 2 over"):
         plan(RunSpec(**spec_of(LSTM, {**HIDDEN, "recurrent": "none"}, 5)))
