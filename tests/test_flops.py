@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 from tests.cases import training
 from workbench.plan.feasibility import plan
 from workbench.spec import RunSpec
+from workbench.store.calibration import write_calibration
 from workbench.store.peak import peak_flops_per_s
 from workbench.testing.workers import run_in_workers
 
@@ -70,17 +70,24 @@ def test_without_a_warmup_step_or_compiled_nothing_is_counted() -> None:
     assert counted(1, train={"num_steps": 1, "num_warmup_steps": 0}) == [None]
 
 
-def test_the_peak_is_of_as_many_threads_and_of_no_more_cores_than_there_are(tmp_path: Path) -> None:
-    assert peak_flops_per_s(tmp_path, "fp32", 1, 2, 4) is None, "nothing was calibrated"
+def test_the_peak_is_of_as_many_threads_of_no_more_cores_than_there_are_and_of_the_same_machine(tmp_path: Path) -> None:
+    here = {"machine": "here", "cpu": "fast", "num_cores": 4, "torch_version": "2"}
+
+    def peak(precision: str, threads: int, num_workers: int, num_cores: int, **other: Any) -> float | None:
+        return peak_flops_per_s(tmp_path, {**here, **other}, precision, threads, num_workers, num_cores)
+
+    assert peak("fp32", 1, 2, 4) is None, "nothing was calibrated"
     entries = [
         {"num_threads": 1, "precision": "fp32", "flops_per_s": 5e9},
         {"num_threads": 2, "precision": "fp32", "flops_per_s": 9e9},
     ]
-    (tmp_path / "calibration.json").write_text(json.dumps({"matmul": entries}))
-    assert peak_flops_per_s(tmp_path, "fp32", 1, 2, 4) == 10e9
-    assert peak_flops_per_s(tmp_path, "fp32", 1, 8, 4) == 20e9
-    assert peak_flops_per_s(tmp_path, "fp32", 2, 2, 4) == 18e9
-    assert peak_flops_per_s(tmp_path, "fp32", 2, 1, 1) == 9e9
-    assert peak_flops_per_s(tmp_path, "bf16", 1, 2, 4) is None
+    write_calibration(tmp_path, {"matmul": entries, "environment": here})
+    assert peak("fp32", 1, 2, 4) == 10e9
+    assert peak("fp32", 1, 8, 4) == 20e9
+    assert peak("fp32", 2, 2, 4) == 18e9
+    assert peak("fp32", 2, 1, 1) == 9e9
+    assert peak("bf16", 1, 2, 4) is None
+    assert peak("fp32", 1, 2, 4, machine="another") is None
+    assert peak("fp32", 1, 2, 4, torch_version="3") is None
     (tmp_path / "calibration.json").write_text("{")
-    assert peak_flops_per_s(tmp_path, "fp32", 1, 2, 4) is None
+    assert peak("fp32", 1, 2, 4) is None

@@ -32,5 +32,5 @@ def read_calibration(store: Path, environment: dict[str, Any]) -> dict[str, Any]
         return None
     except ValueError:
         raise UsageError(f"{store / 'calibration.json'} is damaged; `workbench calibrate` makes a new one") from None
-    measured_on = calibration["environment"]
+    measured_on = calibration.get("environment", {})
     return calibration if all(measured_on.get(key) == environment.get(key) for key in IDENTITY) else None

@@ -124,7 +124,8 @@ def _flops(run: RunDirectory, workers: list[dict[str, Any]], step_time: float) -
     record, spec = run.record(), run.spec()
     num_workers, threads = record["num_workers"], record["threads_per_worker"]
     flops, counts = record["expected"].get("flops_per_step"), [w.get("counted_flops") for w in workers]
-    peak = peak_flops_per_s(run.path.parent.parent, spec.train.precision, threads, num_workers, record["num_cores"])
+    store, here = run.path.parent.parent, run.environment()
+    peak = peak_flops_per_s(store, here, spec.train.precision, threads, num_workers, record["num_cores"])
     sheet = spec.measure.peak_flops_per_s
     per_s = None if flops is None else flops / step_time
     return {
