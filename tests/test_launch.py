@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -83,6 +84,40 @@ def wait_until(condition: Callable[[], bool], limit_s: float = 20.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"still not so after {limit_s} s"
         time.sleep(0.01)
+
+
+def test_sigterm_is_an_interrupt_first_and_then_ends_the_process() -> None:
+    code = """if True:
+        import time
+        from workbench.launch.termination import terminated_as_interrupted
+        with terminated_as_interrupted():
+            try:
+                with terminated_as_interrupted():  # as submit within run
+                    print("ready", flush=True)
+                    time.sleep(60)
+            except KeyboardInterrupt:
+                print("cleaned up", flush=True)
+                raise
+    """
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as script:
+        assert script.stdout
+        assert script.stdout.readline() == "ready\n"
+        script.terminate()
+        assert script.stdout.read() == "cleaned up\n"
+    assert script.returncode == -signal.SIGTERM
+
+
+def test_a_tmpdir_too_deep_for_a_unix_socket_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(submit, "_SHORT_DIRECTORY", str(tmp_path / "short"))
+    (tmp_path / "short").mkdir()
+    (deep := tmp_path / ("x" * 90)).mkdir()
+    assert (near := submit.socket_path()) is not None
+    assert near.parent.parent == tmp_path
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    assert submit.socket_path() == tmp_path / "short" / near.relative_to(tmp_path)
+    monkeypatch.setattr(submit, "_SHORT_DIRECTORY", str(deep / "no less deep"))
+    assert submit.socket_path() is None
 
 
 def is_gone(pid: int) -> bool:

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -103,10 +104,13 @@ def _server() -> str:
     from workbench.launch.submit import socket_path
 
     path = socket_path()
+    if path is None:
+        return "none: neither TMPDIR nor /tmp can hold its Unix socket; runs start without it, more slowly"
+    place = "" if path.is_relative_to(tempfile.gettempdir()) else f" in {path.parent}: TMPDIR cannot hold its Unix socket"
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(1)
         try:
             connection.connect(str(path))
         except OSError:
-            return "not running; the next run starts it"
-    return f"running  {path}"
+            return f"not running; the next run starts it{place}"
+    return f"running  {path}" + (" (TMPDIR cannot hold its Unix socket)" if place else "")

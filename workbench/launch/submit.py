@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -19,6 +20,9 @@ from workbench.store.run_directory import RunDirectory
 OWNER = "workbench.launch.owner"
 _SERVER = Path(__file__).with_name("fork_server.py")
 _START_S = 60.0
+LONGEST_SOCKET_PATH = 107
+"""Bytes: ``sun_path`` of unix(7) without the zero that ends it."""
+_SHORT_DIRECTORY = "/tmp"
 
 
 def start(run: RunDirectory, use_server: bool = True) -> None:
@@ -36,13 +40,20 @@ def start(run: RunDirectory, use_server: bool = True) -> None:
         )
 
 
-def socket_path() -> Path:
-    """Where the server for this interpreter and this torch listens; another torch is another server."""
+def socket_path() -> Path | None:
+    """The socket of the server for this interpreter and this torch; another torch is another server. In /tmp where TMPDIR is too
+    deep for a Unix socket; None where /tmp does not serve either, and runs start without the server."""
     identity = [str(Path(sys.executable).resolve()), sys.prefix, version("torch"), _SERVER.read_text(encoding="utf-8")]
-    directory = Path(tempfile.gettempdir()) / f"workbench-{os.getuid()}"
-    directory.mkdir(mode=0o700, exist_ok=True)
-    assert directory.stat().st_uid == os.getuid(), f"{directory} belongs to somebody else"
-    return directory / f"{hashlib.sha256(repr(identity).encode()).hexdigest()[:16]}.sock"
+    name = f"{hashlib.sha256(repr(identity).encode()).hexdigest()[:16]}.sock"
+    for parent in (tempfile.gettempdir(), _SHORT_DIRECTORY):
+        directory = Path(parent) / f"workbench-{os.getuid()}"
+        if len(os.fsencode(directory / name)) > LONGEST_SOCKET_PATH:
+            continue
+        with contextlib.suppress(OSError):
+            directory.mkdir(mode=0o700, exist_ok=True)
+            if directory.stat().st_uid == os.getuid():
+                return directory / name
+    return None
 
 
 def _request(run: RunDirectory) -> bool:
@@ -66,6 +77,8 @@ def _request(run: RunDirectory) -> bool:
 def _connect() -> socket.socket | None:
     """A connection to the server, which is started when there is none."""
     path = socket_path()
+    if path is None:
+        return None
     deadline, server = time.monotonic() + _START_S, None
     while time.monotonic() < deadline:
         connection = socket.socket(socket.AF_UNIX)
@@ -74,6 +87,9 @@ def _connect() -> socket.socket | None:
             return connection
         except (FileNotFoundError, ConnectionRefusedError):
             connection.close()
+        except OSError:
+            connection.close()
+            return None
         if server is None:
             server = subprocess.Popen(
                 [sys.executable, "-P", str(_SERVER), str(path)],
