@@ -22,6 +22,7 @@ from tests.test_store import new_run
 from workbench.analysis.charts.look import COLOURS
 from workbench.analysis.charts.step_parts import step_parts_chart
 from workbench.analysis.following import Follower
+from workbench.api import Run
 from workbench.dashboard import address
 from workbench.dashboard.downloads import csv_of, picture_of, tables_of
 from workbench.dashboard.failures import failure
@@ -126,11 +127,19 @@ def test_an_empty_store_has_an_empty_table(tmp_path: Path) -> None:
 def test_cancelling_takes_the_baselines_that_no_other_run_waits_for(tmp_path: Path) -> None:
     shared, own = live(tmp_path, "base-1", 1.0, "running"), live(tmp_path, "base-2", 2.0)
     first = live(tmp_path, "split-1", 3.0, baseline_run_id="base-1", same_cores_baseline_run_id="base-2")
-    live(tmp_path, "split-2", 4.0, baseline_run_id="base-1")
+    second = live(tmp_path, "split-2", 4.0, baseline_run_id="base-1")
     finished(tmp_path, "old", 0.0, 1.0)
     assert [run.id for run in Queue(tmp_path).live()] == ["base-1", "base-2", "split-1", "split-2"]
     assert Queue(tmp_path).cancel(first) == ["split-1", "base-2"]
     assert (first.cancel_requested(), own.cancel_requested(), shared.cancel_requested()) == (True, True, False)
+    assert [run.id for run in Run(second).cancel()] == ["split-2", "base-1"], "split-1, asked to end, needs it no more"
+
+
+def test_cancelling_leaves_a_run_that_was_asked_for_itself(tmp_path: Path) -> None:
+    single = live(tmp_path, "single-1", 1.0, "running", started_as_baseline=False)
+    split = live(tmp_path, "split-1", 2.0, baseline_run_id="single-1")
+    assert [run.id for run in Run(split).cancel()] == ["split-1"]
+    assert not single.cancel_requested()
 
 
 def test_cancelling_takes_both_baselines_where_one_waits_for_the_other(tmp_path: Path) -> None:

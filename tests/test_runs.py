@@ -145,18 +145,21 @@ def test_a_worker_that_hangs_is_named(store: Path) -> None:
     assert "hung" in error["exception"]
 
 
-def test_an_interrupt_cancels_the_run(store: Path) -> None:
-    command = [*COMMAND, "run", *SMALL, "--set", "train.num_steps=1000000", "--set", "baseline.mode=none"]
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_cancels_the_run_and_its_baselines(store: Path, number: signal.Signals) -> None:
+    command = [*COMMAND, "run", *SMALL, "--split", "data=2", "--set", "train.num_steps=1000000"]
     process = subprocess.Popen(command, env={**os.environ, "WORKBENCH_HOME": str(store)}, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not list(store.glob("runs/*/events/*.jsonl")):
+    # The first baseline is at work, and the run itself waits for it.
+    while time.monotonic() < deadline and not (list(store.glob("runs/*/events/*.jsonl")) and list(store.glob("runs/*-dp2-*"))):
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     process.communicate(timeout=20)
     assert process.returncode == 130
-    (status,) = [json.loads(path.read_text()) for path in store.glob("runs/*/status.json")]
-    assert status["state"] == "cancelled"
-    assert not any(psutil.pid_exists(worker["pid"]) for worker in status["workers"])
+    statuses = [json.loads(path.read_text()) for path in store.glob("runs/*/status.json")]
+    assert len(statuses) > 1
+    assert {status["state"] for status in statuses} == {"cancelled"}
+    assert not any(psutil.pid_exists(worker["pid"]) for status in statuses for worker in status["workers"])
 
 
 def test_a_run_whose_owner_was_killed_is_lost_and_its_workers_are_gone(store: Path) -> None:

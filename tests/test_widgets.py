@@ -26,6 +26,7 @@ from workbench.errors import RunFailedError, SpecError, UsageError
 from workbench.notebook import rendering
 from workbench.notebook.fields import Fields
 from workbench.spec import RunSpec
+from workbench.store.cancellation import baselines_of
 from workbench.store.run_directory import RunDirectory
 
 TINY = {"name": "mlp", "num_layers": 2, "hidden_dim": 16, "feedforward_dim": 32}
@@ -146,10 +147,11 @@ def test_a_panel_shows_the_loss_of_the_last_stage_and_cancel_ends_the_run_and_it
 def test_cancel_ends_the_baselines_that_the_run_waits_for() -> None:
     panel = widgets.RunPanel(tiny(data=2).replace(train={"num_steps": 1_000_000}))
     run = panel.start()
-    while not any(baseline.state == "running" for baseline in run.started_with):
+    baselines = [wb.open_run(other) for other in baselines_of(run.directory)]
+    while not any(baseline.state == "running" for baseline in baselines):
         time.sleep(0.05)
     panel.cancel()
-    assert {one.wait(timeout_s=20).state for one in (run, *run.started_with)} == {"cancelled"}
+    assert {one.wait(timeout_s=20).state for one in (run, *baselines)} == {"cancelled"}
 
 
 def test_waiting_for_a_run_that_is_cancelled_raises() -> None:

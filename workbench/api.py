@@ -12,12 +12,14 @@ from workbench.launch import submit as launcher
 from workbench.launch.block_times import block_times
 from workbench.launch.calibration import calibrate as measure
 from workbench.launch.environment import baseline_key, environment
+from workbench.launch.termination import terminated_as_interrupted
 from workbench.plan.calibration import link_notes
 from workbench.plan.feasibility import Plan, plan
 from workbench.spec import RunSpec
 from workbench.spec.files import dumps
 from workbench.store import listing
 from workbench.store.calibration import read_calibration, write_calibration
+from workbench.store.cancellation import cancel
 from workbench.store.run_directory import TERMINAL, RunDirectory, home, new_run_id
 from workbench.strategies._staged import staged
 
@@ -40,8 +42,6 @@ class Run:
 
         self.is_new = False
         """Whether this object's submission started it; else it was there already."""
-        self.started_with: tuple[Run, ...] = ()
-        """Baselines that its submission, by this object, started beside it."""
 
     def __repr__(self) -> str:
         from workbench.analysis.markup import run_text
@@ -110,17 +110,14 @@ class Run:
                 yield None
             time.sleep(_POLL_S)
 
-    def cancel(self) -> None:
-        """Asks its owner to end it; returns at once."""
-        self.directory.request_cancel()
+    def cancel(self) -> list[Run]:
+        """Requests the end of this run and of the baselines that only it needs; returns these runs at once, without waiting for
+        their end."""
+        return [Run(directory) for directory in cancel(self.directory)]
 
-    def end(self) -> None:
-        """Cancels it and the baselines that were started for it; returns when nothing of them is left."""
-        mine = [run for run in (self, *self.started_with) if run.state not in TERMINAL]
-        for run in mine:
-            run.cancel()
-        for run in mine:
-            run.wait()
+    def end(self) -> list[Run]:
+        """Cancels the run; returns the runs that were asked to end when no process of them is left."""
+        return [run.wait() for run in self.cancel()]
 
     def steps(self) -> pd.DataFrame:
         """One row a worker and step."""
@@ -155,13 +152,18 @@ def submit(spec: RunSpec, *, use_server: bool = True) -> Run:
         UsageError: ``baseline.mode`` names a run that does not exist.
         RunFailedError: the blocks' times could not be measured.
     """
+    with terminated_as_interrupted():
+        return _submit(spec, use_server)
+
+
+def _submit(spec: RunSpec, use_server: bool, as_baseline: bool = False) -> Run:
     planned = plan(spec)
     spec, times = _partitioned(spec, planned)
     planned = plan(spec) if times else planned
     spec = spec.replace(launch={**spec.as_dict()["launch"], "device": planned.device})
     mode, own_id = spec.baseline.mode, new_run_id(spec.split.label)
     baseline = same_cores = None
-    started: tuple[Run, ...] = ()
+    pair: tuple[Run, ...] = ()
     if mode not in ("auto", "none"):
         baseline = listing.find(home(), mode).id
     elif mode == "auto" and planned.num_workers == 1:
@@ -169,9 +171,9 @@ def submit(spec: RunSpec, *, use_server: bool = True) -> Run:
     elif mode == "auto":
         pair = baselines(spec, planned, use_server)
         baseline, same_cores = (run.id for run in pair)
-        started = tuple({run.id: run for run in pair if run.is_new}.values())
-    run = _start(spec, planned, own_id, baseline, same_cores, times, use_server)
-    run.started_with, run.is_new = started, True
+    with _ended_on_error(*pair):
+        run = _start(spec, planned, own_id, baseline, same_cores, times, use_server, as_baseline)
+    run.is_new = True
     return run
 
 
@@ -183,16 +185,18 @@ def baselines(spec: RunSpec, planned: Plan, use_server: bool = True) -> tuple[Ru
     first = _single(spec, threads, "auto", use_server)
     if planned.device == "cuda":
         return first, first
-    return first, _single(spec, max(threads, min(threads * planned.num_workers, cores)), first.id, use_server)
+    with _ended_on_error(first):
+        return first, _single(spec, max(threads, min(threads * planned.num_workers, cores)), first.id, use_server)
 
 
 def run(spec: RunSpec, *, use_server: bool = True) -> Run:
-    """Runs to the end. An interrupt cancels the run and waits until nothing of it is left.
+    """Runs to the end. An interrupt, or SIGTERM, cancels the run and waits until nothing of it is left.
 
     Raises:
         RunFailedError: it failed, was cancelled or lost; the message says which worker and why.
     """
-    started = _to_the_end(submit(spec, use_server=use_server))
+    with terminated_as_interrupted():
+        started = _to_the_end(submit(spec, use_server=use_server))
     if started.state != "finished":
         raise RunFailedError(f"run {started.id} {started.state}: {started.message}")
     return started
@@ -230,7 +234,8 @@ def compare(chosen: Iterable[Run | RunSpec | str] | Run | RunSpec | str) -> Comp
     for item in known:
         if isinstance(item, RunSpec):
             plan(item)  # refuse before anything starts
-    found = [_to_the_end(submit(item)) if isinstance(item, RunSpec) else item for item in known]
+    with terminated_as_interrupted():
+        found = [_to_the_end(submit(item)) if isinstance(item, RunSpec) else item for item in known]
     return Comparison([r.row() for r in found], {r.id: r.directory.record()["threads_per_worker"] for r in found})
 
 
@@ -259,6 +264,18 @@ def _to_the_end(started: Run) -> Run:
         raise
 
 
+@contextlib.contextmanager
+def _ended_on_error(*runs: Run) -> Iterator[None]:
+    """Around a submission: if it raises, be it of an interrupt, the baselines that were started for it end too."""
+    try:
+        yield
+    except BaseException:
+        for run in runs:
+            if run.is_new:
+                run.end()
+        raise
+
+
 def _single(spec: RunSpec, threads: int, mode: str, use_server: bool) -> Run:
     """The run of this spec on one worker: one in the store that matches, or a new one."""
     launch = {**spec.as_dict()["launch"], "threads_per_worker": threads}
@@ -268,7 +285,7 @@ def _single(spec: RunSpec, threads: int, mode: str, use_server: bool) -> Run:
         with contextlib.suppress(DamagedRunError):
             if directory.record().get("baseline_key") == key and _says_something(Run(directory)):
                 return Run(directory)
-    return submit(single, use_server=use_server)
+    return _submit(single, use_server, as_baseline=True)
 
 
 def _says_something(run: Run) -> bool:
@@ -293,6 +310,7 @@ def _start(
     same_cores: str | None,
     block_times_s: dict[str, float] | None,
     use_server: bool,
+    as_baseline: bool,
 ) -> Run:
     here = environment()
     record = {
@@ -318,7 +336,13 @@ def _start(
         "block_times_s": block_times_s,
         "link": spec.link.label if spec.link.parts and planned.num_workers > 1 else None,
         "link_notes": link_notes(planned, calibration()) if spec.link.parts else [],
+        "started_as_baseline": as_baseline,
     }
     directory = RunDirectory.create(home(), run_id, dumps(spec), record, here)
-    launcher.start(directory, use_server)
+    try:
+        launcher.start(directory, use_server)
+    except BaseException:  # an owner that was started all the same ends by the request
+        directory.request_cancel()
+        directory.write_status({"state": "cancelled", "message": "interrupted before it started"})
+        raise
     return Run(directory)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 import warnings
 from typing import Any
@@ -69,8 +70,9 @@ def _show_warning(
 
 
 def main() -> None:
-    """Runs the command line; errors meant for the user are one sentence on stderr."""
+    """Runs the command line; errors meant for the user are one sentence on stderr. SIGTERM is an interrupt, like Ctrl-C."""
     warnings.showwarning = _show_warning
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = cli.main(standalone_mode=False)
     except WorkbenchError as error:

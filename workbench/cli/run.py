@@ -81,7 +81,8 @@ def _run_all(specs: Sequence[RunSpec], use_server: bool, quiet: bool) -> tuple[l
                     shown[other] = Run(find(home(), other))
                     follow(shown[other], quiet)
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one must not leave anything behind
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)  # a second one must not leave anything behind
         for run in asked:
             run.end()
         raise

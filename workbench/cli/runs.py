@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from pathlib import Path
 
 import click
@@ -13,7 +12,7 @@ from workbench.cli.target import written
 from workbench.errors import DamagedRunError, UsageError
 from workbench.store import listing
 from workbench.store.labels import delete, relabel, restore
-from workbench.store.run_directory import TERMINAL, home
+from workbench.store.run_directory import home
 from workbench.words import counted
 
 
@@ -112,13 +111,13 @@ def export_command(runs: tuple[str, ...], to: Path | None, file_format: str, tra
 @click.command("cancel")
 @click.argument("runs", nargs=-1, required=True)
 def cancel_command(runs: tuple[str, ...]) -> None:
-    """End RUNS that have not ended, and wait until they have."""
-    for directory in [listing.find(home(), run) for run in runs]:
-        if listing.state_of(directory) not in TERMINAL:
-            directory.request_cancel()
-            while listing.state_of(directory) not in TERMINAL:
-                time.sleep(0.05)
-        click.echo(f"{directory.id} {listing.state_of(directory)}")
+    """End RUNS that have not ended and the baselines that only they need, and wait until they have ended."""
+    from workbench.api import open_run
+
+    chosen = [open_run(run) for run in runs]
+    asked = [ended for run in chosen for ended in run.cancel()]
+    for run in {run.id: run for run in (*chosen, *asked)}.values():
+        click.echo(f"{run.id} {run.wait().state}")
 
 
 @click.command("rm")

@@ -1,4 +1,4 @@
-"""The runs that have not ended: which there are, and how one is cancelled."""
+"""The runs that have not ended."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from workbench.errors import DamagedRunError
 from workbench.store import listing
+from workbench.store.cancellation import cancel
 from workbench.store.run_directory import TERMINAL, RunDirectory
 
 
@@ -40,21 +41,5 @@ class Queue:
         return [run for _, _, run in sorted(found, key=lambda one: one[:2])]
 
     def cancel(self, run: RunDirectory) -> list[str]:
-        """Asks for the end of a run and of those of its baselines that no other run waits for; returns their ids."""
-        live = {other.id: other for other in self.live()}
-        needs = {other.id: baselines_of(other) for other in live.values() if run.id not in baselines_of(other)}
-        asked = [run.id] if run.id in live else []
-        # The second baseline may itself wait for the first.
-        for baseline in reversed(baselines_of(run)):
-            if baseline in live and not any(baseline in needed for run_id, needed in needs.items() if run_id not in asked):
-                asked.append(baseline)
-        for run_id in asked:
-            live[run_id].request_cancel()
-        return asked
-
-
-def baselines_of(run: RunDirectory) -> list[str]:
-    """Ids of the runs on one worker that it is compared with."""
-    record = run.record()
-    ids = (record.get("baseline_run_id"), record.get("same_cores_baseline_run_id"))
-    return [other for other in dict.fromkeys(ids) if other and other != run.id]
+        """Cancels a run, as everywhere; returns the ids of the runs that were asked to end."""
+        return [asked.id for asked in cancel(run, self.live())]

@@ -16,6 +16,7 @@ from workbench.analysis.following import Follower
 from workbench.analysis.losses import losses
 from workbench.api import Run, submit
 from workbench.errors import RunFailedError, UsageError, WorkbenchError
+from workbench.launch.termination import terminated_as_interrupted
 from workbench.notebook.rendering import output
 from workbench.notebook.shown import Shown
 from workbench.notebook.split_picker import SplitPicker
@@ -76,11 +77,9 @@ class RunPanel(Shown):
         return run
 
     def cancel(self) -> None:
-        """Asks for the end of the run and of the baselines that it started; returns at once."""
+        """Requests the end of the run and of the baselines that only it needs; returns at once."""
         if self.run is not None:
-            for run in (self.run, *self.run.started_with):
-                if run.state not in TERMINAL:
-                    run.cancel()
+            self.run.cancel()
 
     def wait(self) -> Run:
         """Takes up or starts the run if there is none, waits for its end and returns it.
@@ -96,7 +95,8 @@ class RunPanel(Shown):
         assert self.run is not None
         assert self._thread is not None
         try:
-            self._thread.join()
+            with terminated_as_interrupted():
+                self._thread.join()
         except KeyboardInterrupt:
             self.run.end()
             raise
