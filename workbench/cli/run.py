@@ -51,8 +51,9 @@ def run_command(
 
     from workbench.plan.feasibility import plan
 
-    for spec in specs:
-        plan(spec)
+    notices = [planned.device_notice for planned in map(plan, specs)]
+    if notices[0]:
+        click.echo(notices[0], err=True)
     shown, asked = _run_all(specs, use_server=not no_server, quiet=as_json)
     rows = [run.row() for run in shown]
     if as_json:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from workbench.plan.support import DEVICES, MODES, Support, support_table
+from workbench.plan.support import MODES, Support, support_table
 
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 LEGEND = (
-    "✓: training and inference, on cpu and cuda; else what works of them, and why the rest does not. Two workers, the model's"
-    " first example; cuda takes a GPU for each worker."
+    "✓: training and inference, on cpu (the GPU path has not been tested on hardware); else what works of them, and why the rest"
+    " does not. Two workers, the model's first example."
 )
 _MARKDOWN = """# What works with what
 
@@ -45,10 +45,7 @@ def text() -> str:
 
 
 def _cell(support: Support, notes: dict[str, int]) -> str:
-    modes = [mode for mode in MODES if any(m == mode for m, _ in support.works)]
-    everywhere = all((mode, device) in support.works for mode in modes for device in DEVICES)
+    modes = [mode for mode in MODES if mode in support.works]
     what = "–" if not modes else "✓" if modes == list(MODES) else " ".join(modes)
-    if not everywhere:
-        what += " on " + " ".join(sorted({device for _, device in support.works}))
     numbers = sorted(notes.setdefault(sentence, len(notes) + 1) for sentence in support.refusals)
     return what + " ".join(str(number).translate(_SUPERSCRIPTS) for number in numbers)

@@ -138,7 +138,8 @@ def _in_words(planned: Plan) -> str:
     axes = " × ".join(f"{axis} {size}" for axis, size in planned.mesh.axes.items())
     workers = counted(planned.num_workers, "worker")
     head = f"<b>{escape(planned.spec.split.label)}</b> · {workers}{f' · {axes}' if axes else ''}"
-    text = f"<p>{head}<br>The largest holds {mebibytes(most)}; {mebibytes(moved['bytes'].sum())} move in a step.</p>"
+    notice = f"<br>{escape(planned.device_notice)}." if planned.device_notice else ""
+    text = f"<p>{head}<br>The largest holds {mebibytes(most)}; {mebibytes(moved['bytes'].sum())} move in a step.{notice}</p>"
     return text + _transfers(moved) if len(moved) else text
 
 

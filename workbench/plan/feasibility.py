@@ -24,6 +24,7 @@ from workbench.plan.summary import ModelSummary
 from workbench.plan.transfer import Transfer, totals
 from workbench.registry import DATASETS, MODELS, STRATEGIES
 from workbench.spec.run_spec import RunSpec
+from workbench.words import counted
 
 if TYPE_CHECKING:
     from workbench.data.base import Dataset
@@ -52,14 +53,24 @@ class Plan:
 
     @cached_property
     def device(self) -> str:
-        """``cuda`` where every worker can have its own GPU and the spec does not say otherwise, else ``cpu``."""
-        wanted = self.spec.launch.device
-        if wanted == "cpu":
+        """``cuda`` where the spec asks for it, else ``cpu``.
+
+        Raises:
+            SplitError: there are fewer GPUs than workers.
+        """
+        if self.spec.launch.device != "cuda":
             return "cpu"
-        gpus = num_gpus()
-        if wanted == "cuda" and gpus < self.num_workers:
+        if (gpus := num_gpus()) < self.num_workers:
             raise SplitError("launch.device", f"{self.num_workers} workers need a GPU each, but there are {gpus}")
-        return "cuda" if gpus >= self.num_workers else "cpu"
+        return "cuda"
+
+    @property
+    def device_notice(self) -> str | None:
+        """Why the workers run on the CPU although this machine has GPUs; None where it has none or the spec chooses."""
+        if self.spec.launch.device != "auto" or not (gpus := num_gpus()):
+            return None
+        found = f'{counted(gpus, "GPU")} found: workers run on the CPU until launch.device = "cuda" is asked for;'
+        return f"{found} the GPU path has not been tested on hardware"
 
     def part_of(self, rank: int) -> ModelSummary:
         """The part of the model that a worker holds."""

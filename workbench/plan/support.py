@@ -14,7 +14,6 @@ from workbench.spec.run_spec import RunSpec
 from workbench.spec.split import Split
 
 MODES = ("train", "inference")
-DEVICES = ("cpu", "cuda")
 TRAIN = {
     "num_steps": 4, "num_warmup_steps": 0, "global_batch_size": 8, "weight_decay": 0.1, "decay_norms_and_biases": False,
     "lr_schedule": "cosine", "num_lr_warmup_steps": 2,
@@ -115,24 +114,24 @@ def _examples(family: Family, names: Iterable[str]) -> Iterator[tuple[str, str, 
 class Support:
     """What works of a split on a model."""
 
-    works: frozenset[tuple[str, str]]
-    """Mode and device of what does."""
+    works: frozenset[str]
+    """Modes that do."""
 
     refusals: tuple[str, ...]
     """Why the others do not; a sentence each."""
 
 
 def support_table() -> dict[str, dict[str, Support]]:
-    """Every split of ``splits()`` → every model, on its first example → what works."""
+    """Every split of ``splits()`` → every model, on its first example → what works on CPU."""
     of_models = {name: next(iter(models(name).values())) for name in MODELS.names()}
-    found: dict[tuple[str, str], dict[tuple[str, str], str | None]] = {}
-    for case, device in product(cases(splits(), of_models), DEVICES):
-        answer = refusal(case.spec | {"launch": {"device": device}})
+    found: dict[tuple[str, str], dict[str, str | None]] = {}
+    for case in cases(splits(), of_models):
+        answer = refusal(case.spec)
         # The sentence is the same for every model that it says "cannot" of.
-        found.setdefault((case.split, case.model), {})[case.mode, device] = answer and answer.replace(case.model, "the model", 1)
+        found.setdefault((case.split, case.model), {})[case.mode] = answer and answer.replace(case.model, "the model", 1)
     table: dict[str, dict[str, Support]] = {}
     for (split, model), answers in found.items():
-        works = frozenset(how for how, answer in answers.items() if answer is None)
+        works = frozenset(mode for mode, answer in answers.items() if answer is None)
         refusals = tuple(dict.fromkeys(answer for answer in answers.values() if answer is not None))
         table.setdefault(split, {})[model] = Support(works, refusals)
     return table

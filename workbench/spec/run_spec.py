@@ -172,7 +172,7 @@ class Launch(Options):
     """``local``: processes on this machine."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """``auto``: one GPU per worker where there are enough, else CPU processes."""
+    """``auto`` and ``cpu``: CPU processes. ``cuda``: one GPU per worker, which has not been tested on hardware."""
 
     threads_per_worker: PositiveInt = 1
     """Threads that each worker computes with on CPU."""

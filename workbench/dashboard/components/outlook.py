@@ -41,6 +41,8 @@ def outlook(planned: Plan) -> None:
     st.altair_chart(mesh_chart(placement(planned)), key="mesh")
     st.altair_chart(folding(held_chart(frame)), key="held")
     st.caption(_against_memory(planned, int(per_worker.sum()), int(per_worker.max())))
+    if notice := planned.device_notice:
+        st.caption(f"{notice}.")
     if planned.spec.mode == "train" and "activations" not in set(frame["category"]):
         st.caption("Activations come on top: there is no formula for them here.")
     _table(moves(planned))

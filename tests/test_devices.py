@@ -1,0 +1,54 @@
+"""Which device a run takes, and what it says where it leaves GPUs unused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from workbench.cli import run as cli_run
+from workbench.errors import SplitError
+from workbench.launch.environment import baseline_key
+from workbench.notebook.split_picker import _in_words
+from workbench.plan import feasibility
+from workbench.plan.feasibility import Plan, plan
+from workbench.spec import RunSpec
+
+NOTICE = (
+    '2 GPUs found: workers run on the CPU until launch.device = "cuda" is asked for; the GPU path has not been tested on hardware'
+)
+
+
+@pytest.fixture(autouse=True)
+def _two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feasibility, "num_gpus", lambda: 2)
+
+
+def planned(device: str, size: int = 2) -> Plan:
+    return plan(RunSpec(model={"name": "mlp"}, split={"data": size}, launch={"device": device}))
+
+
+def test_workers_run_on_the_cpu_unless_gpus_are_asked_for() -> None:
+    assert [planned(device).device for device in ("auto", "cpu", "cuda")] == ["cpu", "cpu", "cuda"]
+    assert [planned(device).device_notice for device in ("auto", "cpu", "cuda")] == [NOTICE, None, None]
+    with pytest.raises(SplitError, match="4 workers need a GPU each, but there are 2"):
+        _ = planned("cuda", 4).device
+
+
+def test_a_machine_without_gpus_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feasibility, "num_gpus", lambda: 0)
+    assert planned("auto").device_notice is None
+
+
+def test_a_baseline_on_another_device_is_another() -> None:
+    keys = {device: baseline_key(planned(device).spec) for device in ("cpu", "cuda")}
+    assert keys["cpu"] != keys["cuda"]
+
+
+def test_the_command_and_the_widget_say_so_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli_run, "_run_all", lambda specs, **_: ([], []))
+    result = CliRunner().invoke(cli_run.run_command, ["--model", "mlp", "--split", "data=2", "--json"])
+    assert result.stderr == f"{NOTICE}\n"
+    json.loads(result.stdout)
+    assert NOTICE.replace('"', "&quot;") in _in_words(planned("auto"))
