@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from workbench.launch import fork_server, submit
-from workbench.launch.devices import Ticket
+from workbench.launch.devices import Holder, Ticket
 from workbench.spec import RunSpec
 from workbench.spec.files import dumps
 from workbench.store import listing
@@ -203,7 +203,7 @@ def test_the_second_owner_waits_for_the_device_and_can_be_cancelled_there(owners
     first, _ = owners.start("cancel")
     wait_until(lambda: first.status()["state"] == "running")
     second, waiting = owners.start("none", "run-2")
-    wait_until(lambda: second.status().get("message") == "waiting for cpu")
+    wait_until(lambda: second.status().get("message", "").startswith("waiting for cpu: held by run run-1 of user "))
     assert second.status()["state"] == "queued"
     second.request_cancel()
     assert waiting.wait(10) == 0
@@ -226,7 +226,7 @@ def test_the_workers_of_a_killed_owner_die_and_the_run_is_lost(owners: Owners) -
     owner.kill()
     wait_until(lambda: all(is_gone(worker["pid"]) for worker in run.status()["workers"]), 5)
     assert listing.state_of(run) == "lost", "also while nobody has reaped the owner"
-    following = Ticket(["cpu"], owners.queue)
+    following = Ticket(["cpu"], Holder("another run"), owners.queue)
     assert following.is_first(), "its ticket is void"
     following.give_back()
 

@@ -12,7 +12,7 @@ import pytest
 
 from workbench.data.base import sample_order
 from workbench.errors import SpecError
-from workbench.launch.devices import Ticket
+from workbench.launch.devices import Holder, Ticket
 from workbench.plan.feasibility import plan
 from workbench.plan.mesh import Mesh
 from workbench.plan.partition import balanced
@@ -113,12 +113,15 @@ def test_each_epoch_sees_every_sample_once() -> None:
 
 def test_the_queue_is_first_come_first_served_and_skips_the_dead(tmp_path: Path) -> None:
     first, second, elsewhere = (
-        Ticket(["cpu"], tmp_path),
-        Ticket(["cpu"], tmp_path),
-        Ticket(["cuda:0"], tmp_path),
+        Ticket(["cpu"], Holder("run 1", "/store", "ada"), tmp_path),
+        Ticket(["cpu"], Holder("calibration"), tmp_path),
+        Ticket(["cuda:0"], Holder("run 2"), tmp_path),
     )
     assert first.is_first()
     assert not second.is_first()
+    assert (held := second.held_by()) is not None
+    assert held.description(Path("/another")) == "run 1 of user ada (store /store)"
+    assert held.description(Path("/store")) == "run 1 of user ada"
     assert elsewhere.is_first()
     import os
 

@@ -12,7 +12,7 @@ from workbench.cli.target import written
 from workbench.errors import DamagedRunError, UsageError
 from workbench.store import listing
 from workbench.store.labels import delete, relabel, restore
-from workbench.store.run_directory import home
+from workbench.store.run_directory import RunDirectory, home
 from workbench.words import counted
 
 
@@ -39,6 +39,8 @@ def ls_command(as_json: bool) -> None:
         name = "  ".join(part for part in (row["name"], row["link"] and f"[{row['link']}]", told) if part)
         line = f"{row['run_id']:<{width}}  {row['state']:<9}  {model:<12}  {step:>10}  {speedup:>8}  {name}"
         click.echo(line.rstrip())
+        if row["state"] == "queued" and (message := RunDirectory(home() / "runs" / row["run_id"]).status().get("message")):
+            click.echo(f"{'':<{width}}  {message}")
 
 
 @click.command("logs")

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from workbench.errors import RunFailedError
-from workbench.launch.devices import Ticket
+from workbench.launch.devices import Holder, Ticket
 from workbench.launch.interpreter import module_command, same_packages
 from workbench.spec.files import dumps
 from workbench.spec.run_spec import RunSpec
@@ -24,7 +24,7 @@ def block_times(spec: RunSpec, device: str) -> dict[str, float]:
     Raises:
         RunFailedError: a block failed; with the last line that the process said.
     """
-    ticket = Ticket(["cpu" if device == "cpu" else "cuda:0"])
+    ticket = Ticket(["cpu" if device == "cpu" else "cuda:0"], Holder("measurement of block times"))
     try:
         while not ticket.is_first():
             time.sleep(_POLL_S)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.errors import RunFailedError
-from workbench.launch.devices import Ticket
+from workbench.launch.devices import Holder, Ticket
 from workbench.launch.environment import environment
 from workbench.launch.workers import Workers
 from workbench.plan.calibration import fit
@@ -34,7 +34,7 @@ def calibrate(group_sizes: Sequence[int], say: Say) -> dict[str, Any]:
     here, found = environment(), {table: list[Row]() for table in TABLES}
     num_cores = int(here["num_cores"])
     num_threads = sorted({2**exponent for exponent in range(num_cores.bit_length())} | {num_cores})
-    ticket = Ticket(["cpu"])
+    ticket = Ticket(["cpu"], Holder("calibration"))
     try:
         while not ticket.is_first():
             time.sleep(_POLL_S)

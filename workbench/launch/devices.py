@@ -1,25 +1,65 @@
 """The machine-wide queue for devices: measured runs never disturb each other, whatever store they belong to.
 
 An owner takes a ticket, a numbered file that it keeps locked while it lives, and waits until no earlier live ticket names
-one of its devices. A dead owner's lock is gone, so its ticket is void and the next to look removes it.
+one of its devices. A dead owner's lock is gone, so its ticket is void and the next to look removes it. A ticket is a JSON list of
+devices and of texts ``key=value`` that describe its holder.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import getpass
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 QUEUE = Path("/tmp/workbench-devices")  # the same for every user and store, so not $TMPDIR
 
 
+@dataclass(frozen=True)
+class Holder:
+    """The holder of a ticket, as others on the machine see it."""
+
+    activity: str
+    """``run 20261124-101530-dp2-3f9a2c``, ``calibration``"""
+
+    store: str = ""
+    """The run's store."""
+
+    user: str = field(default_factory=lambda: _user())
+    pid: int = field(default_factory=os.getpid)
+
+    def as_texts(self) -> list[str]:
+        """``["activity=calibration", …]``"""
+        return [f"{key}={value}" for key, value in asdict(self).items()]
+
+    @classmethod
+    def from_texts(cls, texts: Iterable[str]) -> Holder:
+        """The holder that a ticket describes; one of an earlier version describes none."""
+        values = dict(text.split("=", 1) for text in texts if "=" in text)
+        pid = int(values.get("pid", 0))
+        return cls(values.get("activity", "another run"), values.get("store", ""), values.get("user", ""), pid)
+
+    def description(self, store: Path) -> str:
+        """``run 20261124-101530-dp2-3f9a2c of user ada (store /home/ada/runs)``; without the store where it is ``store``."""
+        user = f" of user {self.user}" if self.user else ""
+        return f"{self.activity}{user}" + (f" (store {self.store})" if self.store not in ("", str(store)) else "")
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return str(os.getuid())
+
+
 class Ticket:
     """A place in the queue for a set of devices (``cpu``, ``cuda:0``, …)."""
 
-    def __init__(self, devices: list[str], queue: Path = QUEUE) -> None:
+    def __init__(self, devices: list[str], holder: Holder, queue: Path = QUEUE) -> None:
         self.devices, self.queue = devices, queue
         if not queue.exists():
             queue.mkdir(parents=True, exist_ok=True)
@@ -32,13 +72,21 @@ class Ticket:
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
             os.fchmod(self._file, 0o644)  # whatever the umask: other users must see that it is held
             fcntl.flock(self._file, fcntl.LOCK_EX)
-            os.write(self._file, json.dumps(devices).encode())
+            # In one list: other versions of the workbench on this machine read all of it as devices.
+            os.write(self._file, json.dumps([*devices, *holder.as_texts()]).encode())
 
     def is_first(self) -> bool:
         """Whether no earlier live ticket shares a device with this one."""
+        return self.held_by() is None
+
+    def held_by(self) -> Holder | None:
+        """The holder of the earliest live ticket before this one that shares a device with it; None: it is this one's turn."""
         with self._mutex():
-            earlier = [p for p in self.queue.glob("*.ticket") if int(p.stem) < self.number]
-            return not any(set(self._devices_if_alive(path)) & set(self.devices) for path in earlier)
+            earlier = sorted((p for p in self.queue.glob("*.ticket") if int(p.stem) < self.number), key=lambda p: int(p.stem))
+            for path in earlier:
+                if set(texts := self._texts_if_alive(path)) & set(self.devices):
+                    return Holder.from_texts(texts)
+        return None
 
     def give_back(self) -> None:
         """Leaves the queue."""
@@ -61,7 +109,7 @@ class Ticket:
             os.close(handle)
 
     @staticmethod
-    def _devices_if_alive(path: Path) -> list[str]:
+    def _texts_if_alive(path: Path) -> list[str]:
         try:
             handle = os.open(path, os.O_RDONLY)
         except FileNotFoundError:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.launch.blame import find_cause
-from workbench.launch.devices import Ticket
+from workbench.launch.devices import Holder, Ticket
 from workbench.launch.workers import Workers
 from workbench.store.run_directory import TERMINAL, RunDirectory
 
@@ -53,9 +53,12 @@ class Owner:
         try:
             self._wait_for_baselines()
             devices = ["cpu"] if self.device == "cpu" else [f"cuda:{i}" for i in range(self.num_workers)]
-            ticket = Ticket(devices)
-            self.status["message"] = f"waiting for {', '.join(devices)}"
-            while not ticket.is_first():
+            store = self.run.path.resolve().parent.parent
+            ticket = Ticket(devices, Holder(f"run {self.run.id}", str(store)))
+            while holder := ticket.held_by():
+                message = f"waiting for {', '.join(devices)}: held by {holder.description(store)}"
+                if message != self.status["message"]:
+                    self.say(message=message)
                 self._pause()
             self._run_workers()
         except Cancelled:
