@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import subprocess
 import sys
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from workbench.data.base import FILES, sample_order
+from workbench.data.base import FILES, DatasetSummary, sample_order
 from workbench.errors import SpecError
+from workbench.plan.feasibility import plan
 from workbench.registry import DATASETS
+from workbench.runtime.batches import Batches
+from workbench.spec import RunSpec
 
 
 def make(name: str, options: dict[str, Any]) -> Any:
@@ -26,6 +32,47 @@ def token_stream(name: str, options: dict[str, Any]) -> Any:
     """All inputs of a token dataset, end to end."""
     samples = make(name, options).load()
     return samples.batch(np.arange(len(samples)))[0].ravel()
+
+
+class Given:
+    """A dataset that is loaded as it is."""
+
+    def __init__(self, num_samples: int, batch: Any) -> None:
+        self.num_samples, self.batch = num_samples, batch
+
+    def summary(self) -> DatasetSummary:
+        return DatasetSummary("features", (64,), 10, 20)
+
+    def load(self) -> Any:
+        return self
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+
+@pytest.mark.parametrize(
+    ("num_samples", "batch", "message"),
+    [
+        (20, lambda i: (np.zeros((len(i), 64)), np.zeros(len(i))), ""),
+        (19, lambda i: (np.zeros((len(i), 64)), np.zeros(len(i))), r"summary\(\) gives 20 samples, but load\(\) 19"),
+        (20, lambda i: (np.zeros((3, 64)), np.zeros(4)), "given 4 indices, but returned 3 inputs and 4 targets"),
+        (20, lambda i: (np.zeros((4, 63)), np.zeros(4)), r"inputs of shape \(64,\), but batch\(\) \(63,\)"),
+        (20, lambda i: (np.zeros((4, 64)), np.zeros((4, *[1] * (15 in i)))), r"targets of shape \(1?,?\) first and then"),
+        (20, lambda i: (np.array([[0.0]] * 3 + [None], dtype=object), np.zeros(4)), "different shapes in one array"),
+        (20, lambda i: [np.zeros((4, 64)), np.zeros(4)], "two numpy arrays, but got list"),
+    ],
+)
+def test_a_dataset_that_gives_other_samples_than_were_asked_for_is_refused(num_samples: int, batch: Any, message: str) -> None:
+    planned = plan(RunSpec(model="mlp", train={"global_batch_size": 8}, split={"data": 2}))
+    given = dataclasses.replace(planned, dataset=Given(num_samples, batch))
+
+    def read() -> None:
+        batches = Batches(given, torch.device("cpu"), torch.float32)
+        for step in range(5):
+            assert len(batches.of_step(step, (0, 2))[0]) == 4
+
+    with pytest.raises(SpecError, match=f"^dataset: digits: .*{message}") if message else contextlib.nullcontext():
+        read()
 
 
 @pytest.mark.parametrize("options", [{}, {"tokenizer": "characters"}])

@@ -5,10 +5,12 @@ from __future__ import annotations
 from itertools import chain
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from workbench.data.base import sample_order
+from workbench.errors import SpecError
 from workbench.plan.feasibility import Plan
 from workbench.strategies.worker_model import WorkerModel
 
@@ -19,6 +21,10 @@ class Batches:
     def __init__(self, plan: Plan, device: torch.device, dtype: torch.dtype) -> None:
         self.train, self.device, self.dtype = plan.spec.train, device, dtype
         self.samples: Any = plan.dataset.load()
+        self._name, self._summary = plan.spec.dataset.name, plan.dataset.summary()
+        self._target_shape: tuple[int, ...] | None = None
+        if len(self.samples) != self._summary.num_samples:
+            raise self._mistake(f"summary() gives {self._summary.num_samples} samples, but load() {len(self.samples)}")
 
     def of_worker(self, step: int, worker: WorkerModel) -> tuple[Tensor, Tensor]:
         """Inputs and targets of one step that a worker computes: its samples, and of each its positions."""
@@ -33,6 +39,33 @@ class Batches:
         indices = sample_order(self.train.seed, len(self.samples), step, self.train.global_batch_size)
         index, count = part
         size = len(indices) // count
-        inputs, targets = map(torch.from_numpy, self.samples.batch(indices[index * size : (index + 1) * size]))
+        inputs, targets = map(
+            torch.from_numpy, self._checked(self.samples.batch(indices[index * size : (index + 1) * size]), size)
+        )
         inputs, targets = (t.to(self.dtype) if t.is_floating_point() else t for t in (inputs, targets))
         return inputs.to(self.device), targets.to(self.device)
+
+    def _checked(self, batch: Any, size: int) -> tuple[Any, Any]:
+        """A batch of ``size`` samples as the dataset returned it.
+
+        Raises:
+            SpecError: it has not that many samples, or not the shape that the dataset gave before; with both.
+        """
+        if not isinstance(batch, tuple) or len(batch) != 2 or not all(isinstance(part, np.ndarray) for part in batch):
+            raise self._mistake(f"batch() returns inputs and targets, two numpy arrays, but got {type(batch).__name__}")
+        inputs, targets = batch
+        if any(part.dtype == object for part in batch):
+            raise self._mistake("batch() returned samples of different shapes in one array; pad them to one shape")
+        if (len(inputs), len(targets)) != (size, size):
+            raise self._mistake(f"batch() was given {size} indices, but returned {len(inputs)} inputs and {len(targets)} targets")
+        shape = tuple(self._summary.input_shape)
+        if inputs.shape[1:] != shape:
+            raise self._mistake(f"summary() gives inputs of shape {shape}, but batch() {inputs.shape[1:]}")
+        if self._target_shape is None:
+            self._target_shape = targets.shape[1:]
+        if targets.shape[1:] != self._target_shape:
+            raise self._mistake(f"batch() returned targets of shape {self._target_shape} first and then {targets.shape[1:]}")
+        return inputs, targets
+
+    def _mistake(self, what: str) -> SpecError:
+        return SpecError("dataset", f"{self._name}: {what}")
