@@ -77,7 +77,6 @@ def test_selective_checkpointing_of_recurrent_layers_is_refused() -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"model": {"name": "transformer", "tied_head": True}, "split": {"pipeline": {"schedule": "zbv_zero_bubble"}}}, "untied"),
         ({"model": "cnn", "split": {"tensor": 2}, "train": {"checkpointing": "full"}}, "sliced convolution layers"),
     ],
 )

@@ -21,6 +21,8 @@ from workbench.plan.mesh import AXES, Mesh
 from workbench.plan.optimizer import check_optimizer
 from workbench.plan.share import Share
 from workbench.plan.summary import ModelSummary
+from workbench.plan.ties import with_resolved_ties
+from workbench.plan.trained import check_trained
 from workbench.plan.transfer import Transfer, totals
 from workbench.registry import DATASETS, MODELS, STRATEGIES
 from workbench.spec.run_spec import RunSpec
@@ -104,7 +106,7 @@ class Plan:
         part, coordinate = self.part_of(rank), self.mesh.coordinate(rank)
         for strategy in self.strategies:
             part = strategy.updates(part, coordinate[strategy.axis])
-        return part
+        return part.only_trained()
 
     @property
     def lossy(self) -> Lossy | None:
@@ -119,12 +121,14 @@ class Plan:
     @property
     def flops_per_step(self) -> int | None:
         """Floating-point operations that the model needs for a step, matrix products only: in training three times its
-        forward pass, for backward takes twice as many (Kaplan et al. 2020, section 2.1); what a split or checkpointing
-        computes again is not among them. None: of a generation, whose passes no formula here adds up."""
+        forward pass, for backward takes twice as many (Kaplan et al. 2020, section 2.1), but for what frozen parameters
+        spare; what a split or checkpointing computes again is not among them. None: of a generation, whose passes no formula
+        here adds up."""
         if self.spec.generates:
             return None
         forward = sum(block.forward_flops for block in self.summary.blocks)
-        return forward * self.spec.train.global_batch_size * (3 if self.spec.mode == "train" else 1)
+        backward = self.summary.backward_flops if self.spec.mode == "train" else 0
+        return (forward + backward) * self.spec.train.global_batch_size
 
     def expected_record(self) -> dict[str, Any]:
         """The formulas' results as plain values: parameters that each worker holds and updates, transfers and
@@ -158,13 +162,14 @@ def plan(spec: RunSpec) -> Plan:
             raise SplitError("split", f"{first.name} and {second.name} share the {first.axis} axis; use one of them")
     sizes = {s.axis: s.options.size for s in sorted(strategies, key=lambda s: not s.divides_axis)}
     mesh = Mesh({axis: sizes[axis] for axis in AXES if axis in sizes})
-    result = Plan(spec, dataset, model, tuple(strategies), model.summary(), mesh)
+    result = Plan(spec, dataset, model, tuple(strategies), with_resolved_ties(model.summary()), mesh)
     if dataset.summary().num_samples < spec.train.global_batch_size:
         raise SplitError(
             "train.global_batch_size",
             f"{spec.train.global_batch_size} is more than the {dataset.summary().num_samples} samples"
             f" of dataset {spec.dataset.name}",
         )
+    check_trained(spec, result.summary)
     for strategy in strategies:
         strategy.check(result.summary, spec)
     check_generation(result)

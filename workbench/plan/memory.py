@@ -50,7 +50,8 @@ def expected_memory(plan: Plan, rank: int) -> ExpectedMemory:
         return ExpectedMemory(parameters, 0, 0, None)
     updated, (numbers, per_parameter) = plan.updated_by(rank), optimizer_state(plan.spec.train)
     state = numbers * updated.num_parameters * size + per_parameter * len(updated.distinct_parameters)
-    return ExpectedMemory(parameters, parameters, state, _activations(plan, rank))
+    gradients = sum(p.numel for p in allocated.trained_parameters) * size
+    return ExpectedMemory(parameters, gradients, state, _activations(plan, rank))
 
 
 def _activations(plan: Plan, rank: int) -> int | None:

@@ -21,6 +21,17 @@ class ParameterSummary:
     is_replicated: bool = True
     """Whether all replicas hold it and average its gradient; not so of experts that are divided among them."""
 
+    requires_grad: bool = True
+    """Whether training updates it; False of a frozen one."""
+
+    is_used: bool = True
+    """Whether the loss depends on it; a parameter that the forward pass leaves out has no gradient."""
+
+    @property
+    def has_gradient(self) -> bool:
+        """Whether a backward pass gives it a gradient, and the optimizer state."""
+        return self.requires_grad and self.is_used
+
     @property
     def numel(self) -> int:
         """Number of elements."""
@@ -38,6 +49,10 @@ class BlockSummary:
 
     forward_flops: int
     """Floating-point operations of one sample's forward pass, matrix products only (2 per multiply-add)."""
+
+    backward_flops: int | None = None
+    """The same of its backward pass; None: twice the forward pass (Kaplan et al. 2020, section 2.1), without the products
+    that frozen parameters spare (``ModelSummary.backward_flops``)."""
 
     @property
     def num_parameters(self) -> int:
@@ -121,25 +136,65 @@ class ModelSummary:
 
     @property
     def parameters(self) -> tuple[ParameterSummary, ...]:
-        """All parameters once; a tied one under its source's name, or its own where the source is not held."""
+        """All parameters, a tied one under each of its names."""
         return tuple(p for block in self.blocks for p in block.parameters)
 
     @property
+    def tied_names(self) -> dict[str, tuple[str, ...]]:
+        """Of each parameter with several names its source → all of them, the source first."""
+        names: dict[str, tuple[str, ...]] = {}
+        for tie in self.ties:
+            names[tie.source] = (*names.get(tie.source, (tie.source,)), tie.parameter)
+        return names
+
+    @property
     def distinct_parameters(self) -> tuple[ParameterSummary, ...]:
-        """The parameters, a tied one under its source's name alone where both its names are held."""
+        """The parameters, a tied one once: under its source's name, or the first that is held."""
         held = {p.name for p in self.parameters}
-        doubled = {t.parameter for t in self.ties if t.source in held}
+        doubled = {name for names in self.tied_names.values() for name in [n for n in names if n in held][1:]}
         return tuple(p for p in self.parameters if p.name not in doubled)
+
+    @property
+    def trained_parameters(self) -> tuple[ParameterSummary, ...]:
+        """The distinct parameters that have a gradient and are updated."""
+        return tuple(p for p in self.distinct_parameters if p.has_gradient)
 
     @property
     def averaged_parameters(self) -> tuple[ParameterSummary, ...]:
         """The distinct parameters whose gradients all replicas average."""
-        return tuple(p for p in self.distinct_parameters if p.is_replicated)
+        return tuple(p for p in self.trained_parameters if p.is_replicated)
+
+    @property
+    def unused_parameters(self) -> tuple[ParameterSummary, ...]:
+        """The distinct parameters that are to be trained, but have no gradient."""
+        return tuple(p for p in self.distinct_parameters if p.requires_grad and not p.is_used)
+
+    @property
+    def first_trained_block(self) -> int:
+        """Index of the first block with a gradient: backward passes end there. The number of blocks if none has one."""
+        trains = (i for i, block in enumerate(self.blocks) if any(p.has_gradient for p in block.parameters))
+        return next(trains, len(self.blocks))
+
+    @property
+    def backward_flops(self) -> int:
+        """Floating-point operations of one sample's backward pass: none before the first trained block, and of a block that
+        is frozen as a whole the gradients of its inputs alone."""
+        total = 0
+        for block in self.blocks[self.first_trained_block :]:
+            is_frozen = block.parameters and not any(p.has_gradient for p in block.parameters)
+            of_block = block.forward_flops * (1 if is_frozen else 2)
+            total += of_block if block.backward_flops is None else block.backward_flops
+        return total
 
     @property
     def num_parameters(self) -> int:
         """Elements held; a tied parameter counts once where both its names are held."""
         return sum(p.numel for p in self.distinct_parameters)
+
+    def only_trained(self) -> ModelSummary:
+        """The same blocks with the parameters that have a gradient alone."""
+        blocks = (replace(b, parameters=tuple(p for p in b.parameters if p.has_gradient)) for b in self.blocks)
+        return replace(self, blocks=tuple(blocks))
 
     def with_blocks(self, names: Iterable[str]) -> ModelSummary:
         """The part made of these blocks."""

@@ -52,13 +52,16 @@ def build_blocks(plan: Plan, names: Iterable[str], dtype: torch.dtype) -> nn.Seq
     """These blocks, initialised as they are in the unsplit model, tied parameters tied; in inference in eval mode: dropout
     does nothing, batch norm uses its running statistics."""
     blocks = nn.Sequential(OrderedDict((name, _build_block(plan, name)) for name in names))
-    for tie in plan.summary.ties:
-        block, source = block_of(tie.parameter), block_of(tie.source)
-        held = dict(blocks.named_children())
-        if block in held:  # a stage without the source still begins with the source's values
-            origin = held.get(source) or _build_block(plan, source)
-            parameter = origin.get_parameter(tie.source.split(".", 1)[1])
-            layer, _, attribute = tie.parameter.rpartition(".")
+    held = dict(blocks.named_children())
+    for source, names in plan.summary.tied_names.items():
+        tied = [name for name in names if block_of(name) in held]
+        if tied == [source] or not tied:
+            continue
+        # A stage without the source still begins with the source's values, one parameter for all its names.
+        origin = held.get(block_of(source)) or _build_block(plan, block_of(source))
+        parameter = origin.get_parameter(source.split(".", 1)[1])
+        for name in tied:
+            layer, _, attribute = name.rpartition(".")
             setattr(blocks.get_submodule(layer), attribute, parameter)
     return blocks.to(dtype).train(plan.spec.mode == "train")
 

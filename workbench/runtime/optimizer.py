@@ -13,8 +13,8 @@ from workbench.spec.run_spec import Train
 from workbench.strategies.worker_model import WorkerModel
 
 
-def make_optimizer(worker: WorkerModel, train: Train) -> torch.optim.Optimizer:
-    """Returns the optimizer of the parameters that this worker holds.
+def make_optimizer(worker: WorkerModel, train: Train) -> torch.optim.Optimizer | None:
+    """Returns the optimizer of the parameters that this worker holds and trains; None where there are none.
 
     Whether weight decay applies to a parameter follows from its shape in the unsplit model, so a group has the same members
     whatever the split.
@@ -24,8 +24,12 @@ def make_optimizer(worker: WorkerModel, train: Train) -> torch.optim.Optimizer:
     # torch's multi-tensor kernels take neither sliced and whole tensors nor tensors of different meshes in one list.
     groups: dict[Any, list[nn.Parameter]] = {}
     for name, parameter in worker.named_parameters():
+        if not parameter.requires_grad:
+            continue
         mesh = parameter.device_mesh if isinstance(parameter, DTensor) else None
         groups.setdefault((mesh, decays(train, summaries[name])), []).append(parameter)
+    if not groups:
+        return None
     return worker.make_optimizer(
         getattr(torch.optim, optimizer_class(train)),
         [

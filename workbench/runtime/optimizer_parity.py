@@ -51,8 +51,9 @@ def optimizer_errors(
                 parameter.grad = torch.zeros_like(parameter)
             mine = local(parameter.grad)
             mine.copy_(given_gradient(name, parameter.shape, turn)[place(Piece(name, offset(parameter), mine))])
-        set_learning_rate(optimizer, train, step)
-        optimizer.step()
+        if optimizer is not None:
+            set_learning_rate(optimizer, train, step)
+            optimizer.step()
     after = gather(_pieces(trained))
     if not is_reference:
         return {}

@@ -113,11 +113,13 @@ def check_parity(
     for step in range(num_steps):
         inputs, targets = batches.of_worker(step, worker)
         if worker.trains:
-            optimizer.zero_grad()
+            if optimizer is not None:
+                optimizer.zero_grad()
             pieces = of_result(worker, worker.compute(inputs, targets)) + gradients(worker)
             if max_norm is not None:
                 clip_gradients(worker, max_norm)
-            optimizer.step()
+            if optimizer is not None:
+                optimizer.step()
             pieces += parameters(worker)
         else:
             pieces = of_result(worker, take_step(worker, None, inputs, targets))
@@ -192,14 +194,15 @@ class Reference:
         named = dict(self.blocks.named_parameters())
         with torch.no_grad():
             for name, parameter in named.items():
-                assert parameter.grad is not None
+                if parameter.grad is None:  # frozen, or not used: then the split must have none either
+                    continue
                 parameter.grad /= self.num_chunks
                 tensors[f"gradient of {name}"] = parameter.grad.clone()
             if self.max_norm is not None:
                 nn.utils.clip_grad_norm_(named.values(), self.max_norm)
             for name, parameter in named.items():
-                assert parameter.grad is not None
-                parameter.sub_(parameter.grad, alpha=LEARNING_RATE)
+                if parameter.grad is not None:
+                    parameter.sub_(parameter.grad, alpha=LEARNING_RATE)
                 tensors[f"parameter {name}"] = parameter.detach().clone()
         return tensors
 
@@ -220,8 +223,8 @@ class Reference:
 
 
 def gradients(worker: WorkerModel) -> list[Piece]:
-    """This worker's gradients; a missing one is compared as zeros."""
-    named = [(n, p.grad if p.grad is not None else torch.zeros_like(p)) for n, p in worker.named_parameters()]
+    """This worker's gradients; a parameter without one has no piece."""
+    named = [(name, p.grad) for name, p in worker.named_parameters() if p.grad is not None]
     return [Piece(f"gradient of {name}", offset(grad), local(grad).clone()) for name, grad in named]
 
 
@@ -256,7 +259,8 @@ def of_result(worker: WorkerModel, result: StepResult) -> list[Piece]:
 
 
 def compare(reference: dict[str, Tensor], gathered: list[Piece], global_norm_share: float) -> dict[str, float]:
-    """The error of each tensor by name. A tensor that the pieces do not cover is infinitely wrong.
+    """The error of each tensor by name. A tensor that the pieces do not cover is infinitely wrong, and so is a gradient that
+    one side alone has.
 
     Pieces at the same place are replicas: the worst counts. The parts of the loss are added up.
     """
@@ -272,6 +276,7 @@ def compare(reference: dict[str, Tensor], gathered: list[Piece], global_norm_sha
             scale = max(float(reference[name].norm()), global_norm_share * global_norm)
             error = difference / scale if scale else difference
             errors[name] = math.inf if math.isnan(error) else error
+    errors.update({name: math.inf for name in by_name if name.startswith("gradient of ") and name not in reference})
     return errors
 
 

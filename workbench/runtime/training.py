@@ -158,19 +158,22 @@ def take_step(
     targets: Tensor,
     max_gradient_norm: float | None = None,
 ) -> StepResult:
-    """One step as it is timed: forward, backward and the optimizer's update, or without an optimizer the forward pass."""
-    if optimizer is None:
+    """One step as it is timed: forward, backward and the optimizer's update, or in inference the forward pass. A worker
+    that holds nothing to train has no optimizer."""
+    if not worker.trains:
         # Under inference_mode DTensor (torch 2.13) takes linear layers apart and moves more than it must.
         has_cut = any(isinstance(p, DTensor) for p in worker.blocks.parameters())
         with torch.no_grad() if has_cut else torch.inference_mode():
             return worker.compute(inputs, targets)
-    with worker.span("optimizer", name="zero_grad"):
-        optimizer.zero_grad()
+    if optimizer is not None:
+        with worker.span("optimizer", name="zero_grad"):
+            optimizer.zero_grad()
     result = worker.compute(inputs, targets)
     with worker.span("optimizer"):
         if max_gradient_norm is not None:
             clip_gradients(worker, max_gradient_norm)
-        optimizer.step()
+        if optimizer is not None:
+            optimizer.step()
     return result
 
 

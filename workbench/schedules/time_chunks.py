@@ -44,6 +44,12 @@ class TimeChunks(Schedule):
                 f"time_chunks cuts the sequence, which {model.name} cannot work through in chunks: that takes layers that hand"
                 " a state on from step to step; use the model lstm, or 1f1b, which cuts the batch",
             )
+        if apart := [p.name for p in model.distinct_parameters if not p.has_gradient and spec.mode == "train"]:
+            raise SplitError(
+                "split.pipeline.schedule",
+                f"time_chunks passes the gradients of states through every stage, but {apart[0]} of {model.name} has no gradient"
+                " (it is frozen or unused); use gpipe, which cuts the batch",
+            )
         length, count = model.blocks[0].output_shape[0], self.num_microbatches
         if length % count:
             raise SplitError(

@@ -43,6 +43,8 @@ def average_gradients(worker: WorkerModel, mesh: DeviceMesh, bucket_size_mib: fl
     replicas = replicas_mesh(mesh)
     assert mesh.mesh_dim_names is not None
     worker.axes[replicas.get_group().group_name] = "+".join(replicas.mesh_dim_names or ())
+    if not any(p.requires_grad for p in worker.blocks.parameters()):
+        return  # torch's wrappers refuse a module that has nothing to average
     apart = {p.name for p in worker.share.held.parameters if not p.is_replicated}
     if not set(mesh.mesh_dim_names) <= set(REPLICA_AXES):
         _replicate_blocks(worker, replicas, apart)
@@ -77,6 +79,6 @@ def _replicate_blocks(worker: WorkerModel, replicas: DeviceMesh, apart: set[str]
     quieten_views()
     for stage in worker.stages:
         blocks, ignored = dict(stage.named_children()), {p for name, p in stage.named_parameters() if name in apart}
-        for unit in units(list(blocks), worker.summary.ties):
+        for unit in units(list(blocks), worker.summary):
             replicate([blocks[name] for name in unit], mesh=replicas, ignored_params=ignored)
         replicate(stage, mesh=replicas, ignored_params=ignored)

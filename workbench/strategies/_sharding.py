@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from workbench.plan.summary import ModelSummary, ParameterSummary, Tie, block_of
+from workbench.plan.summary import ModelSummary, ParameterSummary, block_of
 from workbench.plan.transfer import Transfer
 
 if TYPE_CHECKING:
     from workbench.plan.share import Share
 
 
-def units(blocks: Sequence[str], ties: Iterable[Tie]) -> list[tuple[str, ...]]:
+def units(blocks: Sequence[str], model: ModelSummary) -> list[tuple[str, ...]]:
     """Blocks of one stage that are gathered together: each by itself, but those that share a tied parameter as one."""
     unit_of: dict[str, tuple[str, ...]] = {block: (block,) for block in blocks}
-    for tie in ties:
-        first, second = block_of(tie.source), block_of(tie.parameter)
-        if first in unit_of and second in unit_of and unit_of[first] != unit_of[second]:
-            together = unit_of[first] + unit_of[second]
-            unit_of.update(dict.fromkeys(together, together))
+    for names in model.tied_names.values():
+        holders = list(dict.fromkeys(unit_of[block_of(name)] for name in names if block_of(name) in unit_of))
+        together = tuple(block for unit in holders for block in unit)
+        unit_of.update(dict.fromkeys(together, together))
     return list(dict.fromkeys(unit_of.values()))
 
 
@@ -45,27 +44,46 @@ def padded_numel(parameter: ParameterSummary, size: int) -> int:
     return rows_per_worker(parameter, size) * size * parameter.numel // parameter.shape[0]
 
 
+class StageGathers(NamedTuple):
+    """How often the parameters of one stage are gathered in a step."""
+
+    blocks: tuple[str, ...]
+    forward: int
+    backward: int
+    forward_only: int
+    """In forward passes that no backward pass follows: of what lies before the first trained block."""
+
+
 def expected_of_units(
-    model: ModelSummary, share: Share, size: int, num_shards: int, gathers: Iterable[tuple[tuple[str, ...], int, int]]
+    model: ModelSummary, share: Share, size: int, num_shards: int, gathers: Iterable[StageGathers]
 ) -> Iterator[Transfer]:
     """What FSDP moves over the ``data`` axis of ``size`` workers. Per unit: all-gathers of its parameters, as many in forward
-    and in backward passes as ``gathers`` says of each stage's blocks; one reduce-scatter of its gradients; and where shards
+    and in backward passes as ``gathers`` says of each stage; one reduce-scatter of the gradients that it has; and where shards
     are replicated (HSDP) one all-reduce of what that leaves on a worker.
+
+    No backward pass reaches the units before the first trained one, but the last of them is gathered all the same: a unit's
+    backward pass begins with gathering the one before it (FSDP2's prefetch, torch 2.13).
 
     The payload is the full tensor's, rows filled up until they divide. gloo runs a reduce-scatter as an all-reduce, with
     about twice the bytes on the wire; the payload is the same.
     """
     num_replicas = size // num_shards
-    for blocks, forward, backward in gathers:
-        for unit in units(blocks, model.ties):
+    trained = {block.name for block in share.whole.blocks[share.whole.first_trained_block :]}
+    for stage in gathers:
+        of_stage = units(stage.blocks, model)
+        reached = [not trained.isdisjoint(unit) for unit in of_stage]
+        for unit, is_gathered_again in zip(of_stage, map(any, zip(reached, [*reached[1:], False], strict=True)), strict=True):
             mine = [p for p in model.distinct_parameters if block_of(p.name) in unit]
             payload = sum(padded_numel(p, num_shards) for p in mine) * share.element_bytes
+            gradients = sum(padded_numel(p, num_shards) for p in mine if p.has_gradient) * share.element_bytes
+            forward = stage.forward if is_gathered_again or not share.trains else stage.forward_only
             yield Transfer("all_gather", "data", "forward", forward, payload, num_shards)
             if share.trains:
-                yield Transfer("all_gather", "data", "backward", backward, payload, num_shards)
-                yield Transfer("reduce_scatter", "data", "backward", 1, payload, num_shards)
+                again = stage.backward if is_gathered_again else 0
+                yield Transfer("all_gather", "data", "backward", again, payload, num_shards)
+                yield Transfer("reduce_scatter", "data", "backward", int(gradients > 0), gradients, num_shards)
             if share.trains and num_replicas > 1:
-                yield Transfer("all_reduce", "data", "backward", 1, payload // num_shards, num_replicas)
+                yield Transfer("all_reduce", "data", "backward", int(gradients > 0), gradients // num_shards, num_replicas)
 
 
 def owners(sizes: Sequence[int], num_workers: int) -> list[int]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
-from itertools import accumulate
+from collections.abc import Iterator, Mapping
+from itertools import accumulate, combinations
 from math import prod
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
     from workbench.plan.share import Share
-    from workbench.plan.summary import ModelSummary, Tie
+    from workbench.plan.summary import ModelSummary
     from workbench.spec.run_spec import RunSpec
     from workbench.strategies.worker_model import Compute, StepResult, WorkerModel
 
@@ -111,7 +111,8 @@ class StagedStrategy(Strategy[O]):
 
     def expected(self, model: ModelSummary, share: Share) -> list[Transfer]:
         """Per cut and microbatch one send of the boundary activation and one of its gradient back, where the two stages
-        live on different workers; a parameter tied across them adds one all-reduce of its gradient (Shoeybi et al. 2019)."""
+        live on different workers and something before the cut is trained; a parameter tied across workers adds one all-reduce
+        of its gradient over all that hold it (Shoeybi et al. 2019)."""
         if share.spec.generates:
             return self._of_generation(model, share)
         here, count, worker_of = share.index(self.axis), self.num_microbatches, self.worker_of_stage
@@ -121,13 +122,13 @@ class StagedStrategy(Strategy[O]):
             activation = share.num_samples * prod(share.output_shape(blocks[-1])) // count * share.element_bytes
             if giver != taker and here == giver:
                 transfers.append(Transfer("send", self.axis, "forward", count, activation))
-            if giver != taker and here == taker and share.trains:
+            if giver != taker and here == taker and share.trains and self.receives_gradients(model, stage):
                 transfers.append(Transfer("send", self.axis, "backward", count, activation))
         numel = {p.name: p.numel for p in share.held.parameters}
-        for tie, workers in self._ties_across_workers(model):
+        for source, workers in self._ties_across_workers(model):
             if here in workers and share.trains:
-                name = tie.source if tie.source in numel else tie.parameter
-                transfers.append(Transfer("all_reduce", self.axis, "backward", 1, numel[name] * share.element_bytes, 2))
+                payload = next(numel[name] for name in model.tied_names[source] if name in numel) * share.element_bytes
+                transfers.append(Transfer("all_reduce", self.axis, "backward", 1, payload, len(workers)))
         return transfers
 
     def _of_generation(self, model: ModelSummary, share: Share) -> list[Transfer]:
@@ -147,7 +148,7 @@ class StagedStrategy(Strategy[O]):
             self.connect(worker, mesh[self.axis])
         worker.compute = self._marked(worker)
         if worker.trains:
-            self._sum_gradients_of_ties(worker, mesh[self.axis])
+            self._sum_gradients_of_ties(worker, mesh)
 
     def _marked(self, worker: WorkerModel) -> Compute:
         """Its steps, what they do besides computing and communicating marked as the schedule's own."""
@@ -177,25 +178,54 @@ class StagedStrategy(Strategy[O]):
     def connect(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
         """Sets ``worker.stages`` and ``worker.compute``: how stages hand on activations and gradients."""
 
-    def _ties_across_workers(self, model: ModelSummary) -> list[tuple[Tie, tuple[int, int]]]:
-        """Ties whose two names live on different workers, with these workers."""
+    def receives_gradients(self, model: ModelSummary, stage: int) -> bool:
+        """Whether a stage gets the gradients of its outputs: something in it or in a stage before it is trained."""
+        names = {name for blocks in self.stages(model)[: stage + 1] for name in blocks}
+        return any(p.has_gradient for block in model.blocks if block.name in names for p in block.parameters)
+
+    def ties_within_workers(self, model: ModelSummary) -> Iterator[tuple[str, str]]:
+        """Pairs of names of one trained parameter that lie in different stages of one worker."""
+        stage_of = {block: stage for stage, blocks in enumerate(self.stages(model)) for block in blocks}
+        trained = {p.name for p in model.trained_parameters}
+        for source, names in model.tied_names.items():
+            for first, second in combinations(names if source in trained else (), 2):
+                stages = stage_of[block_of(first)], stage_of[block_of(second)]
+                if stages[0] != stages[1] and self.worker_of_stage[stages[0]] == self.worker_of_stage[stages[1]]:
+                    yield first, second
+
+    def _ties_across_workers(self, model: ModelSummary) -> list[tuple[str, list[int]]]:
+        """The source of each trained parameter whose names live on several workers, with these workers."""
         worker = {b: w for blocks, w in zip(self.stages(model), self.worker_of_stage, strict=True) for b in blocks}
-        ties = [(t, (worker[block_of(t.source)], worker[block_of(t.parameter)])) for t in model.ties]
-        return [(tie, workers) for tie, workers in ties if workers[0] != workers[1]]
+        trained = {p.name for p in model.trained_parameters}
+        holders = {source: sorted({worker[block_of(n)] for n in names}) for source, names in model.tied_names.items()}
+        return [(source, workers) for source, workers in holders.items() if source in trained and len(workers) > 1]
 
     def _sum_gradients_of_ties(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
-        """Both copies of a tied parameter get the sum of the gradients of its two uses, and so stay equal."""
+        """All copies of a tied parameter get the sum of the gradients of all its uses, and so stay equal.
+
+        Every worker of the run takes part in making every group, in one order: torch names a group that its members alone
+        make (``use_local_synchronization``) by how many groups a worker has, which differs between these (torch 2.13).
+        """
         import torch.distributed as dist
 
-        ranks, here = mesh.mesh.tolist(), mesh.get_local_rank()
-        for tie, workers in self._ties_across_workers(worker.summary):
-            if here in workers and worker.trains:
-                group = dist.new_group([ranks[w] for w in workers], use_local_synchronization=True)
-                worker.axes[group.group_name] = self.axis
-                worker.num_copies[tie.source] = len(workers)
-                worker.compute = self._then_sum(worker, tie.source, group)
+        assert mesh.mesh_dim_names is not None
+        axis, here, rank = mesh.mesh_dim_names.index(self.axis), mesh.get_local_rank(self.axis), mesh.get_rank()
+        pipelines = mesh.mesh.movedim(axis, -1).reshape(-1, mesh.size(axis)).tolist()
+        ties = self._ties_across_workers(worker.summary)
+        groups: dict[tuple[int, ...], dist.ProcessGroup] = {}
+        for workers in dict.fromkeys(tuple(workers) for _, workers in ties):
+            for ranks in pipelines:
+                group = dist.new_group([ranks[w] for w in workers])
+                if here in workers and rank in ranks:
+                    groups[workers] = group
+                    worker.axes[group.group_name] = self.axis
+        for source, holders in ties:
+            if here in holders:
+                worker.num_copies[source] = len(holders)
+                worker.compute = self._then_sum(worker, source, groups[tuple(holders)])
 
     def _then_sum(self, worker: WorkerModel, name: str, group: dist.ProcessGroup) -> Compute:
+        import torch
         import torch.distributed as dist
         from torch.distributed.tensor import DTensor
 
@@ -203,7 +233,10 @@ class StagedStrategy(Strategy[O]):
 
         def step(inputs: torch.Tensor, targets: torch.Tensor) -> StepResult:
             result = compute(inputs, targets)
-            gradient = dict(worker.named_parameters())[name].grad
+            parameter = dict(worker.named_parameters())[name]
+            if parameter.grad is None:  # none of the uses here reaches the loss, one elsewhere does
+                parameter.grad = torch.zeros_like(parameter)
+            gradient = parameter.grad
             with worker.span("backward", name="tied gradient"):
                 dist.all_reduce(gradient.to_local() if isinstance(gradient, DTensor) else gradient, group=group)
             return result

@@ -16,7 +16,7 @@ from workbench.plan.transfer import Transfer
 from workbench.spec.options import StrategyOptions
 from workbench.strategies._compression import Compression, lossiness, sent_bytes
 from workbench.strategies._replicas import BUCKET_SIZE_MIB, average_gradients
-from workbench.strategies._sharding import expected_of_units, owners, shard, units
+from workbench.strategies._sharding import StageGathers, expected_of_units, owners, shard, units
 from workbench.strategies._staged import StagedStrategy
 from workbench.strategies._staged import staged as _staged
 from workbench.strategies.base import Strategy, strategy
@@ -186,14 +186,13 @@ class DataStrategy(Strategy[DataOptions]):
     def _check_stages(self, staged: StagedStrategy[Any], model: ModelSummary) -> None:
         worker_of = staged.worker_of_stage
         stage_of = {block: stage for stage, blocks in enumerate(staged.stages(model)) for block in blocks}
-        for tie in model.ties:
-            first, second = stage_of[block_of(tie.source)], stage_of[block_of(tie.parameter)]
-            if first != second and worker_of[first] == worker_of[second]:
-                raise SplitError(
-                    "split.data",
-                    f"{tie.parameter} and {tie.source} are one parameter, but lie in stages {first} and {second} of one"
-                    f" worker, each of which averages its own gradients; use untied weights or another schedule",
-                )
+        for first, second in staged.ties_within_workers(model):
+            raise SplitError(
+                "split.data",
+                f"{second} and {first} are one parameter, but lie in stages {stage_of[block_of(first)]} and"
+                f" {stage_of[block_of(second)]} of one worker, each of which averages its own gradients; use untied weights or"
+                " another schedule",
+            )
         per_worker = max(Counter(worker_of).values())
         if self.is_sharded and per_worker > MAX_STAGES_HELD:
             raise SplitError(
@@ -213,7 +212,7 @@ class DataStrategy(Strategy[DataOptions]):
         """Under ZeRO-1 whole parameters, dealt out by their sizes; Adam keeps two numbers for each element of them."""
         if self.options.shard != "optimizer":
             return held
-        parameters = held.distinct_parameters
+        parameters = tuple(p for p in held.distinct_parameters if p.requires_grad)
         owner = owners([p.numel for p in parameters], self.options.size)
         mine = {p.name for p, worker in zip(parameters, owner, strict=True) if worker == index}
         blocks = [replace(b, parameters=tuple(p for p in b.parameters if p.name in mine)) for b in held.blocks]
@@ -236,24 +235,26 @@ class DataStrategy(Strategy[DataOptions]):
         ]
         transfers = [Transfer("all_reduce", axis, "backward", 1, sum(gradients), size)]
         if o.shard == "optimizer":
-            sizes = [p.numel * share.element_bytes for p in model.distinct_parameters]
+            sizes = [p.numel * share.element_bytes for p in model.distinct_parameters if p.requires_grad]
             transfers += [Transfer("broadcast", axis, "optimizer", 1, payload, size) for payload in sizes]
         return transfers
 
-    def _gathers(self, model: ModelSummary, share: Share) -> Iterator[tuple[tuple[str, ...], int, int]]:
+    def _gathers(self, model: ModelSummary, share: Share) -> Iterator[StageGathers]:
         """Of each stage held: its blocks, and how often it is gathered in the forward and the backward passes of a step."""
         is_freed, count = self.options.shard == "parameters", self.options.num_accumulation_steps
         staged = _staged(share.spec)
         if share.spec.generates:
-            yield tuple(b.name for b in share.held.blocks), share.num_microbatches * share.spec.inference.num_new_tokens, 0
+            passes = share.num_microbatches * share.spec.inference.num_new_tokens
+            yield StageGathers(tuple(b.name for b in share.held.blocks), passes, 0, passes)
             return
         if staged is None:
-            yield tuple(b.name for b in model.blocks), count, count if is_freed and share.trains else 0
+            again = count if is_freed and share.trains else 0
+            yield StageGathers(tuple(b.name for b in model.blocks), count, again, count)
             return
         for stage, blocks in enumerate(staged.stages(share.whole)):
             if staged.worker_of_stage[stage] == share.index(staged.axis):
                 forward, backward = staged.gathers(stage, share.trains) if is_freed else (1, 0)
-                yield blocks, forward, backward
+                yield StageGathers(blocks, forward, backward, staged.gathers(stage, False)[0] if is_freed else 1)
 
     def _check_batch_norms(self, model: ModelSummary, spec: RunSpec) -> None:
         field, tensor = "split.data.sync_batch_norm", dict(spec.split.items()).get("tensor")
@@ -321,6 +322,6 @@ class DataStrategy(Strategy[DataOptions]):
             frees = False
         for stage in worker.stages:
             blocks = dict(stage.named_children())
-            for unit in units(list(blocks), worker.summary.ties):
+            for unit in units(list(blocks), worker.summary):
                 fully_shard([blocks[name] for name in unit], mesh=shards, reshard_after_forward=frees)
             fully_shard(stage, mesh=shards, reshard_after_forward=frees)

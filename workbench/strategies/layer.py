@@ -36,6 +36,9 @@ class LayerStrategy(StagedStrategy[LayerOptions]):
 
         group, here, last = mesh.get_group(), mesh.get_local_rank(), mesh.size() - 1
         stages = self.stages(worker.summary)
+        # Back to a stage go the gradients of its outputs if something in it or before it is trained.
+        sends_back = worker.trains and here > 0 and self.receives_gradients(worker.summary, here - 1)
+        goes_back = worker.trains and self.receives_gradients(worker.summary, here)
 
         def receive(shape: tuple[int, ...], source: int) -> Tensor:
             tensor = torch.empty(worker.batch_size, *shape, dtype=worker.dtype, device=worker.device)
@@ -44,20 +47,20 @@ class LayerStrategy(StagedStrategy[LayerOptions]):
 
         def step(inputs: Tensor, targets: Tensor) -> StepResult:
             if here > 0:
-                inputs = receive(worker.output_shape(stages[here - 1][-1]), here - 1).requires_grad_(worker.trains)
+                inputs = receive(worker.output_shape(stages[here - 1][-1]), here - 1).requires_grad_(sends_back)
             with worker.span("forward", stage=here, microbatch=0):
                 outputs = worker.module(inputs)
                 loss = worker.loss(outputs, targets) if here == last and worker.trains else None
             if here < last:
                 dist.send(outputs.detach().contiguous(), group=group, group_dst=here + 1)
-                gradient = receive(worker.output_shape(stages[here][-1]), here + 1) if worker.trains else None
+                gradient = receive(worker.output_shape(stages[here][-1]), here + 1) if goes_back else None
             else:
                 outputs = outputs.detach() if worker.keep_outputs else None
-            if worker.trains:
+            if goes_back:
                 with worker.span("backward", stage=here, microbatch=0):
                     loss.backward() if loss is not None else outputs.backward(gradient)
-                if here > 0:
-                    assert inputs.grad is not None
+                if sends_back:
+                    assert inputs.grad is not None, f"no gradient reached the inputs of stage {here}"
                     dist.send(inputs.grad.contiguous(), group=group, group_dst=here - 1)
             return StepResult(None if loss is None else loss.detach(), outputs if here == last else None)
 

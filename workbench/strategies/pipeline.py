@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import PositiveInt, SerializeAsAny, ValidationError, model_validator
 
 from workbench.errors import SplitError
-from workbench.plan.summary import block_of
 from workbench.registry import SCHEDULES, unknown
 from workbench.spec.options import Options, ReadsFile, spec_error
 from workbench.strategies._staged import StagedOptions, StagedStrategy
@@ -146,15 +146,6 @@ class PipelineStrategy(StagedStrategy[PipelineOptions]):
         self.schedule.check(spec)
         super().check(model, spec)
         self.schedule.check_pieces(model, spec)
-        stage_of = {block: stage for stage, blocks in enumerate(self.stages(model)) for block in blocks}
-        for tie in model.ties if self.schedule.splits_backward and spec.mode == "train" else ():
-            first, second = stage_of[block_of(tie.source)], stage_of[block_of(tie.parameter)]
-            if first != second and self.worker_of_stage[first] == self.worker_of_stage[second]:
-                raise SplitError(
-                    "split.pipeline.schedule",
-                    f"{self.options.schedule} computes weight gradients apart, which torch gets wrong for {tie.parameter} and"
-                    f" {tie.source}: one parameter in stages {first} and {second} of one worker; use untied weights",
-                )
 
     def connect(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
         import torch
@@ -172,7 +163,8 @@ class PipelineStrategy(StagedStrategy[PipelineOptions]):
             """A microbatch of what this stage hands on, with a shape and no data."""
             shape = [worker.batch_size, *worker.output_shape(names[stage][-1])]
             shape[self.cut_dim] //= self.num_microbatches
-            return torch.empty(shape, dtype=worker.dtype, device="meta", requires_grad=worker.trains)
+            goes_back = worker.trains and self.receives_gradients(worker.summary, stage)
+            return torch.empty(shape, dtype=worker.dtype, device="meta", requires_grad=goes_back)
 
         def stage_of(stage: int, module: nn.Module) -> RecordedStage:
             # Static shapes spare the exchange of shapes in the first step; the first stage's input has none to receive.
@@ -187,9 +179,21 @@ class PipelineStrategy(StagedStrategy[PipelineOptions]):
                 group=mesh.get_group(),
             )
             made.recorder, made.input_like = worker.recorder, input_like
+            if worker.trains and self.schedule.splits_backward and stage > 0:
+                goes_on = self.receives_gradients(worker.summary, stage - 1)
+                made.needs_input_gradients = not goes_on and self.receives_gradients(worker.summary, stage)
             return made
 
         stages = [stage_of(stage, module) for stage, module in zip(mine, worker.stages, strict=True)]
+
+        @cache
+        def shared() -> list[nn.Parameter]:
+            """What several stages hold; known once other strategies have put their parameters in place."""
+            counts = Counter(p for stage in worker.stages for p in stage.parameters())
+            return [p for p, count in counts.items() if count > 1]
+
+        for made in stages:
+            made.shared = shared
 
         def loss(outputs: Tensor, targets: Tensor) -> Tensor:
             with worker.span("forward", stage=last, microbatch=stages[-1].microbatch, name="loss"):
@@ -197,7 +201,7 @@ class PipelineStrategy(StagedStrategy[PipelineOptions]):
 
         schedule = self.schedule.build(stages, loss if worker.trains else None)
 
-        def step(inputs: Tensor, targets: Tensor) -> StepResult:
+        def pass_on(inputs: Tensor, targets: Tensor) -> StepResult:
             first = (inputs,) if mine[0] == 0 else ()
             if last not in mine:
                 schedule.step(*first, return_outputs=False)
@@ -207,6 +211,13 @@ class PipelineStrategy(StagedStrategy[PipelineOptions]):
             losses: list[Tensor] = []
             outputs = schedule.step(*first, target=targets, losses=losses, return_outputs=worker.keep_outputs)
             return StepResult(torch.stack(losses).mean().detach(), None if outputs is None else outputs.detach())
+
+        def step(inputs: Tensor, targets: Tensor) -> StepResult:
+            result = pass_on(inputs, targets)
+            for parameter in shared():
+                if parameter.grad is not None:
+                    parameter.grad.div_(self.num_microbatches)
+            return result
 
         if self.cut_dim == 0:  # else each piece is of the whole batch
             worker.num_microbatches = self.num_microbatches

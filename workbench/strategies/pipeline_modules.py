@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.pipelining import PipelineStage
 
 if TYPE_CHECKING:
@@ -21,6 +22,11 @@ class RecordedStage(PipelineStage):
     """A microbatch of what it takes, with a shape and no data."""
     microbatch: int = 0
     """The one that went forward last."""
+    needs_input_gradients: bool = False
+    """Whether its inputs take gradients although none go back: torch finds the weights of a split backward pass from its
+    inputs on, and takes those before them for none of its own (``stage_backward_input``, torch 2.13)."""
+    shared: Callable[[], list[nn.Parameter]] = list
+    """Parameters that another stage of this worker holds too: the mean over microbatches is taken of all of it, once."""
 
     def forward_one_chunk(self, fwd_chunk_id: int, *args: Any, **kwargs: Any) -> Any:
         self.microbatch = fwd_chunk_id
@@ -33,10 +39,22 @@ class RecordedStage(PipelineStage):
         kind = "backward" if full_backward else "backward_input"
         with self._backward(kind, microbatch=bwd_chunk_id):
             super().backward_one_chunk(bwd_chunk_id, loss, full_backward, last_backward)
+        if self.needs_input_gradients:
+            self.bwd_cache[bwd_chunk_id] = (None,)  # no stage waits for them
 
     def backward_weight_one_chunk(self, bwd_chunk_id: int, last_backward: bool = False) -> None:
         with self._backward("backward_weight", microbatch=bwd_chunk_id):
             super().backward_weight_one_chunk(bwd_chunk_id, last_backward=last_backward)
+
+    def _retrieve_recv_activations(self, fwd_chunk_id: int) -> Any:
+        (activation,) = super()._retrieve_recv_activations(fwd_chunk_id)
+        return (activation.requires_grad_() if self.needs_input_gradients else activation,)
+
+    def scale_grads(self, grad_scale_factor: int) -> None:
+        shared = set(self.shared())
+        for parameter in self.submod.parameters():
+            if parameter.grad is not None and parameter not in shared:
+                parameter.grad.div_(grad_scale_factor)
 
     def get_fwd_recv_ops(self, fwd_chunk_id: int) -> list[dist.P2POp]:
         return self._announced(super().get_fwd_recv_ops(fwd_chunk_id), "forward")

@@ -205,11 +205,12 @@ class TensorStrategy(Strategy[TensorOptions]):
         for stage in worker.stages:  # a slicing may put another module in a block's place
             for name in held.keys() & dict(stage.named_children()).keys():
                 setattr(stage, name, getattr(worker.blocks, name))
-        for tie in worker.summary.ties:
-            if {block_of(tie.parameter), block_of(tie.source)} <= set(held):
-                # Slicing replaced both; they are one parameter again.
-                (layer, attribute), (source, name) = (path.rsplit(".", 1) for path in (tie.parameter, tie.source))
-                setattr(worker.blocks.get_submodule(layer), attribute, getattr(worker.blocks.get_submodule(source), name))
+        for names in worker.summary.tied_names.values():
+            # Slicing replaced each; they are one parameter again.
+            paths = [name.rsplit(".", 1) for name in names if block_of(name) in held]
+            for layer, attribute in paths[1:]:
+                first = getattr(worker.blocks.get_submodule(paths[0][0]), paths[0][1])
+                setattr(worker.blocks.get_submodule(layer), attribute, first)
 
     def finish(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
         if worker.trains and (in_parts := self._in_parts(worker.summary, worker.share.held)):

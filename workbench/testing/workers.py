@@ -42,9 +42,11 @@ def run_in_workers(
     context.set_forkserver_preload(list(PRELOADED))
     pipes = [context.Pipe(duplex=False) for _ in range(num_workers)]
     with tempfile.TemporaryDirectory() as directory:
-        rendezvous = str(Path(directory) / "rendezvous")
+        rendezvous, plugins = str(Path(directory) / "rendezvous"), os.environ.get("WORKBENCH_PLUGINS", "")
         processes = [
-            context.Process(target=_worker, args=(rank, num_workers, rendezvous, pipes[rank][1], function, args, make_group))
+            context.Process(
+                target=_worker, args=(rank, num_workers, rendezvous, plugins, pipes[rank][1], function, args, make_group)
+            )
             for rank in range(num_workers)
         ]
         try:
@@ -72,6 +74,7 @@ def _worker(
     rank: int,
     num_workers: int,
     rendezvous: str,
+    plugins: str,
     pipe: Any,
     function: Callable[..., Any],
     args: tuple[Any, ...],
@@ -83,6 +86,7 @@ def _worker(
     from workbench.runtime.process_group import control_group, register_backend
     from workbench.runtime.recorder import Recorder
 
+    os.environ["WORKBENCH_PLUGINS"] = plugins  # the fork server has those of its own start
     gc.freeze()  # what was preloaded: the tracker of memory steps has garbage collected, which took a third of a small case
     try:
         torch.set_num_threads(1)

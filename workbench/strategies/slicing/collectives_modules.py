@@ -21,7 +21,7 @@ from torch.distributed.tensor import DTensor, Shard
 def sliced(parameter: Tensor, dim: int, mesh: DeviceMesh) -> nn.Parameter:
     """This worker's slice of a parameter along ``dim``, as a DTensor that knows its place in the whole."""
     mine = parameter.detach().chunk(mesh.size(), dim)[mesh.get_local_rank()].clone()
-    return nn.Parameter(DTensor.from_local(mine, mesh, [Shard(dim)]))
+    return nn.Parameter(DTensor.from_local(mine, mesh, [Shard(dim)]), requires_grad=parameter.requires_grad)
 
 
 def local(parameter: nn.Parameter) -> Tensor:

@@ -1,0 +1,181 @@
+"""Models that splits get wrong easily: frozen, adapted, unused, shared, scalar and tiny parameters, blocks without any."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from workbench import registry
+from workbench.errors import SpecError
+from workbench.plan import support
+from workbench.plan.feasibility import Plan, plan
+from workbench.plan.memory import expected_memory
+from workbench.spec import RunSpec
+from workbench.testing.conformance import assert_conforms, assert_model_conforms
+
+PLUGIN = "workbench.testing.corner_models"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _plugins() -> Iterator[None]:
+    """The corner models are known here and in workers, and nowhere else."""
+    before = os.environ.get("WORKBENCH_PLUGINS")
+    os.environ["WORKBENCH_PLUGINS"] = PLUGIN
+    registry._load.cache_clear()
+    yield
+    os.environ.pop("WORKBENCH_PLUGINS") if before is None else os.environ.update(WORKBENCH_PLUGINS=before)
+    registry._load.cache_clear()
+
+
+def spec_of(model: str | dict[str, Any], split: dict[str, Any], **train: Any) -> dict[str, Any]:
+    options = {"name": model} if isinstance(model, str) else model
+    dataset = registry.MODELS.get(options["name"]).default_dataset
+    return {
+        "model": options,
+        "dataset": dataset,
+        "split": split,
+        "train": {**support.TRAIN, "num_warmup_steps": 1, **train},
+        "measure": support.MEASURE,
+        "launch": {"device": "cpu"},
+    }
+
+
+def planned(model: str | dict[str, Any], split: dict[str, Any], **train: Any) -> Plan:
+    return plan(RunSpec(**spec_of(model, split, **train)))
+
+
+MIXED_LAST = {"name": "mixed", "frozen": [0, 1, 2, 3]}
+"""Only the head is trained: no gradient crosses a cut."""
+MIXED_FIRST = {"name": "mixed", "frozen": [3, 4]}
+"""Gradients pass through frozen layers."""
+
+
+def pipeline(schedule: str = "1f1b", size: int = 2, **options: Any) -> dict[str, Any]:
+    return {"pipeline": {"size": size, "schedule": schedule, **options}}
+
+
+FROZEN: dict[str, tuple[str | dict[str, Any], dict[str, Any]]] = {
+    "one worker": ("frozen", {}),
+    "unused, one worker": ("unused", {}),
+    "lora, data": ("lora", {"data": 2}),
+    "zero1": ("frozen", {"zero1": 2}),
+    "lora, fsdp": ("lora", {"fsdp": 2}),
+    "unused, fsdp": ("unused", {"fsdp": 2}),
+    "fsdp prefetches one frozen unit in vain": (MIXED_LAST, {"fsdp": {"size": 2, "num_accumulation_steps": 2}}),
+    "hsdp": ({"name": "mixed", "frozen": [0, 1, 2]}, {"fsdp": {"size": 4, "shard_size": 2}}),
+    "frozen first stage": ("frozen", {"layer": 2}),
+    "gradients pass through a frozen stage": (MIXED_FIRST, {"layer": 2}),
+    "zero1, a stage with nothing to train": (MIXED_LAST, {"zero1": 2, "layer": 2}),
+    "1f1b, a stage with nothing to train": (MIXED_LAST, pipeline()),
+    "zbv, a stage with nothing to train": (MIXED_LAST, pipeline("zbv_zero_bubble")),
+    "dualpipev, a stage with nothing to train": (MIXED_LAST, pipeline("dualpipev")),
+    "lora, zero bubble": ("lora", pipeline("interleaved_zero_bubble")),
+    "fsdp, gpipe": ({"name": "mixed", "frozen": [0, 1, 3]}, {"fsdp": 2, **pipeline("gpipe")}),
+    "fsdp, 1f1b, frozen units at the front": (
+        {"name": "mixed", "frozen": [0, 1]},
+        {"fsdp": 2, **pipeline(partition=[4, 1])},
+    ),
+    "data, zero bubble": (MIXED_LAST, {"data": 2, **pipeline("interleaved_zero_bubble")}),
+}
+
+
+@pytest.mark.parametrize("case", FROZEN)
+def test_frozen_and_unused_parameters_have_no_gradient_and_cost_none(case: str) -> None:
+    model, split = FROZEN[case]
+    assert_conforms(spec_of(model, split))
+
+
+@pytest.mark.parametrize(
+    "split",
+    [{"layer": {"size": 2, "partition": [1, 3]}}, pipeline(size=3), pipeline("zbv_zero_bubble"), {"data": 2, **pipeline()}],
+    ids=str,
+)
+def test_a_worker_without_parameters_takes_part(split: dict[str, Any]) -> None:
+    assert_conforms(spec_of("flat", split))
+
+
+SHARED: dict[str, tuple[str, dict[str, Any]]] = {
+    "two of three on one worker": ("source", {"layer": {"size": 2, "partition": [1, 3]}}),
+    "three workers": ("chain", {"layer": 3}),
+    "three of four workers": ("module", pipeline(size=4)),
+    "two stages of one worker": ("parameter", pipeline("interleaved_1f1b")),
+    "two stages of one worker, backward split": ("source", pipeline("zbv_zero_bubble")),
+    "data": ("module", {"data": 2}),
+    "fsdp": ("parameter", {"fsdp": 2}),
+    "pipelines side by side": ("source", {"data": 2, **pipeline(size=3)}),
+    "pipelines of shards": ("source", {"fsdp": 2, **pipeline(partition=[1, 3])}),
+}
+
+
+@pytest.mark.parametrize("case", SHARED)
+def test_a_weight_of_three_blocks_is_one_parameter(case: str) -> None:
+    ties, split = SHARED[case]
+    assert_conforms(spec_of({"name": "albert", "ties": ties}, split))
+
+
+def test_the_gradient_of_a_shared_weight_is_the_sum_over_its_uses() -> None:
+    """Of the reference that parity compares with: against plain torch with three weights of their own."""
+    import torch
+    from torch import nn
+
+    from workbench.runtime.build import build_blocks
+
+    made = planned("albert", {"layer": 3})
+    blocks = build_blocks(made, (b.name for b in made.summary.blocks), torch.float64)
+    part = build_blocks(made, ("b1", "b2"), torch.float64)
+    assert len(list(part.parameters())) == 1
+    shared = next(blocks.parameters())
+    assert torch.equal(next(part.parameters()), shared), "a stage without the source begins with its values"
+    weights = [shared.detach().clone().requires_grad_() for _ in range(3)]
+    x = torch.randn(8, 16, dtype=torch.float64)
+    blocks(x).square().sum().backward()
+    for weight in weights:
+        x = torch.tanh(x @ weight.T)
+    head: Any = blocks.head
+    nn.functional.linear(x, head.weight, head.bias).square().sum().backward()
+    torch.testing.assert_close(shared.grad, sum(w.grad for w in weights if w.grad is not None))
+
+
+@pytest.mark.parametrize("ties", ["source", "chain", "module", "parameter"])
+def test_a_shared_weight_is_reduced_once_over_all_that_hold_it(ties: str) -> None:
+    made = planned({"name": "albert", "ties": ties}, {"layer": 3})
+    (reduced,) = [t for t in made.transfers if t.operation == "all_reduce"]
+    assert (reduced.count, reduced.payload_bytes, reduced.group_size) == (1, 16 * 16 * 4, 3)
+    assert made.summary.num_parameters == 16 * 16 + 16 * 4 + 4
+
+
+def test_a_frozen_trunk_costs_neither_gradients_nor_communication() -> None:
+    made = planned("frozen", {"data": 2}, optimizer="adam")
+    head, trunk, batch = 32 * 10 + 10, 64 * 32 + 32, 8
+    assert [(t.operation, t.payload_bytes) for t in made.transfers] == [("all_reduce", 4 * head)]
+    memory = expected_memory(made, 0)
+    assert memory.parameters == 4 * (head + trunk)
+    assert memory.gradients == 4 * head == 1320
+    assert memory.optimizer_state == 2 * 1320 + 4 * 2, "two moments, and a count of steps for each of 2 parameters"
+    assert made.flops_per_step == batch * 2 * (64 * 32 + 32 * 10 + 32 * 10), "of the head alone the weights' gradients"
+
+
+def test_the_formula_of_floating_point_operations_is_what_torch_counts() -> None:
+    from tests import cases
+    from tests.pool import run_in_workers
+
+    for model in ("frozen", "lora", MIXED_FIRST):
+        spec = spec_of(model, {})
+        (worker,) = run_in_workers(1, cases.training, spec)
+        assert worker["counted_flops"] == plan(RunSpec(**spec)).flops_per_step
+
+
+@pytest.mark.parametrize("model", ["frozen", "lora", "unused", "flat", "gated", "albert", "mixed"])
+def test_a_model_is_its_summary(model: str) -> None:
+    assert_model_conforms({"model": {"name": model}, "dataset": registry.MODELS.get(model).default_dataset})
+
+
+def test_training_a_model_that_is_frozen_as_a_whole_is_refused() -> None:
+    frozen = {"name": "mixed", "frozen": [0, 1, 2, 3, 4]}
+    with pytest.raises(SpecError, match="mixed has 6 parameters, of which none is trained"):
+        planned(frozen, {})
+    spec = spec_of(frozen, {"data": 2})
+    plan(RunSpec(**{**spec, "mode": "inference"}))

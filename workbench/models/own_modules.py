@@ -1,0 +1,113 @@
+"""What a planner must know of blocks that somebody built: found by passing samples without data through them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.flop_counter import FlopCounterMode
+
+from workbench.errors import SpecError
+from workbench.plan.summary import BatchNorm, BlockSummary, ModelSummary, ParameterSummary, Tie
+
+if TYPE_CHECKING:
+    from workbench.models.own import OwnModel
+
+_BATCH = 2  # batch norm takes no single sample
+
+
+def summary_of(model: OwnModel[Any]) -> ModelSummary:
+    """The blocks passed through on the ``meta`` device, forward and, where something is trained, backward.
+
+    A parameter that several blocks hold, or one module object in several of them, is a tie to the first of its names.
+
+    Raises:
+        SpecError: a parameter was made before ``blocks`` was called, so that all builds of the model would share it.
+    """
+    dtype = torch.int64 if model.data.kind == "tokens" else torch.float32
+    passed = torch.zeros((_BATCH, *model.data.input_shape), dtype=dtype, device="meta")
+    with torch.device("meta"):
+        modules = {name: _made(model, name, make) for name, make in model.blocks().items()}
+    for block, module in modules.items():
+        for key, parameter in module.named_parameters():
+            if not parameter.is_meta:
+                raise SpecError(
+                    "model.name",
+                    f"{model.name} holds {block}.{key} on {parameter.device} before its blocks are made, so that every worker"
+                    " and the parity check would train one and the same tensor; make it inside blocks()",
+                )
+    summaries: list[BlockSummary] = []
+    inputs: list[Tensor] = []
+    outputs: list[Tensor] = []
+    for name, module in modules.items():
+        passed = passed.detach().requires_grad_(bool(outputs) and outputs[-1].requires_grad)
+        inputs.append(passed)
+        with FlopCounterMode(display=False) as counter:
+            passed = module(passed)
+        outputs.append(passed)
+        summaries.append(
+            BlockSummary(name, _parameters(name, module), tuple(passed.shape[1:]), counter.get_total_flops() // _BATCH)
+        )
+    used, backward, is_needed = set[int](), [], True
+    for module, x, y in reversed(list(zip(modules.values(), inputs, outputs, strict=True))):
+        of_block, is_needed, flops = _backward(module, x, y) if is_needed else ([], False, 0)
+        used |= {id(p) for p in of_block}
+        backward.append(flops)
+    for position, (name, module) in enumerate(modules.items()):
+        named = {f"{name}.{key}": p for key, p in module.named_parameters()}
+        told = summaries[position].parameters
+        found = (replace(p, is_used=not p.requires_grad or id(named[p.name]) in used) for p in told)
+        summaries[position] = replace(summaries[position], parameters=tuple(found))
+    norms = [
+        BatchNorm(path, layer.num_features)
+        for name, module in modules.items()
+        for path, layer in module.named_modules(prefix=name)
+        if isinstance(layer, _BatchNorm)
+    ]
+    result = ModelSummary(model.name, tuple(summaries), model.groups(), _ties(modules), batch_norms=tuple(norms))
+    if all(p.has_gradient for p in result.parameters):
+        return result  # whose backward pass is by convention twice its forward pass, the gradient of the samples included
+    counted = [replace(s, backward_flops=flops) for s, flops in zip(summaries, reversed(backward), strict=True)]
+    return replace(result, blocks=tuple(counted))
+
+
+def _made(model: OwnModel[Any], block: str, make: Callable[[], nn.Module]) -> nn.Module:
+    if isinstance(make, nn.Module):
+        raise SpecError("model.name", f"{model.name} gives block {block!r} as a module; give what makes it: lambda: …")
+    return make()
+
+
+def _parameters(block: str, module: nn.Module) -> tuple[ParameterSummary, ...]:
+    return tuple(
+        ParameterSummary(f"{block}.{key}", tuple(p.shape), requires_grad=p.requires_grad) for key, p in module.named_parameters()
+    )
+
+
+def _backward(module: nn.Module, inputs: Tensor, outputs: Tensor) -> tuple[list[nn.Parameter], bool, int]:
+    """The parameters of one block that its output depends on, whether that depends on its input so that backward goes on
+    to the block before, and the floating-point operations of a sample's backward pass."""
+    if not outputs.requires_grad:
+        return [], False, 0
+    trained = [p for p in module.parameters() if p.requires_grad]
+    wanted: list[Tensor] = [*trained, *([inputs] if inputs.requires_grad else [])]
+    with FlopCounterMode(display=False) as counter:
+        gradients = torch.autograd.grad(outputs, wanted, torch.empty_like(outputs), allow_unused=True)
+    used = [p for p, gradient in zip(trained, gradients, strict=False) if gradient is not None]
+    return used, inputs.requires_grad and gradients[-1] is not None, counter.get_total_flops() // _BATCH
+
+
+def _ties(modules: Mapping[str, nn.Module]) -> tuple[Tie, ...]:
+    """Names of one parameter in several blocks, each tied to the first."""
+    first: dict[int, tuple[str, str]] = {}
+    ties = []
+    for block, module in modules.items():
+        for key, parameter in module.named_parameters():
+            name = f"{block}.{key}"
+            origin, source = first.setdefault(id(parameter), (block, name))
+            if origin != block:
+                ties.append(Tie(name, source))
+    return tuple(ties)

@@ -1,0 +1,182 @@
+"""Small models that splits get wrong easily, for tests: load with ``WORKBENCH_PLUGINS=workbench.testing.corner_models``.
+
+Frozen, adapted (LoRA), unused, shared, scalar and tiny parameters, and a block without any.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from workbench.models.base import model
+from workbench.models.own import OwnModel
+from workbench.plan.summary import ModelSummary, Tie
+from workbench.spec.options import ModelOptions
+
+Blocks = Mapping[str, Callable[[], nn.Module]]
+FEATURES = {"name": "synthetic", "kind": "features", "num_features": 16, "num_classes": 4, "num_samples": 256}
+
+
+class Adapted(nn.Module):
+    """A frozen linear layer with a trained product of low rank beside it (LoRA, Hu et al. 2021)."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.base = nn.Linear(inputs, outputs).requires_grad_(False)
+        self.down, self.up = nn.Linear(inputs, 2, bias=False), nn.Linear(2, outputs, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.base(x) + self.up(self.down(x)))
+
+
+class Gated(nn.Module):
+    """A linear layer scaled by a parameter of no dims, with a bias of one row."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(features, features, bias=False)
+        self.gate, self.shift = nn.Parameter(torch.tensor(0.5)), nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.gate * torch.tanh(self.linear(x)) + self.shift
+
+
+class Unused(nn.Module):
+    """A layer whose spare part the forward pass leaves out."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.used, self.spare = nn.Linear(inputs, outputs), nn.Linear(inputs, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.used(x))
+
+
+def layer(inputs: int = 16, outputs: int = 16) -> nn.Module:
+    """A linear layer and a tanh."""
+    return nn.Sequential(OrderedDict(linear=nn.Linear(inputs, outputs, bias=False), tanh=nn.Tanh()))
+
+
+@model("frozen")
+class Frozen(OwnModel[ModelOptions]):
+    """A frozen trunk and a head that is trained (transfer learning)."""
+
+    default_dataset = "digits"
+
+    def blocks(self) -> Blocks:
+        return {
+            "trunk": lambda: nn.Sequential(nn.Linear(64, 32), nn.ReLU()).requires_grad_(False),
+            "head": lambda: nn.Linear(32, 10),
+        }
+
+
+class MixedOptions(ModelOptions):
+    name: Literal["mixed"] = "mixed"
+
+    frozen: tuple[int, ...] = (0, 2)
+    """Indices of the layers that are not trained."""
+
+
+@model("mixed")
+class Mixed(OwnModel[MixedOptions]):
+    """Four layers and a head, some of them frozen."""
+
+    Options = MixedOptions
+    default_dataset = FEATURES
+    examples = {"": {}, "all but the last": {"model": {"frozen": [0, 1, 2, 3]}}, "last": {"model": {"frozen": [3, 4]}}}
+
+    def blocks(self) -> Blocks:
+        def made(i: int) -> nn.Module:
+            return (layer() if i < 4 else nn.Linear(16, 4)).requires_grad_(i not in self.options.frozen)
+
+        return {f"layer{i}": (lambda i=i: made(i)) for i in range(5)}  # type: ignore[misc]
+
+
+@model("lora")
+class Lora(OwnModel[ModelOptions]):
+    """Frozen weights, each with a trained product of low rank beside it."""
+
+    default_dataset = "digits"
+
+    def blocks(self) -> Blocks:
+        return {
+            "first": lambda: Adapted(64, 32),
+            "second": lambda: Adapted(32, 32),
+            "third": lambda: Adapted(32, 32),
+            "head": lambda: nn.Linear(32, 10),
+        }
+
+
+@model("unused")
+class SpareLayer(OwnModel[ModelOptions]):
+    """A layer that the forward pass does not use."""
+
+    default_dataset = "digits"
+
+    def blocks(self) -> Blocks:
+        return {"body": lambda: Unused(64, 32), "head": lambda: nn.Linear(32, 10)}
+
+
+@model("flat")
+class Flat(OwnModel[ModelOptions]):
+    """A perceptron on images: its first block has no parameters, and one in its middle neither."""
+
+    default_dataset = "digit_images"
+
+    def blocks(self) -> Blocks:
+        return {
+            "flatten": nn.Flatten,
+            "body": lambda: nn.Linear(64, 32),
+            "relu": nn.ReLU,
+            "head": lambda: nn.Linear(32, 10),
+        }
+
+
+@model("gated")
+class GatedLayers(OwnModel[ModelOptions]):
+    """Parameters of no dims and of one row."""
+
+    default_dataset = FEATURES
+
+    def blocks(self) -> Blocks:
+        return {"first": lambda: Gated(16), "second": lambda: Gated(16), "head": lambda: nn.Linear(16, 4)}
+
+
+class AlbertOptions(ModelOptions):
+    name: Literal["albert"] = "albert"
+
+    ties: Literal["source", "chain", "module", "parameter"] = "source"
+    """How the sharing is declared: each tied to the first, each to the one before, one module object, or one parameter."""
+
+
+@model("albert")
+class Albert(OwnModel[AlbertOptions]):
+    """Three blocks share one weight (ALBERT, Universal Transformer)."""
+
+    Options = AlbertOptions
+    default_dataset = FEATURES
+    examples = {how: {"model": {"ties": how}} for how in ("source", "chain", "module", "parameter")}
+
+    def blocks(self) -> Blocks:
+        shared = layer() if self.options.ties in ("module", "parameter") else None
+
+        def block() -> nn.Module:
+            built = layer()
+            if shared is not None:
+                built.get_submodule("linear").weight = shared.get_parameter("linear.weight")
+            return built
+
+        make = (lambda: shared) if self.options.ties == "module" else block
+        return {"b0": make, "b1": make, "b2": make, "head": lambda: nn.Linear(16, 4)}  # type: ignore[dict-item]
+
+    def summary(self) -> ModelSummary:
+        if self.options.ties in ("module", "parameter"):
+            return super().summary()
+        sources = ("b0", "b0") if self.options.ties == "source" else ("b0", "b1")
+        ties = [Tie(f"b{i}.linear.weight", f"{source}.linear.weight") for i, source in enumerate(sources, 1)]
+        return replace(super().summary(), ties=tuple(ties))
