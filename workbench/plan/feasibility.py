@@ -18,6 +18,7 @@ from workbench.plan.layer_groups import RecurrentLayer
 from workbench.plan.links import check_link
 from workbench.plan.memory import expected_memory
 from workbench.plan.mesh import AXES, Mesh
+from workbench.plan.mixed_precision import check_mixed_precision
 from workbench.plan.optimizer import check_optimizer
 from workbench.plan.share import Share
 from workbench.plan.summary import ModelSummary
@@ -174,6 +175,7 @@ def plan(spec: RunSpec) -> Plan:
         strategy.check(result.summary, spec)
     check_generation(result)
     check_optimizer(result)
+    check_mixed_precision(result)
     if spec.train.checkpointing == "selective" and any(isinstance(group, RecurrentLayer) for group in result.summary.groups):
         # Measured with torch 2.13: a GRU's gradients are off by half their norm, an LSTM raises.
         raise SpecError("train.checkpointing", f"selective does not serve the recurrent layers of {spec.model.name}; use full")

@@ -68,10 +68,20 @@ def _activations(plan: Plan, rank: int) -> int | None:
     sequence = plan.summary.sequence_length
     positions = sequence // plan.mesh.axes.get("context", 1) if sequence else None
     for block in held.blocks:
-        kept = plan.model.kept_bytes(block, positions, share.element_bytes, plan.spec.train.checkpointing)
+        kept = plan.model.kept_bytes(block, positions, share.compute_bytes, plan.spec.train.checkpointing)
         if kept is None:
             return None
         total += kept
+        if block.name == plan.summary.blocks[-1].name:  # the loss keeps what it computes of the outputs, at full precision
+            elements = positions * prod(block.output_shape[1:]) if positions else prod(block.output_shape)
+            total += elements * (share.element_bytes - share.compute_bytes)
     outputs = sum(strategy.outputs_kept(coordinate[strategy.axis]) for strategy in plan.strategies)
-    total = total * in_flight + outputs * prod(held.blocks[-1].output_shape) * share.element_bytes
-    return total * (share.num_samples // share.num_microbatches)
+    total = total * in_flight + outputs * prod(held.blocks[-1].output_shape) * share.compute_bytes
+    return total * (share.num_samples // share.num_microbatches) + _copies(plan, rank)
+
+
+def _copies(plan: Plan, rank: int) -> int:
+    """Under mixed precision the parameters once more, in the bytes that are computed with; FSDP's are what it gathers."""
+    is_mixed = plan.spec.train.mixed_precision != "none"
+    makes_copies = is_mixed and not any(strategy.casts_parameters for strategy in plan.strategies)
+    return plan.part_of(rank).num_parameters * plan.spec.train.compute_bytes if makes_copies else 0

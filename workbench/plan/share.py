@@ -36,8 +36,13 @@ class Share:
 
     @property
     def element_bytes(self) -> int:
-        """Bytes of one element of a parameter, gradient or activation."""
+        """Bytes of one element of a parameter or gradient."""
         return self.spec.train.element_bytes
+
+    @property
+    def compute_bytes(self) -> int:
+        """Bytes of one element of an activation, or of a parameter that is gathered to be computed with."""
+        return self.spec.train.compute_bytes
 
     @property
     def trains(self) -> bool:

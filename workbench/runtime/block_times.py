@@ -24,7 +24,7 @@ NUM_WARMUPS, NUM_REPETITIONS = 2, 7
 def block_times(planned: Plan) -> dict[str, float]:
     """Median seconds of each block's forward and, in training, backward pass over one microbatch; the last block's with
     the loss, which is computed where it is."""
-    device, dtype = torch.device(planned.device), DTYPES[planned.spec.train.precision]
+    device, dtype = torch.device(planned.device), DTYPES[planned.spec.train.compute_precision]
     strategy = staged(planned.spec)
     cut_dim, count = (0, 1) if strategy is None else (strategy.cut_dim, strategy.num_microbatches)
     names = [b.name for b in planned.summary.blocks]

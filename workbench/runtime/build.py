@@ -15,6 +15,7 @@ from workbench.models.generation import Decoder
 from workbench.plan.feasibility import Plan
 from workbench.plan.mesh import WORLD
 from workbench.plan.summary import block_of
+from workbench.runtime.mixed_precision import ComputeCopies, clear_after_steps, loss_in
 from workbench.runtime.recompute import checkpoint_blocks
 from workbench.strategies.worker_model import Records, WorkerModel
 
@@ -26,17 +27,34 @@ _SEED_STRIDE = 100_003  # keeps the seeds of blocks of neighbouring run seeds ap
 
 
 def build_worker(
-    plan: Plan, rank: int, mesh: DeviceMesh | None, recorder: Records, device: torch.device, dtype: torch.dtype
+    plan: Plan,
+    rank: int,
+    mesh: DeviceMesh | None,
+    recorder: Records,
+    device: torch.device,
+    dtype: torch.dtype,
+    compute_dtype: torch.dtype | None = None,
 ) -> WorkerModel:
-    """The share of worker ``rank``, ready to compute steps."""
+    """The share of worker ``rank``, ready to compute steps.
+
+    Args:
+        dtype: Of parameters, gradients and the optimizer's state.
+        compute_dtype: Of activations; by default that of the spec's mixed precision, or ``dtype``.
+    """
+    compute_dtype = compute_dtype or (dtype if plan.spec.train.mixed_precision == "none" else DTYPES["bf16"])
     share = plan.share_of(rank)
     blocks = build_blocks(plan, (b.name for b in share.held.blocks), dtype).to(device)
-    worker = WorkerModel(plan.summary, share, blocks, plan.model.loss, device, dtype, recorder, Decoder)
+    worker = WorkerModel(plan.summary, share, blocks, plan.model.loss, device, dtype, compute_dtype, recorder, Decoder)
     strategies, train = plan.strategies, plan.spec.train
     for strategy in strategies:
         assert mesh is not None
         strategy.apply(worker, mesh)
     blocks.train(worker.trains)  # also what a strategy put in a block's place
+    copies = None
+    if compute_dtype != dtype:
+        worker.loss = loss_in(dtype, worker.loss)
+        if not any(strategy.casts_parameters for strategy in strategies):
+            copies = ComputeCopies(worker.blocks, compute_dtype)
     if worker.trains:
         checkpoint_blocks(worker.blocks, train.checkpointing)
     if train.compile:
@@ -45,6 +63,8 @@ def build_worker(
     for strategy in reversed(strategies):
         assert mesh is not None
         strategy.finish(worker, mesh)
+    if copies is not None:
+        clear_after_steps(worker, copies)
     return worker
 
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -36,6 +37,7 @@ from workbench.runtime.batches import Batches
 from workbench.runtime.build import DTYPES, build_blocks, build_worker, local
 from workbench.runtime.clipping import clip_gradients
 from workbench.runtime.dropout import turn_off_dropout
+from workbench.runtime.mixed_precision import ComputeCopies, loss_in
 from workbench.runtime.optimizer import make_optimizer
 from workbench.runtime.training import take_step
 from workbench.spec.run_spec import Inference, Train
@@ -100,7 +102,9 @@ def check_parity(
     """Takes the steps split and unsplit; the report on rank 0, None elsewhere."""
     precision = plan.spec.measure.parity_precision
     dtype = DTYPES[precision]
-    worker = build_worker(plan, rank, mesh, recorder, device, dtype)
+    is_mixed = precision == "bf16" and plan.spec.train.mixed_precision != "none"
+    dtype, compute_dtype = (torch.float32 if is_mixed else dtype), dtype
+    worker = build_worker(plan, rank, mesh, recorder, device, dtype, compute_dtype)
     turn_off_dropout(worker.blocks)
     worker.keep_outputs = True
     optimizer = make_optimizer(worker, Train(optimizer="sgd", learning_rate=LEARNING_RATE))
@@ -163,7 +167,12 @@ class Reference:
     def __init__(self, plan: Plan, worker: WorkerModel, batches: Batches) -> None:
         self.blocks = build_blocks(plan, (b.name for b in plan.summary.blocks), worker.dtype).to(worker.device)
         turn_off_dropout(self.blocks)
-        self.loss, self.batches, self.trains = plan.model.loss, batches, worker.trains
+        self.loss: Callable[[Tensor, Tensor], Tensor] = plan.model.loss
+        self.batches, self.trains = batches, worker.trains
+        self.copies = None
+        if worker.compute_dtype != worker.dtype:
+            self.copies = ComputeCopies(self.blocks, worker.compute_dtype)
+            self.loss = loss_in(worker.dtype, self.loss)
         self.max_norm = plan.spec.train.max_gradient_norm
         self.num_chunks = worker.num_pieces
         # Of corresponding microbatches of all replicas, where these are one piece, the samples lie apart in the batch.
@@ -176,6 +185,8 @@ class Reference:
     def step(self, step: int) -> dict[str, Tensor]:
         """Every tensor that is compared, by name."""
         self.blocks.zero_grad()
+        if self.copies is not None:
+            self.copies.clear()
         outputs, losses = [], []
         inputs, targets = self.batches.of_step(step)
         if self.generation is not None:

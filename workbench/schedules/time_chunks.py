@@ -36,6 +36,11 @@ class TimeChunks(Schedule):
                 "train.checkpointing",
                 "selective keeps matrix products, which torch's recurrent kernels overwrite (torch 2.13); use full",
             )
+        if spec.train.mixed_precision != "none":
+            raise SplitError(
+                "train.mixed_precision",
+                "casts what a block is called with, and time_chunks calls its layers with a state; use none, or 1f1b",
+            )
 
     def check_pieces(self, model: ModelSummary, spec: RunSpec) -> None:
         if not model.steps_through_time:

@@ -25,6 +25,9 @@ from workbench.spec.split import Split
 DEFAULT_MODEL = "transformer"
 
 
+_ELEMENT_BYTES = {"fp32": 4, "bf16": 2, "fp64": 8}
+
+
 class Train(Options):
     """How the model is trained. The same in every split that is compared."""
 
@@ -73,6 +76,10 @@ class Train(Options):
     precision: Literal["fp32", "bf16", "fp64"] = "fp32"
     """Number format of parameters, activations, gradients and optimizer state."""
 
+    mixed_precision: Literal["none", "bf16"] = "none"
+    """Number format that blocks compute in, with copies of fp32 parameters; gradients are accumulated and reduced, and
+    parameters updated, in fp32."""
+
     max_gradient_norm: PositiveFloat | None = None
     """Gradients are scaled down to this norm, taken over all of them on all workers; by default they are not."""
 
@@ -88,8 +95,18 @@ class Train(Options):
 
     @property
     def element_bytes(self) -> int:
-        """Bytes of one parameter, gradient or activation element."""
-        return {"fp32": 4, "bf16": 2, "fp64": 8}[self.precision]
+        """Bytes of one element of a parameter, a gradient or the optimizer's state."""
+        return _ELEMENT_BYTES[self.precision]
+
+    @property
+    def compute_precision(self) -> str:
+        """Number format of activations, and of the parameters that they are computed with."""
+        return self.precision if self.mixed_precision == "none" else self.mixed_precision
+
+    @property
+    def compute_bytes(self) -> int:
+        """Bytes of one element of an activation, or of a parameter as it is computed with."""
+        return _ELEMENT_BYTES[self.compute_precision]
 
 
 class Inference(Options):
@@ -152,7 +169,7 @@ class Measure(Options):
     """SGD steps that the parity check takes."""
 
     parity_precision: Literal["fp32", "bf16", "fp64"] = "fp64"
-    """Number format of the parity check."""
+    """Number format of the parity check; bf16 checks train.mixed_precision too, both sides mixed, and the others do not."""
 
     peak_flops_per_s: PositiveFloat | None = None
     """What the data sheet says one worker's device computes at most, beside what `workbench calibrate` measured."""

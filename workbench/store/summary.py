@@ -125,7 +125,7 @@ def _flops(run: RunDirectory, workers: list[dict[str, Any]], step_time: float) -
     num_workers, threads = record["num_workers"], record["threads_per_worker"]
     flops, counts = record["expected"].get("flops_per_step"), [w.get("counted_flops") for w in workers]
     store, here = run.path.parent.parent, run.environment()
-    peak = peak_flops_per_s(store, here, spec.train.precision, threads, num_workers, record["num_cores"])
+    peak = peak_flops_per_s(store, here, spec.train.compute_precision, threads, num_workers, record["num_cores"])
     sheet = spec.measure.peak_flops_per_s
     per_s = None if flops is None else flops / step_time
     return {
@@ -133,7 +133,7 @@ def _flops(run: RunDirectory, workers: list[dict[str, Any]], step_time: float) -
         "counted_flops_per_step": None if None in counts else sum(counts),
         "flops_per_s": per_s,
         "peak_flops_per_s": peak,
-        "peak_is_of": f"{spec.train.precision} and {counted(threads, 'thread')}",
+        "peak_is_of": f"{spec.train.compute_precision} and {counted(threads, 'thread')}",
         "data_sheet_flops_per_s": sheet,
         "utilisation": per_s / peak if per_s is not None and peak else None,
         "utilisation_of_data_sheet": per_s / (sheet * num_workers) if per_s is not None and sheet else None,

@@ -64,6 +64,8 @@ def expected_of_units(
     No backward pass reaches the units before the first trained one, but the last of them is gathered all the same: a unit's
     backward pass begins with gathering the one before it (FSDP2's prefetch, torch 2.13).
 
+    Under mixed precision copies of fewer bytes are gathered, and gradients reduced in the parameters' own.
+
     The payload is the full tensor's, rows filled up until they divide. gloo runs a reduce-scatter as an all-reduce, with
     about twice the bytes on the wire; the payload is the same.
     """
@@ -74,13 +76,13 @@ def expected_of_units(
         reached = [not trained.isdisjoint(unit) for unit in of_stage]
         for unit, is_gathered_again in zip(of_stage, map(any, zip(reached, [*reached[1:], False], strict=True)), strict=True):
             mine = [p for p in model.distinct_parameters if block_of(p.name) in unit]
-            payload = sum(padded_numel(p, num_shards) for p in mine) * share.element_bytes
+            gathered = sum(padded_numel(p, num_shards) for p in mine) * share.compute_bytes
             gradients = sum(padded_numel(p, num_shards) for p in mine if p.has_gradient) * share.element_bytes
             forward = stage.forward if is_gathered_again or not share.trains else stage.forward_only
-            yield Transfer("all_gather", "data", "forward", forward, payload, num_shards)
+            yield Transfer("all_gather", "data", "forward", forward, gathered, num_shards)
             if share.trains:
                 again = stage.backward if is_gathered_again else 0
-                yield Transfer("all_gather", "data", "backward", again, payload, num_shards)
+                yield Transfer("all_gather", "data", "backward", again, gathered, num_shards)
                 yield Transfer("reduce_scatter", "data", "backward", int(gradients > 0), gradients, num_shards)
             if share.trains and num_replicas > 1:
                 yield Transfer("all_reduce", "data", "backward", int(gradients > 0), gradients // num_shards, num_replicas)

@@ -119,7 +119,7 @@ class StagedStrategy(Strategy[O]):
         transfers = []
         for stage, blocks in enumerate(self.stages(model)[:-1]):
             giver, taker = worker_of[stage], worker_of[stage + 1]
-            activation = share.num_samples * prod(share.output_shape(blocks[-1])) // count * share.element_bytes
+            activation = share.num_samples * prod(share.output_shape(blocks[-1])) // count * share.compute_bytes
             if giver != taker and here == giver:
                 transfers.append(Transfer("send", self.axis, "forward", count, activation))
             if giver != taker and here == taker and share.trains and self.receives_gradients(model, stage):
@@ -138,7 +138,7 @@ class StagedStrategy(Strategy[O]):
         samples = share.num_samples // count
         if here == self.options.size - 1:
             return [Transfer("send", self.axis, "forward", count * generation.num_new_tokens, samples * TOKEN_BYTES)]
-        unit = samples * prod(share.output_shape(self.stages(model)[here][-1])[1:]) * share.element_bytes
+        unit = samples * prod(share.output_shape(self.stages(model)[here][-1])[1:]) * share.compute_bytes
         return [Transfer("send", self.axis, "forward", count * n, unit * positions) for positions, n in generation.passes]
 
     def apply(self, worker: WorkerModel, mesh: DeviceMesh) -> None:

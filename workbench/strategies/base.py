@@ -73,6 +73,12 @@ class Strategy(ABC, Generic[O]):
         """What it changes of the gradients on purpose; by default nothing, and parity must hold."""
         return None
 
+    @property
+    def casts_parameters(self) -> bool:
+        """Whether under mixed precision it hands blocks their parameters in ``worker.compute_dtype`` itself; by default
+        ``build_worker`` does."""
+        return False
+
     def place(self, model: ModelSummary, index: int) -> ModelSummary:
         """The part of the model that worker ``index`` of the axis holds; by default all of it."""
         return model

@@ -119,7 +119,7 @@ class ContextStrategy(Strategy[ContextOptions]):
             assert share.held.sequence_length is not None
             # The column layer makes queries, keys and values; the row layer takes as many features as there are queries.
             features = shapes[f"{layer.column}.weight"][0] - shapes[f"{layer.row}.weight"][1]
-            part = share.num_samples * share.held.sequence_length * features * share.element_bytes
+            part = share.num_samples * share.held.sequence_length * features * share.compute_bytes
             if self.options.attention == "ring":
                 transfers.append(Transfer("send", self.axis, "forward", n - 1, part))
                 backward = [Transfer("send", self.axis, "backward", (visits + 1) * (n - 1), part)]

@@ -115,6 +115,10 @@ class DataStrategy(Strategy[DataOptions]):
         return self.options.shard in ("gradients", "parameters")
 
     @property
+    def casts_parameters(self) -> bool:
+        return self.is_sharded
+
+    @property
     def num_shards(self) -> int:
         """Workers that a parameter is sharded over."""
         return self.options.shard_size or self.options.size if self.is_sharded else 1
@@ -310,18 +314,21 @@ class DataStrategy(Strategy[DataOptions]):
     def _shard_blocks(self, worker: WorkerModel, replicas: DeviceMesh) -> None:
         """FSDP2: a block is a unit, a stage is a root. Schedules of several stages a worker gather and free a stage
         themselves, and split backward passes need it whole from the first to the last use: there no block frees itself."""
-        from torch.distributed.fsdp import fully_shard
+        from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
         from workbench.strategies.data_modules import quieten_views
 
         quieten_views()
         shards = worker.divided(replicas, self.options.shard_size) if self.options.shard_size else replicas
         staged = _staged(worker.share.spec)
+        policy = MixedPrecisionPolicy()
+        if worker.compute_dtype != worker.dtype:
+            policy = MixedPrecisionPolicy(param_dtype=worker.compute_dtype, reduce_dtype=worker.dtype)
         frees = self.options.shard == "parameters"
         if staged and staged.gathers_stages and not worker.share.spec.generates:
             frees = False
         for stage in worker.stages:
             blocks = dict(stage.named_children())
             for unit in units(list(blocks), worker.summary):
-                fully_shard([blocks[name] for name in unit], mesh=shards, reshard_after_forward=frees)
-            fully_shard(stage, mesh=shards, reshard_after_forward=frees)
+                fully_shard([blocks[name] for name in unit], mesh=shards, reshard_after_forward=frees, mp_policy=policy)
+            fully_shard(stage, mesh=shards, reshard_after_forward=frees, mp_policy=policy)

@@ -102,7 +102,7 @@ class ExpertStrategy(Strategy[ExpertOptions]):
         size, count, transfers = self.options.size, share.num_microbatches, []
         for mixture in share.held.mixtures:
             num_sent, is_bound = mixture.num_sent(share.num_samples // count)
-            tokens = num_sent * mixture.hidden_dim * share.element_bytes
+            tokens = num_sent * mixture.hidden_dim * share.compute_bytes
             forward = [
                 Transfer("all_to_all", self.exchange, "forward", count, mixture.num_experts * COUNT_BYTES, size),
                 Transfer("all_to_all", self.exchange, "forward", 2 * count, tokens, size, is_bound),

@@ -33,7 +33,7 @@ class Links:
 
     def receive_activation(self, batch: int, positions: int) -> Tensor:
         """(batch, positions, features) from the stage before."""
-        like = torch.empty(batch, positions, self.features, dtype=self.worker.dtype, device=self.worker.device)
+        like = torch.empty(batch, positions, self.features, dtype=self.worker.compute_dtype, device=self.worker.device)
         return self._receive(like, self.stages, self.here - 1)
 
     def send_activation(self, activation: Tensor) -> dist.Work:

@@ -41,7 +41,7 @@ class LayerStrategy(StagedStrategy[LayerOptions]):
         goes_back = worker.trains and self.receives_gradients(worker.summary, here)
 
         def receive(shape: tuple[int, ...], source: int) -> Tensor:
-            tensor = torch.empty(worker.batch_size, *shape, dtype=worker.dtype, device=worker.device)
+            tensor = torch.empty(worker.batch_size, *shape, dtype=worker.compute_dtype, device=worker.device)
             dist.recv(tensor, group=group, group_src=source)
             return tensor
 

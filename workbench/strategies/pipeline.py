@@ -164,7 +164,7 @@ class PipelineStrategy(StagedStrategy[PipelineOptions]):
             shape = [worker.batch_size, *worker.output_shape(names[stage][-1])]
             shape[self.cut_dim] //= self.num_microbatches
             goes_back = worker.trains and self.receives_gradients(worker.summary, stage)
-            return torch.empty(shape, dtype=worker.dtype, device="meta", requires_grad=goes_back)
+            return torch.empty(shape, dtype=worker.compute_dtype, device="meta", requires_grad=goes_back)
 
         def stage_of(stage: int, module: nn.Module) -> RecordedStage:
             # Static shapes spare the exchange of shapes in the first step; the first stage's input has none to receive.

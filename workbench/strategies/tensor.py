@@ -97,6 +97,12 @@ class TensorStrategy(Strategy[TensorOptions]):
         others = sorted({s.group.kind for s in slicings if not isinstance(s.group, ColumnRowPair)})
         if spec.train.checkpointing != "none" and others:
             raise SplitError("train.checkpointing", f"would repeat in backward what sliced {others[0]} layers exchange; use none")
+        if spec.train.mixed_precision != "none" and any(s.group.kind == "convolution" and s.dim == "rows" for s in slicings):
+            raise SplitError(
+                "train.mixed_precision",
+                "reduces gradients in fp32, but images cut by rows sum those of a convolution as they are computed, in bf16;"
+                " use none, or cut convolutions by channels",
+            )
         if self.options.sequence_parallel:
             self._check_sequence(model, spec)
         if self.options.parallel_loss and not any(s.group.kind == "head" and s.dim == "vocabulary" for s in slicings):
@@ -176,7 +182,7 @@ class TensorStrategy(Strategy[TensorOptions]):
         transfers = []
         slicings = self._slicings(model)
         for slicing, after in zip(slicings, [*slicings[1:], None], strict=True):
-            moved = slicing.transfers(share.num_samples, share.element_bytes, self.axis)
+            moved = slicing.transfers(share.num_samples, share.compute_bytes, self.axis)
             if share.spec.generates:
                 moved = _of_generation(moved, slicing.group, share.spec.inference)
             transfers += [t for t in moved if share.trains or t.phase == "forward"]

@@ -64,6 +64,11 @@ class WorkerModel:
     loss: Callable[[Tensor, Tensor], Tensor]
     device: torch.device
     dtype: torch.dtype
+    """Of parameters, gradients and the optimizer's state."""
+
+    compute_dtype: torch.dtype
+    """Of activations: another than ``dtype`` under mixed precision."""
+
     recorder: Records
 
     make_decoder: Callable[[nn.Module, int], Callable[[Tensor], Tensor]]

@@ -149,7 +149,9 @@ class Outcome:
     def loss_mistakes(self) -> list[str]:
         """In single precision the losses of training are one worker's, where that takes the same pieces."""
         takes_pieces = any(w["num_pieces"] > 1 for w in self.workers)
-        is_exact = self.planned.spec.train.precision in ("fp32", "fp64") and not any(s.lossy for s in self.planned.strategies)
+        is_exact = self.planned.spec.train.compute_precision in ("fp32", "fp64") and not any(
+            s.lossy for s in self.planned.strategies
+        )
         if self.planned.spec.mode != "train" or not is_exact or (takes_pieces and self.planned.model.depends_on_batch):
             return []
         wanted, mistakes = _losses_of_one_worker(json.dumps(self.planned.spec.as_dict() | {"split": {}})), []
