@@ -27,6 +27,10 @@ def accumulate(worker: WorkerModel, num_steps: int) -> None:
     compute = worker.compute
 
     def step(inputs: Tensor, targets: Tensor) -> StepResult:
+        with worker.span("schedule"):  # what lies between the pieces
+            return in_pieces(inputs, targets)
+
+    def in_pieces(inputs: Tensor, targets: Tensor) -> StepResult:
         pieces = list(zip(inputs.chunk(num_steps), targets.chunk(num_steps), strict=True))
         results = []
         for worker.microbatch, (x, y) in enumerate(pieces):
