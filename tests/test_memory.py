@@ -25,6 +25,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "wide": {"num_layers": 1, "hidden_dim": 128, "feedforward_dim": 256, "num_heads": 8},
     "llama": {"num_layers": 2, "hidden_dim": 64, **LLAMA},
     "grouped queries": {"num_layers": 2, "hidden_dim": 64, "num_kv_heads": 2},
+    "one group": {"num_layers": 2, "hidden_dim": 64, "num_kv_heads": 1},
 }
 SPLITS: dict[str, dict[str, Any]] = {
     "single": {},
@@ -68,11 +69,14 @@ def test_activations_of_the_transformer_are_its_formula(split: str, checkpointin
         assert worker["kept_activation_bytes"] == pytest.approx(expected["activations"], rel=0.05)
 
 
-@pytest.mark.parametrize("split", ["single", "tp2"])
-@pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape != "gpt"])
+@pytest.mark.parametrize(
+    ("shape", "split"),
+    [(s, "single") for s in ("wide", "llama", "one group")] + [(s, "tp2") for s in ("wide", "llama", "grouped queries")],
+)
 def test_activations_are_the_formula_at_other_shapes(shape: str, split: str) -> None:
     for expected, worker in measured(spec_of(SHAPES[shape], SPLITS[split], sequence=48)):
-        assert worker["kept_activation_bytes"] == pytest.approx(expected["activations"], rel=0.05)
+        # Rotary positions keep cosines and sines beside, which are of no sample: 0.2 % here.
+        assert worker["kept_activation_bytes"] == pytest.approx(expected["activations"], rel=0.003)
 
 
 def test_gpipe_keeps_all_microbatches_and_1f1b_as_many_as_there_are_stages_to_come() -> None:

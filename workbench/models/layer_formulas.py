@@ -101,8 +101,8 @@ class LayerShape:
         elements += positions * (qkv[0] + heads * head_dim)  # q, k and v; what attention gives
         if self.is_rotary:
             elements += positions * (heads + kv_heads) * head_dim  # turned q and k; cosines and sines are of no sample
-        elif kv_heads < heads:
-            elements += positions * heads * head_dim  # q, which does not lie together
+        elif 1 < kv_heads < heads:
+            elements += positions * heads * head_dim  # q, which does not lie together; of one group it does
         elements += positions * (up[0] + inner[1] * (2 if self.feedforward_kind == "gated" else 1))
         statistics = 2 * between * self.statistics_bytes(element_bytes)
         return elements * element_bytes + statistics + positions * heads * max(4, element_bytes)
