@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from workbench.registry import announce
 from workbench.runtime.build import DTYPES
 from workbench.runtime.recorder import Recorder
 from workbench.testing.cases import parity, parity_and_training, training
@@ -19,7 +21,16 @@ __all__ = [
     "parity_and_training",
     "split_attention",
     "training",
+    "with_plugin",
 ]
+
+
+def with_plugin(
+    rank: int, recorder: Recorder, control: Any, path: str, spec: dict[str, Any]
+) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """Parity and a short training run of a spec that names the plugins of a file."""
+    announce(Path(path))
+    return parity_and_training(rank, recorder, control, spec)
 
 
 def assert_split_as_by_formula(spec: dict[str, Any]) -> None:

@@ -16,7 +16,13 @@ from workbench.cli.main import cli
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = re.compile(r"^```python (\w+\.py)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-FAMILIES = {"averaging": "strategies", "eager_1f1b": "schedules", "perceptron": "models", "rings": "data"}
+FAMILIES = {
+    "averaging": "strategies",
+    "local_sgd": "strategies",
+    "eager_1f1b": "schedules",
+    "perceptron": "models",
+    "rings": "data",
+}
 LOCAL_FILES = {"WORKBENCH_PLUGINS": ",".join(f"{name}.py" for name in FAMILIES)}
 
 

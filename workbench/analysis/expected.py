@@ -49,11 +49,14 @@ def held(plan: Plan) -> pd.DataFrame:
 
 
 def moves(plan: Plan) -> pd.DataFrame:
-    """One row a kind of communication of one step over the whole run, by formula, with the bytes of all of that kind;
-    ``is_bound`` where no more than this can move."""
+    """One row a kind of communication of one step over the whole run, by formula, with the bytes of all of that kind
+    (averaged over steps where not each has it); ``is_bound`` where no more than this can move."""
     columns = ["operation", "axis", "phase", "count", "bytes", "is_bound"]
     rows = [
-        {**{c: getattr(t, c) for c in ("operation", "axis", "phase", "count", "is_bound")}, "bytes": t.count * t.payload_bytes}
+        {
+            **{c: getattr(t, c) for c in ("operation", "axis", "phase", "count", "is_bound")},
+            "bytes": t.count * t.payload_bytes if t.every == 1 else round(t.bytes_per_step),
+        }
         for t in plan.transfers
     ]
     frame = pd.DataFrame(rows, columns=columns)

@@ -101,7 +101,11 @@ def _wrong(rows: list[Row]) -> list[str]:
 def _lossy(rows: list[Row]) -> list[str]:
     """Splits that were checked and found neither equal nor wrong."""
     lossy = [row for row in rows if row["parity_ok"] is None and row["parity_max_error"] is not None]
-    return [
-        f"{row['split']} changes gradients on purpose: it differs from one worker by up to {row['parity_max_error']:.1e}."
-        for row in lossy
-    ]
+    return [_declared(row) for row in lossy]
+
+
+def _declared(row: Row) -> str:
+    declared, error = row.get("parity_on_purpose"), f"{row['parity_max_error']:.1e}"
+    if declared and "gradients" not in declared:
+        return f"{row['split']} {declared}, so it is not one worker's training; from that it differs by up to {error}."
+    return f"{row['split']} {declared or 'changes gradients on purpose'}: it differs from one worker by up to {error}."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import nan
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -30,7 +31,7 @@ def side_by_side(runs: Mapping[str, Run]) -> pd.DataFrame:
                 "parameters": summary["parameters_per_worker"],
                 "optimizer_state_mib": max(worker["optimizer_state_bytes"] for worker in workers) / _MIB,
                 "peak_mib": summary["peak_memory_bytes"] / _MIB,
-                "moved_mib": summary["communication_bytes_per_step"] / _MIB,
+                "moved_mib": _mib(summary["communication_bytes_per_step"]),
                 "ring_mib": ring.max() / _MIB if len(ring) else 0.0,
                 "step_ms": summary["step_time_s"] * 1e3,
                 "samples_per_s": summary["samples_per_s"],
@@ -43,3 +44,8 @@ def side_by_side(runs: Mapping[str, Run]) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows, index=pd.Index(list(runs), name="what"))
+
+
+def _mib(value: float | None) -> float:
+    """Not a number where it was not measured."""
+    return nan if value is None else value / _MIB

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from workbench.store.run_directory import RunDirectory
+
 SENT = "as sent"
 RING = "ring formula: to the next rank of the group"
 CHAIN = "ring formula: from the root to the next rank, and on"
@@ -20,9 +22,20 @@ ATTRIBUTION = {
 """Operation → how its bytes are laid on pairs of workers. What a backend does inside a collective is not seen."""
 
 
-def traffic(communication: pd.DataFrame) -> pd.DataFrame:
+def traffic_of(run: RunDirectory) -> pd.DataFrame:
+    """``traffic`` of a run, mean over all of its trace steps."""
+    return traffic(run.table("communication").to_pandas(), num_trace_steps(run))
+
+
+def num_trace_steps(run: RunDirectory) -> int:
+    """Trace steps of a run, those in which nothing moved among them."""
+    steps = run.table("steps", ("step", "kind")).to_pandas()
+    return int(steps.loc[steps["kind"] == "trace", "step"].nunique())
+
+
+def traffic(communication: pd.DataFrame, num_steps: int | None = None) -> pd.DataFrame:
     """Bytes that each worker sends to each other in a step, mean over trace steps: ``axis``, ``from``, ``to``, ``attribution``,
-    ``bytes``.
+    ``bytes``. ``num_steps``: how many these are; None: those in which something moved.
 
     Sends are as they are. A collective's are attributed to neighbours in the ring of the group's ranks in order, by the
     formula of ``ring_bytes``; an all-to-all's evenly to all others. How each row came about stands in ``attribution``.
@@ -39,7 +52,7 @@ def traffic(communication: pd.DataFrame) -> pd.DataFrame:
     ends = is_chain & (collectives["to"] == collectives["peer"])  # the last of a chain passes nothing on
     collectives = collectives[(is_next | is_evenly) & ~ends]
     both = pd.concat([sends, collectives])[["axis", "rank", "to", "attribution", "bytes"]].rename(columns={"rank": "from"})
-    both["bytes"] /= max(communication["step"].nunique(), 1)
+    both["bytes"] /= max(num_steps or communication["step"].nunique(), 1)
     return (
         both.astype({"to": "int64"})
         .groupby(["axis", "from", "to", "attribution"], dropna=False, as_index=False)

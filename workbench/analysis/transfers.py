@@ -6,6 +6,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from workbench.analysis.traffic import num_trace_steps
 from workbench.store.run_directory import RunDirectory
 from workbench.store.transfers import transfers as rows_of
 
@@ -28,7 +29,7 @@ def operations(run: RunDirectory) -> pd.DataFrame:
     table = run.table("communication")
     frame = by_operation(table)
     figures = ["count", *_SUMS]
-    frame[figures] = frame[figures] / max(pc.count_distinct(table["step"]).as_py(), 1)
+    frame[figures] = frame[figures] / max(num_trace_steps(run) or pc.count_distinct(table["step"]).as_py(), 1)
     return frame
 
 

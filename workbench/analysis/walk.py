@@ -241,7 +241,8 @@ def _in_words(now: dict[int, Action]) -> str:
 
 def _times(transfer: Transfer) -> str:
     total = _size(transfer.count * transfer.payload_bytes)
-    return f"{transfer.count} of them, {total} in all" if transfer.count > 1 else total
+    text = f"{transfer.count} of them, {total} in all" if transfer.count > 1 else total
+    return text if transfer.every == 1 else f"{text}, every {transfer.every} steps"
 
 
 def _size(value: float) -> str:

@@ -83,7 +83,9 @@ def _parity(row: dict[str, Any], summary: dict[str, Any]) -> str:
         None: "differs from one worker on purpose",
     }
     size = "infinite" if error is None else f"{error:.1e} in {summary.get('parity_tensor')}"
-    return f"{verdicts[row['parity_ok']]}, largest error {size}" + ("" if allowed is None else f", allowed {allowed:.1e}")
+    declared = f" ({summary['parity_on_purpose']})" if row["parity_ok"] is None and summary.get("parity_on_purpose") else ""
+    bound = "" if allowed is None else f", allowed {allowed:.1e}"
+    return f"{verdicts[row['parity_ok']]}{declared}, largest error {size}{bound}"
 
 
 def _block_times(console: Any, record: dict[str, Any]) -> None:
@@ -148,9 +150,10 @@ def _transfers(console: Any, directory: RunDirectory) -> None:
         title_justify="left",
     )
     for row in rows:
-        want, got = f"{row['expected_bytes']:,}", f"{row['measured_bytes']:,.0f}"
+        want, got = f"{row['expected_bytes']:,.0f}", f"{row['measured_bytes']:,.0f}"
         at_most = "at most " if row["is_bound"] else ""
-        table.add_row(row["operation"], row["axis"], row["phase"], at_most + want, got, f"{row['count']:g}")
+        how_often = "" if row["every"] == 1 else f", every {row['every']} steps"
+        table.add_row(row["operation"], row["axis"], row["phase"] + how_often, at_most + want, got, f"{row['count']:g}")
     console.print("\nmoved per step, by formula and measured:")
     console.print(table)
 
@@ -184,9 +187,9 @@ def _traffic(console: Any, directory: RunDirectory) -> None:
     num_workers = directory.record()["num_workers"]
     if not 1 < num_workers <= _MOST_IN_A_MATRIX:
         return
-    from workbench.analysis.traffic import SENT, matrix, traffic
+    from workbench.analysis.traffic import SENT, matrix, traffic_of
 
-    frame = traffic(directory.table("communication").to_pandas())
+    frame = traffic_of(directory)
     if frame.empty:
         return
     table = Table("from \\ to", *map(str, range(num_workers)), box=None)

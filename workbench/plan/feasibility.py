@@ -21,6 +21,7 @@ from workbench.plan.mesh import AXES, Mesh
 from workbench.plan.mixed_precision import check_mixed_precision
 from workbench.plan.optimizer import check_optimizer
 from workbench.plan.share import Share
+from workbench.plan.steps import trace_share
 from workbench.plan.summary import ModelSummary
 from workbench.plan.ties import with_resolved_ties
 from workbench.plan.trained import check_trained
@@ -137,7 +138,7 @@ class Plan:
         return {
             "parameters_per_worker": [self.part_of(rank).num_parameters for rank in range(self.num_workers)],
             "updated_parameters_per_worker": [self.updated_by(rank).num_parameters for rank in range(self.num_workers)],
-            "transfers": [asdict(t) for t in self.transfers],
+            "transfers": [{**asdict(t), "trace_share": float(trace_share(self.spec, t.every))} for t in self.transfers],
             "flops_per_step": self.flops_per_step,
             "memory_per_worker": [asdict(expected_memory(self, rank)) for rank in range(self.num_workers)],
         }

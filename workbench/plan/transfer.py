@@ -24,6 +24,14 @@ class Transfer:
     is_bound: bool = False
     """Whether the payload is the most that can move, where what does move depends on the data."""
 
+    every: int = 1
+    """Steps from one occurrence to the next: on the k-th step of a run, the 2k-th and so on; 1: on each."""
+
+    @property
+    def bytes_per_step(self) -> float:
+        """Bytes of all of them, averaged over steps."""
+        return self.count * self.payload_bytes / self.every
+
 
 def totals(transfers: Iterable[Transfer]) -> list[Transfer]:
     """What moves over the whole run from what each worker reports: each collective once per group, each send once."""

@@ -32,6 +32,7 @@ def optimizer_errors(
     gather: Callable[[list[Piece]], list[Piece]],
     is_reference: bool,
     global_norm_share: float,
+    has_own_parameters: bool = False,
 ) -> dict[str, float]:
     """Returns the error of each parameter after three steps of the optimizer: at the first, the middle and the last timed
     step of the learning-rate schedule. Empty but on the worker that holds the reference.
@@ -39,8 +40,12 @@ def optimizer_errors(
     Args:
         gather: Collects all workers' pieces on the worker that holds the reference.
         global_norm_share: As in ``compare``.
+        has_own_parameters: Whether replicas may hold different parameters by now; all then begin with given ones.
     """
     trained = [(name, parameter) for name, parameter in worker.named_parameters() if parameter.requires_grad]
+    for name, parameter in trained if has_own_parameters else ():
+        mine = local(parameter)
+        mine.copy_(given_gradient(name, parameter.shape, -1)[place(Piece(name, offset(parameter), mine))])
     before = gather(_pieces(trained))
     num_steps = train.num_warmup_steps + train.num_steps
     steps = (0, num_steps // 2, num_steps - 1)

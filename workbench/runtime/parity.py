@@ -10,17 +10,20 @@ in train mode, in inference in eval mode.
 
 Then the optimizer as configured takes steps on gradients that are given (``optimizer_parity``).
 
-A strategy that changes gradients on purpose (lossy compression) is never found equal. Its every step is compared by itself,
-the one worker going on from the split's parameters: loss and outputs must be equal, gradients and updated parameters may
-differ by as much as its formula says, if it has one.
+A strategy that declares what it changes (``plan/lossy.py``) is never found equal, and everything else must be. Where it
+changes gradients (compression), each step is compared by itself, the one worker going on from the split's parameters: gradients
+and updated parameters may differ by as much as its formula says, if it has one, measured by the gradients that are averaged.
+Where replicas have parameters of their own (local SGD), each is compared with one worker that takes this replica's steps, and
+after an averaging with the mean of these.
 """
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -39,6 +42,7 @@ from workbench.runtime.clipping import clip_gradients
 from workbench.runtime.dropout import turn_off_dropout
 from workbench.runtime.mixed_precision import ComputeCopies, loss_in
 from workbench.runtime.optimizer import make_optimizer
+from workbench.runtime.replicas import Addends, ReplicaReference, Worst, named_by_replica
 from workbench.runtime.training import take_step
 from workbench.spec.run_spec import Inference, Train
 from workbench.strategies.worker_model import Records, StepResult, WorkerModel
@@ -83,7 +87,10 @@ class ParityReport:
     num_steps: int
     precision: str
     allowed: float | None
-    """The largest error that is not a mistake; None: no formula says."""
+    """The largest error of this tensor that is not a mistake; None: no formula says."""
+
+    on_purpose: str | None = None
+    """What the split does otherwise than one worker on purpose, a clause; None: nothing."""
 
     def as_dict(self) -> dict[str, Any]:
         """As the event has it; an infinite error is None in JSON and not ok."""
@@ -109,11 +116,11 @@ def check_parity(
     worker.keep_outputs = True
     optimizer = make_optimizer(worker, Train(optimizer="sgd", learning_rate=LEARNING_RATE))
     batches = Batches(plan, device, dtype)
-    reference = Reference(plan, worker, batches) if rank == 0 else None
-    max_norm, worst, is_wrong = plan.spec.train.max_gradient_norm, (0.0, "none"), False
+    max_norm, worst = plan.spec.train.max_gradient_norm, Worst()
     rounding, lossy = limit(precision, len(plan.summary.blocks)), plan.lossy
+    reference = make_reference(plan, worker, batches) if rank == 0 else None
     if lossy is not None:
-        num_steps = max(num_steps, lossy.num_exact_steps + 1)
+        num_steps = max(num_steps, lossy.num_parity_steps)
     for step in range(num_steps):
         inputs, targets = batches.of_worker(step, worker)
         if worker.trains:
@@ -127,12 +134,14 @@ def check_parity(
             pieces += parameters(worker)
         else:
             pieces = of_result(worker, take_step(worker, None, inputs, targets))
+        if lossy is not None and lossy.changes == "parameters":
+            pieces = named_by_replica(pieces, worker.batch_part[0])
         gathered = _gather(pieces, control, plan.num_workers, rank)
         if reference is not None:
-            errors = compare(reference.step(step), gathered, _GLOBAL_NORM_SHARE[precision])
-            worst = max(worst, *((error, name) for name, error in errors.items()))
-            is_wrong |= any(not error <= allowed(lossy, step, name, rounding) for name, error in errors.items())
-            if lossy is not None:
+            tensors, floors = reference.step(step, gathered)
+            errors = compare(tensors, gathered, _GLOBAL_NORM_SHARE[precision], floors)
+            worst.add(errors, partial(allowed, lossy, step, rounding))
+            if lossy is not None and lossy.limit != 0:
                 reference.adopt(gathered)
     if worker.trains:
         from workbench.runtime.optimizer_parity import optimizer_errors  # compares with what is in this file
@@ -143,21 +152,30 @@ def check_parity(
             lambda pieces: _gather(pieces, control, plan.num_workers, rank),
             rank == 0,
             _GLOBAL_NORM_SHARE[precision],
+            has_own_parameters=lossy is not None and lossy.changes == "parameters",
         )
-        worst = max([worst, *((error, name) for name, error in of_optimizer.items())])
-        is_wrong |= any(not error <= rounding for error in of_optimizer.values())
+        worst.add(of_optimizer, lambda name: rounding)
     if reference is None:
         return None
-    error, tensor = worst
-    largest = allowed(lossy, num_steps - 1, "parameter", rounding)
-    ok = False if is_wrong else None if lossy else True
-    return ParityReport(ok, error, tensor, num_steps, precision, largest if largest < sys.float_info.max else None)
+    bound = worst.allowed if worst.allowed < sys.float_info.max else None
+    ok = False if worst.is_wrong else None if lossy else True
+    return ParityReport(ok, worst.error, worst.tensor, num_steps, precision, bound, lossy.sentence if lossy else None)
 
 
-def allowed(lossy: Lossy | None, step: int, tensor: str, rounding: float) -> float:
+def make_reference(plan: Plan, worker: WorkerModel, batches: Batches) -> Reference | ReplicaReference:
+    """One worker that computes the whole batch or, where replicas have parameters of their own, what each of them does."""
+    lossy = plan.lossy
+    if lossy is None or lossy.changes == "gradients":
+        return Reference(plan, worker, batches)
+    return ReplicaReference([Reference(plan, worker, batches) for _ in range(worker.batch_part[1])], lossy)
+
+
+def allowed(lossy: Lossy | None, step: int, rounding: float, tensor: str) -> float:
     """The largest error of a tensor that is no mistake."""
     if lossy is None or step < lossy.num_exact_steps or tensor in ("loss", "tokens", "outputs"):
         return rounding
+    if lossy.changes == "parameters":
+        return rounding + (lossy.limit or 0.0) * (lossy.averages(step) and tensor.startswith("parameter "))
     return sys.float_info.max if lossy.limit is None else rounding + lossy.limit  # finite, at least
 
 
@@ -173,7 +191,7 @@ class Reference:
         if worker.compute_dtype != worker.dtype:
             self.copies = ComputeCopies(self.blocks, worker.compute_dtype)
             self.loss = loss_in(worker.dtype, self.loss)
-        self.max_norm = plan.spec.train.max_gradient_norm
+        self.max_norm, self.is_lossy = plan.spec.train.max_gradient_norm, plan.lossy is not None
         self.num_chunks = worker.num_pieces
         # Of corresponding microbatches of all replicas, where these are one piece, the samples lie apart in the batch.
         places = torch.arange(plan.spec.train.global_batch_size, device=worker.device)
@@ -182,7 +200,16 @@ class Reference:
         self.places = places
         self.generation = plan.spec.inference if plan.spec.generates else None
 
-    def step(self, step: int) -> dict[str, Tensor]:
+    def step(self, step: int, gathered: list[Piece]) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """Every tensor that is compared, by name; and by which norm, at least, the error of some is divided."""
+        if not self.is_lossy:
+            return self.tensors(step), {}
+        addends = Addends(self.blocks)
+        with addends.recorded():
+            tensors = self.tensors(step)
+        return tensors, addends.floors(tensors, LEARNING_RATE, self.max_norm is not None)
+
+    def tensors(self, step: int) -> dict[str, Tensor]:
         """Every tensor that is compared, by name."""
         self.blocks.zero_grad()
         if self.copies is not None:
@@ -269,11 +296,14 @@ def of_result(worker: WorkerModel, result: StepResult) -> list[Piece]:
     return pieces
 
 
-def compare(reference: dict[str, Tensor], gathered: list[Piece], global_norm_share: float) -> dict[str, float]:
+def compare(
+    reference: dict[str, Tensor], gathered: list[Piece], global_norm_share: float, floors: Mapping[str, float] = {}
+) -> dict[str, float]:
     """The error of each tensor by name. A tensor that the pieces do not cover is infinitely wrong, and so is a gradient that
     one side alone has.
 
-    Pieces at the same place are replicas: the worst counts. The parts of the loss are added up.
+    ``floors``: of some tensors the norm by which the difference is divided at least. Pieces at the same place are replicas: the
+    worst counts. The parts of the loss are added up.
     """
     by_name: dict[str, list[Piece]] = {}
     for piece in gathered:
@@ -284,7 +314,7 @@ def compare(reference: dict[str, Tensor], gathered: list[Piece], global_norm_sha
         global_norm = math.sqrt(sum(float(reference[name].norm()) ** 2 for name in names))
         for name in names:
             difference = _difference(reference[name], by_name.get(name, []), is_sum=name == "loss")
-            scale = max(float(reference[name].norm()), global_norm_share * global_norm)
+            scale = max(float(reference[name].norm()), global_norm_share * global_norm, floors.get(name, 0.0))
             error = difference / scale if scale else difference
             errors[name] = math.inf if math.isnan(error) else error
     errors.update({name: math.inf for name in by_name if name.startswith("gradient of ") and name not in reference})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from workbench.plan.feasibility import Plan
+from workbench.plan.steps import step_kinds
 from workbench.runtime.allocations import Peak, kept_activations
 from workbench.runtime.batches import Batches
 from workbench.runtime.build import local
@@ -57,19 +58,6 @@ class TrainingRecord:
     or compiled, where torch sees no kernels."""
 
 
-def step_kinds(plan: Plan) -> Iterator[str]:
-    """The kind of each step in turn. With a memory budget the first memory step comes before all that takes long, and after
-    a step that leaves the optimizer with its state."""
-    train, measure = plan.spec.train, plan.spec.measure
-    has_budget = measure.memory_budget_bytes is not None
-    yield from ["warmup"] * max(train.num_warmup_steps, int(has_budget))
-    yield from ["memory"] * has_budget
-    yield from ["timed"] * train.num_steps
-    yield from ["trace"] * measure.num_trace_steps
-    yield from ["memory"] * measure.num_memory_steps
-    yield from ["profiler"] * measure.torch_profiler
-
-
 def train(
     plan: Plan,
     worker: WorkerModel,
@@ -89,7 +77,7 @@ def train(
     options, measure = plan.spec.train, plan.spec.measure
     optimizer = make_optimizer(worker, options) if worker.trains else None
     has_tokens = plan.dataset.summary().tokens_per_sample > 0
-    kinds = list(step_kinds(plan))
+    kinds = list(step_kinds(plan.spec))
     dropping: list[Any] = [module for module in worker.blocks.modules() if hasattr(module, "dropped")]  # mixtures of experts
     num_dropped = []
     first, last = kinds.index("timed"), len(kinds) - 1 - kinds[::-1].index("timed")

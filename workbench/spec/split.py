@@ -52,8 +52,9 @@ class Split(RootModel[dict[str, Any]]):
     @property
     def num_replicas(self) -> int:
         """Workers, or groups of workers, that compute different samples: the data axis, which experts share."""
-        sizes = {name: options.size for name, options in self.items()}
-        return int(sizes.get("data", sizes.get("expert", 1)))
+        of_axis = [(STRATEGIES.get(name), options.size) for name, options in self.items()]
+        sizes = {s.divides_axis: size for s, size in of_axis if s.axis == "data"}
+        return int(sizes.get(False, sizes.get(True, 1)))
 
     @property
     def label(self) -> str:

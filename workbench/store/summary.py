@@ -50,7 +50,7 @@ def summarize(run: RunDirectory, events: list[list[dict[str, Any]]]) -> dict[str
         "efficiency": speedup / len(workers) if speedup is not None else None,
         "parameters_per_worker": max(w["parameters"] for w in workers),
         "peak_memory_bytes": _largest([w["peak_memory_bytes"] for w in workers]),
-        "communication_bytes_per_step": round(sum(t["payload_bytes"] for t in measured_transfers(workers))),
+        "communication_bytes_per_step": _communication_bytes(record["expected"].get("transfers", []), workers),
         **{part: fmean(w[part] for w in workers) for part in PARTS},
         "bubble_fraction": sum(w["idle_s"] for w in workers) / sum(w["step_s"] for w in workers) if is_staged else None,
         "imbalance": max(compute) / fmean(compute),
@@ -60,6 +60,7 @@ def summarize(run: RunDirectory, events: list[list[dict[str, Any]]]) -> dict[str
         "parity_max_error": parity.get("max_error"),
         "parity_tensor": parity.get("tensor"),
         "parity_allowed": parity.get("allowed"),
+        "parity_on_purpose": parity.get("on_purpose"),
         "other_load_cores": _other_load([worker.get("load") for worker in workers]),
         "data_s": median(_slowest(steps, "data_s").values()),
         "ready_s": _ready([worker.get("load") for worker in workers], len(times)),
@@ -93,6 +94,19 @@ def measured_transfers(workers: list[dict[str, Any]]) -> list[dict[str, Any]]:
         }
         for key, total in sums.items()
     ]
+
+
+def _communication_bytes(expected: list[dict[str, Any]], workers: list[dict[str, Any]]) -> int | None:
+    """What a step moves on average. What happens on each k-th step alone is counted as often as the run has it, not as often
+    as the trace steps do; None where none of them had it."""
+    seldom = {(t["operation"], t["axis"], t["phase"]): t for t in expected if t.get("every", 1) > 1}
+    if any(t["trace_share"] == 0 for t in seldom.values()):
+        return None
+    total = 0.0
+    for t in measured_transfers(workers):
+        kind = seldom.get((t["operation"], t["axis"], t["phase"]))
+        total += t["payload_bytes"] / (kind["every"] * kind["trace_share"] if kind else 1)
+    return round(total)
 
 
 def _slowest(steps: list[dict[str, Any]], column: str) -> dict[int, float]:

@@ -17,7 +17,7 @@ RUN_FIGURES = (
     "other_load_cores", "dropped_tokens", "schedule_s", "flops_per_step", "flops_per_s", "utilisation",
 )  # fmt: skip
 RUN_LABELS = ("tags", "note")
-RUN_COLUMNS = (*RUN_STATIC_COLUMNS, *RUN_FIGURES, "link", *RUN_LABELS, "threads_per_worker")
+RUN_COLUMNS = (*RUN_STATIC_COLUMNS, *RUN_FIGURES, "link", *RUN_LABELS, "threads_per_worker", "parity_on_purpose")
 
 TABLES: dict[str, dict[str, str]] = {
     "steps": {

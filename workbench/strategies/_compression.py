@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import prod, sqrt
+from math import prod
 from typing import Literal
 
 from workbench.plan.lossy import Lossy
@@ -18,13 +18,13 @@ def lossiness(compression: Compression, num_workers: int) -> Lossy | None:
     """What one step of rounding does to the mean gradient of n workers.
 
     Each worker rounds its n-th part, and each of the n−1 additions rounds their sum: at most n times the unit roundoff u,
-    relative to the mean of the norms of the workers' gradients. That mean is at most √n times the norm of their mean for
-    gradients that have no direction in common, and less for those that have one: n·√n·u a step, where a mistake is of the
-    order of 1. fp16 keeps its u above 2⁻¹⁴ only: gradients that are mostly smaller are lost, which the check should say.
+    relative to the mean of the norms of the workers' gradients (Higham 2002, section 4.2), where a mistake is of the order of
+    1. Relative to their mean, which is as small as one likes where they oppose one another, no bound holds. fp16 keeps its u
+    above 2⁻¹⁴ only: gradients that are mostly smaller are lost, which the check should say.
     """
     if compression == "powersgd":
         return Lossy(None, NUM_EXACT_STEPS)
-    return None if compression == "none" else Lossy(num_workers * sqrt(num_workers) * UNIT_ROUNDOFF[compression])
+    return None if compression == "none" else Lossy(num_workers * UNIT_ROUNDOFF[compression])
 
 
 def sent_bytes(parameter: ParameterSummary, compression: Compression, rank: int, element_bytes: int) -> int:

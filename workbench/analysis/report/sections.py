@@ -22,7 +22,7 @@ from workbench.analysis.memory import memory_at_peak
 from workbench.analysis.pareto import pareto
 from workbench.analysis.report.parts import Compared, Drawing, Listing, Part, Section, Sentences, Table
 from workbench.analysis.scaling import scaling
-from workbench.analysis.traffic import traffic
+from workbench.analysis.traffic import traffic_of
 from workbench.analysis.transfers import operations, transfers
 from workbench.errors import SpecError
 from workbench.spec.differences import differing, not_by_default
@@ -173,7 +173,7 @@ def moved(compared: Compared) -> Section | None:
             for t in frame.itertuples()
         ]
         parts.append(Table(heads, rows, num_names=3))
-        if len(flows := traffic(run.table("communication").to_pandas())):
+        if len(flows := traffic_of(run)):
             parts.append(Drawing(traffic_chart(flows, row["num_workers"]), f"Bytes from worker to worker of {row['split']}"))
         if len(spent := operations(run)):
             heads = ["operation", "axis", "phase", "on all workers", "ms under way", "ms exposed", "ms idle"]

@@ -1,0 +1,30 @@
+"""The steps of a run in their order, and how often an operation that not every step has occurs on its trace steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from workbench.spec.run_spec import RunSpec
+
+
+def step_kinds(spec: RunSpec) -> Iterator[str]:
+    """The kind of each step in turn. With a memory budget the first memory step comes before all that takes long, and after
+    a step that leaves the optimizer with its state."""
+    train, measure = spec.train, spec.measure
+    has_budget = measure.memory_budget_bytes is not None
+    yield from ["warmup"] * max(train.num_warmup_steps, int(has_budget))
+    yield from ["memory"] * has_budget
+    yield from ["timed"] * train.num_steps
+    yield from ["trace"] * measure.num_trace_steps
+    yield from ["memory"] * measure.num_memory_steps
+    yield from ["profiler"] * measure.torch_profiler
+
+
+def trace_share(spec: RunSpec, every: int) -> Fraction:
+    """The share of the trace steps that have what happens on each ``every``-th step: the k-th, the 2k-th and so on, the
+    run's first step being the first."""
+    trace = [number for number, kind in enumerate(step_kinds(spec), start=1) if kind == "trace"]
+    return Fraction(sum(number % every == 0 for number in trace), len(trace))
