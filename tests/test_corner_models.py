@@ -97,6 +97,11 @@ def test_a_worker_without_parameters_takes_part(split: dict[str, Any]) -> None:
     assert_conforms(spec_of("flat", split))
 
 
+@pytest.mark.parametrize("schedule", ["interleaved_zero_bubble", "zbv_zero_bubble", "dualpipev"])
+def test_a_block_may_return_a_view_where_backward_passes_are_split(schedule: str) -> None:
+    assert_conforms(spec_of("views", pipeline(schedule)))
+
+
 SHARED: dict[str, tuple[str, dict[str, Any]]] = {
     "two of three on one worker": ("source", {"layer": {"size": 2, "partition": [1, 3]}}),
     "three workers": ("chain", {"layer": 3}),

@@ -308,3 +308,15 @@ def test_the_fork_server_forks_a_module_with_torch_in_memory(tmp_path: Path) -> 
     finally:
         server.send_signal(signal.SIGKILL)
         server.wait()
+
+
+def test_an_exception_is_described_by_what_went_wrong_first() -> None:
+    from workbench.runtime.worker import describe
+
+    try:
+        try:
+            raise ValueError("a tensor\n  is too small")
+        except ValueError as error:
+            raise RuntimeError("\n  Failed to run stage backward input:\n") from error
+    except RuntimeError as error:
+        assert describe(error) == "ValueError: a tensor is too small"

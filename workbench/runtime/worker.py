@@ -41,7 +41,7 @@ def main(run_path: str, rank: int, lifeline: int, rendezvous: int) -> int:
         events.write(
             "error",
             step=recorder.step,
-            exception=f"{type(error).__name__}: {error}",
+            exception=describe(error),
             traceback=traceback.format_exc(),
             is_communication=recorder.communication_failed or _is_communication_error(error),
             operations=list(recorder.last),
@@ -167,6 +167,13 @@ def _figures(trained: TrainingRecord) -> dict[str, Any]:
         "load": asdict(trained.load) if trained.load else None,
         "counted_flops": trained.counted_flops,
     }
+
+
+def describe(error: BaseException) -> str:
+    """What went wrong first, on one line; what wrapped it is in the traceback."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _is_communication_error(error: BaseException) -> bool:

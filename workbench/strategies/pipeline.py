@@ -179,6 +179,7 @@ class PipelineStrategy(StagedStrategy[PipelineOptions]):
                 group=mesh.get_group(),
             )
             made.recorder, made.input_like = worker.recorder, input_like
+            made.splits_backward = worker.trains and self.schedule.splits_backward
             if worker.trains and self.schedule.splits_backward and stage > 0:
                 goes_on = self.receives_gradients(worker.summary, stage - 1)
                 made.needs_input_gradients = not goes_on and self.receives_gradients(worker.summary, stage)

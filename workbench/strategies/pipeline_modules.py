@@ -28,6 +28,14 @@ class RecordedStage(PipelineStage):
     shared: Callable[[], list[nn.Parameter]] = list
     """Parameters that another stage of this worker holds too: the mean over microbatches is taken of all of it, once."""
 
+    splits_backward: bool = False
+    """Whether backward passes are split in inputs' and weights': torch then detaches outputs in place, which no view admits
+    (``stage_backward_input``, torch 2.13)."""
+
+    def forward_maybe_with_nosync(self, *args: Any, **kwargs: Any) -> Any:
+        output = super().forward_maybe_with_nosync(*args, **kwargs)
+        return output.clone() if self.splits_backward and output.requires_grad and output._is_view() else output
+
     def forward_one_chunk(self, fwd_chunk_id: int, *args: Any, **kwargs: Any) -> Any:
         self.microbatch = fwd_chunk_id
         with self.recorder.span("forward", stage=self.stage_index, microbatch=fwd_chunk_id):

@@ -180,3 +180,24 @@ class Albert(OwnModel[AlbertOptions]):
         sources = ("b0", "b0") if self.options.ties == "source" else ("b0", "b1")
         ties = [Tie(f"b{i}.linear.weight", f"{source}.linear.weight") for i, source in enumerate(sources, 1)]
         return replace(super().summary(), ties=tuple(ties))
+
+
+class Viewed(nn.Module):
+    """A linear layer that returns a view."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(inputs, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.linear(x))[:, :]
+
+
+@model("views")
+class Views(OwnModel[ModelOptions]):
+    """Every block returns a view."""
+
+    default_dataset = FEATURES
+
+    def blocks(self) -> Blocks:
+        return {**{f"b{i}": (lambda: Viewed(16, 16)) for i in range(4)}, "head": lambda: Viewed(16, 4)}
