@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
+from workbench.errors import PluginError, SpecError
 from workbench.registration import Attribute, register
 from workbench.spec.options import DatasetOptions, options_problem
 
@@ -25,22 +27,72 @@ FILES = Path(__file__).with_name("files")
 class DatasetSummary:
     """What models and plans must know of a dataset, without its samples."""
 
-    kind: Literal["tokens", "features", "images", "series"]
+    kind: str
+    """What a sample's input is: tokens, features, images, series, or a word of a plugin's own that its models know."""
+
     input_shape: tuple[int, ...]
     """Shape of one sample's input: tokens (sequence,), features (features,), images (channels, height, width), series
     (steps, features)."""
 
     num_classes: int
-    """Classes to predict; for tokens the vocabulary's size, for series 0."""
+    """Classes to predict; for tokens the vocabulary's size, where numbers are predicted 0."""
 
     num_samples: int
     tokens_per_sample: int = 0
     """0 for what is not tokens."""
 
+    target: Literal["next", "class", "values", ""] = ""
+    """What a sample's target is: at each position the ``next`` token or step, a ``class``, or ``values``, numbers of
+    ``value_shape``; by default the next of tokens and series, and a class of everything else."""
+
+    value_shape: tuple[int, ...] = ()
+    """Shape of the numbers to predict of one sample, such as (1,), or (horizon, features) of a series."""
+
+    def __post_init__(self) -> None:
+        if not self.target:
+            object.__setattr__(self, "target", "next" if self.kind in ("tokens", "series") else "class")
+        if self.target not in ("next", "class", "values"):
+            raise PluginError(f'DatasetSummary: target is "next", "class" or "values", but got {self.target!r}')
+        if (self.target == "values") != bool(self.value_shape):
+            raise PluginError('DatasetSummary: target = "values" has a value_shape such as (1,), and other targets have none')
+        if self.target == "class" and self.num_classes < 2:
+            raise PluginError(f'DatasetSummary: target = "class" has at least 2 num_classes, but got {self.num_classes}')
+
     @property
     def target_shape(self) -> tuple[int, ...]:
-        """Shape of one sample's target: what follows each token or step, or one label."""
-        return self.input_shape if self.kind in ("tokens", "series") else ()
+        """Shape of one sample's target."""
+        return self.input_shape if self.target == "next" else self.value_shape
+
+    @property
+    def has_numbers(self) -> bool:
+        """Whether numbers are predicted (float32), and not classes (int64)."""
+        return self.target == "values" or (self.target == "next" and self.kind != "tokens")
+
+    @property
+    def num_outputs(self) -> int:
+        """Numbers that a model gives for a sample, or for each of its positions where the next is predicted."""
+        if self.target == "values":
+            return prod(self.value_shape)
+        return self.input_shape[-1] if self.has_numbers else self.num_classes
+
+    def require(self, model: str, takes: Mapping[str, Sequence[str]], advice: str) -> None:
+        """Checks that a model takes this data.
+
+        Args:
+            takes: of each kind of input the targets that the model can predict.
+            advice: datasets that fit.
+
+        Raises:
+            SpecError: it does not.
+        """
+        if self.kind not in takes:
+            raise SpecError("dataset.name", f"gives {self.kind}, but {model} takes {' or '.join(takes)}; use {advice}")
+        if self.target not in takes[self.kind]:
+            given = {"next": "the next of each position", "class": "a class", "values": "numbers"}
+            wanted = " or ".join(given[target] for target in takes[self.kind])
+            raise SpecError(
+                "dataset.name", f"gives {self.kind} with {given[self.target]} to predict, but {model} predicts {wanted}"
+            )
 
 
 class Samples(Protocol):
@@ -51,9 +103,9 @@ class Samples(Protocol):
     def batch(self, indices: Array) -> tuple[Array, Array]:
         """Inputs and targets.
 
-        Tokens: int64 (batch, sequence) and the next tokens. Features and images: float32 (batch, features) or
-        (batch, channels, height, width) and int64 labels (batch,). Series: float32 (batch, steps, features) and the
-        next values.
+        Inputs: int64 tokens (batch, sequence); float32 features (batch, features), images (batch, channels, height, width) or
+        series (batch, steps, features). Targets: the next tokens or steps, of the inputs' shape and type; int64 labels
+        (batch,); or float32 values (batch, *value_shape).
         """
 
 
@@ -84,7 +136,7 @@ dataset = register(
 
 @dataclass(frozen=True)
 class LabelledSamples:
-    """Features or images (samples, …) of float32 with labels (samples,) of int64."""
+    """Inputs (samples, …) of float32 with labels (samples,) of int64, or values (samples, *value_shape) of float32."""
 
     features: Array
     labels: Array

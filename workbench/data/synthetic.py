@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from workbench.data.base import Dataset, DatasetSummary, LabelledSamples, Sequences, TokenWindows, dataset
+from workbench.errors import SpecError
 from workbench.spec.options import DatasetOptions
 
 _SURPRISE = 0.1  # share of tokens that the one before does not decide
@@ -44,6 +45,9 @@ class SyntheticOptions(DatasetOptions):
     num_classes: Annotated[int, Field(ge=2)] = 10
     """Classes (features, images)."""
 
+    num_values: NonNegativeInt = 0
+    """Numbers to predict instead of a class (features); 0: a class."""
+
     seed: NonNegativeInt = 0
     """Decides the samples."""
 
@@ -56,17 +60,22 @@ class Synthetic(Dataset[SyntheticOptions]):
     examples = {
         "tokens": {"kind": "tokens", "num_samples": 50, "sequence_length": 16, "vocabulary_size": 32},
         "features": {"kind": "features", "num_samples": 50, "num_features": 12, "num_classes": 3},
+        "features with numbers": {"kind": "features", "num_samples": 50, "num_features": 12, "num_values": 2},
         "images": {"kind": "images", "num_samples": 50, "channels": 2, "height": 4, "width": 6, "num_classes": 3},
         "series": {"kind": "series", "num_samples": 50, "sequence_length": 16, "num_features": 3},
     }
 
     def summary(self) -> DatasetSummary:
         o = self.options
+        if o.num_values and o.kind != "features":
+            raise SpecError("dataset.num_values", f"is for kind = features, but kind is {o.kind}; leave it out")
         if o.kind == "tokens":
             return DatasetSummary("tokens", (o.sequence_length,), o.vocabulary_size, o.num_samples, o.sequence_length)
         if o.kind == "series":
             return DatasetSummary("series", (o.sequence_length, o.num_features), 0, o.num_samples)
         shape = (o.num_features,) if o.kind == "features" else (o.channels, o.height, o.width)
+        if o.num_values:
+            return DatasetSummary(o.kind, shape, 0, o.num_samples, target="values", value_shape=(o.num_values,))
         return DatasetSummary(o.kind, shape, o.num_classes, o.num_samples)
 
     def load(self) -> TokenWindows | LabelledSamples | Sequences:
@@ -83,6 +92,9 @@ class Synthetic(Dataset[SyntheticOptions]):
         if o.kind != "tokens":
             shape = self.summary().input_shape
             features = values.standard_normal((o.num_samples, prod(shape)), dtype=np.float32)
+            if o.num_values:
+                values_of = features @ rule.standard_normal((prod(shape), o.num_values)) / np.sqrt(prod(shape))
+                return LabelledSamples(features.reshape(-1, *shape), values_of.astype(np.float32))
             labels = (features @ rule.standard_normal((prod(shape), o.num_classes))).argmax(axis=1)
             return LabelledSamples(features.reshape(-1, *shape), labels)
         follows = rule.permutation(o.vocabulary_size)

@@ -71,9 +71,12 @@ class Model(ABC, Generic[O]):
         """The block of this name with freshly initialised parameters."""
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Mean cross-entropy of outputs (batch, …, classes) against targets (batch, …); a scalar."""
-        from torch.nn.functional import cross_entropy
+        """Mean cross-entropy of outputs (batch, …, classes) against targets (batch, …); where the data has numbers to predict,
+        their mean squared error, outputs (batch, …) holding as many for each sample; a scalar."""
+        from torch.nn.functional import cross_entropy, mse_loss
 
+        if self.data.has_numbers:
+            return mse_loss(outputs.reshape(targets.shape), targets)
         return cross_entropy(outputs.flatten(0, -2), targets.flatten())
 
 

@@ -48,8 +48,7 @@ class CNN(Model[CNNOptions]):
     }
 
     def __init__(self, options: CNNOptions, data: DatasetSummary) -> None:
-        if data.kind != "images":
-            raise SpecError("dataset.name", f"gives {data.kind}, but cnn takes images; use digit_images or synthetic")
+        data.require("cnn", {"images": ("class",)}, "digit_images or synthetic")
         uneven = [width for width in options.widths if width % options.num_groups]
         if options.norm == "group" and uneven:
             raise SpecError("model.num_groups", f"{uneven[0]} channels do not divide into {options.num_groups} groups")

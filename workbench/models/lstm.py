@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import PositiveInt
 
-from workbench.errors import SpecError
 from workbench.models.base import Model, model
 from workbench.plan.layer_groups import ColumnRowPair, LayerGroup, RecurrentLayer
 from workbench.plan.summary import BlockSummary, ModelSummary, ParameterSummary, linear_parameters
 from workbench.spec.options import ModelOptions
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from workbench.data.base import DatasetSummary
 
@@ -46,15 +45,12 @@ class LSTM(Model[LSTMOptions]):
     }
 
     def __init__(self, options: LSTMOptions, data: DatasetSummary) -> None:
-        if data.kind not in ("tokens", "series"):
-            raise SpecError(
-                "dataset.name", f"gives {data.kind}, but lstm takes tokens or series; use text, sunspots or synthetic"
-            )
+        data.require("lstm", {"tokens": ("next",), "series": ("next",)}, "text, sunspots or synthetic")
         super().__init__(options, data)
 
     @property
     def _output_dim(self) -> int:
-        return self.data.num_classes if self.data.kind == "tokens" else self.data.input_shape[1]
+        return self.data.num_outputs
 
     def summary(self) -> ModelSummary:
         o, sequence, hidden, outputs = self.options, self.data.input_shape[0], self.options.hidden_dim, self._output_dim
@@ -94,9 +90,3 @@ class LSTM(Model[LSTMOptions]):
         if block == "head":
             return Projection(hidden, outputs)
         return Recurrent(self.options.cell, hidden, hidden)
-
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Cross-entropy of tokens; of series the mean squared error of outputs (batch, steps, features); a scalar."""
-        from torch.nn.functional import mse_loss
-
-        return super().loss(outputs, targets) if self.data.kind == "tokens" else mse_loss(outputs, targets)

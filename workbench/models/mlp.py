@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import PositiveInt
 
-from workbench.errors import SpecError
 from workbench.models.base import Model, model
 from workbench.plan.layer_groups import ColumnRowPair
 from workbench.plan.summary import BlockSummary, ModelSummary, linear_parameters
@@ -33,19 +32,19 @@ class MLPOptions(ModelOptions):
 
 @model("mlp")
 class MLP(Model[MLPOptions]):
-    """Linear input, residual layers x + down(gelu(up(x))), linear head; classifies feature vectors."""
+    """Linear input, residual layers x + down(gelu(up(x))), linear head; classifies feature vectors, or predicts
+    numbers from them."""
 
     Options = MLPOptions
     default_dataset = "digits"
     examples = {"": {"model": {"num_layers": 2, "hidden_dim": 16, "feedforward_dim": 32}}}
 
     def __init__(self, options: MLPOptions, data: DatasetSummary) -> None:
-        if data.kind != "features":
-            raise SpecError("dataset.name", f"gives {data.kind}, but mlp takes features; use digits or synthetic")
+        data.require("mlp", {"features": ("class", "values")}, "digits or synthetic")
         super().__init__(options, data)
 
     def summary(self) -> ModelSummary:
-        o, features, classes = self.options, self.data.input_shape[0], self.data.num_classes
+        o, features, classes = self.options, self.data.input_shape[0], self.data.num_outputs
         hidden, inner = o.hidden_dim, o.feedforward_dim
         blocks = [_linear_block("input", "projection", features, hidden)]
         for i in range(o.num_layers):
@@ -64,7 +63,7 @@ class MLP(Model[MLPOptions]):
         if block == "input":
             return Projection(self.data.input_shape[0], self.options.hidden_dim)
         if block == "head":
-            return Projection(self.options.hidden_dim, self.data.num_classes)
+            return Projection(self.options.hidden_dim, self.data.num_outputs)
         return ResidualLayer(self.options.hidden_dim, self.options.feedforward_dim)
 
 

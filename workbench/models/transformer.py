@@ -83,8 +83,7 @@ class Transformer(Model[O]):
     }  # fmt: skip
 
     def __init__(self, options: O, data: DatasetSummary) -> None:
-        if data.kind != "tokens":
-            raise SpecError("dataset.name", f"gives {data.kind}, but {self.name} takes tokens; use text or synthetic")
+        data.require(self.name, {"tokens": ("next",)}, "text or synthetic")
         o = options
         self.shape = LayerShape(
             sequence=data.input_shape[0],

@@ -59,8 +59,7 @@ class ViT(Model[ViTOptions]):
     }
 
     def __init__(self, options: ViTOptions, data: DatasetSummary) -> None:
-        if data.kind != "images":
-            raise SpecError("dataset.name", f"gives {data.kind}, but vit takes images; use synthetic with kind = images")
+        data.require("vit", {"images": ("class",)}, "synthetic with kind = images")
         o, (channels, height, width), patch = options, data.input_shape, options.patch_size
         if height % patch or width % patch:
             raise SpecError("model.patch_size", f"{height} × {width} pixels do not divide into patches of {patch} × {patch}")

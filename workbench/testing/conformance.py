@@ -239,13 +239,12 @@ def assert_dataset_conforms(options: dict[str, Any]) -> None:
     summary, samples, again = dataset.summary(), dataset.load(), dataset.load()
     indices = np.array([min(3, len(samples) - 1), 0, len(samples) - 1])
     inputs, targets = samples.batch(indices)
-    is_sequence = summary.kind in ("tokens", "series")
     expected = {
         "samples": summary.num_samples,
         "inputs": (3, *summary.input_shape),
         "targets": (3, *summary.target_shape),
         "type of inputs": "int64" if summary.kind == "tokens" else "float32",
-        "type of targets": "float32" if summary.kind == "series" else "int64",
+        "type of targets": "float32" if summary.has_numbers else "int64",
         "tokens of a sample": summary.input_shape[0] if summary.kind == "tokens" else 0,
     }
     found = {
@@ -257,9 +256,9 @@ def assert_dataset_conforms(options: dict[str, Any]) -> None:
         "tokens of a sample": summary.tokens_per_sample,
     }
     mistakes = _differences("samples", expected, found)
-    if summary.kind != "series" and not (targets.min() >= 0 and targets.max() < summary.num_classes):
+    if not summary.has_numbers and not (targets.min() >= 0 and targets.max() < summary.num_classes):
         mistakes.append(f"a target lies outside 0 to {summary.num_classes - 1}")
-    if is_sequence and not np.array_equal(inputs[:, 1:], targets[:, :-1]):
+    if summary.target == "next" and not np.array_equal(inputs[:, 1:], targets[:, :-1]):
         mistakes.append("the target of a step is not the step after it")
     if not all(np.array_equal(a, b) for a, b in zip(again.batch(indices), (inputs, targets), strict=True)):
         mistakes.append("a second load gives other samples")
