@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -34,7 +35,7 @@ def factor(value: float | None) -> str:
 
 def milliseconds(value: float | None) -> str:
     """``12.3``"""
-    return "–" if value is None else f"{value * 1e3:.1f}"
+    return "–" if value is None or math.isnan(value) else f"{value * 1e3:.1f}"
 
 
 def parity(row: Row) -> str:

@@ -13,6 +13,7 @@ from workbench.analysis import bubble
 if TYPE_CHECKING:
     from workbench.store.run_directory import RunDirectory
 
+NOT_ON_GPU = "what limits it is not measured on GPUs yet."
 NOTABLE = 0.1
 """A part that takes less of the step limits nothing: computing does."""
 
@@ -215,7 +216,8 @@ def _ms(seconds: float) -> str:
 
 
 def limit_of(run: RunDirectory) -> Limit | None:
-    """What limits this run; None: it has not finished, or was recorded before its parts were."""
+    """What limits this run; None: it has not finished, was recorded before its parts were, or ran on GPUs, where they are not
+    measured."""
     evidence = evidence_of(run)
     return None if evidence is None else limit(evidence)
 
@@ -223,7 +225,7 @@ def limit_of(run: RunDirectory) -> Limit | None:
 def evidence_of(run: RunDirectory) -> Evidence | None:
     """The figures of a finished run."""
     summary, record = run.summary(), run.record()
-    if summary is None or not summary["workers"] or "axes" not in summary["workers"][0]:
+    if summary is None or not summary["workers"] or "axes" not in summary["workers"][0] or summary["compute_s"] is None:
         return None
     workers, pipelines = summary["workers"], bubble.pipelines(run)
     waits: dict[str, dict[str, float]] = {"exposed_communication_s": defaultdict(float), "idle_s": defaultdict(float)}
@@ -254,5 +256,11 @@ def evidence_of(run: RunDirectory) -> Evidence | None:
 
 
 def sentences(runs: Iterable[RunDirectory]) -> dict[str, str]:
-    """What limits each run, by its id."""
-    return {run.id: str(found) for run in runs if (found := limit_of(run))}
+    """What limits each run, by its id; of a run on GPUs that it is not known."""
+    found = {}
+    for run in runs:
+        if limit_ := limit_of(run):
+            found[run.id] = str(limit_)
+        elif run.record()["device"] == "cuda":
+            found[run.id] = f"{run.record()['split']}: {NOT_ON_GPU}"
+    return found

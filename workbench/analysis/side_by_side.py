@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from workbench.api import Run
 
 _MIB = 2**20
+_PARTS = ("compute", "idle", "exposed_communication")
 
 
 def side_by_side(runs: Mapping[str, Run]) -> pd.DataFrame:
@@ -24,6 +25,7 @@ def side_by_side(runs: Mapping[str, Run]) -> pd.DataFrame:
         summary, moved = run.summary or {}, run.communication()
         workers = summary["workers"]
         total = sum(worker["step_s"] for worker in workers) / len(workers)
+        shares = {part: None if summary[f"{part}_s"] is None else summary[f"{part}_s"] / total for part in _PARTS}
         ring = moved.groupby(["rank", "step"])["ring_bytes"].sum()
         rows.append(
             {
@@ -35,9 +37,9 @@ def side_by_side(runs: Mapping[str, Run]) -> pd.DataFrame:
                 "ring_mib": ring.max() / _MIB if len(ring) else 0.0,
                 "step_ms": summary["step_time_s"] * 1e3,
                 "samples_per_s": summary["samples_per_s"],
-                "compute_share": summary["compute_s"] / total,
-                "idle_share": summary["idle_s"] / total,
-                "communication_share": summary["exposed_communication_s"] / total,
+                "compute_share": shares["compute"],
+                "idle_share": shares["idle"],
+                "communication_share": shares["exposed_communication"],
                 "imbalance": summary["imbalance"],
                 "final_loss": summary["final_loss"],
                 "parity_ok": summary["parity_ok"],

@@ -31,6 +31,13 @@ def steps(run: RunDirectory) -> list[int]:
     return sorted(pc.unique(run.table("timeline", ["step"])["step"]).to_pylist())
 
 
+def untraced(run: RunDirectory) -> str:
+    """Why a run has no trace steps to show."""
+    if run.record()["device"] == "cuda":
+        return "What workers do when is not measured on GPUs yet: the host's clock does not see when kernels run."
+    return "Nothing was traced: it has not come to its trace steps."
+
+
 def timeline_of(run: RunDirectory, step: int) -> pa.Table:
     """What is needed of the step's rows of ``timeline``, in order of rank."""
     return _of_step(run, "timeline", ("rank", "kind", "stage", "microbatch", "start_s", "end_s"), step)

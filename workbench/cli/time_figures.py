@@ -18,6 +18,7 @@ _PARTS = ("compute", "exposed_communication", "idle", "optimizer", "schedule", "
 def lines(run: RunDirectory) -> Iterator[str]:
     """Sentences about a finished run, most telling first."""
     from workbench.analysis.limits import limit_of
+    from workbench.analysis.trace import untraced
 
     summary = run.summary() or {}
     if "spread" not in summary:  # recorded before parts had their spread
@@ -25,8 +26,11 @@ def lines(run: RunDirectory) -> Iterator[str]:
     unit = "batch" if run.record()["mode"] == "inference" else "step"
     if found := limit_of(run):
         yield f"limit: {found}"
-    yield _parts(summary, unit)
-    yield from _bubble(run, unit)
+    if summary["spread"] is None:
+        yield f"{unit}: {untraced(run)}"
+    else:
+        yield _parts(summary, unit)
+        yield from _bubble(run, unit)
     yield from _noise(run, unit)
     yield from _flops(run, summary, unit)
     yield f"data: fetching a batch takes {seconds(summary['data_s'])} before each {unit} (median, slowest worker)"
@@ -89,7 +93,9 @@ def _flops(run: RunDirectory, summary: dict[str, Any], unit: str) -> Iterator[st
     yield f"FLOPs: {_giga(flops)} a {unit} by formula ({formula}, matrix products); {beside}"
     yield f"  achieved {_giga(summary['flops_per_s'])}/s = FLOPs by formula / median {unit} time"
     what = summary["peak_is_of"]
-    if summary["utilisation"] is None:
+    if summary["utilisation"] is None and record["device"] == "cuda":
+        yield "  utilisation unknown: `workbench calibrate` does not measure GPUs; measure.peak_flops_per_s takes a data sheet's"
+    elif summary["utilisation"] is None:
         yield f"  utilisation unknown: nothing was calibrated for {what}; `workbench calibrate`, then run again"
     else:
         peak = _giga(summary["peak_flops_per_s"])

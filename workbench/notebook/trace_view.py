@@ -73,7 +73,7 @@ class TraceView(Shown):
     def _open(self, run: Run) -> None:
         steps = trace.steps(run.directory)
         if not steps:
-            raise UsageError(f"nothing of run {run.id} was traced: it is {run.state}, and came to no trace step")
+            raise UsageError(f"run {run.id} is {run.state}. {trace.untraced(run.directory)}")
         self.run = run
         ranks = list(range(run.directory.record()["num_workers"]))
         self._is_setting = True

@@ -36,7 +36,8 @@ def attribute_idle(recorder: Recorder, control: Any, num_workers: int) -> None:
 
 
 def communication_rows(recorder: Recorder, is_cuda: bool) -> list[dict[str, Any]]:
-    """Rows of ``communication``; on GPU the host's clock does not tell when a wait ended, so what follows from it is empty."""
+    """Rows of ``communication``. On GPU the host issues operations and does not see when they run: times are empty, apart from
+    when each was issued."""
     rows = []
     index: Counter[int] = Counter()
     for op in recorder.operations:
@@ -54,7 +55,6 @@ def communication_rows(recorder: Recorder, is_cuda: bool) -> list[dict[str, Any]
             "dtype": op.dtype,
             "start_s": op.entered,
             "sequence": op.sequence,
-            "completed_s": op.completed,
         }
         if not is_cuda:
             row |= {
@@ -63,6 +63,7 @@ def communication_rows(recorder: Recorder, is_cuda: bool) -> list[dict[str, Any]
                 "idle_s": op.idle_s,
                 "blocked_s": op.exposed_s + op.idle_s,
                 "late_rank": op.late_rank,
+                "completed_s": op.completed,
             }
         rows.append(row)
         index[op.step] += 1

@@ -40,7 +40,7 @@ class Agreement:
 
 def complete(recorder: Recorder) -> Agreement:
     """Gives rows their completion where exactly one span can be theirs. Those of a step, an operation and a size are paired in
-    order, if there are as many and each begins while its row's does. On GPU the rows have theirs from events.
+    order, if there are as many and each begins while its row's does. On GPU nothing tells.
 
     Two collectives of one size that overlap are not told apart: gloo's threads may begin them in either order. The span of a
     send or recv ends only when it is waited for, so that these say it only where the worker saw it arrive.

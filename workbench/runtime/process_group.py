@@ -19,7 +19,6 @@ import torch.distributed as dist
 from torch import Tensor
 
 from workbench.runtime.batched_p2p import coalesce_batches
-from workbench.runtime.cuda_events import event_now, event_when_done
 from workbench.runtime.recorded_work import DoneWork, RecordedWork
 from workbench.runtime.recorder import Operation, Recorder
 
@@ -131,9 +130,8 @@ class RecordedProcessGroup(dist.ProcessGroup):
             self.recorder.communication_failed = True
             raise
         rows = [row for row, _, _ in batch if row is not None]
-        is_done = event_when_done(work) if rows and self.recorder.device == "cuda" else None
         for row in rows:
-            row.issued, row.is_done = time.perf_counter(), is_done
+            row.issued = time.perf_counter()
         for _, passage, _ in batch:
             if self.recorder.links and passage:
                 work = self.recorder.links.delay(work, passage)
@@ -169,9 +167,6 @@ class RecordedProcessGroup(dist.ProcessGroup):
             self.recorder.blocked_s += ended - started
             if row is not None:
                 row.issued, row.wait_started, row.ended = row.entered, row.entered, ended
-                row.is_done = event_now() if self.recorder.device == "cuda" else None
-        elif row is not None and self.recorder.device == "cuda":
-            row.is_done = event_when_done(work)
         work = links.delay(work, passage) if links and passage else work
         return RecordedWork(work, [row] if row else [], self.recorder, sent=args[0] if operation == "send" else [])
 

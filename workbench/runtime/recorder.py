@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from workbench.runtime.cuda_events import EventClock
 from workbench.runtime.gloo_spans import GlooSpan, GlooSpans
 
 if TYPE_CHECKING:
@@ -55,8 +54,6 @@ class Operation:
     """The worker that idle time was spent waiting for, the last to enter; None where there is none."""
     completed: float | None = None
     """When it was truly done, whether or not anybody waited for it; None where nothing tells."""
-    is_done: torch.cuda.Event | None = None
-    """On GPU: what happens there when it is done."""
     passage: Passage | None = None
     """Its way over an emulated link."""
 
@@ -138,25 +135,21 @@ class Recorder:
     _backward_hooked: int | None = None
     _futures: list[tuple[Operation | Wait, Any]] = field(default_factory=list)
     """What C++ waits for in this step, each with its future."""
-    _watch: GlooSpans | EventClock | None = None
+    _watch: GlooSpans | None = None
 
     def begin_step(self, step: int, tracing: bool) -> None:
         """To be called before a step's time begins."""
         self.step, self.tracing = step, tracing
         self.num_operations, self.payload_bytes, self.blocked_s = 0, 0, 0.0
         self._futures.clear()
-        if tracing:
-            self._watch = EventClock() if self.device == "cuda" else GlooSpans()
+        if tracing and self.device == "cpu":
+            self._watch = GlooSpans()
 
     def end_step(self) -> dict[str, Any]:
         """To be called once the step is over, on GPU there too. Returns what was counted; on GPU the host does not stand
         still, so that how long is not known."""
-        if isinstance(self._watch, GlooSpans):
+        if self._watch is not None:
             self.gloo_spans += self._watch.end(self.step)
-        elif self._watch is not None:
-            for row in self.operations:
-                if row.step == self.step and row.is_done is not None:
-                    row.completed = self._watch.seconds(row.is_done)
         self.tracing, self._watch = False, None
         blocked_s = None if self.device == "cuda" else self.blocked_s + self._blocked_on_futures()
         self._futures.clear()  # and with them what they moved

@@ -31,7 +31,12 @@ class Doing(NamedTuple):
 
 def step_parts(recorder: Recorder, steps: list[dict[str, Any]]) -> dict[str, Any]:
     """Means over the trace steps, in seconds; under ``trace_steps`` each step's own, and under ``axes`` how the worker was
-    blocked along each axis of the mesh."""
+    blocked along each axis of the mesh. On GPU the host issues kernels and does not see when they run: of a step only its
+    length is known."""
+    if recorder.device == "cuda":
+        durations = [row["duration_s"] for row in steps if row["kind"] == "trace"]
+        unknown = dict.fromkeys((*PART_OF_KIND.values(), "other_s"))
+        return {"step_s": mean(durations) if durations else None, **unknown, "trace_steps": [], "axes": {}}
     parts = [{"step": row["step"], **parts_of(recorder, row)} for row in steps if row["kind"] == "trace"]
     names = ("step_s", *dict.fromkeys(PART_OF_KIND.values()), "other_s")
     means = {name: mean(part[name] for part in parts) if parts else None for name in names}

@@ -124,9 +124,11 @@ def _work(
     dist.broadcast_object_list(origin, src=0, group=control)
     recorder.links = emulate(spec.link, plan_.mesh, recorder.axes, rank, control)
     trained = train(plan_, worker, Batches(plan_, device, dtype), recorder, on_step, run.profiler_path(rank), control)
-    accounting.attribute_idle(recorder, control, plan_.num_workers)
+    is_cuda = recorder.device == "cuda"
+    if not is_cuda:
+        accounting.attribute_idle(recorder, control, plan_.num_workers)
     agreement = complete(recorder)
-    communication = accounting.communication_rows(recorder, device.type == "cuda")
+    communication = accounting.communication_rows(recorder, is_cuda)
     figures = {
         **_figures(trained),
         "completions": asdict(agreement),
@@ -138,7 +140,7 @@ def _work(
         "memory": [{**row, "time_s": row["time"]} for row in trained.memory],
         "peak_tensors": trained.peak_tensors,
         "communication": communication,
-        "timeline": [] if device.type == "cuda" else timeline_rows(recorder),
+        "timeline": [] if is_cuda else timeline_rows(recorder),
     }
     for name, rows in tables.items():
         for row in rows:

@@ -37,7 +37,8 @@ def summarize(run: RunDirectory, events: list[list[dict[str, Any]]]) -> dict[str
     losses = [row["loss"] for row in steps if row["step"] == max(slowest) and row["loss"] is not None]
     speedup = _speedup(run, record.get("baseline_run_id"), step_time)
     compute = [w["compute_s"] for w in workers]
-    is_staged = "pipeline" in record["mesh"]
+    has_parts = None not in compute  # on GPUs they are not measured
+    is_staged = has_parts and "pipeline" in record["mesh"]
     return {
         "step_time_s": step_time,
         "step_time_p10_s": twentieths[1],
@@ -51,9 +52,9 @@ def summarize(run: RunDirectory, events: list[list[dict[str, Any]]]) -> dict[str
         "parameters_per_worker": max(w["parameters"] for w in workers),
         "peak_memory_bytes": _largest([w["peak_memory_bytes"] for w in workers]),
         "communication_bytes_per_step": _communication_bytes(record["expected"].get("transfers", []), workers),
-        **{part: fmean(w[part] for w in workers) for part in PARTS},
+        **{part: fmean(w[part] for w in workers) if has_parts else None for part in PARTS},
         "bubble_fraction": sum(w["idle_s"] for w in workers) / sum(w["step_s"] for w in workers) if is_staged else None,
-        "imbalance": max(compute) / fmean(compute),
+        "imbalance": max(compute) / fmean(compute) if has_parts else None,
         "final_loss": fmean(losses) if losses else None,
         "dropped_tokens": _dropped([w.get("dropped_tokens") for w in workers], record["mesh"].get("tensor", 1)),
         "parity_ok": parity.get("ok"),
@@ -64,7 +65,7 @@ def summarize(run: RunDirectory, events: list[list[dict[str, Any]]]) -> dict[str
         "other_load_cores": _other_load([worker.get("load") for worker in workers]),
         "data_s": median(_slowest(steps, "data_s").values()),
         "ready_s": _ready([worker.get("load") for worker in workers], len(times)),
-        "spread": _spread(workers),
+        "spread": _spread(workers) if has_parts else None,
         **_flops(run, workers, step_time),
         **(_generation(steps, slowest, batch, spec.inference.num_new_tokens) if spec.generates else {}),
         "num_timed_steps": len(times),
@@ -139,7 +140,8 @@ def _flops(run: RunDirectory, workers: list[dict[str, Any]], step_time: float) -
     num_workers, threads = record["num_workers"], record["threads_per_worker"]
     flops, counts = record["expected"].get("flops_per_step"), [w.get("counted_flops") for w in workers]
     store, here = run.path.parent.parent, run.environment()
-    peak = peak_flops_per_s(store, here, spec.train.compute_precision, threads, num_workers, record["num_cores"])
+    measured = store, here, spec.train.compute_precision, threads, num_workers, record["num_cores"]
+    peak = peak_flops_per_s(*measured) if record["device"] == "cpu" else None  # what was calibrated are CPUs
     sheet = spec.measure.peak_flops_per_s
     per_s = None if flops is None else flops / step_time
     return {

@@ -31,6 +31,7 @@ COLOURS = {
     "optimizer state": "#009E73",
     "activations": "#E69F00",
     "buffers": "#CC79A7",
+    "workspace": "#882255",
 }
 """Okabe and Ito's palette, which colour-blind readers can tell apart; waiting is grey."""
 

@@ -41,7 +41,7 @@ def main() -> None:
     failure_card(run)
     steps = trace.steps(run)
     if not steps:
-        st.info("Nothing was traced: it has not come to its trace steps.")
+        st.info(trace.untraced(run))
         return
     record = run.record()
     left, right = st.columns(2)
