@@ -17,7 +17,7 @@ from workbench.store import listing
 from workbench.store.export import export
 from workbench.store.run_directory import RunDirectory, new_run_id
 from workbench.store.summary import _other_load, summarize
-from workbench.store.tables import RUN_COLUMNS, TABLES, write_table
+from workbench.store.tables import RUN_COLUMNS, TABLES, schema, write_table
 
 RECORD = {
     "name": "a name",
@@ -150,6 +150,11 @@ def test_an_export_has_the_columns_of_the_tables(tmp_path: Path, file_format: st
     expected = {"runs": list(RUN_COLUMNS), **{name: list(columns) for name, columns in TABLES.items()}}
     assert {name: list(frame.columns) for name, frame in frames.items()} == expected
     assert frames["steps"]["loss"].isna().all(), "what was not measured is empty, never 0"
+    if file_format == "parquet":
+        import pyarrow.parquet as pq
+
+        schemas = {path.stem: pq.read_schema(path) for path in paths}
+        assert schemas == {name: schema(name) for name in expected}, "types do not depend on what the rows hold"
 
 
 def test_a_text_that_a_spreadsheet_would_compute_stays_text(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from workbench.store.listing import row
 from workbench.store.run_directory import RunDirectory
-from workbench.store.tables import RUN_COLUMNS, TABLES
+from workbench.store.tables import TABLES, schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,7 +26,7 @@ def export(runs: list[RunDirectory], to: Path, file_format: str) -> list[Path]:
 
     to.mkdir(parents=True, exist_ok=True)
     rows = [row(run) for run in runs]
-    tables = {"runs": pa.table({column: [r[column] for r in rows] for column in RUN_COLUMNS})}
+    tables = {"runs": pa.Table.from_pylist(rows, schema=schema("runs"))}
     tables |= {name: pa.concat_tables([run.table(name) for run in runs]) for name in TABLES}
     paths = []
     for name, table in tables.items():

@@ -19,6 +19,16 @@ RUN_FIGURES = (
 RUN_LABELS = ("tags", "note")
 RUN_COLUMNS = (*RUN_STATIC_COLUMNS, *RUN_FIGURES, "link", *RUN_LABELS, "threads_per_worker", "parity_on_purpose")
 
+_RUN_TYPES = {
+    **dict.fromkeys((*RUN_STATIC_COLUMNS, "link", *RUN_LABELS, "parity_on_purpose"), "string"),
+    **dict.fromkeys(("num_workers", "threads_per_worker", "parameters_per_worker", "peak_memory_bytes"), "int64"),
+    **dict.fromkeys(("communication_bytes_per_step", "flops_per_step"), "int64"),
+    "created_at": "float64",
+    "parity_ok": "bool",
+}
+RUN_TYPES = {column: _RUN_TYPES.get(column, "float64") for column in RUN_COLUMNS}
+"""Column of ``runs`` → Arrow type."""
+
 TABLES: dict[str, dict[str, str]] = {
     "steps": {
         "run_id": "string", "rank": "int64", "step": "int64", "kind": "string", "start_s": "float64", "duration_s": "float64",
@@ -48,10 +58,11 @@ TABLES: dict[str, dict[str, str]] = {
 
 
 def schema(name: str) -> Any:
-    """The Arrow schema of a table."""
+    """The Arrow schema of a table, the same whatever its rows hold."""
     import pyarrow as pa
 
-    return pa.schema([(column, pa.type_for_alias(kind)) for column, kind in TABLES[name].items()])
+    columns = RUN_TYPES if name == "runs" else TABLES[name]
+    return pa.schema([(column, pa.type_for_alias(kind)) for column, kind in columns.items()])
 
 
 def write_table(path: Path, name: str, rows: list[dict[str, Any]]) -> None:
