@@ -30,6 +30,7 @@ _COMMANDS = {
     "strategies": ("workbench.cli.plugins", "Strategies and their options."),
     "schedules": ("workbench.cli.plugins", "Pipeline schedules."),
     "notebooks": ("workbench.cli.notebooks", "List the notebooks of the course, or copy them to a directory."),
+    "check-plugin": ("workbench.cli.check_plugin", "Run the conformance cases of a plugin's file."),
     "doctor": ("workbench.cli.system", "What a run here would stand on."),
     "dashboard": ("workbench.cli.system", "Open the runs in a page."),
 }
@@ -44,7 +45,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        command = getattr(importlib.import_module(_COMMANDS[cmd_name][0]), f"{cmd_name}_command")
+        command = getattr(importlib.import_module(_COMMANDS[cmd_name][0]), f"{cmd_name.replace('-', '_')}_command")
         assert isinstance(command, click.Command)
         return command
 

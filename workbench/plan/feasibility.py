@@ -112,7 +112,9 @@ class Plan:
 
     @property
     def lossy(self) -> Lossy | None:
-        """What a strategy changes of the gradients on purpose."""
+        """What a strategy of a training run changes on purpose."""
+        if self.spec.mode != "train":
+            return None
         return next((s.lossy for s in self.strategies if s.lossy), None)
 
     @property

@@ -1,0 +1,77 @@
+"""``workbench check-plugin``: what it runs of a file, what it says and how it exits."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from workbench import registry
+from workbench.cli.main import cli
+
+PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
+MISTAKEN = {"ok": (), "wrong": ("parameter.data /= workers.size()", "pass"), "fails": ("self.options.every == 0", "0 == 0")}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv("WORKBENCH_PLUGINS", os.environ.get("WORKBENCH_PLUGINS", ""))
+    yield tmp_path
+    registry._load.cache_clear()
+
+
+def check(path: Path, code: str, *arguments: str) -> Result:
+    path.write_text(code)
+    return CliRunner().invoke(cli, ["check-plugin", str(path), *arguments], catch_exceptions=True)
+
+
+def example(name: str) -> str:
+    (code,) = re.findall(rf"^```python {name}\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    return str(code)
+
+
+@pytest.mark.parametrize("mistaken", MISTAKEN)
+def test_a_strategy_is_run_and_its_mistakes_are_named(folder: Path, mistaken: str) -> None:
+    code = example("local_sgd.py").replace('"local_sgd"', f'"local_{mistaken}"')  # workers of an earlier test know that one
+    code = code.replace(*MISTAKEN[mistaken]) if MISTAKEN[mistaken] else code
+    result = check(folder / f"{mistaken}.py", code, "--only", f"mlp - local_{mistaken}", "--json")
+    document = json.loads(result.stdout)
+    training, inference = document["cases"]
+    assert (inference["name"], inference["passed"]) == (f"mlp - local_{mistaken} - inference", True)
+    assert training["passed"] == (mistaken == "ok"), training
+    assert result.exit_code == (0 if mistaken == "ok" else 1)
+    if mistaken == "wrong":
+        (sentence,) = training["mistakes"]["parity"]
+        assert re.match(r"parameter .* on replica \d differs by .*, allowed 1e-09; declared: trains replicas", sentence)
+        assert training["mistakes"]["bytes"] == training["mistakes"]["parameters"] == []
+
+
+def test_a_dataset_is_a_table_of_one_and_a_models_refusals_are_counted(folder: Path) -> None:
+    result = check(folder / "rings.py", example("rings.py"))
+    assert (result.exit_code, "1 of 1 cases passed" in result.stdout) == (0, True)
+    listed = check(folder / "perceptron.py", example("perceptron.py"), "--list")
+    assert listed.exit_code == 0
+    assert "perceptron - layer\n" in listed.stdout
+    assert re.search(r"\d+ × perceptron has no experts to divide", listed.stdout)
+
+
+@pytest.mark.parametrize(
+    ("code", "arguments", "sentence"),
+    [
+        ("x = 1", (), "registers nothing"),
+        ("\n1 / 0", (), "cannot be executed, line 2: ZeroDivisionError"),
+        ("def f(:", (), "cannot be executed, line 1: SyntaxError"),
+        (example("rings.py"), ("--only", "mlp"), "no case contains 'mlp'; --list shows all"),
+        (example("rings.py").replace('"rings"', '"digits"'), (), "there is a dataset 'digits' already, in workbench.data.digits"),
+    ],
+)
+def test_what_cannot_be_run_says_so_in_a_sentence(folder: Path, code: str, arguments: tuple[str, ...], sentence: str) -> None:
+    result = check(folder / "plugin.py", code, *arguments)
+    assert result.exit_code != 0
+    assert sentence in str(result.exception)
+    assert getattr(result.exception, "exit_code", None) == 2

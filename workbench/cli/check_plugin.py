@@ -1,0 +1,108 @@
+"""``workbench check-plugin``: the conformance cases of a plugin, as its author reads them."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from workbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from workbench.testing.plugin_check import CaseResult
+
+FAILED = 1
+_MOST_REASONS = 3
+
+
+@click.command("check-plugin")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--only", metavar="TEXT", default="", help="Run the cases alone whose name contains this, such as mlp.")
+@click.option("--list", "only_list", is_flag=True, help="List the cases and the refusals, and run nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+def check_plugin_command(file: Path, only: str, only_list: bool, as_json: bool) -> None:
+    """Run the conformance cases of the plugins in FILE that the checks admit, and list those that they refuse and why.
+
+    Exit codes: 0 every case passed; 1 a case failed; 2 nothing was run.
+    """
+    from workbench.testing.plugin_check import load_plugins, plugin_cases, run_plugin_case
+    from workbench.words import counted
+
+    plugins = load_plugins(file)
+    cases, refused = plugin_cases(plugins)
+    chosen = [case for case in cases if only in case.name]
+    names = ", ".join(f"{cls.plugin_kind} {cls.name}" for cls in plugins)  # type: ignore[attr-defined]
+    if not as_json:
+        click.echo(f"{names}: {counted(len(cases), 'case')}, {sum(refused.values())} refused", err=True)
+    if not chosen and not only_list:
+        why = f"no case contains {only!r}; --list shows all" if cases else f"the checks refuse every case: {_reasons(refused)}"
+        raise UsageError(f"nothing was run: {why}")
+    results: list[CaseResult] = []
+    if only_list:
+        for case in chosen if not as_json else ():
+            click.echo(case.name)
+    else:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("remaining"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+            task = progress.add_task("", total=len(chosen))
+            for case in chosen:
+                progress.update(task, description=case.name)
+                results.append(run_plugin_case(case))
+                progress.advance(task)
+    if as_json:
+        click.echo(json.dumps(_document([case.name for case in chosen], results, refused)))
+    else:
+        _show(results, refused)
+    if not all(result.passed for result in results):
+        raise click.exceptions.Exit(FAILED)
+
+
+def _document(names: list[str], results: list[CaseResult], refused: Counter[str]) -> dict[str, Any]:
+    cases = [{**asdict(r), "passed": r.passed} for r in results]
+    return {"schema_version": 1, "names": names, "cases": cases, "refused": dict(refused)}
+
+
+def _show(results: list[CaseResult], refused: Counter[str]) -> None:
+    """One table of the cases that were run, every mistake below it, and the reasons of refusals."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console()
+    checks = list(dict.fromkeys(check for r in results for check in r.mistakes))
+    if results:
+        table = Table("case", *checks, box=None)
+        for r in results:
+            cells = ["" if c not in r.mistakes else "[red]wrong[/red]" if r.mistakes[c] else "ok" for c in checks]
+            if r.error:
+                cells = ["[red]failed[/red]", *[""] * (len(checks) - 1)] if checks else []
+            table.add_row(escape(r.name), *cells)
+        console.print(table)
+    for r in results:
+        found = [f"{check}: {text}" for check, texts in r.mistakes.items() for text in texts]
+        for text in [r.error] if r.error else found:
+            console.print(f"[red]{escape(r.name)}:[/red] {escape(text)}", highlight=False)
+    num_failed = sum(not r.passed for r in results)
+    if results:
+        console.print(f"\n{len(results) - num_failed} of {len(results)} cases passed", highlight=False)
+    if refused:
+        console.print("\nrefused by the checks:")
+        for sentence, number in refused.most_common():
+            console.print(f"  {number} × {escape(sentence)}", highlight=False)
+
+
+def _reasons(refused: Counter[str]) -> str:
+    return "; ".join(sentence for sentence, _ in refused.most_common(_MOST_REASONS))

@@ -1,0 +1,130 @@
+"""The conformance cases of the plugins in a file: those that the checks admit, run one after the other, and those that they
+refuse, with the reasons."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from workbench.errors import PluginError, UsageError
+from workbench.plan import support
+from workbench.registry import DATASETS, FAMILIES, MODELS, NOTHING_REGISTERED, SCHEDULES, STRATEGIES, announce, registered
+from workbench.testing.conformance import assert_dataset_conforms, assert_model_conforms, run_case
+
+CHECKS = ("parity", "bytes", "parameters", "memory", "losses")
+"""What is checked of a split; of a model or a dataset by itself: ``summary``."""
+
+
+@dataclass(frozen=True)
+class PluginCase:
+    """A case that is run."""
+
+    name: str
+    run: Callable[[], Mapping[str, list[str]]]
+    """Runs it; of each check the mistakes, none where it passes."""
+
+
+@dataclass
+class CaseResult:
+    """What a case came to."""
+
+    name: str
+    mistakes: Mapping[str, list[str]] = field(default_factory=dict)
+    """Check → its mistakes."""
+
+    error: str = ""
+    """Why the case could not be run to its end."""
+
+    @property
+    def passed(self) -> bool:
+        return not self.error and not any(self.mistakes.values())
+
+
+def load_plugins(path: Path) -> list[type]:
+    """Executes a file and returns the plugins that it registers.
+
+    Raises:
+        UsageError: it cannot be executed, registers nothing, or a name of it is taken; one sentence.
+    """
+    try:
+        announce(path)
+    except PluginError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever the file raises
+        raise UsageError(f"{path} cannot be executed{_where(error, path)}: {type(error).__name__}: {error}") from None
+    plugins = registered(sys.modules[str(path.resolve())])
+    if not plugins:
+        raise UsageError(f"{path}: {NOTHING_REGISTERED}")
+    families = {family.kind: family for family in FAMILIES}
+    for cls in plugins:
+        found = families[cls.plugin_kind].get(cls.name)  # type: ignore[attr-defined]
+        if found is not cls:
+            raise UsageError(f"{path}: there is a {cls.plugin_kind} {cls.name!r} already, in {found.__module__}; take another")  # type: ignore[attr-defined]
+    return plugins
+
+
+def plugin_cases(plugins: list[type]) -> tuple[list[PluginCase], Counter[str]]:
+    """The cases of these plugins that the checks admit, and the sentences of those that they refuse, with their number."""
+    found: list[PluginCase] = []
+    splits: list[support.Case] = []
+    for cls in plugins:
+        kind, name = cls.plugin_kind, cls.name  # type: ignore[attr-defined]
+        if kind == DATASETS.kind:
+            for label, options in support.datasets(name).items():
+                found.append(_by_itself(f"dataset {label}", assert_dataset_conforms, options))
+        elif kind == MODELS.kind:
+            for label, parts in support.models(name).items():
+                found.append(_by_itself(f"model {label}", assert_model_conforms, parts))
+            splits += support.cases(support.splits(), support.models(name))
+        elif kind == SCHEDULES.kind:
+            splits += support.cases(support.schedules(name), support.models())
+        elif kind == STRATEGIES.kind:
+            splits += support.cases(support.strategies(name), support.models())
+    refused = Counter[str]()
+    for case in splits:
+        if (sentence := support.refusal(case.spec)) is None:
+            found.append(PluginCase(str(case), lambda spec=case.spec: _of_split(spec)))  # type: ignore[misc]
+        else:
+            refused[sentence] += 1
+    return found, refused
+
+
+def run_plugin_case(case: PluginCase) -> CaseResult:
+    """Runs a case; a worker that fails is a result, not an exception."""
+    try:
+        return CaseResult(case.name, case.run())
+    except Exception as error:  # noqa: BLE001 - whatever a plugin raises
+        lines = [line for line in str(error).splitlines() if line.strip()] or [repr(error)]
+        start = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
+        return CaseResult(case.name, error=f"{start}{lines[0]}" + (f" … {lines[-1].strip()}" if len(lines) > 1 else ""))
+
+
+def _of_split(spec: dict[str, Any]) -> Mapping[str, list[str]]:
+    outcome = run_case(spec)
+    mistakes = outcome.parity_mistakes, outcome.transfer_mistakes, outcome.parameter_mistakes, outcome.memory_mistakes
+    return {check: found() for check, found in zip(CHECKS, (*mistakes, outcome.loss_mistakes), strict=True)}
+
+
+def _by_itself(name: str, check: Callable[[dict[str, Any]], None], parts: dict[str, Any]) -> PluginCase:
+    def run() -> Mapping[str, list[str]]:
+        try:
+            check(parts)
+        except AssertionError as error:
+            return {"summary": str(error).splitlines()}
+        return {"summary": []}
+
+    return PluginCase(name, run)
+
+
+def _where(error: BaseException, path: Path) -> str:
+    """The last line of the file that was executed: ``, line 12``."""
+    line, trace = getattr(error, "lineno", None), error.__traceback__
+    while trace is not None:
+        if Path(trace.tb_frame.f_code.co_filename).resolve() == path.resolve():
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return "" if line is None else f", line {line}"
