@@ -72,12 +72,14 @@ def late_receiver(rank: int, recorder: Recorder, control: Any) -> dict[str, Any]
     return step_parts(recorder, [{"step": 0, "kind": "trace", "start_s": start, "duration_s": duration}])
 
 
+@pytest.mark.clock
 def test_a_send_that_waits_for_a_late_receiver_is_idle_time_and_no_communication() -> None:
     sender, _ = run_in_workers(2, late_receiver)
     assert sender["idle_s"] == pytest.approx(LATE_S, rel=0.1)
     assert sender["exposed_communication_s"] < LATE_S / 10
 
 
+@pytest.mark.clock
 def test_waiting_for_a_late_worker_is_idle_time_of_the_others() -> None:
     first, second = run_in_workers(2, late_second_worker)
     assert first["idle_s"] == pytest.approx(LATE_S, rel=0.1)

@@ -61,6 +61,7 @@ def test_local_files_pass_the_suite(here: Path) -> None:
     assert passed(suite(here, select, **LOCAL_FILES)) >= 7
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_an_installed_package_passes_the_suite(here: Path) -> None:
     """A package as pip leaves it: its modules and, beside them, what it says of itself."""

@@ -21,6 +21,7 @@ from notebooks import execute
 
 CHROMIUM = shutil.which("chromium")
 START = """
+import time
 import workbench as wb
 from workbench import widgets
 spec = wb.RunSpec(model="mlp", train={"num_steps": 1_000_000}, split={"data": 2}, baseline={"mode": "none"})
@@ -49,12 +50,13 @@ def said(client: Any, code: str) -> str:
     return "".join(texts).strip()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_a_panel_takes_its_run_up_after_the_kernel_was_restarted_and_nothing_is_left(environment: dict[str, str]) -> None:
     manager: KernelManager
     manager, client = start_new_kernel(env=environment)
     try:
-        first = said(client, START + "print(panel.start().id)\nwhile panel.run.state != 'running': pass")
+        first = said(client, START + "print(panel.start().id)\nwhile panel.run.state != 'running': time.sleep(0.05)")
         manager.restart_kernel(now=True)
         client.wait_for_ready(timeout=60)
         again = said(client, START + "print(panel.run.id, panel.run.state)")

@@ -100,7 +100,7 @@ def figures(run: RunDirectory) -> tuple[dict[str, Any], Limit]:
     return summary, found
 
 
-@pytest.mark.slow
+@pytest.mark.clock
 def test_a_slow_worker_makes_the_others_idle_by_as_much_and_is_named(tmp_path: Path) -> None:
     slow_s = 0.15
     before, _ = figures(run(tmp_path, splits=["data=2"]))
@@ -116,7 +116,7 @@ def test_a_slow_worker_makes_the_others_idle_by_as_much_and_is_named(tmp_path: P
     assert (found.kind, found.where) == ("imbalance", "worker 1")
 
 
-@pytest.mark.slow
+@pytest.mark.clock
 def test_a_slow_link_makes_exposed_communication_longer_by_as_much_and_its_axis_is_named(tmp_path: Path) -> None:
     slow_s = 0.05
     before, _ = figures(run(tmp_path, splits=["tensor=2"]))
@@ -131,7 +131,7 @@ def test_a_slow_link_makes_exposed_communication_longer_by_as_much_and_its_axis_
     assert (found.kind, found.where) == ("communication", "tensor")
 
 
-@pytest.mark.slow
+@pytest.mark.clock
 def test_an_uneven_partition_adds_idle_time_of_imbalance_by_as_much_and_the_stage_is_named(tmp_path: Path) -> None:
     """Eight blocks that sleep 20 ms, four microbatches through two stages: evenly, 5 × 80 ms with 80 ms of bubble; two and
     six, 40 + 4 × 120 ms."""

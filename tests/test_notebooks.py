@@ -14,7 +14,6 @@ from nbclient.exceptions import CellExecutionError
 from notebooks import execute
 
 PATHS = sorted(Path(execute.__file__).parent.glob("*.ipynb"))
-QUICKSTART = PATHS[0]
 MOST_BYTES = 400 * 2**10
 notebooks = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 
@@ -33,14 +32,9 @@ def assert_executes(path: Path) -> None:
     assert "Not answered" not in said
 
 
-@pytest.mark.timeout(300)
-def test_the_quickstart_executes_and_its_claims_hold() -> None:
-    assert_executes(QUICKSTART)
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("path", PATHS[1:], ids=lambda path: path.stem)
+@notebooks
 def test_a_notebook_executes_and_its_claims_hold(path: Path) -> None:
     assert_executes(path)
 

@@ -192,7 +192,7 @@ def test_a_thousand_runs_are_listed_in_half_a_second(tmp_path: Path) -> None:
     assert time.process_time() - started < 0.5
 
 
-@pytest.mark.slow
+@pytest.mark.clock
 @pytest.mark.parametrize("file_format", ["csv", "parquet"])
 def test_a_million_operations_are_exported_and_summarised_in_five_seconds(tmp_path: Path, file_format: str) -> None:
     from benchmarks.export import NUM_ROWS, NUM_STEPS, fill

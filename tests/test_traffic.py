@@ -93,7 +93,7 @@ def test_the_heat_map_has_a_cell_for_each_pair_that_talks() -> None:
     assert {(cell["axis"], cell["from"], cell["to"]) for cell in cells} == {("pipeline", 0, 1), ("data", 0, 1), ("data", 1, 0)}
 
 
-@pytest.mark.slow
+@pytest.mark.clock
 def test_a_million_rows_are_summed_up_in_five_seconds() -> None:
     one = pd.DataFrame(collective("all_reduce", list(range(8)), 1000, 1750))
     many = pd.concat([one] * (1_000_000 // len(one)), ignore_index=True)

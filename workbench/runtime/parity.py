@@ -74,6 +74,12 @@ class Piece:
     offset: tuple[int, ...]
     values: Tensor
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As plain bytes: torch pickles each tensor as a file of its own, which was half of a small check's time."""
+        values = self.values.detach().contiguous()
+        data = values.reshape(-1).view(torch.uint8).numpy()
+        return _unpickled, (self.name, self.offset, data, values.dtype, tuple(values.shape))
+
 
 @dataclass(frozen=True)
 class ParityReport:
@@ -348,6 +354,10 @@ def offset(tensor: Tensor) -> tuple[int, ...]:
     if isinstance(tensor, DTensor):
         return tuple(compute_local_shape_and_global_offset(tensor.shape, tensor.device_mesh, tensor.placements)[1])
     return (0,) * tensor.dim()
+
+
+def _unpickled(name: str, offset: tuple[int, ...], data: Any, dtype: torch.dtype, shape: tuple[int, ...]) -> Piece:
+    return Piece(name, offset, torch.from_numpy(data).view(dtype).reshape(shape))
 
 
 def _gather(pieces: list[Piece], control: Any, num_workers: int, rank: int) -> list[Piece]:

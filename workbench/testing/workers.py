@@ -20,14 +20,20 @@ _PACKAGE = Path(workbench.__path__[0])
 PRELOADED = (
     "workbench.testing.workers",
     "workbench.testing.cases",
+    "workbench.testing.preloaded",
+    "workbench.runtime.optimizer_parity",
     "torch.distributed.tensor.parallel",
     "torch.distributed.pipelining",
     "torch.distributed.fsdp",
     "torch.distributed._composable.replicate_with_fsdp",
     "torch.distributed._tools.mem_tracker",
+    "torch.profiler._cupti_monitor",
+    "torch.utils.serialization",
+    "numpy.ma",
     *(".".join(path.relative_to(_PACKAGE.parent).with_suffix("").parts) for path in sorted(_PACKAGE.rglob("*_modules.py"))),
 )
-"""In memory before the fork, so that a worker starts in milliseconds."""
+"""In memory before the fork, so that a worker starts in milliseconds and imports nothing: what a case imported late (every
+plugin, ``numpy.ma``) was half of a small one. A name that this torch lacks is passed over."""
 
 
 def run_in_workers(
