@@ -24,6 +24,9 @@ pytestmark = [
     pytest.mark.timeout(300),
     pytest.mark.skipif(chromium() is None, reason="there is no Chromium here"),
 ]
+sync_api = pytest.importorskip("playwright.sync_api")
+expect: Any = sync_api.expect
+LIMIT_MS = 60_000
 ROOT = Path(__file__).parents[1]
 SMALL = "configure?model.name=mlp&model.hidden_dim=16&model.feedforward_dim=32"
 
@@ -67,7 +70,7 @@ def test_a_refused_split_shows_its_reason_and_a_click_mends_it(page: Any, tmp_pa
     with dashboard(tmp_path) as address:
         page.goto(f"{address}/configure?split.data.size=3")
         page.get_by_text("leaves 1 over").first.wait_for()
-        assert page.get_by_role("button", name="Run", exact=True).is_disabled()
+        expect(page.get_by_role("button", name="Run", exact=True)).to_be_disabled(timeout=LIMIT_MS)
         page.get_by_role("button", name="data.size = 4").click()
         page.wait_for_url("**/configure?split.data.size=4")
         page.get_by_text("dp4", exact=True).wait_for()
@@ -86,7 +89,7 @@ def test_a_shared_link_opens_the_same_configuration_and_runs_it(page: Any, tmp_p
         other.goto(link)
         settled(other)
         other.get_by_text("Training and steps").click()
-        assert other.get_by_label("Steps", exact=True).first.input_value() == "400"
+        expect(other.get_by_label("Steps", exact=True).first).to_have_value("400", timeout=LIMIT_MS)
         other.get_by_role("button", name="Run", exact=True).click()
         other.wait_for_url("**/live?run=*")
         other.get_by_role("button", name="Cancel").first.wait_for()
@@ -127,7 +130,7 @@ def test_a_row_is_selected_by_keyboard_and_let_go_when_the_list_changes(page: An
         field.press("Enter")
         page.get_by_text("1 of 3 runs").wait_for()
         settled(page)
-        assert page.get_by_text("1 selected").count() == 0, "what is selected now would be another run"
+        expect(page.get_by_text("1 selected"), "what is selected now would be another run").to_have_count(0, timeout=LIMIT_MS)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +175,7 @@ def test_a_refresh_that_comes_after_its_page_was_left_does_not_empty_the_next(
         page.get_by_role("heading", name=to, exact=True).wait_for()
         settled(page)
         assert came_late
-        assert page.get_by_role("heading", name=to, exact=True).count() == 1
+        expect(page.get_by_role("heading", name=to, exact=True)).to_have_count(1, timeout=LIMIT_MS)
 
 
 def test_back_goes_from_lesson_to_lesson(page: Any, tmp_path: Path) -> None:
@@ -180,15 +183,13 @@ def test_back_goes_from_lesson_to_lesson(page: Any, tmp_path: Path) -> None:
         page.goto(f"{address}/learn?lesson=pipeline")
         first = page.get_by_role("heading", level=2).first
         settled(page)
-        title = first.inner_text()
+        title = re.compile(f"^{re.escape(first.inner_text())}$")
         page.get_by_test_id("stButtonGroup").get_by_text("Tensor").first.click()
         page.wait_for_url("**/learn?lesson=tensor")
-        settled(page)
-        assert first.inner_text() != title
+        expect(first).not_to_have_text(title, timeout=LIMIT_MS)
         page.go_back()
         page.wait_for_url("**/learn?lesson=pipeline")
-        settled(page)
-        assert first.inner_text() == title
+        expect(first).to_have_text(title, timeout=LIMIT_MS)
 
 
 def test_every_page_has_a_screenshot_and_none_is_wider_than_its_window(opened: Any, tmp_path: Path) -> None:

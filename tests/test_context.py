@@ -77,6 +77,7 @@ OTHER_RUNS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attention", ATTENTIONS)
 @pytest.mark.parametrize("run", OTHER_RUNS)
 def test_other_kinds_of_runs_equal_one_worker_and_their_formulas(run: str, attention: str) -> None:

@@ -134,6 +134,7 @@ def spec_of(dim: str, size: int, norm: str, scale: int = 2) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize(("dim", "size"), SIZES)
 def test_a_sliced_trunk_equals_one_worker_and_its_formulas(dim: str, size: int, norm: str) -> None:

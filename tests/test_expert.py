@@ -51,6 +51,7 @@ TIGHT: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_experts_elsewhere_compute_what_one_worker_computes_and_move_the_bytes_of_the_formulas(case: str) -> None:
     planned = plan(RunSpec(**CASES[case]))

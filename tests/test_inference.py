@@ -45,6 +45,7 @@ def test_a_split_gives_the_outputs_of_one_worker_and_moves_the_bytes_of_its_form
     cases.assert_split_as_by_formula({**MODELS["transformer"], **INFERENCE, "split": SPLITS[split]})
 
 
+@pytest.mark.cross
 @pytest.mark.parametrize("split", ["data", "fsdp", "layer", "gpipe", "tensor"])
 @pytest.mark.parametrize("model", ["mlp", "vit", "moe", "cnn", "lstm", "transformer, tied"])
 def test_so_it_is_for_other_models(model: str, split: str) -> None:

@@ -53,6 +53,7 @@ def test_the_loss_of_slices_is_torchs_loss_of_the_whole(dtype: str, scale: float
         assert max(errors.values()) <= tolerance, errors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_scores_in_slices_equal_one_workers_and_their_formulas(name: str) -> None:
     model, split, others = CASES[name]

@@ -49,6 +49,7 @@ def spec_of(model: dict[str, Any], split: dict[str, Any], **others: Any) -> dict
     return {"model": model, "dataset": {"name": "text", "sequence_length": 16}, "split": split, "train": train, **others}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_parts_of_the_sequence_equal_one_worker_and_their_formulas(name: str) -> None:
     model, split, others = CASES[name]

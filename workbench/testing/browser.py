@@ -16,8 +16,14 @@ from typing import Any
 WIDTHS = {"wide": (1280, 900), "narrow": (390, 844)}
 SCHEMES = ("light", "dark")
 _START_S = 60.0
-_SETTLE_MS = 1500
+_DRAWN = """() => {
+    const every = (name, parts) => [...document.querySelectorAll(`[data-testid="${name}"]`)].every(e => e.querySelector(parts));
+    return !document.querySelector('[data-stale="true"], [data-testid="stSkeleton"]')
+        && every('stVegaLiteChart', 'canvas, svg') && every('stDataFrame', 'canvas');
+}"""
 """Charts and tables are drawn some time after their page says that it is done."""
+_SETTLE_MS = 1500
+"""For pictures alone: their charts are drawn anew in the size of the window."""
 _TALLEST = 4000
 
 
@@ -64,7 +70,8 @@ def settled(page: Any) -> None:
     """Returns when a page has been drawn."""
     page.wait_for_selector("h1", timeout=_START_S * 1e3)
     page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]', timeout=_START_S * 1e3)
-    page.wait_for_timeout(_SETTLE_MS)
+    page.wait_for_function(_DRAWN, timeout=_START_S * 1e3)
+    page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 
 def when(page: Any, condition: str) -> None:
