@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.command import workbench
 from workbench.analysis.memory import CATEGORIES
 from workbench.cli.assertion import parse
 from workbench.cli.document import runs_document
@@ -64,12 +64,6 @@ def store(tmp_path: Path) -> Path:
     )
     failed.log_path(1).write_text("printed by rank 1\n")
     return store
-
-
-def workbench(store: Path, *args: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "workbench.cli.main", *args]
-    environment = {**os.environ, "WORKBENCH_HOME": str(store)}
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, stdin=subprocess.DEVNULL)
 
 
 def done(store: Path, *args: str) -> str:
@@ -242,7 +236,7 @@ def test_a_store_that_cannot_be_is_said_in_a_sentence(tmp_path: Path) -> None:
 
 
 def test_doctor_writes_nothing_and_finds_no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TMPDIR", str(tmp_path))  # where a server's socket would be
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))  # where a server's socket would be
     output = done(tmp_path / "none", "doctor")
     assert "0 runs, writable" in output
     assert "fork server  not running" in output
