@@ -21,7 +21,7 @@ from workbench.testing.browser import chromium, dashboard, settled
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(600),
     pytest.mark.skipif(chromium() is None, reason="there is no Chromium here"),
 ]
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -31,15 +31,13 @@ ROOT = Path(__file__).parents[1]
 SMALL = "configure?model.name=mlp&model.hidden_dim=16&model.feedforward_dim=32"
 
 
-def ended(store: Path, timeout_s: float = 150) -> list[str]:
-    """States of all runs once all have ended."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
+def ended(store: Path) -> list[str]:
+    """States of all runs once all have ended, for as long as the test may take."""
+    while True:
         states = [row["state"] for row in listing.rows(store)]
         if states and all(state in TERMINAL for state in states):
             return states
         time.sleep(0.2)
-    raise TimeoutError(f"not ended: {states}")
 
 
 def test_an_empty_store_runs_the_demonstration_which_outlives_page_and_server_and_is_compared(page: Any, tmp_path: Path) -> None:
@@ -198,5 +196,5 @@ def test_every_page_has_a_screenshot_and_none_is_wider_than_its_window(opened: A
     for number in range(12):
         finished(store, f"run-{number:02d}", float(number), 0.1 + number / 100)
     environment = {**os.environ, "WORKBENCH_HOME": str(store)}
-    subprocess.run([sys.executable, str(ROOT / "docs" / "screenshots.py"), str(to)], env=environment, check=True, timeout=250)
+    subprocess.run([sys.executable, str(ROOT / "docs" / "screenshots.py"), str(to)], env=environment, check=True, timeout=500)
     assert len(list(to.glob("*.png"))) == 32

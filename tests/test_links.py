@@ -241,15 +241,18 @@ def test_every_kind_of_operation_is_delayed_and_a_sender_is_free_once_the_last_b
 def test_no_operation_is_over_before_its_link_lets_it_be() -> None:
     """What is emulated can take longer on a busy machine, and never less."""
     one_s = 2 * (0.02 + 0.05)
-    for times in run_in_workers(2, concurrent_operations):
-        assert times["one"] >= one_s
-        assert times["two"] >= 2 * one_s, "one after the other"
-        assert times["both ways"] >= 0.12
-    assert all(times["across"] >= 2 * 0.1 for times in run_in_workers(4, crossing_and_staying)), "two pairs share the node's link"
-    assert all(tensor_s >= 0.2 for tensor_s, _ in run_in_workers(4, only_one_axis))
-    first, second = run_in_workers(2, every_kind)
-    del first["send"]  # a sender waits for no latency
-    assert min(*first.values(), *second.values()) >= 0.1
+    concurrent = longest(run_in_workers(2, concurrent_operations))
+    assert concurrent["one"] >= one_s
+    assert concurrent["two"] >= 2 * one_s, "one after the other"
+    assert concurrent["both ways"] >= 0.12
+    assert longest(run_in_workers(4, crossing_and_staying))["across"] >= 2 * 0.1, "two pairs share the node's link"
+    assert max(tensor_s for tensor_s, _ in run_in_workers(4, only_one_axis)) >= 0.2
+    assert min(longest(run_in_workers(2, every_kind)).values()) >= 0.1
+
+
+def longest(workers: list[dict[str, float]]) -> dict[str, float]:
+    """Of each operation the time of the worker that began first."""
+    return {name: max(times[name] for times in workers) for name in workers[0]}
 
 
 def completion(rank: int, recorder: Recorder, control: Any) -> tuple[bool, bool, float]:
