@@ -17,6 +17,7 @@ from workbench.plan.calibration import link_notes
 from workbench.plan.feasibility import Plan, plan
 from workbench.spec import RunSpec
 from workbench.spec.files import dumps
+from workbench.spec.option_files import with_file_hashes
 from workbench.store import listing
 from workbench.store.calibration import read_calibration, write_calibration
 from workbench.store.cancellation import cancel
@@ -158,7 +159,7 @@ def submit(spec: RunSpec, *, use_server: bool = True) -> Run:
 
 def _submit(spec: RunSpec, use_server: bool, as_baseline: bool = False) -> Run:
     planned = plan(spec)
-    spec, times = _partitioned(spec, planned)
+    spec, times = _partitioned(with_file_hashes(spec), planned)
     planned = plan(spec) if times else planned
     spec = spec.replace(launch={**spec.as_dict()["launch"], "device": planned.device})
     mode, own_id = spec.baseline.mode, new_run_id(spec.split.label)

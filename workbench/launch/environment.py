@@ -37,6 +37,7 @@ def baseline_key(spec: RunSpec) -> str:
     parts = [table[part] for part in ("mode", "model", "dataset", "train", "inference", "launch")]
     parts += [_source(MODELS.get(spec.model.name)), _source(DATASETS.get(spec.dataset.name))]
     parts += [spec.measure.memory_budget_bytes] if spec.measure.memory_budget_bytes is not None else []
+    parts += [spec.files] if spec.files else []
     return hashlib.sha256(json.dumps([parts, environment()], sort_keys=True).encode()).hexdigest()
 
 

@@ -63,8 +63,12 @@ def _run(run: RunDirectory, rank: int, rendezvous: int, events: EventWriter, rec
     dist.all_reduce(torch.ones(1, device=device))
     events.write("ready")
     from workbench.plan.feasibility import plan
+    from workbench.spec.option_files import with_file_hashes
 
-    _work(run, plan(run.spec()), rank, device, events, recorder, control_group(timeout))
+    spec = run.spec()
+    if rank == 0:
+        with_file_hashes(spec)  # what the run waited for may have taken long enough for a file to change
+    _work(run, plan(spec), rank, device, events, recorder, control_group(timeout))
 
 
 def meet(rank: int, num_workers: int, rendezvous: int, timeout: timedelta) -> Any:

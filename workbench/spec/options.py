@@ -31,8 +31,9 @@ class Options(BaseModel):
 
 
 class ReadsFile:
-    """Marks an option that names a file to read, ``Annotated[str, ReadsFile]``; a page offers no such option, for whoever
-    reaches the page is not always who may read the machine's files."""
+    """Marks an option that names a file or folder to read, ``Annotated[str, ReadsFile]``. A run keeps its absolute path and
+    the hash of its contents. A page offers no such option, for whoever reaches the page is not always who may read the
+    machine's files."""
 
 
 class PluginOptions(Options):

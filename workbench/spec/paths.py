@@ -26,13 +26,13 @@ def differences(spec: RunSpec) -> dict[str, Any]:
     said |= _other(spec.model, default.model, "model")
     if spec.dataset != default.dataset:
         said["dataset.name"] = spec.dataset.name
-        said |= _other(spec.dataset, RunSpec(dataset=spec.dataset.name).dataset, "dataset")
+        said |= _other(spec.dataset, type(spec.dataset).model_construct(name=spec.dataset.name), "dataset")
     for strategy, options in spec.split.items():
         said[f"split.{strategy}.size"] = options.size
         said |= _other(options, type(options)(size=options.size), f"split.{strategy}")
     for part in RunSpec.model_fields:
         own = getattr(spec, part)
-        if part in ("model", "dataset", "split"):
+        if part in ("model", "dataset", "split", "files"):
             continue
         if isinstance(own, Options):
             said |= _other(own, getattr(default, part), part)
@@ -113,6 +113,8 @@ def _other(own: Options, default: Options, where: str) -> dict[str, Any]:
 def _leaves(options: Options, where: str) -> Iterator[tuple[str, Any]]:
     plain = options.model_dump(mode="json", exclude_none=True)
     for name in type(options).model_fields:
+        if not hasattr(options, name):  # one without a default
+            continue
         value = getattr(options, name)
         if isinstance(value, Options):  # a schedule's options are given beside the pipeline's
             yield from _leaves(value, where if name == "schedule_options" else f"{where}.{name}")

@@ -250,6 +250,9 @@ class RunSpec(Options):
     baseline: Baseline = Field(default_factory=Baseline)
     launch: Launch = Field(default_factory=Launch)
     link: Link = Field(default_factory=Link)
+    files: dict[str, str] | None = None
+    """SHA-256 of the files that options name, by the option's path, such as dataset.path. Filled in when a run is submitted: a
+    recorded spec runs on the same contents alone."""
 
     def __init__(self, **values: Any) -> None:
         try:

@@ -1,0 +1,63 @@
+"""Files that options name: a spec keeps their SHA-256, so that it runs again on the same contents or says that they changed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+from workbench.errors import SpecError
+from workbench.spec.options import Options, ReadsFile
+from workbench.spec.run_spec import RunSpec
+
+_SHOWN = 12
+
+
+def with_file_hashes(spec: RunSpec) -> RunSpec:
+    """The spec with the files of its model, dataset and strategies named by absolute paths and their hashes in ``files``.
+
+    Raises:
+        SpecError: a file cannot be read, or holds something else than when the spec was recorded.
+    """
+    table, hashes = spec.as_dict(), dict[str, str]()
+    for where, path in option_files(spec):
+        hashes[where] = _hash(where, path)
+        recorded = (spec.files or {}).get(where, hashes[where])
+        if recorded != hashes[where]:
+            raise SpecError(
+                where,
+                f"{path} has changed since this spec was recorded (SHA-256 {recorded[:_SHOWN]}… then, {hashes[where][:_SHOWN]}…"
+                f" now); restore it, or remove files from the spec to run on what it holds now",
+            )
+        *parents, name = where.split(".")
+        inner = table
+        for parent in parents:
+            inner = inner[parent]
+        inner[name] = str(path)
+    return RunSpec(**{**table, "files": hashes}) if hashes else spec
+
+
+def option_files(spec: RunSpec) -> Iterator[tuple[str, Path]]:
+    """Options that name a file, as paths in the spec (``dataset.path``), each with its file's absolute path."""
+    parts: dict[str, Options] = {"model": spec.model, "dataset": spec.dataset}
+    parts |= {f"split.{name}": options for name, options in spec.split.items()}
+    for where, options in parts.items():
+        for name, field in type(options).model_fields.items():
+            marks = [*field.metadata, *(mark for part in get_args(field.annotation) for mark in get_args(part))]
+            value: Any = getattr(options, name)
+            if value and any(mark is ReadsFile for mark in marks):
+                yield f"{where}.{name}", Path(value).expanduser().resolve()
+
+
+def _hash(where: str, path: Path) -> str:
+    """Of a folder: of the names and contents of all files in it."""
+    try:
+        if path.is_dir():
+            files = sorted(p for p in path.rglob("*") if p.is_file())
+            names = (f"{p.relative_to(path).as_posix()} {_hash(where, p)}\n".encode() for p in files)
+            return hashlib.sha256(b"".join(names)).hexdigest()
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise SpecError(where, f"{path} cannot be read ({error.strerror})") from None
