@@ -1,15 +1,19 @@
-"""Dropout: off in inference and in the parity check."""
+"""Dropout: off in inference; in training the same masks of a sample in every split, or off in the parity check."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from workbench import registry
+from workbench.errors import SpecError
+from workbench.models.dropout_modules import DropoutKeys, SampleDropout, SubstituteDropout
+from workbench.plan import support
 from workbench.plan.feasibility import Plan, plan
 from workbench.runtime.build import build_blocks, build_worker
 from workbench.runtime.dropout import turn_off_dropout
@@ -17,6 +21,7 @@ from workbench.runtime.parity import check_parity
 from workbench.runtime.recorder import Recorder
 from workbench.spec import RunSpec
 from workbench.testing.cases import CPU
+from workbench.testing.conformance import assert_conforms
 
 OWN_MODEL = '''
 from torch import nn
@@ -83,3 +88,104 @@ def test_every_kind_of_dropout_is_turned_off(layer: nn.Module) -> None:
     assert turn_off_dropout(model)
     assert torch.equal(outputs(), outputs())
     assert model.training
+
+
+SAMPLES, POSITIONS, FEATURES = 64, 20, 32
+P = 0.25
+
+
+def dropped(
+    shape: tuple[int, ...] = (SAMPLES, POSITIONS, FEATURES), *, step: int = 0, seed: int = 0, layer: str = "first"
+) -> Tensor:
+    """What is left of ones of this shape."""
+    layers = nn.ModuleDict({"first": SampleDropout(P), "second": SampleDropout(P)})
+    DropoutKeys(layers, seed, CPU).begin_step(step, torch.arange(SAMPLES))
+    return layers[layer](torch.ones(shape))  # type: ignore[no-any-return]
+
+
+def test_a_mask_is_the_same_whatever_part_of_the_batch_and_of_the_sequence_is_computed() -> None:
+    whole, layer = dropped(step=3), nn.ModuleDict({"first": SampleDropout(P)})
+    keys, positions = DropoutKeys(layer, 0, CPU), torch.tensor([4, 5, 18, 19])
+    keys.begin_step(3, torch.arange(16, 32))  # the second of four replicas
+    layer["first"].positions = positions
+    for piece in range(2):
+        keys.begin_piece(piece, 2)
+        first = 16 + 8 * piece
+        part = layer["first"](torch.ones(8, len(positions), FEATURES))
+        assert torch.equal(part, whole[first : first + 8, positions])
+
+
+def test_elements_are_dropped_with_the_probability_and_without_regard_to_one_another() -> None:
+    is_dropped = (dropped() == 0).double() - P
+    variance, count = P * (1 - P), is_dropped.numel()
+    assert abs(is_dropped.mean()) < 5 * (variance / count) ** 0.5
+    others = [is_dropped.roll(1, dim) for dim in range(3)]
+    others += [(dropped(**change) == 0).double() - P for change in ({"step": 1}, {"seed": 1}, {"layer": "second"})]
+    for other in others:
+        assert abs((is_dropped * other).mean()) < 5 * variance / count**0.5
+    for dim in range(3):  # no sample, position or feature is dropped more often than the others
+        shares = is_dropped.mean(tuple({0, 1, 2} - {dim}))
+        assert shares.abs().max() < 5 * (variance * len(shares) / count) ** 0.5
+    assert dropped().unique().tolist() == pytest.approx([0, 1 / (1 - P)])
+
+
+def test_backward_takes_the_same_mask_and_keeps_nothing_for_it() -> None:
+    layer, kept = SampleDropout(P), list[Tensor]()
+    DropoutKeys(nn.ModuleDict({"first": layer}), 0, CPU).begin_step(0, torch.arange(SAMPLES))
+    x = torch.randn(SAMPLES, FEATURES, dtype=torch.float64, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        outputs = layer(x)
+    outputs.sum().backward()
+    assert not kept
+    assert x.grad is not None
+    torch.testing.assert_close(x.grad * x.detach(), outputs.detach())
+
+
+def test_rows_that_belong_to_one_sample_have_its_key() -> None:
+    layer = SampleDropout(P)
+    keys = DropoutKeys(nn.ModuleDict({"first": layer}), 0, CPU)
+    keys.begin_step(0, torch.arange(8))
+    whole = layer(torch.ones(8 * 5, FEATURES))
+    keys.begin_piece(1, 4)
+    assert torch.equal(layer(torch.ones(2 * 5, FEATURES)), whole[10:20])
+    assert not torch.equal(whole[:5], whole[5:10])
+    assert not torch.equal(whole[0], whole[1])
+
+
+def test_a_models_own_dropout_is_substituted_and_draws_the_masks_of_the_samples(own_model: str) -> None:
+    worker = build_worker(planned(own_model), 0, None, Recorder(), CPU, torch.float32)
+    assert isinstance(worker.blocks.get_submodule("body.3"), SubstituteDropout)
+    x, layer = torch.ones(8, 32), worker.blocks.get_submodule("body.3")
+    worker.begin_step(0)
+    first = layer(x)
+    worker.begin_step(1)
+    assert not torch.equal(first, layer(x))
+    worker.begin_step(0)
+    assert torch.equal(first, layer(x))
+
+
+@pytest.mark.parametrize("p", [-0.1, 1.0])
+def test_a_probability_lies_below_one(p: float) -> None:
+    with pytest.raises(SpecError) as error:
+        RunSpec(model={"name": "mlp", "dropout": p})
+    assert error.value.field == "model.dropout"
+
+
+LLAMA, GRU, PIPELINE = "transformer, llama-like", "lstm, gru of a series", {"size": 2, "num_microbatches": 2}
+SPLITS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "pieces of replicas": ("mlp, dropout", {"data": {"size": 2, "num_accumulation_steps": 2}}, {}),
+    "microbatches, recomputed": (LLAMA, {"pipeline": {"size": 2, "num_microbatches": 4}}, {"checkpointing": "full"}),
+    "two backward passes": ("mlp, dropout", {"pipeline": {**PIPELINE, "schedule": "interleaved_zero_bubble"}}, {}),
+    "positions": (LLAMA, {"context": 2, "tensor": {"size": 2, "sequence_parallel": True}}, {}),
+    "chunks of a sequence": (GRU, {"pipeline": {**PIPELINE, "schedule": "time_chunks"}}, {"checkpointing": "full"}),
+    "recurrent slices": (GRU, {"tensor": 2}, {}),
+    "recomputed slices": (LLAMA, {"tensor": 2}, {"checkpointing": "full"}),
+}
+
+
+@pytest.mark.parametrize("name", SPLITS)
+def test_a_split_draws_the_masks_of_one_worker(name: str) -> None:
+    """In the parity check, and in the timed steps, whose losses are compared."""
+    model, split, train = SPLITS[name]
+    spec = support.cases({"": split}, {"": support.models(model.split(",")[0])[model]}, ["train"])[0].spec
+    assert_conforms({**spec, "train": {**support.TRAIN, **train}})

@@ -22,7 +22,7 @@ LLAMA = {"num_kv_heads": 2, "feedforward": "gated", "feedforward_dim": 176, "pos
 PIPELINE = {"size": 2, "num_microbatches": 4}
 SHAPES: dict[str, dict[str, Any]] = {
     "gpt": {"num_layers": 2, "hidden_dim": 64},
-    "wide": {"num_layers": 1, "hidden_dim": 128, "feedforward_dim": 256, "num_heads": 8},
+    "wide": {"num_layers": 1, "hidden_dim": 128, "feedforward_dim": 256, "num_heads": 8, "dropout": 0.1},
     "llama": {"num_layers": 2, "hidden_dim": 64, **LLAMA},
     "grouped queries": {"num_layers": 2, "hidden_dim": 64, "num_kv_heads": 2},
     "one group": {"num_layers": 2, "hidden_dim": 64, "num_kv_heads": 1},

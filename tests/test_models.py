@@ -32,7 +32,7 @@ def planned(model: str) -> Plan:
 
 
 def built(model: str) -> nn.Sequential:
-    return build_blocks(planned(model), (b.name for b in planned(model).summary.blocks), torch.float64)
+    return build_blocks(planned(model), (b.name for b in planned(model).summary.blocks), torch.float64).eval()
 
 
 def inputs_of(model: str, batch: int = 2) -> Tensor:

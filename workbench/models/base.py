@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, TypeVar
+
+from pydantic import Field
 
 from workbench.registration import Attribute, register
 from workbench.spec.options import ModelOptions, options_problem
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from workbench.plan.summary import BlockSummary, ModelSummary
 
 O = TypeVar("O", bound=ModelOptions)
+Dropout = Annotated[float, Field(ge=0, lt=1)]
+"""Probability with which dropout zeroes an element."""
 
 
 class Model(ABC, Generic[O]):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, PositiveInt
 
 from workbench.errors import SpecError
-from workbench.models.base import Model, model
+from workbench.models.base import Dropout, Model, model
 from workbench.plan.layer_groups import Convolution, ConvolutionBlock, GlobalPool, LayerGroup
 from workbench.plan.summary import BatchNorm, BlockSummary, ModelSummary, ParameterSummary, linear_parameters
 from workbench.spec.options import ModelOptions
@@ -35,6 +35,9 @@ class CNNOptions(ModelOptions):
     num_groups: PositiveInt = 8
     """Groups of channels of group norm; divides every width, and a slice holds whole groups."""
 
+    dropout: Dropout = 0.0
+    """Probability with which channels of the mean over the image are zeroed in training, before the head."""
+
 
 @model("cnn")
 class CNN(Model[CNNOptions]):
@@ -44,7 +47,7 @@ class CNN(Model[CNNOptions]):
     default_dataset = "digit_images"
     examples = {
         "": {"model": {"widths": [4, 8], "blocks_per_stage": 1, "num_groups": 4}},
-        "batch norm": {"model": {"widths": [4, 8], "blocks_per_stage": 1, "norm": "batch"}},
+        "batch norm": {"model": {"widths": [4, 8], "blocks_per_stage": 1, "norm": "batch", "dropout": 0.2}},
     }
 
     def __init__(self, options: CNNOptions, data: DatasetSummary) -> None:
@@ -102,7 +105,7 @@ class CNN(Model[CNNOptions]):
         from workbench.models.cnn_modules import Head, ResidualBlock, Stem
 
         if block == "head":
-            return Head(self.options.widths[-1], self.data.num_classes)
+            return Head(self.options.widths[-1], self.data.num_classes, self.options.dropout)
         convolutions = self._trunk()[block]
         return Stem(*convolutions) if block == "stem" else ResidualBlock(*convolutions)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
+from workbench.models.dropout_modules import SampleDropout
 from workbench.plan.layer_groups import Convolution
 
 
@@ -45,15 +46,16 @@ class GlobalPool(nn.Module):
 
 
 class Head(nn.Module):
-    """Mean over the image, then a linear map to the classes."""
+    """Mean over the image, dropout, then a linear map to the classes."""
 
-    def __init__(self, channels: int, num_classes: int) -> None:
+    def __init__(self, channels: int, num_classes: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.pool = GlobalPool()
+        self.dropout = SampleDropout(dropout)
         self.projection = nn.Linear(channels, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.projection(self.pool(x))  # type: ignore[no-any-return]
+        return self.projection(self.dropout(self.pool(x)))  # type: ignore[no-any-return]
 
 
 def _convolution(c: Convolution) -> nn.Conv2d:

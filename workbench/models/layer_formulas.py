@@ -88,9 +88,9 @@ class LayerShape:
 
     def kept_bytes(self, held: BlockSummary, positions: int, element_bytes: int) -> int:
         """What a layer's forward pass of one sample keeps for backward beside its output (Korthikanti et al. 2022, section
-        4.1, without dropout, and with attention that keeps no scores: Dao et al. 2022): inputs of norms and linear maps,
-        of the activation, and of attention with what it gives. ``held`` tells what is cut; ``positions`` are those that the
-        cut layers compute, of norms and residuals it may be fewer."""
+        4.1, without masks of dropout, which backward computes again, and with attention that keeps no scores: Dao et al.
+        2022): inputs of norms and linear maps, of the activation, and of attention with what it gives. ``held`` tells what is
+        cut; ``positions`` are those that the cut layers compute, of norms and residuals it may be fewer."""
         shape = {p.name.removeprefix(f"{held.name}."): p.shape for p in held.parameters}
         qkv, up, inner = (shape[f"{layer}.weight"] for layer in ("attention.qkv", "feedforward.up", "feedforward.down"))
         head_dim, between = self.hidden_dim // self.num_heads, held.output_shape[0]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import PositiveInt
 
-from workbench.models.base import Model, model
+from workbench.models.base import Dropout, Model, model
 from workbench.plan.layer_groups import ColumnRowPair, LayerGroup, RecurrentLayer
 from workbench.plan.summary import BlockSummary, ModelSummary, ParameterSummary, linear_parameters
 from workbench.spec.options import ModelOptions
@@ -29,6 +29,9 @@ class LSTMOptions(ModelOptions):
     hidden_dim: PositiveInt = 128
     """Hidden units of each layer."""
 
+    dropout: Dropout = 0.0
+    """Probability with which elements of a recurrent layer's outputs are zeroed in training (Zaremba et al. 2014)."""
+
 
 @model("lstm")
 class LSTM(Model[LSTMOptions]):
@@ -39,7 +42,7 @@ class LSTM(Model[LSTMOptions]):
     examples = {
         "": {"model": {"num_layers": 2, "hidden_dim": 16}, "dataset": {"name": "text", "sequence_length": 16}},
         "gru of a series": {
-            "model": {"cell": "gru", "num_layers": 2, "hidden_dim": 16},
+            "model": {"cell": "gru", "num_layers": 2, "hidden_dim": 16, "dropout": 0.2},
             "dataset": {"name": "sunspots", "length": 16},
         },
     }
@@ -89,4 +92,4 @@ class LSTM(Model[LSTMOptions]):
             return TokenEmbedding(outputs, hidden) if self.data.kind == "tokens" else Projection(outputs, hidden)
         if block == "head":
             return Projection(hidden, outputs)
-        return Recurrent(self.options.cell, hidden, hidden)
+        return Recurrent(self.options.cell, hidden, hidden, self.options.dropout)

@@ -9,6 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from workbench.models.dropout_modules import SampleDropout
+
 State = tuple[Tensor, ...]
 """What a recurrent layer carries from step to step: h of a GRU, h and c of an LSTM, each (batch, hidden)."""
 
@@ -43,9 +45,11 @@ class Recurrent(nn.Module):
     wants (gate, hidden unit); the rows are put in that order on every call, which is cheap beside the products.
     """
 
-    def __init__(self, cell: Literal["lstm", "gru"], input_dim: int, hidden_dim: int) -> None:
+    def __init__(self, cell: Literal["lstm", "gru"], input_dim: int, hidden_dim: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.cell, self.hidden_dim = cell, hidden_dim
+        self.dropout = SampleDropout(dropout)
+        """Of the outputs; the state that is carried on is whole."""
         self.num_gates = {"lstm": 4, "gru": 3}[cell]
         features, bound = self.num_gates * hidden_dim, 1 / math.sqrt(hidden_dim)
         self.input_weight = nn.Parameter(torch.empty(features, input_dim))
@@ -58,6 +62,7 @@ class Recurrent(nn.Module):
     def forward(self, x: Tensor, state: State | None = None) -> Tensor | tuple[Tensor, State]:
         """The outputs; where a state is given, () at the beginning, also the state after the last step."""
         outputs, after = self.forward_with_state(x, state)
+        outputs = self.dropout(outputs)
         return outputs if state is None else (outputs, after)
 
     def forward_with_state(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:

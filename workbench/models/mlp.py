@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import PositiveInt
 
-from workbench.models.base import Model, model
+from workbench.models.base import Dropout, Model, model
 from workbench.plan.layer_groups import ColumnRowPair
 from workbench.plan.summary import BlockSummary, ModelSummary, linear_parameters
 from workbench.spec.options import ModelOptions
@@ -29,15 +29,21 @@ class MLPOptions(ModelOptions):
     feedforward_dim: PositiveInt = 1024
     """Features inside each layer, between its two linear maps."""
 
+    dropout: Dropout = 0.0
+    """Probability with which elements of what a layer adds are zeroed in training."""
+
 
 @model("mlp")
 class MLP(Model[MLPOptions]):
-    """Linear input, residual layers x + down(gelu(up(x))), linear head; classifies feature vectors, or predicts
+    """Linear input, residual layers x + dropout(down(gelu(up(x)))), linear head; classifies feature vectors, or predicts
     numbers from them."""
 
     Options = MLPOptions
     default_dataset = "digits"
-    examples = {"": {"model": {"num_layers": 2, "hidden_dim": 16, "feedforward_dim": 32}}}
+    examples = {
+        "": {"model": {"num_layers": 2, "hidden_dim": 16, "feedforward_dim": 32}},
+        "dropout": {"model": {"num_layers": 2, "hidden_dim": 16, "feedforward_dim": 32, "dropout": 0.2}},
+    }
 
     def __init__(self, options: MLPOptions, data: DatasetSummary) -> None:
         data.require("mlp", {"features": ("class", "values")}, "digits or synthetic")
@@ -64,7 +70,7 @@ class MLP(Model[MLPOptions]):
             return Projection(self.data.input_shape[0], self.options.hidden_dim)
         if block == "head":
             return Projection(self.options.hidden_dim, self.data.num_outputs)
-        return ResidualLayer(self.options.hidden_dim, self.options.feedforward_dim)
+        return ResidualLayer(self.options.hidden_dim, self.options.feedforward_dim, self.options.dropout)
 
 
 def _linear_block(block: str, layer: str, in_features: int, out_features: int) -> BlockSummary:

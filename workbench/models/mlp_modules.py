@@ -5,6 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
+from workbench.models.dropout_modules import SampleDropout
+
 
 class Projection(nn.Module):
     """One linear map, (batch, in_features) → (batch, out_features)."""
@@ -18,12 +20,13 @@ class Projection(nn.Module):
 
 
 class ResidualLayer(nn.Module):
-    """x + down(gelu(up(x))), (batch, hidden) → (batch, hidden)."""
+    """x + dropout(down(gelu(up(x)))), (batch, hidden) → (batch, hidden)."""
 
-    def __init__(self, hidden_dim: int, feedforward_dim: int) -> None:
+    def __init__(self, hidden_dim: int, feedforward_dim: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.up = nn.Linear(hidden_dim, feedforward_dim)
         self.down = nn.Linear(feedforward_dim, hidden_dim)
+        self.dropout = SampleDropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.down(gelu(self.up(x)))  # type: ignore[no-any-return]
+        return x + self.dropout(self.down(gelu(self.up(x))))  # type: ignore[no-any-return]

@@ -48,7 +48,7 @@ class MoE(Transformer[MoEOptions]):
         "": {"model": {**SMALL, "num_experts": 4, "top_k": 2}, "dataset": SHORT_TEXT},
         "dropping": {
             "model": {**SMALL, "num_experts": 4, "top_k": 1, "capacity_factor": 1.0, "feedforward": "gated",
-                      "router_loss_weight": 0.1},
+                      "router_loss_weight": 0.1, "dropout": 0.1},
             "dataset": SHORT_TEXT,
         },
     }  # fmt: skip

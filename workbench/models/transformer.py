@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 from pydantic import PositiveFloat, PositiveInt
 
 from workbench.errors import SpecError
-from workbench.models.base import Model, model
+from workbench.models.base import Dropout, Model, model
 from workbench.models.layer_formulas import LayerShape, Part
 from workbench.models.presets import TRANSFORMER
 from workbench.plan.layer_groups import ColumnRowPair
@@ -58,6 +58,10 @@ class TransformerOptions(ModelOptions):
     tied_head: bool = False
     """Whether the head uses the token embedding's weight."""
 
+    dropout: Dropout = 0.0
+    """Probability with which elements of the embedding, and of what attention and the feed-forward part add, are zeroed in
+    training; attention's weights are not."""
+
 
 SMALL = {"num_layers": 2, "hidden_dim": 16, "num_heads": 2, "feedforward_dim": 32}
 SHORT_TEXT = {"name": "text", "sequence_length": 16}
@@ -76,7 +80,7 @@ class Transformer(Model[O]):
         "tied": {"model": {**SMALL, "tied_head": True}, "dataset": SHORT_TEXT},
         "llama-like": {
             "model": {**SMALL, "num_heads": 4, "num_kv_heads": 2, "feedforward_dim": 24, "feedforward": "gated",
-                      "positions": "rotary", "norm": "rms", "bias": False},
+                      "positions": "rotary", "norm": "rms", "bias": False, "dropout": 0.1},
             "dataset": SHORT_TEXT,
         },
         "deep": {"model": {**SMALL, "num_layers": 6}, "dataset": SHORT_TEXT},
@@ -153,7 +157,7 @@ class Transformer(Model[O]):
             return modules.make_norm(o.norm, o.hidden_dim, o.bias)
 
         if block == "embedding":
-            return modules.Embedding(vocabulary, o.hidden_dim, sequence if o.positions == "learned" else None)
+            return modules.Embedding(vocabulary, o.hidden_dim, sequence if o.positions == "learned" else None, o.dropout)
         if block == "head":
             return modules.Head(norm(), o.hidden_dim, vocabulary)
         attention = modules.Attention(
@@ -164,7 +168,7 @@ class Transformer(Model[O]):
             bias=o.bias,
             rotary=modules.Rotary(o.rotary_base) if o.positions == "rotary" else None,
         )
-        return modules.Layer(attention, self.build_feedforward(), norm)
+        return modules.Layer(attention, self.build_feedforward(), norm, o.dropout)
 
     def feedforward(self, name: str) -> Part:
         """The feed-forward part of a layer by formula."""

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention, silu
 
+from workbench.models.dropout_modules import SampleDropout
+
 if TYPE_CHECKING:
     from workbench.models.generation import KVCache
 
@@ -58,23 +60,24 @@ class Positioned(nn.Module):
 
 
 class Embedding(Positioned):
-    """Token plus, if it is learned here, position: (batch, sequence) of int64 → (batch, sequence, hidden)."""
+    """Token plus, if it is learned here, position, then dropout: (batch, sequence) of int64 → (batch, sequence, hidden)."""
 
-    def __init__(self, vocabulary: int, hidden_dim: int, num_positions: int | None) -> None:
+    def __init__(self, vocabulary: int, hidden_dim: int, num_positions: int | None, dropout: float = 0.0) -> None:
         super().__init__()
         self.token = nn.Embedding(vocabulary, hidden_dim)
         self.position = None if num_positions is None else nn.Parameter(torch.empty(num_positions, hidden_dim))
+        self.dropout = SampleDropout(dropout)
         nn.init.normal_(self.token.weight, std=INITIAL_STD)
         if self.position is not None:
             nn.init.normal_(self.position, std=INITIAL_STD)
 
     def forward(self, tokens: Tensor) -> Tensor:
         if self.position is None:
-            return self.token(tokens)  # type: ignore[no-any-return]
+            return self.dropout(self.token(tokens))  # type: ignore[no-any-return]
         # A slice, where it will do: its gradient is cheaper than that of an index. Before the tokens, so that nothing that
         # backward needs comes after what a cut table of tokens moves, and recomputing a block need not move it again.
         position = self.position[: tokens.shape[1]] if self.positions is None else self.position[self.positions]
-        return self.token(tokens) + position  # type: ignore[no-any-return]
+        return self.dropout(self.token(tokens) + position)  # type: ignore[no-any-return]
 
 
 class Rotary(Positioned):
@@ -148,18 +151,20 @@ class FeedForward(nn.Module):
 
 
 class Layer(nn.Module):
-    """x + attention(norm(x)), then x + feedforward(norm(x)); (batch, sequence, hidden) throughout."""
+    """x + dropout(attention(norm(x))), then x + dropout(feedforward(norm(x))); (batch, sequence, hidden) throughout."""
 
-    def __init__(self, attention: Attention, feedforward: nn.Module, norm: Callable[[], nn.Module]) -> None:
+    def __init__(self, attention: Attention, feedforward: nn.Module, norm: Callable[[], nn.Module], dropout: float = 0.0) -> None:
         super().__init__()
         self.attention_norm = norm()
         self.attention = attention
+        self.attention_dropout = SampleDropout(dropout)
         self.feedforward_norm = norm()
         self.feedforward = feedforward
+        self.feedforward_dropout = SampleDropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attention(self.attention_norm(x))
-        return x + self.feedforward(self.feedforward_norm(x))  # type: ignore[no-any-return]
+        x = x + self.attention_dropout(self.attention(self.attention_norm(x)))
+        return x + self.feedforward_dropout(self.feedforward(self.feedforward_norm(x)))  # type: ignore[no-any-return]
 
 
 class Head(nn.Module):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import PositiveInt
 
 from workbench.errors import SpecError
-from workbench.models.base import Model, model
+from workbench.models.base import Dropout, Model, model
 from workbench.models.layer_formulas import LayerShape
 from workbench.models.presets import VIT
 from workbench.plan.layer_groups import ColumnRowPair
@@ -40,6 +40,10 @@ class ViTOptions(ModelOptions):
     feedforward_dim: PositiveInt = 512
     """Features inside each layer's feed-forward part."""
 
+    dropout: Dropout = 0.0
+    """Probability with which elements of the embedding, and of what attention and the feed-forward part add, are zeroed in
+    training; attention's weights are not."""
+
     pooling: Literal["class", "mean"] = "class"
     """What the head classifies: the output at a learned class token before the patches, or the mean over the patches."""
 
@@ -55,7 +59,7 @@ class ViT(Model[ViTOptions]):
     default_dataset = {"name": "synthetic", "kind": "images"}
     examples = {
         "": {"model": {**_SMALL, "patch_size": 2}, "dataset": "digit_images"},
-        "pooling": {"model": {**_SMALL, "patch_size": 4, "pooling": "mean"}, "dataset": "digit_images"},
+        "pooling": {"model": {**_SMALL, "patch_size": 4, "pooling": "mean", "dropout": 0.1}, "dataset": "digit_images"},
     }
 
     def __init__(self, options: ViTOptions, data: DatasetSummary) -> None:
@@ -104,8 +108,10 @@ class ViT(Model[ViTOptions]):
 
         if block == "embedding":
             has_class_token = o.pooling == "class"
-            return PatchEmbedding(o.patch_size, self.patch_features, o.hidden_dim, self.shape.sequence, has_class_token)
+            return PatchEmbedding(
+                o.patch_size, self.patch_features, o.hidden_dim, self.shape.sequence, has_class_token, o.dropout
+            )
         if block == "head":
             return ClassHead(norm(), o.hidden_dim, self.data.num_classes, pools_mean)
         attention = Attention(o.hidden_dim, o.num_heads, o.num_heads, full_product, bias=True)
-        return Layer(attention, FeedForward(o.hidden_dim, o.feedforward_dim, "gelu", bias=True), norm)
+        return Layer(attention, FeedForward(o.hidden_dim, o.feedforward_dim, "gelu", bias=True), norm, o.dropout)

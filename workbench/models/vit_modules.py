@@ -5,16 +5,26 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from workbench.models.dropout_modules import SampleDropout
 from workbench.models.transformer_modules import INITIAL_STD
 
 
 class PatchEmbedding(nn.Module):
-    """One linear map of each patch's pixels, a class token before them if wanted, plus a learned position:
+    """One linear map of each patch's pixels, a class token before them if wanted, plus a learned position, then dropout:
     (batch, channels, height, width) → (batch, sequence, hidden)."""
 
-    def __init__(self, patch_size: int, patch_features: int, hidden_dim: int, num_positions: int, has_class_token: bool) -> None:
+    def __init__(
+        self,
+        patch_size: int,
+        patch_features: int,
+        hidden_dim: int,
+        num_positions: int,
+        has_class_token: bool,
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
         self.patch_size = patch_size
+        self.dropout = SampleDropout(dropout)
         self.patch = nn.Linear(patch_features, hidden_dim)
         self.position = nn.Parameter(torch.empty(num_positions, hidden_dim))
         self.class_token = nn.Parameter(torch.zeros(hidden_dim)) if has_class_token else None
@@ -27,7 +37,7 @@ class PatchEmbedding(nn.Module):
         x: Tensor = self.patch(patches)
         if self.class_token is not None:
             x = torch.cat([self.class_token.expand(len(x), 1, -1), x], dim=1)
-        return x + self.position
+        return self.dropout(x + self.position)  # type: ignore[no-any-return]
 
 
 class ClassHead(nn.Module):

@@ -11,6 +11,7 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor
 
+from workbench.models.dropout_modules import DropoutKeys, substitute_dropout
 from workbench.models.generation import Decoder
 from workbench.plan.feasibility import Plan
 from workbench.plan.mesh import WORLD
@@ -44,7 +45,8 @@ def build_worker(
     compute_dtype = compute_dtype or (dtype if plan.spec.train.mixed_precision == "none" else DTYPES["bf16"])
     share = plan.share_of(rank)
     blocks = build_blocks(plan, (b.name for b in share.held.blocks), dtype).to(device)
-    worker = WorkerModel(plan.summary, share, blocks, plan.model.loss, device, dtype, compute_dtype, recorder, Decoder)
+    keys = DropoutKeys(blocks, plan.spec.train.seed, device)
+    worker = WorkerModel(plan.summary, share, blocks, plan.model.loss, device, dtype, compute_dtype, recorder, Decoder, keys)
     strategies, train = plan.strategies, plan.spec.train
     for strategy in strategies:
         assert mesh is not None
@@ -89,7 +91,7 @@ def build_blocks(plan: Plan, names: Iterable[str], dtype: torch.dtype) -> nn.Seq
 def _build_block(plan: Plan, name: str) -> nn.Module:
     index = [b.name for b in plan.summary.blocks].index(name)
     torch.manual_seed(plan.spec.train.seed * _SEED_STRIDE + index)
-    return plan.model.build_block(name)
+    return substitute_dropout(plan.model.build_block(name))
 
 
 def make_mesh(plan: Plan, device: str, recorder: Records) -> DeviceMesh | None:

@@ -5,8 +5,9 @@ reference works through the same replica × microbatch pieces. Loss, outputs, gr
 (of a generation the tokens and their logits): error = ‖difference‖ / max(‖reference‖, 10⁻³ × the norm of all tensors of
 that kind), per tensor.
 
-Dropout is off on both sides: a mask drawn from a worker's random numbers is another one on every worker. Everything else is
-in train mode, in inference in eval mode.
+Dropout whose masks depend on samples alone (``SampleDropout``) is on, with the same masks on both sides. All other dropout is
+off: a mask drawn from a worker's random numbers is another one on every worker. Everything else is in train mode, in inference
+in eval mode.
 
 Then the optimizer as configured takes steps on gradients that are given (``optimizer_parity``).
 
@@ -33,6 +34,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
+from workbench.models.dropout_modules import DropoutKeys
 from workbench.models.generation import generate
 from workbench.plan.feasibility import Plan
 from workbench.plan.lossy import Lossy
@@ -129,6 +131,7 @@ def check_parity(
         num_steps = max(num_steps, lossy.num_parity_steps)
     for step in range(num_steps):
         inputs, targets = batches.of_worker(step, worker)
+        worker.begin_step(step)
         if worker.trains:
             if optimizer is not None:
                 optimizer.zero_grad()
@@ -204,6 +207,7 @@ class Reference:
         if worker.normalizes_together:
             places = places.view(worker.batch_part[1], worker.num_microbatches, -1).transpose(0, 1).flatten()
         self.places = places
+        self.dropout_keys = DropoutKeys(self.blocks, plan.spec.train.seed, worker.device)
         self.generation = plan.spec.inference if plan.spec.generates else None
 
     def step(self, step: int, gathered: list[Piece]) -> tuple[dict[str, Tensor], dict[str, float]]:
@@ -227,7 +231,9 @@ class Reference:
         if not self.trains:
             with torch.inference_mode():
                 return {"outputs": torch.cat([self.blocks(x) for x in inputs.chunk(self.num_chunks)])}
-        for place in self.places.chunk(self.num_chunks):
+        self.dropout_keys.begin_step(step, self.places)
+        for chunk, place in enumerate(self.places.chunk(self.num_chunks)):
+            self.dropout_keys.begin_piece(chunk, self.num_chunks)
             x, y = inputs[place], targets[place]
             output = self.blocks(x)
             loss = self.loss(output, y)

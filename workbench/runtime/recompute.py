@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+
+from workbench.models.dropout_modules import SampleDropout
 
 _KEPT = (
     torch.ops.aten.mm.default,
@@ -33,7 +36,27 @@ def checkpoint_blocks(blocks: nn.Sequential, mode: Literal["none", "full", "sele
     if mode == "selective":
         context["context_fn"] = functools.partial(create_selective_checkpoint_contexts, _keep_what_is_dear)
     for block in blocks:
-        block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False, **context)
+        forward, dropouts = block.forward, [m for m in block.modules() if isinstance(m, SampleDropout) and m.p > 0]
+        if dropouts:
+            block.forward = functools.partial(_checkpoint_with_masks, forward, dropouts, context)
+        else:
+            block.forward = functools.partial(checkpoint, forward, use_reentrant=False, **context)
+
+
+def _checkpoint_with_masks(
+    forward: Callable[..., Any], dropouts: list[SampleDropout], context: dict[str, Any], *args: Any
+) -> Any:
+    """As ``checkpoint``; computing again draws the masks of what was computed first, whatever went forward since."""
+    if torch.compiler.is_compiling():  # keys are inputs of the compiled graph, which keeps them for its backward pass
+        return checkpoint(forward, *args, use_reentrant=False, **context)
+    drawn = [(dropout.keys, dropout.positions) for dropout in dropouts]
+
+    def run(*args: Any) -> Any:
+        for dropout, (keys, positions) in zip(dropouts, drawn, strict=True):
+            dropout.keys, dropout.positions = keys, positions
+        return forward(*args)
+
+    return checkpoint(run, *args, use_reentrant=False, **context)
 
 
 def _keep_what_is_dear(context: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:

@@ -87,6 +87,7 @@ def train(
         fetching = time.perf_counter()
         inputs, targets = batches.of_worker(step, worker)
         data_s = time.perf_counter() - fetching
+        worker.begin_step(step)
         for module in dropping:
             module.dropped = 0
         if optimizer is not None:

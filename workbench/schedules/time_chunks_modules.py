@@ -58,6 +58,7 @@ class TimeChunkSchedule:
         for number in range(count):
             x = pieces[number] if stage.is_first else self._arrived(arriving[number])
             stage.microbatch = number
+            stage.begin_piece(number)
             with stage.recorder.span("forward", stage=stage.stage_index, microbatch=number):
                 outputs, final = stage.submod(x, states)
                 if stage.is_last and return_outputs:

@@ -71,7 +71,7 @@ class _SynchronizedNorm(Function):
         outputs = normal if weight is None else normal * _channels(weight, x)
         outputs = outputs if bias is None else outputs + _channels(bias, x)
         ctx.save_for_backward(x, weight, mean, scale)
-        ctx.group, ctx.has_bias = group, bias is not None
+        ctx.group, ctx.bias_dtype = group, None if bias is None else bias.dtype
         ctx.mark_non_differentiable(mean, variance)
         return outputs.to(x.dtype), mean, variance
 
@@ -89,7 +89,7 @@ class _SynchronizedNorm(Function):
         return (
             of_x.to(x.dtype),
             None if weight is None else of_weight.to(weight.dtype),
-            of_bias.to(x.dtype) if ctx.has_bias else None,
+            None if ctx.bias_dtype is None else of_bias.to(ctx.bias_dtype),
             None,
             None,
         )

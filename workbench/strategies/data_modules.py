@@ -34,6 +34,7 @@ def accumulate(worker: WorkerModel, num_steps: int) -> None:
         pieces = list(zip(inputs.chunk(num_steps), targets.chunk(num_steps), strict=True))
         results = []
         for worker.microbatch, (x, y) in enumerate(pieces):
+            worker.begin_piece(worker.microbatch)
             with _averaging(worker.module, worker.microbatch == num_steps - 1):
                 results.append(compute(x, y))
         with worker.span("backward", name="mean of the pieces"):

@@ -166,6 +166,11 @@ class PipelineStrategy(StagedStrategy[PipelineOptions]):
             goes_back = worker.trains and self.receives_gradients(worker.summary, stage)
             return torch.empty(shape, dtype=worker.compute_dtype, device="meta", requires_grad=goes_back)
 
+        def begin_chunk(chunk: int) -> None:
+            length = worker.output_shape(names[0][-1])[0] // self.num_microbatches
+            positions = torch.arange(chunk * length, (chunk + 1) * length, device=worker.device)
+            worker.dropout_keys.begin_piece(0, 1, positions)
+
         def stage_of(stage: int, module: nn.Module) -> RecordedStage:
             # Static shapes spare the exchange of shapes in the first step; the first stage's input has none to receive.
             input_like = like(stage - 1) if stage > 0 else torch.empty(1, device="meta")
@@ -180,6 +185,7 @@ class PipelineStrategy(StagedStrategy[PipelineOptions]):
             )
             made.recorder, made.input_like = worker.recorder, input_like
             made.splits_backward = worker.trains and self.schedule.splits_backward
+            made.begin_piece = worker.begin_piece if self.cut_dim == 0 else begin_chunk
             if worker.trains and self.schedule.splits_backward and stage > 0:
                 goes_on = self.receives_gradients(worker.summary, stage - 1)
                 made.needs_input_gradients = not goes_on and self.receives_gradients(worker.summary, stage)

@@ -20,6 +20,8 @@ class RecordedStage(PipelineStage):
     recorder: Records
     input_like: Tensor
     """A microbatch of what it takes, with a shape and no data."""
+    begin_piece: Callable[[int], None]
+    """Called with a microbatch before it goes forward."""
     microbatch: int = 0
     """The one that went forward last."""
     needs_input_gradients: bool = False
@@ -38,6 +40,7 @@ class RecordedStage(PipelineStage):
 
     def forward_one_chunk(self, fwd_chunk_id: int, *args: Any, **kwargs: Any) -> Any:
         self.microbatch = fwd_chunk_id
+        self.begin_piece(fwd_chunk_id)
         with self.recorder.span("forward", stage=self.stage_index, microbatch=fwd_chunk_id):
             return super().forward_one_chunk(fwd_chunk_id, *args, **kwargs)
 

@@ -208,6 +208,12 @@ class TensorStrategy(Strategy[TensorOptions]):
         for slicing in self._slicings(worker.summary):
             if slicing.group.block in held:
                 slicing.apply(worker.blocks, mesh[self.axis])
+        if self.options.sequence_parallel:
+            from workbench.strategies.slicing.sequence_modules import take_part_of_positions
+
+            assert worker.summary.sequence_length is not None
+            for dropout in worker.dropout_keys.dropouts:  # all of them are between the cut layers
+                take_part_of_positions(dropout, worker.summary.sequence_length, mesh[self.axis])
         for stage in worker.stages:  # a slicing may put another module in a block's place
             for name in held.keys() & dict(stage.named_children()).keys():
                 setattr(stage, name, getattr(worker.blocks, name))

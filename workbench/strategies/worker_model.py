@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
     from torch.optim import Optimizer
 
+    from workbench.models.dropout_modules import DropoutKeys
     from workbench.plan.share import Share
     from workbench.plan.summary import ModelSummary
 
@@ -74,6 +75,9 @@ class WorkerModel:
     make_decoder: Callable[[nn.Module, int], Callable[[Tensor], Tensor]]
     """``(blocks, most positions)`` → the blocks as they are called while generating: each call's input holds the positions
     after those before it, and a head gives its outputs at the last of them alone."""
+
+    dropout_keys: DropoutKeys
+    """What decides the masks of the dropouts in its blocks."""
 
     stages: list[nn.Sequential] = field(init=False)
     """The blocks by stage, first to last; one stage unless a pipeline cuts more. Wrap blocks and stages in place."""
@@ -142,6 +146,17 @@ class WorkerModel:
     def trains(self) -> bool:
         """Whether there is a backward pass."""
         return self.share.trains
+
+    def begin_step(self, step: int) -> None:
+        """Says which step it computes next: dropout masks depend on it, and on the samples of the step."""
+        import torch
+
+        first = self.batch_part[0] * self.batch_size
+        self.dropout_keys.begin_step(step, torch.arange(first, first + self.batch_size))
+
+    def begin_piece(self, index: int) -> None:
+        """Says which microbatch goes forward next."""
+        self.dropout_keys.begin_piece(index, self.num_microbatches)
 
     def output_shape(self, block: str) -> tuple[int, ...]:
         """Shape, per sample, of what a block hands on here."""

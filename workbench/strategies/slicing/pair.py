@@ -124,13 +124,10 @@ class EmbeddingSlicing(Slicing[ColumnRowPair]):
 
     def _tell_positions(self, embedding: Any, mesh: DeviceMesh) -> None:
         """What is added to the tokens' features is added to the worker's part of the sequence."""
-        import torch
+        from workbench.strategies.slicing.sequence_modules import take_part_of_positions
 
         if hasattr(embedding, "positions"):
-            positions = embedding.positions
-            if positions is None:
-                positions = torch.arange(self.group.output_shape[0], device=mesh.device_type)
-            embedding.positions = positions.chunk(mesh.size())[mesh.get_local_rank()]
+            take_part_of_positions(embedding, self.group.output_shape[0], mesh)
 
 
 def _keep_own_slice(parameter: DTensor) -> None:

@@ -52,12 +52,14 @@ class SlicedRecurrent(nn.Module):
     def __init__(self, whole: nn.Module, layer: RecurrentLayer, mesh: DeviceMesh) -> None:
         super().__init__()
         self.layer, self.mesh = layer, mesh
+        self.dropout = whole.get_submodule("dropout")
         for name, parameter in whole.named_parameters():
             self.register_parameter(name, sliced(parameter, self.dims[name], mesh) if name in self.dims else parameter)
 
     def forward(self, x: Tensor, state: State | None = None) -> Tensor | tuple[Tensor, State]:
         """The outputs; where a state is given, () at the beginning, also the state after the last step."""
         outputs, after = self.forward_with_state(x, state)
+        outputs = self.dropout(outputs)
         return outputs if state is None else (outputs, after)
 
     def forward_with_state(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:

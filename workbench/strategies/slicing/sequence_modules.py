@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -31,6 +31,14 @@ def sum_gradients(worker: WorkerModel, names: set[str], mesh: DeviceMesh) -> Non
         return result
 
     worker.compute = step
+
+
+def take_part_of_positions(module: Any, length: int, mesh: DeviceMesh) -> None:
+    """``module.positions`` become those of this worker's part of a sequence of ``length``."""
+    positions = module.positions
+    if positions is None:
+        positions = torch.arange(length, device=mesh.device_type)
+    module.positions = positions.chunk(mesh.size())[mesh.get_local_rank()]
 
 
 def _local(tensor: Tensor) -> Tensor:
