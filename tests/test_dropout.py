@@ -60,7 +60,8 @@ def planned(model: str, **parts: object) -> Plan:
 def test_random_masks_do_not_fail_parity(own_model: str, mode: str) -> None:
     report = check_parity(planned(own_model, mode=mode), 0, None, Recorder(), CPU, None, 2)
     assert report is not None
-    assert report.max_error == 0
+    assert report.ok
+    assert report.max_error < 1e-12
 
 
 def test_a_worker_is_in_eval_mode_in_inference_alone(own_model: str) -> None:
