@@ -62,7 +62,7 @@ def test_one_worker_computes_with_bf16_copies_of_fp32_parameters() -> None:
 
 PIPELINE = {"size": 2, "num_microbatches": 4}
 SPLITS: dict[str, tuple[str, dict[str, Any]]] = {
-    "data, accumulated": ("transformer", {"data": {"size": 2, "num_accumulation_steps": 2}}),
+    "data, accumulated · tensor": ("transformer", {"data": {"size": 2, "num_accumulation_steps": 2}, "tensor": 2}),
     "zero1": ("cnn", {"zero1": 2}),
     "zero2": ("mlp", {"zero2": 2}),
     "hsdp": ("transformer, tied", {"fsdp": {"size": 4, "shard_size": 2}}),

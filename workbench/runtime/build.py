@@ -52,11 +52,11 @@ def build_worker(
         assert mesh is not None
         strategy.apply(worker, mesh)
     blocks.train(worker.trains)  # also what a strategy put in a block's place
-    copies = None
     if compute_dtype != dtype:
         worker.loss = loss_in(dtype, worker.loss)
         if not any(strategy.casts_parameters for strategy in strategies):
-            copies = ComputeCopies(worker.blocks, compute_dtype)
+            # Before strategies finish: each piece of an accumulated step makes its own copies.
+            clear_after_steps(worker, ComputeCopies(worker.blocks, compute_dtype))
     if worker.trains:
         checkpoint_blocks(worker.blocks, train.checkpointing)
     if train.compile:
@@ -65,8 +65,6 @@ def build_worker(
     for strategy in reversed(strategies):
         assert mesh is not None
         strategy.finish(worker, mesh)
-    if copies is not None:
-        clear_after_steps(worker, copies)
     return worker
 
 

@@ -66,7 +66,11 @@ def loss_in(dtype: torch.dtype, loss: Callable[[Tensor, Tensor], Tensor]) -> Cal
 
 
 def clear_after_steps(worker: Any, copies: ComputeCopies) -> None:
-    """Makes a worker forget its copies at the end of each step."""
+    """Makes a worker forget its copies at the end of each step, as it computes one when this is called.
+
+    Autograd runs the newest nodes first. A copy that is older than a piece's backward hooks would hand its gradient on after
+    them, and composable ``replicate`` would average without it.
+    """
     compute = worker.compute
 
     def step(inputs: Tensor, targets: Tensor) -> Any:

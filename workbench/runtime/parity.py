@@ -155,15 +155,16 @@ def check_parity(
     if worker.trains:
         from workbench.runtime.optimizer_parity import optimizer_errors  # compares with what is in this file
 
+        of_update = "fp32" if is_mixed else precision
         of_optimizer = optimizer_errors(
             plan.spec.train,
             worker,
             lambda pieces: _gather(pieces, control, plan.num_workers, rank),
             rank == 0,
-            _GLOBAL_NORM_SHARE[precision],
+            _GLOBAL_NORM_SHARE[of_update],
             has_own_parameters=lossy is not None and lossy.changes == "parameters",
         )
-        worst.add(of_optimizer, lambda name: rounding)
+        worst.add(of_optimizer, lambda name: limit(of_update, len(plan.summary.blocks)))
     if reference is None:
         return None
     bound = worst.allowed if worst.allowed < sys.float_info.max else None

@@ -136,7 +136,7 @@ def spec_error(error: ValidationError, where: str = "") -> SpecError:
     path = ".".join([*([where] if where else []), *map(str, _untagged(first["loc"]))])
     if first["type"] == "unknown_key":
         path = ".".join(part for part in (path, first["ctx"]["key"]) if part)
-    message = first["msg"].removeprefix("Value error, ")
+    message = first["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list")
     message = message[0].lower() + message[1:]
     given = first.get("input")
     if first["type"] not in ("unknown_key", "missing") and not isinstance(given, dict | BaseModel):
