@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +16,13 @@ from typing import Any
 
 import psutil
 import pytest
+from click.testing import CliRunner
 
+from workbench.analysis.report.parts import compare
+from workbench.analysis.report.sections import SECTIONS
+from workbench.analysis.side_by_side import side_by_side
+from workbench.api import Run
+from workbench.cli.main import cli
 from workbench.store.run_directory import RunDirectory
 
 SMALL = [
@@ -141,6 +149,29 @@ def test_a_worker_that_hangs_is_named(store: Path) -> None:
     error = json.loads((store / "runs" / run["run_id"] / "error.json").read_text())
     assert error["rank"] == 1
     assert "hung" in error["exception"]
+
+
+def test_without_trace_and_memory_steps_what_stands_on_them_is_empty(store: Path, tmp_path: Path) -> None:
+    none = ["--set", "measure.num_trace_steps=0", "--set", "measure.num_memory_steps=0", "--set", "baseline.mode=none"]
+    result = workbench(store, "run", *SMALL, "--split", "pipeline=2", *none, "--json", "--assert", "idle_s < 1")
+    assert result.returncode == 3, result.stderr
+    assert "idle_s < 1 is false, idle_s is None" in result.stderr
+    (run,) = rows(result)
+    empty = {
+        "peak_memory_bytes", "communication_bytes_per_step", "compute_s", "exposed_communication_s", "idle_s", "optimizer_s",
+        "other_s", "schedule_s", "bubble_fraction", "imbalance",
+    }  # fmt: skip
+    assert {column for column in empty if run[column] is not None} == set()
+    assert (run["parity_ok"], run["step_time_s"] > 0, run["final_loss"] > 0) == (True, True, True)
+    views = [["show"], ["compare"], ["export", "--trace", f"{tmp_path}/t.json"]]
+    for command, *options in views:
+        viewed = CliRunner().invoke(cli, [command, run["run_id"], *options], env={"WORKBENCH_HOME": str(store)})
+        assert viewed.exit_code == 0, viewed.output
+        assert not re.search(r"\bNone\b|\bnan\b", viewed.output)
+    directory = RunDirectory(store / "runs" / run["run_id"])
+    assert [section.heading for make in SECTIONS if (section := make(compare([directory])))]  # drawing them takes long
+    (row,) = side_by_side({"pipeline": Run(directory)}).to_dict("records")
+    assert all(math.isnan(row[column]) for column in ("peak_mib", "moved_mib", "ring_mib", "idle_share", "imbalance"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -216,8 +216,8 @@ def _ms(seconds: float) -> str:
 
 
 def limit_of(run: RunDirectory) -> Limit | None:
-    """What limits this run; None: it has not finished, was recorded before its parts were, or ran on GPUs, where they are not
-    measured."""
+    """What limits this run; None: it has not finished, took no trace step, was recorded before its parts were, or ran on GPUs,
+    where they are not measured."""
     evidence = evidence_of(run)
     return None if evidence is None else limit(evidence)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from math import nan
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from workbench.api import Run
 
 _MIB = 2**20
-_PARTS = ("compute", "idle", "exposed_communication")
 
 
 def side_by_side(runs: Mapping[str, Run]) -> pd.DataFrame:
@@ -24,30 +23,27 @@ def side_by_side(runs: Mapping[str, Run]) -> pd.DataFrame:
     for run in runs.values():
         summary, moved = run.summary or {}, run.communication()
         workers = summary["workers"]
-        total = sum(worker["step_s"] for worker in workers) / len(workers)
-        shares = {part: None if summary[f"{part}_s"] is None else summary[f"{part}_s"] / total for part in _PARTS}
+        of_steps = [math.nan if worker["step_s"] is None else worker["step_s"] for worker in workers]
+        total = sum(of_steps) / len(workers)  # not a number without trace steps
+        measured = {key: math.nan if value is None else value for key, value in summary.items()}
+        nothing = math.nan if math.isnan(total) else 0.0
         ring = moved.groupby(["rank", "step"])["ring_bytes"].sum()
         rows.append(
             {
                 "workers": len(workers),
                 "parameters": summary["parameters_per_worker"],
                 "optimizer_state_mib": max(worker["optimizer_state_bytes"] for worker in workers) / _MIB,
-                "peak_mib": summary["peak_memory_bytes"] / _MIB,
-                "moved_mib": _mib(summary["communication_bytes_per_step"]),
-                "ring_mib": ring.max() / _MIB if len(ring) else 0.0,
+                "peak_mib": measured["peak_memory_bytes"] / _MIB,
+                "moved_mib": measured["communication_bytes_per_step"] / _MIB,
+                "ring_mib": ring.max() / _MIB if len(ring) else nothing,
                 "step_ms": summary["step_time_s"] * 1e3,
                 "samples_per_s": summary["samples_per_s"],
-                "compute_share": shares["compute"],
-                "idle_share": shares["idle"],
-                "communication_share": shares["exposed_communication"],
-                "imbalance": summary["imbalance"],
+                "compute_share": measured["compute_s"] / total,
+                "idle_share": measured["idle_s"] / total,
+                "communication_share": measured["exposed_communication_s"] / total,
+                "imbalance": measured["imbalance"],
                 "final_loss": summary["final_loss"],
                 "parity_ok": summary["parity_ok"],
             }
         )
     return pd.DataFrame(rows, index=pd.Index(list(runs), name="what"))
-
-
-def _mib(value: float | None) -> float:
-    """Not a number where it was not measured."""
-    return nan if value is None else value / _MIB

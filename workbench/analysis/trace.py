@@ -35,7 +35,8 @@ def untraced(run: RunDirectory) -> str:
     """Why a run has no trace steps to show."""
     if run.record()["device"] == "cuda":
         return "What workers do when is not measured on GPUs yet: the host's clock does not see when kernels run."
-    return "Nothing was traced: it has not come to its trace steps."
+    why = "measure.num_trace_steps is 0" if run.summary() else "it has not come to its trace steps"
+    return f"Nothing was traced: {why}."
 
 
 def timeline_of(run: RunDirectory, step: int) -> pa.Table:

@@ -17,7 +17,7 @@ _SUMS = ("payload_bytes", "duration_s", "exposed_communication_s", "idle_s")
 def transfers(run: RunDirectory) -> pd.DataFrame:
     """Rows of ``store.transfers`` with ``what`` (operation, axis, phase) and both sums in MiB a step."""
     columns = ["operation", "axis", "phase", "expected_bytes", "is_bound", "measured_bytes", "count"]
-    frame = pd.DataFrame(rows_of(run), columns=columns)
+    frame = pd.DataFrame(rows_of(run), columns=columns).astype({"measured_bytes": "float64", "count": "float64"})
     frame["what"] = frame["operation"] + " · " + frame["axis"] + " · " + frame["phase"]
     frame["expected_mib"] = frame["expected_bytes"] / MEBIBYTE
     frame["measured_mib"] = frame["measured_bytes"] / MEBIBYTE

@@ -150,10 +150,11 @@ def _transfers(console: Any, directory: RunDirectory) -> None:
         title_justify="left",
     )
     for row in rows:
-        want, got = f"{row['expected_bytes']:,.0f}", f"{row['measured_bytes']:,.0f}"
+        want = f"{row['expected_bytes']:,.0f}"
+        got, count = ("–", "–") if row["count"] is None else (f"{row['measured_bytes']:,.0f}", f"{row['count']:g}")
         at_most = "at most " if row["is_bound"] else ""
         how_often = "" if row["every"] == 1 else f", every {row['every']} steps"
-        table.add_row(row["operation"], row["axis"], row["phase"] + how_often, at_most + want, got, f"{row['count']:g}")
+        table.add_row(row["operation"], row["axis"], row["phase"] + how_often, at_most + want, got, count)
     console.print("\nmoved per step, by formula and measured:")
     console.print(table)
 

@@ -25,6 +25,6 @@ def step_kinds(spec: RunSpec) -> Iterator[str]:
 
 def trace_share(spec: RunSpec, every: int) -> Fraction:
     """The share of the trace steps that have what happens on each ``every``-th step: the k-th, the 2k-th and so on, the
-    run's first step being the first."""
+    run's first step being the first. Without trace steps the share of all steps."""
     trace = [number for number, kind in enumerate(step_kinds(spec), start=1) if kind == "trace"]
-    return Fraction(sum(number % every == 0 for number in trace), len(trace))
+    return Fraction(sum(number % every == 0 for number in trace), len(trace)) if trace else Fraction(1, every)

@@ -164,7 +164,7 @@ def _figures(trained: TrainingRecord) -> dict[str, Any]:
         "parameter_bytes": trained.parameter_bytes,
         "gradient_bytes": trained.gradient_bytes,
         "optimizer_state_bytes": trained.optimizer_state_bytes,
-        **({} if trained.peak_memory is None else trained.peak_memory.figures()),
+        **({"peak_memory_bytes": None} if trained.peak_memory is None else trained.peak_memory.figures()),
         "held_memory_by_category": trained.held_memory,
         "kept_activation_bytes": trained.kept_activation_bytes,
         **trained.of_allocator,

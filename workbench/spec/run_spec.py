@@ -149,11 +149,11 @@ def _in_bytes(given: Any) -> Any:
 class Measure(Options):
     """What is recorded beside the timed steps."""
 
-    num_trace_steps: PositiveInt = 3
-    """Steps on which every communication and computation is recorded with its times."""
+    num_trace_steps: NonNegativeInt = 3
+    """Steps on which every communication and computation is recorded with its times; 0: figures that stand on them are empty."""
 
-    num_memory_steps: PositiveInt = 1
-    """Steps on which every tensor alive is tracked; never the trace steps."""
+    num_memory_steps: NonNegativeInt = 1
+    """Steps on which every tensor alive is tracked; never the trace steps. 0: figures that stand on them are empty."""
 
     torch_profiler: bool = False
     """One more step, after all others, whose trace by torch.profiler each worker writes into the run's directory."""

@@ -36,8 +36,9 @@ def summarize(run: RunDirectory, events: list[list[dict[str, Any]]]) -> dict[str
         tokens = spec.inference.prompt_length + spec.inference.num_new_tokens
     losses = [row["loss"] for row in steps if row["step"] == max(slowest) and row["loss"] is not None]
     speedup = _speedup(run, record.get("baseline_run_id"), step_time)
-    compute = [w["compute_s"] for w in workers]
-    has_parts = None not in compute  # on GPUs they are not measured
+    expected: list[dict[str, Any]] = record["expected"].get("transfers", [])
+    compute, is_traced = [w["compute_s"] for w in workers], spec.measure.num_trace_steps > 0
+    has_parts = None not in compute  # without trace steps and on GPUs they are not measured
     is_staged = has_parts and "pipeline" in record["mesh"]
     return {
         "step_time_s": step_time,
@@ -51,7 +52,7 @@ def summarize(run: RunDirectory, events: list[list[dict[str, Any]]]) -> dict[str
         "efficiency": speedup / len(workers) if speedup is not None else None,
         "parameters_per_worker": max(w["parameters"] for w in workers),
         "peak_memory_bytes": _largest([w["peak_memory_bytes"] for w in workers]),
-        "communication_bytes_per_step": _communication_bytes(record["expected"].get("transfers", []), workers),
+        "communication_bytes_per_step": _communication_bytes(expected, workers) if is_traced else None,
         **{part: fmean(w[part] for w in workers) if has_parts else None for part in PARTS},
         "bubble_fraction": sum(w["idle_s"] for w in workers) / sum(w["step_s"] for w in workers) if is_staged else None,
         "imbalance": max(compute) / fmean(compute) if has_parts else None,

@@ -10,15 +10,18 @@ from workbench.store.summary import measured_transfers
 
 def transfers(run: RunDirectory) -> list[dict[str, Any]]:
     """A row for each operation, axis and phase of a step over the whole run: ``expected_bytes``, whether they are the most that
-    can move (``is_bound``), ``measured_bytes`` and the ``count`` of operations, means over the trace steps; ``every``: the
-    steps from one occurrence to the next. Of a run that has finished."""
+    can move (``is_bound``), ``measured_bytes`` and the ``count`` of operations, means over the trace steps and None without any;
+    ``every``: the steps from one occurrence to the next. Of a run that has finished."""
+    summary = run.summary() or {"workers": []}
+    is_traced = all(worker.get("step_s", 0) is not None for worker in summary["workers"])
+    nothing = 0 if is_traced else None  # not measured is not nothing moved
     rows: dict[tuple[str, str, str], dict[str, Any]] = {}
 
     def row_of(t: dict[str, Any]) -> dict[str, Any]:
         key = t["operation"], t["axis"], t["phase"]
         named = dict(zip(("operation", "axis", "phase"), key, strict=True))
         return rows.setdefault(
-            key, {**named, "expected_bytes": 0, "is_bound": False, "measured_bytes": 0, "count": 0, "every": 1}
+            key, {**named, "expected_bytes": 0, "is_bound": False, "measured_bytes": nothing, "count": nothing, "every": 1}
         )
 
     for t in run.record()["expected"]["transfers"]:
@@ -28,6 +31,6 @@ def transfers(run: RunDirectory) -> list[dict[str, Any]]:
         row["expected_bytes"] += num_bytes if share == 1 else num_bytes * share
         row["every"] = max(row["every"], t.get("every", 1))
         row["is_bound"] |= bool(t.get("is_bound"))  # runs recorded before there were bounds do not say it
-    for t in measured_transfers((run.summary() or {"workers": []})["workers"]):
+    for t in measured_transfers(summary["workers"]):
         row_of(t).update(measured_bytes=t["payload_bytes"], count=t["count"])
     return [rows[key] for key in sorted(rows)]

@@ -159,6 +159,7 @@ def moved(compared: Compared) -> Section | None:
         frame = transfers(run)
         if not len(frame):
             continue
+        is_traced = bool(frame["count"].notna().all())
         parts.append(
             Drawing(transfers_chart(frame, f"What moves in a step of {row['split']}?"), f"Bytes moved by {row['split']}")
         )
@@ -167,8 +168,7 @@ def moved(compared: Compared) -> Section | None:
             [
                 *(str(getattr(t, key)) for key in ("operation", "axis", "phase")),
                 f"{'at most ' if t.is_bound else ''}{t.expected_bytes:,}",
-                f"{t.measured_bytes:,.0f}",
-                f"{t.count:g}",
+                *((f"{t.measured_bytes:,.0f}", f"{t.count:g}") if is_traced else ("–", "–")),
             ]
             for t in frame.itertuples()
         ]

@@ -176,7 +176,8 @@ def _result(run: RunDirectory) -> None:
         st.metric("Step", f"{row['step_time_s'] * 1e3:.1f} ms", width="content")
         if row["speedup"] is not None:
             st.metric("Speed-up", f"{row['speedup']:.2f}×", help="One worker's step time over this one's.", width="content")
-        st.metric("Moved a step", in_bytes(row["communication_bytes_per_step"] or 0), width="content")
+        if row["communication_bytes_per_step"] is not None:
+            st.metric("Moved a step", in_bytes(row["communication_bytes_per_step"]), width="content")
         equal = {True: "equals one worker", False: "DIFFERS from one worker"}.get(row["parity_ok"], "not checked")
         st.metric("Result", equal, width="content")
     lanes(timeline(run), ideal_timeline(run), TIMELINE)
