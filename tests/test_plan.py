@@ -16,6 +16,7 @@ from workbench.launch.devices import Holder, Ticket
 from workbench.plan.feasibility import plan
 from workbench.plan.mesh import Mesh
 from workbench.plan.partition import balanced
+from workbench.registry import STRATEGIES
 from workbench.spec import RunSpec, Split
 from workbench.spec.files import dumps, load, override
 
@@ -127,3 +128,11 @@ def test_the_queue_is_first_come_first_served_and_skips_the_dead(tmp_path: Path)
     os.close(first._file)  # what the system does when an owner dies
     assert second.is_first()
     assert not first.path.exists()
+
+
+def test_an_axis_that_no_built_in_strategy_has_stands_inside_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(STRATEGIES.get("data"), "axis", "copies")
+    planned = plan(RunSpec(model="mlp", split={"data": 2, "tensor": 4}))
+    assert planned.mesh.axes == {"tensor": 4, "copies": 2}
+    assert planned.mesh.groups("copies") == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    assert planned.part_of(7).num_parameters < planned.summary.num_parameters

@@ -165,7 +165,8 @@ def plan(spec: RunSpec) -> Plan:
         if first.axis == second.axis:
             raise SplitError("split", f"{first.name} and {second.name} share the {first.axis} axis; use one of them")
     sizes = {s.axis: s.options.size for s in sorted(strategies, key=lambda s: not s.divides_axis)}
-    mesh = Mesh({axis: sizes[axis] for axis in AXES if axis in sizes})
+    axes = dict.fromkeys((*AXES, *(s.axis for s in strategies)))  # other axes inside the built-in ones, in order of application
+    mesh = Mesh({axis: sizes[axis] for axis in axes if axis in sizes})
     result = Plan(spec, dataset, model, tuple(strategies), with_resolved_ties(model.summary()), mesh)
     if dataset.summary().num_samples < spec.train.global_batch_size:
         raise SplitError(

@@ -1,4 +1,4 @@
-"""Workers arranged along named axes, outer to inner: pipeline, data, context, tensor."""
+"""Workers arranged along named axes, outer to inner: pipeline, data, context, tensor, then those of strategies from outside."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from math import prod
 
 AXES = ("pipeline", "data", "context", "tensor")
+"""The built-in axes. One that a strategy from outside names stands inside these: its workers are neighbours."""
 REPLICA_AXES = ("data", "context")
 """Axes whose workers hold equal parameters and average their gradients: over both together where a run has both."""
 WORLD = "world"
