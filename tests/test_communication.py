@@ -6,6 +6,7 @@ import os
 import time
 from collections import Counter
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,17 +15,22 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 from torch.profiler import ProfilerActivity, profile
 
+from tests.recorded import pipeline_run
+from workbench.analysis import trace
+from workbench.analysis.transfers import by_operation
 from workbench.plan.feasibility import plan
 from workbench.runtime import accounting
 from workbench.runtime.batches import Batches
 from workbench.runtime.build import build_worker, make_mesh
-from workbench.runtime.completion import complete
+from workbench.runtime.completion import bound_sends, complete
 from workbench.runtime.gloo_spans import GlooSpan
 from workbench.runtime.optimizer import make_optimizer
 from workbench.runtime.process_group import control_group
 from workbench.runtime.recorder import Operation, Recorder
 from workbench.runtime.training import take_step, train
 from workbench.spec import RunSpec
+from workbench.store.tables import write_table
+from workbench.store.trace_events import trace_events
 from workbench.testing.workers import run_in_workers
 
 LATE_S = 0.5
@@ -193,6 +199,38 @@ def test_rows_say_who_was_late_and_when_an_operation_that_nobody_waits_for_was_d
     for unattended in (first[2], second[2]):
         assert unattended["completed_s"] - unattended["start_s"] < LATE_S / 2
         assert unattended["end_s"] - unattended["start_s"] > LATE_S
+
+
+def send_that_is_waited_for_late(rank: int, recorder: Recorder, control: Any) -> list[dict[str, Any]]:
+    """Worker 0 sends, and waits for it once worker 1 has received."""
+    tensor = torch.ones(1000)
+    dist.all_reduce(tensor)  # connects them
+    recorder.begin_step(0, tracing=True)
+    if rank == 0:
+        work = dist.isend(tensor, 1)
+        dist.barrier(group=control)
+        assert work is not None
+        work.wait()
+    else:
+        dist.recv(tensor, 0)
+        dist.barrier(group=control)
+    recorder.end_step()
+    accounting.attribute_idle(recorder, control, 2)
+    complete(recorder)
+    bound_sends(recorder, control, 2)
+    return accounting.communication_rows(recorder, is_cuda=False)
+
+
+def test_a_send_is_done_when_its_receive_is_however_late_it_is_waited_for(tmp_path: Path) -> None:
+    (send,), (receive,) = run_in_workers(2, send_that_is_waited_for_late)
+    assert send["completed_s"] <= receive["end_s"] < send["end_s"]
+    run, took_s = pipeline_run(tmp_path), send["completed_s"] - send["start_s"]
+    write_table(run.table_path("communication", 0), "communication", [{**send, "rank": 0, "step": 3}])
+    assert by_operation(run.table("communication")).set_index("operation")["duration_s"]["send"] == pytest.approx(took_s)
+    listed, _ = trace.listed(trace.communication_of(run, 3), send["start_s"], ["send"])
+    assert listed["duration_ms"].item() == pytest.approx(took_s * 1e3)
+    (event,) = [e for e in trace_events([run]) if e["ph"] == "X" and e["name"] == "send"]
+    assert event["dur"] == pytest.approx(took_s * 1e6, abs=1e-2)
 
 
 def late_bucket(rank: int, recorder: Recorder, control: Any) -> dict[str, Any]:

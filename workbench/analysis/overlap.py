@@ -20,7 +20,7 @@ def overlap_of(run: RunDirectory) -> pd.DataFrame:
 
 def overlap(timeline: pa.Table, communication: pa.Table, start_s: float) -> pd.DataFrame:
     """Two lanes a worker: what it did, as in ``frames.timeline``, and the operations that were under way meanwhile (kind ``under
-    way``, with ``operation``), from when each was asked for until it was complete; what nobody waited for is left out.
+    way``, with ``operation``), from when each was asked for until it was done; what nobody waited for is left out.
 
     Args:
         timeline: a step's rows, as of ``trace.timeline_of``.
@@ -39,7 +39,7 @@ def overlap(timeline: pa.Table, communication: pa.Table, start_s: float) -> pd.D
             "kind": UNDER_WAY,
             "operation": operations["operation"],
             "begin_ms": (operations["start_s"] - start_s) * 1e3,
-            "end_ms": (operations["end_s"] - start_s) * 1e3,
+            "end_ms": (operations["done_s"] - start_s) * 1e3,
         }
     )
     lanes = [did.assign(lane=did["worker"], operation=""), travels.assign(lane=travels["worker"] + " " + UNDER_WAY)]

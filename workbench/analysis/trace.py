@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from workbench.analysis.traffic import traffic
 from workbench.store.run_directory import RunDirectory
+from workbench.store.tables import done_s
 
 MOST_BARS = 3000
 """Intervals that are drawn one by one; of more an outline is."""
@@ -21,7 +22,7 @@ _SEEN = 0.01
 """Share of a piece of time in which a worker did something, for the piece not to be empty."""
 _COMMUNICATION = (
     "rank", "step", "index", "operation", "axis", "group", "peer", "phase", "payload_bytes", "ring_bytes", "start_s", "end_s",
-    "exposed_communication_s", "idle_s",
+    "completed_s", "exposed_communication_s", "idle_s",
 )  # fmt: skip
 COLUMNS = ["kind", "stage", "microbatch", "worker", "begin_ms", "end_ms"]
 
@@ -45,8 +46,9 @@ def timeline_of(run: RunDirectory, step: int) -> pa.Table:
 
 
 def communication_of(run: RunDirectory, step: int) -> pa.Table:
-    """What is needed of the step's rows of ``communication``, in order of rank."""
-    return _of_step(run, "communication", _COMMUNICATION, step)
+    """What is needed of the step's rows of ``communication``, in order of rank, with ``done_s``."""
+    table = _of_step(run, "communication", _COMMUNICATION, step)
+    return table.append_column("done_s", done_s(table))
 
 
 def _of_step(run: RunDirectory, name: str, columns: Sequence[str], step: int) -> pa.Table:
@@ -95,7 +97,7 @@ def listed(
     frame = found.take(pc.sort_indices(found["start_s"])[:most]).to_pandas()
     shown = frame[["rank", "index", "operation", "axis", "group", "peer", "phase", "payload_bytes"]].assign(
         begin_ms=(frame["start_s"] - start_s) * 1e3,
-        duration_ms=(frame["end_s"] - frame["start_s"]) * 1e3,
+        duration_ms=(frame["done_s"] - frame["start_s"]) * 1e3,
         exposed_ms=frame["exposed_communication_s"] * 1e3,
         idle_ms=frame["idle_s"] * 1e3,
     )

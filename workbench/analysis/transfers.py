@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 
 from workbench.analysis.traffic import num_trace_steps
 from workbench.store.run_directory import RunDirectory
+from workbench.store.tables import done_s
 from workbench.store.transfers import transfers as rows_of
 
 MEBIBYTE = 2**20
@@ -35,9 +36,9 @@ def operations(run: RunDirectory) -> pd.DataFrame:
 
 def by_operation(communication: pa.Table) -> pd.DataFrame:
     """Operation, axis and phase; summed over workers: ``count``, ``payload_bytes`` (of a collective as often as it has
-    members), and the seconds from begin to end, blocked while communicating (``exposed_communication_s``) and waiting for a
-    late worker (``idle_s``)."""
-    table = communication.append_column("duration_s", pc.subtract(communication["end_s"], communication["start_s"]))
+    members), and the seconds from begin until it was done, blocked while communicating (``exposed_communication_s``) and
+    waiting for a late worker (``idle_s``)."""
+    table = communication.append_column("duration_s", pc.subtract(done_s(communication), communication["start_s"]))
     keys = ["operation", "axis", "phase"]
     grouped = table.group_by(keys).aggregate([("index", "count"), *((column, "sum") for column in _SUMS)])
     names = {"index_count": "count", **{f"{column}_sum": column for column in _SUMS}}

@@ -90,7 +90,7 @@ class TraceView(Shown):
         moved = trace.of_workers(self._communication, chosen).to_pandas()
         moved["worker"] = moved["rank"].astype(str)
         moved["begin_ms"] = (moved["start_s"] - self._start_s) * 1e3
-        moved["end_ms"] = (moved["end_s"] - self._start_s) * 1e3
+        moved["end_ms"] = (moved["done_s"] - self._start_s) * 1e3
         return {"timeline": timeline, "communication": moved[(moved["end_ms"] >= begin_ms) & (moved["begin_ms"] <= end_ms)]}
 
     def still(self) -> tuple[dict[str, Any], dict[str, Any]]:

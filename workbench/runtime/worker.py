@@ -98,7 +98,7 @@ def _work(
     from workbench.runtime import accounting
     from workbench.runtime.batches import Batches
     from workbench.runtime.build import DTYPES, build_worker, make_mesh
-    from workbench.runtime.completion import complete
+    from workbench.runtime.completion import bound_sends, complete
     from workbench.runtime.links import emulate
     from workbench.runtime.parity import check_parity
     from workbench.runtime.step_parts import step_parts, timeline_rows
@@ -132,6 +132,8 @@ def _work(
     if not is_cuda:
         accounting.attribute_idle(recorder, control, plan_.num_workers)
     agreement = complete(recorder)
+    if device.type == "cpu":
+        bound_sends(recorder, control, plan_.num_workers)
     communication = accounting.communication_rows(recorder, is_cuda)
     figures = {
         **_figures(trained),

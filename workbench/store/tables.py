@@ -65,6 +65,14 @@ def schema(name: str) -> Any:
     return pa.schema([(column, pa.type_for_alias(kind)) for column, kind in columns.items()])
 
 
+def done_s(communication: Any) -> Any:
+    """When each operation of a table ``communication`` was done: when the wait for it ended or, where that is known to have been
+    earlier, when it was complete. torch waits for sends at the end of a schedule."""
+    import pyarrow.compute as pc
+
+    return pc.min_element_wise(communication["end_s"], communication["completed_s"], skip_nulls=True)
+
+
 def write_table(path: Path, name: str, rows: list[dict[str, Any]]) -> None:
     """Writes rows as a Parquet file of the table's columns."""
     import pyarrow as pa

@@ -162,8 +162,8 @@ def _flows(workers: list[_Worker], rows: Iterable[Row], ids: Iterator[int]) -> I
 
 
 def _from_to(row: Row) -> dict[str, Any]:
-    """Begin and end; of an operation on a GPU, where the host does not see the end of a wait, the end is its completion."""
-    end_s = row.get("completed_s") if row["end_s"] is None else row["end_s"]
+    """Begin and end: of an operation what is known to have come first, its completion or the end of the wait for it."""
+    end_s = min((t for t in (row["end_s"], row.get("completed_s")) if t is not None), default=None)
     return {"start": _nanoseconds(row["start_s"]), "end": None if end_s is None else _nanoseconds(end_s)}
 
 
