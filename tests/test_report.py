@@ -7,10 +7,15 @@ import re
 import shutil
 from pathlib import Path
 
+import altair as alt
+import pandas as pd
 import pytest
 
 from tests.recorded import pipeline_run
 from tests.test_cli import FAILED, SINGLE, record_run, workbench
+from workbench.analysis.comparison_charts import CHARTS, ComparisonChart
+from workbench.analysis.report import sections
+from workbench.analysis.report.parts import Compared, Drawing
 from workbench.analysis.report.write import write_report
 from workbench.errors import UsageError
 from workbench.store.run_directory import RunDirectory
@@ -151,3 +156,14 @@ def test_a_browser_shows_it_without_script_and_network(runs: list[RunDirectory],
     own = {"light": "#ffffff", "dark": "#181b1f"}[ground]
     assert all(f'fill="{own}"' in svg.split("<g")[0] for _, svg in shown), "charts stand on the page's ground"
     assert complaints == []
+
+
+def test_a_chart_of_comparisons_that_is_added_stands_in_the_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page and the notebook draw the same list from its first to its last."""
+    frame = pd.DataFrame({"split": ["dp2"], "x": [1.0]})
+    chart = ComparisonChart("new", "A new chart", lambda finished: frame, lambda frame, labels: [alt.Chart(frame).mark_bar()])
+    monkeypatch.setattr(sections, "CHARTS", (*CHARTS, chart))
+    section = sections.choice(Compared([], []))
+    assert section is not None
+    assert [part.says for part in section.parts if isinstance(part, Drawing)] == ["A new chart"]
+    assert set(sections.ELSEWHERE) < {chart.name for chart in CHARTS}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from html import escape
 from typing import Any
 
@@ -13,18 +13,11 @@ import traitlets
 
 from workbench.analysis import limits, memory_limits
 from workbench.analysis.charts.look import side_by_side
-from workbench.analysis.charts.losses import losses_chart
-from workbench.analysis.charts.pareto import pareto_chart
 from workbench.analysis.charts.picking import standing_out
-from workbench.analysis.charts.scaling import scaling_charts
-from workbench.analysis.charts.step_parts import step_parts_chart
+from workbench.analysis.comparison_charts import CHARTS
 from workbench.analysis.findings import findings
-from workbench.analysis.frames import step_parts
-from workbench.analysis.losses import losses
 from workbench.analysis.markup import comparison_html
-from workbench.analysis.pareto import pareto
 from workbench.analysis.report.parts import Compared, compare
-from workbench.analysis.scaling import scaling
 from workbench.api import Run, open_run
 from workbench.errors import UsageError
 from workbench.notebook.rendering import output, picture
@@ -83,7 +76,7 @@ class CompareView(Shown):
     def data(self) -> dict[str, pd.DataFrame]:
         """``runs`` (rows as in ``wb.runs()``; the split's name tells equal ones apart) and what each chart draws."""
         shown = self._shown
-        return {"runs": pd.DataFrame(shown.rows), **{name: frame(shown) for name, (frame, _) in _CHARTS.items()}}
+        return {"runs": pd.DataFrame(shown.rows), **{chart.name: chart.frame(shown.finished) for chart in CHARTS}}
 
     def still(self) -> tuple[dict[str, Any], dict[str, Any]]:
         charts = self._drawn()
@@ -104,10 +97,10 @@ class CompareView(Shown):
         shown, labels = self._shown, self._compared.labels
         picked = next((row["split"] for row in shown.rows if self.picked and row["run_id"] == self.picked.id), None)
         charts = []
-        for frame, draw in _CHARTS.values():
-            if len(drawn := frame(shown)):
+        for chart in CHARTS:
+            if len(drawn := chart.frame(shown.finished)):
                 of_this = picked if picked in set(drawn["split"]) else None
-                standing = [standing_out(chart, "split", of_this) for chart in draw(drawn, labels)]
+                standing = [standing_out(one, "split", of_this) for one in chart.charts(drawn, labels)]
                 charts.append(side_by_side(*standing) if len(standing) > 1 else standing[0])
         return charts
 
@@ -123,32 +116,3 @@ class CompareView(Shown):
         sentences = "".join(f"<li>{escape(sentence)}</li>" for sentence in taught)
         self._table.value = (comparison_html(rows, {}) + f"<ul>{sentences}</ul>") if rows else "Choose runs above."
         self._charts.outputs = tuple(map(output, self._drawn()))
-
-
-def _step_parts(compared: Compared) -> pd.DataFrame:
-    return step_parts([row for _, row in compared.finished if row["compute_s"] is not None])
-
-
-def _pareto(compared: Compared) -> pd.DataFrame:
-    frame = pareto(compared.rows)
-    return frame if len(frame) > 1 else frame.head(0)  # one point is no choice
-
-
-def _scaling(compared: Compared) -> pd.DataFrame:
-    frame = scaling(compared.rows)
-    return frame if frame["workers"].nunique() > 2 else frame.head(0)  # two points are no curve
-
-
-def _losses(compared: Compared) -> pd.DataFrame:
-    trained = [(run, row) for run, row in compared.finished if row["final_loss"] is not None]
-    return losses([run for run, _ in trained], [row for _, row in trained]) if trained else pd.DataFrame()
-
-
-_Draw = Callable[[pd.DataFrame, Sequence[str]], Sequence[alt.Chart | alt.LayerChart]]
-_CHARTS: dict[str, tuple[Callable[[Compared], pd.DataFrame], _Draw]] = {
-    "step_parts": (_step_parts, lambda frame, labels: [step_parts_chart(frame)]),
-    "pareto": (_pareto, lambda frame, labels: [pareto_chart(frame, labels)]),
-    "scaling": (_scaling, scaling_charts),
-    "losses": (_losses, lambda frame, labels: [losses_chart(frame, labels)]),
-}
-"""Another chart is another line here."""

@@ -7,27 +7,26 @@ from typing import Any
 
 from workbench.analysis import figures, limits, memory_limits, noise
 from workbench.analysis.bubble import ideal_timeline
-from workbench.analysis.charts.losses import losses_chart
+from workbench.analysis.charts.look import side_by_side
 from workbench.analysis.charts.memory import memory_at_peak_chart
-from workbench.analysis.charts.pareto import pareto_chart
-from workbench.analysis.charts.scaling import scaling_chart
-from workbench.analysis.charts.step_parts import step_parts_chart
 from workbench.analysis.charts.timeline import timeline_chart
 from workbench.analysis.charts.traffic import traffic_chart
 from workbench.analysis.charts.transfers import transfers_chart
+from workbench.analysis.comparison_charts import CHARTS
 from workbench.analysis.findings import findings
-from workbench.analysis.frames import step_parts, timeline
-from workbench.analysis.losses import losses, verdict
+from workbench.analysis.frames import timeline
+from workbench.analysis.losses import verdict
 from workbench.analysis.memory import memory_at_peak
-from workbench.analysis.pareto import pareto
 from workbench.analysis.report.parts import Compared, Drawing, Listing, Part, Section, Sentences, Table
-from workbench.analysis.scaling import scaling
 from workbench.analysis.traffic import traffic_of
 from workbench.analysis.transfers import operations, transfers
 from workbench.errors import SpecError
 from workbench.spec.differences import differing, not_by_default
 from workbench.spec.files import read_table
 from workbench.store.run_directory import RunDirectory
+
+ELSEWHERE = ("step_parts", "losses", "memory")
+"""Charts of a comparison that stand in sections of their own, that of memory run by run."""
 
 
 def asked(compared: Compared) -> Section:
@@ -116,8 +115,7 @@ def equal(compared: Compared) -> Section | None:
         for (_, row), summary in zip(done, summaries, strict=True)
     ]
     table = Table(["split", "verdict", "most different", "by", "allowed"], rows, num_names=3)
-    frame = losses([run for run, _ in done], [row for _, row in done])
-    drawing = [Drawing(losses_chart(frame, compared.labels), "Loss by step of each run")] if len(frame) else []
+    drawing = _drawings(compared, "losses")
     sentence = "Loss, outputs, gradients and updated parameters beside those of one worker, checked before the run."
     return Section("Does it compute what one worker computes?", sentence, [table, *drawing])
 
@@ -131,7 +129,7 @@ def time(compared: Compared) -> Section | None:
     traced = [(run, row) for run, row in compared.finished if row["compute_s"] is not None]
     if not traced:
         return None
-    parts: list[Part] = [Drawing(step_parts_chart(step_parts([row for _, row in traced])), "Parts of the step of each run")]
+    parts: list[Part] = [*_drawings(compared, "step_parts")]
     for run, row in traced:
         frame = timeline(run)
         if row["num_workers"] > 1 and len(frame):
@@ -142,14 +140,19 @@ def time(compared: Compared) -> Section | None:
 
 
 def choice(compared: Compared) -> Section | None:
-    """Time against memory, and what more workers bring."""
-    frame, growth = pareto(compared.rows), scaling(compared.rows)
-    parts: list[Part] = []
-    if len(frame) > 1:
-        parts.append(Drawing(pareto_chart(frame, compared.labels), "Step time against peak memory of each run"))
-    if growth["workers"].nunique() > 2:
-        parts.append(Drawing(scaling_chart(growth, compared.labels), "Speed-up and efficiency against the number of workers"))
+    """Time against memory, what more workers bring, and every chart of a comparison that no other section has."""
+    parts = _drawings(compared, *(chart.name for chart in CHARTS if chart.name not in ELSEWHERE))
     return Section("Which to choose", "", parts) if parts else None
+
+
+def _drawings(compared: Compared, *names: str) -> list[Drawing]:
+    """The charts of a comparison with these names that have something to show."""
+    drawings = []
+    for chart in (chart for chart in CHARTS if chart.name in names):
+        if len(frame := chart.frame(compared.finished)):
+            charts = chart.charts(frame, compared.labels)
+            drawings.append(Drawing(side_by_side(*charts) if len(charts) > 1 else charts[0], chart.description))
+    return drawings
 
 
 def moved(compared: Compared) -> Section | None:

@@ -9,18 +9,10 @@ import pandas as pd
 import streamlit as st
 
 from workbench.analysis import limits, memory_limits, noise
-from workbench.analysis.charts.losses import losses_chart
-from workbench.analysis.charts.memory import memory_at_peak_chart
-from workbench.analysis.charts.pareto import pareto_chart
-from workbench.analysis.charts.scaling import scaling_charts
-from workbench.analysis.charts.step_parts import step_parts_chart
 from workbench.analysis.charts.transfers import transfers_chart
-from workbench.analysis.comparison import labelled, numbers, peaks, spec_differences
+from workbench.analysis.comparison import labelled, numbers, spec_differences
+from workbench.analysis.comparison_charts import CHARTS
 from workbench.analysis.findings import findings
-from workbench.analysis.frames import step_parts
-from workbench.analysis.losses import losses
-from workbench.analysis.pareto import pareto
-from workbench.analysis.scaling import scaling
 from workbench.analysis.transfers import transfers
 from workbench.dashboard.components.choose_runs import choose_runs
 from workbench.dashboard.components.failure_card import failure_card
@@ -150,25 +142,14 @@ def _pick(clicked: list[str], where: str) -> None:
 
 
 def _charts(runs: list[RunDirectory], rows: list[dict[str, Any]]) -> None:
-    labels = [row["split"] for row in rows]
-    parts, front, curves = step_parts(row for row in rows if row["compute_s"] is not None), pareto(rows), losses(runs, rows)
-    left, right = st.columns(2, gap="large")
-    with left:
-        if not parts.empty:
-            _run_figure(step_parts_chart(parts), parts, "step-parts")
-        if not front.empty:
-            _run_figure(pareto_chart(front, labels), front, "time-and-memory")
-        held = peaks(runs, labels)
-        if not held.empty:
-            title = "What does each worker hold at its peak?"
-            _run_figure(memory_at_peak_chart(held, title=title), held, "memory-at-peak")
-    with right:
-        more = scaling(rows)
-        if not more.empty:
-            for name, chart in zip(("speed-up", "efficiency"), scaling_charts(more, labels), strict=True):
-                _run_figure(chart, more, name)
-        if not curves.empty:
-            _run_figure(losses_chart(curves, labels), curves, "losses")
+    finished, labels, columns = list(zip(runs, rows, strict=True)), [row["split"] for row in rows], st.columns(2, gap="large")
+    for number, chart in enumerate(CHARTS):
+        frame = chart.frame(finished)
+        if frame.empty:
+            continue
+        with columns[number % 2]:
+            for part, drawn in enumerate(chart.charts(frame, labels), start=1):
+                _run_figure(drawn, frame, chart.name if part == 1 else f"{chart.name}-{part}")
     _moved(runs, rows)
 
 

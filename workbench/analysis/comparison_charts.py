@@ -1,0 +1,81 @@
+"""The charts of a comparison, one list that the page, the notebook and the report draw: a chart is added here alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from workbench.analysis.charts.losses import losses_chart
+from workbench.analysis.charts.memory import memory_at_peak_chart
+from workbench.analysis.charts.pareto import pareto_chart
+from workbench.analysis.charts.scaling import scaling_charts
+from workbench.analysis.charts.step_parts import step_parts_chart
+from workbench.analysis.comparison import peaks
+from workbench.analysis.frames import step_parts
+from workbench.analysis.losses import losses
+from workbench.analysis.pareto import pareto
+from workbench.analysis.scaling import scaling
+from workbench.store.run_directory import RunDirectory
+
+Row = dict[str, Any]
+Finished = Sequence[tuple[RunDirectory, Row]]
+
+
+@dataclass(frozen=True)
+class ComparisonChart:
+    """One chart, or several that are drawn from one frame."""
+
+    name: str
+    """Of its frame: in ``CompareView.data``, and of the file that the page offers."""
+
+    description: str
+    """What is said where the chart cannot be seen."""
+
+    frame: Callable[[Finished], pd.DataFrame]
+    """Of finished runs with their rows; ``split`` says of which run a row is. Empty where there is nothing to draw."""
+
+    charts: Callable[[pd.DataFrame, Sequence[str]], Sequence[alt.Chart | alt.LayerChart]]
+    """Of the frame, and of the labels of all runs in their order, which decides colours."""
+
+
+def _step_parts(finished: Finished) -> pd.DataFrame:
+    return step_parts([row for _, row in finished if row["compute_s"] is not None])
+
+
+def _scaling(finished: Finished) -> pd.DataFrame:
+    frame = scaling([row for _, row in finished])
+    return frame if frame["workers"].nunique() > 2 else frame.head(0)  # two points are no curve
+
+
+def _pareto(finished: Finished) -> pd.DataFrame:
+    frame = pareto([row for _, row in finished])
+    return frame if len(frame) > 1 else frame.head(0)  # one point is no choice
+
+
+def _losses(finished: Finished) -> pd.DataFrame:
+    trained = [(run, row) for run, row in finished if row["final_loss"] is not None]
+    return losses([run for run, _ in trained], [row for _, row in trained]) if trained else pd.DataFrame()
+
+
+def _memory(finished: Finished) -> pd.DataFrame:
+    return peaks([run for run, _ in finished], [row["split"] for _, row in finished]) if finished else pd.DataFrame()
+
+
+CHARTS = (
+    ComparisonChart("step_parts", "Parts of the step of each run", _step_parts, lambda frame, labels: [step_parts_chart(frame)]),
+    ComparisonChart("scaling", "Speed-up and efficiency against the number of workers", _scaling, scaling_charts),
+    ComparisonChart(
+        "pareto", "Step time against peak memory of each run", _pareto, lambda frame, labels: [pareto_chart(frame, labels)]
+    ),
+    ComparisonChart("losses", "Loss by step of each run", _losses, lambda frame, labels: [losses_chart(frame, labels)]),
+    ComparisonChart(
+        "memory",
+        "Memory of each worker at its peak, by category",
+        _memory,
+        lambda frame, labels: [memory_at_peak_chart(frame, title="What does each worker hold at its peak?")],
+    ),
+)
