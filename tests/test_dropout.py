@@ -190,3 +190,18 @@ def test_a_split_draws_the_masks_of_one_worker(name: str) -> None:
     model, split, train = SPLITS[name]
     spec = support.cases({"": split}, {"": support.models(model.split(",")[0])[model]}, ["train"])[0].spec
     assert_conforms({**spec, "train": {**support.TRAIN, **train}})
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_compiled_block_draws_the_same_masks_piece_by_piece() -> None:
+    block = nn.Sequential(nn.Linear(FEATURES, FEATURES), SampleDropout(P))
+    keys, x, outputs = DropoutKeys(block, 0, CPU), torch.randn(8, FEATURES), list[Tensor]()
+    for is_compiled in (False, True):
+        if is_compiled:
+            block.compile()
+        for step in range(2):
+            keys.begin_step(step, torch.arange(16))
+            keys.begin_piece(1, 2)
+            outputs.append(block(x).detach())
+    torch.testing.assert_close(outputs[2:], outputs[:2])

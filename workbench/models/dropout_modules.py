@@ -38,9 +38,7 @@ class SampleDropout(nn.Module):
             return x
         if self.keys is None or len(x) % len(self.keys):
             return nn.functional.dropout(x, self.p)
-        if torch.compiler.is_compiling():
-            return _drop(x, self.keys, self.positions, self.p)
-        return _Drop.apply(x, self.keys, self.positions, self.p)  # type: ignore[no-any-return]
+        return _apply(x, self.keys, self.positions, self.p)  # type: ignore[no-any-return]
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
@@ -102,6 +100,11 @@ class _Drop(Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         return _drop(gradients[0], *ctx.mask), None, None, None
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # compiled, the hash gives other masks (torch 2.13)
+def _apply(x: Tensor, keys: Tensor, positions: Tensor | None, p: float) -> Tensor:
+    return _Drop.apply(x, keys, positions, p)  # type: ignore[no-any-return]
 
 
 def _drop(x: Tensor, keys: Tensor, positions: Tensor | None, p: float) -> Tensor:

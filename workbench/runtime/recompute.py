@@ -43,12 +43,11 @@ def checkpoint_blocks(blocks: nn.Sequential, mode: Literal["none", "full", "sele
             block.forward = functools.partial(checkpoint, forward, use_reentrant=False, **context)
 
 
+@torch.compiler.disable(recursive=False)  # type: ignore[untyped-decorator]  # what is inside is compiled
 def _checkpoint_with_masks(
     forward: Callable[..., Any], dropouts: list[SampleDropout], context: dict[str, Any], *args: Any
 ) -> Any:
     """As ``checkpoint``; computing again draws the masks of what was computed first, whatever went forward since."""
-    if torch.compiler.is_compiling():  # keys are inputs of the compiled graph, which keeps them for its backward pass
-        return checkpoint(forward, *args, use_reentrant=False, **context)
     drawn = [(dropout.keys, dropout.positions) for dropout in dropouts]
 
     def run(*args: Any) -> Any:
