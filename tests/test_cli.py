@@ -164,6 +164,12 @@ def test_show_says_what_was_dropped_and_which_formulas_are_bounds(store: Path) -
         ({"parity_ok": False}, "WRONG", "parity: differs from one worker, largest error 5.0e-01 in a.weight"),
         ({"parity_ok": False, "parity_max_error": None}, "WRONG", "parity: differs from one worker, largest error infinite"),
         ({"parity_ok": None, "parity_max_error": None}, "–", ""),
+        (
+            {"parity_verdict": "equal per shard", "parity_cause": "a [router] counts", "parity_remedy": "set a = 0"},
+            "equal per",
+            "per shard of the batch, largest error 5.0e-01 in a.weight; differs by up to 5.0e-01 from one worker on the whole"
+            " batch: a [router] counts. To make them equal, set a = 0.",
+        ),
     ],
 )
 def test_show_says_whether_the_split_equals_one_worker(
@@ -276,6 +282,11 @@ def test_the_course_is_copied_whole_and_never_over_a_file(tmp_path: Path) -> Non
         ("speedup>=1e0", {"speedup": 1.0}, [True]),
         ("speedup != 2", {"speedup": None}, [False]),
         ("final_loss < 5", {"final_loss": float("nan")}, [False]),
+        ("parity == 'equal'", {"parity_verdict": "equal"}, [True]),
+        ('parity_verdict == equal and parity != "wrong"', {"parity_verdict": "equal per shard"}, [False, True]),
+        ('parity == "equal per shard"', {"parity_verdict": "equal per shard"}, [True]),
+        ("parity != wrong", {"parity_verdict": None}, [False]),
+        ("parity_whole_batch_error < 1e-9", {"parity_whole_batch_error": 0.44}, [False]),
     ],
 )
 def test_assertions(text: str, row: dict[str, Any], holds: list[bool]) -> None:
@@ -283,7 +294,19 @@ def test_assertions(text: str, row: dict[str, Any], holds: list[bool]) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "speedup", "speedup > fast", "speedup > 1 or 2", "speed > 1", "speedup > 1 and", "speedup > nan"]
+    "text",
+    [
+        "",
+        "speedup",
+        "speedup > fast",
+        "speedup > 1 or 2",
+        "speed > 1",
+        "speedup > 1 and",
+        "speedup > nan",
+        "parity > 'equal'",
+        "parity == 'same'",
+        "parity == equal per shard",
+    ],
 )
 def test_an_assertion_that_cannot_be_read_is_refused(text: str) -> None:
     with pytest.raises(SpecError, match="--assert"):

@@ -178,6 +178,8 @@ def test_a_follower_reads_on_where_it_left_off(tmp_path: Path) -> None:
     assert follower.progress == (2, 9), "as far as the slowest is"
     assert follower.losses == [{"step": s, "loss": 2.0 - s} for s in range(3)]
     assert follower.parity == "equals one worker"
+    follower.events[0][1] |= {"verdict": "equal per shard"}
+    assert follower.parity == "equals one worker per shard"
     first, second = follower.workers()
     assert (first["state"], first["step"], first["samples_per_s"]) == ("timed steps", 3, 16 / 0.5)
     assert first["memory_mib"] > 1, "its process is this one"

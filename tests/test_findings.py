@@ -47,6 +47,14 @@ def test_a_split_that_differs_on_purpose_is_not_called_wrong() -> None:
     assert not [sentence for sentence in sentences if "NOT" in sentence]
 
 
+def test_a_split_that_is_equal_per_shard_says_how_far_the_whole_batch_is_and_why() -> None:
+    figures = {"parity_verdict": "equal per shard", "parity_ok": True, "parity_whole_batch_error": 0.44}
+    (*_, known) = findings([SINGLE, {**DATA, **figures, "parity_cause": "a norm has its own", "parity_remedy": "set b = 1"}])
+    same = "dp2 equals one worker that computes the same shards of the batch, but differs by up to 4.4e-01 from one worker on the"
+    assert known == f"{same} whole batch: a norm has its own. To make them equal, set b = 1."
+    assert findings([SINGLE, {**DATA, **figures}])[-1] == f"{same} whole batch."
+
+
 def test_failed_runs_teach_nothing() -> None:
     failed = row("tp2", 2, state="failed")
     assert findings([SINGLE, failed]) == []

@@ -102,6 +102,8 @@ def test_the_step_time_is_the_median_of_the_slowest_workers(tmp_path: Path) -> N
     assert summary["bubble_fraction"] is None, "nothing is staged here"
     assert summary["final_loss"] == 2.5
     assert summary["parity_ok"] is True
+    assert summary["parity_verdict"] == "equal", "as it was recorded before the whole batch was compared"
+    assert summary["parity_whole_batch_error"] is None
 
 
 def test_a_run_is_found_by_its_id_a_part_of_it_or_as_the_latest(tmp_path: Path) -> None:

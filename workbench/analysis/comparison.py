@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 
 from workbench.analysis.figures import names
-from workbench.analysis.losses import verdict
 from workbench.analysis.memory import memory_at_peak
+from workbench.analysis.parity import in_words
 from workbench.analysis.scaling import way
 from workbench.errors import SpecError
 from workbench.spec.differences import flat
@@ -86,7 +86,7 @@ def numbers(rows: Sequence[Row]) -> pd.DataFrame:
             "efficiency": number["efficiency"] * 100,
             "peak_mib": number["peak_memory_bytes"] / 2**20,
             "sent_mib": number["communication_bytes_per_step"] / 2**20,
-            "parity": [verdict(row) for row in rows],
+            "parity": [in_words(row) for row in rows],
             "state": frame["state"],
         }
     )

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from workbench.analysis.parity import in_a_table
 from workbench.words import counted
 
 Row = dict[str, Any]
@@ -38,12 +39,6 @@ def milliseconds(value: float | None) -> str:
     return "–" if value is None or math.isnan(value) else f"{value * 1e3:.1f}"
 
 
-def parity(row: Row) -> str:
-    """Lossy is what differs from one worker on purpose, by no more than it may."""
-    unequal = "–" if row["parity_max_error"] is None else "lossy"
-    return {True: "equal", False: "WRONG", None: unequal}[row["parity_ok"]]
-
-
 def _mebibytes(value: float | None) -> str:
     return mebibytes(value).removesuffix(" MiB")
 
@@ -73,7 +68,7 @@ _IN_ALL: tuple[Column, ...] = (
     ("equal\ncores", lambda row: factor(row["speedup_same_cores"])),
     ("peak\nMiB", lambda row: _mebibytes(row["peak_memory_bytes"])),
     ("sent\nMiB", lambda row: _mebibytes(row["communication_bytes_per_step"])),
-    ("parity\n", parity),
+    ("parity\n", in_a_table),
 )
 
 

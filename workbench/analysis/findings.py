@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from workbench.analysis.parity import per_shard
+from workbench.plan.parity import VERDICTS, verdict
+
 Row = dict[str, Any]
 NOTABLE_LOAD_CORES = 0.2
 
@@ -20,7 +23,7 @@ def findings(
     disturbed = _disturbed(done)
     if work := different_work(done):
         limited = [(limits or {})[row["run_id"]] for row in splits if row["run_id"] in (limits or {})]
-        return [*disturbed, work, *([] if disturbed else limited), *_wrong(done), *_lossy(done)]
+        return [*disturbed, work, *([] if disturbed else limited), *of_parity(done)]
     if not splits:
         return []
     of_time = [_fastest(splits), *_first_tokens(splits)] if not disturbed else []
@@ -29,7 +32,7 @@ def findings(
         *_smallest(done),
         *(memory_limits[r["run_id"]] for r in splits if memory_limits and r["run_id"] in memory_limits),
     ]
-    return [*disturbed, *of_time, *of_memory, *([] if disturbed else of_limits), *_wrong(done), *_lossy(done)]
+    return [*disturbed, *of_time, *of_memory, *([] if disturbed else of_limits), *of_parity(done)]
 
 
 def different_work(rows: list[Row]) -> str:
@@ -94,14 +97,17 @@ def _smallest(rows: list[Row]) -> list[str]:
     return [text + "."]
 
 
-def _wrong(rows: list[Row]) -> list[str]:
-    return [f"{row['split']} does NOT compute what one worker computes." for row in rows if row["parity_ok"] is False]
-
-
-def _lossy(rows: list[Row]) -> list[str]:
-    """Splits that were checked and found neither equal nor wrong."""
-    lossy = [row for row in rows if row["parity_ok"] is None and row["parity_max_error"] is not None]
-    return [_declared(row) for row in lossy]
+def of_parity(rows: list[Row]) -> list[str]:
+    """Of splits that were checked and found not equal: how they differ from one worker."""
+    found = {which: [row for row in rows if verdict(row) == which] for which in VERDICTS}
+    return [
+        *(f"{row['split']} does NOT compute what one worker computes." for row in found["wrong"]),
+        *(
+            f"{row['split']} equals one worker that computes the same shards of the batch, but {per_shard(row)}."
+            for row in found["equal per shard"]
+        ),
+        *map(_declared, found["lossy"]),
+    ]
 
 
 def _declared(row: Row) -> str:

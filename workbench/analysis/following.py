@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from workbench.analysis.parity import of_event
 from workbench.errors import SpecError
 from workbench.store import listing
 from workbench.store.processes import own_memory_mib
@@ -49,7 +50,7 @@ class Follower:
         said = next((e for e in self.events.get(0, []) if e["event"] == "parity"), None)
         if said is None:
             return ""
-        return {True: "equals one worker", False: "DIFFERS from one worker", None: "differs on purpose (lossy)"}[said["ok"]]
+        return of_event(said)
 
     def workers(self) -> list[dict[str, Any]]:
         """A row a worker: rank, device, what it does, step and its time, samples/s, and its own memory now."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from workbench.analysis.parity import in_words
 from workbench.store.run_directory import RunDirectory
 
 
@@ -17,11 +18,5 @@ def losses(runs: Iterable[RunDirectory], rows: Iterable[dict[str, Any]]) -> pd.D
     for run, row in zip(runs, rows, strict=True):
         steps = run.table("steps").to_pandas()
         mean = steps.dropna(subset="loss").groupby("step", as_index=False)["loss"].mean()
-        frames.append(mean.assign(split=row["split"], run=f"{row['split']}: {verdict(row)}"))
+        frames.append(mean.assign(split=row["split"], run=f"{row['split']}: {in_words(row)}"))
     return pd.concat(frames, ignore_index=True)[["split", "run", "step", "loss"]]  # type: ignore[no-any-return]
-
-
-def verdict(row: dict[str, Any]) -> str:
-    """What the parity check said of a run, in a few words."""
-    unknown = "not checked" if row["parity_max_error"] is None else "lossy on purpose"
-    return {True: "equals one worker", False: "WRONG", None: unknown}[row["parity_ok"]]

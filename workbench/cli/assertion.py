@@ -1,4 +1,4 @@
-"""``--assert 'speedup > 1.2 and peak_memory_bytes < 1e9'``: column, operator, number, joined by ``and``."""
+"""``--assert 'speedup > 1.2 and parity == "equal"'``: column, operator, number or verdict, joined by ``and``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from workbench.errors import SpecError
+from workbench.plan.parity import VERDICTS
 from workbench.registry import unknown
 from workbench.store.tables import RUN_FIGURES
 
@@ -20,31 +21,35 @@ _OPERATORS = {
     ">": operator.gt,
     "<": operator.lt,
 }
-_TERM = re.compile(r"\s*(\w+)\s*(>=|<=|==|!=|>|<)\s*(\S+)\s*")
+_TERM = re.compile(r"\s*(\w+)\s*(>=|<=|==|!=|>|<)\s*(\S+|'[^']*'|\"[^\"]*\")\s*")
+_VERDICT = "parity_verdict"
+_ALIASES = {"parity": _VERDICT}
 
 
 @dataclass(frozen=True)
 class Assertion:
-    """One ``column operator number``."""
+    """One ``column operator number``, or ``parity == "equal"``."""
 
     column: str
     sign: str
-    number: float
+    wanted: float | str
 
     def holds(self, row: dict[str, Any]) -> bool:
         """An empty value is false."""
         value = row[self.column]
-        return value is not None and not math.isnan(value) and bool(_OPERATORS[self.sign](value, self.number))
+        is_empty = value is None or (isinstance(value, float) and math.isnan(value))
+        return not is_empty and bool(_OPERATORS[self.sign](value, self.wanted))
 
     def __str__(self) -> str:
-        return f"{self.column} {self.sign} {self.number:g}"
+        wanted = repr(self.wanted) if isinstance(self.wanted, str) else f"{self.wanted:g}"
+        return f"{self.column} {self.sign} {wanted}"
 
 
 def parse(text: str) -> list[Assertion]:
     """The terms of an ``--assert``.
 
     Raises:
-        SpecError: it does not parse, or names no column that holds a figure.
+        SpecError: it does not parse, or names no column that holds a figure or a verdict.
     """
     assertions = []
     for term in re.split(r"\band\b", text):
@@ -52,8 +57,12 @@ def parse(text: str) -> list[Assertion]:
         if match is None:
             raise SpecError("--assert", f"takes 'column operator number' joined by 'and', but got {term.strip()!r}")
         column, sign, value = match.groups()
+        column = _ALIASES.get(column, column)
+        if column == _VERDICT:
+            assertions.append(Assertion(column, sign, _verdict(sign, value.strip("'\""))))
+            continue
         if column not in RUN_FIGURES:
-            raise SpecError("--assert", unknown("column", column, list(RUN_FIGURES)))
+            raise SpecError("--assert", unknown("column", column, [*RUN_FIGURES, *_ALIASES, _VERDICT]))
         try:
             number = {"true": 1.0, "false": 0.0}.get(value.lower()) if value.isalpha() else float(value)
         except ValueError:
@@ -62,3 +71,11 @@ def parse(text: str) -> list[Assertion]:
             raise SpecError("--assert", f"compares {column} with a number, but got {value!r}")
         assertions.append(Assertion(column, sign, number))
     return assertions
+
+
+def _verdict(sign: str, text: str) -> str:
+    if sign not in ("==", "!="):
+        raise SpecError("--assert", f"compares parity with == or !=, but got {sign!r}")
+    if text not in VERDICTS:
+        raise SpecError("--assert", unknown("verdict", text, list(VERDICTS)))
+    return text

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from workbench.analysis.parity import of_event
+
 if TYPE_CHECKING:
     from workbench.api import Run
 
@@ -38,7 +40,7 @@ def follow(run: Run, quiet: bool) -> None:
                         console.print(f"{name}: {message}", highlight=False)
                     said = message
             elif event["event"] == "parity":
-                progress.update(task, note="parity " + {True: "holds", False: "FAILED", None: "is lossy"}[event["ok"]])
+                progress.update(task, note=of_event(event))
             elif event["event"] == "step":
                 loss = None if event["loss"] is None else f"loss {event['loss']:.3f}"
                 figure = f"{event['duration_s'] * 1e3:.1f} ms a batch" if record["mode"] == "inference" else loss

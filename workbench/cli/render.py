@@ -33,7 +33,8 @@ def comparison(rows: Iterable[Row], threads: dict[str, int]) -> Table:
             table.add_row(name, f"[red]{row['state']}[/red]")
         else:
             values = (value(row) for _, value in columns)
-            table.add_row(name, *("[red]WRONG[/red]" if value == "WRONG" else value for value in values))
+            written = {"WRONG": "[red]WRONG[/red]", "equal per shard": "equal per\nshard"}
+            table.add_row(name, *(written.get(value, value) for value in values))
     return table
 
 

@@ -139,7 +139,7 @@ def _judge(rows: list[dict[str, Any]], assertions: list[Any]) -> None:
     if unfinished := [row for row in rows if row["state"] != "finished"]:
         raise RunFailedError("; ".join(f"run {row['run_id']} {row['state']}" for row in unfinished))
     for row in rows:
-        if row["parity_ok"] is False:
+        if row["parity_verdict"] == "wrong":
             error = "not finite" if row["parity_max_error"] is None else row["parity_max_error"]
             raise AssertionFailedError(f"{row['run_id']}: parity failed, largest error {error}")
         if row["mode"] == "train" and (row["final_loss"] is None or not math.isfinite(row["final_loss"])):

@@ -74,18 +74,27 @@ def show_command(run: str) -> None:
 
 def _parity(row: dict[str, Any], summary: dict[str, Any]) -> str:
     """Whether the split computes what one worker computes, and how nearly; nothing where it was not checked."""
-    error, allowed = row["parity_max_error"], summary.get("parity_allowed")
-    if row["parity_ok"] is None and error is None:
+    from rich.markup import escape
+
+    from workbench.analysis.parity import per_shard
+
+    error, allowed, found = row["parity_max_error"], summary.get("parity_allowed"), row["parity_verdict"]
+    if found is None:
         return ""
     verdicts = {
-        True: "equals one worker",
-        False: "[red]differs from one worker[/red]",
-        None: "differs from one worker on purpose",
+        "equal": "equals one worker",
+        "equal per shard": "equals one worker per shard of the batch",
+        "wrong": "[red]differs from one worker[/red]",
+        "lossy": "differs from one worker on purpose",
     }
     size = "infinite" if error is None else f"{error:.1e} in {summary.get('parity_tensor')}"
-    declared = f" ({summary['parity_on_purpose']})" if row["parity_ok"] is None and summary.get("parity_on_purpose") else ""
+    declared = f" ({summary['parity_on_purpose']})" if found == "lossy" and summary.get("parity_on_purpose") else ""
     bound = "" if allowed is None else f", allowed {allowed:.1e}"
-    return f"{verdicts[row['parity_ok']]}{declared}, largest error {size}{bound}"
+    text = f"{verdicts[found]}{declared}, largest error {size}{bound}"
+    if found == "equal per shard":
+        return f"{text}; {escape(per_shard(row))}."
+    whole = row["parity_whole_batch_error"]
+    return text if whole is None else f"{text}; of the whole batch in one piece {whole:.1e}"
 
 
 def _block_times(console: Any, record: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from workbench.analysis.parity import IN_A_TABLE
 from workbench.store import listing
 from workbench.store.index import SETTLED_S
 from workbench.store.run_directory import TERMINAL, RunDirectory
@@ -88,8 +89,8 @@ def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
         created=_local(number["created_at"]),
         searched=frame["run_id"].str.cat(frame[["name", "split", "dataset", "tags", "note", "mode"]], sep="\n").str.lower(),
     )
-    lossy = frame["parity_ok"].isna() & frame["parity_max_error"].notna()
-    frame["parity"] = frame["parity_ok"].map({True: "equal", False: "WRONG"}).fillna("").mask(lossy, "lossy").astype(str)
+    shown = {**IN_A_TABLE, None: ""}
+    frame["parity"] = [shown[which if isinstance(which, str) else None] for which in frame["parity_verdict"]]
     return frame
 
 

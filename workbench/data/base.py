@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 from workbench.errors import PluginError, SpecError
+from workbench.plan.loss_weights import IGNORED
 from workbench.registration import Attribute, register
 from workbench.spec.options import DatasetOptions, options_problem
 
@@ -47,6 +48,10 @@ class DatasetSummary:
 
     value_shape: tuple[int, ...] = ()
     """Shape of the numbers to predict of one sample, such as (1,), or (horizon, features) of a series."""
+
+    has_ignored_targets: bool = True
+    """Whether a target may be −100, which losses leave out. False spares every worker the look at the targets of the whole
+    global batch, by which shards with unequal numbers of targets are weighted."""
 
     def __post_init__(self) -> None:
         if not self.target:
@@ -105,7 +110,9 @@ class Samples(Protocol):
 
         Inputs: int64 tokens (batch, sequence); float32 features (batch, features), images (batch, channels, height, width) or
         series (batch, steps, features). Targets: the next tokens or steps, of the inputs' shape and type; int64 labels
-        (batch,); or float32 values (batch, *value_shape).
+        (batch,); or float32 values (batch, *value_shape). A label of −100
+        counts in no loss; where there are any, ``targets(indices)``, if it exists, spares reading the inputs of other workers'
+        samples.
         """
 
 
@@ -147,6 +154,10 @@ class LabelledSamples:
     def batch(self, indices: Array) -> tuple[Array, Array]:
         return self.features[indices], self.labels[indices]
 
+    def targets(self, indices: Array) -> Array:
+        """The labels alone."""
+        return self.labels[indices]
+
 
 @dataclass(frozen=True)
 class TokenWindows:
@@ -163,6 +174,24 @@ class TokenWindows:
 
         positions = indices[:, None] * self.length + np.arange(self.length)  # (batch, sequence)
         return self.tokens[positions], self.tokens[positions + 1]
+
+
+@dataclass(frozen=True)
+class PaddedWindows:
+    """Windows of which sample i has ``lengths[i]`` tokens; the rest is padding, token 0, whose targets are ignored."""
+
+    windows: TokenWindows
+    lengths: Array
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def batch(self, indices: Array) -> tuple[Array, Array]:
+        import numpy as np
+
+        is_token = np.arange(self.windows.length) < self.lengths[indices][:, None]  # (batch, sequence)
+        inputs, targets = self.windows.batch(indices)
+        return np.where(is_token, inputs, 0), np.where(is_token, targets, IGNORED)
 
 
 @dataclass(frozen=True)

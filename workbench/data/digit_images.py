@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 from pydantic import PositiveInt
@@ -29,7 +30,7 @@ class DigitImages(Dataset[DigitImagesOptions]):
 
     def summary(self) -> DatasetSummary:
         digits, side = Digits(DigitsOptions()).summary(), _SIDE * self.options.scale
-        return DatasetSummary("images", (1, side, side), digits.num_classes, digits.num_samples)
+        return replace(digits, kind="images", input_shape=(1, side, side))
 
     def load(self) -> LabelledSamples:
         digits, scale = Digits(DigitsOptions()).load(), self.options.scale

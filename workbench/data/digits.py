@@ -21,7 +21,7 @@ class Digits(Dataset[DigitsOptions]):
     Options = DigitsOptions
 
     def summary(self) -> DatasetSummary:
-        return DatasetSummary("features", (_NUM_PIXELS,), 10, _NUM_SAMPLES)
+        return DatasetSummary("features", (_NUM_PIXELS,), 10, _NUM_SAMPLES, has_ignored_targets=False)
 
     def load(self) -> LabelledSamples:
         import numpy as np

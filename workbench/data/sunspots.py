@@ -31,7 +31,7 @@ class Sunspots(Dataset[SunspotsOptions]):
         length = self.options.length
         if length >= _NUM_MONTHS:
             raise SpecError("dataset.length", f"{length} months and the one after are more than the series' {_NUM_MONTHS}")
-        return DatasetSummary("series", (length, 1), 0, _NUM_MONTHS - length)
+        return DatasetSummary("series", (length, 1), 0, _NUM_MONTHS - length, has_ignored_targets=False)
 
     def load(self) -> Sequences:
         import numpy as np

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from workbench.data.base import Dataset, DatasetSummary, LabelledSamples, Sequences, TokenWindows, dataset
+from workbench.data.base import Dataset, DatasetSummary, LabelledSamples, PaddedWindows, Sequences, TokenWindows, dataset
 from workbench.errors import SpecError
 from workbench.spec.options import DatasetOptions
 
@@ -51,6 +51,9 @@ class SyntheticOptions(DatasetOptions):
     seed: NonNegativeInt = 0
     """Decides the samples."""
 
+    padded: bool = False
+    """Whether samples have different lengths, 0 to sequence_length, and are padded (tokens); the loss ignores padding."""
+
 
 @dataset("synthetic")
 class Synthetic(Dataset[SyntheticOptions]):
@@ -59,6 +62,7 @@ class Synthetic(Dataset[SyntheticOptions]):
     Options = SyntheticOptions
     examples = {
         "tokens": {"kind": "tokens", "num_samples": 50, "sequence_length": 16, "vocabulary_size": 32},
+        "padded tokens": {"num_samples": 50, "sequence_length": 16, "vocabulary_size": 32, "padded": True},
         "features": {"kind": "features", "num_samples": 50, "num_features": 12, "num_classes": 3},
         "features with numbers": {"kind": "features", "num_samples": 50, "num_features": 12, "num_values": 2},
         "images": {"kind": "images", "num_samples": 50, "channels": 2, "height": 4, "width": 6, "num_classes": 3},
@@ -70,20 +74,22 @@ class Synthetic(Dataset[SyntheticOptions]):
         if o.num_values and o.kind != "features":
             raise SpecError("dataset.num_values", f"is for kind = features, but kind is {o.kind}; leave it out")
         if o.kind == "tokens":
-            return DatasetSummary("tokens", (o.sequence_length,), o.vocabulary_size, o.num_samples, o.sequence_length)
+            length, has_ignored = o.sequence_length, o.padded
+            return DatasetSummary("tokens", (length,), o.vocabulary_size, o.num_samples, length, has_ignored_targets=has_ignored)
         if o.kind == "series":
-            return DatasetSummary("series", (o.sequence_length, o.num_features), 0, o.num_samples)
+            shape: tuple[int, ...] = (o.sequence_length, o.num_features)
+            return DatasetSummary("series", shape, 0, o.num_samples, has_ignored_targets=False)
         shape = (o.num_features,) if o.kind == "features" else (o.channels, o.height, o.width)
         if o.num_values:
             return DatasetSummary(o.kind, shape, 0, o.num_samples, target="values", value_shape=(o.num_values,))
-        return DatasetSummary(o.kind, shape, o.num_classes, o.num_samples)
+        return DatasetSummary(o.kind, shape, o.num_classes, o.num_samples, has_ignored_targets=False)
 
-    def load(self) -> TokenWindows | LabelledSamples | Sequences:
+    def load(self) -> TokenWindows | PaddedWindows | LabelledSamples | Sequences:
         import numpy as np
 
         o = self.options
         # One generator a purpose: more samples must not change the ones before, nor the rule they follow.
-        rule, values, surprises = (np.random.default_rng((o.seed, purpose)) for purpose in range(3))
+        rule, values, surprises, lengths = (np.random.default_rng((o.seed, purpose)) for purpose in range(4))
         if o.kind == "series":  # each feature is a wave of its own frequency, each sample begins at its own place
             frequencies = rule.uniform(*_RADIANS_PER_STEP, o.num_features)
             starts = values.uniform(0, 2 * np.pi, (o.num_samples, 1, o.num_features))
@@ -103,4 +109,5 @@ class Synthetic(Dataset[SyntheticOptions]):
         for i in range(1, len(tokens)):
             if follow[i]:
                 tokens[i] = follows[tokens[i - 1]]
-        return TokenWindows(tokens, o.sequence_length)
+        windows = TokenWindows(tokens, o.sequence_length)
+        return PaddedWindows(windows, lengths.integers(o.sequence_length + 1, size=o.num_samples)) if o.padded else windows

@@ -38,7 +38,8 @@ class Text(Dataset[TextOptions]):
             characters = text.decode()
             tokens, distinct = len(characters), len(set(characters))
             vocabulary = -(-distinct // _VOCABULARY_MULTIPLE) * _VOCABULARY_MULTIPLE
-        return DatasetSummary("tokens", (length,), vocabulary, max(0, (tokens - 1) // length), length)
+        num_samples = max(0, (tokens - 1) // length)
+        return DatasetSummary("tokens", (length,), vocabulary, num_samples, length, has_ignored_targets=False)
 
     def load(self) -> TokenWindows:
         import numpy as np

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, TypeVar
 
 from pydantic import Field
 
+from workbench.plan.loss_weights import IGNORED
 from workbench.registration import Attribute, register
 from workbench.spec.options import ModelOptions, options_problem
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from workbench.data.base import DatasetSummary
+    from workbench.plan.parity import BatchDependence
     from workbench.plan.summary import BlockSummary, ModelSummary
 
 O = TypeVar("O", bound=ModelOptions)
@@ -51,10 +53,15 @@ class Model(ABC, Generic[O]):
         return False
 
     @property
+    def batch_dependence(self) -> BatchDependence | None:
+        """Why what it computes of a sample depends on the samples beside it (batch norm, a router's capacity), so that a
+        replica or a microbatch computes something else than one worker does of the whole batch; None: it does not."""
+        return None
+
+    @property
     def depends_on_batch(self) -> bool:
-        """Whether what it computes of a sample depends on the samples beside it (batch norm, a router's capacity), so that
-        a replica or a microbatch computes something else than one worker does of the whole batch."""
-        return False
+        """Whether what it computes of a sample depends on the samples beside it."""
+        return self.batch_dependence is not None
 
     def kept_bytes(self, held: BlockSummary, positions: int | None, element_bytes: int, checkpointing: str) -> int | None:
         """What a block's forward pass of one sample keeps for backward, its output included and its input not; of the last
@@ -82,6 +89,12 @@ class Model(ABC, Generic[O]):
         if self.data.has_numbers:
             return mse_loss(outputs.reshape(targets.shape), targets)
         return cross_entropy(outputs.flatten(0, -2), targets.flatten())
+
+    def loss_weight(self, targets: Tensor) -> float:
+        """The weight of a piece of a batch: of how many targets (batch, …) its ``loss`` is the mean. By default of integers
+        those that are not −100, which cross-entropy ignores, and all others. A loss of another mean, such as with an
+        ``ignore_index`` of its own or with class weights, overrides it: else a split does not compute what one worker does."""
+        return targets.numel() if targets.is_floating_point() else int((targets != IGNORED).sum())
 
 
 model = register(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -10,6 +11,7 @@ from pydantic import Field, PositiveInt
 from workbench.errors import SpecError
 from workbench.models.base import Dropout, Model, model
 from workbench.plan.layer_groups import Convolution, ConvolutionBlock, GlobalPool, LayerGroup
+from workbench.plan.parity import BATCH_NORM, BatchDependence
 from workbench.plan.summary import BatchNorm, BlockSummary, ModelSummary, ParameterSummary, linear_parameters
 from workbench.spec.options import ModelOptions
 
@@ -58,8 +60,9 @@ class CNN(Model[CNNOptions]):
         super().__init__(options, data)
 
     @property
-    def depends_on_batch(self) -> bool:
-        return self.options.norm == "batch"
+    def batch_dependence(self) -> BatchDependence | None:
+        remedy = 'set model.norm = "group", or split.data.sync_batch_norm = true without microbatches'
+        return replace(BATCH_NORM, remedy=remedy) if self.options.norm == "batch" else None
 
     def _trunk(self) -> dict[str, tuple[Convolution, ...]]:
         """The convolutions of each block: of a residual block the first, the second and, where the shape changes, the

@@ -12,6 +12,7 @@ from workbench.models.base import model
 from workbench.models.layer_formulas import Part
 from workbench.models.presets import MOE
 from workbench.models.transformer import SHORT_TEXT, SMALL, Transformer, TransformerOptions
+from workbench.plan.parity import BatchDependence
 from workbench.plan.summary import BlockSummary, Mixture, ParameterSummary
 
 if TYPE_CHECKING:
@@ -67,8 +68,15 @@ class MoE(Transformer[MoEOptions]):
         return self.options.capacity_factor is None
 
     @property
-    def depends_on_batch(self) -> bool:
-        return True
+    def batch_dependence(self) -> BatchDependence | None:
+        o, causes, remedies = self.options, [], []
+        if o.capacity_factor is not None:
+            causes.append("an expert's capacity is a share of each shard's tokens")
+            remedies.append("leave model.capacity_factor out")
+        if o.router_loss_weight and o.num_experts > 1:
+            causes.append("the router's balance loss is of each shard's tokens")
+            remedies.append("set model.router_loss_weight = 0")
+        return BatchDependence(" and ".join(causes), " and ".join(remedies)) if causes else None
 
     def summary(self) -> ModelSummary:
         # A router counts the tokens of its whole batch: a part of the sequence would have statistics of its own.

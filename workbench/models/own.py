@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from workbench.models.base import Model
 from workbench.plan.layer_groups import LayerGroup
+from workbench.plan.parity import BATCH_NORM, BatchDependence
 from workbench.plan.summary import ModelSummary
 from workbench.spec.options import ModelOptions
 
@@ -36,6 +37,10 @@ class OwnModel(Model[O]):
     def groups(self) -> tuple[LayerGroup, ...]:
         """Layers that tensor slicing can cut; none unless said."""
         return ()
+
+    @property
+    def batch_dependence(self) -> BatchDependence | None:
+        return BATCH_NORM if self._summary.batch_norms else None
 
     def build_block(self, block: str) -> nn.Module:
         return self.blocks()[block]()

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from workbench.data.base import sample_order
 from workbench.errors import SpecError
+from workbench.models.base import Model
 from workbench.plan.feasibility import Plan
+from workbench.plan.loss_weights import LossWeights
 from workbench.strategies.worker_model import WorkerModel
 
 
@@ -25,10 +27,16 @@ class Batches:
         self._target_shape: tuple[int, ...] | None = None
         if len(self.samples) != self._summary.num_samples:
             raise self._mistake(f"summary() gives {self._summary.num_samples} samples, but load() {len(self.samples)}")
+        self.model = plan.model
+        self.has_own_weights = type(plan.model).loss_weight is not Model.loss_weight
+        is_weighted = (self._summary.has_ignored_targets and not self._summary.has_numbers) or self.has_own_weights
+        self.is_weighted = plan.spec.mode == "train" and is_weighted
 
     def of_worker(self, step: int, worker: WorkerModel) -> tuple[Tensor, Tensor]:
-        """Inputs and targets of one step that a worker computes: its samples, and of each its positions."""
+        """Inputs and targets of one step that a worker computes: its samples, and of each its positions. The worker is given
+        the weights of the batch's pieces."""
         inputs, targets = self.of_step(step, worker.batch_part)
+        worker.loss_weights = self.loss_weights(step, targets if worker.batch_part[1] == 1 else None)
         if worker.sequence_part is None:
             return inputs, targets
         positions = list(chain.from_iterable(worker.sequence_part))
@@ -36,7 +44,7 @@ class Batches:
 
     def of_step(self, step: int, part: tuple[int, int] = (0, 1)) -> tuple[Tensor, Tensor]:
         """Inputs and targets of one step: the i-th of n equal parts of the global batch."""
-        indices = sample_order(self.train.seed, len(self.samples), step, self.train.global_batch_size)
+        indices = self._indices(step)
         index, count = part
         size = len(indices) // count
         inputs, targets = map(
@@ -44,6 +52,27 @@ class Batches:
         )
         inputs, targets = (t.to(self.dtype) if t.is_floating_point() else t for t in (inputs, targets))
         return inputs.to(self.device), targets.to(self.device)
+
+    def loss_weights(self, step: int, targets: Tensor | None = None) -> LossWeights | None:
+        """The weights of the pieces of a step's batch; None where all targets count, so that all pieces weigh the same.
+
+        Each worker looks at the targets of the whole global batch, all of which its seed tells it, so that nothing needs to
+        be communicated. ``targets``: these, if they are at hand.
+        """
+        if not self.is_weighted:
+            return None
+        if targets is None:
+            indices = self._indices(step)
+            alone = getattr(self.samples, "targets", None)
+            targets = torch.from_numpy(
+                self._checked(self.samples.batch(indices), len(indices))[1] if alone is None else alone(indices)
+            )
+        total = self.model.loss_weight(targets)
+        all_count = total == targets.numel() and not self.has_own_weights
+        return None if all_count else LossWeights(self.model.loss_weight, total, targets.numel())
+
+    def _indices(self, step: int) -> Any:
+        return sample_order(self.train.seed, len(self.samples), step, self.train.global_batch_size)
 
     def _checked(self, batch: Any, size: int) -> tuple[Any, Any]:
         """A batch of ``size`` samples as the dataset returned it.

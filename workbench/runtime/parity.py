@@ -1,9 +1,13 @@
 """Parity: does the split compute what one worker computes?
 
-Both take the same SGD steps from the same parameters on the same batches, in fp64 unless told otherwise; the one-worker
-reference works through the same replica × microbatch pieces. Loss, outputs, gradients and updated parameters are compared
-(of a generation the tokens and their logits): error = ‖difference‖ / max(‖reference‖, 10⁻³ × the norm of all tensors of
-that kind), per tensor.
+Both take the same SGD steps from the same parameters on the same batches, in fp64 unless told otherwise. Loss, outputs,
+gradients and updated parameters are compared (of a generation the tokens and their logits): error = ‖difference‖ /
+max(‖reference‖, 10⁻³ × the norm of all tensors of that kind), per tensor.
+
+There are two references, both on one worker. The first works through the same replica × microbatch shards of the batch, one
+after the other: it tells whether the implementation is right. The second, each step from the parameters of the first,
+computes the whole batch at once: it tells whether the split is the same computation. With batch normalization, a router's
+statistics or a contrastive loss it is not; then the verdict is ``equal per shard``.
 
 Dropout whose masks depend on samples alone (``SampleDropout``) is on, with the same masks on both sides. All other dropout is
 off: a mask drawn from a worker's random numbers is another one on every worker. Everything else is in train mode, in inference
@@ -33,17 +37,20 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+from torch.utils.checkpoint import checkpoint
 
 from workbench.models.dropout_modules import DropoutKeys
 from workbench.models.generation import generate
 from workbench.plan.feasibility import Plan
 from workbench.plan.lossy import Lossy
+from workbench.plan.parity import Verdict
 from workbench.runtime.batches import Batches
 from workbench.runtime.build import DTYPES, build_blocks, build_worker, local
 from workbench.runtime.clipping import clip_gradients
 from workbench.runtime.dropout import turn_off_dropout
 from workbench.runtime.mixed_precision import ComputeCopies, loss_in
 from workbench.runtime.optimizer import make_optimizer
+from workbench.runtime.parity_errors import Errors, undeclared
 from workbench.runtime.replicas import Addends, ReplicaReference, Worst, named_by_replica
 from workbench.runtime.training import take_step
 from workbench.spec.run_spec import Inference, Train
@@ -88,21 +95,39 @@ class ParityReport:
     """The largest error found, and where."""
 
     ok: bool | None
-    """Whether both compute the same; None: they differ on purpose, and by no more than is allowed."""
+    """Whether both compute the same, of the whole batch or of each shard; None: they differ on purpose, and by no more than
+    is allowed."""
 
     max_error: float
+    """Against one worker that computes the same shards; where only the whole batch agrees, against that."""
+
     tensor: str
     num_steps: int
     precision: str
     allowed: float | None
     """The largest error of this tensor that is not a mistake; None: no formula says."""
 
-    on_purpose: str | None = None
+    on_purpose: str | None
     """What the split does otherwise than one worker on purpose, a clause; None: nothing."""
+
+    verdict: Verdict
+    whole_batch_error: float | None
+    """Against one worker that computes the whole batch at once; None: replicas have parameters of their own."""
+
+    whole_batch_tensor: str | None
+    cause: str | None = None
+    """Of ``equal per shard``: why the whole batch gives something else."""
+
+    remedy: str | None = None
+    """What makes both the same."""
 
     def as_dict(self) -> dict[str, Any]:
         """As the event has it; an infinite error is None in JSON and not ok."""
-        return {**asdict(self), "max_error": self.max_error if math.isfinite(self.max_error) else None}
+        errors = {"max_error": self.max_error, "whole_batch_error": self.whole_batch_error}
+        return {
+            **asdict(self),
+            **{k: error if error is not None and math.isfinite(error) else None for k, error in errors.items()},
+        }
 
 
 def check_parity(
@@ -124,7 +149,7 @@ def check_parity(
     worker.keep_outputs = True
     optimizer = make_optimizer(worker, Train(optimizer="sgd", learning_rate=LEARNING_RATE))
     batches = Batches(plan, device, dtype)
-    max_norm, worst = plan.spec.train.max_gradient_norm, Worst()
+    max_norm, of_shards, of_whole = plan.spec.train.max_gradient_norm, Worst(), Errors()
     rounding, lossy = limit(precision, len(plan.summary.blocks)), plan.lossy
     reference = make_reference(plan, worker, batches) if rank == 0 else None
     if lossy is not None:
@@ -147,10 +172,15 @@ def check_parity(
             pieces = named_by_replica(pieces, worker.batch_part[0])
         gathered = _gather(pieces, control, plan.num_workers, rank)
         if reference is not None:
+            share = _GLOBAL_NORM_SHARE[precision]
+            whole = reference.whole_batch(step)
+            of_batch = None if whole is None else compare(whole, gathered, share)
             tensors, floors = reference.step(step, gathered)
-            errors = compare(tensors, gathered, _GLOBAL_NORM_SHARE[precision], floors)
-            worst.add(errors, partial(allowed, lossy, step, rounding))
-            if lossy is not None and lossy.limit != 0:
+            errors = compare(tensors, gathered, share, floors)
+            of_shards.add(errors, partial(allowed, lossy, step, rounding))
+            is_same = of_whole.add(errors if of_batch is None else of_batch, rounding)
+            is_other = lossy is None and is_same and any(not error <= rounding for error in errors.values())
+            if (lossy is not None and lossy.limit != 0) or is_other:
                 reference.adopt(gathered)
     if worker.trains:
         from workbench.runtime.optimizer_parity import optimizer_errors  # compares with what is in this file
@@ -164,12 +194,29 @@ def check_parity(
             _GLOBAL_NORM_SHARE[of_update],
             has_own_parameters=lossy is not None and lossy.changes == "parameters",
         )
-        worst.add(of_optimizer, lambda name: limit(of_update, len(plan.summary.blocks)))
+        of_shards.add(of_optimizer, lambda name: limit(of_update, len(plan.summary.blocks)))
+        of_whole.add(of_optimizer, limit(of_update, len(plan.summary.blocks)))
     if reference is None:
         return None
-    bound = worst.allowed if worst.allowed < sys.float_info.max else None
-    ok = False if worst.is_wrong else None if lossy else True
-    return ParityReport(ok, worst.error, worst.tensor, num_steps, precision, bound, lossy.sentence if lossy else None)
+    verdict: Verdict = "wrong" if of_shards.is_wrong else "lossy" if lossy else "equal per shard"
+    if lossy is None and not of_whole.wrong:
+        verdict = "equal"
+        if of_shards.is_wrong:  # shards that are computed together, as one worker computes the whole batch
+            of_shards = Worst(*of_whole.worst, rounding)
+    why = (plan.model.batch_dependence or undeclared(of_whole.wrong)) if verdict == "equal per shard" else None
+    has_own_parameters = lossy is not None and lossy.changes == "parameters"
+    return ParityReport(
+        {"wrong": False, "lossy": None}.get(verdict, True),
+        of_shards.error,
+        of_shards.tensor,
+        num_steps,
+        precision,
+        of_shards.allowed if of_shards.allowed < sys.float_info.max else None,
+        lossy.sentence if lossy else None,
+        verdict,
+        *((None, None) if has_own_parameters else of_whole.worst),
+        *((why.cause, why.remedy) if why else ()),
+    )
 
 
 def make_reference(plan: Plan, worker: WorkerModel, batches: Batches) -> Reference | ReplicaReference:
@@ -211,6 +258,16 @@ class Reference:
         self.dropout_keys = DropoutKeys(self.blocks, plan.spec.train.seed, worker.device)
         self.generation = plan.spec.inference if plan.spec.generates else None
 
+    def whole_batch(self, step: int) -> dict[str, Tensor] | None:
+        """As ``tensors``, of the whole batch in one piece; leaves the model as it is. None where there is one piece anyway."""
+        if self.num_chunks == 1:
+            return None
+        buffers = [buffer.clone() for buffer in self.blocks.buffers()]
+        tensors = self.tensors(step, is_whole=True)
+        for buffer, before in zip(self.blocks.buffers(), buffers, strict=True):
+            buffer.copy_(before)
+        return tensors
+
     def step(self, step: int, gathered: list[Piece]) -> tuple[dict[str, Tensor], dict[str, float]]:
         """Every tensor that is compared, by name; and by which norm, at least, the error of some is divided."""
         if not self.is_lossy:
@@ -220,25 +277,27 @@ class Reference:
             tensors = self.tensors(step)
         return tensors, addends.floors(tensors, LEARNING_RATE, self.max_norm is not None)
 
-    def tensors(self, step: int) -> dict[str, Tensor]:
+    def tensors(self, step: int, is_whole: bool = False) -> dict[str, Tensor]:
         """Every tensor that is compared, by name."""
         self.blocks.zero_grad()
         if self.copies is not None:
             self.copies.clear()
         outputs, losses = [], []
         inputs, targets = self.batches.of_step(step)
+        weights, num_chunks = self.batches.loss_weights(step), 1 if is_whole else self.num_chunks
         if self.generation is not None:
             return self._generate(inputs, self.generation)
         if not self.trains:
             with torch.inference_mode():
-                return {"outputs": torch.cat([self.blocks(x) for x in inputs.chunk(self.num_chunks)])}
+                return {"outputs": torch.cat([self.blocks(x) for x in inputs.chunk(num_chunks)])}
         self.dropout_keys.begin_step(step, self.places)
-        for chunk, place in enumerate(self.places.chunk(self.num_chunks)):
-            self.dropout_keys.begin_piece(chunk, self.num_chunks)
+        for chunk, place in enumerate(self.places.chunk(num_chunks)):
+            self.dropout_keys.begin_piece(chunk, num_chunks)
             x, y = inputs[place], targets[place]
-            output = self.blocks(x)
-            loss = self.loss(output, y)
-            loss.backward()  # unscaled: a router's loss adds its gradient whatever this one is multiplied by
+            output = self._recomputed(x) if is_whole else self.blocks(x)
+            factor = 1.0 if weights is None else weights.factor(y)
+            loss = self.loss(output, y) * factor if factor else output.sum() * 0
+            loss.backward()  # not divided: a router's loss adds its gradient whatever this one is multiplied by
             outputs.append(output.detach())
             losses.append(loss.detach())
         tensors = {"outputs": torch.cat(outputs)[self.places.argsort()], "loss": torch.stack(losses).mean().reshape(1)}
@@ -247,15 +306,24 @@ class Reference:
             for name, parameter in named.items():
                 if parameter.grad is None:  # frozen, or not used: then the split must have none either
                     continue
-                parameter.grad /= self.num_chunks
+                parameter.grad /= num_chunks
                 tensors[f"gradient of {name}"] = parameter.grad.clone()
             if self.max_norm is not None:
                 nn.utils.clip_grad_norm_(named.values(), self.max_norm)
             for name, parameter in named.items():
+                updated = parameter.detach().clone()
                 if parameter.grad is not None:
-                    parameter.sub_(parameter.grad, alpha=LEARNING_RATE)
-                tensors[f"parameter {name}"] = parameter.detach().clone()
+                    updated.sub_(parameter.grad, alpha=LEARNING_RATE)
+                    if not is_whole:
+                        parameter.copy_(updated)
+                tensors[f"parameter {name}"] = updated
         return tensors
+
+    def _recomputed(self, x: Tensor) -> Tensor:
+        """The outputs, of activations that backward computes again, so that a whole batch takes less memory."""
+        for block in self.blocks:
+            x = block(x) if self.copies is not None else checkpoint(block, x, use_reentrant=False)
+        return x
 
     def _generate(self, inputs: Tensor, options: Inference) -> dict[str, Tensor]:
         """The tokens, and the logits that they are chosen by: those of one pass over prompt and tokens, without a cache."""

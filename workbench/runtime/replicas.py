@@ -96,6 +96,9 @@ class ReplicaReference:
             reference.num_chunks //= len(replicas)
             reference.batches = _PartOfBatches(reference.batches, (index, len(replicas)))  # type: ignore[assignment]
 
+    def whole_batch(self, step: int) -> None:
+        """No one worker has the parameters of all replicas."""
+
     def step(self, step: int, gathered: list[Piece]) -> tuple[dict[str, Tensor], dict[str, float]]:
         """Every tensor that is compared, by name, as ``Reference.step`` has them; ``gathered`` are those of the split."""
         parts = [reference.tensors(step) for reference in self.replicas]

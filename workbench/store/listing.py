@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.errors import DamagedRunError, UsageError
+from workbench.plan.parity import verdict
 from workbench.store.index import Index
 from workbench.store.run_directory import TERMINAL, RunDirectory
 from workbench.store.tables import RUN_COLUMNS
@@ -108,6 +109,7 @@ def row(run: RunDirectory) -> dict[str, Any]:
         "run_id": run.id,
         "state": state_of(run),
     }
+    values["parity_verdict"] = verdict(values)
     return {column: values.get(column) for column in RUN_COLUMNS}
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import fmean, median, quantiles
 from typing import Any
 
+from workbench.plan.parity import verdict_of_event
 from workbench.store.peak import peak_flops_per_s
 from workbench.store.run_directory import RunDirectory
 from workbench.words import counted
@@ -63,6 +64,11 @@ def summarize(run: RunDirectory, events: list[list[dict[str, Any]]]) -> dict[str
         "parity_tensor": parity.get("tensor"),
         "parity_allowed": parity.get("allowed"),
         "parity_on_purpose": parity.get("on_purpose"),
+        "parity_verdict": verdict_of_event(parity) if parity else None,
+        "parity_whole_batch_error": parity.get("whole_batch_error"),
+        "parity_whole_batch_tensor": parity.get("whole_batch_tensor"),
+        "parity_cause": parity.get("cause"),
+        "parity_remedy": parity.get("remedy"),
         "other_load_cores": _other_load([worker.get("load") for worker in workers]),
         "data_s": median(_slowest(steps, "data_s").values()),
         "ready_s": _ready([worker.get("load") for worker in workers], len(times)),

@@ -9,18 +9,24 @@ RUN_STATIC_COLUMNS = (
     "run_id", "name", "state", "mode", "model", "dataset", "split", "num_workers", "device", "backend", "torch_version",
     "created_at", "baseline_run_id",
 )  # fmt: skip
-RUN_FIGURES = (
+_FIRST_FIGURES = (
     "step_time_s", "step_time_p10_s", "step_time_p90_s", "samples_per_s", "tokens_per_s", "speedup", "speedup_same_cores",
     "efficiency", "parameters_per_worker", "peak_memory_bytes", "communication_bytes_per_step", "compute_s",
     "exposed_communication_s", "idle_s", "optimizer_s", "other_s", "bubble_fraction", "imbalance", "final_loss", "parity_ok",
     "parity_max_error", "step_time_p95_s", "time_to_first_token_s", "time_per_token_s", "generated_tokens_per_s",
     "other_load_cores", "dropped_tokens", "schedule_s", "flops_per_step", "flops_per_s", "utilisation",
 )  # fmt: skip
+_LATER_FIGURES = ("parity_whole_batch_error",)
+RUN_FIGURES = (*_FIRST_FIGURES, *_LATER_FIGURES)
 RUN_LABELS = ("tags", "note")
-RUN_COLUMNS = (*RUN_STATIC_COLUMNS, *RUN_FIGURES, "link", *RUN_LABELS, "threads_per_worker", "parity_on_purpose")
+RUN_COLUMNS = (
+    *RUN_STATIC_COLUMNS, *_FIRST_FIGURES, "link", *RUN_LABELS, "threads_per_worker", "parity_on_purpose", "parity_verdict",
+    *_LATER_FIGURES, "parity_cause", "parity_remedy",
+)  # fmt: skip
 
 _RUN_TYPES = {
-    **dict.fromkeys((*RUN_STATIC_COLUMNS, "link", *RUN_LABELS, "parity_on_purpose"), "string"),
+    **dict.fromkeys((*RUN_STATIC_COLUMNS, "link", *RUN_LABELS, "parity_on_purpose", "parity_verdict"), "string"),
+    **dict.fromkeys(("parity_cause", "parity_remedy"), "string"),
     **dict.fromkeys(("num_workers", "threads_per_worker", "parameters_per_worker", "peak_memory_bytes"), "int64"),
     **dict.fromkeys(("communication_bytes_per_step", "flops_per_step"), "int64"),
     "created_at": "float64",

@@ -50,7 +50,7 @@ class LayerStrategy(StagedStrategy[LayerOptions]):
                 inputs = receive(worker.output_shape(stages[here - 1][-1]), here - 1).requires_grad_(sends_back)
             with worker.span("forward", stage=here, microbatch=0):
                 outputs = worker.module(inputs)
-                loss = worker.loss(outputs, targets) if here == last and worker.trains else None
+                loss = worker.piece_loss(outputs, targets) if here == last and worker.trains else None
             if here < last:
                 dist.send(outputs.detach().contiguous(), group=group, group_dst=here + 1)
                 gradient = receive(worker.output_shape(stages[here][-1]), here + 1) if goes_back else None

@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from workbench.models.dropout_modules import DropoutKeys
+    from workbench.plan.loss_weights import LossWeights
     from workbench.plan.share import Share
     from workbench.plan.summary import ModelSummary
 
 
 class StepResult(NamedTuple):
-    """Mean loss over this worker's part of the batch and the outputs, detached; None where another worker has them.
-    Outputs only if ``keep_outputs``."""
+    """The loss of this worker's part of the batch, such that the mean over the parts is the mean over the batch, and the
+    outputs, detached; None where another worker has them. Outputs only if ``keep_outputs``."""
 
     loss: Tensor | None
     outputs: Tensor | None
@@ -103,6 +104,9 @@ class WorkerModel:
     microbatch: int = 0
     """The piece that is computed now, where they are computed one after the other by the plain step."""
 
+    loss_weights: LossWeights | None = None
+    """The weights of the pieces of this step's batch; None: all weigh the same."""
+
     num_copies: dict[str, int] = field(default_factory=dict)
     """Parameters that several stages hold (tied ones) → how many."""
     keep_outputs: bool = False
@@ -177,11 +181,24 @@ class WorkerModel:
         for name, parameter in self.blocks.named_parameters():
             yield sources.get(name, name), parameter
 
+    def piece_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The loss of one piece of the batch (a microbatch, a replica's samples, a part of the sequence), weighted by the
+        targets that count in it, so that the plain mean over equal pieces is the mean over the batch."""
+        factor = 1.0 if self.loss_weights is None else self.loss_weights.factor(targets)
+        if factor == 0:  # of no targets: the mean over them is 0 / 0
+            import torch
+
+            with torch.no_grad():
+                self.loss(outputs, targets)  # what a sliced loss communicates, others wait for
+            return outputs.sum() * 0
+        loss = self.loss(outputs, targets)
+        return loss if factor == 1 else loss * factor
+
     def _whole_batch(self, inputs: Tensor, targets: Tensor) -> StepResult:
         """The plain step: one forward and one backward pass over everything."""
         with self.span("forward", stage=0, microbatch=self.microbatch):
             outputs = self.module(inputs)
-            loss = self.loss(outputs, targets) if self.trains else None
+            loss = self.piece_loss(outputs, targets) if self.trains else None
             outputs = outputs.detach() if self.keep_outputs else None
         if loss is not None:
             with self.span("backward", stage=0, microbatch=self.microbatch):

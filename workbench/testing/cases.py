@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from workbench.plan.feasibility import plan
 from workbench.runtime import accounting
@@ -16,6 +17,7 @@ from workbench.runtime.recorder import Recorder
 from workbench.runtime.step_parts import step_parts, timeline_rows
 from workbench.runtime.training import train
 from workbench.spec import RunSpec
+from workbench.strategies.worker_model import StepResult, WorkerModel
 from workbench.testing.mistakes import MISTAKES
 
 CPU = torch.device("cpu")
@@ -32,12 +34,32 @@ def parity(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any], mi
     return report.as_dict() if report else None
 
 
-def training(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any]) -> dict[str, Any]:
-    """A short run's figures, transfers, parameters and losses on this worker."""
+def _compute_in_pieces(worker: WorkerModel, num_pieces: int) -> None:
+    """Makes one worker compute its batch in pieces whose gradients it averages, as replicas and microbatches do."""
+    compute = worker.compute
+
+    def step(inputs: Tensor, targets: Tensor) -> StepResult:
+        losses = []
+        for index, (x, y) in enumerate(zip(inputs.chunk(num_pieces), targets.chunk(num_pieces), strict=True)):
+            worker.dropout_keys.begin_piece(index, num_pieces)
+            if (loss := compute(x, y).loss) is not None:
+                losses.append(loss)
+        for _, parameter in worker.named_parameters():
+            if parameter.grad is not None:
+                parameter.grad.div_(num_pieces)
+        return StepResult(torch.stack(losses).mean(), None)
+
+    worker.compute = step
+
+
+def training(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any], num_pieces: int = 1) -> dict[str, Any]:
+    """A short run's figures, transfers, parameters and losses on this worker; on one worker, of the batch in pieces."""
     planned = plan(RunSpec(**spec))
     mesh = make_mesh(planned, "cpu", recorder)
     dtype = DTYPES[planned.spec.train.precision]
     worker = build_worker(planned, rank, mesh, recorder, CPU, dtype)
+    if num_pieces > 1:
+        _compute_in_pieces(worker, num_pieces)
     recorder.links = emulate(planned.spec.link, planned.mesh, recorder.axes, rank, control)
     record = train(planned, worker, Batches(planned, CPU, dtype), recorder, lambda **_: None)
     accounting.attribute_idle(recorder, control, planned.num_workers)
@@ -57,6 +79,7 @@ def training(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any]) 
         "memory": record.memory,
         "peak_tensors": record.peak_tensors,
         "num_pieces": worker.num_pieces,
+        "normalizes_together": worker.normalizes_together,
         "losses": [row["loss"] for row in record.steps],
         "tokens": [row["num_tokens"] for row in record.steps],
         "dropped_tokens": record.dropped_tokens,

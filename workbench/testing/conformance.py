@@ -19,6 +19,7 @@ from typing import Any
 
 from workbench.plan import support
 from workbench.plan.feasibility import Plan, plan
+from workbench.plan.loss_weights import IGNORED
 from workbench.plan.memory import expected_memory
 from workbench.plan.steps import trace_share
 from workbench.plan.support import MODES, Case
@@ -108,8 +109,10 @@ class Outcome:
             sentence = f"{report['tensor']} differs {error}, allowed {report['allowed']}; declared: {report['on_purpose']}"
             return [f"{sentence} ({report['num_steps']} steps in {report['precision']})"] * (report["ok"] is False)
         bound = limit(precision, len(self.planned.summary.blocks))
-        is_equal = report["ok"] and report["max_error"] <= bound
-        return [] if is_equal else [f"does not compute what one worker computes, up to {bound:g}: {report}"]
+        if not (report["ok"] and report["max_error"] <= bound):
+            return [f"does not compute what one worker computes, up to {bound:g}: {report}"]
+        is_undeclared = report["verdict"] == "equal per shard" and not self.planned.model.depends_on_batch
+        return [f"computes something else of the whole batch, which the model does not declare: {report}"] * is_undeclared
 
     def transfer_mistakes(self) -> list[str]:
         """The bytes that move are the formulas', by operation, axis and phase; where these are bounds, at most as many."""
@@ -152,14 +155,16 @@ class Outcome:
         return _differences("bytes alive after a step", wanted, found)
 
     def loss_mistakes(self) -> list[str]:
-        """In single precision the losses of training are one worker's, where that takes the same pieces."""
-        takes_pieces = any(w["num_pieces"] > 1 for w in self.workers)
+        """In single precision the losses of training are one worker's on the whole batch; where the split is equal per shard
+        alone, those of one worker on the same shards."""
         is_exact = self.planned.spec.train.compute_precision in ("fp32", "fp64") and not any(
             s.lossy for s in self.planned.strategies
         )
-        if self.planned.spec.mode != "train" or not is_exact or (takes_pieces and self.planned.model.depends_on_batch):
+        per_shard = self.parity["verdict"] == "equal per shard"
+        if self.planned.spec.mode != "train" or not is_exact or (per_shard and self.workers[0]["normalizes_together"]):
             return []
-        wanted, mistakes = _losses_of_one_worker(json.dumps(self.planned.spec.as_dict() | {"split": {}})), []
+        num_pieces = self.workers[0]["num_pieces"] if per_shard else 1
+        wanted, mistakes = _losses_of_one_worker(json.dumps(self.planned.spec.as_dict() | {"split": {}}), num_pieces), []
         for step, want in enumerate(wanted):
             known = [w["losses"][step] for w in self.workers if w["losses"][step] is not None]
             found = sum(known) / len(known) if known else float("nan")
@@ -256,9 +261,10 @@ def assert_dataset_conforms(options: dict[str, Any]) -> None:
         "tokens of a sample": summary.tokens_per_sample,
     }
     mistakes = _differences("samples", expected, found)
-    if not summary.has_numbers and not (targets.min() >= 0 and targets.max() < summary.num_classes):
+    ignored = (targets == IGNORED) & (summary.has_ignored_targets and not summary.has_numbers)
+    if not summary.has_numbers and not np.all(((targets >= 0) & (targets < summary.num_classes)) | ignored):
         mistakes.append(f"a target lies outside 0 to {summary.num_classes - 1}")
-    if summary.target == "next" and not np.array_equal(inputs[:, 1:], targets[:, :-1]):
+    if summary.target == "next" and not np.all((inputs[:, 1:] == targets[:, :-1]) | ignored[:, 1:]):
         mistakes.append("the target of a step is not the step after it")
     if not all(np.array_equal(a, b) for a, b in zip(again.batch(indices), (inputs, targets), strict=True)):
         mistakes.append("a second load gives other samples")
@@ -269,8 +275,8 @@ def assert_dataset_conforms(options: dict[str, Any]) -> None:
 
 
 @functools.cache
-def _losses_of_one_worker(spec: str) -> list[float]:
-    (worker,) = run_in_workers(1, cases.training, json.loads(spec))
+def _losses_of_one_worker(spec: str, num_pieces: int) -> list[float]:
+    (worker,) = run_in_workers(1, cases.training, json.loads(spec), num_pieces)
     return list(worker["losses"])
 
 

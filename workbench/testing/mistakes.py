@@ -185,7 +185,14 @@ def _schedule_on_one_worker(planned: Plan) -> None:
     optimizer_parity.set_learning_rate = wrong
 
 
+def _weights_left_out(planned: Plan) -> None:
+    """Pieces of a batch averaged alike, however many of their targets count."""
+    worker_model = _module("workbench.strategies.worker_model")
+    worker_model.WorkerModel.piece_loss = lambda worker, outputs, targets: worker.loss(outputs, targets)
+
+
 MISTAKES = {
+    "weights left out": _weights_left_out,
     "gradients not averaged": _unaveraged,
     "gradients doubled": _doubled,
     "slice dropped": _dropped_slice,

@@ -15,8 +15,8 @@ from workbench.analysis.charts.transfers import transfers_chart
 from workbench.analysis.comparison_charts import CHARTS
 from workbench.analysis.findings import findings
 from workbench.analysis.frames import timeline
-from workbench.analysis.losses import verdict
 from workbench.analysis.memory import memory_at_peak
+from workbench.analysis.parity import in_words
 from workbench.analysis.report.parts import Compared, Drawing, Listing, Part, Section, Sentences, Table
 from workbench.analysis.traffic import traffic_of
 from workbench.analysis.transfers import operations, transfers
@@ -108,15 +108,18 @@ def equal(compared: Compared) -> Section | None:
     rows = [
         [
             row["split"],
-            verdict(row),
+            in_words(row),
             summary.get("parity_tensor") or "–",
-            *map(_small, (row["parity_max_error"], summary.get("parity_allowed"))),
+            *map(_small, (row["parity_max_error"], summary.get("parity_allowed"), row["parity_whole_batch_error"])),
         ]
         for (_, row), summary in zip(done, summaries, strict=True)
     ]
-    table = Table(["split", "verdict", "most different", "by", "allowed"], rows, num_names=3)
+    table = Table(["split", "verdict", "most different", "by", "allowed", "on the whole batch"], rows, num_names=3)
     drawing = _drawings(compared, "losses")
-    sentence = "Loss, outputs, gradients and updated parameters beside those of one worker, checked before the run."
+    sentence = (
+        "Loss, outputs, gradients and updated parameters beside those of one worker that computes the same shards of the batch,"
+        " and of one that computes the whole batch at once; checked before the run."
+    )
     return Section("Does it compute what one worker computes?", sentence, [table, *drawing])
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import pandas as pd
 import streamlit as st
 
+from workbench.analysis.parity import HELP
 from workbench.dashboard.table import SHOWN
 
 _HELP = {
@@ -17,7 +18,7 @@ _HELP = {
     "speedup": "One worker's step time over this run's, with as many threads as each of its workers has.",
     "peak_memory_mib": "Most bytes of tensors alive at once, on the worker that has most.",
     "communication_mib": "Bytes that move in a step: each collective once a group, each send once.",
-    "parity": "Whether the split computes what one worker computes, checked before the run.",
+    "parity": HELP,
 }
 _FORMATS = {
     "step_time_ms": "%.1f", "samples_per_s": "%.0f", "speedup": "%.2f×", "peak_memory_mib": "%.1f", "communication_mib": "%.2f",

@@ -13,6 +13,7 @@ from workbench.analysis.charts.transfers import transfers_chart
 from workbench.analysis.comparison import labelled, numbers, spec_differences
 from workbench.analysis.comparison_charts import CHARTS
 from workbench.analysis.findings import findings
+from workbench.analysis.parity import HELP
 from workbench.analysis.transfers import transfers
 from workbench.dashboard.components.choose_runs import choose_runs
 from workbench.dashboard.components.failure_card import failure_card
@@ -103,7 +104,7 @@ def _table(rows: list[dict[str, Any]]) -> None:
             "efficiency": number("efficiency", format="%.0f%%", help="Speed-up over workers."),
             "peak_mib": number("peak (MiB)", format="%.1f", help="Most bytes of tensors alive at once, on the largest worker."),
             "sent_mib": number("moved (MiB)", format="%.2f", help="A step: each collective once a group, each send once."),
-            "parity": st.column_config.TextColumn("parity", help="Whether the split computes what one worker computes."),
+            "parity": st.column_config.TextColumn("parity", help=HELP),
         },
     )
     _pick([str(frame["run"].iloc[row]) for row in event.selection.rows], "figures")

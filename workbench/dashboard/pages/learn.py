@@ -11,6 +11,7 @@ from workbench.analysis.charts.look import folding
 from workbench.analysis.charts.walk import walk_chart
 from workbench.analysis.following import Follower
 from workbench.analysis.frames import timeline
+from workbench.analysis.parity import in_words
 from workbench.analysis.walk import cells, wires
 from workbench.dashboard.complexity import difference
 from workbench.dashboard.components.failure_card import failure_card
@@ -178,8 +179,7 @@ def _result(run: RunDirectory) -> None:
             st.metric("Speed-up", f"{row['speedup']:.2f}×", help="One worker's step time over this one's.", width="content")
         if row["communication_bytes_per_step"] is not None:
             st.metric("Moved a step", in_bytes(row["communication_bytes_per_step"]), width="content")
-        equal = {True: "equals one worker", False: "DIFFERS from one worker"}.get(row["parity_ok"], "not checked")
-        st.metric("Result", equal, width="content")
+        st.metric("Result", in_words(row), width="content")
     lanes(timeline(run), ideal_timeline(run), TIMELINE)
     if has("trace") and st.button("Look closer: Trace", icon=":material/timeline:"):
         go("trace", {"run": run.id})

@@ -10,12 +10,13 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.distributed.device_mesh import DeviceMesh
 
+from workbench.plan.loss_weights import IGNORED
 from workbench.strategies.slicing.collectives_modules import all_reduced
 
 
 def cross_entropy_of_slices(outputs: Tensor, targets: Tensor, mesh: DeviceMesh) -> Tensor:
     """The mean cross-entropy, whole, of this worker's slice of the scores, (batch, …, classes / workers), against
-    targets (batch, …) that name entries of the whole."""
+    targets (batch, …) that name entries of the whole; as torch's, over those that are not −100."""
     return _CrossEntropy.apply(outputs.flatten(0, -2), targets.flatten(), mesh)  # type: ignore[no-any-return]
 
 
@@ -35,12 +36,13 @@ class _CrossEntropy(Function):
         exponentials = shifted.exp_()
         denominators, of_targets = all_reduced(torch.stack([exponentials.sum(-1), of_targets]), mesh)
         softmax = exponentials.div_(denominators[:, None]).to(scores.dtype)
-        ctx.save_for_backward(softmax, places, is_here)
-        loss: Tensor = (denominators.log() - of_targets).mean()
+        counts = targets != IGNORED
+        ctx.save_for_backward(softmax, places, is_here, counts)
+        loss: Tensor = (denominators.log() - of_targets).where(counts, 0).sum() / counts.sum()
         return loss.to(scores.dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        softmax, places, is_here = ctx.saved_tensors
+        softmax, places, is_here, counts = ctx.saved_tensors
         gradient = softmax.scatter_add(1, places[:, None], -is_here[:, None].to(softmax.dtype))
-        return gradient * (gradients[0] / len(gradient)), None, None
+        return gradient * (counts * (gradients[0] / counts.sum()))[:, None], None, None

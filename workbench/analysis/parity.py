@@ -1,0 +1,48 @@
+"""What the parity check found of a run, in the words of tables, pages and findings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from workbench.plan.parity import verdict, verdict_of_event
+
+Row = Mapping[str, Any]
+IN_A_TABLE = {"equal": "equal", "equal per shard": "equal per shard", "lossy": "lossy", "wrong": "WRONG", None: "–"}
+IN_WORDS = {
+    "equal": "equals one worker",
+    "equal per shard": "equals one worker per shard",
+    "lossy": "lossy on purpose",
+    "wrong": "WRONG",
+    None: "not checked",
+}
+HELP = (
+    "Whether the split computes what one worker computes, checked before the run: of the whole batch (equal), or only of the"
+    " same shards of it (equal per shard)."
+)
+
+
+def in_a_table(row: Row) -> str:
+    """The verdict as a cell: ``equal``."""
+    return IN_A_TABLE[verdict(row)]
+
+
+def in_words(row: Row) -> str:
+    """The verdict in a few words: ``equals one worker``."""
+    return IN_WORDS[verdict(row)]
+
+
+def of_event(event: Row) -> str:
+    """The verdict in a worker's event ``parity``, in a few words."""
+    words = {**IN_WORDS, "wrong": "DIFFERS from one worker", "lossy": "differs on purpose (lossy)"}
+    return words[verdict_of_event(event)]
+
+
+def per_shard(row: Row) -> str:
+    """Of a run that is equal per shard: how far one worker is that computes the whole batch, why, and what would change it."""
+    error = row.get("parity_whole_batch_error")
+    size = "" if error is None else f" by up to {error:.1e}"
+    text = f"differs{size} from one worker on the whole batch"
+    if row.get("parity_cause"):
+        text += f": {row['parity_cause']}"
+    return text + (f". To make them equal, {row['parity_remedy']}" if row.get("parity_remedy") else "")

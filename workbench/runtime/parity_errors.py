@@ -1,0 +1,44 @@
+"""The errors of a parity check against one reference, and what they tell of a model that does not declare their cause."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from workbench.plan.parity import BatchDependence
+
+
+@dataclass
+class Errors:
+    """Errors against one reference over all steps."""
+
+    worst: tuple[float, str] = (0.0, "none")
+    """The largest, and of which tensor."""
+
+    wrong: set[str] = field(default_factory=set)
+    """Names of tensors whose error was ever larger than rounding."""
+
+    def add(self, errors: Mapping[str, float], rounding: float) -> bool:
+        """Adds those of a step; whether all of them are rounding."""
+        self.worst = max([self.worst, *((error, name) for name, error in errors.items())])
+        wrong = {name for name, error in errors.items() if not error <= rounding}
+        self.wrong |= wrong
+        return not wrong
+
+
+def undeclared(wrong: set[str]) -> BatchDependence:
+    """What the tensors that the whole batch gives otherwise tell of a model that does not declare why."""
+    if "outputs" in wrong:
+        return BatchDependence(
+            "a sample's outputs depend on the samples beside it, and the model does not declare how (Model.batch_dependence)",
+            "use statistics of single samples (group or layer normalization), of all replicas (SyncBatchNorm) or frozen ones",
+        )
+    if "loss" in wrong:
+        return BatchDependence(
+            "the loss of the batch is not the mean over its shards' losses, weighted by Model.loss_weight",
+            "give Model.loss_weight the number of targets that the loss is the mean of; a contrastive loss needs one shard",
+        )
+    return BatchDependence(
+        "gradients have a part beside the loss's that is computed of each shard, such as an auxiliary loss's",
+        "leave that part out",
+    )
