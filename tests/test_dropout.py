@@ -64,6 +64,29 @@ def test_random_masks_do_not_fail_parity(own_model: str, mode: str) -> None:
     assert report.max_error < 1e-12
 
 
+FUNCTIONAL = {
+    "dropout": "nn.functional.dropout(x, 0.5, True)",
+    "in place, by name": "nn.functional.dropout(input=x, p=0.5, inplace=True)",
+    "torch's own": "torch.dropout(x, 0.5, True)",
+    "attention": "nn.functional.scaled_dot_product_attention(*[x[:, None]] * 3, dropout_p=0.5)[:, 0]",
+    "attention, by position": "nn.functional.scaled_dot_product_attention(*[x[:, None]] * 3, None, 0.5)[:, 0]",
+}
+
+
+@pytest.mark.parametrize("expression", FUNCTIONAL.values(), ids=FUNCTIONAL)
+def test_dropout_by_a_function_does_not_fail_parity(expression: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "functional.py"
+    body = f"class Body(nn.Linear):\n    def forward(self, x):\n        x = super().forward(x)\n        return {expression}\n\n"
+    path.write_text(OWN_MODEL.replace("from torch import nn", "import torch\nfrom torch import nn")
+                    .replace("@model", body + "@model").replace("nn.Dropout(0.5)", "Body(32, 32)"))  # fmt: skip
+    monkeypatch.setenv("WORKBENCH_PLUGINS", str(path))
+    registry._load.cache_clear()
+    report = check_parity(planned("with_dropout"), 0, None, Recorder(), CPU, None, 2)
+    registry._load.cache_clear()
+    assert report is not None
+    assert report.verdict == "equal"
+
+
 def test_a_worker_is_in_eval_mode_in_inference_alone(own_model: str) -> None:
     for mode in ("train", "inference"):
         worker = build_worker(planned(own_model, mode=mode), 0, None, Recorder(), CPU, torch.float32)

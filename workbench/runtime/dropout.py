@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import torch
 from torch import nn
+from torch.nn import functional
 from torch.nn.modules.dropout import _DropoutNd
+from torch.overrides import TorchFunctionMode
 
 from workbench.models.dropout_modules import SubstituteDropout
+
+if TYPE_CHECKING:
+    from workbench.models.base import Model
 
 
 def turn_off_dropout(model: nn.Module) -> list[str]:
@@ -24,3 +34,33 @@ def turn_off_dropout(model: nn.Module) -> list[str]:
             module.dropout = 0.0
             names.append(name)
     return names
+
+
+_PROBABILITY = 4  # position of scaled_dot_product_attention's dropout_p
+_DROPOUTS = {
+    function
+    for space in (functional, torch)
+    for name in ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout", "feature_dropout")
+    if (function := getattr(space, name, None)) is not None
+}
+
+
+class FunctionalDropoutOff(TorchFunctionMode):
+    """Within this context the functions of dropout return their input, and ``scaled_dot_product_attention`` drops nothing."""
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if function in _DROPOUTS:
+            return args[0] if args else kwargs["input"]
+        if function is functional.scaled_dot_product_attention:
+            args = (*args[:_PROBABILITY], *(0.0 for _ in args[_PROBABILITY:][:1]), *args[_PROBABILITY + 1 :])
+            kwargs = {**kwargs, **({"dropout_p": 0.0} if "dropout_p" in kwargs else {})}
+        return function(*args, **kwargs)
+
+
+def without_functional_dropout(model: Model[Any]) -> AbstractContextManager[Any]:
+    """``FunctionalDropoutOff``, but for the workbench's own models: they have none, and every call would take longer."""
+    is_own = type(model).__module__.startswith("workbench.models.")
+    return nullcontext() if is_own else FunctionalDropoutOff()

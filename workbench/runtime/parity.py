@@ -47,7 +47,7 @@ from workbench.plan.parity import Verdict
 from workbench.runtime.batches import Batches
 from workbench.runtime.build import DTYPES, build_blocks, build_worker, local
 from workbench.runtime.clipping import clip_gradients
-from workbench.runtime.dropout import turn_off_dropout
+from workbench.runtime.dropout import turn_off_dropout, without_functional_dropout
 from workbench.runtime.mixed_precision import ComputeCopies, loss_in
 from workbench.runtime.optimizer import make_optimizer
 from workbench.runtime.parity_errors import Errors, undeclared
@@ -140,6 +140,19 @@ def check_parity(
     num_steps: int,
 ) -> ParityReport | None:
     """Takes the steps split and unsplit; the report on rank 0, None elsewhere."""
+    with without_functional_dropout(plan.model):
+        return _check(plan, rank, mesh, recorder, device, control, num_steps)
+
+
+def _check(
+    plan: Plan,
+    rank: int,
+    mesh: DeviceMesh | None,
+    recorder: Records,
+    device: torch.device,
+    control: Any,
+    num_steps: int,
+) -> ParityReport | None:
     precision = plan.spec.measure.parity_precision
     dtype = DTYPES[precision]
     is_mixed = precision == "bf16" and plan.spec.train.mixed_precision != "none"
