@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 
 from workbench import registry
 from workbench.errors import SpecError
 from workbench.plan import support
 from workbench.plan.feasibility import Plan, plan
 from workbench.plan.memory import expected_memory
+from workbench.plan.summary import Tie
+from workbench.plan.ties import with_resolved_ties
 from workbench.spec import RunSpec
 from workbench.testing.conformance import assert_conforms, assert_model_conforms
 
@@ -78,6 +83,13 @@ FROZEN: dict[str, tuple[str | dict[str, Any], dict[str, Any]]] = {
         {"name": "mixed", "frozen": [0, 1]},
         {"fsdp": 2, **pipeline(partition=[4, 1])},
     ),
+    "unused, data": ("unused", {"data": {"size": 2, "find_unused_parameters": True, "num_accumulation_steps": 2}}),
+    "unused, zero1": ("unused", {"zero1": {"size": 2, "find_unused_parameters": True}}),
+    "sliced layers at the end of backward": (
+        {"name": "sliced", "frozen": ["layer0", "layer1.norm", "layer1.up"]},
+        {"tensor": 2},
+    ),
+    "fsdp, sliced layers": ("sliced", {"fsdp": 2, "tensor": 2}),
     "data, zero bubble": (MIXED_LAST, {"data": 2, **pipeline("interleaved_zero_bubble")}),
 }
 
@@ -121,9 +133,75 @@ def test_a_weight_of_three_blocks_is_one_parameter(case: str) -> None:
     assert_conforms(spec_of({"name": "albert", "ties": ties}, split))
 
 
+ONE_ROW = {"name": "gated", "scalar": False}
+
+
+@pytest.mark.parametrize(
+    ("model", "split"),
+    [
+        ("gated", {"data": 2}),
+        ("gated", pipeline()),
+        (ONE_ROW, {"fsdp": 4}),
+        (ONE_ROW, {"zero2": 2, **pipeline()}),
+    ],
+    ids=str,
+)
+def test_parameters_of_no_dims_and_of_fewer_rows_than_workers(model: str | dict[str, Any], split: dict[str, Any]) -> None:
+    assert_conforms(spec_of(model, split, max_gradient_norm=0.05))
+
+
+@pytest.mark.parametrize(
+    ("model", "split", "sentence"),
+    [
+        ("gated", {"fsdp": 2}, "shards rows, which takes no parameter without dims, such as first.gate of gated"),
+        ("gated", {"data": 2, "layer": 2}, "together with layer uses torch's replicate, .* such as first.gate"),
+        ("gated", {"data": {"size": 2, "compression": "powersgd"}}, "PowerSGD does not take .* first.gate"),
+        ("unused", {"data": 2}, "does not use body.spare.weight and body.spare.bias: set it to true"),
+        ("frozen", {"fsdp": {"size": 2, "find_unused_parameters": True}}, "other ways of averaging do not need"),
+        ("sliced", {"tensor": {"size": 2}}, "checkpointing = full would .* layer0.norm.weight of sliced"),
+        ("albert", {"data": 2, **pipeline("interleaved_1f1b")}, "b2.linear.weight and b0.linear.weight are one parameter"),
+    ],
+)
+def test_what_torchs_wrappers_do_not_take_is_refused_by_name(model: str, split: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(SpecError, match=sentence):
+        planned(model, split, checkpointing="full" if "tensor" in split else "none")
+
+
+@pytest.mark.parametrize(
+    ("ties", "sentence"),
+    [
+        ([("b1.linear.weight", "b9.linear.weight")], "has no b9.linear.weight"),
+        ([("b1.linear.weight", "b0.linear.weight"), ("b0.linear.weight", "b1.linear.weight")], "to itself"),
+        ([("b1.linear.weight", "head.weight")], r"their shape differs: \(16, 16\) and \(4, 16\)"),
+    ],
+)
+def test_a_tie_that_cannot_be_is_refused(ties: list[tuple[str, str]], sentence: str) -> None:
+    summary = planned({"name": "albert", "ties": "source"}, {}).summary
+    with pytest.raises(SpecError, match=sentence):
+        with_resolved_ties(replace(summary, ties=tuple(Tie(*names) for names in ties)))
+
+
+@pytest.mark.parametrize("has_it", ["reference", "split"])
+def test_a_gradient_that_one_side_lacks_is_an_error_with_its_name(has_it: str) -> None:
+    from workbench.runtime.parity import Piece, compare
+
+    values = torch.zeros(2)
+    reference = {"gradient of a": values} if has_it == "reference" else {}
+    pieces = [Piece("gradient of a", (0,), values)] if has_it == "split" else []
+    assert compare(reference, pieces, 1e-3) == {"gradient of a": math.inf}
+
+
+def test_a_tensor_that_all_builds_would_share_is_refused() -> None:
+    made = planned("frozen", {}).model
+    kept = torch.nn.Linear(64, 10)
+    del vars(made)["_summary"]
+    made.blocks = lambda: {"head": lambda: kept}
+    with pytest.raises(SpecError, match=r"head\.weight on cpu before its blocks are made"):
+        made.summary()
+
+
 def test_the_gradient_of_a_shared_weight_is_the_sum_over_its_uses() -> None:
     """Of the reference that parity compares with: against plain torch with three weights of their own."""
-    import torch
     from torch import nn
 
     from workbench.runtime.build import build_blocks
@@ -173,7 +251,7 @@ def test_the_formula_of_floating_point_operations_is_what_torch_counts() -> None
         assert worker["counted_flops"] == plan(RunSpec(**spec)).flops_per_step
 
 
-@pytest.mark.parametrize("model", ["frozen", "lora", "unused", "flat", "gated", "albert", "mixed"])
+@pytest.mark.parametrize("model", ["frozen", "lora", "unused", "flat", "gated", "albert", "mixed", "sliced"])
 def test_a_model_is_its_summary(model: str) -> None:
     assert_model_conforms({"model": {"name": model}, "dataset": registry.MODELS.get(model).default_dataset})
 

@@ -24,7 +24,7 @@ from workbench.plan.share import Share
 from workbench.plan.steps import trace_share
 from workbench.plan.summary import ModelSummary
 from workbench.plan.ties import with_resolved_ties
-from workbench.plan.trained import check_trained
+from workbench.plan.trained import check_trained, with_ends_of_backward
 from workbench.plan.transfer import Transfer, totals
 from workbench.registry import DATASETS, MODELS, STRATEGIES
 from workbench.spec.run_spec import RunSpec
@@ -167,7 +167,8 @@ def plan(spec: RunSpec) -> Plan:
     sizes = {s.axis: s.options.size for s in sorted(strategies, key=lambda s: not s.divides_axis)}
     axes = dict.fromkeys((*AXES, *(s.axis for s in strategies)))  # other axes inside the built-in ones, in order of application
     mesh = Mesh({axis: sizes[axis] for axis in axes if axis in sizes})
-    result = Plan(spec, dataset, model, tuple(strategies), with_resolved_ties(model.summary()), mesh)
+    summary = with_ends_of_backward(with_resolved_ties(model.summary()))
+    result = Plan(spec, dataset, model, tuple(strategies), summary, mesh)
     if dataset.summary().num_samples < spec.train.global_batch_size:
         raise SplitError(
             "train.global_batch_size",

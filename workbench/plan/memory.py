@@ -50,7 +50,10 @@ def expected_memory(plan: Plan, rank: int) -> ExpectedMemory:
         return ExpectedMemory(parameters, 0, 0, None)
     updated, (numbers, per_parameter) = plan.updated_by(rank), optimizer_state(plan.spec.train)
     state = numbers * updated.num_parameters * size + per_parameter * len(updated.distinct_parameters)
-    gradients = sum(p.numel for p in allocated.trained_parameters) * size
+    with_gradient = allocated.trained_parameters
+    if any(strategy.buffers_unused(plan.spec) for strategy in plan.strategies):
+        with_gradient += allocated.unused_parameters
+    gradients = sum(p.numel for p in with_gradient) * size
     return ExpectedMemory(parameters, gradients, state, _activations(plan, rank))
 
 
@@ -58,6 +61,8 @@ def _activations(plan: Plan, rank: int) -> int | None:
     """Of all samples in flight what each block keeps of one; a sharded block is whole while it computes."""
     share, coordinate, total = plan.share_of(rank), plan.mesh.coordinate(rank), 0
     held: ModelSummary = plan.summary
+    if not all(p.has_gradient for p in held.parameters):
+        return None  # frozen layers keep less than the formulas of models say
     in_flight = 1
     for strategy in plan.strategies:
         pieces = strategy.in_flight(coordinate[strategy.axis])

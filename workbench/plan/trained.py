@@ -1,10 +1,12 @@
-"""Whether a model has anything to train."""
+"""What of a model is trained, and how far backward passes reach."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from workbench.errors import SpecError
+from workbench.plan.layer_groups import ColumnRowPair, LayerGroup
 from workbench.words import counted
 
 if TYPE_CHECKING:
@@ -23,3 +25,20 @@ def check_trained(spec: RunSpec, model: ModelSummary) -> None:
         number = counted(len(model.distinct_parameters), "parameter")
         what = f"has {number}, of which none is trained: each is frozen or unused; unfreeze one (requires_grad_()), or "
     raise SpecError("model.name", f'{model.name} {what}set mode = "inference"')
+
+
+def with_ends_of_backward(model: ModelSummary) -> ModelSummary:
+    """The model with the pairs of layers before which nothing is trained marked like those that take samples: their inputs
+    have no gradient. Parameters are taken in the order in which the model lists them."""
+    names = [p.name for p in model.parameters]
+    first = next((i for i, p in enumerate(model.parameters) if p.has_gradient), len(names))
+    if all(p.has_gradient for p in model.parameters):
+        return model
+
+    def marked(group: LayerGroup) -> LayerGroup:
+        if not isinstance(group, ColumnRowPair) or group.column is None:
+            return group
+        reached = any(name.rpartition(".")[0] != group.column for name in names[first : names.index(f"{group.column}.weight")])
+        return group if reached else replace(group, takes_samples=True)
+
+    return replace(model, groups=tuple(map(marked, model.groups)))

@@ -24,7 +24,7 @@ def clip_gradients(worker: WorkerModel, max_norm: float) -> None:
         total += local(parameter.grad).to(dtype).square().sum() / num_holders(worker, name, parameter)
     if worker.share.mesh.num_workers > 1:
         dist.all_reduce(total)
-    scale = (max_norm / (total.sqrt() + 1e-6)).clamp(max=1.0)  # torch's clip_grad_norm_ has the same 1e-6
+    scale = (max_norm / (total.sqrt() + 1e-6)).clamp(max=1.0).squeeze()  # torch's clip_grad_norm_ has the same 1e-6
     for _, parameter in gradients:
         local(parameter.grad).mul_(scale.to(worker.dtype))  # type: ignore[arg-type]
 

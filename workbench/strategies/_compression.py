@@ -32,7 +32,9 @@ def sent_bytes(parameter: ParameterSummary, compression: Compression, rank: int,
     r rows and c columns as factors of r·k and c·k elements (Vogels et al. 2019, algorithm 1), and vectors as they are."""
     if compression in UNIT_ROUNDOFF:
         return 2 * parameter.numel
+    if compression != "powersgd":
+        return parameter.numel * element_bytes
     rows, columns = parameter.shape[0], prod(parameter.shape[1:])
     factors = min(rows, columns, rank) * (rows + columns)
-    is_factored = compression == "powersgd" and factors * MIN_COMPRESSION < parameter.numel
+    is_factored = factors * MIN_COMPRESSION < parameter.numel
     return (factors if is_factored else parameter.numel) * element_bytes

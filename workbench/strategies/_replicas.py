@@ -2,28 +2,89 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from workbench.errors import SplitError
 from workbench.plan.mesh import REPLICA_AXES
 from workbench.plan.transfer import Transfer
+from workbench.registry import STRATEGIES
 from workbench.strategies._sharding import units
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
     from workbench.plan.share import Share
+    from workbench.plan.summary import ModelSummary, ParameterSummary
+    from workbench.spec.run_spec import RunSpec
     from workbench.strategies.worker_model import WorkerModel
 
 BUCKET_SIZE_MIB = 25.0  # torch's default
 
 
+USED_BYTES = 4  # whether a parameter was used, an int32
+
+
+def uses_ddp(axes: Iterable[str]) -> bool:
+    """Whether a run over these axes averages with DDP: it takes neither cut parameters nor a pipeline's microbatches."""
+    return set(axes) <= set(REPLICA_AXES)
+
+
+def averages_with_ddp(spec: RunSpec) -> bool:
+    """Whether this run, where nothing is sharded, averages with DDP."""
+    return uses_ddp(STRATEGIES.get(name).axis for name, _ in spec.split.items())
+
+
+def check_replicas(model: ModelSummary, spec: RunSpec, field: str, is_sharded: bool = False) -> None:
+    """Raises:
+    SplitError: torch's wrapper does not take a parameter without dims: FSDP2 and its replicating form shard rows.
+    """
+    scalar = next((p.name for p in model.distinct_parameters if not p.shape), None)
+    if scalar is not None and (is_sharded or (spec.mode == "train" and not averages_with_ddp(spec))):
+        others = [name for name, _ in spec.split.items() if STRATEGIES.get(name).axis not in REPLICA_AXES]
+        what = "shards rows" if is_sharded else f"together with {others[0]} uses torch's replicate"
+        raise SplitError(
+            field,
+            f"{what}, which takes no parameter without dims, such as {scalar} of {model.name}: give it one row,"
+            " nn.Parameter(torch.ones(1)), or use data alone with shard none or optimizer",
+        )
+
+
+def check_all_trained(model: ModelSummary, spec: RunSpec, field: str) -> None:
+    """Raises:
+    SplitError: backward passes end before they reach every layer, of whose communication there is no formula.
+    """
+    apart = next((p.name for p in model.parameters if not p.has_gradient), None)
+    if apart is not None and spec.mode == "train":
+        raise SplitError(
+            field,
+            f"has no formula of what {model.name} communicates in backward passes, for {apart} is frozen or unused;"
+            " use data, layer or pipeline",
+        )
+
+
+def averaged_by_ddp(share: Share) -> tuple[ParameterSummary, ...]:
+    """The parameters whose gradients a run averages; DDP averages zeros for unused ones (``find_unused_parameters``)."""
+    unused = share.held.unused_parameters if uses_ddp(share.mesh.axes) else ()
+    return share.held.averaged_parameters + tuple(p for p in unused if p.is_replicated)
+
+
+def expected_search(share: Share) -> list[Transfer]:
+    """What DDP sends to know which parameters a step used, an int32 for each that is trained, where it looks for them."""
+    count = sum(p.requires_grad and p.is_replicated for p in share.held.distinct_parameters)
+    axis = "+".join(share.mesh.replica_axes)
+    return [Transfer("all_reduce", axis, "backward", 1, count * USED_BYTES, share.mesh.num_copies)]
+
+
 def expected_average(share: Share) -> list[Transfer]:
     """All gradients once: the bytes of every parameter averaged, in as many buckets as torch makes (Li et al. 2020)."""
+    if not share.trains:
+        return []
     axis, gradients = (
         "+".join(share.mesh.replica_axes),
         sum(p.numel for p in share.held.averaged_parameters) * share.element_bytes,
     )
-    return [Transfer("all_reduce", axis, "backward", 1, gradients, share.mesh.num_copies)] if share.trains else []
+    return [Transfer("all_reduce", axis, "backward", 1, gradients, share.mesh.num_copies)]
 
 
 def replicas_mesh(mesh: DeviceMesh) -> DeviceMesh:
@@ -34,7 +95,12 @@ def replicas_mesh(mesh: DeviceMesh) -> DeviceMesh:
     return mesh[axes]._flatten("+".join(axes)) if len(axes) > 1 else mesh[axes[0]]
 
 
-def average_gradients(worker: WorkerModel, mesh: DeviceMesh, bucket_size_mib: float = BUCKET_SIZE_MIB) -> None:
+def average_gradients(
+    worker: WorkerModel,
+    mesh: DeviceMesh,
+    bucket_size_mib: float = BUCKET_SIZE_MIB,
+    find_unused_parameters: bool = False,
+) -> None:
     """Gradients become the mean over all replicas while backward goes on; but for those of parameters that not all hold."""
     from torch.nn.parallel import DistributedDataParallel
 
@@ -46,7 +112,7 @@ def average_gradients(worker: WorkerModel, mesh: DeviceMesh, bucket_size_mib: fl
     if not any(p.requires_grad for p in worker.blocks.parameters()):
         return  # torch's wrappers refuse a module that has nothing to average
     apart = {p.name for p in worker.share.held.parameters if not p.is_replicated}
-    if not set(mesh.mesh_dim_names) <= set(REPLICA_AXES):
+    if not uses_ddp(mesh.mesh_dim_names):
         _replicate_blocks(worker, replicas, apart)
         return
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(worker.module, apart)
@@ -55,6 +121,7 @@ def average_gradients(worker: WorkerModel, mesh: DeviceMesh, bucket_size_mib: fl
         process_group=replicas.get_group(),
         bucket_cap_mb=bucket_size_mib,
         gradient_as_bucket_view=True,  # the buckets are the gradients: no second copy
+        find_unused_parameters=find_unused_parameters,
         **_own_buffers(),
     )
 

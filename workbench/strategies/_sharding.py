@@ -31,6 +31,9 @@ def rows_per_worker(parameter: ParameterSummary, size: int) -> int:
 def shard(model: ModelSummary, index: int, size: int) -> ModelSummary:
     """The ``index``-th of ``size`` shards: of every parameter a run of consecutive rows."""
 
+    if size == 1:
+        return model
+
     def cut(parameter: ParameterSummary) -> ParameterSummary:
         rows = rows_per_worker(parameter, size)
         mine = min(rows, max(0, parameter.shape[0] - index * rows))

@@ -91,6 +91,10 @@ class Strategy(ABC, Generic[O]):
         """What is allocated for the part that worker ``index`` of the axis holds; by default just that part."""
         return self.place(model, index)
 
+    def buffers_unused(self, spec: RunSpec) -> bool:
+        """Whether unused parameters have room for a gradient all the same, as in DDP's buckets; by default not."""
+        return False
+
     def outputs_kept(self, index: int) -> int:
         """How many microbatches' outputs of its last block worker ``index`` of the axis keeps beside what their backward
         passes need."""

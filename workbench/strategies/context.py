@@ -10,7 +10,7 @@ from workbench.errors import SplitError
 from workbench.plan.layer_groups import ColumnRowPair, LayerGroup
 from workbench.plan.transfer import Transfer
 from workbench.spec.options import StrategyOptions
-from workbench.strategies._replicas import average_gradients, expected_average
+from workbench.strategies._replicas import average_gradients, check_all_trained, check_replicas, expected_average
 from workbench.strategies.base import Strategy, strategy
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ class ContextStrategy(Strategy[ContextOptions]):
         return label if self.options.balance == "zigzag" else f"{label}-{self.options.balance}"
 
     def check(self, model: ModelSummary, spec: RunSpec) -> None:
+        check_replicas(model, spec, "split.context")
+        check_all_trained(model, spec, "split.context")
         length, size = model.sequence_length, self.options.size
         if length is None:
             raise SplitError(

@@ -15,7 +15,14 @@ from workbench.plan.summary import block_of
 from workbench.plan.transfer import Transfer
 from workbench.spec.options import StrategyOptions
 from workbench.strategies._compression import Compression, lossiness, sent_bytes
-from workbench.strategies._replicas import BUCKET_SIZE_MIB, average_gradients
+from workbench.strategies._replicas import (
+    BUCKET_SIZE_MIB,
+    average_gradients,
+    averaged_by_ddp,
+    averages_with_ddp,
+    check_replicas,
+    expected_search,
+)
 from workbench.strategies._sharding import StageGathers, expected_of_units, owners, shard, units
 from workbench.strategies._staged import StagedStrategy
 from workbench.strategies._staged import staged as _staged
@@ -52,6 +59,10 @@ class DataOptions(StrategyOptions):
     sync_batch_norm: bool = False
     """Whether batch norm uses the samples of all workers (``torch.nn.SyncBatchNorm``) instead of each worker its own; pieces
     of a worker's part, where it has several, still have their own statistics."""
+
+    find_unused_parameters: bool = False
+    """Whether DDP looks in every step for parameters that the forward pass left out, and averages zeros for them, instead of
+    waiting for their gradients."""
 
     compression: Compression = "none"
     """How gradients are made smaller for the all-reduce: rounded to two bytes, or replaced by matrices of low rank
@@ -161,12 +172,35 @@ class DataStrategy(Strategy[DataOptions]):
                 "split.data.shard",
                 f'"{o.shard}" shards over the data axis alone, but with context the replicas are of both',
             )
-        self._check_compression(spec)
+        check_replicas(model, spec, "split.data.shard" if self.is_sharded else "split.data", self.is_sharded)
+        self._check_unused(model, spec)
+        self._check_compression(model, spec)
         self._check_accumulation(spec)
         if staged := _staged(spec):
             self._check_stages(staged, model)
 
-    def _check_compression(self, spec: RunSpec) -> None:
+    def _check_unused(self, model: ModelSummary, spec: RunSpec) -> None:
+        field, has_ddp = "split.data.find_unused_parameters", self._has_ddp(spec)
+        if self.options.find_unused_parameters and not has_ddp:
+            raise SplitError(field, "is DDP's, which other ways of averaging do not need: leave it out")
+        unused = [p.name for p in model.unused_parameters]
+        if unused and has_ddp and not self.options.find_unused_parameters and spec.mode == "train":
+            names = f"{' and '.join(unused[:2])}{f' and {len(unused) - 2} more' if len(unused) > 2 else ''}"
+            raise SplitError(
+                field,
+                f"DDP waits for the gradient of every parameter, but the forward pass of {model.name} does not use {names}:"
+                " set it to true, freeze them, or shard gradients (zero2, fsdp)",
+            )
+
+    def _has_ddp(self, spec: RunSpec) -> bool:
+        return not self.is_sharded and averages_with_ddp(spec)
+
+    def _check_compression(self, model: ModelSummary, spec: RunSpec) -> None:
+        scalar = next((p.name for p in model.trained_parameters if not p.shape), None)
+        if scalar is not None and self.options.compression == "powersgd":
+            raise SplitError(
+                "split.data.compression", f"torch's PowerSGD does not take a parameter without dims, such as {scalar}; use fp16"
+            )
         others = [name for name, _ in spec.split.items() if name != self.name]
         if self.options.compression == "none" or not (self.is_sharded or others):
             return
@@ -212,6 +246,9 @@ class DataStrategy(Strategy[DataOptions]):
         """Every shard has the rows of the first."""
         return shard(model, 0, self.num_shards)
 
+    def buffers_unused(self, spec: RunSpec) -> bool:
+        return self.options.find_unused_parameters
+
     def updates(self, held: ModelSummary, index: int) -> ModelSummary:
         """Under ZeRO-1 whole parameters, dealt out by their sizes; Adam keeps two numbers for each element of them."""
         if self.options.shard != "optimizer":
@@ -234,10 +271,9 @@ class DataStrategy(Strategy[DataOptions]):
         if not share.trains:
             return []
         o, axis, size = self.options, "+".join(share.mesh.replica_axes), share.mesh.num_copies
-        gradients = [
-            sent_bytes(p, o.compression, o.compression_rank, share.element_bytes) for p in share.held.averaged_parameters
-        ]
+        gradients = [sent_bytes(p, o.compression, o.compression_rank, share.element_bytes) for p in averaged_by_ddp(share)]
         transfers = [Transfer("all_reduce", axis, "backward", 1, sum(gradients), size)]
+        transfers += expected_search(share) if o.find_unused_parameters else []
         if o.shard == "optimizer":
             sizes = [p.numel * share.element_bytes for p in model.distinct_parameters if p.requires_grad]
             transfers += [Transfer("broadcast", axis, "optimizer", 1, payload, size) for payload in sizes]
@@ -297,7 +333,7 @@ class DataStrategy(Strategy[DataOptions]):
         if self.is_sharded:
             self._shard_blocks(worker, mesh[self.axis])
         else:
-            average_gradients(worker, mesh, o.bucket_size_mib)
+            average_gradients(worker, mesh, o.bucket_size_mib, o.find_unused_parameters)
         if o.compression != "none":
             from workbench.strategies.compression_modules import compress
 

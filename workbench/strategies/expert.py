@@ -11,7 +11,7 @@ from workbench.errors import SplitError
 from workbench.plan.summary import ParameterSummary
 from workbench.plan.transfer import Transfer
 from workbench.spec.options import StrategyOptions
-from workbench.strategies._replicas import average_gradients, expected_average
+from workbench.strategies._replicas import average_gradients, check_all_trained, check_replicas, expected_average
 from workbench.strategies.base import Strategy, strategy
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ class ExpertStrategy(Strategy[ExpertOptions]):
         return f"ep{self.options.size}"
 
     def check(self, model: ModelSummary, spec: RunSpec) -> None:
+        check_replicas(model, spec, "split.expert")
+        check_all_trained(model, spec, "split.expert")
         size, batch = self.options.size, spec.train.global_batch_size
         if not model.mixtures:
             raise SplitError("split.expert", f"{model.name} has no experts to divide; use the model moe")

@@ -103,6 +103,8 @@ class TensorStrategy(Strategy[TensorOptions]):
                 "reduces gradients in fp32, but images cut by rows sum those of a convolution as they are computed, in bf16;"
                 " use none, or cut convolutions by channels",
             )
+        if spec.mode == "train":
+            self._check_gradients(model, spec, slicings)
         if self.options.sequence_parallel:
             self._check_sequence(model, spec)
         if self.options.parallel_loss and not any(s.group.kind == "head" and s.dim == "vocabulary" for s in slicings):
@@ -116,6 +118,22 @@ class TensorStrategy(Strategy[TensorOptions]):
         apart = [s.dim for s in slicings if not s.keeps_block_shapes]
         if apart and {"layer", "pipeline"} & {name for name, _ in spec.split.items()}:
             raise SplitError("split.tensor.cut", f"{apart[0]} leaves parts of activations between blocks; stages need them whole")
+
+    def _check_gradients(self, model: ModelSummary, spec: RunSpec, slicings: list[Slicing[Any]]) -> None:
+        apart = next((p.name for p in model.parameters if not p.has_gradient), None)
+        others = [s.group.kind for s in slicings if not isinstance(s.group, ColumnRowPair)]
+        with_options = {
+            "sequence_parallel": self.options.sequence_parallel,
+            f"checkpointing = {spec.train.checkpointing}": spec.train.checkpointing != "none",
+            f"sliced {others[0] if others else ''} layers": bool(others),
+        }
+        what = next((name for name, is_given in with_options.items() if is_given), None)
+        if apart is not None and what is not None:
+            raise SplitError(
+                "split.tensor",
+                f"no formula gives what {what} would communicate in backward passes that end at {apart} of {model.name},"
+                " which is frozen or unused; leave that out, or use data, layer or pipeline",
+            )
 
     def _check_sequence(self, model: ModelSummary, spec: RunSpec) -> None:
         field, size = "split.tensor.sequence_parallel", self.options.size

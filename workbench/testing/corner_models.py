@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from workbench.models.base import model
 from workbench.models.own import OwnModel
+from workbench.plan.layer_groups import ColumnRowPair
 from workbench.plan.summary import ModelSummary, Tie
 from workbench.spec.options import ModelOptions
 
@@ -35,12 +36,13 @@ class Adapted(nn.Module):
 
 
 class Gated(nn.Module):
-    """A linear layer scaled by a parameter of no dims, with a bias of one row."""
+    """A linear layer scaled by a parameter of no dims or of one row, with a bias of one row."""
 
-    def __init__(self, features: int) -> None:
+    def __init__(self, features: int, has_scalar: bool) -> None:
         super().__init__()
         self.linear = nn.Linear(features, features, bias=False)
-        self.gate, self.shift = nn.Parameter(torch.tensor(0.5)), nn.Parameter(torch.zeros(1))
+        self.gate = nn.Parameter(torch.tensor(0.5) if has_scalar else torch.tensor([0.5]))
+        self.shift = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.gate * torch.tanh(self.linear(x)) + self.shift
@@ -97,6 +99,46 @@ class Mixed(OwnModel[MixedOptions]):
         return {f"layer{i}": (lambda i=i: made(i)) for i in range(5)}  # type: ignore[misc]
 
 
+class SlicedOptions(ModelOptions):
+    name: Literal["sliced"] = "sliced"
+
+    frozen: tuple[str, ...] = ("layer0",)
+    """Beginnings of the names of frozen parameters."""
+
+
+class Residual(nn.Module):
+    """x + down(tanh(up(norm(x))))."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.up, self.down = nn.LayerNorm(16), nn.Linear(16, 32), nn.Linear(32, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.down(torch.tanh(self.up(self.norm(x))))  # type: ignore[no-any-return]
+
+
+@model("sliced")
+class Sliced(OwnModel[SlicedOptions]):
+    """Three pairs of layers that tensor slicing cuts, some of them frozen."""
+
+    Options = SlicedOptions
+    default_dataset = FEATURES
+
+    def blocks(self) -> Blocks:
+        def made(block: str) -> nn.Module:
+            built = nn.Linear(16, 4) if block == "head" else Residual()
+            for name, parameter in built.named_parameters():
+                parameter.requires_grad_(not f"{block}.{name}".startswith(self.options.frozen))
+            return built
+
+        return {name: (lambda name=name: made(name)) for name in ("layer0", "layer1", "layer2", "head")}  # type: ignore[misc]
+
+    def groups(self) -> tuple[ColumnRowPair, ...]:
+        return tuple(
+            ColumnRowPair("feedforward", f"layer{i}.up", f"layer{i}.down", 32, "hidden features", (16,), (16,)) for i in range(3)
+        )
+
+
 @model("lora")
 class Lora(OwnModel[ModelOptions]):
     """Frozen weights, each with a trained product of low rank beside it."""
@@ -137,14 +179,23 @@ class Flat(OwnModel[ModelOptions]):
         }
 
 
+class GatedOptions(ModelOptions):
+    name: Literal["gated"] = "gated"
+
+    scalar: bool = True
+    """Whether the gates have no dims, or one row."""
+
+
 @model("gated")
-class GatedLayers(OwnModel[ModelOptions]):
+class GatedLayers(OwnModel[GatedOptions]):
     """Parameters of no dims and of one row."""
 
+    Options = GatedOptions
     default_dataset = FEATURES
 
     def blocks(self) -> Blocks:
-        return {"first": lambda: Gated(16), "second": lambda: Gated(16), "head": lambda: nn.Linear(16, 4)}
+        scalar = self.options.scalar
+        return {"first": lambda: Gated(16, scalar), "second": lambda: Gated(16, scalar), "head": lambda: nn.Linear(16, 4)}
 
 
 class AlbertOptions(ModelOptions):
