@@ -89,10 +89,13 @@ def _worker(
     import torch
     import torch.distributed as dist
 
+    from workbench import registry
     from workbench.runtime.process_group import control_group, register_backend
     from workbench.runtime.recorder import Recorder
 
-    os.environ["WORKBENCH_PLUGINS"] = plugins  # the fork server has those of its own start
+    if os.environ.get("WORKBENCH_PLUGINS", "") != plugins:  # the fork server has those of its own start
+        os.environ["WORKBENCH_PLUGINS"] = plugins
+        registry._load.cache_clear()
     gc.freeze()  # what was preloaded: the tracker of memory steps has garbage collected, which took a third of a small case
     try:
         torch.set_num_threads(1)
