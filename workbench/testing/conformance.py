@@ -156,12 +156,14 @@ class Outcome:
 
     def loss_mistakes(self) -> list[str]:
         """In single precision the losses of training are one worker's on the whole batch; where the split is equal per shard
-        alone, those of one worker on the same shards."""
+        alone, those of one worker on the same shards. Not of routers then: a token whose two best experts are equal up to the
+        rounding of single precision may take the other one."""
         is_exact = self.planned.spec.train.compute_precision in ("fp32", "fp64") and not any(
             s.lossy for s in self.planned.strategies
         )
         per_shard = self.parity["verdict"] == "equal per shard"
-        if self.planned.spec.mode != "train" or not is_exact or (per_shard and self.workers[0]["normalizes_together"]):
+        is_incomparable = self.workers[0]["normalizes_together"] or bool(self.planned.summary.mixtures)
+        if self.planned.spec.mode != "train" or not is_exact or (per_shard and is_incomparable):
             return []
         num_pieces = self.workers[0]["num_pieces"] if per_shard else 1
         wanted, mistakes = _losses_of_one_worker(json.dumps(self.planned.spec.as_dict() | {"split": {}}), num_pieces), []
