@@ -88,7 +88,7 @@ def test_local_sgd_is_each_replicas_own_steps_and_their_mean(known: Any) -> None
     ("mistaken", "wrong"),
     [
         (("next(steps) % self.options.every == 0", "next(steps) % self.options.every == 1"), r"parameter .* on replica \d"),
-        (("parameter.data /= workers.size()", "pass"), r"parameter .* on replica \d"),
+        (("values /= workers.size()", "pass"), r"parameter .* on replica \d"),
         (("worker.make_optimizer = averaging", "pass"), r"parameter .* on replica \d"),
         (("limit=0.0", "limit=None", "worker.make_optimizer = averaging", "pass"), "parameter .* on replica 1"),
         (("workers.get_local_rank(), workers.size())", "0, workers.size())"), "outputs"),
