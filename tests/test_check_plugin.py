@@ -66,6 +66,11 @@ def test_a_dataset_is_a_table_of_one_and_a_models_refusals_are_counted(folder: P
     assert re.search(r"\d+ × perceptron has no experts to divide", listed.stdout)
 
 
+def test_what_is_no_python_file_is_refused(folder: Path) -> None:
+    result = check(folder / "plugin.toml", "")
+    assert str(result.exception) == f"{folder / 'plugin.toml'} is no Python file; a plugin's name ends in .py"
+
+
 @pytest.mark.parametrize(
     ("code", "arguments", "sentence"),
     [

@@ -161,6 +161,11 @@ def test_show_says_what_was_dropped_and_which_formulas_are_bounds(store: Path) -
     [
         ({"parity_ok": True}, "equal", "parity: equals one worker, largest error 5.0e-01 in a.weight"),
         ({"parity_ok": None, "parity_allowed": 0.6}, "lossy", "on purpose, largest error 5.0e-01 in a.weight, allowed 6.0e-01"),
+        (
+            {"parity_verdict": "lossy", "parity_on_purpose": "averages parameters"},
+            "lossy",
+            "on purpose (averages parameters), largest error against its declaration 5.0e-01 in a.weight",
+        ),
         ({"parity_ok": False}, "WRONG", "parity: differs from one worker, largest error 5.0e-01 in a.weight"),
         ({"parity_ok": False, "parity_max_error": None}, "WRONG", "parity: differs from one worker, largest error infinite"),
         ({"parity_ok": None, "parity_max_error": None}, "–", ""),
@@ -239,6 +244,13 @@ def test_a_store_that_cannot_be_is_said_in_a_sentence(tmp_path: Path) -> None:
     assert result.returncode == 2
     assert "set WORKBENCH_HOME" in result.stderr
     assert "NOT writable" in done(tmp_path / "file", "doctor")
+
+
+def test_an_import_that_is_refused_names_its_file(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty.zip").touch()
+    result = workbench(store, "import", str(tmp_path / "empty.zip"))
+    assert result.returncode == 2
+    assert f"{tmp_path / 'empty.zip'}: it is no zip file" in result.stderr
 
 
 def test_doctor_writes_nothing_and_finds_no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

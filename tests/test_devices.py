@@ -32,7 +32,7 @@ def planned(device: str, size: int = 2) -> Plan:
 def test_workers_run_on_the_cpu_unless_gpus_are_asked_for() -> None:
     assert [planned(device).device for device in ("auto", "cpu", "cuda")] == ["cpu", "cpu", "cuda"]
     assert [planned(device).device_notice for device in ("auto", "cpu", "cuda")] == [NOTICE, None, None]
-    with pytest.raises(SplitError, match="4 workers need a GPU each, but there are 2"):
+    with pytest.raises(SplitError, match="needs a GPU per worker, but there are 2 GPUs for 4 workers"):
         _ = planned("cuda", 4).device
 
 

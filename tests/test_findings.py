@@ -31,6 +31,13 @@ def test_the_fastest_the_smallest_and_what_limits_each() -> None:
     assert of_limits == [*limits.values()]
 
 
+def test_a_split_that_needs_as_much_memory_as_one_worker_is_not_called_small() -> None:
+    same = {**DATA, "peak_memory_bytes": SINGLE["peak_memory_bytes"]}
+    assert "No split needs less memory than one worker." in findings([SINGLE, same])
+    assert not [sentence for sentence in findings([SINGLE, same]) if "least memory" in sentence]
+    assert not [sentence for sentence in findings([DATA]) if "least memory" in sentence], "there is nothing to compare with"
+
+
 def test_a_slower_split_is_not_called_fast() -> None:
     (fastest, *_) = findings([SINGLE, {**DATA, "speedup": 0.7}])
     assert "0.70 times the speed of one worker" in fastest
@@ -45,6 +52,9 @@ def test_a_split_that_differs_on_purpose_is_not_called_wrong() -> None:
     sentences = findings([SINGLE, {**DATA, "split": "dp2-fp16", "parity_ok": None, "parity_max_error": 5e-4}])
     assert sentences[-1] == "dp2-fp16 changes gradients on purpose: it differs from one worker by up to 5.0e-04."
     assert not [sentence for sentence in sentences if "NOT" in sentence]
+    declared = {"parity_verdict": "lossy", "parity_max_error": 2e-16, "parity_on_purpose": "averages parameters every 3 steps"}
+    known = "dp2 averages parameters every 3 steps, which one worker does not; from what it declares it differs by up to 2.0e-16."
+    assert findings([SINGLE, {**DATA, **declared}])[-1] == known
 
 
 def test_a_split_that_is_equal_per_shard_says_how_far_the_whole_batch_is_and_why() -> None:

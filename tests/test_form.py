@@ -51,7 +51,14 @@ def test_every_field_of_every_plugin_and_part_has_a_sentence() -> None:
 def test_what_reads_a_file_is_offered_nowhere() -> None:
     known = all_fields("transformer", "text")
     assert "split.pipeline.actions" in known
-    assert known["split.data.bucket_size_mib"].label == "Bucket size (MiB)"
+    labels = {
+        "split.data.bucket_size_mib": "Bucket size (MiB)",
+        "model.num_kv_heads": "Key/value heads",
+        "train.lr_schedule": "Learning-rate schedule",
+        "train.num_lr_warmup_steps": "Learning-rate warmup steps",
+        "measure.peak_flops_per_s": "Peak (FLOP/s)",
+    }
+    assert {path: known[path].label for path in labels} == labels
     assert not [path for path in known if path.endswith("_file")]
 
 

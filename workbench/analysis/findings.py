@@ -10,6 +10,8 @@ from workbench.plan.parity import VERDICTS, verdict
 
 Row = dict[str, Any]
 NOTABLE_LOAD_CORES = 0.2
+NOTABLE_MEMORY_SHARE = 0.995
+"""Of one worker's peak memory: a split with more than this needs as much."""
 
 
 def findings(
@@ -87,12 +89,14 @@ def _first_tokens(splits: list[Row]) -> list[str]:
 
 def _smallest(rows: list[Row]) -> list[str]:
     known = [row for row in rows if row["peak_memory_bytes"] is not None]
-    if not known:
+    if len(known) < 2:
         return []
     best = min(known, key=lambda row: row["peak_memory_bytes"])
     text = f"{best['split']} needs the least memory on its largest worker: {best['peak_memory_bytes'] / 2**20:.1f} MiB"
     single = next((row for row in known if row["num_workers"] == 1), None)
-    if single is not None and single is not best:
+    if single is not None and best["peak_memory_bytes"] > NOTABLE_MEMORY_SHARE * single["peak_memory_bytes"]:
+        return ["No split needs less memory than one worker."]
+    if single is not None:
         text += f", {best['peak_memory_bytes'] / single['peak_memory_bytes']:.0%} of one worker's"
     return [text + "."]
 
@@ -113,5 +117,5 @@ def of_parity(rows: list[Row]) -> list[str]:
 def _declared(row: Row) -> str:
     declared, error = row.get("parity_on_purpose"), f"{row['parity_max_error']:.1e}"
     if declared and "gradients" not in declared:
-        return f"{row['split']} {declared}, so it is not one worker's training; from that it differs by up to {error}."
+        return f"{row['split']} {declared}, which one worker does not; from what it declares it differs by up to {error}."
     return f"{row['split']} {declared or 'changes gradients on purpose'}: it differs from one worker by up to {error}."

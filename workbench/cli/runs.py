@@ -162,7 +162,10 @@ def import_command(source: Path) -> None:
     """Take in runs from SOURCE: a zip file of run directories, such as the dashboard packs, or a store's directory."""
     from workbench.store.archive import take_in
 
-    new, here = take_in(home(), source)
+    try:
+        new, here = take_in(home(), source)
+    except UsageError as error:
+        raise UsageError(f"{source}: {error}") from None
     for directory in new:
         click.echo(f"{directory.id} imported")
     for run_id in here:

@@ -90,7 +90,9 @@ def _parity(row: dict[str, Any], summary: dict[str, Any]) -> str:
     size = "infinite" if error is None else f"{error:.1e} in {summary.get('parity_tensor')}"
     declared = f" ({summary['parity_on_purpose']})" if found == "lossy" and summary.get("parity_on_purpose") else ""
     bound = "" if allowed is None else f", allowed {allowed:.1e}"
-    text = f"{verdicts[found]}{declared}, largest error {size}{bound}"
+    # Where parameters are changed the error is not against one worker, but against what the strategy declares of replicas.
+    against = " against its declaration" if declared and "gradients" not in declared else ""
+    text = f"{verdicts[found]}{declared}, largest error{against} {size}{bound}"
     if found == "equal per shard":
         return f"{text}; {escape(per_shard(row))}."
     whole = row["parity_whole_batch_error"]

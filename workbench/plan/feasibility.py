@@ -65,7 +65,8 @@ class Plan:
         if self.spec.launch.device != "cuda":
             return "cpu"
         if (gpus := num_gpus()) < self.num_workers:
-            raise SplitError("launch.device", f"{self.num_workers} workers need a GPU each, but there are {gpus}")
+            found = f"{counted(gpus, 'GPU')} for {counted(self.num_workers, 'worker')}"
+            raise SplitError("launch.device", f"cuda needs a GPU per worker, but there are {found}; use cpu, or fewer workers")
         return "cuda"
 
     @property

@@ -15,7 +15,8 @@ from workbench.spec.run_spec import RunSpec
 
 Kind = Literal["integer", "number", "flag", "choice", "text", "value"]
 TOP = ("name", "mode")
-_UNITS = {"_bytes_per_s": " (bytes/s)", "_bytes": " (bytes)", "_mib": " (MiB)", "_s": " (s)"}
+_UNITS = {"_bytes_per_s": " (bytes/s)", "_flops_per_s": " (FLOP/s)", "_bytes": " (bytes)", "_mib": " (MiB)", "_s": " (s)"}
+_WRITTEN_OUT = {"kv": "key/value", "lr": "learning-rate"}
 
 
 @dataclass(frozen=True)
@@ -168,5 +169,5 @@ def _plain(annotation: Any) -> tuple[Any, list[Any], bool]:
 
 
 def _sentence(name: str) -> str:
-    words = name.replace("_", " ").replace("kv ", "key/value ")
+    words = " ".join(_WRITTEN_OUT.get(word, word) for word in name.replace("_", " ").split(" "))
     return words[:1].upper() + words[1:]

@@ -47,7 +47,7 @@ class Train(Options):
     """Learning rate, which the schedule multiplies."""
 
     weight_decay: NonNegativeFloat | None = None
-    """Weight decay, decoupled with adamw and an L2 penalty with the others; by default torch's, 0.01 for adamw and 0 else."""
+    """Weight decay, decoupled with adamw and an L2 penalty with the others; by default torch's, 0.01 for adamw, else 0."""
 
     decay_norms_and_biases: bool = True
     """Whether weight decay also applies to norms and biases: parameters of fewer than two dims, or called bias."""
@@ -56,13 +56,13 @@ class Train(Options):
     """Momentum of SGD; by default 0.9 for the optimizer momentum and 0 for sgd."""
 
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] | None = None
-    """Decay rates of Adam's two moments; by default 0.9 and 0.999."""
+    """Decay rates of Adam's two moments, such as [0.9, 0.95]; by default 0.9 and 0.999."""
 
     epsilon: PositiveFloat | None = None
     """What Adam adds to the denominator; by default 1e-8."""
 
     lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """How the learning rate goes on after its warm-up."""
+    """How the learning rate changes after its warm-up: not at all, or to min_lr_ratio of it by a line or half a cosine."""
 
     num_lr_warmup_steps: NonNegativeInt = 0
     """First steps of the run over which the learning rate rises linearly, whether they are timed or not."""
@@ -71,7 +71,7 @@ class Train(Options):
     """Steps after the rise over which a linear or cosine schedule decays; by default up to the last timed step."""
 
     min_lr_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Share of the learning rate at which the decay ends."""
+    """Learning rate at the end of the decay, as a fraction of learning_rate."""
 
     precision: Literal["fp32", "bf16", "fp64"] = "fp32"
     """Number format of parameters, activations, gradients and optimizer state."""

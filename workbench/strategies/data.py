@@ -299,7 +299,7 @@ class DataStrategy(Strategy[DataOptions]):
     def _check_batch_norms(self, model: ModelSummary, spec: RunSpec) -> None:
         field, tensor = "split.data.sync_batch_norm", dict(spec.split.items()).get("tensor")
         if not model.batch_norms:
-            raise SplitError(field, f"{model.name} has no batch norm to synchronize; leave it out")
+            raise SplitError(field, f"{model.name} has no batch norm to synchronize; leave it out, or use cnn with norm = batch")
         if spec.mode == "inference":
             raise SplitError(field, "inference uses running statistics, which need no synchronization; leave it out")
         if getattr(tensor, "cut", {}).get("convolution") == "rows":

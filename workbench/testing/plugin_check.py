@@ -50,6 +50,8 @@ def load_plugins(path: Path) -> list[type]:
     Raises:
         UsageError: it cannot be executed, registers nothing, or a name of it is taken; one sentence.
     """
+    if path.suffix != ".py":
+        raise UsageError(f"{path} is no Python file; a plugin's name ends in .py")
     try:
         announce(path)
     except PluginError:

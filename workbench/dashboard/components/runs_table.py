@@ -23,7 +23,7 @@ _HELP = {
 _FORMATS = {
     "step_time_ms": "%.1f", "samples_per_s": "%.0f", "speedup": "%.2f×", "peak_memory_mib": "%.1f", "communication_mib": "%.2f",
 }  # fmt: skip
-_WIDTHS = {"name": 140, "tags": 120}
+_WIDTHS = {"name": 140, "parity": 110, "tags": 120}
 """Pixels of columns whose longest text may come late."""
 
 
