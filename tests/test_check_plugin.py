@@ -86,3 +86,12 @@ def test_what_cannot_be_run_says_so_in_a_sentence(folder: Path, code: str, argum
     assert result.exit_code != 0
     assert sentence in str(result.exception)
     assert getattr(result.exception, "exit_code", None) == 2
+
+
+def test_a_check_that_raises_is_a_case_that_fails(folder: Path) -> None:
+    code = example("averaging.py").replace(
+        "        batch, size = spec", '        raise KeyError("gone")\n        batch, size = spec'
+    )
+    result = check(folder / "averaging.py", code, "--only", "mlp - averaging")
+    assert "KeyError: 'gone'" in result.stdout
+    assert (result.exit_code, "0 of 2 cases passed" in result.stdout) == (1, True)

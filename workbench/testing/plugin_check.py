@@ -70,7 +70,8 @@ def load_plugins(path: Path) -> list[type]:
 
 
 def plugin_cases(plugins: list[type]) -> tuple[list[PluginCase], Counter[str]]:
-    """The cases of these plugins that the checks admit, and the sentences of those that they refuse, with their number."""
+    """The cases of these plugins that the checks admit, and the sentences of those that they refuse, with their number. One
+    whose plan raises what is no refusal (a mistake in ``check`` or ``summary``) is a case too, which fails with that."""
     found: list[PluginCase] = []
     splits: list[support.Case] = []
     for cls in plugins:
@@ -88,7 +89,11 @@ def plugin_cases(plugins: list[type]) -> tuple[list[PluginCase], Counter[str]]:
             splits += support.cases(support.strategies(name), support.models())
     refused = Counter[str]()
     for case in splits:
-        if (sentence := support.refusal(case.spec)) is None:
+        try:
+            sentence = support.refusal(case.spec)
+        except Exception:  # noqa: BLE001 - whatever a plugin raises
+            sentence = None  # running the case raises it again
+        if sentence is None:
             found.append(PluginCase(str(case), lambda spec=case.spec: _of_split(spec)))  # type: ignore[misc]
         else:
             refused[sentence] += 1
