@@ -175,6 +175,12 @@ def test_show_says_what_was_dropped_and_which_formulas_are_bounds(store: Path) -
             "per shard of the batch, largest error 5.0e-01 in a.weight; differs by up to 5.0e-01 from one worker on the whole"
             " batch: a [router] counts. To make them equal, set a = 0.",
         ),
+        (
+            {"parity_verdict": "lossy", "parity_cause": "a norm", "parity_remedy": "set a = 0"},
+            "lossy",
+            "per shard of the batch on purpose, largest error 5.0e-01 in a.weight; differs by up to 5.0e-01 from one worker on"
+            " the whole batch: a norm. To remove this difference, set a = 0.",
+        ),
     ],
 )
 def test_show_says_whether_the_split_equals_one_worker(

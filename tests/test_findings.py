@@ -65,6 +65,17 @@ def test_a_split_that_is_equal_per_shard_says_how_far_the_whole_batch_is_and_why
     assert findings([SINGLE, {**DATA, **figures}])[-1] == f"{same} whole batch."
 
 
+def test_a_lossy_split_of_shards_that_are_not_the_whole_batch_says_both() -> None:
+    figures = {"parity_verdict": "lossy", "parity_ok": None, "parity_max_error": 3e-4, "parity_whole_batch_error": 0.2}
+    (*_, known) = findings([SINGLE, {**DATA, **figures, "parity_cause": "a norm has its own", "parity_remedy": "set b = 1"}])
+    assert known == (
+        "dp2 changes gradients on purpose: it differs from one worker that computes the same shards of the batch by up to"
+        " 3.0e-04; it differs by up to 2.0e-01 from one worker on the whole batch: a norm has its own. To remove this difference,"
+        " set b = 1."
+    )
+    assert findings([SINGLE, {**DATA, **figures}])[-1].endswith("from one worker by up to 3.0e-04.")
+
+
 def test_failed_runs_teach_nothing() -> None:
     failed = row("tp2", 2, state="failed")
     assert findings([SINGLE, failed]) == []

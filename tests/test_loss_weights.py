@@ -107,6 +107,14 @@ def relative_difference(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
     return max(float((a[name] - b[name]).norm()) / max(float(b[name].norm()), 1e-3 * whole) for name in b)
 
 
+@pytest.mark.parametrize("norm", ["group", "batch"])
+def test_compression_does_not_hide_that_shards_are_not_the_whole_batch(norm: str) -> None:
+    split = {"data": {"size": 2, "compression": "fp16"}}
+    report = run_in_workers(2, cases.parity, spec_of({**CNN, "norm": norm}, split, dataset="digit_images"), "")[0]
+    assert (report["verdict"], report["cause"] is not None) == ("lossy", norm == "batch")
+    assert (report["whole_batch_error"] > 10 * report["max_error"]) is (norm == "batch")
+
+
 @pytest.mark.parametrize("is_synchronized", [False, True])
 def test_batch_norm_of_each_replica_is_equal_per_shard(is_synchronized: bool) -> None:
     spec = spec_of(CNN, {"data": {"size": 4, "sync_batch_norm": is_synchronized}}, dataset="digit_images")

@@ -118,4 +118,7 @@ def _declared(row: Row) -> str:
     declared, error = row.get("parity_on_purpose"), f"{row['parity_max_error']:.1e}"
     if declared and "gradients" not in declared:
         return f"{row['split']} {declared}, which one worker does not; from what it declares it differs by up to {error}."
-    return f"{row['split']} {declared or 'changes gradients on purpose'}: it differs from one worker by up to {error}."
+    text = f"{row['split']} {declared or 'changes gradients on purpose'}: it differs from one worker"
+    if row.get("parity_cause"):
+        return f"{text} that computes the same shards of the batch by up to {error}; it {per_shard(row)}."
+    return f"{text} by up to {error}."

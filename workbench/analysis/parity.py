@@ -39,10 +39,11 @@ def of_event(event: Row) -> str:
 
 
 def per_shard(row: Row) -> str:
-    """Of a run that is equal per shard: how far one worker is that computes the whole batch, why, and what would change it."""
+    """Of a run whose shards are not the whole batch: how far one worker is that computes that, why, and what would change it."""
     error = row.get("parity_whole_batch_error")
     size = "" if error is None else f" by up to {error:.1e}"
     text = f"differs{size} from one worker on the whole batch"
     if row.get("parity_cause"):
         text += f": {row['parity_cause']}"
-    return text + (f". To make them equal, {row['parity_remedy']}" if row.get("parity_remedy") else "")
+    purpose = "remove this difference" if verdict(row) == "lossy" else "make them equal"
+    return text + (f". To {purpose}, {row['parity_remedy']}" if row.get("parity_remedy") else "")

@@ -85,7 +85,7 @@ def _parity(row: dict[str, Any], summary: dict[str, Any]) -> str:
         "equal": "equals one worker",
         "equal per shard": "equals one worker per shard of the batch",
         "wrong": "[red]differs from one worker[/red]",
-        "lossy": "differs from one worker on purpose",
+        "lossy": f"differs from one worker {'per shard of the batch ' if row['parity_cause'] else ''}on purpose",
     }
     size = "infinite" if error is None else f"{error:.1e} in {summary.get('parity_tensor')}"
     declared = f" ({summary['parity_on_purpose']})" if found == "lossy" and summary.get("parity_on_purpose") else ""
@@ -93,7 +93,7 @@ def _parity(row: dict[str, Any], summary: dict[str, Any]) -> str:
     # Where parameters are changed the error is not against one worker, but against what the strategy declares of replicas.
     against = " against its declaration" if declared and "gradients" not in declared else ""
     text = f"{verdicts[found]}{declared}, largest error{against} {size}{bound}"
-    if found == "equal per shard":
+    if found == "equal per shard" or (found == "lossy" and row["parity_cause"]):
         return f"{text}; {escape(per_shard(row))}."
     whole = row["parity_whole_batch_error"]
     return text if whole is None else f"{text}; of the whole batch in one piece {whole:.1e}"

@@ -116,7 +116,7 @@ class ParityReport:
 
     whole_batch_tensor: str | None
     cause: str | None = None
-    """Of ``equal per shard``: why the whole batch gives something else."""
+    """Why the whole batch gives something else than its shards; None: it does not, or the split is wrong."""
 
     remedy: str | None = None
     """What makes both the same."""
@@ -162,7 +162,7 @@ def _check(
     worker.keep_outputs = True
     optimizer = make_optimizer(worker, Train(optimizer="sgd", learning_rate=LEARNING_RATE))
     batches = Batches(plan, device, dtype)
-    max_norm, of_shards, of_whole = plan.spec.train.max_gradient_norm, Worst(), Errors()
+    max_norm, of_shards, of_whole, between = plan.spec.train.max_gradient_norm, Worst(), Errors(), Errors()
     rounding, lossy = limit(precision, len(plan.summary.blocks)), plan.lossy
     reference = make_reference(plan, worker, batches) if rank == 0 else None
     if lossy is not None:
@@ -192,6 +192,8 @@ def _check(
             errors = compare(tensors, gathered, share, floors)
             of_shards.add(errors, partial(allowed, lossy, step, rounding))
             is_same = of_whole.add(errors if of_batch is None else of_batch, rounding)
+            if whole is not None and lossy is not None:  # hides whether shards alone make a difference: ask the references
+                between.add(compare(whole, [Piece(n, (0,) * t.dim(), t) for n, t in tensors.items()], share), rounding)
             is_other = lossy is None and is_same and any(not error <= rounding for error in errors.values())
             if (lossy is not None and lossy.limit != 0) or is_other:
                 reference.adopt(gathered)
@@ -216,7 +218,8 @@ def _check(
         verdict = "equal"
         if of_shards.is_wrong:  # shards that are computed together, as one worker computes the whole batch
             of_shards = Worst(*of_whole.worst, rounding)
-    why = (plan.model.batch_dependence or undeclared(of_whole.wrong)) if verdict == "equal per shard" else None
+    unlike = {"equal per shard": of_whole.wrong, "lossy": between.wrong}.get(verdict)
+    why = (plan.model.batch_dependence or undeclared(unlike)) if unlike else None
     has_own_parameters = lossy is not None and lossy.changes == "parameters"
     return ParityReport(
         {"wrong": False, "lossy": None}.get(verdict, True),
