@@ -170,10 +170,15 @@ def test_show_says_what_was_dropped_and_which_formulas_are_bounds(store: Path) -
         ({"parity_ok": False, "parity_max_error": None}, "WRONG", "parity: differs from one worker, largest error infinite"),
         ({"parity_ok": None, "parity_max_error": None}, "–", ""),
         (
-            {"parity_verdict": "equal per shard", "parity_cause": "a [router] counts", "parity_remedy": "set a = 0"},
+            {
+                "parity_verdict": "equal per shard",
+                "parity_cause": "a [router] counts",
+                "parity_remedy": "set a = 0",
+                "parity_whole_batch_tensor": "outputs",
+            },
             "equal per",
-            "per shard of the batch, largest error 5.0e-01 in a.weight; differs by up to 5.0e-01 from one worker on the whole"
-            " batch: a [router] counts. To make them equal, set a = 0.",
+            "per shard of the batch, largest error 5.0e-01 in a.weight; differs by up to 5.0e-01 (in outputs) from one worker on"
+            " the whole batch: a [router] counts. To make them equal, set a = 0.",
         ),
         (
             {"parity_verdict": "lossy", "parity_cause": "a norm", "parity_remedy": "set a = 0"},

@@ -55,6 +55,12 @@ def test_the_largest_part_beside_computing_is_named(evidence: Evidence, kind: st
     assert limit(evidence).advice.startswith("Try ")
 
 
+@pytest.mark.parametrize(("num_bytes", "moved"), [(20 * 2**20, "20.0 MiB"), (2**15, "0.031 MiB")])
+def test_little_that_moves_is_not_shown_as_nothing(num_bytes: int, moved: str) -> None:
+    found = limit(replace(PLAIN, exposed={"data": 0.4}, bytes_per_step=num_bytes))
+    assert f"; {moved} move in all." in str(found)
+
+
 def test_a_pipeline_of_one_microbatch_is_told_to_have_more_and_layers_to_be_a_pipeline() -> None:
     assert limit(replace(PIPELINE, split="pp2-gpipe-m1", num_microbatches=1)).advice == "Try more microbatches than 1."
     assert "split.pipeline" in limit(replace(PIPELINE, split="layer2", num_microbatches=1)).advice

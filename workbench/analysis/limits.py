@@ -9,6 +9,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from workbench.analysis import bubble
+from workbench.analysis.figures import mebibytes
 
 if TYPE_CHECKING:
     from workbench.store.run_directory import RunDirectory
@@ -140,7 +141,7 @@ def _communication(e: Evidence) -> list[Limit]:
     for axis, seconds in e.exposed.items():
         seconds += e.bubble.get("communication", 0.0) if axis == "pipeline" else 0.0
         share = seconds / e.step
-        moved = "" if e.bytes_per_step is None else f"; {e.bytes_per_step / 2**20:.1f} MiB move in all"
+        moved = "" if e.bytes_per_step is None else f"; {_mebibytes(e.bytes_per_step)} move in all"
         text = f"{e.split} is limited by communication along {axis}: workers stood still for {_ms(seconds)}, {share:.0%} of the"
         what = next((advice[name] for name in axis.split("+") if name in advice), "Try to communicate less often.")
         found.append(Limit("communication", axis, share, f"{text} {e.unit}{moved}.", what))
@@ -209,6 +210,11 @@ def _imbalance(e: Evidence, axis: str, seconds: float) -> Limit:
         f"{e.split} is limited by waiting: workers wait {_ms(seconds)} for one another along {axis}, {share:.0%} of the {e.unit}."
     )
     return Limit("idle", axis, share, text, "Try again on a machine where nothing else runs, or fewer operations that wait.")
+
+
+def _mebibytes(num_bytes: float) -> str:
+    """``20.0 MiB``; little is not shown as nothing."""
+    return f"{num_bytes / 2**20:.1f} MiB" if num_bytes >= 2**20 / 10 else mebibytes(num_bytes)
 
 
 def _ms(seconds: float) -> str:

@@ -42,7 +42,8 @@ def per_shard(row: Row) -> str:
     """Of a run whose shards are not the whole batch: how far one worker is that computes that, why, and what would change it."""
     error = row.get("parity_whole_batch_error")
     size = "" if error is None else f" by up to {error:.1e}"
-    text = f"differs{size} from one worker on the whole batch"
+    where = f" (in {row['parity_whole_batch_tensor']})" if row.get("parity_whole_batch_tensor") else ""
+    text = f"differs{size}{where} from one worker on the whole batch"
     if row.get("parity_cause"):
         text += f": {row['parity_cause']}"
     purpose = "remove this difference" if verdict(row) == "lossy" else "make them equal"

@@ -94,7 +94,7 @@ def _parity(row: dict[str, Any], summary: dict[str, Any]) -> str:
     against = " against its declaration" if declared and "gradients" not in declared else ""
     text = f"{verdicts[found]}{declared}, largest error{against} {size}{bound}"
     if found == "equal per shard" or (found == "lossy" and row["parity_cause"]):
-        return f"{text}; {escape(per_shard(row))}."
+        return f"{text}; {escape(per_shard({**row, 'parity_whole_batch_tensor': summary.get('parity_whole_batch_tensor')}))}."
     whole = row["parity_whole_batch_error"]
     return text if whole is None else f"{text}; of the whole batch in one piece {whole:.1e}"
 

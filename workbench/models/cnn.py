@@ -61,7 +61,7 @@ class CNN(Model[CNNOptions]):
 
     @property
     def batch_dependence(self) -> BatchDependence | None:
-        remedy = 'set model.norm = "group", or split.data.sync_batch_norm = true without microbatches'
+        remedy = 'set model.norm = "group", or split.data.sync_batch_norm = true without microbatches or accumulation steps'
         return replace(BATCH_NORM, remedy=remedy) if self.options.norm == "batch" else None
 
     def _trunk(self) -> dict[str, tuple[Convolution, ...]]:

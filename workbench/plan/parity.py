@@ -27,7 +27,7 @@ class BatchDependence:
 BATCH_NORM = BatchDependence(
     "batch normalization computes its statistics over each shard of the batch",
     "normalize over single samples (group or layer normalization), freeze the statistics, or set split.data.sync_batch_norm ="
-    " true without microbatches",
+    " true without microbatches or accumulation steps",
 )
 
 
