@@ -19,7 +19,9 @@ from workbench.plan.memory import expected_memory
 from workbench.plan.summary import Tie
 from workbench.plan.ties import with_resolved_ties
 from workbench.spec import RunSpec
+from workbench.testing import cases
 from workbench.testing.conformance import assert_conforms, assert_model_conforms
+from workbench.testing.workers import run_in_workers
 
 PLUGIN = "workbench.testing.corner_models"
 
@@ -179,6 +181,22 @@ def test_a_tie_that_cannot_be_is_refused(ties: list[tuple[str, str]], sentence: 
     summary = planned({"name": "albert", "ties": "source"}, {}).summary
     with pytest.raises(SpecError, match=sentence):
         with_resolved_ties(replace(summary, ties=tuple(Tie(*names) for names in ties)))
+
+
+@pytest.mark.parametrize(
+    "split", [{"data": 2}, {"data": {"size": 2, "num_accumulation_steps": 2}}, {"data": 2, **pipeline()}, pipeline()], ids=str
+)
+def test_each_replica_keeps_what_it_carries_from_batch_to_batch(split: dict[str, Any]) -> None:
+    spec = spec_of("running", split)
+    report = run_in_workers(plan(RunSpec(**spec)).num_workers, cases.parity, spec, None)[0]
+    assert (report["verdict"], report["max_error"] < 1e-9) == ("equal per shard", True), report
+
+
+def test_an_error_that_is_no_number_is_infinite() -> None:
+    from workbench.runtime.parity import Piece, compare
+
+    values = torch.tensor([1.0, math.nan])
+    assert compare({"outputs": torch.ones(2)}, [Piece("outputs", (0,), values)], 1e-3) == {"outputs": math.inf}
 
 
 @pytest.mark.parametrize("has_it", ["reference", "split"])

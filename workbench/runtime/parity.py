@@ -266,6 +266,9 @@ class Reference:
             self.loss = loss_in(worker.dtype, self.loss)
         self.max_norm, self.is_lossy = plan.spec.train.max_gradient_norm, plan.lossy is not None
         self.num_chunks = worker.num_pieces
+        # What a model keeps from one forward pass to the next, each replica keeps of its own samples.
+        num_replicas = 1 if worker.normalizes_together else worker.batch_part[1]
+        self.buffers_of_replicas = [self._buffers() for _ in range(num_replicas)]
         # Of corresponding microbatches of all replicas, where these are one piece, the samples lie apart in the batch.
         places = torch.arange(plan.spec.train.global_batch_size, device=worker.device)
         if worker.normalizes_together:
@@ -278,11 +281,7 @@ class Reference:
         """As ``tensors``, of the whole batch in one piece; leaves the model as it is. None where there is one piece anyway."""
         if self.num_chunks == 1:
             return None
-        buffers = [buffer.clone() for buffer in self.blocks.buffers()]
-        tensors = self.tensors(step, is_whole=True)
-        for buffer, before in zip(self.blocks.buffers(), buffers, strict=True):
-            buffer.copy_(before)
-        return tensors
+        return self.tensors(step, is_whole=True)
 
     def step(self, step: int, gathered: list[Piece]) -> tuple[dict[str, Tensor], dict[str, float]]:
         """Every tensor that is compared, by name; and by which norm, at least, the error of some is divided."""
@@ -309,6 +308,10 @@ class Reference:
         self.dropout_keys.begin_step(step, self.places)
         for chunk, place in enumerate(self.places.chunk(num_chunks)):
             self.dropout_keys.begin_piece(chunk, num_chunks)
+            replica = chunk * len(self.buffers_of_replicas) // num_chunks
+            with torch.no_grad():
+                for buffer, kept in zip(self.blocks.buffers(), self.buffers_of_replicas[replica], strict=True):
+                    buffer.copy_(kept)
             x, y = inputs[place], targets[place]
             output = self._recomputed(x) if is_whole else self.blocks(x)
             factor = 1.0 if weights is None else weights.factor(y)
@@ -316,6 +319,8 @@ class Reference:
             loss.backward()  # not divided: a router's loss adds its gradient whatever this one is multiplied by
             outputs.append(output.detach())
             losses.append(loss.detach())
+            if not is_whole:
+                self.buffers_of_replicas[replica] = self._buffers()
         tensors = {"outputs": torch.cat(outputs)[self.places.argsort()], "loss": torch.stack(losses).mean().reshape(1)}
         named = dict(self.blocks.named_parameters())
         with torch.no_grad():
@@ -334,6 +339,9 @@ class Reference:
                         parameter.copy_(updated)
                 tensors[f"parameter {name}"] = updated
         return tensors
+
+    def _buffers(self) -> list[Tensor]:
+        return [buffer.detach().clone() for buffer in self.blocks.buffers()]
 
     def _recomputed(self, x: Tensor) -> Tensor:
         """The outputs, of activations that backward computes again, so that a whole batch takes less memory."""
@@ -430,6 +438,8 @@ def _difference(reference: Tensor, pieces: list[Piece], is_sum: bool) -> float:
         if reference[at].shape != piece.values.shape:
             return math.inf
         square = float((piece.values.to(reference.device) - reference[at]).norm()) ** 2
+        if math.isnan(square):  # which max() would drop
+            return math.inf
         squares[piece.offset] = max(squares.get(piece.offset, 0.0), square)
         covered[at] = True
     return math.sqrt(sum(squares.values())) if bool(covered.all()) else math.inf

@@ -94,6 +94,7 @@ class ReplicaReference:
             num_samples = len(reference.places) // len(replicas)
             reference.places = torch.arange(num_samples, device=reference.places.device)
             reference.num_chunks //= len(replicas)
+            del reference.buffers_of_replicas[1:]
             reference.batches = _PartOfBatches(reference.batches, (index, len(replicas)))  # type: ignore[assignment]
 
     def whole_batch(self, step: int) -> None:

@@ -1,6 +1,6 @@
 """Small models that splits get wrong easily, for tests: load with ``WORKBENCH_PLUGINS=workbench.testing.corner_models``.
 
-Frozen, adapted (LoRA), unused, shared, scalar and tiny parameters, and a block without any.
+Frozen, adapted (LoRA), unused, shared, scalar and tiny parameters, a block without any, and a running mean.
 """
 
 from __future__ import annotations
@@ -252,3 +252,30 @@ class Views(OwnModel[ModelOptions]):
 
     def blocks(self) -> Blocks:
         return {**{f"b{i}": (lambda: Viewed(16, 16)) for i in range(4)}, "head": lambda: Viewed(16, 4)}
+
+
+class Centered(nn.Module):
+    """A linear layer that subtracts a running mean of its outputs, as codebooks and streaming normalizations keep one."""
+
+    mean: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(16, 16)
+        self.register_buffer("mean", torch.zeros(16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = torch.tanh(self.linear(x)) - self.mean
+        if self.training:
+            self.mean = 0.9 * self.mean + 0.1 * y.detach().mean(0)
+        return x + y
+
+
+@model("running")
+class Running(OwnModel[ModelOptions]):
+    """What it computes of a batch depends on the batches before."""
+
+    default_dataset = FEATURES
+
+    def blocks(self) -> Blocks:
+        return {"first": Centered, "second": Centered, "head": lambda: nn.Linear(16, 4)}
