@@ -209,6 +209,29 @@ def test_a_gradient_that_one_side_lacks_is_an_error_with_its_name(has_it: str) -
     assert compare(reference, pieces, 1e-3) == {"gradient of a": math.inf}
 
 
+class Pair(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return x, x
+
+
+@pytest.mark.parametrize(
+    ("block", "sentence"),
+    [
+        (
+            lambda: torch.nn.Linear(63, 10),
+            "block 'head' of frozen cannot be computed on 2 samples of torch's meta device: Runtime",
+        ),
+        (Pair, "block 'head' of frozen returns a tuple, not one tensor"),
+    ],
+)
+def test_a_block_that_does_not_take_or_return_one_tensor_is_refused(block: Any, sentence: str) -> None:
+    made = planned("frozen", {}).model
+    del vars(made)["_summary"]
+    made.blocks = lambda: {"head": block}
+    with pytest.raises(SpecError, match=sentence):
+        made.summary()
+
+
 def test_a_tensor_that_all_builds_would_share_is_refused() -> None:
     made = planned("frozen", {}).model
     kept = torch.nn.Linear(64, 10)

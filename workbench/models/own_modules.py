@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,7 +27,8 @@ def summary_of(model: OwnModel[Any]) -> ModelSummary:
     A parameter that several blocks hold, or one module object in several of them, is a tie to the first of its names.
 
     Raises:
-        SpecError: a parameter was made before ``blocks`` was called, so that all builds of the model would share it.
+        SpecError: a block raises something or returns no tensor; or a parameter was made before ``blocks`` was called, so that
+            all builds of the model would share it.
     """
     dtype = torch.int64 if model.data.kind == "tokens" else torch.float32
     passed = torch.zeros((_BATCH, *model.data.input_shape), dtype=dtype, device="meta")
@@ -47,14 +49,17 @@ def summary_of(model: OwnModel[Any]) -> ModelSummary:
         passed = passed.detach().requires_grad_(bool(outputs) and outputs[-1].requires_grad)
         inputs.append(passed)
         with FlopCounterMode(display=False) as counter:
-            passed = module(passed)
+            passed = _tried(model, name, partial(module, passed))
+        if not isinstance(passed, Tensor):
+            raise SpecError("model.name", f"block {name!r} of {model.name} returns a {type(passed).__name__}, not one tensor")
         outputs.append(passed)
         summaries.append(
             BlockSummary(name, _parameters(name, module), tuple(passed.shape[1:]), counter.get_total_flops() // _BATCH)
         )
     used, backward, is_needed = set[int](), [], True
-    for module, x, y in reversed(list(zip(modules.values(), inputs, outputs, strict=True))):
-        of_block, is_needed, flops = _backward(module, x, y) if is_needed else ([], False, 0)
+    for (name, module), x, y in reversed(list(zip(modules.items(), inputs, outputs, strict=True))):
+        found_of = partial(_backward, module, x, y)
+        of_block, is_needed, flops = _tried(model, name, found_of) if is_needed else ([], False, 0)
         used |= {id(p) for p in of_block}
         backward.append(flops)
     for position, (name, module) in enumerate(modules.items()):
@@ -73,6 +78,21 @@ def summary_of(model: OwnModel[Any]) -> ModelSummary:
         return result  # whose backward pass is by convention twice its forward pass, the gradient of the samples included
     counted = [replace(s, backward_flops=flops) for s, flops in zip(summaries, reversed(backward), strict=True)]
     return replace(result, blocks=tuple(counted))
+
+
+def _tried(model: OwnModel[Any], block: str, compute: Callable[[], Any]) -> Any:
+    """What ``compute`` returns.
+
+    Raises:
+        SpecError: what the block raises, in a sentence; the exception itself is its cause.
+    """
+    try:
+        return compute()
+    except Exception as error:
+        what = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+        raise SpecError(
+            "model.name", f"block {block!r} of {model.name} cannot be computed on {_BATCH} samples of torch's meta device: {what}"
+        ) from error
 
 
 def _made(model: OwnModel[Any], block: str, make: Callable[[], nn.Module]) -> nn.Module:
