@@ -115,6 +115,13 @@ def test_compression_does_not_hide_that_shards_are_not_the_whole_batch(norm: str
     assert (report["whole_batch_error"] > 10 * report["max_error"]) is (norm == "batch")
 
 
+def test_the_roundings_of_bf16_do_not_make_shards_the_whole_batch() -> None:
+    model = {**MOE, "router_loss_weight": 0.01}
+    report = run_in_workers(2, cases.parity, spec_of(model, {"data": 2}, measure={"parity_precision": "bf16"}), None)[0]
+    assert (report["ok"], report["verdict"]) == (True, "equal per shard"), report
+    assert "the router's balance loss" in report["cause"]
+
+
 @pytest.mark.parametrize("is_synchronized", [False, True])
 def test_batch_norm_of_each_replica_is_equal_per_shard(is_synchronized: bool) -> None:
     spec = spec_of(CNN, {"data": {"size": 4, "sync_batch_norm": is_synchronized}}, dataset="digit_images")
