@@ -18,7 +18,7 @@ from workbench.cli.main import main
 def workbench(store: Path, *args: str) -> subprocess.CompletedProcess[str]:
     """What ``workbench ARGS`` prints on either stream, and its exit code. For commands that start no run."""
     stdout, stderr, code = io.StringIO(), io.StringIO(), 0
-    terminate = signal.getsignal(signal.SIGTERM)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     with (
         mock.patch.object(sys, "argv", ["workbench", *args]),
         mock.patch.dict(os.environ, {"WORKBENCH_HOME": str(store)}),
@@ -31,5 +31,6 @@ def workbench(store: Path, *args: str) -> subprocess.CompletedProcess[str]:
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else int(end.code is not None)
         finally:
-            signal.signal(signal.SIGTERM, terminate)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
     return subprocess.CompletedProcess(["workbench", *args], code, stdout.getvalue(), stderr.getvalue())

@@ -174,7 +174,7 @@ def test_without_trace_and_memory_steps_what_stands_on_them_is_empty(store: Path
     assert all(math.isnan(row[column]) for column in ("peak_mib", "moved_mib", "ring_mib", "idle_share", "imbalance"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_cancels_the_run_and_its_baselines(store: Path, number: signal.Signals) -> None:
     command = [*COMMAND, "run", *SMALL, "--split", "data=2", "--set", "train.num_steps=1000000"]
     process = subprocess.Popen(command, env={**os.environ, "WORKBENCH_HOME": str(store)}, stderr=subprocess.PIPE)

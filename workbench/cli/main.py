@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 import sys
 import warnings
+from types import FrameType
 from typing import Any
 
 import click
@@ -70,10 +72,21 @@ def _show_warning(
         sys.stderr.write(warnings.formatwarning(message, category, filename, lineno))
 
 
+def _hang_up(number: int, frame: FrameType | None) -> None:
+    """The terminal is gone, and writing to it an error that would take the interrupt's place."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(nothing, stream)
+    raise KeyboardInterrupt
+
+
 def main() -> None:
-    """Runs the command line; errors meant for the user are one sentence on stderr. SIGTERM is an interrupt, like Ctrl-C."""
+    """Runs the command line; errors meant for the user are one sentence on stderr. SIGTERM is an interrupt, like Ctrl-C, and so
+    is the end of the terminal, but under ``nohup``."""
     warnings.showwarning = _show_warning
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, _hang_up)
     try:
         code = cli.main(standalone_mode=False)
     except WorkbenchError as error:

@@ -82,7 +82,7 @@ def _run_all(specs: Sequence[RunSpec], use_server: bool, quiet: bool) -> tuple[l
                     shown[other] = Run(find(home(), other))
                     follow(shown[other], quiet)
     except KeyboardInterrupt:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # a second one must not leave anything behind
         for run in asked:
             run.end()
