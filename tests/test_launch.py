@@ -107,17 +107,18 @@ def test_sigterm_is_an_interrupt_first_and_then_ends_the_process() -> None:
     assert script.returncode == -signal.SIGTERM
 
 
-def test_a_tmpdir_too_deep_for_a_unix_socket_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(submit, "_SHORT_DIRECTORY", str(tmp_path / "short"))
-    (tmp_path / "short").mkdir()
-    (deep := tmp_path / ("x" * 90)).mkdir()
-    assert (near := submit.socket_path()) is not None
-    assert near.parent.parent == tmp_path
-    monkeypatch.setattr(tempfile, "tempdir", str(deep))
-    assert submit.socket_path() == tmp_path / "short" / near.relative_to(tmp_path)
-    monkeypatch.setattr(submit, "_SHORT_DIRECTORY", str(deep / "no less deep"))
-    assert submit.socket_path() is None
+def test_a_tmpdir_too_deep_for_a_unix_socket_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as directory:  # pytest's own may be too deep itself
+        short, deep = Path(directory, "short"), Path(directory, "x" * 90)
+        short.mkdir(), deep.mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", directory)
+        monkeypatch.setattr(submit, "_SHORT_DIRECTORY", str(short))
+        assert (near := submit.socket_path()) is not None
+        assert near.parent.parent == Path(directory)
+        monkeypatch.setattr(tempfile, "tempdir", str(deep))
+        assert submit.socket_path() == short / near.relative_to(directory)
+        monkeypatch.setattr(submit, "_SHORT_DIRECTORY", str(deep / "no less deep"))
+        assert submit.socket_path() is None
 
 
 def is_gone(pid: int) -> bool:
@@ -225,7 +226,7 @@ def test_the_workers_of_a_killed_owner_die_and_the_run_is_lost(owners: Owners) -
     wait_until(lambda: run.status()["state"] == "running")
     owner.kill()
     wait_until(lambda: all(is_gone(worker["pid"]) for worker in run.status()["workers"]), 5)
-    assert listing.state_of(run) == "lost", "also while nobody has reaped the owner"
+    wait_until(lambda: listing.state_of(run) == "lost")  # also while nobody has reaped the owner
     following = Ticket(["cpu"], Holder("another run"), owners.queue)
     assert following.is_first(), "its ticket is void"
     following.give_back()
@@ -247,7 +248,7 @@ def test_a_folder_of_the_packages_name_in_the_current_directory_is_not_run(
 
 
 def test_devices_are_given_in_the_order_of_asking(tmp_path: Path) -> None:
-    take = functools.partial(Ticket, queue=tmp_path / "queue")
+    take = functools.partial(Ticket, holder=Holder("a run"), queue=tmp_path / "queue")
     tickets = [take(["cuda:0"]), take(["cuda:1"]), take(["cuda:0", "cuda:1"]), take(["cuda:0"])]
     assert [ticket.is_first() for ticket in tickets] == [True, True, False, False]
     tickets[0].give_back()

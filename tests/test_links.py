@@ -177,9 +177,10 @@ def crossing_and_staying(rank: int, recorder: Recorder, control: Any) -> dict[st
         dist.barrier(group=control)
         start = time.perf_counter()
         dist.all_reduce(tensor, group=group)
-        mine = torch.tensor([time.perf_counter() - start])
-        dist.all_reduce(mine, dist.ReduceOp.MAX, group=control)
-        found[name] = float(mine)
+        # From when the first of the four began, who may have been alone for a while, to when the last had done.
+        times = torch.tensor([-start, time.perf_counter()], dtype=torch.float64)
+        dist.all_reduce(times, dist.ReduceOp.MAX, group=control)
+        found[name] = float(times.sum())
     return found
 
 
@@ -247,7 +248,9 @@ def test_no_operation_is_over_before_its_link_lets_it_be() -> None:
     assert concurrent["both ways"] >= 0.12
     assert longest(run_in_workers(4, crossing_and_staying))["across"] >= 2 * 0.1, "two pairs share the node's link"
     assert max(tensor_s for tensor_s, _ in run_in_workers(4, only_one_axis)) >= 0.2
-    assert min(longest(run_in_workers(2, every_kind)).values()) >= 0.1
+    every = longest(run_in_workers(2, every_kind))
+    del every["send"]  # counts from the sender's beginning, who is free at once
+    assert min(every.values()) >= 0.1
 
 
 def longest(workers: list[dict[str, float]]) -> dict[str, float]:

@@ -286,7 +286,7 @@ def test_a_trace_shows_each_trace_step_and_what_has_none_is_refused(run: Run) ->
     view._workers.value = ()
     assert "image/png" in view._repr_mimebundle_()[0], "no choice is a choice of all"
     failed = wb.submit(tiny().replace(measure={"memory_budget_bytes": 100}, baseline={"mode": "none"})).wait()
-    with pytest.raises(UsageError, match="was traced: it is failed"):
+    with pytest.raises(UsageError, match=r"is failed\. Nothing was traced"):
         widgets.TraceView(failed)
 
 
