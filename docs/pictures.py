@@ -7,6 +7,7 @@ kept unless ``--replace`` is given: ``docs/demonstration.svg``, the picture of t
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import altair as alt
@@ -15,6 +16,7 @@ from workbench.analysis.charts.look import svg
 from workbench.analysis.charts.step_parts import step_parts_chart
 from workbench.analysis.charts.timeline import timeline_chart
 from workbench.analysis.frames import step_parts, timeline
+from workbench.errors import UsageError
 from workbench.store import listing
 from workbench.store.run_directory import home
 
@@ -23,7 +25,10 @@ def main(names: list[str], to: Path) -> None:
     """Writes the picture of these runs, or of all, to a file."""
     runs = [listing.find(home(), name) for name in names] or listing.all_runs(home())
     rows = [listing.row(run) for run in runs]
-    pipeline = next(run for run, row in reversed(list(zip(runs, rows, strict=True))) if row["split"].startswith("pp"))
+    pipelines = [run for run, row in zip(runs, rows, strict=True) if row["split"].startswith("pp")]
+    if not pipelines:
+        sys.exit("none of these runs is a pipeline, of which the picture shows a step; `workbench run --split pipeline=2`")
+    pipeline = pipelines[-1]
     label = listing.row(pipeline)["split"]
     first = {row["split"]: row for row in reversed(rows)}  # of several on one worker the one with one thread
     picture = alt.vconcat(
@@ -41,4 +46,7 @@ if __name__ == "__main__":
     chosen = parser.parse_args()
     if chosen.to.exists() and not chosen.replace:
         parser.error(f"--to: {chosen.to} exists; give another file, or --replace")
-    main(chosen.runs, chosen.to)
+    try:
+        main(chosen.runs, chosen.to)
+    except UsageError as error:
+        parser.error(str(error))
