@@ -192,6 +192,11 @@ def test_each_replica_keeps_what_it_carries_from_batch_to_batch(split: dict[str,
     assert (report["verdict"], report["max_error"] < 1e-9) == ("equal per shard", True), report
 
 
+def test_one_forward_pass_of_each_replica_is_one_of_the_whole_batch() -> None:
+    report = run_in_workers(2, cases.parity, spec_of("spectral", {"data": 2}), None)[0]
+    assert report["verdict"] == "equal", report
+
+
 def test_an_error_that_is_no_number_is_infinite() -> None:
     from workbench.runtime.parity import Piece, compare
 

@@ -37,6 +37,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from workbench.models.dropout_modules import DropoutKeys
@@ -348,9 +349,13 @@ class Reference:
         return [buffer.detach().clone() for buffer in self.blocks.buffers()]
 
     def _recomputed(self, x: Tensor) -> Tensor:
-        """The outputs, of activations that backward computes again, so that a whole batch takes less memory."""
+        """The outputs, of activations that backward computes again, so that a whole batch takes less memory; but of blocks that
+        may then read a buffer that they wrote (spectral norm)."""
         for block in self.blocks:
-            x = block(x) if self.copies is not None else checkpoint(block, x, use_reentrant=False)
+            keeps = any(
+                next(m.buffers(recurse=False), None) is not None for m in block.modules() if not isinstance(m, _BatchNorm)
+            )
+            x = block(x) if self.copies is not None or keeps else checkpoint(block, x, use_reentrant=False)
         return x
 
     def _generate(self, inputs: Tensor, options: Inference) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations
 
 from workbench.models.base import model
 from workbench.models.own import OwnModel
@@ -279,3 +280,16 @@ class Running(OwnModel[ModelOptions]):
 
     def blocks(self) -> Blocks:
         return {"first": Centered, "second": Centered, "head": lambda: nn.Linear(16, 4)}
+
+
+@model("spectral")
+class Spectral(OwnModel[ModelOptions]):
+    """A layer whose weight is divided by its largest singular value, of which each forward pass improves an estimate."""
+
+    default_dataset = FEATURES
+
+    def blocks(self) -> Blocks:
+        return {
+            "body": lambda: nn.Sequential(parametrizations.spectral_norm(nn.Linear(16, 16)), nn.Tanh()),
+            "head": lambda: nn.Linear(16, 4),
+        }
