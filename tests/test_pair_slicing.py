@@ -10,6 +10,7 @@ from tests import cases
 from workbench.errors import SplitError
 from workbench.plan.feasibility import plan
 from workbench.spec import RunSpec
+from workbench.spec.files import override
 
 LSTM = {"name": "lstm", "num_layers": 1, "hidden_dim": 12}
 TRANSFORMER = {"name": "transformer", "num_layers": 1, "hidden_dim": 12, "num_heads": 2, "feedforward_dim": 24}
@@ -67,3 +68,13 @@ def test_a_single_head_cannot_be_divided_and_may_be_kept_whole() -> None:
 def test_hidden_features_that_do_not_divide_are_refused_with_the_arithmetic() -> None:
     with pytest.raises(SplitError, match=r"12 hidden features of input\.token over 5 workers leaves 2 over"):
         plan(RunSpec(**spec_of(LSTM, {**HIDDEN, "recurrent": "none"}, 5)))
+
+
+def test_all_kinds_of_layers_that_do_not_divide_are_named_at_once() -> None:
+    with pytest.raises(SplitError, match=r"layers whole; nor can attention and feedforward and head be cut so$"):
+        plan(RunSpec(model="transformer", split={"tensor": 3}))
+
+
+def test_a_cut_is_given_beside_the_size_on_the_command_line() -> None:
+    table = override({}, model=None, dataset=None, splits=["tensor=2,cut.head=none,cut.embedding=hidden"], sets=[])
+    assert table["split"] == {"tensor": {"size": 2, "cut": {"head": "none", "embedding": "hidden"}}}

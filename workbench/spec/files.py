@@ -50,7 +50,8 @@ def override(
     Args:
         model: name of another model; the file's model options then no longer apply.
         dataset: name of another dataset, likewise.
-        splits: ``data=2`` or ``pipeline=2,schedule=1f1b,num_microbatches=4``; together they replace the file's split.
+        splits: ``data=2``, ``pipeline=2,schedule=1f1b,num_microbatches=4`` or ``tensor=3,cut.head=none``; together they
+            replace the file's split.
         sets: ``train.num_steps=50``, dotted paths as in the file, values as in TOML. With another ``model.preset`` the
             file's model options no longer apply.
     """
@@ -93,7 +94,7 @@ def _parse_split(text: str) -> tuple[str, dict[str, Any]]:
         key, equals, value = option.partition("=")
         if not equals:
             raise SpecError("--split", f"takes strategy=size,option=value, but got {option!r} in {text!r}")
-        table[key.strip()] = parse_value(value)
+        _assign(table, key.strip().split("."), parse_value(value))
     return strategy.strip(), table
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -92,8 +93,7 @@ class TensorStrategy(Strategy[TensorOptions]):
         slicings = self._slicings(model)
         if not slicings:
             raise SplitError("split.tensor", f"{model.name} names no layers to slice, or all are kept whole")
-        for slicing in slicings:
-            slicing.check()
+        _check_all(slicings)
         others = sorted({s.group.kind for s in slicings if not isinstance(s.group, ColumnRowPair)})
         if spec.train.checkpointing != "none" and others:
             raise SplitError("train.checkpointing", f"would repeat in backward what sliced {others[0]} layers exchange; use none")
@@ -255,3 +255,20 @@ def _of_generation(moved: list[Transfer], group: LayerGroup, options: Inference)
     passes = [(1, options.num_new_tokens)] if group.kind == "head" else options.passes
     sequence = group.output_shape[0]
     return [replace(t, count=t.count * n, payload_bytes=t.payload_bytes // sequence * p) for t in moved for p, n in passes]
+
+
+def _check_all(slicings: Iterable[Slicing[Any]]) -> None:
+    """Raises:
+    SplitError: kinds of layers cannot be cut; the first with its arithmetic, and which others.
+    """
+    errors: dict[str, SplitError] = {}
+    for slicing in slicings:
+        try:
+            slicing.check()
+        except SplitError as error:
+            errors.setdefault(slicing.group.kind, error)
+    if errors:
+        _, *others = errors
+        first = next(iter(errors.values()))
+        also = f"; nor can {' and '.join(others)} be cut so" if others else ""
+        raise SplitError(first.field, first.message + also)
