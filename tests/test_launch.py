@@ -86,7 +86,8 @@ def wait_until(condition: Callable[[], bool], limit_s: float = 20.0) -> None:
         time.sleep(0.01)
 
 
-def test_sigterm_is_an_interrupt_first_and_then_ends_the_process() -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_is_an_interrupt_first_and_then_ends_the_process(number: signal.Signals) -> None:
     code = """if True:
         import time
         from workbench.launch.termination import terminated_as_interrupted
@@ -102,9 +103,9 @@ def test_sigterm_is_an_interrupt_first_and_then_ends_the_process() -> None:
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as script:
         assert script.stdout
         assert script.stdout.readline() == "ready\n"
-        script.terminate()
+        script.send_signal(number)
         assert script.stdout.read() == "cleaned up\n"
-    assert script.returncode == -signal.SIGTERM
+    assert script.returncode == -number
 
 
 def test_a_tmpdir_too_deep_for_a_unix_socket_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
