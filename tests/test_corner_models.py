@@ -192,6 +192,14 @@ def test_each_replica_keeps_what_it_carries_from_batch_to_batch(split: dict[str,
     assert (report["verdict"], report["max_error"] < 1e-9) == ("equal per shard", True), report
 
 
+def test_workers_that_have_the_same_part_of_the_loss_must_agree_on_it() -> None:
+    from workbench.runtime.parity import Piece, compare
+
+    pieces = [Piece("loss", (0, 0), torch.tensor([loss])) for loss in (3.0, 1.0)]
+    assert compare({"loss": torch.ones(1)}, pieces[1:], 1e-3) == {"loss": 0.0}
+    assert compare({"loss": torch.ones(1)}, pieces, 1e-3)["loss"] > 1
+
+
 def test_one_forward_pass_of_each_replica_is_one_of_the_whole_batch() -> None:
     report = run_in_workers(2, cases.parity, spec_of("spectral", {"data": 2}), None)[0]
     assert report["verdict"] == "equal", report

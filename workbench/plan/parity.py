@@ -10,7 +10,7 @@ Verdict = Literal["equal", "equal per shard", "lossy", "wrong"]
 VERDICTS: tuple[Verdict, ...] = ("equal", "equal per shard", "lossy", "wrong")
 """``equal``: the split computes what one worker computes of the whole batch. ``equal per shard``: it computes what one worker
 computes of the same shards of the batch, one after the other, which is something else for this model. ``lossy``: a strategy
-changes gradients on purpose. ``wrong``: none of these."""
+changes gradients or parameters on purpose. ``wrong``: none of these."""
 
 
 @dataclass(frozen=True)

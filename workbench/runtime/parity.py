@@ -438,8 +438,12 @@ def compare(
 def _difference(reference: Tensor, pieces: list[Piece], is_sum: bool) -> float:
     """‖split − reference‖ over a whole tensor."""
     if is_sum:
-        parts = {piece.offset: piece.values.to(reference.device) for piece in pieces}
-        return float((sum(parts.values(), torch.zeros_like(reference)) - reference).norm())
+        parts: dict[tuple[int, ...], Tensor] = {}
+        apart = 0.0  # workers that have the same part must agree on it
+        for piece in pieces:
+            values = piece.values.to(reference.device)
+            apart += float((values - parts.setdefault(piece.offset, values)).norm())
+        return apart + float((sum(parts.values(), torch.zeros_like(reference)) - reference).norm())
     squares: dict[tuple[int, ...], float] = {}
     covered = torch.zeros(reference.shape, dtype=torch.bool)
     for piece in pieces:

@@ -70,7 +70,7 @@ class Strategy(ABC, Generic[O]):
 
     @property
     def lossy(self) -> Lossy | None:
-        """What it changes of the gradients on purpose; by default nothing, and parity must hold."""
+        """What it changes on purpose, gradients or parameters; by default nothing, and parity must hold."""
         return None
 
     @property
