@@ -93,3 +93,10 @@ def test_it_is_said_when_other_programs_had_a_part_in_the_times() -> None:
     quiet, busy = {**SINGLE, "other_load_cores": 0.1}, {**DATA, "other_load_cores": 1.26, "run_id": "another"}
     assert findings([quiet, busy])[0].startswith("Other programs kept cores busy meanwhile (dp2 (nother) 1.3)")
     assert findings([quiet, DATA]) == findings([SINGLE, DATA])
+
+
+def test_a_wrong_split_is_neither_the_fastest_nor_the_smallest() -> None:
+    wrong = {**DATA, "split": "flat2", "step_time_s": 0.01, "peak_memory_bytes": 2**20, "parity_ok": False}
+    sentences = findings([SINGLE, DATA, wrong])
+    assert any(s.startswith("Of the splits, dp2 has the shortest step") for s in sentences)
+    assert not any("flat2 has" in s or "flat2 needs" in s for s in findings([SINGLE, wrong]))

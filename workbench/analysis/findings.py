@@ -28,10 +28,11 @@ def findings(
         return [*disturbed, work, *([] if disturbed else limited), *of_parity(done)]
     if not splits:
         return []
-    of_time = [_fastest(splits), *_first_tokens(splits)] if not disturbed else []
+    right = [row for row in splits if verdict(row) != "wrong"]  # how fast something else is computed says nothing
+    of_time = [_fastest(right), *_first_tokens(right)] if right and not disturbed else []
     of_limits = [(limits or {}).get(row["run_id"], f"{row['split']}: nothing was traced.") for row in splits]
     of_memory = [
-        *_smallest(done),
+        *_smallest([row for row in done if verdict(row) != "wrong"]),
         *(memory_limits[r["run_id"]] for r in splits if memory_limits and r["run_id"] in memory_limits),
     ]
     return [*disturbed, *of_time, *of_memory, *([] if disturbed else of_limits), *of_parity(done)]

@@ -8,6 +8,11 @@ from typing import Any
 
 from workbench.launch.workers import WorkerProcess
 
+_ALL_BROKEN = (
+    "All workers report a broken connection; see their logs. Where a forward pass uses some parameters for some samples only,"
+    " replicas wait for gradients that never come: set split.data.find_unused_parameters = true."
+)
+
 
 @dataclass(frozen=True)
 class Blame:
@@ -52,7 +57,7 @@ def find_cause(processes: list[WorkerProcess], events: list[list[dict[str, Any]]
     for process in processes:
         if process.exit_code is None and process.rank not in raised:
             return Blame(process.rank, "hung: the others waited for it in vain", steps[process.rank])
-    return _from_event(errors[0], "All workers report a broken connection; see their logs.")
+    return _from_event(errors[0], _ALL_BROKEN)
 
 
 def _from_event(error: dict[str, Any], advice: str) -> Blame:

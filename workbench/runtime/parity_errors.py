@@ -36,7 +36,7 @@ def undeclared(wrong: set[str]) -> BatchDependence:
     if "loss" in wrong:
         return BatchDependence(
             "the loss of the batch is not the mean over its shards' losses, weighted by Model.loss_weight",
-            "give Model.loss_weight the number of targets that the loss is the mean of; a contrastive loss needs one shard",
+            "make the loss a mean over targets, whose number Model.loss_weight returns; a contrastive loss needs one shard",
         )
     return BatchDependence(
         "gradients have a part beside the loss's that is computed of each shard, such as an auxiliary loss's",
