@@ -39,9 +39,13 @@ class Opposed(Dataset[DatasetOptions]):
 '''
 
 
-def local_sgd() -> str:
-    (code,) = re.findall(r"^```python local_sgd.py\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+def example(name: str) -> str:
+    (code,) = re.findall(rf"^```python {name}.py\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     return str(code)
+
+
+def local_sgd() -> str:
+    return example("local_sgd")
 
 
 @pytest.fixture(scope="module")
@@ -139,3 +143,10 @@ def test_what_each_kth_step_has_is_counted_on_the_trace_steps_that_have_it() -> 
 def test_a_declaration_says_how_many_steps_the_check_needs_and_what_it_changes() -> None:
     assert [Lossy(None, 2).num_parity_steps, Lossy(0.0, changes="parameters", every=4).num_parity_steps] == [3, 5]
     assert [step for step in range(6) if Lossy(0.0, changes="parameters", every=3).averages(step)] == [2, 5]
+
+
+def test_an_axis_of_its_own_does_not_divide_the_batch_beside_stages(known: Any) -> None:
+    path = known(example("averaging").replace('axis = "data"', 'axis = "apart"'))
+    spec = {"model": "mlp", "split": {"averaging": 2, "pipeline": 2}, "train": TRAIN, "launch": {"device": "cpu"}}
+    with pytest.raises(AssertionError, match="beside stages the data axis alone divides the batch"):
+        run_in_workers(4, cases.with_plugin, path, spec)

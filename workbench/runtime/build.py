@@ -11,6 +11,7 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor
 
+from workbench.errors import SplitError
 from workbench.models.dropout_modules import DropoutKeys, substitute_dropout
 from workbench.models.generation import Decoder
 from workbench.plan.feasibility import Plan
@@ -51,6 +52,13 @@ def build_worker(
     for strategy in strategies:
         assert mesh is not None
         strategy.apply(worker, mesh)
+    samples = plan.spec.train.global_batch_size // worker.batch_part[1]
+    if samples != share.num_samples and "pipeline" in plan.mesh.axes:
+        raise SplitError(
+            "split",
+            f"{samples} samples reach a worker, but its stage expects {share.num_samples}: beside stages the data axis alone"
+            " divides the batch",
+        )
     blocks.train(worker.trains)  # also what a strategy put in a block's place
     if compute_dtype != dtype:
         worker.loss = loss_in(dtype, worker.loss)
