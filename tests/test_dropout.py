@@ -62,6 +62,7 @@ def test_random_masks_do_not_fail_parity(own_model: str, mode: str) -> None:
     assert report is not None
     assert report.ok
     assert report.max_error < 1e-12
+    assert report.is_without_dropout == (mode == "train")
 
 
 FUNCTIONAL = {
@@ -85,6 +86,7 @@ def test_dropout_by_a_function_does_not_fail_parity(expression: str, tmp_path: P
     registry._load.cache_clear()
     assert report is not None
     assert report.verdict == "equal"
+    assert report.is_without_dropout
 
 
 def test_a_worker_is_in_eval_mode_in_inference_alone(own_model: str) -> None:

@@ -92,7 +92,8 @@ def _parity(row: dict[str, Any], summary: dict[str, Any]) -> str:
     bound = "" if allowed is None else f", allowed {allowed:.1e}"
     # Where parameters are changed the error is not against one worker, but against what the strategy declares of replicas.
     against = " against its declaration" if declared and "gradients" not in declared else ""
-    text = f"{verdicts[found]}{declared}, largest error{against} {size}{bound}"
+    dropout = " with dropout off" if summary.get("parity_is_without_dropout") else ""
+    text = f"{verdicts[found]}{dropout}{declared}, largest error{against} {size}{bound}"
     if found == "equal per shard" or (found == "lossy" and row["parity_cause"]):
         return f"{text}; {escape(per_shard({**row, 'parity_whole_batch_tensor': summary.get('parity_whole_batch_tensor')}))}."
     whole = row["parity_whole_batch_error"]

@@ -48,19 +48,26 @@ _DROPOUTS = {
 class FunctionalDropoutOff(TorchFunctionMode):
     """Within this context the functions of dropout return their input, and ``scaled_dot_product_attention`` drops nothing."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_called = False
+        """Whether a function was called that would have dropped something."""
+
     def __torch_function__(
         self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
         if function in _DROPOUTS:
+            self.is_called |= bool(args[2] if len(args) > 2 else kwargs.get("training", kwargs.get("train", True)))
             return args[0] if args else kwargs["input"]
         if function is functional.scaled_dot_product_attention:
+            self.is_called |= bool(args[_PROBABILITY] if len(args) > _PROBABILITY else kwargs.get("dropout_p", 0.0))
             args = (*args[:_PROBABILITY], *(0.0 for _ in args[_PROBABILITY:][:1]), *args[_PROBABILITY + 1 :])
             kwargs = {**kwargs, **({"dropout_p": 0.0} if "dropout_p" in kwargs else {})}
         return function(*args, **kwargs)
 
 
-def without_functional_dropout(model: Model[Any]) -> AbstractContextManager[Any]:
+def without_functional_dropout(model: Model[Any]) -> AbstractContextManager[FunctionalDropoutOff | None]:
     """``FunctionalDropoutOff``, but for the workbench's own models: they have none, and every call would take longer."""
     is_own = type(model).__module__.startswith("workbench.models.")
     return nullcontext() if is_own else FunctionalDropoutOff()

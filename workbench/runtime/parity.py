@@ -27,7 +27,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -122,6 +122,9 @@ class ParityReport:
     remedy: str | None = None
     """What makes both the same."""
 
+    is_without_dropout: bool = False
+    """Whether dropout was turned off whose masks may depend on the split."""
+
     def as_dict(self) -> dict[str, Any]:
         """As the event has it; an infinite error is None in JSON and not ok."""
         errors = {"max_error": self.max_error, "whole_batch_error": self.whole_batch_error}
@@ -141,8 +144,9 @@ def check_parity(
     num_steps: int,
 ) -> ParityReport | None:
     """Takes the steps split and unsplit; the report on rank 0, None elsewhere."""
-    with without_functional_dropout(plan.model):
-        return _check(plan, rank, mesh, recorder, device, control, num_steps)
+    with without_functional_dropout(plan.model) as functions:
+        report = _check(plan, rank, mesh, recorder, device, control, num_steps)
+    return replace(report, is_without_dropout=True) if report and functions and functions.is_called else report
 
 
 def _check(
@@ -235,8 +239,11 @@ def _check(
         of_shards.allowed if of_shards.allowed < sys.float_info.max else None,
         lossy.sentence if lossy else None,
         verdict,
-        *((None, None) if has_own_parameters else of_whole.worst),
-        *((why.cause, why.remedy) if why else ()),
+        None if has_own_parameters else of_whole.worst[0],
+        None if has_own_parameters else of_whole.worst[1],
+        cause=why.cause if why else None,
+        remedy=why.remedy if why else None,
+        is_without_dropout=worker.trains and reference.had_dropout,
     )
 
 
@@ -262,7 +269,7 @@ class Reference:
 
     def __init__(self, plan: Plan, worker: WorkerModel, batches: Batches) -> None:
         self.blocks = build_blocks(plan, (b.name for b in plan.summary.blocks), worker.dtype).to(worker.device)
-        turn_off_dropout(self.blocks)
+        self.had_dropout = bool(turn_off_dropout(self.blocks))
         self.loss: Callable[[Tensor, Tensor], Tensor] = plan.model.loss
         self.batches, self.trains = batches, worker.trains
         self.copies = None

@@ -89,7 +89,7 @@ class ReplicaReference:
     their parameters are averaged as often as the strategy declares."""
 
     def __init__(self, replicas: Sequence[Reference], lossy: Lossy) -> None:
-        self.replicas, self.lossy = replicas, lossy
+        self.replicas, self.lossy, self.had_dropout = replicas, lossy, replicas[0].had_dropout
         for index, reference in enumerate(replicas):
             num_samples = len(reference.places) // len(replicas)
             reference.places = torch.arange(num_samples, device=reference.places.device)

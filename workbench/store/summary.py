@@ -69,6 +69,7 @@ def summarize(run: RunDirectory, events: list[list[dict[str, Any]]]) -> dict[str
         "parity_whole_batch_tensor": parity.get("whole_batch_tensor"),
         "parity_cause": parity.get("cause"),
         "parity_remedy": parity.get("remedy"),
+        "parity_is_without_dropout": parity.get("is_without_dropout"),
         "other_load_cores": _other_load([worker.get("load") for worker in workers]),
         "data_s": median(_slowest(steps, "data_s").values()),
         "ready_s": _ready([worker.get("load") for worker in workers], len(times)),
