@@ -340,7 +340,9 @@ def test_an_assertion_that_cannot_be_read_is_refused(text: str) -> None:
 @pytest.mark.timeout(60)
 def test_a_server_that_does_not_stop_when_asked_ends_with_its_command_all_the_same(with_what: signal.Signals) -> None:
     deaf = "import os, signal, time; signal.signal(15, signal.SIG_IGN); print(os.getpid(), flush=True); time.sleep(300)"
-    serving = f"import sys; from workbench.cli.system import serve; sys.exit(serve([sys.executable, '-c', {deaf!r}], 0.5))"
+    # A shell starts what runs in the background with SIGINT ignored.
+    serving = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    serving += f"from workbench.cli.system import serve; sys.exit(serve([sys.executable, '-c', {deaf!r}], 0.5))"
     with subprocess.Popen([sys.executable, "-c", serving], stdout=subprocess.PIPE, text=True) as command:
         assert command.stdout
         server = psutil.Process(int(command.stdout.readline()))
