@@ -145,6 +145,12 @@ def test_a_declaration_says_how_many_steps_the_check_needs_and_what_it_changes()
     assert [step for step in range(6) if Lossy(0.0, changes="parameters", every=3).averages(step)] == [2, 5]
 
 
+def test_replicas_draw_the_masks_of_their_own_samples(known: Any) -> None:
+    path, model = known(local_sgd()), {"name": "mlp", "num_layers": 2, "dropout": 0.2}
+    report, _ = of_plugin(path, {**LOCAL, "model": model, "train": TRAIN})
+    assert (report["ok"], report["max_error"] < 1e-9) == (None, True)
+
+
 def test_an_axis_of_its_own_does_not_divide_the_batch_beside_stages(known: Any) -> None:
     path = known(example("averaging").replace('axis = "data"', 'axis = "apart"'))
     spec = {"model": "mlp", "split": {"averaging": 2, "pipeline": 2}, "train": TRAIN, "launch": {"device": "cpu"}}

@@ -286,6 +286,8 @@ class Reference:
         if worker.normalizes_together:
             places = places.view(worker.batch_part[1], worker.num_microbatches, -1).transpose(0, 1).flatten()
         self.places = places
+        self.first_sample = 0
+        """Of its batches in the global batch, by which masks of dropout are drawn."""
         self.dropout_keys = DropoutKeys(self.blocks, plan.spec.train.seed, worker.device)
         self.generation = plan.spec.inference if plan.spec.generates else None
 
@@ -317,7 +319,7 @@ class Reference:
         if not self.trains:
             with torch.inference_mode():
                 return {"outputs": torch.cat([self.blocks(x) for x in inputs.chunk(num_chunks)])}
-        self.dropout_keys.begin_step(step, self.places)
+        self.dropout_keys.begin_step(step, self.places + self.first_sample)
         for chunk, place in enumerate(self.places.chunk(num_chunks)):
             self.dropout_keys.begin_piece(chunk, num_chunks)
             replica = chunk * len(self.buffers_of_replicas) // num_chunks

@@ -93,6 +93,7 @@ class ReplicaReference:
         for index, reference in enumerate(replicas):
             num_samples = len(reference.places) // len(replicas)
             reference.places = torch.arange(num_samples, device=reference.places.device)
+            reference.first_sample = index * num_samples
             reference.num_chunks //= len(replicas)
             del reference.buffers_of_replicas[1:]
             reference.batches = _PartOfBatches(reference.batches, (index, len(replicas)))  # type: ignore[assignment]
