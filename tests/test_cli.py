@@ -139,7 +139,7 @@ def test_show_and_compare_say_what_fills_memory(store: Path) -> None:
     assert lines.count("1 0.25 1.00 0.25 1.50 1.50 (+0.0%)") == 1
     assert "the largest tensors at the peak of worker 0, backward of body:" in lines
     assert "1.00 activations body 512×512 float32" in lines
-    reason = "activations dominate: 67% of the peak of worker 0; to need less, use train.checkpointing = full"
+    reason = "activations dominate with 67% of the peak of worker 0; to need less, use train.checkpointing = full"
     assert reason in " ".join(shown.split())
     compared = " ".join(done(store, "compare", *(run.id for run in runs)).split())
     assert f"dp2 needs 100% of one worker's memory, more than an even share of 50%: {reason}" in compared

@@ -28,8 +28,9 @@ class MemoryLimit:
     def __str__(self) -> str:
         name = self.category.replace("_", " ")
         verb = "dominates" if name in ("optimizer state", "communication", "workspace", "other") else "dominate"
-        start = f"{name} {verb}: {self.share:.0%} of the peak" if self.share >= 0.5 else f"{name}: {self.share:.0%} of the peak"
-        return f"{start} of worker {self.rank}; to need less, {REMEDIES.get(self.category, REMEDIES['other'])}"
+        start = f"{name} {verb} with" if self.share >= 0.5 else f"the largest part is {name},"
+        remedy = REMEDIES.get(self.category, REMEDIES["other"])
+        return f"{start} {self.share:.0%} of the peak of worker {self.rank}; to need less, {remedy}"
 
 
 def memory_limit(run: RunDirectory) -> MemoryLimit | None:
