@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,14 @@ import pytest
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Commands started by the tests keep their sockets below a directory of the session; its server ends with it."""
+    """Temporary files, sockets and the device queue of the tests and of the commands they start lie below a directory of the
+    session (of each, where pytest-xdist runs several side by side); the server ends with it."""
     directory: Path = tmp_path_factory.mktemp("tmp")
-    before = os.environ.get("TMPDIR")
-    os.environ["TMPDIR"] = str(directory)
-    yield
-    if before is None:
-        del os.environ["TMPDIR"]
-    else:
-        os.environ["TMPDIR"] = before
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(directory))
+        patch.setattr(tempfile, "tempdir", None)  # read anew from TMPDIR
+        patch.setenv("WORKBENCH_DEVICE_QUEUE", str(directory / "devices"))
+        yield
     for process in psutil.process_iter(["cmdline"]):
         if any(part.startswith(str(directory)) for part in process.info["cmdline"] or []):
             process.kill()

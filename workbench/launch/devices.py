@@ -16,7 +16,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-QUEUE = Path("/tmp/workbench-devices")  # the same for every user and store, so not $TMPDIR
+
+def queue_directory() -> Path:
+    """The directory of the tickets, the same for every user and store, so not below ``$TMPDIR``; ``$WORKBENCH_DEVICE_QUEUE``
+    names another one for runs that do not wait for the rest of the machine's."""
+    return Path(os.environ.get("WORKBENCH_DEVICE_QUEUE") or "/tmp/workbench-devices")
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,8 @@ def _user() -> str:
 class Ticket:
     """A place in the queue for a set of devices (``cpu``, ``cuda:0``, …)."""
 
-    def __init__(self, devices: list[str], holder: Holder, queue: Path = QUEUE) -> None:
+    def __init__(self, devices: list[str], holder: Holder, queue: Path | None = None) -> None:
+        queue = queue or queue_directory()
         self.devices, self.queue = devices, queue
         if not queue.exists():
             queue.mkdir(parents=True, exist_ok=True)
