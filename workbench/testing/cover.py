@@ -6,28 +6,36 @@ from collections.abc import Callable, Hashable, Iterable
 from typing import TypeVar
 
 from workbench.plan.support import Case
+from workbench.spec import Split
 
 Pairs = set[Hashable]
 T = TypeVar("T")
 
 
-def cover(candidates: Iterable[T], pairs: Callable[[T], Pairs], beside: Iterable[T] = ()) -> list[T]:
-    """The cases of a greedy cover of all pairs: each next one has the most pairs that none before it has, the first of equals.
+def cover(
+    candidates: Iterable[T],
+    pairs: Callable[[T], Pairs],
+    beside: Iterable[T] = (),
+    cost: Callable[[T], float] = lambda _: 1.0,
+) -> list[T]:
+    """The cases of a greedy cover of all pairs: each next one has the most pairs per cost that none before it has, the first
+    of equals.
 
     The same cases give the same cover, and a case with a new pair (a new plugin's example) enters it without being named
-    anywhere. The greedy cover is at most ``ln(largest number of pairs of a case) + 1`` times the smallest one
+    anywhere. The greedy cover costs at most ``ln(largest number of pairs of a case) + 1`` times what the cheapest one does
     (Chvátal, "A greedy heuristic for the set-covering problem", 1979).
 
     Args:
         candidates: in order of preference.
         pairs: what is to occur at least once, for a case.
         beside: cases that run anyway, whose pairs need no other.
+        cost: how long a case takes, in any unit.
     """
     found, covered = list(candidates), set[Hashable]().union(*map(pairs, beside))
     remaining = {index: pairs(case) - covered for index, case in enumerate(found)}
     chosen = []
     while remaining:
-        best = max(remaining, key=lambda index: len(remaining[index]))  # the first of equals: dicts keep their order
+        best = max(remaining, key=lambda index: len(remaining[index]) / cost(found[index]))  # the first of equals, in order
         covered = remaining.pop(best)
         if not covered:
             break
@@ -40,7 +48,7 @@ def cover(candidates: Iterable[T], pairs: Callable[[T], Pairs], beside: Iterable
 def each_split(case: Case) -> Pairs:
     """Every split, every model with every strategy and in every mode."""
     model = _plugin(case.model)
-    return {case.split, (model, case.mode), *((strategy, model) for strategy in case.spec["split"])}
+    return {case.split, (model, case.mode), *((strategy, model) for strategy, _ in Split(case.spec["split"]).items())}
 
 
 def each_pair(case: Case) -> Pairs:
