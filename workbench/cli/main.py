@@ -37,6 +37,14 @@ _COMMANDS = {
     "dashboard": ("workbench.cli.system", "Open the runs in a page."),
 }
 
+EXIT_CODES = {
+    0: "success",
+    1: "a run failed",
+    2: "bad spec or usage; nothing was started",
+    3: "an --assert is false, parity failed, or the loss is not finite",
+    130: "interrupted; no process of the run is left",
+}
+
 
 class LazyGroup(click.Group):
     """Imports a command's module only when the command is used."""
@@ -54,6 +62,8 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+        with formatter.section("Exit codes"):
+            formatter.write_dl([(str(code), meaning) for code, meaning in EXIT_CODES.items()])
 
 
 @click.group(cls=LazyGroup)

@@ -9,7 +9,13 @@ import click
 
 @click.command("report")
 @click.argument("runs", nargs=-1, required=True)
-@click.option("--to", required=True, type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.html|FILE.md")
+@click.option(
+    "--to",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.html|FILE.md",
+    help="File to write; its suffix chooses the format.",
+)
 def report_command(runs: tuple[str, ...], to: Path) -> None:
     """Write a report of RUNS: what was asked, the figures, what they teach, charts, the environment.
 

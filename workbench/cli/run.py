@@ -25,7 +25,13 @@ if TYPE_CHECKING:
 @click.argument("spec_file", required=False, type=click.Path(path_type=Path))
 @click.option("--model", help="Model by name; see `workbench models`.")
 @click.option("--dataset", help="Dataset by name; see `workbench datasets`.")
-@click.option("--split", "splits", multiple=True, metavar="STRATEGY=SIZE[,OPTION=VALUE…]", help="Repeat to combine.")
+@click.option(
+    "--split",
+    "splits",
+    multiple=True,
+    metavar="STRATEGY=SIZE[,OPTION=VALUE…]",
+    help="A strategy, its size and its options; repeat to combine strategies.",
+)
 @click.option("--set", "sets", multiple=True, metavar="PATH=VALUE", help="Any key of the spec: train.num_steps=50.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout and nothing else there.")
 @click.option("--assert", "assertion", help="Exit 3 unless this holds: 'speedup > 1.2 and final_loss < 4'.")

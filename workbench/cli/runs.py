@@ -17,7 +17,7 @@ from workbench.words import counted
 
 
 @click.command("ls")
-@click.option("--json", "as_json", is_flag=True, help='{"runs": [row, …]}')
+@click.option("--json", "as_json", is_flag=True, help='One JSON document on stdout: {"runs": [row, …]}.')
 def ls_command(as_json: bool) -> None:
     """List the runs of the store, oldest first."""
     rows = listing.rows(home())
@@ -61,7 +61,7 @@ def logs_command(run: str, rank: int | None) -> None:
 
 @click.command("compare")
 @click.argument("runs", nargs=-1, required=True)
-@click.option("--json", "as_json", is_flag=True, help='{"runs": [row, …]}')
+@click.option("--json", "as_json", is_flag=True, help='One JSON document on stdout: {"runs": [row, …]}.')
 def compare_command(runs: tuple[str, ...], as_json: bool) -> None:
     """RUNS side by side, and what they teach."""
     found = [listing.find(home(), run) for run in runs]
@@ -86,7 +86,14 @@ def compare_command(runs: tuple[str, ...], as_json: bool) -> None:
 @click.command("export")
 @click.argument("runs", nargs=-1, required=True)
 @click.option("--to", type=click.Path(path_type=Path, file_okay=False), help="Directory for the tables.")
-@click.option("--format", "file_format", type=click.Choice(["csv", "parquet"]), default="csv", show_default=True)
+@click.option(
+    "--format",
+    "file_format",
+    type=click.Choice(["csv", "parquet"]),
+    default="csv",
+    show_default=True,
+    help="Format of the tables.",
+)
 @click.option(
     "--trace",
     type=click.Path(path_type=Path, dir_okay=False),
