@@ -59,6 +59,7 @@ def register(
     """
 
     def decorator(name: str) -> Callable[[C], C]:
+        """Registers the class below it under this name."""
         if not isinstance(name, str) or not name:
             raise PluginError(f'@{kind} takes the {kind}\'s name, such as @{kind}("averaging"), but got {name!r}')
 

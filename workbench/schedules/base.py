@@ -84,8 +84,10 @@ class Schedule(ABC):
         return (self.in_flight(worker) or 0) if worker == self.num_workers - 1 else 0
 
     def check_pieces(self, model: ModelSummary, spec: RunSpec) -> None:
-        """Raises:
-        SplitError: what is cut into microbatches, here the batch, does not divide into them.
+        """Rejects a batch, or what else is cut, that does not divide into the microbatches.
+
+        Raises:
+            SplitError: the message includes the numbers.
         """
         batch, count = spec.samples_per_replica, self.num_microbatches
         if batch % count:
@@ -97,8 +99,10 @@ class Schedule(ABC):
             )
 
     def check(self, spec: RunSpec) -> None:
-        """Raises:
-        SplitError: the schedule cannot run this many microbatches through this many stages; torch would fail or hang.
+        """Rejects numbers of microbatches and stages with which torch would fail or hang.
+
+        Raises:
+            SplitError: the message includes the numbers.
         """
         low, high, given = self.min_stages_per_worker, self.max_stages_per_worker, self.stages_per_worker
         if not low <= given <= high:

@@ -58,8 +58,10 @@ class Strategy(ABC, Generic[O]):
 
     @abstractmethod
     def check(self, model: ModelSummary, spec: RunSpec) -> None:
-        """Raises:
-        SplitError: what this strategy cannot serve, with the arithmetic.
+        """Rejects a configuration that this strategy does not support.
+
+        Raises:
+            SplitError: the message includes the numbers.
         """
 
     @property
