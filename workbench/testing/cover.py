@@ -32,10 +32,11 @@ def cover(
         cost: how long a case takes, in any unit.
     """
     found, covered = list(candidates), set[Hashable]().union(*map(pairs, beside))
+    costs = [cost(case) for case in found]
     remaining = {index: pairs(case) - covered for index, case in enumerate(found)}
     chosen = []
     while remaining:
-        best = max(remaining, key=lambda index: len(remaining[index]) / cost(found[index]))  # the first of equals, in order
+        best = max(remaining, key=lambda index: len(remaining[index]) / costs[index])  # the first of equals, in order
         covered = remaining.pop(best)
         if not covered:
             break
