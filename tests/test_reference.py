@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import click
 import pytest
 
 import workbench
 from docs.generate import DOCS, PAGES, plugin_imports
+from workbench.analysis.frames import PARTS
+from workbench.analysis.memory import CATEGORIES
 from workbench.cli.main import cli
 from workbench.errors import WorkbenchError
+from workbench.plan.mesh import AXES
+from workbench.plan.parity import VERDICTS
+from workbench.store.archive import _JSON
+from workbench.store.run_directory import TERMINAL
 from workbench.store.tables import RUNS, TABLES
+
+ROOT = DOCS.parent
 
 
 @pytest.mark.parametrize("file", PAGES)
@@ -35,3 +44,25 @@ def test_every_column_and_option_has_a_meaning() -> None:
     for command in cli.list_commands(context):
         for option in getattr(cli.get_command(context, command), "params", ()):
             assert not isinstance(option, click.Option) or option.help, f"{command} {option.name}"
+
+
+def test_every_page_is_linked_from_the_readme_and_every_link_leads_somewhere() -> None:
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
+    links = {page: re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")) for page in pages}
+    for page, targets in links.items():
+        for target in targets:
+            assert (page.parent / target).exists(), f"{page.name} links {target}"
+    assert {path.name for path in DOCS.glob("*.md")} <= {Path(target).name for target in links[ROOT / "README.md"]}
+
+
+def test_the_glossary_has_every_verdict_axis_category_part_and_kind_of_step() -> None:
+    words = set(re.findall(r"\*\*([\w -]+)\*\*", (DOCS / "glossary.md").read_text(encoding="utf-8")))
+    parts = {part.replace("_", " ") for part in (*CATEGORIES, *PARTS)}
+    assert {*VERDICTS, *parts, "warmup", "timed", "trace", "memory", "profiler"} <= words
+    assert all(f"`{axis}`" in (DOCS / "glossary.md").read_text(encoding="utf-8") for axis in AXES)
+
+
+def test_the_page_of_the_store_names_every_file_and_state() -> None:
+    page = (DOCS / "store.md").read_text(encoding="utf-8")
+    assert [name for name in (*TERMINAL, *(f"{table}/" for table in TABLES)) if f"`{name}`" not in page] == []
+    assert set(_JSON) <= set(re.findall(r"^\| `(\w+\.json)` \|", page, re.MULTILINE))
