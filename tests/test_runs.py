@@ -165,8 +165,8 @@ def test_without_trace_and_memory_steps_what_stands_on_them_is_empty(store: Path
     assert {column for column in empty if run[column] is not None} == set()
     assert (run["parity_ok"], run["step_time_s"] > 0, run["final_loss"] > 0) == (True, True, True)
     views = [["show"], ["compare"], ["export", "--trace", f"{tmp_path}/t.json"]]
-    for command, *options in views:
-        viewed = CliRunner().invoke(cli, [command, run["run_id"], *options], env={"WORKBENCH_HOME": str(store)})
+    for name, *options in views:
+        viewed = CliRunner().invoke(cli, [name, run["run_id"], *options], env={"WORKBENCH_HOME": str(store)})
         assert viewed.exit_code == 0, viewed.output
         assert not re.search(r"\bNone\b|\bnan\b", viewed.output)
     directory = RunDirectory(store / "runs" / run["run_id"])
