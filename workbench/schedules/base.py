@@ -147,4 +147,24 @@ class Schedule(ABC):
         """The torch schedule for this worker's stages; without a loss it runs forward only."""
 
 
+class ActionSchedule(Schedule):
+    """A schedule that is given by the order of each worker's actions. torch's runtime adds the sends and receives."""
+
+    @abstractmethod
+    def actions(self, worker: int) -> Sequence[str]:
+        """The actions of one worker in order, each a stage, F, B, I or W, and a microbatch: ``0F0``.
+
+        F is a forward pass and B a backward pass; I and W are the two halves of B, for inputs and for weights.
+        """
+
+    def build(self, stages: Sequence[PipelineStage], loss: Callable[..., Any] | None) -> Any:
+        from torch.distributed.pipelining.schedules import _Action, _PipelineScheduleRuntime
+
+        built = _PipelineScheduleRuntime(list(stages), self.num_microbatches, loss_fn=loss)
+        order = {worker: [_Action.from_str(text) for text in self.actions(worker)] for worker in range(self.num_workers)}
+        built.pipeline_order = order
+        built._prepare_schedule_with_comms(order)
+        return built
+
+
 schedule = register("schedule", Schedule, (Attribute("Options", "Options = MyOptions", subclass_of=Options),), options_problem)

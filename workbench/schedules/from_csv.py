@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from workbench.errors import SplitError
 from workbench.schedules import _actions
-from workbench.schedules.base import Schedule, schedule
+from workbench.schedules.base import ActionSchedule, schedule
 
 if TYPE_CHECKING:
-    from torch.distributed.pipelining import PipelineStage
-
     from workbench.spec.run_spec import RunSpec
 
 
 @schedule("csv")
-class FromCSV(Schedule):
+class FromCSV(ActionSchedule):
     """The order that a file gives, a row a worker: stage, F, B, I or W, microbatch.
 
     Two stages and two microbatches as 1F1B has them, ``schedule_file`` being
@@ -59,11 +56,5 @@ class FromCSV(Schedule):
                 "has neighbouring stages on one worker, between which torch's schedule cannot run forward only",
             )
 
-    def build(self, stages: Sequence[PipelineStage], loss: Callable[..., Any] | None) -> Any:
-        from torch.distributed.pipelining.schedules import _Action, _PipelineScheduleRuntime
-
-        built = _PipelineScheduleRuntime(list(stages), self.num_microbatches, loss_fn=loss)
-        order = {worker: [_Action.from_str(str(a)) for a in actions] for worker, actions in enumerate(self.order)}
-        built.pipeline_order = order
-        built._prepare_schedule_with_comms(order)
-        return built
+    def actions(self, worker: int) -> list[str]:
+        return [str(action) for action in self.order[worker]]
