@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.sizes import larger_are_slow
 from workbench import registry
 from workbench.errors import SpecError
 from workbench.plan import support
@@ -96,7 +97,7 @@ FROZEN: dict[str, tuple[str | dict[str, Any], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("case", FROZEN)
+@pytest.mark.parametrize("case", larger_are_slow(FROZEN, lambda case: FROZEN[case][1]))
 def test_frozen_and_unused_parameters_have_no_gradient_and_cost_none(case: str) -> None:
     model, split = FROZEN[case]
     assert_conforms(spec_of(model, split))
@@ -104,7 +105,10 @@ def test_frozen_and_unused_parameters_have_no_gradient_and_cost_none(case: str) 
 
 @pytest.mark.parametrize(
     "split",
-    [{"layer": {"size": 2, "partition": [1, 3]}}, pipeline(size=3), pipeline("zbv_zero_bubble"), {"data": 2, **pipeline()}],
+    larger_are_slow(
+        [{"layer": {"size": 2, "partition": [1, 3]}}, pipeline(size=3), pipeline("zbv_zero_bubble"), {"data": 2, **pipeline()}],
+        lambda split: split,
+    ),
     ids=str,
 )
 def test_a_worker_without_parameters_takes_part(split: dict[str, Any]) -> None:
@@ -129,7 +133,7 @@ SHARED: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("case", SHARED)
+@pytest.mark.parametrize("case", larger_are_slow(SHARED, lambda case: SHARED[case][1]))
 def test_a_weight_of_three_blocks_is_one_parameter(case: str) -> None:
     ties, split = SHARED[case]
     assert_conforms(spec_of({"name": "albert", "ties": ties}, split))
@@ -140,12 +144,10 @@ ONE_ROW = {"name": "gated", "scalar": False}
 
 @pytest.mark.parametrize(
     ("model", "split"),
-    [
-        ("gated", {"data": 2}),
-        ("gated", pipeline()),
-        (ONE_ROW, {"fsdp": 4}),
-        (ONE_ROW, {"zero2": 2, **pipeline()}),
-    ],
+    larger_are_slow(
+        [("gated", {"data": 2}), ("gated", pipeline()), (ONE_ROW, {"fsdp": 4}), (ONE_ROW, {"zero2": 2, **pipeline()})],
+        lambda case: case[1],
+    ),
     ids=str,
 )
 def test_parameters_of_no_dims_and_of_fewer_rows_than_workers(model: str | dict[str, Any], split: dict[str, Any]) -> None:
@@ -184,7 +186,12 @@ def test_a_tie_that_cannot_be_is_refused(ties: list[tuple[str, str]], sentence: 
 
 
 @pytest.mark.parametrize(
-    "split", [{"data": 2}, {"data": {"size": 2, "num_accumulation_steps": 2}}, {"data": 2, **pipeline()}, pipeline()], ids=str
+    "split",
+    larger_are_slow(
+        [{"data": 2}, {"data": {"size": 2, "num_accumulation_steps": 2}}, {"data": 2, **pipeline()}, pipeline()],
+        lambda split: split,
+    ),
+    ids=str,
 )
 def test_each_replica_keeps_what_it_carries_from_batch_to_batch(split: dict[str, Any]) -> None:
     spec = spec_of("running", split)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.sizes import larger_are_slow
 from workbench import registry
 from workbench.errors import SpecError
 from workbench.models.dropout_modules import DropoutKeys, SampleDropout, SubstituteDropout
@@ -209,7 +210,7 @@ SPLITS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", SPLITS)
+@pytest.mark.parametrize("name", larger_are_slow(SPLITS, lambda name: SPLITS[name][1]))
 def test_a_split_draws_the_masks_of_one_worker(name: str) -> None:
     """In the parity check, and in the timed steps, whose losses are compared."""
     model, split, train = SPLITS[name]

@@ -68,6 +68,7 @@ def test_experts_elsewhere_compute_what_one_worker_computes_and_move_the_bytes_o
     assert [r["parameters"] for r in results] == planned.expected_record()["parameters_per_worker"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", TIGHT)
 @pytest.mark.parametrize("split", [{"data": 4, "expert": 2}, {"expert": 2, "pipeline": PIPELINE}], ids=["data", "pipeline"])
 def test_with_a_capacity_the_bytes_that_move_are_the_bound_less_the_room_that_stays_empty(

@@ -10,6 +10,7 @@ import pytest
 import workbench as wb
 from tests import cases
 from tests.pool import run_in_workers
+from tests.sizes import larger_are_slow
 from tests.test_findings import row
 from tests.test_runs import rows, workbench
 from workbench.analysis.findings import findings
@@ -40,7 +41,7 @@ TRAIN = {"num_steps": 2, "num_warmup_steps": 0, "global_batch_size": 8}
 INFERENCE = {"mode": "inference", "train": TRAIN}
 
 
-@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("split", larger_are_slow(SPLITS, SPLITS.__getitem__))
 def test_a_split_gives_the_outputs_of_one_worker_and_moves_the_bytes_of_its_formulas(split: str) -> None:
     cases.assert_split_as_by_formula({**MODELS["transformer"], **INFERENCE, "split": SPLITS[split]})
 
@@ -136,7 +137,7 @@ GENERATING: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("case", GENERATING)
+@pytest.mark.parametrize("case", larger_are_slow(GENERATING, lambda case: GENERATING[case][1]))
 def test_a_split_generates_the_tokens_of_one_worker_and_moves_the_bytes_of_its_formulas(case: str) -> None:
     model, split = GENERATING[case]
     cases.assert_split_as_by_formula({**MODELS[model], **GENERATION, "split": split})

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from tests.pool import run_in_workers
+from tests.sizes import larger_are_slow
 from workbench.plan.feasibility import plan
 from workbench.runtime.batches import Batches
 from workbench.runtime.build import build_blocks
@@ -79,7 +80,7 @@ def test_a_batch_has_samples_without_a_target() -> None:
     assert len(counts.unique()) > 4
 
 
-@pytest.mark.parametrize("name", SPLITS)
+@pytest.mark.parametrize("name", larger_are_slow(SPLITS, lambda name: SPLITS[name][1]))
 def test_ignored_targets_leave_every_split_equal_to_one_worker(name: str) -> None:
     model, split = SPLITS[name]
     spec = spec_of(model, split)

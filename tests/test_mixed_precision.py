@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.sizes import larger_are_slow
 from workbench.errors import SpecError
 from workbench.plan import support
 from workbench.plan.feasibility import plan
@@ -79,7 +80,7 @@ SPLITS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("split", larger_are_slow(SPLITS, lambda split: SPLITS[split][1]))
 def test_a_split_is_one_worker_and_its_formulas(split: str) -> None:
     model, parts = SPLITS[split]
     assert_conforms(spec_of(model, parts))

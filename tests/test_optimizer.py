@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests import cases
+from tests.sizes import larger_are_slow
 from workbench.errors import SpecError
 from workbench.plan import support
 from workbench.plan.feasibility import plan
@@ -82,7 +83,7 @@ SPLITS: dict[str, tuple[str, dict[str, Any]]] = {
 """The conformance suite takes the steps of AdamW with all of this under every split."""
 
 
-@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("split", larger_are_slow(SPLITS, lambda split: SPLITS[split][1]))
 def test_momentum_under_a_split_is_that_of_one_worker(split: str) -> None:
     model, parts = SPLITS[split]
     spec = spec_of(model, parts, WITH_MOMENTUM)

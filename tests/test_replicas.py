@@ -14,6 +14,7 @@ import pytest
 
 from tests import cases
 from tests.pool import run_in_workers
+from tests.sizes import larger_are_slow
 from workbench.errors import SpecError
 from workbench.plan import support
 from workbench.plan.feasibility import Plan, plan
@@ -80,14 +81,17 @@ def test_labels_tell_replicas_apart() -> None:
 
 @pytest.mark.parametrize(
     ("split", "parameters", "gradients", "states"),
-    [
-        ({"data": 2}, 1, 1, 1),
-        ({"zero1": 2}, 1, 1, 1 / 2),
-        ({"zero2": 2}, 1 / 2, 1 / 2, 1 / 2),
-        ({"zero3": 2}, 1 / 2, 1 / 2, 1 / 2),
-        ({"zero3": 4}, 1 / 4, 1 / 4, 1 / 4),
-        ({"zero3": {"size": 4, "shard_size": 2}}, 1 / 2, 1 / 2, 1 / 2),
-    ],
+    larger_are_slow(
+        [
+            ({"data": 2}, 1, 1, 1),
+            ({"zero1": 2}, 1, 1, 1 / 2),
+            ({"zero2": 2}, 1 / 2, 1 / 2, 1 / 2),
+            ({"zero3": 2}, 1 / 2, 1 / 2, 1 / 2),
+            ({"zero3": 4}, 1 / 4, 1 / 4, 1 / 4),
+            ({"zero3": {"size": 4, "shard_size": 2}}, 1 / 2, 1 / 2, 1 / 2),
+        ],
+        lambda case: case[0],
+    ),
 )
 def test_a_worker_keeps_its_part_between_steps(split: dict[str, Any], parameters: float, gradients: float, states: float) -> None:
     whole = planned("transformer", {}).summary.num_parameters
@@ -110,13 +114,16 @@ def test_parameters_that_are_freed_after_forward_lower_the_peak() -> None:
 
 @pytest.mark.parametrize(
     ("model", "split"),
-    [
-        ("mlp", {"zero1": 2}),
-        ("mlp", {"zero1": 4}),
-        ("transformer, tied", {"zero1": 2, "layer": 2}),
-        ("transformer, tied", {"zero1": 2, "tensor": 2}),
-        ("mlp", {"fsdp": 4}),
-    ],
+    larger_are_slow(
+        [
+            ("mlp", {"zero1": 2}),
+            ("mlp", {"zero1": 4}),
+            ("transformer, tied", {"zero1": 2, "layer": 2}),
+            ("transformer, tied", {"zero1": 2, "tensor": 2}),
+            ("mlp", {"fsdp": 4}),
+        ],
+        lambda case: case[1],
+    ),
 )
 def test_the_optimizers_state_is_that_of_the_parameters_that_the_formula_deals_out(model: str, split: dict[str, Any]) -> None:
     made = planned(model, split, optimizer="momentum")  # momentum keeps one number an element and nothing else
@@ -126,16 +133,19 @@ def test_the_optimizers_state_is_that_of_the_parameters_that_the_formula_deals_o
 
 @pytest.mark.parametrize(
     "split",
-    [
-        {"zero1": 2, "tensor": 2},
-        {"fsdp": 2},
-        {"zero2": 2},
-        {"fsdp": {"size": 4, "shard_size": 2}},
-        {"fsdp": {"size": 2, "num_accumulation_steps": 4}},
-        {"fsdp": 2, "pipeline": {"size": 2, "schedule": "gpipe"}},
-        {"fsdp": 2, "pipeline": {"size": 2, "schedule": "1f1b"}},
-        {"fsdp": 2, "pipeline": {"size": 2, "schedule": "looped_bfs"}},
-    ],
+    larger_are_slow(
+        [
+            {"zero1": 2, "tensor": 2},
+            {"fsdp": 2},
+            {"zero2": 2},
+            {"fsdp": {"size": 4, "shard_size": 2}},
+            {"fsdp": {"size": 2, "num_accumulation_steps": 4}},
+            {"fsdp": 2, "pipeline": {"size": 2, "schedule": "gpipe"}},
+            {"fsdp": 2, "pipeline": {"size": 2, "schedule": "1f1b"}},
+            {"fsdp": 2, "pipeline": {"size": 2, "schedule": "looped_bfs"}},
+        ],
+        lambda split: split,
+    ),
 )
 def test_each_worker_issues_as_many_operations_as_the_formula_says(split: dict[str, Any]) -> None:
     made = planned("transformer", split)
@@ -194,7 +204,11 @@ def test_a_mistake_beside_sharding_is_noticed(split: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "split", [{"fsdp": 2, "tensor": 2}, {"fsdp": {"size": 4, "shard_size": 2}}, {"fsdp": 2, "pipeline": 2}, {"zero1": 2}]
+    "split",
+    larger_are_slow(
+        [{"fsdp": 2, "tensor": 2}, {"fsdp": {"size": 4, "shard_size": 2}}, {"fsdp": 2, "pipeline": 2}, {"zero1": 2}],
+        lambda split: split,
+    ),
 )
 def test_gradients_are_clipped_by_the_norm_of_all_shards(split: dict[str, Any]) -> None:
     spec = spec_of("transformer, tied", split, max_gradient_norm=0.1)
@@ -202,7 +216,9 @@ def test_gradients_are_clipped_by_the_norm_of_all_shards(split: dict[str, Any]) 
     assert report["ok"], report
 
 
-@pytest.mark.parametrize("split", [{"fsdp": 2}, {"fsdp": 2, "pipeline": 2}, {"fsdp": 2, "layer": 2}])
+@pytest.mark.parametrize(
+    "split", larger_are_slow([{"fsdp": 2}, {"fsdp": 2, "pipeline": 2}, {"fsdp": 2, "layer": 2}], lambda split: split)
+)
 def test_sharded_parameters_are_gathered_for_inference(split: dict[str, Any]) -> None:
     spec = {**spec_of("transformer", split), "mode": "inference"}
     made = plan(RunSpec(**spec))

@@ -18,7 +18,7 @@ import psutil
 import pytest
 from click.testing import CliRunner
 
-from tests import command
+from tests.command import workbench as in_this_process
 from workbench.analysis.report.parts import compare
 from workbench.analysis.report.sections import SECTIONS
 from workbench.analysis.side_by_side import side_by_side
@@ -239,7 +239,7 @@ def test_a_run_whose_owner_was_killed_is_lost_and_its_workers_are_gone(store: Pa
     ],
 )
 def test_a_wrong_spec_is_refused_in_one_sentence_before_anything_starts(store: Path, args: list[str], sentence: str) -> None:
-    result = command.workbench(store, "run", *args)
+    result = in_this_process(store, "run", *args)
     assert result.returncode == 2
     assert sentence in result.stderr
     assert len(result.stderr.splitlines()) == 1
