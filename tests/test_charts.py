@@ -25,7 +25,7 @@ from workbench.analysis.charts.transfers import transfers_chart
 from workbench.analysis.comparison import labelled
 from workbench.analysis.frames import PARTS, step_parts, timeline
 from workbench.analysis.losses import losses
-from workbench.analysis.overlap import UNDER_WAY, overlap_of
+from workbench.analysis.overlap import IN_FLIGHT, overlap_of
 from workbench.analysis.pareto import pareto
 from workbench.analysis.scaling import scaling
 from workbench.analysis.transfers import operations, transfers
@@ -83,15 +83,15 @@ def test_stages_are_named_only_where_a_worker_has_several(tmp_path: Path) -> Non
 def test_what_travels_lies_below_what_the_worker_does_meanwhile(tmp_path: Path) -> None:
     run = pipeline_run(tmp_path)
     frame, last = overlap_of(run), run.table("communication").to_pandas().query("step == step.max() and end_s == end_s")
-    below = frame[frame["kind"] == UNDER_WAY]
+    below = frame[frame["kind"] == IN_FLIGHT]
     assert list(below["operation"]) == list(last["operation"])
     took_ms = (last["end_s"] - last["start_s"]).sum() * 1e3
     assert (below["end_ms"] - below["begin_ms"]).sum() == pytest.approx(took_ms)
-    above = frame[frame["kind"] != UNDER_WAY].drop(columns=["lane", "operation"])
+    above = frame[frame["kind"] != IN_FLIGHT].drop(columns=["lane", "operation"])
     assert_frame_equal(above, timeline(run)[above.columns].reset_index(drop=True))
     shown = drawn(overlap_chart(frame, "Hidden?"))
     assert marks(shown)["bar"] == len(frame)
-    assert {"0", "0 under way", "1", "1 under way"} <= set(texts(shown))
+    assert {"0", "0 in flight", "1", "1 in flight"} <= set(texts(shown))
 
 
 @pytest.mark.parametrize(("by", "count"), [("microbatch", NUM_MICROBATCHES), ("stage", 2)])
@@ -110,7 +110,7 @@ def test_the_ideal_schedule_lies_below_on_the_same_scale(tmp_path: Path) -> None
     ideal = frame[frame["kind"] == "forward"].drop(columns="stage")
     shown = drawn(timeline_chart(frame, "Who?", ideal))
     assert marks(shown)["bar"] == len(frame) + len(ideal)
-    assert "The ideal of this schedule" in texts(shown)
+    assert "Ideal timeline of this schedule" in texts(shown)
 
 
 def test_scaling_shows_each_way_from_one_worker_on() -> None:

@@ -76,7 +76,7 @@ def test_the_pictures_name_every_worker() -> None:
     for chart in (mesh_chart(placement(planned)), held_chart(held(planned))):
         text = chart.to_json()
         assert all(f"worker {rank}: pipeline" in text for rank in range(8))
-    assert "Does it learn?" in loss_chart(placement(planned).assign(step=0, loss=1.0)).to_json()
+    assert "Does the loss fall?" in loss_chart(placement(planned).assign(step=0, loss=1.0)).to_json()
 
 
 @pytest.mark.parametrize(

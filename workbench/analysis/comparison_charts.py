@@ -66,7 +66,9 @@ def _memory(finished: Finished) -> pd.DataFrame:
 
 
 CHARTS = (
-    ComparisonChart("step_parts", "Parts of the step of each run", _step_parts, lambda frame, labels: [step_parts_chart(frame)]),
+    ComparisonChart(
+        "step_parts", "Step time breakdown of each run", _step_parts, lambda frame, labels: [step_parts_chart(frame)]
+    ),
     ComparisonChart("scaling", "Speed-up and efficiency against the number of workers", _scaling, scaling_charts),
     ComparisonChart(
         "pareto", "Step time against peak memory of each run", _pareto, lambda frame, labels: [pareto_chart(frame, labels)]
@@ -76,6 +78,6 @@ CHARTS = (
         "memory",
         "Memory of each worker at its peak, by category",
         _memory,
-        lambda frame, labels: [memory_at_peak_chart(frame, title="What does each worker hold at its peak?")],
+        lambda frame, labels: [memory_at_peak_chart(frame, title="What occupies memory at the peak of each worker?")],
     ),
 )

@@ -1,4 +1,4 @@
-"""What travels while a worker computes: overlap costs nothing, and so no part of a step shows it."""
+"""Communication that overlaps with computing: it costs no time, and so no part of a step shows it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pyarrow as pa
 from workbench.analysis import trace
 from workbench.store.run_directory import RunDirectory
 
-UNDER_WAY = "under way"
+IN_FLIGHT = "in flight"
 
 
 def overlap_of(run: RunDirectory) -> pd.DataFrame:
@@ -19,8 +19,8 @@ def overlap_of(run: RunDirectory) -> pd.DataFrame:
 
 
 def overlap(timeline: pa.Table, communication: pa.Table, start_s: float) -> pd.DataFrame:
-    """Two lanes a worker: what it did, as in ``frames.timeline``, and the operations that were under way meanwhile (kind ``under
-    way``, with ``operation``), from when each was asked for until it was done; what nobody waited for is left out.
+    """Two lanes a worker: what it did, as in ``frames.timeline``, and the operations that were in flight meanwhile (kind ``in
+    flight``, with ``operation``), from when each was asked for until it was done; what nobody waited for is left out.
 
     Args:
         timeline: a step's rows, as of ``trace.timeline_of``.
@@ -36,11 +36,11 @@ def overlap(timeline: pa.Table, communication: pa.Table, start_s: float) -> pd.D
     travels = pd.DataFrame(
         {
             "worker": operations["rank"].astype(str),
-            "kind": UNDER_WAY,
+            "kind": IN_FLIGHT,
             "operation": operations["operation"],
             "begin_ms": (operations["start_s"] - start_s) * 1e3,
             "end_ms": (operations["done_s"] - start_s) * 1e3,
         }
     )
-    lanes = [did.assign(lane=did["worker"], operation=""), travels.assign(lane=travels["worker"] + " " + UNDER_WAY)]
+    lanes = [did.assign(lane=did["worker"], operation=""), travels.assign(lane=travels["worker"] + " " + IN_FLIGHT)]
     return pd.concat(lanes, ignore_index=True)[["worker", "lane", "kind", "operation", "begin_ms", "end_ms"]]

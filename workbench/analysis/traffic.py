@@ -7,10 +7,10 @@ import pandas as pd
 
 from workbench.store.run_directory import RunDirectory
 
-SENT = "as sent"
+SENT = "measured"
 RING = "ring formula: to the next rank of the group"
-CHAIN = "ring formula: from the root to the next rank, and on"
-EVENLY = "evenly to every other rank of the group"
+CHAIN = "ring formula: from the root along the group"
+EVENLY = "evenly to all other ranks of the group"
 ATTRIBUTION = {
     "send": SENT,
     "all_reduce": RING,

@@ -17,21 +17,34 @@ from workbench.plan.transfer import Transfer
 from workbench.schedules._actions import Action, Order
 
 KINDS = {"F": "forward", "B": "backward", "I": "backward_input", "W": "backward_weight"}
-_WORDS = {"forward": "forward", "backward": "backward", "backward_input": "backward of inputs", "backward_weight": "of weights"}
+_WORDS = {
+    "forward": "forward",
+    "backward": "backward",
+    "backward_input": "input gradients",
+    "backward_weight": "weight gradients",
+}
 _SAYS = {
-    ("data", "all_gather", "forward"): "Each block's parameters are gathered from all workers just before it computes.",
-    ("data", "all_gather", "backward"): "Parameters are gathered once more for the backward pass.",
-    ("data", "reduce_scatter", "backward"): "Gradients are averaged; each worker keeps the part whose parameters it holds.",
-    ("data", "all_reduce", "backward"): "Gradients are averaged over the workers; then all have the same.",
-    ("data", "broadcast", "optimizer"): "Each worker sends the parameters that it has updated to the others.",
-    ("tensor", "all_reduce", "forward"): "Each has a part of every sum; adding the parts gives all of them the whole activation.",
-    ("tensor", "all_reduce", "backward"): "The same for the gradients of activations.",
-    ("tensor", "all_gather", "forward"): "Each has scores for a part of the vocabulary; the loss takes all of them.",
-    ("context", "send", "forward"): "Keys and values go round the ring, so that each query meets every earlier position.",
-    ("context", "send", "backward"): "Keys and values go round again, and their gradients with them.",
-    ("context", "all_reduce", "backward"): "Parameters are the same everywhere: their gradients are averaged.",
-    ("expert", "all_to_all", "forward"): "Each token goes to the worker that has its expert, and the result comes back.",
-    ("expert", "all_to_all", "backward"): "Gradients go the same ways, backwards.",
+    ("data", "all_gather", "forward"): "The parameters of each block are all-gathered just before it computes.",
+    ("data", "all_gather", "backward"): "Parameters are all-gathered again for the backward pass.",
+    (
+        "data",
+        "reduce_scatter",
+        "backward",
+    ): "Gradients are reduce-scattered: each worker receives the average for the parameters it holds.",
+    ("data", "all_reduce", "backward"): "Gradients are averaged over the workers; afterwards all workers have the same.",
+    ("data", "broadcast", "optimizer"): "Each worker broadcasts the parameters that it has updated.",
+    ("tensor", "all_reduce", "forward"): "Each worker has partial sums; an all-reduce adds them up to the whole activation.",
+    ("tensor", "all_reduce", "backward"): "An all-reduce adds up the partial gradients of the activations.",
+    ("tensor", "all_gather", "forward"): "Each worker has the logits of a part of the vocabulary; the loss needs all of them.",
+    ("context", "send", "forward"): "Keys and values pass around the ring, so that each query attends to all earlier positions.",
+    ("context", "send", "backward"): "Keys and values pass around the ring again, with their gradients.",
+    ("context", "all_reduce", "backward"): "Parameters are replicated; their gradients are averaged.",
+    (
+        "expert",
+        "all_to_all",
+        "forward",
+    ): "Each token is dispatched to the worker that has its expert, and the result is returned.",
+    ("expert", "all_to_all", "backward"): "Gradients take the same routes in reverse.",
 }
 """Axis, operation, phase → what it is for."""
 _WHOLE = 0.99
@@ -129,11 +142,11 @@ def _who_holds_what(plan: Plan) -> str:
     elif not is_part.any():
         holds = "the whole model"
     else:
-        holds = "a part of every block" if is_part.all() else "a part of some blocks and the whole of the others"
+        holds = "a part of every block" if is_part.all() else "a part of some blocks and all of the others"
     batch = plan.spec.train.global_batch_size
     mine = batch // plan.mesh.num_replicas
     samples = f"all {batch} samples of the step" if mine == batch else f"{mine} of the step's {batch} samples"
-    cut = ", of each a part of the sequence" if "context" in plan.mesh.axes else ""
+    cut = ", a part of each sequence" if "context" in plan.mesh.axes else ""
     return f"Every worker holds {holds} and computes {samples}{cut}."
 
 
@@ -149,7 +162,7 @@ def _phases(plan: Plan) -> Iterator[Moment]:
             (before if is_before else after).append(_communicates(plan.mesh, transfer))
         yield from before
         held = ((rank, tuple(b.name for b in plan.part_of(rank).blocks)) for rank in range(plan.num_workers))
-        says = "compute their outputs." if phase == "forward" else "compute the gradients."
+        says = f"run the {phase} pass."
         yield Moment(f"All workers {says}", tuple(Work(rank, phase, blocks, is_gathered=gathered) for rank, blocks in held))
         yield from after
 
@@ -189,7 +202,7 @@ def _inside(plan: Plan, transfers: dict[str, list[Transfer]], work: Sequence[Wor
 
 def _update(plan: Plan) -> Iterator[Moment]:
     blocks = [tuple(b.name for b in plan.updated_by(r).blocks if b.parameters) for r in range(plan.num_workers)]
-    says = "The optimizer updates the parameters that each worker is responsible for."
+    says = "The optimizer of each worker updates the parameters that it owns."
     yield Moment(says, tuple(Work(rank, "optimizer", names) for rank, names in enumerate(blocks)))
     for transfer in _merged(plan, "optimizer"):
         yield _communicates(plan.mesh, transfer)
@@ -208,7 +221,7 @@ def _merged(plan: Plan, phase: str) -> list[Transfer]:
 
 def _communicates(mesh: Mesh, transfer: Transfer) -> Moment:
     axis = transfer.axis.split("+")[0]
-    says = _SAYS.get((axis, transfer.operation, transfer.phase), f"Workers along {transfer.axis} exchange what they need.")
+    says = _SAYS.get((axis, transfer.operation, transfer.phase), f"Workers along {transfer.axis} communicate.")
     return Moment(says, (), tuple(_wires(mesh, transfer, with_text=True)))
 
 
@@ -222,7 +235,7 @@ def _wires(mesh: Mesh, transfer: Transfer, with_text: bool) -> Iterator[Wire]:
                     pair, f"{transfer.count // (len(group) * len(groups))} × {_size(transfer.payload_bytes)}", is_send=True
                 )
         else:
-            yield Wire(tuple(group), f"{name}, {_times(transfer)}" if with_text else name)
+            yield Wire(tuple(group), f"{name}{_times(transfer)}" if with_text else name)
 
 
 def _groups(mesh: Mesh, transfer: Transfer) -> Iterable[list[int]]:
@@ -241,7 +254,7 @@ def _in_words(now: dict[int, Action]) -> str:
 
 def _times(transfer: Transfer) -> str:
     total = _size(transfer.count * transfer.payload_bytes)
-    text = f"{transfer.count} of them, {total} in all" if transfer.count > 1 else total
+    text = f" × {transfer.count}, {total} in total" if transfer.count > 1 else f", {total}"
     return text if transfer.every == 1 else f"{text}, every {transfer.every} steps"
 
 

@@ -26,7 +26,7 @@ def communication_chart(frame: pd.DataFrame) -> alt.FacetChart:
         ),
     )
     decades = alt.Axis(values=[10.0**exponent for exponent in range(-3, 5)], format="~g")
-    time = alt.Y("measured_ms:Q", title="milliseconds", scale=alt.Scale(type="log"), axis=decades)
+    time = alt.Y("measured_ms:Q", title="time (ms)", scale=alt.Scale(type="log"), axis=decades)
     tooltip = [
         "operation",
         "workers",
@@ -37,8 +37,8 @@ def communication_chart(frame: pd.DataFrame) -> alt.FacetChart:
     points = base.mark_point(filled=True, size=45).encode(y=time, tooltip=tooltip)
     lines = base.mark_line(strokeWidth=1.5).encode(y=alt.Y("fitted_ms:Q"))
     title = alt.Title(
-        "How long does this machine take to move a payload?",
-        subtitle="points: measured; lines: the fitted latency and bandwidth",
+        "How long does communication take on this machine?",
+        subtitle="Points: measured. Lines: fitted latency and bandwidth.",
     )
     order = [operation.replace("_", "-") for operation in operations]
     facet = alt.Facet("operation:N", title=None, sort=order)

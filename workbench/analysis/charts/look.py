@@ -22,7 +22,7 @@ COLOURS = {
     "optimizer": "#009E73",
     "exposed communication": "#D55E00",
     "communication": "#D55E00",
-    "under way": "#F4B183",
+    "in flight": "#F4B183",
     "idle": "#A6A6A6",
     "schedule": "#E69F00",
     "other": "#F0E442",

@@ -35,5 +35,5 @@ def losses_chart(frame: pd.DataFrame, labels: Iterable[str] = ()) -> alt.LayerCh
         )
         for under, name in enumerate(names)
     ]
-    title = "Do the splits learn the same?" if len(names) > 1 else "How does the loss fall?"
+    title = "Do the splits have the same loss?" if len(names) > 1 else "Does the loss fall?"
     return layered(*lines, title=title, width=WIDTH, height=240)

@@ -15,7 +15,7 @@ def measured_chart(
     axis: str,
     kind: str = "compute",
     expected: str | None = None,
-    mark: str = "by formula",
+    mark: str = "expected",
 ) -> alt.LayerChart:
     """A bar a row, named by the frame's index and in its order; ``side_by_side``.
 
@@ -29,7 +29,10 @@ def measured_chart(
     drawn = pd.DataFrame(values | ({"expected": frame[expected]} if expected else {}))
     order = list(drawn["what"])
     y = alt.Y("what:N", title=None, sort=order, axis=alt.Axis(labelLimit=260))
-    tooltip = ["what", *(alt.Tooltip(name, format=",.4~g") for name in ("measured", "expected") if name in drawn)]
+    tooltip = [
+        alt.Tooltip("what", title="run"),
+        *(alt.Tooltip(name, format=",.4~g") for name in ("measured", "expected") if name in drawn),
+    ]
     x = alt.X("measured:Q", title=axis, scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=8))
     layers = [alt.Chart(drawn).mark_bar(color=COLOURS[kind]).encode(x=x, y=y, tooltip=tooltip)]
     heading: str | alt.TitleParams = title

@@ -12,7 +12,7 @@ _ORDER = [category.replace("_", " ") for category in CATEGORIES]
 
 
 def memory_over_time_chart(
-    frame: pd.DataFrame, title: str = "What is alive during a step?", most_mebibytes: float | None = None
+    frame: pd.DataFrame, title: str = "What occupies memory during a step?", most_mebibytes: float | None = None
 ) -> alt.Chart:
     """What is alive during a step, stacked by category, the event in the tooltip; ``analysis.memory.memory_over_time``.
     ``most_mebibytes``: the axis' end, for several charts side by side."""
@@ -23,17 +23,22 @@ def memory_over_time_chart(
         .transform_calculate(order=f"indexof({shown}, datum.category)")
         .mark_area(interpolate="step-after")
         .encode(
-            x=alt.X("time_ms:Q", title="milliseconds of a memory step (slower than others)"),
-            y=alt.Y("mebibytes:Q", title="MiB", scale=scale, stack="zero"),
+            x=alt.X("time_ms:Q", title="time in a memory step (ms; slower than other steps)"),
+            y=alt.Y("mebibytes:Q", title="memory (MiB)", scale=scale, stack="zero"),
             color=colour("category", shown),
             order="order:Q",
-            tooltip=["event", "category", alt.Tooltip("mebibytes", format=".2f"), alt.Tooltip("time_ms", format=".2f")],
+            tooltip=[
+                "event",
+                "category",
+                alt.Tooltip("mebibytes", title="MiB", format=".2f"),
+                alt.Tooltip("time_ms", title="time (ms)", format=".2f"),
+            ],
         )
     )
 
 
 def memory_at_peak_chart(
-    frame: pd.DataFrame, budget_bytes: int | None = None, title: str = "What does each worker hold at its peak?"
+    frame: pd.DataFrame, budget_bytes: int | None = None, title: str = "What occupies memory at the peak of each worker?"
 ) -> alt.Chart | alt.LayerChart:
     """A stacked bar a worker, a memory budget as a line; ``analysis.memory.memory_at_peak``."""
     shown = [category for category in _ORDER if category in set(frame["category"])]
@@ -42,11 +47,11 @@ def memory_at_peak_chart(
         .transform_calculate(order=f"indexof({shown}, datum.category)")
         .mark_bar()
         .encode(
-            x=alt.X("mebibytes:Q", title="MiB"),
+            x=alt.X("mebibytes:Q", title="memory (MiB)"),
             y=alt.Y("worker:N", title="worker", axis=alt.Axis(labelLimit=200)),
             color=colour("category", shown),
             order="order:Q",
-            tooltip=["worker", "category", alt.Tooltip("mebibytes", format=".2f")],
+            tooltip=["worker", "category", alt.Tooltip("mebibytes", title="MiB", format=".2f")],
         )
     )
     drawn = bars

@@ -26,7 +26,7 @@ def mesh_chart(frame: pd.DataFrame) -> alt.LayerChart | alt.FacetChart:
         top=floor - 0.8 * frame["fraction"],
     )
     named = len(blocks) <= MAX_BLOCKS_NAMED
-    meaning = ["the model's blocks in order;", "a slice fills a part of its cell"]
+    meaning = ["blocks in model order;", "a partly filled cell is a slice"]
     x = alt.X("block:N", sort=blocks, title=meaning, axis=alt.Axis(labels=named, ticks=False, labelAngle=-40, domain=False))
     labels = json.dumps(list(dict.fromkeys(_who(frame))))
     middles = [index + 0.5 for index in range(workers)]
@@ -37,11 +37,11 @@ def mesh_chart(frame: pd.DataFrame) -> alt.LayerChart | alt.FacetChart:
     y = alt.Y("floor:Q", scale=scale, title=None, axis=rows)
     tooltip = [
         alt.Tooltip("worker:N", title="worker"),
-        alt.Tooltip("place:N", title="place in the mesh"),
-        alt.Tooltip("samples:N", title="samples of a step"),
+        alt.Tooltip("place:N", title="mesh coordinate"),
+        alt.Tooltip("samples:N", title="samples"),
         alt.Tooltip("block:N", title="block"),
-        alt.Tooltip("parameters:Q", format=",", title="parameters held"),
-        alt.Tooltip("part:N", title="part of the block"),
+        alt.Tooltip("parameters:Q", format=",", title="parameters"),
+        alt.Tooltip("part:N", title="fraction of the block"),
     ]
     base = alt.Chart(frame).encode(x=x, tooltip=tooltip)
     outline = base.mark_bar(color=COLOURS["idle"], opacity=0.45, cornerRadius=2).encode(y=y, y2="ceiling:Q")
@@ -59,15 +59,15 @@ def held_chart(frame: pd.DataFrame) -> alt.Chart:
     categories = [c.replace("_", " ") for c in dict.fromkeys(frame["category"])]
     frame = frame.assign(who=_who(frame), category=frame["category"].str.replace("_", " "), mebibytes=frame["bytes"] / 2**20)
     tooltip = [
-        alt.Tooltip("who:N", title="worker"), "category:N", alt.Tooltip("bytes:Q", format=","),
+        alt.Tooltip("who:N", title="worker"), "category:N", alt.Tooltip("bytes:Q", format=",", title="bytes"),
         alt.Tooltip("mebibytes:Q", format=".2f", title="MiB"),
     ]  # fmt: skip
     return (  # type: ignore[no-any-return]
-        alt.Chart(frame, title="How much will each worker hold?", width=520, height=alt.Step(24), autosize=FIT_WIDTH)
+        alt.Chart(frame, title="How much memory does each worker need?", width=520, height=alt.Step(24), autosize=FIT_WIDTH)
         .transform_calculate(order=f"indexof({categories}, datum.category)")
         .mark_bar()
         .encode(
-            x=alt.X("mebibytes:Q", title="MiB, by formula"),
+            x=alt.X("mebibytes:Q", title="expected memory (MiB)"),
             y=alt.Y("who:N", title=None, sort=list(dict.fromkeys(frame["who"])), axis=alt.Axis(labelLimit=260)),
             color=colour("category", categories),
             order="order:Q",

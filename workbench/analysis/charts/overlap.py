@@ -1,4 +1,4 @@
-"""What travels while a worker computes."""
+"""Communication that overlaps with computing."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import altair as alt
 import pandas as pd
 
 from workbench.analysis.charts.look import COLOURS, WIDTH, colour
-from workbench.analysis.overlap import UNDER_WAY
+from workbench.analysis.overlap import IN_FLIGHT
 
 _LANE = 26
 """Pixels."""
 
 
 def overlap_chart(frame: pd.DataFrame, title: str) -> alt.Chart:
-    """Of each worker what it does, and below it the operations that are under way; what is below computing is hidden, what is
+    """Of each worker what it does, and below it the operations that are in flight; what is below computing is hidden, what is
     below waiting is not. ``overlap.overlap``."""
     frame = frame.sort_values("kind", key=lambda kind: kind.isin(("communication", "idle")), kind="stable")
     lanes = sorted(set(frame["lane"]), key=lambda lane: (int(lane.split()[0]), lane))
@@ -22,11 +22,11 @@ def overlap_chart(frame: pd.DataFrame, title: str) -> alt.Chart:
         alt.Chart(frame, width=WIDTH, height=_LANE * len(lanes))
         .mark_bar()
         .encode(
-            x=alt.X("begin_ms:Q", title="milliseconds since the step began", scale=alt.Scale(nice=False)),
+            x=alt.X("begin_ms:Q", title="time since the step began (ms)", scale=alt.Scale(nice=False)),
             x2="end_ms:Q",
             y=alt.Y("lane:N", title="worker", sort=lanes),
             color=colour("kind", kinds),
             tooltip=["worker", "kind", "operation", alt.Tooltip("begin_ms", format=".2f"), alt.Tooltip("end_ms", format=".2f")],
         )
-        .properties(title=alt.Title(title, subtitle=f"Below: what is {UNDER_WAY} meanwhile."))
+        .properties(title=alt.Title(title, subtitle=f"Lower lane of each worker: communication {IN_FLIGHT}."))
     )

@@ -24,8 +24,8 @@ _ROOM = 1.2
 def pareto_chart(frame: pd.DataFrame, labels: Iterable[str] = ()) -> alt.LayerChart:
     """Step time against peak memory, a point a run, the front joined by a line; ``pareto.pareto``. ``labels`` of all runs that
     are compared decide the colours."""
-    x = alt.X("step_time_ms:Q", title="milliseconds a step", scale=_from_zero(frame["step_time_ms"]))
-    y = alt.Y("peak_memory_mib:Q", title="peak memory of the largest worker, MiB", scale=_from_zero(frame["peak_memory_mib"]))
+    x = alt.X("step_time_ms:Q", title="step time (ms)", scale=_from_zero(frame["step_time_ms"]))
+    y = alt.Y("peak_memory_mib:Q", title="peak memory of the largest worker (MiB)", scale=_from_zero(frame["peak_memory_mib"]))
     best = frame[frame["on_front"]]
     encoded = {
         "x": x,
@@ -33,9 +33,9 @@ def pareto_chart(frame: pd.DataFrame, labels: Iterable[str] = ()) -> alt.LayerCh
         "color": tone_colour("split", run_colours([*labels, *frame["split"]])).legend(None),
         "tooltip": [
             "split",
-            alt.Tooltip("step_time_ms", format=".1f"),
-            alt.Tooltip("peak_memory_mib", format=".1f"),
-            alt.Tooltip("on_front", title="beaten by no other"),
+            alt.Tooltip("step_time_ms", title="step (ms)", format=".1f"),
+            alt.Tooltip("peak_memory_mib", title="peak (MiB)", format=".1f"),
+            alt.Tooltip("on_front", title="Pareto-optimal"),
         ],
     }
     front = alt.Chart(best).mark_line(**REFERENCE).encode(x=x, y=y, order="step_time_ms:Q")
@@ -43,7 +43,9 @@ def pareto_chart(frame: pd.DataFrame, labels: Iterable[str] = ()) -> alt.LayerCh
     filled = alt.Chart(best).mark_point(size=90, filled=True, opacity=1).encode(**encoded)
     places: dict[str, Any] = {key: alt.ExprRef(f"datum.{key}") for key in ("align", "dx", "dy")}
     names = alt.Chart(_named(frame)).mark_text(baseline="middle", **places).encode(x=x, y=y, text="split:N")
-    title = alt.Title("Which splits are both fast and small?", subtitle="Filled, on the line: no other run beats it in both.")
+    title = alt.Title(
+        "Which splits are both fast and small?", subtitle="Filled points on the line: no other run is better in both."
+    )
     return layered(front, runs, filled, names, title=title, width=WIDTH, height=_HEIGHT)
 
 

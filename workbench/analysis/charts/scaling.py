@@ -1,4 +1,4 @@
-"""What more workers bring."""
+"""Speed-up and efficiency against the number of workers."""
 
 from __future__ import annotations
 
@@ -24,10 +24,8 @@ def scaling_charts(frame: pd.DataFrame, labels: Iterable[str] = ()) -> tuple[alt
     first = own.drop_duplicates("way")
     ways = tone_colour("way", {way: tones[split] for way, split in zip(first["way"], first["split"], strict=True)}, columns=3)
     return (
-        _panel(
-            frame, ideal, ways, "speedup", "speed-up (one worker's step time / this one's)", "How much faster with more workers?"
-        ),
-        _panel(frame, ideal, ways, "efficiency", "efficiency (speed-up / workers)", "How much of each worker is used?"),
+        _panel(frame, ideal, ways, "speedup", "speed-up (step time of one worker / of this run)", "How does speed-up scale?"),
+        _panel(frame, ideal, ways, "efficiency", "efficiency (speed-up / workers)", "How does efficiency scale?"),
     )
 
 

@@ -17,7 +17,7 @@ def step_parts_chart(frame: pd.DataFrame) -> alt.Chart:
         .transform_calculate(order=f"indexof({list(PARTS)}, datum.part)")
         .mark_bar()
         .encode(
-            x=alt.X("milliseconds:Q", title="milliseconds (mean over workers)"),
+            x=alt.X("milliseconds:Q", title="time (ms, mean over workers)"),
             y=alt.Y("split:N", title=None, sort=order, axis=alt.Axis(labelLimit=200)),
             color=colour("part", PARTS),
             order="order:Q",

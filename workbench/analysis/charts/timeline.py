@@ -1,4 +1,4 @@
-"""Who does what when."""
+"""The timeline of the workers in a step."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PALE = 0.55
 _WHITE, _BLACK = "#ffffff", "#10161c"
 _CHARACTER = 0.008
 """Share of the whole width that a character of a bar's label needs."""
-IDEAL = "The ideal of this schedule"
+IDEAL = "Ideal timeline of this schedule"
 
 
 def timeline_chart(frame: pd.DataFrame, title: str, ideal: pd.DataFrame | None = None) -> alt.LayerChart | alt.VConcatChart:
@@ -77,7 +77,7 @@ def _lanes(frame: pd.DataFrame, kinds: list[str], span_ms: tuple[float, float], 
         alt.Chart(frame)
         .mark_bar()
         .encode(
-            x=alt.X("begin_ms:Q", title="milliseconds since the step began", scale=alt.Scale(domain=span_ms, nice=False)),
+            x=alt.X("begin_ms:Q", title="time since the step began (ms)", scale=alt.Scale(domain=span_ms, nice=False)),
             x2="end_ms:Q",
             y=lane,
             color=shade,
@@ -86,8 +86,8 @@ def _lanes(frame: pd.DataFrame, kinds: list[str], span_ms: tuple[float, float], 
                 "worker",
                 "kind",
                 *(column for column in ("stage", "microbatch") if column in frame),
-                alt.Tooltip("begin_ms", format=".2f"),
-                alt.Tooltip("end_ms", format=".2f"),
+                alt.Tooltip("begin_ms", title="begin (ms)", format=".2f"),
+                alt.Tooltip("end_ms", title="end (ms)", format=".2f"),
             ],
         )
     )

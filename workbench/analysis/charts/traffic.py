@@ -1,4 +1,4 @@
-"""Who sends how much to whom."""
+"""The traffic matrix: bytes from each worker to each."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def traffic_chart(frame: pd.DataFrame, num_workers: int) -> alt.FacetChart:
     base = alt.Chart(pairs).encode(
         x=alt.X("to:O", title="to worker", scale=alt.Scale(domain=workers), axis=alt.Axis(orient="top", labelAngle=0)),
         y=alt.Y("from:O", title="from worker", scale=alt.Scale(domain=workers)),
-        tooltip=["axis", "from", "to", alt.Tooltip("bytes", title="bytes a step", format=",.0f"), "attribution"],
+        tooltip=["axis", "from", "to", alt.Tooltip("bytes", title="bytes per step", format=",.0f"), "attribution"],
     )
     shade = alt.Scale(domain=[0, most], range=["#FFFFFF", COLOURS["communication"]], interpolate="rgb")
     cells = base.mark_rect(stroke="#C9C9C9").encode(color=alt.Color("MiB:Q", scale=shade, legend=None))
     numbers = base.mark_text(fontSize=11, color="#000000").encode(text=alt.Text("MiB:Q", format=".2~f"))
-    question = ["How much does each worker send", "to each other in a step?"]
+    question = ["How much do pairs of workers", "communicate per step?"]
     note = [
-        "MiB. Sends: as sent; collectives: by formula,",
-        "to the next rank of their group's ring",
-        "(all-to-all: evenly to all)",
+        "MiB. Sends: measured. Collectives: ring formula,",
+        "attributed to the next rank of the group",
+        "(all-to-all: evenly to all ranks).",
     ]
     return (
         alt.layer(cells, numbers, data=pairs)

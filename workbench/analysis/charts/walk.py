@@ -49,10 +49,10 @@ def walk_chart(cells: pd.DataFrame, wires: pd.DataFrame, kinds: Sequence[str], n
     }  # the same in every layer, else Vega-Lite merges them as it likes
     tooltip = [
         alt.Tooltip("worker:N"),
-        alt.Tooltip("place:N", title="place in the mesh"),
+        alt.Tooltip("place:N", title="mesh coordinate"),
         alt.Tooltip("block:N"),
-        alt.Tooltip("parameters:Q", format=",", title="parameters held"),
-        alt.Tooltip("kind:N", title="does"),
+        alt.Tooltip("parameters:Q", format=",", title="parameters"),
+        alt.Tooltip("kind:N", title="action"),
     ]
 
     def bars(begin: str, end: str, data: pd.DataFrame, opacity: float = 1.0) -> alt.Chart:
