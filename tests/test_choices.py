@@ -17,13 +17,13 @@ def test_every_way_is_there_once_with_its_figures_or_why_it_cannot_be() -> None:
     assert "batch of 4 over 8 workers" in refused[8]
     one = frame.set_index("split").loc["dp4-tp2-sp"]
     planned = plan(spec.replace(split={"data": 4, "tensor": {"size": 2, "sequence_parallel": True}}))
-    assert one["moves_mib"] == moves(planned)["bytes"].sum() / 2**20
-    assert list(frame["holds_mib"].dropna()) == sorted(frame["holds_mib"].dropna())
-    assert frame["holds_mib"].isna().sum() == 2
+    assert one["communication_mib"] == moves(planned)["bytes"].sum() / 2**20
+    assert list(frame["memory_mib"].dropna()) == sorted(frame["memory_mib"].dropna())
+    assert frame["memory_mib"].isna().sum() == 2
 
 
 def test_what_a_way_holds_is_what_its_largest_worker_holds() -> None:
     spec = RunSpec(train={"global_batch_size": 4})
     way = choices(spec, 2, {"pipeline": {"num_microbatches": 2}}).iloc[0]
     workers = held(plan(spec.replace(split={"pipeline": {"size": 2, "num_microbatches": 2}}))).groupby("worker")["bytes"].sum()
-    assert workers.min() < workers.max() == way["holds_mib"] * 2**20
+    assert workers.min() < workers.max() == way["memory_mib"] * 2**20

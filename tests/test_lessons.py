@@ -50,8 +50,8 @@ def test_the_overview_says_what_each_strategy_saves_and_moves() -> None:
     frame = overview().set_index("strategy")
     assert frame.loc["Data", ["state", "activations"]].tolist() == pytest.approx([1.0, 0.5])
     assert frame.loc["Sharded data", "state"] == pytest.approx(0.5, abs=0.01)
-    assert frame.loc["Sharded data", "moved_mib"] == pytest.approx(3 * frame.loc["Data", "moved_mib"], rel=0.01)
-    assert frame["moved_mib"].idxmin() == "Layer"
+    assert frame.loc["Sharded data", "communication_mib"] == pytest.approx(3 * frame.loc["Data", "moved_mib"], rel=0.01)
+    assert frame["communication_mib"].idxmin() == "Layer"
 
 
 def test_a_difference_counts_lines_and_names_what_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -172,7 +172,7 @@ def test_without_trace_and_memory_steps_what_stands_on_them_is_empty(store: Path
     directory = RunDirectory(store / "runs" / run["run_id"])
     assert [section.heading for make in SECTIONS if (section := make(compare([directory])))]  # drawing them takes long
     (row,) = side_by_side({"pipeline": Run(directory)}).to_dict("records")
-    assert all(math.isnan(row[column]) for column in ("peak_mib", "moved_mib", "ring_mib", "idle_share", "imbalance"))
+    assert all(math.isnan(row[column]) for column in ("peak_mib", "communication_mib", "ring_mib", "idle_share", "imbalance"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -343,11 +343,11 @@ def test_figures_side_by_side_are_the_runs_own_in_units_that_one_reads(run: Run)
     frame = side_by_side({"two": run})
     summary, two = run.summary or {}, frame.loc["two"]
     assert two["workers"] == 2
-    assert two["moved_mib"] * 2**20 == summary["communication_bytes_per_step"] == 4 * two["parameters"]
-    assert two["ring_mib"] == two["moved_mib"], "an all-reduce between two sends 2·(n − 1)/n = 1 times its payload"
+    assert two["communication_mib"] * 2**20 == summary["communication_bytes_per_step"] == 4 * two["parameters"]
+    assert two["ring_mib"] == two["communication_mib"], "an all-reduce between two sends 2·(n − 1)/n = 1 times its payload"
     assert two["step_ms"] == summary["step_time_s"] * 1e3
     assert 0 < two["compute_share"] + two["idle_share"] + two["communication_share"] <= 1
-    chart = measured_chart(frame, "moved_mib", "How much?", "MiB", expected="ring_mib").to_dict()
+    chart = measured_chart(frame, "communication_mib", "How much?", "MiB", expected="ring_mib").to_dict()
     assert len(chart["layer"]) == 2
 
 

@@ -23,9 +23,9 @@ def choices(spec: RunSpec, num_workers: int, axes: Mapping[str, Mapping[str, Any
         axes: strategy → its options other than the size, in the order in which they are written.
 
     Returns:
-        The size along each axis; ``split``, its label; ``holds_mib``, what the largest worker holds; ``moves_mib``, what moves
-        in a step over the whole run; ``refused``, why it cannot be, and then the others are empty. What holds least comes
-        first.
+        The size along each axis; ``split``, its label; ``memory_mib``, expected of the largest worker; ``communication_mib``,
+        of a step over the whole run; ``refused``, why it cannot be, and then the others are empty. What needs least memory
+        comes first.
     """
     rows = []
     for sizes in _factors(num_workers, len(axes)):
@@ -37,10 +37,10 @@ def choices(spec: RunSpec, num_workers: int, axes: Mapping[str, Mapping[str, Any
             rows.append({**row, "refused": str(error)})
             continue
         largest = held(planned).groupby("worker")["bytes"].sum().max()
-        figures = {"holds_mib": largest / _MIB, "moves_mib": moves(planned)["bytes"].sum() / _MIB}
+        figures = {"memory_mib": largest / _MIB, "communication_mib": moves(planned)["bytes"].sum() / _MIB}
         rows.append({**row, "split": planned.spec.split.label, **figures, "refused": ""})
-    columns = [*axes, "split", "holds_mib", "moves_mib", "refused"]
-    return pd.DataFrame(rows, columns=columns).sort_values("holds_mib", ignore_index=True)
+    columns = [*axes, "split", "memory_mib", "communication_mib", "refused"]
+    return pd.DataFrame(rows, columns=columns).sort_values("memory_mib", ignore_index=True)
 
 
 def _factors(number: int, count: int) -> Iterator[tuple[int, ...]]:

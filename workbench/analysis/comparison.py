@@ -85,7 +85,7 @@ def numbers(rows: Sequence[Row]) -> pd.DataFrame:
             "speedup_same_cores": number["speedup_same_cores"],
             "efficiency": number["efficiency"] * 100,
             "peak_mib": number["peak_memory_bytes"] / 2**20,
-            "sent_mib": number["communication_bytes_per_step"] / 2**20,
+            "communication_mib": number["communication_bytes_per_step"] / 2**20,
             "parity": [in_words(row) for row in rows],
             "state": frame["state"],
         }

@@ -111,7 +111,7 @@ def overview() -> pd.DataFrame:
                 "workers": planned.num_workers,
                 "state": _largest(planned, _STATE) / _largest(alone, _STATE),
                 "activations": _largest(planned, _ACTIVATIONS) / _largest(alone, _ACTIVATIONS),
-                "moved_mib": moves(planned)["bytes"].sum() / 2**20,
+                "communication_mib": moves(planned)["bytes"].sum() / 2**20,
                 "operations": int(moves(planned)["count"].sum()),
                 "lines": code.num_added,
                 "concepts": len(code.concepts),

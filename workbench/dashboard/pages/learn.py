@@ -101,7 +101,7 @@ def _overview() -> None:
             "activations": st.column_config.NumberColumn(
                 "of activations", format="percent", help="Of one worker's. Where a router decides, no formula says."
             ),
-            "moved_mib": st.column_config.NumberColumn(
+            "communication_mib": st.column_config.NumberColumn(
                 "moves a step (MiB)",
                 format="%.2f",
                 help="Payload of all workers: each collective once a group (on the wire an all-reduce takes about twice that).",
