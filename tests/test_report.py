@@ -79,7 +79,7 @@ def test_a_report_says_what_was_asked_what_came_out_and_on_what(runs: list[RunDi
     path, *_ = write_report(runs, tmp_path / f"report{suffix}")
     text = re.sub(r"<[^>]+>", " ", path.read_text(encoding="utf-8")).replace("\\", "")
     words = " ".join(text.split())
-    headings = ("What was asked", "What came out", "What failed", "What moves", "What each worker holds", "What it stands on")
+    headings = ("Configuration differences", "Results", "Failures", "Communication", "Memory", "Environment")
     values = ("split.data.size", "read", "equals one worker", "3.0e-12", "1.0e-09", "4,096", "5,000", "gloo", SINGLE, FAILED)
     for part in headings + values:
         assert part in words
@@ -91,7 +91,7 @@ def test_a_report_of_one_run_has_its_whole_spec(runs: list[RunDirectory], tmp_pa
     text = path.read_text(encoding="utf-8")
     assert "<li>train.num_steps = 7</li>" in text
     assert "schema_version = 1" in text
-    assert "Which to choose" not in text
+    assert "Trade-offs" not in text
 
 
 def test_runs_of_the_same_split_are_told_apart(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_runs_of_the_same_split_are_told_apart(tmp_path: Path) -> None:
     (path,) = write_report(pair, tmp_path / "report.html")
     text = path.read_text(encoding="utf-8")
     assert {"dp2 #1", "dp2 #2"} <= set(re.findall(r"dp2 #\d", text))
-    assert "The same each time." in text
+    assert "All runs have the same spec." in text
 
 
 def test_the_charts_of_a_markdown_report_lie_beside_it(runs: list[RunDirectory], tmp_path: Path) -> None:

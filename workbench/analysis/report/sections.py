@@ -38,19 +38,19 @@ def asked(compared: Compared) -> Section:
             path: row for path, row in values.items() if path in chosen or not path.startswith("split.") or path.endswith(".size")
         }
         if not shown:
-            return Section("What was asked", "The same each time.", [_whole_spec(compared.runs[0])])
+            return Section("Configuration", "All runs have the same spec.", [_whole_spec(compared.runs[0])])
         heads = ["", *(row["split"] for row in compared.rows)]
         table = Table(heads, [[path, *map(_value, row)] for path, row in shown.items()], num_names=len(heads))
-        sentence = "Where the specs differ; options of the strategies that are not named have their defaults."
-        return Section("What was asked", sentence, [table])
+        sentence = "Values that differ between the specs. Strategy options that are not listed have their defaults."
+        return Section("Configuration differences", sentence, [table])
     run = compared.runs[0]
     own = Sentences([f"{path} = {_value(value)}" for path, value in _chosen(run).items()])
-    sentence = "Not by default:" if own.sentences else "Everything by default."
-    return Section("What was asked", sentence, [*([own] if own.sentences else []), _whole_spec(run)])
+    sentence = "Values that differ from the defaults:" if own.sentences else "All values are defaults."
+    return Section("Configuration", sentence, [*([own] if own.sentences else []), _whole_spec(run)])
 
 
 def _whole_spec(run: RunDirectory) -> Listing:
-    return Listing("The whole spec", run.spec_path.read_text(encoding="utf-8"))
+    return Listing("Full spec", run.spec_path.read_text(encoding="utf-8"))
 
 
 def _chosen(run: RunDirectory) -> dict[str, Any]:
@@ -80,8 +80,8 @@ def came_out(compared: Compared) -> Section:
     taught = findings(list(compared.rows), limits.sentences(compared.runs), memory_limits.sentences(compared.runs))
     if len(compared.runs) > 1:
         taught += noise.sentences(list(compared.rows), [noise.measured(run, compared.runs) for run in compared.runs])
-    sentence = "A step is the median over the timed steps of the slowest worker; peak is the largest worker's memory."
-    return Section("What came out", sentence, [table, *([Sentences(taught)] if taught else [])])
+    sentence = "Step: median over the timed steps of the slowest worker. Peak: peak memory of the largest worker."
+    return Section("Results", sentence, [table, *([Sentences(taught)] if taught else [])])
 
 
 def failed(compared: Compared) -> Section | None:
@@ -95,8 +95,8 @@ def failed(compared: Compared) -> Section | None:
             Sentences([f"{row['split']}: {run.status().get('message') or row['state']}", *filter(None, [error.get("advice")])])
         )
         if lines := error.get("last_lines"):
-            parts.append(Listing(f"Last lines of worker {error.get('rank')}", "\n".join(lines)))
-    return Section("What failed", "These runs have no figures.", parts) if parts else None
+            parts.append(Listing(f"Last output of worker {error.get('rank')}", "\n".join(lines)))
+    return Section("Failures", "These runs have no results.", parts) if parts else None
 
 
 def equal(compared: Compared) -> Section | None:
@@ -114,13 +114,13 @@ def equal(compared: Compared) -> Section | None:
         ]
         for (_, row), summary in zip(done, summaries, strict=True)
     ]
-    table = Table(["split", "verdict", "most different", "by", "allowed", "on the whole batch"], rows, num_names=3)
+    table = Table(["split", "parity", "least equal tensor", "largest error", "tolerance", "whole-batch error"], rows, num_names=3)
     drawing = _drawings(compared, "losses")
     sentence = (
-        "Loss, outputs, gradients and updated parameters beside those of one worker that computes the same shards of the batch,"
-        " and of one that computes the whole batch at once; checked before the run."
+        "Before the run, loss, outputs, gradients and updated parameters are compared with those of one worker that computes the"
+        " same shards of the batch, and of one worker that computes the whole batch at once."
     )
-    return Section("Does it compute what one worker computes?", sentence, [table, *drawing])
+    return Section("Parity", sentence, [table, *drawing])
 
 
 def _small(value: float | None) -> str:
@@ -139,13 +139,13 @@ def time(compared: Compared) -> Section | None:
             title = f"What does each worker of {row['split']} do during one step?"
             chart = timeline_chart(frame, title, ideal_timeline(run) if "pipeline" in run.record()["mesh"] else None)
             parts.append(Drawing(chart, f"Timeline of the workers of {row['split']}"))
-    return Section("Where the time goes", "From the trace steps, which are never the timed ones.", parts)
+    return Section("Step time", "Measured in trace steps, which are never timed steps.", parts)
 
 
 def choice(compared: Compared) -> Section | None:
     """Time against memory, what more workers bring, and every chart of a comparison that no other section has."""
     parts = _drawings(compared, *(chart.name for chart in CHARTS if chart.name not in ELSEWHERE))
-    return Section("Which to choose", "", parts) if parts else None
+    return Section("Trade-offs", "", parts) if parts else None
 
 
 def _drawings(compared: Compared, *names: str) -> list[Drawing]:
@@ -167,9 +167,9 @@ def moved(compared: Compared) -> Section | None:
             continue
         is_traced = bool(frame["count"].notna().all())
         parts.append(
-            Drawing(transfers_chart(frame, f"What moves in a step of {row['split']}?"), f"Bytes moved by {row['split']}")
+            Drawing(transfers_chart(frame, f"What does {row['split']} communicate per step?"), f"Communication of {row['split']}")
         )
-        heads = ["operation", "axis", "phase", "expected bytes", "measured bytes", "operations"]
+        heads = ["operation", "axis", "phase", "expected bytes", "measured bytes", "count"]
         rows = [
             [
                 *(str(getattr(t, key)) for key in ("operation", "axis", "phase")),
@@ -180,9 +180,9 @@ def moved(compared: Compared) -> Section | None:
         ]
         parts.append(Table(heads, rows, num_names=3))
         if len(flows := traffic_of(run)):
-            parts.append(Drawing(traffic_chart(flows, row["num_workers"]), f"Bytes from worker to worker of {row['split']}"))
+            parts.append(Drawing(traffic_chart(flows, row["num_workers"]), f"Traffic matrix of {row['split']}"))
         if len(spent := operations(run)):
-            heads = ["operation", "axis", "phase", "on all workers", "ms under way", "ms exposed", "ms idle"]
+            heads = ["operation", "axis", "phase", "count", "duration (ms)", "exposed (ms)", "idle (ms)"]
             sums = [
                 [*(str(getattr(o, key)) for key in ("operation", "axis", "phase")), f"{o.count:g}"]
                 + [figures.milliseconds(getattr(o, key)) for key in ("duration_s", "exposed_communication_s", "idle_s")]
@@ -190,10 +190,11 @@ def moved(compared: Compared) -> Section | None:
             ]
             parts.append(Table(heads, sums, num_names=3))
     sentence = (
-        "A step over the whole run: each collective once per group, each send once. Times are sums over the workers;"
-        " under way is from issue to the end of the wait for it, which for a send may come long after it has arrived."
+        "Per step over the whole run: the first table counts each collective once per group and each send once, the second sums"
+        " over workers. A duration runs from the issue of an operation to the end of the wait for it; a send may have arrived"
+        " long before."
     )
-    return Section("What moves", sentence, parts) if parts else None
+    return Section("Communication", sentence, parts) if parts else None
 
 
 def held(compared: Compared) -> Section | None:
@@ -206,14 +207,14 @@ def held(compared: Compared) -> Section | None:
             counts = [f"{expected[rank]:,}", f"{worker['parameters']:,}"]
             rows.append([row["split"], str(rank), *counts, *(figures.mebibytes(worker.get(size)) for size in sizes)])
         if len(frame := memory_at_peak(run)):
-            title = f"What fills the memory of each worker of {row['split']}?"
+            title = f"What occupies memory on each worker of {row['split']}?"
             drawings.append(Drawing(memory_at_peak_chart(frame, title=title), f"Memory by category of {row['split']}"))
-    heads = ["split", "worker", "parameters expected", "measured", "gradients", "optimizer state", "peak", "resident peak"]
+    heads = ["split", "worker", "expected parameters", "parameters", "gradients", "optimizer state", "peak", "resident peak"]
     sentence = (
-        "Parameters, gradients and optimizer state are those at the end of a step; peaks and categories are of the moment at"
-        " which a worker had the most alive."
+        "Parameters, gradients and optimizer state are measured at the end of a step. Peak and categories are measured when the"
+        " worker holds the most bytes."
     )
-    return Section("What each worker holds", sentence, [Table(heads, rows), *drawings]) if rows else None
+    return Section("Memory", sentence, [Table(heads, rows), *drawings]) if rows else None
 
 
 def stands_on(compared: Compared) -> Section:
@@ -228,7 +229,7 @@ def stands_on(compared: Compared) -> Section:
     keys = list(dict.fromkeys(key for environment in shown for key in environment))
     rows = [[key.replace("_", " "), *(_value(environment.get(key)) for environment in shown)] for key in keys]
     ids = Sentences([f"{row['split']}: run {run.id}" for run, row in zip(compared.runs, compared.rows, strict=True)])
-    return Section("What it stands on", "", [Table(heads, rows, num_names=len(heads)), ids])
+    return Section("Environment", "", [Table(heads, rows, num_names=len(heads)), ids])
 
 
 SECTIONS: Sequence[Callable[[Compared], Section | None]] = (
