@@ -79,7 +79,7 @@ def test_parts_of_the_step_are_empty_and_the_rest_is_there(run: api.Run) -> None
     assert row["communication_bytes_per_step"] > 0
     assert [name for name in UNKNOWN if row[name] is not None] == []
     assert limit_of(run.directory) is None
-    assert sentences([run.directory]) == {run.id: "pp2-1f1b-m2: what limits it is not measured on GPUs yet."}
+    assert sentences([run.directory]) == {run.id: "pp2-1f1b-m2: the limiting factor is not measured on GPUs yet."}
 
 
 def test_no_table_has_a_time_that_the_host_did_not_see(run: api.Run) -> None:
@@ -100,7 +100,7 @@ def test_no_view_prints_one(run: api.Run, tmp_path: Path) -> None:
         assert word not in shown
     report = tmp_path / "report.md"
     command("report", run.id, "--to", str(report))
-    assert "Where the time goes" not in report.read_text()
+    assert "## Step time" not in report.read_text()
     assert "nan" not in report.read_text()
     document = json.loads(command("compare", run.id, "--json"))
     assert [name for name in UNKNOWN if document["runs"][0][name] is not None] == []
@@ -108,7 +108,7 @@ def test_no_view_prints_one(run: api.Run, tmp_path: Path) -> None:
         TraceView(run)
     assert trace.steps(run.directory) == []
     frame = side_by_side({"it": run})
-    assert frame[["compute_share", "idle_share", "communication_share", "imbalance"]].isna().all(axis=None)
+    assert frame[["compute_share", "idle_share", "exposed_communication_share", "imbalance"]].isna().all(axis=None)
 
 
 def test_no_export_has_one(run: api.Run, tmp_path: Path) -> None:

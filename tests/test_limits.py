@@ -29,9 +29,9 @@ def named(evidence: Evidence) -> tuple[str, str]:
     return found.kind, found.where
 
 
-def test_a_run_of_which_nothing_else_is_notable_is_limited_by_computing() -> None:
+def test_a_run_of_which_nothing_else_is_notable_is_limited_by_compute() -> None:
     assert named(PLAIN) == ("compute", "")
-    assert str(limit(PLAIN)).startswith("dp2 is limited by computing: 95% of the step, 950.0 ms of 1000.0 ms.")
+    assert str(limit(PLAIN)).startswith("dp2 is limited by compute: 95% of the step, 950.0 ms of 1000.0 ms.")
 
 
 @pytest.mark.parametrize(
@@ -55,10 +55,10 @@ def test_the_largest_part_beside_computing_is_named(evidence: Evidence, kind: st
     assert limit(evidence).advice.startswith("Try ")
 
 
-@pytest.mark.parametrize(("num_bytes", "moved"), [(20 * 2**20, "20.0 MiB"), (2**15, "0.031 MiB")])
-def test_little_that_moves_is_not_shown_as_nothing(num_bytes: int, moved: str) -> None:
+@pytest.mark.parametrize(("num_bytes", "volume"), [(20 * 2**20, "20.0 MiB"), (2**15, "0.031 MiB")])
+def test_little_communication_is_not_shown_as_nothing(num_bytes: int, volume: str) -> None:
     found = limit(replace(PLAIN, exposed={"data": 0.4}, bytes_per_step=num_bytes))
-    assert f"; {moved} move in all." in str(found)
+    assert f"; the communication volume is {volume}." in str(found)
 
 
 def test_a_pipeline_of_one_microbatch_is_told_to_have_more_and_layers_to_be_a_pipeline() -> None:

@@ -68,9 +68,9 @@ def test_equal_steps_are_told_from_slower_ones_by_their_own_spread() -> None:
 def test_a_difference_is_told_with_both_numbers() -> None:
     first = Measured("dp2", (1.0,) * 6, (1.0, 1.02))
     assert sentence(first, Measured("pp2", (1.5,) * 6, (1.5, 1.53))) == (
-        "pp2 takes 50.0% more time a sample than dp2: outside the noise, for equal runs (4 measured) differ by up to 8.9%."
+        "pp2 takes 50.0% more time per sample than dp2, outside the noise: equal runs (4 measured) differ by up to 8.9%."
     )
-    assert "inside the noise, for equal runs (2 measured)" in sentence(first, Measured("tp2", (1.05,) * 6))
+    assert "inside the noise: equal runs (2 measured)" in sentence(first, Measured("tp2", (1.05,) * 6))
     torn = sentence(Measured("a", (1.0,) * 6, (1.0, 1.5)), Measured("b", (1.5,) * 6))
     assert torn.endswith("differ by up to a factor of 173, as far as so few can say; run them again.")
     assert "is not known until one of them is run again" in sentence(Measured("a", (1.0,) * 6), Measured("b", (1.5,) * 6))
@@ -86,4 +86,4 @@ def test_all_are_held_against_the_fastest_and_samples_count_not_steps() -> None:
     slow, fast = Measured("one", (1.0,) * 6, samples=8), Measured("two", (1.5,) * 6, samples=16)
     row = {"step_time_s": 1.0}
     (told,) = sentences([row, row, {"step_time_s": None}], [slow, fast, Measured("failed", ())])
-    assert told.startswith("one takes 33.3% more time a sample than two")
+    assert told.startswith("one takes 33.3% more time per sample than two")

@@ -206,7 +206,7 @@ def test_a_label_and_a_colour_stay_when_others_are_left_out(run: Run) -> None:
     again = wb.run(tiny(data=2))
     view = widgets.CompareView([run.row()["baseline_run_id"], run, again])
     assert [button.description for button in view._buttons] == ["single", "dp2 #1", "dp2 #2"]
-    assert "nothing was traced" not in view._table.value
+    assert "no trace step" not in view._table.value
     before = view._charts.outputs[1]["data"][rendering.MIME]
     view._buttons[0].value = False
     assert list(view.data["runs"]["split"]) == ["dp2 #1", "dp2 #2"]
@@ -286,7 +286,7 @@ def test_a_trace_shows_each_trace_step_and_what_has_none_is_refused(run: Run) ->
     view._workers.value = ()
     assert "image/png" in view._repr_mimebundle_()[0], "no choice is a choice of all"
     failed = wb.submit(tiny().replace(measure={"memory_budget_bytes": 100}, baseline={"mode": "none"})).wait()
-    with pytest.raises(UsageError, match=r"is failed\. Nothing was traced"):
+    with pytest.raises(UsageError, match=r"is failed\. No trace step was recorded"):
         widgets.TraceView(failed)
 
 
@@ -346,7 +346,7 @@ def test_figures_side_by_side_are_the_runs_own_in_units_that_one_reads(run: Run)
     assert two["communication_mib"] * 2**20 == summary["communication_bytes_per_step"] == 4 * two["parameters"]
     assert two["ring_mib"] == two["communication_mib"], "an all-reduce between two sends 2·(n − 1)/n = 1 times its payload"
     assert two["step_ms"] == summary["step_time_s"] * 1e3
-    assert 0 < two["compute_share"] + two["idle_share"] + two["communication_share"] <= 1
+    assert 0 < two["compute_share"] + two["idle_share"] + two["exposed_communication_share"] <= 1
     chart = measured_chart(frame, "communication_mib", "How much?", "MiB", expected="ring_mib").to_dict()
     assert len(chart["layer"]) == 2
 

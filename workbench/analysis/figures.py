@@ -59,15 +59,15 @@ _INFERENCE: tuple[Column, ...] = (
 )
 _GENERATION: tuple[Column, ...] = (
     _INFERENCE[0],
-    ("first\nms", lambda row: milliseconds(row["time_to_first_token_s"])),
-    ("token\nms", lambda row: milliseconds(row["time_per_token_s"])),
+    ("first\ntoken ms", lambda row: milliseconds(row["time_to_first_token_s"])),
+    ("ms per\ntoken", lambda row: milliseconds(row["time_per_token_s"])),
     ("tokens\n/s", lambda row: _rate(row["generated_tokens_per_s"])),
 )
 _IN_ALL: tuple[Column, ...] = (
     ("speed-\nup", lambda row: factor(row["speedup"])),
-    ("equal\ncores", lambda row: factor(row["speedup_same_cores"])),
+    ("vs same\ncores", lambda row: factor(row["speedup_same_cores"])),
     ("peak\nMiB", lambda row: _mebibytes(row["peak_memory_bytes"])),
-    ("sent\nMiB", lambda row: _mebibytes(row["communication_bytes_per_step"])),
+    ("communication\nMiB", lambda row: _mebibytes(row["communication_bytes_per_step"])),
     ("parity\n", in_a_table),
 )
 

@@ -30,7 +30,7 @@ def findings(
         return []
     right = [row for row in splits if verdict(row) != "wrong"]  # how fast something else is computed says nothing
     of_time = [_fastest(right), *_first_tokens(right)] if right and not disturbed else []
-    of_limits = [(limits or {}).get(row["run_id"], f"{row['split']}: nothing was traced.") for row in splits]
+    of_limits = [(limits or {}).get(row["run_id"], f"{row['split']}: no trace step was recorded.") for row in splits]
     of_memory = [
         *_smallest([row for row in done if verdict(row) != "wrong"]),
         *(memory_limits[r["run_id"]] for r in splits if memory_limits and r["run_id"] in memory_limits),
@@ -42,7 +42,9 @@ def different_work(rows: list[Row]) -> str:
     """Says when runs do not do the same work, whose times and memory then say nothing of their splits; empty where they do."""
     kinds = [("model", "models"), ("dataset", "datasets"), ("mode", "modes")]
     differ = [names for kind, names in kinds if len({row.get(kind) for row in rows}) > 1]
-    return f"These runs have different {' and '.join(differ)}: which split is faster or smaller cannot be said." if differ else ""
+    return (
+        f"These runs have different {' and '.join(differ)}: their times and memory do not compare the splits." if differ else ""
+    )
 
 
 def is_disturbed(row: Row) -> bool:
@@ -55,22 +57,21 @@ def _disturbed(rows: list[Row]) -> list[str]:
     busy = [f"{row['split']} ({str(row['run_id'])[-6:]}) {row['other_load_cores']:.1f}" for row in rows if is_disturbed(row)]
     if not busy:
         return []
-    text = f"Other programs kept cores busy meanwhile ({', '.join(busy)}): the times are not the splits' own."
-    return [f"{text} Run it again; a disturbed baseline is used again until `workbench rm` has removed it."]
+    text = f"Other programs used cores during these runs ({', '.join(busy)}): the times do not show the splits alone."
+    return [f"{text} Repeat the runs; a disturbed baseline is reused until `workbench rm` removes it."]
 
 
 def _fastest(splits: list[Row]) -> str:
     best = min(splits, key=lambda row: row["step_time_s"])
     speedup, same = best["speedup"], best["speedup_same_cores"]
-    what = "the lowest latency per batch" if best["mode"] == "inference" else "the shortest step"
-    text = f"Of the splits, {best['split']} has {what}: {best['step_time_s'] * 1e3:.1f} ms"
+    what = "the lowest latency" if best["mode"] == "inference" else "the shortest step"
+    text = f"Among the splits, {best['split']} has {what}: {best['step_time_s'] * 1e3:.1f} ms"
     if best["mode"] == "inference" and best["step_time_p95_s"] is not None:
         text += f" (95th percentile {best['step_time_p95_s'] * 1e3:.1f} ms)"
     if speedup is not None:
-        verb = "times as fast as" if speedup >= 1 else "times the speed of"
-        text += f", {speedup:.2f} {verb} one worker"
+        text += f", a speed-up of {speedup:.2f} over one worker"
     if same is not None:
-        text += f", and {same:.2f} times the speed of one worker that is given as many cores"
+        text += f" and of {same:.2f} over one worker on the same cores"
     return text + "."
 
 
@@ -81,10 +82,10 @@ def _first_tokens(splits: list[Row]) -> list[str]:
     sentences = []
     if known:
         best = min(known, key=lambda row: row["time_to_first_token_s"])
-        sentences.append(f"{best['split']} has the first tokens soonest, after {best['time_to_first_token_s'] * 1e3:.1f} ms.")
+        sentences.append(f"{best['split']} has the shortest time to first token: {best['time_to_first_token_s'] * 1e3:.1f} ms.")
     if later:
         best = min(later, key=lambda row: row["time_per_token_s"])
-        sentences.append(f"{best['split']} goes on fastest, with {best['time_per_token_s'] * 1e3:.1f} ms a token.")
+        sentences.append(f"{best['split']} has the shortest time per token: {best['time_per_token_s'] * 1e3:.1f} ms.")
     return sentences
 
 
@@ -108,7 +109,7 @@ def of_parity(rows: list[Row]) -> list[str]:
     return [
         *(f"{row['split']} does NOT compute what one worker computes." for row in found["wrong"]),
         *(
-            f"{row['split']} equals one worker that computes the same shards of the batch, but {per_shard(row)}."
+            f"{row['split']} equals one worker on the same shards of the batch but {per_shard(row)}."
             for row in found["equal per shard"]
         ),
         *map(_declared, found["lossy"]),
@@ -118,8 +119,8 @@ def of_parity(rows: list[Row]) -> list[str]:
 def _declared(row: Row) -> str:
     declared, error = row.get("parity_on_purpose"), f"{row['parity_max_error']:.1e}"
     if declared and "gradients" not in declared:
-        return f"{row['split']} {declared}, which one worker does not; from what it declares it differs by up to {error}."
+        return f"{row['split']} {declared}, unlike one worker; it differs by up to {error} from the declared computation."
     text = f"{row['split']} {declared or 'changes gradients on purpose'}: it differs from one worker"
     if row.get("parity_cause"):
-        return f"{text} that computes the same shards of the batch by up to {error}; it {per_shard(row)}."
+        return f"{text} on the same shards of the batch by up to {error}; it {per_shard(row)}."
     return f"{text} by up to {error}."

@@ -14,7 +14,7 @@ from workbench.analysis.figures import mebibytes
 if TYPE_CHECKING:
     from workbench.store.run_directory import RunDirectory
 
-NOT_ON_GPU = "what limits it is not measured on GPUs yet."
+NOT_ON_GPU = "the limiting factor is not measured on GPUs yet."
 NOTABLE = 0.1
 """A part that takes less of the step limits nothing: computing does."""
 
@@ -88,8 +88,8 @@ def limit(e: Evidence) -> Limit:
     computing = fmean(e.compute) / e.step
     if found.share >= NOTABLE:
         return found
-    text = f"{e.split} is limited by computing: {computing:.0%} of the {e.unit}, {_ms(fmean(e.compute))} of {_ms(e.step)}."
-    return Limit("compute", "", computing, text, "Try more workers, or numbers of fewer bytes (train.precision).")
+    text = f"{e.split} is limited by compute: {computing:.0%} of the {e.unit}, {_ms(fmean(e.compute))} of {_ms(e.step)}."
+    return Limit("compute", "", computing, text, "Try more workers or a lower precision (train.precision).")
 
 
 def _candidates(e: Evidence) -> list[Limit]:
@@ -99,14 +99,14 @@ def _candidates(e: Evidence) -> list[Limit]:
         Limit(
             "optimizer", "", optimizer,
             f"{e.split} is limited by the optimizer: {optimizer:.0%} of the {e.unit}, {_ms(e.optimizer)}.",
-            "Try to deal it out (split.data.shard = optimizer), or a larger batch for each update.",
+            "Try sharding the optimizer state (split.data.shard = optimizer) or a larger batch per update.",
         )
     )  # fmt: skip
     found.append(
         Limit(
             "schedule", "", schedule,
-            f"{e.split} is limited by the work of handing microbatches on: {schedule:.0%} of the {e.unit}, {_ms(e.schedule)}.",
-            "Try fewer and larger microbatches, or a larger model: steps are too short for what each action costs.",
+            f"{e.split} is limited by schedule overhead: {schedule:.0%} of the {e.unit}, {_ms(e.schedule)}.",
+            "Try fewer, larger microbatches or a larger model: every action of the schedule has a fixed cost.",
         )
     )  # fmt: skip
     return found
@@ -114,37 +114,37 @@ def _candidates(e: Evidence) -> list[Limit]:
 
 def _data(e: Evidence) -> Limit:
     share = e.data / (e.step + e.data)
-    text = f"{e.split} is limited by its data: fetching a batch takes {_ms(e.data)} before each {e.unit} of {_ms(e.step)}."
-    return Limit("data", "", share, text, "Try a dataset that is quicker to read.")
+    text = f"{e.split} is limited by data loading: fetching a batch takes {_ms(e.data)} before each {e.unit} of {_ms(e.step)}."
+    return Limit("data", "", share, text, "Try a dataset that loads faster.")
 
 
 def _oversubscription(e: Evidence) -> Limit:
     """Only the time of threads that there are too many of; of other programs' load ``findings`` speaks."""
     share = (e.ready or 0.0) / e.step if e.num_threads > e.num_cores else 0.0
     text = (
-        f"{e.split} is limited by too few cores: {e.num_threads} threads share {e.num_cores}, and a worker stood ready without"
-        f" one for {_ms(e.ready or 0.0)} of {_ms(e.step)}, {share:.0%}."
+        f"{e.split} is limited by too few cores: {e.num_threads} threads share {e.num_cores}, and a worker was ready to run"
+        f" but had no core for {_ms(e.ready or 0.0)} of {_ms(e.step)}, {share:.0%}."
     )
-    return Limit("oversubscription", "", share, text, "Try fewer workers, or fewer threads for each.")
+    return Limit("oversubscription", "", share, text, "Try fewer workers or fewer threads per worker.")
 
 
 def _communication(e: Evidence) -> list[Limit]:
-    pieces = " (num_accumulation_steps), compression" if e.split.startswith("dp") and "-" not in e.split else ""
+    pieces = " (num_accumulation_steps), gradient compression" if e.split.startswith("dp") and "-" not in e.split else ""
     advice = {
-        "data": f"Try a larger batch for each averaging{pieces}, or fewer workers along data.",
+        "data": f"Try a larger batch per gradient synchronization{pieces} or fewer workers along data.",
         "tensor": "Try fewer workers along tensor and more along data or pipeline, which communicate less.",
-        "context": "Try the other kind of split.context.attention, or longer sequences.",
-        "expert": "Try fewer workers along expert, or a smaller top_k.",
-        "pipeline": "Try another partition, whose cuts hand on less, or fewer and larger microbatches.",
+        "context": "Try the other split.context.attention or longer sequences.",
+        "expert": "Try fewer workers along expert or a smaller top_k.",
+        "pipeline": "Try a partition with smaller activations at its cuts, or fewer, larger microbatches.",
     }
     found = []
     for axis, seconds in e.exposed.items():
         seconds += e.bubble.get("communication", 0.0) if axis == "pipeline" else 0.0
         share = seconds / e.step
-        moved = "" if e.bytes_per_step is None else f"; {_mebibytes(e.bytes_per_step)} move in all"
-        text = f"{e.split} is limited by communication along {axis}: workers stood still for {_ms(seconds)}, {share:.0%} of the"
+        volume = "" if e.bytes_per_step is None else f"; the communication volume is {_mebibytes(e.bytes_per_step)}"
+        text = f"{e.split} is limited by communication along {axis}: workers are blocked for {_ms(seconds)}, {share:.0%} of the"
         what = next((advice[name] for name in axis.split("+") if name in advice), "Try to communicate less often.")
-        found.append(Limit("communication", axis, share, f"{text} {e.unit}{moved}.", what))
+        found.append(Limit("communication", axis, share, f"{text} {e.unit}{volume}.", what))
     return found
 
 
@@ -163,32 +163,36 @@ def _idle(e: Evidence) -> list[Limit]:
 def _in_turn(e: Evidence, seconds: float) -> Limit:
     """Of a generation."""
     share = seconds / e.step
-    text = f"{e.split} is limited by stages that work in turn: workers wait {_ms(seconds)}, {share:.0%} of the {e.unit}, for a"
-    text += " token passes all of them before the next begins."
+    text = (
+        f"{e.split} is limited by stages that run one after the other: workers are idle for {_ms(seconds)}, {share:.0%} of the"
+        f" {e.unit}, because a token passes through all stages before the next token begins."
+    )
     return Limit("bubble", "pipeline", share, text, "Try split.tensor, which divides the work of each token.")
 
 
 def _bubble(e: Evidence, seconds: float) -> Limit:
     share = seconds / e.step
     text = (
-        f"{e.split} is limited by the bubble: the schedule's order makes workers wait {_ms(seconds)} even between equal stages,"
+        f"{e.split} is limited by the bubble: the schedule's order leaves workers idle for {_ms(seconds)} even with equal stages,"
         f" {share:.0%} of the {e.unit}."
     )
     smaller = (
-        ", or whether a schedule with a smaller bubble (zbv_zero_bubble) saves more than its extra work costs"
+        " or a schedule with a smaller bubble (zbv_zero_bubble), if it saves more than its extra work costs"
         if e.unit == "step" and e.num_microbatches > 1
         else ""
     )
     more = f"Try more microbatches than {e.num_microbatches}{smaller}."
-    in_turn = "Try split.pipeline, where stages work at the same time on different microbatches."
+    in_turn = "Try split.pipeline, where stages process different microbatches at the same time."
     return Limit("bubble", "pipeline", share, text, in_turn if "layer" in e.split else more)
 
 
 def _late(e: Evidence, seconds: float) -> Limit:
     share = seconds / e.step
-    text = f"{e.split} is limited by uneven timing: workers wait {_ms(seconds)}, {share:.0%} of the {e.unit}, longer than the"
-    text += " schedule's order, the stages' times and communication explain."
-    return Limit("idle", "pipeline", share, text, "Try again on a machine where nothing else runs.")
+    text = (
+        f"{e.split} is limited by timing variation: workers are idle for {_ms(seconds)}, {share:.0%} of the {e.unit}, longer than"
+    )
+    text += " the schedule's order, the stage times and communication explain."
+    return Limit("idle", "pipeline", share, text, "Try again on an otherwise idle machine.")
 
 
 def _imbalance(e: Evidence, axis: str, seconds: float) -> Limit:
@@ -200,16 +204,17 @@ def _imbalance(e: Evidence, axis: str, seconds: float) -> Limit:
     where = f"worker {slowest}"
     if stages:
         where = f"stage{'s' * (len(stages) > 1)} {' and '.join(map(str, stages))}"
-    waits = f"others wait {_ms(seconds)} for it on average, {share:.0%} of the {e.unit}"
+    waits = f"the other workers are idle for {_ms(seconds)} on average, {share:.0%} of the {e.unit}"
     if most - mean >= seconds / 2:
-        text = f"{e.split} is limited by imbalance at {where}: it computes {_ms(most)}, the mean is {_ms(mean)}; {waits}."
-        stage = "Try split.pipeline.partition = time, or move a block away from that stage."
-        worker = "Try to find out what slows that worker: its share of the work, or what else runs beside it."
+        text = f"{e.split} is limited by imbalance at {where}: it computes for {_ms(most)}, the mean is {_ms(mean)}; {waits}."
+        stage = "Try split.pipeline.partition = time or assign a block to another stage."
+        worker = "Try to reduce that worker's share of the work, or stop other processes on its cores."
         return Limit("imbalance", where, share, text, stage if stages else worker)
     text = (
-        f"{e.split} is limited by waiting: workers wait {_ms(seconds)} for one another along {axis}, {share:.0%} of the {e.unit}."
+        f"{e.split} is limited by idle time: workers wait {_ms(seconds)} for one another along {axis},"
+        f" {share:.0%} of the {e.unit}."
     )
-    return Limit("idle", axis, share, text, "Try again on a machine where nothing else runs, or fewer operations that wait.")
+    return Limit("idle", axis, share, text, "Try again on an otherwise idle machine, or fewer blocking operations.")
 
 
 def _mebibytes(num_bytes: float) -> str:

@@ -44,10 +44,10 @@ def run_html(row: Row, message: str, error: Row | None) -> str:
 
 
 def run_text(row: Row) -> str:
-    """``<Run 20261124-… finished: dp2 of transformer, 80.3 ms a step, speed-up 1.61×>``"""
+    """``<Run 20261124-… finished: dp2 of transformer, 80.3 ms per step, speed-up 1.61×>``"""
     text = f"Run {row['run_id']} {row['state']}"
     if row["step_time_s"] is not None:
         unit = "batch" if row["mode"] == "inference" else "step"
-        text += f": {row['split']} of {row['model']}, {figures.seconds(row['step_time_s'])} a {unit}"
+        text += f": {row['split']} of {row['model']}, {figures.seconds(row['step_time_s'])} per {unit}"
         text += f", speed-up {figures.factor(row['speedup'])}" if row["speedup"] is not None else ""
     return f"<{text}>"

@@ -27,10 +27,10 @@ class MemoryLimit:
 
     def __str__(self) -> str:
         name = self.category.replace("_", " ")
-        verb = "dominates" if name in ("optimizer state", "communication", "workspace", "other") else "dominate"
-        start = f"{name} {verb} with" if self.share >= 0.5 else f"the largest part is {name},"
+        verb = "accounts" if name in ("optimizer state", "communication", "workspace", "other") else "account"
+        start = f"{name} {verb} for" if self.share >= 0.5 else f"the largest category is {name},"
         remedy = REMEDIES.get(self.category, REMEDIES["other"])
-        return f"{start} {self.share:.0%} of the peak of worker {self.rank}; to need less, {remedy}"
+        return f"{start} {self.share:.0%} of the peak of worker {self.rank}; to reduce it, {remedy}"
 
 
 def memory_limit(run: RunDirectory) -> MemoryLimit | None:

@@ -112,21 +112,20 @@ def difference(first: Measured, second: Measured) -> Difference:
 def sentence(first: Measured, second: Measured) -> str:
     """Whether the two differ by more than the noise, with both numbers."""
     found = difference(first, second)
-    slower = f"{abs(found.ratio - 1):.1%} {'more' if found.ratio > 1 else 'less'} time a sample"
+    slower = f"{abs(found.ratio - 1):.1%} {'more' if found.ratio > 1 else 'less'} time per sample"
     start = f"{second.name} takes {slower} than {first.name}"
     if found.band is None:
-        return f"{start}; with fewer than six timed steps nothing tells that from noise: set train.num_steps higher."
+        return f"{start}; fewer than six timed steps cannot distinguish this from noise: increase train.num_steps."
     verdict = "inside the noise" if found.is_noise else "outside the noise"
     if found.num_repeats:
-        return f"{start}: {verdict}, for equal runs ({found.num_repeats} measured) differ by up to {_band(found.band)}."
+        return f"{start}, {verdict}: equal runs ({found.num_repeats} measured) differ by up to {_band(found.band)}."
     return (
-        f"{start}: {verdict} of their steps, {_band(found.band)}; how much equal runs differ is not known until one of"
-        " them is run again."
+        f"{start}, {verdict} of their steps ({_band(found.band)}); repeat one of the runs to measure how much equal runs differ."
     )
 
 
 def _band(factor: float) -> str:
-    return f"{factor - 1:.1%}" if factor < 2 else f"a factor of {factor:.3g}, as far as so few can say; run them again"
+    return f"{factor - 1:.1%}" if factor < 2 else f"a factor of {factor:.3g}, estimated from few runs; repeat them"
 
 
 def sentences(rows: list[dict[str, Any]], measured: Sequence[Measured]) -> list[str]:

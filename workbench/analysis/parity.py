@@ -17,7 +17,7 @@ IN_WORDS = {
     None: "not checked",
 }
 HELP = (
-    "Whether the split computes what one worker computes, checked before the run: of the whole batch (equal), or only of the"
+    "Whether the split computes what one worker computes, checked before the run: on the whole batch (equal) or only on the"
     " same shards of it (equal per shard)."
 )
 

@@ -35,9 +35,9 @@ def steps(run: RunDirectory) -> list[int]:
 def untraced(run: RunDirectory) -> str:
     """Why a run has no trace steps to show."""
     if run.record()["device"] == "cuda":
-        return "What workers do when is not measured on GPUs yet: the host's clock does not see when kernels run."
-    why = "measure.num_trace_steps is 0" if run.summary() else "it has not come to its trace steps"
-    return f"Nothing was traced: {why}."
+        return "The timeline is not measured on GPUs yet: the host clock does not see when kernels run."
+    why = "measure.num_trace_steps is 0" if run.summary() else "the run has not reached its trace steps"
+    return f"No trace step was recorded: {why}."
 
 
 def timeline_of(run: RunDirectory, step: int) -> pa.Table:

@@ -1,4 +1,4 @@
-"""What moves: expected beside measured, and how long it took."""
+"""Communication: expected beside measured, and how long it took."""
 
 from __future__ import annotations
 

@@ -16,6 +16,8 @@ from workbench.analysis import figures
 Row = dict[str, Any]
 WIDEST = 1000
 NUM_TENSORS = 5
+_SHORT = {"communication\nMiB": "comm.\nMiB"}
+"""Heads of columns that a terminal of 80 characters has no room for."""
 
 
 def comparison(rows: Iterable[Row], threads: dict[str, int]) -> Table:
@@ -25,7 +27,7 @@ def comparison(rows: Iterable[Row], threads: dict[str, int]) -> Table:
     table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
     table.add_column("split\n", no_wrap=True)
     for head, _ in columns:
-        table.add_column(head, justify="left" if head == "parity\n" else "right", no_wrap=True)
+        table.add_column(_SHORT.get(head, head), justify="left" if head == "parity\n" else "right", no_wrap=True)
     for row, name in zip(rows, figures.names(rows, threads), strict=True):
         split, over, link = name.partition(" over ")
         name = "\n  ".join([split, *wrap(over.lstrip() + link, 18)])
