@@ -103,7 +103,9 @@ def _table(rows: list[dict[str, Any]]) -> None:
             "speedup_same_cores": number("equal cores", format="%.2f×", help="One worker given as many threads as all of these."),
             "efficiency": number("efficiency", format="%.0f%%", help="Speed-up over workers."),
             "peak_mib": number("peak (MiB)", format="%.1f", help="Most bytes of tensors alive at once, on the largest worker."),
-            "communication_mib": number("moved (MiB)", format="%.2f", help="A step: each collective once a group, each send once."),
+            "communication_mib": number(
+                "moved (MiB)", format="%.2f", help="A step: each collective once a group, each send once."
+            ),
             "parity": st.column_config.TextColumn("parity", help=HELP),
         },
     )
