@@ -38,7 +38,7 @@ def example(name: str) -> str:
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("mistaken", MISTAKEN)
+@pytest.mark.parametrize("mistaken", [pytest.param("ok", marks=pytest.mark.slow), "wrong"])
 def test_a_strategy_is_run_and_its_mistakes_are_named(folder: Path, mistaken: str) -> None:
     code = example("local_sgd.py")
     (folder / "local_sgd.py").write_text(code.replace(*MISTAKEN[mistaken]) if MISTAKEN[mistaken] else code)
