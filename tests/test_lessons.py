@@ -30,8 +30,8 @@ def test_every_strategy_has_a_lesson_and_every_file_is_one() -> None:
 def test_a_lesson_says_idea_cost_and_use_and_who_derived_its_formulas(name: str) -> None:
     one = lesson(name)
     headings = list(one.sections)
-    assert headings[0] == "The idea"
-    assert [h.startswith(("What it costs", "When to use")) for h in headings[-2:]] == [True, True]
+    assert headings[0] == "Concept"
+    assert [h.startswith(("Costs", "When to use")) for h in headings[-2:]] == [True, True]
     assert all(one.sections.values())
     assert one.formulas
     for formula in one.formulas:
@@ -50,7 +50,7 @@ def test_the_overview_says_what_each_strategy_saves_and_moves() -> None:
     frame = overview().set_index("strategy")
     assert frame.loc["Data", ["state", "activations"]].tolist() == pytest.approx([1.0, 0.5])
     assert frame.loc["Sharded data", "state"] == pytest.approx(0.5, abs=0.01)
-    assert frame.loc["Sharded data", "communication_mib"] == pytest.approx(3 * frame.loc["Data", "moved_mib"], rel=0.01)
+    assert frame.loc["Sharded data", "communication_mib"] == pytest.approx(3 * frame.loc["Data", "communication_mib"], rel=0.01)
     assert frame["communication_mib"].idxmin() == "Layer"
 
 

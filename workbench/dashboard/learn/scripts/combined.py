@@ -1,4 +1,4 @@
-"""Trains it on four workers, two replicas of two slices: torchrun --nproc-per-node 4 combined.py"""
+"""Train a small network on four workers, two replicas of two slices: torchrun --nproc-per-node 4 combined.py"""
 
 import torch
 import torch.distributed as dist

@@ -1,4 +1,4 @@
-"""Trains it on two workers: torchrun --nproc-per-node 2 expert.py"""
+"""Train a small mixture of experts on two workers: torchrun --nproc-per-node 2 expert.py"""
 
 import torch
 import torch.distributed as dist
@@ -18,13 +18,13 @@ optimizer = torch.optim.AdamW([*router.parameters(), *expert.parameters()], lr=0
 for step in range(5):
     weight, choice = router(inputs).softmax(-1).max(-1)
     order = choice.argsort(stable=True)
-    give = choice.bincount(minlength=size)
-    take = torch.empty_like(give)
-    dist.all_to_all_single(take, give)
-    mine = all_to_all_single_autograd(inputs[order], take.tolist(), give.tolist(), dist.group.WORLD)
-    back = all_to_all_single_autograd(expert(mine), give.tolist(), take.tolist(), dist.group.WORLD)
-    outputs = torch.empty_like(back)
-    outputs[order] = back
+    send_counts = choice.bincount(minlength=size)
+    recv_counts = torch.empty_like(send_counts)
+    dist.all_to_all_single(recv_counts, send_counts)
+    received = all_to_all_single_autograd(inputs[order], recv_counts.tolist(), send_counts.tolist(), dist.group.WORLD)
+    returned = all_to_all_single_autograd(expert(received), send_counts.tolist(), recv_counts.tolist(), dist.group.WORLD)
+    outputs = torch.empty_like(returned)
+    outputs[order] = returned
     loss = cross_entropy(weight[:, None] * outputs, targets) / size
     loss.backward()
     for parameter in router.parameters():

@@ -1,4 +1,4 @@
-"""Trains a small network: python one_worker.py"""
+"""Train a small network: python one_worker.py"""
 
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""Trains a small attention network: python one_worker_attention.py"""
+"""Train a small attention network: python one_worker_attention.py"""
 
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""Trains a small mixture of experts: python one_worker_experts.py"""
+"""Train a small mixture of experts: python one_worker_experts.py"""
 
 import torch
 from torch import nn

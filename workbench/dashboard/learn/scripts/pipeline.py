@@ -1,4 +1,4 @@
-"""Trains it on two workers: torchrun --nproc-per-node 2 pipeline.py"""
+"""Train a small network on two workers: torchrun --nproc-per-node 2 pipeline.py"""
 
 import torch
 import torch.distributed as dist
