@@ -27,7 +27,7 @@ NUM_WORKERS, NUM_OPERATIONS, STEP_S = 8, 125_000, 10.0
 NUM_PHASES = 300
 REPETITIONS = 5
 PICTURE = """document.querySelector('[data-testid="stVegaLiteChart"] canvas, [data-testid="stVegaLiteChart"] svg') !== null"""
-WHOLE = "document.body.innerText.includes('Take it away')"
+WHOLE = "document.body.innerText.includes('Trace for Perfetto')"
 
 
 def fill(store: Path, run_id: str, num_operations: int) -> None:

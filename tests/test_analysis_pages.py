@@ -59,7 +59,7 @@ def test_the_slider_steps_through_the_moments() -> None:
     said = [markdown.value for markdown in test.markdown]
     test.slider(key="moment of data").set_value(4).run()
     new = [markdown.value for markdown in test.markdown if markdown.value not in said]
-    assert new == ["**Gradients are averaged over the workers; then all have the same.**"]
+    assert new == ["**Gradients are averaged over the workers; afterwards all workers have the same.**"]
 
 
 def test_run_starts_the_spec_of_the_lesson_and_shows_what_came_of_it(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,10 +101,10 @@ def test_the_trace_of_a_run_that_failed_or_is_not_there_says_so(store: Path) -> 
     failed(store)
     test = page("trace", run="run-9")
     assert "worker 1, step 4" in marked_up(test)
-    assert "Nothing was traced" in marked_up(test)
+    assert "No trace step was recorded" in marked_up(test)
     unknown = page("trace", run="../../etc")
     assert "../../etc" in texts(unknown)
-    assert "Not in the store" in marked_up(unknown)
+    assert "Not found in the store" in marked_up(unknown)
 
 
 def test_runs_are_compared_by_spec_and_figures_and_one_alone_says_little(store: Path) -> None:
@@ -116,7 +116,7 @@ def test_runs_are_compared_by_spec_and_figures_and_one_alone_says_little(store: 
     assert list(figures["efficiency"]) == pytest.approx([listing.row(run)["efficiency"] * 100 for run in runs])
     assert columns["efficiency"]["type_config"]["format"] == "%.0f%%", "percent of percent"
     alone = page("compare", runs=runs[0].id)
-    assert "choose a second" in marked_up(alone)
+    assert "Select a second run" in marked_up(alone)
 
 
 def test_coming_back_to_a_comparison_finds_it_again(store: Path) -> None:

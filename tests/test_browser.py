@@ -55,10 +55,10 @@ def test_an_empty_store_runs_the_demonstration_which_outlives_page_and_server_an
         page.goto(f"{address}/runs")
         page.get_by_text("6 of 6 runs").wait_for()
         page.goto(f"{address}/live")
-        page.get_by_role("button", name="Compare these").click()
+        page.get_by_role("button", name="Compare these runs").click()
         page.wait_for_url("**/compare?runs=**")
         with page.expect_download() as download:
-            page.get_by_role("button", name="Figures (CSV)").click()
+            page.get_by_role("button", name="Results (CSV)").click()
         rows = list(csv.DictReader(Path(download.value.path()).read_text().splitlines()))
         assert {row["run"].partition(",")[0] for row in rows} == {"single", "dp2", "layer2", "pp2-1f1b-m4", "tp2"}
         assert all(row["parity"] == "equals one worker" for row in rows)
@@ -78,7 +78,7 @@ def test_a_shared_link_opens_the_same_configuration_and_runs_it(page: Any, tmp_p
     with dashboard(tmp_path) as address:
         page.goto(f"{address}/{SMALL}")
         settled(page)
-        page.get_by_text("Training and steps").click()
+        page.get_by_text("Training", exact=True).click()
         page.get_by_label("Steps", exact=True).first.fill("400")
         page.keyboard.press("Enter")
         page.wait_for_url("**train.num_steps=400**")
@@ -86,7 +86,7 @@ def test_a_shared_link_opens_the_same_configuration_and_runs_it(page: Any, tmp_p
         other = page.context.new_page()
         other.goto(link)
         settled(other)
-        other.get_by_text("Training and steps").click()
+        other.get_by_text("Training", exact=True).click()
         expect(other.get_by_label("Steps", exact=True).first).to_have_value("400", timeout=LIMIT_MS)
         other.get_by_role("button", name="Run", exact=True).click()
         other.wait_for_url("**/live?run=*")
@@ -106,7 +106,7 @@ def test_typing_is_not_lost_while_a_page_refreshes_and_texts_are_never_markup(pa
         page.goto(f"{address}/runs?runs=run-9")
         settled(page)
         assert page.locator("img[src=x]").count() == 0
-        field = page.get_by_label("Find")
+        field = page.get_by_label("Search")
         field.fill("run-1")
         field.press("Enter")
         page.get_by_text("1 of 2 runs").wait_for()
@@ -123,7 +123,7 @@ def test_a_row_is_selected_by_keyboard_and_let_go_when_the_list_changes(page: An
         page.keyboard.press("ArrowDown")
         page.keyboard.press("Shift+Space")
         page.get_by_text("1 selected").wait_for()
-        field = page.get_by_label("Find")
+        field = page.get_by_label("Search")
         field.fill("run-0")
         field.press("Enter")
         page.get_by_text("1 of 3 runs").wait_for()

@@ -54,7 +54,7 @@ def test_runs_are_compared_one_is_clicked_and_stands_out_and_figures_are_taken_a
         page.get_by_role("button", name="Compare").click()
         page.wait_for_url("**/compare?runs=**")
         settled(page)
-        rows = list(csv.DictReader(saved(page, "Figures (CSV)").read_text().splitlines()))
+        rows = list(csv.DictReader(saved(page, "Results (CSV)").read_text().splitlines()))
         assert {row["run"] for row in rows} == {"dp2", "single"}
         assert all(float(row["step_ms"]) > 0 for row in rows)
         page.get_by_role("button", name="Save").first.click()

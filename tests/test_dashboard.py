@@ -116,7 +116,7 @@ def test_the_tables_figures_have_the_units_of_their_heads(tmp_path: Path) -> Non
     assert {SHOWN[column]: row[column] for column in ("step_time_ms", "peak_memory_mib", "communication_mib")} == {
         "step (ms)": 250.0,
         "peak (MiB)": 3.0,
-        "moved (MiB)": 0.5,
+        "communication (MiB)": 0.5,
     }
 
 

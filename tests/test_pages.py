@@ -101,7 +101,7 @@ def test_a_refused_split_says_why_offers_what_works_and_does_not_run() -> None:
     assert "leaves 1 over" in texts(test)
     assert next(button for button in test.button if button.label == "Run").disabled
     assert "data.size = 2" in labels(test)
-    assert "this would, with data.size = 2" in marked_up(test), "and is shown"
+    assert "The plan with data.size = 2" in marked_up(test), "and is shown"
     assert "--split data=3" in next(code.value for code in test.code), "it can be shown to somebody"
     next(button for button in test.button if button.label == "data.size = 4").click().run()
     assert configured(test) == RunSpec(split={"data": 4})
@@ -119,7 +119,7 @@ def test_turning_a_knob_changes_the_command_the_address_and_the_figures() -> Non
     figures = {m.label: m.value for m in test.metric}
     assert figures["Workers"] == "4"
     gradients, border = 875_264 * 4, 16 * 128 * 128 * 4
-    assert figures["Moves per step"] == f"{(gradients + 2 * border) / 2**20:.2f} MiB", (
+    assert figures["Communication per step"] == f"{(gradients + 2 * border) / 2**20:.2f} MiB", (
         "there and back across the border of stages"
     )
 
@@ -159,7 +159,7 @@ def test_a_configuration_begins_with_an_earlier_run(store: Path) -> None:
     RunDirectory(store / "runs" / "run-1").spec_path.write_text(dumps(spec))
     test = page("configure")
     test.selectbox(key="from run").set_value("run-1").run()
-    next(button for button in test.button if button.label == "Use its spec").click().run()
+    next(button for button in test.button if button.label == "Use this spec").click().run()
     assert configured(test) == spec
 
 
@@ -208,14 +208,14 @@ def test_an_earlier_runs_spec_that_cannot_be_used_is_said(store: Path) -> None:
     test = page("configure")
     test.selectbox(key="from run").set_value("run-1").run()
     run.spec_path.write_text("no spec", encoding="utf-8")
-    next(button for button in test.button if button.label == "Use its spec").click().run()
-    assert "Its spec could not be used" in "\n".join(str(warning.value) for warning in test.warning)
+    next(button for button in test.button if button.label == "Use this spec").click().run()
+    assert "could not be loaded" in "\n".join(str(warning.value) for warning in test.warning)
 
 
 def test_a_run_that_the_address_names_is_shown_and_no_other_file(store: Path) -> None:
     failed(store)
     test = page("live", run="run-9")
-    assert "What it printed last" in marked_up(test)
+    assert "Last output" in marked_up(test)
     outside = page("live", run="../../etc")
     assert "is not in the store" in texts(outside)
 
@@ -242,7 +242,7 @@ def test_several_runs_are_tagged_at_once(store: Path) -> None:
     next(button for button in test.button if button.label == "Add to all").click().run()
     assert [row["tags"] for row in listing.rows(store)] == ["keep, =1+1"] * 2
     test.text_input(key="tags of several").set_value("keep").run()
-    next(button for button in test.button if button.label == "Take from all").click().run()
+    next(button for button in test.button if button.label == "Remove from all").click().run()
     assert [row["tags"] for row in listing.rows(store)] == ["=1+1"] * 2
     test.text_input(key="tags of several").set_value("x" * 60).run()
     next(button for button in test.button if button.label == "Add to all").click().run()

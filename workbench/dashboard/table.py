@@ -27,10 +27,10 @@ SHOWN = {
     "samples_per_s": "samples/s",
     "speedup": "speed-up",
     "peak_memory_mib": "peak (MiB)",
-    "communication_mib": "moved (MiB)",
+    "communication_mib": "communication (MiB)",
     "parity": "parity",
     "tags": "tags",
-    "created": "when",
+    "created": "created",
     "run_id": "run",
 }
 """Column → its head, in order."""
@@ -44,7 +44,7 @@ SORTS = {
     "shortest step": ("step_time_s", True),
     "highest speed-up": ("speedup", False),
     "least memory": ("peak_memory_bytes", True),
-    "least moved": ("communication_bytes_per_step", True),
+    "least communication": ("communication_bytes_per_step", True),
     "name": ("name", True),
 }
 

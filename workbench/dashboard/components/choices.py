@@ -16,8 +16,8 @@ from workbench.spec.run_spec import DEFAULT_MODEL, RunSpec
 STATE = "configured"
 """Key of the session's paths and values; the widgets' own are lost when another page is shown."""
 _TITLES = {
-    "train": "Training and steps", "inference": "Inference", "measure": "Measuring", "baseline": "Baseline",
-    "launch": "Where it runs", "link": "Emulated link",
+    "train": "Training", "inference": "Inference", "measure": "Measurement", "baseline": "Baseline",
+    "launch": "Launch", "link": "Emulated link",
 }  # fmt: skip
 
 
@@ -35,7 +35,7 @@ def choices(paths: Mapping[str, Any], places: Places) -> dict[str, Any]:
     said |= _dataset(paths, said, places)
     st.subheader("Split", anchor=False)
     said |= _split(paths, places)
-    st.subheader("How it is run", anchor=False)
+    st.subheader("Execution", anchor=False)
     for part, options in parts().items():
         if part == "inference" and said.get("mode") != "inference":
             said |= {path: value for path, value in paths.items() if path.startswith("inference.")}
@@ -100,7 +100,7 @@ def _model(paths: Mapping[str, Any], places: Places) -> dict[str, Any]:
     defaults = options(name=name, preset=preset)
     asked = [field for field in fields(options, "model", defaults) if field.path != "model.preset"]
     if asked:
-        with st.expander("Options of the model"):
+        with st.expander("Model options"):
             said |= _unlike_default(asked, paths, places)
     return said
 
@@ -120,7 +120,7 @@ def _dataset(paths: Mapping[str, Any], model: Mapping[str, Any], places: Places)
     asked = list(fields(options, "dataset", default if name == default.name and "dataset.name" not in paths else None))
     values: dict[str, Any] = {}
     if asked:
-        with st.expander("Options of the dataset"):
+        with st.expander("Dataset options"):
             values = ask(asked, paths, places)
     return dataset_paths(default, name, values, plain)
 
@@ -130,8 +130,8 @@ def _split(paths: Mapping[str, Any], places: Places) -> dict[str, Any]:
     if key not in st.session_state:
         st.session_state[key] = there
     chosen = st.pills(
-        "Strategies, together or alone; none is one worker", STRATEGIES.names(), selection_mode="multi", key=key, wrap=True,
-        help="Each shares the work along an axis of its own; sizes multiply. " + _sentences(),
+        "Strategies (none selected: one worker)", STRATEGIES.names(), selection_mode="multi", key=key, wrap=True,
+        help="Each strategy divides the work along its own mesh axis; the sizes multiply. " + _sentences(),
     )  # fmt: skip
     said: dict[str, Any] = {}
     for name in chosen:

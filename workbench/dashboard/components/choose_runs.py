@@ -52,7 +52,7 @@ def choose_runs() -> list[str]:
         key=key,
         format_func=_labels(frame, offered).__getitem__,
         max_selections=MOST_COMPARED,
-        placeholder="two to twenty of them",
+        placeholder="select two to twenty runs",
     )
     st.session_state[f"{key}, asked"] = chosen
     if chosen != asked:
@@ -71,7 +71,7 @@ def _is_empty(frame: pd.DataFrame) -> bool:
     """Whether there are no runs that have figures, which is then said."""
     if (frame["state"] == "finished").any():
         return False
-    st.info("No run has finished yet." if len(frame) else "There are no runs here yet.")
+    st.info("No run has finished yet." if len(frame) else "There are no runs yet.")
     if st.button("Configure a run", type="primary"):
         go("configure")
     return True
@@ -88,7 +88,7 @@ def _named(frame: pd.DataFrame, run_ids: list[str]) -> list[str]:
     known = set(frame.loc[frame["state"] != "damaged", "run_id"])
     unknown = [run_id for run_id in run_ids if run_id and run_id not in known]
     if unknown:
-        said("warning", "Not in the store", *(run_id[:100] for run_id in unknown[:5]))
+        said("warning", "Not found in the store", *(run_id[:100] for run_id in unknown[:5]))
     return [run_id for run_id in dict.fromkeys(run_ids) if run_id in known]
 
 

@@ -34,10 +34,10 @@ def details(run: RunDirectory) -> None:
                 said("error", "Not saved", str(error))
             else:
                 st.rerun()
-    if st.button("Use its spec for a new run", icon=":material/tune:"):
+    if st.button("Use this spec for a new run", icon=":material/tune:"):
         from workbench.dashboard.pages.configure import load_run
 
         load_run(run.id)
         go("configure")
-    with st.expander("Its spec"):
+    with st.expander("Spec"):
         st.code(run.spec_path.read_text(encoding="utf-8", errors="replace"), language="toml")

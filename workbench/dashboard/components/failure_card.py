@@ -22,11 +22,11 @@ def failure_card(run: RunDirectory) -> None:
         st.caption(run.id)
         st.text(card.reason)
         if card.last_lines:
-            st.caption("What it printed last")
+            st.caption("Last output")
             st.code("\n".join(card.last_lines), language=None, wrap_lines=True)
         if card.operations:
-            st.caption("Its last communication")
+            st.caption("Last communication")
             st.code("\n".join(card.operations), language=None, wrap_lines=True)
-        st.caption("What to try")
+        st.caption("Suggestions")
         for text in card.advice:
             st.text(text)

@@ -1,4 +1,4 @@
-"""What a plan amounts to by its formulas, before anything runs: who holds what, how much, and what moves."""
+"""The expected values of a plan, before anything runs: placement, memory and communication."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ def figures(planned: Plan) -> None:
     """The split in four figures."""
     per_worker = held(planned).groupby("worker")["bytes"].sum()
     with st.container(horizontal=True, gap="large"):
-        st.metric("Split", planned.spec.split.label, help="What the split is called in tables.", width="content")
+        st.metric("Split", planned.spec.split.label, help="Label of the split in tables.", width="content")
         st.metric("Workers", planned.num_workers, help=_mesh_in_words(planned), width="content")
         st.metric(
-            "Largest worker holds",
+            "Expected memory, largest worker",
             in_bytes(per_worker.max()),
-            help="By formula: parameters, gradients, optimizer state and, where there is one, the most activations at once.",
+            help="Parameters, gradients, optimizer state and, where there is a formula, the peak of the activations.",
             width="content",
         )
         st.metric(
-            "Moves per step",
+            "Communication per step",
             in_bytes(moves(planned)["bytes"].sum()),
-            help="Over the whole run, by formula: each collective once a group, each send once.",
+            help="Expected communication volume of all workers: each collective counts once per group, each send once.",
             width="content",
         )
 
@@ -44,7 +44,7 @@ def outlook(planned: Plan) -> None:
     if notice := planned.device_notice:
         st.caption(f"{notice}.")
     if planned.spec.mode == "train" and "activations" not in set(frame["category"]):
-        st.caption("Activations come on top: there is no formula for them here.")
+        st.caption("Activations are not included: there is no formula for this model.")
     _table(moves(planned))
 
 
@@ -64,18 +64,18 @@ def _mesh_in_words(planned: Plan) -> str:
 def _against_memory(planned: Plan, together: int, largest: int) -> str:
     if planned.device == "cpu":
         total = psutil.virtual_memory().total
-        return f"All workers together hold {in_bytes(together)}, {together / total:.2%} of this machine's {in_bytes(total)}."
-    return f"Each worker has a GPU of its own, of which the largest takes {in_bytes(largest)}."
+        return f"All workers together need {in_bytes(together)}, {together / total:.2%} of the {in_bytes(total)} of this machine."
+    return f"Each worker has its own GPU; the largest worker needs {in_bytes(largest)}."
 
 
 def _table(moved: pd.DataFrame) -> None:
-    st.markdown("**What moves in a step, by formula**")
+    st.markdown("**Expected communication per step**")
     if moved.empty:
-        st.caption("Nothing: there is nobody to talk to.")
+        st.caption("No communication: single worker.")
         return
     shown = moved.assign(
         bytes=moved["bytes"] / _MIB,
-        is_bound=moved["is_bound"].map({True: "at most this", False: ""}),
+        is_bound=moved["is_bound"].map({True: "upper bound", False: ""}),
         operation=moved["operation"].str.replace("_", "-"),
     )
     st.dataframe(
@@ -83,10 +83,12 @@ def _table(moved: pd.DataFrame) -> None:
         hide_index=True,
         key="moves",
         column_config={
-            "operation": st.column_config.TextColumn("operation", help="all-reduce: everybody gets everybody's sum, and so on."),
-            "axis": st.column_config.TextColumn("axis", help="Along which axis of the mesh."),
-            "count": st.column_config.NumberColumn("times", help="Each collective once a group, each send once."),
-            "bytes": st.column_config.NumberColumn("MiB", format="%.3f", help="Of all of them together: the tensors' own sizes."),
-            "is_bound": st.column_config.TextColumn("", help="Where the data decide how much moves, this is the most."),
+            "operation": st.column_config.TextColumn("operation", help="Collective or point-to-point operation."),
+            "axis": st.column_config.TextColumn("axis", help="Mesh axis of the communicating workers."),
+            "count": st.column_config.NumberColumn("count", help="Each collective counts once per group, each send once."),
+            "bytes": st.column_config.NumberColumn(
+                "payload (MiB)", format="%.3f", help="Sum of the tensors' sizes over all counted operations."
+            ),
+            "is_bound": st.column_config.TextColumn("", help="The volume depends on the data; this is an upper bound."),
         },
     )

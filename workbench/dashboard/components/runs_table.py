@@ -11,13 +11,13 @@ from workbench.analysis.parity import HELP
 from workbench.dashboard.table import SHOWN
 
 _HELP = {
-    "split": "The strategies that share the work and their sizes: dp data, layer, pp pipeline, tp tensor, fsdp sharded data, …",
-    "threads_per_worker": "Of each worker. A split is also compared with one worker that has as many threads as all its workers.",
-    "step_time_ms": "Median over the timed steps of the slowest worker: forward, backward, communication, optimizer.",
-    "samples_per_s": "Global batch size over the step's time.",
-    "speedup": "One worker's step time over this run's, with as many threads as each of its workers has.",
-    "peak_memory_mib": "Most bytes of tensors alive at once, on the worker that has most.",
-    "communication_mib": "Bytes that move in a step: each collective once a group, each send once.",
+    "split": "Strategies and their sizes: dp data, layer, pp pipeline, tp tensor, fsdp fully sharded data, …",
+    "threads_per_worker": "Threads per worker. A split is also compared with one worker that has the threads of all workers.",
+    "step_time_ms": "Median over the timed steps of the slowest worker: forward, backward, communication and optimizer.",
+    "samples_per_s": "Global batch size divided by the step time.",
+    "speedup": "Step time of one worker, with the same threads per worker, divided by the step time of this run.",
+    "peak_memory_mib": "Peak memory of the tensors on the largest worker.",
+    "communication_mib": "Communication volume per step: each collective counts once per group, each send once.",
     "parity": HELP,
 }
 _FORMATS = {

@@ -1,4 +1,4 @@
-"""Compare: runs side by side; what differs, what came of it, and why."""
+"""Compare: runs side by side; configuration differences, results, and what limits each run."""
 
 from __future__ import annotations
 
@@ -42,27 +42,27 @@ def main() -> None:
     rows = labelled([listing.row(run) for run in runs], threads)
     done = [(run, row) for run, row in zip(runs, rows, strict=True) if row["step_time_s"] is not None]
     if len(runs) == 1:
-        st.info("One run alone says little: choose a second above.")
+        st.info("Select a second run above to compare.")
     for run, row in zip(runs, rows, strict=True):
         if row["step_time_s"] is None:
             failure_card(run)
     if not done:
         return
-    _in_words([run for run, _ in done], [row for _, row in done])
+    _summary([run for run, _ in done], [row for _, row in done])
     _spec(runs, rows)
     _table([row for _, row in done])
     _charts([run for run, _ in done], [row for _, row in done])
 
 
-def _in_words(runs: list[RunDirectory], rows: list[dict[str, Any]]) -> None:
+def _summary(runs: list[RunDirectory], rows: list[dict[str, Any]]) -> None:
     """What limits each, with its evidence, and which differences are noise."""
-    st.subheader("In words", anchor=False)
+    st.subheader("Findings", anchor=False)
     _list(findings(rows, limits.sentences(runs), memory_limits.sentences(runs)))
     store = runs_frame()
     found = (noise.measured(run, alike(store, run)) for run in runs)
     measured = [replace(times, name=row["split"]) for times, row in zip(found, rows, strict=True)]
     if differences := noise.sentences(rows, measured):
-        with st.expander("Which differences are noise?"):
+        with st.expander("Noise analysis"):
             _list(differences)
 
 
@@ -74,16 +74,16 @@ def _spec(runs: list[RunDirectory], rows: list[dict[str, Any]]) -> None:
     frame = spec_differences(runs, [row["split"] for row in rows])
     if len(runs) < 2:
         return
-    st.subheader("What was asked differently", anchor=False)
+    st.subheader("Configuration differences", anchor=False)
     if frame.empty:
-        st.caption("Nothing: the specs are equal, and what differs in the figures is noise.")
+        st.caption("The specs are equal: differences between the results are noise.")
     else:
         picked = st.session_state.get(PICKED)
         st.dataframe(frame.style.apply(_column_stands_out, picked=picked), key="differences")
 
 
 def _table(rows: list[dict[str, Any]]) -> None:
-    st.subheader("What came of it", anchor=False)
+    st.subheader("Results", anchor=False)
     number = st.column_config.NumberColumn
     frame = numbers(rows)
     event: Any = st.dataframe(
@@ -94,24 +94,28 @@ def _table(rows: list[dict[str, Any]]) -> None:
         selection_mode="single-row",
         placeholder="–",
         column_config={
-            "workers": number("workers", help="Processes that share the work."),
+            "workers": number("workers", help="Number of worker processes."),
             "step_ms": number("step (ms)", format="%.1f", help="Median over the timed steps of the slowest worker."),
-            "p10_ms": number("p10 (ms)", format="%.1f", help="A tenth of the timed steps took less."),
-            "p90_ms": number("p90 (ms)", format="%.1f", help="A tenth of the timed steps took more."),
-            "samples_per_s": number("samples/s", format="%.0f", help="Global batch size over the step's time."),
-            "speedup": number("speed-up", format="%.2f×", help="One worker's step time over this run's."),
-            "speedup_same_cores": number("equal cores", format="%.2f×", help="One worker given as many threads as all of these."),
-            "efficiency": number("efficiency", format="%.0f%%", help="Speed-up over workers."),
-            "peak_mib": number("peak (MiB)", format="%.1f", help="Most bytes of tensors alive at once, on the largest worker."),
+            "p10_ms": number("p10 (ms)", format="%.1f", help="10th percentile of the timed steps."),
+            "p90_ms": number("p90 (ms)", format="%.1f", help="90th percentile of the timed steps."),
+            "samples_per_s": number("samples/s", format="%.0f", help="Global batch size divided by the step time."),
+            "speedup": number("speed-up", format="%.2f×", help="Step time of one worker divided by the step time of this run."),
+            "speedup_same_cores": number(
+                "vs same cores", format="%.2f×", help="Speed-up over one worker with as many threads as all workers together."
+            ),
+            "efficiency": number("efficiency", format="%.0f%%", help="Speed-up divided by the number of workers."),
+            "peak_mib": number("peak (MiB)", format="%.1f", help="Peak memory of the tensors on the largest worker."),
             "communication_mib": number(
-                "moved (MiB)", format="%.2f", help="A step: each collective once a group, each send once."
+                "communication (MiB)",
+                format="%.2f",
+                help="Communication volume per step: each collective counts once per group, each send once.",
             ),
             "parity": st.column_config.TextColumn("parity", help=HELP),
         },
     )
     _pick([str(frame["run"].iloc[row]) for row in event.selection.rows], "figures")
     with st.container(horizontal=True):
-        st.download_button("Figures (CSV)", lambda: csv_of(frame), "figures.csv", "text/csv", on_click="ignore")
+        st.download_button("Results (CSV)", lambda: csv_of(frame), "results.csv", "text/csv", on_click="ignore")
         _picked(rows)
 
 
@@ -127,11 +131,11 @@ def _picked(rows: list[dict[str, Any]]) -> None:
     """What can be done with the run that was clicked."""
     row = next((row for row in rows if row["split"] == st.session_state.get(PICKED)), None)
     if row is None:
-        st.caption("Click a run in the table or a chart: it stands out everywhere.")
+        st.caption("Click a run in the table or in a chart to highlight it everywhere.")
         return
     if has("trace") and st.button(f"Trace of {row['split']}", icon=":material/timeline:"):
         go("trace", {"run": row["run_id"]})
-    st.button("Let go", icon=":material/close:", on_click=lambda: st.session_state.pop(PICKED, None))
+    st.button("Clear selection", icon=":material/close:", on_click=lambda: st.session_state.pop(PICKED, None))
 
 
 def _pick(clicked: list[str], where: str) -> None:
@@ -153,7 +157,7 @@ def _charts(runs: list[RunDirectory], rows: list[dict[str, Any]]) -> None:
         with columns[number % 2]:
             for part, drawn in enumerate(chart.charts(frame, labels), start=1):
                 _run_figure(drawn, frame, chart.name if part == 1 else f"{chart.name}-{part}")
-    _moved(runs, rows)
+    _communication(runs, rows)
 
 
 def _run_figure(chart: Any, frame: pd.DataFrame, name: str) -> None:
@@ -161,13 +165,13 @@ def _run_figure(chart: Any, frame: pd.DataFrame, name: str) -> None:
     _pick([clicked] if clicked else [], name)
 
 
-def _moved(runs: list[RunDirectory], rows: list[dict[str, Any]]) -> None:
-    st.subheader("What moved, beside what the formulas expect", anchor=False)
+def _communication(runs: list[RunDirectory], rows: list[dict[str, Any]]) -> None:
+    st.subheader("Communication, measured and expected", anchor=False)
     frames = [transfers(run).assign(split=row["split"]) for run, row in zip(runs, rows, strict=True)]
     found = [(str(frame["split"].iloc[0]), frame) for frame in frames if not frame.empty]
     columns = st.columns(2, gap="large")
     for number, (split, frame) in enumerate(found):
         with columns[number % 2]:
-            _run_figure(transfers_chart(frame, f"What does {split} move in a step?"), frame, f"moved {number}")
+            _run_figure(transfers_chart(frame, f"What does {split} communicate per step?"), frame, f"communication {number}")
     if not found:
-        st.caption("Nothing moved: each run has one worker.")
+        st.caption("No communication: each run has a single worker.")

@@ -37,9 +37,9 @@ def main() -> None:
     st.title("Configure")
     problems = _begin()
     if problems:
-        said("warning", "Left out of the link", *problems)
+        said("warning", "Ignored parts of the link", *problems)
     if problem := st.session_state.pop(NOT_LOADED, None):
-        said("warning", "Its spec could not be used", problem)
+        said("warning", "The spec of this run could not be loaded", problem)
     above = st.container()
     form, shown = st.columns([5, 6], gap="large")
     places: Places = {}
@@ -55,11 +55,11 @@ def main() -> None:
             works = _refused(paths, error)
         if error.field in places:
             with places[error.field].container():
-                st.markdown(":red-badge[cannot run]")
+                st.markdown(":red-badge[invalid]")
                 st.text(error.message)
         if works:
             with shown:
-                st.caption(f"It cannot run; this would, with {in_words(works[0])}:")
+                st.caption(f"The plan with {in_words(works[0])}, which is valid:")
                 outlook(plan(spec_of(changed(paths, works[0]))))
         return
     with above:
@@ -89,17 +89,17 @@ def _start_from() -> None:
     """Begin with a preset or with an earlier run."""
     with st.popover("Start from…", icon=":material/history:"):
         presets = {f"{preset} ({name})": (name, preset) for name in MODELS.names() for preset in MODELS.get(name).Options.presets}
-        preset = st.selectbox("A model of published size", list(presets), index=None, key="from preset")
+        preset = st.selectbox("Model preset", list(presets), index=None, key="from preset")
         if preset:
             name, which = presets[preset]
             model = {} if name == DEFAULT_MODEL else {"model.name": name}
-            st.button("Use this model", on_click=load, args=({**model, "model.preset": which, **BEGINNING},))
+            st.button("Use this preset", on_click=load, args=({**model, "model.preset": which, **BEGINNING},))
         frame = filtered(runs_frame()).head(NUM_EARLIER)
         labels = {row.run_id: f"{row.split}, {row.model}, {row.run_id}" for row in frame.itertuples()}
-        run_id = st.selectbox("An earlier run", list(labels), index=None, key="from run", format_func=lambda i: labels.get(i, i))
+        run_id = st.selectbox("Earlier run", list(labels), index=None, key="from run", format_func=lambda i: labels.get(i, i))
         if run_id:
-            st.button("Use its spec", on_click=load_run, args=(run_id,))
-        st.button("Start over", on_click=load, args=(dict(BEGINNING),))
+            st.button("Use this spec", on_click=load_run, args=(run_id,))
+        st.button("Reset", on_click=load, args=(dict(BEGINNING),))
 
 
 def load_run(run_id: str) -> None:
@@ -112,10 +112,10 @@ def load_run(run_id: str) -> None:
 
 def _refused(paths: dict[str, Any], error: SpecError) -> list[dict[str, Any]]:
     """Why it cannot run, and the nearest values that work, which it gives."""
-    said("error", "This cannot run", error.field, error.message)
+    said("error", "This configuration is invalid", error.field, error.message)
     works = nearest(paths, error)
     if works:
-        st.caption("What works")
+        st.caption("Valid alternatives")
         with st.container(horizontal=True):
             for number, change in enumerate(works):
                 st.button(in_words(change), key=f"use {number}", on_click=load, args=(changed(paths, change),))
@@ -132,7 +132,7 @@ def _actions(paths: dict[str, Any], planned: Plan | None) -> None:
             "Run all four strategies",
             icon=":material/stacks:",
             disabled=unsplit is None,
-            help="This model, data and training, split over two workers by data, layer, pipeline and tensor in turn, beside one.",
+            help="Runs this model, dataset and training on one worker, and on two split by data, layer, pipeline and tensor.",
         )
         if spec:
             _take_away(spec)
@@ -158,8 +158,8 @@ def _spec(paths: dict[str, Any]) -> RunSpec | None:
 
 def _take_away(spec: RunSpec) -> None:
     with st.popover("Copy or download", icon=":material/content_copy:"):
-        st.caption("As a command")
+        st.caption("Command")
         st.code(command(spec), language="bash", wrap_lines=True)
-        st.caption("As Python")
+        st.caption("Python")
         st.code(script(spec), language="python")
         st.download_button("Download spec (TOML)", dumps(spec), "spec.toml", "application/toml", icon=":material/download:")

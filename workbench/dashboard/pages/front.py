@@ -20,7 +20,7 @@ NUM_LATEST = 10
 def main() -> None:
     """Draws the page."""
     st.title("The workbench")
-    st.write("**How should I split this model, and what will it cost me?** Find out by running it.")
+    st.write("**How should I split this model, and what will it cost me?** Run each split and compare the measurements.")
     frame = runs_frame()
     if frame.empty:
         _empty()
@@ -28,26 +28,26 @@ def main() -> None:
     with st.container(horizontal=True):
         if st.button("Configure a run", type="primary", icon=":material/tune:"):
             go("configure")
-        if st.button("See what is running", icon=":material/monitor_heart:"):
+        if st.button("Live runs", icon=":material/monitor_heart:"):
             go("live")
         if st.button("All runs", icon=":material/table_rows:"):
             go("runs")
     st.subheader("Latest runs")
     latest = filtered(frame).head(NUM_LATEST)
     runs_table(latest, key="latest")
-    compare_these(latest, "Compare these", key="compare latest")
-    st.caption(f"{len(frame):,} runs in the store. Step: median over the timed steps of the slowest worker.")
+    compare_these(latest, "Compare these runs", key="compare latest")
+    st.caption(f"{len(frame):,} runs in the store.")
 
 
 def _empty() -> None:
     st.write(
-        "Each way to split a neural network over several workers (by the batch, by layers, as a pipeline, by tensors) is a real"
-        " job of separate processes here. The workbench checks that the split computes what one worker computes, measures time,"
-        " memory and every byte that moves, and puts the choices side by side."
+        "The workbench runs a neural network on several workers, split by the batch (data), by layers, as a pipeline or by"
+        " tensors. Each worker is a process of its own. Each run checks that the split computes what one worker computes, and"
+        " measures step time, memory and communication volume, so that splits can be compared."
     )
     st.write(
-        "The demonstration trains a small language model on real text, on one worker and then split over two by each of four"
-        " strategies. It takes about a minute on two cores, and needs no network."
+        "The demonstration trains a small language model on text, first on one worker and then on two workers with each of four"
+        " strategies. It takes about a minute on two cores and needs no network."
     )
     if st.button("Run the demonstration", type="primary", icon=":material/play_arrow:"):
         with st.spinner("Starting…"):

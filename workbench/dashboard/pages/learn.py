@@ -1,4 +1,4 @@
-"""Learn: a short page a strategy; the idea step by step, its formula and cost, the same for real, and what it takes in code."""
+"""Learn: a lesson per strategy; the concept step by step, its formulas and costs, a run of it, and the code it takes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from workbench.store import listing
 from workbench.store.run_directory import TERMINAL, RunDirectory, home
 
 REFRESH_S = 1.0
-TIMELINE = "What do the workers really do?"
+TIMELINE = "What does each worker do during one step?"
 
 
 def main() -> None:
@@ -78,7 +78,7 @@ def _text(one: Lesson, headings: list[str]) -> None:
 
 
 def _formulas(one: Lesson) -> None:
-    st.subheader("The formula" if len(one.formulas) == 1 else "The formulas", anchor=False)
+    st.subheader("Formula" if len(one.formulas) == 1 else "Formulas", anchor=False)
     for formula in one.formulas:
         with st.container(border=True):
             st.latex(formula.tex)
@@ -87,8 +87,8 @@ def _formulas(one: Lesson) -> None:
 
 
 def _overview() -> None:
-    st.subheader("All strategies at a glance", anchor=False)
-    st.caption("Of each lesson's small model, by formula, before anything runs.")
+    st.subheader("Overview of the strategies", anchor=False)
+    st.caption("Expected values for the small model of each lesson, computed by formula.")
     st.dataframe(
         overview(),
         hide_index=True,
@@ -96,22 +96,28 @@ def _overview() -> None:
         placeholder="–",
         column_config={
             "state": st.column_config.NumberColumn(
-                "holds of the state", format="percent", help="Of one worker's parameters, gradients and optimizer state."
+                "model state",
+                format="percent",
+                help="Parameters, gradients and optimizer state on the largest worker, relative to one worker.",
             ),
             "activations": st.column_config.NumberColumn(
-                "of activations", format="percent", help="Of one worker's. Where a router decides, no formula says."
+                "activations", format="percent", help="Relative to one worker. Empty where a router decides: there is no formula."
             ),
             "communication_mib": st.column_config.NumberColumn(
-                "moves a step (MiB)",
+                "communication (MiB)",
                 format="%.2f",
-                help="Payload of all workers: each collective once a group (on the wire an all-reduce takes about twice that).",
+                help="Payload per step: each collective counts once per group. On the wire an all-reduce takes about twice that.",
             ),
-            "operations": st.column_config.NumberColumn("operations a step", help="Each takes at least the link's latency."),
-            "lines": st.column_config.NumberColumn("lines added", help="To a training script of a dozen lines."),
-            "concepts": st.column_config.NumberColumn("new concepts", help="Names of torch.distributed that the script uses."),
+            "operations": st.column_config.NumberColumn(
+                "operations per step", help="Each operation takes at least the latency of the link."
+            ),
+            "lines": st.column_config.NumberColumn("added lines", help="Lines added to a training script of a dozen lines."),
+            "concepts": st.column_config.NumberColumn(
+                "new concepts", help="Number of torch.distributed names that the script uses."
+            ),
         },
     )
-    st.caption("The demonstration runs four of them beside one worker on real text, in about a minute.")
+    st.caption("The demonstration runs four of these strategies and one worker on text, in about a minute.")
     if st.button("Run the demonstration", type="primary", icon=":material/play_arrow:"):
         _start(four_strategies(RunSpec()), lambda _: go("live"))
 
@@ -123,7 +129,7 @@ def _diagram(name: str) -> None:
     frames = [cells(planned, moment) for moment in all_moments]
     lines = [wires(moment) for moment in all_moments]
     number = st.slider(
-        f"One training step of {planned.spec.split.label}, moment by moment", 1, len(all_moments), key=f"moment of {name}"
+        f"Moments of one training step of {planned.spec.split.label}", 1, len(all_moments), key=f"moment of {name}"
     )
     kinds = list(dict.fromkeys(kind for frame in frames for kind in frame["kind"]))
     num_lanes = max(frame["lane"].nunique() for frame in lines)
@@ -134,8 +140,10 @@ def _diagram(name: str) -> None:
 
 def _for_real(one: Lesson) -> None:
     """Runs it, follows it and shows what the workers did."""
-    st.subheader("The same for real", anchor=False)
-    st.caption("Real processes on this machine train a small model so, after a check that they compute what one worker computes.")
+    st.subheader("Run", anchor=False)
+    st.caption(
+        "Trains a small model with this strategy in separate processes on this machine, after checking parity with one worker."
+    )
     if st.button("Run", type="primary", icon=":material/play_arrow:"):
         assert one.spec is not None
         _start([one.spec], lambda ids: st.query_params.update(run=ids[0]))
@@ -144,7 +152,7 @@ def _for_real(one: Lesson) -> None:
     try:
         run = listing.exact(home(), named)
     except UsageError as error:
-        said("warning", "There is no such run", str(error))
+        said("warning", "Run not found", str(error))
         return
     if listing.state_of(run) in TERMINAL:
         _result(run)
@@ -176,24 +184,29 @@ def _result(run: RunDirectory) -> None:
     with st.container(horizontal=True, gap="large"):
         st.metric("Step", f"{row['step_time_s'] * 1e3:.1f} ms", width="content")
         if row["speedup"] is not None:
-            st.metric("Speed-up", f"{row['speedup']:.2f}×", help="One worker's step time over this one's.", width="content")
+            st.metric(
+                "Speed-up",
+                f"{row['speedup']:.2f}×",
+                help="Step time of one worker divided by the step time of this run.",
+                width="content",
+            )
         if row["communication_bytes_per_step"] is not None:
-            st.metric("Moved a step", in_bytes(row["communication_bytes_per_step"]), width="content")
-        st.metric("Result", in_words(row), width="content")
+            st.metric("Communication per step", in_bytes(row["communication_bytes_per_step"]), width="content")
+        st.metric("Parity", in_words(row), width="content")
     lanes(timeline(run), ideal_timeline(run), TIMELINE)
-    if has("trace") and st.button("Look closer: Trace", icon=":material/timeline:"):
+    if has("trace") and st.button("Open trace", icon=":material/timeline:"):
         go("trace", {"run": run.id})
 
 
 def _code(one: Lesson) -> None:
-    st.subheader("In code", anchor=False)
+    st.subheader("Code", anchor=False)
     plain, split = one.scripts
     code = difference(plain, split)
     st.markdown(
-        f"The plain script has {code.num_lines} lines. The split one, which prints the same losses, **adds {code.num_added} and"
-        f" removes {code.num_removed}**, and needs **{len(code.concepts)} new concepts**: "
+        f"The single-worker script has {code.num_lines} lines. The distributed script prints the same losses; it **adds"
+        f" {code.num_added} lines, removes {code.num_removed}** and uses **{len(code.concepts)} new concepts**: "
         + ", ".join(f"`{name}`" for name in code.concepts)
         + "."
     )
-    with st.expander("The difference", expanded=True):
+    with st.expander("Diff", expanded=True):
         st.code(code.text, language="diff", wrap_lines=True)

@@ -28,7 +28,7 @@ NUM_ENDED = 8
 def main() -> None:
     """Draws the page."""
     st.title("Live")
-    st.caption("Runs are processes of their own: they go on when this page is closed or its server ends.")
+    st.caption("Runs are separate processes: they continue when this page is closed or the server stops.")
     _now()
 
 
@@ -39,7 +39,7 @@ def _now() -> None:
     frame = _ended_runs(store, [run.id for run in live])
     watched = _watched(store, live, frame)
     if watched is None:
-        st.info("Nothing has been run yet.")
+        st.info("There are no runs yet.")
         if st.button("Configure a run", type="primary"):
             go("configure")
         return
@@ -54,7 +54,7 @@ def _watched(store: Path, live: list[RunDirectory], ended: pd.DataFrame) -> RunD
         try:
             return listing.exact(store, named)
         except UsageError as error:
-            said("warning", "There is no such run", str(error))
+            said("warning", "Run not found", str(error))
     at_work = [run for run in live if listing.state_of(run) in ("starting", "running")]
     if at_work or live:
         return (at_work or live)[0]
@@ -93,7 +93,7 @@ def _run(run: RunDirectory) -> None:
         with button:
             if state not in TERMINAL and st.button("Cancel", key=f"cancel {run.id}", icon=":material/stop:", width="stretch"):
                 queue().cancel(run)
-                st.toast("Cancelling: its workers are being ended.")
+                st.toast("Cancelling: the workers are being stopped.")
         bar(follower, state, str(status.get("message") or ""))
         failure_card(run)
         _figures(follower)
@@ -121,7 +121,7 @@ def _figures(follower: Follower) -> None:
         if len(follower.losses) > 1:
             st.altair_chart(loss_chart(pd.DataFrame(follower.losses)), key="loss")
         else:
-            st.caption("The loss comes with the first steps.")
+            st.caption("The loss appears after the first steps.")
     with right:
         st.caption("Workers")
         st.dataframe(
@@ -130,10 +130,12 @@ def _figures(follower: Follower) -> None:
             key="workers",
             placeholder="–",
             column_config={
-                "step_ms": st.column_config.NumberColumn("step (ms)", format="%.1f", help="Mean of the last ten steps heard of."),
-                "samples_per_s": st.column_config.NumberColumn("samples/s", format="%.0f", help="Of its own part of the batch."),
+                "step_ms": st.column_config.NumberColumn("step (ms)", format="%.1f", help="Mean over the last ten steps."),
+                "samples_per_s": st.column_config.NumberColumn(
+                    "samples/s", format="%.0f", help="Samples of this worker's part of the batch per second."
+                ),
                 "memory_mib": st.column_config.NumberColumn(
-                    "memory (MiB)", format="%.0f", help="The process's own now; libraries that workers share are not counted."
+                    "memory (MiB)", format="%.0f", help="Current memory of the process, without libraries shared between workers."
                 ),
             },
         )
@@ -155,6 +157,6 @@ def _queue(live: list[RunDirectory], watched: RunDirectory) -> None:
 
 def _ended(ended: pd.DataFrame) -> None:
     if not ended.empty:
-        st.subheader("Ended last", anchor=False)
+        st.subheader("Recent runs", anchor=False)
         runs_table(ended, key="ended")
-        compare_these(ended, "Compare these", key="compare ended")
+        compare_these(ended, "Compare these runs", key="compare ended")

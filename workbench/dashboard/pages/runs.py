@@ -39,7 +39,7 @@ def main() -> None:
     _undo()
     frame, deleted = overview().read()
     if frame.empty:
-        st.info("There are no runs here yet.")
+        st.info("There are no runs yet.")
         if st.button("Configure a run", type="primary"):
             go("configure")
         _import()
@@ -47,11 +47,13 @@ def main() -> None:
         return
     shown = _filter(frame)
     if len(shown) > MOST_SHOWN:
-        st.caption(f"{len(shown):,} of {len(frame):,} runs; the first {MOST_SHOWN} are listed. Filter to find the others.")
+        st.caption(
+            f"{len(shown):,} of {len(frame):,} runs; the first {MOST_SHOWN} are listed. Use the filters to find the others."
+        )
     else:
         st.caption(
-            f"{len(shown):,} of {len(frame):,} runs. Select some to compare, export, tag or delete them: a click in the first"
-            " column, or Shift and Space on a row."
+            f"{len(shown):,} of {len(frame):,} runs. To compare, export, tag or delete runs, select them: click in the first"
+            " column or press Shift+Space on a row."
         )
     listed = shown.head(MOST_SHOWN)
     # A selection is of rows: it must not outlive the list that it was made in.
@@ -67,7 +69,7 @@ def main() -> None:
 def _filter(frame: pd.DataFrame) -> pd.DataFrame:
     columns = st.columns([3, 2, 2, 2, 2])
     with columns[0]:
-        text = st.text_input("Find", placeholder="name, split, dataset, note, id…", key="find", max_chars=200)
+        text = st.text_input("Search", placeholder="name, split, dataset, note, id…", key="find", max_chars=200)
     with columns[1]:
         states = st.multiselect("State", sorted(frame["state"].unique()), key="states", placeholder="any")
     with columns[2]:
@@ -109,8 +111,8 @@ def _downloads(runs: list[RunDirectory]) -> None:
     st.download_button("Tables as CSV", lambda: tables_of(runs, "csv"), f"{name}-csv.zip", "application/zip")
     st.download_button("Tables as Parquet", lambda: tables_of(runs, "parquet"), f"{name}-parquet.zip", "application/zip")
     st.download_button(
-        "Whole runs, for a colleague", lambda: pack(runs), f"{name}.zip", "application/zip",
-        help="The run directories, which Import on another machine's dashboard takes in.",
+        "Complete runs (for import)", lambda: pack(runs), f"{name}.zip", "application/zip",
+        help="The run directories. Import loads them into another store.",
     )  # fmt: skip
 
 
@@ -118,7 +120,7 @@ def _tag(runs: list[RunDirectory]) -> None:
     """Of several at once; those of one stand with its name and note."""
     text = st.text_input("Tags, separated by commas", max_chars=500, key="tags of several")
     with st.container(horizontal=True):
-        is_added, is_taken = st.button("Add to all"), st.button("Take from all")
+        is_added, is_taken = st.button("Add to all"), st.button("Remove from all")
     if not (is_added or is_taken):
         return
     given = text.split(",")
@@ -167,15 +169,15 @@ def _failed(listed: pd.DataFrame) -> None:
         return
     from workbench.dashboard.components.failure_card import failure_card
 
-    st.subheader("What went wrong", anchor=False)
-    st.caption("The three latest of the listed runs that failed; select another to see why.")
+    st.subheader("Failures", anchor=False)
+    st.caption("The latest three failed runs of this list. Select another run to see its failure.")
     for run_id in failed["run_id"].head(3):
         failure_card(listing.exact(home(), str(run_id)))
 
 
 def _import() -> None:
-    with st.expander("Import runs from a colleague", icon=":material/upload:"):
-        st.caption("A zip file of run directories, as Export makes it, or a whole store's. Nothing in it is executed.")
+    with st.expander("Import runs", icon=":material/upload:"):
+        st.caption("A zip file of run directories from Export, or of a whole store. Import executes nothing.")
         packed = st.file_uploader("Zip file", type="zip", key=f"import {st.session_state.get('import number', 0)}")
         if packed is not None and st.button("Import", type="primary"):
             _take_in(packed)
@@ -188,7 +190,7 @@ def _take_in(file: IO[bytes]) -> None:
         said("error", "Not imported", str(error))
         return
     st.session_state["import number"] = st.session_state.get("import number", 0) + 1
-    st.session_state[IMPORTED] = f"{len(new)} imported" + (f", {len(here)} were here already" if here else "")
+    st.session_state[IMPORTED] = f"{len(new)} imported" + (f", {len(here)} already present" if here else "")
     st.rerun()
 
 
@@ -196,6 +198,6 @@ def _deleted(run_ids: list[str]) -> None:
     if not run_ids:
         return
     with st.expander(f"Deleted runs ({len(run_ids)})", icon=":material/delete:"):
-        st.caption("Their files are still there; `workbench rm --purge` removes them.")
-        back = st.multiselect("Bring back", run_ids[::-1][:MOST_SHOWN], key="bring back")
+        st.caption("The files of deleted runs remain on disk; `workbench rm --purge` removes them.")
+        back = st.multiselect("Runs to restore", run_ids[::-1][:MOST_SHOWN], key="bring back")
         st.button("Restore", on_click=_restore, args=(back,), disabled=not back)

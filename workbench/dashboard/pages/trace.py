@@ -1,4 +1,4 @@
-"""Trace: one step of one run; who did what when, what moved between whom, and what was held."""
+"""Trace: one step of one run; the timeline of its workers, communication and memory."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from workbench.store.run_directory import RunDirectory, home
 MOST_LISTED = 1000
 MOST_REPLAYED = 20_000
 """Intervals of a step of which the ideal schedule is computed: it takes each of them in hand."""
-QUESTION = "Who does what when?"
+QUESTION = "What does each worker do during the step?"
 
 
 def main() -> None:
@@ -59,14 +59,14 @@ def main() -> None:
     communication = trace.of_workers(_communication_of(run.path, state, chosen), ranks)  # read while the picture is on its way
     if 0 < len(communication) <= trace.MOST_BARS >= len(of_step):
         frame = overlap(of_step, communication, start_s)
-        with st.expander("What travels while it computes?"):
-            figure(overlap_chart(frame, "Is what travels hidden behind computing?"), frame, "overlap")
+        with st.expander("Overlap of communication and computing"):
+            figure(overlap_chart(frame, "Does communication overlap with computing?"), frame, "overlap")
     _communication(communication, start_s, len(workers))
     _memory(run, ranks or workers)
-    st.subheader("Take it away", anchor=False)
+    st.subheader("Export", anchor=False)
     st.download_button(
         "Trace for Perfetto or chrome://tracing", lambda: trace_of(run), f"{run.id}.trace.json.gz", "application/gzip",
-        icon=":material/download:", on_click="ignore", help="All trace steps of all workers; open it at ui.perfetto.dev.",
+        icon=":material/download:", on_click="ignore", help="All trace steps of all workers. Open the file at ui.perfetto.dev.",
     )  # fmt: skip
 
 
@@ -91,14 +91,14 @@ def _timeline(run: RunDirectory, of_step: pa.Table, start_s: float, end_s: float
     lanes(frame, ideal, QUESTION, part, _coloured_by(frame, run.id))
     if is_outline:
         st.caption(
-            f"An outline of {len(of_step):,} intervals: each piece is drawn as what most of it was. A shorter part of the step"
-            " shows each of them."
+            f"Outline of {len(of_step):,} intervals: each piece shows the kind that takes most of it. Select a shorter part of"
+            " the step to see every interval."
         )
     else:
-        st.caption("Turn the wheel over it to zoom, drag to move. Numbers are microbatches.")
+        st.caption("Scroll to zoom, drag to pan. Numbers are microbatches.")
     if len(ideal):
         st.caption(
-            "In the ideal each action takes as long as it did on average and begins as soon as it can; sending takes none."
+            "In the ideal timeline each action takes its mean measured time and starts as early as possible; communication is free."
         )
 
 
@@ -108,13 +108,13 @@ def _coloured_by(frame: pd.DataFrame, run_id: str) -> By:
     offered: list[By] = ["kind", *(column for column in others if frame[column].nunique() > 1)]
     if len(offered) == 1:
         return "kind"
-    return st.segmented_control("Coloured by", offered, default="kind", required=True, key=f"coloured by {run_id}") or "kind"
+    return st.segmented_control("Color by", offered, default="kind", required=True, key=f"coloured by {run_id}") or "kind"
 
 
 def _communication(communication: pa.Table, start_s: float, num_workers: int) -> None:
-    st.subheader("What was communicated", anchor=False)
+    st.subheader("Communication", anchor=False)
     if not len(communication):
-        st.caption("Nothing: there is nobody to talk to.")
+        st.caption("No communication: single worker.")
         return
     number = st.column_config.NumberColumn
     summary = by_operation(communication)
@@ -126,11 +126,17 @@ def _communication(communication: pa.Table, start_s: float, num_workers: int) ->
         hide_index=True,
         key="operations",
         column_config={
-            "count": number("times", help="Summed over workers: a collective counts once for each member."),
-            "payload_bytes": number("MiB", format="%.3f", help="The tensors' own sizes, as often as counted."),
-            "duration_s": number("duration (ms)", format="%.2f", help="From begin to end, all together."),
-            "exposed_communication_s": number("exposed (ms)", format="%.2f", help="Workers stood still for it."),
-            "idle_s": number("waited (ms)", format="%.2f", help="For a worker that had not yet begun it."),
+            "count": number("count", help="Number of operations, summed over workers: a collective counts once per member."),
+            "payload_bytes": number(
+                "payload (MiB)", format="%.3f", help="Sum of the tensors' sizes over all counted operations."
+            ),
+            "duration_s": number("duration (ms)", format="%.2f", help="Sum of the times from begin to end."),
+            "exposed_communication_s": number(
+                "exposed (ms)", format="%.2f", help="Time in which workers were blocked by communication."
+            ),
+            "idle_s": number(
+                "idle (ms)", format="%.2f", help="Time spent waiting for a worker that had not yet begun the operation."
+            ),
         },
     )
     sent = trace.sent(communication)
@@ -152,31 +158,33 @@ def _communication(communication: pa.Table, start_s: float, num_workers: int) ->
         placeholder="–",
         column_config={
             "rank": number("worker"),
-            "index": number("number", help="The worker's own count in this step."),
+            "index": number("index", help="Position among the operations of this worker in the step."),
             "payload_bytes": number("bytes", format="localized"),
-            "begin_ms": number("begins (ms)", format="%.3f"),
-            "duration_ms": number("takes (ms)", format="%.3f"),
-            "exposed_ms": number("exposed (ms)", format="%.3f", help="Blocked by it."),
-            "idle_ms": number("waited (ms)", format="%.3f", help="For a worker that had not yet begun it."),
+            "begin_ms": number("begin (ms)", format="%.3f"),
+            "duration_ms": number("duration (ms)", format="%.3f"),
+            "exposed_ms": number("exposed (ms)", format="%.3f", help="Time in which the worker was blocked by it."),
+            "idle_ms": number(
+                "idle (ms)", format="%.3f", help="Time spent waiting for a worker that had not yet begun the operation."
+            ),
         },
     )
 
 
 def _memory(run: RunDirectory, ranks: list[int]) -> None:
     """On the memory steps, which are steps of their own."""
-    st.subheader("What was held", anchor=False)
+    st.subheader("Memory", anchor=False)
     rank = ranks[0]
     if len(ranks) > 1:
-        rank = st.segmented_control("Of worker", ranks, default=ranks[0], required=True, key=f"memory of {run.id}") or ranks[0]
+        rank = st.segmented_control("Worker", ranks, default=ranks[0], required=True, key=f"memory of {run.id}") or ranks[0]
     frame = memory_over_time(run, int(rank))
     if frame.empty:
         st.caption("No memory step was recorded.")
         return
-    figure(memory_over_time_chart(frame, f"What is alive on worker {rank}?"), frame, "memory")
+    figure(memory_over_time_chart(frame, f"What occupies memory on worker {rank}?"), frame, "memory")
     peak = memory_at_peak(run)
     figure(memory_at_peak_chart(peak), peak, "peak")
     tensors = largest_at_peak(run, int(rank))
     if not tensors.empty:
-        st.caption(f"The largest tensors of worker {rank} at its peak")
+        st.caption(f"Largest tensors on worker {rank} at its peak")
         columns = {"bytes": st.column_config.NumberColumn("bytes", format="localized")}
         st.dataframe(tensors, hide_index=True, key="tensors", column_config=columns)
