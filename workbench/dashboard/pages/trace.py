@@ -98,7 +98,8 @@ def _timeline(run: RunDirectory, of_step: pa.Table, start_s: float, end_s: float
         st.caption("Scroll to zoom, drag to pan. Numbers are microbatches.")
     if len(ideal):
         st.caption(
-            "In the ideal timeline each action takes its mean measured time and starts as early as possible; communication is free."
+            "In the ideal timeline each action takes its mean measured time and starts as early as possible."
+            " Communication takes no time."
         )
 
 
