@@ -35,8 +35,8 @@ def two_runs(store: Path) -> list[RunDirectory]:
 
 def test_a_lessons_run_that_waits_says_for_what(store: Path) -> None:
     run = live(store, "run-1", 1.0)
-    run.write_status({**run.status(), "message": "waiting for its baseline base-1"})
-    assert "waiting for its baseline base-1" in texts(page("learn", lesson="data", run="run-1"))
+    run.write_status({**run.status(), "message": "waiting for baseline base-1"})
+    assert "waiting for baseline base-1" in texts(page("learn", lesson="data", run="run-1"))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -68,17 +68,17 @@ def test_a_dataset_is_a_table_of_one_and_a_models_refusals_are_counted(folder: P
 
 def test_what_is_no_python_file_is_refused(folder: Path) -> None:
     result = check(folder / "plugin.toml", "")
-    assert str(result.exception) == f"{folder / 'plugin.toml'} is no Python file; a plugin's name ends in .py"
+    assert str(result.exception) == f"{folder / 'plugin.toml'} is not a Python file; the name of a plugin file must end in .py"
 
 
 @pytest.mark.parametrize(
     ("code", "arguments", "sentence"),
     [
-        ("x = 1", (), "registers nothing"),
+        ("x = 1", (), "registers no plugin"),
         ("\n1 / 0", (), "cannot be executed, line 2: ZeroDivisionError"),
         ("def f(:", (), "cannot be executed, line 1: SyntaxError"),
-        (example("rings.py"), ("--only", "mlp"), "no case contains 'mlp'; --list shows all"),
-        (example("rings.py").replace('"rings"', '"digits"'), (), "there is a dataset 'digits' already, in workbench.data.digits"),
+        (example("rings.py"), ("--only", "mlp"), "no case name contains 'mlp'; --list shows all cases"),
+        (example("rings.py").replace('"rings"', '"digits"'), (), "the dataset 'digits' already exists, in workbench.data.digits"),
     ],
 )
 def test_what_cannot_be_run_says_so_in_a_sentence(folder: Path, code: str, arguments: tuple[str, ...], sentence: str) -> None:

@@ -87,7 +87,7 @@ def test_json_is_one_document_with_the_columns_of_runs(store: Path) -> None:
 def test_a_trace_without_a_recorded_step_says_so(store: Path, tmp_path: Path) -> None:
     exported = workbench(store, "export", FAILED, "--trace", str(tmp_path / "trace.json"))
     assert exported.returncode == 0
-    assert f"{FAILED} (failed) recorded no step" in exported.stderr
+    assert f"{FAILED} (failed) has no recorded steps" in exported.stderr
 
 
 def test_a_figure_that_is_not_finite_still_gives_json() -> None:
@@ -118,9 +118,9 @@ def test_show_says_who_sends_how_much_to_whom_and_what_the_profiler_saw_otherwis
     shown = done(store, "show", SPLIT + "t")
     lines = [line.split() for line in shown.splitlines()]
     assert lines[lines.index(["from", "\\", "to", "0", "1"]) + 1 :][:2] == [["0", "·", "1.50"], ["1", "1.00", "·"]]
-    assert "80% of it collectives" in shown
+    assert "80% are collectives" in shown
     assert ["all_reduce", "data", "2", "1.00", "MiB", "4.2", "MB/s", "–"] in lines, "1 MiB in the 0.25 s after the later entered"
-    assert "8 operations recorded, 6 seen by torch's profiler, of which 4 until they were done" in " ".join(shown.split())
+    assert "8 operations recorded, 6 seen by torch's profiler, 4 of them until completion" in " ".join(shown.split())
     assert shown.count(difference) == 2
 
 
@@ -137,9 +137,9 @@ def test_show_and_compare_say_what_fills_memory(store: Path) -> None:
     lines = [" ".join(line.split()) for line in shown.splitlines()]
     assert lines.count("1 0.25 = 0.25 0.25, 0.12 (-50.00%) 0.50 = 0.50 0.25 = 0.25") == 1
     assert lines.count("1 0.25 1.00 0.25 1.50 1.50 (+0.0%)") == 1
-    assert "the largest tensors at the peak of worker 0, backward of body:" in lines
+    assert "largest tensors at the peak of worker 0 (backward of body):" in lines
     assert "1.00 activations body 512×512 float32" in lines
-    reason = "activations dominate with 67% of the peak of worker 0; to need less, use train.checkpointing = full"
+    reason = "activations account for 67% of the peak of worker 0; to reduce it, use train.checkpointing = full"
     assert reason in " ".join(shown.split())
     compared = " ".join(done(store, "compare", *(run.id for run in runs)).split())
     assert f"dp2 needs 100% of one worker's memory, more than an even share of 50%: {reason}" in compared
@@ -164,7 +164,7 @@ def test_show_says_what_was_dropped_and_which_formulas_are_bounds(store: Path) -
         (
             {"parity_verdict": "lossy", "parity_on_purpose": "averages parameters"},
             "lossy",
-            "on purpose (averages parameters), largest error against its declaration 5.0e-01 in a.weight",
+            "on purpose (averages parameters), largest error against the declared result 5.0e-01 in a.weight",
         ),
         ({"parity_ok": False}, "WRONG", "parity: differs from one worker, largest error 5.0e-01 in a.weight"),
         ({"parity_ok": False, "parity_max_error": None}, "WRONG", "parity: differs from one worker, largest error infinite"),
@@ -261,7 +261,7 @@ def test_an_import_that_is_refused_names_its_file(store: Path, tmp_path: Path) -
     (tmp_path / "empty.zip").touch()
     result = workbench(store, "import", str(tmp_path / "empty.zip"))
     assert result.returncode == 2
-    assert f"{tmp_path / 'empty.zip'}: it is no zip file" in result.stderr
+    assert f"{tmp_path / 'empty.zip'}: not a readable zip file" in result.stderr
 
 
 def test_doctor_writes_nothing_and_finds_no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

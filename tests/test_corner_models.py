@@ -174,7 +174,7 @@ def test_what_torchs_wrappers_do_not_take_is_refused_by_name(model: str, split: 
 @pytest.mark.parametrize(
     ("ties", "sentence"),
     [
-        ([("b1.linear.weight", "b9.linear.weight")], "has no b9.linear.weight"),
+        ([("b1.linear.weight", "b9.linear.weight")], "has no parameter b9.linear.weight"),
         ([("b1.linear.weight", "b0.linear.weight"), ("b0.linear.weight", "b1.linear.weight")], "to itself"),
         ([("b1.linear.weight", "head.weight")], r"their shape differs: \(16, 16\) and \(4, 16\)"),
     ],
@@ -319,7 +319,7 @@ def test_a_model_is_its_summary(model: str) -> None:
 
 def test_training_a_model_that_is_frozen_as_a_whole_is_refused() -> None:
     frozen = {"name": "mixed", "frozen": [0, 1, 2, 3, 4]}
-    with pytest.raises(SpecError, match="mixed has 6 parameters, of which none is trained"):
+    with pytest.raises(SpecError, match="mixed has 6 parameters, all of them frozen or unused"):
         planned(frozen, {})
     spec = spec_of(frozen, {"data": 2})
     plan(RunSpec(**{**spec, "mode": "inference"}))

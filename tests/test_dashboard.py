@@ -200,7 +200,7 @@ def test_a_failure_names_worker_step_reason_lines_and_what_to_try(tmp_path: Path
     assert (card.worker, card.step, card.reason, card.last_lines[-1]) == (1, 4, "killed by SIGKILL", "29")
     assert "memory" in card.advice[0]
     lost = new_run(tmp_path, "run-2")
-    lost.write_status({"state": "lost", "message": "its owner process is gone"})
+    lost.write_status({"state": "lost", "message": "the supervisor process is gone"})
     assert "run it again" in failure(lost).advice[0]  # type: ignore[union-attr]
 
 

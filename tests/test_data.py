@@ -54,12 +54,12 @@ class Given:
     ("num_samples", "batch", "message"),
     [
         (20, lambda i: (np.zeros((len(i), 64)), np.zeros(len(i))), ""),
-        (19, lambda i: (np.zeros((len(i), 64)), np.zeros(len(i))), r"summary\(\) gives 20 samples, but load\(\) 19"),
-        (20, lambda i: (np.zeros((3, 64)), np.zeros(4)), "given 4 indices, but returned 3 inputs and 4 targets"),
-        (20, lambda i: (np.zeros((4, 63)), np.zeros(4)), r"inputs of shape \(64,\), but batch\(\) \(63,\)"),
-        (20, lambda i: (np.zeros((4, 64)), np.zeros((4, *[1] * (15 in i)))), r"targets of shape \(1?,?\) first and then"),
-        (20, lambda i: (np.array([[0.0]] * 3 + [None], dtype=object), np.zeros(4)), "different shapes in one array"),
-        (20, lambda i: [np.zeros((4, 64)), np.zeros(4)], "two numpy arrays, but got list"),
+        (19, lambda i: (np.zeros((len(i), 64)), np.zeros(len(i))), r"summary\(\) declares 20 samples, but load\(\) returned 19"),
+        (20, lambda i: (np.zeros((3, 64)), np.zeros(4)), "got 4 indices, but returned 3 inputs and 4 targets"),
+        (20, lambda i: (np.zeros((4, 63)), np.zeros(4)), r"inputs of shape \(64,\), but batch\(\) returned \(63,\)"),
+        (20, lambda i: (np.zeros((4, 64)), np.zeros((4, *[1] * (15 in i)))), r"first returned targets of shape \(1?,?\), then"),
+        (20, lambda i: (np.array([[0.0]] * 3 + [None], dtype=object), np.zeros(4)), "samples of different shapes"),
+        (20, lambda i: [np.zeros((4, 64)), np.zeros(4)], "two numpy arrays, inputs and targets, but returned list"),
     ],
 )
 def test_a_dataset_that_gives_other_samples_than_were_asked_for_is_refused(num_samples: int, batch: Any, message: str) -> None:

@@ -154,5 +154,5 @@ def test_replicas_draw_the_masks_of_their_own_samples(known: Any) -> None:
 def test_an_axis_of_its_own_does_not_divide_the_batch_beside_stages(known: Any) -> None:
     path = known(example("averaging").replace('axis = "data"', 'axis = "apart"'))
     spec = {"model": "mlp", "split": {"averaging": 2, "pipeline": 2}, "train": TRAIN, "launch": {"device": "cpu"}}
-    with pytest.raises(AssertionError, match="beside stages the data axis alone divides the batch"):
+    with pytest.raises(AssertionError, match="with stages, only the data axis can divide the batch"):
         run_in_workers(4, cases.with_plugin, path, spec)

@@ -15,9 +15,7 @@ from workbench.plan import feasibility
 from workbench.plan.feasibility import Plan, plan
 from workbench.spec import RunSpec
 
-NOTICE = (
-    '2 GPUs found: workers run on the CPU until launch.device = "cuda" is asked for; the GPU path has not been tested on hardware'
-)
+NOTICE = '2 GPUs found, but workers run on the CPU unless launch.device = "cuda"; the GPU path has not been tested on hardware'
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +30,7 @@ def planned(device: str, size: int = 2) -> Plan:
 def test_workers_run_on_the_cpu_unless_gpus_are_asked_for() -> None:
     assert [planned(device).device for device in ("auto", "cpu", "cuda")] == ["cpu", "cpu", "cuda"]
     assert [planned(device).device_notice for device in ("auto", "cpu", "cuda")] == [NOTICE, None, None]
-    with pytest.raises(SplitError, match="needs a GPU per worker, but there are 2 GPUs for 4 workers"):
+    with pytest.raises(SplitError, match="requires one GPU per worker, but there are 2 GPUs for 4 workers"):
         _ = planned("cuda", 4).device
 
 

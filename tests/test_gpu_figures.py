@@ -96,7 +96,7 @@ def test_no_table_has_a_time_that_the_host_did_not_see(run: api.Run) -> None:
 def test_no_view_prints_one(run: api.Run, tmp_path: Path) -> None:
     shown = command("show", run.id)
     assert "not measured on GPUs yet" in shown
-    for word in ("limit:", "idle", "bubble", "achieved at least", "nan", "None", "calibrated for"):
+    for word in ("limit:", "idle", "bubble", "achieved (lower bound)", "nan", "None", "calibrated for"):
         assert word not in shown
     report = tmp_path / "report.md"
     command("report", run.id, "--to", str(report))

@@ -165,12 +165,12 @@ def test_only_new_positions_and_the_tokens_travel(num_new_tokens: int) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"mode": "train"}, 'inference.num_new_tokens: 4 tokens are generated in inference, but mode = "train"'),
-        (MODELS["lstm"], "lstm cannot generate with a cache"),
-        (MODELS["moe, dropping"], r"moe with capacity_factor = 1\.0 cannot generate"),
+        ({"mode": "train"}, 'inference.num_new_tokens: 4 requires mode = "inference", but mode = "train"'),
+        (MODELS["lstm"], "lstm does not support generation with a key/value cache"),
+        (MODELS["moe, dropping"], r"moe with capacity_factor = 1\.0 does not support generation"),
         (
             {"inference": {"prompt_length": 13, "num_new_tokens": 4}},
-            "a prompt of 13 and 4 new tokens are 17 positions, but the model has 16: generate at most 3",
+            "a prompt of 13 and 4 new tokens need 17 positions, but the model has 16; generate at most 3",
         ),
         ({"split": {"context": 2}}, "split.context: divides positions between workers, and a new token is only one"),
         ({**MODELS["moe"], "split": {"expert": 2}}, "split.expert: cannot generate token by token"),
@@ -204,7 +204,7 @@ def test_a_generation_shows_first_and_later_tokens_beside_its_baseline(tmp_path:
         assert run["generated_tokens_per_s"] == pytest.approx(16 * 4 / run["step_time_s"])
         assert run["tokens_per_s"] == pytest.approx(16 * (16 + 4) / run["step_time_s"])
     shown = workbench(tmp_path, "show", run["run_id"]).stdout
-    assert "generation: first token after" in shown
+    assert "generation: time to first token" in shown
 
 
 def test_a_send_that_is_waited_for_last_takes_nothing_from_the_waits_before() -> None:

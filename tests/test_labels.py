@@ -121,5 +121,5 @@ def test_the_command_line_labels_restores_and_imports(tmp_path: Path, monkeypatc
     assert workbench("rm", "--undo", "run-1") == "run-1 restored\n"
     monkeypatch.setenv("WORKBENCH_HOME", str(tmp_path / "theirs"))
     assert workbench("import", str(tmp_path / "mine")) == "run-1 imported\n"
-    assert workbench("import", str(tmp_path / "mine")) == "run-1 was here already\n"
+    assert workbench("import", str(tmp_path / "mine")) == "run-1 is already in the store\n"
     assert [row["name"] for row in listing.rows(tmp_path / "theirs")] == ["a name"]

@@ -167,7 +167,7 @@ def owners(tmp_path: Path) -> Iterator[Owners]:
     [
         ("raise", "ValueError: mine", 3),
         ("kill", "killed by SIGKILL", None),
-        ("leave", "ended with exit code 0 before its work was done", None),
+        ("leave", "exited with code 0 before it finished", None),
         ("hang", "hung", None),
     ],
 )
@@ -184,7 +184,7 @@ def test_the_worker_that_caused_the_failure_is_named(owners: Owners, fault: str,
     assert not list(owners.queue.glob("*.ticket"))
 
 
-@pytest.mark.parametrize(("fault", "message"), [("none", ""), ("late", "worker 1 ended with 3 after its last line of work")])
+@pytest.mark.parametrize(("fault", "message"), [("none", ""), ("late", "worker 1 exited with code 3 after it finished")])
 def test_a_run_whose_workers_finished_is_finished(owners: Owners, fault: str, message: str) -> None:
     run, owner = owners.start(fault)
     assert owner.wait(20) == 0
@@ -215,7 +215,7 @@ def test_the_second_owner_waits_for_the_device_and_can_be_cancelled_there(owners
 def test_a_run_waits_for_its_baseline(owners: Owners) -> None:
     baseline = RunDirectory.create(owners.path, "base", dumps(RunSpec()), {}, {})
     run, owner = owners.start("none", baseline_run_id="base")
-    wait_until(lambda: "waiting for its baseline base" in run.status().get("message", ""))
+    wait_until(lambda: "waiting for baseline base" in run.status().get("message", ""))
     baseline.write_summary({"step_time_s": 1.0})
     baseline.write_status({"state": "finished"})
     assert owner.wait(20) == 0

@@ -78,8 +78,8 @@ def test_each_axis_and_each_node_has_its_link_and_the_slowest_decides() -> None:
         ({"bandwidth_bytes_per_s": 0}, "link.bandwidth_bytes_per_s: .*greater than 0"),
         ({"speed": 1}, "link.speed: unknown key"),
         ({"axes": {"tensor": {"preset": "wan"}}}, "link.axes.tensor: unknown axis 'tensor'. Allowed: data"),
-        ({"workers_per_node": 3, "preset": "wan"}, "link.workers_per_node: 4 workers do not make nodes of 3"),
-        ({"within": {"preset": "wan"}}, "link: within needs workers_per_node"),
+        ({"workers_per_node": 3, "preset": "wan"}, "link.workers_per_node: 4 workers cannot be divided into nodes of 3"),
+        ({"within": {"preset": "wan"}}, "link: within requires workers_per_node"),
         ({"workers_per_node": 4, "preset": "wan"}, "link.workers_per_node: all 4 workers are in one node of 4"),
     ],
 )
@@ -89,7 +89,7 @@ def test_what_cannot_be_emulated_is_refused_before_anything_starts(link: dict[st
 
 
 def test_powersgd_whose_hook_waits_inside_a_completion_is_refused() -> None:
-    with pytest.raises(SpecError, match=r"split.data.compression: powersgd: torch's hook waits"):
+    with pytest.raises(SpecError, match=r"split.data.compression: powersgd is incompatible with an emulated link"):
         plan(RunSpec(split={"data": {"size": 2, "compression": "powersgd"}}, link={"preset": "wan"}))
 
 

@@ -35,7 +35,7 @@ def test_what_does_not_fit_on_one_worker_fits_on_two(tmp_path: Path) -> None:
     split = ["--split", "pipeline=2,num_microbatches=16"]
     result = workbench(tmp_path, "run", *SMALL, *split)
     assert result.returncode == 0, result.stderr
-    assert "Too large for 8.00 MiB a worker: single. It is enough for pp2-1f1b-m16." in " ".join(result.stdout.split())
+    assert "Exceeds 8.00 MiB per worker: single. Fits: pp2-1f1b-m16." in " ".join(result.stdout.split())
     again = workbench(tmp_path, "run", *SMALL, *split, "--json")
     *baselines, run = rows(again)
     assert [row["state"] for row in baselines] == ["failed"] * len(baselines)

@@ -136,7 +136,7 @@ def test_a_mistake_is_noticed_in_mixed_precision(mistake: str) -> None:
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "copies of what is small already": ({"train": {**MIXED, "precision": "bf16"}}, "set train.precision = fp32"),
     "inference": ({"train": MIXED, "mode": "inference"}, "use train.precision = bf16"),
-    "compiled": ({"train": {**MIXED, "compile": True}}, "does not see; use one"),
+    "compiled": ({"train": {**MIXED, "compile": True}}, "does not see the parameter copies"),
     "layers called with a state": (
         {"model": "lstm", "train": MIXED, "split": {"pipeline": {"schedule": "time_chunks"}}},
         "calls its layers with a state",

@@ -122,7 +122,7 @@ def test_the_learning_rate_rises_and_decays_to_its_minimum() -> None:
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
-    "betas of sgd": ({"optimizer": "sgd", "betas": [0.9, 0.95]}, "train.betas", "takes no betas"),
+    "betas of sgd": ({"optimizer": "sgd", "betas": [0.9, 0.95]}, "train.betas", "has no betas"),
     "epsilon of momentum": ({"optimizer": "momentum", "epsilon": 1e-6}, "train.epsilon", "use adam or adamw"),
     "momentum of adamw": ({"momentum": 0.9}, "train.momentum", "use sgd or momentum"),
     "a beta of one": ({"betas": [0.9, 1.0]}, "train.betas.1", "less than 1"),
@@ -146,7 +146,7 @@ def test_what_the_optimizer_does_not_take_is_refused(case: str) -> None:
 
 def test_the_optimizer_is_described_in_one_line() -> None:
     assert optimizer_text(Train(**AS_PEOPLE_TRAIN, num_lr_decay_steps=8)) == (
-        "AdamW, learning rate 0.003, linear warm-up over 2 steps, then cosine decay to 0.1 of it over 8 steps,"
-        " betas 0.9, 0.95, epsilon 1e-08, weight decay 0.1 (not of norms and biases)"
+        "AdamW, learning rate 0.003, linear warm-up over 2 steps, then cosine decay to 0.1 × learning rate over 8 steps,"
+        " betas 0.9, 0.95, epsilon 1e-08, weight decay 0.1 (except norms and biases)"
     )
     assert optimizer_text(Train(optimizer="sgd")) == "SGD, learning rate 0.001"

@@ -121,5 +121,5 @@ def test_a_spec_without_such_options_stays_as_it_is() -> None:
 
 @pytest.mark.parametrize("options", [{}, {"path": "nowhere.csv"}])
 def test_a_file_that_is_not_given_or_not_there_is_refused(options: dict[str, str]) -> None:
-    with pytest.raises(SpecError, match=r"dataset.path: (field required|.*nowhere.csv cannot be read)"):
+    with pytest.raises(SpecError, match=r"dataset.path: (field required|cannot read .*nowhere.csv)"):
         with_file_hashes(wb.RunSpec(model="mlp", dataset={"name": "table", **options}))

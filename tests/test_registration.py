@@ -61,19 +61,19 @@ def lacking(cls: type, name: str) -> type:
 @pytest.mark.parametrize(
     ("decorator", "cls", "sentence"),
     [
-        (strategy, lacking(WholeStrategy, "axis"), "class Mine does not define axis; write axis = \"data\" in the class"),
-        (strategy, lacking(WholeStrategy, "apply_order"), "does not define apply_order; write apply_order = 2 in the class"),
-        (strategy, lacking(WholeStrategy, "Options"), "does not define Options; write Options = StrategyOptions in the class"),
-        (strategy, lacking(WholeStrategy, "expected"), "does not define expected, which workbench.strategies.base.Strategy"),
-        (strategy, type("Mine", (WholeStrategy,), {"axis": 1}), "has axis = 1, which is not str; write axis = \"data\""),
+        (strategy, lacking(WholeStrategy, "axis"), "class Mine does not define axis; add axis = \"data\" to the class"),
+        (strategy, lacking(WholeStrategy, "apply_order"), "does not define apply_order; add apply_order = 2 to the class"),
+        (strategy, lacking(WholeStrategy, "Options"), "does not define Options; add Options = StrategyOptions to the class"),
+        (strategy, lacking(WholeStrategy, "expected"), "does not define expected, required by workbench.strategies.base.Strat"),
+        (strategy, type("Mine", (WholeStrategy,), {"axis": 1}), "has axis = 1, which is not str; use axis = \"data\""),
         (strategy, type("Mine", (WholeStrategy,), {"Options": Options}), "is not a subclass of workbench.spec.options.Strat"),
-        (strategy, type("Mine", (WholeStrategy,), {"examples": [{}]}), "has examples = [{}], which is not a table of options"),
+        (strategy, type("Mine", (WholeStrategy,), {"examples": [{}]}), "has examples = [{}], which is not a dict from names"),
         (strategy, Options, "class Options is not a subclass of workbench.strategies.base.Strategy"),
-        (schedule, type("Mine", (Schedule,), {}), "does not define build, which workbench.schedules.base.Schedule describes"),
+        (schedule, type("Mine", (Schedule,), {}), "does not define build, required by workbench.schedules.base.Schedule"),
         (schedule, type("Mine", (WholeSchedule,), {"Options": Required}), "has the option eagerness without a default"),
-        (model, type("Mine", (WholeModel,), {"Options": Otherwise}), 'write name: Literal["mine"] = "mine" in Otherwise'),
-        (model, type("Mine", (OwnModel,), {"blocks": None}), 'does not define default_dataset; write default_dataset = "digits"'),
-        (dataset, type("Mine", (WholeDataset,), {"Options": Path_}), "path without a default, so it needs examples that give"),
+        (model, type("Mine", (WholeModel,), {"Options": Otherwise}), 'use name: Literal["mine"] = "mine" in Otherwise'),
+        (model, type("Mine", (OwnModel,), {"blocks": None}), 'not define default_dataset; add default_dataset = "digits"'),
+        (dataset, type("Mine", (WholeDataset,), {"Options": Path_}), "path without a default; add a default, or examples"),
         (dataset, type("Mine", (Dataset,), {"Options": DatasetOptions}), "does not define load and summary"),
     ],
 )  # fmt: skip
@@ -94,7 +94,7 @@ def test_a_whole_class_is_registered(decorator: object, cls: type) -> None:
 
 
 def test_a_decorator_without_a_name_is_refused() -> None:
-    with pytest.raises(PluginError, match=r'@strategy takes the strategy\'s name, such as @strategy\("averaging"\)'):
+    with pytest.raises(PluginError, match=r'@strategy requires the name of the strategy, such as @strategy\("averaging"\)'):
         strategy(WholeStrategy)  # type: ignore[arg-type]
 
 
@@ -108,12 +108,12 @@ def plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
 @pytest.mark.parametrize(
     ("code", "sentence"),
     [
-        ("x = 1\n", "mine.py' (WORKBENCH_PLUGINS) is left out: it registers nothing: put a decorator"),
-        ("from workbench.strategies.data import DataStrategy\n", "it registers nothing"),
+        ("x = 1\n", "mine.py' (WORKBENCH_PLUGINS): it registers no plugin; add a decorator"),
+        ("from workbench.strategies.data import DataStrategy\n", "it registers no plugin"),
         (
             "from workbench.strategies.data import DataStrategy\nfrom workbench.strategies.base import strategy\n"
             "@strategy('data')\nclass Mine(DataStrategy):\n    pass\n",
-            "workbench.strategies.data has one of this name; take another",
+            "workbench.strategies.data already defines this name; use another name",
         ),
         (
             "from workbench.strategies.base import Strategy, strategy\n@strategy('mine')\nclass Mine(Strategy):\n    pass\n",

@@ -236,7 +236,7 @@ DATA = {"size": 2}
 ZBV = {"size": 2, "schedule": "zbv_zero_bubble"}
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "batch": ("mlp", {"data": 3}, "8 over 3 workers leaves 2 over"),
-    "twice": ("mlp", {"zero1": 2, "fsdp": 2}, "is the strategy data, which the split has already"),
+    "twice": ("mlp", {"zero1": 2, "fsdp": 2}, "the split already contains the strategy data"),
     "no table": ("mlp", {"fsdp": "two"}, "but got 'two'"),
     "groups": ("mlp", {"fsdp": {"size": 4, "shard_size": 3}}, "4 workers do not make several equal groups of 3; use 2"),
     "one group": ("mlp", {"fsdp": {"size": 2, "shard_size": 2}}, "no number does"),

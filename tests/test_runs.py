@@ -235,7 +235,7 @@ def test_a_run_whose_owner_was_killed_is_lost_and_its_workers_are_gone(store: Pa
         (["--split", "layer=2,partition=[0,6]"], "split.layer.partition.0: input should be greater than 0, but got 0"),
         (["--model", "mlp", "--dataset", "text"], "dataset.name: gives tokens, but mlp takes features"),
         (["--assert", "speed > 2"], "unknown column 'speed'; did you mean 'speedup'?"),
-        (["missing.toml"], "missing.toml: cannot be read"),
+        (["missing.toml"], "missing.toml: cannot read the file"),
     ],
 )
 def test_a_wrong_spec_is_refused_in_one_sentence_before_anything_starts(store: Path, args: list[str], sentence: str) -> None:

@@ -60,7 +60,7 @@ def test_a_spec_keeps_them_wherever_it_is_written(given: dict[str, Any], tmp_pat
 def test_a_form_asks_for_them() -> None:
     field = all_fields("mlp", "digits")["split.pipeline.eagerness"]
     assert (field.kind, field.default, field.minimum) == ("integer", 1, 0)
-    assert field.help.startswith("For the schedule eager_1f1b: Forward passes")
+    assert field.help.startswith("Schedule eager_1f1b only: Forward passes")
 
 
 @pytest.mark.parametrize(

@@ -237,7 +237,7 @@ def test_what_is_no_spec_and_no_picker_is_refused_and_one_run_is_a_comparison_of
     assert list(wb.compare(run.id)["run_id"]) == [run.id]
     with pytest.raises(UsageError, match="give a run or the id of one, not 3"):
         wb.compare(3)  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="give a spec, not 'x'"):
+    with pytest.raises(UsageError, match="requires a RunSpec, but got 'x'"):
         wb.run("x")  # type: ignore[arg-type]
 
 

@@ -1,4 +1,4 @@
-"""Every error that a user can see. Each says what is wrong, where, what was given and what is allowed."""
+"""Errors shown to users. Each message states what is wrong, where, what was given and what is allowed."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import ClassVar
 
 
 class WorkbenchError(Exception):
-    """Base of all errors meant for the user; the command line prints it in one sentence."""
+    """Base class of all errors shown to users. The command line prints the message as one sentence."""
 
     exit_code: ClassVar[int] = 1
 
 
 class SpecError(WorkbenchError):
-    """A spec that cannot be run. Raised before anything starts."""
+    """The spec is invalid. Raised before any process is started."""
 
     exit_code = 2
 
@@ -24,32 +24,32 @@ class SpecError(WorkbenchError):
 
 
 class SplitError(SpecError):
-    """A split that the model, the batch or the machine cannot serve; the message carries the arithmetic."""
+    """The split is incompatible with the model, batch size or hardware. The message includes the numbers."""
 
 
 class UsageError(WorkbenchError):
-    """A request that names something that does not exist or cannot be done, such as an unknown run."""
+    """The request is invalid, such as an unknown run id."""
 
     exit_code = 2
 
 
 class PluginError(UsageError):
-    """A class that cannot be the plugin it is registered as; the message says what it lacks."""
+    """The class does not satisfy the contract of the plugin kind that it is registered as."""
 
 
 class PluginWarning(UserWarning):
-    """A plugin that was left out, and why."""
+    """A plugin was skipped. The message gives the reason."""
 
 
 class DamagedRunError(UsageError):
-    """A run directory that cannot be read."""
+    """The run directory cannot be read."""
 
 
 class RunFailedError(WorkbenchError):
-    """A run ended as failed, cancelled or lost."""
+    """The run failed, was cancelled or was lost."""
 
 
 class AssertionFailedError(WorkbenchError):
-    """An ``--assert`` was false, parity failed, or the loss was not finite."""
+    """An ``--assert`` is false, parity failed or the loss is not finite."""
 
     exit_code = 3

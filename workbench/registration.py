@@ -28,7 +28,7 @@ class Attribute:
     def problem(self, cls: type) -> str:
         """What is wrong with it, a clause that follows the class's name; empty where nothing is."""
         if not hasattr(cls, self.name):
-            return f"does not define {self.name}; write {self.example} in the class"
+            return f"does not define {self.name}; add {self.example} to the class"
         value = getattr(cls, self.name)
         if self.subclass_of is not None:
             fits = isinstance(value, type) and issubclass(value, self.subclass_of)
@@ -37,7 +37,7 @@ class Attribute:
         if fits:
             return ""
         wanted = f"a subclass of {_path(self.subclass_of)}" if self.subclass_of else " or ".join(t.__name__ for t in self.types)
-        return f"has {self.name} = {value!r}, which is not {wanted}; write {self.example}"
+        return f"has {self.name} = {value!r}, which is not {wanted}; use {self.example}"
 
 
 def register(
@@ -61,7 +61,7 @@ def register(
     def decorator(name: str) -> Callable[[C], C]:
         """Registers the class below it under this name."""
         if not isinstance(name, str) or not name:
-            raise PluginError(f'@{kind} takes the {kind}\'s name, such as @{kind}("averaging"), but got {name!r}')
+            raise PluginError(f'@{kind} requires the name of the {kind}, such as @{kind}("averaging"), but got {name!r}')
 
         def stamp(cls: C) -> C:
             problems = (_contract_problem(cls, base), *(a.problem(cls) for a in attributes), _examples_problem(cls))
@@ -80,13 +80,13 @@ def _contract_problem(cls: Any, base: type) -> str:
     if not (isinstance(cls, type) and issubclass(cls, base)):
         return f"is not a subclass of {_path(base)}"
     missing = sorted(getattr(cls, "__abstractmethods__", ()))
-    return f"does not define {' and '.join(missing)}, which {_path(base)} describes" if missing else ""
+    return f"does not define {' and '.join(missing)}, required by {_path(base)}" if missing else ""
 
 
 def _examples_problem(cls: type) -> str:
     examples = getattr(cls, "examples", {})
     is_table = isinstance(examples, Mapping) and all(isinstance(example, Mapping) for example in examples.values())
-    return "" if is_table else f'has examples = {examples!r}, which is not a table of options by name, such as {{"": {{}}}}'
+    return "" if is_table else f'has examples = {examples!r}, which is not a dict from names to options, such as {{"": {{}}}}'
 
 
 def _path(cls: type) -> str:

@@ -81,7 +81,7 @@ def _load(family: Family) -> dict[str, type]:
             name = str(cls.name)  # type: ignore[attr-defined]
             if found.setdefault(name, cls) is not cls:
                 first, second = found[name].__module__, cls.__module__
-                _left_out(f"the {family.kind} {name!r} of {second}", f"{first} has one of this name; take another")
+                _left_out(f"the {family.kind} {name!r} of {second}", f"{first} already defines this name; use another name")
     return found
 
 
@@ -92,7 +92,7 @@ def registered(module: ModuleType) -> list[type]:
 
 
 def _left_out(what: str, why: str) -> None:
-    warnings.warn(f"{what} is left out: {why}", PluginWarning, stacklevel=3)
+    warnings.warn(f"skipped {what}: {why}", PluginWarning, stacklevel=3)
 
 
 def _modules(family: Family) -> Iterator[ModuleType]:
@@ -132,7 +132,7 @@ def _from_file(path: Path) -> ModuleType:
 
 
 NOTHING_REGISTERED = (
-    'it registers nothing: put a decorator such as @strategy("a_name") on a class that it defines itself, not one it imports'
+    'it registers no plugin; add a decorator such as @strategy("a_name") to a class defined in this file, not to an imported one'
 )
 MODELS = Family("model", "workbench.models")
 DATASETS = Family("dataset", "workbench.data")

@@ -55,7 +55,7 @@ def parse(text: str) -> list[Assertion]:
     for term in re.split(r"\band\b", text):
         match = _TERM.fullmatch(term)
         if match is None:
-            raise SpecError("--assert", f"takes 'column operator number' joined by 'and', but got {term.strip()!r}")
+            raise SpecError("--assert", f"expects terms 'column operator number' joined by 'and', but got {term.strip()!r}")
         column, sign, value = match.groups()
         column = _ALIASES.get(column, column)
         if column == _VERDICT:
@@ -68,14 +68,14 @@ def parse(text: str) -> list[Assertion]:
         except ValueError:
             number = None
         if number is None or math.isnan(number):
-            raise SpecError("--assert", f"compares {column} with a number, but got {value!r}")
+            raise SpecError("--assert", f"{column} must be compared with a number, but got {value!r}")
         assertions.append(Assertion(column, sign, number))
     return assertions
 
 
 def _verdict(sign: str, text: str) -> str:
     if sign not in ("==", "!="):
-        raise SpecError("--assert", f"compares parity with == or !=, but got {sign!r}")
+        raise SpecError("--assert", f"parity must be compared with == or !=, but got {sign!r}")
     if text not in VERDICTS:
         raise SpecError("--assert", unknown("verdict", text, list(VERDICTS)))
     return text

@@ -18,14 +18,18 @@ _POOR_FIT = 0.3
 
 @click.command("calibrate")
 @click.option(
-    "--workers", "group_sizes", multiple=True, type=click.IntRange(2), help="Size of a group that communicates; repeat."
+    "--workers", "group_sizes", multiple=True, type=click.IntRange(2), help="Size of a process group to measure; can be repeated."
 )
-@click.option("--json", "as_json", is_flag=True, help="The calibration as one JSON document on stdout.")
-@click.option("--chart", type=click.Path(path_type=Path, dir_okay=False), help="Draw times against payload: .svg, .png or .html.")
+@click.option("--json", "as_json", is_flag=True, help="Print the calibration as one JSON document on stdout.")
+@click.option(
+    "--chart",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write a chart of time against payload to this .svg, .png or .html file.",
+)
 def calibrate_command(group_sizes: tuple[int, ...], as_json: bool, chart: Path | None) -> None:
-    """Measure this machine: matrix products, memory, communication. Takes about a minute and is kept in the store.
+    """Measure the matrix products, memory bandwidth and communication of this machine, and save the result in the store.
 
-    Groups of 2 communicate, and of 4 where there are as many cores, unless --workers says otherwise.
+    Takes about a minute. By default, communication is measured in groups of 2 workers, and of 4 if there are at least 4 cores.
     """
     if chart is not None and chart.suffix not in CHARTS:
         raise UsageError(f"--chart: {chart} must end in one of {', '.join(CHARTS)}")
@@ -33,7 +37,7 @@ def calibrate_command(group_sizes: tuple[int, ...], as_json: bool, chart: Path |
 
     from workbench.api import calibrate
 
-    with Console(stderr=True).status("waiting for the cores") as status:
+    with Console(stderr=True).status("waiting for devices") as status:
         calibration = calibrate(group_sizes, lambda table, row: status.update(f"{table}: {_what(row)}"))
     if as_json:
         click.echo(json.dumps(calibration))
@@ -75,7 +79,7 @@ def _report(calibration: dict[str, Any]) -> None:
     shown = [sizes[0], *sizes[3::2]]
     table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
     table.add_column("operation\n", no_wrap=True)
-    table.add_column("of\n", justify="right")
+    table.add_column("workers\n", justify="right")
     for head in (*(f"{_size(size)}\nms" for size in shown), "latency\nµs", "GB/s\n", "fit\n±%"):
         table.add_column(head, justify="right", no_wrap=True)
     for fit in calibration["links"]:
@@ -91,16 +95,16 @@ def _report(calibration: dict[str, Any]) -> None:
     console.print()
     whole(console, table)
     console.print(
-        "\nLatency and GB/s are those of the link over which the ring algorithm would take the times measured (ms); ±% is how far"
-        " the fit is from them (root mean square). Kept in the store; runs with an emulated link are checked against it.",
+        "\nLatency and GB/s describe the link on which the ring algorithm would take the measured times (ms); ±% is the relative"
+        " root mean square error of the fit. The store keeps the result; runs with an emulated link are checked against it.",
         highlight=False,
     )
     if poor := [fit for fit in calibration["links"] if fit["residual"] > _POOR_FIT]:
         worst = max(poor, key=lambda fit: fit["residual"])
         console.print(
-            f"{len(poor)} of {len(calibration['links'])} fits are off by more than {_POOR_FIT:.0%}, {worst['operation']} of"
-            f" {worst['group_size']} workers by {worst['residual']:.0%}: rely on the times, not on latency and bandwidth, or"
-            " calibrate again while nothing else runs.",
+            f"{len(poor)} of {len(calibration['links'])} fits have an error of more than {_POOR_FIT:.0%}; the largest is"
+            f" {worst['residual']:.0%}, for {worst['operation']} of {worst['group_size']} workers. Use the times, not latency"
+            " and bandwidth, or calibrate again while the machine is idle.",
             highlight=False,
         )
 

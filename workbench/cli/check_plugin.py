@@ -21,13 +21,15 @@ _MOST_REASONS = 3
 
 @click.command("check-plugin")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--only", metavar="TEXT", default="", help="Run the cases alone whose name contains this, such as mlp.")
-@click.option("--list", "only_list", is_flag=True, help="List the cases and the refusals, and run nothing.")
+@click.option("--only", metavar="TEXT", default="", help="Run only the cases whose name contains TEXT, such as mlp.")
+@click.option(
+    "--list", "only_list", is_flag=True, help="List the cases and the rejected configurations without running anything."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def check_plugin_command(file: Path, only: str, only_list: bool, as_json: bool) -> None:
-    """Run the conformance cases of the plugins in FILE that the checks admit, and list those that they refuse and why.
+    """Run the conformance cases of the plugins in FILE, and list the configurations that their checks reject.
 
-    Exit codes: 0 every case passed; 1 a case failed; 2 nothing was run.
+    Exit codes: 0 all cases passed; 1 a case failed; 2 no case was run.
     """
     from workbench.testing.plugin_check import load_plugins, plugin_cases, run_plugin_case
     from workbench.words import counted
@@ -37,10 +39,12 @@ def check_plugin_command(file: Path, only: str, only_list: bool, as_json: bool) 
     chosen = [case for case in cases if only in case.name]
     names = ", ".join(f"{cls.plugin_kind} {cls.name}" for cls in plugins)  # type: ignore[attr-defined]
     if not as_json:
-        click.echo(f"{names}: {counted(len(cases), 'case')}, {sum(refused.values())} refused", err=True)
+        click.echo(f"{names}: {counted(len(cases), 'case')}, {sum(refused.values())} rejected", err=True)
     if not chosen and not only_list:
-        why = f"no case contains {only!r}; --list shows all" if cases else f"the checks refuse every case: {_reasons(refused)}"
-        raise UsageError(f"nothing was run: {why}")
+        why = (
+            f"no case name contains {only!r}; --list shows all cases" if cases else f"all cases are rejected: {_reasons(refused)}"
+        )
+        raise UsageError(f"no case was run: {why}")
     results: list[CaseResult] = []
     if only_list:
         for case in chosen if not as_json else ():
@@ -99,7 +103,7 @@ def _show(results: list[CaseResult], refused: Counter[str]) -> None:
     if results:
         console.print(f"\n{len(results) - num_failed} of {len(results)} cases passed", highlight=False)
     if refused:
-        console.print("\nrefused by the checks:")
+        console.print("\nrejected configurations:")
         for sentence, number in refused.most_common():
             console.print(f"  {number} × {escape(sentence)}", highlight=False)
 

@@ -15,33 +15,33 @@ import click
 from workbench.errors import PluginWarning, WorkbenchError
 
 _COMMANDS = {
-    "run": ("workbench.cli.run", "Run a spec, or with no argument the demonstration."),
-    "ls": ("workbench.cli.runs", "List the runs of the store."),
-    "show": ("workbench.cli.show", "Everything about one run."),
-    "logs": ("workbench.cli.runs", "What the workers printed."),
-    "compare": ("workbench.cli.runs", "Runs side by side, and what they teach."),
-    "report": ("workbench.cli.report", "Runs as one HTML file or as Markdown, with charts."),
-    "export": ("workbench.cli.runs", "Write runs and their tables as CSV or Parquet, or a trace of their workers."),
-    "cancel": ("workbench.cli.runs", "End a run that has not ended."),
+    "run": ("workbench.cli.run", "Run a spec; without arguments, the demonstration."),
+    "ls": ("workbench.cli.runs", "List the runs in the store."),
+    "show": ("workbench.cli.show", "Show one run in detail."),
+    "logs": ("workbench.cli.runs", "Show the output of the workers."),
+    "compare": ("workbench.cli.runs", "Compare runs side by side."),
+    "report": ("workbench.cli.report", "Write a report of runs, with charts, as HTML or Markdown."),
+    "export": ("workbench.cli.runs", "Export runs and their tables as CSV or Parquet, or a trace of the workers."),
+    "cancel": ("workbench.cli.runs", "Cancel runs."),
     "rm": ("workbench.cli.runs", "Delete runs."),
-    "label": ("workbench.cli.runs", "Name, tag and annotate a run."),
-    "import": ("workbench.cli.runs", "Take in runs of another store."),
-    "calibrate": ("workbench.cli.calibrate", "Measure what this machine computes and moves."),
-    "models": ("workbench.cli.plugins", "Models and their options."),
-    "datasets": ("workbench.cli.plugins", "Datasets and their options."),
-    "strategies": ("workbench.cli.plugins", "Strategies and their options."),
-    "schedules": ("workbench.cli.plugins", "Pipeline schedules."),
-    "notebooks": ("workbench.cli.notebooks", "List the notebooks of the course, or copy them to a directory."),
-    "check-plugin": ("workbench.cli.check_plugin", "Run the conformance cases of a plugin's file."),
-    "doctor": ("workbench.cli.system", "What a run here would stand on."),
-    "dashboard": ("workbench.cli.system", "Open the runs in a page."),
+    "label": ("workbench.cli.runs", "Set the name, tags and note of a run."),
+    "import": ("workbench.cli.runs", "Import runs from another store."),
+    "calibrate": ("workbench.cli.calibrate", "Measure the compute, memory and communication speed of this machine."),
+    "models": ("workbench.cli.plugins", "List the models and their options."),
+    "datasets": ("workbench.cli.plugins", "List the datasets and their options."),
+    "strategies": ("workbench.cli.plugins", "List the strategies and their options."),
+    "schedules": ("workbench.cli.plugins", "List the pipeline schedules and their options."),
+    "notebooks": ("workbench.cli.notebooks", "List the course notebooks, or copy them to a directory."),
+    "check-plugin": ("workbench.cli.check_plugin", "Run the conformance cases of a plugin."),
+    "doctor": ("workbench.cli.system", "Show the versions and hardware that runs on this machine use."),
+    "dashboard": ("workbench.cli.system", "Start the dashboard."),
 }
 
 EXIT_CODES = {
     0: "success",
     1: "a run failed",
     2: "bad spec or usage; nothing was started",
-    3: "an --assert is false, parity failed, or the loss is not finite",
+    3: "an --assert is false, parity failed or the loss is not finite",
     130: "interrupted; no process of the run is left",
 }
 
@@ -69,7 +69,7 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup)
 @click.version_option(package_name="workbench")
 def cli() -> None:
-    """Find out how to split a neural network over several workers, by running it."""
+    """Run, measure and compare ways of splitting a neural network over several workers."""
 
 
 def _show_warning(

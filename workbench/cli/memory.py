@@ -35,9 +35,9 @@ def memory(console: Console, directory: RunDirectory) -> None:
     expected = directory.record()["expected"].get("memory_per_worker")
     if expected is None or not all(worker.get("peak_memory_by_category") for worker in workers):
         return
-    console.print("\nheld by each worker after a step, by formula and measured, MiB:")
+    console.print("\nmemory per worker after a step, expected and measured, MiB:")
     console.print(_held(workers, expected))
-    console.print("\nat each worker's peak, MiB:")
+    console.print("\npeak memory per worker by category, MiB:")
     console.print(_peaks(workers))
     console.print(str(memory_limit(directory)), highlight=False)
     for rank, worker in enumerate(workers):
@@ -47,14 +47,14 @@ def memory(console: Console, directory: RunDirectory) -> None:
     largest = max(range(len(workers)), key=lambda rank: workers[rank]["peak_memory_bytes"])
     rows = [row for row in directory.table("peak_tensors").to_pylist() if row["rank"] == largest]
     console.print(
-        f"\nthe largest tensors at the peak of worker {largest}, {workers[largest]['peak_memory_event']}:", highlight=False
+        f"\nlargest tensors at the peak of worker {largest} ({workers[largest]['peak_memory_event']}):", highlight=False
     )
     console.print(largest_tensors(row for row in rows if row["step"] == rows[-1]["step"]))
 
 
 def _held(workers: list[dict[str, Any]], expected: list[dict[str, Any]]) -> Table:
     """Beside what is held, the activations that are kept when a backward pass begins."""
-    table = Table("worker", *(HEADS[category] for category in HELD), "activations\nkept for backward", **_LOOK)
+    table = Table("worker", *(HEADS[category] for category in HELD), "activations\nsaved for backward", **_LOOK)
     for rank, (worker, formula) in enumerate(zip(workers, expected, strict=True)):
         pairs = [(formula[category], worker["held_memory_by_category"][category]) for category in HELD]
         pairs.append((formula["activations"], worker["kept_activation_bytes"]))
@@ -76,7 +76,7 @@ def _both(expected: int | None, measured: int | None) -> str:
 
 def _peaks(workers: list[dict[str, Any]]) -> Table:
     categories = [c for c in HEADS if any(w["peak_memory_by_category"].get(c) for w in workers)]
-    table = Table("worker", *(HEADS[category] for category in categories), "sum", "by the\nallocator", **_LOOK)
+    table = Table("worker", *(HEADS[category] for category in categories), "sum", "allocator\npeak", **_LOOK)
     for rank, worker in enumerate(workers):
         sizes = [worker["peak_memory_by_category"].get(category, 0) for category in categories]
         other = worker.get("allocator_peak_bytes")

@@ -18,21 +18,25 @@ COURSE = Path(workbench.__path__[0]) / "course"
 
 
 @click.command("notebooks")
-@click.option("--to", type=click.Path(path_type=Path, file_okay=False), help="Directory to copy the notebooks to.")
+@click.option(
+    "--to",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Directory to copy the notebooks to; created if it does not exist.",
+)
 def notebooks_command(to: Path | None) -> None:
-    """List the course's notebooks, or copy them to a directory; existing files are never overwritten."""
+    """List the course notebooks, or copy them to a directory. Existing files are never overwritten."""
     notebooks = sorted(COURSE.glob("*.ipynb"))
     if to is None:
         for path in notebooks:
             click.echo(f"{path.name:<34}  {title(path)}")
         return
     if existing := [path.name for path in notebooks if (to / path.name).exists()]:
-        raise UsageError(f"--to: {to} contains {', '.join(existing)}; give another directory, or move your copies away")
+        raise UsageError(f"--to: {to} already contains {', '.join(existing)}; use another directory or move these files")
     with written("notebooks"):
         to.mkdir(parents=True, exist_ok=True)
         for path in notebooks:
             shutil.copyfile(path, to / path.name)
-    click.echo(f"{counted(len(notebooks), 'notebook')} copied; open them with: jupyter lab {to}")
+    click.echo(f"{counted(len(notebooks), 'notebook')} copied; open with: jupyter lab {to}")
 
 
 def title(path: Path) -> str:

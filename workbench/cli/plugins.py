@@ -24,7 +24,7 @@ def _list(family: Family) -> None:
 
 
 def _command(family_name: str, family: Family) -> click.Command:
-    @click.command(family_name, help=f"All {family_name}, with every option and its meaning.")
+    @click.command(family_name, help=f"List the {family_name} and their options.")
     def command() -> None:
         _list(family)
 
@@ -35,8 +35,8 @@ models_command = _command("models", MODELS)
 datasets_command = _command("datasets", DATASETS)
 
 
-@click.command("strategies", help="All strategies, with every option and its meaning, and what works with what.")
-@click.option("--markdown", is_flag=True, help="Only the table of what works, as docs/strategies.md has it.")
+@click.command("strategies", help="List the strategies, their options and the combinations that are supported.")
+@click.option("--markdown", is_flag=True, help="Print only the compatibility table, as Markdown (docs/strategies.md).")
 def strategies_command(markdown: bool) -> None:
     from workbench.cli import support
 
@@ -48,12 +48,12 @@ def strategies_command(markdown: bool) -> None:
 
 
 @click.command("schedules")
-@click.option("--actions", metavar="SCHEDULE", help="Write this one's actions, a file that the schedule csv can begin with.")
-@click.option("--size", default=2, show_default=True, help="Workers of the pipeline whose actions are written.")
-@click.option("--microbatches", default=4, show_default=True, help="Its microbatches.")
-@click.option("--stages-per-worker", type=int, help="Its stages on each worker; by default as the schedule is made for.")
+@click.option("--actions", metavar="SCHEDULE", help="Print the actions of SCHEDULE in the format that the schedule csv reads.")
+@click.option("--size", default=2, show_default=True, help="Number of pipeline workers for --actions.")
+@click.option("--microbatches", default=4, show_default=True, help="Number of microbatches for --actions.")
+@click.option("--stages-per-worker", type=int, help="Stages per worker for --actions; the default is the schedule's own.")
 def schedules_command(actions: str | None, size: int, microbatches: int, stages_per_worker: int | None) -> None:
-    """All schedules, with every option and its meaning; or the actions of one."""
+    """List the pipeline schedules and their options, or print the actions of one."""
     if actions is None:
         _list(SCHEDULES)
         return
@@ -65,7 +65,7 @@ def schedules_command(actions: str | None, size: int, microbatches: int, stages_
     ((_, options),) = spec.split.items()
     schedule = SCHEDULES.get(actions, "--actions")(options)
     if not schedule.has_actions:
-        raise UsageError(f"{actions} is no fixed order of actions; take another schedule")
+        raise UsageError(f"--actions: {actions} has no fixed order of actions; use another schedule")
     schedule.check(spec)
     for row in rows_of(schedule):
         click.echo(row)

@@ -51,7 +51,7 @@ def largest_tensors(rows: Iterable[Row]) -> Table:
     table = Table("MiB", "category", "module or parameter", "shape", "dtype", box=None, padding=(0, 1, 0, 2))
     for row in list(rows)[:NUM_TENSORS]:
         size, category = f"{row['bytes'] / 2**20:.2f}", row["category"].replace("_", " ")
-        table.add_row(size, category, escape(row["module"] or "–"), row["shape"] or "one number", row["dtype"])
+        table.add_row(size, category, escape(row["module"] or "–"), row["shape"] or "scalar", row["dtype"])
     return table
 
 
@@ -64,7 +64,7 @@ def failure(console: Console, run_id: str, error: Row | None, message: str) -> N
             alive = (
                 f"{name.replace('_', ' ')} {figures.mebibytes(size)}" for name, size in memory["by_category"].items() if size
             )
-            console.print(f"  alive on worker {error['rank']}: {', '.join(alive)}; the largest tensors:", highlight=False)
+            console.print(f"  memory of worker {error['rank']}: {', '.join(alive)}; largest tensors:", highlight=False)
             console.print(largest_tensors(memory["largest_tensors"]))
         for line in (error.get("last_lines") or [])[-6:] if not memory else ():
             console.print(f"  | {escape(line)}", highlight=False)

@@ -14,12 +14,12 @@ import click
     required=True,
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE.html|FILE.md",
-    help="File to write; its suffix chooses the format.",
+    help="File to write; the suffix determines the format.",
 )
 def report_command(runs: tuple[str, ...], to: Path) -> None:
-    """Write a report of RUNS: what was asked, the figures, what they teach, charts, the environment.
+    """Write a report of RUNS: configuration, figures, findings, charts and environment.
 
-    HTML is one file that opens anywhere, also without a network; Markdown has its charts in a folder beside it.
+    HTML is one self-contained file; Markdown stores its charts in a folder next to the file.
     """
     from workbench.analysis.report.write import write_report
     from workbench.cli.target import written

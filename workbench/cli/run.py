@@ -23,19 +23,25 @@ if TYPE_CHECKING:
 
 @click.command("run")
 @click.argument("spec_file", required=False, type=click.Path(path_type=Path))
-@click.option("--model", help="Model by name; see `workbench models`.")
-@click.option("--dataset", help="Dataset by name; see `workbench datasets`.")
+@click.option("--model", help="Name of the model; see `workbench models`.")
+@click.option("--dataset", help="Name of the dataset; see `workbench datasets`.")
 @click.option(
     "--split",
     "splits",
     multiple=True,
     metavar="STRATEGY=SIZE[,OPTION=VALUE…]",
-    help="A strategy, its size and its options; repeat to combine strategies.",
+    help="Strategy with its size and options; repeat to combine strategies.",
 )
-@click.option("--set", "sets", multiple=True, metavar="PATH=VALUE", help="Any key of the spec: train.num_steps=50.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout and nothing else there.")
-@click.option("--assert", "assertion", help="Exit 3 unless this holds: 'speedup > 1.2 and final_loss < 4'.")
-@click.option("--no-server", is_flag=True, help="Start processes afresh, without the fork server (slower).")
+@click.option(
+    "--set",
+    "sets",
+    multiple=True,
+    metavar="PATH=VALUE",
+    help="Set a key of the spec, such as train.num_steps=50; can be repeated.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+@click.option("--assert", "assertion", help="Exit with code 3 unless this holds: 'speedup > 1.2 and final_loss < 4'.")
+@click.option("--no-server", is_flag=True, help="Start processes without the fork server (slower).")
 def run_command(
     spec_file: Path | None,
     model: str | None,
@@ -46,9 +52,9 @@ def run_command(
     assertion: str | None,
     no_server: bool,
 ) -> None:
-    """Run SPEC_FILE, or what the options say, next to its baseline on one worker.
+    """Run the spec in SPEC_FILE or given by the options, and its one-worker baseline.
 
-    With no argument: the demonstration, one worker and then each of four strategies on two.
+    Without arguments, run the demonstration: one worker, then each of four strategies on two workers.
     """
     table = override(read_table(spec_file) if spec_file else {}, model=model, dataset=dataset, splits=splits, sets=sets)
     is_demonstration = not (spec_file or model or dataset or splits or sets)
@@ -114,7 +120,7 @@ def _report(shown: list[Run], rows: list[dict[str, Any]]) -> None:
     for run in shown:
         record = run.directory.record()
         if (used := record["num_workers"] * record["threads_per_worker"]) > record["num_cores"]:
-            console.print(f"• {record['split']} has {used} threads on {record['num_cores']} cores.", highlight=False)
+            console.print(f"• {record['split']} uses {used} threads on {record['num_cores']} cores.", highlight=False)
     if sentence := _does_not_fit(shown):
         console.print(f"• {sentence}", highlight=False)
     for run in shown:
@@ -136,8 +142,8 @@ def _does_not_fit(shown: list[Run]) -> str:
     if not over:
         return ""
     fits = list(dict.fromkeys(run.directory.record()["split"] for run in shown if run.state == "finished"))
-    budget = f"{(shown[0].spec.measure.memory_budget_bytes or 0) / 2**20:.2f} MiB a worker"
-    return f"Too large for {budget}: {', '.join(over)}." + (f" It is enough for {', '.join(fits)}." if fits else "")
+    budget = f"{(shown[0].spec.measure.memory_budget_bytes or 0) / 2**20:.2f} MiB per worker"
+    return f"Exceeds {budget}: {', '.join(over)}." + (f" Fits: {', '.join(fits)}." if fits else "")
 
 
 def _judge(rows: list[dict[str, Any]], assertions: list[Any]) -> None:
@@ -149,9 +155,9 @@ def _judge(rows: list[dict[str, Any]], assertions: list[Any]) -> None:
             error = "not finite" if row["parity_max_error"] is None else row["parity_max_error"]
             raise AssertionFailedError(f"{row['run_id']}: parity failed, largest error {error}")
         if row["mode"] == "train" and (row["final_loss"] is None or not math.isfinite(row["final_loss"])):
-            raise AssertionFailedError(f"{row['run_id']}: the loss is not finite: {row['final_loss']}")
+            raise AssertionFailedError(f"{row['run_id']}: the final loss is not finite: {row['final_loss']}")
         for assertion in assertions:
             if not assertion.holds(row):
                 raise AssertionFailedError(
-                    f"{row['run_id']}: {assertion} is false, {assertion.column} is {row[assertion.column]}"
+                    f"{row['run_id']}: assertion {assertion} is false: {assertion.column} is {row[assertion.column]}"
                 )

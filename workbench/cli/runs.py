@@ -17,15 +17,15 @@ from workbench.words import counted
 
 
 @click.command("ls")
-@click.option("--json", "as_json", is_flag=True, help='One JSON document on stdout: {"runs": [row, …]}.')
+@click.option("--json", "as_json", is_flag=True, help='Print one JSON document on stdout: {"runs": [row, …]}.')
 def ls_command(as_json: bool) -> None:
-    """List the runs of the store, oldest first."""
+    """List the runs in the store, oldest first."""
     rows = listing.rows(home())
     if as_json:
         click.echo(runs_document(rows))
         return
     if not rows:
-        click.echo("No runs yet; `workbench run` makes the first ones.", err=True)
+        click.echo("The store has no runs; start with `workbench run`.", err=True)
         return
     width = max(len(row["run_id"]) for row in rows)
     click.echo(f"{'run':<{width}}  {'state':<9}  {'model':<12}  {'step time':>10}  {'speed-up':>8}  name")
@@ -45,9 +45,9 @@ def ls_command(as_json: bool) -> None:
 
 @click.command("logs")
 @click.argument("run")
-@click.option("--rank", type=int, help="Only this worker's.")
+@click.option("--rank", type=int, help="Show only the output of this rank.")
 def logs_command(run: str, rank: int | None) -> None:
-    """What the workers of RUN printed."""
+    """Show the output of the workers of RUN."""
     directory = listing.find(home(), run)
     num_workers = directory.record()["num_workers"]
     if rank is not None and not 0 <= rank < num_workers:
@@ -55,15 +55,15 @@ def logs_command(run: str, rank: int | None) -> None:
     for who in range(num_workers) if rank is None else [rank]:
         path = directory.log_path(who)
         text = path.read_text(errors="replace") if path.exists() else ""
-        click.echo(f"── rank {who}" + ("" if text else " (nothing)"))
+        click.echo(f"── rank {who}" + ("" if text else " (empty)"))
         click.echo(text, nl=False)
 
 
 @click.command("compare")
 @click.argument("runs", nargs=-1, required=True)
-@click.option("--json", "as_json", is_flag=True, help='One JSON document on stdout: {"runs": [row, …]}.')
+@click.option("--json", "as_json", is_flag=True, help='Print one JSON document on stdout: {"runs": [row, …]}.')
 def compare_command(runs: tuple[str, ...], as_json: bool) -> None:
-    """RUNS side by side, and what they teach."""
+    """Compare RUNS side by side and list the findings."""
     found = [listing.find(home(), run) for run in runs]
     rows = [listing.row(directory) for directory in found]
     if as_json:
@@ -85,7 +85,7 @@ def compare_command(runs: tuple[str, ...], as_json: bool) -> None:
 
 @click.command("export")
 @click.argument("runs", nargs=-1, required=True)
-@click.option("--to", type=click.Path(path_type=Path, file_okay=False), help="Directory for the tables.")
+@click.option("--to", type=click.Path(path_type=Path, file_okay=False), help="Directory to write the tables to.")
 @click.option(
     "--format",
     "file_format",
@@ -97,15 +97,15 @@ def compare_command(runs: tuple[str, ...], as_json: bool) -> None:
 @click.option(
     "--trace",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="File for a trace of all workers, which Perfetto, chrome://tracing and speedscope open: trace.json or trace.json.gz.",
+    help="File to write a trace of all workers to, for Perfetto, chrome://tracing or speedscope: trace.json or trace.json.gz.",
 )
 def export_command(runs: tuple[str, ...], to: Path | None, file_format: str, trace: Path | None) -> None:
-    """Write RUNS and their tables, or a trace of their workers, or both."""
+    """Export RUNS and their tables, a trace of their workers, or both."""
     from workbench.store.export import export
     from workbench.store.trace_events import write_trace
 
     if to is None and trace is None:
-        raise UsageError("export: say where to: --to DIRECTORY for the tables, --trace FILE for a trace of all workers")
+        raise UsageError("export needs a destination: --to DIRECTORY for the tables or --trace FILE for a trace of all workers")
     found = [listing.find(home(), run) for run in runs]
     with written("export"):
         for path in export(found, to, file_format) if to is not None else []:
@@ -114,13 +114,16 @@ def export_command(runs: tuple[str, ...], to: Path | None, file_format: str, tra
             click.echo(write_trace(found, trace))
             for run in found:
                 if not run.table("steps").num_rows:
-                    click.echo(f"workbench: {run.id} ({listing.state_of(run)}) recorded no step: its workers are empty", err=True)
+                    click.echo(
+                        f"workbench: {run.id} ({listing.state_of(run)}) has no recorded steps: its part of the trace is empty",
+                        err=True,
+                    )
 
 
 @click.command("cancel")
 @click.argument("runs", nargs=-1, required=True)
 def cancel_command(runs: tuple[str, ...]) -> None:
-    """End RUNS that have not ended and the baselines that only they need, and wait until they have ended."""
+    """Cancel RUNS and the baselines that no other run needs, and wait until they have ended."""
     from workbench.api import open_run
 
     chosen = [open_run(run) for run in runs]
@@ -131,10 +134,10 @@ def cancel_command(runs: tuple[str, ...]) -> None:
 
 @click.command("rm")
 @click.argument("runs", nargs=-1, required=True)
-@click.option("--purge", is_flag=True, help="Remove the files too; this cannot be undone.")
-@click.option("--undo", is_flag=True, help="Bring RUNS, by their whole ids, back into the lists.")
+@click.option("--purge", is_flag=True, help="Also delete the files; this cannot be undone.")
+@click.option("--undo", is_flag=True, help="Restore deleted RUNS, given by their full ids.")
 def rm_command(runs: tuple[str, ...], purge: bool, undo: bool) -> None:
-    """Delete RUNS; without --purge their files stay and only the lists leave them out."""
+    """Delete RUNS. Without --purge, the runs are hidden but their files are kept."""
     if undo:
         for directory in [listing.exact(home(), run) for run in runs]:
             restore(directory)
@@ -153,11 +156,11 @@ def rm_command(runs: tuple[str, ...], purge: bool, undo: bool) -> None:
 
 @click.command("label")
 @click.argument("run")
-@click.option("--name", help="What the run is called in lists.")
-@click.option("--tag", "tags", multiple=True, help="Its tags, in place of those it has; repeat for several, '' for none.")
-@click.option("--note", help="What is worth knowing of it.")
+@click.option("--name", help="Name of the run.")
+@click.option("--tag", "tags", multiple=True, help="Tag, replacing the current tags; repeat for several, '' for none.")
+@click.option("--note", help="Note about the run.")
 def label_command(run: str, name: str | None, tags: tuple[str, ...], note: str | None) -> None:
-    """Name, tag and annotate RUN."""
+    """Set the name, tags and note of RUN."""
     directory = listing.find(home(), run)
     relabel(directory, name=name, tags=tags or None, note=note)
     click.echo(directory.id)
@@ -166,7 +169,7 @@ def label_command(run: str, name: str | None, tags: tuple[str, ...], note: str |
 @click.command("import")
 @click.argument("source", type=click.Path(path_type=Path, exists=True))
 def import_command(source: Path) -> None:
-    """Take in runs from SOURCE: a zip file of run directories, such as the dashboard packs, or a store's directory."""
+    """Import runs from SOURCE, a zip file of run directories (such as the dashboard creates) or the directory of a store."""
     from workbench.store.archive import take_in
 
     try:
@@ -176,4 +179,4 @@ def import_command(source: Path) -> None:
     for directory in new:
         click.echo(f"{directory.id} imported")
     for run_id in here:
-        click.echo(f"{run_id} was here already")
+        click.echo(f"{run_id} is already in the store")

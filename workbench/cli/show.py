@@ -17,7 +17,7 @@ _MOST_IN_A_MATRIX = 8
 @click.command("show")
 @click.argument("run")
 def show_command(run: str) -> None:
-    """Everything about RUN: figures, expected beside measured, each worker, why it failed."""
+    """Show RUN in detail: figures, expected and measured values, each worker, the cause of a failure."""
     from rich.console import Console
     from rich.markup import escape
 
@@ -35,16 +35,16 @@ def show_command(run: str) -> None:
     for axis, groups in _who_talks_to_whom(directory):
         console.print(f"{axis} axis: {groups}", highlight=False, markup=False)
     if differences := _differences(directory):
-        console.print(f"not by default: {escape(', '.join(differences))}", highlight=False)
+        console.print(f"options: {escape(', '.join(differences))}", highlight=False)
     if row["mode"] == "train" and (optimizer := _optimizer(directory)):
         console.print(f"optimizer: {optimizer}", highlight=False)
     record = directory.record()
     if record["num_workers"] * record["threads_per_worker"] > record["num_cores"]:
-        console.print(f"[yellow]oversubscribed:[/yellow] more workers × threads than the {record['num_cores']} cores")
+        console.print(f"[yellow]oversubscribed:[/yellow] workers × threads exceed the {record['num_cores']} cores")
     if row["link"]:
         console.print(f"link: {row['link']}, emulated; {'; '.join(record['link_notes'])}", highlight=False)
     if (load := row["other_load_cores"] or 0.0) > NOTABLE_LOAD_CORES:
-        console.print(f"[yellow]disturbed:[/yellow] other programs kept {load:.1f} cores busy meanwhile", highlight=False)
+        console.print(f"[yellow]disturbed:[/yellow] other programs used {load:.1f} cores during the run", highlight=False)
     _block_times(console, record)
     if row["state"] != "finished":
         render.failure(console, directory.id, directory.error(), str(directory.status().get("message", "")))
@@ -59,11 +59,11 @@ def show_command(run: str) -> None:
     if row["generated_tokens_per_s"] is not None:
         first, later = seconds(row["time_to_first_token_s"]), seconds(row["time_per_token_s"])
         rate = f"{row['generated_tokens_per_s']:.0f} tokens/s"
-        console.print(f"generation: first token after {first}, then {later} a token; {rate} in all", highlight=False)
+        console.print(f"generation: time to first token {first}, time per token {later}, {rate}", highlight=False)
     for line in time_figures.lines(directory):
         console.print(line, highlight=False, markup=False)
     if row["dropped_tokens"] is not None:
-        console.print(f"dropped per step: {row['dropped_tokens']:,g} assignments of a token to an expert that was full")
+        console.print(f"dropped per step: {row['dropped_tokens']:,g} assignments of tokens to experts above their capacity")
     _transfers(console, directory)
     _traffic(console, directory)
     _bandwidths(console, directory)
@@ -91,13 +91,13 @@ def _parity(row: dict[str, Any], summary: dict[str, Any]) -> str:
     declared = f" ({summary['parity_on_purpose']})" if found == "lossy" and summary.get("parity_on_purpose") else ""
     bound = "" if allowed is None else f", allowed {allowed:.1e}"
     # Where parameters are changed the error is not against one worker, but against what the strategy declares of replicas.
-    against = " against its declaration" if declared and "gradients" not in declared else ""
+    against = " against the declared result" if declared and "gradients" not in declared else ""
     dropout = " with dropout off" if summary.get("parity_is_without_dropout") else ""
     text = f"{verdicts[found]}{dropout}{declared}, largest error{against} {size}{bound}"
     if found == "equal per shard" or (found == "lossy" and row["parity_cause"]):
         return f"{text}; {escape(per_shard({**row, 'parity_whole_batch_tensor': summary.get('parity_whole_batch_tensor')}))}."
     whole = row["parity_whole_batch_error"]
-    return text if whole is None else f"{text}; of the whole batch in one piece {whole:.1e}"
+    return text if whole is None else f"{text}; error against the unsplit batch {whole:.1e}"
 
 
 def _block_times(console: Any, record: dict[str, Any]) -> None:
@@ -106,7 +106,7 @@ def _block_times(console: Any, record: dict[str, Any]) -> None:
 
     if times := record.get("block_times_s"):
         blocks = ", ".join(f"{block} {seconds(time_s)}" for block, time_s in times.items())
-        console.print(f"blocks alone, measured before the run: {blocks}", highlight=False)
+        console.print(f"block times, measured before the run: {blocks}", highlight=False)
 
 
 def _who_talks_to_whom(directory: RunDirectory) -> Iterator[tuple[str, str]]:
@@ -167,7 +167,7 @@ def _transfers(console: Any, directory: RunDirectory) -> None:
         at_most = "at most " if row["is_bound"] else ""
         how_often = "" if row["every"] == 1 else f", every {row['every']} steps"
         table.add_row(row["operation"], row["axis"], row["phase"] + how_often, at_most + want, got, count)
-    console.print("\nmoved per step, by formula and measured:")
+    console.print("\ncommunication per step, expected and measured:")
     console.print(table)
 
 
@@ -183,7 +183,7 @@ def _bandwidths(console: Any, directory: RunDirectory) -> None:
     rows = achieved(directory, read_calibration(home(), directory.environment())).to_dict("records")
     if not rows:
         return
-    table = Table("operation", "axis", "workers", "of about", "achieved at least", "its machine, calibrated", box=None)
+    table = Table("operation", "axis", "workers", "payload", "achieved (lower bound)", "calibrated", box=None)
     for row in rows:
         own = row["calibrated_bytes_per_s"]
         speeds = (f"{value / 1e6:,.1f} MB/s" if value and value == value else "–" for value in (row["ring_bytes_per_s"], own))
@@ -210,11 +210,11 @@ def _traffic(console: Any, directory: RunDirectory) -> None:
         table.add_row(str(rank), *(f"{moved / 2**20:.2f}" if moved else "·" for moved in row))
     by_formula = frame.loc[frame["attribution"] != SENT, "bytes"].sum() / frame["bytes"].sum()
     note = (
-        f"; {by_formula:.0%} of it collectives, laid by formula on ring neighbours (all-to-all: evenly on all)"
+        f"; {by_formula:.0%} are collectives, attributed by formula to ring neighbours (all-to-all: evenly to all workers)"
         if by_formula
         else ""
     )
-    console.print(f"\nMiB from worker to worker per step{note}:", highlight=False)
+    console.print(f"\ntraffic matrix, MiB per step{note}:", highlight=False)
     console.print(table)
 
 
@@ -227,9 +227,9 @@ def _completions(console: Any, directory: RunDirectory) -> None:
     if not num_operations or directory.record()["device"] != "cpu":
         return
     text = f"trace steps: {num_operations:,} operations recorded, {num_seen:,} seen by torch's profiler"
-    text += f", of which {num_completed:,} until they were done"
+    text += f", {num_completed:,} of them until completion"
     if num_late:
-        text += f"; {num_late} of these ended there more than 2 ms after the wait for them"
+        text += f"; {num_late} of these completed more than 2 ms after the wait for them ended"
     console.print(f"\n{text}", highlight=False)
     for rank, completions in enumerate(workers):
         for difference in completions["differences"] if completions else []:
@@ -243,11 +243,11 @@ def _workers(console: Any, directory: RunDirectory) -> None:
 
     trains = directory.record()["mode"] == "train"
     heads = ("gradients", "optimizer state") if trains else ()
-    table = Table("worker", "parameters expected", "measured", *heads, "peak memory", "resident peak", box=None)
+    table = Table("worker", "expected parameters", "measured parameters", *heads, "peak memory", "resident peak", box=None)
     held = ("gradient_bytes", "optimizer_state_bytes") if trains else ()
     expected = directory.record()["expected"]["parameters_per_worker"]
     for rank, worker in enumerate((directory.summary() or {})["workers"]):
         sizes = (worker[key] for key in (*held, "peak_memory_bytes", "resident_peak_bytes"))
         table.add_row(str(rank), f"{expected[rank]:,}", f"{worker['parameters']:,}", *map(mebibytes, sizes))
-    console.print("\neach worker:")
+    console.print("\nworkers:")
     console.print(table)

@@ -6,13 +6,13 @@ from workbench.plan.support import MODES, Support, support_table
 
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 LEGEND = (
-    "✓: training and inference, on cpu (the GPU path has not been tested on hardware); else what works of them, and why the rest"
-    " does not. Two workers, the model's first example."
+    "✓: training and inference work on cpu (the GPU path has not been tested on hardware); otherwise the"
+    " supported mode, with a note that gives the reason. Two workers, first example of each model."
 )
-_MARKDOWN = """# What works with what
+_MARKDOWN = """# Compatibility of strategies and models
 
-`workbench strategies --markdown > docs/strategies.md` makes this page: each strategy's examples are put before the same checks
-that a run must pass. `tests/test_conformance.py` runs what they admit.
+`workbench strategies --markdown > docs/strategies.md` generates this page: the examples of each strategy go through the same
+checks as a run. `tests/test_conformance.py` runs the accepted ones.
 
 """
 

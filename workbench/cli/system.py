@@ -26,7 +26,7 @@ _PACKAGES = ("torch", "numpy", "pydantic", "pyarrow", "pandas", "streamlit")
 
 @click.command("doctor")
 def doctor_command() -> None:
-    """What a run here would stand on: versions, cores, memory, store, fork server. Starts and writes nothing."""
+    """Show the versions, cores, memory, store and fork server that runs on this machine use. Starts and writes nothing."""
     import psutil
 
     from workbench.launch.environment import environment
@@ -38,7 +38,7 @@ def doctor_command() -> None:
         **{name: _version(name) for name in _PACKAGES},
         "platform": here["platform"],
         "processor": here["cpu"],
-        "cores": f"{here['num_cores']} usable by this process",
+        "cores": f"{here['num_cores']} available to this process",
         "memory": f"{psutil.virtual_memory().total / 2**30:.1f} GiB",
         "store": _store(home()),
         "fork server": _server(),
@@ -48,13 +48,18 @@ def doctor_command() -> None:
 
 
 @click.command("dashboard", context_settings={"ignore_unknown_options": True})
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at; 0.0.0.0 lets other machines in.")
-@click.option("--port", type=int, help="By default 8501, or the next that is free.")
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on; 0.0.0.0 accepts connections from other machines.",
+)
+@click.option("--port", type=int, help="Port to listen on; the default is 8501 or the next free port.")
 @click.argument("streamlit_options", nargs=-1, type=click.UNPROCESSED)
 def dashboard_command(host: str, port: int | None, streamlit_options: tuple[str, ...]) -> None:
-    """Configure, watch and compare runs in a page; further options go to `streamlit run`."""
+    """Start the dashboard, which configures, follows and compares runs. Other options are passed to `streamlit run`."""
     if find_spec("streamlit") is None:
-        raise UsageError("the dashboard needs streamlit, which is not installed: pip install streamlit")
+        raise UsageError("the dashboard requires streamlit, which is not installed: pip install streamlit")
     options = ["--server.address", host, *(["--server.port", str(port)] if port else []), *streamlit_options]
     sys.exit(serve([sys.executable, "-m", "streamlit", "run", str(served_app()), *options]))
 
@@ -105,12 +110,16 @@ def _server() -> str:
 
     path = socket_path()
     if path is None:
-        return "none: neither TMPDIR nor /tmp can hold its Unix socket; runs start without it, more slowly"
-    place = "" if path.is_relative_to(tempfile.gettempdir()) else f" in {path.parent}: TMPDIR cannot hold its Unix socket"
+        return "unavailable: the path of its Unix socket is too long in both TMPDIR and /tmp; runs start without it, more slowly"
+    place = (
+        ""
+        if path.is_relative_to(tempfile.gettempdir())
+        else f" in {path.parent}: the path of its Unix socket would be too long in TMPDIR"
+    )
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(1)
         try:
             connection.connect(str(path))
         except OSError:
             return f"not running; the next run starts it{place}"
-    return f"running  {path}" + (" (TMPDIR cannot hold its Unix socket)" if place else "")
+    return f"running  {path}" + (" (the path of its Unix socket would be too long in TMPDIR)" if place else "")

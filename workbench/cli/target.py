@@ -18,6 +18,4 @@ def written(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UsageError(
-            f"{what}: {error.filename} cannot be written ({error.strerror}); name another file or directory"
-        ) from None
+        raise UsageError(f"{what}: cannot write {error.filename} ({error.strerror}); use another file or directory") from None

@@ -33,7 +33,7 @@ def lines(run: RunDirectory) -> Iterator[str]:
         yield from _bubble(run, unit)
     yield from _noise(run, unit)
     yield from _flops(run, summary, unit)
-    yield f"data: fetching a batch takes {seconds(summary['data_s'])} before each {unit} (median, slowest worker)"
+    yield f"data: fetching a batch before each {unit} takes {seconds(summary['data_s'])} (median, slowest worker)"
 
 
 def _parts(summary: dict[str, Any], unit: str) -> str:
@@ -45,8 +45,8 @@ def _parts(summary: dict[str, Any], unit: str) -> str:
             named.append(f"{name} {seconds(summary[f'{part}_s'])} ({low * 1e3:.1f}–{high * 1e3:.1f})")
     steps = counted(len(summary["workers"][0]["trace_steps"]), "trace step")
     share = summary["spread"]["other_share"][1]
-    text = f"{unit}: {', '.join(named)}; means over workers and {steps}, which lay between the numbers in brackets"
-    return f"{text}. What no event explains is at most {share:.1%} of a worker's {unit}"
+    text = f"{unit}: {', '.join(named)}; means over workers and {steps}, range in brackets"
+    return f"{text}. Unexplained time is at most {share:.1%} of a worker's {unit}"
 
 
 def _bubble(run: RunDirectory, unit: str) -> Iterator[str]:
@@ -58,11 +58,11 @@ def _bubble(run: RunDirectory, unit: str) -> Iterator[str]:
     row = {part: values for part, *values in frame.itertuples(index=False)}
     (measured, share, _), (_, ideal_share, ideal_step) = row["measured"], row["ideal"]
     yield (
-        f"bubble: workers idle {share:.0%} of the {unit}, {seconds(measured)}; at the schedule's ideal for the measured stage"
-        f" times {ideal_share:.0%} of {seconds(ideal_step)}"
+        f"bubble: workers are idle {share:.0%} of the {unit}, {seconds(measured)}; ideal for this schedule and the measured stage"
+        f" times: {ideal_share:.0%} of {seconds(ideal_step)}"
     )
     parts = ", ".join(f"{part} {row[part][0] * 1e3:.1f}" for part in ("order", "imbalance", "communication", "rest"))
-    yield f"  of which, in ms: {parts} (order: with equal stages; rest: what none of these explains)"
+    yield f"  by cause, in ms: {parts} (order: the schedule with equal stages; rest: unexplained)"
 
 
 def _noise(run: RunDirectory, unit: str) -> Iterator[str]:
@@ -72,12 +72,14 @@ def _noise(run: RunDirectory, unit: str) -> Iterator[str]:
 
     found = measured(run, listing.all_runs(home()))
     interval = median_interval(found.times)
-    text = f"noise: median of {len(found.times)} timed {'batches' if unit == 'batch' else f'{unit}s'} {seconds(found.step_time)}"
+    text = (
+        f"noise: median of {len(found.times)} timed {'batches' if unit == 'batch' else f'{unit}s'} is {seconds(found.step_time)}"
+    )
     if interval:
         text += f", 95 % interval {seconds(interval.low)} to {seconds(interval.high)} (order statistics)"
     if len(found.repeats) > 1:
         low, high = min(found.repeats), max(found.repeats)
-        text += f"; the same spec ran {len(found.repeats)} times here, medians {seconds(low)} to {seconds(high)}"
+        text += f"; {len(found.repeats)} runs of this spec in the store have medians of {seconds(low)} to {seconds(high)}"
     yield text
 
 
@@ -87,23 +89,23 @@ def _flops(run: RunDirectory, summary: dict[str, Any], unit: str) -> Iterator[st
     formula = "3 × forward × batch" if record["mode"] == "train" else "forward × batch"
     if flops is None:
         if counted is not None:
-            yield f"FLOPs: torch counts {_giga(counted)} in a {unit}; no formula here adds up a generation's passes"
+            yield f"FLOPs: {_giga(counted)} per {unit} counted by torch; there is no formula for generation"
         return
-    beside = "torch counted none" if counted is None else f"torch counts {_giga(counted)}, {counted / flops:.1%} of it"
-    yield f"FLOPs: {_giga(flops)} a {unit} by formula ({formula}, matrix products); {beside}"
+    beside = "not counted by torch" if counted is None else f"{_giga(counted)} counted by torch ({counted / flops:.1%})"
+    yield f"FLOPs: {_giga(flops)} per {unit} by formula ({formula}, matrix products only); {beside}"
     yield f"  achieved {_giga(summary['flops_per_s'])}/s = FLOPs by formula / median {unit} time"
     what = summary["peak_is_of"]
     if summary["utilisation"] is None and record["device"] == "cuda":
-        yield "  utilisation unknown: `workbench calibrate` does not measure GPUs; measure.peak_flops_per_s takes a data sheet's"
+        yield "  utilisation unknown: `workbench calibrate` does not measure GPUs; set measure.peak_flops_per_s from a data sheet"
     elif summary["utilisation"] is None:
-        yield f"  utilisation unknown: nothing was calibrated for {what}; `workbench calibrate`, then run again"
+        yield f"  utilisation unknown: no calibration for {what}; run `workbench calibrate`, then run again"
     else:
         peak = _giga(summary["peak_flops_per_s"])
-        yield f"  utilisation {summary['utilisation']:.1%} = achieved / {peak}/s, all workers' measured peak with {what} each"
+        yield f"  utilisation {summary['utilisation']:.1%} = achieved / {peak}/s, measured peak of all workers with {what} each"
     if summary["utilisation_of_data_sheet"] is not None:
         sheet = _giga(summary["data_sheet_flops_per_s"])
         share, count = summary["utilisation_of_data_sheet"], record["num_workers"]
-        yield f"  {share:.1%} of the data sheet = achieved / ({count} × {sheet}/s)"
+        yield f"  {share:.1%} of the data sheet's peak = achieved / ({count} × {sheet}/s)"
 
 
 def _giga(value: float) -> str:

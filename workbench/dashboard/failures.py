@@ -17,7 +17,7 @@ _BY_WORD = {
     "SIGKILL": _LESS_MEMORY,
     "out of memory": _LESS_MEMORY,
     "hung": "Read the last output of that worker. If it was only slow, increase launch.timeout_s.",
-    "its owner process is gone": "The machine was restarted or the supervisor was killed: run it again.",
+    "process is gone": "The machine was restarted or the supervisor was killed: run it again.",
     "block_times": "Use a partition other than time: it needs no measurement before the run.",
 }
 

@@ -9,8 +9,8 @@ from typing import Any
 from workbench.launch.workers import WorkerProcess
 
 _ALL_BROKEN = (
-    "All workers report a broken connection; see their logs. Where a forward pass uses some parameters for some samples only,"
-    " replicas wait for gradients that never come: set split.data.find_unused_parameters = true."
+    "All workers lost their connection; see `workbench logs`. If the forward pass uses some parameters only for some samples,"
+    " replicas wait for gradients that are never computed: set split.data.find_unused_parameters = true."
 )
 
 
@@ -40,23 +40,17 @@ def find_cause(processes: list[WorkerProcess], events: list[list[dict[str, Any]]
     steps = [max((e["step"] for e in rank if e["event"] == "step"), default=None) for rank in events]
     for error in errors:
         if not error["is_communication"]:
-            return _from_event(error, "See the traceback; the workers' logs are in `workbench logs`.")
+            return _from_event(error, "See the traceback and the output of the workers (`workbench logs`).")
     for process in processes:
         if process.exit_code is not None and process.rank not in raised and not process.ended_by_us:
             code, finished = process.exit_code, any(e["event"] == "finished" for e in events[process.rank])
             if not finished:
-                how = (
-                    f"killed by {signal.Signals(-code).name}"
-                    if code < 0
-                    else f"ended with exit code {code} before its work was done"
-                )
-                advice = (
-                    "SIGKILL from outside is often the system's answer to too little memory: a smaller batch or more workers."
-                )
+                how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code} before it finished"
+                advice = "The system often sends SIGKILL when memory runs out: use a smaller batch or more workers."
                 return Blame(process.rank, how, steps[process.rank], advice=advice if code == -signal.SIGKILL else "")
     for process in processes:
         if process.exit_code is None and process.rank not in raised:
-            return Blame(process.rank, "hung: the others waited for it in vain", steps[process.rank])
+            return Blame(process.rank, "hung: other ranks timed out waiting for this one", steps[process.rank])
     return _from_event(errors[0], _ALL_BROKEN)
 
 

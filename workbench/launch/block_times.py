@@ -37,6 +37,6 @@ def block_times(spec: RunSpec, device: str) -> dict[str, float]:
     finally:
         ticket.give_back()
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise RunFailedError(f"the blocks' times could not be measured, and so no partition made by them: {last}")
+        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        raise RunFailedError(f'measuring the block times for partition = "time" failed: {last}')
     return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]

@@ -65,8 +65,8 @@ def _measure(job: Row, found: dict[str, list[Row]], say: Say) -> None:
                 has_finished = any(event["event"] == "finished" for event in events)
                 failed = next((rank for rank, code in enumerate(codes) if code), None)
                 if failed is not None and not has_finished:
-                    lines = run.log_path(failed).read_text(errors="replace").strip().splitlines() or ["it said nothing"]
-                    raise RunFailedError(f"worker {failed} of the calibration failed: {lines[-1]}")
+                    lines = run.log_path(failed).read_text(errors="replace").strip().splitlines() or ["no output"]
+                    raise RunFailedError(f"calibration failed on worker {failed}: {lines[-1]}")
                 time.sleep(_POLL_S)
         finally:
             workers.end()

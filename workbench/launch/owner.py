@@ -62,11 +62,11 @@ class Owner:
                 self._pause()
             self._run_workers()
         except Cancelled:
-            self.say(state="cancelled", message="cancelled on request")
+            self.say(state="cancelled", message="cancelled by the user")
         except Exception as error:  # noqa: BLE001 - whatever happens, the record says so
             traceback.print_exc()
             self.run.write_error({"exception": repr(error), "traceback": traceback.format_exc(), "rank": None, "step": None})
-            self.say(state="failed", message=f"the owner failed: {error!r}")
+            self.say(state="failed", message=f"the supervisor failed: {error!r}")
         finally:
             if ticket is not None:
                 ticket.give_back()
@@ -89,7 +89,7 @@ class Owner:
             other = self.record.get(key)
             if not other or other == self.run.id:
                 continue
-            self.status["message"] = f"waiting for its baseline {other}"
+            self.status["message"] = f"waiting for baseline {other}"
             from workbench.store.listing import state_of
 
             while state_of(RunDirectory(self.run.path.parent / other)) not in TERMINAL:
@@ -141,8 +141,8 @@ class Owner:
         from workbench.store.summary import summarize
 
         self.run.write_summary(summarize(self.run, self.events))
-        late = [f"worker {rank} ended with {code}" for rank, code in enumerate(codes) if code]
-        self.say(state="finished", message="; ".join(late) + (" after its last line of work" if late else ""))
+        late = [f"worker {rank} exited with code {code}" for rank, code in enumerate(codes) if code]
+        self.say(state="finished", message="; ".join(late) + (" after it finished" if late else ""))
 
     def _fail(self, workers: Workers) -> None:
         blame = find_cause(workers.processes, self.events)

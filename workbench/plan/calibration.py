@@ -53,7 +53,7 @@ def link_notes(plan: Plan, calibration: dict[str, Any] | None) -> list[str]:
     if not parts or plan.num_workers == 1:
         return []
     if calibration is None:
-        return ["whether this machine's own link is faster was not checked: `workbench calibrate` has not been run on it"]
+        return ["not compared with the machine's own link: run `workbench calibrate` first"]
     notes = []
     for path, speed in parts.items():
         better: dict[str, None] = {}
@@ -64,16 +64,16 @@ def link_notes(plan: Plan, calibration: dict[str, Any] | None) -> list[str]:
         if better:
             where = f"link.{path}" if path else "link"
             notes.append(
-                f"{where}: this machine's own is slower ({'; '.join(better)}), and its own time shows where it is longer"
+                f"{where}: the machine's own link is slower ({'; '.join(better)}); the run shows its time wherever that is longer"
             )
     day = time.strftime("%Y-%m-%d", time.localtime(calibration["created_at"]))
-    return notes or [f"slower than this machine's own link, as calibrated on {day}"]
+    return notes or [f"slower than the machine's own link, calibrated on {day}"]
 
 
 def _worse(own: dict[str, Any], asked: LinkSpeed) -> Iterator[str]:
     """In what the machine's own link is worse than the one that is asked for."""
     (latency_s, bandwidth), own_bandwidth = asked.numbers, own["bandwidth_bytes_per_s"] or inf
     if latency_s is not None and latency_s < own["latency_s"]:
-        yield f"{own['operation']} has {own['latency_s'] * 1e6:.3g} µs of latency, asked for {latency_s * 1e6:.3g} µs"
+        yield f"{own['operation']} has a latency of {own['latency_s'] * 1e6:.3g} µs, requested {latency_s * 1e6:.3g} µs"
     if bandwidth is not None and bandwidth > own_bandwidth:
-        yield f"{own['operation']} moves {own_bandwidth / 1e9:.3g} GB/s, asked for {bandwidth / 1e9:.3g} GB/s"
+        yield f"{own['operation']} has a bandwidth of {own_bandwidth / 1e9:.3g} GB/s, requested {bandwidth / 1e9:.3g} GB/s"

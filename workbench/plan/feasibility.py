@@ -66,7 +66,9 @@ class Plan:
             return "cpu"
         if (gpus := num_gpus()) < self.num_workers:
             found = f"{counted(gpus, 'GPU')} for {counted(self.num_workers, 'worker')}"
-            raise SplitError("launch.device", f"cuda needs a GPU per worker, but there are {found}; use cpu, or fewer workers")
+            raise SplitError(
+                "launch.device", f"cuda requires one GPU per worker, but there are {found}; use cpu or fewer workers"
+            )
         return "cuda"
 
     @property
@@ -74,7 +76,7 @@ class Plan:
         """Why the workers run on the CPU although this machine has GPUs; None where it has none or the spec chooses."""
         if self.spec.launch.device != "auto" or not (gpus := num_gpus()):
             return None
-        found = f'{counted(gpus, "GPU")} found: workers run on the CPU until launch.device = "cuda" is asked for;'
+        found = f'{counted(gpus, "GPU")} found, but workers run on the CPU unless launch.device = "cuda";'
         return f"{found} the GPU path has not been tested on hardware"
 
     def part_of(self, rank: int) -> ModelSummary:
@@ -156,7 +158,7 @@ def plan(spec: RunSpec) -> Plan:
         UsageError: it is no spec.
     """
     if not isinstance(spec, RunSpec):
-        raise UsageError(f"give a spec, not {spec!r}")
+        raise UsageError(f"requires a RunSpec, but got {spec!r}")
     dataset = DATASETS.get(spec.dataset.name)(spec.dataset)
     model = MODELS.get(spec.model.name)(spec.model, dataset.summary())
     strategies = [STRATEGIES.get(name)(options) for name, options in spec.split.items()]
@@ -164,7 +166,7 @@ def plan(spec: RunSpec) -> Plan:
     own_axis = [s for s in strategies if not s.divides_axis]
     for first, second in pairwise(sorted(own_axis, key=lambda s: s.axis)):
         if first.axis == second.axis:
-            raise SplitError("split", f"{first.name} and {second.name} share the {first.axis} axis; use one of them")
+            raise SplitError("split", f"{first.name} and {second.name} both use the {first.axis} axis; use only one of them")
     sizes = {s.axis: s.options.size for s in sorted(strategies, key=lambda s: not s.divides_axis)}
     axes = dict.fromkeys((*AXES, *(s.axis for s in strategies)))  # other axes inside the built-in ones, in order of application
     mesh = Mesh({axis: sizes[axis] for axis in axes if axis in sizes})
@@ -173,8 +175,8 @@ def plan(spec: RunSpec) -> Plan:
     if dataset.summary().num_samples < spec.train.global_batch_size:
         raise SplitError(
             "train.global_batch_size",
-            f"{spec.train.global_batch_size} is more than the {dataset.summary().num_samples} samples"
-            f" of dataset {spec.dataset.name}",
+            f"{spec.train.global_batch_size} exceeds the {dataset.summary().num_samples} samples of the dataset"
+            f" {spec.dataset.name}",
         )
     check_trained(spec, result.summary)
     for strategy in strategies:
@@ -184,8 +186,10 @@ def plan(spec: RunSpec) -> Plan:
     check_mixed_precision(result)
     if spec.train.checkpointing == "selective" and any(isinstance(group, RecurrentLayer) for group in result.summary.groups):
         # Measured with torch 2.13: a GRU's gradients are off by half their norm, an LSTM raises.
-        raise SpecError("train.checkpointing", f"selective does not serve the recurrent layers of {spec.model.name}; use full")
+        raise SpecError(
+            "train.checkpointing", f"{spec.model.name} has recurrent layers, which selective does not support; use full"
+        )
     if spec.train.compile and not any(map(which, (os.environ.get("CXX", "c++"), "g++", "clang++"))):
-        raise SpecError("train.compile", "needs a C++ compiler, which torch.compile calls: none of c++, g++, clang++ is here")
+        raise SpecError("train.compile", "torch.compile requires a C++ compiler, but c++, g++ and clang++ were not found")
     check_link(result)
     return result

@@ -19,23 +19,24 @@ def check_generation(plan: Plan) -> None:
     if not options.num_new_tokens:
         return
     if spec.mode == "train":
-        raise SpecError(field, f'{options.num_new_tokens} tokens are generated in inference, but mode = "train"')
+        raise SpecError(field, f'{options.num_new_tokens} requires mode = "inference", but mode = "train"')
     if not plan.model.has_cache:
         of = f" with capacity_factor = {capacity}" if (capacity := getattr(spec.model, "capacity_factor", None)) else ""
         raise SpecError(
             field,
-            f"{spec.model.name}{of} cannot generate with a cache of keys and values; use transformer, or moe without capacity",
+            f"{spec.model.name}{of} does not support generation with a key/value cache; use transformer, or moe without"
+            " capacity_factor",
         )
     (sequence,) = plan.dataset.summary().input_shape
     prompt, new = options.prompt_length, options.num_new_tokens
     if prompt + new > sequence:
         raise SpecError(
             field,
-            f"a prompt of {prompt} and {new} new tokens are {prompt + new} positions, but the model has {sequence}:"
-            f" generate at most {max(0, sequence - prompt)}, or set dataset.sequence_length = {prompt + new}",
+            f"a prompt of {prompt} and {new} new tokens need {prompt + new} positions, but the model has {sequence};"
+            f" generate at most {max(0, sequence - prompt)} tokens, or set dataset.sequence_length = {prompt + new}",
         )
     if spec.train.compile:
-        raise SpecError("train.compile", "compiles anew for every length of the cache; generate without it")
+        raise SpecError("train.compile", "generation would recompile for every cache length; set it to false")
     for strategy in plan.strategies:
         if reason := strategy.why_no_generation:
             raise SplitError(f"split.{strategy.name}", reason)

@@ -94,19 +94,23 @@ def check_link(plan: Plan) -> None:
     allowed = [*axes, *(["expert"] if "expert" in options else [])]
     for axis in link.axes:
         if axis not in allowed:
-            message = unknown("axis", axis, allowed) if axes else "a run on one worker has no axes; leave it out"
+            message = unknown("axis", axis, allowed) if axes else "a run on one worker has no mesh axes; remove it"
             raise SpecError(f"link.axes.{axis}", message)
     size, num_workers = link.workers_per_node, plan.num_workers
     if size and num_workers > 1 and num_workers % size:
         raise SpecError(
-            "link.workers_per_node", f"{num_workers} workers do not make nodes of {size}; use a number that divides them"
+            "link.workers_per_node",
+            f"{num_workers} workers cannot be divided into nodes of {size}; use a divisor of {num_workers}",
         )
     if size and 1 < num_workers <= size and "" in link.parts:
-        message = f"all {num_workers} workers are in one node of {size}, and nothing crosses the link between nodes"
-        raise SpecError("link.workers_per_node", f"{message}; use a smaller number, or link.within")
+        message = f"all {num_workers} workers are in one node of {size}, so that the link between nodes is unused"
+        raise SpecError("link.workers_per_node", f"{message}; use fewer workers per node, or link.within")
     if link.parts and getattr(options.get("data"), "compression", "none") == "powersgd":
-        message = "torch's hook waits for one all-reduce in the completion of another, which a delayed completion cannot"
-        raise SpecError("split.data.compression", f"powersgd: {message}; use fp16 or bf16, or no link")
+        message = "torch's hook waits for one all-reduce inside the completion of another, which link emulation does not support"
+        raise SpecError(
+            "split.data.compression",
+            f"powersgd is incompatible with an emulated link: {message}; use fp16 or bf16, or remove the link",
+        )
     if link.parts and plan.device == "cuda":
-        message = "links are emulated between CPU workers only: GPUs wait for one another without the host, which delays"
-        raise SpecError("link", f'{message}; set launch.device = "cpu" or leave it out')
+        message = "links can only be emulated between CPU workers, since GPUs communicate without the host that adds the delay"
+        raise SpecError("link", f'{message}; set launch.device = "cpu" or remove the link')

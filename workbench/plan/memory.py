@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     from workbench.plan.feasibility import Plan
     from workbench.plan.summary import ModelSummary
 
-_SMALLER_PIECES = "smaller pieces (split.data.num_accumulation_steps, more microbatches under 1f1b)"
+_SMALLER_PIECES = "smaller microbatches (split.data.num_accumulation_steps, or more microbatches with 1f1b)"
 REMEDIES = {
     "parameters": "split the model (pipeline, tensor) or shard its parameters (fsdp)",
     "gradients": "split the model (pipeline, tensor) or shard its gradients (zero2, fsdp)",
-    "optimizer_state": "shard the optimizer's state (zero1, zero2, fsdp), or use train.optimizer = momentum or sgd",
+    "optimizer_state": "shard the optimizer state (zero1, zero2, fsdp), or use train.optimizer = momentum or sgd",
     "activations": "use train.checkpointing = full in training, tensor slicing, a smaller train.global_batch_size or"
     f" {_SMALLER_PIECES}",
-    "communication": "use smaller units or fewer pieces in flight: more stages, smaller microbatches",
-    "workspace": f"use {_SMALLER_PIECES} or tensor slicing: kernels allocate in proportion to what they compute at once",
+    "communication": "use more stages or smaller microbatches",
+    "workspace": f"use {_SMALLER_PIECES} or tensor slicing: kernels allocate memory in proportion to the size of their inputs",
     "other": "use a smaller train.global_batch_size, or split it over more workers",
 }
 """What takes away most of a category of memory."""

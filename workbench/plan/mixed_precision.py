@@ -20,10 +20,12 @@ def check_mixed_precision(plan: Plan) -> None:
     if train.precision != "fp32":
         raise SpecError(
             field,
-            f"bf16 computes with copies of fp32 parameters, but precision = {train.precision!r};"
-            " set train.precision = fp32, or leave mixed_precision out",
+            f"bf16 requires train.precision = 'fp32', but precision = {train.precision!r};"
+            " set train.precision = fp32, or remove mixed_precision",
         )
     if spec.mode == "inference":
-        raise SpecError(field, "keeps fp32 parameters for the optimizer, and inference has none; use train.precision = bf16")
+        raise SpecError(field, 'bf16 requires mode = "train": inference has no optimizer; use train.precision = bf16')
     if train.compile:
-        raise SpecError(field, "replaces parameters by copies while a block computes, which torch.compile does not see; use one")
+        raise SpecError(
+            field, "bf16 is incompatible with train.compile: torch.compile does not see the parameter copies; use one of them"
+        )

@@ -72,12 +72,14 @@ def optimizer_text(train: Train) -> str:
     if train.num_lr_warmup_steps:
         parts.append(f"linear warm-up over {train.num_lr_warmup_steps} steps")
     if train.lr_schedule != "constant":
-        parts.append(f"then {train.lr_schedule} decay to {train.min_lr_ratio:g} of it over {_num_decay_steps(train)} steps")
+        parts.append(
+            f"then {train.lr_schedule} decay to {train.min_lr_ratio:g} × learning rate over {_num_decay_steps(train)} steps"
+        )
     parts += [f"betas {', '.join(f'{beta:g}' for beta in options['betas'])}"] if "betas" in options else []
     parts += [f"epsilon {options['eps']:g}"] if "eps" in options else []
     parts += [f"momentum {options['momentum']:g}"] if options.get("momentum") else []
     if options["weight_decay"]:
-        of = "" if train.decay_norms_and_biases else " (not of norms and biases)"
+        of = "" if train.decay_norms_and_biases else " (except norms and biases)"
         parts.append(f"weight decay {options['weight_decay']:g}{of}")
     return f"{optimizer_class(train)}, {', '.join(parts)}"
 
@@ -96,27 +98,27 @@ def check_optimizer(plan: Plan) -> None:
         if is_given and train.optimizer not in optimizers:
             raise SpecError(
                 f"train.{option}",
-                f"{getattr(train, option)} is given, but optimizer = {train.optimizer!r} takes no {option};"
-                f" leave it out, or use {' or '.join(optimizers)}",
+                f"got {getattr(train, option)}, but optimizer = {train.optimizer!r} has no {option};"
+                f" remove it, or use {' or '.join(optimizers)}",
             )
     if not train.decay_norms_and_biases and not optimizer_options(train)["weight_decay"]:
         raise SpecError(
             "train.decay_norms_and_biases",
-            f"false excludes parameters from weight decay, but optimizer = {train.optimizer!r} has none;"
-            " leave it out, or set train.weight_decay",
+            f"false requires weight decay, but the default of optimizer = {train.optimizer!r} is 0;"
+            " remove it, or set train.weight_decay",
         )
     if train.lr_schedule == "constant":
         for option, value in (("min_lr_ratio", train.min_lr_ratio or None), ("num_lr_decay_steps", train.num_lr_decay_steps)):
             if value is not None:
                 raise SpecError(
                     f"train.{option}",
-                    f"{value:g} is given, but lr_schedule = 'constant' does not decay; leave it out, or use linear or cosine",
+                    f"got {value:g}, but lr_schedule = 'constant' does not decay; remove it, or use linear or cosine",
                 )
     elif _num_decay_steps(train) < 1:
         raise SpecError(
             "train.num_lr_warmup_steps",
-            f"{train.num_lr_warmup_steps} leaves none of the run's {train.num_warmup_steps} + {train.num_steps} warm-up and"
-            f" timed steps to decay over; use at most {train.num_warmup_steps + train.num_steps - 1},"
+            f"{train.num_lr_warmup_steps} leaves no step to decay over, since the run has {train.num_warmup_steps} warm-up and"
+            f" {train.num_steps} timed steps; use at most {train.num_warmup_steps + train.num_steps - 1},"
             " or set train.num_lr_decay_steps",
         )
 

@@ -26,8 +26,8 @@ class BatchDependence:
 
 BATCH_NORM = BatchDependence(
     "batch normalization computes its statistics over each shard of the batch",
-    "normalize over single samples (group or layer normalization), freeze the statistics, or set split.data.sync_batch_norm ="
-    " true without microbatches or accumulation steps",
+    "use group or layer normalization, freeze the statistics, or set split.data.sync_batch_norm = true without microbatches"
+    " or accumulation steps",
 )
 
 

@@ -24,9 +24,9 @@ def with_resolved_ties(model: ModelSummary) -> ModelSummary:
             source = source_of[source]
         for name in (tie.parameter, source):
             if name not in parameters:
-                raise SpecError("model.name", f"{model.name} ties {tie.parameter} to {tie.source}, but has no {name}")
+                raise SpecError("model.name", f"{model.name} ties {tie.parameter} to {tie.source}, but has no parameter {name}")
         if source in seen:
-            raise SpecError("model.name", f"{model.name} ties {tie.parameter} to itself; name another source")
+            raise SpecError("model.name", f"{model.name} ties {tie.parameter} to itself; use another source")
         mine, first = parameters[tie.parameter], parameters[source]
         if mine.shape != first.shape or mine.requires_grad != first.requires_grad:
             what = "shape" if mine.shape != first.shape else "requires_grad"

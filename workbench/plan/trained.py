@@ -20,10 +20,10 @@ def check_trained(spec: RunSpec, model: ModelSummary) -> None:
     """
     if spec.mode != "train" or model.trained_parameters:
         return
-    what = "has no parameters to train; "
+    what = "has no parameters; "
     if model.parameters:
         number = counted(len(model.distinct_parameters), "parameter")
-        what = f"has {number}, of which none is trained: each is frozen or unused; unfreeze one (requires_grad_()), or "
+        what = f"has {number}, all of them frozen or unused; unfreeze one with requires_grad_(), or "
     raise SpecError("model.name", f'{model.name} {what}set mode = "inference"')
 
 

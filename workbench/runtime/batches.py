@@ -26,7 +26,9 @@ class Batches:
         self._name, self._summary = plan.spec.dataset.name, plan.dataset.summary()
         self._target_shape: tuple[int, ...] | None = None
         if len(self.samples) != self._summary.num_samples:
-            raise self._mistake(f"summary() gives {self._summary.num_samples} samples, but load() {len(self.samples)}")
+            raise self._mistake(
+                f"summary() declares {self._summary.num_samples} samples, but load() returned {len(self.samples)}"
+            )
         self.model = plan.model
         self.has_own_weights = type(plan.model).loss_weight is not Model.loss_weight
         is_weighted = (self._summary.has_ignored_targets and not self._summary.has_numbers) or self.has_own_weights
@@ -81,19 +83,21 @@ class Batches:
             SpecError: it has not that many samples, or not the shape that the dataset gave before; with both.
         """
         if not isinstance(batch, tuple) or len(batch) != 2 or not all(isinstance(part, np.ndarray) for part in batch):
-            raise self._mistake(f"batch() returns inputs and targets, two numpy arrays, but got {type(batch).__name__}")
+            raise self._mistake(f"batch() must return two numpy arrays, inputs and targets, but returned {type(batch).__name__}")
         inputs, targets = batch
         if any(part.dtype == object for part in batch):
-            raise self._mistake("batch() returned samples of different shapes in one array; pad them to one shape")
+            raise self._mistake("batch() returned samples of different shapes; pad them to the same shape")
         if (len(inputs), len(targets)) != (size, size):
-            raise self._mistake(f"batch() was given {size} indices, but returned {len(inputs)} inputs and {len(targets)} targets")
+            raise self._mistake(f"batch() got {size} indices, but returned {len(inputs)} inputs and {len(targets)} targets")
         shape = tuple(self._summary.input_shape)
         if inputs.shape[1:] != shape:
-            raise self._mistake(f"summary() gives inputs of shape {shape}, but batch() {inputs.shape[1:]}")
+            raise self._mistake(f"summary() declares inputs of shape {shape}, but batch() returned {inputs.shape[1:]}")
         if self._target_shape is None:
             self._target_shape = targets.shape[1:]
         if targets.shape[1:] != self._target_shape:
-            raise self._mistake(f"batch() returned targets of shape {self._target_shape} first and then {targets.shape[1:]}")
+            raise self._mistake(
+                f"batch() first returned targets of shape {self._target_shape}, then of shape {targets.shape[1:]}"
+            )
         return inputs, targets
 
     def _mistake(self, what: str) -> SpecError:

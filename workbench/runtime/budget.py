@@ -14,7 +14,7 @@ class MemoryBudgetExceeded(Exception):  # noqa: N818 - like the end of memory on
     def __init__(self, budget: int, peak: Peak) -> None:
         over, allowed = peak.num_bytes / 2**20, budget / 2**20
         super().__init__(
-            f"out of memory in {peak.where}: {over:.2f} MiB are alive, but measure.memory_budget_bytes is {allowed:.2f} MiB"
+            f"out of memory in {peak.where}: {over:.2f} MiB are allocated, but measure.memory_budget_bytes is {allowed:.2f} MiB"
         )
         self.budget, self.peak = budget, peak
 
@@ -35,4 +35,4 @@ class MemoryBudgetExceeded(Exception):  # noqa: N818 - like the end of memory on
         """What takes away most of what there was most of."""
         largest = max(self.peak.by_category, key=lambda category: self.peak.by_category[category])
         remedy = REMEDIES.get(largest, REMEDIES["other"])
-        return f"Most of it is {largest.replace('_', ' ')}: {remedy}."
+        return f"The largest category is {largest.replace('_', ' ')}: {remedy}."

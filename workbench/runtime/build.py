@@ -56,8 +56,8 @@ def build_worker(
     if samples != share.num_samples and "pipeline" in plan.mesh.axes:
         raise SplitError(
             "split",
-            f"{samples} samples reach a worker, but its stage expects {share.num_samples}: beside stages the data axis alone"
-            " divides the batch",
+            f"a worker gets {samples} samples, but its stage expects {share.num_samples}: with stages, only the data axis can"
+            " divide the batch",
         )
     blocks.train(worker.trains)  # also what a strategy put in a block's place
     if compute_dtype != dtype:

@@ -72,7 +72,7 @@ class Board:
         name = np.uint64(int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:8], "little") or 1)
         with self.mutex():
             taken = np.flatnonzero((self._names == name) | (self._names == 0))
-            assert len(taken), f"more than {NUM_CHANNELS} groups and pairs of workers"
+            assert len(taken), f"link emulation supports at most {NUM_CHANNELS} groups and pairs of workers"
             self._names[taken[0]] = name
         return int(taken[0])
 

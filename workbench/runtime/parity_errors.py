@@ -30,15 +30,15 @@ def undeclared(wrong: set[str]) -> BatchDependence:
     """What the tensors that the whole batch gives otherwise tell of a model that does not declare why."""
     if "outputs" in wrong:
         return BatchDependence(
-            "a sample's outputs depend on the samples beside it, and the model does not declare how (Model.batch_dependence)",
-            "use statistics of single samples (group or layer normalization), of all replicas (SyncBatchNorm) or frozen ones",
+            "the outputs of a sample depend on other samples, which the model does not declare (Model.batch_dependence)",
+            "use group or layer normalization, SyncBatchNorm or frozen statistics",
         )
     if "loss" in wrong:
         return BatchDependence(
-            "the loss of the batch is not the mean over its shards' losses, weighted by Model.loss_weight",
-            "make the loss a mean over targets, whose number Model.loss_weight returns; a contrastive loss needs one shard",
+            "the loss of the batch is not the mean of the losses of its shards, weighted by Model.loss_weight",
+            "make the loss a mean over targets, with their number from Model.loss_weight; a contrastive loss requires one shard",
         )
     return BatchDependence(
-        "gradients have a part beside the loss's that is computed of each shard, such as an auxiliary loss's",
-        "leave that part out",
+        "gradients have a term that is computed per shard, such as that of an auxiliary loss",
+        "remove that term",
     )

@@ -25,9 +25,9 @@ def read_table(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise SpecError(str(path), f"cannot be read ({error.strerror})") from None
+        raise SpecError(str(path), f"cannot read the file ({error.strerror})") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SpecError(str(path), f"is not TOML: {error}") from None
+        raise SpecError(str(path), f"not a valid TOML file: {error}") from None
 
 
 def dumps(spec: RunSpec) -> str:
@@ -65,13 +65,13 @@ def override(
         for text in splits:
             strategy, options = _parse_split(text)
             if strategy in result["split"]:
-                raise SpecError(f"split.{strategy}", f"was given twice: --split {text}")
+                raise SpecError(f"split.{strategy}", f"given twice, the second time as --split {text}; use each strategy once")
             result["split"][strategy] = options
     # A preset first: options set beside it lie over it.
     for text in sorted(sets, key=lambda text: not text.startswith("model.preset=")):
         path, _, value = text.partition("=")
         if not value or not all(path.split(".")):
-            raise SpecError("--set", f"takes path=value, such as train.num_steps=50, but got {text!r}")
+            raise SpecError("--set", f"expects path=value, such as train.num_steps=50, but got {text!r}")
         if path == "model.preset" and isinstance(result.get("model"), dict):
             result["model"] = {key: value for key, value in result["model"].items() if key == "name"}
         _assign(result, path.split("."), parse_value(value))
@@ -93,7 +93,7 @@ def _parse_split(text: str) -> tuple[str, dict[str, Any]]:
     for option in options:
         key, equals, value = option.partition("=")
         if not equals:
-            raise SpecError("--split", f"takes strategy=size,option=value, but got {option!r} in {text!r}")
+            raise SpecError("--split", f"expects strategy=size,option=value, but got {option!r} in {text!r}")
         _assign(table, key.strip().split("."), parse_value(value))
     return strategy.strip(), table
 
@@ -119,7 +119,7 @@ def _assign(table: dict[str, Any], path: list[str], value: Any) -> None:
         if isinstance(inner, str) and key in ("model", "dataset"):
             inner = {"name": inner}
         if not isinstance(inner, dict | None):
-            raise SpecError(".".join(path), f"cannot be set, for {key} is {inner!r}, where a table belongs")
+            raise SpecError(".".join(path), f"cannot be set: {key} must be a table, but is {inner!r}")
         table[key] = dict(inner or {})
         table = table[key]
     table[path[-1]] = value

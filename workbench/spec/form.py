@@ -86,14 +86,14 @@ def _schedule_fields(where: str) -> Iterator[Field]:
     named: dict[str, Field] = {}
     for schedule in SCHEDULES.names():
         for field in fields(SCHEDULES.get(schedule).Options, where):
-            named.setdefault(field.path, replace(field, help=f"For the schedule {schedule}: {field.help}"))
+            named.setdefault(field.path, replace(field, help=f"Schedule {schedule} only: {field.help}"))
     yield from named.values()
 
 
 def plugin_field(family: Family) -> Field:
     """The choice of a plugin, ``model.name`` or ``dataset.name``."""
     default = getattr(RunSpec(), family.kind).name
-    return Field(f"{family.kind}.name", "choice", default, f"Which {family.kind}.", tuple(family.names()))
+    return Field(f"{family.kind}.name", "choice", default, f"Name of the {family.kind}.", tuple(family.names()))
 
 
 def parts() -> dict[str, type[Options]]:

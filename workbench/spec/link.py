@@ -23,13 +23,13 @@ class LinkSpeed(Options):
     """How fast a link is; by default no slower than the machine's own."""
 
     preset: Literal["nvlink", "pcie4", "ethernet-10g", "ethernet-1g", "wan"] | None = None
-    """A link by name, whose latency and bandwidth stand for those not given; none: no link is emulated unless one is given."""
+    """Name of a link that provides the default latency and bandwidth; without it, only what is set below is emulated."""
 
     latency_s: NonNegativeFloat | None = None
-    """Seconds that a message is under way beside the time that its bytes take; by default the preset's, else 0."""
+    """Latency per message in seconds; the default is the preset's latency, or 0 without a preset."""
 
     bandwidth_bytes_per_s: PositiveFloat | None = None
-    """Bytes that pass in a second in each direction; by default the preset's, else as many as there are."""
+    """Bandwidth per direction in bytes per second; the default is the preset's bandwidth, or unlimited without a preset."""
 
     @property
     def numbers(self) -> tuple[float | None, float | None]:
@@ -58,19 +58,19 @@ class Link(LinkSpeed):
     """The link between a run's workers: one for all, others along some axes, or a fast one within nodes of several workers."""
 
     workers_per_node: PositiveInt | None = None
-    """Neighbouring ranks that make a node, whose workers share one link to the other nodes; by default each worker has its
-    own link to all others."""
+    """Number of consecutive ranks that form a node and share one link to the other nodes. By default, each worker has its own
+    link to all others."""
 
     within: LinkSpeed = Field(default_factory=LinkSpeed)
-    """The link between workers of one node, who each have their own."""
+    """Link between the workers of a node; each worker has its own."""
 
     axes: dict[str, LinkSpeed] = Field(default_factory=dict)
-    """Links that only one axis of the mesh uses, by its name (pipeline, data, context, tensor), in place of the others."""
+    """Links by mesh axis (pipeline, data, context, tensor); each replaces the other links for communication along its axis."""
 
     @model_validator(mode="after")
     def _within_needs_nodes(self) -> Link:
         if self.workers_per_node is None and self.within.is_emulated:
-            raise ValueError("within needs workers_per_node, the number of ranks that make a node")
+            raise ValueError("within requires workers_per_node, the number of ranks in a node")
         return self
 
     @property

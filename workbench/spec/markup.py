@@ -29,7 +29,7 @@ def spec_html(spec: RunSpec) -> str:
 
     what = f"<b>{escape(spec.split.label)}</b> · {escape(spec.model.name)} on {escape(spec.dataset.name)} · {spec.mode}"
     rows = [(path, value_text(value)) for path, value in differences(spec).items()]
-    own = table(("not by default", "value"), rows, num_names=2) if rows else "<p>Everything by default.</p>"
+    own = table(("option", "value"), rows, num_names=2) if rows else "<p>All options have their default values.</p>"
     return f"<p>{what}</p>{own}<pre>{escape(command(spec))}</pre>"
 
 

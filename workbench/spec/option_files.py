@@ -27,8 +27,8 @@ def with_file_hashes(spec: RunSpec) -> RunSpec:
         if recorded != hashes[where]:
             raise SpecError(
                 where,
-                f"{path} has changed since this spec was recorded (SHA-256 {recorded[:_SHOWN]}… then, {hashes[where][:_SHOWN]}…"
-                f" now); restore it, or remove files from the spec to run on what it holds now",
+                f"{path} has changed since this spec was recorded (SHA-256 {recorded[:_SHOWN]}… → {hashes[where][:_SHOWN]}…)"
+                "; restore the file, or remove the table files from the spec to use the current contents",
             )
         *parents, name = where.split(".")
         inner = table
@@ -60,4 +60,4 @@ def _hash(where: str, path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise SpecError(where, f"{path} cannot be read ({error.strerror})") from None
+        raise SpecError(where, f"cannot read {path} ({error.strerror})") from None

@@ -40,7 +40,7 @@ class PluginOptions(Options):
     """Options of a plugin that a spec chooses by ``name``; the other keys are the plugin's own."""
 
     name: str
-    """Which one; its other keys are its own options."""
+    """Name of the plugin; the other keys are its options."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class ModelOptions(PluginOptions):
     presets: ClassVar[Mapping[str, Preset]] = {}
 
     preset: str | None = None
-    """A published size that fills in the options not given; `workbench models` lists them."""
+    """Published model size that provides the defaults of the other options; `workbench models` lists the presets."""
 
     @model_validator(mode="before")
     @classmethod
@@ -89,7 +89,7 @@ class StrategyOptions(Options):
     """Base of a strategy's options; every strategy has a size."""
 
     size: Annotated[int, Field(ge=2)] = 2
-    """Number of workers along the strategy's axis."""
+    """Number of workers along the axis of the strategy."""
 
 
 def options_problem(cls: Any, name: str) -> str:
@@ -98,12 +98,12 @@ def options_problem(cls: Any, name: str) -> str:
     if issubclass(options, PluginOptions):
         allowed = get_args(options.model_fields["name"].annotation)
         if allowed and name not in allowed:
-            return f'has options whose name is {allowed[0]!r}; write name: Literal["{name}"] = "{name}" in {options.__name__}'
+            return f'has options with the name {allowed[0]!r}; use name: Literal["{name}"] = "{name}" in {options.__name__}'
     required = [key for key, field in options.model_fields.items() if field.is_required() and key != "name"]
     if required and not issubclass(options, PluginOptions):
-        return f"has the option {required[0]} without a default; give it one"
+        return f"has the option {required[0]} without a default; add a default"
     if required and not getattr(cls, "examples", {}):
-        return f"has the option {required[0]} without a default, so it needs examples that give it"
+        return f"has the option {required[0]} without a default; add a default, or examples that set it"
     return ""
 
 

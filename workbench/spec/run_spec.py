@@ -32,66 +32,66 @@ class Train(Options):
     """How the model is trained. The same in every split that is compared."""
 
     num_steps: PositiveInt = 20
-    """Timed steps; warm-up, trace and memory steps are extra."""
+    """Number of timed steps. Warm-up, trace and memory steps are additional."""
 
     num_warmup_steps: NonNegativeInt = 3
-    """Steps before the timed ones; they count for nothing."""
+    """Number of steps before the timed steps; they are excluded from all figures."""
 
     global_batch_size: PositiveInt = 16
-    """Samples per step over all workers."""
+    """Number of samples per step over all workers."""
 
     optimizer: Literal["sgd", "momentum", "adam", "adamw"] = "adamw"
-    """SGD without momentum or with 0.9 of it, Adam or AdamW; the options below default to torch's."""
+    """Optimizer: SGD without momentum (sgd), SGD with momentum 0.9 (momentum), Adam or AdamW. The defaults are torch's."""
 
     learning_rate: PositiveFloat = 1e-3
-    """Learning rate, which the schedule multiplies."""
+    """Base learning rate; lr_schedule scales it."""
 
     weight_decay: NonNegativeFloat | None = None
-    """Weight decay, decoupled with adamw and an L2 penalty with the others; by default torch's, 0.01 for adamw, else 0."""
+    """Weight decay: decoupled for adamw, an L2 penalty otherwise. The default is torch's: 0.01 for adamw, else 0."""
 
     decay_norms_and_biases: bool = True
-    """Whether weight decay also applies to norms and biases: parameters of fewer than two dims, or called bias."""
+    """Whether weight decay also applies to norms and biases: parameters with fewer than two dims or named bias."""
 
     momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """Momentum of SGD; by default 0.9 for the optimizer momentum and 0 for sgd."""
+    """Momentum of SGD; the default is 0.9 for the optimizer momentum and 0 for sgd."""
 
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] | None = None
-    """Decay rates of Adam's two moments, such as [0.9, 0.95]; by default 0.9 and 0.999."""
+    """Decay rates of Adam's two moments, such as [0.9, 0.95]; the default is [0.9, 0.999]."""
 
     epsilon: PositiveFloat | None = None
-    """What Adam adds to the denominator; by default 1e-8."""
+    """Term added to Adam's denominator for numerical stability; the default is 1e-8."""
 
     lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """How the learning rate changes after its warm-up: not at all, or to min_lr_ratio of it by a line or half a cosine."""
+    """Learning rate after the warm-up: constant, or decayed linearly or with a cosine to min_lr_ratio × learning_rate."""
 
     num_lr_warmup_steps: NonNegativeInt = 0
-    """First steps of the run over which the learning rate rises linearly, whether they are timed or not."""
+    """Number of steps at the start of the run over which the learning rate rises linearly, whether timed or not."""
 
     num_lr_decay_steps: PositiveInt | None = None
-    """Steps after the rise over which a linear or cosine schedule decays; by default up to the last timed step."""
+    """Number of steps after the learning rate warm-up over which it decays; by default until the last timed step."""
 
     min_lr_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Learning rate at the end of the decay, as a fraction of learning_rate."""
+    """Final learning rate of the decay, as a fraction of learning_rate."""
 
     precision: Literal["fp32", "bf16", "fp64"] = "fp32"
-    """Number format of parameters, activations, gradients and optimizer state."""
+    """Dtype of parameters, activations, gradients and optimizer state."""
 
     mixed_precision: Literal["none", "bf16"] = "none"
-    """Number format that blocks compute in, with copies of fp32 parameters; gradients are accumulated and reduced, and
-    parameters updated, in fp32."""
+    """Dtype of the forward and backward computation, which uses copies of the fp32 parameters. Gradients are accumulated and
+    reduced, and parameters updated, in fp32."""
 
     max_gradient_norm: PositiveFloat | None = None
-    """Gradients are scaled down to this norm, taken over all of them on all workers; by default they are not."""
+    """Maximum norm of the gradients, computed over all parameters of all workers; by default, gradients are not clipped."""
 
     checkpointing: Literal["none", "full", "selective"] = "none"
-    """Activations that backward computes again instead of keeping: none, those inside each block (full), or those inside
-    that are cheap, all but the outputs of matrix products (selective)."""
+    """Activation checkpointing: recompute no activations in the backward pass (none), all inside each block (full), or all inside
+    each block except the outputs of matrix products (selective)."""
 
     compile: bool = False
-    """Whether each block is compiled (torch.compile)."""
+    """Whether to compile each block with torch.compile."""
 
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
-    """Decides initial parameters and the order of samples."""
+    """Random seed of the initial parameters and of the sample order."""
 
     @property
     def element_bytes(self) -> int:
@@ -113,11 +113,11 @@ class Inference(Options):
     """What an inference run computes of each sample; nothing else is run than forward passes."""
 
     prompt_length: PositiveInt = 16
-    """Tokens of each sample that are given before others are generated; of no meaning where none are."""
+    """Number of tokens in the prompt, taken from each sample; only used if num_new_tokens > 0."""
 
     num_new_tokens: NonNegativeInt = 0
-    """Tokens generated after the prompt, the likeliest each time, with a cache of keys and values. 0: one plain forward
-    pass over whole samples."""
+    """Number of tokens generated after the prompt by greedy decoding with a key/value cache. 0: one forward pass over whole
+    samples without generation."""
 
     @property
     def passes(self) -> list[tuple[int, int]]:
@@ -141,7 +141,7 @@ def _in_bytes(given: Any) -> Any:
         return int(float(number) * unit)
     if isinstance(given, str) and not given.isdecimal():
         raise ValueError(
-            f"{given!r} is no number of bytes; allowed: a whole number, or one with {', '.join(_UNITS)}, such as 64MiB"
+            f"{given!r} is not a valid size; use an integer number of bytes, or a number with {', '.join(_UNITS)}, such as 64MiB"
         )
     return given
 
@@ -150,52 +150,52 @@ class Measure(Options):
     """What is recorded beside the timed steps."""
 
     num_trace_steps: NonNegativeInt = 3
-    """Steps on which every communication and computation is recorded with its times; 0: figures that stand on them are empty."""
+    """Number of steps that record the times of all communication and computation; 0 leaves the figures that need them empty."""
 
     num_memory_steps: NonNegativeInt = 1
-    """Steps on which every tensor alive is tracked; never the trace steps. 0: figures that stand on them are empty."""
+    """Number of steps, separate from trace steps, that track all tensors; 0 leaves the figures that need them empty."""
 
     torch_profiler: bool = False
-    """One more step, after all others, whose trace by torch.profiler each worker writes into the run's directory."""
+    """Whether to run one additional step under torch.profiler; each worker writes its trace to the run directory."""
 
     memory_budget_bytes: Annotated[PositiveInt, BeforeValidator(_in_bytes)] | None = None
-    """What a worker may have alive at once, also "64MiB" or "2GiB"; a run that takes more fails, as on a device of that size.
-    By default no limit. The parity check, before, is not subject to it."""
+    """Memory limit per worker in bytes, or a size such as "64MiB" or "2GiB". A run that exceeds it fails, as on a device of that
+    size. By default unlimited. It does not apply to the parity check."""
 
     parity: bool = True
-    """Before the run, check on a copy that the split computes what one worker computes. Off for models too large for one."""
+    """Whether to check that the split computes what one worker computes. Disable if the model is too large for one worker."""
 
     num_parity_steps: PositiveInt = 2
-    """SGD steps that the parity check takes."""
+    """Number of SGD steps of the parity check."""
 
     parity_precision: Literal["fp32", "bf16", "fp64"] = "fp64"
-    """Number format of the parity check; bf16 checks train.mixed_precision too, both sides mixed, and the others do not."""
+    """Dtype of the parity check. Only bf16 also checks train.mixed_precision, with both sides in mixed precision."""
 
     peak_flops_per_s: PositiveFloat | None = None
-    """What the data sheet says one worker's device computes at most, beside what `workbench calibrate` measured."""
+    """Peak FLOP/s of one worker's device according to its data sheet; reported next to the calibrated peak."""
 
 
 class Baseline(Options):
     """The run on one worker that this one is compared with."""
 
     mode: str = "auto"
-    """``auto`` (run once, reused while it matches), ``none``, or a run's id."""
+    """Baseline run: ``auto`` (run once and reused for matching specs), ``none`` or the id of a run."""
 
 
 class Launch(Options):
     """Where and how the workers run."""
 
     launcher: Literal["local"] = "local"
-    """``local``: processes on this machine."""
+    """Launcher that starts the workers. ``local``: processes on this machine."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """``auto`` and ``cpu``: CPU processes. ``cuda``: one GPU per worker, which has not been tested on hardware."""
+    """Device of the workers. ``auto`` and ``cpu``: CPU. ``cuda``: one GPU per worker, not tested on hardware."""
 
     threads_per_worker: PositiveInt = 1
-    """Threads that each worker computes with on CPU."""
+    """Number of CPU threads per worker."""
 
     timeout_s: PositiveFloat = 300.0
-    """A worker that waits longer than this for another has hung; the run then fails and names who was waited for."""
+    """Timeout of communication in seconds. If a worker waits longer for another, the run fails and names the missing worker."""
 
 
 def _plugin(family: Family, base: type[PluginOptions]) -> BeforeValidator:
@@ -207,7 +207,7 @@ def _plugin(family: Family, base: type[PluginOptions]) -> BeforeValidator:
         if isinstance(given, str):
             given = {"name": given}
         if not isinstance(given, dict) or not isinstance(given.get("name"), str):
-            raise SpecError(f"{family.kind}.name", f"give the {family.kind}'s name; allowed: {', '.join(family.names())}")
+            raise SpecError(f"{family.kind}.name", f"requires the name of a {family.kind}; allowed: {', '.join(family.names())}")
         plugin = family.get(given["name"], f"{family.kind}.name")
         try:
             return plugin.Options.model_validate(given)  # type: ignore[no-any-return]
@@ -227,22 +227,22 @@ class RunSpec(Options):
     """
 
     schema_version: Literal[1] = 1
-    """Version of this format."""
+    """Version of the spec format."""
 
     name: str = ""
-    """A label; the run's id is generated."""
+    """Display name of the run; the run id is generated."""
 
     mode: Literal["train", "inference"] = "train"
-    """What is run: ``train`` (forward, backward, optimizer) or ``inference`` (forward only)."""
+    """Mode: ``train`` (forward, backward and optimizer step) or ``inference`` (forward only)."""
 
     model: Annotated[SerializeAsAny[ModelOptions], _plugin(MODELS, ModelOptions)]
     """The model and its options."""
 
     dataset: Annotated[SerializeAsAny[DatasetOptions], _plugin(DATASETS, DatasetOptions)]
-    """The dataset and its options; by default the one that the model or its preset names."""
+    """The dataset and its options; the default is the dataset of the model or its preset."""
 
     split: Split = Field(default_factory=Split)
-    """The strategies that the work is split by; none is one worker."""
+    """The strategies and their options; without strategies, the run has one worker."""
 
     train: Train = Field(default_factory=Train)
     inference: Inference = Field(default_factory=Inference)
@@ -251,8 +251,8 @@ class RunSpec(Options):
     launch: Launch = Field(default_factory=Launch)
     link: Link = Field(default_factory=Link)
     files: dict[str, str] | None = None
-    """SHA-256 of the files that options name, by the option's path, such as dataset.path. Filled in when a run is submitted: a
-    recorded spec runs on the same contents alone."""
+    """SHA-256 of the files that options name, by the option's path, such as dataset.path. Filled in when a run is submitted;
+    a recorded spec only runs on the same contents."""
 
     def __init__(self, **values: Any) -> None:
         try:

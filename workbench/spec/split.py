@@ -32,12 +32,12 @@ class Split(RootModel[dict[str, Any]]):
         if isinstance(value, Split):
             value = value.root
         if not isinstance(value, Mapping):
-            raise SpecError("split", f"give a table of strategies, such as [split.data] size = 2, not {value!r}")
+            raise SpecError("split", f"must be a table of strategies, such as [split.data] size = 2, but got {value!r}")
         resolved: dict[str, StrategyOptions] = {}
         for name, given in value.items():
             strategy, options = _options(name, given)
             if strategy in resolved:
-                raise SpecError(f"split.{name}", f"is the strategy {strategy}, which the split has already; give one of them")
+                raise SpecError(f"split.{name}", f"the split already contains the strategy {strategy}; use only one of them")
             resolved[strategy] = options
         return resolved
 

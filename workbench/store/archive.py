@@ -63,7 +63,7 @@ def take_in(store: Path, source: Path | IO[bytes]) -> tuple[list[RunDirectory], 
             _unpack(source, there)
         runs = [RunDirectory(path) for path in sorted(there.iterdir())]
         if not runs:
-            raise UsageError("it holds no run: wanted are directories with run.json, spec.toml and status.json, named by run")
+            raise UsageError("contains no run; expected directories, named by run id, with run.json, spec.toml and status.json")
         for run in runs:
             _check(run)
         new = [run for run in runs if not (store / "runs" / run.id).exists()]
@@ -94,7 +94,7 @@ def _unpack(source: Path | IO[bytes], there: Path) -> None:
         with zipfile.ZipFile(source) as archive:
             entries = [entry for entry in archive.infolist() if not entry.is_dir()]
             if sum(entry.file_size for entry in entries) > MAX_BYTES:
-                raise UsageError(f"it unpacks to more than {MAX_BYTES / 2**30:.0f} GiB, which no runs should")
+                raise UsageError(f"exceeds the limit of {MAX_BYTES / 2**30:.0f} GiB when unpacked")
             roots = {
                 PurePosixPath(entry.filename).parent for entry in entries if PurePosixPath(entry.filename).name == "run.json"
             }
@@ -108,7 +108,7 @@ def _unpack(source: Path | IO[bytes], there: Path) -> None:
                 with archive.open(entry) as packed, target.open("wb") as file:
                     shutil.copyfileobj(packed, file)
     except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, NotImplementedError, zlib.error) as error:
-        raise UsageError(f"it is no zip file that can be read ({error})") from None
+        raise UsageError(f"not a readable zip file ({error})") from None
 
 
 def _wrong_columns(values: dict[str, Any]) -> list[str]:
@@ -132,13 +132,13 @@ def _check(run: RunDirectory) -> None:
         }
         tomllib.loads(run.spec_path.read_text(encoding="utf-8"))
         if not all(isinstance(value, dict) for value in values.values()):
-            problem = "a file of it is not a table"
+            problem = "a file does not contain a JSON object"
         elif values["status.json"].get("state") not in TERMINAL:
             problem = f"it has not ended ({values['status.json'].get('state')})"
         elif values["run.json"].get("run_id", run.id) != run.id:
-            problem = "its directory has the name of another run"
+            problem = "the name of its directory is not its run id"
         elif wrong := _wrong_columns(row(run)):
-            problem = f"{', '.join(wrong)} is not what it should be"
+            problem = f"invalid values of {', '.join(wrong)}"
         else:
             for table in sorted({path.parent.name for path in run.path.glob("*/rank-*.parquet")}):
                 run.table(table)
@@ -147,4 +147,4 @@ def _check(run: RunDirectory) -> None:
     except (OSError, ValueError, DamagedRunError) as error:  # Arrow's and TOML's errors are ValueErrors
         problem = str(error).splitlines()[0]
     if problem:
-        raise UsageError(f"run {run.id} is damaged or not whole, so nothing was taken in: {problem}")
+        raise UsageError(f"run {run.id} is damaged or incomplete, so that nothing was imported: {problem}")

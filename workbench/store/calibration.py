@@ -21,7 +21,9 @@ def write_calibration(store: Path, calibration: dict[str, Any]) -> None:
         draft.write_text(json.dumps(calibration), encoding="utf-8")
         draft.replace(store / "calibration.json")
     except OSError as error:
-        raise UsageError(f"the store {store} cannot be written ({error.strerror}); set WORKBENCH_HOME") from None
+        raise UsageError(
+            f"cannot write to the store {store} ({error.strerror}); set WORKBENCH_HOME to another directory"
+        ) from None
 
 
 def read_calibration(store: Path, environment: dict[str, Any]) -> dict[str, Any] | None:
@@ -31,6 +33,6 @@ def read_calibration(store: Path, environment: dict[str, Any]) -> dict[str, Any]
     except FileNotFoundError:
         return None
     except ValueError:
-        raise UsageError(f"{store / 'calibration.json'} is damaged; `workbench calibrate` makes a new one") from None
+        raise UsageError(f"{store / 'calibration.json'} is damaged; replace it with `workbench calibrate`") from None
     measured_on = calibration.get("environment", {})
     return calibration if all(measured_on.get(key) == environment.get(key) for key in IDENTITY) else None

@@ -56,7 +56,7 @@ def delete(run: RunDirectory) -> None:
         UsageError: it has not ended.
     """
     if state_of(run) not in TERMINAL:
-        raise UsageError(f"run {run.id} has not ended; `workbench cancel {run.id}` first")
+        raise UsageError(f"run {run.id} has not ended; cancel it first with `workbench cancel {run.id}`")
     run.update_labels(deleted_at=time.time())
 
 
@@ -67,5 +67,5 @@ def restore(run: RunDirectory) -> None:
 
 def _short(what: str, text: str, longest: int) -> str:
     if len(text) > longest:
-        raise UsageError(f"a {what} has at most {longest} characters, but got {len(text)}")
+        raise UsageError(f"a {what} can have at most {longest} characters, but got {len(text)}")
     return text

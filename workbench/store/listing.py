@@ -30,8 +30,8 @@ def find(store: Path, text: str) -> RunDirectory:
         return max(all_runs(store), key=_created_at)
     matches = [i for i in ids if i == text] or [i for i in ids if text and text in i]
     if len(matches) != 1:
-        found = f"matches {len(matches)}: {', '.join(matches[:5])}" if matches else "is not in the store"
-        raise UsageError(f"run {text!r} {found}; `workbench ls` lists all")
+        found = f"matches {len(matches)} runs: {', '.join(matches[:5])}" if matches else "is not in the store"
+        raise UsageError(f"run {text!r} {found}; `workbench ls` lists all runs")
     return RunDirectory(store / "runs" / matches[0])
 
 
@@ -79,7 +79,7 @@ def state_of(run: RunDirectory) -> str:
     if status["state"] not in TERMINAL and _owner_is_gone(run, status):
         status = run.status()  # it may have ended just now
         if status["state"] not in TERMINAL:
-            status = {**status, "state": "lost", "message": "its owner process is gone"}
+            status = {**status, "state": "lost", "message": "the supervisor process is gone"}
             run.write_status(status)
     return str(status["state"])
 

@@ -51,7 +51,9 @@ class RunDirectory:
             for part in ("events", "log"):
                 (run.path / part).mkdir(parents=True)
         except OSError as error:
-            raise UsageError(f"the store {store} cannot be written ({error.strerror}); set WORKBENCH_HOME") from None
+            raise UsageError(
+                f"cannot write to the store {store} ({error.strerror}); set WORKBENCH_HOME to another directory"
+            ) from None
         run.spec_path.write_text(spec_toml, encoding="utf-8")
         run._write("environment.json", environment)
         run._write("run.json", record)
@@ -90,14 +92,16 @@ class RunDirectory:
         """What was decided at its submission."""
         record = self._read("run.json")
         if not record:
-            raise DamagedRunError(f"run {self.id}: run.json says nothing; `workbench rm --purge {self.id}` removes the run")
+            raise DamagedRunError(
+                f"run {self.id}: run.json is empty or missing; delete the run with `workbench rm --purge {self.id}`"
+            )
         return record
 
     def environment(self) -> dict[str, Any]:
         return self._read("environment.json") or {}
 
     def status(self) -> dict[str, Any]:
-        return self._read("status.json") or {"state": "lost", "message": "the run directory has no status"}
+        return self._read("status.json") or {"state": "lost", "message": "the run directory has no status.json"}
 
     def write_status(self, status: dict[str, Any]) -> None:
         self._write("status.json", status)
@@ -163,7 +167,7 @@ class RunDirectory:
         except FileNotFoundError:
             return None
         except ValueError:
-            hint = f"`workbench rm --purge {self.id}` removes the run"
+            hint = f"delete the run with `workbench rm --purge {self.id}`"
             raise DamagedRunError(f"run {self.id}: {name} is damaged and cannot be read; {hint}") from None
 
     def _write(self, name: str, value: dict[str, Any]) -> None:

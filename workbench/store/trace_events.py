@@ -118,7 +118,7 @@ def _operation(row: Row) -> Row:
 
 
 def _wait(row: Row) -> Row:
-    name = "waits for a late worker" if row["kind"] == "idle" else "blocked by communication"
+    name = "idle" if row["kind"] == "idle" else "exposed communication"
     return {"name": name, "cat": "wait", **_from_to(row), "args": _args(row)}
 
 

@@ -51,7 +51,7 @@ def load_plugins(path: Path) -> list[type]:
         UsageError: it cannot be executed, registers nothing, or a name of it is taken; one sentence.
     """
     if path.suffix != ".py":
-        raise UsageError(f"{path} is no Python file; a plugin's name ends in .py")
+        raise UsageError(f"{path} is not a Python file; the name of a plugin file must end in .py")
     try:
         announce(path)
     except PluginError:
@@ -65,7 +65,7 @@ def load_plugins(path: Path) -> list[type]:
     for cls in plugins:
         found = families[cls.plugin_kind].get(cls.name)  # type: ignore[attr-defined]
         if found is not cls:
-            raise UsageError(f"{path}: there is a {cls.plugin_kind} {cls.name!r} already, in {found.__module__}; take another")  # type: ignore[attr-defined]
+            raise UsageError(f"{path}: the {cls.plugin_kind} {cls.name!r} already exists, in {found.__module__}; use another")  # type: ignore[attr-defined]
     return plugins
 
 
