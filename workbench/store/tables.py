@@ -212,7 +212,9 @@ TABLES: dict[str, dict[str, Column]] = {
             "`all_reduce`, `all_gather`, `reduce_scatter`, `all_to_all`, `broadcast`, `gather`, `scatter`, `reduce`, `barrier`,"
             " `send` or `recv`.",
         ),
-        "axis": Column("string", "Axis of the mesh that the group spans; several are joined by `+`, and `world` is all workers."),
+        "axis": Column(
+            "string", "Axis of the mesh that the group spans, or `expert`; several are joined by `+`, and `world` is all workers."
+        ),
         "group": Column("string", "torch's name of the process group."),
         "peer": Column(
             "int64", "Rank at the other end of a send or recv, or root of a broadcast, reduce, gather or scatter; else empty."
