@@ -117,7 +117,7 @@ def test_the_quickstart_runs_in_a_browser_without_internet(lab: str, tmp_path: P
         page.goto(f"{lab}/lab/tree/quickstart.ipynb")
         page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=60_000)
         page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells') }")  # as the menu does
-        page.get_by_text("Not answered yet").nth(2).wait_for(timeout=180_000)
+        page.get_by_text("No answer yet").nth(2).wait_for(timeout=180_000)
         page.wait_for_timeout(1500)
         page.screenshot(path=tmp_path / "executed.png")
         assert page.locator("[data-mime-type='application/vnd.jupyter.error']").count() == 0

@@ -73,9 +73,9 @@ def test_a_cell_executed_again_replaces_its_model(plugins: None, tmp_path: Path)
 @pytest.mark.parametrize(
     ("name", "code", "said"),
     [
-        ("Two Words", OWN.format(name="x", hidden=8), "small letters"),
-        ("mlp", OWN.format(name="mlp", hidden=8), "there is a model 'mlp' already"),
-        ("named_otherwise", OWN.format(name="other", hidden=8), "defines no model called 'named_otherwise'"),
+        ("Two Words", OWN.format(name="x", hidden=8), "lowercase letters"),
+        ("mlp", OWN.format(name="mlp", hidden=8), "model 'mlp' already exists"),
+        ("named_otherwise", OWN.format(name="other", hidden=8), "defines no model named 'named_otherwise'"),
     ],
 )
 def test_a_cell_that_defines_no_such_model_is_refused(plugins: None, tmp_path: Path, name: str, code: str, said: str) -> None:

@@ -28,7 +28,7 @@ def assert_executes(path: Path) -> None:
     notebook = execute.execute(execute.with_answers(execute.read(path)))
     assert [output.ename for output in outputs(notebook) if output.output_type == "error"] == []
     said = "".join(output.get("text", "") for output in outputs(notebook))
-    assert said.count("Right.") == 3
+    assert said.count("Correct.") == 3
     assert "Not answered" not in said
 
 

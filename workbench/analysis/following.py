@@ -90,6 +90,6 @@ class Follower:
 def _doing(events: list[dict[str, Any]], is_live: bool) -> str:
     last = events[-1] if events else None
     if last is None:
-        return "starting" if is_live else "never started"
+        return "starting" if is_live else "not started"
     words = {"ready": "checking parity", "parity": "preparing", "finished": "finished", "error": "failed"}
     return words.get(last["event"]) or (f"{last['kind']} steps" if is_live else "stopped")

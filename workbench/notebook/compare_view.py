@@ -45,7 +45,7 @@ class CompareView(Shown):
         self._buttons = [
             w.ToggleButton(True, description=label, tooltip=run.id) for label, run in zip(labels, self.runs, strict=True)
         ]
-        self._pick = w.Dropdown(options=[("none", None), *zip(labels, self.runs, strict=True)], description="Stands out")
+        self._pick = w.Dropdown(options=[("none", None), *zip(labels, self.runs, strict=True)], description="Highlight")
         for button in self._buttons:
             button.layout.width = "auto"
             button.observe(lambda change: self._choose(), "value")
@@ -64,7 +64,7 @@ class CompareView(Shown):
             return None
         own = next((run for run in self.runs if run.id == asked.id), None)
         if own is None:
-            raise UsageError(f"run {asked.id} is none of those that are compared")
+            raise UsageError(f"run {asked.id} is not among the compared runs")
         return own
 
     @property
@@ -114,5 +114,5 @@ class CompareView(Shown):
         shown = self._shown
         rows, taught = shown.rows, findings(list(shown.rows), limits.sentences(shown.runs), memory_limits.sentences(shown.runs))
         sentences = "".join(f"<li>{escape(sentence)}</li>" for sentence in taught)
-        self._table.value = (comparison_html(rows, {}) + f"<ul>{sentences}</ul>") if rows else "Choose runs above."
+        self._table.value = (comparison_html(rows, {}) + f"<ul>{sentences}</ul>") if rows else "Select runs above."
         self._charts.outputs = tuple(map(output, self._drawn()))

@@ -20,11 +20,11 @@ def check(answer: A, holds: Callable[[A], object], hint: str) -> None:
         SpecError: it is a spec that cannot be.
     """
     if answer is ...:
-        print("Not answered yet: put your answer in place of the dots in the cell above, and run both cells.")
+        print("No answer yet: replace the dots in the cell above with your answer and run both cells.")
         return
     try:
         is_right = holds(answer)
     except (AttributeError, LookupError, TypeError) as error:
-        raise AssertionError(f"{answer!r} is not of the kind that is asked for. {hint}") from error
-    assert is_right, f"{answer!r} is not it. {hint}"
-    print("Right.")
+        raise AssertionError(f"{answer!r} is not a valid answer. {hint}") from error
+    assert is_right, f"{answer!r} is not correct. {hint}"
+    print("Correct.")

@@ -20,15 +20,15 @@ def write_model(name: str, code: str, directory: Path = DIRECTORY) -> Path:
         Exception: whatever the code raises.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        raise UsageError(f"%%workbench_model takes a name of small letters, digits and _, but got {name!r}")
+        raise UsageError(f"%%workbench_model takes a name of lowercase letters, digits and _, but got {name!r}")
     path = directory / f"{name}.py"
     if name in MODELS.names() and Path(_file_of(name)) != path.resolve():
-        raise UsageError(f"there is a model {name!r} already, in {_file_of(name)}; take another name")
+        raise UsageError(f"model {name!r} already exists in {_file_of(name)}; choose another name")
     directory.mkdir(parents=True, exist_ok=True)
     path.write_text(code, encoding="utf-8")
     announce(path)
     if name not in MODELS.names():
-        raise UsageError(f'the cell defines no model called {name!r}: decorate its class with @model("{name}")')
+        raise UsageError(f'the cell defines no model named {name!r}: decorate its class with @model("{name}")')
     return path
 
 
@@ -42,7 +42,7 @@ def enable() -> None:
 
 def _magic(line: str, cell: str) -> None:
     path = write_model(line.strip(), cell)
-    print(f"{line.strip()} is a model now: RunSpec(model={line.strip()!r}). Its code is in {path}.")
+    print(f"Registered model {line.strip()!r}: RunSpec(model={line.strip()!r}). Its code is in {path}.")
 
 
 def _file_of(name: str) -> str:

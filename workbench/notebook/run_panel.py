@@ -69,7 +69,7 @@ class RunPanel(Shown):
             SpecError: the spec cannot be run.
         """
         if self.spec is None:
-            raise UsageError("the picker's choice cannot run; it says why")
+            raise UsageError("the split selected in the picker is invalid; the picker shows the reason")
         if self.run is not None and self.run.state not in TERMINAL:
             raise UsageError(f"run {self.run.id} is still {self.run.state}; cancel it first")
         run = submit(self.spec)
@@ -107,15 +107,17 @@ class RunPanel(Shown):
     def still(self) -> tuple[dict[str, Any], dict[str, Any]]:
         if self.run is not None:
             return {"text/html": self.run._repr_html_()}, {}
-        label = escape(self.spec.split.label) if self.spec else "nothing that can run"
-        return {"text/html": f"<p>Run panel of <b>{label}</b>: press <i>Run</i>, or wait for it in the next cell.</p>"}, {}
+        label = escape(self.spec.split.label) if self.spec else "an invalid spec"
+        return {
+            "text/html": f"<p>Run panel of <b>{label}</b>: press <i>Run</i>, or call <code>wait()</code> in the next cell.</p>"
+        }, {}
 
     def _ready(self) -> None:
         is_running = self.run is not None and self.run.state not in TERMINAL
         self._start.disabled = is_running or self.spec is None
         self._cancel.disabled = not is_running
         if not is_running:
-            self._said.value = escape(self.spec.split.label) if self.spec else "refused"
+            self._said.value = escape(self.spec.split.label) if self.spec else "invalid"
 
     def _chosen_anew(self) -> None:
         """What another spec came to is neither shown beside this one's label nor waited for."""
@@ -164,12 +166,12 @@ class RunPanel(Shown):
         workers = follower.workers()
         self._said.value = f"{run.state}, {workers[0]['state']}"
         step_s = max(worker["step_ms"] or 0.0 for worker in workers) / 1e3
-        facts = [f"{seconds(step_s)} a step", f"{run.spec.train.global_batch_size / step_s:.0f} samples/s"]
+        facts = [f"{seconds(step_s)} per step", f"{run.spec.train.global_batch_size / step_s:.0f} samples/s"]
         losses_so_far = [step["loss"] for step in follower.losses]
         if losses_so_far:
             facts.append(f"loss {losses_so_far[-1]:.3f}")
         if sizes := [worker["memory_mib"] for worker in workers if worker["memory_mib"]]:
-            facts.append("processes hold " + ", ".join(f"{size:.0f} MiB" for size in sizes))
+            facts.append("process memory " + ", ".join(f"{size:.0f} MiB" for size in sizes))
         self._live.value = f"<p>{' · '.join(facts)}</p>{_line(losses_so_far)}"
 
 
@@ -205,4 +207,4 @@ def _line(values: list[float], width: int = 360, height: int = 60) -> str:
     across, down = (width - 4) / (len(values) - 1), (height - 4) / ((high - low) or 1.0)
     points = " ".join(f"{2 + i * across:.0f},{2 + (high - value) * down:.0f}" for i, value in enumerate(values))
     line = f'<polyline points="{points}" fill="none" stroke="#0072B2" stroke-width="2"/>'
-    return f'<svg width="{width}" height="{height}" role="img" aria-label="loss so far">{line}</svg>'
+    return f'<svg width="{width}" height="{height}" role="img" aria-label="loss by step">{line}</svg>'

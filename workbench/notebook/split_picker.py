@@ -79,7 +79,7 @@ class SplitPicker(Shown):
             asked = list(fields(STRATEGIES.get(name).Options, f"split.{name}"))
             boxes.append(w.HTML(f"<b>{name}</b>: {escape(_says(name))}"))
             boxes.append(Fields(asked, paths, self._read))
-        self._split.children = boxes or [w.HTML("Nothing is split: one worker. Choose strategies above.")]
+        self._split.children = boxes or [w.HTML("Single worker. Select strategies above.")]
 
     def _rebuild(self) -> None:
         if not self._is_setting:
@@ -112,7 +112,7 @@ class SplitPicker(Shown):
         )
 
     def _refuse(self, paths: dict[str, Any], error: SpecError) -> None:
-        self._words.value = f"<p><b>This cannot run.</b> {escape(str(error))}</p>"
+        self._words.value = f"<p><b>This configuration is invalid.</b> {escape(str(error))}</p>"
         self._charts.outputs = ()
         buttons = []
         for change in nearest(paths, error):
@@ -132,14 +132,15 @@ def _says(strategy: str) -> str:
 
 
 def _in_words(planned: Plan) -> str:
-    """Label, workers, and what a worker holds and what moves."""
+    """Label, workers, expected memory and communication."""
     most = held(planned).groupby("worker")["bytes"].sum().max()
     moved = moves(planned)
     axes = " × ".join(f"{axis} {size}" for axis, size in planned.mesh.axes.items())
     workers = counted(planned.num_workers, "worker")
     head = f"<b>{escape(planned.spec.split.label)}</b> · {workers}{f' · {axes}' if axes else ''}"
     notice = f"<br>{escape(planned.device_notice)}." if planned.device_notice else ""
-    text = f"<p>{head}<br>The largest holds {mebibytes(most)}; {mebibytes(moved['bytes'].sum())} move in a step.{notice}</p>"
+    text = f"<p>{head}<br>Expected memory of the largest worker: {mebibytes(most)}. Expected communication per step:"
+    text += f" {mebibytes(moved['bytes'].sum())}.{notice}</p>"
     return text + _transfers(moved) if len(moved) else text
 
 
@@ -154,4 +155,4 @@ def _transfers(moved: pd.DataFrame) -> str:
         ]
         for t in moved.to_dict("records")
     ]
-    return table(("what moves", "axis", "in", "times", "in all"), rows, num_names=3)
+    return table(("operation", "axis", "phase", "count", "payload"), rows, num_names=3)

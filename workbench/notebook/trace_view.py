@@ -40,10 +40,10 @@ class TraceView(Shown):
         self._step.style.button_width = "auto"
         self._workers = w.SelectMultiple(description="Workers")
         self._window = w.FloatRangeSlider(
-            description="From, to", readout_format=".1f", continuous_update=False, layout=w.Layout(width="420px")
+            description="Part", readout_format=".1f", continuous_update=False, layout=w.Layout(width="420px")
         )
         self._charts, self._moved = w.Output(), w.HTML()
-        unit = w.HTML("milliseconds of the step")
+        unit = w.HTML("milliseconds since the step began")
         super().__init__([self._step, w.HBox([self._workers, w.VBox([self._window, unit])]), self._charts, self._moved])
         self._is_setting = False
         self._step.observe(lambda change: self._read(), "value")
@@ -51,7 +51,7 @@ class TraceView(Shown):
             widget.observe(lambda change: self._draw(), "value")
         if isinstance(run, CompareView):
             if not run.runs:
-                raise UsageError("nothing is compared, and so nothing can be traced")
+                raise UsageError("the comparison is empty: there is no run to trace")
             run.observe(lambda change: self._follow(change["new"]), "picked")
             run = run.picked or next((one for one in reversed(run.runs) if trace.steps(one.directory)), run.runs[-1])
         self._open(open_run(run))
@@ -73,7 +73,7 @@ class TraceView(Shown):
     def _open(self, run: Run) -> None:
         steps = trace.steps(run.directory)
         if not steps:
-            raise UsageError(f"run {run.id} is {run.state}. {trace.untraced(run.directory)}")
+            raise UsageError(f"run {run.id} ({run.state}): {trace.untraced(run.directory)}")
         self.run = run
         ranks = list(range(run.directory.record()["num_workers"]))
         self._is_setting = True
@@ -122,5 +122,5 @@ class TraceView(Shown):
         groups = shown["communication"].groupby(["operation", "axis", "phase"], sort=False)["payload_bytes"]
         sums = groups.agg(["count", "sum"]).reset_index().to_dict("records")
         rows = [[o["operation"], o["axis"], o["phase"], f"{o['count']:g}", mebibytes(o["sum"])] for o in sums]
-        heads = ("operation", "axis", "in", "times, on these workers", "payload")
-        self._moved.value = table(heads, rows, num_names=3) if rows else "Nothing moves in this part of the step."
+        heads = ("operation", "axis", "phase", "count", "payload")
+        self._moved.value = table(heads, rows, num_names=3) if rows else "No communication in this part of the step."
