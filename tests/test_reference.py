@@ -23,6 +23,7 @@ from workbench.store.tables import RUNS, TABLES
 ROOT = DOCS.parent
 
 
+@pytest.mark.timeout(300)  # it imports the whole package: 5 s of processor time, a minute on a busy machine
 @pytest.mark.parametrize("file", PAGES)
 def test_a_generated_page_is_not_stale(file: str) -> None:
     assert (DOCS / file).read_text(encoding="utf-8") == PAGES[file](), "python docs/generate.py"
