@@ -8,7 +8,6 @@ allocations and says at the end of the step what each was: then it is known what
 from __future__ import annotations
 
 import gc
-import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,12 +27,9 @@ from workbench.runtime.allocations import Allocation, AllocationLog, Change
 from workbench.runtime.allocator import AllocatorPeak
 from workbench.runtime.budget import MemoryBudgetExceeded
 from workbench.runtime.build import local
+from workbench.runtime.idle_threads import wait_for_idle_threads
 from workbench.runtime.recorder import Recorder
 from workbench.strategies.worker_model import WorkerModel
-
-LET_GO_S = 1e-3
-"""How long gloo's threads get before each backward pass to let go of what they have moved: a storage that Python has seen ends
-under Python's lock, which the worker seldom gives away."""
 
 
 class MemoryTracker(TorchDispatchMode):
@@ -213,7 +209,9 @@ class MemoryTracker(TorchDispatchMode):
         """What the worker does, from the recorder."""
         piece = f", microbatch {microbatch}" if microbatch is not None else ""
         if kind.startswith("backward") and self.worker.share.mesh.num_workers > 1:
-            time.sleep(LET_GO_S)
+            # gloo's threads release the tensors that they communicated after the operation is complete, and a storage that
+            # Python has seen ends under Python's lock, which the worker seldom gives away.
+            wait_for_idle_threads()
         self._spans.append((kind, piece if self.worker.num_microbatches > 1 else ""))
         self._mark(f"{name or kind} begins{self._spans[-1][1]}")
         try:
