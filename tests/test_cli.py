@@ -142,7 +142,7 @@ def test_show_and_compare_say_what_fills_memory(store: Path) -> None:
     reason = "activations account for 67% of the peak of worker 0; to reduce it, use train.checkpointing = full"
     assert reason in " ".join(shown.split())
     compared = " ".join(done(store, "compare", *(run.id for run in runs)).split())
-    assert f"dp2 needs 100% of one worker's memory, more than an even share of 50%: {reason}" in compared
+    assert f"dp2 needs 100% of one worker's memory, more than its even share of 50%: {reason}" in compared
 
 
 def test_show_says_what_was_dropped_and_which_formulas_are_bounds(store: Path) -> None:

@@ -108,7 +108,7 @@ def test_findings_speak_of_latency() -> None:
 
     fastest, *_ = findings([data, tensor])
 
-    assert fastest == "Of the splits, dp2 has the lowest latency per batch: 50.0 ms (95th percentile 60.0 ms)."
+    assert fastest == "Among the splits, dp2 has the lowest latency: 50.0 ms (95th percentile 60.0 ms)."
 
 
 GENERATION = {**INFERENCE, "inference": {"prompt_length": 5, "num_new_tokens": 4}}

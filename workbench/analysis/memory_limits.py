@@ -55,6 +55,6 @@ def sentences(runs: Iterable[RunDirectory]) -> dict[str, str]:
         even = 1 / record["num_workers"]
         if of_one and (share := limit.peak_bytes / of_one[0]) > NOTABLE * even and record["num_workers"] > 1:
             found[run.id] = (
-                f"{record['split']} needs {share:.0%} of one worker's memory, more than an even share of {even:.0%}: {limit}."
+                f"{record['split']} needs {share:.0%} of one worker's memory, more than its even share of {even:.0%}: {limit}."
             )
     return found

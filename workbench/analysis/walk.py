@@ -147,7 +147,7 @@ def _who_holds_what(plan: Plan) -> str:
     mine = batch // plan.mesh.num_replicas
     samples = f"all {batch} samples of the step" if mine == batch else f"{mine} of the step's {batch} samples"
     cut = ", a part of each sequence" if "context" in plan.mesh.axes else ""
-    return f"Every worker holds {holds} and computes {samples}{cut}."
+    return f"Every worker holds {holds} and processes {samples}{cut}."
 
 
 def _phases(plan: Plan) -> Iterator[Moment]:

@@ -44,7 +44,7 @@ def pareto_chart(frame: pd.DataFrame, labels: Iterable[str] = ()) -> alt.LayerCh
     places: dict[str, Any] = {key: alt.ExprRef(f"datum.{key}") for key in ("align", "dx", "dy")}
     names = alt.Chart(_named(frame)).mark_text(baseline="middle", **places).encode(x=x, y=y, text="split:N")
     title = alt.Title(
-        "Which splits are both fast and small?", subtitle="Filled points on the line: no other run is better in both."
+        "Which splits are fast and need little memory?", subtitle="Filled points on the line: no other run is better in both."
     )
     return layered(front, runs, filled, names, title=title, width=WIDTH, height=_HEIGHT)
 

@@ -88,7 +88,10 @@ def _formulas(one: Lesson) -> None:
 
 def _overview() -> None:
     st.subheader("Overview of the strategies", anchor=False)
-    st.caption("Expected values for the small model of each lesson, computed by formula.")
+    st.caption(
+        "Expected values for the small model of each lesson. Model state and activations are those of the largest worker,"
+        " relative to one worker; communication is per step."
+    )
     st.dataframe(
         overview(),
         hide_index=True,
