@@ -27,6 +27,10 @@ from workbench import widgets
 spec = wb.RunSpec(model="mlp", train={"num_steps": 1_000_000}, split={"data": 2}, baseline={"mode": "none"})
 panel = widgets.RunPanel(spec)
 """
+CHARTS_ARE_DRAWN = """number => {
+    const charts = [...document.querySelectorAll(".vega-embed")]
+    return charts.length >= number && charts.every(chart => chart.querySelector("svg path, canvas"))
+}"""
 
 
 @pytest.fixture
@@ -118,13 +122,10 @@ def test_the_quickstart_runs_in_a_browser_without_internet(lab: str, tmp_path: P
         page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=60_000)
         page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells') }")  # as the menu does
         page.get_by_text("No answer yet").nth(2).wait_for(timeout=180_000)
-        page.wait_for_timeout(1500)
+        page.wait_for_function(CHARTS_ARE_DRAWN, arg=4)  # mesh, held, loss, parts of the step
         page.screenshot(path=tmp_path / "executed.png")
         assert page.locator("[data-mime-type='application/vnd.jupyter.error']").count() == 0
         assert page.locator("[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
-        charts = page.locator(".vega-embed")
-        assert charts.count() >= 4  # mesh, held, loss, parts of the step
-        assert all(charts.nth(n).locator("svg path, canvas").count() for n in range(charts.count()))
 
         page.get_by_role("button", name="tensor", exact=True).click()
         page.get_by_text("dp2-tp2").first.wait_for(timeout=20_000)
@@ -133,6 +134,6 @@ def test_the_quickstart_runs_in_a_browser_without_internet(lab: str, tmp_path: P
         page.locator("button.mod-primary", has_text="Run").click()  # its icon is a part of its name
         page.get_by_text("tp2 · transformer on text · 2 workers · finished").wait_for(timeout=120_000)
         page.get_by_role("button", name="single", exact=True).click()
-        page.wait_for_timeout(1500)
+        page.wait_for_function(CHARTS_ARE_DRAWN, arg=4)
         page.screenshot(path=tmp_path / "used.png")
         browser.close()

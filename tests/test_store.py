@@ -184,6 +184,7 @@ def test_traces_of_torchs_profiler_are_exported_beside_the_tables(tmp_path: Path
     assert path.read_bytes() == b"a trace"
 
 
+@pytest.mark.clock
 def test_a_thousand_runs_are_listed_in_half_a_second(tmp_path: Path) -> None:
     for number in range(1000):
         run = new_run(tmp_path, f"run-{number:04d}")
