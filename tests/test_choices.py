@@ -13,8 +13,8 @@ def test_every_way_is_there_once_with_its_figures_or_why_it_cannot_be() -> None:
     frame = choices(spec, 8, {"data": {}, "tensor": {"sequence_parallel": True}})
     assert sorted(zip(frame["data"], frame["tensor"], strict=True)) == [(1, 8), (2, 4), (4, 2), (8, 1)]
     refused = frame.set_index("data")["refused"]
-    assert "use a size that divides" in refused[1]
-    assert "batch of 4 over 8 workers" in refused[8]
+    assert "use a divisor of" in refused[1]
+    assert "batch size 4 is not divisible by 8 workers" in refused[8]
     one = frame.set_index("split").loc["dp4-tp2-sp"]
     planned = plan(spec.replace(split={"data": 4, "tensor": {"size": 2, "sequence_parallel": True}}))
     assert one["communication_mib"] == moves(planned)["bytes"].sum() / 2**20

@@ -97,19 +97,19 @@ def test_other_kinds_of_runs_equal_one_worker_and_their_formulas(run: str, atten
 @pytest.mark.parametrize(
     ("model", "split", "message"),
     [
-        ({"model": "mlp"}, {"size": 2}, "mlp cannot be split along a sequence"),
-        ({"model": "moe"}, {"size": 2}, "router's statistics"),
+        ({"model": "mlp"}, {"size": 2}, "mlp cannot be split along the sequence"),
+        ({"model": "moe"}, {"size": 2}, "router statistics"),
         ({"model": "lstm", "dataset": "text"}, {"size": 2}, "recurrence"),
         ({"model": "vit"}, {"size": 2}, "class token"),
         (
             {"model": "transformer", "dataset": {"name": "text", "sequence_length": 18}},
             {"size": 4},
-            "18 positions do not divide into 8 chunks .*: 2 would be over; use a sequence of 16",
+            "18 positions are not divisible into 8 chunks .*: the remainder is 2; use a sequence length of 16",
         ),
         (
             {"model": "transformer", "dataset": {"name": "text", "sequence_length": 18}},
             {"size": 4, "balance": "contiguous"},
-            "18 positions do not divide into 4 chunks",
+            "18 positions are not divisible into 4 chunks",
         ),
     ],
 )

@@ -144,8 +144,8 @@ def test_a_sliced_trunk_equals_one_worker_and_its_formulas(dim: str, size: int, 
 @pytest.mark.parametrize(
     ("dim", "size", "scale", "arithmetic"),
     [
-        ("channels", 4, 2, "6 output channels of layer0.first over 4 workers leaves 2 over"),
-        ("input_channels", 5, 2, "6 input channels of layer0.first over 5 workers leaves 1 over"),
+        ("channels", 4, 2, r"6 output channels of layer0.first are not divisible by 4 workers \(remainder 2\)"),
+        ("input_channels", 5, 2, r"6 input channels of layer0.first are not divisible by 5 workers \(remainder 1\)"),
         ("rows", 5, 1, "layer2.first has 4 rows, too few for 5 workers"),
     ],
 )
@@ -156,5 +156,5 @@ def test_a_trunk_that_does_not_divide_is_refused_with_the_arithmetic(dim: str, s
 
 def test_a_slice_must_hold_whole_norm_groups() -> None:
     spec = spec_of("channels", 2, "group")
-    with pytest.raises(SplitError, match=r"3 norm groups of layer0\.first_norm over 2 workers leaves 1 over"):
+    with pytest.raises(SplitError, match=r"3 norm groups of layer0\.first_norm are not divisible by 2 workers \(remainder 1\)"):
         plan(RunSpec(**{**spec, "model": {**spec["model"], "num_groups": 3}}))

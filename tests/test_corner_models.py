@@ -157,13 +157,13 @@ def test_parameters_of_no_dims_and_of_fewer_rows_than_workers(model: str | dict[
 @pytest.mark.parametrize(
     ("model", "split", "sentence"),
     [
-        ("gated", {"fsdp": 2}, "shards rows, which takes no parameter without dims, such as first.gate of gated"),
-        ("gated", {"data": 2, "layer": 2}, "together with layer uses torch's replicate, .* such as first.gate"),
-        ("gated", {"data": {"size": 2, "compression": "powersgd"}}, "PowerSGD does not take .* first.gate"),
-        ("unused", {"data": 2}, "does not use body.spare.weight and body.spare.bias: set it to true"),
-        ("frozen", {"fsdp": {"size": 2, "find_unused_parameters": True}}, "other ways of averaging do not need"),
-        ("sliced", {"tensor": {"size": 2}}, "checkpointing = full would .* layer0.norm.weight of sliced"),
-        ("albert", {"data": 2, **pipeline("interleaved_1f1b")}, "b2.linear.weight and b0.linear.weight are one parameter"),
+        ("gated", {"fsdp": 2}, "FSDP does not support scalar parameters such as first.gate of gated"),
+        ("gated", {"data": 2, "layer": 2}, "torch's replicate, which data uses with layer, .* such as first.gate"),
+        ("gated", {"data": {"size": 2, "compression": "powersgd"}}, "PowerSGD does not support .* first.gate"),
+        ("unused", {"data": 2}, "does not use body.spare.weight and body.spare.bias; set it to true"),
+        ("frozen", {"fsdp": {"size": 2, "find_unused_parameters": True}}, "is an option of DDP, which this split does not use"),
+        ("sliced", {"tensor": {"size": 2}}, "checkpointing = full does not support .* layer0.norm.weight of sliced"),
+        ("albert", {"data": 2, **pipeline("interleaved_1f1b")}, "b2.linear.weight and b0.linear.weight are tied"),
     ],
 )
 def test_what_torchs_wrappers_do_not_take_is_refused_by_name(model: str, split: dict[str, Any], sentence: str) -> None:
@@ -239,9 +239,9 @@ class Pair(torch.nn.Module):
     [
         (
             lambda: torch.nn.Linear(63, 10),
-            "block 'head' of frozen cannot be computed on 2 samples of torch's meta device: Runtime",
+            "block 'head' of frozen failed on 2 samples on torch's meta device: Runtime",
         ),
-        (Pair, "block 'head' of frozen returns a tuple, not one tensor"),
+        (Pair, "block 'head' of frozen must return one tensor, but returns tuple"),
     ],
 )
 def test_a_block_that_does_not_take_or_return_one_tensor_is_refused(block: Any, sentence: str) -> None:
@@ -257,7 +257,7 @@ def test_a_tensor_that_all_builds_would_share_is_refused() -> None:
     kept = torch.nn.Linear(64, 10)
     del vars(made)["_summary"]
     made.blocks = lambda: {"head": lambda: kept}
-    with pytest.raises(SpecError, match=r"head\.weight on cpu before its blocks are made"):
+    with pytest.raises(SpecError, match=r"head\.weight on cpu outside blocks\(\)"):
         made.summary()
 
 

@@ -120,7 +120,7 @@ def test_sunspots_are_the_files_own_standardised_over_the_whole_series() -> None
 
 
 def test_a_window_longer_than_the_series_is_refused() -> None:
-    with pytest.raises(SpecError, match="more than the series' 3126"):
+    with pytest.raises(SpecError, match="exceed the 3126 months of the series"):
         make("sunspots", {"length": 3126}).summary()
 
 

@@ -134,14 +134,22 @@ def test_each_worker_keeps_its_experts_alone_in_memory() -> None:
     ("split", "parts", "message"),
     [
         ({"expert": 2}, {"model": "transformer"}, "transformer has no experts"),
-        ({"expert": 3}, {"train": {"global_batch_size": 6}}, "4 experts over 3 workers leaves 1 over; use 2 or 4"),
-        ({"expert": 4}, {"train": {"global_batch_size": 6}}, "batch of 6 over 4 workers leaves 2 over"),
-        ({"data": 6, "expert": 4}, {"train": {"global_batch_size": 12}}, "but 6 workers leave 2 over"),
-        ({"data": 2, "expert": 4}, {}, "use a size that divides 2"),
-        ({"fsdp": 2, "expert": 2}, {}, "they hold different experts"),
-        ({"zero1": 2, "expert": 2}, {}, "they hold different experts"),
+        (
+            {"expert": 3},
+            {"train": {"global_batch_size": 6}},
+            r"4 experts are not divisible by 3 workers \(remainder 1\); use 2 or 4",
+        ),
+        ({"expert": 4}, {"train": {"global_batch_size": 6}}, r"batch size 6 is not divisible by 4 workers \(remainder 2\)"),
+        (
+            {"data": 6, "expert": 4},
+            {"train": {"global_batch_size": 12}},
+            r"6 workers is not divisible into groups of 4 \(remainder 2\)",
+        ),
+        ({"data": 2, "expert": 4}, {}, "use a divisor of 2"),
+        ({"fsdp": 2, "expert": 2}, {}, "workers of the data axis hold different experts"),
+        ({"zero1": 2, "expert": 2}, {}, "workers of the data axis hold different experts"),
         ({"data": {"size": 2, "compression": "bf16"}, "expert": 2}, {}, "together with expert"),
-        ({"context": 2, "expert": 2}, {}, "router's statistics"),
+        ({"context": 2, "expert": 2}, {}, "router statistics"),
     ],
 )
 def test_what_experts_cannot_be_divided_over_is_refused(split: dict[str, Any], parts: dict[str, Any], message: str) -> None:

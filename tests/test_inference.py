@@ -56,9 +56,9 @@ def test_so_it_is_for_other_models(model: str, split: str) -> None:
 @pytest.mark.parametrize(
     ("split", "message"),
     [
-        ({"data": {"size": 2, "shard": "optimizer"}}, "inference has neither gradients nor an optimizer"),
-        ({"data": {"size": 2, "compression": "bf16"}}, "inference has neither gradients nor an optimizer"),
-        ({"pipeline": {**PIPELINE, "schedule": "zbv_zero_bubble", "num_microbatches": 4}}, "cannot run forward only"),
+        ({"data": {"size": 2, "shard": "optimizer"}}, 'requires mode = "train": inference has no optimizer state'),
+        ({"data": {"size": 2, "compression": "bf16"}}, 'requires mode = "train": inference has no gradients'),
+        ({"pipeline": {**PIPELINE, "schedule": "zbv_zero_bubble", "num_microbatches": 4}}, "does not support inference"),
     ],
 )
 def test_what_is_about_training_is_refused(split: dict[str, Any], message: str) -> None:
@@ -172,13 +172,13 @@ def test_only_new_positions_and_the_tokens_travel(num_new_tokens: int) -> None:
             {"inference": {"prompt_length": 13, "num_new_tokens": 4}},
             "a prompt of 13 and 4 new tokens need 17 positions, but the model has 16; generate at most 3",
         ),
-        ({"split": {"context": 2}}, "split.context: divides positions between workers, and a new token is only one"),
-        ({**MODELS["moe"], "split": {"expert": 2}}, "split.expert: cannot generate token by token"),
-        ({"split": {"tensor": {"size": 2, "sequence_parallel": True}}}, "sequence_parallel divides positions"),
-        ({"split": {"tensor": {"size": 2, "parallel_loss": True}}}, "parallel_loss leaves them apart"),
+        ({"split": {"context": 2}}, "split.context: does not support generation, since a new token is a single position"),
+        ({**MODELS["moe"], "split": {"expert": 2}}, "split.expert: does not support generation"),
+        ({"split": {"tensor": {"size": 2, "sequence_parallel": True}}}, "sequence_parallel does not support generation"),
+        ({"split": {"tensor": {"size": 2, "parallel_loss": True}}}, "parallel_loss does not support generation"),
         (
             {"split": {"pipeline": {**PIPELINE, "schedule": "interleaved_1f1b"}}},
-            "one stage each, but there are 4 stages on 2 workers",
+            "one stage per worker, but there are 4 stages on 2 workers",
         ),
         ({"train": {**TRAIN, "compile": True}}, "train.compile"),
     ],

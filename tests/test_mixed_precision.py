@@ -139,7 +139,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "compiled": ({"train": {**MIXED, "compile": True}}, "does not see the parameter copies"),
     "layers called with a state": (
         {"model": "lstm", "train": MIXED, "split": {"pipeline": {"schedule": "time_chunks"}}},
-        "calls its layers with a state",
+        "passes recurrent states to its layers",
     ),
     "gradients summed in bf16": (
         {"model": "cnn", "train": MIXED, "split": {"tensor": {"cut": {"convolution": "rows"}}}},

@@ -41,7 +41,7 @@ def test_sliced_linear_layers_equal_one_worker_and_their_formulas(name: str) -> 
 
 
 def test_what_is_tied_must_be_cut_alike() -> None:
-    with pytest.raises(SplitError, match="cut both alike"):
+    with pytest.raises(SplitError, match="cut both in the same way"):
         plan(RunSpec(**spec_of(TIED, {"embedding": "hidden"}, 2)))
 
 
@@ -50,7 +50,7 @@ def test_what_is_tied_must_be_cut_alike() -> None:
     [
         ({"attention": "hidden"}, "unknown dim 'hidden'.*Allowed: heads, none"),
         ({"convolution": "rows"}, "unknown kind of layers 'convolution'.*attention, embedding, feedforward, head"),
-        (dict.fromkeys(("attention", "feedforward", "embedding", "head"), "none"), "all are kept whole"),
+        (dict.fromkeys(("attention", "feedforward", "embedding", "head"), "none"), "all of them are set to none"),
     ],
 )
 def test_a_cut_that_cannot_be_is_refused(cut: dict[str, str], message: str) -> None:
@@ -60,18 +60,20 @@ def test_a_cut_that_cannot_be_is_refused(cut: dict[str, str], message: str) -> N
 
 def test_a_single_head_cannot_be_divided_and_may_be_kept_whole() -> None:
     spec = RunSpec(model={**TRANSFORMER, "num_heads": 1}, split={"tensor": 2})
-    with pytest.raises(SplitError, match=r'over; split\.tensor\.cut\.attention = "none" keeps these layers whole$'):
+    with pytest.raises(
+        SplitError, match=r'\(remainder 1\); set split\.tensor\.cut\.attention = "none" to replicate these layers$'
+    ):
         plan(spec)
     assert plan(spec.replace(split={"tensor": {"size": 2, "cut": {"attention": "none"}}})).num_workers == 2
 
 
 def test_hidden_features_that_do_not_divide_are_refused_with_the_arithmetic() -> None:
-    with pytest.raises(SplitError, match=r"12 hidden features of input\.token over 5 workers leaves 2 over"):
+    with pytest.raises(SplitError, match=r"12 hidden features of input\.token are not divisible by 5 workers \(remainder 2\)"):
         plan(RunSpec(**spec_of(LSTM, {**HIDDEN, "recurrent": "none"}, 5)))
 
 
 def test_all_kinds_of_layers_that_do_not_divide_are_named_at_once() -> None:
-    with pytest.raises(SplitError, match=r"layers whole; nor can attention and feedforward and head be cut so$"):
+    with pytest.raises(SplitError, match=r"these layers; the same applies to attention and feedforward and head$"):
         plan(RunSpec(model="transformer", split={"tensor": 3}))
 
 

@@ -74,7 +74,7 @@ def test_a_sliced_layer_hands_its_state_from_chunk_to_chunk(dim: str, cell: str)
 
 def test_a_layer_that_does_not_divide_is_refused_with_the_arithmetic() -> None:
     spec = spec_of("lstm by gates, 3 workers")
-    with pytest.raises(SplitError, match="12 hidden units of layer0 over 5 workers leaves 2 over"):
+    with pytest.raises(SplitError, match=r"12 hidden units of layer0 are not divisible by 5 workers \(remainder 2\)"):
         plan(RunSpec(**{**spec, "split": {"tensor": 5}}))
     with pytest.raises(SplitError, match="unknown dim 'gate'; did you mean 'gates'"):
         plan(RunSpec(**{**spec, "split": {"tensor": {"size": 3, "cut": {"recurrent": "gate"}}}}))

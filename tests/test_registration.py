@@ -151,5 +151,5 @@ def test_a_block_that_is_given_as_a_module_is_refused_in_one_sentence() -> None:
             return {"body": nn.Linear(4, 4)}
 
     data = DatasetSummary("features", (4,), 4, 8)
-    with pytest.raises(SpecError, match="mine gives block 'body' as a module; give what makes it: lambda"):
+    with pytest.raises(SpecError, match="block 'body' of mine must be a function that creates the module"):
         Mine(ModelOptions(name="mine"), data).summary()

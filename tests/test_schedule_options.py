@@ -70,7 +70,7 @@ def test_a_form_asks_for_them() -> None:
         ({"eagerness": -1}, "split.pipeline.eagerness", "greater than or equal to 0, but got -1"),
         ({"schedule": "1f1b", "eagerness": 2}, "split.pipeline.eagerness", "unknown key 'eagerness'"),
         ({"schedule_options": {"eager": 2}}, "split.pipeline.schedule_options.eager", "Allowed: eagerness"),
-        ({"schedule_options": 3}, "split.pipeline.schedule_options", "is a table of the schedule's options, but got 3"),
+        ({"schedule_options": 3}, "split.pipeline.schedule_options", "must be a table of options of the schedule, but got 3"),
     ],
 )
 def test_what_is_none_is_refused(given: dict[str, Any], field: str, sentence: str) -> None:

@@ -97,23 +97,23 @@ def test_activations_take_less_memory_than_with_plain_slicing() -> None:
 @pytest.mark.parametrize(
     ("model", "dataset", "split", "message"),
     [
-        ({"name": "mlp"}, "digits", {"tensor": PARTS}, "mlp cannot be split along a sequence"),
-        ({"name": "moe"}, "text", {"tensor": PARTS}, "router's statistics"),
+        ({"name": "mlp"}, "digits", {"tensor": PARTS}, "mlp cannot be split along the sequence"),
+        ({"name": "moe"}, "text", {"tensor": PARTS}, "router statistics"),
         ({"name": "vit"}, {"name": "synthetic", "kind": "images"}, {"tensor": PARTS}, "class token"),
-        ({"name": "lstm"}, "text", {"tensor": PARTS}, "lstm cannot be split along a sequence"),
-        (GPT, "text", {"tensor": {**PARTS, "cut": {"head": "hidden"}}}, "head cut by vocabulary, not hidden"),
-        (GPT, "text", {"tensor": {**PARTS, "cut": {"attention": "none"}}}, "attention cut by heads, not none"),
+        ({"name": "lstm"}, "text", {"tensor": PARTS}, "lstm cannot be split along the sequence"),
+        (GPT, "text", {"tensor": {**PARTS, "cut": {"head": "hidden"}}}, "head cut by vocabulary, but got hidden"),
+        (GPT, "text", {"tensor": {**PARTS, "cut": {"attention": "none"}}}, "attention cut by heads, but got none"),
         (
             GPT,
             {"name": "text", "sequence_length": 15},
             {"tensor": PARTS},
-            "15 positions over 2 workers leaves 1 over; use a size that divides 15",
+            r"15 positions are not divisible by 2 workers \(remainder 1\); use a divisor of 15",
         ),
         (
             GPT,
             {"name": "text", "sequence_length": 12},
             {"tensor": {**PARTS, "size": 4}, "context": 2},
-            "6 positions of each worker's part along the context axis over 4 workers leaves 2 over",
+            r"6 positions per worker of the context axis are not divisible by 4 workers \(remainder 2\)",
         ),
     ],
 )

@@ -97,7 +97,7 @@ def test_a_split_is_one_worker_and_its_formulas(split: dict[str, Any], parts: di
         ({"model": support.models()["cnn"]["model"]}, "cnn has no batch norm to synchronize"),
         ({"mode": "inference"}, "inference uses running statistics"),
         ({"split": {"tensor": {"size": 2, "cut": {"convolution": "rows"}}, "data": {"size": 2, "sync_batch_norm": True}}},
-         "batch norm of rows"),
+         "convolutions cut by rows"),
     ],
 )  # fmt: skip
 def test_what_it_cannot_serve_is_refused(change: dict[str, Any], message: str) -> None:

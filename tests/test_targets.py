@@ -122,9 +122,9 @@ def test_an_mlp_predicts_numbers() -> None:
 @pytest.mark.parametrize(
     ("model", "data", "sentence"),
     [
-        ("lstm", {"name": "waves"}, "gives series with a class to predict, but lstm predicts the next of each position"),
-        ("mlp", {"name": "waves"}, "gives series, but mlp takes features; use digits or synthetic"),
-        ("mlp", {"name": "synthetic", "kind": "series", "num_values": 1}, "is for kind = features, but kind is series"),
+        ("lstm", {"name": "waves"}, "provides series with class targets, but lstm requires next-token or next-step targets"),
+        ("mlp", {"name": "waves"}, "provides series, but mlp requires features; use digits or synthetic"),
+        ("mlp", {"name": "synthetic", "kind": "series", "num_values": 1}, 'requires kind = "features", but kind = "series"'),
     ],
 )
 def test_what_a_model_cannot_predict_is_refused(plugin: str, model: str, data: dict[str, Any], sentence: str) -> None:
@@ -135,9 +135,9 @@ def test_what_a_model_cannot_predict_is_refused(plugin: str, model: str, data: d
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"target": "value"}, 'target is "next", "class" or "values", but got \'value\''),
-        ({"target": "values"}, "has a value_shape"),
-        ({"target": "class"}, "has at least 2 num_classes, but got 0"),
+        ({"target": "value"}, 'target must be "next", "class" or "values", but got \'value\''),
+        ({"target": "values"}, "requires a value_shape"),
+        ({"target": "class"}, "requires num_classes of at least 2, but got 0"),
     ],
 )
 def test_a_summary_that_contradicts_itself_is_refused(values: dict[str, Any], sentence: str) -> None:

@@ -57,11 +57,13 @@ class DatasetSummary:
         if not self.target:
             object.__setattr__(self, "target", "next" if self.kind in ("tokens", "series") else "class")
         if self.target not in ("next", "class", "values"):
-            raise PluginError(f'DatasetSummary: target is "next", "class" or "values", but got {self.target!r}')
+            raise PluginError(f'DatasetSummary: target must be "next", "class" or "values", but got {self.target!r}')
         if (self.target == "values") != bool(self.value_shape):
-            raise PluginError('DatasetSummary: target = "values" has a value_shape such as (1,), and other targets have none')
+            raise PluginError(
+                'DatasetSummary: target = "values" requires a value_shape such as (1,), and other targets must not have one'
+            )
         if self.target == "class" and self.num_classes < 2:
-            raise PluginError(f'DatasetSummary: target = "class" has at least 2 num_classes, but got {self.num_classes}')
+            raise PluginError(f'DatasetSummary: target = "class" requires num_classes of at least 2, but got {self.num_classes}')
 
     @property
     def target_shape(self) -> tuple[int, ...]:
@@ -91,13 +93,11 @@ class DatasetSummary:
             SpecError: it does not.
         """
         if self.kind not in takes:
-            raise SpecError("dataset.name", f"gives {self.kind}, but {model} takes {' or '.join(takes)}; use {advice}")
+            raise SpecError("dataset.name", f"provides {self.kind}, but {model} requires {' or '.join(takes)}; use {advice}")
         if self.target not in takes[self.kind]:
-            given = {"next": "the next of each position", "class": "a class", "values": "numbers"}
+            given = {"next": "next-token or next-step targets", "class": "class targets", "values": "numeric targets"}
             wanted = " or ".join(given[target] for target in takes[self.kind])
-            raise SpecError(
-                "dataset.name", f"gives {self.kind} with {given[self.target]} to predict, but {model} predicts {wanted}"
-            )
+            raise SpecError("dataset.name", f"provides {self.kind} with {given[self.target]}, but {model} requires {wanted}")
 
 
 class Samples(Protocol):

@@ -18,7 +18,7 @@ class DigitImagesOptions(DatasetOptions):
     name: Literal["digit_images"] = "digit_images"
 
     scale: PositiveInt = 1
-    """Each pixel is repeated this often down and across: images of 8·scale × 8·scale."""
+    """Upscaling factor: images have 8·scale × 8·scale pixels."""
 
 
 @dataset("digit_images")

@@ -17,7 +17,7 @@ class SunspotsOptions(DatasetOptions):
     name: Literal["sunspots"] = "sunspots"
 
     length: PositiveInt = 64
-    """Months of one sample; a sample begins at every month that leaves room for it."""
+    """Number of months per sample; samples overlap, with one starting at each month."""
 
 
 @dataset("sunspots")
@@ -30,7 +30,7 @@ class Sunspots(Dataset[SunspotsOptions]):
     def summary(self) -> DatasetSummary:
         length = self.options.length
         if length >= _NUM_MONTHS:
-            raise SpecError("dataset.length", f"{length} months and the one after are more than the series' {_NUM_MONTHS}")
+            raise SpecError("dataset.length", f"{length} months and a target exceed the {_NUM_MONTHS} months of the series")
         return DatasetSummary("series", (length, 1), 0, _NUM_MONTHS - length, has_ignored_targets=False)
 
     def load(self) -> Sequences:

@@ -19,45 +19,45 @@ class SyntheticOptions(DatasetOptions):
     name: Literal["synthetic"] = "synthetic"
 
     kind: Literal["tokens", "features", "images", "series"] = "tokens"
-    """Token sequences to continue, feature vectors or images to classify, or series of numbers to continue."""
+    """Kind of data: token sequences or numeric series to continue, feature vectors or images to classify."""
 
     num_samples: PositiveInt = 1024
-    """Samples of the set."""
+    """Number of samples."""
 
     sequence_length: PositiveInt = 128
-    """Tokens or steps of one sample (tokens, series)."""
+    """Number of tokens or time steps per sample (tokens, series)."""
 
     vocabulary_size: Annotated[int, Field(ge=2)] = 256
-    """Different tokens (tokens)."""
+    """Vocabulary size (tokens)."""
 
     num_features: PositiveInt = 64
-    """Numbers of one sample or of each step (features, series)."""
+    """Number of features per sample or time step (features, series)."""
 
     channels: PositiveInt = 3
-    """Channels of one sample (images)."""
+    """Number of image channels (images)."""
 
     height: PositiveInt = 32
-    """Rows of pixels of one sample (images)."""
+    """Image height in pixels (images)."""
 
     width: PositiveInt = 32
-    """Columns of pixels of one sample (images)."""
+    """Image width in pixels (images)."""
 
     num_classes: Annotated[int, Field(ge=2)] = 10
-    """Classes (features, images)."""
+    """Number of classes (features, images)."""
 
     num_values: NonNegativeInt = 0
-    """Numbers to predict instead of a class (features); 0: a class."""
+    """Number of values to predict instead of a class (features); 0 predicts a class."""
 
     seed: NonNegativeInt = 0
-    """Decides the samples."""
+    """Random seed of the samples."""
 
     padded: bool = False
-    """Whether samples have different lengths, 0 to sequence_length, and are padded (tokens); the loss ignores padding."""
+    """Whether samples have different lengths, from 0 to sequence_length, with padding that the loss ignores (tokens)."""
 
 
 @dataset("synthetic")
 class Synthetic(Dataset[SyntheticOptions]):
-    """Made samples of any shape: tokens that follow a permutation, features or images labelled by a linear map, waves."""
+    """Synthetic samples of any shape: tokens that follow a permutation, features or images with linear labels, waves."""
 
     Options = SyntheticOptions
     examples = {
@@ -72,7 +72,7 @@ class Synthetic(Dataset[SyntheticOptions]):
     def summary(self) -> DatasetSummary:
         o = self.options
         if o.num_values and o.kind != "features":
-            raise SpecError("dataset.num_values", f"is for kind = features, but kind is {o.kind}; leave it out")
+            raise SpecError("dataset.num_values", f'requires kind = "features", but kind = "{o.kind}"; remove it')
         if o.kind == "tokens":
             length, has_ignored = o.sequence_length, o.padded
             return DatasetSummary("tokens", (length,), o.vocabulary_size, o.num_samples, length, has_ignored_targets=has_ignored)

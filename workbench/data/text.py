@@ -18,15 +18,15 @@ class TextOptions(DatasetOptions):
     name: Literal["text"] = "text"
 
     sequence_length: PositiveInt = 128
-    """Tokens of one sample."""
+    """Number of tokens per sample."""
 
     tokenizer: Literal["bytes", "characters"] = "bytes"
-    """What a token is: a byte (256 of them), or a character that occurs (rounded up to a multiple of 64)."""
+    """Tokens are bytes (vocabulary of 256) or characters (vocabulary rounded up to a multiple of 64)."""
 
 
 @dataset("text")
 class Text(Dataset[TextOptions]):
-    """The Jargon File 4.4.7 (public domain), 1.7 MB of English on hackers' words; predicts the next token."""
+    """The Jargon File 4.4.7 (public domain), 1.7 MB of English text; predicts the next token."""
 
     Options = TextOptions
     examples = {"": {"sequence_length": 32}, "characters": {"sequence_length": 32, "tokenizer": "characters"}}

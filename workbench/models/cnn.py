@@ -25,25 +25,25 @@ class CNNOptions(ModelOptions):
     name: Literal["cnn"] = "cnn"
 
     widths: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (16, 32, 64)
-    """Channels of each stage; every stage but the first begins by halving height and width."""
+    """Number of channels of each stage; each stage after the first halves the height and width."""
 
     blocks_per_stage: PositiveInt = 2
-    """Residual blocks of each stage."""
+    """Number of residual blocks per stage."""
 
     norm: Literal["group", "batch"] = "group"
-    """Statistics over groups of channels of each sample (Wu and He 2018), or over the batch: then replicas, but for those
-    with sync_batch_norm, and microbatches have their own."""
+    """Group norm (Wu and He 2018), or batch norm, whose statistics are separate for each microbatch and, without
+    sync_batch_norm, for each replica."""
 
     num_groups: PositiveInt = 8
-    """Groups of channels of group norm; divides every width, and a slice holds whole groups."""
+    """Number of channel groups of group norm; must divide every width."""
 
     dropout: Dropout = 0.0
-    """Probability with which channels of the mean over the image are zeroed in training, before the head."""
+    """Dropout probability of the pooled channels before the head."""
 
 
 @model("cnn")
 class CNN(Model[CNNOptions]):
-    """Residual network with two 3 × 3 convolutions a block (ResNet's layout for small images); classifies images."""
+    """Residual network with two 3 × 3 convolutions per block (ResNet's layout for small images); classifies images."""
 
     Options = CNNOptions
     default_dataset = "digit_images"
@@ -56,7 +56,7 @@ class CNN(Model[CNNOptions]):
         data.require("cnn", {"images": ("class",)}, "digit_images or synthetic")
         uneven = [width for width in options.widths if width % options.num_groups]
         if options.norm == "group" and uneven:
-            raise SpecError("model.num_groups", f"{uneven[0]} channels do not divide into {options.num_groups} groups")
+            raise SpecError("model.num_groups", f"{uneven[0]} channels are not divisible into {options.num_groups} groups")
         super().__init__(options, data)
 
     @property

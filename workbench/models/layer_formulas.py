@@ -49,9 +49,9 @@ class LayerShape:
         """
         hidden, heads, kv_heads = self.hidden_dim, self.num_heads, self.num_kv_heads
         if hidden % heads:
-            raise SpecError("model.num_heads", f"hidden_dim {hidden} does not divide into {heads} heads")
+            raise SpecError("model.num_heads", f"hidden_dim {hidden} is not divisible by {heads} heads")
         if heads % kv_heads:
-            raise SpecError("model.num_kv_heads", f"{heads} heads do not divide into {kv_heads} groups, one a key/value head")
+            raise SpecError("model.num_kv_heads", f"{heads} heads are not divisible by {kv_heads} key/value heads")
 
     def norm(self, name: str) -> tuple[ParameterSummary, ...]:
         """Parameters of the norm called ``name``."""

@@ -21,16 +21,16 @@ class LSTMOptions(ModelOptions):
     name: Literal["lstm"] = "lstm"
 
     cell: Literal["lstm", "gru"] = "lstm"
-    """Long short-term memory (Hochreiter and Schmidhuber 1997), or the gated recurrent unit (Cho et al. 2014)."""
+    """Recurrent cell: LSTM (Hochreiter and Schmidhuber 1997) or GRU (Cho et al. 2014)."""
 
     num_layers: PositiveInt = 2
-    """Recurrent layers."""
+    """Number of recurrent layers."""
 
     hidden_dim: PositiveInt = 128
-    """Hidden units of each layer."""
+    """Number of hidden units per layer."""
 
     dropout: Dropout = 0.0
-    """Probability with which elements of a recurrent layer's outputs are zeroed in training (Zaremba et al. 2014)."""
+    """Dropout probability of the outputs of each recurrent layer (Zaremba et al. 2014)."""
 
 
 @model("lstm")

@@ -21,16 +21,16 @@ class MLPOptions(ModelOptions):
     name: Literal["mlp"] = "mlp"
 
     num_layers: PositiveInt = 4
-    """Residual layers between the input and the head."""
+    """Number of residual layers between the input and the head."""
 
     hidden_dim: PositiveInt = 256
-    """Features of the vector that passes through the layers."""
+    """Number of features of the residual stream."""
 
     feedforward_dim: PositiveInt = 1024
-    """Features inside each layer, between its two linear maps."""
+    """Number of features between the two linear layers of each residual layer."""
 
     dropout: Dropout = 0.0
-    """Probability with which elements of what a layer adds are zeroed in training."""
+    """Dropout probability of the output of each residual layer."""
 
 
 @model("mlp")

@@ -28,21 +28,21 @@ class MoEOptions(TransformerOptions):
     name: Literal["moe"] = "moe"  # type: ignore[assignment]
 
     num_experts: PositiveInt = 4
-    """Feed-forward parts in each layer."""
+    """Number of experts per layer."""
 
     top_k: PositiveInt = 2
-    """Experts that each token takes; at most num_experts."""
+    """Number of experts per token; at most num_experts."""
 
     capacity_factor: PositiveFloat | None = None
-    """An expert takes at most this times an even share of each forward pass's tokens and drops the rest. None: all."""
+    """Capacity of an expert per forward pass, as a multiple of an equal share; other tokens are dropped. None: no limit."""
 
     router_loss_weight: NonNegativeFloat = 0.01
-    """Weight of the loss that makes experts evenly used, added to the gradients of the cross-entropy."""
+    """Weight of the load-balancing loss, which is added to the cross-entropy."""
 
 
 @model("moe")
 class MoE(Transformer[MoEOptions]):
-    """Transformer whose every layer has a mixture of experts in place of its feed-forward part (Mixtral's layout)."""
+    """Transformer with a mixture of experts instead of the feed-forward network in each layer (Mixtral's layout)."""
 
     Options = MoEOptions
     examples = {
@@ -56,7 +56,7 @@ class MoE(Transformer[MoEOptions]):
 
     def __init__(self, options: MoEOptions, data: DatasetSummary) -> None:
         if options.top_k > options.num_experts:
-            raise SpecError("model.top_k", f"a token cannot take {options.top_k} of {options.num_experts} experts")
+            raise SpecError("model.top_k", f"{options.top_k} exceeds num_experts = {options.num_experts}")
         super().__init__(options, data)
 
     def kept_bytes(self, held: BlockSummary, positions: int | None, element_bytes: int, checkpointing: str) -> int | None:
@@ -71,10 +71,10 @@ class MoE(Transformer[MoEOptions]):
     def batch_dependence(self) -> BatchDependence | None:
         o, causes, remedies = self.options, [], []
         if o.capacity_factor is not None:
-            causes.append("an expert's capacity is a share of each shard's tokens")
-            remedies.append("leave model.capacity_factor out")
+            causes.append("the capacity of an expert is a share of the tokens of each shard")
+            remedies.append("remove model.capacity_factor")
         if o.router_loss_weight and o.num_experts > 1:
-            causes.append("the router's balance loss is of each shard's tokens")
+            causes.append("the load-balancing loss of the router is computed over the tokens of each shard")
             remedies.append("set model.router_loss_weight = 0")
         return BatchDependence(" and ".join(causes), " and ".join(remedies)) if causes else None
 

@@ -39,8 +39,8 @@ def summary_of(model: OwnModel[Any]) -> ModelSummary:
             if not parameter.is_meta:
                 raise SpecError(
                     "model.name",
-                    f"{model.name} holds {block}.{key} on {parameter.device} before its blocks are made, so that every worker"
-                    " and the parity check would train one and the same tensor; make it inside blocks()",
+                    f"{model.name} creates {block}.{key} on {parameter.device} outside blocks(), so that all workers and the"
+                    " parity check would train the same tensor; create it inside blocks()",
                 )
     summaries: list[BlockSummary] = []
     inputs: list[Tensor] = []
@@ -51,7 +51,9 @@ def summary_of(model: OwnModel[Any]) -> ModelSummary:
         with FlopCounterMode(display=False) as counter:
             passed = _tried(model, name, partial(module, passed))
         if not isinstance(passed, Tensor):
-            raise SpecError("model.name", f"block {name!r} of {model.name} returns a {type(passed).__name__}, not one tensor")
+            raise SpecError(
+                "model.name", f"block {name!r} of {model.name} must return one tensor, but returns {type(passed).__name__}"
+            )
         outputs.append(passed)
         summaries.append(
             BlockSummary(name, _parameters(name, module), tuple(passed.shape[1:]), counter.get_total_flops() // _BATCH)
@@ -91,13 +93,16 @@ def _tried(model: OwnModel[Any], block: str, compute: Callable[[], Any]) -> Any:
     except Exception as error:
         what = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
         raise SpecError(
-            "model.name", f"block {block!r} of {model.name} cannot be computed on {_BATCH} samples of torch's meta device: {what}"
+            "model.name", f"block {block!r} of {model.name} failed on {_BATCH} samples on torch's meta device: {what}"
         ) from error
 
 
 def _made(model: OwnModel[Any], block: str, make: Callable[[], nn.Module]) -> nn.Module:
     if isinstance(make, nn.Module):
-        raise SpecError("model.name", f"{model.name} gives block {block!r} as a module; give what makes it: lambda: …")
+        raise SpecError(
+            "model.name",
+            f"block {block!r} of {model.name} must be a function that creates the module, such as lambda: …, but got a module",
+        )
     return make()
 
 

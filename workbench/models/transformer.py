@@ -26,41 +26,41 @@ class TransformerOptions(ModelOptions):
     name: Literal["transformer"] = "transformer"
 
     num_layers: PositiveInt = 4
-    """Decoder layers."""
+    """Number of decoder layers."""
 
     hidden_dim: PositiveInt = 128
-    """Features of each position."""
+    """Number of features per position."""
 
     num_heads: PositiveInt = 4
-    """Attention heads; divides hidden_dim."""
+    """Number of attention heads; must divide hidden_dim."""
 
     num_kv_heads: PositiveInt | None = None
-    """Heads of keys and values, each serving equally many attention heads; divides num_heads, which is the default."""
+    """Number of key/value heads (grouped-query attention); must divide num_heads, which is the default."""
 
     feedforward_dim: PositiveInt = 512
-    """Features inside each layer's feed-forward part."""
+    """Number of features inside the feed-forward network of each layer."""
 
     feedforward: Literal["gelu", "gated"] = "gelu"
-    """GELU between two linear maps, or SwiGLU: silu(gate) × value between them."""
+    """Feed-forward network: two linear layers with GELU or SwiGLU (silu(gate) × value) between them."""
 
     positions: Literal["learned", "rotary"] = "learned"
-    """Parameters added to the embedding, or rotations of queries and keys."""
+    """Position encoding: learned embeddings, or rotary embeddings of queries and keys."""
 
     rotary_base: PositiveFloat = 10_000.0
-    """The slowest rotation turns about 1/rotary_base a position (rotary)."""
+    """Base of the rotary embedding frequencies (rotary)."""
 
     norm: Literal["layer", "rms"] = "layer"
-    """Layer norm, or root-mean-square norm."""
+    """Layer norm or RMS norm."""
 
     bias: bool = True
-    """Whether the layers' linear maps and the layer norms have biases."""
+    """Whether linear layers and layer norms have biases."""
 
     tied_head: bool = False
-    """Whether the head uses the token embedding's weight."""
+    """Whether the head and the token embedding share their weight."""
 
     dropout: Dropout = 0.0
-    """Probability with which elements of the embedding, and of what attention and the feed-forward part add, are zeroed in
-    training; attention's weights are not."""
+    """Dropout probability of the embedding and of the outputs of attention and the feed-forward network; attention weights have
+    no dropout."""
 
 
 SMALL = {"num_layers": 2, "hidden_dim": 16, "num_heads": 2, "feedforward_dim": 32}
@@ -71,7 +71,7 @@ O = TypeVar("O", bound=TransformerOptions)
 
 @model("transformer")
 class Transformer(Model[O]):
-    """Decoder-only transformer that predicts the next token; GPT-2's layout unless options say otherwise."""
+    """Decoder-only transformer that predicts the next token; GPT-2's layout by default."""
 
     Options = TransformerOptions
     default_dataset = "text"
@@ -103,7 +103,7 @@ class Transformer(Model[O]):
         self.shape.check_heads()
         head_dim = o.hidden_dim // o.num_heads
         if o.positions == "rotary" and head_dim % 2:
-            raise SpecError("model.positions", f"rotary turns pairs of features, but a head has {head_dim}, an odd number")
+            raise SpecError("model.positions", f"rotary requires an even number of features per head, but got {head_dim}")
         super().__init__(options, data)
 
     @property

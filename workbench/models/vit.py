@@ -26,26 +26,26 @@ class ViTOptions(ModelOptions):
     name: Literal["vit"] = "vit"
 
     patch_size: PositiveInt = 4
-    """Pixels of a patch's side; divides the image's height and width."""
+    """Side length of a patch in pixels; must divide the height and width of the images."""
 
     num_layers: PositiveInt = 4
-    """Encoder layers."""
+    """Number of encoder layers."""
 
     hidden_dim: PositiveInt = 128
-    """Features of each position."""
+    """Number of features per position."""
 
     num_heads: PositiveInt = 4
-    """Attention heads; divides hidden_dim."""
+    """Number of attention heads; must divide hidden_dim."""
 
     feedforward_dim: PositiveInt = 512
-    """Features inside each layer's feed-forward part."""
+    """Number of features inside the feed-forward network of each layer."""
 
     dropout: Dropout = 0.0
-    """Probability with which elements of the embedding, and of what attention and the feed-forward part add, are zeroed in
-    training; attention's weights are not."""
+    """Dropout probability of the embedding and of the outputs of attention and the feed-forward network; attention weights have
+    no dropout."""
 
     pooling: Literal["class", "mean"] = "class"
-    """What the head classifies: the output at a learned class token before the patches, or the mean over the patches."""
+    """Input of the head: the output of a learned class token, or the mean over the patches."""
 
 
 _SMALL = {"num_layers": 2, "hidden_dim": 16, "num_heads": 2, "feedforward_dim": 32}
@@ -66,7 +66,7 @@ class ViT(Model[ViTOptions]):
         data.require("vit", {"images": ("class",)}, "synthetic with kind = images")
         o, (channels, height, width), patch = options, data.input_shape, options.patch_size
         if height % patch or width % patch:
-            raise SpecError("model.patch_size", f"{height} × {width} pixels do not divide into patches of {patch} × {patch}")
+            raise SpecError("model.patch_size", f"{height} × {width} pixels are not divisible into patches of {patch} × {patch}")
         self.patch_features = channels * patch * patch
         sequence = height // patch * (width // patch) + (o.pooling == "class")
         self.shape = LayerShape(sequence, o.hidden_dim, o.num_heads, o.num_heads, o.feedforward_dim)

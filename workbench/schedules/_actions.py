@@ -59,8 +59,8 @@ def _cells(worker: int, row: str) -> Iterator[Action]:
         elif cell:
             raise SplitError(
                 FIELD,
-                f"cell {number} of worker {worker} is {cell!r}, which is no action; one is a stage, F (forward), B (backward),"
-                " I (backward of inputs) or W (of weights) and a microbatch, such as 0F0, or nothing for waiting",
+                f"cell {number} of worker {worker} is {cell!r}, which is not an action; use stage, F (forward), B (backward), I"
+                " (backward of inputs) or W (backward of weights) and microbatch, such as 0F0, or an empty cell to wait",
             )
 
 
@@ -69,29 +69,32 @@ def check(order: Order, num_workers: int, num_microbatches: int) -> None:
     SplitError: the order is not whole, or cannot run to its end; which worker, which action, and why.
     """
     if len(order) != num_workers:
-        raise SplitError(FIELD, f"has {len(order)} rows, but there are {num_workers} workers; give each a row")
+        raise SplitError(FIELD, f"has {len(order)} rows, but there are {num_workers} workers; use one row per worker")
     holder: dict[int, tuple[int, Action]] = {}
     seen: set[Action] = set()
     for worker, actions in enumerate(order):
         if not actions:
-            raise SplitError(FIELD, f"gives worker {worker} nothing to do; every worker holds a stage")
+            raise SplitError(FIELD, f"has no actions for worker {worker}, but every worker needs a stage")
         for action in actions:
             other, first = holder.setdefault(action.stage, (worker, action))
             if other != worker:
                 raise SplitError(
-                    FIELD, f"stage {action.stage} is on worker {other} ({first}) and on worker {worker} ({action}); choose one"
+                    FIELD,
+                    f"stage {action.stage} is on worker {other} ({first}) and on worker {worker} ({action}); use one of them",
                 )
             if action.microbatch >= num_microbatches:
                 raise SplitError(
                     FIELD,
-                    f"{action} of worker {worker} is of microbatch {action.microbatch}, but num_microbatches ="
-                    f" {num_microbatches} counts them from 0 to {num_microbatches - 1}",
+                    f"{action} of worker {worker} has microbatch {action.microbatch}, but num_microbatches = {num_microbatches};"
+                    f" use 0 to {num_microbatches - 1}",
                 )
             if action in seen:
-                raise SplitError(FIELD, f"{action} stands twice in the row of worker {worker}")
+                raise SplitError(FIELD, f"{action} occurs twice in the row of worker {worker}")
             seen.add(action)
     if left_out := set(range(max(holder))) - set(holder):
-        raise SplitError(FIELD, f"names stage {max(holder)}, but no worker has stage {min(left_out)}; number them from 0")
+        raise SplitError(
+            FIELD, f"has stage {max(holder)}, but no worker has stage {min(left_out)}; number stages from 0 without gaps"
+        )
     for stage in sorted(holder):
         for microbatch in range(num_microbatches):
             _check_whole(seen, holder[stage][0], stage, microbatch)
@@ -100,8 +103,8 @@ def check(order: Order, num_workers: int, num_microbatches: int) -> None:
     if last != sorted(last):
         raise SplitError(
             FIELD,
-            f"the last stage, {max(holder)}, takes microbatches forward in the order {', '.join(map(str, last))}, but torch"
-            " numbers their losses as they come; begin with 0 and go up there",
+            f"the forward passes of the last stage, {max(holder)}, run in the order {', '.join(map(str, last))}, but torch"
+            " requires ascending microbatches there",
         )
 
 
@@ -112,7 +115,7 @@ def _check_whole(seen: set[Action], worker: int, stage: int, microbatch: int) ->
     given = " and ".join(str(Action(stage, kind, microbatch)) for kind in "FBIW" if kind in kinds) or "nothing"
     f, b, i, w = (Action(stage, kind, microbatch) for kind in "FBIW")
     raise SplitError(
-        FIELD, f"worker {worker} has {given} of stage {stage} and microbatch {microbatch}; give {f}, and {b} or {i} and {w}"
+        FIELD, f"worker {worker} has {given} of stage {stage} and microbatch {microbatch}; use {f}, and {b} or {i} and {w}"
     )
 
 
@@ -138,7 +141,7 @@ def _play(order: Order, last_stage: int) -> None:
     for worker, action, wanted in waits:
         if wanted in order[worker]:
             raise SplitError(
-                FIELD, f"worker {worker} can never run {action}: it waits for {wanted}, which comes later in its own row"
+                FIELD, f"worker {worker} can never run {action}: it waits for {wanted}, which comes later in the same row"
             )
     (worker, action, wanted), *others = waits
     also = ", ".join(f"worker {other} waits for {its} before {blocked}" for other, blocked, its in others)

@@ -91,11 +91,11 @@ class Schedule(ABC):
         """
         batch, count = spec.samples_per_replica, self.num_microbatches
         if batch % count:
-            of = "" if batch == spec.train.global_batch_size else " that one replica computes"
+            of = "" if batch == spec.train.global_batch_size else " per replica"
             raise SplitError(
                 "split.pipeline.num_microbatches",
-                f"a batch of {batch}{of} does not divide into {count} microbatches, {counted(batch % count, 'sample')} would be"
-                f" over; use {divisors(batch)}",
+                f"a batch of {batch}{of} is not divisible into {count} microbatches (remainder {batch % count});"
+                f" use {divisors(batch)}",
             )
 
     def check(self, spec: RunSpec) -> None:
@@ -109,17 +109,20 @@ class Schedule(ABC):
             allowed = f"{low}" if low == high else f"{low} to {high}"
             raise SplitError(
                 "split.pipeline.stages_per_worker",
-                f"{self.name} is made for {counted(allowed, 'stage')} a worker, but got {given}",
+                f"{self.name} supports {counted(allowed, 'stage')} per worker, but got {given}",
             )
         if spec.mode == "inference" and not self.runs_forward_only:
-            raise SplitError("split.pipeline.schedule", f"{self.name} cannot run forward only (torch's schedule deadlocks)")
+            raise SplitError(
+                "split.pipeline.schedule",
+                f"{self.name} does not support inference (torch's schedule deadlocks without backward passes)",
+            )
         if spec.train.checkpointing == "selective" and self.splits_backward:
             raise SplitError(
-                "train.checkpointing", f"selective keeps what {self.name} then frees between its two backward passes; use full"
+                "train.checkpointing", f"selective is incompatible with {self.name}, which splits the backward pass; use full"
             )
         if spec.train.compile and self.splits_backward:
             raise SplitError(
-                "train.compile", f"{self.name} computes input and weight gradients apart, which compiled stages cannot"
+                "train.compile", f"{self.name} splits the backward pass, which compiled stages do not support; set it to false"
             )
 
     def at_least_as_many_microbatches_as(self, number: int, what: str) -> None:
@@ -127,7 +130,7 @@ class Schedule(ABC):
         if self.num_microbatches < number:
             raise SplitError(
                 "split.pipeline.num_microbatches",
-                f"{self.name} needs at least as many microbatches as {what}: {self.num_microbatches} < {number}; or use gpipe",
+                f"{self.name} requires at least as many microbatches as {what}: {self.num_microbatches} < {number}; or use gpipe",
             )
 
     def divides_into_rounds(self) -> None:
@@ -138,8 +141,9 @@ class Schedule(ABC):
             near = sorted(fitting, key=lambda m: abs(m - self.num_microbatches))[:2]
             raise SplitError(
                 "split.pipeline.num_microbatches",
-                f"{self.name} runs ⌊{self.num_microbatches}/{self.num_workers}⌋ = {rounds} rounds, which leaves {over} of"
-                f" {self.num_microbatches} microbatches over; use {' or '.join(map(str, sorted(near)))}",
+                f"{self.name} runs ⌊{self.num_microbatches}/{self.num_workers}⌋ = {rounds} rounds, by which"
+                f" {self.num_microbatches} microbatches are not divisible (remainder {over});"
+                f" use {' or '.join(map(str, sorted(near)))}",
             )
 
     @abstractmethod

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @schedule("dualpipev")
 class DualPipeV(Schedule):
-    """Two stages a worker placed as a V, forward and backward passes of different microbatches overlapped."""
+    """Two stages per worker in a V, with overlapping forward and backward passes of different microbatches."""
 
     default_stages_per_worker = min_stages_per_worker = max_stages_per_worker = 2
     placement = "v"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @schedule("csv")
 class FromCSV(ActionSchedule):
-    """The order that a file gives, a row a worker: stage, F, B, I or W, microbatch.
+    """Schedule from a CSV file with one row of actions per worker: stage, F, B, I or W, microbatch.
 
     Two stages and two microbatches as 1F1B has them, ``schedule_file`` being
 
@@ -45,15 +45,19 @@ class FromCSV(ActionSchedule):
 
     def check(self, spec: RunSpec) -> None:
         if not self.options.actions:
-            raise SplitError("split.pipeline.schedule_file", "is empty; name the file that holds the actions of each worker")
+            raise SplitError(
+                "split.pipeline.schedule_file", "required by schedule = csv; set it to a file with the actions of each worker"
+            )
         if self.options.stages_per_worker is not None:
-            raise SplitError("split.pipeline.stages_per_worker", "is what the rows of the file say; leave it out with csv")
+            raise SplitError(
+                "split.pipeline.stages_per_worker", "follows from the rows of the file; remove it with schedule = csv"
+            )
         _actions.check(self.order, self.num_workers, self.num_microbatches)
         super().check(spec)
         if spec.mode == "inference" and any(a == b for a, b in pairwise(self.worker_of_stage())):
             raise SplitError(
                 "split.pipeline.schedule_file",
-                "has neighbouring stages on one worker, between which torch's schedule cannot run forward only",
+                "has consecutive stages on one worker, for which torch's schedule does not support inference",
             )
 
     def actions(self, worker: int) -> list[str]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @schedule("gpipe")
 class GPipe(Schedule):
-    """All forward, then all backward: bubble (p−1)/(m+p−1), activations of all m microbatches held."""
+    """All forward passes, then all backward passes: bubble (p−1)/(m+p−1), activations of all m microbatches."""
 
     gathers_stages = False
 

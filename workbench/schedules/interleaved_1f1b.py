@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @schedule("interleaved_1f1b")
 class Interleaved1F1B(Schedule):
-    """1F1B over v stages a worker: bubble (p−1)/(v·m+p−1), v times the boundary activations sent."""
+    """1F1B with v stages per worker: bubble (p−1)/(v·m+p−1), v times the communication volume of boundary activations."""
 
     default_stages_per_worker, min_stages_per_worker, max_stages_per_worker = 2, 1, 8
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @schedule("interleaved_zero_bubble")
 class InterleavedZeroBubble(Schedule):
-    """1F1B whose backward is split into input and weight gradients; the latter are computed where the worker would wait."""
+    """Interleaved 1F1B with the backward pass split: weight gradients are computed when the worker would otherwise be idle."""
 
     default_stages_per_worker, min_stages_per_worker, max_stages_per_worker = 2, 1, 8
     splits_backward = True

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @schedule("looped_bfs")
 class LoopedBFS(Schedule):
-    """Several stages a worker, all microbatches through the earlier one first: GPipe with a smaller bubble."""
+    """GPipe with several stages per worker: all microbatches run through a stage before the next, for a smaller bubble."""
 
     default_stages_per_worker, min_stages_per_worker, max_stages_per_worker = 2, 1, 8
 

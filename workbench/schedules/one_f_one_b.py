@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @schedule("1f1b")
 class OneForwardOneBackward(Schedule):
-    """GPipe's bubble, but at most p microbatches' activations held: backward begins as soon as it can."""
+    """Alternates forward and backward passes: the bubble of GPipe, but activations of at most p microbatches."""
 
     gathers_stages = False
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.errors import SplitError
 from workbench.schedules.base import Schedule, divisors, schedule
-from workbench.words import counted
 
 if TYPE_CHECKING:
     from torch.distributed.pipelining import PipelineStage
@@ -18,8 +17,8 @@ if TYPE_CHECKING:
 
 @schedule("time_chunks")
 class TimeChunks(Schedule):
-    """The whole batch through m chunks of the sequence, one after the other: a later layer works on one while an earlier
-    layer works on the next; backward in reverse. Bubble (p−1)/(m+p−1), the activations of all chunks held."""
+    """Splits the sequence, not the batch, into m chunks for recurrent layers: a stage computes one chunk while the stage before
+    computes the next. Bubble (p−1)/(m+p−1), activations of all chunks."""
 
     cut_dim = 1
     gathers_stages = False
@@ -39,27 +38,27 @@ class TimeChunks(Schedule):
         if spec.train.mixed_precision != "none":
             raise SplitError(
                 "train.mixed_precision",
-                "casts what a block is called with, and time_chunks calls its layers with a state; use none, or 1f1b",
+                "bf16 is incompatible with time_chunks, which passes recurrent states to its layers; use none, or 1f1b",
             )
 
     def check_pieces(self, model: ModelSummary, spec: RunSpec) -> None:
         if not model.steps_through_time:
             raise SplitError(
                 "split.pipeline.schedule",
-                f"time_chunks cuts the sequence, which {model.name} cannot work through in chunks: that takes layers that hand"
-                " a state on from step to step; use the model lstm, or 1f1b, which cuts the batch",
+                f"{model.name} does not support time_chunks, which requires layers that pass a state from step to step; use the"
+                " model lstm, or 1f1b, which cuts the batch",
             )
         if apart := [p.name for p in model.distinct_parameters if not p.has_gradient and spec.mode == "train"]:
             raise SplitError(
                 "split.pipeline.schedule",
-                f"time_chunks passes the gradients of states through every stage, but {apart[0]} of {model.name} has no gradient"
-                " (it is frozen or unused); use gpipe, which cuts the batch",
+                f"time_chunks does not support frozen or unused parameters, such as {apart[0]} of {model.name}; use gpipe, which"
+                " cuts the batch",
             )
         length, count = model.blocks[0].output_shape[0], self.num_microbatches
         if length % count:
             raise SplitError(
                 "split.pipeline.num_microbatches",
-                f"a sequence of {length} does not divide into {count} chunks, {counted(length % count, 'step')} would be over;"
+                f"a sequence of {length} is not divisible into {count} chunks (remainder {length % count});"
                 f" use {divisors(length)}",
             )
 

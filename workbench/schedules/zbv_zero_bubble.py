@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @schedule("zbv_zero_bubble")
 class ZBVZeroBubble(Schedule):
-    """No bubble where forward, input and weight gradients take equally long; memory as 1F1B; first and last stage on worker 0."""
+    """Two stages per worker in a V; no bubble if forward, input and weight gradients take equally long; memory as 1F1B."""
 
     default_stages_per_worker = min_stages_per_worker = max_stages_per_worker = 2
     placement = "v"

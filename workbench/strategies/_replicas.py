@@ -42,11 +42,11 @@ def check_replicas(model: ModelSummary, spec: RunSpec, field: str, is_sharded: b
     scalar = next((p.name for p in model.distinct_parameters if not p.shape), None)
     if scalar is not None and (is_sharded or (spec.mode == "train" and not averages_with_ddp(spec))):
         others = [name for name, _ in spec.split.items() if STRATEGIES.get(name).axis not in REPLICA_AXES]
-        what = "shards rows" if is_sharded else f"together with {others[0]} uses torch's replicate"
+        what = "FSDP" if is_sharded else f"torch's replicate, which data uses with {others[0]},"
         raise SplitError(
             field,
-            f"{what}, which takes no parameter without dims, such as {scalar} of {model.name}: give it one row,"
-            " nn.Parameter(torch.ones(1)), or use data alone with shard none or optimizer",
+            f"{what} does not support scalar parameters such as {scalar} of {model.name}; use a parameter of shape (1,),"
+            ' or data alone with shard = "none" or "optimizer"',
         )
 
 
@@ -58,8 +58,7 @@ def check_all_trained(model: ModelSummary, spec: RunSpec, field: str) -> None:
     if apart is not None and spec.mode == "train":
         raise SplitError(
             field,
-            f"has no formula of what {model.name} communicates in backward passes, for {apart} is frozen or unused;"
-            " use data, layer or pipeline",
+            f"does not support frozen or unused parameters, such as {apart} of {model.name}; use data, layer or pipeline",
         )
 
 

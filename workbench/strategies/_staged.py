@@ -17,6 +17,7 @@ from workbench.plan.transfer import Transfer
 from workbench.registry import STRATEGIES
 from workbench.spec.options import StrategyOptions
 from workbench.strategies.base import Strategy
+from workbench.words import counted
 
 if TYPE_CHECKING:
     import torch
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 
 class StagedOptions(StrategyOptions):
     partition: Literal["flops", "parameters", "blocks", "time"] | tuple[PositiveInt, ...] = "flops"
-    """What is made even between stages: floating-point operations, parameters, the number of blocks, or the time that
-    each block takes here, measured before the run; or the number of blocks of each stage, such as [2, 3, 1]."""
+    """Quantity that is balanced between stages: FLOPs, parameters, number of blocks, or the time of each block, measured on this
+    machine before the run; or the number of blocks of each stage, such as [2, 3, 1]."""
 
 
 O = TypeVar("O", bound=StagedOptions)
@@ -65,7 +66,7 @@ class StagedStrategy(Strategy[O]):
         num_stages, size = len(self.worker_of_stage), self.options.size
         if num_stages == size:
             return ""
-        return f"generation passes from worker to worker, one stage each, but there are {num_stages} stages on {size} workers"
+        return f"generation requires one stage per worker, but there are {num_stages} stages on {size} workers"
 
     @property
     def cut_dim(self) -> int:
@@ -84,8 +85,8 @@ class StagedStrategy(Strategy[O]):
         if isinstance(partition, tuple) and (len(partition) != num_stages or sum(partition) != num_blocks):
             raise SplitError(
                 f"split.{self.name}.partition",
-                f"{list(partition)} gives {len(partition)} stages {sum(partition)} blocks in all,"
-                f" but there are {num_stages} stages and {num_blocks} blocks",
+                f"{list(partition)} describes {counted(len(partition), 'stage')} with {sum(partition)} blocks in total,"
+                f" but the split has {counted(num_stages, 'stage')} and the model {num_blocks} blocks",
             )
 
     def stages(self, model: ModelSummary) -> list[tuple[str, ...]]:

@@ -68,7 +68,7 @@ class Strategy(ABC, Generic[O]):
     def why_no_generation(self) -> str:
         """What keeps it from generating token by token, a sentence; empty where nothing does. By default it cannot: its
         ``expected`` must say what moves in ``spec.inference.passes``."""
-        return "cannot generate token by token; set inference.num_new_tokens = 0, or use data, layer, pipeline or tensor"
+        return "does not support generation; set inference.num_new_tokens = 0, or use data, layer, pipeline or tensor"
 
     @property
     def lossy(self) -> Lossy | None:

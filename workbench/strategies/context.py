@@ -24,17 +24,18 @@ if TYPE_CHECKING:
 
 class ContextOptions(StrategyOptions):
     attention: Literal["ring", "all_gather"] = "ring"
-    """How queries meet the keys and values of other workers: passed on around a ring while each part is computed with
-    (ring), or all gathered first (all_gather)."""
+    """How queries attend to the keys and values of other workers: passed around a ring, overlapped with computation (ring), or
+    gathered before attention (all_gather)."""
 
     balance: Literal["zigzag", "contiguous"] = "zigzag"
-    """Which positions a worker takes: of 2n chunks the i-th from the front and the i-th from the back, so that causal
-    attention costs each the same (zigzag), or the i-th n-th of the sequence (contiguous)."""
+    """Positions of each worker: the i-th of 2n chunks from the front and the i-th from the back, which balances causal attention
+    (zigzag), or the i-th of n chunks (contiguous)."""
 
 
 @strategy("context")
 class ContextStrategy(Strategy[ContextOptions]):
-    """Parts of each sequence on different workers: ring attention (Liu et al. 2023) or gathered keys and values (Llama 3)."""
+    """Context parallelism: splits each sequence over the workers, with ring attention (Liu et al. 2023) or all-gathered keys and
+    values (Llama 3)."""
 
     Options = ContextOptions
     axis = "context"
@@ -58,21 +59,21 @@ class ContextStrategy(Strategy[ContextOptions]):
         if length is None:
             raise SplitError(
                 "split.context",
-                f"{model.name} cannot be split along a sequence: that takes one whose positions nothing but causal attention"
-                " mixes (not a recurrence, a router's statistics or a class token); use the model transformer",
+                f"{model.name} cannot be split along the sequence, which requires that only causal attention mixes positions (no"
+                " recurrence, router statistics or class token); use the model transformer",
             )
         num_chunks = self._num_chunks
         if length % num_chunks:
-            each = "two for each worker, as zigzag takes them" if num_chunks > size else "one for each worker"
+            each = "two per worker with zigzag" if num_chunks > size else "one per worker"
             raise SplitError(
                 "split.context.size",
-                f"{length} positions do not divide into {num_chunks} chunks ({each}): {length % num_chunks} would be over;"
-                f" use a sequence of {length - length % num_chunks or num_chunks} or another multiple of {num_chunks}",
+                f"{length} positions are not divisible into {num_chunks} chunks ({each}): the remainder is {length % num_chunks};"
+                f" use a sequence length of {length - length % num_chunks or num_chunks} or another multiple of {num_chunks}",
             )
 
     @property
     def why_no_generation(self) -> str:
-        return "divides positions between workers, and a new token is only one; use data, layer, pipeline or tensor"
+        return "does not support generation, since a new token is a single position; use data, layer, pipeline or tensor"
 
     @property
     def _num_chunks(self) -> int:

@@ -42,39 +42,40 @@ MAX_STAGES_HELD = 3  # torch's schedules of several stages a worker keep so many
 
 class DataOptions(StrategyOptions):
     shard: Literal["none", "optimizer", "gradients", "parameters"] = "none"
-    """What each worker keeps a part of instead of all: nothing (DDP), the optimizer's state (ZeRO-1), also gradients and,
-    between steps, parameters (ZeRO-2), or parameters also between forward and backward (ZeRO-3, FSDP)."""
+    """What is sharded over the workers: nothing (DDP), optimizer state (ZeRO-1), also gradients and, between steps, parameters
+    (ZeRO-2), or parameters also between the forward and backward pass (ZeRO-3, FSDP)."""
 
     shard_size: PositiveInt | None = None
-    """Parameters and gradients are sharded within groups of this many neighbouring workers and replicated across groups
-    (HSDP); by default over all workers."""
+    """Number of consecutive workers that parameters and gradients are sharded over, with replication across these groups (HSDP);
+    by default all workers."""
 
     bucket_size_mib: PositiveFloat = BUCKET_SIZE_MIB
-    """Gradients that are not sharded are all-reduced in buckets of about this many MiB, while backward goes on."""
+    """Size in MiB of the DDP buckets, in which gradients are all-reduced during the backward pass."""
 
     num_accumulation_steps: PositiveInt = 1
-    """Equal pieces that a worker computes its part of the batch in, one after the other; gradients are averaged over the
-    workers after the last."""
+    """Number of gradient accumulation steps: equal parts of a worker's share of the batch, computed one after the other.
+    Gradients are averaged over the workers after the last."""
 
     sync_batch_norm: bool = False
-    """Whether batch norm uses the samples of all workers (``torch.nn.SyncBatchNorm``) instead of each worker its own; pieces
-    of a worker's part, where it has several, still have their own statistics."""
+    """Whether batch norm computes its statistics over all workers (``torch.nn.SyncBatchNorm``). Accumulation steps still have
+    their own statistics."""
 
     find_unused_parameters: bool = False
-    """Whether DDP looks in every step for parameters that the forward pass left out, and averages zeros for them, instead of
+    """Whether DDP searches in every step for parameters that the forward pass did not use, and averages zeros for them instead of
     waiting for their gradients."""
 
     compression: Compression = "none"
-    """How gradients are made smaller for the all-reduce: rounded to two bytes, or replaced by matrices of low rank
-    (PowerSGD, Vogels et al. 2019). Training is then not quite what one worker does."""
+    """Gradient compression for the all-reduce: cast to fp16 or bf16, or low-rank approximation (PowerSGD, Vogels et al. 2019).
+    The result then differs slightly from that of one worker."""
 
     compression_rank: PositiveInt = 1
-    """Rank of PowerSGD's matrices."""
+    """Rank of the PowerSGD approximation."""
 
 
 @strategy("data")
 class DataStrategy(Strategy[DataOptions]):
-    """Workers on parts of the batch, gradients averaged: whole replicas (DDP) or sharded ones (ZeRO-1 to 3, FSDP, HSDP)."""
+    """Data parallelism: splits the batch over the workers and averages gradients, with full replicas (DDP) or sharded ones
+    (ZeRO-1 to 3, FSDP, HSDP)."""
 
     Options = DataOptions
     axis = "data"
@@ -143,21 +144,21 @@ class DataStrategy(Strategy[DataOptions]):
         if batch % o.size:
             raise SplitError(
                 "split.data.size",
-                f"a global batch of {batch} over {o.size} workers leaves {batch % o.size} over;"
-                f" use a size that divides {batch}, or set train.global_batch_size to a multiple of {o.size}",
+                f"the global batch size {batch} is not divisible by {o.size} workers (remainder {batch % o.size});"
+                f" use a divisor of {batch}, or set train.global_batch_size to a multiple of {o.size}",
             )
         if o.sync_batch_norm:
             self._check_batch_norms(model, spec)
         if o.shard_size and not self.is_sharded:
             raise SplitError(
-                "split.data.shard_size", f'needs shard = "gradients" or "parameters", but shard is "{o.shard}"; leave it out'
+                "split.data.shard_size", f'requires shard = "gradients" or "parameters", but shard = "{o.shard}"; remove it'
             )
         if o.shard_size and (o.size % o.shard_size or not 1 < o.shard_size < o.size):
             allowed = [n for n in range(2, o.size) if o.size % n == 0]
             raise SplitError(
                 "split.data.shard_size",
-                f"{o.size} workers do not make several equal groups of {o.shard_size};"
-                f" {'use ' + ' or '.join(map(str, allowed)) if allowed else 'no number does'}, or leave it out",
+                f"{o.size} workers cannot be divided into several equal groups of {o.shard_size};"
+                f" {'use ' + ' or '.join(map(str, allowed)) + ', or remove it' if allowed else 'remove it'}",
             )
         of_training = {
             f'shard = "{o.shard}"': o.shard in ("optimizer", "gradients"),
@@ -166,11 +167,12 @@ class DataStrategy(Strategy[DataOptions]):
         }
         if spec.mode == "inference" and any(of_training.values()):
             what = next(text for text, is_given in of_training.items() if is_given)
-            raise SplitError("split.data", f"inference has neither gradients nor an optimizer, which {what} is about")
+            absent = "optimizer state" if o.shard == "optimizer" else "gradients"
+            raise SplitError("split.data", f'{what} requires mode = "train": inference has no {absent}')
         if o.shard != "none" and any(name == "context" for name, _ in spec.split.items()):
             raise SplitError(
                 "split.data.shard",
-                f'"{o.shard}" shards over the data axis alone, but with context the replicas are of both',
+                f'"{o.shard}" is incompatible with context: it shards over the data axis, but replicas span data × context',
             )
         check_replicas(model, spec, "split.data.shard" if self.is_sharded else "split.data", self.is_sharded)
         self._check_unused(model, spec)
@@ -182,14 +184,14 @@ class DataStrategy(Strategy[DataOptions]):
     def _check_unused(self, model: ModelSummary, spec: RunSpec) -> None:
         field, has_ddp = "split.data.find_unused_parameters", self._has_ddp(spec)
         if self.options.find_unused_parameters and not has_ddp:
-            raise SplitError(field, "is DDP's, which other ways of averaging do not need: leave it out")
+            raise SplitError(field, "is an option of DDP, which this split does not use; remove it")
         unused = [p.name for p in model.unused_parameters]
         if unused and has_ddp and not self.options.find_unused_parameters and spec.mode == "train":
             names = f"{' and '.join(unused[:2])}{f' and {len(unused) - 2} more' if len(unused) > 2 else ''}"
             raise SplitError(
                 field,
-                f"DDP waits for the gradient of every parameter, but the forward pass of {model.name} does not use {names}:"
-                " set it to true, freeze them, or shard gradients (zero2, fsdp)",
+                f"DDP waits for the gradients of all parameters, but the forward pass of {model.name} does not use {names};"
+                " set it to true, freeze these parameters, or shard gradients (zero2, fsdp)",
             )
 
     def _has_ddp(self, spec: RunSpec) -> bool:
@@ -199,26 +201,26 @@ class DataStrategy(Strategy[DataOptions]):
         scalar = next((p.name for p in model.trained_parameters if not p.shape), None)
         if scalar is not None and self.options.compression == "powersgd":
             raise SplitError(
-                "split.data.compression", f"torch's PowerSGD does not take a parameter without dims, such as {scalar}; use fp16"
+                "split.data.compression", f"torch's PowerSGD does not support scalar parameters such as {scalar}; use fp16"
             )
         others = [name for name, _ in spec.split.items() if name != self.name]
         if self.options.compression == "none" or not (self.is_sharded or others):
             return
         what = f"together with {others[0]}" if others else f'with shard = "{self.options.shard}"'
-        raise SplitError("split.data.compression", f"works on the buckets of DDP, which torch does not have {what}; use none")
+        raise SplitError("split.data.compression", f"requires DDP, which torch does not use {what}; use none")
 
     def _check_accumulation(self, spec: RunSpec) -> None:
         count, batch = self.options.num_accumulation_steps, spec.samples_per_replica
         if count > 1 and (staged := _staged(spec)):
             raise SplitError(
                 "split.data.num_accumulation_steps",
-                f"{count} pieces, and {staged.name} passes the batch on in pieces of its own:"
-                f" set split.pipeline.num_microbatches = {count} instead, which accumulates gradients alike",
+                f"{count} is incompatible with {staged.name}, which accumulates gradients over its microbatches;"
+                f" set split.pipeline.num_microbatches = {count} instead",
             )
         if batch % count:
             raise SplitError(
                 "split.data.num_accumulation_steps",
-                f"the {batch} samples that one worker computes do not divide into {count} pieces, {batch % count} would be over",
+                f"the {batch} samples of a worker are not divisible into {count} accumulation steps (remainder {batch % count})",
             )
 
     def _check_stages(self, staged: StagedStrategy[Any], model: ModelSummary) -> None:
@@ -227,16 +229,16 @@ class DataStrategy(Strategy[DataOptions]):
         for first, second in staged.ties_within_workers(model):
             raise SplitError(
                 "split.data",
-                f"{second} and {first} are one parameter, but lie in stages {stage_of[block_of(first)]} and"
-                f" {stage_of[block_of(second)]} of one worker, each of which averages its own gradients; use untied weights or"
-                " another schedule",
+                f"{second} and {first} are tied, but belong to stages {stage_of[block_of(first)]} and"
+                f" {stage_of[block_of(second)]} of the same worker, which average their gradients separately; use untied"
+                " weights or another schedule",
             )
         per_worker = max(Counter(worker_of).values())
         if self.is_sharded and per_worker > MAX_STAGES_HELD:
             raise SplitError(
                 "split.pipeline.stages_per_worker",
-                f"torch's schedules keep {MAX_STAGES_HELD} stages of a worker gathered; with {per_worker} they gather again in"
-                f' an order of their own, which no formula gives; use at most {MAX_STAGES_HELD}, or split.data.shard = "none"',
+                f"torch's schedules keep at most {MAX_STAGES_HELD} sharded stages per worker gathered, but got {per_worker};"
+                f' use at most {MAX_STAGES_HELD}, or split.data.shard = "none"',
             )
 
     def place(self, model: ModelSummary, index: int) -> ModelSummary:
@@ -299,13 +301,11 @@ class DataStrategy(Strategy[DataOptions]):
     def _check_batch_norms(self, model: ModelSummary, spec: RunSpec) -> None:
         field, tensor = "split.data.sync_batch_norm", dict(spec.split.items()).get("tensor")
         if not model.batch_norms:
-            raise SplitError(field, f"{model.name} has no batch norm to synchronize; leave it out, or use cnn with norm = batch")
+            raise SplitError(field, f"{model.name} has no batch norm to synchronize; remove it, or use cnn with norm = batch")
         if spec.mode == "inference":
-            raise SplitError(field, "inference uses running statistics, which need no synchronization; leave it out")
+            raise SplitError(field, 'requires mode = "train": inference uses running statistics; remove it')
         if getattr(tensor, "cut", {}).get("convolution") == "rows":
-            raise SplitError(
-                field, "does not support batch norm of rows that tensor slicing shares out; cut convolutions by channels"
-            )
+            raise SplitError(field, "does not support convolutions cut by rows; cut them by channels")
 
     def _expected_of_batch_norms(self, share: Share) -> Iterator[Transfer]:
         """Of each norm and piece, per channel two numbers of at least single precision: forward, mean and variance of every

@@ -29,13 +29,13 @@ COUNT_BYTES = 8  # how many tokens go to an expert, an int64
 
 class ExpertOptions(StrategyOptions):
     size: Annotated[int, Field(ge=2)] = 2
-    """Neighbouring workers of the data axis that share the experts; without data, all workers along it."""
+    """Number of consecutive workers of the data axis that the experts are divided over; without data, the size of that axis."""
 
 
 @strategy("expert")
 class ExpertStrategy(Strategy[ExpertOptions]):
-    """Experts divided among the workers of the data axis, tokens sent to them (GShard, Lepikhin et al. 2020; Switch, Fedus
-    et al. 2021). Everything else is replicated on all of them."""
+    """Expert parallelism: divides the experts over workers of the data axis and sends each token to its experts (GShard, Lepikhin
+    et al. 2020; Switch, Fedus et al. 2021). All other parameters are replicated."""
 
     Options = ExpertOptions
     axis = "data"
@@ -53,32 +53,32 @@ class ExpertStrategy(Strategy[ExpertOptions]):
         check_all_trained(model, spec, "split.expert")
         size, batch = self.options.size, spec.train.global_batch_size
         if not model.mixtures:
-            raise SplitError("split.expert", f"{model.name} has no experts to divide; use the model moe")
+            raise SplitError("split.expert", f"{model.name} has no experts; use the model moe")
         for mixture in model.mixtures:
             if mixture.num_experts % size:
                 allowed = [n for n in range(2, mixture.num_experts + 1) if mixture.num_experts % n == 0]
                 raise SplitError(
                     "split.expert.size",
-                    f"{mixture.num_experts} experts over {size} workers leaves {mixture.num_experts % size} over;"
-                    f" {'use ' + ' or '.join(map(str, allowed)) if allowed else 'one expert cannot be divided'}",
+                    f"{mixture.num_experts} experts are not divisible by {size} workers (remainder {mixture.num_experts % size});"
+                    f" {'use ' + ' or '.join(map(str, allowed)) if allowed else 'use a model with more experts'}",
                 )
         data: Any = dict(spec.split.items()).get("data")
         if data is None and batch % size:
             raise SplitError(
                 "split.expert.size",
-                f"a global batch of {batch} over {size} workers leaves {batch % size} over;"
+                f"the global batch size {batch} is not divisible by {size} workers (remainder {batch % size});"
                 f" set train.global_batch_size to a multiple of {size}",
             )
         if data is not None and data.size % size:
             raise SplitError(
                 "split.expert.size",
-                f"divides the data axis in groups of {size} neighbours, but {data.size} workers leave {data.size % size} over;"
-                f" use a size that divides {data.size}",
+                f"the data axis of {data.size} workers is not divisible into groups of {size} (remainder {data.size % size});"
+                f" use a divisor of {data.size}",
             )
         if data is not None and data.shard != "none":
             raise SplitError(
                 "split.data.shard",
-                "shards what all workers of the data axis hold alike, and with expert they hold different experts",
+                f'"{data.shard}" is incompatible with expert: workers of the data axis hold different experts; use none',
             )
 
     def place(self, model: ModelSummary, index: int) -> ModelSummary:

@@ -20,7 +20,7 @@ class LayerOptions(StagedOptions):
 
 @strategy("layer")
 class LayerStrategy(StagedStrategy[LayerOptions]):
-    """Blocks on different workers, one batch in turn (naive model parallelism): saves memory, one worker computes at a time."""
+    """Naive model parallelism: consecutive blocks on different workers. Saves memory, but only one worker computes at a time."""
 
     Options = LayerOptions
 

@@ -27,24 +27,24 @@ if TYPE_CHECKING:
 
 class PipelineOptions(StagedOptions):
     schedule: Annotated[str, SCHEDULES] = "1f1b"
-    """The order in which microbatches run; `workbench schedules` lists them."""
+    """Schedule of the microbatches; `workbench schedules` lists the schedules."""
 
     num_microbatches: PositiveInt = 4
-    """Equal pieces of the batch, or of the sequence where the schedule cuts that; more of them shrink the bubble,
-    (p−1)/(m+p−1) of the time for p stages."""
+    """Number of microbatches, equal parts of the batch (or of the sequence, if the schedule cuts that). More microbatches reduce
+    the bubble, (p−1)/(m+p−1) of the time for p stages and m microbatches."""
 
     stages_per_worker: PositiveInt | None = None
-    """Stages that each worker holds; by default as many as the schedule is made for, one or two."""
+    """Number of stages per worker; the default is the schedule's own, one or two."""
 
     schedule_file: Annotated[str, ReadsFile] = ""
-    """For the schedule `csv`: a file with a row a worker and in it the actions in their order, such as 0F0,0F1,0B0,0B1."""
+    """File of the schedule `csv`, with one row per worker that lists its actions in order, such as 0F0,0F1,0B0,0B1."""
 
     actions: tuple[str, ...] = ()
-    """The rows of that file, which are read once, so that the recorded spec runs again without it."""
+    """Rows of schedule_file, stored so that the recorded spec runs again without the file."""
 
     schedule_options: SerializeAsAny[Options] | None = None
-    """The schedule's own options, where it has any, as a table; they may also be given beside the pipeline's.
-    `workbench schedules` lists them."""
+    """Table of the options of the schedule, which can also be given next to those of the pipeline. `workbench schedules` lists
+    them."""
 
     @model_validator(mode="before")
     @classmethod
@@ -58,7 +58,7 @@ class PipelineOptions(StagedOptions):
         if isinstance(table, Options):
             table = dict(table) if isinstance(table, plugin) else {}  # of the schedule before, where another one is chosen
         if not isinstance(table, dict | None):
-            raise SplitError(where, f"is a table of the schedule's options, but got {table!r}")
+            raise SplitError(where, f"must be a table of options of the schedule, but got {table!r}")
         table = dict(table or {})
         given = {key: value for key, value in values.items() if key not in cls.model_fields}
         allowed = [*cls.model_fields, *plugin.model_fields]
@@ -84,14 +84,15 @@ class PipelineOptions(StagedOptions):
         try:
             rows = path.read_text(encoding="utf-8").rstrip().splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "is not UTF-8 text"
-            raise SplitError("split.pipeline.schedule_file", f"{path} cannot be read ({reason})") from None
+            reason = getattr(error, "strerror", None) or "not UTF-8 text"
+            raise SplitError("split.pipeline.schedule_file", f"cannot read {path} ({reason})") from None
         return {**values, "schedule_file": "", "actions": rows}
 
 
 @strategy("pipeline")
 class PipelineStrategy(StagedStrategy[PipelineOptions]):
-    """Stages fed with microbatches (torch.distributed.pipelining); stages are cut from the model's blocks, never traced.
+    """Pipeline parallelism: places stages of consecutive blocks on different workers and feeds them with microbatches
+    (torch.distributed.pipelining).
 
     A generation takes turns over the microbatches, whatever the schedule (``generation_modules.py``).
     """
@@ -141,7 +142,7 @@ class PipelineStrategy(StagedStrategy[PipelineOptions]):
     def check(self, model: ModelSummary, spec: RunSpec) -> None:
         if self.options.actions and self.options.schedule != "csv":
             raise SplitError(
-                "split.pipeline.schedule_file", f"is what schedule = csv runs by, but the schedule is {self.options.schedule}"
+                "split.pipeline.schedule_file", f'requires schedule = "csv", but schedule = "{self.options.schedule}"'
             )
         self.schedule.check(spec)
         super().check(model, spec)

@@ -29,20 +29,21 @@ WHOLE = "none"
 
 class TensorOptions(StrategyOptions):
     cut: dict[str, str] = {}
-    """Kind of layers → dim along which they are cut, such as convolution = "rows"; "none": whole on every worker."""
+    """Dim along which each kind of layer is cut, such as convolution = "rows"; "none" replicates the layers of that kind."""
 
     sequence_parallel: bool = False
-    """Whether norms and residuals, between the cut layers, work on a part of the sequence each (Korthikanti et al. 2022):
-    the same bytes move for a fraction of the activations."""
+    """Whether norms and residual connections between cut layers are split along the sequence (Korthikanti et al. 2022): less
+    activation memory with the same communication volume."""
 
     parallel_loss: bool = False
-    """Whether a head cut by vocabulary leaves the scores where they are computed, and the cross-entropy is computed of the
-    slices (Shoeybi et al. 2019): three numbers of each position move and not one of each vocabulary entry."""
+    """Whether the cross-entropy is computed from the slices of a head cut by vocabulary (Shoeybi et al. 2019), which communicates
+    three numbers per position instead of one per vocabulary entry."""
 
 
 @strategy("tensor")
 class TensorStrategy(Strategy[TensorOptions]):
-    """Layers cut in slices (Megatron-LM): attention by heads, feed-forward by features, convolutions by channels or rows."""
+    """Tensor parallelism: slices layers (Megatron-LM), attention by heads, feed-forward by features, convolutions by channels or
+    rows."""
 
     Options = TensorOptions
     axis = "tensor"
@@ -78,9 +79,11 @@ class TensorStrategy(Strategy[TensorOptions]):
     @property
     def why_no_generation(self) -> str:
         if self.options.sequence_parallel:
-            return "sequence_parallel divides positions, and a new token is only one"
+            return "sequence_parallel does not support generation, since a new token is a single position"
         return (
-            "the next token is the best of all scores, and parallel_loss leaves them apart" if self.options.parallel_loss else ""
+            "parallel_loss does not support generation, which needs the logits of all tokens"
+            if self.options.parallel_loss
+            else ""
         )
 
     def check(self, model: ModelSummary, spec: RunSpec) -> None:
@@ -92,16 +95,19 @@ class TensorStrategy(Strategy[TensorOptions]):
                 raise SplitError(f"split.tensor.cut.{kind}", unknown("dim", dim, dims[kind]))
         slicings = self._slicings(model)
         if not slicings:
-            raise SplitError("split.tensor", f"{model.name} names no layers to slice, or all are kept whole")
+            raise SplitError("split.tensor", f"{model.name} has no layers to slice, or all of them are set to none")
         _check_all(slicings)
         others = sorted({s.group.kind for s in slicings if not isinstance(s.group, ColumnRowPair)})
         if spec.train.checkpointing != "none" and others:
-            raise SplitError("train.checkpointing", f"would repeat in backward what sliced {others[0]} layers exchange; use none")
+            raise SplitError(
+                "train.checkpointing",
+                f"would repeat the communication of sliced {others[0]} layers in the backward pass; use none",
+            )
         if spec.train.mixed_precision != "none" and any(s.group.kind == "convolution" and s.dim == "rows" for s in slicings):
             raise SplitError(
                 "train.mixed_precision",
-                "reduces gradients in fp32, but images cut by rows sum those of a convolution as they are computed, in bf16;"
-                " use none, or cut convolutions by channels",
+                "bf16 is incompatible with convolutions cut by rows, whose gradients are summed in bf16 instead of fp32; use"
+                " none, or cut convolutions by channels",
             )
         if spec.mode == "train":
             self._check_gradients(model, spec, slicings)
@@ -109,15 +115,20 @@ class TensorStrategy(Strategy[TensorOptions]):
             self._check_sequence(model, spec)
         if self.options.parallel_loss and not any(s.group.kind == "head" and s.dim == "vocabulary" for s in slicings):
             has_head = any(group.kind == "head" for group in model.groups)
-            what = "its head is not cut by vocabulary" if has_head else "it names no head whose scores can lie in slices"
-            raise SplitError("split.tensor.parallel_loss", f"takes slices of {model.name}'s scores, but {what}")
+            what = "its head is not cut by vocabulary" if has_head else "it has no such head"
+            raise SplitError(
+                "split.tensor.parallel_loss",
+                f"{model.name} does not support parallel_loss, which requires a head cut by vocabulary: {what}",
+            )
         cut = self._cut(model)
         for tie in model.ties:
             if cut.get(tie.parameter) != cut.get(tie.source):
-                raise SplitError("split.tensor.cut", f"{tie.parameter} is {tie.source}; cut both alike")
+                raise SplitError("split.tensor.cut", f"{tie.parameter} is tied to {tie.source}; cut both in the same way")
         apart = [s.dim for s in slicings if not s.keeps_block_shapes]
         if apart and {"layer", "pipeline"} & {name for name, _ in spec.split.items()}:
-            raise SplitError("split.tensor.cut", f"{apart[0]} leaves parts of activations between blocks; stages need them whole")
+            raise SplitError(
+                "split.tensor.cut", f"{apart[0]} leaves activations sliced between blocks, but stages require full activations"
+            )
 
     def _check_gradients(self, model: ModelSummary, spec: RunSpec, slicings: list[Slicing[Any]]) -> None:
         apart = next((p.name for p in model.parameters if not p.has_gradient), None)
@@ -131,8 +142,8 @@ class TensorStrategy(Strategy[TensorOptions]):
         if apart is not None and what is not None:
             raise SplitError(
                 "split.tensor",
-                f"no formula gives what {what} would communicate in backward passes that end at {apart} of {model.name},"
-                " which is frozen or unused; leave that out, or use data, layer or pipeline",
+                f"{what} does not support frozen or unused parameters, such as {apart} of {model.name};"
+                " use none, or data, layer or pipeline",
             )
 
     def _check_sequence(self, model: ModelSummary, spec: RunSpec) -> None:
@@ -140,21 +151,22 @@ class TensorStrategy(Strategy[TensorOptions]):
         if model.sequence_length is None:
             raise SplitError(
                 field,
-                f"{model.name} cannot be split along a sequence: between its cut layers there is more than what treats every"
-                " position by itself (a router's statistics, a class token), or no sequence; use the model transformer",
+                f"{model.name} cannot be split along the sequence, which requires layers between the cut ones to treat each"
+                " position separately (no router statistics or class token); use the model transformer",
             )
         for group in model.groups:
             first, dim = slicing_of(group).dims[0], self.options.cut.get(group.kind, slicing_of(group).dims[0])
             if dim != first:
                 raise SplitError(
-                    field, f"takes {group.kind} cut by {first}, not {dim}: only that gathers and scatters the sequence"
+                    field, f"requires {group.kind} cut by {first}, but got {dim}: only {first} gathers and scatters the sequence"
                 )
         length = model.sequence_length // {name: o.size for name, o in spec.split.items()}.get("context", 1)
         if length % size:
-            of = "" if length == model.sequence_length else " of each worker's part along the context axis"
+            of = "" if length == model.sequence_length else " per worker of the context axis"
             raise SplitError(
                 field,
-                f"{length} positions{of} over {size} workers leaves {length % size} over; use a size that divides {length}",
+                f"{length} positions{of} are not divisible by {size} workers (remainder {length % size});"
+                f" use a divisor of {length}",
             )
 
     def _in_parts(self, model: ModelSummary, held: ModelSummary) -> list[ParameterSummary]:
@@ -270,5 +282,5 @@ def _check_all(slicings: Iterable[Slicing[Any]]) -> None:
     if errors:
         _, *others = errors
         first = next(iter(errors.values()))
-        also = f"; nor can {' and '.join(others)} be cut so" if others else ""
+        also = f"; the same applies to {' and '.join(others)}" if others else ""
         raise SplitError(first.field, first.message + also)

@@ -68,8 +68,9 @@ class Slicing(ABC, Generic[G]):
     def _must_divide(self, width: int, what: str) -> None:
         """``width`` is what is shared out, ``what`` it is called: ``vocabulary entries of head.projection``."""
         if width % self.size:
-            whole = f'split.tensor.cut.{self.group.kind} = "none" keeps these layers whole'
-            advice = f"use a size that divides {width}; {whole}" if width > 1 else whole
+            whole = f'set split.tensor.cut.{self.group.kind} = "none" to replicate these layers'
+            advice = f"use a divisor of {width}, or {whole}" if width > 1 else whole
             raise SplitError(
-                "split.tensor.size", f"{width} {what} over {self.size} workers leaves {width % self.size} over; {advice}"
+                "split.tensor.size",
+                f"{width} {what} are not divisible by {self.size} workers (remainder {width % self.size}); {advice}",
             )
