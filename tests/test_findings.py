@@ -91,7 +91,7 @@ def test_missing_figures_are_left_out() -> None:
 
 def test_it_is_said_when_other_programs_had_a_part_in_the_times() -> None:
     quiet, busy = {**SINGLE, "other_load_cores": 0.1}, {**DATA, "other_load_cores": 1.26, "run_id": "another"}
-    assert findings([quiet, busy])[0].startswith("Other programs used cores during these runs (dp2 (nother) 1.3)")
+    assert findings([quiet, busy])[0].startswith("Other programs ran at the same time (dp2 (nother): 1.3 cores)")
     assert findings([quiet, DATA]) == findings([SINGLE, DATA])
 
 

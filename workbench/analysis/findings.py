@@ -54,10 +54,12 @@ def is_disturbed(row: Row) -> bool:
 
 def _disturbed(rows: list[Row]) -> list[str]:
     """Says when other programs had a part in the times, and in whose."""
-    busy = [f"{row['split']} ({str(row['run_id'])[-6:]}) {row['other_load_cores']:.1f}" for row in rows if is_disturbed(row)]
+    busy = [
+        f"{row['split']} ({str(row['run_id'])[-6:]}): {row['other_load_cores']:.1f} cores" for row in rows if is_disturbed(row)
+    ]
     if not busy:
         return []
-    text = f"Other programs used cores during these runs ({', '.join(busy)}): the times do not show the splits alone."
+    text = f"Other programs ran at the same time ({'; '.join(busy)}): the times do not show the splits alone."
     return [f"{text} Repeat the runs; a disturbed baseline is reused until `workbench rm` removes it."]
 
 

@@ -30,9 +30,9 @@ def traffic_chart(frame: pd.DataFrame, num_workers: int) -> alt.FacetChart:
     numbers = base.mark_text(fontSize=11, color="#000000").encode(text=alt.Text("MiB:Q", format=".2~f"))
     question = ["How much do pairs of workers", "communicate per step?"]
     note = [
-        "MiB. Sends: measured. Collectives: ring formula,",
-        "attributed to the next rank of the group",
-        "(all-to-all: evenly to all ranks).",
+        "MiB. Sends: measured.",
+        "Collectives: ring formula, to the next rank",
+        "of the group (all-to-all: evenly to all).",
     ]
     return (
         alt.layer(cells, numbers, data=pairs)

@@ -114,7 +114,9 @@ def equal(compared: Compared) -> Section | None:
         ]
         for (_, row), summary in zip(done, summaries, strict=True)
     ]
-    table = Table(["split", "parity", "least equal tensor", "largest error", "tolerance", "whole-batch error"], rows, num_names=3)
+    table = Table(
+        ["split", "parity", "tensor with the largest error", "largest error", "tolerance", "whole-batch error"], rows, num_names=3
+    )
     drawing = _drawings(compared, "losses")
     sentence = (
         "Before the run, loss, outputs, gradients and updated parameters are compared with those of one worker that computes the"
