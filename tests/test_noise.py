@@ -72,8 +72,8 @@ def test_a_difference_is_told_with_both_numbers() -> None:
     )
     assert "inside the noise: equal runs (2 measured)" in sentence(first, Measured("tp2", (1.05,) * 6))
     torn = sentence(Measured("a", (1.0,) * 6, (1.0, 1.5)), Measured("b", (1.5,) * 6))
-    assert torn.endswith("differ by up to a factor of 173, as far as so few can say; run them again.")
-    assert "is not known until one of them is run again" in sentence(Measured("a", (1.0,) * 6), Measured("b", (1.5,) * 6))
+    assert torn.endswith("differ by up to a factor of 173, estimated from few runs; repeat them.")
+    assert "is unknown until one of them is repeated" in sentence(Measured("a", (1.0,) * 6), Measured("b", (1.5,) * 6))
     assert "fewer than six timed steps" in sentence(Measured("a", (1.0,) * 3), Measured("b", (1.5,) * 3))
 
 
