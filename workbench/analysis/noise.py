@@ -120,7 +120,8 @@ def sentence(first: Measured, second: Measured) -> str:
     if found.num_repeats:
         return f"{start}, {verdict}: equal runs ({found.num_repeats} measured) differ by up to {_band(found.band)}."
     return (
-        f"{start}, {verdict} of their steps ({_band(found.band)}); repeat one of the runs to measure how much equal runs differ."
+        f"{start}, {verdict} of their steps ({_band(found.band)}); the variation between equal runs is unknown until one of them"
+        " is repeated."
     )
 
 
