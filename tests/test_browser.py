@@ -67,7 +67,7 @@ def test_an_empty_store_runs_the_demonstration_which_outlives_page_and_server_an
 def test_a_refused_split_shows_its_reason_and_a_click_mends_it(page: Any, tmp_path: Path) -> None:
     with dashboard(tmp_path) as address:
         page.goto(f"{address}/configure?split.data.size=3")
-        page.get_by_text("leaves 1 over").first.wait_for()
+        page.get_by_text("(remainder 1)").first.wait_for()
         expect(page.get_by_role("button", name="Run", exact=True)).to_be_disabled(timeout=LIMIT_MS)
         page.get_by_role("button", name="data.size = 4").click()
         page.wait_for_url("**/configure?split.data.size=4")

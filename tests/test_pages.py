@@ -98,7 +98,7 @@ def test_threads_are_listed_only_where_runs_differ_in_them(store: Path) -> None:
 
 def test_a_refused_split_says_why_offers_what_works_and_does_not_run() -> None:
     test = page("configure", **{"split.data.size": "3"})
-    assert "leaves 1 over" in texts(test)
+    assert "(remainder 1)" in texts(test)
     assert next(button for button in test.button if button.label == "Run").disabled
     assert "data.size = 2" in labels(test)
     assert "The plan with data.size = 2" in marked_up(test), "and is shown"

@@ -81,7 +81,7 @@ def test_a_refused_choice_has_no_spec_and_offers_the_nearest_that_works() -> Non
     panel = widgets.RunPanel(picker)
     turn(picker, "split.data.size", 3)
     assert picker.spec is None
-    assert "leaves 1 over" in picker._words.value
+    assert "(remainder 1)" in picker._words.value
     assert panel._start.disabled
     assert picker._remedies.children[0].description == "data.size = 2"
     picker._remedies.children[0].click()
@@ -230,12 +230,12 @@ def test_what_is_no_spec_and_no_picker_is_refused_and_one_run_is_a_comparison_of
         widgets.CompareView("nothing")
     for wrong in (3, None, [3]):
         for view in (widgets.CompareView, widgets.TraceView):
-            with pytest.raises(UsageError, match="give a run or the id of one, not"):
+            with pytest.raises(UsageError, match="requires a run or a run id, but got"):
                 view(wrong)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="no run to trace"):
         widgets.TraceView(widgets.CompareView([]))
     assert list(wb.compare(run.id)["run_id"]) == [run.id]
-    with pytest.raises(UsageError, match="give a run or the id of one, not 3"):
+    with pytest.raises(UsageError, match="requires a run or a run id, but got 3"):
         wb.compare(3)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="requires a RunSpec, but got 'x'"):
         wb.run("x")  # type: ignore[arg-type]

@@ -221,7 +221,7 @@ def open_run(run: Run | str) -> Run:
     if isinstance(run, Run):
         return run
     if not isinstance(run, str):
-        raise UsageError(f"give a run or the id of one, not {run!r}")
+        raise UsageError(f"requires a run or a run id, but got {run!r}")
     return Run(listing.find(home(), run))
 
 

@@ -64,7 +64,7 @@ def link_notes(plan: Plan, calibration: dict[str, Any] | None) -> list[str]:
         if better:
             where = f"link.{path}" if path else "link"
             notes.append(
-                f"{where}: the machine's own link is slower ({'; '.join(better)}); the run shows its time wherever that is longer"
+                f"{where}: the machine's own link is slower ({'; '.join(better)}); operations take the longer of the two times"
             )
     day = time.strftime("%Y-%m-%d", time.localtime(calibration["created_at"]))
     return notes or [f"slower than the machine's own link, calibrated on {day}"]
