@@ -68,7 +68,7 @@ def turning_s(page: Any) -> float:
 
 def filtering_s(page: Any, text: str, count: int) -> float:
     """From Enter until the page says how many runs match, which must not be as many as before."""
-    field = page.get_by_label("Search")
+    field = page.get_by_label("Filter")
     field.fill(text)
     start = time.perf_counter()
     field.press("Enter")

@@ -106,7 +106,7 @@ def test_typing_is_not_lost_while_a_page_refreshes_and_texts_are_never_markup(pa
         page.goto(f"{address}/runs?runs=run-9")
         settled(page)
         assert page.locator("img[src=x]").count() == 0
-        field = page.get_by_label("Search")
+        field = page.get_by_label("Filter")
         field.fill("run-1")
         field.press("Enter")
         page.get_by_text("1 of 2 runs").wait_for()
@@ -123,7 +123,7 @@ def test_a_row_is_selected_by_keyboard_and_let_go_when_the_list_changes(page: An
         page.keyboard.press("ArrowDown")
         page.keyboard.press("Shift+Space")
         page.get_by_text("1 selected").wait_for()
-        field = page.get_by_label("Search")
+        field = page.get_by_label("Filter")
         field.fill("run-0")
         field.press("Enter")
         page.get_by_text("1 of 3 runs").wait_for()

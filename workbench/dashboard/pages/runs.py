@@ -69,7 +69,7 @@ def main() -> None:
 def _filter(frame: pd.DataFrame) -> pd.DataFrame:
     columns = st.columns([3, 2, 2, 2, 2])
     with columns[0]:
-        text = st.text_input("Search", placeholder="name, split, dataset, note, id…", key="find", max_chars=200)
+        text = st.text_input("Filter", placeholder="name, split, dataset, note, id…", key="find", max_chars=200)
     with columns[1]:
         states = st.multiselect("State", sorted(frame["state"].unique()), key="states", placeholder="any")
     with columns[2]:
