@@ -144,7 +144,9 @@ def test_each_single_operation_has_the_bytes_of_the_formula(name: str) -> None:
     assert found == wanted
 
 
-@pytest.mark.parametrize("name", ["fsdp", "pipeline", pytest.param("dp2 · pp2 · tp2", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["pipeline", *(pytest.param(name, marks=pytest.mark.slow) for name in ("fsdp", "dp2 · pp2 · tp2"))]
+)
 def test_an_operation_has_the_same_number_and_bytes_on_all_its_workers_and_every_step_counts_it(name: str) -> None:
     spec = spec_of(name)
     workers = run_in_workers(plan(RunSpec(**spec)).num_workers, traced, spec)

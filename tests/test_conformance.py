@@ -35,15 +35,19 @@ def num_workers(case: Case) -> int:
     return prod(options.size for _, options in Split(case.spec["split"]).items())
 
 
+def is_usual(case: Case) -> bool:
+    return num_workers(case) <= min(4, 2 * len(case.spec["split"]))
+
+
 def cost(case: Case) -> float:
     return num_workers(case) * SECONDS_PER_WORKER.get(case.spec["model"]["name"], OF_ANOTHER_MODEL)
 
 
 def marked(found: list[Case]) -> list[Any]:
-    """The usual tests cover every split of up to four workers and every model with every strategy; CI, with the slow tests,
-    every split with every model; ``-m cross`` runs what these leave out."""
+    """The usual tests cover every split of up to two workers a strategy and four in all, and every model with every strategy;
+    CI, with the slow tests, every split with every model; ``-m cross`` runs what these leave out."""
     found = sorted(found, key=lambda case: case.mode != "train")
-    usual = cover([case for case in found if num_workers(case) <= 4], each_split, cost=cost)
+    usual = cover(filter(is_usual, found), each_split, cost=cost)
     pairwise = cover(found, each_pair, beside=usual, cost=cost)
     slow, cross = pytest.mark.slow, pytest.mark.cross
     return [
@@ -70,9 +74,9 @@ def test_a_dataset_is_its_summary(dataset: str) -> None:
     assert_dataset_conforms(DATASETS[dataset])
 
 
-def test_the_usual_tests_run_every_example_of_up_to_four_workers_that_any_model_admits() -> None:
+def test_the_usual_tests_run_every_example_of_two_workers_a_strategy_that_any_model_admits() -> None:
     usual = {param.values[0].split for param in EVERY_CASE if not param.marks}
-    assert usual == {param.values[0].split for param in EVERY_CASE if num_workers(param.values[0]) <= 4}
+    assert usual == {param.values[0].split for param in EVERY_CASE if is_usual(param.values[0])}
     assert set(SPLITS) <= usual
 
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.sizes import larger_are_slow
 from workbench import registry
 from workbench.errors import SpecError
 from workbench.models.dropout_modules import DropoutKeys, SampleDropout, SubstituteDropout
@@ -208,9 +207,10 @@ SPLITS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "recurrent slices": (GRU, {"tensor": 2}, {}),
     "recomputed slices": (LLAMA, {"tensor": 2}, {"checkpointing": "full"}),
 }
+USUAL = ("pieces of replicas", "two backward passes", "recomputed slices")
 
 
-@pytest.mark.parametrize("name", larger_are_slow(SPLITS, lambda name: SPLITS[name][1]))
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in USUAL else pytest.mark.slow) for name in SPLITS])
 def test_a_split_draws_the_masks_of_one_worker(name: str) -> None:
     """In the parity check, and in the timed steps, whose losses are compared."""
     model, split, train = SPLITS[name]

@@ -55,6 +55,7 @@ def test_the_page_has_an_example_of_each_family_and_a_test(here: Path) -> None:
     assert {path.stem for path in here.glob("*.py")} == {*FAMILIES, "test_plugins"}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_local_files_pass_the_suite(here: Path) -> None:
     select = "summary or (mlp and (averaging or eager_1f1b)) or (perceptron and layer)"

@@ -66,6 +66,7 @@ def test_what_is_about_training_is_refused(split: dict[str, Any], message: str) 
         plan(RunSpec(**{**MODELS["transformer"], **INFERENCE, "split": split}))
 
 
+@pytest.mark.slow
 def test_a_run_shows_latency_beside_its_baseline(tmp_path: Path) -> None:
     small = [f"--set=model.{key}={value}" for key, value in MODELS["mlp"]["model"].items() if key != "name"]
     arguments = ("--model", "mlp", *small, "--set=mode=inference", "--split=tensor=2", "--set=train.num_steps=4")

@@ -62,7 +62,7 @@ def at(event: str, worker: dict[str, Any]) -> dict[str, int]:
     return {row["category"]: row["bytes"] for row in worker["memory"] if row["event"] == event}
 
 
-@pytest.mark.parametrize("checkpointing", ["none", "full"])
+@pytest.mark.parametrize("checkpointing", ["none", pytest.param("full", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("split", SPLITS)
 def test_activations_of_the_transformer_are_its_formula(split: str, checkpointing: str) -> None:
     for expected, worker in measured(spec_of(SHAPES["gpt"], SPLITS[split], checkpointing=checkpointing)):

@@ -31,6 +31,7 @@ def rows(result: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
     return list(json.loads(result.stdout)["runs"])
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_on_one_worker_fits_on_two(tmp_path: Path) -> None:
     split = ["--split", "pipeline=2,num_microbatches=16"]
     result = workbench(tmp_path, "run", *SMALL, *split)

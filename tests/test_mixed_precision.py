@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 
-from tests.sizes import larger_are_slow
 from workbench.errors import SpecError
 from workbench.plan import support
 from workbench.plan.feasibility import plan
@@ -78,9 +77,10 @@ SPLITS: dict[str, tuple[str, dict[str, Any]]] = {
     "fsdp · pipeline": ("mlp", {"fsdp": 2, "pipeline": 2}),
     "fsdp · tensor": ("transformer", {"fsdp": 2, "tensor": 2}),
 }
+USUAL = ("zero1", "layer", "pipeline, zero bubble", "tensor, sequence parallel")
 
 
-@pytest.mark.parametrize("split", larger_are_slow(SPLITS, lambda split: SPLITS[split][1]))
+@pytest.mark.parametrize("split", [pytest.param(split, marks=[] if split in USUAL else pytest.mark.slow) for split in SPLITS])
 def test_a_split_is_one_worker_and_its_formulas(split: str) -> None:
     model, parts = SPLITS[split]
     assert_conforms(spec_of(model, parts))

@@ -98,7 +98,9 @@ def test_flops_and_shapes_of_every_block_are_the_formulas(name: str) -> None:
         assert tuple(x.shape[1:]) == block.output_shape, block.name
 
 
-@pytest.mark.parametrize("name", ["cnn, batch norm", "gru", "lstm of a series"])
+@pytest.mark.parametrize(
+    "name", ["gru", *(pytest.param(name, marks=pytest.mark.slow) for name in ("cnn, batch norm", "lstm of a series"))]
+)
 def test_a_few_steps_lower_the_loss(name: str) -> None:
     planned = plan(RunSpec(**MODELS[name]))
     blocks = build_blocks(planned, (b.name for b in planned.summary.blocks), torch.float32)

@@ -263,6 +263,7 @@ def test_a_partition_by_time_evens_out_the_times() -> None:
     assert strategy.with_partition_by({"a": 5.0, "b": 1.0, "c": 1.0, "d": 2.0}).partition == (1, 3)
 
 
+@pytest.mark.slow
 def test_a_run_cut_by_time_records_the_times_and_the_partition_that_they_make(tmp_path: Path) -> None:
     arguments = ["run", "--model", "mlp", "--split", "layer=2,partition=time", "--json"]
     sets = ["train.num_steps=1", "train.num_warmup_steps=0", "baseline.mode=none", "model.hidden_dim=16", "model.num_layers=3"]

@@ -83,6 +83,7 @@ def test_stages_hand_on_parts_of_the_sequence() -> None:
     assert sends[0] == {phase: 2 * payload for phase, payload in sends[1].items()}
 
 
+@pytest.mark.slow
 def test_activations_take_less_memory_than_with_plain_slicing() -> None:
     """A layer keeps four whole activations for backward, x and norm(x) of both its parts; each x becomes a quarter."""
     model = {**GPT, "num_layers": 6, "hidden_dim": 64, "feedforward_dim": 64}
