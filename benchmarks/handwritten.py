@@ -21,7 +21,7 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 from torch.nn.parallel import DistributedDataParallel
 
-from workbench.plan.feasibility import plan
+from workbench.plan.resolve import plan
 from workbench.runtime.build import build_blocks
 from workbench.spec import RunSpec
 

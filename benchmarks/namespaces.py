@@ -22,7 +22,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from workbench.plan.links import route
+from workbench.plan.link_model import route
 from workbench.plan.mesh import Mesh
 from workbench.runtime.links import emulate
 from workbench.runtime.recorder import Recorder

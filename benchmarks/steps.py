@@ -46,7 +46,7 @@ def work(rank: int, rendezvous: str, rounds: int, handwritten_name: str, split: 
     import torch
     import torch.distributed as dist
 
-    from workbench.plan.feasibility import plan
+    from workbench.plan.resolve import plan
     from workbench.runtime.batches import Batches
     from workbench.runtime.build import build_worker, make_mesh
     from workbench.runtime.optimizer import make_optimizer

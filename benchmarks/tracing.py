@@ -39,7 +39,7 @@ def light(rank: int, recorder: Any, control: Any, split: dict[str, Any], rounds:
     import torch.distributed as dist
     from torch.distributed.device_mesh import init_device_mesh
 
-    from workbench.plan.feasibility import plan
+    from workbench.plan.resolve import plan
     from workbench.runtime.batches import Batches
     from workbench.runtime.build import build_worker, make_mesh
     from workbench.runtime.optimizer import make_optimizer
@@ -78,7 +78,7 @@ def full(rank: int, recorder: Any, control: Any, split: dict[str, Any], rounds: 
     """In a worker: what each step of the workbench's own loop took, (rounds, 3), in seconds; ``KINDS``."""
     import torch
 
-    from workbench.plan.feasibility import plan
+    from workbench.plan.resolve import plan
     from workbench.runtime import training
     from workbench.runtime.batches import Batches
     from workbench.runtime.build import build_worker, make_mesh

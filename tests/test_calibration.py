@@ -20,8 +20,8 @@ from workbench.cli import calibrate
 from workbench.cli.show import _bandwidths
 from workbench.errors import UsageError
 from workbench.plan.calibration import fit, link_notes
-from workbench.plan.feasibility import plan
-from workbench.plan.links import Route
+from workbench.plan.link_model import Route
+from workbench.plan.resolve import plan
 from workbench.spec import RunSpec
 from workbench.store.calibration import read_calibration, write_calibration
 from workbench.store.run_directory import RunDirectory

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from workbench.analysis.choices import choices
 from workbench.analysis.expected import held, moves
-from workbench.plan.feasibility import plan
+from workbench.plan.resolve import plan
 from workbench.spec import RunSpec
 
 

@@ -18,7 +18,7 @@ from torch.profiler import ProfilerActivity, profile
 from tests.recorded import pipeline_run
 from workbench.analysis import trace
 from workbench.analysis.transfers import by_operation
-from workbench.plan.feasibility import plan
+from workbench.plan.resolve import plan
 from workbench.runtime import accounting
 from workbench.runtime.batches import Batches
 from workbench.runtime.build import build_worker, make_mesh

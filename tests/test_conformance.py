@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from workbench.plan import support
-from workbench.plan.support import MODES, Case
+from workbench.plan import compatibility
+from workbench.plan.compatibility import MODES, Case
 from workbench.registry import STRATEGIES
 from workbench.spec import Split
 from workbench.testing import cases
@@ -25,7 +25,7 @@ from workbench.testing.conformance import (
 from workbench.testing.cover import cover, each_pair, each_split
 from workbench.testing.workers import run_in_workers
 
-MODELS, DATASETS, SPLITS = support.models(), support.datasets(), support.splits()
+MODELS, DATASETS, SPLITS = compatibility.models(), compatibility.datasets(), compatibility.splits()
 SECONDS_PER_WORKER = {"mlp": 0.3, "cnn": 0.4, "lstm": 0.4, "moe": 0.6}
 OF_ANOTHER_MODEL = 0.9
 """What a case takes, roughly: of two that cover the same, the faster one runs."""
@@ -98,7 +98,7 @@ MISTAKES = {
 
 
 def spec_of(model: str, split: dict[str, Any], **parts: Any) -> dict[str, Any]:
-    return support.cases({"": split}, {model: MODELS[model]}, ["train"])[0].spec | parts
+    return compatibility.cases({"": split}, {model: MODELS[model]}, ["train"])[0].spec | parts
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
@@ -111,8 +111,8 @@ def test_the_parity_check_notices_a_mistake(model: str, mistake: str, precision:
 
 @pytest.mark.parametrize("split", [{"tensor": 2}, {"context": 2}, {"data": 4}], ids=str)
 def test_a_split_in_bf16_stays_within_the_bound_of_its_roundings(split: dict[str, Any]) -> None:
-    outcome = run_case(spec_of("transformer", split, train={**support.TRAIN, "precision": "bf16"},
-                               measure={**support.MEASURE, "parity_precision": "bf16"}))  # fmt: skip
+    outcome = run_case(spec_of("transformer", split, train={**compatibility.TRAIN, "precision": "bf16"},
+                               measure={**compatibility.MEASURE, "parity_precision": "bf16"}))  # fmt: skip
     assert not outcome.parity_mistakes() + outcome.transfer_mistakes() + outcome.parameter_mistakes()
     assert outcome.parity["max_error"] > 1e-9, "these were no eight bits"
 
@@ -142,8 +142,10 @@ PAIRS = {f"{a} and {b}": {a: 2, b: 2} for a, b in combinations(STRATEGIES.names(
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize("mode", MODES)
 def test_what_cannot_run_is_refused_in_one_sentence(mode: str, device: str) -> None:
-    candidates = support.cases(SPLITS | PAIRS | support.schedules(size=4), MODELS, [mode])
-    refusals = [support.refusal(case.spec | {"launch": {"device": device}}) for case in candidates]  # only a SpecError is caught
+    candidates = compatibility.cases(SPLITS | PAIRS | compatibility.schedules(size=4), MODELS, [mode])
+    refusals = [
+        compatibility.refusal(case.spec | {"launch": {"device": device}}) for case in candidates
+    ]  # only a SpecError is caught
     assert None in refusals
     sentences = {refusal for refusal in refusals if refusal is not None}
     assert sentences

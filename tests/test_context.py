@@ -12,7 +12,7 @@ import torch
 from tests import cases
 from tests.pool import run_in_workers
 from workbench.errors import SplitError
-from workbench.plan.feasibility import plan
+from workbench.plan.resolve import plan
 from workbench.spec import RunSpec
 from workbench.store.summary import measured_transfers
 from workbench.strategies.attention_modules import attend, attend_backward, attend_backward_by_hand, attend_by_hand

@@ -15,7 +15,7 @@ from torch.nn.functional import conv2d
 from tests import cases
 from tests.pool import run_in_workers
 from workbench.errors import SplitError
-from workbench.plan.feasibility import plan
+from workbench.plan.resolve import plan
 from workbench.runtime.build import build_blocks
 from workbench.spec import RunSpec
 from workbench.strategies.slicing import slicing_of

@@ -14,10 +14,11 @@ import torch
 from tests.sizes import larger_are_slow
 from workbench import registry
 from workbench.errors import SpecError
-from workbench.plan import support
-from workbench.plan.feasibility import Plan, plan
+from workbench.plan import compatibility
 from workbench.plan.memory import expected_memory
-from workbench.plan.summary import Tie
+from workbench.plan.model_summary import Tie
+from workbench.plan.plan import Plan
+from workbench.plan.resolve import plan
 from workbench.plan.ties import with_resolved_ties
 from workbench.spec import RunSpec
 from workbench.testing import cases
@@ -45,8 +46,8 @@ def spec_of(model: str | dict[str, Any], split: dict[str, Any], **train: Any) ->
         "model": options,
         "dataset": dataset,
         "split": split,
-        "train": {**support.TRAIN, "num_warmup_steps": 1, **train},
-        "measure": support.MEASURE,
+        "train": {**compatibility.TRAIN, "num_warmup_steps": 1, **train},
+        "measure": compatibility.MEASURE,
         "launch": {"device": "cpu"},
     }
 

@@ -14,7 +14,7 @@ import torch
 
 from workbench.data.base import FILES, DatasetSummary, sample_order
 from workbench.errors import SpecError
-from workbench.plan.feasibility import plan
+from workbench.plan.resolve import plan
 from workbench.registry import DATASETS
 from workbench.runtime.batches import Batches
 from workbench.spec import RunSpec

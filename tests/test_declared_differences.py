@@ -13,8 +13,8 @@ import pytest
 from tests import cases
 from tests.pool import run_in_workers
 from workbench import registry
-from workbench.plan.feasibility import plan
 from workbench.plan.lossy import Lossy
+from workbench.plan.resolve import plan
 from workbench.plan.steps import trace_share
 from workbench.runtime.replicas import Worst
 from workbench.spec import RunSpec

@@ -11,8 +11,9 @@ from workbench.cli import run as cli_run
 from workbench.errors import SplitError
 from workbench.launch.environment import baseline_key
 from workbench.notebook.split_picker import _in_words
-from workbench.plan import feasibility
-from workbench.plan.feasibility import Plan, plan
+from workbench.plan import plan as plan_module
+from workbench.plan.plan import Plan
+from workbench.plan.resolve import plan
 from workbench.spec import RunSpec
 
 NOTICE = '2 GPUs found, but workers run on the CPU unless launch.device = "cuda"; the GPU path has not been tested on hardware'
@@ -20,7 +21,7 @@ NOTICE = '2 GPUs found, but workers run on the CPU unless launch.device = "cuda"
 
 @pytest.fixture(autouse=True)
 def _two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feasibility, "num_gpus", lambda: 2)
+    monkeypatch.setattr(plan_module, "num_gpus", lambda: 2)
 
 
 def planned(device: str, size: int = 2) -> Plan:
@@ -35,7 +36,7 @@ def test_workers_run_on_the_cpu_unless_gpus_are_asked_for() -> None:
 
 
 def test_a_machine_without_gpus_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feasibility, "num_gpus", lambda: 0)
+    monkeypatch.setattr(plan_module, "num_gpus", lambda: 0)
     assert planned("auto").device_notice is None
 
 

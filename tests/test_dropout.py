@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from workbench import registry
 from workbench.errors import SpecError
 from workbench.models.dropout_modules import DropoutKeys, SampleDropout, SubstituteDropout
-from workbench.plan import support
-from workbench.plan.feasibility import Plan, plan
+from workbench.plan import compatibility
+from workbench.plan.plan import Plan
+from workbench.plan.resolve import plan
 from workbench.runtime.build import build_blocks, build_worker
 from workbench.runtime.dropout import turn_off_dropout
 from workbench.runtime.parity import check_parity
@@ -214,8 +215,8 @@ USUAL = ("pieces of replicas", "two backward passes", "recomputed slices")
 def test_a_split_draws_the_masks_of_one_worker(name: str) -> None:
     """In the parity check, and in the timed steps, whose losses are compared."""
     model, split, train = SPLITS[name]
-    spec = support.cases({"": split}, {"": support.models(model.split(",")[0])[model]}, ["train"])[0].spec
-    assert_conforms({**spec, "train": {**support.TRAIN, **train}})
+    spec = compatibility.cases({"": split}, {"": compatibility.models(model.split(",")[0])[model]}, ["train"])[0].spec
+    assert_conforms({**spec, "train": {**compatibility.TRAIN, **train}})
 
 
 @pytest.mark.slow

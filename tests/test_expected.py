@@ -11,8 +11,8 @@ from workbench.analysis.charts.loss import loss_chart
 from workbench.analysis.charts.mesh import held_chart, mesh_chart
 from workbench.analysis.expected import held, moves, placement
 from workbench.errors import SpecError
-from workbench.plan.feasibility import plan
-from workbench.plan.nearest import changed, nearest
+from workbench.plan.resolve import plan
+from workbench.plan.suggestions import changed, nearest
 from workbench.spec import RunSpec
 from workbench.spec.paths import spec_of
 

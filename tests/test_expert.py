@@ -11,7 +11,7 @@ import torch
 from tests import cases
 from tests.pool import run_in_workers
 from workbench.errors import SpecError
-from workbench.plan.feasibility import plan
+from workbench.plan.resolve import plan
 from workbench.spec import RunSpec
 from workbench.store.summary import measured_transfers
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.cases import training
-from workbench.plan.feasibility import plan
+from workbench.plan.resolve import plan
 from workbench.spec import RunSpec
 from workbench.store.calibration import write_calibration
 from workbench.store.peak import peak_flops_per_s

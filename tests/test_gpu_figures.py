@@ -20,7 +20,8 @@ from workbench.analysis.traffic import achieved_bandwidth
 from workbench.cli.main import cli
 from workbench.errors import UsageError
 from workbench.notebook.trace_view import TraceView
-from workbench.plan import feasibility
+from workbench.plan import plan as plan_module
+from workbench.plan.resolve import plan
 from workbench.runtime.events import EventWriter
 from workbench.runtime.recorder import Recorder
 from workbench.runtime.worker import _work
@@ -43,10 +44,10 @@ UNKNOWN = (*PARTS, "bubble_fraction", "imbalance", "utilisation")
 
 def work(rank: int, recorder: Recorder, control: Any, path: str) -> None:
     """What a worker on a GPU does, on the CPU."""
-    feasibility.num_gpus = lambda: 2
+    plan_module.num_gpus = lambda: 2
     run = RunDirectory(Path(path))
     recorder.device = "cuda"
-    planned = feasibility.plan(run.spec())
+    planned = plan(run.spec())
     _work(run, planned, rank, torch.device("cpu"), EventWriter(run.events_path(rank), rank), recorder, control)
 
 
@@ -54,7 +55,7 @@ def work(rank: int, recorder: Recorder, control: Any, path: str) -> None:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[api.Run]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WORKBENCH_HOME", str(tmp_path_factory.mktemp("store")))
-        patch.setattr(feasibility, "num_gpus", lambda: 2)
+        patch.setattr(plan_module, "num_gpus", lambda: 2)
         patch.setattr(api.launcher, "start", lambda directory, use_server: None)
         started = api.submit(RunSpec(**SPEC))
         run_in_workers(2, work, str(started.directory.path), make_group=NCCLDouble)

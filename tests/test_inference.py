@@ -16,13 +16,13 @@ from tests.test_runs import rows, workbench
 from workbench.analysis.findings import findings
 from workbench.cli.run import _judge
 from workbench.errors import AssertionFailedError, SpecError, SplitError
-from workbench.plan import support
-from workbench.plan.feasibility import plan
+from workbench.plan import compatibility
+from workbench.plan.resolve import plan
 from workbench.runtime.accounting import attribute_idle
 from workbench.runtime.recorder import Operation, Recorder
 from workbench.spec import RunSpec
 
-MODELS = support.models()
+MODELS = compatibility.models()
 PIPELINE = {"size": 2, "num_microbatches": 2}
 SPLITS: dict[str, dict[str, Any]] = {
     "data": {"data": 2},

@@ -11,7 +11,7 @@ import pytest
 
 from workbench.dashboard import complexity
 from workbench.dashboard.lessons import FOLDER, NAMES, lesson, overview
-from workbench.plan.feasibility import plan
+from workbench.plan.resolve import plan
 from workbench.registry import STRATEGIES
 
 LESSONS = [name for name in NAMES if lesson(name).spec]

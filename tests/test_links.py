@@ -12,9 +12,9 @@ import torch.distributed as dist
 from torch import nn
 
 from workbench.errors import SpecError
-from workbench.plan.feasibility import plan
-from workbench.plan.links import route
+from workbench.plan.link_model import route
 from workbench.plan.mesh import Mesh
+from workbench.plan.resolve import plan
 from workbench.runtime.links import emulate
 from workbench.runtime.recorder import Recorder
 from workbench.spec import RunSpec

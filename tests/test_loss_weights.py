@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from tests.pool import run_in_workers
 from tests.sizes import larger_are_slow
-from workbench.plan.feasibility import plan
+from workbench.plan.resolve import plan
 from workbench.runtime.batches import Batches
 from workbench.runtime.build import build_blocks
 from workbench.spec import RunSpec

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from workbench.plan.feasibility import plan
 from workbench.plan.memory import expected_memory
+from workbench.plan.resolve import plan
 from workbench.runtime.allocator import cuda_figures
 from workbench.spec import RunSpec
 from workbench.testing import cases

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from workbench.errors import SpecError
-from workbench.plan import support
-from workbench.plan.feasibility import plan
+from workbench.plan import compatibility
 from workbench.plan.memory import expected_memory
+from workbench.plan.resolve import plan
 from workbench.runtime.batches import Batches
 from workbench.runtime.build import build_blocks
 from workbench.spec import RunSpec
@@ -24,11 +24,11 @@ MIXED = {"mixed_precision": "bf16"}
 
 
 def spec_of(model: str, split: dict[str, Any], **train: Any) -> dict[str, Any]:
-    spec = support.cases({"": split}, {model: support.models()[model]}, ["train"])[0].spec
+    spec = compatibility.cases({"": split}, {model: compatibility.models()[model]}, ["train"])[0].spec
     return {
         **spec,
-        "train": {**support.TRAIN, **MIXED, **train},
-        "measure": {**support.MEASURE, "parity_precision": "bf16"},
+        "train": {**compatibility.TRAIN, **MIXED, **train},
+        "measure": {**compatibility.MEASURE, "parity_precision": "bf16"},
     }
 
 

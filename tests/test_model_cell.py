@@ -12,7 +12,7 @@ import pytest
 import workbench as wb
 from workbench.errors import SpecError, UsageError
 from workbench.notebook.model_cell import write_model
-from workbench.plan.feasibility import plan
+from workbench.plan.resolve import plan
 from workbench.registry import MODELS
 
 QUICK = {"num_steps": 3, "num_warmup_steps": 1}

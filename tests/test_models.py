@@ -13,15 +13,16 @@ from workbench.errors import SpecError
 from workbench.models.generation import Decoder, generate
 from workbench.models.moe_modules import Experts, MixtureOfExperts, Router, balance_loss
 from workbench.models.transformer_modules import Attention, Embedding, FeedForward, Rotary, causal_product
-from workbench.plan import support
-from workbench.plan.feasibility import Plan, plan
+from workbench.plan import compatibility
+from workbench.plan.plan import Plan
+from workbench.plan.resolve import plan
 from workbench.registry import MODELS as FAMILY
 from workbench.runtime.build import build_blocks
 from workbench.spec import RunSpec
 from workbench.spec.files import dumps, load, override
 
 HIDDEN, TOKENS = 16, 12
-MODELS = support.models()
+MODELS = compatibility.models()
 PRESETS = [(name, preset) for name in FAMILY.names() for preset in FAMILY.get(name).Options.presets]
 DECODERS = [name for name in MODELS if MODELS[name]["model"]["name"] in ("transformer", "moe") and "dropping" not in name]
 VITS = [name for name in MODELS if MODELS[name]["model"]["name"] == "vit"]

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from workbench.plan.support import Case
+from workbench.plan.compatibility import Case
 from workbench.registry import STRATEGIES
 from workbench.runtime import accounting
 from workbench.runtime.build import make_mesh
@@ -116,7 +116,7 @@ def test_what_a_synchronous_collective_and_a_batch_wait_for_is_recorded() -> Non
 
 
 def communicators(rank: int, recorder: Recorder, control: Any) -> list[Any]:
-    from workbench.plan.feasibility import plan
+    from workbench.plan.resolve import plan
 
     spec = RunSpec(model={"name": "mlp"}, split={"pipeline": {"size": 2, "num_microbatches": 2}})
     mesh = make_mesh(plan(spec), "cpu", recorder)

@@ -11,9 +11,9 @@ import torch
 from tests import cases
 from tests.sizes import larger_are_slow
 from workbench.errors import SpecError
-from workbench.plan import support
-from workbench.plan.feasibility import plan
+from workbench.plan import compatibility
 from workbench.plan.optimizer import learning_rate_factor, optimizer_text
+from workbench.plan.resolve import plan
 from workbench.runtime.batches import Batches
 from workbench.runtime.build import build_blocks
 from workbench.spec import RunSpec
@@ -42,7 +42,9 @@ DECAYED = 0.1
 
 
 def spec_of(model: str, split: dict[str, Any], train: dict[str, Any]) -> dict[str, Any]:
-    return support.cases({"": split}, {model: support.models()[model]}, ["train"])[0].spec | {"train": {**support.TRAIN, **train}}
+    return compatibility.cases({"": split}, {model: compatibility.models()[model]}, ["train"])[0].spec | {
+        "train": {**compatibility.TRAIN, **train}
+    }
 
 
 def test_a_step_is_torchs_with_groups_and_a_schedule() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from tests import cases
 from workbench.errors import SplitError
-from workbench.plan.feasibility import plan
+from workbench.plan.resolve import plan
 from workbench.spec import RunSpec
 from workbench.spec.files import override
 

@@ -9,7 +9,7 @@ import pytest
 from tests import cases
 from tests.pool import run_in_workers
 from workbench.errors import SplitError
-from workbench.plan.feasibility import plan
+from workbench.plan.resolve import plan
 from workbench.spec import RunSpec
 
 TEXT = {"name": "text", "sequence_length": 8}

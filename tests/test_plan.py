@@ -13,9 +13,9 @@ import pytest
 from workbench.data.base import sample_order
 from workbench.errors import SpecError
 from workbench.launch.devices import Holder, Ticket
-from workbench.plan.feasibility import plan
 from workbench.plan.mesh import Mesh
 from workbench.plan.partition import balanced
+from workbench.plan.resolve import plan
 from workbench.registry import STRATEGIES
 from workbench.spec import RunSpec, Split
 from workbench.spec.files import dumps, load, override

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from workbench.models.lstm_modules import Recurrent
-from workbench.plan.feasibility import plan
+from workbench.plan.resolve import plan
 from workbench.runtime.build import build_blocks
 from workbench.spec import RunSpec
 

@@ -13,8 +13,8 @@ from tests import cases
 from tests.pool import run_in_workers
 from workbench.errors import SplitError
 from workbench.models.lstm_modules import Recurrent
-from workbench.plan.feasibility import plan
 from workbench.plan.layer_groups import RecurrentLayer
+from workbench.plan.resolve import plan
 from workbench.spec import RunSpec
 from workbench.strategies.slicing.recurrent import RecurrentSlicing
 

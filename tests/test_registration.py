@@ -15,7 +15,7 @@ from workbench.errors import PluginError, PluginWarning, SpecError
 from workbench.models.base import model
 from workbench.models.own import OwnModel
 from workbench.plan.layer_groups import ColumnRowPair
-from workbench.plan.summary import ModelSummary
+from workbench.plan.model_summary import ModelSummary
 from workbench.registry import STRATEGIES
 from workbench.schedules.base import Schedule, schedule
 from workbench.spec.options import DatasetOptions, ModelOptions, Options, StrategyOptions

@@ -16,8 +16,9 @@ from tests import cases
 from tests.pool import run_in_workers
 from tests.sizes import larger_are_slow
 from workbench.errors import SpecError
-from workbench.plan import support
-from workbench.plan.feasibility import Plan, plan
+from workbench.plan import compatibility
+from workbench.plan.plan import Plan
+from workbench.plan.resolve import plan
 from workbench.spec import RunSpec, Split
 from workbench.spec.files import dumps, override
 from workbench.store.summary import measured_transfers
@@ -27,7 +28,7 @@ FP32 = 4
 
 
 def spec_of(model: str, split: dict[str, Any], **train: Any) -> dict[str, Any]:
-    return {**support.models()[model], "split": split, "train": {**support.TRAIN, **train}}
+    return {**compatibility.models()[model], "split": split, "train": {**compatibility.TRAIN, **train}}
 
 
 def planned(model: str, split: dict[str, Any], **train: Any) -> Plan:
@@ -107,7 +108,9 @@ def test_parameters_that_are_freed_after_forward_lower_the_peak() -> None:
     model = {"model": {"name": "mlp", "num_layers": 6, "hidden_dim": 64, "feedforward_dim": 256}, "dataset": "digits"}
     peaks = []
     for split in ({"data": 2}, {"zero1": 2}, {"zero2": 2}, {"zero3": 2}):
-        results = run_in_workers(2, cases.training, {**model, "split": split, "train": {**support.TRAIN, "optimizer": "adamw"}})
+        results = run_in_workers(
+            2, cases.training, {**model, "split": split, "train": {**compatibility.TRAIN, "optimizer": "adamw"}}
+        )
         peaks.append(max(r["peak_memory_bytes"] for r in results))
     assert all(less < more for more, less in pairwise(peaks)), peaks
 
@@ -261,7 +264,7 @@ def test_stages_that_a_schedule_gathers_in_its_own_order_are_refused() -> None:
     model = {"name": "mlp", "num_layers": 6}
     split = {"fsdp": 2, "pipeline": {"size": 2, "schedule": "looped_bfs", "stages_per_worker": 4}}
     with pytest.raises(SpecError, match="at most 3 sharded stages per worker gathered, but got 4"):
-        plan(RunSpec(model=model, split=split, train=support.TRAIN))
+        plan(RunSpec(model=model, split=split, train=compatibility.TRAIN))
 
 
 @pytest.mark.parametrize("options", [{"shard": "optimizer"}, {"compression": "fp16"}, {"num_accumulation_steps": 2}])

@@ -14,7 +14,7 @@ import pytest
 from tests import cases
 from tests.pool import run_in_workers
 from workbench.errors import SplitError
-from workbench.plan.feasibility import plan
+from workbench.plan.resolve import plan
 from workbench.registry import SCHEDULES
 from workbench.runtime.orders import rows_of
 from workbench.schedules import _actions

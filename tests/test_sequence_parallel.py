@@ -9,7 +9,7 @@ import pytest
 from tests import cases
 from tests.pool import run_in_workers
 from workbench.errors import SplitError
-from workbench.plan.feasibility import plan
+from workbench.plan.resolve import plan
 from workbench.spec import RunSpec
 
 GPT: dict[str, Any] = {"name": "transformer", "num_layers": 2, "hidden_dim": 16, "num_heads": 4, "feedforward_dim": 32}

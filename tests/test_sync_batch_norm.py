@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from tests import cases
 from tests.pool import run_in_workers
 from workbench.errors import SplitError
-from workbench.plan import support
-from workbench.plan.feasibility import plan
+from workbench.plan import compatibility
+from workbench.plan.resolve import plan
 from workbench.runtime.recorder import Recorder
 from workbench.spec import RunSpec
 from workbench.strategies.batch_norm_modules import synchronize_batch_norms
@@ -70,12 +70,12 @@ def test_it_is_batch_norm_of_the_whole_batch(name: str) -> None:
         assert max(found.values()) < 1e-9, found
 
 
-CNN = support.models()["cnn, batch norm"]
+CNN = compatibility.models()["cnn, batch norm"]
 
 
 def spec_of(split: dict[str, Any], **parts: Any) -> dict[str, Any]:
-    spec = support.cases({"": {**split, "data": {"size": 2, "sync_batch_norm": True}}}, {"": CNN}, ["train"])[0].spec
-    return {**spec, **parts, "train": {**support.TRAIN, **parts.get("train", {})}}
+    spec = compatibility.cases({"": {**split, "data": {"size": 2, "sync_batch_norm": True}}}, {"": CNN}, ["train"])[0].spec
+    return {**spec, **parts, "train": {**compatibility.TRAIN, **parts.get("train", {})}}
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_a_split_is_one_worker_and_its_formulas(split: dict[str, Any], parts: di
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model": support.models()["cnn"]["model"]}, "cnn has no batch norm to synchronize"),
+        ({"model": compatibility.models()["cnn"]["model"]}, "cnn has no batch norm to synchronize"),
         ({"mode": "inference"}, "inference uses running statistics"),
         ({"split": {"tensor": {"size": 2, "cut": {"convolution": "rows"}}, "data": {"size": 2, "sync_batch_norm": True}}},
          "convolutions cut by rows"),

@@ -14,7 +14,7 @@ from tests.pool import run_in_workers
 from workbench import registry
 from workbench.data.base import DatasetSummary
 from workbench.errors import PluginError, SpecError
-from workbench.plan.feasibility import plan
+from workbench.plan.resolve import plan
 from workbench.spec import RunSpec
 from workbench.testing.conformance import assert_dataset_conforms, assert_model_conforms, run_case
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.cases import training
-from workbench.plan.feasibility import plan
+from workbench.plan.resolve import plan
 from workbench.registry import SCHEDULES
 from workbench.runtime.orders import rows_of
 from workbench.schedules import _actions

@@ -10,7 +10,7 @@ from workbench.analysis.charts.look import svg
 from workbench.analysis.charts.walk import walk_chart
 from workbench.analysis.walk import Moment, Wire, cells, slots, walk, wires
 from workbench.dashboard.lessons import NAMES, lesson, moments
-from workbench.plan.feasibility import plan
+from workbench.plan.resolve import plan
 from workbench.registry import SCHEDULES
 from workbench.runtime.orders import rows_of
 from workbench.schedules import _actions

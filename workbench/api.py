@@ -14,7 +14,8 @@ from workbench.launch.calibration import calibrate as measure
 from workbench.launch.environment import baseline_key, environment
 from workbench.launch.termination import terminated_as_interrupted
 from workbench.plan.calibration import link_notes
-from workbench.plan.feasibility import Plan, plan
+from workbench.plan.plan import Plan
+from workbench.plan.resolve import plan
 from workbench.spec import RunSpec
 from workbench.spec.files import dumps
 from workbench.spec.option_files import with_file_hashes

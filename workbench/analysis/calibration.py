@@ -9,7 +9,7 @@ import pandas as pd
 
 from workbench.analysis.traffic import achieved_bandwidth
 from workbench.plan.calibration import own_link
-from workbench.plan.links import Route
+from workbench.plan.link_model import Route
 from workbench.store.run_directory import RunDirectory
 
 Calibration = dict[str, Any]

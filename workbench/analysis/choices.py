@@ -9,7 +9,7 @@ import pandas as pd
 
 from workbench.analysis.expected import held, moves
 from workbench.errors import SplitError
-from workbench.plan.feasibility import plan
+from workbench.plan.resolve import plan
 from workbench.spec.run_spec import RunSpec
 
 _MIB = 2**20

@@ -6,8 +6,8 @@ from dataclasses import asdict
 
 import pandas as pd
 
-from workbench.plan.feasibility import Plan
 from workbench.plan.memory import expected_memory
+from workbench.plan.plan import Plan
 
 
 def placement(plan: Plan) -> pd.DataFrame:
@@ -19,7 +19,7 @@ def placement(plan: Plan) -> pd.DataFrame:
     for rank in range(plan.num_workers):
         share, place = plan.share_of(rank), _place(plan, rank)
         first = share.index("data") * share.num_samples
-        for block in share.held.blocks:
+        for block in share.local_model.blocks:
             whole = size[block.name]
             rows.append(
                 {

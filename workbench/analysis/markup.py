@@ -8,7 +8,7 @@ from typing import Any
 
 from workbench.analysis import figures
 from workbench.spec.markup import table
-from workbench.words import counted
+from workbench.text import counted
 
 Row = dict[str, Any]
 

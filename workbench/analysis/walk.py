@@ -11,9 +11,9 @@ import pandas as pd
 
 from workbench.analysis.bubble import Worker, play
 from workbench.analysis.expected import placement
-from workbench.plan.feasibility import Plan
+from workbench.plan.communication import Transfer
 from workbench.plan.mesh import Mesh
-from workbench.plan.transfer import Transfer
+from workbench.plan.plan import Plan
 from workbench.schedules._actions import Action, Order
 
 KINDS = {"F": "forward", "B": "backward", "I": "backward_input", "W": "backward_weight"}

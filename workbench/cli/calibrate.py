@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from workbench.errors import UsageError
-from workbench.words import counted
+from workbench.text import counted
 
 CHARTS = (".svg", ".png", ".html")
 _POOR_FIT = 0.3

@@ -38,13 +38,13 @@ datasets_command = _command("datasets", DATASETS)
 @click.command("strategies", help="List the strategies, their options and the combinations that are supported.")
 @click.option("--markdown", is_flag=True, help="Print only the compatibility table, as Markdown (docs/strategies.md).")
 def strategies_command(markdown: bool) -> None:
-    from workbench.cli import support
+    from workbench.cli import compatibility
 
     if markdown:
-        click.echo(support.markdown(), nl=False)
+        click.echo(compatibility.markdown(), nl=False)
         return
     _list(STRATEGIES)
-    click.echo(f"\n{support.text()}")
+    click.echo(f"\n{compatibility.text()}")
 
 
 @click.command("schedules")

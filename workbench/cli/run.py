@@ -61,7 +61,7 @@ def run_command(
     specs = four_strategies(RunSpec()) if is_demonstration else [RunSpec(**table)]
     assertions = parse(assertion) if assertion is not None else []
 
-    from workbench.plan.feasibility import plan
+    from workbench.plan.resolve import plan
 
     notices = [planned.device_notice for planned in map(plan, specs)]
     if notices[0]:

@@ -13,7 +13,7 @@ from workbench.errors import DamagedRunError, UsageError
 from workbench.store import listing
 from workbench.store.labels import delete, relabel, restore
 from workbench.store.run_directory import RunDirectory, home
-from workbench.words import counted
+from workbench.text import counted
 
 
 @click.command("ls")

@@ -19,7 +19,7 @@ import click
 import workbench
 from workbench.errors import UsageError
 from workbench.store.run_directory import home
-from workbench.words import counted
+from workbench.text import counted
 
 _PACKAGES = ("torch", "numpy", "pydantic", "pyarrow", "pandas", "streamlit")
 

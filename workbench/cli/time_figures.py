@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from workbench.analysis.figures import seconds
-from workbench.words import counted
+from workbench.text import counted
 
 if TYPE_CHECKING:
     from workbench.store.run_directory import RunDirectory

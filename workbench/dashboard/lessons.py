@@ -15,7 +15,8 @@ import pandas as pd
 from workbench.analysis.expected import held, moves
 from workbench.analysis.walk import Moment, walk
 from workbench.dashboard.complexity import difference
-from workbench.plan.feasibility import Plan, plan
+from workbench.plan.plan import Plan
+from workbench.plan.resolve import plan
 from workbench.schedules import _actions
 from workbench.spec.run_spec import RunSpec
 from workbench.strategies._staged import staged

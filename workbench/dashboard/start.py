@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from workbench.api import Run, submit
 from workbench.errors import SpecError, WorkbenchError
-from workbench.plan.feasibility import plan
+from workbench.plan.resolve import plan
 from workbench.spec.run_spec import RunSpec
 
 

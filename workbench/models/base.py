@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from workbench.data.base import DatasetSummary
+    from workbench.plan.model_summary import BlockSummary, ModelSummary
     from workbench.plan.parity import BatchDependence
-    from workbench.plan.summary import BlockSummary, ModelSummary
 
 O = TypeVar("O", bound=ModelOptions)
 Dropout = Annotated[float, Field(ge=0, lt=1)]

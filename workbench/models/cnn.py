@@ -11,8 +11,8 @@ from pydantic import Field, PositiveInt
 from workbench.errors import SpecError
 from workbench.models.base import Dropout, Model, model
 from workbench.plan.layer_groups import Convolution, ConvolutionBlock, GlobalPool, LayerGroup
+from workbench.plan.model_summary import BatchNorm, BlockSummary, ModelSummary, ParameterSummary, linear_parameters
 from workbench.plan.parity import BATCH_NORM, BatchDependence
-from workbench.plan.summary import BatchNorm, BlockSummary, ModelSummary, ParameterSummary, linear_parameters
 from workbench.spec.options import ModelOptions
 
 if TYPE_CHECKING:

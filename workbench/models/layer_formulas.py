@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from workbench.errors import SpecError
 from workbench.plan.layer_groups import ColumnRowPair, LayerGroup
-from workbench.plan.summary import BlockSummary, ParameterSummary, linear_parameters
+from workbench.plan.model_summary import BlockSummary, ParameterSummary, linear_parameters
 
 
 class Part(NamedTuple):

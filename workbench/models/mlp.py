@@ -8,7 +8,7 @@ from pydantic import PositiveInt
 
 from workbench.models.base import Dropout, Model, model
 from workbench.plan.layer_groups import ColumnRowPair
-from workbench.plan.summary import BlockSummary, ModelSummary, linear_parameters
+from workbench.plan.model_summary import BlockSummary, ModelSummary, linear_parameters
 from workbench.spec.options import ModelOptions
 
 if TYPE_CHECKING:

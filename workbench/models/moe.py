@@ -12,14 +12,14 @@ from workbench.models.base import model
 from workbench.models.layer_formulas import Part
 from workbench.models.presets import MOE
 from workbench.models.transformer import SHORT_TEXT, SMALL, Transformer, TransformerOptions
+from workbench.plan.model_summary import BlockSummary, Mixture, ParameterSummary
 from workbench.plan.parity import BatchDependence
-from workbench.plan.summary import BlockSummary, Mixture, ParameterSummary
 
 if TYPE_CHECKING:
     from torch import nn
 
     from workbench.data.base import DatasetSummary
-    from workbench.plan.summary import ModelSummary
+    from workbench.plan.model_summary import ModelSummary
 
 
 class MoEOptions(TransformerOptions):

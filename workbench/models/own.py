@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from workbench.models.base import Model
 from workbench.plan.layer_groups import LayerGroup
+from workbench.plan.model_summary import ModelSummary
 from workbench.plan.parity import BATCH_NORM, BatchDependence
-from workbench.plan.summary import ModelSummary
 from workbench.spec.options import ModelOptions
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
 from workbench.errors import SpecError
-from workbench.plan.summary import BatchNorm, BlockSummary, ModelSummary, ParameterSummary, Tie
+from workbench.plan.model_summary import BatchNorm, BlockSummary, ModelSummary, ParameterSummary, Tie
 
 if TYPE_CHECKING:
     from workbench.models.own import OwnModel

@@ -11,7 +11,7 @@ from workbench.models.base import Dropout, Model, model
 from workbench.models.layer_formulas import LayerShape, Part
 from workbench.models.presets import TRANSFORMER
 from workbench.plan.layer_groups import ColumnRowPair
-from workbench.plan.summary import BlockSummary, ModelSummary, ParameterSummary, Tie
+from workbench.plan.model_summary import BlockSummary, ModelSummary, ParameterSummary, Tie
 from workbench.spec.options import ModelOptions
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from workbench.models.base import Dropout, Model, model
 from workbench.models.layer_formulas import LayerShape
 from workbench.models.presets import VIT
 from workbench.plan.layer_groups import ColumnRowPair
-from workbench.plan.summary import BlockSummary, ModelSummary, ParameterSummary, linear_parameters
+from workbench.plan.model_summary import BlockSummary, ModelSummary, ParameterSummary, linear_parameters
 from workbench.spec.options import ModelOptions
 
 if TYPE_CHECKING:

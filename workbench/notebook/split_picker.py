@@ -16,14 +16,15 @@ from workbench.errors import SpecError
 from workbench.notebook.fields import Fields
 from workbench.notebook.rendering import output, picture
 from workbench.notebook.shown import Shown
-from workbench.plan.feasibility import Plan, plan
-from workbench.plan.nearest import changed, in_words, nearest
+from workbench.plan.plan import Plan
+from workbench.plan.resolve import plan
+from workbench.plan.suggestions import changed, in_words, nearest
 from workbench.registry import MODELS, STRATEGIES
 from workbench.spec.form import fields, parts
 from workbench.spec.markup import table
 from workbench.spec.paths import differences, spec_of
 from workbench.spec.run_spec import DEFAULT_MODEL, RunSpec
-from workbench.words import counted
+from workbench.text import counted
 
 
 class SplitPicker(Shown):

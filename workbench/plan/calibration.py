@@ -8,17 +8,17 @@ from collections.abc import Iterator, Sequence
 from math import inf, sqrt
 from typing import TYPE_CHECKING, Any
 
-from workbench.plan.links import num_messages, passes
+from workbench.plan.link_model import num_messages, passes
 
 if TYPE_CHECKING:
-    from workbench.plan.feasibility import Plan
+    from workbench.plan.plan import Plan
     from workbench.spec.link import LinkSpeed
 
 
 def fit(operation: str, n: int, points: Sequence[tuple[int, float]]) -> dict[str, Any]:
     """Latency α and bandwidth B of the link over which this operation of ``n`` workers would take the times measured.
 
-    ``points``: payload in bytes and seconds. The formulas of ``plan/links.py`` are linear in α and 1/B; least squares of the
+    ``points``: payload in bytes and seconds. The formulas of ``plan/link_model.py`` are linear in α and 1/B; least squares of the
     relative errors, so that small messages count as much as large ones, neither below 0. The residual is the errors' root mean
     square.
     """

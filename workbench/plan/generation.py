@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from workbench.errors import SpecError, SplitError
 
 if TYPE_CHECKING:
-    from workbench.plan.feasibility import Plan
+    from workbench.plan.plan import Plan
 
 
 def check_generation(plan: Plan) -> None:

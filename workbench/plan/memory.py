@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from workbench.plan.optimizer import optimizer_state
 
 if TYPE_CHECKING:
-    from workbench.plan.feasibility import Plan
-    from workbench.plan.summary import ModelSummary
+    from workbench.plan.model_summary import ModelSummary
+    from workbench.plan.plan import Plan
 
 _SMALLER_PIECES = "smaller microbatches (split.data.num_accumulation_steps, or more microbatches with 1f1b)"
 REMEDIES = {

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from workbench.errors import SpecError
 
 if TYPE_CHECKING:
-    from workbench.plan.feasibility import Plan
-    from workbench.plan.summary import ParameterSummary
+    from workbench.plan.model_summary import ParameterSummary
+    from workbench.plan.plan import Plan
     from workbench.spec.run_spec import Train
 
 _CLASSES = {"sgd": "SGD", "momentum": "SGD", "adam": "Adam", "adamw": "AdamW"}

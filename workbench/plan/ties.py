@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from workbench.errors import SpecError
-from workbench.plan.summary import ModelSummary, Tie
+from workbench.plan.model_summary import ModelSummary, Tie
 
 
 def with_resolved_ties(model: ModelSummary) -> ModelSummary:

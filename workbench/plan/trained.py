@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from workbench.errors import SpecError
 from workbench.plan.layer_groups import ColumnRowPair, LayerGroup
-from workbench.words import counted
+from workbench.text import counted
 
 if TYPE_CHECKING:
-    from workbench.plan.summary import ModelSummary
+    from workbench.plan.model_summary import ModelSummary
     from workbench.spec.run_spec import RunSpec
 
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from workbench.data.base import sample_order
 from workbench.errors import SpecError
 from workbench.models.base import Model
-from workbench.plan.feasibility import Plan
 from workbench.plan.loss_weights import LossWeights
+from workbench.plan.plan import Plan
 from workbench.strategies.worker_model import WorkerModel
 
 

@@ -12,7 +12,8 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from workbench.plan.feasibility import Plan, plan
+from workbench.plan.plan import Plan
+from workbench.plan.resolve import plan
 from workbench.runtime.batches import Batches
 from workbench.runtime.build import DTYPES, build_blocks
 from workbench.spec.files import load

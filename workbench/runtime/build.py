@@ -14,9 +14,9 @@ from torch.distributed.tensor import DTensor
 from workbench.errors import SplitError
 from workbench.models.dropout_modules import DropoutKeys, substitute_dropout
 from workbench.models.generation import Decoder
-from workbench.plan.feasibility import Plan
 from workbench.plan.mesh import WORLD
-from workbench.plan.summary import block_of
+from workbench.plan.model_summary import block_of
+from workbench.plan.plan import Plan
 from workbench.runtime.mixed_precision import ComputeCopies, clear_after_steps, loss_in
 from workbench.runtime.recompute import checkpoint_blocks
 from workbench.strategies.worker_model import Records, WorkerModel
@@ -45,7 +45,7 @@ def build_worker(
     """
     compute_dtype = compute_dtype or (dtype if plan.spec.train.mixed_precision == "none" else DTYPES["bf16"])
     share = plan.share_of(rank)
-    blocks = build_blocks(plan, (b.name for b in share.held.blocks), dtype).to(device)
+    blocks = build_blocks(plan, (b.name for b in share.local_model.blocks), dtype).to(device)
     keys = DropoutKeys(blocks, plan.spec.train.seed, device)
     worker = WorkerModel(plan.summary, share, blocks, plan.model.loss, device, dtype, compute_dtype, recorder, Decoder, keys)
     strategies, train = plan.strategies, plan.spec.train

@@ -1,7 +1,7 @@
 """Emulates slower links: the real operation is done, and its completion held back until the emulated one would be.
 
 An emulated operation begins when the last of its participants has entered it (a send: the sender) and its links are free,
-and takes what ``plan/links.py`` says. Nobody knows when the others enter, so each writes it on a board in memory that all
+and takes what ``plan/link_model.py`` says. Nobody knows when the others enter, so each writes it on a board in memory that all
 workers of the machine share, whose clock is one too; once the real operation is done, everybody's entry stands there.
 """
 
@@ -29,7 +29,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from workbench.plan.links import OPERATIONS, Route, place, route
+from workbench.plan.link_model import OPERATIONS, Route, place, route
 from workbench.plan.mesh import WORLD, Mesh
 from workbench.spec.link import Link
 

@@ -21,7 +21,7 @@ from workbench.runtime.optimizer import make_optimizer, set_learning_rate
 from workbench.runtime.parity import Piece, compare, offset, place
 
 if TYPE_CHECKING:
-    from workbench.plan.summary import ModelSummary
+    from workbench.plan.model_summary import ModelSummary
     from workbench.spec.run_spec import Train
     from workbench.strategies.worker_model import WorkerModel
 

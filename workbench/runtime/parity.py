@@ -42,9 +42,9 @@ from torch.utils.checkpoint import checkpoint
 
 from workbench.models.dropout_modules import DropoutKeys
 from workbench.models.generation import generate
-from workbench.plan.feasibility import Plan
 from workbench.plan.lossy import Lossy
 from workbench.plan.parity import Verdict
+from workbench.plan.plan import Plan
 from workbench.runtime.batches import Batches
 from workbench.runtime.build import DTYPES, build_blocks, build_worker, local
 from workbench.runtime.clipping import clip_gradients

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from workbench.plan.feasibility import Plan
+from workbench.plan.plan import Plan
 from workbench.plan.steps import step_kinds
 from workbench.runtime.allocations import Peak, kept_activations
 from workbench.runtime.batches import Batches

@@ -23,7 +23,7 @@ from workbench.runtime.recorder import Recorder
 from workbench.store.run_directory import RunDirectory
 
 if TYPE_CHECKING:
-    from workbench.plan.feasibility import Plan
+    from workbench.plan.plan import Plan
     from workbench.runtime.training import TrainingRecord
 
 _PROGRESS_INTERVAL_S = 0.1
@@ -62,7 +62,7 @@ def _run(run: RunDirectory, rank: int, rendezvous: int, events: EventWriter, rec
     dist.init_process_group(backend, store=store, rank=rank, world_size=num_workers, timeout=timeout)
     dist.all_reduce(torch.ones(1, device=device))
     events.write("ready")
-    from workbench.plan.feasibility import plan
+    from workbench.plan.resolve import plan
     from workbench.spec.option_files import with_file_hashes
 
     spec = run.spec()

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from workbench.errors import SplitError
 from workbench.registration import Attribute, register
 from workbench.spec.options import Options, options_problem
-from workbench.words import counted
+from workbench.text import counted
 
 if TYPE_CHECKING:
     from torch.distributed.pipelining import PipelineStage
 
-    from workbench.plan.summary import ModelSummary
+    from workbench.plan.model_summary import ModelSummary
     from workbench.spec.run_spec import RunSpec
     from workbench.strategies.pipeline import PipelineOptions
 

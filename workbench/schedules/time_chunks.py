@@ -11,7 +11,7 @@ from workbench.schedules.base import Schedule, divisors, schedule
 if TYPE_CHECKING:
     from torch.distributed.pipelining import PipelineStage
 
-    from workbench.plan.summary import ModelSummary
+    from workbench.plan.model_summary import ModelSummary
     from workbench.spec.run_spec import RunSpec
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from workbench.plan.parity import verdict_of_event
 from workbench.store.peak import peak_flops_per_s
 from workbench.store.run_directory import RunDirectory
-from workbench.words import counted
+from workbench.text import counted
 
 SHORTEST_LOAD_S = 0.3
 """The system counts busy time in ticks of 10 ms a core, whose rounding then stays below 0.1 cores."""

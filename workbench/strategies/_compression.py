@@ -6,7 +6,7 @@ from math import prod
 from typing import Literal
 
 from workbench.plan.lossy import Lossy
-from workbench.plan.summary import ParameterSummary
+from workbench.plan.model_summary import ParameterSummary
 
 Compression = Literal["none", "fp16", "bf16", "powersgd"]
 UNIT_ROUNDOFF = {"fp16": 2.0**-11, "bf16": 2.0**-8}  # largest relative error of rounding to the nearest

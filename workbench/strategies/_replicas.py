@@ -6,16 +6,16 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import SplitError
+from workbench.plan.communication import Transfer
 from workbench.plan.mesh import REPLICA_AXES
-from workbench.plan.transfer import Transfer
 from workbench.registry import STRATEGIES
 from workbench.strategies._sharding import units
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
-    from workbench.plan.share import Share
-    from workbench.plan.summary import ModelSummary, ParameterSummary
+    from workbench.plan.model_summary import ModelSummary, ParameterSummary
+    from workbench.plan.rank_view import RankView
     from workbench.spec.run_spec import RunSpec
     from workbench.strategies.worker_model import WorkerModel
 
@@ -62,26 +62,26 @@ def check_all_trained(model: ModelSummary, spec: RunSpec, field: str) -> None:
         )
 
 
-def averaged_by_ddp(share: Share) -> tuple[ParameterSummary, ...]:
+def averaged_by_ddp(share: RankView) -> tuple[ParameterSummary, ...]:
     """The parameters whose gradients a run averages; DDP averages zeros for unused ones (``find_unused_parameters``)."""
-    unused = share.held.unused_parameters if uses_ddp(share.mesh.axes) else ()
-    return share.held.averaged_parameters + tuple(p for p in unused if p.is_replicated)
+    unused = share.local_model.unused_parameters if uses_ddp(share.mesh.axes) else ()
+    return share.local_model.averaged_parameters + tuple(p for p in unused if p.is_replicated)
 
 
-def expected_search(share: Share) -> list[Transfer]:
+def expected_search(share: RankView) -> list[Transfer]:
     """What DDP sends to know which parameters a step used, an int32 for each that is trained, where it looks for them."""
-    count = sum(p.requires_grad and p.is_replicated for p in share.held.distinct_parameters)
+    count = sum(p.requires_grad and p.is_replicated for p in share.local_model.distinct_parameters)
     axis = "+".join(share.mesh.replica_axes)
     return [Transfer("all_reduce", axis, "backward", 1, count * USED_BYTES, share.mesh.num_copies)]
 
 
-def expected_average(share: Share) -> list[Transfer]:
+def expected_average(share: RankView) -> list[Transfer]:
     """All gradients once: the bytes of every parameter averaged, in as many buckets as torch makes (Li et al. 2020)."""
     if not share.trains:
         return []
     axis, gradients = (
         "+".join(share.mesh.replica_axes),
-        sum(p.numel for p in share.held.averaged_parameters) * share.element_bytes,
+        sum(p.numel for p in share.local_model.averaged_parameters) * share.element_bytes,
     )
     return [Transfer("all_reduce", axis, "backward", 1, gradients, share.mesh.num_copies)]
 
@@ -110,7 +110,7 @@ def average_gradients(
     worker.axes[replicas.get_group().group_name] = "+".join(replicas.mesh_dim_names or ())
     if not any(p.requires_grad for p in worker.blocks.parameters()):
         return  # torch's wrappers refuse a module that has nothing to average
-    apart = {p.name for p in worker.share.held.parameters if not p.is_replicated}
+    apart = {p.name for p in worker.share.local_model.parameters if not p.is_replicated}
     if not uses_ddp(mesh.mesh_dim_names):
         _replicate_blocks(worker, replicas, apart)
         return

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from workbench.plan.summary import ModelSummary, ParameterSummary, block_of
-from workbench.plan.transfer import Transfer
+from workbench.plan.communication import Transfer
+from workbench.plan.model_summary import ModelSummary, ParameterSummary, block_of
 
 if TYPE_CHECKING:
-    from workbench.plan.share import Share
+    from workbench.plan.rank_view import RankView
 
 
 def units(blocks: Sequence[str], model: ModelSummary) -> list[tuple[str, ...]]:
@@ -58,7 +58,7 @@ class StageGathers(NamedTuple):
 
 
 def expected_of_units(
-    model: ModelSummary, share: Share, size: int, num_shards: int, gathers: Iterable[StageGathers]
+    model: ModelSummary, share: RankView, size: int, num_shards: int, gathers: Iterable[StageGathers]
 ) -> Iterator[Transfer]:
     """What FSDP moves over the ``data`` axis of ``size`` workers. Per unit: all-gathers of its parameters, as many in forward
     and in backward passes as ``gathers`` says of each stage; one reduce-scatter of the gradients that it has; and where shards
@@ -73,7 +73,7 @@ def expected_of_units(
     about twice the bytes on the wire; the payload is the same.
     """
     num_replicas = size // num_shards
-    trained = {block.name for block in share.whole.blocks[share.whole.first_trained_block :]}
+    trained = {block.name for block in share.full_model.blocks[share.full_model.first_trained_block :]}
     for stage in gathers:
         of_stage = units(stage.blocks, model)
         reached = [not trained.isdisjoint(unit) for unit in of_stage]

@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from pydantic import PositiveInt
 
 from workbench.errors import SplitError
+from workbench.plan.communication import Transfer
+from workbench.plan.model_summary import block_of
 from workbench.plan.partition import balanced
-from workbench.plan.summary import block_of
-from workbench.plan.transfer import Transfer
 from workbench.registry import STRATEGIES
 from workbench.spec.options import StrategyOptions
 from workbench.strategies.base import Strategy
-from workbench.words import counted
+from workbench.text import counted
 
 if TYPE_CHECKING:
     import torch
     import torch.distributed as dist
     from torch.distributed.device_mesh import DeviceMesh
 
-    from workbench.plan.share import Share
-    from workbench.plan.summary import ModelSummary
+    from workbench.plan.model_summary import ModelSummary
+    from workbench.plan.rank_view import RankView
     from workbench.spec.run_spec import RunSpec
     from workbench.strategies.worker_model import Compute, StepResult, WorkerModel
 
@@ -110,7 +110,7 @@ class StagedStrategy(Strategy[O]):
         mine = [blocks for blocks, worker in zip(self.stages(model), self.worker_of_stage, strict=True) if worker == index]
         return model.with_blocks(name for blocks in mine for name in blocks)
 
-    def expected(self, model: ModelSummary, share: Share) -> list[Transfer]:
+    def expected(self, model: ModelSummary, share: RankView) -> list[Transfer]:
         """Per cut and microbatch one send of the boundary activation and one of its gradient back, where the two stages
         live on different workers and something before the cut is trained; a parameter tied across workers adds one all-reduce
         of its gradient over all that hold it (Shoeybi et al. 2019)."""
@@ -125,14 +125,14 @@ class StagedStrategy(Strategy[O]):
                 transfers.append(Transfer("send", self.axis, "forward", count, activation))
             if giver != taker and here == taker and share.trains and self.receives_gradients(model, stage):
                 transfers.append(Transfer("send", self.axis, "backward", count, activation))
-        numel = {p.name: p.numel for p in share.held.parameters}
+        numel = {p.name: p.numel for p in share.local_model.parameters}
         for source, workers in self._ties_across_workers(model):
             if here in workers and share.trains:
                 payload = next(numel[name] for name in model.tied_names[source] if name in numel) * share.element_bytes
                 transfers.append(Transfer("all_reduce", self.axis, "backward", 1, payload, len(workers)))
         return transfers
 
-    def _of_generation(self, model: ModelSummary, share: Share) -> list[Transfer]:
+    def _of_generation(self, model: ModelSummary, share: RankView) -> list[Transfer]:
         """Per microbatch: from each stage to the next the activations of every pass, and from the last stage to the first
         every token, an int64."""
         here, count, generation = share.index(self.axis), self.num_microbatches, share.spec.inference

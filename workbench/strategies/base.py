@@ -12,10 +12,10 @@ from workbench.spec.options import StrategyOptions, options_problem
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
+    from workbench.plan.communication import Transfer
     from workbench.plan.lossy import Lossy
-    from workbench.plan.share import Share
-    from workbench.plan.summary import ModelSummary
-    from workbench.plan.transfer import Transfer
+    from workbench.plan.model_summary import ModelSummary
+    from workbench.plan.rank_view import RankView
     from workbench.spec.run_spec import RunSpec
     from workbench.strategies.worker_model import WorkerModel
 
@@ -107,7 +107,7 @@ class Strategy(ABC, Generic[O]):
         return 1
 
     @abstractmethod
-    def expected(self, model: ModelSummary, share: Share) -> list[Transfer]:
+    def expected(self, model: ModelSummary, share: RankView) -> list[Transfer]:
         """What one worker takes part in during one step, by formula. ``model`` is what this strategy finds when it is
         applied: the strategies before it have made their cuts."""
 

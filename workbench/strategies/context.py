@@ -7,8 +7,8 @@ from itertools import chain
 from typing import TYPE_CHECKING, Literal
 
 from workbench.errors import SplitError
+from workbench.plan.communication import Transfer
 from workbench.plan.layer_groups import ColumnRowPair, LayerGroup
-from workbench.plan.transfer import Transfer
 from workbench.spec.options import StrategyOptions
 from workbench.strategies._replicas import average_gradients, check_all_trained, check_replicas, expected_average
 from workbench.strategies.base import Strategy, strategy
@@ -16,8 +16,8 @@ from workbench.strategies.base import Strategy, strategy
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
-    from workbench.plan.share import Share
-    from workbench.plan.summary import ModelSummary
+    from workbench.plan.model_summary import ModelSummary
+    from workbench.plan.rank_view import RankView
     from workbench.spec.run_spec import RunSpec
     from workbench.strategies.worker_model import WorkerModel
 
@@ -102,7 +102,7 @@ class ContextStrategy(Strategy[ContextOptions]):
         groups, length = tuple(map(cut, model.groups)), model.sequence_length // size
         return replace(model, blocks=tuple(blocks), groups=groups, sequence_length=length)
 
-    def expected(self, model: ModelSummary, share: Share) -> list[Transfer]:
+    def expected(self, model: ModelSummary, share: RankView) -> list[Transfer]:
         """Per attention layer, with s bytes of keys and values of a worker's positions and n workers:
 
         ring: each worker passes on n − 1 parts of s forward. Backward the parts travel again and behind each, from the
@@ -114,15 +114,15 @@ class ContextStrategy(Strategy[ContextOptions]):
         """
         n, transfers = self.options.size, []
         visits = 1 if share.spec.train.checkpointing == "none" else 2  # of all parts in backward
-        shapes = {p.name: p.shape for p in share.held.parameters}
-        for layer in share.held.groups:
+        shapes = {p.name: p.shape for p in share.local_model.parameters}
+        for layer in share.local_model.groups:
             if layer.kind != "attention":
                 continue
             assert isinstance(layer, ColumnRowPair)
-            assert share.held.sequence_length is not None
+            assert share.local_model.sequence_length is not None
             # The column layer makes queries, keys and values; the row layer takes as many features as there are queries.
             features = shapes[f"{layer.column}.weight"][0] - shapes[f"{layer.row}.weight"][1]
-            part = share.num_samples * share.held.sequence_length * features * share.compute_bytes
+            part = share.num_samples * share.local_model.sequence_length * features * share.compute_bytes
             if self.options.attention == "ring":
                 transfers.append(Transfer("send", self.axis, "forward", n - 1, part))
                 backward = [Transfer("send", self.axis, "backward", (visits + 1) * (n - 1), part)]

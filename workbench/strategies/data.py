@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import PositiveFloat, PositiveInt
 
 from workbench.errors import SplitError
-from workbench.plan.summary import block_of
-from workbench.plan.transfer import Transfer
+from workbench.plan.communication import Transfer
+from workbench.plan.model_summary import block_of
 from workbench.spec.options import StrategyOptions
 from workbench.strategies._compression import Compression, lossiness, sent_bytes
 from workbench.strategies._replicas import (
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
     from workbench.plan.lossy import Lossy
-    from workbench.plan.share import Share
-    from workbench.plan.summary import ModelSummary
+    from workbench.plan.model_summary import ModelSummary
+    from workbench.plan.rank_view import RankView
     from workbench.spec.run_spec import RunSpec
     from workbench.strategies.worker_model import WorkerModel
 
@@ -261,13 +261,13 @@ class DataStrategy(Strategy[DataOptions]):
         blocks = [replace(b, parameters=tuple(p for p in b.parameters if p.name in mine)) for b in held.blocks]
         return replace(held, blocks=tuple(blocks))
 
-    def expected(self, model: ModelSummary, share: Share) -> list[Transfer]:
+    def expected(self, model: ModelSummary, share: RankView) -> list[Transfer]:
         """DDP: all gradients once, compressed or not, in as many buckets as torch makes (Li et al. 2020); ZeRO-1 also sends
         each updated parameter from its owner. FSDP and HSDP: ``expected_of_units``. Of batch norms, where they are
         synchronized: ``_expected_of_batch_norms``."""
         return [*self._expected_of_batch_norms(share), *self._expected_of_parameters(model, share)]
 
-    def _expected_of_parameters(self, model: ModelSummary, share: Share) -> list[Transfer]:
+    def _expected_of_parameters(self, model: ModelSummary, share: RankView) -> list[Transfer]:
         if self.is_sharded:
             return list(expected_of_units(model, share, self.options.size, self.num_shards, self._gathers(model, share)))
         if not share.trains:
@@ -281,19 +281,19 @@ class DataStrategy(Strategy[DataOptions]):
             transfers += [Transfer("broadcast", axis, "optimizer", 1, payload, size) for payload in sizes]
         return transfers
 
-    def _gathers(self, model: ModelSummary, share: Share) -> Iterator[StageGathers]:
+    def _gathers(self, model: ModelSummary, share: RankView) -> Iterator[StageGathers]:
         """Of each stage held: its blocks, and how often it is gathered in the forward and the backward passes of a step."""
         is_freed, count = self.options.shard == "parameters", self.options.num_accumulation_steps
         staged = _staged(share.spec)
         if share.spec.generates:
             passes = share.num_microbatches * share.spec.inference.num_new_tokens
-            yield StageGathers(tuple(b.name for b in share.held.blocks), passes, 0, passes)
+            yield StageGathers(tuple(b.name for b in share.local_model.blocks), passes, 0, passes)
             return
         if staged is None:
             again = count if is_freed and share.trains else 0
             yield StageGathers(tuple(b.name for b in model.blocks), count, again, count)
             return
-        for stage, blocks in enumerate(staged.stages(share.whole)):
+        for stage, blocks in enumerate(staged.stages(share.full_model)):
             if staged.worker_of_stage[stage] == share.index(staged.axis):
                 forward, backward = staged.gathers(stage, share.trains) if is_freed else (1, 0)
                 yield StageGathers(blocks, forward, backward, staged.gathers(stage, False)[0] if is_freed else 1)
@@ -307,11 +307,11 @@ class DataStrategy(Strategy[DataOptions]):
         if getattr(tensor, "cut", {}).get("convolution") == "rows":
             raise SplitError(field, "does not support convolutions cut by rows; cut them by channels")
 
-    def _expected_of_batch_norms(self, share: Share) -> Iterator[Transfer]:
+    def _expected_of_batch_norms(self, share: RankView) -> Iterator[Transfer]:
         """Of each norm and piece, per channel two numbers of at least single precision: forward, mean and variance of every
         worker are gathered; backward, two sums are all-reduced. Activation checkpointing gathers again in backward."""
         size, count = self.options.size, share.num_microbatches
-        for norm in share.held.batch_norms if self.options.sync_batch_norm else ():
+        for norm in share.local_model.batch_norms if self.options.sync_batch_norm else ():
             payload = 2 * norm.num_features * max(4, share.element_bytes)
             gathered = Transfer("all_gather", self.axis, "forward", count, size * payload, size)
             yield gathered

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from workbench.errors import SplitError
-from workbench.plan.summary import ParameterSummary
-from workbench.plan.transfer import Transfer
+from workbench.plan.communication import Transfer
+from workbench.plan.model_summary import ParameterSummary
 from workbench.spec.options import StrategyOptions
 from workbench.strategies._replicas import average_gradients, check_all_trained, check_replicas, expected_average
 from workbench.strategies.base import Strategy, strategy
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
     from torch.distributed.device_mesh import DeviceMesh
 
-    from workbench.plan.share import Share
-    from workbench.plan.summary import ModelSummary
+    from workbench.plan.model_summary import ModelSummary
+    from workbench.plan.rank_view import RankView
     from workbench.spec.run_spec import RunSpec
     from workbench.strategies.worker_model import WorkerModel
 
@@ -92,7 +92,7 @@ class ExpertStrategy(Strategy[ExpertOptions]):
 
         return replace(model, blocks=tuple(replace(b, parameters=tuple(map(cut, b.parameters))) for b in model.blocks))
 
-    def expected(self, model: ModelSummary, share: Share) -> list[Transfer]:
+    def expected(self, model: ModelSummary, share: RankView) -> list[Transfer]:
         """Of each mixture and microbatch: how many tokens go to each expert, then the tokens there and back; backward their
         gradients, there and back. A worker sends its tokens × top_k; what it receives and sends back depends on the
         routing, but over the group that is what all sent, so the sum is exact. With a capacity, tokens beyond it stay
@@ -102,7 +102,7 @@ class ExpertStrategy(Strategy[ExpertOptions]):
         Full activation checkpointing sends all again that moved forward; selective keeps what came.
         """
         size, count, transfers = self.options.size, share.num_microbatches, []
-        for mixture in share.held.mixtures:
+        for mixture in share.local_model.mixtures:
             num_sent, is_bound = mixture.num_sent(share.num_samples // count)
             tokens = num_sent * mixture.hidden_dim * share.compute_bytes
             forward = [
@@ -116,7 +116,7 @@ class ExpertStrategy(Strategy[ExpertOptions]):
                 transfers += [replace(t, phase="backward") for t in forward]
         num_groups = share.mesh.axes[self.axis] // size
         if share.trains and num_groups > 1:
-            held = [p.numel * share.element_bytes for p in share.held.parameters if not p.is_replicated]
+            held = [p.numel * share.element_bytes for p in share.local_model.parameters if not p.is_replicated]
             transfers += [Transfer("all_reduce", self.axis, "backward", 1, payload, num_groups) for payload in held]
         return transfers if _has_data(share.spec) else transfers + expected_average(share)
 
@@ -130,7 +130,7 @@ class ExpertStrategy(Strategy[ExpertOptions]):
         group = own_group(replicas.mesh.view(-1, size), replicas.get_rank())
         worker.axes[group.group_name] = self.exchange
         sharing = DeviceMesh.from_group(group, worker.device.type)
-        for mixture in worker.share.held.mixtures:
+        for mixture in worker.share.local_model.mixtures:
             layer: Any = worker.blocks.get_submodule(mixture.path)
             divide(layer.experts, sharing)
             layer.dispatch = dispatch_over(group)

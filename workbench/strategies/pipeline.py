@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.distributed.device_mesh import DeviceMesh
 
-    from workbench.plan.summary import ModelSummary
+    from workbench.plan.model_summary import ModelSummary
     from workbench.schedules.base import Schedule
     from workbench.spec.run_spec import RunSpec
     from workbench.strategies.worker_model import WorkerModel

@@ -8,9 +8,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import SplitError
+from workbench.plan.communication import Transfer
 from workbench.plan.layer_groups import ColumnRowPair, LayerGroup
-from workbench.plan.summary import BlockSummary, ModelSummary, ParameterSummary, block_of
-from workbench.plan.transfer import Transfer
+from workbench.plan.model_summary import BlockSummary, ModelSummary, ParameterSummary, block_of
 from workbench.registry import unknown
 from workbench.spec.options import StrategyOptions
 from workbench.strategies.base import Strategy, strategy
@@ -20,7 +20,7 @@ from workbench.strategies.slicing.pair import HeadSlicing
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
-    from workbench.plan.share import Share
+    from workbench.plan.rank_view import RankView
     from workbench.spec.run_spec import Inference, RunSpec
     from workbench.strategies.worker_model import WorkerModel
 
@@ -204,7 +204,7 @@ class TensorStrategy(Strategy[TensorOptions]):
         ]
         return replace(model, blocks=tuple(blocks), batch_norms=tuple(norms))
 
-    def expected(self, model: ModelSummary, share: Share) -> list[Transfer]:
+    def expected(self, model: ModelSummary, share: RankView) -> list[Transfer]:
         """What each group of layers says of itself, which every worker of the axis takes part in. With sequence
         parallelism also one all-reduce of the gradients of all parameters between the cut layers. Full activation
         checkpointing moves in backward once more what a block moves forward, but for the last layers' output: recomputing
@@ -223,7 +223,7 @@ class TensorStrategy(Strategy[TensorOptions]):
                 transfers += [replace(t, phase="backward") for t in again]
             if share.trains and self.options.parallel_loss and isinstance(slicing, HeadSlicing):
                 transfers += slicing.loss_transfers(share.num_samples, share.element_bytes, self.axis)
-        if share.trains and (in_parts := self._in_parts(share.whole, share.held)):
+        if share.trains and (in_parts := self._in_parts(share.full_model, share.local_model)):
             gradients = sum(p.numel for p in in_parts) * share.element_bytes
             transfers.append(Transfer("all_reduce", self.axis, "backward", 1, gradients))
         return [replace(t, group_size=self.options.size) for t in transfers]
@@ -255,7 +255,7 @@ class TensorStrategy(Strategy[TensorOptions]):
                 setattr(worker.blocks.get_submodule(layer), attribute, first)
 
     def finish(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
-        if worker.trains and (in_parts := self._in_parts(worker.summary, worker.share.held)):
+        if worker.trains and (in_parts := self._in_parts(worker.summary, worker.share.local_model)):
             from workbench.strategies.slicing.sequence_modules import sum_gradients
 
             sum_gradients(worker, {p.name for p in in_parts}, mesh[self.axis])

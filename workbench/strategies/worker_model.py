@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from workbench.models.dropout_modules import DropoutKeys
     from workbench.plan.loss_weights import LossWeights
-    from workbench.plan.share import Share
-    from workbench.plan.summary import ModelSummary
+    from workbench.plan.model_summary import ModelSummary
+    from workbench.plan.rank_view import RankView
 
 
 class StepResult(NamedTuple):
@@ -57,7 +57,7 @@ class WorkerModel:
     summary: ModelSummary
     """The whole, unsplit model."""
 
-    share: Share
+    share: RankView
     """What the plan says of this worker."""
 
     blocks: nn.Sequential

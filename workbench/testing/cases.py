@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from workbench.plan.feasibility import plan
+from workbench.plan.resolve import plan
 from workbench.runtime import accounting
 from workbench.runtime.batches import Batches
 from workbench.runtime.build import DTYPES, build_worker, make_mesh

@@ -17,12 +17,13 @@ from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Any
 
-from workbench.plan import support
-from workbench.plan.feasibility import Plan, plan
+from workbench.plan import compatibility
+from workbench.plan.compatibility import MODES, Case
 from workbench.plan.loss_weights import IGNORED
 from workbench.plan.memory import expected_memory
+from workbench.plan.plan import Plan
+from workbench.plan.resolve import plan
 from workbench.plan.steps import trace_share
-from workbench.plan.support import MODES, Case
 from workbench.registry import STRATEGIES
 from workbench.runtime.parity import limit
 from workbench.spec import RunSpec
@@ -71,25 +72,25 @@ MESHES: dict[str, dict[str, Any]] = {
 def strategy_cases(*names: str, modes: tuple[str, ...] = MODES) -> list[Case]:
     """The examples of these strategies on two workers, by default of all and of all schedules, on every model's examples,
     as far as ``check`` admits them."""
-    splits = support.strategies(*names) if names else support.splits()
-    return support.admitted(support.cases(splits, support.models(), modes))
+    splits = compatibility.strategies(*names) if names else compatibility.splits()
+    return compatibility.admitted(compatibility.cases(splits, compatibility.models(), modes))
 
 
 def schedule_cases(*names: str, size: int = 2, modes: tuple[str, ...] = MODES) -> list[Case]:
     """The examples of these schedules, by default of all, on ``size`` workers and every model's examples."""
-    return support.admitted(support.cases(support.schedules(*names, size=size), support.models(), modes))
+    return compatibility.admitted(compatibility.cases(compatibility.schedules(*names, size=size), compatibility.models(), modes))
 
 
 def model_cases(*names: str, modes: tuple[str, ...] = MODES) -> list[Case]:
     """Every strategy's and schedule's examples on two workers, on the examples of these models, by default of all."""
-    return support.admitted(support.cases(support.splits(), support.models(*names), modes))
+    return compatibility.admitted(compatibility.cases(compatibility.splits(), compatibility.models(*names), modes))
 
 
 def mesh_cases(modes: tuple[str, ...] = MODES) -> list[Case]:
     """Strategies together on every model's examples."""
     known = {alias for name in STRATEGIES.names() for alias in (name, *STRATEGIES.get(name).aliases)}
     splits = {name: split for name, split in MESHES.items() if split.keys() <= known}
-    return support.admitted(support.cases(splits, support.models(), modes))
+    return compatibility.admitted(compatibility.cases(splits, compatibility.models(), modes))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from torch.nn.utils import parametrizations
 from workbench.models.base import model
 from workbench.models.own import OwnModel
 from workbench.plan.layer_groups import ColumnRowPair
-from workbench.plan.summary import ModelSummary, Tie
+from workbench.plan.model_summary import ModelSummary, Tie
 from workbench.spec.options import ModelOptions
 
 Blocks = Mapping[str, Callable[[], nn.Module]]

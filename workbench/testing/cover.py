@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable
 from typing import TypeVar
 
-from workbench.plan.support import Case
+from workbench.plan.compatibility import Case
 from workbench.spec import Split
 
 Pairs = set[Hashable]

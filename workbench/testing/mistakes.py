@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from workbench.plan.feasibility import Plan
+from workbench.plan.plan import Plan
 from workbench.strategies.worker_model import StepResult
 
 

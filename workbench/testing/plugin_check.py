@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.errors import PluginError, UsageError
-from workbench.plan import support
+from workbench.plan import compatibility
 from workbench.registry import DATASETS, FAMILIES, MODELS, NOTHING_REGISTERED, SCHEDULES, STRATEGIES, announce, registered
 from workbench.testing.conformance import assert_dataset_conforms, assert_model_conforms, run_case
 
@@ -73,24 +73,24 @@ def plugin_cases(plugins: list[type]) -> tuple[list[PluginCase], Counter[str]]:
     """The cases of these plugins that the checks admit, and the sentences of those that they refuse, with their number. One
     whose plan raises what is no refusal (a mistake in ``check`` or ``summary``) is a case too, which fails with that."""
     found: list[PluginCase] = []
-    splits: list[support.Case] = []
+    splits: list[compatibility.Case] = []
     for cls in plugins:
         kind, name = cls.plugin_kind, cls.name  # type: ignore[attr-defined]
         if kind == DATASETS.kind:
-            for label, options in support.datasets(name).items():
+            for label, options in compatibility.datasets(name).items():
                 found.append(_by_itself(f"dataset {label}", assert_dataset_conforms, options))
         elif kind == MODELS.kind:
-            for label, parts in support.models(name).items():
+            for label, parts in compatibility.models(name).items():
                 found.append(_by_itself(f"model {label}", assert_model_conforms, parts))
-            splits += support.cases(support.splits(), support.models(name))
+            splits += compatibility.cases(compatibility.splits(), compatibility.models(name))
         elif kind == SCHEDULES.kind:
-            splits += support.cases(support.schedules(name), support.models())
+            splits += compatibility.cases(compatibility.schedules(name), compatibility.models())
         elif kind == STRATEGIES.kind:
-            splits += support.cases(support.strategies(name), support.models())
+            splits += compatibility.cases(compatibility.strategies(name), compatibility.models())
     refused = Counter[str]()
     for case in splits:
         try:
-            sentence = support.refusal(case.spec)
+            sentence = compatibility.refusal(case.spec)
         except Exception:  # noqa: BLE001 - whatever a plugin raises
             sentence = None  # running the case raises it again
         if sentence is None:

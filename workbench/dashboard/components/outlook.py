@@ -9,7 +9,7 @@ import streamlit as st
 from workbench.analysis.charts.look import folding
 from workbench.analysis.charts.mesh import held_chart, mesh_chart
 from workbench.analysis.expected import held, moves, placement
-from workbench.plan.feasibility import Plan
+from workbench.plan.plan import Plan
 
 _MIB = 2**20
 

@@ -16,8 +16,9 @@ from workbench.dashboard.components.said import said
 from workbench.dashboard.start import start
 from workbench.dashboard.table import filtered
 from workbench.errors import SpecError, WorkbenchError
-from workbench.plan.feasibility import Plan, plan
-from workbench.plan.nearest import changed, in_words, nearest
+from workbench.plan.plan import Plan
+from workbench.plan.resolve import plan
+from workbench.plan.suggestions import changed, in_words, nearest
 from workbench.registry import MODELS
 from workbench.spec.demonstration import four_strategies
 from workbench.spec.files import dumps

@@ -19,7 +19,7 @@ from workbench.dashboard.components.said import said
 from workbench.errors import UsageError
 from workbench.store import listing
 from workbench.store.run_directory import TERMINAL, RunDirectory, home
-from workbench.words import counted
+from workbench.text import counted
 
 REFRESH_S = 1.0
 NUM_ENDED = 8

@@ -23,7 +23,7 @@ from workbench.store import listing
 from workbench.store.archive import pack, take_in
 from workbench.store.labels import add_tags, delete, restore, take_tags
 from workbench.store.run_directory import RunDirectory, home
-from workbench.words import counted
+from workbench.text import counted
 
 MOST_SHOWN = 200
 """Rows that a browser gets at once; the filter finds the others."""

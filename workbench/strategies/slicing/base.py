@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.distributed.device_mesh import DeviceMesh
 
-    from workbench.plan.transfer import Transfer
+    from workbench.plan.communication import Transfer
 
 G = TypeVar("G", bound=LayerGroup)
 

@@ -7,8 +7,8 @@ from math import prod
 from typing import TYPE_CHECKING, ClassVar
 
 from workbench.errors import SplitError
+from workbench.plan.communication import Transfer
 from workbench.plan.layer_groups import Convolution, ConvolutionBlock, GlobalPool
-from workbench.plan.transfer import Transfer
 from workbench.strategies.slicing.base import Slicing
 from workbench.strategies.slicing.rows import RowSplit
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+from workbench.plan.communication import Transfer
 from workbench.plan.layer_groups import ColumnRowPair
-from workbench.plan.transfer import Transfer
 from workbench.strategies.slicing.base import Slicing
 
 if TYPE_CHECKING:

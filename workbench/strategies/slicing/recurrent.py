@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from workbench.plan.communication import Transfer
 from workbench.plan.layer_groups import RecurrentLayer
-from workbench.plan.transfer import Transfer
 from workbench.strategies.slicing.base import Slicing
 
 if TYPE_CHECKING:

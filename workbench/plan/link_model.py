@@ -18,7 +18,7 @@ from workbench.plan.mesh import WORLD, Mesh
 from workbench.registry import unknown
 
 if TYPE_CHECKING:
-    from workbench.plan.feasibility import Plan
+    from workbench.plan.plan import Plan
     from workbench.spec.link import Link
 
 

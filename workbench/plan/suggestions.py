@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any
 
 from workbench.errors import SpecError
-from workbench.plan.feasibility import plan
+from workbench.plan.resolve import plan
 from workbench.spec.form import Field, all_fields
 from workbench.spec.paths import spec_of, value_text
 

@@ -8,7 +8,7 @@ from itertools import product
 from typing import Any
 
 from workbench.errors import SpecError
-from workbench.plan.feasibility import plan
+from workbench.plan.resolve import plan
 from workbench.registry import DATASETS, MODELS, SCHEDULES, STRATEGIES, Family
 from workbench.spec.run_spec import RunSpec
 from workbench.spec.split import Split

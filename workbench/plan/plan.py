@@ -1,34 +1,23 @@
-"""What a spec amounts to, and whether it can run at all: decided by arithmetic, before anything starts."""
+"""A spec with its plugins looked up and every formula ready."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from itertools import pairwise
 from math import prod
-from shutil import which
 from typing import TYPE_CHECKING, Any
 
-from workbench.errors import SpecError, SplitError, UsageError
+from workbench.errors import SplitError
+from workbench.plan.communication import Transfer, totals
 from workbench.plan.devices import num_gpus
-from workbench.plan.generation import check_generation
-from workbench.plan.layer_groups import RecurrentLayer
-from workbench.plan.links import check_link
 from workbench.plan.memory import expected_memory
-from workbench.plan.mesh import AXES, Mesh
-from workbench.plan.mixed_precision import check_mixed_precision
-from workbench.plan.optimizer import check_optimizer
-from workbench.plan.share import Share
+from workbench.plan.mesh import Mesh
+from workbench.plan.model_summary import ModelSummary
+from workbench.plan.rank_view import RankView
 from workbench.plan.steps import trace_share
-from workbench.plan.summary import ModelSummary
-from workbench.plan.ties import with_resolved_ties
-from workbench.plan.trained import check_trained, with_ends_of_backward
-from workbench.plan.transfer import Transfer, totals
-from workbench.registry import DATASETS, MODELS, STRATEGIES
 from workbench.spec.run_spec import RunSpec
-from workbench.words import counted
+from workbench.text import counted
 
 if TYPE_CHECKING:
     from workbench.data.base import Dataset
@@ -86,7 +75,7 @@ class Plan:
             part = strategy.place(part, coordinate[strategy.axis])
         return part
 
-    def share_of(self, rank: int) -> Share:
+    def share_of(self, rank: int) -> RankView:
         """A worker's share of a step."""
         num_samples = self.spec.train.global_batch_size // self.mesh.num_replicas
         all_stages, coordinate = self.summary, self.mesh.coordinate(rank)
@@ -94,7 +83,7 @@ class Plan:
             if strategy.axis != "pipeline":
                 all_stages = strategy.place(all_stages, coordinate[strategy.axis])
         num_microbatches = prod(s.num_microbatches for s in self.strategies)
-        return Share(self.spec, self.mesh, rank, num_samples, num_microbatches, self.summary, self.part_of(rank), all_stages)
+        return RankView(self.spec, self.mesh, rank, num_samples, num_microbatches, self.summary, self.part_of(rank), all_stages)
 
     def transfers_of(self, rank: int) -> Iterator[Transfer]:
         """What the strategies' formulas say a worker takes part in, in one step."""
@@ -147,49 +136,3 @@ class Plan:
             "flops_per_step": self.flops_per_step,
             "memory_per_worker": [asdict(expected_memory(self, rank)) for rank in range(self.num_workers)],
         }
-
-
-def plan(spec: RunSpec) -> Plan:
-    """Looks up what the spec names and checks it.
-
-    Raises:
-        SpecError: model and dataset do not fit.
-        SplitError: a strategy cannot serve this model, batch or machine; with the arithmetic.
-        UsageError: it is no spec.
-    """
-    if not isinstance(spec, RunSpec):
-        raise UsageError(f"requires a RunSpec, but got {spec!r}")
-    dataset = DATASETS.get(spec.dataset.name)(spec.dataset)
-    model = MODELS.get(spec.model.name)(spec.model, dataset.summary())
-    strategies = [STRATEGIES.get(name)(options) for name, options in spec.split.items()]
-    strategies.sort(key=lambda s: s.apply_order)
-    own_axis = [s for s in strategies if not s.divides_axis]
-    for first, second in pairwise(sorted(own_axis, key=lambda s: s.axis)):
-        if first.axis == second.axis:
-            raise SplitError("split", f"{first.name} and {second.name} both use the {first.axis} axis; use only one of them")
-    sizes = {s.axis: s.options.size for s in sorted(strategies, key=lambda s: not s.divides_axis)}
-    axes = dict.fromkeys((*AXES, *(s.axis for s in strategies)))  # other axes inside the built-in ones, in order of application
-    mesh = Mesh({axis: sizes[axis] for axis in axes if axis in sizes})
-    summary = with_ends_of_backward(with_resolved_ties(model.summary()))
-    result = Plan(spec, dataset, model, tuple(strategies), summary, mesh)
-    if dataset.summary().num_samples < spec.train.global_batch_size:
-        raise SplitError(
-            "train.global_batch_size",
-            f"{spec.train.global_batch_size} exceeds the {dataset.summary().num_samples} samples of the dataset"
-            f" {spec.dataset.name}",
-        )
-    check_trained(spec, result.summary)
-    for strategy in strategies:
-        strategy.check(result.summary, spec)
-    check_generation(result)
-    check_optimizer(result)
-    check_mixed_precision(result)
-    if spec.train.checkpointing == "selective" and any(isinstance(group, RecurrentLayer) for group in result.summary.groups):
-        # Measured with torch 2.13: a GRU's gradients are off by half their norm, an LSTM raises.
-        raise SpecError(
-            "train.checkpointing", f"{spec.model.name} has recurrent layers, which selective does not support; use full"
-        )
-    if spec.train.compile and not any(map(which, (os.environ.get("CXX", "c++"), "g++", "clang++"))):
-        raise SpecError("train.compile", "torch.compile requires a C++ compiler, but c++, g++ and clang++ were not found")
-    check_link(result)
-    return result

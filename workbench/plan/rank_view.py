@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from workbench.plan.mesh import Mesh
-from workbench.plan.summary import ModelSummary
+from workbench.plan.model_summary import ModelSummary
 
 if TYPE_CHECKING:
     from workbench.spec.run_spec import RunSpec
 
 
 @dataclass(frozen=True)
-class Share:
+class RankView:
     """The share of worker ``rank``."""
 
     spec: RunSpec
@@ -25,13 +25,13 @@ class Share:
     num_microbatches: int
     """Equal pieces that they are computed in, one after the other."""
 
-    whole: ModelSummary
+    full_model: ModelSummary
     """The unsplit model."""
 
-    held: ModelSummary
+    local_model: ModelSummary
     """What it holds once every strategy has made its cut."""
 
-    all_stages: ModelSummary
+    local_model_all_stages: ModelSummary
     """The same with the blocks of the other stages: what the workers at its place in every stage hold together."""
 
     @property
@@ -55,4 +55,4 @@ class Share:
 
     def output_shape(self, block: str) -> tuple[int, ...]:
         """Shape, per sample, of what a block hands on here: a part of the sequence where that is split."""
-        return next(b.output_shape for b in self.all_stages.blocks if b.name == block)
+        return next(b.output_shape for b in self.local_model_all_stages.blocks if b.name == block)

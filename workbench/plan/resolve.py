@@ -1,0 +1,66 @@
+"""What a spec amounts to, and whether it can run at all: decided by arithmetic, before anything starts."""
+
+from __future__ import annotations
+
+import os
+from itertools import pairwise
+from shutil import which
+
+from workbench.errors import SpecError, SplitError, UsageError
+from workbench.plan.generation import check_generation
+from workbench.plan.layer_groups import RecurrentLayer
+from workbench.plan.link_model import check_link
+from workbench.plan.mesh import AXES, Mesh
+from workbench.plan.mixed_precision import check_mixed_precision
+from workbench.plan.optimizer import check_optimizer
+from workbench.plan.plan import Plan
+from workbench.plan.ties import with_resolved_ties
+from workbench.plan.trained import check_trained, with_ends_of_backward
+from workbench.registry import DATASETS, MODELS, STRATEGIES
+from workbench.spec.run_spec import RunSpec
+
+
+def plan(spec: RunSpec) -> Plan:
+    """Looks up what the spec names and checks it.
+
+    Raises:
+        SpecError: model and dataset do not fit.
+        SplitError: a strategy cannot serve this model, batch or machine; with the arithmetic.
+        UsageError: it is no spec.
+    """
+    if not isinstance(spec, RunSpec):
+        raise UsageError(f"requires a RunSpec, but got {spec!r}")
+    dataset = DATASETS.get(spec.dataset.name)(spec.dataset)
+    model = MODELS.get(spec.model.name)(spec.model, dataset.summary())
+    strategies = [STRATEGIES.get(name)(options) for name, options in spec.split.items()]
+    strategies.sort(key=lambda s: s.apply_order)
+    own_axis = [s for s in strategies if not s.divides_axis]
+    for first, second in pairwise(sorted(own_axis, key=lambda s: s.axis)):
+        if first.axis == second.axis:
+            raise SplitError("split", f"{first.name} and {second.name} both use the {first.axis} axis; use only one of them")
+    sizes = {s.axis: s.options.size for s in sorted(strategies, key=lambda s: not s.divides_axis)}
+    axes = dict.fromkeys((*AXES, *(s.axis for s in strategies)))  # other axes inside the built-in ones, in order of application
+    mesh = Mesh({axis: sizes[axis] for axis in axes if axis in sizes})
+    summary = with_ends_of_backward(with_resolved_ties(model.summary()))
+    result = Plan(spec, dataset, model, tuple(strategies), summary, mesh)
+    if dataset.summary().num_samples < spec.train.global_batch_size:
+        raise SplitError(
+            "train.global_batch_size",
+            f"{spec.train.global_batch_size} exceeds the {dataset.summary().num_samples} samples of the dataset"
+            f" {spec.dataset.name}",
+        )
+    check_trained(spec, result.summary)
+    for strategy in strategies:
+        strategy.check(result.summary, spec)
+    check_generation(result)
+    check_optimizer(result)
+    check_mixed_precision(result)
+    if spec.train.checkpointing == "selective" and any(isinstance(group, RecurrentLayer) for group in result.summary.groups):
+        # Measured with torch 2.13: a GRU's gradients are off by half their norm, an LSTM raises.
+        raise SpecError(
+            "train.checkpointing", f"{spec.model.name} has recurrent layers, which selective does not support; use full"
+        )
+    if spec.train.compile and not any(map(which, (os.environ.get("CXX", "c++"), "g++", "clang++"))):
+        raise SpecError("train.compile", "torch.compile requires a C++ compiler, but c++, g++ and clang++ were not found")
+    check_link(result)
+    return result
