@@ -50,7 +50,7 @@ def assert_split_as_by_formula(spec: dict[str, Any]) -> None:
 def split_attention(rank: int, recorder: Recorder, control: Any, options: dict[str, Any]) -> dict[str, float]:
     """Largest differences between this worker's part and whole causal attention with two q heads a key/value head."""
     from workbench.strategies.context import ContextOptions, ContextStrategy
-    from workbench.strategies.context_modules import split_attention as product_of
+    from workbench.strategies.context.split_attention import split_attention as product_of
 
     strategy, length = ContextStrategy(ContextOptions(**options)), 24
     runs = strategy.runs(length)
@@ -73,7 +73,7 @@ def cross_entropy_of_slices(rank: int, recorder: Recorder, control: Any, dtype: 
     """Relative differences of the loss of slices from torch's loss of the whole, in fp64, and of its gradient's slice."""
     from torch.distributed.device_mesh import init_device_mesh
 
-    from workbench.strategies.slicing.loss_modules import cross_entropy_of_slices as of_slices
+    from workbench.strategies.tensor.vocab_parallel_loss import cross_entropy_of_slices as of_slices
 
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
     torch.manual_seed(0)

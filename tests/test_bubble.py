@@ -8,7 +8,7 @@ import pytest
 
 from workbench.analysis.bubble import Worker, bubble_of, play, worker_of
 from workbench.plan.intervals import Interval, innermost
-from workbench.schedules._actions import read
+from workbench.strategies.pipeline.schedules.action_order import read
 
 GPIPE = ["0F0,0F1,0F2,0F3,0B0,0B1,0B2,0B3", "1F0,1F1,1F2,1F3,1B0,1B1,1B2,1B3"]
 ONE_F_ONE_B = ["0F0,0F1,0B0,0F2,0B1,0F3,0B2,0B3", "1F0,1B0,1F1,1B1,1F2,1B2,1F3,1B3"]

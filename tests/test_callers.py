@@ -8,7 +8,7 @@ from pathlib import Path
 import grimp
 
 ROOT = Path(__file__).parents[1]
-FOUND_BY_FOLDER = re.compile(r"workbench\.(strategies|schedules|models|data|testing|dashboard\.pages)\.\w+")
+FOUND_BY_FOLDER = re.compile(r"workbench\.(strategies|strategies\.pipeline\.schedules|models|data|testing|dashboard\.pages)\.\w+")
 """Plugins and pages, and what the authors of plugins import."""
 
 

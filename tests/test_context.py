@@ -15,9 +15,11 @@ from workbench.errors import SplitError
 from workbench.plan.resolve import plan
 from workbench.spec import RunSpec
 from workbench.store.summary import measured_transfers
-from workbench.strategies.attention_modules import attend, attend_backward, attend_backward_by_hand, attend_by_hand
 from workbench.strategies.context import ContextOptions, ContextStrategy
-from workbench.strategies.context_modules import AllGather, Pair, Ring
+from workbench.strategies.context.all_gather_attention import AllGather
+from workbench.strategies.context.exchange import Pair
+from workbench.strategies.context.partial_attention import attend, attend_backward, attend_backward_by_hand, attend_by_hand
+from workbench.strategies.context.ring_attention import Ring
 
 ATTENTIONS, BALANCES = ("ring", "all_gather"), ("zigzag", "contiguous")
 LENGTH = 48

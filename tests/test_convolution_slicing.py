@@ -18,9 +18,9 @@ from workbench.errors import SplitError
 from workbench.plan.resolve import plan
 from workbench.runtime.build import build_blocks
 from workbench.spec import RunSpec
-from workbench.strategies.slicing import slicing_of
-from workbench.strategies.slicing.rows import RowSplit, shares
-from workbench.strategies.slicing.rows_modules import RowStem, exchange_rows
+from workbench.strategies.tensor.halo_exchange import RowStem, exchange_rows
+from workbench.strategies.tensor.lookup import slicing_of
+from workbench.strategies.tensor.row_split import RowSplit, shares
 
 # (height, kernel, stride, padding): every combination of small ones that gives each of three workers an output row.
 SHAPES = [

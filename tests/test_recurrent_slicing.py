@@ -16,7 +16,7 @@ from workbench.models.lstm_modules import Recurrent
 from workbench.plan.layer_groups import RecurrentLayer
 from workbench.plan.resolve import plan
 from workbench.spec import RunSpec
-from workbench.strategies.slicing.recurrent import RecurrentSlicing
+from workbench.strategies.tensor.recurrent import RecurrentSlicing
 
 TEXT, SERIES = {"name": "text", "sequence_length": 5}, {"name": "sunspots", "length": 5}
 TRAIN = {"num_steps": 1, "num_warmup_steps": 0, "global_batch_size": 4}

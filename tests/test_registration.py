@@ -17,9 +17,9 @@ from workbench.models.own import OwnModel
 from workbench.plan.layer_groups import ColumnRowPair
 from workbench.plan.model_summary import ModelSummary
 from workbench.registry import STRATEGIES
-from workbench.schedules.base import Schedule, schedule
 from workbench.spec.options import DatasetOptions, ModelOptions, Options, StrategyOptions
 from workbench.strategies.base import Strategy, strategy
+from workbench.strategies.pipeline.schedules.base import Schedule, schedule
 
 
 class WholeStrategy(Strategy[StrategyOptions]):
@@ -69,7 +69,8 @@ def lacking(cls: type, name: str) -> type:
         (strategy, type("Mine", (WholeStrategy,), {"Options": Options}), "is not a subclass of workbench.spec.options.Strat"),
         (strategy, type("Mine", (WholeStrategy,), {"examples": [{}]}), "has examples = [{}], which is not a dict from names"),
         (strategy, Options, "class Options is not a subclass of workbench.strategies.base.Strategy"),
-        (schedule, type("Mine", (Schedule,), {}), "does not define build, required by workbench.schedules.base.Schedule"),
+        (schedule, type("Mine", (Schedule,), {}),
+         "does not define build, required by workbench.strategies.pipeline.schedules.base.Schedule"),
         (schedule, type("Mine", (WholeSchedule,), {"Options": Required}), "has the option eagerness without a default"),
         (model, type("Mine", (WholeModel,), {"Options": Otherwise}), 'use name: Literal["mine"] = "mine" in Otherwise'),
         (model, type("Mine", (OwnModel,), {"blocks": None}), 'not define default_dataset; add default_dataset = "digits"'),

@@ -13,11 +13,11 @@ import pytest
 from workbench import registry
 from workbench.errors import SpecError
 from workbench.registry import SCHEDULES
-from workbench.runtime.orders import rows_of
 from workbench.spec import RunSpec
 from workbench.spec.files import dumps, load, override
 from workbench.spec.form import all_fields
 from workbench.spec.paths import command, differences, spec_of
+from workbench.strategies.pipeline.schedules.to_csv import rows_of
 
 PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
 EAGER = {"size": 2, "schedule": "eager_1f1b", "num_microbatches": 6}

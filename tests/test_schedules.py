@@ -16,11 +16,11 @@ from tests.pool import run_in_workers
 from workbench.errors import SplitError
 from workbench.plan.resolve import plan
 from workbench.registry import SCHEDULES
-from workbench.runtime.orders import rows_of
-from workbench.schedules import _actions
 from workbench.spec import RunSpec
 from workbench.spec.files import dumps, load, override
-from workbench.strategies._staged import staged
+from workbench.strategies.pipeline.schedules import action_order
+from workbench.strategies.pipeline.schedules.to_csv import rows_of
+from workbench.strategies.pipeline.stages import staged
 from workbench.testing.cover import cover
 
 MLP = {"model": {"name": "mlp", "num_layers": 6, "hidden_dim": 16, "feedforward_dim": 32}, "dataset": "digits"}
@@ -221,8 +221,8 @@ def test_a_schedule_plays_to_its_end_or_is_refused(schedule: str, size: int, num
     plan(spec)
     strategy: Any = staged(spec)
     if strategy.schedule.has_actions:
-        order = _actions.read(rows_of(strategy.schedule))
-        _actions.check(order, size, num_microbatches)
+        order = action_order.read(rows_of(strategy.schedule))
+        action_order.check(order, size, num_microbatches)
         held = {a.stage: worker for worker, actions in enumerate(order) for a in actions}
         assert [held[stage] for stage in sorted(held)] == strategy.worker_of_stage
 

@@ -16,7 +16,7 @@ from workbench.plan import compatibility
 from workbench.plan.resolve import plan
 from workbench.runtime.recorder import Recorder
 from workbench.spec import RunSpec
-from workbench.strategies.batch_norm_modules import synchronize_batch_norms
+from workbench.strategies.data.sync_batch_norm import synchronize_batch_norms
 
 LAYERS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "features": (lambda: nn.BatchNorm1d(3), (8, 3)),

@@ -12,17 +12,17 @@ from workbench.analysis.walk import Moment, Wire, cells, slots, walk, wires
 from workbench.dashboard.lessons import NAMES, lesson, moments
 from workbench.plan.resolve import plan
 from workbench.registry import SCHEDULES
-from workbench.runtime.orders import rows_of
-from workbench.schedules import _actions
 from workbench.spec import RunSpec
+from workbench.strategies.pipeline.schedules import action_order
+from workbench.strategies.pipeline.schedules.to_csv import rows_of
 
 LESSONS = [name for name in NAMES if lesson(name).spec]
 
 
-def order(schedule: str, size: int, num_microbatches: int) -> _actions.Order:
+def order(schedule: str, size: int, num_microbatches: int) -> action_order.Order:
     pipeline = {"size": size, "schedule": schedule, "num_microbatches": num_microbatches}
     ((_, options),) = RunSpec(split={"pipeline": pipeline}).split.items()
-    return _actions.read(rows_of(SCHEDULES.get(schedule)(options)))
+    return action_order.read(rows_of(SCHEDULES.get(schedule)(options)))
 
 
 @pytest.mark.parametrize("schedule", ["gpipe", "1f1b"])

@@ -23,7 +23,7 @@ from workbench.store import listing
 from workbench.store.calibration import read_calibration, write_calibration
 from workbench.store.cancellation import cancel
 from workbench.store.run_directory import TERMINAL, RunDirectory, home, new_run_id
-from workbench.strategies._staged import staged
+from workbench.strategies.pipeline.stages import staged
 
 if TYPE_CHECKING:
     import pandas as pd

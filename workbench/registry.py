@@ -1,7 +1,7 @@
 """How a plugin is found: a decorator (``registration.py``) names the class, the registry finds it by its name.
 
-Three sources are searched, and nothing is imported before a name is looked up: the package's own files (one plugin
-a file), installed entry points (group = the package's name, such as ``workbench.strategies``), and the modules or files
+Three sources are searched, and nothing is imported before a name is looked up: the package's own files and
+folders (one plugin each), installed entry points (groups such as ``workbench.strategies``), and the modules or files
 (paths ending in ``.py``) named in the environment variable ``WORKBENCH_PLUGINS`` (comma-separated).
 """
 
@@ -33,7 +33,10 @@ class Family:
     """What one of them is called in messages: ``model``."""
 
     package: str
-    """Package whose files are the built-in ones, and the entry points' group."""
+    """Package whose files and folders are the built-in ones."""
+
+    group: str
+    """Group of the entry points."""
 
     def names(self) -> list[str]:
         """Names of all plugins that could be loaded, sorted."""
@@ -100,7 +103,7 @@ def _modules(family: Family) -> Iterator[ModuleType]:
     for info in pkgutil.iter_modules(package.__path__):
         if not info.name.startswith("_") and not info.name.endswith("_modules"):
             yield importlib.import_module(f"{family.package}.{info.name}")
-    outside = [(e.value.split(":")[0], f"entry point {e.name!r}") for e in entry_points(group=family.package)]
+    outside = [(e.value.split(":")[0], f"entry point {e.name!r}") for e in entry_points(group=family.group)]
     outside += [(m.strip(), "WORKBENCH_PLUGINS") for m in os.environ.get("WORKBENCH_PLUGINS", "").split(",") if m.strip()]
     for name, origin in dict.fromkeys(outside):
         try:
@@ -134,8 +137,8 @@ def _from_file(path: Path) -> ModuleType:
 NOTHING_REGISTERED = (
     'it registers no plugin; add a decorator such as @strategy("a_name") to a class defined in this file, not to an imported one'
 )
-MODELS = Family("model", "workbench.models")
-DATASETS = Family("dataset", "workbench.data")
-STRATEGIES = Family("strategy", "workbench.strategies")
-SCHEDULES = Family("schedule", "workbench.schedules")
+MODELS = Family("model", "workbench.models", "workbench.models")
+DATASETS = Family("dataset", "workbench.data", "workbench.data")
+STRATEGIES = Family("strategy", "workbench.strategies", "workbench.strategies")
+SCHEDULES = Family("schedule", "workbench.strategies.pipeline.schedules", "workbench.schedules")
 FAMILIES = (MODELS, DATASETS, STRATEGIES, SCHEDULES)

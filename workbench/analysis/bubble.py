@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.plan.intervals import Interval, innermost
 from workbench.plan.mesh import Mesh
-from workbench.schedules._actions import Action
+from workbench.strategies.pipeline.schedules.action_order import Action
 
 if TYPE_CHECKING:
     import pandas as pd

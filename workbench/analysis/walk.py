@@ -14,7 +14,7 @@ from workbench.analysis.expected import placement
 from workbench.plan.communication import Transfer
 from workbench.plan.mesh import Mesh
 from workbench.plan.plan import Plan
-from workbench.schedules._actions import Action, Order
+from workbench.strategies.pipeline.schedules.action_order import Action, Order
 
 KINDS = {"F": "forward", "B": "backward", "I": "backward_input", "W": "backward_weight"}
 _WORDS = {

@@ -57,8 +57,8 @@ def schedules_command(actions: str | None, size: int, microbatches: int, stages_
     if actions is None:
         _list(SCHEDULES)
         return
-    from workbench.runtime.orders import rows_of
     from workbench.spec import RunSpec
+    from workbench.strategies.pipeline.schedules.to_csv import rows_of
 
     pipeline = {"size": size, "schedule": actions, "num_microbatches": microbatches, "stages_per_worker": stages_per_worker}
     spec = RunSpec(split={"pipeline": pipeline})

@@ -17,10 +17,10 @@ from workbench.analysis.walk import Moment, walk
 from workbench.dashboard.complexity import difference
 from workbench.plan.plan import Plan
 from workbench.plan.resolve import plan
-from workbench.schedules import _actions
 from workbench.spec.run_spec import RunSpec
-from workbench.strategies._staged import staged
 from workbench.strategies.pipeline import PipelineStrategy
+from workbench.strategies.pipeline.schedules import action_order
+from workbench.strategies.pipeline.stages import staged
 
 FOLDER = Path(__file__).parent / "learn"
 NAMES = ("why", "data", "sharded", "layer", "pipeline", "tensor", "context", "expert", "combined")
@@ -82,16 +82,16 @@ def moments(name: str) -> tuple[Plan, list[Moment]]:
     return planned, walk(planned, _order(spec))
 
 
-def _order(spec: RunSpec) -> _actions.Order | None:
+def _order(spec: RunSpec) -> action_order.Order | None:
     """The actions of each worker, where there are stages; a pipeline's as torch's schedule has them."""
     strategy = staged(spec)
     if strategy is None:
         return None
     if not isinstance(strategy, PipelineStrategy):
-        return _actions.read([f"{stage}F0,{stage}B0" for stage in strategy.worker_of_stage])
-    from workbench.runtime.orders import rows_of  # imports torch, which takes seconds
+        return action_order.read([f"{stage}F0,{stage}B0" for stage in strategy.worker_of_stage])
+    from workbench.strategies.pipeline.schedules.to_csv import rows_of  # imports torch, which takes seconds
 
-    return _actions.read(rows_of(strategy.schedule))
+    return action_order.read(rows_of(strategy.schedule))
 
 
 @functools.cache

@@ -17,7 +17,7 @@ from workbench.plan.resolve import plan
 from workbench.runtime.batches import Batches
 from workbench.runtime.build import DTYPES, build_blocks
 from workbench.spec.files import load
-from workbench.strategies._staged import staged
+from workbench.strategies.pipeline.stages import staged
 
 NUM_WARMUPS, NUM_REPETITIONS = 2, 7
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from workbench.strategies._staged import StagedOptions, StagedStrategy
 from workbench.strategies.base import strategy
+from workbench.strategies.pipeline.stages import StagedOptions, StagedStrategy
 
 if TYPE_CHECKING:
     from torch import Tensor

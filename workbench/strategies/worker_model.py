@@ -122,7 +122,7 @@ class WorkerModel:
         self.module = self.blocks
         self.compute = self._whole_batch
         if self.share.spec.generates:
-            from workbench.strategies.generation_modules import generation
+            from workbench.strategies.pipeline.generation import generation
 
             self.compute = generation(self)
 

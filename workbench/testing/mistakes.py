@@ -105,10 +105,10 @@ def _positions_not_told(planned: Plan) -> None:
 
 def _experts_summed(planned: Plan) -> None:
     """Experts whose gradients are summed over the replicas, not averaged."""
-    from workbench.strategies import expert_modules
+    from workbench.strategies.expert import all_to_all
 
-    right = expert_modules.average
-    expert_modules.average = lambda worker, num_replicas, same: right(worker, 1, same)
+    right = all_to_all.average
+    all_to_all.average = lambda worker, num_replicas, same: right(worker, 1, same)
 
 
 def _parts_not_summed(planned: Plan) -> None:
@@ -119,7 +119,7 @@ def _parts_not_summed(planned: Plan) -> None:
 
 def _other_token(planned: Plan) -> None:
     """A generation whose last stage sends another token than it chose."""
-    from workbench.strategies.generation_modules import Links
+    from workbench.strategies.pipeline.generation import Links
 
     right = Links.send_token
     Links.send_token = lambda links, token: right(links, token ^ 1)  # type: ignore[assignment,method-assign]
@@ -127,7 +127,7 @@ def _other_token(planned: Plan) -> None:
 
 def _token_not_taken(planned: Plan) -> None:
     """A generation whose first stage goes on with a token of its own."""
-    from workbench.strategies.generation_modules import Links
+    from workbench.strategies.pipeline.generation import Links
 
     right = Links.receive_token
     Links.receive_token = lambda links, batch: right(links, batch) * 0  # type: ignore[assignment,method-assign]
@@ -164,14 +164,14 @@ def _decay_everywhere(planned: Plan) -> None:
 
 def _group_lost(planned: Plan) -> None:
     """A ZeRO-1 optimizer that updates the parameters of its first group alone."""
-    zero_modules = _module("workbench.strategies.zero_modules")
-    right = zero_modules.sharded_optimizer
+    zero1 = _module("workbench.strategies.data.zero1")
+    right = zero1.sharded_optimizer
 
     def wrong(group: Any) -> Any:
         make = right(group)
         return lambda kind, groups, **options: make(kind, groups[:1], **options)
 
-    zero_modules.sharded_optimizer = wrong
+    zero1.sharded_optimizer = wrong
 
 
 def _schedule_on_one_worker(planned: Plan) -> None:

@@ -30,7 +30,10 @@ PRELOADED = (
     "torch.profiler._cupti_monitor",
     "torch.utils.serialization",
     "numpy.ma",
-    *(".".join(path.relative_to(_PACKAGE.parent).with_suffix("").parts) for path in sorted(_PACKAGE.rglob("*_modules.py"))),
+    *(
+        ".".join(path.relative_to(_PACKAGE.parent).with_suffix("").parts)
+        for path in sorted({*_PACKAGE.rglob("*_modules.py"), *(_PACKAGE / "strategies").rglob("[!_]*.py")})
+    ),
 )
 """In memory before the fork, so that a worker starts in milliseconds and imports nothing: what a case imported late (every
 plugin, ``numpy.ma``) was half of a small one. A name that this torch lacks is passed over."""

@@ -1,0 +1,153 @@
+"""Context parallelism: every worker holds the whole model and computes a part of each sequence; keys and values travel."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import chain
+from typing import TYPE_CHECKING, Literal
+
+from workbench.errors import SplitError
+from workbench.plan.communication import Transfer
+from workbench.plan.layer_groups import ColumnRowPair, LayerGroup
+from workbench.spec.options import StrategyOptions
+from workbench.strategies.base import Strategy, strategy
+from workbench.strategies.data.ddp import average_gradients, check_all_trained, check_replicas, expected_average
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
+    from workbench.plan.model_summary import ModelSummary
+    from workbench.plan.rank_view import RankView
+    from workbench.spec.run_spec import RunSpec
+    from workbench.strategies.worker_model import WorkerModel
+
+
+class ContextOptions(StrategyOptions):
+    attention: Literal["ring", "all_gather"] = "ring"
+    """How queries attend to the keys and values of other workers: passed around a ring, overlapped with computation (ring), or
+    gathered before attention (all_gather)."""
+
+    balance: Literal["zigzag", "contiguous"] = "zigzag"
+    """Positions of each worker: the i-th of 2n chunks from the front and the i-th from the back, which balances causal attention
+    (zigzag), or the i-th of n chunks (contiguous)."""
+
+
+@strategy("context")
+class ContextStrategy(Strategy[ContextOptions]):
+    """Context parallelism: splits each sequence over the workers, with ring attention (Liu et al. 2023) or all-gathered keys and
+    values (Llama 3)."""
+
+    Options = ContextOptions
+    axis = "context"
+    apply_order = 0.5
+    examples = {
+        "": {},
+        "contiguous": {"balance": "contiguous"},
+        "gathered": {"attention": "all_gather"},
+        "gathered, contiguous": {"attention": "all_gather", "balance": "contiguous"},
+    }
+
+    @property
+    def label(self) -> str:
+        label = f"cp{self.options.size}-{self.options.attention}"
+        return label if self.options.balance == "zigzag" else f"{label}-{self.options.balance}"
+
+    def check(self, model: ModelSummary, spec: RunSpec) -> None:
+        check_replicas(model, spec, "split.context")
+        check_all_trained(model, spec, "split.context")
+        length, size = model.sequence_length, self.options.size
+        if length is None:
+            raise SplitError(
+                "split.context",
+                f"{model.name} cannot be split along the sequence, which requires that only causal attention mixes positions (no"
+                " recurrence, router statistics or class token); use the model transformer",
+            )
+        num_chunks = self._num_chunks
+        if length % num_chunks:
+            each = "two per worker with zigzag" if num_chunks > size else "one per worker"
+            raise SplitError(
+                "split.context.size",
+                f"{length} positions are not divisible into {num_chunks} chunks ({each}): the remainder is {length % num_chunks};"
+                f" use a sequence length of {length - length % num_chunks or num_chunks} or another multiple of {num_chunks}",
+            )
+
+    @property
+    def why_no_generation(self) -> str:
+        return "does not support generation, since a new token is a single position; use data, layer, pipeline or tensor"
+
+    @property
+    def _num_chunks(self) -> int:
+        return self.options.size * (2 if self.options.balance == "zigzag" else 1)
+
+    def runs(self, length: int) -> list[tuple[range, ...]]:
+        """For each worker the runs of positions that it computes, of ``length``."""
+        size, chunk = self.options.size, length // self._num_chunks
+        chunks = [range(start, start + chunk) for start in range(0, length, chunk)]
+        if self.options.balance == "zigzag":
+            return [(chunks[i], chunks[-1 - i]) for i in range(size)]
+        return [(run,) for run in chunks]
+
+    def place(self, model: ModelSummary, index: int) -> ModelSummary:
+        assert model.sequence_length is not None
+        size = self.options.size
+
+        def part(shape: tuple[int, ...]) -> tuple[int, ...]:
+            return (shape[0] // size, *shape[1:])
+
+        def cut(group: LayerGroup) -> LayerGroup:
+            assert isinstance(group, ColumnRowPair)
+            return replace(group, input_shape=part(group.input_shape), output_shape=part(group.output_shape))
+
+        blocks = [replace(b, output_shape=part(b.output_shape), forward_flops=b.forward_flops // size) for b in model.blocks]
+        groups, length = tuple(map(cut, model.groups)), model.sequence_length // size
+        return replace(model, blocks=tuple(blocks), groups=groups, sequence_length=length)
+
+    def expected(self, model: ModelSummary, share: RankView) -> list[Transfer]:
+        """Per attention layer, with s bytes of keys and values of a worker's positions and n workers:
+
+        ring: each worker passes on n − 1 parts of s forward. Backward the parts travel again and behind each, from the
+        second worker on, the sum of its gradients, which the n-th hands home: 2 (n − 1) sends of s.
+        all_gather: keys and values are gathered forward and, since only the own ones are kept, again backward; then
+        their gradients are reduce-scattered. The full tensor of each is n s.
+
+        Activation checkpointing repeats in backward what moves forward.
+        """
+        n, transfers = self.options.size, []
+        visits = 1 if share.spec.train.checkpointing == "none" else 2  # of all parts in backward
+        shapes = {p.name: p.shape for p in share.local_model.parameters}
+        for layer in share.local_model.groups:
+            if layer.kind != "attention":
+                continue
+            assert isinstance(layer, ColumnRowPair)
+            assert share.local_model.sequence_length is not None
+            # The column layer makes queries, keys and values; the row layer takes as many features as there are queries.
+            features = shapes[f"{layer.column}.weight"][0] - shapes[f"{layer.row}.weight"][1]
+            part = share.num_samples * share.local_model.sequence_length * features * share.compute_bytes
+            if self.options.attention == "ring":
+                transfers.append(Transfer("send", self.axis, "forward", n - 1, part))
+                backward = [Transfer("send", self.axis, "backward", (visits + 1) * (n - 1), part)]
+            else:
+                transfers.append(Transfer("all_gather", self.axis, "forward", 1, n * part, n))
+                backward = [Transfer("all_gather", self.axis, "backward", visits, n * part, n)]
+                backward.append(Transfer("reduce_scatter", self.axis, "backward", 1, n * part, n))
+            transfers += backward if share.trains else []
+        return transfers if "data" in share.mesh.axes else transfers + expected_average(share)
+
+    def apply(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
+        import torch
+
+        from workbench.strategies.context.split_attention import split_attention
+
+        assert worker.summary.sequence_length is not None
+        workers, runs = mesh[self.axis], self.runs(worker.summary.sequence_length)
+        worker.sequence_part = runs[workers.get_local_rank()]
+        positions = torch.tensor(list(chain.from_iterable(worker.sequence_part)), device=worker.device)
+        product = split_attention(self.options.attention, runs, workers.get_group())
+        for module in worker.blocks.modules():
+            for seam, value in (("product", product), ("positions", positions)):
+                if hasattr(module, seam):
+                    setattr(module, seam, value)
+
+    def finish(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
+        if "data" not in (mesh.mesh_dim_names or ()):  # else the data strategy averages over both
+            average_gradients(worker, mesh)

@@ -1,0 +1,110 @@
+"""Batch norm with the statistics of all replicas' samples, as ``torch.nn.SyncBatchNorm`` computes it; on CPU too."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.distributed.tensor import DTensor
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from workbench.strategies.tensor.convolution_layers import SlicedBatchNorm
+
+
+def synchronize_batch_norms(blocks: nn.Module, group: dist.ProcessGroup) -> None:
+    """Makes every batch norm in ``blocks``, whole or cut by channels, use the samples of all workers of ``group``."""
+    norms: list[Any] = [module for module in blocks.modules() if isinstance(module, _BatchNorm | SlicedBatchNorm)]
+    for module in norms:
+        module.forward = partial(_forward, module, group)  # parameters and buffers keep their names
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # its collectives cannot be traced; the rest of a block is compiled
+def _forward(norm: Any, group: dist.ProcessGroup, x: Tensor) -> Tensor:
+    """As ``nn.BatchNorm2d.forward``: (batch, channels, …) → the same."""
+    weight, bias = (p.to_local() if isinstance(p, DTensor) else p for p in (norm.weight, norm.bias))
+    if not norm.training and norm.running_mean is not None:
+        return nn.functional.batch_norm(x, norm.running_mean, norm.running_var, weight, bias, eps=norm.eps)
+    outputs, mean, variance = _SynchronizedNorm.apply(x, weight, bias, norm.eps, group)
+    is_recomputed = torch._C._current_graph_task_id() != -1  # by activation checkpointing, in backward
+    if norm.training and norm.running_mean is not None and not is_recomputed:
+        with torch.no_grad():
+            _update_running_statistics(norm, mean, variance, _count(x) * group.size())
+    return outputs  # type: ignore[no-any-return]
+
+
+def _update_running_statistics(norm: Any, mean: Tensor, variance: Tensor, count: int) -> None:
+    """As ``nn.BatchNorm2d``: the running variance is the unbiased one."""
+    momentum = norm.momentum
+    if (num_batches := getattr(norm, "num_batches_tracked", None)) is not None:
+        num_batches.add_(1)
+        momentum = 1 / float(num_batches) if momentum is None else momentum
+    norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), momentum)
+    norm.running_var.lerp_((variance * (count / (count - 1))).to(norm.running_var.dtype), momentum)
+
+
+class _SynchronizedNorm(Function):
+    """(x − mean) / √(variance + eps) × weight + bias over all workers' x, which have equal shapes.
+
+    Forward, one all-gather of each worker's mean and variance; these are combined as Chan et al. (1983) do, which does not
+    cancel where the mean is large. Backward, one all-reduce of the two sums that the gradient of x needs (Ioffe and Szegedy
+    2015, section 3). Statistics are in single precision or better.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, group: dist.ProcessGroup
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        variance, mean = torch.var_mean(x.to(dtype), _dims(x), correction=0)
+        own = torch.stack([mean, variance])
+        gathered = list(own.new_empty(group.size(), *own.shape).unbind())
+        dist.all_gather(gathered, own, group=group)
+        means, variances = torch.stack(gathered).unbind(1)  # each (workers, channels)
+        mean = means.mean(0)
+        variance = variances.mean(0) + (means - mean).square().mean(0)
+        scale = (variance + eps).rsqrt()
+        normal = (x - _channels(mean, x)) * _channels(scale, x)
+        outputs = normal if weight is None else normal * _channels(weight, x)
+        outputs = outputs if bias is None else outputs + _channels(bias, x)
+        ctx.save_for_backward(x, weight, mean, scale)
+        ctx.group, ctx.bias_dtype = group, None if bias is None else bias.dtype
+        ctx.mark_non_differentiable(mean, variance)
+        return outputs.to(x.dtype), mean, variance
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        gradient, (x, weight, mean, scale) = gradients[0], ctx.saved_tensors
+        normal = (x - _channels(mean, x)) * _channels(scale, x)
+        dims, gradient = _dims(x), gradient.to(normal.dtype)
+        sums = torch.stack([gradient.sum(dims), (gradient * normal).sum(dims)])
+        of_bias, of_weight = sums.clone()
+        dist.all_reduce(sums, group=ctx.group)
+        first, second = sums / (_count(x) * ctx.group.size())
+        of_x = (gradient - _channels(first, x) - normal * _channels(second, x)) * _channels(scale, x)
+        of_x = of_x if weight is None else of_x * _channels(weight, x)
+        return (
+            of_x.to(x.dtype),
+            None if weight is None else of_weight.to(weight.dtype),
+            None if ctx.bias_dtype is None else of_bias.to(ctx.bias_dtype),
+            None,
+            None,
+        )
+
+
+def _dims(x: Tensor) -> tuple[int, ...]:
+    """All dims but that of the channels."""
+    return (0, *range(2, x.dim()))
+
+
+def _count(x: Tensor) -> int:
+    """Elements of one channel."""
+    return x.numel() // x.shape[1]
+
+
+def _channels(values: Tensor, x: Tensor) -> Tensor:
+    """(channels,) such that it broadcasts over x."""
+    return values.view(-1, *[1] * (x.dim() - 2))

@@ -1,0 +1,164 @@
+"""Expert parallelism: each worker holds some of the experts of every mixture, tokens travel to theirs and back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+
+from workbench.errors import SplitError
+from workbench.plan.communication import Transfer
+from workbench.plan.model_summary import ParameterSummary
+from workbench.spec.options import StrategyOptions
+from workbench.strategies.base import Strategy, strategy
+from workbench.strategies.data.ddp import average_gradients, check_all_trained, check_replicas, expected_average
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.distributed import ProcessGroup
+    from torch.distributed.device_mesh import DeviceMesh
+
+    from workbench.plan.model_summary import ModelSummary
+    from workbench.plan.rank_view import RankView
+    from workbench.spec.run_spec import RunSpec
+    from workbench.strategies.worker_model import WorkerModel
+
+COUNT_BYTES = 8  # how many tokens go to an expert, an int64
+
+
+class ExpertOptions(StrategyOptions):
+    size: Annotated[int, Field(ge=2)] = 2
+    """Number of consecutive workers of the data axis that the experts are divided over; without data, the size of that axis."""
+
+
+@strategy("expert")
+class ExpertStrategy(Strategy[ExpertOptions]):
+    """Expert parallelism: divides the experts over workers of the data axis and sends each token to its experts (GShard, Lepikhin
+    et al. 2020; Switch, Fedus et al. 2021). All other parameters are replicated."""
+
+    Options = ExpertOptions
+    axis = "data"
+    divides_axis = True
+    apply_order = 1.5  # finishes after data, whose accumulated gradients it averages once they are complete
+    exchange = "expert"
+    """What its all-to-alls are recorded as; the average over workers with the same experts is the data axis's."""
+
+    @property
+    def label(self) -> str:
+        return f"ep{self.options.size}"
+
+    def check(self, model: ModelSummary, spec: RunSpec) -> None:
+        check_replicas(model, spec, "split.expert")
+        check_all_trained(model, spec, "split.expert")
+        size, batch = self.options.size, spec.train.global_batch_size
+        if not model.mixtures:
+            raise SplitError("split.expert", f"{model.name} has no experts; use the model moe")
+        for mixture in model.mixtures:
+            if mixture.num_experts % size:
+                allowed = [n for n in range(2, mixture.num_experts + 1) if mixture.num_experts % n == 0]
+                raise SplitError(
+                    "split.expert.size",
+                    f"{mixture.num_experts} experts are not divisible by {size} workers (remainder {mixture.num_experts % size});"
+                    f" {'use ' + ' or '.join(map(str, allowed)) if allowed else 'use a model with more experts'}",
+                )
+        data: Any = dict(spec.split.items()).get("data")
+        if data is None and batch % size:
+            raise SplitError(
+                "split.expert.size",
+                f"the global batch size {batch} is not divisible by {size} workers (remainder {batch % size});"
+                f" set train.global_batch_size to a multiple of {size}",
+            )
+        if data is not None and data.size % size:
+            raise SplitError(
+                "split.expert.size",
+                f"the data axis of {data.size} workers is not divisible into groups of {size} (remainder {data.size % size});"
+                f" use a divisor of {data.size}",
+            )
+        if data is not None and data.shard != "none":
+            raise SplitError(
+                "split.data.shard",
+                f'"{data.shard}" is incompatible with expert: workers of the data axis hold different experts; use none',
+            )
+
+    def place(self, model: ModelSummary, index: int) -> ModelSummary:
+        names = tuple(f"{mixture.path}.experts." for mixture in model.mixtures)
+
+        def cut(parameter: ParameterSummary) -> ParameterSummary:
+            if not parameter.name.startswith(names):
+                return parameter
+            num_experts, *shape = parameter.shape
+            return replace(parameter, shape=(num_experts // self.options.size, *shape), is_replicated=False)
+
+        return replace(model, blocks=tuple(replace(b, parameters=tuple(map(cut, b.parameters))) for b in model.blocks))
+
+    def expected(self, model: ModelSummary, share: RankView) -> list[Transfer]:
+        """Of each mixture and microbatch: how many tokens go to each expert, then the tokens there and back; backward their
+        gradients, there and back. A worker sends its tokens × top_k; what it receives and sends back depends on the
+        routing, but over the group that is what all sent, so the sum is exact. With a capacity, tokens beyond it stay
+        where they are: the formula is then a bound, what would move with every expert full.
+
+        Across groups each expert's gradients are averaged once; everything else is averaged as data parallelism does.
+        Full activation checkpointing sends all again that moved forward; selective keeps what came.
+        """
+        size, count, transfers = self.options.size, share.num_microbatches, []
+        for mixture in share.local_model.mixtures:
+            num_sent, is_bound = mixture.num_sent(share.num_samples // count)
+            tokens = num_sent * mixture.hidden_dim * share.compute_bytes
+            forward = [
+                Transfer("all_to_all", self.exchange, "forward", count, mixture.num_experts * COUNT_BYTES, size),
+                Transfer("all_to_all", self.exchange, "forward", 2 * count, tokens, size, is_bound),
+            ]
+            transfers += forward
+            if share.trains:
+                transfers.append(replace(forward[1], phase="backward"))
+            if share.trains and share.spec.train.checkpointing == "full":
+                transfers += [replace(t, phase="backward") for t in forward]
+        num_groups = share.mesh.axes[self.axis] // size
+        if share.trains and num_groups > 1:
+            held = [p.numel * share.element_bytes for p in share.local_model.parameters if not p.is_replicated]
+            transfers += [Transfer("all_reduce", self.axis, "backward", 1, payload, num_groups) for payload in held]
+        return transfers if _has_data(share.spec) else transfers + expected_average(share)
+
+    def apply(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
+        from torch.distributed.device_mesh import DeviceMesh
+
+        from workbench.strategies.expert.all_to_all import dispatch_over, divide
+
+        replicas, size = mesh[self.axis], self.options.size
+        worker.batch_part = (replicas.get_local_rank(), replicas.size())
+        group = own_group(replicas.mesh.view(-1, size), replicas.get_rank())
+        worker.axes[group.group_name] = self.exchange
+        sharing = DeviceMesh.from_group(group, worker.device.type)
+        for mixture in worker.share.local_model.mixtures:
+            layer: Any = worker.blocks.get_submodule(mixture.path)
+            divide(layer.experts, sharing)
+            layer.dispatch = dispatch_over(group)
+
+    def finish(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
+        from workbench.strategies.expert.all_to_all import average
+
+        if not worker.trains:
+            return
+        if not _has_data(worker.share.spec):
+            average_gradients(worker, mesh)
+        replicas, size = mesh[self.axis], self.options.size
+        same = None
+        if replicas.size() > size:
+            same = own_group(replicas.mesh.view(-1, size).T, replicas.get_rank())
+            worker.axes[same.group_name] = self.axis
+        average(worker, replicas.size(), same)
+
+
+def own_group(rows: Tensor, rank: int) -> ProcessGroup:
+    """A new process group of the workers in this rank's row. Never the mesh's own: torch gives dims of the same workers
+    one group, whose operations the records could then not tell apart."""
+    import torch.distributed as dist
+
+    row = next(row for row in rows.tolist() if rank in row)
+    return dist.new_group(row, use_local_synchronization=True)  # type: ignore[no-any-return]
+
+
+def _has_data(spec: RunSpec) -> bool:
+    """Whether the data strategy is there to average what all workers hold alike."""
+    return any(name == "data" for name, _ in spec.split.items())

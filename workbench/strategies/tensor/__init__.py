@@ -1,0 +1,286 @@
+"""Tensor slicing: layers are cut along one of their dims, every worker computes a slice of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from workbench.errors import SplitError
+from workbench.plan.communication import Transfer
+from workbench.plan.layer_groups import ColumnRowPair, LayerGroup
+from workbench.plan.model_summary import BlockSummary, ModelSummary, ParameterSummary, block_of
+from workbench.registry import unknown
+from workbench.spec.options import StrategyOptions
+from workbench.strategies.base import Strategy, strategy
+from workbench.strategies.tensor.linear import HeadSlicing
+from workbench.strategies.tensor.lookup import Slicing, slicing_of
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
+    from workbench.plan.rank_view import RankView
+    from workbench.spec.run_spec import Inference, RunSpec
+    from workbench.strategies.worker_model import WorkerModel
+
+WHOLE = "none"
+
+
+class TensorOptions(StrategyOptions):
+    cut: dict[str, str] = {}
+    """Dim along which each kind of layer is cut, such as convolution = "rows"; "none" replicates the layers of that kind."""
+
+    sequence_parallel: bool = False
+    """Whether norms and residual connections between cut layers are split along the sequence (Korthikanti et al. 2022): less
+    activation memory with the same communication volume."""
+
+    parallel_loss: bool = False
+    """Whether the cross-entropy is computed from the slices of a head cut by vocabulary (Shoeybi et al. 2019), which communicates
+    three numbers per position instead of one per vocabulary entry."""
+
+
+@strategy("tensor")
+class TensorStrategy(Strategy[TensorOptions]):
+    """Tensor parallelism: slices layers (Megatron-LM), attention by heads, feed-forward by features, convolutions by channels or
+    rows."""
+
+    Options = TensorOptions
+    axis = "tensor"
+    apply_order = 1
+    examples = {
+        "": {},
+        "embedding and head by hidden features": {"cut": {"embedding": "hidden", "head": "hidden"}},
+        "embedding and head whole": {"cut": {"embedding": "none", "head": "none"}},
+        "head by hidden features": {"cut": {"head": "hidden"}},
+        "convolutions by output channels": {"cut": {"convolution": "output_channels"}},
+        "convolutions by input channels": {"cut": {"convolution": "input_channels"}},
+        "convolutions by rows": {"cut": {"convolution": "rows"}},
+        "recurrent layers by hidden features": {"cut": {"recurrent": "hidden"}},
+        "loss of slices": {"parallel_loss": True},
+    }
+
+    @property
+    def label(self) -> str:
+        o = self.options
+        names = [name for name, is_on in (("sp", o.sequence_parallel), ("loss", o.parallel_loss)) if is_on]
+        return "-".join([f"tp{o.size}", *names, *(f"{kind}.{dim}" for kind, dim in sorted(o.cut.items()))])
+
+    def _slicings(self, model: ModelSummary) -> list[Slicing[Any]]:
+        o, slicings = self.options, []
+        for group in model.groups:
+            slicing = slicing_of(group)
+            dim = o.cut.get(group.kind, slicing.dims[0])
+            if dim != WHOLE:
+                options = {"sequence_parallel": o.sequence_parallel, "parallel_loss": o.parallel_loss}
+                slicings.append(slicing(group, dim, o.size, **options))
+        return slicings
+
+    @property
+    def why_no_generation(self) -> str:
+        if self.options.sequence_parallel:
+            return "sequence_parallel does not support generation, since a new token is a single position"
+        return (
+            "parallel_loss does not support generation, which needs the logits of all tokens"
+            if self.options.parallel_loss
+            else ""
+        )
+
+    def check(self, model: ModelSummary, spec: RunSpec) -> None:
+        dims = {group.kind: [*slicing_of(group).dims, WHOLE] for group in model.groups}
+        for kind, dim in self.options.cut.items():
+            if kind not in dims:
+                raise SplitError("split.tensor.cut", unknown("kind of layers", kind, sorted(dims)))
+            if dim not in dims[kind]:
+                raise SplitError(f"split.tensor.cut.{kind}", unknown("dim", dim, dims[kind]))
+        slicings = self._slicings(model)
+        if not slicings:
+            raise SplitError("split.tensor", f"{model.name} has no layers to slice, or all of them are set to none")
+        _check_all(slicings)
+        others = sorted({s.group.kind for s in slicings if not isinstance(s.group, ColumnRowPair)})
+        if spec.train.checkpointing != "none" and others:
+            raise SplitError(
+                "train.checkpointing",
+                f"would repeat the communication of sliced {others[0]} layers in the backward pass; use none",
+            )
+        if spec.train.mixed_precision != "none" and any(s.group.kind == "convolution" and s.dim == "rows" for s in slicings):
+            raise SplitError(
+                "train.mixed_precision",
+                "bf16 is incompatible with convolutions cut by rows, whose gradients are summed in bf16 instead of fp32; use"
+                " none, or cut convolutions by channels",
+            )
+        if spec.mode == "train":
+            self._check_gradients(model, spec, slicings)
+        if self.options.sequence_parallel:
+            self._check_sequence(model, spec)
+        if self.options.parallel_loss and not any(s.group.kind == "head" and s.dim == "vocabulary" for s in slicings):
+            has_head = any(group.kind == "head" for group in model.groups)
+            what = "its head is not cut by vocabulary" if has_head else "it has no such head"
+            raise SplitError(
+                "split.tensor.parallel_loss",
+                f"{model.name} does not support parallel_loss, which requires a head cut by vocabulary: {what}",
+            )
+        cut = self._cut(model)
+        for tie in model.ties:
+            if cut.get(tie.parameter) != cut.get(tie.source):
+                raise SplitError("split.tensor.cut", f"{tie.parameter} is tied to {tie.source}; cut both in the same way")
+        apart = [s.dim for s in slicings if not s.keeps_block_shapes]
+        if apart and {"layer", "pipeline"} & {name for name, _ in spec.split.items()}:
+            raise SplitError(
+                "split.tensor.cut", f"{apart[0]} leaves activations sliced between blocks, but stages require full activations"
+            )
+
+    def _check_gradients(self, model: ModelSummary, spec: RunSpec, slicings: list[Slicing[Any]]) -> None:
+        apart = next((p.name for p in model.parameters if not p.has_gradient), None)
+        others = [s.group.kind for s in slicings if not isinstance(s.group, ColumnRowPair)]
+        with_options = {
+            "sequence_parallel": self.options.sequence_parallel,
+            f"checkpointing = {spec.train.checkpointing}": spec.train.checkpointing != "none",
+            f"sliced {others[0] if others else ''} layers": bool(others),
+        }
+        what = next((name for name, is_given in with_options.items() if is_given), None)
+        if apart is not None and what is not None:
+            raise SplitError(
+                "split.tensor",
+                f"{what} does not support frozen or unused parameters, such as {apart} of {model.name};"
+                " use none, or data, layer or pipeline",
+            )
+
+    def _check_sequence(self, model: ModelSummary, spec: RunSpec) -> None:
+        field, size = "split.tensor.sequence_parallel", self.options.size
+        if model.sequence_length is None:
+            raise SplitError(
+                field,
+                f"{model.name} cannot be split along the sequence, which requires layers between the cut ones to treat each"
+                " position separately (no router statistics or class token); use the model transformer",
+            )
+        for group in model.groups:
+            first, dim = slicing_of(group).dims[0], self.options.cut.get(group.kind, slicing_of(group).dims[0])
+            if dim != first:
+                raise SplitError(
+                    field, f"requires {group.kind} cut by {first}, but got {dim}: only {first} gathers and scatters the sequence"
+                )
+        length = model.sequence_length // {name: o.size for name, o in spec.split.items()}.get("context", 1)
+        if length % size:
+            of = "" if length == model.sequence_length else " per worker of the context axis"
+            raise SplitError(
+                field,
+                f"{length} positions{of} are not divisible by {size} workers (remainder {length % size});"
+                f" use a divisor of {length}",
+            )
+
+    def _in_parts(self, model: ModelSummary, held: ModelSummary) -> list[ParameterSummary]:
+        """Those held whose gradient each worker has a part of, from its part of the sequence: of layers that are not cut."""
+        cut = {layer for group in model.groups if isinstance(group, ColumnRowPair) for layer in (group.column, group.row)}
+        return [p for p in held.parameters if self.options.sequence_parallel and p.name.rpartition(".")[0] not in cut]
+
+    def _cut(self, model: ModelSummary) -> dict[str, int]:
+        return {name: dim for slicing in self._slicings(model) for name, dim in slicing.cut().items()}
+
+    def place(self, model: ModelSummary, index: int) -> ModelSummary:
+        dims = self._cut(model)
+
+        def cut(parameter: ParameterSummary) -> ParameterSummary:
+            if parameter.name not in dims:
+                return parameter
+            shape, dim = list(parameter.shape), dims[parameter.name]
+            shape[dim] //= self.options.size
+            return replace(parameter, shape=tuple(shape))
+
+        heads = {group.block for group in model.groups if group.kind == "head"}
+
+        def handed_on(block: BlockSummary) -> tuple[int, ...]:
+            shape, o = list(block.output_shape), self.options
+            if block.name in heads and o.parallel_loss:
+                shape[-1] //= o.size
+            if block.name not in heads and o.sequence_parallel:
+                shape[0] //= o.size
+            return tuple(shape)
+
+        blocks = [replace(b, parameters=tuple(map(cut, b.parameters)), output_shape=handed_on(b)) for b in model.blocks]
+        norms = [
+            replace(n, num_features=n.num_features // self.options.size) if f"{n.path}.weight" in dims else n
+            for n in model.batch_norms
+        ]
+        return replace(model, blocks=tuple(blocks), batch_norms=tuple(norms))
+
+    def expected(self, model: ModelSummary, share: RankView) -> list[Transfer]:
+        """What each group of layers says of itself, which every worker of the axis takes part in. With sequence
+        parallelism also one all-reduce of the gradients of all parameters between the cut layers. Full activation
+        checkpointing moves in backward once more what a block moves forward, but for the last layers' output: recomputing
+        stops once the last activation is there that backward needs. A generation moves what its forward passes move."""
+        transfers = []
+        slicings = self._slicings(model)
+        for slicing, after in zip(slicings, [*slicings[1:], None], strict=True):
+            moved = slicing.transfers(share.num_samples, share.compute_bytes, self.axis)
+            if share.spec.generates:
+                moved = _of_generation(moved, slicing.group, share.spec.inference)
+            transfers += [t for t in moved if share.trains or t.phase == "forward"]
+            if share.trains and share.spec.train.checkpointing == "full":
+                forward = [t for t in moved if t.phase == "forward"]
+                ends_block = after is None or after.group.block != slicing.group.block
+                again = forward[:-1] if ends_block and slicing.moves_output else forward
+                transfers += [replace(t, phase="backward") for t in again]
+            if share.trains and self.options.parallel_loss and isinstance(slicing, HeadSlicing):
+                transfers += slicing.loss_transfers(share.num_samples, share.element_bytes, self.axis)
+        if share.trains and (in_parts := self._in_parts(share.full_model, share.local_model)):
+            gradients = sum(p.numel for p in in_parts) * share.element_bytes
+            transfers.append(Transfer("all_reduce", self.axis, "backward", 1, gradients))
+        return [replace(t, group_size=self.options.size) for t in transfers]
+
+    def apply(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
+        if self.options.parallel_loss:
+            from workbench.strategies.tensor.vocab_parallel_loss import cross_entropy_of_slices
+
+            worker.loss = partial(cross_entropy_of_slices, mesh=mesh[self.axis])
+            worker.classes_part = (mesh.get_local_rank(self.axis), self.options.size)
+        held = dict(worker.blocks.named_children())
+        for slicing in self._slicings(worker.summary):
+            if slicing.group.block in held:
+                slicing.apply(worker.blocks, mesh[self.axis])
+        if self.options.sequence_parallel:
+            from workbench.strategies.tensor.sequence_parallel import take_part_of_positions
+
+            assert worker.summary.sequence_length is not None
+            for dropout in worker.dropout_keys.dropouts:  # all of them are between the cut layers
+                take_part_of_positions(dropout, worker.summary.sequence_length, mesh[self.axis])
+        for stage in worker.stages:  # a slicing may put another module in a block's place
+            for name in held.keys() & dict(stage.named_children()).keys():
+                setattr(stage, name, getattr(worker.blocks, name))
+        for names in worker.summary.tied_names.values():
+            # Slicing replaced each; they are one parameter again.
+            paths = [name.rsplit(".", 1) for name in names if block_of(name) in held]
+            for layer, attribute in paths[1:]:
+                first = getattr(worker.blocks.get_submodule(paths[0][0]), paths[0][1])
+                setattr(worker.blocks.get_submodule(layer), attribute, first)
+
+    def finish(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
+        if worker.trains and (in_parts := self._in_parts(worker.summary, worker.share.local_model)):
+            from workbench.strategies.tensor.sequence_parallel import sum_gradients
+
+            sum_gradients(worker, {p.name for p in in_parts}, mesh[self.axis])
+
+
+def _of_generation(moved: list[Transfer], group: LayerGroup, options: Inference) -> list[Transfer]:
+    """``moved`` in a pass over whole samples → in the passes of a generation; the head computes one position in each."""
+    assert isinstance(group, ColumnRowPair)
+    passes = [(1, options.num_new_tokens)] if group.kind == "head" else options.passes
+    sequence = group.output_shape[0]
+    return [replace(t, count=t.count * n, payload_bytes=t.payload_bytes // sequence * p) for t in moved for p, n in passes]
+
+
+def _check_all(slicings: Iterable[Slicing[Any]]) -> None:
+    """Raises:
+    SplitError: kinds of layers cannot be cut; the first with its arithmetic, and which others.
+    """
+    errors: dict[str, SplitError] = {}
+    for slicing in slicings:
+        try:
+            slicing.check()
+        except SplitError as error:
+            errors.setdefault(slicing.group.kind, error)
+    if errors:
+        _, *others = errors
+        first = next(iter(errors.values()))
+        also = f"; the same applies to {' and '.join(others)}" if others else ""
+        raise SplitError(first.field, first.message + also)

@@ -1,0 +1,201 @@
+"""Slicing of linear layers, alone or in pairs, with torch's own DTensor styles (Megatron-LM, Shoeybi et al. 2019)."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+from workbench.plan.communication import Transfer
+from workbench.plan.layer_groups import ColumnRowPair
+from workbench.strategies.tensor.base import Slicing
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from torch.distributed.device_mesh import DeviceMesh
+    from torch.distributed.tensor import DTensor
+
+
+SEQUENCE_DIM = 1
+"""Of activations (batch, sequence, features)."""
+
+
+class PairSlicing(Slicing[ColumnRowPair]):
+    """The first layer is cut by output features, the second by input features, so that nothing moves between them.
+
+    One all-reduce of the pair's output forward, one of its input's gradient backward (samples have none). With sequence
+    parallelism each is the two halves of an all-reduce (Korthikanti et al. 2022, section 4.2.2): an all-gather of the input
+    and a reduce-scatter of the output forward, and of their gradients the reverse backward.
+    """
+
+    def check(self) -> None:
+        self._must_divide(self.group.width, f"{self.group.width_name} of {self.group.column}")
+
+    def cut(self) -> dict[str, int]:
+        pair = self.group
+        return {f"{pair.column}.weight": 0, f"{pair.column}.bias": 0, f"{pair.row}.weight": 1}
+
+    def transfers(self, num_samples: int, element_bytes: int, axis: str) -> list[Transfer]:
+        unit = num_samples * element_bytes
+        inputs, outputs = unit * prod(self.group.input_shape), unit * prod(self.group.output_shape)
+        if self.sequence_parallel:
+            return [
+                Transfer("all_gather", axis, "forward", 1, inputs),
+                Transfer("reduce_scatter", axis, "forward", 1, outputs),
+                Transfer("all_gather", axis, "backward", 1, outputs),
+                Transfer("reduce_scatter", axis, "backward", 1, inputs),
+            ]
+        forward, backward = (
+            Transfer("all_reduce", axis, "forward", 1, outputs),
+            Transfer("all_reduce", axis, "backward", 1, inputs),
+        )
+        return [forward] if self.group.takes_samples else [forward, backward]
+
+    def apply(self, blocks: nn.Module, mesh: DeviceMesh) -> None:
+        from torch.distributed.tensor import Replicate, Shard
+        from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+
+        between = Shard(SEQUENCE_DIM) if self.sequence_parallel else Replicate()
+        columns, rows = ColwiseParallel(input_layouts=between), RowwiseParallel(output_layouts=between)
+        assert self.group.column
+        assert self.group.row
+        parallelize_module(blocks, mesh, {self.group.column: columns, self.group.row: rows})
+
+
+class AttentionSlicing(PairSlicing):
+    """Each worker computes whole attention heads."""
+
+    dims: ClassVar = ("heads",)
+
+
+class FeedForwardSlicing(PairSlicing):
+    """Each worker computes a part of the features between the two linear maps."""
+
+    dims: ClassVar = ("features",)
+
+
+class EmbeddingSlicing(Slicing[ColumnRowPair]):
+    """A table of embeddings cut by its entries or by their features; its weight is (vocabulary, hidden).
+
+    ``vocabulary``: a worker gives zeros for tokens that are not its own; one all-reduce of the output forward.
+    ``hidden``: each worker gives a slice of every token's features; one all-gather of the output forward. Neither needs
+    anything backward, for tokens have no gradient.
+
+    With sequence parallelism the output of ``vocabulary`` is reduce-scattered forward, its gradient gathered backward.
+    """
+
+    dims: ClassVar = ("vocabulary", "hidden")
+
+    def check(self) -> None:
+        if self.dim == "vocabulary":
+            self._must_divide(self.group.width, f"{self.group.width_name} of {self.group.row}")
+        else:
+            self._must_divide(self.group.output_shape[-1], f"hidden features of {self.group.row}")
+
+    def cut(self) -> dict[str, int]:
+        return {f"{self.group.row}.weight": self.dims.index(self.dim)}
+
+    def transfers(self, num_samples: int, element_bytes: int, axis: str) -> list[Transfer]:
+        output = num_samples * element_bytes * prod(self.group.output_shape)
+        if self.sequence_parallel:
+            return [
+                Transfer("reduce_scatter", axis, "forward", 1, output),
+                Transfer("all_gather", axis, "backward", 1, output),
+            ]
+        operation = "all_reduce" if self.dim == "vocabulary" else "all_gather"
+        return [Transfer(operation, axis, "forward", 1, output)]
+
+    def apply(self, blocks: nn.Module, mesh: DeviceMesh) -> None:
+        from torch.distributed.tensor import Replicate, Shard
+        from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+
+        from workbench.strategies.tensor.collectives import arrived
+
+        between = Shard(SEQUENCE_DIM) if self.sequence_parallel else Replicate()
+        # torch calls rows what is looked up and columns what comes out.
+        rows = RowwiseParallel(input_layouts=Replicate(), output_layouts=between)
+        columns = ColwiseParallel(output_layouts=Replicate())
+        assert self.group.row
+        parallelize_module(blocks, mesh, {self.group.row: rows if self.dim == "vocabulary" else columns})
+        weight = blocks.get_parameter(f"{self.group.row}.weight")
+        weight.register_post_accumulate_grad_hook(_keep_own_slice)
+        blocks.get_submodule(self.group.row).register_forward_hook(lambda module, inputs, output: arrived(output))
+        if self.sequence_parallel:
+            self._tell_positions(blocks.get_submodule(self.group.row.rpartition(".")[0]), mesh)
+
+    def _tell_positions(self, embedding: Any, mesh: DeviceMesh) -> None:
+        """What is added to the tokens' features is added to the worker's part of the sequence."""
+        from workbench.strategies.tensor.sequence_parallel import take_part_of_positions
+
+        if hasattr(embedding, "positions"):
+            take_part_of_positions(embedding, self.group.output_shape[0], mesh)
+
+
+def _keep_own_slice(parameter: DTensor) -> None:
+    """DTensor leaves an embedding's gradient whole on every worker (torch 2.13); each needs its slice of it."""
+    gradient = cast("DTensor", parameter.grad)
+    parameter.grad = gradient.redistribute(placements=parameter.placements)
+
+
+class HeadSlicing(Slicing[ColumnRowPair]):
+    """A linear map to the vocabulary cut by what it gives or by what it takes; its weight is (vocabulary, hidden).
+
+    ``vocabulary``: each worker gives the scores of its entries; one all-gather of the output forward and one all-reduce
+    of the input's gradient backward. ``hidden``: each takes a slice of the input and gives a part of every score; one
+    all-reduce of the output forward and one all-gather of the input's gradient backward.
+
+    With sequence parallelism ``vocabulary`` gathers its input forward and reduce-scatters that one's gradient backward.
+    With a parallel loss its scores are not gathered.
+    """
+
+    dims: ClassVar = ("vocabulary", "hidden")
+
+    def check(self) -> None:
+        if self.dim == "vocabulary":
+            self._must_divide(self.group.width, f"{self.group.width_name} of {self.group.column}")
+        else:
+            self._must_divide(self.group.input_shape[-1], f"hidden features of {self.group.column}")
+
+    def cut(self) -> dict[str, int]:
+        weight = f"{self.group.column}.weight"
+        return {weight: 0, f"{self.group.column}.bias": 0} if self.dim == "vocabulary" else {weight: 1}
+
+    def transfers(self, num_samples: int, element_bytes: int, axis: str) -> list[Transfer]:
+        unit = num_samples * element_bytes
+        inputs, outputs = unit * prod(self.group.input_shape), unit * prod(self.group.output_shape)
+        forward, backward = ("all_gather", "all_reduce") if self.dim == "vocabulary" else ("all_reduce", "all_gather")
+        transfers = [] if self.parallel_loss else [Transfer(forward, axis, "forward", 1, outputs)]
+        if self.sequence_parallel:
+            transfers, backward = [Transfer("all_gather", axis, "forward", 1, inputs), *transfers], "reduce_scatter"
+        return transfers if self.group.takes_samples else [*transfers, Transfer(backward, axis, "backward", 1, inputs)]
+
+    @property
+    def moves_output(self) -> bool:
+        return not self.parallel_loss
+
+    def loss_transfers(self, num_samples: int, element_bytes: int, axis: str) -> list[Transfer]:
+        """What the loss of scores that lie in slices moves in training: of each position the highest score, then the sum
+        of exponentials and the target's score, numbers of at least single precision. Nothing backward."""
+        positions = num_samples * prod(self.group.output_shape[:-1])
+        highest = positions * max(4, element_bytes)
+        return [Transfer("all_reduce", axis, "forward", 1, highest), Transfer("all_reduce", axis, "forward", 1, 2 * highest)]
+
+    def apply(self, blocks: nn.Module, mesh: DeviceMesh) -> None:
+        from torch.distributed.tensor import Replicate, Shard
+        from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+
+        between = Shard(SEQUENCE_DIM) if self.sequence_parallel else Replicate()
+        columns = ColwiseParallel(input_layouts=between, output_layouts=Shard(-1) if self.parallel_loss else Replicate())
+        rows = RowwiseParallel(input_layouts=Replicate())
+        assert self.group.column
+        parallelize_module(blocks, mesh, {self.group.column: columns if self.dim == "vocabulary" else rows})
+        blocks.get_submodule(self.group.column).register_forward_hook(_wait_without_backward)
+
+
+def _wait_without_backward(layer: nn.Module, inputs: Any, outputs: Tensor) -> Tensor:
+    """Waits for the all-reduce of the scores where no loss is going to: an inference step would end before it."""
+    from torch.distributed._functional_collectives import AsyncCollectiveTensor
+
+    if isinstance(outputs, AsyncCollectiveTensor) and not outputs.requires_grad:
+        waited: Tensor = outputs.wait()
+        return waited
+    return outputs

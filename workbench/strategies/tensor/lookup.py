@@ -1,0 +1,30 @@
+"""Tensor slicing by kind of layer: one file a kind, each with its formulas, and the torch code beside it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from workbench.plan.layer_groups import ConvolutionBlock, GlobalPool, LayerGroup, RecurrentLayer
+from workbench.strategies.tensor.base import Slicing
+from workbench.strategies.tensor.convolution import ConvolutionSlicing, PoolSlicing
+from workbench.strategies.tensor.linear import AttentionSlicing, EmbeddingSlicing, FeedForwardSlicing, HeadSlicing
+from workbench.strategies.tensor.recurrent import RecurrentSlicing
+
+__all__ = ["Slicing", "slicing_of"]
+
+_BY_TYPE: dict[type[LayerGroup], type[Slicing[Any]]] = {
+    ConvolutionBlock: ConvolutionSlicing,
+    GlobalPool: PoolSlicing,
+    RecurrentLayer: RecurrentSlicing,
+}
+_BY_KIND: dict[str, type[Slicing[Any]]] = {
+    "attention": AttentionSlicing,
+    "feedforward": FeedForwardSlicing,
+    "embedding": EmbeddingSlicing,
+    "head": HeadSlicing,
+}
+
+
+def slicing_of(group: LayerGroup) -> type[Slicing[Any]]:
+    """The class that knows how layers like these are cut."""
+    return _BY_TYPE.get(type(group)) or _BY_KIND[group.kind]

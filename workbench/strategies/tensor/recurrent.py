@@ -1,0 +1,64 @@
+"""Slicing of recurrent layers: whole hidden units on each worker, or a part of every sum over the hidden features."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from workbench.plan.communication import Transfer
+from workbench.plan.layer_groups import RecurrentLayer
+from workbench.strategies.tensor.base import Slicing
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.distributed.device_mesh import DeviceMesh
+
+NUM_SUMS = 4
+"""Sums per hidden unit and step of the dim ``hidden``: of an LSTM its gates; of a GRU the two gates, and the candidate's
+input and hidden part, which the reset gate keeps apart."""
+
+
+class RecurrentSlicing(Slicing[RecurrentLayer]):
+    """One LSTM or GRU layer, stepped through in a loop because something moves at every step:
+
+    - ``gates``: each worker computes every gate of its own hidden units, from the whole of x and h. All-gather of h
+      (batch, hidden) after each step. Backward a reduce-scatter of h's gradient before each step but the first, whose
+      initial state is zeros, and one all-reduce of the gradient of x (batch, sequence, input).
+    - ``hidden``: each worker uses a slice of x and of h for a part of every gate. All-reduce of the parts (batch, 4 ×
+      hidden) at each step. Backward an all-gather of h's gradient before each step but the first, and one of the
+      gradient of x.
+    """
+
+    dims: ClassVar = ("gates", "hidden")
+
+    def check(self) -> None:
+        self._must_divide(self.group.hidden_dim, f"hidden units of {self.group.path}")
+        if self.dim == "hidden":
+            self._must_divide(self.group.input_dim, f"input features of {self.group.path}")
+
+    def cut(self) -> dict[str, int]:
+        path = self.group.path
+        if self.dim == "hidden":
+            return {f"{path}.input_weight": 1, f"{path}.hidden_weight": 1}
+        return {f"{path}.{name}": 0 for name in ("input_weight", "hidden_weight", "input_bias", "hidden_bias")}
+
+    def transfers(self, num_samples: int, element_bytes: int, axis: str) -> list[Transfer]:
+        layer, unit = self.group, num_samples * element_bytes
+        h, x, steps = unit * layer.hidden_dim, unit * layer.sequence * layer.input_dim, layer.sequence
+        if self.dim == "gates":
+            return [
+                Transfer("all_gather", axis, "forward", steps, h),
+                Transfer("reduce_scatter", axis, "backward", steps - 1, h),
+                Transfer("all_reduce", axis, "backward", 1, x),
+            ]
+        return [
+            Transfer("all_reduce", axis, "forward", steps, NUM_SUMS * h),
+            Transfer("all_gather", axis, "backward", steps - 1, h),
+            Transfer("all_gather", axis, "backward", 1, x),
+        ]
+
+    def apply(self, blocks: nn.Module, mesh: DeviceMesh) -> None:
+        from workbench.strategies.tensor.recurrent_layers import GateSliced, HiddenSliced
+
+        whole = blocks.get_submodule(self.group.path)
+        new = (GateSliced if self.dim == "gates" else HiddenSliced)(whole, self.group, mesh)
+        blocks.set_submodule(self.group.path, new)

@@ -1,0 +1,137 @@
+"""Recurrent layers cut between workers, stepped through in a loop of plain torch."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.distributed.device_mesh import DeviceMesh
+from torch.nn.functional import linear
+
+from workbench.plan.layer_groups import RecurrentLayer
+from workbench.strategies.tensor.collectives import all_gathered, local, own_slice, sliced, sum_of_parts, whole_to_slices
+
+State = tuple[Tensor, ...]
+
+
+def lstm_step(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """h and c after a step; gates (batch, units, 4) before their non-linearities: input, forget, candidate, output."""
+    i, f, g, o = gates.unbind(-1)
+    c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+    return o.sigmoid() * c.tanh(), c
+
+
+def gru_step(reset: Tensor, update: Tensor, from_input: Tensor, from_hidden: Tensor, h: Tensor) -> Tensor:
+    """h after a step; gates and the candidate's two parts (batch, units) before their non-linearities."""
+    candidate = (from_input + reset.sigmoid() * from_hidden).tanh()
+    z = update.sigmoid()
+    return (1 - z) * candidate + z * h
+
+
+class SlicedRecurrent(nn.Module):
+    """What both ways of cutting share. Each takes over the four parameters of the whole layer under their names."""
+
+    dims: ClassVar[dict[str, int]]
+    """Parameter → dim along which it is cut."""
+
+    input_weight: nn.Parameter
+    hidden_weight: nn.Parameter
+    input_bias: nn.Parameter
+    hidden_bias: nn.Parameter
+
+    def __init__(self, whole: nn.Module, layer: RecurrentLayer, mesh: DeviceMesh) -> None:
+        super().__init__()
+        self.layer, self.mesh = layer, mesh
+        self.dropout = whole.get_submodule("dropout")
+        for name, parameter in whole.named_parameters():
+            self.register_parameter(name, sliced(parameter, self.dims[name], mesh) if name in self.dims else parameter)
+
+    def forward(self, x: Tensor, state: State | None = None) -> Tensor | tuple[Tensor, State]:
+        """The outputs; where a state is given, () at the beginning, also the state after the last step."""
+        outputs, after = self.forward_with_state(x, state)
+        outputs = self.dropout(outputs)
+        return outputs if state is None else (outputs, after)
+
+    def forward_with_state(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """The outputs (batch, sequence, hidden) and the state after the last step."""
+        raise NotImplementedError
+
+    def _by_unit(self, x: Tensor) -> Tensor:
+        """(…, units × gates) → (…, units, gates)."""
+        return x.view(*x.shape[:-1], -1, self.layer.num_gates)
+
+
+class GateSliced(SlicedRecurrent):
+    """Each worker computes its own hidden units: rows of the weights and biases. Its state is h whole, its slice of c."""
+
+    dims: ClassVar = {"input_weight": 0, "hidden_weight": 0, "input_bias": 0, "hidden_bias": 0}
+
+    def forward_with_state(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        units, here = self.layer.hidden_dim // self.mesh.size(), self.mesh.get_local_rank()
+        h, *cs = state or (x.new_zeros(len(x), self.layer.hidden_dim), x.new_zeros(len(x), units))
+        hidden_weight, hidden_bias = local(self.hidden_weight), local(self.hidden_bias)
+        from_inputs = linear(whole_to_slices(x, self.mesh), local(self.input_weight), local(self.input_bias))
+        outputs = []
+        for from_input in self._by_unit(from_inputs).unbind(1):  # each (batch, own units, gates)
+            from_hidden = self._by_unit(linear(h, hidden_weight, hidden_bias))
+            if self.layer.cell == "lstm":
+                own, cs[0] = lstm_step(from_input + from_hidden, cs[0])
+            else:
+                reset, update = (from_input + from_hidden)[..., :2].unbind(-1)
+                mine = h[:, here * units : (here + 1) * units]
+                own = gru_step(reset, update, from_input[..., 2], from_hidden[..., 2], mine)
+            output, h = _JoinUnits.apply(own, self.mesh)
+            outputs.append(output)
+        return torch.stack(outputs, 1), (h, *cs) if self.layer.cell == "lstm" else (h,)
+
+
+class _JoinUnits(Function):
+    """The all-gather of the workers' hidden units, given twice because its gradients differ: of what is handed on every
+    worker has the whole gradient, of what the next step uses each has a part; these are reduced and scattered."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor, mesh: DeviceMesh) -> tuple[Tensor, Tensor]:
+        ctx.mesh = mesh
+        ctx.set_materialize_grads(False)
+        h = all_gathered(own, 1, mesh)
+        return h, h.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> Any:
+        (whole, part), mesh = gradients, ctx.mesh
+        own = None if whole is None else whole.chunk(mesh.size(), 1)[mesh.get_local_rank()]
+        if part is not None:
+            slices = [s.contiguous() for s in part.chunk(mesh.size(), 1)]  # each (batch, units of a worker)
+            mine = torch.empty_like(slices[0])
+            dist.reduce_scatter(mine, slices, group=mesh.get_group())
+            own = mine if own is None else own + mine
+        return own, None
+
+
+class HiddenSliced(SlicedRecurrent):
+    """Each worker uses its slice of the input and hidden features: columns of the weights. Its state is whole."""
+
+    dims: ClassVar = {"input_weight": 1, "hidden_weight": 1}
+
+    def forward_with_state(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        h, *cs = state or (x.new_zeros(len(x), self.layer.hidden_dim),) * 2
+        hidden_weight = local(self.hidden_weight)
+        input_bias, hidden_bias = self._by_unit(self.input_bias), self._by_unit(self.hidden_bias)
+        from_inputs = self._by_unit(linear(own_slice(x, 2, self.mesh), local(self.input_weight)))
+        outputs = []
+        for from_input in from_inputs.unbind(1):  # parts, each (batch, hidden, gates)
+            from_hidden = self._by_unit(linear(own_slice(h, 1, self.mesh), hidden_weight))
+            if self.layer.cell == "lstm":
+                gates = sum_of_parts(from_input + from_hidden, self.mesh) + input_bias + hidden_bias
+                h, cs[0] = lstm_step(gates, cs[0])
+            else:
+                parts = [(from_input + from_hidden)[..., :2], from_input[..., 2:], from_hidden[..., 2:]]
+                biases = [(input_bias + hidden_bias)[..., :2], input_bias[..., 2:], hidden_bias[..., 2:]]
+                sums = sum_of_parts(torch.cat(parts, -1), self.mesh) + torch.cat(biases, -1)
+                reset, update, candidate_input, candidate_hidden = sums.unbind(-1)
+                h = gru_step(reset, update, candidate_input, candidate_hidden, h)
+            outputs.append(h)
+        return torch.stack(outputs, 1), (h, *cs) if self.layer.cell == "lstm" else (h,)

@@ -1,0 +1,48 @@
+"""Cross-entropy of scores that lie in slices of the vocabulary on different workers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.autograd import Function
+from torch.distributed.device_mesh import DeviceMesh
+
+from workbench.plan.loss_weights import IGNORED
+from workbench.strategies.tensor.collectives import all_reduced
+
+
+def cross_entropy_of_slices(outputs: Tensor, targets: Tensor, mesh: DeviceMesh) -> Tensor:
+    """The mean cross-entropy, whole, of this worker's slice of the scores, (batch, …, classes / workers), against
+    targets (batch, …) that name entries of the whole; as torch's, over those that are not −100."""
+    return _CrossEntropy.apply(outputs.flatten(0, -2), targets.flatten(), mesh)  # type: ignore[no-any-return]
+
+
+class _CrossEntropy(Function):
+    """log Σ exp(score) − the target's score; backward softmax − one at the target, which moves nothing (Shoeybi et al.
+    2019, section 3)."""
+
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor, targets: Tensor, mesh: DeviceMesh) -> Tensor:
+        highest = scores.amax(-1).to(torch.promote_types(scores.dtype, torch.float32))
+        dist.all_reduce(highest, dist.ReduceOp.MAX, group=mesh.get_group())
+        shifted = scores - highest[:, None]  # (positions, classes / workers)
+        places = targets - mesh.get_local_rank() * scores.shape[1]  # of the targets, in this worker's slice
+        is_here = (places >= 0) & (places < scores.shape[1])
+        places = places.where(is_here, 0)
+        of_targets = shifted.gather(1, places[:, None])[:, 0].where(is_here, 0)
+        exponentials = shifted.exp_()
+        denominators, of_targets = all_reduced(torch.stack([exponentials.sum(-1), of_targets]), mesh)
+        softmax = exponentials.div_(denominators[:, None]).to(scores.dtype)
+        counts = targets != IGNORED
+        ctx.save_for_backward(softmax, places, is_here, counts)
+        loss: Tensor = (denominators.log() - of_targets).where(counts, 0).sum() / counts.sum()
+        return loss.to(scores.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        softmax, places, is_here, counts = ctx.saved_tensors
+        gradient = softmax.scatter_add(1, places[:, None], -is_here[:, None].to(softmax.dtype))
+        return gradient * (counts * (gradients[0] / counts.sum()))[:, None], None, None
