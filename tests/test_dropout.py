@@ -27,7 +27,7 @@ from workbench.testing.conformance import assert_conforms
 OWN_MODEL = '''
 from torch import nn
 from workbench.models.base import model
-from workbench.models.own import OwnModel
+from workbench.models.inferred import OwnModel
 
 @model("with_dropout")
 class WithDropout(OwnModel):

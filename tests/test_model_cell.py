@@ -19,7 +19,7 @@ QUICK = {"num_steps": 3, "num_warmup_steps": 1}
 OWN = '''
 from torch import nn
 from workbench.models.base import model
-from workbench.models.own import OwnModel
+from workbench.models.inferred import OwnModel
 
 @model("{name}")
 class Own(OwnModel):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.errors import SpecError
-from workbench.models.generation import Decoder, generate
+from workbench.models.kv_cache import Decoder, generate
 from workbench.models.moe_modules import Experts, MixtureOfExperts, Router, balance_loss
 from workbench.models.transformer_modules import Attention, Embedding, FeedForward, Rotary, causal_product
 from workbench.plan import compatibility

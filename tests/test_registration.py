@@ -13,7 +13,7 @@ from workbench import registry
 from workbench.data.base import Dataset, DatasetSummary, dataset
 from workbench.errors import PluginError, PluginWarning, SpecError
 from workbench.models.base import model
-from workbench.models.own import OwnModel
+from workbench.models.inferred import OwnModel
 from workbench.plan.layer_groups import ColumnRowPair
 from workbench.plan.model_summary import ModelSummary
 from workbench.registry import STRATEGIES

@@ -26,7 +26,7 @@ from torch import nn
 from typing import Literal
 from workbench.data.base import Dataset, DatasetSummary, LabelledSamples, dataset
 from workbench.models.base import model
-from workbench.models.own import OwnModel
+from workbench.models.inferred import OwnModel
 from workbench.spec.options import DatasetOptions, ModelOptions
 
 class WavesOptions(DatasetOptions):

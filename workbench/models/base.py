@@ -49,7 +49,7 @@ class Model(ABC, Generic[O]):
 
     @property
     def has_cache(self) -> bool:
-        """Whether its blocks, fed position after position, remember those before (``models/generation.py``)."""
+        """Whether its blocks, fed position after position, remember those before (``models/kv_cache.py``)."""
         return False
 
     @property

@@ -12,7 +12,7 @@ from torch.nn.functional import gelu, scaled_dot_product_attention, silu
 from workbench.models.dropout_modules import SampleDropout
 
 if TYPE_CHECKING:
-    from workbench.models.generation import KVCache
+    from workbench.models.kv_cache import KVCache
 
 INITIAL_STD = 0.02  # GPT-2's
 NORM_EPSILON = 1e-5  # GPT-2's and Llama's
@@ -111,7 +111,7 @@ class Attention(nn.Module):
     """
 
     cache: KVCache | None = None
-    """Keys and values of the positions before; set while generating, by ``models/generation.py``."""
+    """Keys and values of the positions before; set while generating, by ``models/kv_cache.py``."""
 
     def __init__(
         self, hidden_dim: int, num_heads: int, num_kv_heads: int, product: Product, *, bias: bool, rotary: Rotary | None = None

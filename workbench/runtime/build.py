@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor
 
 from workbench.errors import SplitError
 from workbench.models.dropout_modules import DropoutKeys, substitute_dropout
-from workbench.models.generation import Decoder
+from workbench.models.kv_cache import Decoder
 from workbench.plan.mesh import WORLD
 from workbench.plan.model_summary import block_of
 from workbench.plan.plan import Plan

@@ -41,7 +41,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from workbench.models.dropout_modules import DropoutKeys
-from workbench.models.generation import generate
+from workbench.models.kv_cache import generate
 from workbench.plan.lossy import Lossy
 from workbench.plan.parity import Verdict
 from workbench.plan.plan import Plan

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from workbench.models.base import model
-from workbench.models.own import OwnModel
+from workbench.models.inferred import OwnModel
 from workbench.plan.layer_groups import ColumnRowPair
 from workbench.plan.model_summary import ModelSummary, Tie
 from workbench.spec.options import ModelOptions

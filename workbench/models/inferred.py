@@ -50,6 +50,6 @@ class OwnModel(Model[O]):
 
     @cached_property
     def _summary(self) -> ModelSummary:
-        from workbench.models.own_modules import summary_of
+        from workbench.models.inferred_modules import summary_of
 
         return summary_of(self)

@@ -16,7 +16,7 @@ from workbench.errors import SpecError
 from workbench.plan.model_summary import BatchNorm, BlockSummary, ModelSummary, ParameterSummary, Tie
 
 if TYPE_CHECKING:
-    from workbench.models.own import OwnModel
+    from workbench.models.inferred import OwnModel
 
 _BATCH = 2  # batch norm takes no single sample
 
