@@ -24,8 +24,8 @@ import torch.distributed as dist
 
 from workbench.plan.link_model import route
 from workbench.plan.mesh import Mesh
-from workbench.runtime.links import emulate
-from workbench.runtime.recorder import Recorder
+from workbench.runtime.link_emulation import emulate
+from workbench.runtime.tracing.recorder import Recorder
 from workbench.spec.link import Link
 from workbench.testing.workers import run_in_workers
 

@@ -50,9 +50,9 @@ def work(rank: int, rendezvous: str, rounds: int, handwritten_name: str, split: 
     from workbench.runtime.batches import Batches
     from workbench.runtime.build import build_worker, make_mesh
     from workbench.runtime.optimizer import make_optimizer
-    from workbench.runtime.process_group import control_group, register_backend
-    from workbench.runtime.recorder import Recorder
-    from workbench.runtime.training import take_step
+    from workbench.runtime.step_loop import take_step
+    from workbench.runtime.tracing.process_group import control_group, register_backend
+    from workbench.runtime.tracing.recorder import Recorder
     from workbench.spec import RunSpec
 
     torch.set_num_threads(1)

@@ -43,8 +43,8 @@ def light(rank: int, recorder: Any, control: Any, split: dict[str, Any], rounds:
     from workbench.runtime.batches import Batches
     from workbench.runtime.build import build_worker, make_mesh
     from workbench.runtime.optimizer import make_optimizer
-    from workbench.runtime.recorder import Recorder
-    from workbench.runtime.training import take_step
+    from workbench.runtime.step_loop import take_step
+    from workbench.runtime.tracing.recorder import Recorder
     from workbench.spec import RunSpec
 
     planned, device = plan(RunSpec(split=split)), torch.device("cpu")
@@ -79,7 +79,7 @@ def full(rank: int, recorder: Any, control: Any, split: dict[str, Any], rounds: 
     import torch
 
     from workbench.plan.resolve import plan
-    from workbench.runtime import training
+    from workbench.runtime import step_loop
     from workbench.runtime.batches import Batches
     from workbench.runtime.build import build_worker, make_mesh
     from workbench.spec import RunSpec
@@ -87,10 +87,10 @@ def full(rank: int, recorder: Any, control: Any, split: dict[str, Any], rounds: 
     planned, device = plan(RunSpec(split=split)), torch.device("cpu")
     orders = [ORDERS[turn % len(ORDERS)] for turn in range(rounds)]
     kinds = ["warmup"] * WARMUP + [KINDS[which] for order in orders for which in order]
-    training.step_kinds = lambda _: iter(kinds)
+    step_loop.step_kinds = lambda _: iter(kinds)
     worker = build_worker(planned, rank, make_mesh(planned, "cpu", recorder), recorder, device, torch.float32)
     batches = Batches(planned, device, torch.float32)
-    steps = training.train(planned, worker, batches, recorder, lambda **_: None).steps[WARMUP:]
+    steps = step_loop.train(planned, worker, batches, recorder, lambda **_: None).steps[WARMUP:]
     took = np.empty((rounds, 3))
     for row, place in zip(steps, ((turn, which) for turn, order in enumerate(orders) for which in order), strict=True):
         took[place] = row["duration_s"]

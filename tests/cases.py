@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 from workbench.registry import announce
 from workbench.runtime.build import DTYPES
-from workbench.runtime.recorder import Recorder
+from workbench.runtime.tracing.recorder import Recorder
 from workbench.testing.cases import parity, parity_and_training, training
 from workbench.testing.conformance import run_case
 

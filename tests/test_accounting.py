@@ -9,9 +9,9 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from workbench.runtime import accounting
-from workbench.runtime.recorder import Operation, Recorder, SpanRecord
-from workbench.runtime.step_parts import step_parts, timeline_rows
+from workbench.runtime.tracing import wait_attribution
+from workbench.runtime.tracing.recorder import Operation, Recorder, SpanRecord
+from workbench.runtime.tracing.step_breakdown import step_parts, timeline_rows
 from workbench.testing.workers import run_in_workers
 
 LATE_S = 0.5
@@ -54,7 +54,7 @@ def late_second_worker(rank: int, recorder: Recorder, control: Any) -> dict[str,
             time.sleep(LATE_S)
     dist.all_reduce(torch.ones(1))
     duration = time.perf_counter() - start
-    accounting.attribute_idle(recorder, control, 2)
+    wait_attribution.attribute_idle(recorder, control, 2)
     return step_parts(recorder, [{"step": 0, "kind": "trace", "start_s": start, "duration_s": duration}])
 
 
@@ -68,7 +68,7 @@ def late_receiver(rank: int, recorder: Recorder, control: Any) -> dict[str, Any]
     else:
         dist.send(torch.ones(1000), 1)
     duration = time.perf_counter() - start
-    accounting.attribute_idle(recorder, control, 2)
+    wait_attribution.attribute_idle(recorder, control, 2)
     return step_parts(recorder, [{"step": 0, "kind": "trace", "start_s": start, "duration_s": duration}])
 
 

@@ -19,15 +19,15 @@ from tests.recorded import pipeline_run
 from workbench.analysis import trace
 from workbench.analysis.transfers import by_operation
 from workbench.plan.resolve import plan
-from workbench.runtime import accounting
 from workbench.runtime.batches import Batches
 from workbench.runtime.build import build_worker, make_mesh
-from workbench.runtime.completion import bound_sends, complete
-from workbench.runtime.gloo_spans import GlooSpan
 from workbench.runtime.optimizer import make_optimizer
-from workbench.runtime.process_group import control_group
-from workbench.runtime.recorder import Operation, Recorder
-from workbench.runtime.training import take_step, train
+from workbench.runtime.step_loop import take_step, train
+from workbench.runtime.tracing import wait_attribution
+from workbench.runtime.tracing.completion import bound_sends, complete
+from workbench.runtime.tracing.gloo import GlooSpan
+from workbench.runtime.tracing.process_group import control_group
+from workbench.runtime.tracing.recorder import Operation, Recorder
 from workbench.spec import RunSpec
 from workbench.store.tables import write_table
 from workbench.store.trace_events import trace_events
@@ -67,9 +67,9 @@ def traced(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any]) ->
     planned = plan(RunSpec(**spec))
     worker = build_worker(planned, rank, make_mesh(planned, "cpu", recorder), recorder, CPU, torch.float32)
     record = train(planned, worker, Batches(planned, CPU, torch.float32), recorder, lambda **_: None)
-    accounting.attribute_idle(recorder, control, planned.num_workers)
+    wait_attribution.attribute_idle(recorder, control, planned.num_workers)
     agreement = complete(recorder)
-    return {"steps": record.steps, "rows": accounting.communication_rows(recorder, is_cuda=False), "agreement": agreement}
+    return {"steps": record.steps, "rows": wait_attribution.communication_rows(recorder, is_cuda=False), "agreement": agreement}
 
 
 def profiled(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any]) -> list[tuple[str, int]]:
@@ -185,9 +185,9 @@ def late_and_unattended(rank: int, recorder: Recorder, control: Any) -> list[dic
     time.sleep(LATE_S)
     work.wait()
     recorder.end_step()
-    accounting.attribute_idle(recorder, control, 2)
+    wait_attribution.attribute_idle(recorder, control, 2)
     assert not complete(recorder).differences
-    return accounting.communication_rows(recorder, is_cuda=False)
+    return wait_attribution.communication_rows(recorder, is_cuda=False)
 
 
 @pytest.mark.clock
@@ -217,10 +217,10 @@ def send_that_is_waited_for_late(rank: int, recorder: Recorder, control: Any) ->
         dist.recv(tensor, 0)
         dist.barrier(group=control)
     recorder.end_step()
-    accounting.attribute_idle(recorder, control, 2)
+    wait_attribution.attribute_idle(recorder, control, 2)
     complete(recorder)
     bound_sends(recorder, control, 2)
-    return accounting.communication_rows(recorder, is_cuda=False)
+    return wait_attribution.communication_rows(recorder, is_cuda=False)
 
 
 def test_a_send_is_done_when_its_receive_is_however_late_it_is_waited_for(tmp_path: Path) -> None:

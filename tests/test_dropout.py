@@ -19,7 +19,7 @@ from workbench.plan.resolve import plan
 from workbench.runtime.build import build_blocks, build_worker
 from workbench.runtime.dropout import turn_off_dropout
 from workbench.runtime.parity import check_parity
-from workbench.runtime.recorder import Recorder
+from workbench.runtime.tracing.recorder import Recorder
 from workbench.spec import RunSpec
 from workbench.testing.cases import CPU
 from workbench.testing.conformance import assert_conforms

@@ -23,7 +23,7 @@ from workbench.notebook.trace_view import TraceView
 from workbench.plan import plan as plan_module
 from workbench.plan.resolve import plan
 from workbench.runtime.events import EventWriter
-from workbench.runtime.recorder import Recorder
+from workbench.runtime.tracing.recorder import Recorder
 from workbench.runtime.worker import _work
 from workbench.spec import RunSpec
 from workbench.store.run_directory import RunDirectory

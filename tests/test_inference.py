@@ -18,8 +18,8 @@ from workbench.cli.run import _judge
 from workbench.errors import AssertionFailedError, SpecError, SplitError
 from workbench.plan import compatibility
 from workbench.plan.resolve import plan
-from workbench.runtime.accounting import attribute_idle
-from workbench.runtime.recorder import Operation, Recorder
+from workbench.runtime.tracing.recorder import Operation, Recorder
+from workbench.runtime.tracing.wait_attribution import attribute_idle
 from workbench.spec import RunSpec
 
 MODELS = compatibility.models()

@@ -15,8 +15,8 @@ from workbench.errors import SpecError
 from workbench.plan.link_model import route
 from workbench.plan.mesh import Mesh
 from workbench.plan.resolve import plan
-from workbench.runtime.links import emulate
-from workbench.runtime.recorder import Recorder
+from workbench.runtime.link_emulation import emulate
+from workbench.runtime.tracing.recorder import Recorder
 from workbench.spec import RunSpec
 from workbench.spec.files import dumps, load
 from workbench.spec.link import PRESETS, Link

@@ -13,7 +13,7 @@ import pytest
 
 from workbench.plan.memory import expected_memory
 from workbench.plan.resolve import plan
-from workbench.runtime.allocator import cuda_figures
+from workbench.runtime.memory.allocator import cuda_figures
 from workbench.spec import RunSpec
 from workbench.testing import cases
 from workbench.testing.workers import run_in_workers
@@ -168,7 +168,7 @@ def status(key):
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
 
 def training(rank, recorder, control, spec):
-    from workbench.runtime.memory import MemoryTracker
+    from workbench.runtime.memory.tracker import MemoryTracker
     found, enter, leave = {}, MemoryTracker.__enter__, MemoryTracker.__exit__
     def begin(self):
         enter(self)

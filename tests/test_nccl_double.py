@@ -11,9 +11,9 @@ import torch.distributed as dist
 
 from workbench.plan.compatibility import Case
 from workbench.registry import STRATEGIES
-from workbench.runtime import accounting
 from workbench.runtime.build import make_mesh
-from workbench.runtime.recorder import Recorder
+from workbench.runtime.tracing import wait_attribution
+from workbench.runtime.tracing.recorder import Recorder
 from workbench.spec import RunSpec
 from workbench.testing import nccl_double
 from workbench.testing.conformance import assert_conforms, mesh_cases, schedule_cases, strategy_cases
@@ -94,8 +94,8 @@ def recorded(rank: int, recorder: Recorder, control: Any) -> list[dict[str, Any]
             time.sleep(0.1)
         communicate()
     counted = recorder.end_step()
-    accounting.attribute_idle(recorder, control, 2)
-    rows = accounting.communication_rows(recorder, is_cuda=False)
+    wait_attribution.attribute_idle(recorder, control, 2)
+    rows = wait_attribution.communication_rows(recorder, is_cuda=False)
     return [counted, *rows]
 
 

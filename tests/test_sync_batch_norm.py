@@ -14,7 +14,7 @@ from tests.pool import run_in_workers
 from workbench.errors import SplitError
 from workbench.plan import compatibility
 from workbench.plan.resolve import plan
-from workbench.runtime.recorder import Recorder
+from workbench.runtime.tracing.recorder import Recorder
 from workbench.spec import RunSpec
 from workbench.strategies.data.sync_batch_norm import synchronize_batch_norms
 

@@ -21,8 +21,8 @@ import torch
 import torch.distributed as dist
 
 from workbench.runtime.events import EventWriter
-from workbench.runtime.process_group import control_group, register_backend
-from workbench.runtime.recorder import Recorder
+from workbench.runtime.tracing.process_group import control_group, register_backend
+from workbench.runtime.tracing.recorder import Recorder
 from workbench.runtime.worker import die_with_owner, leave, meet
 from workbench.store.run_directory import RunDirectory
 

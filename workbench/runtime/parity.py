@@ -53,7 +53,7 @@ from workbench.runtime.mixed_precision import ComputeCopies, loss_in
 from workbench.runtime.optimizer import make_optimizer
 from workbench.runtime.parity_errors import Errors, undeclared
 from workbench.runtime.replicas import Addends, ReplicaReference, Worst, named_by_replica
-from workbench.runtime.training import take_step
+from workbench.runtime.step_loop import take_step
 from workbench.spec.run_spec import Inference, Train
 from workbench.strategies.worker_model import Records, StepResult, WorkerModel
 

@@ -18,13 +18,13 @@ import torch
 import torch.distributed as dist
 
 from workbench.runtime.events import EventWriter
-from workbench.runtime.process_group import control_group, device_of, register_backend
-from workbench.runtime.recorder import Recorder
+from workbench.runtime.tracing.process_group import control_group, device_of, register_backend
+from workbench.runtime.tracing.recorder import Recorder
 from workbench.store.run_directory import RunDirectory
 
 if TYPE_CHECKING:
     from workbench.plan.plan import Plan
-    from workbench.runtime.training import TrainingRecord
+    from workbench.runtime.step_loop import TrainingRecord
 
 _PROGRESS_INTERVAL_S = 0.1
 
@@ -95,14 +95,14 @@ def _work(
     recorder: Recorder,
     control: Any,
 ) -> None:
-    from workbench.runtime import accounting
     from workbench.runtime.batches import Batches
     from workbench.runtime.build import DTYPES, build_worker, make_mesh
-    from workbench.runtime.completion import bound_sends, complete
-    from workbench.runtime.links import emulate
+    from workbench.runtime.link_emulation import emulate
     from workbench.runtime.parity import check_parity
-    from workbench.runtime.step_parts import step_parts, timeline_rows
-    from workbench.runtime.training import train
+    from workbench.runtime.step_loop import train
+    from workbench.runtime.tracing import wait_attribution
+    from workbench.runtime.tracing.completion import bound_sends, complete
+    from workbench.runtime.tracing.step_breakdown import step_parts, timeline_rows
     from workbench.store.tables import write_table
 
     spec = plan_.spec
@@ -130,16 +130,16 @@ def _work(
     trained = train(plan_, worker, Batches(plan_, device, dtype), recorder, on_step, run.profiler_path(rank), control)
     is_cuda = recorder.device == "cuda"
     if not is_cuda:
-        accounting.attribute_idle(recorder, control, plan_.num_workers)
+        wait_attribution.attribute_idle(recorder, control, plan_.num_workers)
     agreement = complete(recorder)
     if device.type == "cpu":
         bound_sends(recorder, control, plan_.num_workers)
-    communication = accounting.communication_rows(recorder, is_cuda)
+    communication = wait_attribution.communication_rows(recorder, is_cuda)
     figures = {
         **_figures(trained),
         "completions": asdict(agreement),
         **step_parts(recorder, trained.steps),  # before the rows' times are made the run's own
-        "communication": accounting.transfers_per_step(communication, spec.measure.num_trace_steps),
+        "communication": wait_attribution.transfers_per_step(communication, spec.measure.num_trace_steps),
     }
     tables = {
         "steps": trained.steps,
@@ -159,7 +159,7 @@ def _work(
 
 def _figures(trained: TrainingRecord) -> dict[str, Any]:
     """What the loop measured, as the summary has it of each worker."""
-    from workbench.runtime.accounting import resident_peak_bytes
+    from workbench.runtime.tracing.wait_attribution import resident_peak_bytes
 
     return {
         "parameters": trained.parameters,

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from workbench.plan.resolve import plan
-from workbench.runtime import accounting
 from workbench.runtime.batches import Batches
 from workbench.runtime.build import DTYPES, build_worker, make_mesh
-from workbench.runtime.links import emulate
+from workbench.runtime.link_emulation import emulate
 from workbench.runtime.parity import check_parity
-from workbench.runtime.recorder import Recorder
-from workbench.runtime.step_parts import step_parts, timeline_rows
-from workbench.runtime.training import train
+from workbench.runtime.step_loop import train
+from workbench.runtime.tracing import wait_attribution
+from workbench.runtime.tracing.recorder import Recorder
+from workbench.runtime.tracing.step_breakdown import step_parts, timeline_rows
 from workbench.spec import RunSpec
 from workbench.strategies.worker_model import StepResult, WorkerModel
 from workbench.testing.mistakes import MISTAKES
@@ -62,12 +62,12 @@ def training(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any], 
         _compute_in_pieces(worker, num_pieces)
     recorder.links = emulate(planned.spec.link, planned.mesh, recorder.axes, rank, control)
     record = train(planned, worker, Batches(planned, CPU, dtype), recorder, lambda **_: None)
-    accounting.attribute_idle(recorder, control, planned.num_workers)
-    rows = accounting.communication_rows(recorder, is_cuda=False)
+    wait_attribution.attribute_idle(recorder, control, planned.num_workers)
+    rows = wait_attribution.communication_rows(recorder, is_cuda=False)
     peak = record.peak_memory
     assert peak is not None
     return {
-        "communication": accounting.transfers_per_step(rows, planned.spec.measure.num_trace_steps),
+        "communication": wait_attribution.transfers_per_step(rows, planned.spec.measure.num_trace_steps),
         "parameters": record.parameters,
         "parameter_bytes": record.parameter_bytes,
         "gradient_bytes": record.gradient_bytes,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from workbench.models.base import model
 from workbench.models.mlp import MLP, MLPOptions
-from workbench.runtime.recorded_work import RecordedWork
+from workbench.runtime.tracing.recorded_work import RecordedWork
 
 
 class DelayedOptions(MLPOptions):

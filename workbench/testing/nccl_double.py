@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from workbench.runtime.process_group import gloo
+from workbench.runtime.tracing.process_group import gloo
 
 DEADLOCK_S = 30.0
 """An operation that takes longer than this is reported as a deadlock: those of tests take milliseconds."""

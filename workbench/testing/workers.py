@@ -93,8 +93,8 @@ def _worker(
     import torch.distributed as dist
 
     from workbench import registry
-    from workbench.runtime.process_group import control_group, register_backend
-    from workbench.runtime.recorder import Recorder
+    from workbench.runtime.tracing.process_group import control_group, register_backend
+    from workbench.runtime.tracing.recorder import Recorder
 
     if os.environ.get("WORKBENCH_PLUGINS", "") != plugins:  # the fork server has those of its own start
         os.environ["WORKBENCH_PLUGINS"] = plugins

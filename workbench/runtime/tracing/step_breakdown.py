@@ -7,7 +7,7 @@ from statistics import mean
 from typing import Any, NamedTuple
 
 from workbench.plan.intervals import Interval, innermost
-from workbench.runtime.recorder import Operation, Recorder, SpanRecord
+from workbench.runtime.tracing.recorder import Operation, Recorder, SpanRecord
 
 PART_OF_KIND = {
     "forward": "compute_s",

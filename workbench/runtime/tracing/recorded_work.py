@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from workbench.runtime.recorder import Operation, Recorder
+from workbench.runtime.tracing.recorder import Operation, Recorder
 
 
 class DoneWork:

@@ -18,12 +18,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from workbench.runtime.batched_p2p import coalesce_batches
-from workbench.runtime.recorded_work import DoneWork, RecordedWork
-from workbench.runtime.recorder import Operation, Recorder
+from workbench.runtime.tracing.batched_p2p import coalesce_batches
+from workbench.runtime.tracing.recorded_work import DoneWork, RecordedWork
+from workbench.runtime.tracing.recorder import Operation, Recorder
 
 if TYPE_CHECKING:
-    from workbench.runtime.links import Passage
+    from workbench.runtime.link_emulation import Passage
 
 BACKEND = "workbench"
 _LOOPBACK_NAMES = ("lo", "lo0")

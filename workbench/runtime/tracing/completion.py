@@ -10,8 +10,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from workbench.runtime.gloo_spans import GlooSpan
-from workbench.runtime.recorder import Operation, Recorder
+from workbench.runtime.tracing.gloo import GlooSpan
+from workbench.runtime.tracing.recorder import Operation, Recorder
 
 _AS_GLOO_RUNS_IT = {"reduce_scatter": "all_reduce"}
 _POINT_TO_POINT = ("send", "recv")

@@ -17,16 +17,16 @@ from torch.distributed.tensor import DTensor
 
 from workbench.plan.plan import Plan
 from workbench.plan.steps import step_kinds
-from workbench.runtime.allocations import Peak, kept_activations
 from workbench.runtime.batches import Batches
 from workbench.runtime.build import local
 from workbench.runtime.clipping import clip_gradients
+from workbench.runtime.cpu_contention import Load
 from workbench.runtime.flops import CountedFlops
-from workbench.runtime.load import Load
-from workbench.runtime.memory import MemoryTracker
+from workbench.runtime.memory.log import Peak, kept_activations
+from workbench.runtime.memory.tracker import MemoryTracker
 from workbench.runtime.optimizer import make_optimizer, set_learning_rate
 from workbench.runtime.profiler import torch_profile
-from workbench.runtime.recorder import Recorder
+from workbench.runtime.tracing.recorder import Recorder
 from workbench.strategies.worker_model import StepResult, WorkerModel
 
 

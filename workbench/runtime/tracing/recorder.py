@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from workbench.runtime.gloo_spans import GlooSpan, GlooSpans
+from workbench.runtime.tracing.gloo import GlooSpan, GlooSpans
 
 if TYPE_CHECKING:
-    from workbench.runtime.links import Links, Passage
+    from workbench.runtime.link_emulation import Links, Passage
 
 RING_FACTOR = {"all_reduce": 2, "all_gather": 1, "reduce_scatter": 1, "all_to_all": 1, "broadcast": 1}
 

@@ -23,12 +23,12 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from workbench.runtime.allocations import Allocation, AllocationLog, Change
-from workbench.runtime.allocator import AllocatorPeak
-from workbench.runtime.budget import MemoryBudgetExceeded
 from workbench.runtime.build import local
 from workbench.runtime.idle_threads import wait_for_idle_threads
-from workbench.runtime.recorder import Recorder
+from workbench.runtime.memory.allocator import AllocatorPeak
+from workbench.runtime.memory.budget import MemoryBudgetExceeded
+from workbench.runtime.memory.log import Allocation, AllocationLog, Change
+from workbench.runtime.tracing.recorder import Recorder
 from workbench.strategies.worker_model import WorkerModel
 
 

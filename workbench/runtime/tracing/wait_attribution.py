@@ -8,7 +8,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from workbench.runtime.recorder import Recorder
+from workbench.runtime.tracing.recorder import Recorder
 
 
 def attribute_idle(recorder: Recorder, control: Any, num_workers: int) -> None:
