@@ -42,7 +42,7 @@ def torchrun(num_workers: int) -> float:
 def workbench_start(num_workers: int, cold: bool) -> float:
     """Seconds from ``submit`` to the last worker's first all-reduce."""
     import workbench as wb
-    from workbench.launch.submit import socket_path
+    from workbench.launch.start import socket_path
 
     if cold:
         stop_server(str(socket_path()))
@@ -91,7 +91,7 @@ def main() -> None:
             for name, cold, limit in (("cold", True, 1 / 2), ("warm", False, 1 / 20)):
                 theirs, ours, share = compare(num_workers, cold)
                 print(f"{num_workers:>7} {name:>5} {theirs:>9.2f} {ours:>9.3f} {share:>6.3f} {limit:>7.2f}", flush=True)
-        from workbench.launch.submit import socket_path
+        from workbench.launch.start import socket_path
 
         stop_server(str(socket_path()))
 

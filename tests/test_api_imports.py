@@ -37,7 +37,7 @@ def test_nothing_heavy_is_loaded(code: str) -> None:
     assert loaded(code) <= {OF_A_SPEC}
 
 
-@pytest.mark.parametrize("module", ["workbench.launch.owner", "workbench.runtime.worker"])
+@pytest.mark.parametrize("module", ["workbench.launch.supervisor", "workbench.runtime.worker"])
 def test_owner_and_workers_start_without_the_classes_of_a_spec(module: str) -> None:
     assert loaded(f"import {module}") <= {"torch"}, "making them takes a third of a warm start"
 

@@ -18,8 +18,9 @@ from typing import Any
 import psutil
 import pytest
 
-from workbench.launch import fork_server, submit
-from workbench.launch.devices import Holder, Ticket
+from workbench.launch import fork_server
+from workbench.launch import start as submit
+from workbench.launch.device_queue import Holder, Ticket
 from workbench.spec import RunSpec
 from workbench.spec.files import dumps
 from workbench.store import listing
@@ -71,11 +72,11 @@ sys.exit(3 if fault == "late" and rank == 1 else 0)
 OWNER = """
 import functools, sys
 from pathlib import Path
-from workbench.launch import owner
+from workbench.launch import supervisor
 from workbench.store.run_directory import RunDirectory
-owner.Workers = functools.partial(owner.Workers, module="tiny_worker")
-owner.Ticket = functools.partial(owner.Ticket, queue=Path(sys.argv[2]))
-owner.Owner(RunDirectory(Path(sys.argv[1]))).live()
+supervisor.Workers = functools.partial(supervisor.Workers, module="tiny_worker")
+supervisor.Ticket = functools.partial(supervisor.Ticket, queue=Path(sys.argv[2]))
+supervisor.Owner(RunDirectory(Path(sys.argv[1]))).live()
 """
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from workbench.data.base import sample_order
 from workbench.errors import SpecError
-from workbench.launch.devices import Holder, Ticket
+from workbench.launch.device_queue import Holder, Ticket
 from workbench.plan.mesh import Mesh
 from workbench.plan.partition import balanced
 from workbench.plan.resolve import plan

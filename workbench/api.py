@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import DamagedRunError, RunFailedError, UsageError
-from workbench.launch import submit as launcher
+from workbench.launch import start as launcher
 from workbench.launch.block_times import block_times
 from workbench.launch.calibration import calibrate as measure
 from workbench.launch.environment import baseline_key, environment

@@ -106,7 +106,7 @@ def _store(store: Path) -> str:
 
 def _server() -> str:
     """Asks by connecting; a connection that says nothing is left at once by the server."""
-    from workbench.launch.submit import socket_path
+    from workbench.launch.start import socket_path
 
     path = socket_path()
     if path is None:

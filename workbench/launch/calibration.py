@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from workbench.errors import RunFailedError
-from workbench.launch.devices import Holder, Ticket
+from workbench.launch.device_queue import Holder, Ticket
 from workbench.launch.environment import environment
-from workbench.launch.workers import Workers
+from workbench.launch.spawn import Workers
 from workbench.plan.calibration import fit
 from workbench.store.run_directory import RunDirectory
 

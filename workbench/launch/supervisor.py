@@ -1,5 +1,5 @@
 """The owner of a run, a process of its own: waits for the devices, starts the workers, watches them, alone writes the
-run's status. ``python -m workbench.launch.owner RUN_DIRECTORY``."""
+run's status. ``python -m workbench.launch.supervisor RUN_DIRECTORY``."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from workbench.launch.blame import find_cause
-from workbench.launch.devices import Holder, Ticket
-from workbench.launch.workers import Workers
+from workbench.launch.device_queue import Holder, Ticket
+from workbench.launch.failure import find_cause
+from workbench.launch.spawn import Workers
 from workbench.store.run_directory import TERMINAL, RunDirectory
 
 _POLL_S = 0.02

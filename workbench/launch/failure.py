@@ -6,7 +6,7 @@ import signal
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from workbench.launch.workers import WorkerProcess
+from workbench.launch.spawn import WorkerProcess
 
 _ALL_BROKEN = (
     "All workers lost their connection; see `workbench logs`. If the forward pass uses some parameters only for some samples,"

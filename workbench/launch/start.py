@@ -17,7 +17,7 @@ from pathlib import Path
 from workbench.launch.interpreter import module_command, same_packages
 from workbench.store.run_directory import RunDirectory
 
-OWNER = "workbench.launch.owner"
+OWNER = "workbench.launch.supervisor"
 _SERVER = Path(__file__).with_name("fork_server.py")
 _START_S = 60.0
 LONGEST_SOCKET_PATH = 107
