@@ -17,8 +17,8 @@ from workbench.analysis.charts.step_parts import step_parts_chart
 from workbench.analysis.charts.timeline import timeline_chart
 from workbench.analysis.frames import step_parts, timeline
 from workbench.errors import UsageError
-from workbench.store import listing
-from workbench.store.run_directory import home
+from workbench.runs import listing
+from workbench.runs.directory import home
 
 
 def main(names: list[str], to: Path) -> None:

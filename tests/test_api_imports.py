@@ -47,3 +47,12 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
     with pytest.raises(AttributeError, match="nonsense"):
         workbench.nonsense  # noqa: B018
+
+
+def test_a_subpackage_does_not_hide_the_function_of_its_name() -> None:
+    import workbench as wb
+    import workbench.calibration.store
+    import workbench.runs.listing
+
+    assert wb.runs is wb.api.runs
+    assert wb.calibration is wb.api.calibration

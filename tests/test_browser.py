@@ -15,8 +15,8 @@ import pytest
 
 from tests.test_dashboard import finished
 from tests.test_pages import EVIL, failed
-from workbench.store import listing
-from workbench.store.run_directory import TERMINAL
+from workbench.runs import listing
+from workbench.runs.directory import TERMINAL
 from workbench.testing.browser import chromium, dashboard, settled
 
 pytestmark = [

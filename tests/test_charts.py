@@ -29,8 +29,8 @@ from workbench.analysis.overlap import IN_FLIGHT, overlap_of
 from workbench.analysis.pareto import pareto
 from workbench.analysis.scaling import scaling
 from workbench.analysis.transfers import operations, transfers
-from workbench.store import listing
-from workbench.store.tables import RUN_COLUMNS
+from workbench.runs import listing
+from workbench.runs.tables import RUN_COLUMNS
 
 
 def row(split: str, num_workers: int = 2, **figures: Any) -> dict[str, Any]:

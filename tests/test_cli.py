@@ -17,10 +17,10 @@ from workbench.analysis.memory import CATEGORIES
 from workbench.cli.assertion import parse
 from workbench.cli.document import runs_document
 from workbench.errors import SpecError
+from workbench.runs.directory import RunDirectory
+from workbench.runs.tables import RUN_COLUMNS, RUN_FIGURES, write_table
 from workbench.spec import RunSpec
 from workbench.spec.files import dumps
-from workbench.store.run_directory import RunDirectory
-from workbench.store.tables import RUN_COLUMNS, RUN_FIGURES, write_table
 
 SINGLE, SPLIT, FAILED = "20261124-100000-single-aaaaaa", "20261124-100001-dp2-bbbbbb", "20261124-100002-dp2-cccccc"
 WORKER = {

@@ -12,9 +12,9 @@ import torch
 from tests import cases
 from tests.pool import run_in_workers
 from workbench.errors import SplitError
+from workbench.metrics.summary import measured_transfers
 from workbench.plan.resolve import plan
 from workbench.spec import RunSpec
-from workbench.store.summary import measured_transfers
 from workbench.strategies.context import ContextOptions, ContextStrategy
 from workbench.strategies.context.all_gather_attention import AllGather
 from workbench.strategies.context.exchange import Pair

@@ -26,12 +26,12 @@ from workbench.api import Run
 from workbench.dashboard import address
 from workbench.dashboard.downloads import csv_of, picture_of, tables_of
 from workbench.dashboard.failures import failure
-from workbench.dashboard.queue import Queue
 from workbench.dashboard.table import SHOWN, Overview, chosen, filtered, tags_of
+from workbench.runs.cancellation import Queue
+from workbench.runs.directory import RunDirectory
+from workbench.runs.labels import relabel
 from workbench.spec import RunSpec
 from workbench.spec.paths import differences, spec_of
-from workbench.store.labels import relabel
-from workbench.store.run_directory import RunDirectory
 
 ROOT = Path(__file__).parents[1]
 ALIVE = {"pid": os.getpid(), "create_time": psutil.Process().create_time()}

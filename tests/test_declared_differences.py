@@ -13,12 +13,12 @@ import pytest
 from tests import cases
 from tests.pool import run_in_workers
 from workbench import registry
+from workbench.metrics.summary import _communication_bytes, measured_transfers
 from workbench.plan.lossy import Lossy
 from workbench.plan.resolve import plan
 from workbench.plan.steps import trace_share
 from workbench.runtime.replicas import Worst
 from workbench.spec import RunSpec
-from workbench.store.summary import _communication_bytes, measured_transfers
 
 PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
 LOCAL = {"model": {"name": "mlp", "hidden_dim": 16, "num_layers": 1}, "split": {"local_sgd": {"size": 2, "every": 2}}}

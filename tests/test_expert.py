@@ -11,9 +11,9 @@ import torch
 from tests import cases
 from tests.pool import run_in_workers
 from workbench.errors import SpecError
+from workbench.metrics.summary import measured_transfers
 from workbench.plan.resolve import plan
 from workbench.spec import RunSpec
-from workbench.store.summary import measured_transfers
 
 MODEL = {"name": "moe", "num_layers": 2, "hidden_dim": 16, "num_heads": 2, "feedforward_dim": 32, "num_experts": 4, "top_k": 2}
 DATASET = {"name": "text", "sequence_length": 16}

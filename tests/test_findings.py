@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from workbench.analysis.findings import findings
-from workbench.store.tables import RUN_COLUMNS
+from workbench.runs.tables import RUN_COLUMNS
 
 
 def row(split: str, num_workers: int, **figures: Any) -> dict[str, Any]:

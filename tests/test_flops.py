@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from tests.cases import training
+from workbench.calibration.store import write_calibration
+from workbench.metrics.utilisation import peak_flops_per_s
 from workbench.plan.resolve import plan
 from workbench.spec import RunSpec
-from workbench.store.calibration import write_calibration
-from workbench.store.peak import peak_flops_per_s
 from workbench.testing.workers import run_in_workers
 
 LAYERS, HIDDEN, LENGTH, BATCH = 4, 16, 8, 16

@@ -15,10 +15,10 @@ from tests.test_dashboard import finished, live
 from tests.test_store import new_run
 from workbench.dashboard.pages.runs import IMPORTED
 from workbench.dashboard.shell import PAGES
+from workbench.runs import listing
+from workbench.runs.directory import RunDirectory
 from workbench.spec import RunSpec
 from workbench.spec.paths import command, spec_of
-from workbench.store import listing
-from workbench.store.run_directory import RunDirectory
 
 EVIL = "<img src=x onerror=alert(1)> **bold** $x$ :red[y] [z](http://example.org) =1+1"
 

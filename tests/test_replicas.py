@@ -16,12 +16,12 @@ from tests import cases
 from tests.pool import run_in_workers
 from tests.sizes import larger_are_slow
 from workbench.errors import SpecError
+from workbench.metrics.summary import measured_transfers
 from workbench.plan import compatibility
 from workbench.plan.plan import Plan
 from workbench.plan.resolve import plan
 from workbench.spec import RunSpec, Split
 from workbench.spec.files import dumps, override
-from workbench.store.summary import measured_transfers
 
 STATES_OF_ADAM = 2  # its moments; each parameter has its count of steps besides
 FP32 = 4

@@ -18,7 +18,7 @@ from workbench.analysis.report import sections
 from workbench.analysis.report.parts import Compared, Drawing
 from workbench.analysis.report.write import write_report
 from workbench.errors import UsageError
-from workbench.store.run_directory import RunDirectory
+from workbench.runs.directory import RunDirectory
 
 EVIL = '<script>alert("1")</script> | **bold** [a](http://b)'
 CHROMIUM = shutil.which("chromium")

@@ -24,7 +24,7 @@ from workbench.analysis.report.sections import SECTIONS
 from workbench.analysis.side_by_side import side_by_side
 from workbench.api import Run
 from workbench.cli.main import cli
-from workbench.store.run_directory import RunDirectory
+from workbench.runs.directory import RunDirectory
 
 SMALL = [
     "--model",

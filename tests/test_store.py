@@ -11,13 +11,13 @@ import psutil
 import pytest
 
 from workbench.errors import UsageError
+from workbench.export.tables import export
+from workbench.metrics.summary import _other_load, summarize
+from workbench.runs import listing
+from workbench.runs.directory import RunDirectory, new_run_id
+from workbench.runs.tables import RUN_COLUMNS, TABLES, schema, write_table
 from workbench.spec import RunSpec
 from workbench.spec.files import dumps
-from workbench.store import listing
-from workbench.store.export import export
-from workbench.store.run_directory import RunDirectory, new_run_id
-from workbench.store.summary import _other_load, summarize
-from workbench.store.tables import RUN_COLUMNS, TABLES, schema, write_table
 
 RECORD = {
     "name": "a name",

@@ -15,8 +15,8 @@ import pytest
 
 from tests.recorded import NUM_MICROBATCHES, PAYLOAD_BYTES, TRACE_STEPS, pipeline_run
 from tests.trace_format import mistakes
-from workbench.store.run_directory import RunDirectory
-from workbench.store.trace_events import write_trace
+from workbench.export.chrome_trace import write_trace
+from workbench.runs.directory import RunDirectory
 
 Document = dict[str, Any]
 NANOSECOND = 1e-9

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.recorded import NUM_MICROBATCHES, TRACE_STEPS, pipeline_run
-from workbench.store.trace_events import write_trace
+from workbench.export.chrome_trace import write_trace
 
 CHROMIUM, NPM = shutil.which("chromium"), shutil.which("npm")
 THREADS = ("steps", "compute", "communication", "communication 2", "waiting")

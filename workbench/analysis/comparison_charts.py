@@ -19,7 +19,7 @@ from workbench.analysis.frames import step_parts
 from workbench.analysis.losses import losses
 from workbench.analysis.pareto import pareto
 from workbench.analysis.scaling import scaling
-from workbench.store.run_directory import RunDirectory
+from workbench.runs.directory import RunDirectory
 
 Row = dict[str, Any]
 Finished = Sequence[tuple[RunDirectory, Row]]

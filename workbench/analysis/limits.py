@@ -12,7 +12,7 @@ from workbench.analysis import bubble
 from workbench.analysis.figures import mebibytes
 
 if TYPE_CHECKING:
-    from workbench.store.run_directory import RunDirectory
+    from workbench.runs.directory import RunDirectory
 
 NOT_ON_GPU = "the limiting factor is not measured on GPUs yet."
 NOTABLE = 0.1

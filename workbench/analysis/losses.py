@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from workbench.analysis.parity import in_words
-from workbench.store.run_directory import RunDirectory
+from workbench.runs.directory import RunDirectory
 
 
 def losses(runs: Iterable[RunDirectory], rows: Iterable[dict[str, Any]]) -> pd.DataFrame:

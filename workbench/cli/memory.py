@@ -13,7 +13,7 @@ from workbench.cli.render import largest_tensors
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from workbench.store.run_directory import RunDirectory
+    from workbench.runs.directory import RunDirectory
 
 HELD = ("parameters", "gradients", "optimizer_state")
 HEADS = {

@@ -10,9 +10,9 @@ import click
 from workbench.cli.document import runs_document
 from workbench.cli.target import written
 from workbench.errors import DamagedRunError, UsageError
-from workbench.store import listing
-from workbench.store.labels import delete, relabel, restore
-from workbench.store.run_directory import RunDirectory, home
+from workbench.runs import listing
+from workbench.runs.directory import RunDirectory, home
+from workbench.runs.labels import delete, relabel, restore
 from workbench.text import counted
 
 
@@ -101,8 +101,8 @@ def compare_command(runs: tuple[str, ...], as_json: bool) -> None:
 )
 def export_command(runs: tuple[str, ...], to: Path | None, file_format: str, trace: Path | None) -> None:
     """Export RUNS and their tables, a trace of their workers, or both."""
-    from workbench.store.export import export
-    from workbench.store.trace_events import write_trace
+    from workbench.export.chrome_trace import write_trace
+    from workbench.export.tables import export
 
     if to is None and trace is None:
         raise UsageError("export needs a destination: --to DIRECTORY for the tables or --trace FILE for a trace of all workers")
@@ -170,7 +170,7 @@ def label_command(run: str, name: str | None, tags: tuple[str, ...], note: str |
 @click.argument("source", type=click.Path(path_type=Path, exists=True))
 def import_command(source: Path) -> None:
     """Import runs from SOURCE, a zip file of run directories (such as the dashboard creates) or the directory of a store."""
-    from workbench.store.archive import take_in
+    from workbench.runs.archive import take_in
 
     try:
         new, here = take_in(home(), source)

@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from workbench.store import listing
-from workbench.store.run_directory import RunDirectory, home
-from workbench.store.transfers import transfers
+from workbench.metrics.communication import transfers
+from workbench.runs import listing
+from workbench.runs.directory import RunDirectory, home
 
 _MOST_IN_A_MATRIX = 8
 
@@ -175,9 +175,9 @@ def _bandwidths(console: Any, directory: RunDirectory) -> None:
     """The bandwidth that each operation had, beside what the run's machine was calibrated to have, where this store knows it."""
     from rich.table import Table
 
-    from workbench.analysis.calibration import achieved
     from workbench.analysis.figures import mebibytes
-    from workbench.store.calibration import read_calibration
+    from workbench.calibration.frames import achieved
+    from workbench.calibration.store import read_calibration
 
     # Of the run's own machine and torch: an imported run is not laid beside what the viewer's machine can do.
     rows = achieved(directory, read_calibration(home(), directory.environment())).to_dict("records")

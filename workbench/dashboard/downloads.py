@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.csv
 
 from workbench.analysis.charts.look import AnyChart, dressed, svg
-from workbench.store.export import as_text, export
-from workbench.store.run_directory import RunDirectory
-from workbench.store.trace_events import write_trace
+from workbench.export.chrome_trace import write_trace
+from workbench.export.tables import as_text, export
+from workbench.runs.directory import RunDirectory
 
 
 def tables_of(runs: list[RunDirectory], file_format: str) -> bytes:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from workbench.store.listing import state_of
-from workbench.store.run_directory import RunDirectory
+from workbench.runs.directory import RunDirectory
+from workbench.runs.listing import state_of
 
 NUM_LINES = 12
 _LESS_MEMORY = (

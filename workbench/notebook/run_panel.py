@@ -20,9 +20,9 @@ from workbench.launch.termination import terminated_as_interrupted
 from workbench.notebook.rendering import output
 from workbench.notebook.shown import Shown
 from workbench.notebook.split_picker import SplitPicker
+from workbench.runs import listing
+from workbench.runs.directory import TERMINAL, RunDirectory, home
 from workbench.spec.run_spec import RunSpec
-from workbench.store import listing
-from workbench.store.run_directory import TERMINAL, RunDirectory, home
 
 _REFRESH_S = 0.5
 

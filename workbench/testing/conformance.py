@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Any
 
+from workbench.metrics.summary import measured_transfers
 from workbench.plan import compatibility
 from workbench.plan.compatibility import MODES, Case
 from workbench.plan.loss_weights import IGNORED
@@ -27,7 +28,6 @@ from workbench.plan.steps import trace_share
 from workbench.registry import STRATEGIES
 from workbench.runtime.parity import limit
 from workbench.spec import RunSpec
-from workbench.store.summary import measured_transfers
 from workbench.testing import cases
 from workbench.testing.workers import run_in_workers
 

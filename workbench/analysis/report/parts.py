@@ -8,8 +8,8 @@ from typing import Any
 
 from workbench.analysis.charts.look import AnyChart
 from workbench.analysis.comparison import labelled
-from workbench.store import listing
-from workbench.store.run_directory import RunDirectory
+from workbench.runs import listing
+from workbench.runs.directory import RunDirectory
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,9 @@ from workbench.analysis.report.parts import Compared, Drawing, Listing, Part, Se
 from workbench.analysis.traffic import traffic_of
 from workbench.analysis.transfers import operations, transfers
 from workbench.errors import SpecError
+from workbench.runs.directory import RunDirectory
 from workbench.spec.differences import differing, not_by_default
 from workbench.spec.files import read_table
-from workbench.store.run_directory import RunDirectory
 
 ELSEWHERE = ("step_parts", "losses", "memory")
 """Charts of a comparison that stand in sections of their own, that of memory run by run."""

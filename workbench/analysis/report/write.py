@@ -11,7 +11,7 @@ from workbench.analysis.report.markdown import markdown
 from workbench.analysis.report.parts import Compared, compare
 from workbench.analysis.report.sections import SECTIONS
 from workbench.errors import UsageError
-from workbench.store.run_directory import RunDirectory
+from workbench.runs.directory import RunDirectory
 
 
 def write_report(runs: Sequence[RunDirectory], to: Path) -> list[Path]:

@@ -8,8 +8,8 @@ from workbench.dashboard.components.failure_card import failure_card
 from workbench.dashboard.components.navigate import go
 from workbench.dashboard.components.said import said
 from workbench.errors import WorkbenchError
-from workbench.store import labels
-from workbench.store.run_directory import RunDirectory
+from workbench.runs import labels
+from workbench.runs.directory import RunDirectory
 
 
 def details(run: RunDirectory) -> None:

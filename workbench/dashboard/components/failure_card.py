@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from workbench.dashboard.failures import failure
-from workbench.store.run_directory import RunDirectory
+from workbench.runs.directory import RunDirectory
 
 _ICONS = {"failed": ":material/error:", "lost": ":material/help:", "cancelled": ":material/cancel:"}
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
-from workbench.dashboard.queue import Queue
 from workbench.dashboard.table import Overview
-from workbench.store.run_directory import home
+from workbench.runs.cancellation import Queue
+from workbench.runs.directory import home
 
 
 def runs_frame() -> pd.DataFrame:

@@ -22,8 +22,8 @@ from workbench.dashboard.components.navigate import go, has
 from workbench.dashboard.components.opened import runs_frame
 from workbench.dashboard.downloads import csv_of
 from workbench.dashboard.table import alike
-from workbench.store import listing
-from workbench.store.run_directory import RunDirectory, home
+from workbench.runs import listing
+from workbench.runs.directory import RunDirectory, home
 
 PICKED = "picked run"
 """Key of the run that was clicked: it stands out in every table and chart."""

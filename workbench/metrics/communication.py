@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from workbench.store.run_directory import RunDirectory
-from workbench.store.summary import measured_transfers
+from workbench.metrics.summary import measured_transfers
+from workbench.runs.directory import RunDirectory
 
 
 def transfers(run: RunDirectory) -> list[dict[str, Any]]:

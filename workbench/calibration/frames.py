@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 
 from workbench.analysis.traffic import achieved_bandwidth
-from workbench.plan.calibration import own_link
+from workbench.calibration.fit import own_link
 from workbench.plan.link_model import Route
-from workbench.store.run_directory import RunDirectory
+from workbench.runs.directory import RunDirectory
 
 Calibration = dict[str, Any]
 

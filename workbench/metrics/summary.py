@@ -7,9 +7,9 @@ from pathlib import Path
 from statistics import fmean, median, quantiles
 from typing import Any
 
+from workbench.metrics.utilisation import peak_flops_per_s
 from workbench.plan.parity import verdict_of_event
-from workbench.store.peak import peak_flops_per_s
-from workbench.store.run_directory import RunDirectory
+from workbench.runs.directory import RunDirectory
 from workbench.text import counted
 
 SHORTEST_LOAD_S = 0.3
