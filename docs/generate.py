@@ -24,7 +24,7 @@ from workbench.runs.tables import ROWS, RUNS, TABLES
 
 DOCS = Path(__file__).parent
 HEADER = "`python docs/generate.py` writes this page from the code; a test fails when it is stale.\n"
-ANALYSIS, CHARTS = "workbench.analysis", "workbench.analysis.charts"
+ANALYSIS, CHARTS = "workbench.analysis", "workbench.charts"
 
 
 def tables_page() -> str:

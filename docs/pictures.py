@@ -12,10 +12,10 @@ from pathlib import Path
 
 import altair as alt
 
-from workbench.analysis.charts.look import svg
-from workbench.analysis.charts.step_parts import step_parts_chart
-from workbench.analysis.charts.timeline import timeline_chart
 from workbench.analysis.frames import step_parts, timeline
+from workbench.charts.step_parts import step_parts_chart
+from workbench.charts.theme import svg
+from workbench.charts.timeline import timeline_chart
 from workbench.errors import UsageError
 from workbench.runs import listing
 from workbench.runs.directory import home

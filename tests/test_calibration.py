@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from workbench.analysis.charts.calibration import communication_chart
 from workbench.calibration import frames
 from workbench.calibration.fit import fit, link_notes
 from workbench.calibration.store import read_calibration, write_calibration
+from workbench.charts.calibration import communication_chart
 from workbench.cli import calibrate
 from workbench.cli.show import _bandwidths
 from workbench.errors import UsageError

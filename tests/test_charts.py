@@ -13,15 +13,6 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 from tests.recorded import NUM_MICROBATCHES, pipeline_run
-from workbench.analysis.charts import look
-from workbench.analysis.charts.losses import losses_chart
-from workbench.analysis.charts.overlap import overlap_chart
-from workbench.analysis.charts.pareto import pareto_chart
-from workbench.analysis.charts.picking import standing_out
-from workbench.analysis.charts.scaling import scaling_chart, scaling_charts
-from workbench.analysis.charts.step_parts import step_parts_chart
-from workbench.analysis.charts.timeline import By, lanes_chart, timeline_chart
-from workbench.analysis.charts.transfers import transfers_chart
 from workbench.analysis.comparison import labelled
 from workbench.analysis.frames import PARTS, step_parts, timeline
 from workbench.analysis.losses import losses
@@ -29,6 +20,15 @@ from workbench.analysis.overlap import IN_FLIGHT, overlap_of
 from workbench.analysis.pareto import pareto
 from workbench.analysis.scaling import scaling
 from workbench.analysis.transfers import operations, transfers
+from workbench.charts import theme
+from workbench.charts.loss import losses_chart
+from workbench.charts.overlap import overlap_chart
+from workbench.charts.pareto import pareto_chart
+from workbench.charts.scaling import scaling_chart, scaling_charts
+from workbench.charts.selection import standing_out
+from workbench.charts.step_parts import step_parts_chart
+from workbench.charts.timeline import By, lanes_chart, timeline_chart
+from workbench.charts.transfers import transfers_chart
 from workbench.runs import listing
 from workbench.runs.tables import RUN_COLUMNS
 
@@ -47,13 +47,13 @@ def texts(drawn: str) -> list[str]:
     return re.findall(r"<text[^>]*>([^<]*)</text>", drawn)
 
 
-def drawn(chart: look.AnyChart) -> str:
+def drawn(chart: theme.AnyChart) -> str:
     """The chart on light ground, once it has been seen that on dark ground it shows the same in other tones."""
-    light, dark = look.svg(chart), look.svg(chart, dark=True)
+    light, dark = theme.svg(chart), theme.svg(chart, dark=True)
     assert marks(light) == marks(dark)
     assert texts(light) == texts(dark)
-    assert look.theme()["background"] in light
-    assert look.theme(dark=True)["background"] in dark
+    assert theme.theme()["background"] in light
+    assert theme.theme(dark=True)["background"] in dark
     return light
 
 
@@ -97,12 +97,12 @@ def test_what_travels_lies_below_what_the_worker_does_meanwhile(tmp_path: Path) 
 @pytest.mark.parametrize(("by", "count"), [("microbatch", NUM_MICROBATCHES), ("stage", 2)])
 def test_lanes_are_coloured_by_microbatch_or_stage_and_waiting_as_ever(tmp_path: Path, by: By, count: int) -> None:
     frame = timeline(pipeline_run(tmp_path))
-    shown = look.svg(lanes_chart(frame, "Who?", (0.0, frame["end_ms"].max()), frame["kind"], by))
+    shown = theme.svg(lanes_chart(frame, "Who?", (0.0, frame["end_ms"].max()), frame["kind"], by))
     computing = frame[frame["kind"].isin(["forward", "backward"])]
     assert {f"{by} {int(number)}" for number in computing[by]} <= set(texts(shown))
-    for tone in look.RUN_COLOURS[:count]:
+    for tone in theme.RUN_COLOURS[:count]:
         assert shown.count(f'fill="{tone}"') >= len(computing) / count
-    assert look.COLOURS["idle"] in shown
+    assert theme.COLOURS["idle"] in shown
 
 
 def test_the_ideal_schedule_lies_below_on_the_same_scale(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_a_run_has_one_colour_in_all_charts_and_stands_out_in_them(tmp_path: Pat
     named = [row("single", 1), *(row(label, 2, speedup=1.5, step_time_s=0.1, peak_memory_bytes=1) for label in ("dp2", "tp2"))]
     labels = ["single", "dp2", "tp2"]
     curves = losses(runs, named[1:])
-    tone = look.run_colours(labels)["tp2"]
+    tone = theme.run_colours(labels)["tp2"]
     charts = [
         pareto_chart(pareto(named), labels),
         *scaling_charts(scaling(labelled(named, {})), labels),
@@ -202,7 +202,7 @@ def test_losses_have_a_line_a_run_and_the_verdict_beside_its_name(tmp_path: Path
 
 def test_more_rows_are_drawn_than_altair_allows_by_itself() -> None:
     frame = pd.DataFrame({"split": "a", "run": "a", "step": range(5001), "loss": 1.0})
-    assert marks(look.svg(losses_chart(frame)))["line mark"] == 1
+    assert marks(theme.svg(losses_chart(frame)))["line mark"] == 1
 
 
 def test_bytes_have_a_bar_measured_and_a_mark_expected(tmp_path: Path) -> None:
@@ -224,26 +224,26 @@ def test_operations_are_sums_of_a_step_over_all_workers(tmp_path: Path) -> None:
 
 def test_a_colour_means_one_thing() -> None:
     """Parts of a step have Okabe and Ito's colours, runs have others; the same part has the same colour on each chart."""
-    assert not set(look.RUN_COLOURS) & set(look.COLOURS.values())
-    assert len(set(look.run_colours(map(str, range(11))).values())) == 11, "more than the demonstration and two of one's own"
-    shown = look.svg(step_parts_chart(step_parts([row("dp2")])))
+    assert not set(theme.RUN_COLOURS) & set(theme.COLOURS.values())
+    assert len(set(theme.run_colours(map(str, range(11))).values())) == 11, "more than the demonstration and two of one's own"
+    shown = theme.svg(step_parts_chart(step_parts([row("dp2")])))
     frame = pd.DataFrame({"kind": ["idle"], "microbatch": [None], "worker": ["0"], "begin_ms": [0.0], "end_ms": [1.0]})
-    assert look.COLOURS["idle"] in look.svg(timeline_chart(frame, "Who?"))
-    assert look.COLOURS["idle"] in shown
+    assert theme.COLOURS["idle"] in theme.svg(timeline_chart(frame, "Who?"))
+    assert theme.COLOURS["idle"] in shown
 
 
 def test_a_legend_has_as_many_columns_as_there_is_room_for() -> None:
     chart = step_parts_chart(step_parts([row("dp2")]))
     of_two = legend_size(chart.properties(width=150))
     assert of_two[0] > 150
-    assert legend_size(look.folding(chart).properties(width=400)) == of_two
-    narrow = legend_size(look.folding(chart).properties(width=150))
+    assert legend_size(theme.folding(chart).properties(width=400)) == of_two
+    narrow = legend_size(theme.folding(chart).properties(width=150))
     assert (narrow[0] <= 150, narrow[1] > of_two[1]) == (True, True)
     assert legend_size(chart.properties(width=150)) == of_two, "the chart itself is as it was"
 
 
-def legend_size(chart: look.AnyChart) -> tuple[int, int]:
+def legend_size(chart: theme.AnyChart) -> tuple[int, int]:
     """Width and height."""
-    found = re.search(r'role-legend".*?d="M0,0h(\d+)v(\d+)', look.svg(chart))
+    found = re.search(r'role-legend".*?d="M0,0h(\d+)v(\d+)', theme.svg(chart))
     assert found
     return int(found[1]), int(found[2])

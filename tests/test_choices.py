@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from workbench.analysis.choices import choices
+from workbench.analysis.degree_search import choices
 from workbench.analysis.expected import held, moves
 from workbench.plan.resolve import plan
 from workbench.spec import RunSpec

@@ -19,10 +19,10 @@ import psutil
 import pytest
 
 from tests.test_store import new_run
-from workbench.analysis.charts.look import COLOURS
-from workbench.analysis.charts.step_parts import step_parts_chart
-from workbench.analysis.following import Follower
+from workbench.analysis.progress import Follower
 from workbench.api import Run
+from workbench.charts.step_parts import step_parts_chart
+from workbench.charts.theme import COLOURS
 from workbench.dashboard import address
 from workbench.dashboard.downloads import csv_of, picture_of, tables_of
 from workbench.dashboard.failures import failure

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from workbench.analysis.charts.loss import loss_chart
-from workbench.analysis.charts.mesh import held_chart, mesh_chart
 from workbench.analysis.expected import held, moves, placement
+from workbench.charts.loss import loss_chart
+from workbench.charts.mesh import held_chart, mesh_chart
 from workbench.errors import SpecError
 from workbench.plan.resolve import plan
 from workbench.plan.suggestions import changed, nearest

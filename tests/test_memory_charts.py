@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from workbench.analysis.charts.memory import memory_at_peak_chart, memory_over_time_chart
 from workbench.analysis.memory import memory_at_peak, memory_over_time
+from workbench.charts.memory import memory_at_peak_chart, memory_over_time_chart
 from workbench.runs.directory import RunDirectory
 from workbench.runs.tables import write_table
 from workbench.spec import RunSpec

@@ -13,11 +13,11 @@ import pytest
 
 from tests.recorded import pipeline_run
 from tests.test_cli import FAILED, SINGLE, record_run, workbench
-from workbench.analysis.comparison_charts import CHARTS, ComparisonChart
-from workbench.analysis.report import sections
-from workbench.analysis.report.parts import Compared, Drawing
-from workbench.analysis.report.write import write_report
+from workbench.charts.comparison import CHARTS, ComparisonChart
 from workbench.errors import UsageError
+from workbench.export.report import sections
+from workbench.export.report.parts import Compared, Drawing
+from workbench.export.report.write import write_report
 from workbench.runs.directory import RunDirectory
 
 EVIL = '<script>alert("1")</script> | **bold** [a](http://b)'

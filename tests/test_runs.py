@@ -19,11 +19,11 @@ import pytest
 from click.testing import CliRunner
 
 from tests.command import workbench as in_this_process
-from workbench.analysis.report.parts import compare
-from workbench.analysis.report.sections import SECTIONS
 from workbench.analysis.side_by_side import side_by_side
 from workbench.api import Run
 from workbench.cli.main import cli
+from workbench.export.report.parts import compare
+from workbench.export.report.sections import SECTIONS
 from workbench.runs.directory import RunDirectory
 
 SMALL = [

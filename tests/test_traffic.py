@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from workbench.analysis.charts.traffic import traffic_chart
 from workbench.analysis.traffic import EVENLY, achieved_bandwidth, matrix, traffic
+from workbench.charts.traffic import traffic_chart
 
 NUM_STEPS = 2
 

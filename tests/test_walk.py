@@ -6,9 +6,9 @@ from collections import Counter
 
 import pytest
 
-from workbench.analysis.charts.look import svg
-from workbench.analysis.charts.walk import walk_chart
-from workbench.analysis.walk import Moment, Wire, cells, slots, walk, wires
+from workbench.analysis.step_walkthrough import Moment, Wire, cells, slots, walk, wires
+from workbench.charts.theme import svg
+from workbench.charts.walkthrough import walk_chart
 from workbench.dashboard.lessons import NAMES, lesson, moments
 from workbench.plan.resolve import plan
 from workbench.registry import SCHEDULES

@@ -17,11 +17,11 @@ from PIL import Image
 
 import workbench as wb
 from workbench import widgets
-from workbench.analysis.charts.look import COLOURS
-from workbench.analysis.charts.measured import measured_chart
-from workbench.analysis.charts.timeline import timeline_chart
 from workbench.analysis.side_by_side import side_by_side
 from workbench.api import Run
+from workbench.charts.measured import measured_chart
+from workbench.charts.theme import COLOURS
+from workbench.charts.timeline import timeline_chart
 from workbench.errors import RunFailedError, SpecError, UsageError
 from workbench.notebook import rendering
 from workbench.notebook.fields import Fields

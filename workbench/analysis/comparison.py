@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from workbench.analysis.figures import names
+from workbench.analysis.formatting import names
 from workbench.analysis.memory import memory_at_peak
 from workbench.analysis.parity import in_words
 from workbench.analysis.scaling import way

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from workbench.analysis import bubble
-from workbench.analysis.figures import mebibytes
+from workbench.analysis.formatting import mebibytes
 
 if TYPE_CHECKING:
     from workbench.runs.directory import RunDirectory

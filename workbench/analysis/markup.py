@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from workbench.analysis import figures
+from workbench.analysis import formatting
 from workbench.spec.markup import table
 from workbench.text import counted
 
@@ -16,10 +16,10 @@ Row = dict[str, Any]
 def cells(rows: Sequence[Row], threads: Mapping[str, int]) -> tuple[list[str], list[list[str]]]:
     """Heads, and of each run the texts of its figures; of a run that has none, its state. Rows as in ``runs``; ``threads`` by
     run id."""
-    columns = figures.columns(rows)
+    columns = formatting.columns(rows)
     heads = ["split", *(head.replace("-\n", "-").replace("\n", " ").strip() for head, _ in columns)]
     texts = []
-    for row, name in zip(rows, figures.names(rows, dict(threads)), strict=True):
+    for row, name in zip(rows, formatting.names(rows, dict(threads)), strict=True):
         known = row["step_time_s"] is not None
         values = [value(row) for _, value in columns] if known else [str(row["state"]), *[""] * (len(columns) - 1)]
         texts.append([name, *values])
@@ -48,6 +48,6 @@ def run_text(row: Row) -> str:
     text = f"Run {row['run_id']} {row['state']}"
     if row["step_time_s"] is not None:
         unit = "batch" if row["mode"] == "inference" else "step"
-        text += f": {row['split']} of {row['model']}, {figures.seconds(row['step_time_s'])} per {unit}"
-        text += f", speed-up {figures.factor(row['speedup'])}" if row["speedup"] is not None else ""
+        text += f": {row['split']} of {row['model']}, {formatting.seconds(row['step_time_s'])} per {unit}"
+        text += f", speed-up {formatting.factor(row['speedup'])}" if row["speedup"] is not None else ""
     return f"<{text}>"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from workbench.analysis.figures import mebibytes
+from workbench.analysis.formatting import mebibytes
 from workbench.analysis.memory_limits import memory_limit
 from workbench.cli.render import largest_tensors
 

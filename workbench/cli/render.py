@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 
-from workbench.analysis import figures
+from workbench.analysis import formatting
 
 Row = dict[str, Any]
 WIDEST = 1000
@@ -23,12 +23,12 @@ _SHORT = {"communication\nMiB": "comm.\nMiB"}
 def comparison(rows: Iterable[Row], threads: dict[str, int]) -> Table:
     """The table of a comparison, a row a run; ``threads`` (by run id) are shown where they differ."""
     rows = list(rows)
-    columns = figures.columns(rows)
+    columns = formatting.columns(rows)
     table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
     table.add_column("split\n", no_wrap=True)
     for head, _ in columns:
         table.add_column(_SHORT.get(head, head), justify="left" if head == "parity\n" else "right", no_wrap=True)
-    for row, name in zip(rows, figures.names(rows, threads), strict=True):
+    for row, name in zip(rows, formatting.names(rows, threads), strict=True):
         split, over, link = name.partition(" over ")
         name = "\n  ".join([split, *wrap(over.lstrip() + link, 18)])
         if row["step_time_s"] is None:
@@ -62,7 +62,7 @@ def failure(console: Console, run_id: str, error: Row | None, message: str) -> N
         console.print(f"  step {error.get('step')}: {escape(str(error.get('exception')))}", highlight=False)
         if memory := error.get("memory"):  # its budget was too small: no traceback tells more than what was alive
             alive = (
-                f"{name.replace('_', ' ')} {figures.mebibytes(size)}" for name, size in memory["by_category"].items() if size
+                f"{name.replace('_', ' ')} {formatting.mebibytes(size)}" for name, size in memory["by_category"].items() if size
             )
             console.print(f"  memory of worker {error['rank']}: {', '.join(alive)}; largest tensors:", highlight=False)
             console.print(largest_tensors(memory["largest_tensors"]))

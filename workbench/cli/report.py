@@ -21,8 +21,8 @@ def report_command(runs: tuple[str, ...], to: Path) -> None:
 
     HTML is one self-contained file; Markdown stores its charts in a folder next to the file.
     """
-    from workbench.analysis.report.write import write_report
     from workbench.cli.target import written
+    from workbench.export.report.write import write_report
     from workbench.runs import listing
     from workbench.runs.directory import home
 

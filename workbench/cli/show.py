@@ -21,8 +21,8 @@ def show_command(run: str) -> None:
     from rich.console import Console
     from rich.markup import escape
 
-    from workbench.analysis.figures import seconds
     from workbench.analysis.findings import NOTABLE_LOAD_CORES
+    from workbench.analysis.formatting import seconds
     from workbench.cli import render, time_figures
     from workbench.cli.memory import memory
 
@@ -102,7 +102,7 @@ def _parity(row: dict[str, Any], summary: dict[str, Any]) -> str:
 
 def _block_times(console: Any, record: dict[str, Any]) -> None:
     """What the partition of a run that was cut by time goes back to; its sizes stand among what is not by default."""
-    from workbench.analysis.figures import seconds
+    from workbench.analysis.formatting import seconds
 
     if times := record.get("block_times_s"):
         blocks = ", ".join(f"{block} {seconds(time_s)}" for block, time_s in times.items())
@@ -175,7 +175,7 @@ def _bandwidths(console: Any, directory: RunDirectory) -> None:
     """The bandwidth that each operation had, beside what the run's machine was calibrated to have, where this store knows it."""
     from rich.table import Table
 
-    from workbench.analysis.figures import mebibytes
+    from workbench.analysis.formatting import mebibytes
     from workbench.calibration.frames import achieved
     from workbench.calibration.store import read_calibration
 
@@ -239,7 +239,7 @@ def _completions(console: Any, directory: RunDirectory) -> None:
 def _workers(console: Any, directory: RunDirectory) -> None:
     from rich.table import Table
 
-    from workbench.analysis.figures import mebibytes
+    from workbench.analysis.formatting import mebibytes
 
     trains = directory.record()["mode"] == "train"
     heads = ("gradients", "optimizer state") if trains else ()

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from workbench.analysis.figures import seconds
+from workbench.analysis.formatting import seconds
 from workbench.text import counted
 
 if TYPE_CHECKING:

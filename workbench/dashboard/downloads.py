@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 
-from workbench.analysis.charts.look import AnyChart, dressed, svg
+from workbench.charts.theme import AnyChart, dressed, svg
 from workbench.export.chrome_trace import write_trace
 from workbench.export.tables import as_text, export
 from workbench.runs.directory import RunDirectory

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from workbench.analysis.expected import held, moves
-from workbench.analysis.walk import Moment, walk
+from workbench.analysis.step_walkthrough import Moment, walk
 from workbench.dashboard.complexity import difference
 from workbench.plan.plan import Plan
 from workbench.plan.resolve import plan

@@ -12,14 +12,14 @@ import pandas as pd
 import traitlets
 
 from workbench.analysis import limits, memory_limits
-from workbench.analysis.charts.look import side_by_side
-from workbench.analysis.charts.picking import standing_out
-from workbench.analysis.comparison_charts import CHARTS
 from workbench.analysis.findings import findings
 from workbench.analysis.markup import comparison_html
-from workbench.analysis.report.parts import Compared, compare
 from workbench.api import Run, open_run
+from workbench.charts.comparison import CHARTS
+from workbench.charts.selection import standing_out
+from workbench.charts.theme import side_by_side
 from workbench.errors import UsageError
+from workbench.export.report.parts import Compared, compare
 from workbench.notebook.rendering import output, picture
 from workbench.notebook.shown import Shown
 

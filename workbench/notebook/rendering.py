@@ -15,7 +15,7 @@ import altair as alt
 import vl_convert
 from PIL import Image
 
-from workbench.analysis.charts.look import theme
+from workbench.charts.theme import theme
 
 MIME = "application/vnd.vegalite.v5+json"
 _SCHEMA = "https://vega.github.io/schema/vega-lite/v5.json"

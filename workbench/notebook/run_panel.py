@@ -10,11 +10,11 @@ from typing import Any
 import ipywidgets as w
 import psutil
 
-from workbench.analysis.charts.losses import losses_chart
-from workbench.analysis.figures import seconds
-from workbench.analysis.following import Follower
+from workbench.analysis.formatting import seconds
 from workbench.analysis.losses import losses
+from workbench.analysis.progress import Follower
 from workbench.api import Run, submit
+from workbench.charts.loss import losses_chart
 from workbench.errors import RunFailedError, UsageError, WorkbenchError
 from workbench.launch.termination import terminated_as_interrupted
 from workbench.notebook.rendering import output

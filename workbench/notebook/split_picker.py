@@ -9,9 +9,9 @@ import ipywidgets as w
 import pandas as pd
 import traitlets
 
-from workbench.analysis.charts.mesh import held_chart, mesh_chart
 from workbench.analysis.expected import held, moves, placement
-from workbench.analysis.figures import mebibytes
+from workbench.analysis.formatting import mebibytes
+from workbench.charts.mesh import held_chart, mesh_chart
 from workbench.errors import SpecError
 from workbench.notebook.fields import Fields
 from workbench.notebook.rendering import output, picture

@@ -10,9 +10,9 @@ import pandas as pd
 import pyarrow as pa
 
 from workbench.analysis import trace
-from workbench.analysis.charts.timeline import timeline_chart
-from workbench.analysis.figures import mebibytes
+from workbench.analysis.formatting import mebibytes
 from workbench.api import Run, open_run
+from workbench.charts.timeline import timeline_chart
 from workbench.errors import UsageError
 from workbench.notebook.compare_view import CompareView
 from workbench.notebook.rendering import output, picture

@@ -9,8 +9,8 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from workbench.analysis.charts.look import FIT_WIDTH, AnyChart, folding, theme
-from workbench.analysis.charts.picking import PICKED, pickable
+from workbench.charts.selection import PICKED, pickable
+from workbench.charts.theme import FIT_WIDTH, AnyChart, folding, theme
 from workbench.dashboard.downloads import csv_of, picture_of
 
 

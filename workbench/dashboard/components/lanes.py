@@ -5,7 +5,7 @@ from __future__ import annotations
 import altair as alt
 import pandas as pd
 
-from workbench.analysis.charts.timeline import IDEAL, By, lanes_chart
+from workbench.charts.timeline import IDEAL, By, lanes_chart
 from workbench.dashboard.components.figure import figure
 
 

@@ -6,9 +6,9 @@ import pandas as pd
 import psutil
 import streamlit as st
 
-from workbench.analysis.charts.look import folding
-from workbench.analysis.charts.mesh import held_chart, mesh_chart
 from workbench.analysis.expected import held, moves, placement
+from workbench.charts.mesh import held_chart, mesh_chart
+from workbench.charts.theme import folding
 from workbench.plan.plan import Plan
 
 _MIB = 2**20

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from workbench.analysis.following import Follower
+from workbench.analysis.progress import Follower
 
 
 def bar(follower: Follower, state: str, message: str) -> None:

@@ -9,12 +9,12 @@ import pandas as pd
 import streamlit as st
 
 from workbench.analysis import limits, memory_limits, noise
-from workbench.analysis.charts.transfers import transfers_chart
 from workbench.analysis.comparison import labelled, numbers, spec_differences
-from workbench.analysis.comparison_charts import CHARTS
 from workbench.analysis.findings import findings
 from workbench.analysis.parity import HELP
 from workbench.analysis.transfers import transfers
+from workbench.charts.comparison import CHARTS
+from workbench.charts.transfers import transfers_chart
 from workbench.dashboard.components.choose_runs import choose_runs
 from workbench.dashboard.components.failure_card import failure_card
 from workbench.dashboard.components.figure import run_figure

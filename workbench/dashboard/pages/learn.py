@@ -7,12 +7,12 @@ from collections.abc import Callable
 import streamlit as st
 
 from workbench.analysis.bubble import ideal_timeline
-from workbench.analysis.charts.look import folding
-from workbench.analysis.charts.walk import walk_chart
-from workbench.analysis.following import Follower
 from workbench.analysis.frames import timeline
 from workbench.analysis.parity import in_words
-from workbench.analysis.walk import cells, wires
+from workbench.analysis.progress import Follower
+from workbench.analysis.step_walkthrough import cells, wires
+from workbench.charts.theme import folding
+from workbench.charts.walkthrough import walk_chart
 from workbench.dashboard.complexity import difference
 from workbench.dashboard.components.failure_card import failure_card
 from workbench.dashboard.components.lanes import lanes

@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
-from workbench.analysis.charts.loss import loss_chart
-from workbench.analysis.following import Follower
+from workbench.analysis.progress import Follower
+from workbench.charts.loss import loss_chart
 from workbench.dashboard.components.choose_runs import compare_these
 from workbench.dashboard.components.failure_card import failure_card
 from workbench.dashboard.components.navigate import go

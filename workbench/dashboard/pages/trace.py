@@ -10,13 +10,13 @@ import streamlit as st
 
 from workbench.analysis import trace
 from workbench.analysis.bubble import ideal_timeline
-from workbench.analysis.charts.memory import memory_at_peak_chart, memory_over_time_chart
-from workbench.analysis.charts.overlap import overlap_chart
-from workbench.analysis.charts.timeline import By
-from workbench.analysis.charts.traffic import traffic_chart
 from workbench.analysis.memory import largest_at_peak, memory_at_peak, memory_over_time
 from workbench.analysis.overlap import overlap
 from workbench.analysis.transfers import by_operation
+from workbench.charts.memory import memory_at_peak_chart, memory_over_time_chart
+from workbench.charts.overlap import overlap_chart
+from workbench.charts.timeline import By
+from workbench.charts.traffic import traffic_chart
 from workbench.dashboard.components.choose_runs import choose_run
 from workbench.dashboard.components.failure_card import failure_card
 from workbench.dashboard.components.figure import figure

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import jinja2
 
-from workbench.analysis.charts.look import AnyChart, svg
-from workbench.analysis.report.parts import Section
+from workbench.charts.theme import AnyChart, svg
+from workbench.export.report.parts import Section
 
 
 def html(title: str, subtitle: str, sections: Sequence[Section]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from workbench.analysis.charts.look import COLOURS, FIT_WIDTH, colour
+from workbench.charts.theme import COLOURS, FIT_WIDTH, colour
 
 _ROW, _LANE = 24, 26
 """Heights of a block and of a lane of communication, in pixels."""

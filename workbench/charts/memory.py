@@ -5,8 +5,8 @@ from __future__ import annotations
 import altair as alt
 import pandas as pd
 
-from workbench.analysis.charts.look import colour
 from workbench.analysis.memory import CATEGORIES
+from workbench.charts.theme import colour
 
 _ORDER = [category.replace("_", " ") for category in CATEGORIES]
 

@@ -6,11 +6,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from workbench.analysis.report.html import html
-from workbench.analysis.report.markdown import markdown
-from workbench.analysis.report.parts import Compared, compare
-from workbench.analysis.report.sections import SECTIONS
 from workbench.errors import UsageError
+from workbench.export.report.html import html
+from workbench.export.report.markdown import markdown
+from workbench.export.report.parts import Compared, compare
+from workbench.export.report.sections import SECTIONS
 from workbench.runs.directory import RunDirectory
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import altair as alt
 import pandas as pd
 
-from workbench.analysis.charts.look import COLOURS, WIDTH, colour
 from workbench.analysis.overlap import IN_FLIGHT
+from workbench.charts.theme import COLOURS, WIDTH, colour
 
 _LANE = 26
 """Pixels."""

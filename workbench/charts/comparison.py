@@ -9,16 +9,16 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from workbench.analysis.charts.losses import losses_chart
-from workbench.analysis.charts.memory import memory_at_peak_chart
-from workbench.analysis.charts.pareto import pareto_chart
-from workbench.analysis.charts.scaling import scaling_charts
-from workbench.analysis.charts.step_parts import step_parts_chart
 from workbench.analysis.comparison import peaks
 from workbench.analysis.frames import step_parts
 from workbench.analysis.losses import losses
 from workbench.analysis.pareto import pareto
 from workbench.analysis.scaling import scaling
+from workbench.charts.loss import losses_chart
+from workbench.charts.memory import memory_at_peak_chart
+from workbench.charts.pareto import pareto_chart
+from workbench.charts.scaling import scaling_charts
+from workbench.charts.step_parts import step_parts_chart
 from workbench.runs.directory import RunDirectory
 
 Row = dict[str, Any]

@@ -9,7 +9,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from workbench.analysis.charts.look import REFERENCE, WIDTH, layered, run_colours, tone_colour
+from workbench.charts.theme import REFERENCE, WIDTH, layered, run_colours, tone_colour
 
 _HEIGHT, _LINE, _CHARACTER, _GAP = 280, 13, 6.3, 9
 """Pixels: of the chart, a line of text, a letter, and between a point and its name."""

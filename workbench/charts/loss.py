@@ -1,4 +1,4 @@
-"""Loss curves over each other."""
+"""The loss of one run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,21 @@ from collections.abc import Iterable
 import altair as alt
 import pandas as pd
 
-from workbench.analysis.charts.look import WIDTH, layered, run_colours, tone_colour
+from workbench.charts.theme import COLOURS, WIDTH, layered, run_colours, tone_colour
+
+
+def loss_chart(frame: pd.DataFrame) -> alt.Chart:
+    """The loss after each step of one run; columns ``step`` and ``loss``."""
+    return (  # type: ignore[no-any-return]
+        alt.Chart(frame, title="Does the loss fall?", height=220)
+        .mark_line(point=alt.OverlayMarkDef(color=COLOURS["compute"]), color=COLOURS["compute"])
+        .encode(
+            x=alt.X("step:Q", title="step (including warm-up)", axis=alt.Axis(tickMinStep=1, format="d")),
+            y=alt.Y("loss:Q", title="loss", scale=alt.Scale(zero=False)),
+            tooltip=["step", alt.Tooltip("loss", format=".4f")],
+        )
+    )
+
 
 _LONG = 28
 """Characters of a legend's entry of which two do not stand side by side on half a page."""

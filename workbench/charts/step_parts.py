@@ -5,8 +5,8 @@ from __future__ import annotations
 import altair as alt
 import pandas as pd
 
-from workbench.analysis.charts.look import WIDTH, colour
 from workbench.analysis.frames import PARTS
+from workbench.charts.theme import WIDTH, colour
 
 
 def step_parts_chart(frame: pd.DataFrame) -> alt.Chart:

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator, Sequence
 from urllib.parse import quote
 
-from workbench.analysis.charts.look import svg
-from workbench.analysis.report.parts import Drawing, Listing, Part, Section, Sentences, Table
+from workbench.charts.theme import svg
+from workbench.export.report.parts import Drawing, Listing, Part, Section, Sentences, Table
 
 
 def markdown(title: str, subtitle: str, sections: Sequence[Section], folder: str) -> tuple[str, dict[str, str]]:

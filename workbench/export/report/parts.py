@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from workbench.analysis.charts.look import AnyChart
 from workbench.analysis.comparison import labelled
+from workbench.charts.theme import AnyChart
 from workbench.runs import listing
 from workbench.runs.directory import RunDirectory
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import altair as alt
 import pandas as pd
 
-from workbench.analysis.charts.look import COLOURS
+from workbench.charts.theme import COLOURS
 
 CELL, SMALL_CELL, MOST_LARGE = 44, 30, 4
 """Sizes of a cell in pixels, and up to how many workers it is the larger."""

@@ -7,7 +7,7 @@ import json
 import altair as alt
 import pandas as pd
 
-from workbench.analysis.charts.look import COLOURS, FIT_WIDTH, colour
+from workbench.charts.theme import COLOURS, FIT_WIDTH, colour
 
 WHOLE = 0.995
 MAX_BLOCKS_NAMED = 12

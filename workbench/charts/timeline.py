@@ -9,7 +9,7 @@ from typing import Literal
 import altair as alt
 import pandas as pd
 
-from workbench.analysis.charts.look import COLOURS, RUN_COLOURS, WIDTH, layered, tone_colour
+from workbench.charts.theme import COLOURS, RUN_COLOURS, WIDTH, layered, tone_colour
 
 By = Literal["kind", "microbatch", "stage"]
 WAITS = ("idle", "communication")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import altair as alt
 import pandas as pd
 
-from workbench.analysis.charts.look import COLOURS, WIDTH, layered
+from workbench.charts.theme import COLOURS, WIDTH, layered
 
 
 def transfers_chart(frame: pd.DataFrame, title: str) -> alt.LayerChart:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import altair as alt
 import pandas as pd
 
-from workbench.analysis.charts.look import REFERENCE, WIDTH, layered, run_colours, side_by_side, tone_colour
+from workbench.charts.theme import REFERENCE, WIDTH, layered, run_colours, side_by_side, tone_colour
 
 
 def scaling_chart(frame: pd.DataFrame, labels: Iterable[str] = ()) -> alt.HConcatChart:

@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from workbench.analysis import figures, limits, memory_limits, noise
+from workbench.analysis import formatting, limits, memory_limits, noise
 from workbench.analysis.bubble import ideal_timeline
-from workbench.analysis.charts.look import side_by_side
-from workbench.analysis.charts.memory import memory_at_peak_chart
-from workbench.analysis.charts.timeline import timeline_chart
-from workbench.analysis.charts.traffic import traffic_chart
-from workbench.analysis.charts.transfers import transfers_chart
-from workbench.analysis.comparison_charts import CHARTS
 from workbench.analysis.findings import findings
 from workbench.analysis.frames import timeline
 from workbench.analysis.memory import memory_at_peak
 from workbench.analysis.parity import in_words
-from workbench.analysis.report.parts import Compared, Drawing, Listing, Part, Section, Sentences, Table
 from workbench.analysis.traffic import traffic_of
 from workbench.analysis.transfers import operations, transfers
+from workbench.charts.comparison import CHARTS
+from workbench.charts.memory import memory_at_peak_chart
+from workbench.charts.theme import side_by_side
+from workbench.charts.timeline import timeline_chart
+from workbench.charts.traffic import traffic_chart
+from workbench.charts.transfers import transfers_chart
 from workbench.errors import SpecError
+from workbench.export.report.parts import Compared, Drawing, Listing, Part, Section, Sentences, Table
 from workbench.runs.directory import RunDirectory
 from workbench.spec.differences import differing, not_by_default
 from workbench.spec.files import read_table
@@ -68,7 +68,7 @@ def _value(value: Any) -> str:
 def came_out(compared: Compared) -> Section:
     """The figures, and what they teach."""
     done = [row for _, row in compared.finished]
-    columns = figures.columns(compared.rows) if done else ()
+    columns = formatting.columns(compared.rows) if done else ()
     table = Table(
         ["split", "state", *(head.replace("-\n", "-").replace("\n", " ").strip() for head, _ in columns)],
         [
@@ -187,7 +187,7 @@ def moved(compared: Compared) -> Section | None:
             heads = ["operation", "axis", "phase", "count", "duration (ms)", "exposed (ms)", "idle (ms)"]
             sums = [
                 [*(str(getattr(o, key)) for key in ("operation", "axis", "phase")), f"{o.count:g}"]
-                + [figures.milliseconds(getattr(o, key)) for key in ("duration_s", "exposed_communication_s", "idle_s")]
+                + [formatting.milliseconds(getattr(o, key)) for key in ("duration_s", "exposed_communication_s", "idle_s")]
                 for o in spent.itertuples()
             ]
             parts.append(Table(heads, sums, num_names=3))
@@ -207,7 +207,7 @@ def held(compared: Compared) -> Section | None:
         for rank, worker in enumerate((run.summary() or {})["workers"]):
             sizes = ("gradient_bytes", "optimizer_state_bytes", "peak_memory_bytes", "resident_peak_bytes")
             counts = [f"{expected[rank]:,}", f"{worker['parameters']:,}"]
-            rows.append([row["split"], str(rank), *counts, *(figures.mebibytes(worker.get(size)) for size in sizes)])
+            rows.append([row["split"], str(rank), *counts, *(formatting.mebibytes(worker.get(size)) for size in sizes)])
         if len(frame := memory_at_peak(run)):
             title = f"What occupies memory on each worker of {row['split']}?"
             drawings.append(Drawing(memory_at_peak_chart(frame, title=title), f"Memory by category of {row['split']}"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import altair as alt
 
-from workbench.analysis.charts.look import REFERENCE
+from workbench.charts.theme import REFERENCE
 
 PICKED = "picked"
 """Name of the selection."""
