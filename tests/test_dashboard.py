@@ -24,8 +24,8 @@ from workbench.api import Run
 from workbench.charts.step_parts import step_parts_chart
 from workbench.charts.theme import COLOURS
 from workbench.dashboard import address
+from workbench.dashboard.components.failure import failure
 from workbench.dashboard.downloads import csv_of, picture_of, tables_of
-from workbench.dashboard.failures import failure
 from workbench.dashboard.table import SHOWN, Overview, chosen, filtered, tags_of
 from workbench.runs.cancellation import Queue
 from workbench.runs.directory import RunDirectory

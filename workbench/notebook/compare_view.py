@@ -20,8 +20,7 @@ from workbench.charts.selection import standing_out
 from workbench.charts.theme import side_by_side
 from workbench.errors import UsageError
 from workbench.export.report.parts import Compared, compare
-from workbench.notebook.rendering import output, picture
-from workbench.notebook.shown import Shown
+from workbench.notebook.rendering import Shown, output, picture
 
 
 class CompareView(Shown):

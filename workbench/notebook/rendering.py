@@ -12,6 +12,7 @@ import io
 from typing import Any
 
 import altair as alt
+import ipywidgets
 import vl_convert
 from PIL import Image
 
@@ -69,3 +70,15 @@ def _title(spec: dict[str, Any]) -> str:
         return " ".join(map(_title, spec["vconcat"]))
     title = spec.get("title", "")
     return str(title.get("text", "")) if isinstance(title, dict) else str(title)
+
+
+class Shown(ipywidgets.VBox):  # type: ignore[misc]
+    """A column of widgets with a still image of itself; a subclass says what that is."""
+
+    def still(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Data and metadata, by type, of what is shown where no front end runs."""
+        raise NotImplementedError
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        data, metadata = self.still()
+        return {**super()._repr_mimebundle_(**kwargs), **data}, metadata

@@ -17,8 +17,7 @@ from workbench.api import Run, submit
 from workbench.charts.loss import losses_chart
 from workbench.errors import RunFailedError, UsageError, WorkbenchError
 from workbench.launch.termination import terminated_as_interrupted
-from workbench.notebook.rendering import output
-from workbench.notebook.shown import Shown
+from workbench.notebook.rendering import Shown, output
 from workbench.notebook.split_picker import SplitPicker
 from workbench.runs import listing
 from workbench.runs.directory import TERMINAL, RunDirectory, home

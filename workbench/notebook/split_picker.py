@@ -14,8 +14,7 @@ from workbench.analysis.formatting import mebibytes
 from workbench.charts.mesh import held_chart, mesh_chart
 from workbench.errors import SpecError
 from workbench.notebook.fields import Fields
-from workbench.notebook.rendering import output, picture
-from workbench.notebook.shown import Shown
+from workbench.notebook.rendering import Shown, output, picture
 from workbench.plan.plan import Plan
 from workbench.plan.resolve import plan
 from workbench.plan.suggestions import changed, in_words, nearest

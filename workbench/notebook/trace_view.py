@@ -15,8 +15,7 @@ from workbench.api import Run, open_run
 from workbench.charts.timeline import timeline_chart
 from workbench.errors import UsageError
 from workbench.notebook.compare_view import CompareView
-from workbench.notebook.rendering import output, picture
-from workbench.notebook.shown import Shown
+from workbench.notebook.rendering import Shown, output, picture
 from workbench.spec.markup import table
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from workbench.dashboard.cache import runs_frame
+from workbench.dashboard.components.alerts import said
 from workbench.dashboard.components.navigate import follows_address, go, has
-from workbench.dashboard.components.opened import runs_frame
-from workbench.dashboard.components.said import said
 
 MOST_OFFERED = 500
 MOST_COMPARED = 20

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import streamlit as st
 
-from workbench.dashboard.components.failure_card import failure_card
+from workbench.dashboard.components.alerts import said
+from workbench.dashboard.components.failure import failure_card
 from workbench.dashboard.components.navigate import go
-from workbench.dashboard.components.said import said
 from workbench.errors import WorkbenchError
 from workbench.runs import labels
 from workbench.runs.directory import RunDirectory

@@ -6,7 +6,7 @@ import altair as alt
 import pandas as pd
 
 from workbench.charts.timeline import IDEAL, By, lanes_chart
-from workbench.dashboard.components.figure import figure
+from workbench.dashboard.components.chart import figure
 
 
 def lanes(

@@ -15,11 +15,11 @@ from workbench.analysis.parity import HELP
 from workbench.analysis.transfers import transfers
 from workbench.charts.comparison import CHARTS
 from workbench.charts.transfers import transfers_chart
+from workbench.dashboard.cache import runs_frame
+from workbench.dashboard.components.chart import run_figure
 from workbench.dashboard.components.choose_runs import choose_runs
-from workbench.dashboard.components.failure_card import failure_card
-from workbench.dashboard.components.figure import run_figure
+from workbench.dashboard.components.failure import failure_card
 from workbench.dashboard.components.navigate import go, has
-from workbench.dashboard.components.opened import runs_frame
 from workbench.dashboard.downloads import csv_of
 from workbench.dashboard.table import alike
 from workbench.runs import listing

@@ -7,12 +7,12 @@ from typing import Any
 import streamlit as st
 
 from workbench.dashboard import address
+from workbench.dashboard.cache import runs_frame
+from workbench.dashboard.components.alerts import said
 from workbench.dashboard.components.choices import STATE, choices
 from workbench.dashboard.components.fields import Places, forget
 from workbench.dashboard.components.navigate import go
-from workbench.dashboard.components.opened import runs_frame
 from workbench.dashboard.components.outlook import figures, outlook
-from workbench.dashboard.components.said import said
 from workbench.dashboard.start import start
 from workbench.dashboard.table import filtered
 from workbench.errors import SpecError, WorkbenchError

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import streamlit as st
 
+from workbench.dashboard.cache import runs_frame
+from workbench.dashboard.components.alerts import said
 from workbench.dashboard.components.choose_runs import compare_these
 from workbench.dashboard.components.navigate import go
-from workbench.dashboard.components.opened import runs_frame
 from workbench.dashboard.components.runs_table import runs_table
-from workbench.dashboard.components.said import said
 from workbench.dashboard.start import start
 from workbench.dashboard.table import filtered
 from workbench.spec.demonstration import four_strategies

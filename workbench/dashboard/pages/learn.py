@@ -14,12 +14,12 @@ from workbench.analysis.step_walkthrough import cells, wires
 from workbench.charts.theme import folding
 from workbench.charts.walkthrough import walk_chart
 from workbench.dashboard.complexity import difference
-from workbench.dashboard.components.failure_card import failure_card
+from workbench.dashboard.components.alerts import said
+from workbench.dashboard.components.failure import failure_card
 from workbench.dashboard.components.lanes import lanes
 from workbench.dashboard.components.navigate import follows_address, go, has
 from workbench.dashboard.components.outlook import in_bytes
 from workbench.dashboard.components.progress import bar
-from workbench.dashboard.components.said import said
 from workbench.dashboard.lessons import NAMES, Lesson, lesson, moments, overview
 from workbench.dashboard.start import start
 from workbench.errors import UsageError

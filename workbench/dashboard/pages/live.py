@@ -9,13 +9,13 @@ import streamlit as st
 
 from workbench.analysis.progress import Follower
 from workbench.charts.loss import loss_chart
+from workbench.dashboard.cache import queue, runs_frame
+from workbench.dashboard.components.alerts import said
 from workbench.dashboard.components.choose_runs import compare_these
-from workbench.dashboard.components.failure_card import failure_card
+from workbench.dashboard.components.failure import failure_card
 from workbench.dashboard.components.navigate import go
-from workbench.dashboard.components.opened import queue, runs_frame
 from workbench.dashboard.components.progress import bar
 from workbench.dashboard.components.runs_table import runs_table
-from workbench.dashboard.components.said import said
 from workbench.errors import UsageError
 from workbench.runs import listing
 from workbench.runs.directory import TERMINAL, RunDirectory, home

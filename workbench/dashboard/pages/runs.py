@@ -10,12 +10,12 @@ import streamlit as st
 
 from workbench.analysis import limits, memory_limits
 from workbench.analysis.findings import findings
+from workbench.dashboard.cache import overview
+from workbench.dashboard.components.alerts import said
 from workbench.dashboard.components.choose_runs import MOST_COMPARED
 from workbench.dashboard.components.details import details
 from workbench.dashboard.components.navigate import go, has
-from workbench.dashboard.components.opened import overview
 from workbench.dashboard.components.runs_table import runs_table
-from workbench.dashboard.components.said import said
 from workbench.dashboard.downloads import tables_of
 from workbench.dashboard.table import SORTS, chosen, filtered, tags_of
 from workbench.errors import WorkbenchError
@@ -167,7 +167,7 @@ def _failed(listed: pd.DataFrame) -> None:
     failed = listed[listed["state"].isin(["failed", "lost"])]
     if failed.empty:
         return
-    from workbench.dashboard.components.failure_card import failure_card
+    from workbench.dashboard.components.failure import failure_card
 
     st.subheader("Failures", anchor=False)
     st.caption("The latest three failed runs of this list. Select another run to see its failure.")

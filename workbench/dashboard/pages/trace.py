@@ -17,9 +17,9 @@ from workbench.charts.memory import memory_at_peak_chart, memory_over_time_chart
 from workbench.charts.overlap import overlap_chart
 from workbench.charts.timeline import By
 from workbench.charts.traffic import traffic_chart
+from workbench.dashboard.components.chart import figure
 from workbench.dashboard.components.choose_runs import choose_run
-from workbench.dashboard.components.failure_card import failure_card
-from workbench.dashboard.components.figure import figure
+from workbench.dashboard.components.failure import failure_card
 from workbench.dashboard.components.lanes import lanes
 from workbench.dashboard.downloads import trace_of
 from workbench.runs import listing
