@@ -16,7 +16,7 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-CORE = ["tests/test_conformance.py", "-q", "-p", "no:cacheprovider", "--durations=0", "--durations-min=10"]
+CORE = ["tests/testing/test_conformance.py", "-q", "-p", "no:cacheprovider", "--durations=0", "--durations-min=10"]
 
 
 def allowed() -> list[str]:

@@ -1,8 +1,9 @@
 """Executes notebooks and stores what came out: ``python notebooks/execute.py notebooks/00_quickstart.ipynb …``.
 
 A notebook runs in a kernel of its own, in an empty directory and with an empty store, so that nothing is taken from earlier. Each
-cell keeps a digest of the source that it was executed with; tests/test_notebooks.py says when a cell was changed since. Of live
-widgets and charts only the still images are stored: the rest would be large, and of no use where no kernel runs.
+cell keeps a digest of the source that it was executed with; tests/notebook/test_notebooks.py says when a cell was changed
+since. Of live widgets and charts only the still images are stored: the rest would be large, and of no use where no kernel
+runs.
 """
 
 from __future__ import annotations

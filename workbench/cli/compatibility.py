@@ -12,7 +12,7 @@ LEGEND = (
 _MARKDOWN = """# Compatibility of strategies and models
 
 `workbench strategies --markdown > docs/strategies.md` generates this page: the examples of each strategy go through the same
-checks as a run. `tests/test_conformance.py` runs the accepted ones.
+checks as a run. `tests/testing/test_conformance.py` runs the accepted ones.
 
 """
 

@@ -1,0 +1,249 @@
+"""Charts: each is drawn without a browser, on light and on dark ground, and shows the data that it is given."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from pandas.testing import assert_frame_equal
+
+from tests.helpers.recorded import NUM_MICROBATCHES, pipeline_run
+from workbench.analysis.comparison import labelled
+from workbench.analysis.frames import PARTS, step_parts, timeline
+from workbench.analysis.losses import losses
+from workbench.analysis.overlap import IN_FLIGHT, overlap_of
+from workbench.analysis.pareto import pareto
+from workbench.analysis.scaling import scaling
+from workbench.analysis.transfers import operations, transfers
+from workbench.charts import theme
+from workbench.charts.loss import losses_chart
+from workbench.charts.overlap import overlap_chart
+from workbench.charts.pareto import pareto_chart
+from workbench.charts.scaling import scaling_chart, scaling_charts
+from workbench.charts.selection import standing_out
+from workbench.charts.step_parts import step_parts_chart
+from workbench.charts.timeline import By, lanes_chart, timeline_chart
+from workbench.charts.transfers import transfers_chart
+from workbench.runs import listing
+from workbench.runs.tables import RUN_COLUMNS
+
+
+def row(split: str, num_workers: int = 2, **figures: Any) -> dict[str, Any]:
+    parts = {f"{part.replace(' ', '_')}_s": 0.01 for part in PARTS}
+    return {**dict.fromkeys(RUN_COLUMNS), **parts, "split": split, "num_workers": num_workers, "step_time_s": 0.05, **figures}
+
+
+def marks(drawn: str) -> Counter[str]:
+    """How many marks of each kind an SVG of Vega's shows."""
+    return Counter(re.findall(r'role="graphics-symbol" aria-roledescription="([^"]+)"', drawn))
+
+
+def texts(drawn: str) -> list[str]:
+    return re.findall(r"<text[^>]*>([^<]*)</text>", drawn)
+
+
+def drawn(chart: theme.AnyChart) -> str:
+    """The chart on light ground, once it has been seen that on dark ground it shows the same in other tones."""
+    light, dark = theme.svg(chart), theme.svg(chart, dark=True)
+    assert marks(light) == marks(dark)
+    assert texts(light) == texts(dark)
+    assert theme.theme()["background"] in light
+    assert theme.theme(dark=True)["background"] in dark
+    return light
+
+
+def test_a_bar_has_a_piece_for_each_part_of_each_split() -> None:
+    shown = drawn(step_parts_chart(step_parts([row("dp2"), row("tp2"), row("failed", step_time_s=None)])))
+    assert marks(shown)["bar"] == 2 * len(PARTS)
+    assert {"dp2", "tp2", *PARTS} <= set(texts(shown))
+    assert "failed" not in texts(shown)
+
+
+def test_the_timeline_has_a_bar_for_each_span_and_a_number_for_each_microbatch(tmp_path: Path) -> None:
+    frame = timeline(pipeline_run(tmp_path))
+    shown = drawn(timeline_chart(frame, "Who?"))
+    spans = 2 * (2 * NUM_MICROBATCHES + 1 + 2)  # of each worker: forward and backward, optimizer, two waits
+    assert marks(shown)["bar"] == len(frame) == spans
+    assert Counter(texts(shown))["3"] == 2 * 2, "the last microbatch, forward and backward on two workers"
+    assert "Who?" in texts(shown)
+
+
+def test_stages_are_named_only_where_a_worker_has_several(tmp_path: Path) -> None:
+    frame = timeline(pipeline_run(tmp_path))
+    frame.loc[(frame["worker"] == "0") & (frame["microbatch"] == 3), "stage"] = 2
+    shown = texts(drawn(timeline_chart(frame, "Who?")))
+    assert (shown.count("2.3"), shown.count("0.1"), shown.count("1.3")) == (2, 2, 2)
+
+
+def test_what_travels_lies_below_what_the_worker_does_meanwhile(tmp_path: Path) -> None:
+    run = pipeline_run(tmp_path)
+    frame, last = overlap_of(run), run.table("communication").to_pandas().query("step == step.max() and end_s == end_s")
+    below = frame[frame["kind"] == IN_FLIGHT]
+    assert list(below["operation"]) == list(last["operation"])
+    took_ms = (last["end_s"] - last["start_s"]).sum() * 1e3
+    assert (below["end_ms"] - below["begin_ms"]).sum() == pytest.approx(took_ms)
+    above = frame[frame["kind"] != IN_FLIGHT].drop(columns=["lane", "operation"])
+    assert_frame_equal(above, timeline(run)[above.columns].reset_index(drop=True))
+    shown = drawn(overlap_chart(frame, "Hidden?"))
+    assert marks(shown)["bar"] == len(frame)
+    assert {"0", "0 in flight", "1", "1 in flight"} <= set(texts(shown))
+
+
+@pytest.mark.parametrize(("by", "count"), [("microbatch", NUM_MICROBATCHES), ("stage", 2)])
+def test_lanes_are_coloured_by_microbatch_or_stage_and_waiting_as_ever(tmp_path: Path, by: By, count: int) -> None:
+    frame = timeline(pipeline_run(tmp_path))
+    shown = theme.svg(lanes_chart(frame, "Who?", (0.0, frame["end_ms"].max()), frame["kind"], by))
+    computing = frame[frame["kind"].isin(["forward", "backward"])]
+    assert {f"{by} {int(number)}" for number in computing[by]} <= set(texts(shown))
+    for tone in theme.RUN_COLOURS[:count]:
+        assert shown.count(f'fill="{tone}"') >= len(computing) / count
+    assert theme.COLOURS["idle"] in shown
+
+
+def test_the_ideal_schedule_lies_below_on_the_same_scale(tmp_path: Path) -> None:
+    frame = timeline(pipeline_run(tmp_path))
+    ideal = frame[frame["kind"] == "forward"].drop(columns="stage")
+    shown = drawn(timeline_chart(frame, "Who?", ideal))
+    assert marks(shown)["bar"] == len(frame) + len(ideal)
+    assert "Ideal timeline of this schedule" in texts(shown)
+
+
+def test_scaling_shows_each_way_from_one_worker_on() -> None:
+    rows = [row("dp2", speedup=1.5), row("dp4", 4, speedup=2.0), row("pp2-1f1b-m4", speedup=1.2), row("single", 1, speedup=1.0)]
+    frame = scaling(labelled([*rows, row("unknown2", speedup=None)], {}))
+    assert frame.to_dict("list") == {
+        "way": ["dp", "pp-1f1b-m4", "dp", "dp", "pp-1f1b-m4"],
+        "split": ["single", "single", "dp2", "dp4", "pp2-1f1b-m4"],
+        "workers": [1, 1, 2, 4, 2],
+        "speedup": [1.0, 1.0, 1.5, 2.0, 1.2],
+        "efficiency": [1.0, 1.0, 0.75, 0.5, 0.6],
+    }
+    shown = drawn(scaling_chart(frame))
+    assert marks(shown)["point"] == 2 * len(frame)
+    assert texts(shown).count("ideal") == 2
+
+
+@pytest.mark.parametrize(
+    ("points", "on_front"),
+    [
+        ([(1, 9), (2, 5), (3, 7), (4, 1)], [True, True, False, True]),
+        ([(1, 1), (1, 1)], [True, True]),
+        ([(1, 2), (1, 1), (2, 1)], [False, True, False]),
+        ([(5, 5)], [True]),
+        ([], []),
+    ],
+)
+def test_the_front_is_what_no_other_run_beats(points: list[tuple[int, int]], on_front: list[bool]) -> None:
+    rows = [row(f"run{i}", step_time_s=time_s, peak_memory_bytes=size) for i, (time_s, size) in enumerate(points)]
+    frame = pareto([*rows, row("no memory"), row("failed", step_time_s=None, peak_memory_bytes=1)])
+    assert list(frame["on_front"]) == on_front
+
+
+def test_time_against_memory_shows_every_run_and_fills_the_front() -> None:
+    rows = [row(f"run{i}", step_time_s=t, peak_memory_bytes=m * 2**20) for i, (t, m) in enumerate([(0.1, 9), (0.2, 5), (0.3, 7)])]
+    shown = drawn(pareto_chart(pareto(rows)))
+    assert marks(shown)["point"] == 3 + 2
+    assert {"run0", "run1", "run2"} <= set(texts(shown))
+
+
+def test_no_name_covers_another_where_runs_are_close() -> None:
+    close = [(1.0, 50), (1.02, 50), (1.01, 51), (0.99, 49), (1.03, 50), (1.0, 52)]
+    rows = [row(f"pp2-1f1b-m{i}", step_time_s=t, peak_memory_bytes=m * 2**20) for i, (t, m) in enumerate(close)]
+    shown = drawn(pareto_chart(pareto(rows)))
+    found = re.findall(r'text-anchor="(\w+)" transform="translate\(([\d.-]+),([\d.-]+)\)"[^>]*>(pp2-1f1b-m\d)<', shown)
+    assert len(found) == len(close)
+    places = [(float(x) - (6 * len(name) if anchor == "end" else 0), float(y)) for anchor, x, y, name in found]
+    for one, other in combinations(places, 2):
+        assert abs(one[0] - other[0]) > 6 * len("pp2-1f1b-m0") or abs(one[1] - other[1]) > 10, "beside or below"
+
+
+def test_names_are_apart_on_a_narrow_page_too() -> None:
+    rows = [
+        row(name, step_time_s=t, peak_memory_bytes=82 * 2**20) for name, t in (("single, 1 thread", 0.136), ("single, 2", 0.09))
+    ]
+    shown = pareto_chart(pareto(rows)).to_dict()
+    named = next(rows for rows in shown["datasets"].values() if "align" in rows[0])
+    assert len({one["dy"] for one in named}) == 2, "one above the other"
+
+
+def test_a_run_has_one_colour_in_all_charts_and_stands_out_in_them(tmp_path: Path) -> None:
+    runs = [pipeline_run(tmp_path, run_id) for run_id in ("a", "b")]
+    named = [row("single", 1), *(row(label, 2, speedup=1.5, step_time_s=0.1, peak_memory_bytes=1) for label in ("dp2", "tp2"))]
+    labels = ["single", "dp2", "tp2"]
+    curves = losses(runs, named[1:])
+    tone = theme.run_colours(labels)["tp2"]
+    charts = [
+        pareto_chart(pareto(named), labels),
+        *scaling_charts(scaling(labelled(named, {})), labels),
+        losses_chart(curves, labels),
+    ]
+    for chart in charts:
+        assert tone in drawn(chart)
+        assert "#4477AA" not in drawn(chart), "that is the colour of the run that it does not show"
+        assert len(set(re.findall(r'opacity="([\d.]+)"', drawn(standing_out(chart, "split", "tp2"))))) == 2
+
+
+def test_losses_have_a_line_a_run_and_the_verdict_beside_its_name(tmp_path: Path) -> None:
+    runs = [pipeline_run(tmp_path, run_id, parity_ok=ok) for run_id, ok in (("a", True), ("b", False), ("c", None))]
+    frame = losses(runs, [{**listing.row(run), "split": run.id} for run in runs])
+    assert list(frame[frame["split"] == "a"]["loss"]) == pytest.approx([(2 / s + 2 / (s + 1)) / 2 for s in range(1, 6)])
+    shown = drawn(losses_chart(frame))
+    assert {"a: equals one worker", "b: WRONG", "c: lossy on purpose"} <= set(texts(shown))
+    assert marks(shown)["line mark"] == 3
+    widths = [float(width) for width in re.findall(r'aria-roledescription="line mark"[^>]*stroke-width="([\d.]+)"', shown)]
+    assert widths == sorted(widths, reverse=True), "the last is the thinnest: equal ones are all seen"
+    assert len(set(widths)) == 3
+
+
+def test_more_rows_are_drawn_than_altair_allows_by_itself() -> None:
+    frame = pd.DataFrame({"split": "a", "run": "a", "step": range(5001), "loss": 1.0})
+    assert marks(theme.svg(losses_chart(frame)))["line mark"] == 1
+
+
+def test_bytes_have_a_bar_measured_and_a_mark_expected(tmp_path: Path) -> None:
+    frame = transfers(pipeline_run(tmp_path))
+    assert frame[["what", "expected_bytes", "measured_bytes"]].to_numpy().tolist() == [
+        ["all_reduce · data · backward", 4096, 5000]
+    ]
+    counted = marks(drawn(transfers_chart(frame, "What?")))
+    assert (counted["bar"], counted["tick"]) == (1, 1)
+
+
+def test_operations_are_sums_of_a_step_over_all_workers(tmp_path: Path) -> None:
+    frame = operations(pipeline_run(tmp_path)).set_index("operation")
+    assert list(frame.loc["send", ["count", "payload_bytes"]]) == [NUM_MICROBATCHES, NUM_MICROBATCHES * 1000]
+    assert frame.loc["send", "duration_s"] == pytest.approx(NUM_MICROBATCHES * 0.06)
+    assert frame.loc["all_reduce", "count"] == 2 * 3
+    assert frame.loc["all_reduce", "duration_s"] == pytest.approx(2 * 0.2), "what has no end has no duration"
+
+
+def test_a_colour_means_one_thing() -> None:
+    """Parts of a step have Okabe and Ito's colours, runs have others; the same part has the same colour on each chart."""
+    assert not set(theme.RUN_COLOURS) & set(theme.COLOURS.values())
+    assert len(set(theme.run_colours(map(str, range(11))).values())) == 11, "more than the demonstration and two of one's own"
+    shown = theme.svg(step_parts_chart(step_parts([row("dp2")])))
+    frame = pd.DataFrame({"kind": ["idle"], "microbatch": [None], "worker": ["0"], "begin_ms": [0.0], "end_ms": [1.0]})
+    assert theme.COLOURS["idle"] in theme.svg(timeline_chart(frame, "Who?"))
+    assert theme.COLOURS["idle"] in shown
+
+
+def test_a_legend_has_as_many_columns_as_there_is_room_for() -> None:
+    chart = step_parts_chart(step_parts([row("dp2")]))
+    of_two = legend_size(chart.properties(width=150))
+    assert of_two[0] > 150
+    assert legend_size(theme.folding(chart).properties(width=400)) == of_two
+    narrow = legend_size(theme.folding(chart).properties(width=150))
+    assert (narrow[0] <= 150, narrow[1] > of_two[1]) == (True, True)
+    assert legend_size(chart.properties(width=150)) == of_two, "the chart itself is as it was"
+
+
+def legend_size(chart: theme.AnyChart) -> tuple[int, int]:
+    """Width and height."""
+    found = re.search(r'role-legend".*?d="M0,0h(\d+)v(\d+)', theme.svg(chart))
+    assert found
+    return int(found[1]), int(found[2])

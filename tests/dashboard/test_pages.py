@@ -1,0 +1,239 @@
+"""Every page of the dashboard, drawn by Streamlit's own tester: what it shows, what it refuses, what it never lets through."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from tests.helpers.pages import EVIL, failed, labels, marked_up, page, texts
+from tests.helpers.run_directory import new_run
+from tests.helpers.states import finished, live
+from workbench.dashboard.pages.runs import IMPORTED
+from workbench.dashboard.shell import PAGES
+from workbench.runs import listing
+from workbench.runs.directory import RunDirectory
+from workbench.spec import RunSpec
+from workbench.spec.paths import command, spec_of
+
+
+@pytest.fixture(autouse=True)
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("WORKBENCH_HOME", str(tmp_path))
+    return tmp_path
+
+
+def configured(test: AppTest) -> RunSpec:
+    return spec_of(test.session_state["configured"])
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_of_an_empty_store_says_what_to_do_next(name: str) -> None:
+    assert {"Run the demonstration", "Configure a run", "Run"} & set(labels(page(name)))
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_texts_of_runs_are_shown_as_text_on_every_page(store: Path, name: str) -> None:
+    failed(store)
+    new_run(store, "damaged").update_labels(name=EVIL)
+    (store / "runs" / "damaged" / "run.json").write_text("{")
+    test = page(name, runs="run-9", run="run-9")
+    assert "onerror" not in marked_up(test)
+    assert "example.org" not in marked_up(test)
+    if name in ("live", "runs"):
+        assert EVIL in texts(test)
+
+
+def test_the_front_page_with_runs_shows_the_latest(store: Path) -> None:
+    for number in range(12):
+        finished(store, f"run-{number:02d}", float(number), 0.5)
+    (table,) = page("front").dataframe
+    assert list(table.value["run_id"]) == [f"run-{number:02d}" for number in range(11, 1, -1)]
+
+
+def test_threads_are_listed_only_where_runs_differ_in_them(store: Path) -> None:
+    finished(store, "run-1", 1.0, 0.5, threads_per_worker=1)
+    assert "threads_per_worker" not in page("front").dataframe[0].value
+    finished(store, "run-2", 2.0, 0.5, threads_per_worker=2)
+    assert list(page("front").dataframe[0].value["threads_per_worker"]) == [2, 1]
+
+
+def test_a_refused_split_says_why_offers_what_works_and_does_not_run() -> None:
+    test = page("configure", **{"split.data.size": "3"})
+    assert "(remainder 1)" in texts(test)
+    assert next(button for button in test.button if button.label == "Run").disabled
+    assert "data.size = 2" in labels(test)
+    assert "The plan with data.size = 2" in marked_up(test), "and is shown"
+    assert "--split data=3" in next(code.value for code in test.code), "it can be shown to somebody"
+    next(button for button in test.button if button.label == "data.size = 4").click().run()
+    assert configured(test) == RunSpec(split={"data": 4})
+    assert not next(button for button in test.button if button.label == "Run").disabled
+    assert test.query_params == {"split.data.size": "4"}
+
+
+def test_turning_a_knob_changes_the_command_the_address_and_the_figures() -> None:
+    test = page("configure")
+    test.number_input(key="field train.num_steps").set_value(7).run()
+    test.button_group(key="field split").set_value(["data", "pipeline"]).run()
+    assert configured(test) == RunSpec(split={"data": 2, "pipeline": 2}, train={"num_steps": 7})
+    assert test.query_params["train.num_steps"] == "7"
+    assert command(configured(test)) in [code.value for code in test.code]
+    figures = {m.label: m.value for m in test.metric}
+    assert figures["Workers"] == "4"
+    gradients, border = 875_264 * 4, 16 * 128 * 128 * 4
+    assert figures["Communication per step"] == f"{(gradients + 2 * border) / 2**20:.2f} MiB", (
+        "there and back across the border of stages"
+    )
+
+
+def test_another_model_brings_its_own_options_and_data() -> None:
+    test = page("configure", **{"model.num_layers": "6", "dataset.sequence_length": "64"})
+    assert configured(test).dataset.sequence_length == 64
+    test.selectbox(key="field model.name").set_value("mlp").run()
+    assert configured(test) == RunSpec(model="mlp")
+    assert not test.exception
+    test.selectbox(key="field model.name").set_value("transformer").run()
+    test.selectbox(key="field model.preset").set_value("gpt2-tiny").run()
+    preset = RunSpec(model={"name": "transformer", "preset": "gpt2-tiny"})
+    assert configured(test) == preset
+    assert test.number_input(key="field model.num_layers").value == preset.model.num_layers
+
+
+def test_a_link_opens_the_same_configuration_and_says_what_it_left_out() -> None:
+    link = {"model.name": "mlp", "model.num_layers": "3", "split.tensor.size": "2", "split.pipeline.schedule_file": "/etc/passwd"}
+    test = page("configure", **link)
+    assert configured(test) == RunSpec(model={"name": "mlp", "num_layers": 3}, split={"tensor": 2})
+    assert "unknown key 'split.pipeline.schedule_file'" in texts(test)
+
+
+def test_the_address_of_one_worker_opens_one_worker() -> None:
+    test = page("configure")
+    test.button_group(key="field split").set_value([]).run()
+    again = page("configure", **test.query_params)
+    assert configured(again) == RunSpec()
+
+
+def test_a_configuration_begins_with_an_earlier_run(store: Path) -> None:
+    finished(store, "run-1", 1.0, 0.5)
+    spec = RunSpec(model="mlp", split={"data": 2}, train={"num_steps": 9})
+    from workbench.spec.files import dumps
+
+    RunDirectory(store / "runs" / "run-1").spec_path.write_text(dumps(spec))
+    test = page("configure")
+    test.selectbox(key="from run").set_value("run-1").run()
+    next(button for button in test.button if button.label == "Use this spec").click().run()
+    assert configured(test) == spec
+
+
+def test_run_starts_what_the_page_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[RunSpec] = []
+
+    def submit(spec: RunSpec) -> Any:
+        asked.append(spec)
+        return SimpleNamespace(id="run-1")
+
+    monkeypatch.setattr("workbench.dashboard.start.submit", submit)
+    test = page("configure", **{"split.data.size": "4"})
+    next(button for button in test.button if button.label == "Run").click().run()
+    assert asked == [RunSpec(split={"data": 4})]
+    next(button for button in test.button if button.label == "Run all four strategies").click().run()
+    assert [spec.split.label for spec in asked[1:]] == ["dp2", "layer2", "pp2-1f1b-m4", "tp2"]
+    refused = page("configure", **{"split.data.size": "3", "train.num_steps": "7"})
+    next(button for button in refused.button if button.label == "Run all four strategies").click().run()
+    assert [spec.split.label for spec in asked[5:]] == ["dp2", "layer2", "pp2-1f1b-m4", "tp2"], "none of them is split in three"
+    assert {spec.train.num_steps for spec in asked[5:]} == {7}
+
+
+def test_the_queue_is_shown_and_a_run_is_cancelled_with_its_baseline(store: Path) -> None:
+    base = live(store, "base-1", 1.0, "running", split="single", dataset="text")
+    split = live(store, "split-1", 2.0, split="dp2", dataset="text", baseline_run_id="base-1")
+    steps = [{"event": "step", "kind": "timed", "step": s, "num_steps": 4, "loss": 1.0, "duration_s": 0.5} for s in range(2)]
+    base.events_path(0).write_text("".join(json.dumps(step) + "\n" for step in steps))
+    test = page("live")
+    assert [s.value for s in test.subheader][:2] == ["single", "Queue"]
+    test.button(key="cancel split-1").click().run()
+    assert (base.cancel_requested(), split.cancel_requested()) == (True, True)
+
+
+def test_what_ended_last_is_read_again_when_it_was_named_or_purged(store: Path) -> None:
+    finished(store, "run-1", 1.0, 0.5), finished(store, "run-2", 2.0, 0.5)
+    test = page("live")
+    RunDirectory(store / "runs" / "run-1").update_labels(name="the first")
+    shutil.rmtree(store / "runs" / "run-2")
+    assert not test.run().exception
+    (table,) = (frame.value for frame in test.dataframe if "run_id" in frame.value)
+    assert (list(table["run_id"]), list(table["name"])) == (["run-1"], ["the first"])
+
+
+def test_an_earlier_runs_spec_that_cannot_be_used_is_said(store: Path) -> None:
+    run = finished(store, "run-1", 1.0, 0.5)
+    test = page("configure")
+    test.selectbox(key="from run").set_value("run-1").run()
+    run.spec_path.write_text("no spec", encoding="utf-8")
+    next(button for button in test.button if button.label == "Use this spec").click().run()
+    assert "could not be loaded" in "\n".join(str(warning.value) for warning in test.warning)
+
+
+def test_a_run_that_the_address_names_is_shown_and_no_other_file(store: Path) -> None:
+    failed(store)
+    test = page("live", run="run-9")
+    assert "Last output" in marked_up(test)
+    outside = page("live", run="../../etc")
+    assert "is not in the store" in texts(outside)
+
+
+def test_runs_are_filtered_named_deleted_and_brought_back(store: Path) -> None:
+    finished(store, "run-1", 1.0, 0.5), finished(store, "run-2", 2.0, 0.4)
+    test = page("runs", runs="run-1")
+    test.text_input(key="find").set_value("run-2").run()
+    assert list(test.dataframe[0].value["run_id"]) == ["run-2"]
+    test.text_input(key="find").set_value("").run()
+    next(field for field in test.text_input if field.label == "Name").set_value(EVIL)
+    next(button for button in test.button if button.label == "Save").click().run()
+    assert listing.exact(store, "run-1").labels()["name"] == EVIL
+    next(button for button in test.button if button.label == "Delete").click().run()
+    assert [row["run_id"] for row in listing.rows(store)] == ["run-2"]
+    next(button for button in test.button if button.label == "Undo").click().run()
+    assert [row["run_id"] for row in listing.rows(store)] == ["run-1", "run-2"]
+
+
+def test_several_runs_are_tagged_at_once(store: Path) -> None:
+    finished(store, "run-1", 1.0, 0.5), finished(store, "run-2", 2.0, 0.4)
+    test = page("runs", runs="run-1,run-2")
+    test.text_input(key="tags of several").set_value("keep, =1+1").run()
+    next(button for button in test.button if button.label == "Add to all").click().run()
+    assert [row["tags"] for row in listing.rows(store)] == ["keep, =1+1"] * 2
+    test.text_input(key="tags of several").set_value("keep").run()
+    next(button for button in test.button if button.label == "Remove from all").click().run()
+    assert [row["tags"] for row in listing.rows(store)] == ["=1+1"] * 2
+    test.text_input(key="tags of several").set_value("x" * 60).run()
+    next(button for button in test.button if button.label == "Add to all").click().run()
+    assert "at most 50 characters" in texts(test)
+
+
+def test_an_import_is_said_once_the_page_is_drawn_anew(store: Path) -> None:
+    finished(store, "run-1", 1.0, 0.5)
+    test = page("runs")
+    test.session_state[IMPORTED] = "2 imported"
+    assert [toast.value for toast in test.run().toast] == ["2 imported"]
+    assert not test.run().toast
+
+
+def test_a_run_that_has_not_ended_is_not_deleted(store: Path) -> None:
+    live(store, "run-1", 1.0, split="dp2", dataset="text")
+    test = page("runs", runs="run-1")
+    next(button for button in test.button if button.label == "Delete").click().run()
+    assert "has not ended" in texts(test)
+    assert len(listing.rows(store)) == 1
+
+
+def test_a_failed_run_is_a_card(store: Path) -> None:
+    failed(store)
+    test = page("runs")
+    assert "worker 1, step 4" in marked_up(test)
+    assert EVIL in [code.value for code in test.code]

@@ -1,0 +1,41 @@
+"""A run on one worker, a split and a failed one, as their processes might have left them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from workbench.runs.directory import RunDirectory
+from workbench.runs.tables import RUN_FIGURES
+from workbench.spec import RunSpec
+from workbench.spec.files import dumps
+
+SINGLE, SPLIT, FAILED = "20261124-100000-single-aaaaaa", "20261124-100001-dp2-bbbbbb", "20261124-100002-dp2-cccccc"
+WORKER = {
+    "parameters": 1000, "gradient_bytes": 4000, "optimizer_state_bytes": 8000, "peak_memory_bytes": 2**20,
+    "resident_peak_bytes": 3 * 2**20, "communication": [],
+}  # fmt: skip
+HELD = {"parameters": 2**18, "gradients": 2**18, "optimizer_state": 2**19}
+ALL_REDUCE = {"operation": "all_reduce", "axis": "data", "phase": "backward", "count": 2, "payload_bytes": 4096,
+              "group_size": 2}  # fmt: skip
+
+
+def record_run(store: Path, run_id: str, state: str, num_workers: int, **figures: Any) -> RunDirectory:
+    split = {"data": num_workers} if num_workers > 1 else {}
+    spec = RunSpec(model="mlp", split=split, train={"num_steps": 7}, launch={"device": "cpu"})
+    record = {
+        "run_id": run_id, "name": "", "mode": "train", "model": "mlp", "dataset": "digits", "split": spec.split.label,
+        "num_workers": num_workers, "device": "cpu", "backend": "gloo", "torch_version": "2", "created_at": 0.0,
+        "baseline_run_id": SINGLE, "threads_per_worker": 1, "num_cores": 2, "mesh": {"data": num_workers},
+        "expected": {"parameters_per_worker": [1000] * num_workers, "transfers": [{**ALL_REDUCE, "count": 1}],
+                     "memory_per_worker": [{**HELD, "activations": 2**18}] * num_workers},
+    }  # fmt: skip
+    run = RunDirectory.create(store, run_id, dumps(spec), record, {})
+    run.write_status({"state": state, "message": ""})
+    if state == "finished":
+        numbers: dict[str, Any] = dict.fromkeys(RUN_FIGURES, 0.5)
+        worker = {**WORKER, "communication": [{**ALL_REDUCE, "payload_bytes": 5000}]}
+        run.write_summary(
+            {**numbers, "parity_ok": True, "parity_tensor": "a.weight", "workers": [worker] * num_workers, **figures}
+        )
+    return run

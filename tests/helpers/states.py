@@ -1,0 +1,27 @@
+"""Runs that wait, run or have finished; nothing is started."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tests.helpers.run_directory import new_run
+from workbench.runs.directory import RunDirectory
+
+ALIVE = {"pid": os.getpid(), "create_time": psutil.Process().create_time()}
+
+
+def live(store: Path, run_id: str, created_at: float, state: str = "queued", **record: Any) -> RunDirectory:
+    run = new_run(store, run_id, created_at=created_at, **record)
+    run.write_status({"state": state, "owner": ALIVE, "workers": [{"rank": 0, "pid": os.getpid(), "device": "cpu"}]})
+    return run
+
+
+def finished(store: Path, run_id: str, created_at: float, step_time_s: float, **record: Any) -> RunDirectory:
+    run = new_run(store, run_id, created_at=created_at, split="dp2", dataset="text", **record)
+    run.write_status({"state": "finished"})
+    run.write_summary({"step_time_s": step_time_s, "parity_ok": True, "workers": []})
+    return run

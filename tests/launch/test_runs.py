@@ -1,0 +1,243 @@
+"""Runs as a user starts them: finished, failed, killed, cancelled, refused. Real processes, a store of their own."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from click.testing import CliRunner
+
+from tests.helpers.command import workbench as in_this_process
+from tests.helpers.process import COMMAND, rows, workbench
+from workbench.analysis.side_by_side import side_by_side
+from workbench.api import Run
+from workbench.cli.main import cli
+from workbench.export.report.parts import compare
+from workbench.export.report.sections import SECTIONS
+from workbench.runs.directory import RunDirectory
+
+SMALL = [
+    "--model",
+    "mlp",
+    "--set",
+    "model.hidden_dim=16",
+    "--set",
+    "model.feedforward_dim=32",
+    "--set",
+    "train.num_steps=3",
+]
+FAULTY = {"WORKBENCH_PLUGINS": "workbench.testing.faults"}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+def started_pids(run: dict[str, Any], store: Path) -> list[int]:
+    status = json.loads((store / "runs" / run["run_id"] / "status.json").read_text())
+    return [status["owner"]["pid"], *(worker["pid"] for worker in status["workers"])]
+
+
+def test_a_split_runs_beside_its_baselines_and_is_exported(store: Path, tmp_path: Path) -> None:
+    import pandas as pd
+
+    result = workbench(store, "run", *SMALL, "--split", "data=2", "--json", "--assert", "parity_ok == true")
+    assert result.returncode == 0, result.stderr
+    *_, run = rows(result)
+    assert run["state"] == "finished"
+    assert run["speedup"] > 0
+    exported = workbench(store, "export", run["run_id"], "--to", str(tmp_path / "out"))
+    assert exported.returncode == 0, exported.stderr
+    steps = pd.read_csv(tmp_path / "out" / "steps.csv")
+    slowest = steps[steps.kind == "timed"].groupby("step").duration_s.max()
+    assert slowest.median() == pytest.approx(run["step_time_s"])
+    communication = pd.read_csv(tmp_path / "out" / "communication.csv")
+    one_worker = communication[communication["rank"] == 0]
+    per_step = one_worker.groupby("step").payload_bytes.sum()
+    assert set(per_step) == {run["communication_bytes_per_step"]}
+    shown = workbench(store, "show", run["run_id"])
+    assert "expected" in shown.stdout
+    assert all(figure in shown.stdout for figure in ("limit: dp2 is limited by", "noise: median", "FLOPs:", "data: fetching"))
+    again = workbench(store, "run", *SMALL, "--split", "data=2", "--json")
+    assert [r["run_id"] for r in rows(again)][:2] == [r["run_id"] for r in rows(result)][:2], "baselines are reused"
+
+
+def test_torchs_own_trace_is_of_a_step_of_its_own(store: Path) -> None:
+    asked = ["--set", "measure.torch_profiler=true", "--set", "baseline.mode=none"]
+    result = workbench(store, "run", *SMALL, "--split", "data=2", "--json", *asked)
+    assert result.returncode == 0, result.stderr
+    run = RunDirectory(store / "runs" / rows(result)[0]["run_id"])
+    kinds = run.table("steps").to_pandas().sort_values(["rank", "step"]).groupby("rank")["kind"].agg(list)
+    assert [kind[-2:] for kind in kinds] == [["memory", "profiler"]] * 2
+    assert len(run.profiler_paths()) == 2
+    for path in run.profiler_paths():
+        names = [event["name"] for event in json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]]
+        assert "gloo:all_reduce" in names
+        assert sum(name.startswith("Optimizer.step") for name in names) == 1, "one step"
+
+
+def test_without_the_server_all_works_the_same(store: Path) -> None:
+    result = workbench(store, "run", *SMALL, "--split", "layer=2", "--json", "--no-server", "--set", "baseline.mode=none")
+    assert result.returncode == 0, result.stderr
+    assert rows(result)[0]["speedup"] is None
+
+
+@pytest.mark.parametrize("fault", ["raise", "kill"])
+def test_a_worker_that_fails_is_named_and_nothing_is_left(store: Path, fault: str) -> None:
+    args = [
+        "--model",
+        "faulty",
+        "--set",
+        f"model.fault={fault}",
+        "--set",
+        "baseline.mode=none",
+        "--split",
+        "data=2",
+    ]
+    result = workbench(store, "run", *args, "--json", "--set", "train.num_steps=1000", **FAULTY)
+    assert result.returncode == 1
+    (run,) = rows(result)
+    error = json.loads((store / "runs" / run["run_id"] / "error.json").read_text())
+    assert run["state"] == "failed"
+    assert error["rank"] == 1
+    assert ("wrong on purpose" if fault == "raise" else "SIGKILL") in error["exception"]
+    while any(psutil.pid_exists(pid) for pid in started_pids(run, store)):  # as long as the test may take
+        time.sleep(0.05)
+
+
+def test_a_worker_that_hangs_is_named(store: Path) -> None:
+    args = [
+        "--model",
+        "faulty",
+        "--set",
+        "model.fault=hang",
+        "--set",
+        "baseline.mode=none",
+        "--split",
+        "data=2",
+    ]
+    result = workbench(store, "run", *args, "--json", "--set", "launch.timeout_s=3", **FAULTY)
+    assert result.returncode == 1
+    (run,) = rows(result)
+    error = json.loads((store / "runs" / run["run_id"] / "error.json").read_text())
+    assert error["rank"] == 1
+    assert "hung" in error["exception"]
+
+
+def test_without_trace_and_memory_steps_what_stands_on_them_is_empty(store: Path, tmp_path: Path) -> None:
+    none = ["--set", "measure.num_trace_steps=0", "--set", "measure.num_memory_steps=0", "--set", "baseline.mode=none"]
+    result = workbench(store, "run", *SMALL, "--split", "pipeline=2", *none, "--json", "--assert", "idle_s < 1")
+    assert result.returncode == 3, result.stderr
+    assert "idle_s < 1 is false, idle_s is None" in result.stderr
+    (run,) = rows(result)
+    empty = {
+        "peak_memory_bytes", "communication_bytes_per_step", "compute_s", "exposed_communication_s", "idle_s", "optimizer_s",
+        "other_s", "schedule_s", "bubble_fraction", "imbalance",
+    }  # fmt: skip
+    assert {column for column in empty if run[column] is not None} == set()
+    assert (run["parity_ok"], run["step_time_s"] > 0, run["final_loss"] > 0) == (True, True, True)
+    views = [["show"], ["compare"], ["export", "--trace", f"{tmp_path}/t.json"]]
+    for name, *options in views:
+        viewed = CliRunner().invoke(cli, [name, run["run_id"], *options], env={"WORKBENCH_HOME": str(store)})
+        assert viewed.exit_code == 0, viewed.output
+        assert not re.search(r"\bNone\b|\bnan\b", viewed.output)
+    directory = RunDirectory(store / "runs" / run["run_id"])
+    assert [section.heading for make in SECTIONS if (section := make(compare([directory])))]  # drawing them takes long
+    (row,) = side_by_side({"pipeline": Run(directory)}).to_dict("records")
+    assert all(math.isnan(row[column]) for column in ("peak_mib", "communication_mib", "ring_mib", "idle_share", "imbalance"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupt_cancels_the_run_and_its_baselines(store: Path, number: signal.Signals) -> None:
+    command = [*COMMAND, "run", *SMALL, "--split", "data=2", "--set", "train.num_steps=1000000"]
+    process = subprocess.Popen(command, env={**os.environ, "WORKBENCH_HOME": str(store)}, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 60
+    # The first baseline is at work, and the run itself waits for it.
+    while time.monotonic() < deadline and not (list(store.glob("runs/*/events/*.jsonl")) and list(store.glob("runs/*-dp2-*"))):
+        time.sleep(0.05)
+    process.send_signal(number)
+    process.communicate(timeout=20)
+    assert process.returncode == 130
+    statuses = [json.loads(path.read_text()) for path in store.glob("runs/*/status.json")]
+    assert len(statuses) > 1
+    assert {status["state"] for status in statuses} == {"cancelled"}
+    assert not any(psutil.pid_exists(worker["pid"]) for status in statuses for worker in status["workers"])
+
+
+def test_a_run_whose_owner_was_killed_is_lost_and_its_workers_are_gone(store: Path) -> None:
+    command = [*COMMAND, "run", *SMALL, "--set", "train.num_steps=1000000", "--set", "baseline.mode=none"]
+    process = subprocess.Popen(command, env={**os.environ, "WORKBENCH_HOME": str(store)}, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not list(store.glob("runs/*/events/*.jsonl")):
+        time.sleep(0.05)
+    (path,) = store.glob("runs/*/status.json")
+    status = json.loads(path.read_text())
+    os.kill(status["owner"]["pid"], signal.SIGKILL)
+    process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert json.loads(path.read_text())["state"] == "lost"
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline and any(psutil.pid_exists(w["pid"]) for w in status["workers"]):
+        time.sleep(0.05)
+    assert not any(psutil.pid_exists(w["pid"]) for w in status["workers"])
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (
+            ["--set", "train.num_stepz=3"],
+            "train.num_stepz: unknown key 'num_stepz'; did you mean 'num_steps'?",
+        ),
+        (["--model", "trasformer"], "model.name: unknown model 'trasformer'; did you mean 'transformer'?"),
+        (["--split", "data=3"], "split.data.size: the global batch size 16 is not divisible by 3 workers (remainder 1)"),
+        (["--split", "tensor=3"], "not divisible"),
+        (["--split", "layer=9"], "split.layer.size: transformer has 6 blocks, too few for 9 workers"),
+        (
+            ["--split", "pipeline=2,num_microbatches=5"],
+            "split.pipeline.num_microbatches: a batch of 16 is not divisible",
+        ),
+        (["--split", "pipeline=2,schedule=2f2b"], "split.pipeline.schedule: unknown schedule '2f2b'"),
+        (["--split", "data=0"], "split.data.size: input should be greater than or equal to 2, but got 0"),
+        (["--set", "train.learning_rate=nan"], "train.learning_rate"),
+        (
+            ["--split", "layer=2,partition=parts"],
+            "split.layer.partition: input should be 'flops', 'parameters', 'blocks' or 'time' or a list, but got 'parts'",
+        ),
+        (["--split", "layer=2,partition=[0,6]"], "split.layer.partition.0: input should be greater than 0, but got 0"),
+        (["--model", "mlp", "--dataset", "text"], "dataset.name: provides tokens, but mlp requires features"),
+        (["--assert", "speed > 2"], "unknown column 'speed'; did you mean 'speedup'?"),
+        (["missing.toml"], "missing.toml: cannot read the file"),
+    ],
+)
+def test_a_wrong_spec_is_refused_in_one_sentence_before_anything_starts(store: Path, args: list[str], sentence: str) -> None:
+    result = in_this_process(store, "run", *args)
+    assert result.returncode == 2
+    assert sentence in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert not store.exists()
+
+
+def test_a_false_assertion_exits_3(store: Path) -> None:
+    result = workbench(store, "run", *SMALL, "--set", "baseline.mode=none", "--assert", "speedup > 1", "--json")
+    assert result.returncode == 3, "an empty value is false"
+    assert "speedup > 1 is false" in result.stderr
+
+
+def test_a_clean_process_imports_neither_torch_nor_frames() -> None:
+    heavy = "{'torch', 'pandas', 'pyarrow', 'streamlit', 'ipywidgets'}"
+    code = f"import sys, workbench, workbench.cli.main; workbench.RunSpec(); print({heavy} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+    assert result.stdout.strip() == "set()"
