@@ -16,10 +16,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from workbench.runs.directory import RunDirectory
-from workbench.runs.tables import RUN_FIGURES
 from workbench.spec import RunSpec
 from workbench.spec.files import dumps
+from workbench.store.directory import RunDirectory
+from workbench.store.tables import RUN_FIGURES
 from workbench.testing.browser import browser, dashboard, settled, when
 
 NUM_RUNS, REPETITIONS = 10_000, 7

@@ -17,10 +17,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from workbench.runs.directory import RunDirectory
-from workbench.runs.tables import TABLES, schema
 from workbench.spec import RunSpec
 from workbench.spec.files import dumps
+from workbench.store.directory import RunDirectory
+from workbench.store.tables import TABLES, schema
 from workbench.testing.browser import browser, dashboard, when
 
 NUM_WORKERS, NUM_OPERATIONS, STEP_S = 8, 125_000, 10.0

@@ -17,10 +17,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from workbench.runs.directory import RunDirectory
-from workbench.runs.tables import schema, write_table
 from workbench.spec import RunSpec
 from workbench.spec.files import dumps
+from workbench.store.directory import RunDirectory
+from workbench.store.tables import schema, write_table
 
 NUM_ROWS, NUM_WORKERS, NUM_STEPS, REPETITIONS, LIMIT_S = 1_000_000, 8, 100, 3, 5.0
 RUN_ID = "20260101-000000-dp8-000000"
@@ -66,7 +66,7 @@ def fill(store: Path) -> RunDirectory:
 def summarise() -> None:
     """What a report reads of the communication."""
     from workbench.analysis.transfers import operations
-    from workbench.runs.directory import home
+    from workbench.store.directory import home
 
     frame = operations(RunDirectory(home() / "runs" / RUN_ID))
     assert frame["count"].sum() == NUM_ROWS / NUM_STEPS

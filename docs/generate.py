@@ -20,7 +20,7 @@ import click
 import workbench
 from workbench import errors
 from workbench.cli.main import EXIT_CODES, cli
-from workbench.runs.tables import ROWS, RUNS, TABLES
+from workbench.store.tables import ROWS, RUNS, TABLES
 
 DOCS = Path(__file__).parent
 HEADER = "`python docs/generate.py` writes this page from the code; a test fails when it is stale.\n"
@@ -88,7 +88,7 @@ def api_page() -> str:
         _names(errors, [name for name, value in vars(errors).items() if getattr(value, "__module__", "") == errors.__name__])
     )
     lines += [f"## {ANALYSIS}\n", "Functions that return a DataFrame, by module.\n"]
-    for package in (ANALYSIS, "workbench.calibration"):
+    for package in (ANALYSIS, "workbench.hardware"):
         lines.append(_by_module(package, lambda name, value: inspect.signature(value).return_annotation == "pd.DataFrame"))
     lines += [f"## {CHARTS}\n", "Functions that return an Altair chart, by module, and how to show one.\n"]
     lines.append(_by_module(CHARTS, lambda name, value: name.endswith(("_chart", "_charts")) or name in ("dressed", "svg")))

@@ -17,8 +17,8 @@ from workbench.charts.step_parts import step_parts_chart
 from workbench.charts.theme import svg
 from workbench.charts.timeline import timeline_chart
 from workbench.errors import UsageError
-from workbench.runs import listing
-from workbench.runs.directory import home
+from workbench.store import listing
+from workbench.store.directory import home
 
 
 def main(names: list[str], to: Path) -> None:

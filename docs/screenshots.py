@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 from workbench.dashboard.components.choose_runs import MOST_COMPARED
-from workbench.runs import listing
-from workbench.runs.directory import home
+from workbench.store import listing
+from workbench.store.directory import home
 from workbench.testing.browser import dashboard, screenshots
 
 PAGES = {

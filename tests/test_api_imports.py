@@ -51,8 +51,8 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 def test_a_subpackage_does_not_hide_the_function_of_its_name() -> None:
     import workbench as wb
-    import workbench.calibration.store
-    import workbench.runs.listing
+    import workbench.hardware.store
+    import workbench.store.listing
 
     assert wb.runs is wb.api.runs
     assert wb.calibration is wb.api.calibration

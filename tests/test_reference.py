@@ -16,9 +16,9 @@ from workbench.cli.main import cli
 from workbench.errors import WorkbenchError
 from workbench.plan.mesh import AXES
 from workbench.plan.parity import VERDICTS
-from workbench.runs.archive import _JSON
-from workbench.runs.directory import TERMINAL
-from workbench.runs.tables import RUNS, TABLES
+from workbench.store.archive import _JSON
+from workbench.store.directory import TERMINAL
+from workbench.store.tables import RUNS, TABLES
 
 ROOT = DOCS.parent
 

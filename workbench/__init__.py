@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -42,13 +40,3 @@ def __getattr__(name: str) -> Any:
     if name == "widgets":
         return importlib.import_module("workbench.notebook")
     return getattr(importlib.import_module(_HOME.get(name, "workbench.api")), name)
-
-
-class _Package(ModuleType):
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Importing the subpackage ``runs`` or ``calibration`` must not put it in the place of the function of that name."""
-        if not (name in __all__ and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -7,22 +7,22 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from workbench.calibration.fit import link_notes
-from workbench.calibration.measure import calibrate as measure
-from workbench.calibration.store import read_calibration, write_calibration
 from workbench.errors import DamagedRunError, RunFailedError, UsageError
+from workbench.hardware.fit import link_notes
+from workbench.hardware.measure import calibrate as measure
+from workbench.hardware.store import read_calibration, write_calibration
 from workbench.launch import start as launcher
 from workbench.launch.block_times import block_times
 from workbench.launch.environment import baseline_key, environment
 from workbench.launch.termination import terminated_as_interrupted
 from workbench.plan.plan import Plan
 from workbench.plan.resolve import plan
-from workbench.runs import listing
-from workbench.runs.cancellation import cancel
-from workbench.runs.directory import TERMINAL, RunDirectory, home, new_run_id
 from workbench.spec import RunSpec
 from workbench.spec.files import dumps
 from workbench.spec.option_files import with_file_hashes
+from workbench.store import listing
+from workbench.store.cancellation import cancel
+from workbench.store.directory import TERMINAL, RunDirectory, home, new_run_id
 from workbench.strategies.pipeline.stages import staged
 
 if TYPE_CHECKING:
@@ -208,7 +208,7 @@ def runs() -> pd.DataFrame:
     """All runs of the store, a row each, oldest first."""
     import pandas as pd
 
-    from workbench.runs.tables import RUN_COLUMNS
+    from workbench.store.tables import RUN_COLUMNS
 
     return pd.DataFrame(listing.rows(home()), columns=list(RUN_COLUMNS))
 

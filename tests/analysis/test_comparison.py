@@ -10,10 +10,10 @@ import pytest
 from tests.helpers.run_directory import new_run
 from workbench.analysis.comparison import labelled, numbers, spec_differences
 from workbench.dashboard.table import Overview, alike
-from workbench.runs.directory import RunDirectory
-from workbench.runs.tables import RUN_COLUMNS
 from workbench.spec import RunSpec
 from workbench.spec.files import dumps
+from workbench.store.directory import RunDirectory
+from workbench.store.tables import RUN_COLUMNS
 
 
 def row(split: str, **values: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import pytest
 
 from workbench.analysis.bubble import bubble
 from workbench.analysis.limits import Evidence, Limit, limit, limit_of
-from workbench.runs.directory import RunDirectory
+from workbench.store.directory import RunDirectory
 
 PLAIN = Evidence("dp2", "step", 1.0, (0.95, 0.95), 0.01, 0.0, {"data": 0.02}, {"data": 0.02}, bytes_per_step=2**20)
 BUBBLE = {"order": 0.1, "imbalance": 0.0, "communication": 0.0, "rest": 0.0}

@@ -14,7 +14,7 @@ from workbench.analysis import trace
 from workbench.analysis.frames import timeline
 from workbench.analysis.memory import largest_at_peak
 from workbench.analysis.transfers import by_operation
-from workbench.runs.tables import schema, write_table
+from workbench.store.tables import schema, write_table
 
 
 def spans(rows: list[tuple[int, str, float, float]]) -> pa.Table:

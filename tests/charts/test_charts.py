@@ -29,8 +29,8 @@ from workbench.charts.selection import standing_out
 from workbench.charts.step_parts import step_parts_chart
 from workbench.charts.timeline import By, lanes_chart, timeline_chart
 from workbench.charts.transfers import transfers_chart
-from workbench.runs import listing
-from workbench.runs.tables import RUN_COLUMNS
+from workbench.store import listing
+from workbench.store.tables import RUN_COLUMNS
 
 
 def row(split: str, num_workers: int = 2, **figures: Any) -> dict[str, Any]:

@@ -8,10 +8,10 @@ import pytest
 
 from workbench.analysis.memory import memory_at_peak, memory_over_time
 from workbench.charts.memory import memory_at_peak_chart, memory_over_time_chart
-from workbench.runs.directory import RunDirectory
-from workbench.runs.tables import write_table
 from workbench.spec import RunSpec
 from workbench.spec.files import dumps
+from workbench.store.directory import RunDirectory
+from workbench.store.tables import write_table
 
 MIB = 2**20
 

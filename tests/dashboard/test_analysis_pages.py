@@ -16,9 +16,9 @@ from tests.helpers.pages import EVIL, failed, labels, marked_up, page, texts
 from tests.helpers.recorded import pipeline_run
 from tests.helpers.states import live
 from workbench.dashboard.lessons import NAMES, lesson
-from workbench.runs import listing
-from workbench.runs.directory import RunDirectory
 from workbench.spec import RunSpec
+from workbench.store import listing
+from workbench.store.directory import RunDirectory
 
 SINGLE, DATA = "20261124-100001-single-aaaaaa", "20261124-100002-dp2-bbbbbb"
 

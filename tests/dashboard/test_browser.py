@@ -15,8 +15,8 @@ import pytest
 
 from tests.helpers.pages import EVIL, failed
 from tests.helpers.states import finished
-from workbench.runs import listing
-from workbench.runs.directory import TERMINAL
+from workbench.store import listing
+from workbench.store.directory import TERMINAL
 from workbench.testing.browser import chromium, dashboard, settled
 
 pytestmark = [

@@ -27,10 +27,10 @@ from workbench.dashboard import address
 from workbench.dashboard.components.failure import failure
 from workbench.dashboard.downloads import csv_of, picture_of, tables_of
 from workbench.dashboard.table import SHOWN, Overview, chosen, filtered, tags_of
-from workbench.runs.cancellation import Queue
-from workbench.runs.labels import relabel
 from workbench.spec import RunSpec
 from workbench.spec.paths import differences, spec_of
+from workbench.store.cancellation import Queue
+from workbench.store.labels import relabel
 
 ROOT = Path(__file__).parents[2]
 

@@ -16,10 +16,10 @@ from tests.helpers.run_directory import new_run
 from tests.helpers.states import finished, live
 from workbench.dashboard.pages.runs import IMPORTED
 from workbench.dashboard.shell import PAGES
-from workbench.runs import listing
-from workbench.runs.directory import RunDirectory
 from workbench.spec import RunSpec
 from workbench.spec.paths import command, spec_of
+from workbench.store import listing
+from workbench.store.directory import RunDirectory
 
 
 @pytest.fixture(autouse=True)

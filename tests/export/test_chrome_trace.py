@@ -16,7 +16,7 @@ import pytest
 from tests.helpers.recorded import NUM_MICROBATCHES, PAYLOAD_BYTES, TRACE_STEPS, pipeline_run
 from tests.helpers.trace_format import mistakes
 from workbench.export.chrome_trace import write_trace
-from workbench.runs.directory import RunDirectory
+from workbench.store.directory import RunDirectory
 
 Document = dict[str, Any]
 NANOSECOND = 1e-9

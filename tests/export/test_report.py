@@ -19,7 +19,7 @@ from workbench.errors import UsageError
 from workbench.export.report import sections
 from workbench.export.report.parts import Compared, Drawing
 from workbench.export.report.write import write_report
-from workbench.runs.directory import RunDirectory
+from workbench.store.directory import RunDirectory
 
 EVIL = '<script>alert("1")</script> | **bold** [a](http://b)'
 CHROMIUM = shutil.which("chromium")

@@ -7,7 +7,7 @@ from pathlib import Path
 from streamlit.testing.v1 import AppTest
 
 from tests.helpers.run_directory import new_run
-from workbench.runs.directory import RunDirectory
+from workbench.store.directory import RunDirectory
 
 EVIL = "<img src=x onerror=alert(1)> **bold** $x$ :red[y] [z](http://example.org) =1+1"
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.helpers.comparison import record_run
-from workbench.runs.directory import RunDirectory
-from workbench.runs.tables import write_table
+from workbench.store.directory import RunDirectory
+from workbench.store.tables import write_table
 
 PIPELINE = "20261124-100003-pp2-1f1b-m4-dddddd"
 NUM_MICROBATCHES, TRACE_STEPS = 4, (3, 4)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from workbench.runs.directory import RunDirectory
 from workbench.spec import RunSpec
 from workbench.spec.files import dumps
+from workbench.store.directory import RunDirectory
 
 RECORD = {
     "name": "a name",

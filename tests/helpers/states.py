@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 
 from tests.helpers.run_directory import new_run
-from workbench.runs.directory import RunDirectory
+from workbench.store.directory import RunDirectory
 
 ALIVE = {"pid": os.getpid(), "create_time": psutil.Process().create_time()}
 

@@ -21,18 +21,18 @@ import pytest
 from workbench.launch import fork_server
 from workbench.launch import start as submit
 from workbench.launch.device_queue import Holder, Ticket
-from workbench.runs import listing
-from workbench.runs.directory import RunDirectory
 from workbench.spec import RunSpec
 from workbench.spec.files import dumps
+from workbench.store import listing
+from workbench.store.directory import RunDirectory
 
 pytestmark = pytest.mark.timeout(60)
 
 WORKER = """
 import json, os, signal, sys, threading, time
 from pathlib import Path
-from workbench.runs.directory import RunDirectory
-from workbench.runs.tables import write_table
+from workbench.store.directory import RunDirectory
+from workbench.store.tables import write_table
 
 run, rank, lifeline = RunDirectory(Path(sys.argv[1])), int(sys.argv[2]), int(sys.argv[3])
 threading.Thread(target=lambda: (os.read(lifeline, 1), os._exit(1)), daemon=True).start()
@@ -73,7 +73,7 @@ OWNER = """
 import functools, sys
 from pathlib import Path
 from workbench.launch import supervisor
-from workbench.runs.directory import RunDirectory
+from workbench.store.directory import RunDirectory
 supervisor.Workers = functools.partial(supervisor.Workers, module="tiny_worker")
 supervisor.Ticket = functools.partial(supervisor.Ticket, queue=Path(sys.argv[2]))
 supervisor.Owner(RunDirectory(Path(sys.argv[1]))).live()

@@ -25,7 +25,7 @@ from workbench.api import Run
 from workbench.cli.main import cli
 from workbench.export.report.parts import compare
 from workbench.export.report.sections import SECTIONS
-from workbench.runs.directory import RunDirectory
+from workbench.store.directory import RunDirectory
 
 SMALL = [
     "--model",

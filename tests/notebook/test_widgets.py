@@ -25,9 +25,9 @@ from workbench.charts.timeline import timeline_chart
 from workbench.errors import RunFailedError, SpecError, UsageError
 from workbench.notebook import rendering
 from workbench.notebook.fields import Fields
-from workbench.runs.cancellation import baselines_of
-from workbench.runs.directory import RunDirectory
 from workbench.spec import RunSpec
+from workbench.store.cancellation import baselines_of
+from workbench.store.directory import RunDirectory
 
 TINY = {"name": "mlp", "num_layers": 2, "hidden_dim": 16, "feedforward_dim": 32}
 QUICK = {"num_steps": 3, "num_warmup_steps": 1}

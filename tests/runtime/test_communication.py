@@ -20,7 +20,6 @@ from workbench.analysis import trace
 from workbench.analysis.transfers import by_operation
 from workbench.export.chrome_trace import trace_events
 from workbench.plan.resolve import plan
-from workbench.runs.tables import write_table
 from workbench.runtime.batches import Batches
 from workbench.runtime.build import build_worker, make_mesh
 from workbench.runtime.optimizer import make_optimizer
@@ -31,6 +30,7 @@ from workbench.runtime.tracing.gloo import GlooSpan
 from workbench.runtime.tracing.process_group import control_group
 from workbench.runtime.tracing.recorder import Operation, Recorder
 from workbench.spec import RunSpec
+from workbench.store.tables import write_table
 from workbench.testing.workers import run_in_workers
 
 LATE_S = 0.5

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.helpers.cases import training
-from workbench.calibration.store import write_calibration
+from workbench.hardware.store import write_calibration
 from workbench.metrics.utilisation import peak_flops_per_s
 from workbench.plan.resolve import plan
 from workbench.spec import RunSpec

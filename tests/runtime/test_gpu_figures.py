@@ -23,11 +23,11 @@ from workbench.metrics.summary import PARTS, summarize
 from workbench.notebook.trace_view import TraceView
 from workbench.plan import plan as plan_module
 from workbench.plan.resolve import plan
-from workbench.runs.directory import RunDirectory
 from workbench.runtime.events import EventWriter
 from workbench.runtime.tracing.recorder import Recorder
 from workbench.runtime.worker import _work
 from workbench.spec import RunSpec
+from workbench.store.directory import RunDirectory
 from workbench.testing.nccl_double import NCCLDouble
 from workbench.testing.workers import run_in_workers
 

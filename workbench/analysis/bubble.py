@@ -22,8 +22,8 @@ from workbench.strategies.pipeline.schedules.action_order import Action
 if TYPE_CHECKING:
     import pandas as pd
 
-from workbench.runs.directory import RunDirectory
 from workbench.spec.files import read_table
+from workbench.store.directory import RunDirectory
 
 LETTER = {"forward": "F", "backward": "B", "backward_input": "I", "backward_weight": "W"}
 _KIND = {letter: kind for kind, letter in LETTER.items()}

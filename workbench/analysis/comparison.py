@@ -13,9 +13,9 @@ from workbench.analysis.memory import memory_at_peak
 from workbench.analysis.parity import in_words
 from workbench.analysis.scaling import way
 from workbench.errors import SpecError
-from workbench.runs.directory import RunDirectory
 from workbench.spec.differences import flat
 from workbench.spec.paths import differences, value_text
+from workbench.store.directory import RunDirectory
 
 Row = dict[str, Any]
 _SAYS_NOTHING = ("name", "baseline.mode")

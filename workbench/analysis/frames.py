@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from workbench.runs.directory import RunDirectory
+from workbench.store.directory import RunDirectory
 
 PARTS = ("compute", "optimizer", "exposed communication", "idle", "schedule", "other")
 

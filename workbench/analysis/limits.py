@@ -12,7 +12,7 @@ from workbench.analysis import bubble
 from workbench.analysis.formatting import mebibytes
 
 if TYPE_CHECKING:
-    from workbench.runs.directory import RunDirectory
+    from workbench.store.directory import RunDirectory
 
 NOT_ON_GPU = "the limiting factor is not measured on GPUs yet."
 NOTABLE = 0.1

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from workbench.analysis.parity import in_words
-from workbench.runs.directory import RunDirectory
+from workbench.store.directory import RunDirectory
 
 
 def losses(runs: Iterable[RunDirectory], rows: Iterable[dict[str, Any]]) -> pd.DataFrame:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from workbench.runs.directory import RunDirectory
+from workbench.store.directory import RunDirectory
 
 CATEGORIES = ("parameters", "gradients", "optimizer_state", "buffers", "activations", "communication", "workspace", "other")
 """As they are stacked: what stays below what comes and goes."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from workbench.plan.memory import REMEDIES
 
 if TYPE_CHECKING:
-    from workbench.runs.directory import RunDirectory
+    from workbench.store.directory import RunDirectory
 
 NOTABLE = 1.15
 """A worker that needs this many times its even share of one worker's memory is worth a sentence."""

@@ -19,7 +19,7 @@ from typing import Any
 
 from workbench.analysis.findings import different_work, is_disturbed
 from workbench.errors import DamagedRunError
-from workbench.runs.directory import RunDirectory
+from workbench.store.directory import RunDirectory
 
 CONFIDENCE = 0.95
 _STUDENT = (

@@ -6,7 +6,7 @@ import pandas as pd
 import pyarrow as pa
 
 from workbench.analysis import trace
-from workbench.runs.directory import RunDirectory
+from workbench.store.directory import RunDirectory
 
 IN_FLIGHT = "in flight"
 

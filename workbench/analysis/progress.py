@@ -8,9 +8,9 @@ from typing import Any
 
 from workbench.analysis.parity import of_event
 from workbench.errors import SpecError
-from workbench.runs import listing
-from workbench.runs.directory import TERMINAL, RunDirectory
-from workbench.runs.processes import own_memory_mib
+from workbench.store import listing
+from workbench.store.directory import TERMINAL, RunDirectory
+from workbench.store.processes import own_memory_mib
 
 _RECENT = 10
 """Steps over whose mean a rate is taken."""

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from workbench.analysis.traffic import traffic
-from workbench.runs.directory import RunDirectory
-from workbench.runs.tables import done_s
+from workbench.store.directory import RunDirectory
+from workbench.store.tables import done_s
 
 MOST_BARS = 3000
 """Intervals that are drawn one by one; of more an outline is."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from workbench.runs.directory import RunDirectory
+from workbench.store.directory import RunDirectory
 
 SENT = "measured"
 RING = "ring formula: to the next rank of the group"

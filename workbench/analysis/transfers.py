@@ -8,8 +8,8 @@ import pyarrow.compute as pc
 
 from workbench.analysis.traffic import num_trace_steps
 from workbench.metrics.communication import transfers as rows_of
-from workbench.runs.directory import RunDirectory
-from workbench.runs.tables import done_s
+from workbench.store.directory import RunDirectory
+from workbench.store.tables import done_s
 
 MEBIBYTE = 2**20
 _SUMS = ("payload_bytes", "duration_s", "exposed_communication_s", "idle_s")

@@ -11,7 +11,7 @@ from typing import Any
 from workbench.errors import SpecError
 from workbench.plan.parity import VERDICTS
 from workbench.registry import unknown
-from workbench.runs.tables import RUN_FIGURES
+from workbench.store.tables import RUN_FIGURES
 
 _OPERATORS = {
     ">=": operator.ge,

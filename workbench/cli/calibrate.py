@@ -44,8 +44,8 @@ def calibrate_command(group_sizes: tuple[int, ...], as_json: bool, chart: Path |
     else:
         _report(calibration)
     if chart is not None:
-        from workbench.calibration.frames import communication
         from workbench.charts.calibration import communication_chart
+        from workbench.hardware.frames import communication
 
         communication_chart(communication(calibration)).save(chart)
 

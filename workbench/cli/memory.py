@@ -13,7 +13,7 @@ from workbench.cli.render import largest_tensors
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from workbench.runs.directory import RunDirectory
+    from workbench.store.directory import RunDirectory
 
 HELD = ("parameters", "gradients", "optimizer_state")
 HEADS = {

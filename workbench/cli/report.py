@@ -23,8 +23,8 @@ def report_command(runs: tuple[str, ...], to: Path) -> None:
     """
     from workbench.cli.target import written
     from workbench.export.report.write import write_report
-    from workbench.runs import listing
-    from workbench.runs.directory import home
+    from workbench.store import listing
+    from workbench.store.directory import home
 
     found = [listing.find(home(), run) for run in runs]
     with written("report --to"):

@@ -79,8 +79,8 @@ def _run_all(specs: Sequence[RunSpec], use_server: bool, quiet: bool) -> tuple[l
     """Runs each spec to its end; those to show (baselines first) and those that were asked for."""
     from workbench.api import Run, submit
     from workbench.cli.progress import follow
-    from workbench.runs.directory import home
-    from workbench.runs.listing import find
+    from workbench.store.directory import home
+    from workbench.store.listing import find
 
     shown: dict[str, Run] = {}
     asked: list[Run] = []

@@ -10,9 +10,9 @@ import click
 from workbench.cli.document import runs_document
 from workbench.cli.target import written
 from workbench.errors import DamagedRunError, UsageError
-from workbench.runs import listing
-from workbench.runs.directory import RunDirectory, home
-from workbench.runs.labels import delete, relabel, restore
+from workbench.store import listing
+from workbench.store.directory import RunDirectory, home
+from workbench.store.labels import delete, relabel, restore
 from workbench.text import counted
 
 
@@ -170,7 +170,7 @@ def label_command(run: str, name: str | None, tags: tuple[str, ...], note: str |
 @click.argument("source", type=click.Path(path_type=Path, exists=True))
 def import_command(source: Path) -> None:
     """Import runs from SOURCE, a zip file of run directories (such as the dashboard creates) or the directory of a store."""
-    from workbench.runs.archive import take_in
+    from workbench.store.archive import take_in
 
     try:
         new, here = take_in(home(), source)

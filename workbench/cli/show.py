@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from workbench.metrics.communication import transfers
-from workbench.runs import listing
-from workbench.runs.directory import RunDirectory, home
+from workbench.store import listing
+from workbench.store.directory import RunDirectory, home
 
 _MOST_IN_A_MATRIX = 8
 
@@ -176,8 +176,8 @@ def _bandwidths(console: Any, directory: RunDirectory) -> None:
     from rich.table import Table
 
     from workbench.analysis.formatting import mebibytes
-    from workbench.calibration.frames import achieved
-    from workbench.calibration.store import read_calibration
+    from workbench.hardware.frames import achieved
+    from workbench.hardware.store import read_calibration
 
     # Of the run's own machine and torch: an imported run is not laid beside what the viewer's machine can do.
     rows = achieved(directory, read_calibration(home(), directory.environment())).to_dict("records")

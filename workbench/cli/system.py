@@ -18,7 +18,7 @@ import click
 
 import workbench
 from workbench.errors import UsageError
-from workbench.runs.directory import home
+from workbench.store.directory import home
 from workbench.text import counted
 
 _PACKAGES = ("torch", "numpy", "pydantic", "pyarrow", "pandas", "streamlit")

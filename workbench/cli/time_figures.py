@@ -10,7 +10,7 @@ from workbench.analysis.formatting import seconds
 from workbench.text import counted
 
 if TYPE_CHECKING:
-    from workbench.runs.directory import RunDirectory
+    from workbench.store.directory import RunDirectory
 
 _PARTS = ("compute", "exposed_communication", "idle", "optimizer", "schedule", "other")
 
@@ -67,8 +67,8 @@ def _bubble(run: RunDirectory, unit: str) -> Iterator[str]:
 
 def _noise(run: RunDirectory, unit: str) -> Iterator[str]:
     from workbench.analysis.noise import measured, median_interval
-    from workbench.runs import listing
-    from workbench.runs.directory import home
+    from workbench.store import listing
+    from workbench.store.directory import home
 
     found = measured(run, listing.all_runs(home()))
     interval = median_interval(found.times)

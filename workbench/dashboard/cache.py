@@ -8,8 +8,8 @@ import pandas as pd
 import streamlit as st
 
 from workbench.dashboard.table import Overview
-from workbench.runs.cancellation import Queue
-from workbench.runs.directory import home
+from workbench.store.cancellation import Queue
+from workbench.store.directory import home
 
 
 def runs_frame() -> pd.DataFrame:

@@ -16,7 +16,7 @@ import pyarrow.csv
 from workbench.charts.theme import AnyChart, dressed, svg
 from workbench.export.chrome_trace import write_trace
 from workbench.export.tables import as_text, export
-from workbench.runs.directory import RunDirectory
+from workbench.store.directory import RunDirectory
 
 
 def tables_of(runs: list[RunDirectory], file_format: str) -> bytes:

@@ -12,10 +12,10 @@ from typing import Any
 import pandas as pd
 
 from workbench.analysis.parity import IN_A_TABLE
-from workbench.runs import listing
-from workbench.runs.directory import TERMINAL, RunDirectory
-from workbench.runs.index import SETTLED_S
-from workbench.runs.tables import RUN_COLUMNS
+from workbench.store import listing
+from workbench.store.directory import TERMINAL, RunDirectory
+from workbench.store.index import SETTLED_S
+from workbench.store.tables import RUN_COLUMNS
 
 SHOWN = {
     "split": "split",

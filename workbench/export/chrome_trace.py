@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from workbench.runs.directory import RunDirectory
+from workbench.store.directory import RunDirectory
 
 Row = dict[str, Any]
 WAITS = ("idle", "communication")

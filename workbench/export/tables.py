@@ -6,9 +6,9 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from workbench.runs.directory import RunDirectory
-from workbench.runs.listing import row
-from workbench.runs.tables import TABLES, schema
+from workbench.store.directory import RunDirectory
+from workbench.store.listing import row
+from workbench.store.tables import TABLES, schema
 
 if TYPE_CHECKING:
     import pyarrow as pa

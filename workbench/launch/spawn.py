@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from workbench.launch.interpreter import module_command, same_packages
 
 if TYPE_CHECKING:
-    from workbench.runs.directory import RunDirectory
+    from workbench.store.directory import RunDirectory
 
 MODULE = "workbench.runtime.worker"
 

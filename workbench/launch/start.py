@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from workbench.launch.interpreter import module_command, same_packages
-from workbench.runs.directory import RunDirectory
+from workbench.store.directory import RunDirectory
 
 OWNER = "workbench.launch.supervisor"
 _SERVER = Path(__file__).with_name("fork_server.py")

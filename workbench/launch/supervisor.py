@@ -13,7 +13,7 @@ from typing import Any
 from workbench.launch.device_queue import Holder, Ticket
 from workbench.launch.failure import find_cause
 from workbench.launch.spawn import Workers
-from workbench.runs.directory import TERMINAL, RunDirectory
+from workbench.store.directory import TERMINAL, RunDirectory
 
 _POLL_S = 0.02
 _HEARTBEAT_S = 1.0
@@ -90,7 +90,7 @@ class Owner:
             if not other or other == self.run.id:
                 continue
             self.status["message"] = f"waiting for baseline {other}"
-            from workbench.runs.listing import state_of
+            from workbench.store.listing import state_of
 
             while state_of(RunDirectory(self.run.path.parent / other)) not in TERMINAL:
                 self._pause()

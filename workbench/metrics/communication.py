@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from workbench.metrics.summary import measured_transfers
-from workbench.runs.directory import RunDirectory
+from workbench.store.directory import RunDirectory
 
 
 def transfers(run: RunDirectory) -> list[dict[str, Any]]:

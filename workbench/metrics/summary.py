@@ -9,7 +9,7 @@ from typing import Any
 
 from workbench.metrics.utilisation import peak_flops_per_s
 from workbench.plan.parity import verdict_of_event
-from workbench.runs.directory import RunDirectory
+from workbench.store.directory import RunDirectory
 from workbench.text import counted
 
 SHORTEST_LOAD_S = 0.3

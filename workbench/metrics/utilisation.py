@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from workbench.calibration.store import read_calibration
 from workbench.errors import UsageError
+from workbench.hardware.store import read_calibration
 
 
 def peak_flops_per_s(

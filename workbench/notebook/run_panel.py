@@ -19,9 +19,9 @@ from workbench.errors import RunFailedError, UsageError, WorkbenchError
 from workbench.launch.termination import terminated_as_interrupted
 from workbench.notebook.rendering import Shown, output
 from workbench.notebook.split_picker import SplitPicker
-from workbench.runs import listing
-from workbench.runs.directory import TERMINAL, RunDirectory, home
 from workbench.spec.run_spec import RunSpec
+from workbench.store import listing
+from workbench.store.directory import TERMINAL, RunDirectory, home
 
 _REFRESH_S = 0.5
 

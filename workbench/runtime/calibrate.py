@@ -20,11 +20,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from workbench.runs.directory import RunDirectory
 from workbench.runtime.events import EventWriter
 from workbench.runtime.tracing.process_group import control_group, register_backend
 from workbench.runtime.tracing.recorder import Recorder
 from workbench.runtime.worker import die_with_owner, leave, meet
+from workbench.store.directory import RunDirectory
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
 MATRIX_SIZE = 1024

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 
-from workbench.runs.directory import RunDirectory
 from workbench.runtime.events import EventWriter
 from workbench.runtime.tracing.process_group import control_group, device_of, register_backend
 from workbench.runtime.tracing.recorder import Recorder
+from workbench.store.directory import RunDirectory
 
 if TYPE_CHECKING:
     from workbench.plan.plan import Plan
@@ -95,7 +95,6 @@ def _work(
     recorder: Recorder,
     control: Any,
 ) -> None:
-    from workbench.runs.tables import write_table
     from workbench.runtime.batches import Batches
     from workbench.runtime.build import DTYPES, build_worker, make_mesh
     from workbench.runtime.link_emulation import emulate
@@ -104,6 +103,7 @@ def _work(
     from workbench.runtime.tracing import wait_attribution
     from workbench.runtime.tracing.completion import bound_sends, complete
     from workbench.runtime.tracing.step_breakdown import step_parts, timeline_rows
+    from workbench.store.tables import write_table
 
     spec = plan_.spec
     mesh = make_mesh(plan_, device.type, recorder)

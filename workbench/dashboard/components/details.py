@@ -8,8 +8,8 @@ from workbench.dashboard.components.alerts import said
 from workbench.dashboard.components.failure import failure_card
 from workbench.dashboard.components.navigate import go
 from workbench.errors import WorkbenchError
-from workbench.runs import labels
-from workbench.runs.directory import RunDirectory
+from workbench.store import labels
+from workbench.store.directory import RunDirectory
 
 
 def details(run: RunDirectory) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import streamlit as st
 
-from workbench.runs.directory import RunDirectory
-from workbench.runs.listing import state_of
+from workbench.store.directory import RunDirectory
+from workbench.store.listing import state_of
 
 _ICONS = {"failed": ":material/error:", "lost": ":material/help:", "cancelled": ":material/cancel:"}
 

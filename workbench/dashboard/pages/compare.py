@@ -22,8 +22,8 @@ from workbench.dashboard.components.failure import failure_card
 from workbench.dashboard.components.navigate import go, has
 from workbench.dashboard.downloads import csv_of
 from workbench.dashboard.table import alike
-from workbench.runs import listing
-from workbench.runs.directory import RunDirectory, home
+from workbench.store import listing
+from workbench.store.directory import RunDirectory, home
 
 PICKED = "picked run"
 """Key of the run that was clicked: it stands out in every table and chart."""

@@ -20,12 +20,12 @@ from workbench.plan.plan import Plan
 from workbench.plan.resolve import plan
 from workbench.plan.suggestions import changed, in_words, nearest
 from workbench.registry import MODELS
-from workbench.runs import listing
-from workbench.runs.directory import home
 from workbench.spec.demonstration import four_strategies
 from workbench.spec.files import dumps
 from workbench.spec.paths import command, differences, script, spec_of
 from workbench.spec.run_spec import DEFAULT_MODEL, RunSpec
+from workbench.store import listing
+from workbench.store.directory import home
 
 BEGINNING = {"split.data.size": 2}
 NUM_EARLIER = 200

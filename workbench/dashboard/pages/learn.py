@@ -23,10 +23,10 @@ from workbench.dashboard.components.progress import bar
 from workbench.dashboard.lessons import NAMES, Lesson, lesson, moments, overview
 from workbench.dashboard.start import start
 from workbench.errors import UsageError
-from workbench.runs import listing
-from workbench.runs.directory import TERMINAL, RunDirectory, home
 from workbench.spec.demonstration import four_strategies
 from workbench.spec.run_spec import RunSpec
+from workbench.store import listing
+from workbench.store.directory import TERMINAL, RunDirectory, home
 
 REFRESH_S = 1.0
 TIMELINE = "What does each worker do during one step?"

@@ -17,8 +17,8 @@ from workbench.dashboard.components.navigate import go
 from workbench.dashboard.components.progress import bar
 from workbench.dashboard.components.runs_table import runs_table
 from workbench.errors import UsageError
-from workbench.runs import listing
-from workbench.runs.directory import TERMINAL, RunDirectory, home
+from workbench.store import listing
+from workbench.store.directory import TERMINAL, RunDirectory, home
 from workbench.text import counted
 
 REFRESH_S = 1.0

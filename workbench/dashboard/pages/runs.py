@@ -19,10 +19,10 @@ from workbench.dashboard.components.runs_table import runs_table
 from workbench.dashboard.downloads import tables_of
 from workbench.dashboard.table import SORTS, chosen, filtered, tags_of
 from workbench.errors import WorkbenchError
-from workbench.runs import listing
-from workbench.runs.archive import pack, take_in
-from workbench.runs.directory import RunDirectory, home
-from workbench.runs.labels import add_tags, delete, restore, take_tags
+from workbench.store import listing
+from workbench.store.archive import pack, take_in
+from workbench.store.directory import RunDirectory, home
+from workbench.store.labels import add_tags, delete, restore, take_tags
 from workbench.text import counted
 
 MOST_SHOWN = 200

@@ -22,8 +22,8 @@ from workbench.dashboard.components.choose_runs import choose_run
 from workbench.dashboard.components.failure import failure_card
 from workbench.dashboard.components.lanes import lanes
 from workbench.dashboard.downloads import trace_of
-from workbench.runs import listing
-from workbench.runs.directory import RunDirectory, home
+from workbench.store import listing
+from workbench.store.directory import RunDirectory, home
 
 MOST_LISTED = 1000
 MOST_REPLAYED = 20_000

@@ -8,8 +8,8 @@ from typing import Any
 
 from workbench.analysis.comparison import labelled
 from workbench.charts.theme import AnyChart
-from workbench.runs import listing
-from workbench.runs.directory import RunDirectory
+from workbench.store import listing
+from workbench.store.directory import RunDirectory
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,9 @@ from workbench.charts.traffic import traffic_chart
 from workbench.charts.transfers import transfers_chart
 from workbench.errors import SpecError
 from workbench.export.report.parts import Compared, Drawing, Listing, Part, Section, Sentences, Table
-from workbench.runs.directory import RunDirectory
 from workbench.spec.differences import differing, not_by_default
 from workbench.spec.files import read_table
+from workbench.store.directory import RunDirectory
 
 ELSEWHERE = ("step_parts", "losses", "memory")
 """Charts of a comparison that stand in sections of their own, that of memory run by run."""

@@ -11,7 +11,7 @@ from workbench.export.report.html import html
 from workbench.export.report.markdown import markdown
 from workbench.export.report.parts import Compared, compare
 from workbench.export.report.sections import SECTIONS
-from workbench.runs.directory import RunDirectory
+from workbench.store.directory import RunDirectory
 
 
 def write_report(runs: Sequence[RunDirectory], to: Path) -> list[Path]:

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from workbench.calibration.fit import fit
 from workbench.errors import RunFailedError
+from workbench.hardware.fit import fit
 from workbench.launch.device_queue import Holder, Ticket
 from workbench.launch.environment import environment
 from workbench.launch.spawn import Workers
-from workbench.runs.directory import RunDirectory
+from workbench.store.directory import RunDirectory
 
 MODULE = "workbench.runtime.calibrate"
 TABLES = ("matmul", "memory", "communication")

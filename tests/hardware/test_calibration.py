@@ -14,18 +14,18 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from workbench.calibration import frames
-from workbench.calibration.fit import fit, link_notes
-from workbench.calibration.store import read_calibration, write_calibration
 from workbench.charts.calibration import communication_chart
 from workbench.cli import calibrate
 from workbench.cli.show import _bandwidths
 from workbench.errors import UsageError
+from workbench.hardware import frames
+from workbench.hardware.fit import fit, link_notes
+from workbench.hardware.store import read_calibration, write_calibration
 from workbench.plan.link_model import Route
 from workbench.plan.resolve import plan
-from workbench.runs.directory import RunDirectory
-from workbench.runs.tables import write_table
 from workbench.spec import RunSpec
+from workbench.store.directory import RunDirectory
+from workbench.store.tables import write_table
 
 SIZES = [2**exponent for exponent in range(10, 25, 2)]
 HERE = {"machine": "m", "cpu": "c", "num_cores": 2, "torch_version": "2"}

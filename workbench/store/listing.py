@@ -10,9 +10,9 @@ from typing import Any
 
 from workbench.errors import DamagedRunError, UsageError
 from workbench.plan.parity import verdict
-from workbench.runs.directory import TERMINAL, RunDirectory
-from workbench.runs.index import Index
-from workbench.runs.tables import RUN_COLUMNS
+from workbench.store.directory import TERMINAL, RunDirectory
+from workbench.store.index import Index
+from workbench.store.tables import RUN_COLUMNS
 
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,199}")
 """What a run's id looks like: a name of a directory and of nothing else."""

@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterable
 
 from workbench.errors import UsageError
-from workbench.runs.directory import TERMINAL, RunDirectory
-from workbench.runs.listing import state_of
+from workbench.store.directory import TERMINAL, RunDirectory
+from workbench.store.listing import state_of
 
 MAX_NAME, MAX_TAG, MAX_NOTE = 200, 50, 10_000
 """Characters."""

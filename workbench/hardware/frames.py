@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 
 from workbench.analysis.traffic import achieved_bandwidth
-from workbench.calibration.fit import own_link
+from workbench.hardware.fit import own_link
 from workbench.plan.link_model import Route
-from workbench.runs.directory import RunDirectory
+from workbench.store.directory import RunDirectory
 
 Calibration = dict[str, Any]
 

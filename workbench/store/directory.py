@@ -150,7 +150,7 @@ class RunDirectory:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        from workbench.runs.tables import schema
+        from workbench.store.tables import schema
 
         empty = schema(name).empty_table()
         rows = None if step is None else [("step", "=", step)]

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from workbench.errors import DamagedRunError
-from workbench.runs import listing
-from workbench.runs.directory import TERMINAL, RunDirectory
+from workbench.store import listing
+from workbench.store.directory import TERMINAL, RunDirectory
 
 
 def cancel(run: RunDirectory, live: Sequence[RunDirectory] | None = None) -> list[RunDirectory]:

@@ -15,9 +15,9 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from workbench.errors import DamagedRunError, UsageError
-from workbench.runs.directory import TERMINAL, RunDirectory
-from workbench.runs.listing import RUN_ID, row
-from workbench.runs.tables import RUN_COLUMNS, RUN_FIGURES
+from workbench.store.directory import TERMINAL, RunDirectory
+from workbench.store.listing import RUN_ID, row
+from workbench.store.tables import RUN_COLUMNS, RUN_FIGURES
 
 MAX_BYTES = 4 * 2**30
 """Most that an archive may unpack to; a run of the size that people compare takes a few megabytes."""

@@ -12,9 +12,9 @@ from click.testing import CliRunner
 from tests.helpers.run_directory import new_run
 from workbench.cli.main import cli
 from workbench.errors import UsageError
-from workbench.runs import index, listing
-from workbench.runs.directory import RunDirectory
-from workbench.runs.labels import add_tags, delete, relabel, restore, take_tags
+from workbench.store import index, listing
+from workbench.store.directory import RunDirectory
+from workbench.store.labels import add_tags, delete, relabel, restore, take_tags
 
 
 def ended(store: Path, run_id: str) -> RunDirectory:

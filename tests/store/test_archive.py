@@ -11,10 +11,10 @@ import pytest
 
 from tests.helpers.run_directory import RECORD, new_run, step_row
 from workbench.errors import UsageError
-from workbench.runs import listing
-from workbench.runs.archive import pack, take_in
-from workbench.runs.directory import RunDirectory
-from workbench.runs.tables import write_table
+from workbench.store import listing
+from workbench.store.archive import pack, take_in
+from workbench.store.directory import RunDirectory
+from workbench.store.tables import write_table
 
 
 def ended(store: Path, run_id: str = "20261124-001530-dp2-3f9a00") -> RunDirectory:
