@@ -111,4 +111,4 @@ def test_the_page_of_what_works_with_what_is_not_stale() -> None:
 def test_the_strategies_are_listed_with_what_works() -> None:
     listing = CliRunner().invoke(cli, ["strategies"]).output
     assert re.search(r"^context +–¹", listing, re.MULTILINE)
-    assert re.search(r"^1 the model cannot be split along a sequence", listing, re.MULTILINE)
+    assert re.search(r"^1 the model cannot be split along the sequence", listing, re.MULTILINE)

@@ -63,7 +63,7 @@ def test_a_dataset_is_a_table_of_one_and_a_models_refusals_are_counted(folder: P
     listed = check(folder / "perceptron.py", example("perceptron.py"), "--list")
     assert listed.exit_code == 0
     assert "perceptron - layer\n" in listed.stdout
-    assert re.search(r"\d+ × perceptron has no experts to divide", listed.stdout)
+    assert re.search(r"\d+ × perceptron has no experts;", listed.stdout)
 
 
 def test_what_is_no_python_file_is_refused(folder: Path) -> None:

@@ -37,7 +37,7 @@ class MoEOptions(TransformerOptions):
     """Capacity of an expert per forward pass, as a multiple of an equal share; other tokens are dropped. None: no limit."""
 
     router_loss_weight: NonNegativeFloat = 0.01
-    """Weight of the load-balancing loss, which is added to the cross-entropy."""
+    """Weight of the load-balancing loss, whose gradients are added to those of the cross-entropy."""
 
 
 @model("moe")
