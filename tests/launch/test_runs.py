@@ -140,7 +140,7 @@ def test_without_trace_and_memory_steps_what_stands_on_them_is_empty(store: Path
     none = ["--set", "measure.num_trace_steps=0", "--set", "measure.num_memory_steps=0", "--set", "baseline.mode=none"]
     result = workbench(store, "run", *SMALL, "--split", "pipeline=2", *none, "--json", "--assert", "idle_s < 1")
     assert result.returncode == 3, result.stderr
-    assert "idle_s < 1 is false, idle_s is None" in result.stderr
+    assert "assertion idle_s < 1 is false: idle_s is None" in result.stderr
     (run,) = rows(result)
     empty = {
         "peak_memory_bytes", "communication_bytes_per_step", "compute_s", "exposed_communication_s", "idle_s", "optimizer_s",
