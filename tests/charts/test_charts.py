@@ -14,10 +14,8 @@ from pandas.testing import assert_frame_equal
 
 from tests.helpers.recorded import NUM_MICROBATCHES, pipeline_run
 from workbench.analysis.comparison import labelled
-from workbench.analysis.frames import PARTS, step_parts, timeline
-from workbench.analysis.losses import losses
+from workbench.analysis.frames import PARTS, losses, pareto, step_parts, timeline
 from workbench.analysis.overlap import IN_FLIGHT, overlap_of
-from workbench.analysis.pareto import pareto
 from workbench.analysis.scaling import scaling
 from workbench.analysis.transfers import operations, transfers
 from workbench.charts import theme

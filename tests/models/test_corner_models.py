@@ -16,10 +16,9 @@ from workbench import registry
 from workbench.errors import SpecError
 from workbench.plan import compatibility
 from workbench.plan.memory import expected_memory
-from workbench.plan.model_summary import Tie
+from workbench.plan.model_summary import Tie, with_resolved_ties
 from workbench.plan.plan import Plan
 from workbench.plan.resolve import plan
-from workbench.plan.ties import with_resolved_ties
 from workbench.spec import RunSpec
 from workbench.testing import cases
 from workbench.testing.conformance import assert_conforms, assert_model_conforms

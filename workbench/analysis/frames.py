@@ -1,4 +1,4 @@
-"""Frames behind the charts: what a step is made of, and what each worker does when."""
+"""DataFrames of runs for the charts: parts of a step, timeline, losses, time against memory."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from workbench.analysis.parity import in_words
 from workbench.store.directory import RunDirectory
 
 PARTS = ("compute", "optimizer", "exposed communication", "idle", "schedule", "other")
@@ -41,3 +42,33 @@ def timeline(run: RunDirectory) -> pd.DataFrame:
             "end_ms": (frame["end_s"] - start) * 1e3,
         }
     )
+
+
+def losses(runs: Iterable[RunDirectory], rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """Split with its verdict, step and loss (mean over the workers that know it), in the order of the runs; ``rows`` are theirs
+    in ``runs``."""
+    frames = []
+    for run, row in zip(runs, rows, strict=True):
+        steps = run.table("steps").to_pandas()
+        mean = steps.dropna(subset="loss").groupby("step", as_index=False)["loss"].mean()
+        frames.append(mean.assign(split=row["split"], run=f"{row['split']}: {in_words(row)}"))
+    return pd.concat(frames, ignore_index=True)[["split", "run", "step", "loss"]]  # type: ignore[no-any-return]
+
+
+def pareto(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """Split, step time and largest worker's peak memory of the runs that have both, and whether the run is on the front: no
+    other is at least as good in both and better in one. Rows as in ``runs``."""
+    measured = [row for row in rows if row["step_time_s"] is not None and row["peak_memory_bytes"] is not None]
+    points = [(row["step_time_s"], row["peak_memory_bytes"]) for row in measured]
+    return pd.DataFrame(
+        {
+            "split": [row["split"] for row in measured],
+            "step_time_ms": [time_s * 1e3 for time_s, _ in points],
+            "peak_memory_mib": [size / 2**20 for _, size in points],
+            "on_front": [not any(_dominates(other, point) for other in points) for point in points],
+        }
+    )
+
+
+def _dominates(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    return one != other and one[0] <= other[0] and one[1] <= other[1]

@@ -10,7 +10,6 @@ from workbench.analysis.parity import of_event
 from workbench.errors import SpecError
 from workbench.store import listing
 from workbench.store.directory import TERMINAL, RunDirectory
-from workbench.store.processes import own_memory_mib
 
 _RECENT = 10
 """Steps over whose mean a rate is taken."""
@@ -71,7 +70,7 @@ class Follower:
                     "step": steps[-1]["step"] + 1 if steps else None,
                     "step_ms": mean * 1e3 if mean else None,
                     "samples_per_s": samples / mean if mean and samples else None,
-                    "memory_mib": own_memory_mib(worker["pid"]) if worker and is_live else None,
+                    "memory_mib": _private_memory_mib(worker["pid"]) if worker and is_live else None,
                 }
             )
         return rows
@@ -93,3 +92,13 @@ def _doing(events: list[dict[str, Any]], is_live: bool) -> str:
         return "starting" if is_live else "not started"
     words = {"ready": "checking parity", "parity": "preparing", "finished": "finished", "error": "failed"}
     return words.get(last["event"]) or (f"{last['kind']} steps" if is_live else "stopped")
+
+
+def _private_memory_mib(pid: int) -> float | None:
+    """Memory of a process alone, in MiB; pages that forked workers share, torch above all, are not counted."""
+    import psutil
+
+    try:
+        return float(psutil.Process(pid).memory_full_info().uss) / 2**20
+    except psutil.Error:
+        return None

@@ -10,9 +10,7 @@ import altair as alt
 import pandas as pd
 
 from workbench.analysis.comparison import peaks
-from workbench.analysis.frames import step_parts
-from workbench.analysis.losses import losses
-from workbench.analysis.pareto import pareto
+from workbench.analysis.frames import losses, pareto, step_parts
 from workbench.analysis.scaling import scaling
 from workbench.charts.loss import losses_chart
 from workbench.charts.memory import memory_at_peak_chart

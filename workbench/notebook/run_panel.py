@@ -11,7 +11,7 @@ import ipywidgets as w
 import psutil
 
 from workbench.analysis.formatting import seconds
-from workbench.analysis.losses import losses
+from workbench.analysis.frames import losses
 from workbench.analysis.progress import Follower
 from workbench.api import Run, submit
 from workbench.charts.loss import losses_chart

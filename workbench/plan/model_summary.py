@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from math import ceil, prod
 
+from workbench.errors import SpecError
 from workbench.plan.layer_groups import LayerGroup
 
 
@@ -204,6 +205,37 @@ class ModelSummary:
         norms = tuple(n for n in self.batch_norms if block_of(n.path) in wanted)
         blocks = tuple(b for b in self.blocks if b.name in wanted)
         return replace(self, blocks=blocks, groups=groups, mixtures=mixtures, batch_norms=norms)
+
+
+def with_resolved_ties(model: ModelSummary) -> ModelSummary:
+    """Returns the model with every tie pointing to the first name of its parameter: ``c → b`` and ``b → a`` become ``c → a``.
+
+    Raises:
+        SpecError: a tie names an unknown parameter, forms a circle, or joins parameters of different shape or ``requires_grad``.
+    """
+    parameters = {p.name: p for p in model.parameters}
+    sources = {tie.parameter: tie.source for tie in model.ties}
+    ties = []
+    for tie in model.ties:
+        source, visited = tie.source, {tie.parameter}
+        while source in sources and source not in visited:
+            visited.add(source)
+            source = sources[source]
+        for name in (tie.parameter, source):
+            if name not in parameters:
+                raise SpecError("model.name", f"{model.name} ties {tie.parameter} to {tie.source}, but has no parameter {name}")
+        if source in visited:
+            raise SpecError("model.name", f"{model.name} ties {tie.parameter} to itself; use another source")
+        tied, first = parameters[tie.parameter], parameters[source]
+        if tied.shape != first.shape or tied.requires_grad != first.requires_grad:
+            attribute = "shape" if tied.shape != first.shape else "requires_grad"
+            values = getattr(tied, attribute), getattr(first, attribute)
+            raise SpecError(
+                "model.name",
+                f"{model.name} ties {tie.parameter} to {source}, but their {attribute} differs: {values[0]} and {values[1]}",
+            )
+        ties.append(Tie(tie.parameter, source))
+    return replace(model, ties=tuple(dict.fromkeys(ties)))
 
 
 def block_of(path: str) -> str:

@@ -11,10 +11,9 @@ from workbench.plan.generation import check_generation
 from workbench.plan.layer_groups import RecurrentLayer
 from workbench.plan.link_model import check_link
 from workbench.plan.mesh import AXES, Mesh
-from workbench.plan.mixed_precision import check_mixed_precision
+from workbench.plan.model_summary import with_resolved_ties
 from workbench.plan.optimizer import check_optimizer
 from workbench.plan.plan import Plan
-from workbench.plan.ties import with_resolved_ties
 from workbench.plan.trained import check_trained, with_ends_of_backward
 from workbench.registry import DATASETS, MODELS, STRATEGIES
 from workbench.spec.run_spec import RunSpec
@@ -54,7 +53,7 @@ def plan(spec: RunSpec) -> Plan:
         strategy.check(result.summary, spec)
     check_generation(result)
     check_optimizer(result)
-    check_mixed_precision(result)
+    _check_mixed_precision(result)
     if spec.train.checkpointing == "selective" and any(isinstance(group, RecurrentLayer) for group in result.summary.groups):
         # Measured with torch 2.13: a GRU's gradients are off by half their norm, an LSTM raises.
         raise SpecError(
@@ -64,3 +63,22 @@ def plan(spec: RunSpec) -> Plan:
         raise SpecError("train.compile", "torch.compile requires a C++ compiler, but c++, g++ and clang++ were not found")
     check_link(result)
     return result
+
+
+def _check_mixed_precision(plan: Plan) -> None:
+    """Rejects options that are incompatible with mixed precision."""
+    spec, train, field = plan.spec, plan.spec.train, "train.mixed_precision"
+    if train.mixed_precision == "none":
+        return
+    if train.precision != "fp32":
+        raise SpecError(
+            field,
+            f"bf16 requires train.precision = 'fp32', but precision = {train.precision!r};"
+            " set train.precision = fp32, or remove mixed_precision",
+        )
+    if spec.mode == "inference":
+        raise SpecError(field, 'bf16 requires mode = "train": inference has no optimizer; use train.precision = bf16')
+    if train.compile:
+        raise SpecError(
+            field, "bf16 is incompatible with train.compile: torch.compile does not see the parameter copies; use one of them"
+        )

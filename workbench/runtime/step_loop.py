@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor
+from torch.profiler import ProfilerActivity, profile
 
 from workbench.plan.plan import Plan
 from workbench.plan.steps import step_kinds
@@ -25,7 +26,6 @@ from workbench.runtime.flops import CountedFlops
 from workbench.runtime.memory.log import Peak, kept_activations
 from workbench.runtime.memory.tracker import MemoryTracker
 from workbench.runtime.optimizer import make_optimizer, set_learning_rate
-from workbench.runtime.profiler import torch_profile
 from workbench.runtime.tracing.recorder import Recorder
 from workbench.strategies.worker_model import StepResult, WorkerModel
 
@@ -96,7 +96,7 @@ def train(
         if control is not None and not worker.trains:
             # Else a worker goes on to the next batch while others compute this one, and a step is how often one comes out.
             dist.barrier(group=control)
-        profiled = torch_profile(profile_to, worker.device) if kind == "profiler" and profile_to else nullcontext()
+        profiled = _torch_profile(profile_to, worker.device) if kind == "profiler" and profile_to else nullcontext()
         counts = step == 0 and kind == "warmup" and not options.compile
         with tracker or profiled, CountedFlops() if counts else nullcontext() as counter:
             recorder.begin_step(step, tracing=kind == "trace")
@@ -186,3 +186,13 @@ def _weigh(record: TrainingRecord, worker: WorkerModel, optimizer: torch.optim.O
     updated = getattr(optimizer, "optim", optimizer)  # ZeRO-1 wraps the optimizer of this worker's part
     for state in updated.state.values() if updated is not None else ():
         record.optimizer_state_bytes += sum(local(t).nbytes for t in state.values() if isinstance(t, torch.Tensor))
+
+
+@contextmanager
+def _torch_profile(path: Path, device: torch.device) -> Iterator[None]:
+    """Profiles the block with torch.profiler, shapes included, and writes its Chrome trace to ``path`` (``.json.gz``)."""
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
+    with profile(activities=activities, record_shapes=True) as profiler:
+        yield
+    path.parent.mkdir(parents=True, exist_ok=True)
+    profiler.export_chrome_trace(str(path))
