@@ -120,7 +120,7 @@ def test_the_roundings_of_bf16_do_not_make_shards_the_whole_batch() -> None:
     model = {**MOE, "router_loss_weight": 0.01}
     report = run_in_workers(2, cases.parity, spec_of(model, {"data": 2}, measure={"parity_precision": "bf16"}), None)[0]
     assert (report["ok"], report["verdict"]) == (True, "equal per shard"), report
-    assert "the router's balance loss" in report["cause"]
+    assert "the load-balancing loss of the router" in report["cause"]
 
 
 @pytest.mark.parametrize("is_synchronized", [False, True])
