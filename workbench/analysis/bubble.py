@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 from workbench.spec.files import read_table
-from workbench.store.directory import RunDirectory
+from workbench.store.directory import RunDirectory, StoredRun
 
 LETTER = {"forward": "F", "backward": "B", "backward_input": "I", "backward_weight": "W"}
 _KIND = {letter: kind for kind, letter in LETTER.items()}
@@ -77,10 +77,11 @@ class Played:
     end: float
 
 
-def bubble(run: RunDirectory) -> pd.DataFrame:
+def bubble(run: StoredRun) -> pd.DataFrame:
     """Parts of the idle time of a step, in seconds (mean over the pipeline's workers) and as a share of their time:
     ``order``, ``imbalance``, ``communication`` and ``rest`` make ``measured``; ``ideal`` is order and imbalance, of the ideal
     step ``ideal step``. Empty where the run has no pipeline or nothing was traced."""
+    run = run.directory
     import pandas as pd
 
     means = mean_of(pipelines(run).values())
@@ -98,8 +99,9 @@ def mean_of(pipelines: Iterable[list[Worker]]) -> dict[str, float]:
     return {name: fmean(part[name] for part in parts) for name in (parts[0] if parts else ())}
 
 
-def ideal_timeline(run: RunDirectory) -> pd.DataFrame:
+def ideal_timeline(run: StoredRun) -> pd.DataFrame:
     """What each worker would have done when, at the schedule's ideal; columns as ``frames.timeline``."""
+    run = run.directory
     import pandas as pd
 
     columns = ["kind", "stage", "microbatch", "worker", "begin_ms", "end_ms"]
@@ -199,8 +201,9 @@ def play(workers: list[Worker], num_steps: int, with_communication: bool = False
     return played
 
 
-def pipelines(run: RunDirectory) -> dict[tuple[int, ...], list[Worker]]:
+def pipelines(run: StoredRun) -> dict[tuple[int, ...], list[Worker]]:
     """Each pipeline's workers by their ranks, first to last, as they were measured."""
+    run = run.directory
     mesh = Mesh(run.record()["mesh"])
     if "pipeline" not in mesh.axes or _generates(run):
         return {}

@@ -15,7 +15,7 @@ from workbench.analysis.scaling import way
 from workbench.errors import SpecError
 from workbench.spec.differences import flat
 from workbench.spec.paths import differences, value_text
-from workbench.store.directory import RunDirectory
+from workbench.store.directory import StoredRun
 
 Row = dict[str, Any]
 _SAYS_NOTHING = ("name", "baseline.mode")
@@ -39,13 +39,13 @@ def labelled(rows: Sequence[Row], threads: dict[str, int]) -> list[Row]:
     return result
 
 
-def spec_differences(runs: Sequence[RunDirectory], labels: Sequence[str]) -> pd.DataFrame:
+def spec_differences(runs: Sequence[StoredRun], labels: Sequence[str]) -> pd.DataFrame:
     """A row a path of the spec in which the runs differ by choice, a column a run, values as text; empty where a run has no
     such path. A run whose plugins are not here has an empty column."""
     chosen, values = [], []
     for run in runs:
         try:
-            spec = run.spec()
+            spec = run.directory.spec()
             chosen.append(differences(spec))
             values.append(dict(flat(spec.as_dict())))
         except SpecError:
@@ -58,7 +58,7 @@ def spec_differences(runs: Sequence[RunDirectory], labels: Sequence[str]) -> pd.
     return pd.DataFrame(texts, columns=list(labels), index=pd.Index(list(rows), name="option", dtype="object"))
 
 
-def peaks(runs: Sequence[RunDirectory], labels: Sequence[str]) -> pd.DataFrame:
+def peaks(runs: Sequence[StoredRun], labels: Sequence[str]) -> pd.DataFrame:
     """What each worker of each run holds at its peak, by category; columns of ``memory.memory_at_peak`` with the run's label as
     ``split`` and in the worker's name. Runs without memory steps are left out."""
     frames = []

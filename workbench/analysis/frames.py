@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from workbench.analysis.parity import in_words
-from workbench.store.directory import RunDirectory
+from workbench.store.directory import StoredRun
 
 PARTS = ("compute", "optimizer", "exposed communication", "idle", "schedule", "other")
 
@@ -26,9 +26,10 @@ def step_parts(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
     )
 
 
-def timeline(run: RunDirectory) -> pd.DataFrame:
+def timeline(run: StoredRun) -> pd.DataFrame:
     """What each worker did during the run's last trace step: kind, stage, microbatch, worker, begin and end in milliseconds of
     the step. Waits lie inside what waited; they are drawn over it."""
+    run = run.directory
     frame = run.table("timeline").to_pandas()
     frame = frame[frame["step"] == frame["step"].max()]
     start = frame["start_s"].min()
@@ -44,12 +45,12 @@ def timeline(run: RunDirectory) -> pd.DataFrame:
     )
 
 
-def losses(runs: Iterable[RunDirectory], rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
+def losses(runs: Iterable[StoredRun], rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
     """Split with its verdict, step and loss (mean over the workers that know it), in the order of the runs; ``rows`` are theirs
     in ``runs``."""
     frames = []
     for run, row in zip(runs, rows, strict=True):
-        steps = run.table("steps").to_pandas()
+        steps = run.directory.table("steps").to_pandas()
         mean = steps.dropna(subset="loss").groupby("step", as_index=False)["loss"].mean()
         frames.append(mean.assign(split=row["split"], run=f"{row['split']}: {in_words(row)}"))
     return pd.concat(frames, ignore_index=True)[["split", "run", "step", "loss"]]  # type: ignore[no-any-return]

@@ -12,7 +12,7 @@ from workbench.analysis import bubble
 from workbench.analysis.formatting import mebibytes
 
 if TYPE_CHECKING:
-    from workbench.store.directory import RunDirectory
+    from workbench.store.directory import StoredRun
 
 NOT_ON_GPU = "the limiting factor is not measured on GPUs yet."
 NOTABLE = 0.1
@@ -226,15 +226,16 @@ def _ms(seconds: float) -> str:
     return f"{seconds * 1e3:.1f} ms"
 
 
-def limit_of(run: RunDirectory) -> Limit | None:
+def limit_of(run: StoredRun) -> Limit | None:
     """What limits this run; None: it has not finished, took no trace step, was recorded before its parts were, or ran on GPUs,
     where they are not measured."""
     evidence = evidence_of(run)
     return None if evidence is None else limit(evidence)
 
 
-def evidence_of(run: RunDirectory) -> Evidence | None:
+def evidence_of(run: StoredRun) -> Evidence | None:
     """The figures of a finished run."""
+    run = run.directory
     summary, record = run.summary(), run.record()
     if summary is None or not summary["workers"] or "axes" not in summary["workers"][0] or summary["compute_s"] is None:
         return None
@@ -266,10 +267,10 @@ def evidence_of(run: RunDirectory) -> Evidence | None:
     )
 
 
-def sentences(runs: Iterable[RunDirectory]) -> dict[str, str]:
+def sentences(runs: Iterable[StoredRun]) -> dict[str, str]:
     """What limits each run, by its id; of a run on GPUs that it is not known."""
     found = {}
-    for run in runs:
+    for run in (run.directory for run in runs):
         if limit_ := limit_of(run):
             found[run.id] = str(limit_)
         elif run.record()["device"] == "cuda":

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import pandas as pd
 
-from workbench.store.directory import RunDirectory
+from workbench.store.directory import StoredRun
 
 CATEGORIES = ("parameters", "gradients", "optimizer_state", "buffers", "activations", "communication", "workspace", "other")
 """As they are stacked: what stays below what comes and goes."""
 
 
-def memory_over_time(run: RunDirectory, rank: int) -> pd.DataFrame:
+def memory_over_time(run: StoredRun, rank: int) -> pd.DataFrame:
     """Time in milliseconds since the last memory step of a worker began, event, category and MiB; a row an event and
     category. Categories that are empty all the time are left out."""
+    run = run.directory
     frame = run.table("memory").to_pandas()
     frame = frame[frame["rank"] == rank]
     frame = frame[frame["step"] == frame["step"].max()]
@@ -28,8 +29,9 @@ def memory_over_time(run: RunDirectory, rank: int) -> pd.DataFrame:
     )
 
 
-def memory_at_peak(run: RunDirectory) -> pd.DataFrame:
+def memory_at_peak(run: StoredRun) -> pd.DataFrame:
     """Worker, category and MiB when the worker had the most alive, over its memory steps. Categories as above."""
+    run = run.directory
     frame = run.table("memory").to_pandas()
     frame = frame[frame["event"] == "peak"]
     totals = frame.groupby(["rank", "step"])["bytes"].sum()
@@ -46,8 +48,9 @@ def memory_at_peak(run: RunDirectory) -> pd.DataFrame:
     )
 
 
-def largest_at_peak(run: RunDirectory, rank: int) -> pd.DataFrame:
+def largest_at_peak(run: StoredRun, rank: int) -> pd.DataFrame:
     """Category, module, shape, dtype and bytes of the largest tensors that a worker had alive at its last memory step's peak."""
+    run = run.directory
     frame = run.table("peak_tensors").to_pandas()
     frame = frame[(frame["rank"] == rank) & (frame["step"] == frame["step"].max())]
     frame = frame.assign(category=frame["category"].str.replace("_", " ")).sort_values("bytes", ascending=False)

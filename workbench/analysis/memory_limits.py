@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from workbench.plan.memory import REMEDIES
 
 if TYPE_CHECKING:
-    from workbench.store.directory import RunDirectory
+    from workbench.store.directory import StoredRun
 
 NOTABLE = 1.15
 """A worker that needs this many times its even share of one worker's memory is worth a sentence."""
@@ -33,8 +33,9 @@ class MemoryLimit:
         return f"{start} {self.share:.0%} of the peak of worker {self.rank}; to reduce it, {remedy}"
 
 
-def memory_limit(run: RunDirectory) -> MemoryLimit | None:
+def memory_limit(run: StoredRun) -> MemoryLimit | None:
     """What takes most of a finished run's memory; None where its memory was not measured by category."""
+    run = run.directory
     workers = (run.summary() or {}).get("workers") or []
     peaks = [worker.get("peak_memory_by_category") or {} for worker in workers]
     sizes = [sum(peak.values()) for peak in peaks]
@@ -45,10 +46,10 @@ def memory_limit(run: RunDirectory) -> MemoryLimit | None:
     return MemoryLimit(category, peaks[rank][category] / sizes[rank], rank, sizes[rank])
 
 
-def sentences(runs: Iterable[RunDirectory]) -> dict[str, str]:
+def sentences(runs: Iterable[StoredRun]) -> dict[str, str]:
     """Of each split that needs notably more than its even share of one worker's memory the reason, by run id; needs the run
     on one worker among them."""
-    records = [(run, run.record(), limit) for run in runs if (limit := memory_limit(run))]
+    records = [(run, run.directory.record(), limit) for run in runs if (limit := memory_limit(run))]
     of_one = [limit.peak_bytes for _, record, limit in records if record["num_workers"] == 1]
     found = {}
     for run, record, limit in records:

@@ -19,7 +19,7 @@ from typing import Any
 
 from workbench.analysis.findings import different_work, is_disturbed
 from workbench.errors import DamagedRunError
-from workbench.store.directory import RunDirectory
+from workbench.store.directory import RunDirectory, StoredRun
 
 CONFIDENCE = 0.95
 _STUDENT = (
@@ -138,14 +138,15 @@ def sentences(rows: list[dict[str, Any]], measured: Sequence[Measured]) -> list[
     return [sentence(fastest, other) for other in done if other is not fastest]
 
 
-def measured(run: RunDirectory, store: Iterable[RunDirectory]) -> Measured:
+def measured(run: StoredRun, store: Iterable[StoredRun]) -> Measured:
     """A run's step times, and those of its equals in the store."""
+    run = run.directory
     summary, largest = run.summary(), defaultdict[int, float](float)
     for row in run.table("steps").to_pylist() if summary else []:
         if row["kind"] == "timed":
             largest[row["step"]] = max(row["duration_s"], largest[row["step"]])
     record = run.record()
-    repeats = [other for other in store if _is_same(run, record, other)]
+    repeats = [other.directory for other in store if _is_same(run, record, other.directory)]
     medians = [s["step_time_s"] for s in (other.summary() for other in repeats) if s]
     return Measured(f"{record['split']} ({run.id[-6:]})", tuple(largest.values()), tuple(medians), _samples(run))
 

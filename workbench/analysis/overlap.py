@@ -6,12 +6,12 @@ import pandas as pd
 import pyarrow as pa
 
 from workbench.analysis import trace
-from workbench.store.directory import RunDirectory
+from workbench.store.directory import StoredRun
 
 IN_FLIGHT = "in flight"
 
 
-def overlap_of(run: RunDirectory) -> pd.DataFrame:
+def overlap_of(run: StoredRun) -> pd.DataFrame:
     """Of its last trace step."""
     step = trace.steps(run)[-1]
     timeline = trace.timeline_of(run, step)

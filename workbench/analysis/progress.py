@@ -9,7 +9,7 @@ from typing import Any
 from workbench.analysis.parity import of_event
 from workbench.errors import SpecError
 from workbench.store import listing
-from workbench.store.directory import TERMINAL, RunDirectory
+from workbench.store.directory import TERMINAL, StoredRun
 
 _RECENT = 10
 """Steps over whose mean a rate is taken."""
@@ -19,15 +19,16 @@ _RECENT = 10
 class Follower:
     """What a run's workers have said so far; reads on where it left off."""
 
-    run: RunDirectory
+    run: StoredRun
     events: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
     _offsets: Counter[int] = field(default_factory=Counter)
 
     def read_on(self) -> bool:
         """Takes in what is new; whether more may come."""
-        is_live = listing.state_of(self.run) not in TERMINAL  # asked first, lest what is said between be missed at the end
-        for rank in range(self.run.record()["num_workers"]):
-            new, self._offsets[rank] = self.run.events(rank, self._offsets[rank])
+        run = self.run.directory
+        is_live = listing.state_of(run) not in TERMINAL  # asked first, lest what is said between be missed at the end
+        for rank in range(run.record()["num_workers"]):
+            new, self._offsets[rank] = run.events(rank, self._offsets[rank])
             self.events.setdefault(rank, []).extend(new)
         return is_live
 
@@ -53,7 +54,7 @@ class Follower:
 
     def workers(self) -> list[dict[str, Any]]:
         """A row a worker: rank, device, what it does, step and its time, samples/s, and its own memory now."""
-        status = self.run.status()
+        status = self.run.directory.status()
         known = {worker["rank"]: worker for worker in status.get("workers") or []}
         samples = self._samples()
         is_live = status["state"] not in TERMINAL
@@ -81,7 +82,7 @@ class Follower:
     def _samples(self) -> int | None:
         """Samples of a step that pass through a worker."""
         try:
-            return self.run.spec().samples_per_replica
+            return self.run.directory.spec().samples_per_replica
         except SpecError:
             return None
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from workbench.analysis.traffic import traffic
-from workbench.store.directory import RunDirectory
+from workbench.store.directory import StoredRun
 from workbench.store.tables import done_s
 
 MOST_BARS = 3000
@@ -27,32 +27,35 @@ _COMMUNICATION = (
 COLUMNS = ["kind", "stage", "microbatch", "worker", "begin_ms", "end_ms"]
 
 
-def steps(run: RunDirectory) -> list[int]:
+def steps(run: StoredRun) -> list[int]:
     """Numbers of the trace steps, in order."""
+    run = run.directory
     return sorted(pc.unique(run.table("timeline", ["step"])["step"]).to_pylist())
 
 
-def untraced(run: RunDirectory) -> str:
+def untraced(run: StoredRun) -> str:
     """Why a run has no trace steps to show."""
+    run = run.directory
     if run.record()["device"] == "cuda":
         return "The timeline is not measured on GPUs yet: the host clock does not see when kernels run."
     why = "measure.num_trace_steps is 0" if run.summary() else "the run has not reached its trace steps"
     return f"No trace step was recorded: {why}."
 
 
-def timeline_of(run: RunDirectory, step: int) -> pa.Table:
+def timeline_of(run: StoredRun, step: int) -> pa.Table:
     """What is needed of the step's rows of ``timeline``, in order of rank."""
     return _of_step(run, "timeline", ("rank", "kind", "stage", "microbatch", "start_s", "end_s"), step)
 
 
-def communication_of(run: RunDirectory, step: int) -> pa.Table:
+def communication_of(run: StoredRun, step: int) -> pa.Table:
     """What is needed of the step's rows of ``communication``, in order of rank, with ``done_s``."""
     table = _of_step(run, "communication", _COMMUNICATION, step)
     return table.append_column("done_s", done_s(table))
 
 
-def _of_step(run: RunDirectory, name: str, columns: Sequence[str], step: int) -> pa.Table:
+def _of_step(run: StoredRun, name: str, columns: Sequence[str], step: int) -> pa.Table:
     """Where there is one step alone, and it can be very long, all rows are its own."""
+    run = run.directory
     return run.table(name, columns, step if len(steps(run)) > 1 else None)
 
 

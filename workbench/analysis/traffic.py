@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from workbench.store.directory import RunDirectory
+from workbench.store.directory import StoredRun
 
 SENT = "measured"
 RING = "ring formula: to the next rank of the group"
@@ -22,13 +22,15 @@ ATTRIBUTION = {
 """Operation → how its bytes are laid on pairs of workers. What a backend does inside a collective is not seen."""
 
 
-def traffic_of(run: RunDirectory) -> pd.DataFrame:
+def traffic_of(run: StoredRun) -> pd.DataFrame:
     """``traffic`` of a run, mean over all of its trace steps."""
+    run = run.directory
     return traffic(run.table("communication").to_pandas(), num_trace_steps(run))
 
 
-def num_trace_steps(run: RunDirectory) -> int:
+def num_trace_steps(run: StoredRun) -> int:
     """Trace steps of a run, those in which nothing moved among them."""
+    run = run.directory
     steps = run.table("steps", ("step", "kind")).to_pandas()
     return int(steps.loc[steps["kind"] == "trace", "step"].nunique())
 

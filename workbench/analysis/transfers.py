@@ -8,15 +8,16 @@ import pyarrow.compute as pc
 
 from workbench.analysis.traffic import num_trace_steps
 from workbench.metrics.communication import transfers as rows_of
-from workbench.store.directory import RunDirectory
+from workbench.store.directory import StoredRun
 from workbench.store.tables import done_s
 
 MEBIBYTE = 2**20
 _SUMS = ("payload_bytes", "duration_s", "exposed_communication_s", "idle_s")
 
 
-def transfers(run: RunDirectory) -> pd.DataFrame:
+def transfers(run: StoredRun) -> pd.DataFrame:
     """Rows of ``store.transfers`` with ``what`` (operation, axis, phase) and both sums in MiB a step."""
+    run = run.directory
     columns = ["operation", "axis", "phase", "expected_bytes", "is_bound", "measured_bytes", "count"]
     frame = pd.DataFrame(rows_of(run), columns=columns).astype({"measured_bytes": "float64", "count": "float64"})
     frame["what"] = frame["operation"] + " · " + frame["axis"] + " · " + frame["phase"]
@@ -25,8 +26,9 @@ def transfers(run: RunDirectory) -> pd.DataFrame:
     return frame
 
 
-def operations(run: RunDirectory) -> pd.DataFrame:
+def operations(run: StoredRun) -> pd.DataFrame:
     """``by_operation`` of a trace step, mean over them."""
+    run = run.directory
     table = run.table("communication")
     frame = by_operation(table)
     figures = ["count", *_SUMS]

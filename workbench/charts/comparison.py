@@ -17,10 +17,10 @@ from workbench.charts.memory import memory_at_peak_chart
 from workbench.charts.pareto import pareto_chart
 from workbench.charts.scaling import scaling_charts
 from workbench.charts.step_parts import step_parts_chart
-from workbench.store.directory import RunDirectory
+from workbench.store.directory import StoredRun
 
 Row = dict[str, Any]
-Finished = Sequence[tuple[RunDirectory, Row]]
+Finished = Sequence[tuple[StoredRun, Row]]
 
 
 @dataclass(frozen=True)

@@ -16,14 +16,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from workbench.store.directory import RunDirectory
+from workbench.store.directory import RunDirectory, StoredRun
 
 Row = dict[str, Any]
 WAITS = ("idle", "communication")
 """Kinds of ``timeline`` that say what a worker stood still for; they lie inside what waited."""
 
 
-def write_trace(runs: Iterable[RunDirectory], to: Path) -> Path:
+def write_trace(runs: Iterable[StoredRun], to: Path) -> Path:
     """Writes the trace of these runs as JSON, an event a line, compressed where the name ends in ``.gz``; returns the file."""
     encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
     to.parent.mkdir(parents=True, exist_ok=True)
@@ -35,10 +35,10 @@ def write_trace(runs: Iterable[RunDirectory], to: Path) -> Path:
     return to
 
 
-def trace_events(runs: Iterable[RunDirectory]) -> Iterator[Row]:
+def trace_events(runs: Iterable[StoredRun]) -> Iterator[Row]:
     """The events of these runs."""
     ids = itertools.count(1)  # of processes, threads and flows alike: viewers take 0 for no process
-    for run in runs:
+    for run in (run.directory for run in runs):
         record = run.record()
         workers = [_Worker(next(ids), ids) for _ in range(record["num_workers"])]
         tables = {name: _by_rank(run, name) for name in ("steps", "timeline", "communication", "memory")}

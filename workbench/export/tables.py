@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from workbench.store.directory import RunDirectory
+from workbench.store.directory import StoredRun
 from workbench.store.listing import row
 from workbench.store.tables import TABLES, schema
 
@@ -17,17 +18,18 @@ _FORMULA = "^[=+\\-@\t\r]"
 """How a text begins that a spreadsheet would compute (OWASP, "CSV Injection")."""
 
 
-def export(runs: list[RunDirectory], to: Path, file_format: str) -> list[Path]:
+def export(runs: Sequence[StoredRun], to: Path, file_format: str) -> list[Path]:
     """Writes ``runs`` and every table of a run (``steps``, ``memory``, …) under ``to``, and torch's traces under
     ``profiler/<run id>/``; returns the files."""
+    directories = [run.directory for run in runs]
     import pyarrow as pa
     import pyarrow.csv
     import pyarrow.parquet
 
     to.mkdir(parents=True, exist_ok=True)
-    rows = [row(run) for run in runs]
+    rows = [row(run) for run in directories]
     tables = {"runs": pa.Table.from_pylist(rows, schema=schema("runs"))}
-    tables |= {name: pa.concat_tables([run.table(name) for run in runs]) for name in TABLES}
+    tables |= {name: pa.concat_tables([run.table(name) for run in directories]) for name in TABLES}
     paths = []
     for name, table in tables.items():
         paths.append(to / f"{name}.{file_format}")
@@ -35,7 +37,7 @@ def export(runs: list[RunDirectory], to: Path, file_format: str) -> list[Path]:
             pyarrow.csv.write_csv(as_text(table), paths[-1])
         else:
             pyarrow.parquet.write_table(table, paths[-1])
-    for run in runs:
+    for run in directories:
         for trace in run.profiler_paths():
             paths.append(to / "profiler" / run.id / trace.name)
             paths[-1].parent.mkdir(parents=True, exist_ok=True)

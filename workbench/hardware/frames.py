@@ -10,7 +10,7 @@ import pandas as pd
 from workbench.analysis.traffic import achieved_bandwidth
 from workbench.hardware.fit import own_link
 from workbench.plan.link_model import Route
-from workbench.store.directory import RunDirectory
+from workbench.store.directory import StoredRun
 
 Calibration = dict[str, Any]
 
@@ -44,9 +44,10 @@ def communication(calibration: Calibration) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def achieved(run: RunDirectory, calibration: Calibration | None) -> pd.DataFrame:
+def achieved(run: StoredRun, calibration: Calibration | None) -> pd.DataFrame:
     """The bandwidth that a run's operations had (``traffic.achieved_bandwidth``), beside the calibrated link's in
     ``calibrated_bytes_per_s`` (none: it was not measured)."""
+    run = run.directory
     frame = achieved_bandwidth(run.table("communication").to_pandas())
     kinds = zip(frame["operation"].astype(str), frame["group_size"].astype(int), strict=True)
     own = [own_link(calibration, operation, n) if calibration else None for operation, n in kinds]

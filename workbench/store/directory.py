@@ -8,7 +8,7 @@ import secrets
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from workbench.errors import DamagedRunError, UsageError
 
@@ -32,6 +32,16 @@ def home() -> Path:
 def new_run_id(label: str) -> str:
     """Sorts by time, says the split, is unique: ``20261124-101530-dp2-3f9a2c``."""
     return f"{time.strftime('%Y%m%d-%H%M%S')}-{label}-{secrets.token_hex(3)}"
+
+
+class StoredRun(Protocol):
+    """A run in the store, as the API's ``Run`` or as its ``RunDirectory``: what analysis, charts and exports accept."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def directory(self) -> RunDirectory: ...
 
 
 class RunDirectory:
@@ -59,6 +69,11 @@ class RunDirectory:
         run._write("run.json", record)
         run.write_status({"state": "queued"})
         return run
+
+    @property
+    def directory(self) -> RunDirectory:
+        """Itself, so that a ``StoredRun`` is either this or the API's ``Run``."""
+        return self
 
     @property
     def spec_path(self) -> Path:

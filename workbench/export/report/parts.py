@@ -9,7 +9,7 @@ from typing import Any
 from workbench.analysis.comparison import labelled
 from workbench.charts.theme import AnyChart
 from workbench.store import listing
-from workbench.store.directory import RunDirectory
+from workbench.store.directory import RunDirectory, StoredRun
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,8 @@ class Compared:
         return [(run, row) for run, row in zip(self.runs, self.rows, strict=True) if row["step_time_s"] is not None]
 
 
-def compare(runs: Sequence[RunDirectory]) -> Compared:
+def compare(runs: Sequence[StoredRun]) -> Compared:
     """The rows of these runs, with labels that no two share."""
-    threads = {run.id: run.record().get("threads_per_worker", 1) for run in runs}
-    return Compared(runs, labelled([listing.row(run) for run in runs], threads))
+    directories = [run.directory for run in runs]
+    threads = {run.id: run.record().get("threads_per_worker", 1) for run in directories}
+    return Compared(directories, labelled([listing.row(run) for run in directories], threads))

@@ -11,10 +11,10 @@ from workbench.export.report.html import html
 from workbench.export.report.markdown import markdown
 from workbench.export.report.parts import Compared, compare
 from workbench.export.report.sections import SECTIONS
-from workbench.store.directory import RunDirectory
+from workbench.store.directory import StoredRun
 
 
-def write_report(runs: Sequence[RunDirectory], to: Path) -> list[Path]:
+def write_report(runs: Sequence[StoredRun], to: Path) -> list[Path]:
     """Writes the report of these runs; returns its files: one of HTML, or one of Markdown and its charts in a folder beside.
 
     Raises:
