@@ -142,7 +142,7 @@ class Run:
         return self._frame("timeline")
 
     def _frame(self, name: str) -> pd.DataFrame:
-        return self.directory.table(name).to_pandas()  # type: ignore[no-any-return]
+        return self.directory.table(name).to_pandas()
 
 
 def submit(spec: RunSpec, *, use_server: bool = True) -> Run:

@@ -53,7 +53,7 @@ def losses(runs: Iterable[StoredRun], rows: Iterable[dict[str, Any]]) -> pd.Data
         steps = run.directory.table("steps").to_pandas()
         mean = steps.dropna(subset="loss").groupby("step", as_index=False)["loss"].mean()
         frames.append(mean.assign(split=row["split"], run=f"{row['split']}: {in_words(row)}"))
-    return pd.concat(frames, ignore_index=True)[["split", "run", "step", "loss"]]  # type: ignore[no-any-return]
+    return pd.concat(frames, ignore_index=True)[["split", "run", "step", "loss"]]
 
 
 def pareto(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:

@@ -54,4 +54,4 @@ def largest_at_peak(run: StoredRun, rank: int) -> pd.DataFrame:
     frame = run.table("peak_tensors").to_pandas()
     frame = frame[(frame["rank"] == rank) & (frame["step"] == frame["step"].max())]
     frame = frame.assign(category=frame["category"].str.replace("_", " ")).sort_values("bytes", ascending=False)
-    return frame[["category", "module", "shape", "dtype", "bytes"]].reset_index(drop=True)  # type: ignore[no-any-return]
+    return frame[["category", "module", "shape", "dtype", "bytes"]].reset_index(drop=True)

@@ -45,4 +45,4 @@ def by_operation(communication: pa.Table) -> pd.DataFrame:
     grouped = table.group_by(keys).aggregate([("index", "count"), *((column, "sum") for column in _SUMS)])
     names = {"index_count": "count", **{f"{column}_sum": column for column in _SUMS}}
     frame = grouped.to_pandas().rename(columns=names).sort_values(keys, ignore_index=True)
-    return frame[[*keys, "count", *_SUMS]]  # type: ignore[no-any-return]
+    return frame[[*keys, "count", *_SUMS]]

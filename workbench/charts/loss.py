@@ -12,7 +12,7 @@ from workbench.charts.theme import COLOURS, WIDTH, layered, run_colours, tone_co
 
 def loss_chart(frame: pd.DataFrame) -> alt.Chart:
     """The loss after each step of one run; columns ``step`` and ``loss``."""
-    return (  # type: ignore[no-any-return]
+    return (
         alt.Chart(frame, title="Does the loss fall?", height=220)
         .mark_line(point=alt.OverlayMarkDef(color=COLOURS["compute"]), color=COLOURS["compute"])
         .encode(

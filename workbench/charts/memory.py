@@ -18,7 +18,7 @@ def memory_over_time_chart(
     ``most_mebibytes``: the axis' end, for several charts side by side."""
     shown = [category for category in _ORDER if category in set(frame["category"])]
     scale = alt.Scale(domain=[0, most_mebibytes]) if most_mebibytes else alt.Scale()
-    return (  # type: ignore[no-any-return]
+    return (
         alt.Chart(frame, title=title, width=560, height=220)
         .transform_calculate(order=f"indexof({shown}, datum.category)")
         .mark_area(interpolate="step-after")
@@ -62,4 +62,4 @@ def memory_at_peak_chart(
             + limit.mark_rule(strokeDash=[4, 3], size=2)
             + limit.mark_text(align="right", dx=-4, baseline="top", y=0).encode(text="text:N")
         )
-    return drawn.properties(title=title, width=560, height=32 * frame["worker"].nunique())  # type: ignore[no-any-return]
+    return drawn.properties(title=title, width=560, height=32 * frame["worker"].nunique())

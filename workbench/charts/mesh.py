@@ -62,7 +62,7 @@ def held_chart(frame: pd.DataFrame) -> alt.Chart:
         alt.Tooltip("who:N", title="worker"), "category:N", alt.Tooltip("bytes:Q", format=",", title="bytes"),
         alt.Tooltip("mebibytes:Q", format=".2f", title="MiB"),
     ]  # fmt: skip
-    return (  # type: ignore[no-any-return]
+    return (
         alt.Chart(frame, title="How much memory does each worker need?", width=520, height=alt.Step(24), autosize=FIT_WIDTH)
         .transform_calculate(order=f"indexof({categories}, datum.category)")
         .mark_bar()

@@ -18,7 +18,7 @@ def overlap_chart(frame: pd.DataFrame, title: str) -> alt.Chart:
     frame = frame.sort_values("kind", key=lambda kind: kind.isin(("communication", "idle")), kind="stable")
     lanes = sorted(set(frame["lane"]), key=lambda lane: (int(lane.split()[0]), lane))
     kinds = [kind for kind in COLOURS if kind in set(frame["kind"])]
-    return (  # type: ignore[no-any-return]
+    return (
         alt.Chart(frame, width=WIDTH, height=_LANE * len(lanes))
         .mark_bar()
         .encode(

@@ -12,7 +12,7 @@ from workbench.charts.theme import WIDTH, colour
 def step_parts_chart(frame: pd.DataFrame) -> alt.Chart:
     """Where the time of a step goes, a bar a split; ``frames.step_parts``."""
     order = list(dict.fromkeys(frame["split"]))
-    return (  # type: ignore[no-any-return]
+    return (
         alt.Chart(frame, title="Where does the time of a step go?", width=WIDTH, height=22 * len(order))
         .transform_calculate(order=f"indexof({list(PARTS)}, datum.part)")
         .mark_bar()

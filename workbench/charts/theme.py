@@ -138,12 +138,12 @@ def layered(*charts: alt.Chart, **properties: Any) -> alt.LayerChart:
 
 def side_by_side(*charts: alt.Chart | alt.LayerChart) -> alt.HConcatChart:
     """Charts beside each other, each with its own legend below its title; a shared one would stand above both."""
-    return alt.hconcat(*charts, spacing=40).resolve_scale(color="independent")  # type: ignore[no-any-return]
+    return alt.hconcat(*charts, spacing=40).resolve_scale(color="independent")
 
 
 def dressed(chart: AnyChart, dark: bool = False) -> AnyChart:
     """The chart with the theme."""
-    return chart.configure(**theme(dark))  # type: ignore[no-any-return]
+    return chart.configure(**theme(dark))
 
 
 def svg(chart: AnyChart, dark: bool = False) -> str:

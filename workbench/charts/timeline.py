@@ -37,7 +37,7 @@ def timeline_chart(frame: pd.DataFrame, title: str, ideal: pd.DataFrame | None =
     below = lanes_chart(ideal, IDEAL, span_ms, both["kind"])
     # A legend of both would stand above the title.
     below.layer[0].encoding.color["legend"] = None
-    return alt.vconcat(measured, below).resolve_scale(x="shared", color="independent")  # type: ignore[no-any-return]
+    return alt.vconcat(measured, below).resolve_scale(x="shared", color="independent")
 
 
 def lanes_chart(

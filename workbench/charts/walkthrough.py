@@ -58,7 +58,7 @@ def walk_chart(cells: pd.DataFrame, wires: pd.DataFrame, kinds: Sequence[str], n
     def bars(begin: str, end: str, data: pd.DataFrame, opacity: float = 1.0) -> alt.Chart:
         x, y = alt.X(f"{begin}:Q", **across), alt.Y("top:Q", **down)
         mark = alt.Chart(data).mark_bar(cornerRadius=2, opacity=opacity)
-        return mark.encode(x=x, x2=f"{end}:Q", y=y, y2="bottom:Q", tooltip=tooltip)  # type: ignore[no-any-return]
+        return mark.encode(x=x, x2=f"{end}:Q", y=y, y2="bottom:Q", tooltip=tooltip)
 
     shade = colour("kind", list(kinds), columns=4)
     layers = [

@@ -39,4 +39,4 @@ def block_times(spec: RunSpec, device: str) -> dict[str, float]:
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no output"])[-1]
         raise RunFailedError(f'measuring the block times for partition = "time" failed: {last}')
-    return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
+    return json.loads(done.stdout.splitlines()[-1])

@@ -122,7 +122,7 @@ class Ticket:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            return json.loads(os.read(handle, 65536))  # type: ignore[no-any-return]
+            return json.loads(os.read(handle, 65536))
         else:
             with contextlib.suppress(PermissionError):  # another user's; it is void all the same
                 path.unlink(missing_ok=True)

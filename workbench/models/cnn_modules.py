@@ -55,7 +55,7 @@ class Head(nn.Module):
         self.projection = nn.Linear(channels, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.projection(self.dropout(self.pool(x)))  # type: ignore[no-any-return]
+        return self.projection(self.dropout(self.pool(x)))
 
 
 def _convolution(c: Convolution) -> nn.Conv2d:

@@ -38,7 +38,7 @@ class SampleDropout(nn.Module):
             return x
         if self.keys is None or len(x) % len(self.keys):
             return nn.functional.dropout(x, self.p)
-        return _apply(x, self.keys, self.positions, self.p)  # type: ignore[no-any-return]
+        return _apply(x, self.keys, self.positions, self.p)
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
@@ -104,7 +104,7 @@ class _Drop(Function):
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # compiled, the hash gives other masks (torch 2.13)
 def _apply(x: Tensor, keys: Tensor, positions: Tensor | None, p: float) -> Tensor:
-    return _Drop.apply(x, keys, positions, p)  # type: ignore[no-any-return]
+    return _Drop.apply(x, keys, positions, p)
 
 
 def _drop(x: Tensor, keys: Tensor, positions: Tensor | None, p: float) -> Tensor:

@@ -53,7 +53,7 @@ class Decoder:
             head.last_only = self.last_only
         try:
             with torch.no_grad():  # the cache is written in place
-                return self.blocks(x)  # type: ignore[no-any-return]
+                return self.blocks(x)
         finally:
             self._leave()
 

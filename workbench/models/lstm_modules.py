@@ -23,7 +23,7 @@ class TokenEmbedding(nn.Module):
         self.token = nn.Embedding(vocabulary, hidden_dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return self.token(tokens)  # type: ignore[no-any-return]
+        return self.token(tokens)
 
 
 class Projection(nn.Module):
@@ -34,7 +34,7 @@ class Projection(nn.Module):
         self.projection = nn.Linear(in_features, out_features)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.projection(x)  # type: ignore[no-any-return]
+        return self.projection(x)
 
 
 class Recurrent(nn.Module):

@@ -16,7 +16,7 @@ class Projection(nn.Module):
         self.projection = nn.Linear(in_features, out_features)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.projection(x)  # type: ignore[no-any-return]
+        return self.projection(x)
 
 
 class ResidualLayer(nn.Module):
@@ -29,4 +29,4 @@ class ResidualLayer(nn.Module):
         self.dropout = SampleDropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.dropout(self.down(gelu(self.up(x))))  # type: ignore[no-any-return]
+        return x + self.dropout(self.down(gelu(self.up(x))))

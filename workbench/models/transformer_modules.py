@@ -34,7 +34,7 @@ def swiglu(x: Tensor) -> Tensor:
     x is ordered (feature, gate/value), so that a slice of it holds whole pairs.
     """
     gate, value = x.unflatten(-1, (-1, 2)).unbind(-1)
-    return silu(gate) * value  # type: ignore[no-any-return]
+    return silu(gate) * value
 
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": gelu, "gated": swiglu}
@@ -73,11 +73,11 @@ class Embedding(Positioned):
 
     def forward(self, tokens: Tensor) -> Tensor:
         if self.position is None:
-            return self.dropout(self.token(tokens))  # type: ignore[no-any-return]
+            return self.dropout(self.token(tokens))
         # A slice, where it will do: its gradient is cheaper than that of an index. Before the tokens, so that nothing that
         # backward needs comes after what a cut table of tokens moves, and recomputing a block need not move it again.
         position = self.position[: tokens.shape[1]] if self.positions is None else self.position[self.positions]
-        return self.dropout(self.token(tokens) + position)  # type: ignore[no-any-return]
+        return self.dropout(self.token(tokens) + position)
 
 
 class Rotary(Positioned):
@@ -134,7 +134,7 @@ class Attention(nn.Module):
         if self.cache is not None:
             k, v = self.cache.extend(k, v)
         values = self.product(q, k, v)  # (batch, heads, sequence, head_dim)
-        return self.output(values.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        return self.output(values.transpose(1, 2).flatten(2))
 
 
 class FeedForward(nn.Module):
@@ -147,7 +147,7 @@ class FeedForward(nn.Module):
         self.down = nn.Linear(feedforward_dim, hidden_dim, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(self.activation(self.up(x)))  # type: ignore[no-any-return]
+        return self.down(self.activation(self.up(x)))
 
 
 class Layer(nn.Module):
@@ -164,7 +164,7 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attention_dropout(self.attention(self.attention_norm(x)))
-        return x + self.feedforward_dropout(self.feedforward(self.feedforward_norm(x)))  # type: ignore[no-any-return]
+        return x + self.feedforward_dropout(self.feedforward(self.feedforward_norm(x)))
 
 
 class Head(nn.Module):
@@ -180,4 +180,4 @@ class Head(nn.Module):
         nn.init.normal_(self.projection.weight, std=INITIAL_STD)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.projection(self.norm(x[:, -1:] if self.last_only else x))  # type: ignore[no-any-return]
+        return self.projection(self.norm(x[:, -1:] if self.last_only else x))

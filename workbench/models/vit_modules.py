@@ -37,7 +37,7 @@ class PatchEmbedding(nn.Module):
         x: Tensor = self.patch(patches)
         if self.class_token is not None:
             x = torch.cat([self.class_token.expand(len(x), 1, -1), x], dim=1)
-        return self.dropout(x + self.position)  # type: ignore[no-any-return]
+        return self.dropout(x + self.position)
 
 
 class ClassHead(nn.Module):
@@ -51,4 +51,4 @@ class ClassHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         pooled = self.norm(x).mean(dim=1) if self.pools_mean else self.norm(x[:, 0])
-        return self.projection(pooled)  # type: ignore[no-any-return]
+        return self.projection(pooled)

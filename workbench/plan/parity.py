@@ -35,7 +35,7 @@ def verdict(row: Mapping[str, Any]) -> Verdict | None:
     """The verdict in a row of ``runs`` or a summary; None where parity was not checked. Runs recorded before there was a
     comparison with the whole batch have ``parity_ok`` alone."""
     if (recorded := row.get("parity_verdict")) is not None:
-        return recorded  # type: ignore[no-any-return]
+        return recorded
     return _of_ok(row.get("parity_ok"), row.get("parity_max_error"))
 
 

@@ -64,12 +64,12 @@ class _Whole:
 def _attention(q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
     """Scores, and values weighted by them; shapes (batch, heads, positions, head_dim)."""
     batch, heads, queries, head_dim = q
-    return 4 * batch * heads * queries * int(k[2]) * head_dim  # type: ignore[no-any-return]
+    return 4 * batch * heads * queries * int(k[2]) * head_dim
 
 
 def _attention_backward(gradient: Any, q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
     """Five products: scores are computed again (Dao et al. 2022)."""
-    return sdpa_backward_flop_count(gradient, q, k, v)  # type: ignore[no-any-return]
+    return sdpa_backward_flop_count(gradient, q, k, v)
 
 
 def _recurrent(x: Any, weight: Any, recurrent: Any, *_: Any, **__: Any) -> int:

@@ -210,7 +210,7 @@ def _plugin(family: Family, base: type[PluginOptions]) -> BeforeValidator:
             raise SpecError(f"{family.kind}.name", f"requires the name of a {family.kind}; allowed: {', '.join(family.names())}")
         plugin = family.get(given["name"], f"{family.kind}.name")
         try:
-            return plugin.Options.model_validate(given)  # type: ignore[no-any-return]
+            return plugin.Options.model_validate(given)
         except ValidationError as error:
             raise spec_error(error, family.kind) from None
 

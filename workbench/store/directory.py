@@ -178,7 +178,7 @@ class RunDirectory:
 
     def _read(self, name: str) -> dict[str, Any] | None:
         try:
-            return json.loads((self.path / name).read_bytes())  # type: ignore[no-any-return]
+            return json.loads((self.path / name).read_bytes())
         except FileNotFoundError:
             return None
         except ValueError:

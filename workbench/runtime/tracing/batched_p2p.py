@@ -33,7 +33,7 @@ def _coalescing(plain: _Batch) -> _Batch:
             for op in p2p_op_list:
                 peer = {"group_dst" if op.op is dist.isend else "group_src": op.group_peer}
                 op.op(op.tensor, group=op.group, tag=op.tag, **peer)
-        return manager.works  # type: ignore[no-any-return]
+        return manager.works
 
     batch_isend_irecv.__doc__ = plain.__doc__
     batch_isend_irecv.on_plain_groups = plain  # type: ignore[attr-defined]

@@ -97,10 +97,10 @@ class RecordedWork(dist.Work):
         return future
 
     def is_completed(self) -> bool:
-        return self.inner.is_completed()  # type: ignore[no-any-return]
+        return self.inner.is_completed()
 
     def is_success(self) -> bool:
-        return self.inner.is_success()  # type: ignore[no-any-return]
+        return self.inner.is_success()
 
     def exception(self) -> Any:
         return self.inner.exception()

@@ -239,7 +239,7 @@ class Recorder:
     ) -> AbstractContextManager[None]:
         """Marks what the worker does; free unless tracing."""
         if self.watcher is not None:
-            return self.watcher.span(kind, stage, microbatch, name)  # type: ignore[no-any-return]
+            return self.watcher.span(kind, stage, microbatch, name)
         return self._record_span(kind, stage, microbatch, name) if self.tracing else nullcontext()
 
     @contextmanager

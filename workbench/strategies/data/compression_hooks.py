@@ -31,9 +31,9 @@ def _rounded(
     rounded = buffer.div_(group.size()).to(dtype)
 
     def restore(done: torch.futures.Future[list[Tensor]]) -> Tensor:
-        return buffer.copy_(done.value()[0])  # type: ignore[no-any-return]
+        return buffer.copy_(done.value()[0])
 
-    return dist.all_reduce(rounded, group=group, async_op=True).get_future().then(restore)  # type: ignore[no-any-return]
+    return dist.all_reduce(rounded, group=group, async_op=True).get_future().then(restore)
 
 
 def _factored(

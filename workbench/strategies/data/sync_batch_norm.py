@@ -33,7 +33,7 @@ def _forward(norm: Any, group: dist.ProcessGroup, x: Tensor) -> Tensor:
     if norm.training and norm.running_mean is not None and not is_recomputed:
         with torch.no_grad():
             _update_running_statistics(norm, mean, variance, _count(x) * group.size())
-    return outputs  # type: ignore[no-any-return]
+    return outputs
 
 
 def _update_running_statistics(norm: Any, mean: Tensor, variance: Tensor, count: int) -> None:

@@ -156,7 +156,7 @@ def own_group(rows: Tensor, rank: int) -> ProcessGroup:
     import torch.distributed as dist
 
     row = next(row for row in rows.tolist() if rank in row)
-    return dist.new_group(row, use_local_synchronization=True)  # type: ignore[no-any-return]
+    return dist.new_group(row, use_local_synchronization=True)
 
 
 def _has_data(spec: RunSpec) -> bool:

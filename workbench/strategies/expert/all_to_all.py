@@ -62,7 +62,7 @@ def dispatch_over(group: dist.ProcessGroup) -> Dispatch:
         by_worker = _transposed(list(outputs.split(lengths)), group.size())
         return exchange(torch.cat(by_worker), sent, received)
 
-    return dispatch  # type: ignore[no-any-return]
+    return dispatch
 
 
 def _sums(numbers: list[int], length: int) -> list[int]:

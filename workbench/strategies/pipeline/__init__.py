@@ -103,7 +103,7 @@ class PipelineStrategy(StagedStrategy[PipelineOptions]):
     def schedule(self) -> Schedule:
         """The schedule for this many stages and microbatches."""
         plugin = SCHEDULES.get(self.options.schedule, "split.pipeline.schedule")
-        return plugin(self.options)  # type: ignore[no-any-return]
+        return plugin(self.options)
 
     @property
     def label(self) -> str:

@@ -32,12 +32,12 @@ def local(parameter: nn.Parameter) -> Tensor:
 
 def whole_to_slices(x: Tensor, mesh: DeviceMesh) -> Tensor:
     """Forward x itself, whole; backward the all-reduce of the gradient's parts. Megatron-LM's *f*."""
-    return _SumGradient.apply(x, mesh)  # type: ignore[no-any-return]
+    return _SumGradient.apply(x, mesh)
 
 
 def sum_of_parts(x: Tensor, mesh: DeviceMesh) -> Tensor:
     """Forward the all-reduce of the parts, whole; backward the gradient itself. Megatron-LM's *g*."""
-    return _Sum.apply(x, mesh)  # type: ignore[no-any-return]
+    return _Sum.apply(x, mesh)
 
 
 def sum_for_slices(x: Tensor, mesh: DeviceMesh) -> Tensor:
@@ -47,17 +47,17 @@ def sum_for_slices(x: Tensor, mesh: DeviceMesh) -> Tensor:
 
 def join_slices(x: Tensor, dim: int, mesh: DeviceMesh) -> Tensor:
     """Forward the all-gather of equal slices along ``dim``, whole; backward this worker's slice of the gradient."""
-    return _Join.apply(x, dim, mesh)  # type: ignore[no-any-return]
+    return _Join.apply(x, dim, mesh)
 
 
 def own_slice(x: Tensor, dim: int, mesh: DeviceMesh) -> Tensor:
     """Forward this worker's slice of x along ``dim``; backward the all-gather of the gradient's slices."""
-    return _Slice.apply(x, dim, mesh)  # type: ignore[no-any-return]
+    return _Slice.apply(x, dim, mesh)
 
 
 def arrived(x: Tensor) -> Tensor:
     """x itself, once what DTensor still lets travel is there: a stage cannot send on what has no memory of its own yet."""
-    return _Wait.apply(x)  # type: ignore[no-any-return]
+    return _Wait.apply(x)
 
 
 def all_reduced(x: Tensor, mesh: DeviceMesh) -> Tensor:

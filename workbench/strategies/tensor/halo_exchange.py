@@ -21,7 +21,7 @@ from workbench.strategies.tensor.row_split import RowSplit
 def exchange_rows(x: Tensor, split: RowSplit, mesh: DeviceMesh) -> Tensor:
     """This worker's rows (batch, channels, own rows, width) → the rows that its outputs are made from, padding included
     (batch, channels, window, width). Halos come from the workers that own them; backward their gradients go back."""
-    return _ExchangeRows.apply(x, split, mesh)  # type: ignore[no-any-return]
+    return _ExchangeRows.apply(x, split, mesh)
 
 
 class _ExchangeRows(Function):

@@ -17,7 +17,7 @@ from workbench.strategies.tensor.collectives import all_reduced
 def cross_entropy_of_slices(outputs: Tensor, targets: Tensor, mesh: DeviceMesh) -> Tensor:
     """The mean cross-entropy, whole, of this worker's slice of the scores, (batch, …, classes / workers), against
     targets (batch, …) that name entries of the whole; as torch's, over those that are not −100."""
-    return _CrossEntropy.apply(outputs.flatten(0, -2), targets.flatten(), mesh)  # type: ignore[no-any-return]
+    return _CrossEntropy.apply(outputs.flatten(0, -2), targets.flatten(), mesh)
 
 
 class _CrossEntropy(Function):
