@@ -9,14 +9,14 @@ import pytest
 from workbench.analysis.step_walkthrough import Moment, Wire, cells, slots, walk, wires
 from workbench.charts.theme import svg
 from workbench.charts.walkthrough import walk_chart
-from workbench.dashboard.lessons import NAMES, lesson, moments
+from workbench.dashboard.lessons import lesson, moments, names
 from workbench.plan.resolve import plan
 from workbench.registry import SCHEDULES
 from workbench.spec import RunSpec
 from workbench.strategies.pipeline.schedules import action_order
 from workbench.strategies.pipeline.schedules.to_csv import rows_of
 
-LESSONS = [name for name in NAMES if lesson(name).spec]
+LESSONS = [name for name in names() if lesson(name).spec]
 
 
 def order(schedule: str, size: int, num_microbatches: int) -> action_order.Order:

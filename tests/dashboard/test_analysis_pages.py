@@ -15,7 +15,7 @@ from tests.helpers.comparison import record_run
 from tests.helpers.pages import EVIL, failed, labels, marked_up, page, texts
 from tests.helpers.recorded import pipeline_run
 from tests.helpers.states import live
-from workbench.dashboard.lessons import NAMES, lesson
+from workbench.dashboard.lessons import lesson, names
 from workbench.spec import RunSpec
 from workbench.store import listing
 from workbench.store.directory import RunDirectory
@@ -39,7 +39,7 @@ def test_a_lessons_run_that_waits_says_for_what(store: Path) -> None:
     assert "waiting for baseline base-1" in texts(page("learn", lesson="data", run="run-1"))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", names())
 def test_every_lesson_is_drawn_with_its_formula(name: str) -> None:
     test = page("learn", lesson=name)
     assert test.header[0].value == lesson(name).title

@@ -13,7 +13,7 @@ import pytest
 
 from tests.helpers.comparison import record_run
 from tests.helpers.recorded import pipeline_run
-from workbench.dashboard.lessons import NAMES, lesson
+from workbench.dashboard.lessons import lesson, names
 from workbench.testing.browser import chromium, dashboard, settled
 
 pytestmark = [
@@ -83,7 +83,7 @@ def test_a_trace_is_drawn_filtered_and_taken_away(page: Any, tmp_path: Path) -> 
 
 def test_every_lesson_shows_its_formulas_and_its_diagram(page: Any, tmp_path: Path) -> None:
     with dashboard(tmp_path) as address:
-        for name in NAMES:
+        for name in names():
             page.goto(f"{address}/learn?lesson={name}")
             settled(page)
             expect(page.locator(".katex-display"), name).to_have_count(len(lesson(name).formulas), timeout=LIMIT_MS)

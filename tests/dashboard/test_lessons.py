@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from workbench.dashboard import complexity
-from workbench.dashboard.lessons import FOLDER, NAMES, lesson, overview
+import workbench.strategies
+from tests.helpers.pages import page
+from workbench import registry
+from workbench.dashboard.complexity import difference
+from workbench.dashboard.lessons import FOLDER, files, lesson, moments, names, overview
+from workbench.errors import PluginWarning
 from workbench.plan.resolve import plan
 from workbench.registry import STRATEGIES
 
-LESSONS = [name for name in NAMES if lesson(name).spec]
+PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
+LESSONS = [name for name in names() if lesson(name).spec]
 
 
 def test_every_strategy_has_a_lesson_and_every_file_is_one() -> None:
     taught = {strategy for name in LESSONS for strategy, _ in lesson(name).spec.split.items()}  # type: ignore[union-attr]
-    assert taught == {"data", "layer", "pipeline", "tensor", "context", "expert"}
-    assert taught <= set(STRATEGIES.names())
-    assert {path.stem for path in FOLDER.glob("*.md")} == set(NAMES)
+    assert taught == set(STRATEGIES.names())
+    strategies = Path(workbench.strategies.__path__[0])
+    assert {*FOLDER.glob("*.md"), *strategies.glob("*/*.md")} == set(files().values())
     used = {script for name in LESSONS for script in lesson(name).scripts}
-    assert {path.name for path in complexity.SCRIPTS.glob("*.py")} == used
+    assert {*FOLDER.glob("scripts/*.py"), *strategies.glob("*/scripts/*.py")} == used
 
 
-@pytest.mark.parametrize("name", NAMES)
+def test_lessons_are_offered_in_the_order_of_their_strategies() -> None:
+    assert names() == ["why", "data", "sharded", "layer", "pipeline", "tensor", "context", "expert", "combined"]
+
+
+@pytest.mark.parametrize("name", names())
 def test_a_lesson_says_idea_cost_and_use_and_who_derived_its_formulas(name: str) -> None:
     one = lesson(name)
     headings = list(one.sections)
@@ -46,6 +57,41 @@ def test_a_lesson_can_be_run_here(name: str) -> None:
     assert plan(spec).num_workers <= 4
 
 
+@pytest.fixture
+def averaging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The strategy of docs/extending.md and its lesson, each a file of its own."""
+    blocks = dict(re.findall(r"^```\w+ (averaging\.\w+)\n(.*?)^```$", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL))
+    axis = '    axis = "data"\n'
+    code = blocks["averaging.py"].replace(axis, f'{axis}    lessons = ("averaging.md",)\n')
+    (tmp_path / "averaging.py").write_text(code, "utf-8")
+    (tmp_path / "averaging.md").write_text(blocks["averaging.md"], "utf-8")
+    monkeypatch.setenv("WORKBENCH_PLUGINS", "")
+    monkeypatch.setenv("WORKBENCH_HOME", str(tmp_path))
+    registry.announce(tmp_path / "averaging.py")
+    yield tmp_path / "averaging.md"
+    registry._load.cache_clear()
+    for cached in (lesson, moments, overview):
+        cached.cache_clear()
+
+
+def test_a_strategy_from_outside_brings_its_lesson(averaging: Path) -> None:
+    assert names()[-3:] == ["expert", "averaging", "combined"]
+    test = page("learn", lesson="averaging")
+    assert test.header[0].value == "Averaging by hand"
+    assert [heading.value for heading in test.subheader] == ["Concept", "Costs", "Formula", "Run"]
+    assert "Averaging" in test.button_group(key="lesson").options
+    row = overview().set_index("strategy").loc["Averaging"]
+    assert (row["activations"], row["operations"] > 0) == (pytest.approx(0.5), True)
+    assert row[["lines", "concepts"]].isna().all(), "it has no scripts"
+
+
+@pytest.mark.parametrize("text", ["no heading", "+++\ntitle = 'A'\nshort = 'A'\n[spec.split.none]\nsize = 2\n+++\n", None])
+def test_a_lesson_that_cannot_be_read_is_left_out_with_a_warning(averaging: Path, text: str | None) -> None:
+    averaging.unlink() if text is None else averaging.write_text(text, "utf-8")
+    with pytest.warns(PluginWarning, match=r"skipped the lesson .*averaging\.md"):
+        assert names()[-2:] == ["expert", "combined"]
+
+
 def test_the_overview_says_what_each_strategy_saves_and_moves() -> None:
     frame = overview().set_index("strategy")
     assert frame.loc["Data", ["state", "activations"]].tolist() == pytest.approx([1.0, 0.5])
@@ -54,12 +100,11 @@ def test_the_overview_says_what_each_strategy_saves_and_moves() -> None:
     assert frame["communication_mib"].idxmin() == "Layer"
 
 
-def test_a_difference_counts_lines_and_names_what_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(complexity, "SCRIPTS", tmp_path)
+def test_a_difference_counts_lines_and_names_what_is_new(tmp_path: Path) -> None:
     (tmp_path / "plain.py").write_text("import torch\n\na = 1\nb = 2\n")
     imports = "import torch\nimport torch.distributed as dist\nfrom torch.distributed.fsdp import fully_shard\n"
     (tmp_path / "split.py").write_text(f"{imports}\na = 1\ndist.barrier()\n")
-    found = complexity.difference("plain.py", "split.py")
+    found = difference(tmp_path / "plain.py", tmp_path / "split.py")
     assert (found.num_lines, found.num_added, found.num_removed) == (3, 3, 1)
     assert found.concepts == ("fully_shard", "barrier")
     assert "+dist.barrier()" in found.text.splitlines()
@@ -71,15 +116,13 @@ def test_a_difference_counts_lines_and_names_what_is_new(tmp_path: Path, monkeyp
 def test_a_split_script_prints_the_losses_of_the_plain_one(name: str) -> None:
     plain, split = lesson(name).scripts
     num_workers = 4 if name == "combined" else 2
-    alone = losses([sys.executable, plain])
+    alone = losses([sys.executable, str(plain)])
     assert len(alone) == 5
-    assert losses([sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(num_workers), split]) == alone
+    assert losses([sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(num_workers), str(split)]) == alone
 
 
 def losses(command: list[str]) -> list[str]:
-    ended = subprocess.run(
-        command, cwd=complexity.SCRIPTS, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=100
-    )
+    ended = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=100)
     # gloo may abort a process after its last line of work (torch 2.13: about one launch in nine).
     assert ended.returncode == 0 or "SIGABRT" in ended.stderr, ended.stderr
     assert "deprecated" not in ended.stderr

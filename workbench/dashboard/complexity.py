@@ -7,8 +7,6 @@ import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
-SCRIPTS = Path(__file__).parent / "learn" / "scripts"
-
 
 @dataclass(frozen=True)
 class Difference:
@@ -26,10 +24,10 @@ class Difference:
     """As ``diff`` writes it, with all lines."""
 
 
-def difference(plain: str, split: str) -> Difference:
-    """Of two scripts by their files' names."""
-    old, new = ((SCRIPTS / name).read_text(encoding="utf-8").splitlines() for name in (plain, split))
-    lines = list(difflib.unified_diff(old, new, plain, split, n=max(len(old), len(new)), lineterm=""))
+def difference(plain: Path, split: Path) -> Difference:
+    """Of two scripts."""
+    old, new = (path.read_text(encoding="utf-8").splitlines() for path in (plain, split))
+    lines = list(difflib.unified_diff(old, new, plain.name, split.name, n=max(len(old), len(new)), lineterm=""))
     body = [line for line in lines[3:] if line[1:].strip()]
     added, removed = (sum(line.startswith(sign) for line in body) for sign in "+-")
     num_lines = sum(bool(line.strip()) for line in old)

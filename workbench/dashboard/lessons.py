@@ -1,10 +1,13 @@
-"""The lessons of the page Learn: a Markdown file each in ``learn/``, headed by its title, spec, formulas and scripts as TOML."""
+"""The lessons of the page Learn: a Markdown file each, headed by its title, spec, formulas and scripts as TOML. A
+strategy's lessons are beside it (``Strategy.lessons``), the others in ``learn/``."""
 
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 import tomllib
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +18,17 @@ import pandas as pd
 from workbench.analysis.expected import held, moves
 from workbench.analysis.step_walkthrough import Moment, walk
 from workbench.dashboard.complexity import difference
+from workbench.errors import PluginWarning
 from workbench.plan.plan import Plan
 from workbench.plan.resolve import plan
+from workbench.registry import STRATEGIES
 from workbench.spec.run_spec import RunSpec
 from workbench.strategies.pipeline import PipelineStrategy
 from workbench.strategies.pipeline.schedules import action_order
 from workbench.strategies.pipeline.stages import staged
 
 FOLDER = Path(__file__).parent / "learn"
-NAMES = ("why", "data", "sharded", "layer", "pipeline", "tensor", "context", "expert", "combined")
-"""In the order in which they are offered."""
+"""Lessons on no single strategy, and in ``scripts`` what other lessons may compare with."""
 SMALL: dict[str, Any] = {"train": {"num_steps": 10}, "measure": {"num_trace_steps": 2}}
 """What a lesson's run has not by default: it takes seconds."""
 _STATE, _ACTIVATIONS = ("parameters", "gradients", "optimizer_state"), ("activations",)
@@ -47,30 +51,57 @@ class Lesson:
     title: str
     short: str
     formulas: tuple[Formula, ...]
-    scripts: tuple[str, ...]
-    """File names of the plain script and of the split one; empty where the lesson is about no strategy."""
+    scripts: tuple[Path, ...]
+    """The plain script and the split one; empty where it has none."""
 
-    parts: Mapping[str, Any]
-    """Of the spec that the diagram shows and the button runs."""
+    spec: RunSpec | None
+    """What the diagram shows and the button runs, where it has one."""
 
     sections: Mapping[str, str]
     """Heading → text, in order."""
 
-    @property
-    def spec(self) -> RunSpec | None:
-        """The spec, where it has one."""
-        return RunSpec(name=f"Learn: {self.short}", **SMALL, **self.parts) if self.parts else None
+
+def files() -> dict[str, Path]:
+    """The file of each lesson, in the order in which they are offered."""
+    found = {"why": FOLDER / "why.md"}
+    for strategy in sorted(map(STRATEGIES.get, STRATEGIES.names()), key=lambda s: float(s.lesson_order)):
+        for file in strategy.lessons:
+            path = Path(inspect.getfile(strategy)).parent / file
+            found.setdefault(strategy.name if path.stem == "lesson" else path.stem, path)
+    return {**found, "combined": FOLDER / "combined.md"}
+
+
+def names() -> list[str]:
+    """Names of all lessons, in the order in which they are offered; an unreadable one is skipped with a warning."""
+    found = []
+    for name, path in files().items():
+        try:
+            lesson(name)
+        except Exception as error:  # noqa: BLE001 - somebody else's lesson must not take the rest down
+            warnings.warn(f"skipped the lesson {path}: {error!r}", PluginWarning, stacklevel=2)
+        else:
+            found.append(name)
+    return found
 
 
 @functools.cache
 def lesson(name: str) -> Lesson:
-    """One of ``NAMES``."""
-    _, head, text = (FOLDER / f"{name}.md").read_text(encoding="utf-8").split("+++\n", 2)
+    """One of ``names()``."""
+    path = files()[name]
+    _, head, text = path.read_text(encoding="utf-8").split("+++\n", 2)
     values = tomllib.loads(head)
-    formulas = tuple(Formula(**formula) for formula in values["formulas"])
+    formulas = tuple(Formula(**formula) for formula in values.get("formulas", ()))
     sections = dict(_section(part) for part in text.split("\n### ")[1:])
-    scripts = tuple(values.get("scripts", ()))
-    return Lesson(name, values["title"], values["short"], formulas, scripts, values.get("spec", {}), sections)
+    scripts = tuple(_script(path.parent, script) for script in values.get("scripts", ()))
+    title, short = values["title"], values["short"]
+    spec = RunSpec(name=f"Learn: {short}", **SMALL, **values["spec"]) if "spec" in values else None
+    return Lesson(name, title, short, formulas, scripts, spec, sections)
+
+
+def _script(beside: Path, name: str) -> Path:
+    """A script of a lesson: in ``scripts`` beside it, or the page's own."""
+    own = beside / "scripts" / name
+    return own if own.exists() else FOLDER / "scripts" / name
 
 
 @functools.cache
@@ -100,12 +131,12 @@ def overview() -> pd.DataFrame:
     and optimizer state (``state``) and of its activations (where there is a formula), what moves in a step over all workers,
     and what its script has more than the plain one."""
     rows = []
-    for name in NAMES:
+    for name in names():
         one = lesson(name)
         if one.spec is None:
             continue
         planned, alone = plan(one.spec), plan(one.spec.replace(split={}))
-        code = difference(*one.scripts)
+        code = difference(*one.scripts) if one.scripts else None
         rows.append(
             {
                 "strategy": one.short,
@@ -114,8 +145,8 @@ def overview() -> pd.DataFrame:
                 "activations": _largest(planned, _ACTIVATIONS) / _largest(alone, _ACTIVATIONS),
                 "communication_mib": moves(planned)["bytes"].sum() / 2**20,
                 "operations": int(moves(planned)["count"].sum()),
-                "lines": code.num_added,
-                "concepts": len(code.concepts),
+                "lines": code.num_added if code else None,
+                "concepts": len(code.concepts) if code else None,
             }
         )
     return pd.DataFrame(rows)

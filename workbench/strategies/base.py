@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
@@ -42,6 +43,12 @@ class Strategy(ABC, Generic[O]):
     examples: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Option sets for two workers by name ("" for the plain one), which the conformance suite runs on every model that
     ``check`` admits; none: the defaults."""
+
+    lessons: ClassVar[tuple[str, ...]] = ()
+    """Files beside the strategy's own, each a lesson of the page Learn (docs/extending.md): ``lesson.md`` has the name of the
+    strategy, another file its own name. By default none."""
+    lesson_order: ClassVar[float] = math.inf
+    """The place of its lessons on the page: those of lower order come first, equal ones by the strategy's name."""
 
     def __init__(self, options: O) -> None:
         self.options = options

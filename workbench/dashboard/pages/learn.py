@@ -20,7 +20,7 @@ from workbench.dashboard.components.lanes import lanes
 from workbench.dashboard.components.navigate import follows_address, go, has
 from workbench.dashboard.components.outlook import in_bytes
 from workbench.dashboard.components.progress import bar
-from workbench.dashboard.lessons import NAMES, Lesson, lesson, moments, overview
+from workbench.dashboard.lessons import Lesson, lesson, moments, names, overview
 from workbench.dashboard.start import start
 from workbench.errors import UsageError
 from workbench.spec.demonstration import four_strategies
@@ -49,21 +49,24 @@ def main() -> None:
     with right:
         _diagram(one.name)
     _formulas(one)
-    for column, heading in zip(st.columns(2, gap="large"), others[1:], strict=True):
-        with column:
-            _text(one, [heading])
+    if last := others[1:]:
+        for column, heading in zip(st.columns(len(last), gap="large"), last, strict=True):
+            with column:
+                _text(one, [heading])
     _for_real(one)
-    _code(one)
+    if one.scripts:
+        _code(one)
 
 
 def _chosen() -> str:
     """The lesson that the page is at; the address says it, so that it can be shared."""
-    asked = st.query_params.get("lesson", NAMES[0])
+    offered = names()
+    asked = st.query_params.get("lesson", offered[0])
     key = "lesson"
     if follows_address(key, asked):
-        st.session_state[key] = st.session_state[f"{key}, asked"] = asked if asked in NAMES else NAMES[0]
+        st.session_state[key] = st.session_state[f"{key}, asked"] = asked if asked in offered else offered[0]
     chosen = st.segmented_control(
-        "Lesson", NAMES, format_func=lambda name: lesson(name).short, key=key, label_visibility="collapsed", required=True
+        "Lesson", offered, format_func=lambda name: lesson(name).short, key=key, label_visibility="collapsed", required=True
     )
     st.session_state[f"{key}, asked"] = chosen
     if chosen != asked:
@@ -78,6 +81,8 @@ def _text(one: Lesson, headings: list[str]) -> None:
 
 
 def _formulas(one: Lesson) -> None:
+    if not one.formulas:
+        return
     st.subheader("Formula" if len(one.formulas) == 1 else "Formulas", anchor=False)
     for formula in one.formulas:
         with st.container(border=True):

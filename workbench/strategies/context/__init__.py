@@ -38,6 +38,8 @@ class ContextStrategy(Strategy[ContextOptions]):
     values (Llama 3)."""
 
     Options = ContextOptions
+    lessons = ("lesson.md",)
+    lesson_order = 4
     axis = "context"
     apply_order = 0.5
     examples = {

@@ -78,6 +78,8 @@ class DataStrategy(Strategy[DataOptions]):
     (ZeRO-1 to 3, FSDP, HSDP)."""
 
     Options = DataOptions
+    lessons = ("lesson.md", "sharded.md")
+    lesson_order = 0
     axis = "data"
     apply_order = 2
     aliases = {

@@ -38,6 +38,8 @@ class ExpertStrategy(Strategy[ExpertOptions]):
     et al. 2020; Switch, Fedus et al. 2021). All other parameters are replicated."""
 
     Options = ExpertOptions
+    lessons = ("lesson.md",)
+    lesson_order = 5
     axis = "data"
     divides_axis = True
     apply_order = 1.5  # finishes after data, whose accumulated gradients it averages once they are complete

@@ -23,6 +23,8 @@ class LayerStrategy(StagedStrategy[LayerOptions]):
     """Naive model parallelism: consecutive blocks on different workers. Saves memory, but only one worker computes at a time."""
 
     Options = LayerOptions
+    lessons = ("lesson.md",)
+    lesson_order = 1
 
     @property
     def label(self) -> str:

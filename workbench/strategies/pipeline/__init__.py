@@ -98,6 +98,8 @@ class PipelineStrategy(StagedStrategy[PipelineOptions]):
     """
 
     Options = PipelineOptions
+    lessons = ("lesson.md",)
+    lesson_order = 2
 
     @property
     def schedule(self) -> Schedule:

@@ -46,6 +46,8 @@ class TensorStrategy(Strategy[TensorOptions]):
     rows."""
 
     Options = TensorOptions
+    lessons = ("lesson.md",)
+    lesson_order = 3
     axis = "tensor"
     apply_order = 1
     examples = {
