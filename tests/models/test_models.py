@@ -197,7 +197,7 @@ def test_a_vision_transformer_looks_at_every_patch_from_every_position(model: st
         assert difference.abs().amax(dim=(0, 2)).min() > 0
 
 
-@pytest.mark.parametrize("model", DECODERS)
+@pytest.mark.parametrize("model", [pytest.param(model, marks=[pytest.mark.slow] * (model != "moe")) for model in DECODERS])
 def test_cached_generation_gives_the_tokens_of_the_whole_forward_pass(model: str) -> None:
     blocks, prompt, num_tokens = built(model), inputs_of(model)[:, :5], 11
     want = prompt

@@ -98,7 +98,7 @@ def test_nothing_goes_backward_in_the_timeline_of_a_pipeline(tmp_path: Path, mon
 def test_only_training_must_have_a_loss() -> None:
     finished = row("dp2", 2, run_id="a", mode="inference", parity_ok=True)
     _judge([finished], [])
-    with pytest.raises(AssertionFailedError, match="the loss is not finite"):
+    with pytest.raises(AssertionFailedError, match="the final loss is not finite"):
         _judge([{**finished, "mode": "train"}], [])
 
 

@@ -121,12 +121,15 @@ CHUNKED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", CHUNKED)
+@pytest.mark.parametrize(
+    "name", larger_are_slow(CHUNKED, lambda name: spec_of(CHUNKED[name][0], "time_chunks", **CHUNKED[name][1])["split"])
+)
 def test_time_chunks_equal_the_whole_sequence_on_one_worker_and_their_formulas(name: str) -> None:
     model, options = CHUNKED[name]
     cases.assert_split_as_by_formula(spec_of(model, "time_chunks", **options))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", [{"size": 2}, {"size": 2, "shard": "parameters"}], ids=["replicated", "sharded"])
 def test_time_chunks_are_averaged_over_replicas(data: dict[str, Any]) -> None:
     spec = {**spec_of(GRU, "time_chunks", num_microbatches=4), "measure": {"num_trace_steps": 1}}
@@ -136,6 +139,7 @@ def test_time_chunks_are_averaged_over_replicas(data: dict[str, Any]) -> None:
     assert report["max_error"] <= 1e-9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", ["gates", "hidden"])
 def test_time_chunks_pass_through_sliced_layers(cut: str) -> None:
     spec = spec_of(LSTM, "time_chunks", num_microbatches=3)
