@@ -122,7 +122,7 @@ CHUNKED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize(
-    "name", larger_are_slow(CHUNKED, lambda name: spec_of(CHUNKED[name][0], "time_chunks", **CHUNKED[name][1])["split"])
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * ("size" in options)) for name, (_, options) in CHUNKED.items()]
 )
 def test_time_chunks_equal_the_whole_sequence_on_one_worker_and_their_formulas(name: str) -> None:
     model, options = CHUNKED[name]
