@@ -69,14 +69,14 @@ say("finished", figures={**figures, "counted_flops": None, "trace_steps": [parts
 sys.exit(3 if fault == "late" and rank == 1 else 0)
 """
 
-OWNER = """
+SUPERVISOR = """
 import functools, sys
 from pathlib import Path
 from workbench.launch import supervisor
 from workbench.store.directory import RunDirectory
 supervisor.Workers = functools.partial(supervisor.Workers, module="tiny_worker")
 supervisor.Ticket = functools.partial(supervisor.Ticket, queue=Path(sys.argv[2]))
-supervisor.Owner(RunDirectory(Path(sys.argv[1]))).live()
+supervisor.Supervisor(RunDirectory(Path(sys.argv[1]))).run()
 """
 
 
@@ -142,7 +142,7 @@ class Owners:
         values = {"num_workers": 2, **here, "mesh": {"data": 2}, "expected": {}, **record}
         run = RunDirectory.create(self.path, run_id, dumps(RunSpec()), values, {})
         path = os.pathsep.join([str(self.path), os.environ.get("PYTHONPATH", "")])
-        command = [sys.executable, "-c", OWNER, str(run.path), str(self.queue)]
+        command = [sys.executable, "-c", SUPERVISOR, str(run.path), str(self.queue)]
         process = subprocess.Popen(command, env={**os.environ, "FAULT": fault, "PYTHONPATH": path})
         self.started.append(process)
         return run, process
@@ -231,7 +231,7 @@ def test_the_workers_of_a_killed_owner_die_and_the_run_is_lost(owners: Owners) -
     wait_until(lambda: listing.state_of(run) == "lost")  # also while nobody has reaped the owner
     following = Ticket(["cpu"], Holder("another run"), owners.queue)
     assert following.is_first(), "its ticket is void"
-    following.give_back()
+    following.release()
 
 
 def test_a_folder_of_the_packages_name_in_the_current_directory_is_not_run(
@@ -253,12 +253,12 @@ def test_devices_are_given_in_the_order_of_asking(tmp_path: Path) -> None:
     take = functools.partial(Ticket, holder=Holder("a run"), queue=tmp_path / "queue")
     tickets = [take(["cuda:0"]), take(["cuda:1"]), take(["cuda:0", "cuda:1"]), take(["cuda:0"])]
     assert [ticket.is_first() for ticket in tickets] == [True, True, False, False]
-    tickets[0].give_back()
+    tickets[0].release()
     assert [ticket.is_first() for ticket in tickets[1:]] == [True, False, False], "nobody overtakes the third"
-    tickets[1].give_back()
+    tickets[1].release()
     assert [ticket.is_first() for ticket in tickets[2:]] == [True, False]
     for ticket in tickets[2:]:
-        ticket.give_back()
+        ticket.release()
 
 
 def request(path: Path, line: bytes) -> bytes:

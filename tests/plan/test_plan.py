@@ -119,7 +119,7 @@ def test_the_queue_is_first_come_first_served_and_skips_the_dead(tmp_path: Path)
     )
     assert first.is_first()
     assert not second.is_first()
-    assert (held := second.held_by()) is not None
+    assert (held := second.earlier_holder()) is not None
     assert held.description(Path("/another")) == "run 1 of user ada (store /store)"
     assert held.description(Path("/store")) == "run 1 of user ada"
     assert elsewhere.is_first()

@@ -12,7 +12,7 @@ import pytest
 from tests.helpers.run_directory import RECORD, new_run, step_row
 from workbench.errors import UsageError
 from workbench.store import listing
-from workbench.store.archive import pack, take_in
+from workbench.store.archive import import_runs, pack
 from workbench.store.directory import RunDirectory
 from workbench.store.tables import write_table
 
@@ -40,7 +40,7 @@ def tree(path: Path) -> set[str]:
 
 def test_what_is_packed_is_taken_in_with_its_id_and_all_its_files(tmp_path: Path) -> None:
     run = ended(tmp_path / "theirs")
-    (new,), here = take_in(tmp_path / "mine", io.BytesIO(pack([run])))
+    (new,), here = import_runs(tmp_path / "mine", io.BytesIO(pack([run])))
     assert (new.id, here) == (run.id, [])
     assert tree(new.path) == tree(run.path)
     assert listing.rows(tmp_path / "mine") == listing.rows(tmp_path / "theirs")
@@ -50,7 +50,7 @@ def test_what_is_packed_is_taken_in_with_its_id_and_all_its_files(tmp_path: Path
 def test_a_stores_directory_is_taken_in_and_what_is_here_stays_as_it_is(tmp_path: Path) -> None:
     ended(tmp_path / "theirs", "run-1"), ended(tmp_path / "theirs", "run-2")
     ended(tmp_path / "mine", "run-1").update_labels(name="mine")
-    new, here = take_in(tmp_path / "mine", tmp_path / "theirs")
+    new, here = import_runs(tmp_path / "mine", tmp_path / "theirs")
     assert ([run.id for run in new], here) == (["run-2"], ["run-1"])
     assert listing.exact(tmp_path / "mine", "run-1").labels()["name"] == "mine"
 
@@ -58,7 +58,7 @@ def test_a_stores_directory_is_taken_in_and_what_is_here_stays_as_it_is(tmp_path
 def test_a_zip_of_a_whole_store_is_taken_in(tmp_path: Path) -> None:
     run = ended(tmp_path / "theirs")
     files = {f"store/runs/{run.id}/{name}": (run.path / name).read_bytes() for name in tree(run.path)}
-    (new,), _ = take_in(tmp_path / "mine", archive(**files, **{"store/index.json": "{}"}))
+    (new,), _ = import_runs(tmp_path / "mine", archive(**files, **{"store/index.json": "{}"}))
     assert new.id == run.id
 
 
@@ -68,7 +68,7 @@ def test_a_zip_of_a_whole_store_is_taken_in(tmp_path: Path) -> None:
 def test_only_a_runs_own_files_are_written(tmp_path: Path, evil: str) -> None:
     run = ended(tmp_path / "theirs")
     files = {f"{run.id}/{name}": (run.path / name).read_bytes() for name in tree(run.path)}
-    (new,), _ = take_in(tmp_path / "mine", archive(**files, **{evil.format(run=run.id): "boom"}))
+    (new,), _ = import_runs(tmp_path / "mine", archive(**files, **{evil.format(run=run.id): "boom"}))
     assert tree(new.path) == tree(run.path)
     assert not list(tmp_path.rglob("evil*"))
 
@@ -78,7 +78,7 @@ def test_a_directory_that_is_no_id_is_no_run(tmp_path: Path, run_id: str) -> Non
     run = ended(tmp_path / "theirs")
     files = {f"{run_id}/{name}": (run.path / name).read_bytes() for name in tree(run.path)}
     with pytest.raises(UsageError, match="contains no run"):
-        take_in(tmp_path / "mine", archive(**files))
+        import_runs(tmp_path / "mine", archive(**files))
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_a_damaged_run_is_refused_and_nothing_is_taken_in(tmp_path: Path, name: 
     good, bad = ended(tmp_path / "theirs", "run-1"), ended(tmp_path / "theirs", "run-2")
     (bad.path / name).write_bytes(content)
     with pytest.raises(UsageError, match=sentence):
-        take_in(tmp_path / "mine", io.BytesIO(pack([good, bad])))
+        import_runs(tmp_path / "mine", io.BytesIO(pack([good, bad])))
     assert listing.rows(tmp_path / "mine") == []
     assert not list((tmp_path / "mine").glob(".import-*")), "no draft is left"
 
@@ -111,9 +111,9 @@ def test_a_damaged_run_is_refused_and_nothing_is_taken_in(tmp_path: Path, name: 
 def test_what_is_no_zip_is_refused_in_a_sentence(tmp_path: Path) -> None:
     for content in (b"", b"PK\x03\x04 not", b"hello"):
         with pytest.raises(UsageError, match="not a readable zip file"):
-            take_in(tmp_path / "mine", io.BytesIO(content))
+            import_runs(tmp_path / "mine", io.BytesIO(content))
     packed = bytearray(pack([ended(tmp_path / "theirs")]))
     packed[200:260] = bytes(60)
     with pytest.raises(UsageError):
-        take_in(tmp_path / "mine", io.BytesIO(bytes(packed)))
+        import_runs(tmp_path / "mine", io.BytesIO(bytes(packed)))
     assert listing.rows(tmp_path / "mine") == []

@@ -14,7 +14,7 @@ from workbench.cli.main import cli
 from workbench.errors import UsageError
 from workbench.store import index, listing
 from workbench.store.directory import RunDirectory
-from workbench.store.labels import add_tags, delete, relabel, restore, take_tags
+from workbench.store.labels import add_tags, delete, relabel, remove_tags, restore
 
 
 def ended(store: Path, run_id: str) -> RunDirectory:
@@ -40,9 +40,9 @@ def test_tags_are_added_to_those_that_a_run_has_and_taken_from_them(tmp_path: Pa
     add_tags(run, ["a", " b  c "])
     add_tags(run, ["a", "d"])
     assert run.labels()["tags"] == "a, b c, d"
-    take_tags(run, ["b c", "e"])
+    remove_tags(run, ["b c", "e"])
     assert run.labels()["tags"] == "a, d"
-    take_tags(run, ["a", "d"])
+    remove_tags(run, ["a", "d"])
     assert run.labels()["tags"] == ""
 
 

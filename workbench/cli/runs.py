@@ -170,10 +170,10 @@ def label_command(run: str, name: str | None, tags: tuple[str, ...], note: str |
 @click.argument("source", type=click.Path(path_type=Path, exists=True))
 def import_command(source: Path) -> None:
     """Import runs from SOURCE, a zip file of run directories (such as the dashboard creates) or the directory of a store."""
-    from workbench.store.archive import take_in
+    from workbench.store.archive import import_runs
 
     try:
-        new, here = take_in(home(), source)
+        new, here = import_runs(home(), source)
     except UsageError as error:
         raise UsageError(f"{source}: {error}") from None
     for directory in new:

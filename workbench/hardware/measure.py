@@ -41,7 +41,7 @@ def calibrate(group_sizes: Sequence[int], say: Say) -> dict[str, Any]:
         for num_workers in (1, *group_sizes):
             _measure({"num_workers": num_workers, "num_threads": num_threads}, found, say)
     finally:
-        ticket.give_back()
+        ticket.release()
     points: dict[tuple[str, int], list[tuple[int, float]]] = {}
     for row in found["communication"]:
         points.setdefault((row["operation"], row["group_size"]), []).append((row["payload_bytes"], row["time_s"]))

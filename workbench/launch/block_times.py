@@ -1,4 +1,4 @@
-"""Measures what each block of a model takes here, in a process of its own, before a run that is to be cut by it."""
+"""Measures the time of each block of a model, in a separate process, before a run with ``partition = "time"``."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _POLL_S = 0.02
 
 
 def block_times(spec: RunSpec, device: str) -> dict[str, float]:
-    """Seconds of one microbatch by block. Waits in the devices' queue: it disturbs no run, and none disturbs it.
+    """Returns the seconds that each block takes for one microbatch. Waits in the device queue, so that no run disturbs it.
 
     Raises:
-        RunFailedError: a block failed; with the last line that the process said.
+        RunFailedError: a block failed; the message includes the last line of output.
     """
     ticket = Ticket(["cpu" if device == "cpu" else "cuda:0"], Holder("measurement of block times"))
     try:
@@ -33,10 +33,10 @@ def block_times(spec: RunSpec, device: str) -> dict[str, float]:
             path.write_text(dumps(spec), encoding="utf-8")
             command = module_command(MODULE, str(path))
             environment = same_packages(OMP_NUM_THREADS=str(spec.launch.threads_per_worker))
-            done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+            result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     finally:
-        ticket.give_back()
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        ticket.release()
+    if result.returncode:
+        last = (result.stderr.strip().splitlines() or ["no output"])[-1]
         raise RunFailedError(f'measuring the block times for partition = "time" failed: {last}')
-    return json.loads(done.stdout.splitlines()[-1])
+    return json.loads(result.stdout.splitlines()[-1])

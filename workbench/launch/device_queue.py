@@ -1,8 +1,8 @@
 """The machine-wide queue for devices: measured runs never disturb each other, whatever store they belong to.
 
-An owner takes a ticket, a numbered file that it keeps locked while it lives, and waits until no earlier live ticket names
-one of its devices. A dead owner's lock is gone, so its ticket is void and the next to look removes it. A ticket is a JSON list of
-devices and of texts ``key=value`` that describe its holder.
+A supervisor takes a ticket, a numbered file that it keeps locked until it ends, and waits until no earlier locked ticket names
+one of its devices. When a process dies, the system releases its lock; the ticket is then void, and the next process removes it.
+A ticket is a JSON list of devices and of texts ``key=value`` that describe its holder.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from pathlib import Path
 
 
 def queue_directory() -> Path:
-    """The directory of the tickets, the same for every user and store, so not below ``$TMPDIR``; ``$WORKBENCH_DEVICE_QUEUE``
-    names another one for runs that do not wait for the rest of the machine's."""
+    """Returns the directory of the tickets, which is the same for every user and store, so not below ``$TMPDIR``. Runs with
+    another ``$WORKBENCH_DEVICE_QUEUE`` do not wait for the other runs on the machine."""
     return Path(os.environ.get("WORKBENCH_DEVICE_QUEUE") or "/tmp/workbench-devices")
 
 
 @dataclass(frozen=True)
 class Holder:
-    """The holder of a ticket, as others on the machine see it."""
+    """The holder of a ticket, as other processes on the machine see it."""
 
     activity: str
     """``run 20261124-101530-dp2-3f9a2c``, ``calibration``"""
@@ -42,13 +42,13 @@ class Holder:
 
     @classmethod
     def from_texts(cls, texts: Iterable[str]) -> Holder:
-        """The holder that a ticket describes; one of an earlier version describes none."""
+        """Parses the holder from a ticket; tickets of earlier versions have none."""
         values = dict(text.split("=", 1) for text in texts if "=" in text)
         pid = int(values.get("pid", 0))
         return cls(values.get("activity", "another run"), values.get("store", ""), values.get("user", ""), pid)
 
     def description(self, store: Path) -> str:
-        """``run 20261124-101530-dp2-3f9a2c of user ada (store /home/ada/runs)``; without the store where it is ``store``."""
+        """``run 20261124-101530-dp2-3f9a2c of user ada (store /home/ada/runs)``; without the store if it is ``store``."""
         user = f" of user {self.user}" if self.user else ""
         return f"{self.activity}{user}" + (f" (store {self.store})" if self.store not in ("", str(store)) else "")
 
@@ -56,7 +56,7 @@ class Holder:
 def _user() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
+    except (KeyError, OSError):  # a user without a name, as in a container
         return str(os.getuid())
 
 
@@ -75,25 +75,25 @@ class Ticket:
             self.number = max(numbers, default=0) + 1
             self.path = queue / f"{self.number}.ticket"
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
-            os.fchmod(self._file, 0o644)  # whatever the umask: other users must see that it is held
+            os.fchmod(self._file, 0o644)  # whatever the umask: other users must be able to read the lock
             fcntl.flock(self._file, fcntl.LOCK_EX)
-            # In one list: other versions of the workbench on this machine read all of it as devices.
+            # One list, since earlier versions of the workbench read all of it as devices.
             os.write(self._file, json.dumps([*devices, *holder.as_texts()]).encode())
 
     def is_first(self) -> bool:
-        """Whether no earlier live ticket shares a device with this one."""
-        return self.held_by() is None
+        """Whether no earlier locked ticket has a device of this one."""
+        return self.earlier_holder() is None
 
-    def held_by(self) -> Holder | None:
-        """The holder of the earliest live ticket before this one that shares a device with it; None: it is this one's turn."""
+    def earlier_holder(self) -> Holder | None:
+        """Returns the holder of the earliest locked ticket before this one that has one of its devices; None if there is none."""
         with self._mutex():
             earlier = sorted((p for p in self.queue.glob("*.ticket") if int(p.stem) < self.number), key=lambda p: int(p.stem))
             for path in earlier:
-                if set(texts := self._texts_if_alive(path)) & set(self.devices):
+                if set(texts := self._texts_if_locked(path)) & set(self.devices):
                     return Holder.from_texts(texts)
         return None
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """Leaves the queue."""
         self.path.unlink(missing_ok=True)
         os.close(self._file)
@@ -114,7 +114,7 @@ class Ticket:
             os.close(handle)
 
     @staticmethod
-    def _texts_if_alive(path: Path) -> list[str]:
+    def _texts_if_locked(path: Path) -> list[str]:
         try:
             handle = os.open(path, os.O_RDONLY)
         except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What a run stands on: machine, versions; and the key by which a baseline is found again."""
+"""The environment of a run (machine and versions), and the key by which a baseline is reused."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from workbench.spec.run_spec import RunSpec
 
 @functools.cache
 def environment() -> dict[str, Any]:
-    """Versions and machine, without importing torch."""
+    """Returns the versions and the machine, without importing torch."""
     return {
         "workbench_version": version("workbench"),
         "torch_version": version("torch"),
@@ -31,8 +31,8 @@ def environment() -> dict[str, Any]:
 
 
 def baseline_key(spec: RunSpec) -> str:
-    """Equal for runs on one worker that measure the same thing: model and its code, data, training, device, threads,
-    environment, memory budget."""
+    """Returns a key that is equal for runs on one worker with the same model and code, data, training options, device, threads,
+    environment and memory budget."""
     table = spec.as_dict()
     parts = [table[part] for part in ("mode", "model", "dataset", "train", "inference", "launch")]
     parts += [_source(MODELS.get(spec.model.name)), _source(DATASETS.get(spec.dataset.name))]
@@ -42,7 +42,7 @@ def baseline_key(spec: RunSpec) -> str:
 
 
 def _source(plugin: type) -> str:
-    """Digest of a plugin's file and of the torch modules beside it: an edited model is another model."""
+    """Returns the digest of a plugin's file and of the torch modules beside it, so that an edited model has another key."""
     file = Path(str(sys.modules[plugin.__module__].__file__))
     files = [file, *sorted(file.parent.glob("*_modules.py"))]
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()

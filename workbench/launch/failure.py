@@ -1,4 +1,4 @@
-"""Which worker caused a failure. When one dies, all others lose their connection to it, and look just as broken."""
+"""Failure analysis: which worker caused the failure. When one dies, all others lose their connection and fail as well."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _ALL_BROKEN = (
 
 
 @dataclass(frozen=True)
-class Blame:
-    """What ended the run, as ``error.json`` has it."""
+class FailureCause:
+    """The cause of a failed run, the content of ``error.json``."""
 
     rank: int
     exception: str
@@ -25,16 +25,19 @@ class Blame:
     operations: list[str] = field(default_factory=list)
     advice: str = ""
     memory: dict[str, Any] | None = None
-    """What was alive when a memory budget was exceeded."""
+    """The memory that was allocated when a memory budget was exceeded."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """The fields as plain values."""
         return asdict(self)
 
 
-def find_cause(processes: list[WorkerProcess], events: list[list[dict[str, Any]]]) -> Blame:
-    """In this order: a worker that raised something of its own (the earliest), that died without a word, that is still
-    waited for, that raised a communication error (the earliest)."""
+def find_cause(processes: list[WorkerProcess], events: list[list[dict[str, Any]]]) -> FailureCause:
+    """Returns the worker that caused the failure, and its error.
+
+    The candidates, in this order: the earliest exception other than a communication error; a process that ended without an
+    exception; a process that still runs while the others timed out; the earliest communication error.
+    """
     errors = sorted((e for rank in events for e in rank if e["event"] == "error"), key=lambda e: e["time"])
     raised = {error["rank"] for error in errors}
     steps = [max((e["step"] for e in rank if e["event"] == "step"), default=None) for rank in events]
@@ -42,20 +45,20 @@ def find_cause(processes: list[WorkerProcess], events: list[list[dict[str, Any]]
         if not error["is_communication"]:
             return _from_event(error, "See the traceback and the output of the workers (`workbench logs`).")
     for process in processes:
-        if process.exit_code is not None and process.rank not in raised and not process.ended_by_us:
+        if process.exit_code is not None and process.rank not in raised and not process.ended_by_supervisor:
             code, finished = process.exit_code, any(e["event"] == "finished" for e in events[process.rank])
             if not finished:
-                how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code} before it finished"
+                ending = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code} before it finished"
                 advice = "The system often sends SIGKILL when memory runs out: use a smaller batch or more workers."
-                return Blame(process.rank, how, steps[process.rank], advice=advice if code == -signal.SIGKILL else "")
+                return FailureCause(process.rank, ending, steps[process.rank], advice=advice if code == -signal.SIGKILL else "")
     for process in processes:
         if process.exit_code is None and process.rank not in raised:
-            return Blame(process.rank, "hung: other ranks timed out waiting for this one", steps[process.rank])
+            return FailureCause(process.rank, "hung: other ranks timed out waiting for this one", steps[process.rank])
     return _from_event(errors[0], _ALL_BROKEN)
 
 
-def _from_event(error: dict[str, Any], advice: str) -> Blame:
-    return Blame(
+def _from_event(error: dict[str, Any], advice: str) -> FailureCause:
+    return FailureCause(
         error["rank"],
         error["exception"],
         error["step"],

@@ -1,7 +1,8 @@
-"""The fork server: a resident process with torch imported that forks run owners, so that a start takes milliseconds.
+"""The fork server: a resident process with torch imported that forks supervisors, so that a start takes milliseconds.
 
-Run as a file (``python -P fork_server.py SOCKET``): it imports torch and other people's packages, none of ours and none of
-the user's, so an edited file is never stale. One request a connection, a line of JSON: module, argv, env, cwd, sys_path, log.
+Started as a file (``python -P fork_server.py SOCKET``). It imports torch and other installed packages, but neither the workbench
+nor the user's modules, so that an edited file is never stale. Each connection sends one request, a line of JSON with the keys
+module, argv, env, cwd, sys_path and log.
 """
 
 import contextlib
@@ -17,10 +18,11 @@ import sys
 from typing import Any, NoReturn
 
 IDLE_S = 30 * 60
-GET_GOING_S = 0.5  # what was just started has the machine to itself for so long
-REQUEST_S = 5.0  # a client that connects and says nothing must not block the others
+GET_GOING_S = 0.5  # no imports for so long after a start, which they would slow down
+REQUEST_S = 5.0  # a client that connects and sends nothing must not block the others
 FIRST = ("torch", "psutil")
-"""What every owner and worker needs, imported before the first request is answered. Names: linters take unused imports out."""
+"""Modules that every supervisor and worker needs, imported before the first request is answered. Listed as names, since linters
+remove unused imports."""
 LATER = (
     "torch.distributed.tensor.parallel",
     "torch.distributed.pipelining",
@@ -29,7 +31,7 @@ LATER = (
     "pydantic.types",
     "tomli_w",
 )
-"""What most runs need, imported one at a time while nobody asks for anything. Not pyarrow: it starts a thread."""
+"""Modules that most runs need, imported one at a time while there are no requests. Without pyarrow, which starts a thread."""
 
 
 def serve(path: str) -> None:
@@ -37,31 +39,31 @@ def serve(path: str) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return  # somebody else was faster
+        return  # another server was faster
     if os.path.exists(path):  # noqa: PTH110 - pathlib is not worth its import here
         os.unlink(path)  # noqa: PTH108
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen(64)  # clients queue from here on, while torch is imported
-    gc.disable()  # what is imported stays, and a collection in a child would copy every page it looks at
+    gc.disable()  # imported objects stay, and a collection in a child would copy every page that it visits
     for name in FIRST:
         importlib.import_module(name)
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps
-    waiting, patience = list(LATER), 0.0
+    modules, timeout_s = list(LATER), 0.0
     while True:
-        listener.settimeout(patience if waiting else IDLE_S)
+        listener.settimeout(timeout_s if modules else IDLE_S)
         try:
             connection, _ = listener.accept()
         except (BlockingIOError, TimeoutError):
-            if not waiting:
+            if not modules:
                 os.unlink(path)  # noqa: PTH108
                 return
-            with contextlib.suppress(ImportError):  # another torch may lack one
-                importlib.import_module(waiting.pop(0))
-            patience = 0.0
+            with contextlib.suppress(ImportError):  # another version of torch may lack one
+                importlib.import_module(modules.pop(0))
+            timeout_s = 0.0
             continue
-        patience = GET_GOING_S
+        timeout_s = GET_GOING_S
         with connection:
             connection.settimeout(REQUEST_S)
             try:
@@ -76,13 +78,13 @@ def serve(path: str) -> None:
                 listener.close()
                 connection.close()
                 os.close(lock)
-                become(request)
-            with contextlib.suppress(OSError):  # the front end died; its run goes on
+                run_module(request)
+            with contextlib.suppress(OSError):  # the front end died; its run continues
                 connection.sendall(json.dumps({"pid": pid}).encode() + b"\n")
 
 
-def become(request: dict[str, Any]) -> NoReturn:
-    """In the child: the requested module, as if python had been started with it."""
+def run_module(request: dict[str, Any]) -> NoReturn:
+    """Runs the requested module in the child, as ``python -m`` does; never returns."""
     try:
         gc.freeze()
         gc.enable()
@@ -97,7 +99,7 @@ def become(request: dict[str, Any]) -> NoReturn:
         os.dup2(log, 2)
         sys.argv = [request["module"], *request["argv"]]
         runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
-    except BaseException:  # noqa: BLE001 - nothing may return into the server's loop
+    except BaseException:  # noqa: BLE001 - the child must not return into the server's loop
         import traceback
 
         traceback.print_exc()

@@ -9,14 +9,14 @@ from pathlib import Path
 
 
 def module_command(module: str, *arguments: str) -> list[str]:
-    """``python -P -m module …``. Without ``-P`` the interpreter puts the current directory first on its path, and a folder
-    there called ``workbench`` (or ``torch``) replaces the installed package."""
+    """Returns ``python -P -m module …``. Without ``-P`` the current directory comes first on the import path, where a folder
+    called ``workbench`` (or ``torch``) would replace the installed package."""
     return [sys.executable, "-P", "-m", module, *arguments]
 
 
 def same_packages(**environment: str) -> dict[str, str]:
-    """This process's environment, and in ``PYTHONPATH`` the entries of its import path that an interpreter does not add by
-    itself: a child finds the modules that this process finds, as one of the fork server does."""
+    """Returns the environment of this process, with the non-standard entries of its import path in ``PYTHONPATH``: a child
+    imports the same modules as its parent, as a child of the fork server does."""
     standard = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
     path = [entry or str(Path.cwd()) for entry in sys.path]
     added = [entry for entry in path if not entry.startswith(standard) and Path(entry).is_dir()]

@@ -1,4 +1,4 @@
-"""Starts the workers of a run by module name and ends them; a forked owner forks, a plain one spawns."""
+"""Starts the workers of a run by module name and ends them: by fork in a forked supervisor, else as new processes."""
 
 from __future__ import annotations
 
@@ -28,29 +28,29 @@ class WorkerProcess:
     pid: int
     popen: subprocess.Popen[bytes] | None
     exit_code: int | None = None
-    """As subprocess has it: negative is the signal that killed it."""
-    ended_by_us: bool = False
+    """As in ``subprocess``: a negative value is the signal that killed the process."""
+    ended_by_supervisor: bool = False
 
     def poll(self) -> int | None:
-        """Its exit code, or None while it lives."""
+        """Returns the exit code, or None while the process runs."""
         if self.exit_code is None:
             if self.popen is not None:
                 self.exit_code = self.popen.poll()
-            elif (waited := os.waitpid(self.pid, os.WNOHANG))[0]:
-                self.exit_code = os.waitstatus_to_exitcode(waited[1])
+            elif (result := os.waitpid(self.pid, os.WNOHANG))[0]:
+                self.exit_code = os.waitstatus_to_exitcode(result[1])
         return self.exit_code
 
 
 class Workers:
-    """All workers of a run; they hold the read end of a pipe and die when the owner, who holds the other, does."""
+    """All workers of a run. They hold the read end of a pipe and exit when the supervisor, which holds the write end, ends."""
 
     def __init__(self, run: RunDirectory, num_workers: int, module: str = MODULE) -> None:
         self.module = module
-        lifeline, self._owner_end = os.pipe()
-        # Workers meet at a port that listens before any of them lives, so nobody has to try again; rank 0 answers there.
+        lifeline, self._write_end = os.pipe()
+        # Workers rendezvous on a port that is open before they start, so that no connection has to be retried; rank 0 serves it.
         rendezvous = socket.create_server(("127.0.0.1", 0), backlog=num_workers)
         inherited = (lifeline, rendezvous.fileno())
-        # The fork server has torch in memory: forking shares it, and a start takes milliseconds instead of seconds.
+        # A process forked from the fork server has torch imported: forking takes milliseconds, spawning seconds.
         start = self._fork if "torch" in sys.modules else self._spawn
         self.processes = [start(run, rank, inherited) for rank in range(num_workers)]
         os.close(lifeline)
@@ -75,7 +75,7 @@ class Workers:
         if pid := os.fork():
             return WorkerProcess(rank, pid, None)
         try:
-            os.close(self._owner_end)
+            os.close(self._write_end)
             log = os.open(run.log_path(rank), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
             os.dup2(log, 1)
             os.dup2(log, 2)
@@ -85,22 +85,22 @@ class Workers:
             os._exit(1)
 
     def poll(self) -> list[int | None]:
-        """Exit codes in order of rank."""
+        """Returns the exit codes in order of rank."""
         return [process.poll() for process in self.processes]
 
     def end(self, grace_s: float = 1.0) -> None:
-        """Ends all that still live: SIGTERM, after ``grace_s`` SIGKILL; returns when none is left."""
-        for sign in (signal.SIGTERM, signal.SIGKILL):
+        """Ends all workers that still run, with SIGTERM and after ``grace_s`` with SIGKILL; returns when none is left."""
+        for signal_number in (signal.SIGTERM, signal.SIGKILL):
             for process in self.processes:
                 if process.poll() is None:
-                    process.ended_by_us = True
-                    os.kill(process.pid, sign)
+                    process.ended_by_supervisor = True
+                    os.kill(process.pid, signal_number)
             deadline = time.monotonic() + grace_s
             while time.monotonic() < deadline and None in self.poll():
                 time.sleep(0.01)
 
     def status(self, device: str) -> list[dict[str, Any]]:
-        """As ``status.json`` has them."""
+        """The workers as recorded in ``status.json``."""
         return [
             {"rank": p.rank, "pid": p.pid, "device": device if device == "cpu" else f"{device}:{p.rank}"} for p in self.processes
         ]

@@ -1,4 +1,4 @@
-"""Starts a run's owner, detached from the front end: through the fork server, or as a plain process."""
+"""Starts the supervisor of a run, detached from the front end: through the fork server, or as a plain process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pathlib import Path
 from workbench.launch.interpreter import module_command, same_packages
 from workbench.store.directory import RunDirectory
 
-OWNER = "workbench.launch.supervisor"
+SUPERVISOR = "workbench.launch.supervisor"
 _SERVER = Path(__file__).with_name("fork_server.py")
 _START_S = 60.0
 LONGEST_SOCKET_PATH = 107
@@ -26,12 +26,12 @@ _SHORT_DIRECTORY = "/tmp"
 
 
 def start(run: RunDirectory, use_server: bool = True) -> None:
-    """Starts the owner and returns; the run goes on whatever becomes of this process."""
+    """Starts the supervisor and returns; the run continues when this process ends."""
     if use_server and sys.platform == "linux" and _request(run):
         return
     with run.log_path("owner").open("ab") as log:
         subprocess.Popen(
-            module_command(OWNER, str(run.path.resolve())),
+            module_command(SUPERVISOR, str(run.path.resolve())),
             env=same_packages(),
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -41,8 +41,11 @@ def start(run: RunDirectory, use_server: bool = True) -> None:
 
 
 def socket_path() -> Path | None:
-    """The socket of the server for this interpreter and this torch; another torch is another server. In /tmp where TMPDIR is too
-    deep for a Unix socket; None where /tmp does not serve either, and runs start without the server."""
+    """Returns the socket of the fork server for this interpreter and version of torch.
+
+    It is in /tmp if the path of TMPDIR is too long for a Unix socket. None if /tmp cannot be used either: runs then start without
+    the server.
+    """
     identity = [str(Path(sys.executable).resolve()), sys.prefix, version("torch"), _SERVER.read_text(encoding="utf-8")]
     name = f"{hashlib.sha256(repr(identity).encode()).hexdigest()[:16]}.sock"
     for parent in (tempfile.gettempdir(), _SHORT_DIRECTORY):
@@ -57,9 +60,9 @@ def socket_path() -> Path | None:
 
 
 def _request(run: RunDirectory) -> bool:
-    """Asks the server to fork the owner; False when there is no server to be had."""
+    """Requests the fork server to start the supervisor; returns whether it did."""
     request = {
-        "module": OWNER,
+        "module": SUPERVISOR,
         "argv": [str(run.path.resolve())],
         "env": dict(os.environ),
         "cwd": str(Path.cwd()),
@@ -75,7 +78,7 @@ def _request(run: RunDirectory) -> bool:
 
 
 def _connect() -> socket.socket | None:
-    """A connection to the server, which is started when there is none."""
+    """Connects to the fork server, which is started if there is none; None if that fails."""
     path = socket_path()
     if path is None:
         return None

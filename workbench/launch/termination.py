@@ -1,4 +1,4 @@
-"""SIGTERM, which ``kill`` or a scheduler sends, and SIGHUP, which a closed terminal sends, treated as Ctrl-C is."""
+"""Treats SIGTERM, sent by ``kill`` or a scheduler, and SIGHUP, sent by a closed terminal, like Ctrl-C."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from types import FrameType
 
 @contextlib.contextmanager
 def terminated_as_interrupted() -> Iterator[None]:
-    """In the block SIGTERM and SIGHUP raise KeyboardInterrupt, so that what was started there is ended; after the block the
-    signal has the effect that it would have had without it: by default it ends the process. Nothing changes outside the main
-    thread, which alone gets signals, and for a signal that is ignored or raises KeyboardInterrupt already."""
+    """Raises KeyboardInterrupt in the block on SIGTERM and SIGHUP, so that it ends the processes it started.
+
+    After the block the signal has its usual effect: by default it ends the process. Nothing changes outside the main thread,
+    which alone receives signals, and for a signal that is ignored or already raises KeyboardInterrupt.
+    """
     with _as_interrupt(signal.SIGTERM), _as_interrupt(signal.SIGHUP):
         yield
 
 
 @contextlib.contextmanager
 def _as_interrupt(number: signal.Signals) -> Iterator[None]:
-    before = signal.getsignal(number) if threading.current_thread() is threading.main_thread() else signal.SIG_IGN
-    has_own_handler = number is signal.SIGHUP and before is not signal.SIG_DFL  # as the command line, which also lets go of it
-    if before in (signal.SIG_IGN, signal.default_int_handler, None) or has_own_handler:
+    previous = signal.getsignal(number) if threading.current_thread() is threading.main_thread() else signal.SIG_IGN
+    is_handled_by_caller = number is signal.SIGHUP and previous is not signal.SIG_DFL  # as by the command line
+    if previous in (signal.SIG_IGN, signal.default_int_handler, None) or is_handled_by_caller:
         yield
         return
     is_received = False
@@ -31,13 +33,13 @@ def _as_interrupt(number: signal.Signals) -> Iterator[None]:
     def interrupt(_: int, frame: FrameType | None) -> None:
         nonlocal is_received
         is_received = True
-        signal.signal(number, signal.SIG_IGN)  # a second one must not leave anything behind
+        signal.signal(number, signal.SIG_IGN)  # a second signal must not interrupt the cleanup
         raise KeyboardInterrupt
 
     signal.signal(number, interrupt)
     try:
         yield
     finally:
-        signal.signal(number, before)
+        signal.signal(number, previous)
         if is_received:
             os.kill(os.getpid(), number)

@@ -23,7 +23,7 @@ import torch.distributed as dist
 from workbench.runtime.events import EventWriter
 from workbench.runtime.tracing.process_group import control_group, register_backend
 from workbench.runtime.tracing.recorder import Recorder
-from workbench.runtime.worker import die_with_owner, leave, meet
+from workbench.runtime.worker import exit_with_supervisor, leave, meet
 from workbench.store.directory import RunDirectory
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
@@ -43,7 +43,7 @@ TIMEOUT = timedelta(seconds=60)
 
 def main(path: str, rank: int, lifeline: int, rendezvous: int) -> int:
     """Measures; returns the exit code."""
-    threading.Thread(target=die_with_owner, args=(lifeline,), daemon=True).start()
+    threading.Thread(target=exit_with_supervisor, args=(lifeline,), daemon=True).start()
     run = RunDirectory(Path(path))
     events, job = EventWriter(run.events_path(rank), rank), run.record()
     if job["num_workers"] == 1:

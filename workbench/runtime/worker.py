@@ -31,12 +31,12 @@ _PROGRESS_INTERVAL_S = 0.1
 
 def main(run_path: str, rank: int, lifeline: int, rendezvous: int) -> int:
     """Runs the worker to its end; returns the exit code."""
-    threading.Thread(target=die_with_owner, args=(lifeline,), daemon=True).start()
+    threading.Thread(target=exit_with_supervisor, args=(lifeline,), daemon=True).start()
     run = RunDirectory(Path(run_path))
     events, recorder = EventWriter(run.events_path(rank), rank), Recorder()
     try:
         _run(run, rank, rendezvous, events, recorder)
-    except Exception as error:  # noqa: BLE001 - reported to the owner, which ends the run
+    except Exception as error:  # noqa: BLE001 - reported to the supervisor, which ends the run
         traceback.print_exc()
         events.write(
             "error",
@@ -190,8 +190,8 @@ def _is_communication_error(error: BaseException) -> bool:
     return isinstance(error, dist.DistError) or any(mark in text for mark in ("gloo", "NCCL", "Connection closed by peer"))
 
 
-def die_with_owner(lifeline: int) -> None:
-    """Blocks until the owner's end of the pipe is closed, which is when the owner is gone."""
+def exit_with_supervisor(lifeline: int) -> None:
+    """Blocks until the supervisor's end of the pipe is closed, which happens when the supervisor ends; then exits."""
     os.read(lifeline, 1)
     os._exit(1)
 

@@ -1,4 +1,4 @@
-"""Runs as one file to hand to a colleague, and runs from a colleague into this store: ids kept, nothing executed."""
+"""Packs runs into a zip file, and imports such a file into a store. Run ids are kept; nothing is executed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from workbench.store.listing import RUN_ID, row
 from workbench.store.tables import RUN_COLUMNS, RUN_FIGURES
 
 MAX_BYTES = 4 * 2**30
-"""Most that an archive may unpack to; a run of the size that people compare takes a few megabytes."""
+"""Largest unpacked size of an archive; a typical run takes a few megabytes."""
 
 _MOST = {"num_workers": 2**31, "threads_per_worker": 2**31, "created_at": 4e9}
 """Column → its largest value: what is larger, no table or clock can show (``created_at``: seconds since 1970, the year 2096)."""
@@ -29,11 +29,11 @@ _FILES = re.compile(
     r"(spec\.toml|(run|status|environment|labels|summary|error)\.json|events/rank-\d+\.jsonl|log/(rank-\d+|owner)\.log"
     r"|(?!events/|log/)[a-z_]+/rank-\d+(\.[a-z]+){1,2})"
 )
-"""What a run's directory holds; nothing else is taken from an archive."""
+"""The files of a run directory; others are not extracted from an archive."""
 
 
 def pack(runs: Iterable[RunDirectory]) -> bytes:
-    """The runs' directories as a zip file, ``<run id>/…``."""
+    """Returns the run directories as a zip file, ``<run id>/…``."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         for run in runs:
@@ -44,24 +44,24 @@ def pack(runs: Iterable[RunDirectory]) -> bytes:
     return packed.getvalue()
 
 
-def take_in(store: Path, source: Path | IO[bytes]) -> tuple[list[RunDirectory], list[str]]:
-    """Copies ended runs from a zip file, or from a store or a directory of run directories, into this store. All of them or,
-    where one is damaged, none.
+def import_runs(store: Path, source: Path | IO[bytes]) -> tuple[list[RunDirectory], list[str]]:
+    """Copies ended runs from a zip file, a store or a directory of run directories into this store: all of them, or none if one
+    is damaged.
 
     Returns:
-        the runs that are new here, and the ids of those that were here already, deleted ones too, which stay as they are.
+        The new runs, and the ids of those that the store already had, including deleted runs, which stay unchanged.
 
     Raises:
-        UsageError: it is neither, holds no run, or one that is damaged or has not ended.
+        UsageError: the source is neither, contains no run, or contains a run that is damaged or has not ended.
     """
     (store / "runs").mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".import-", dir=store) as draft:
-        there = Path(draft)
+    with tempfile.TemporaryDirectory(prefix=".import-", dir=store) as directory:
+        draft = Path(directory)
         if isinstance(source, Path) and source.is_dir():
-            _copy(source, there)
+            _copy(source, draft)
         else:
-            _unpack(source, there)
-        runs = [RunDirectory(path) for path in sorted(there.iterdir())]
+            _unpack(source, draft)
+        runs = [RunDirectory(path) for path in sorted(draft.iterdir())]
         if not runs:
             raise UsageError("contains no run; expected directories, named by run id, with run.json, spec.toml and status.json")
         for run in runs:
@@ -69,27 +69,26 @@ def take_in(store: Path, source: Path | IO[bytes]) -> tuple[list[RunDirectory], 
         new = [run for run in runs if not (store / "runs" / run.id).exists()]
         for run in new:
             run.path.rename(store / "runs" / run.id)
-    here = [run.id for run in runs if run not in new]
-    return [RunDirectory(store / "runs" / run.id) for run in new], here
+    existing = [run.id for run in runs if run not in new]
+    return [RunDirectory(store / "runs" / run.id) for run in new], existing
 
 
-def _copy(source: Path, there: Path) -> None:
-    """Run directories below a store, below a directory, or one alone."""
+def _copy(source: Path, draft: Path) -> None:
+    """Copies the run directories of a store or a directory, or a single one."""
     inside = source / "runs" if (source / "runs").is_dir() else source
-    found = [source] if (source / "run.json").is_file() else sorted(inside.iterdir())
-    for directory in found:
+    directories = [source] if (source / "run.json").is_file() else sorted(inside.iterdir())
+    for directory in directories:
         if not (directory / "run.json").is_file():
             continue
         for path in directory.rglob("*"):
             name = path.relative_to(directory).as_posix()
             if path.is_file() and not path.is_symlink() and _FILES.fullmatch(name):
-                (there / directory.name / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, there / directory.name / name)
+                (draft / directory.name / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, draft / directory.name / name)
 
 
-def _unpack(source: Path | IO[bytes], there: Path) -> None:
-    """The files of an archive that belong to runs, wherever in it the runs' directories are; names are checked, never joined
-    unseen."""
+def _unpack(source: Path | IO[bytes], draft: Path) -> None:
+    """Extracts the files of runs, wherever their directories are in the archive. Names are checked before they become paths."""
     try:
         with zipfile.ZipFile(source) as archive:
             entries = [entry for entry in archive.infolist() if not entry.is_dir()]
@@ -103,7 +102,7 @@ def _unpack(source: Path | IO[bytes], there: Path) -> None:
                 root = next((parent for parent in path.parents if parent in roots), None)
                 if root is None or not RUN_ID.fullmatch(root.name) or not _FILES.fullmatch(str(path.relative_to(root))):
                     continue
-                target = there / root.name / path.relative_to(root)
+                target = draft / root.name / path.relative_to(root)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with archive.open(entry) as packed, target.open("wb") as file:
                     shutil.copyfileobj(packed, file)
@@ -112,7 +111,7 @@ def _unpack(source: Path | IO[bytes], there: Path) -> None:
 
 
 def _wrong_columns(values: dict[str, Any]) -> list[str]:
-    """Columns that hold what their table could not."""
+    """Returns the columns whose values do not fit the table."""
     figures = [c for c in RUN_FIGURES if not isinstance(values[c], int | float | None)]
     texts = [c for c in RUN_COLUMNS if c not in RUN_FIGURES and isinstance(values[c], dict | list)]
     ids = [c for c in ("baseline_run_id",) if values[c] is not None and not RUN_ID.fullmatch(str(values[c]))]
@@ -124,7 +123,8 @@ def _is_within(value: object, most: float) -> bool:
 
 
 def _check(run: RunDirectory) -> None:
-    """Raises a ``UsageError`` unless all of the run can be read. Its spec is read as text: what it names need not exist here."""
+    """Raises a ``UsageError`` if a part of the run cannot be read. The spec is only parsed: the plugins and files that it
+    names need not exist on this machine."""
     problem = ""
     try:
         values: dict[str, Any] = {

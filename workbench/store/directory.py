@@ -1,4 +1,4 @@
-"""A run's directory: the truth about the run. Workers and owner write their own files, readers only read."""
+"""The directory of a run, which holds its whole state. Workers and supervisor write separate files; all others only read."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TERMINAL = ("finished", "failed", "cancelled", "lost")
 
 
 def home() -> Path:
-    """The store: ``$WORKBENCH_HOME``, or the platform's directory for a user's data."""
+    """Returns the store: ``$WORKBENCH_HOME``, or the platform's user data directory."""
     if chosen := os.environ.get("WORKBENCH_HOME"):
         return Path(chosen)
     import platformdirs
@@ -30,7 +30,7 @@ def home() -> Path:
 
 
 def new_run_id(label: str) -> str:
-    """Sorts by time, says the split, is unique: ``20261124-101530-dp2-3f9a2c``."""
+    """Returns a unique id that sorts by time and contains the split: ``20261124-101530-dp2-3f9a2c``."""
     return f"{time.strftime('%Y%m%d-%H%M%S')}-{label}-{secrets.token_hex(3)}"
 
 
@@ -45,7 +45,7 @@ class StoredRun(Protocol):
 
 
 class RunDirectory:
-    """The files of one run (DESIGN's store layout)."""
+    """The files of one run; ``docs/store.md`` describes them."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -55,7 +55,7 @@ class RunDirectory:
     def create(
         cls, store: Path, run_id: str, spec_toml: str, record: dict[str, Any], environment: dict[str, Any]
     ) -> RunDirectory:
-        """A new run: ``record`` is what was decided at its submission."""
+        """Creates the directory of a new run; ``record`` is its plan."""
         run = cls(store / "runs" / run_id)
         try:
             for part in ("events", "log"):
@@ -80,13 +80,13 @@ class RunDirectory:
         return self.path / "spec.toml"
 
     def spec(self) -> RunSpec:
-        """The spec with all defaults filled in."""
+        """Returns the spec with all defaults filled in."""
         from workbench.spec.files import load
 
         return load(self.spec_path)
 
     def log_path(self, rank: int | str) -> Path:
-        """What a worker (or ``"owner"``) printed."""
+        """Returns the path of the output of a worker; ``"owner"`` is the supervisor."""
         return self.path / "log" / (f"rank-{rank}.log" if rank != "owner" else "owner.log")
 
     def events_path(self, rank: int) -> Path:
@@ -96,15 +96,15 @@ class RunDirectory:
         return self.path / name / f"rank-{rank}.parquet"
 
     def profiler_path(self, rank: int) -> Path:
-        """torch.profiler's own trace of a worker, where the spec asked for it."""
+        """Returns the path of the torch.profiler trace of a worker, which exists if the spec requested it."""
         return self.path / "profiler" / f"rank-{rank}.json.gz"
 
     def profiler_paths(self) -> list[Path]:
-        """torch's traces that there are."""
+        """Returns the existing torch.profiler traces."""
         return sorted((self.path / "profiler").glob("rank-*.json.gz"))
 
     def record(self) -> dict[str, Any]:
-        """What was decided at its submission."""
+        """Returns ``run.json``, the plan recorded at the submission."""
         record = self._read("run.json")
         if not record:
             raise DamagedRunError(
@@ -122,46 +122,46 @@ class RunDirectory:
         self._write("status.json", status)
 
     def labels(self) -> dict[str, Any]:
-        """What people changed: name, tags, note, deleted_at."""
+        """Returns what users changed: name, tags, note, deleted_at."""
         return self._read("labels.json") or {}
 
     def update_labels(self, **values: Any) -> None:
         self._write("labels.json", {**self.labels(), **values})
 
     def summary(self) -> dict[str, Any] | None:
-        """The run's figures once it has finished."""
+        """Returns the figures of a finished run."""
         return self._read("summary.json")
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         self._write("summary.json", summary)
 
     def error(self) -> dict[str, Any] | None:
-        """Why it failed: rank, step, exception, traceback, last lines and operations, advice."""
+        """Returns why the run failed: rank, step, exception, traceback, last lines and operations, advice."""
         return self._read("error.json")
 
     def write_error(self, error: dict[str, Any]) -> None:
         self._write("error.json", error)
 
     def request_cancel(self) -> None:
-        """Asks the owner to end the run."""
+        """Requests the supervisor to end the run."""
         (self.path / "cancel").touch()
 
     def cancel_requested(self) -> bool:
         return (self.path / "cancel").exists()
 
     def events(self, rank: int, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
-        """A worker's events from a byte offset on, whole lines only, and the offset to go on from."""
+        """Returns the events of a worker from a byte offset on, complete lines only, and the offset of the next event."""
         try:
             with self.events_path(rank).open("rb") as file:
                 file.seek(offset)
                 data = file.read()
         except FileNotFoundError:
             return [], offset
-        whole = data[: data.rfind(b"\n") + 1]
-        return [json.loads(line) for line in whole.splitlines()], offset + len(whole)
+        complete = data[: data.rfind(b"\n") + 1]
+        return [json.loads(line) for line in complete.splitlines()], offset + len(complete)
 
     def table(self, name: str, columns: Sequence[str] | None = None, step: int | None = None) -> pa.Table:
-        """A table of all workers, in order of rank; of a long one only some columns, or the rows of one step."""
+        """Reads a table of all workers, in order of rank; optionally only some columns, or the rows of one step."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -172,9 +172,9 @@ class RunDirectory:
         paths = sorted((self.path / name).glob("rank-*.parquet"), key=lambda p: int(p.stem.split("-")[1]))
         tables = [empty if columns is None else empty.select(columns)]
         for path in paths:
-            there = None if columns is None else [c for c in columns if c in pq.read_schema(path).names]
-            tables.append(pq.read_table(path, columns=there, filters=rows))
-        return pa.concat_tables(tables, promote_options="default")  # older runs lack newer columns: empty there
+            existing = None if columns is None else [c for c in columns if c in pq.read_schema(path).names]
+            tables.append(pq.read_table(path, columns=existing, filters=rows))
+        return pa.concat_tables(tables, promote_options="default")  # columns that older runs lack are empty
 
     def _read(self, name: str) -> dict[str, Any] | None:
         try:
@@ -186,7 +186,7 @@ class RunDirectory:
             raise DamagedRunError(f"run {self.id}: {name} is damaged and cannot be read; {hint}") from None
 
     def _write(self, name: str, value: dict[str, Any]) -> None:
-        """Replaces a file whole: a reader sees the old or the new one."""
+        """Replaces a file atomically: a reader sees the old or the new content."""
         draft = self.path / f".{name}.{os.getpid()}"
         draft.write_text(json.dumps(value), encoding="utf-8")
         draft.replace(self.path / name)

@@ -14,33 +14,33 @@ MAX_NAME, MAX_TAG, MAX_NOTE = 200, 50, 10_000
 
 
 def relabel(run: RunDirectory, *, name: str | None = None, tags: Iterable[str] | None = None, note: str | None = None) -> None:
-    """Changes what is given. A name and a tag are one line; a tag has no comma, which separates tags.
+    """Changes the given labels. A name and a tag are one line; a tag has no comma, which separates tags.
 
     Raises:
-        UsageError: one of them is too long.
+        UsageError: a label is too long.
     """
     changes: dict[str, object] = {}
     if name is not None:
-        changes["name"] = _short("name", " ".join(name.split()), MAX_NAME)
+        changes["name"] = _checked("name", " ".join(name.split()), MAX_NAME)
     if tags is not None:
         cleaned = (" ".join(tag.replace(",", " ").split()) for tag in tags)
-        changes["tags"] = ", ".join(dict.fromkeys(_short("tag", tag, MAX_TAG) for tag in cleaned if tag))
+        changes["tags"] = ", ".join(dict.fromkeys(_checked("tag", tag, MAX_TAG) for tag in cleaned if tag))
     if note is not None:
-        changes["note"] = _short("note", note.strip(), MAX_NOTE)
+        changes["note"] = _checked("note", note.strip(), MAX_NOTE)
     run.update_labels(**changes)
 
 
 def add_tags(run: RunDirectory, tags: Iterable[str]) -> None:
-    """Puts these beside the tags that it has.
+    """Adds tags to those of the run.
 
     Raises:
-        UsageError: one of them is too long.
+        UsageError: a label is too long.
     """
     relabel(run, tags=[*_tags(run), *tags])
 
 
-def take_tags(run: RunDirectory, tags: Iterable[str]) -> None:
-    """Takes these away where it has them."""
+def remove_tags(run: RunDirectory, tags: Iterable[str]) -> None:
+    """Removes tags that the run has."""
     unwanted = {" ".join(tag.split()) for tag in tags}
     relabel(run, tags=[tag for tag in _tags(run) if tag not in unwanted])
 
@@ -50,10 +50,10 @@ def _tags(run: RunDirectory) -> list[str]:
 
 
 def delete(run: RunDirectory) -> None:
-    """Leaves an ended run out of the lists; its files stay, and ``restore`` brings it back.
+    """Hides an ended run from the lists; its files stay, and ``restore`` brings it back.
 
     Raises:
-        UsageError: it has not ended.
+        UsageError: the run has not ended.
     """
     if state_of(run) not in TERMINAL:
         raise UsageError(f"run {run.id} has not ended; cancel it first with `workbench cancel {run.id}`")
@@ -65,7 +65,7 @@ def restore(run: RunDirectory) -> None:
     run.update_labels(deleted_at=None)
 
 
-def _short(what: str, text: str, longest: int) -> str:
+def _checked(field: str, text: str, longest: int) -> str:
     if len(text) > longest:
-        raise UsageError(f"a {what} can have at most {longest} characters, but got {len(text)}")
+        raise UsageError(f"a {field} can have at most {longest} characters, but got {len(text)}")
     return text

@@ -1,4 +1,4 @@
-"""Finding and listing runs; plain JSON, no frames, so that thousands list in a moment."""
+"""Finds and lists runs. Reads plain JSON without DataFrames, so that thousands of runs are listed quickly."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from workbench.store.index import Index
 from workbench.store.tables import RUN_COLUMNS
 
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,199}")
-"""What a run's id looks like: a name of a directory and of nothing else."""
-_OWNER_MAY_TAKE_S = 60.0
+"""A run's id, which is always the name of a directory and never a path."""
+_SUPERVISOR_START_S = 60.0
 
 
 def find(store: Path, text: str) -> RunDirectory:
-    """The run with this id, the only one whose id contains the text, or the ``latest``.
+    """Returns the run with this id, the only run whose id contains the text, or the ``latest`` run.
 
     Raises:
-        UsageError: none or several.
+        UsageError: no run matches, or several do.
     """
     ids = sorted(run.id for run in all_runs(store))
     if text == "latest" and ids:
         return max(all_runs(store), key=_created_at)
     matches = [i for i in ids if i == text] or [i for i in ids if text and text in i]
     if len(matches) != 1:
-        found = f"matches {len(matches)} runs: {', '.join(matches[:5])}" if matches else "is not in the store"
-        raise UsageError(f"run {text!r} {found}; `workbench ls` lists all runs")
+        problem = f"matches {len(matches)} runs: {', '.join(matches[:5])}" if matches else "is not in the store"
+        raise UsageError(f"run {text!r} {problem}; `workbench ls` lists all runs")
     return RunDirectory(store / "runs" / matches[0])
 
 
 def exact(store: Path, run_id: str) -> RunDirectory:
-    """The run with exactly this id, deleted or not; nothing outside the store can be named.
+    """Returns the run with exactly this id, deleted or not; an id cannot name a path outside the store.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is no such run.
     """
     run = RunDirectory(store / "runs" / run_id) if RUN_ID.fullmatch(run_id) else None
     if run is None or not (run.path / "run.json").is_file():
@@ -48,7 +48,7 @@ def exact(store: Path, run_id: str) -> RunDirectory:
 
 
 def all_runs(store: Path) -> list[RunDirectory]:
-    """All runs that were not deleted, oldest first."""
+    """Returns all runs that are not deleted, oldest first."""
     return [run for run in _directories(store) if not _is_deleted(run)]
 
 
@@ -74,34 +74,34 @@ def _created_at(run: RunDirectory) -> float:
 
 
 def state_of(run: RunDirectory) -> str:
-    """The run's state. One whose owner is gone before its end is recorded as lost."""
+    """Returns the run's state. A run whose supervisor ended before the run is recorded as lost."""
     status = run.status()
-    if status["state"] not in TERMINAL and _owner_is_gone(run, status):
-        status = run.status()  # it may have ended just now
+    if status["state"] not in TERMINAL and _supervisor_has_ended(run, status):
+        status = run.status()  # it may have ended in the meantime
         if status["state"] not in TERMINAL:
             status = {**status, "state": "lost", "message": "the supervisor process is gone"}
             run.write_status(status)
     return str(status["state"])
 
 
-def _owner_is_gone(run: RunDirectory, status: dict[str, Any]) -> bool:
+def _supervisor_has_ended(run: RunDirectory, status: dict[str, Any]) -> bool:
     import time
 
     import psutil
 
-    owner = status.get("owner")
-    if owner is None:
-        return time.time() - (run.path / "run.json").stat().st_mtime > _OWNER_MAY_TAKE_S
+    supervisor = status.get("owner")
+    if supervisor is None:
+        return time.time() - (run.path / "run.json").stat().st_mtime > _SUPERVISOR_START_S
     try:
-        process = psutil.Process(owner["pid"])
-        # A killed owner stays a zombie while the front end that started it without the server lives.
-        return bool(process.create_time() != owner["create_time"] or process.status() == psutil.STATUS_ZOMBIE)
+        process = psutil.Process(supervisor["pid"])
+        # A killed supervisor stays a zombie while the front end that started it without the server runs.
+        return bool(process.create_time() != supervisor["create_time"] or process.status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return True
 
 
 def row(run: RunDirectory) -> dict[str, Any]:
-    """The run's row of ``runs``; what is not known is None."""
+    """Returns the run's row of the table ``runs``; missing values are None."""
     values = {
         **run.record(),
         **(run.summary() or {}),
@@ -114,44 +114,45 @@ def row(run: RunDirectory) -> dict[str, Any]:
 
 
 def rows(store: Path) -> list[dict[str, Any]]:
-    """Rows of ``runs``, oldest first; of a run that cannot be read its id and the state ``damaged``."""
+    """Returns the rows of ``runs``, oldest first; a run that cannot be read has only its id and the state ``damaged``."""
     return survey(store)[0]
 
 
 def survey(store: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """The rows, and the ids of the runs that were deleted and can be restored. Of ended runs from the index, where that knows
+    """Returns the rows, and the ids of the deleted runs, which can be restored. Rows of ended runs come from the index if it has
     them."""
-    index, found, deleted = Index(store), [], []
+    index, remaining, deleted = Index(store), [], []
     for run_id, changed_ns in changes(store):
-        if (known := index.get(run_id, changed_ns)) is None:
+        if (entry := index.get(run_id, changed_ns)) is None:
             run = RunDirectory(store / "runs" / run_id)
             if not (run.path / "run.json").exists():
                 continue
-            known = _row_or_damaged(run), _is_deleted(run)
-            index.put(*known, changed_ns)
-        row, is_deleted = known
+            entry = _row_or_damaged(run), _is_deleted(run)
+            index.put(*entry, changed_ns)
+        row, is_deleted = entry
         if is_deleted:
             deleted.append(run_id)
         else:
-            found.append(row)
+            remaining.append(row)
     index.write()
-    return found, deleted
+    return remaining, deleted
 
 
 def changes(store: Path) -> list[tuple[str, int]]:
-    """Names of the run directories in order, and when, in nanoseconds, a file of each was last made or replaced."""
+    """Returns the names of the run directories in order, each with the time in ns at which one of its files was last created or
+    replaced."""
     try:
         directory = os.open(store / "runs", os.O_RDONLY)
     except FileNotFoundError:
         return []
-    found = []
+    changes = []
     try:
         for entry in os.scandir(directory):  # from within the directory: a third faster than by whole paths
             with contextlib.suppress(FileNotFoundError):  # purged just now
-                found.append((entry.name, entry.stat().st_mtime_ns))
+                changes.append((entry.name, entry.stat().st_mtime_ns))
     finally:
         os.close(directory)
-    return sorted(found)
+    return sorted(changes)
 
 
 def _row_or_damaged(run: RunDirectory) -> dict[str, Any]:

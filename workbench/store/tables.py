@@ -287,11 +287,11 @@ ROWS = {
     "timeline": "One row per worker and event of the trace steps; waits lie inside the pass that waits. No rows on GPUs.",
     "peak_tensors": "One row for each of the 20 largest tensors alive at a worker's peak of each memory step.",
 }
-"""Table → what a row of it is."""
+"""Table → what a row represents."""
 
 
 def schema(name: str) -> Any:
-    """The Arrow schema of a table, the same whatever its rows hold."""
+    """Returns the Arrow schema of a table, which does not depend on its rows."""
     import pyarrow as pa
 
     columns = RUNS if name == "runs" else TABLES[name]
@@ -299,8 +299,8 @@ def schema(name: str) -> Any:
 
 
 def done_s(communication: Any) -> Any:
-    """When each operation of a table ``communication`` was done: when the wait for it ended or, where that is known to have been
-    earlier, when it was complete. torch waits for sends at the end of a schedule."""
+    """Returns when each operation of a table ``communication`` was complete: ``completed_s`` if that is before ``end_s``, the
+    end of the wait. torch waits for sends only at the end of a schedule."""
     import pyarrow.compute as pc
 
     return pc.min_element_wise(communication["end_s"], communication["completed_s"], skip_nulls=True)

@@ -35,7 +35,7 @@ def main() -> None:
 @st.fragment(run_every=REFRESH_S)
 def _now() -> None:
     store = home()
-    live = queue().live()
+    live = queue().active()
     frame = _ended_runs(store, [run.id for run in live])
     watched = _watched(store, live, frame)
     if watched is None:

@@ -20,9 +20,9 @@ from workbench.dashboard.downloads import tables_of
 from workbench.dashboard.table import SORTS, chosen, filtered, tags_of
 from workbench.errors import WorkbenchError
 from workbench.store import listing
-from workbench.store.archive import pack, take_in
+from workbench.store.archive import import_runs, pack
 from workbench.store.directory import RunDirectory, home
-from workbench.store.labels import add_tags, delete, restore, take_tags
+from workbench.store.labels import add_tags, delete, remove_tags, restore
 from workbench.text import counted
 
 MOST_SHOWN = 200
@@ -126,7 +126,7 @@ def _tag(runs: list[RunDirectory]) -> None:
     given = text.split(",")
     try:
         for run in runs:
-            (add_tags if is_added else take_tags)(run, given)
+            (add_tags if is_added else remove_tags)(run, given)
     except WorkbenchError as error:
         said("error", "Not tagged", str(error))
     else:
@@ -185,7 +185,7 @@ def _import() -> None:
 
 def _take_in(file: IO[bytes]) -> None:
     try:
-        new, here = take_in(home(), file)
+        new, here = import_runs(home(), file)
     except WorkbenchError as error:
         said("error", "Not imported", str(error))
         return
