@@ -33,6 +33,7 @@ PRELOADED = (
     *(
         ".".join(path.relative_to(_PACKAGE.parent).with_suffix("").parts)
         for path in sorted({*_PACKAGE.rglob("*_modules.py"), *(_PACKAGE / "strategies").rglob("[!_]*.py")})
+        if path.parent.name != "scripts"  # of lessons: torchrun starts them
     ),
 )
 """In memory before the fork, so that a worker starts in milliseconds and imports nothing: what a case imported late (every
