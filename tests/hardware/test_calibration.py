@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from workbench.api import Run
 from workbench.charts.calibration import communication_chart
 from workbench.cli import calibrate
 from workbench.cli.show import _bandwidths
@@ -140,7 +141,7 @@ def test_show_lays_a_calibration_beside_runs_of_its_own_machine_alone(
         rows = [{**row, "payload_bytes": 100, "ring_bytes": 100, "start_s": 0.0, "completed_s": 3.0}]
         write_table(run.table_path("communication", rank), "communication", rows)
     console = Console(width=200, record=True)
-    _bandwidths(console, run)
+    _bandwidths(console, Run(run))
     assert console.export_text().rstrip().endswith(f"  {calibrated}")
 
 

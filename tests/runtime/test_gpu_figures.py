@@ -17,6 +17,7 @@ from workbench.analysis import trace
 from workbench.analysis.limits import limit_of, sentences
 from workbench.analysis.side_by_side import side_by_side
 from workbench.analysis.traffic import achieved_bandwidth
+from workbench.api import submission
 from workbench.cli.main import cli
 from workbench.errors import UsageError
 from workbench.metrics.summary import PARTS, summarize
@@ -56,7 +57,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[api.Run]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WORKBENCH_HOME", str(tmp_path_factory.mktemp("store")))
         patch.setattr(plan_module, "num_gpus", lambda: 2)
-        patch.setattr(api.launcher, "start", lambda directory, use_server: None)
+        patch.setattr(submission.launcher, "start", lambda directory, use_server: None)
         started = api.submit(RunSpec(**SPEC))
         run_in_workers(2, work, str(started.directory.path), make_group=NCCLDouble)
         events = [started.directory.events(rank, 0)[0] for rank in range(2)]

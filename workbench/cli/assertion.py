@@ -8,10 +8,9 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from workbench.api.plugins import unknown
+from workbench.api.store import RUN_FIGURES, VERDICTS
 from workbench.errors import SpecError
-from workbench.plan.parity import VERDICTS
-from workbench.registry import unknown
-from workbench.store.tables import RUN_FIGURES
 
 _OPERATORS = {
     ">=": operator.ge,

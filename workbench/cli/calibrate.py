@@ -44,10 +44,10 @@ def calibrate_command(group_sizes: tuple[int, ...], as_json: bool, chart: Path |
     else:
         _report(calibration)
     if chart is not None:
+        from workbench.api.hardware import measured_communication
         from workbench.charts.calibration import communication_chart
-        from workbench.hardware.frames import communication
 
-        communication_chart(communication(calibration)).save(chart)
+        communication_chart(measured_communication(calibration)).save(chart)
 
 
 def _what(row: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from workbench.plan.compatibility import MODES, Support, support_table
+from workbench.api.plans import MODES, Support, support_table
 
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 LEGEND = (

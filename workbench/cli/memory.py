@@ -13,7 +13,7 @@ from workbench.cli.render import largest_tensors
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from workbench.store.directory import RunDirectory
+    from workbench.api import Run
 
 HELD = ("parameters", "gradients", "optimizer_state")
 HEADS = {
@@ -29,23 +29,23 @@ HEADS = {
 _LOOK: dict[str, Any] = {"box": None, "padding": (0, 1, 0, 0)}
 
 
-def memory(console: Console, directory: RunDirectory) -> None:
+def memory(console: Console, run: Run) -> None:
     """Three tables; of runs that were recorded before there were categories none."""
-    workers = (directory.summary() or {})["workers"]
-    expected = directory.record()["expected"].get("memory_per_worker")
+    workers = (run.summary or {})["workers"]
+    expected = run.record["expected"].get("memory_per_worker")
     if expected is None or not all(worker.get("peak_memory_by_category") for worker in workers):
         return
     console.print("\nmemory per worker after a step, expected and measured, MiB:")
     console.print(_held(workers, expected))
     console.print("\npeak memory per worker by category, MiB:")
     console.print(_peaks(workers))
-    console.print(str(memory_limit(directory)), highlight=False)
+    console.print(str(memory_limit(run)), highlight=False)
     for rank, worker in enumerate(workers):
         if worker.get("fragmentation") is not None:  # of a GPU
             reserved = mebibytes(worker["reserved_peak_bytes"])
             console.print(f"worker {rank}: {reserved} reserved, fragmentation {worker['fragmentation']:.1%}", highlight=False)
     largest = max(range(len(workers)), key=lambda rank: workers[rank]["peak_memory_bytes"])
-    rows = [row for row in directory.table("peak_tensors").to_pylist() if row["rank"] == largest]
+    rows = [row for row in run.table("peak_tensors").to_pylist() if row["rank"] == largest]
     console.print(
         f"\nlargest tensors at the peak of worker {largest} ({workers[largest]['peak_memory_event']}):", highlight=False
     )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
+from workbench.api.plugins import DATASETS, MODELS, SCHEDULES, STRATEGIES, Family
+from workbench.api.specs import describe
 from workbench.errors import UsageError
-from workbench.registry import DATASETS, MODELS, SCHEDULES, STRATEGIES, Family
-from workbench.spec import describe
 
 
 def _list(family: Family) -> None:
@@ -57,8 +57,8 @@ def schedules_command(actions: str | None, size: int, microbatches: int, stages_
     if actions is None:
         _list(SCHEDULES)
         return
-    from workbench.spec import RunSpec
-    from workbench.strategies.pipeline.schedules.to_csv import rows_of
+    from workbench.api.plans import schedule_rows
+    from workbench.api.specs import RunSpec
 
     pipeline = {"size": size, "schedule": actions, "num_microbatches": microbatches, "stages_per_worker": stages_per_worker}
     spec = RunSpec(split={"pipeline": pipeline})
@@ -67,5 +67,5 @@ def schedules_command(actions: str | None, size: int, microbatches: int, stages_
     if not schedule.has_actions:
         raise UsageError(f"--actions: {actions} has no fixed order of actions; use another schedule")
     schedule.check(spec)
-    for row in rows_of(schedule):
+    for row in schedule_rows(schedule):
         click.echo(row)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def follow(run: Run, quiet: bool) -> None:
     """Shows the run until it has ended."""
-    record = run.directory.record()
+    record = run.record
     name = f"{record['split']}" + (f", {record['threads_per_worker']} threads" if record["threads_per_worker"] > 1 else "")
     if quiet:
         run.wait()
@@ -30,7 +30,7 @@ def follow(run: Run, quiet: bool) -> None:
     )
     said = ""
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task(name, total=None, note=run.directory.status().get("message", ""))
+        task = progress.add_task(name, total=None, note=run.message)
         for event in run.follow(with_silence=True):
             if event is None:
                 message = run.message or run.state

@@ -21,12 +21,11 @@ def report_command(runs: tuple[str, ...], to: Path) -> None:
 
     HTML is one self-contained file; Markdown stores its charts in a folder next to the file.
     """
+    from workbench.api import open_run
     from workbench.cli.target import written
     from workbench.export.report.write import write_report
-    from workbench.store import listing
-    from workbench.store.directory import home
 
-    found = [listing.find(home(), run) for run in runs]
+    found = [open_run(run) for run in runs]
     with written("report --to"):
         for path in write_report(found, to):
             click.echo(path)

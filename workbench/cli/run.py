@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from workbench.api.specs import RunSpec, four_strategies, override, read_table
 from workbench.cli.assertion import parse
 from workbench.cli.document import runs_document
 from workbench.errors import AssertionFailedError, RunFailedError
-from workbench.spec import RunSpec
-from workbench.spec.demonstration import four_strategies
-from workbench.spec.files import override, read_table
 
 if TYPE_CHECKING:
     from workbench.api import Run
@@ -61,7 +59,7 @@ def run_command(
     specs = four_strategies(RunSpec()) if is_demonstration else [RunSpec(**table)]
     assertions = parse(assertion) if assertion is not None else []
 
-    from workbench.plan.resolve import plan
+    from workbench.api.plans import plan
 
     notices = [planned.device_notice for planned in map(plan, specs)]
     if notices[0]:
@@ -77,10 +75,8 @@ def run_command(
 
 def _run_all(specs: Sequence[RunSpec], use_server: bool, quiet: bool) -> tuple[list[Run], list[Run]]:
     """Runs each spec to its end; those to show (baselines first) and those that were asked for."""
-    from workbench.api import Run, submit
+    from workbench.api import open_run, submit
     from workbench.cli.progress import follow
-    from workbench.store.directory import home
-    from workbench.store.listing import find
 
     shown: dict[str, Run] = {}
     asked: list[Run] = []
@@ -88,10 +84,10 @@ def _run_all(specs: Sequence[RunSpec], use_server: bool, quiet: bool) -> tuple[l
         for spec in specs:
             run = submit(spec, use_server=use_server)
             asked.append(run)
-            record = run.directory.record()
+            record = run.record
             for other in (record["baseline_run_id"], record["same_cores_baseline_run_id"], run.id):
                 if other and other not in shown:
-                    shown[other] = Run(find(home(), other))
+                    shown[other] = open_run(other)
                     follow(shown[other], quiet)
     except KeyboardInterrupt:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -110,25 +106,24 @@ def _report(shown: list[Run], rows: list[dict[str, Any]]) -> None:
     from workbench.cli.render import comparison, failure, whole
 
     console = Console()
-    threads = {run.id: run.directory.record()["threads_per_worker"] for run in shown}
+    threads = {run.id: run.record["threads_per_worker"] for run in shown}
     console.print()
     whole(console, comparison(rows, threads))
     console.print()
-    runs = [run.directory for run in shown]
-    for sentence in findings(rows, limits.sentences(runs), memory_limits.sentences(runs)):
+    for sentence in findings(rows, limits.sentences(shown), memory_limits.sentences(shown)):
         console.print(f"• {sentence}", highlight=False)
     for run in shown:
-        record = run.directory.record()
+        record = run.record
         if (used := record["num_workers"] * record["threads_per_worker"]) > record["num_cores"]:
             console.print(f"• {record['split']} uses {used} threads on {record['num_cores']} cores.", highlight=False)
     if sentence := _does_not_fit(shown):
         console.print(f"• {sentence}", highlight=False)
     for run in shown:
-        for note in run.directory.record().get("link_notes", []):
-            console.print(f"• {run.directory.record()['split']}: {note}.", highlight=False)
+        for note in run.record.get("link_notes", []):
+            console.print(f"• {run.record['split']}: {note}.", highlight=False)
     causes = set()
     for run in shown:
-        cause = run.directory.record()["split"], str((run.error or {}).get("exception", run.id))
+        cause = run.record["split"], str((run.error or {}).get("exception", run.id))
         if run.state != "finished" and cause not in causes:  # the baseline with more threads fails of the same
             failure(console, run.id, run.error, run.message)
         causes.add(cause)
@@ -138,10 +133,10 @@ def _report(shown: list[Run], rows: list[dict[str, Any]]) -> None:
 
 def _does_not_fit(shown: list[Run]) -> str:
     """What a memory budget shows: which splits it is too small for, and for which it is not."""
-    over = list(dict.fromkeys(run.directory.record()["split"] for run in shown if (run.error or {}).get("memory")))
+    over = list(dict.fromkeys(run.record["split"] for run in shown if (run.error or {}).get("memory")))
     if not over:
         return ""
-    fits = list(dict.fromkeys(run.directory.record()["split"] for run in shown if run.state == "finished"))
+    fits = list(dict.fromkeys(run.record["split"] for run in shown if run.state == "finished"))
     budget = f"{(shown[0].spec.measure.memory_budget_bytes or 0) / 2**20:.2f} MiB per worker"
     return f"Exceeds {budget}: {', '.join(over)}." + (f" Fits: {', '.join(fits)}." if fits else "")
 

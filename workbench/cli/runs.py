@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import click
 
+from workbench.api.store import all_runs, import_runs, open_exact, open_run, run_rows
 from workbench.cli.document import runs_document
 from workbench.cli.target import written
-from workbench.errors import DamagedRunError, UsageError
-from workbench.store import listing
-from workbench.store.directory import RunDirectory, home
-from workbench.store.labels import delete, relabel, restore
+from workbench.errors import UsageError
 from workbench.text import counted
 
 
@@ -20,7 +17,7 @@ from workbench.text import counted
 @click.option("--json", "as_json", is_flag=True, help='Print one JSON document on stdout: {"runs": [row, …]}.')
 def ls_command(as_json: bool) -> None:
     """List the runs in the store, oldest first."""
-    rows = listing.rows(home())
+    rows = run_rows()
     if as_json:
         click.echo(runs_document(rows))
         return
@@ -39,7 +36,7 @@ def ls_command(as_json: bool) -> None:
         name = "  ".join(part for part in (row["name"], row["link"] and f"[{row['link']}]", told) if part)
         line = f"{row['run_id']:<{width}}  {row['state']:<9}  {model:<12}  {step:>10}  {speedup:>8}  {name}"
         click.echo(line.rstrip())
-        if row["state"] == "queued" and (message := RunDirectory(home() / "runs" / row["run_id"]).status().get("message")):
+        if row["state"] == "queued" and (message := open_exact(row["run_id"]).message):
             click.echo(f"{'':<{width}}  {message}")
 
 
@@ -48,13 +45,12 @@ def ls_command(as_json: bool) -> None:
 @click.option("--rank", type=int, help="Show only the output of this rank.")
 def logs_command(run: str, rank: int | None) -> None:
     """Show the output of the workers of RUN."""
-    directory = listing.find(home(), run)
-    num_workers = directory.record()["num_workers"]
+    opened = open_run(run)
+    num_workers = opened.record["num_workers"]
     if rank is not None and not 0 <= rank < num_workers:
-        raise UsageError(f"--rank: {directory.id} has ranks 0 to {num_workers - 1}, but got {rank}")
+        raise UsageError(f"--rank: {opened.id} has ranks 0 to {num_workers - 1}, but got {rank}")
     for who in range(num_workers) if rank is None else [rank]:
-        path = directory.log_path(who)
-        text = path.read_text(errors="replace") if path.exists() else ""
+        text = opened.log(who)
         click.echo(f"── rank {who}" + ("" if text else " (empty)"))
         click.echo(text, nl=False)
 
@@ -64,8 +60,8 @@ def logs_command(run: str, rank: int | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help='Print one JSON document on stdout: {"runs": [row, …]}.')
 def compare_command(runs: tuple[str, ...], as_json: bool) -> None:
     """Compare RUNS side by side and list the findings."""
-    found = [listing.find(home(), run) for run in runs]
-    rows = [listing.row(directory) for directory in found]
+    found = [open_run(run) for run in runs]
+    rows = [run.row() for run in found]
     if as_json:
         click.echo(runs_document(rows))
         return
@@ -76,9 +72,9 @@ def compare_command(runs: tuple[str, ...], as_json: bool) -> None:
     from workbench.cli.render import comparison, whole
 
     console = Console()
-    whole(console, comparison(rows, {d.id: d.record()["threads_per_worker"] for d in found}))
-    store = listing.all_runs(home())
-    differences = noise.sentences(rows, [noise.measured(directory, store) for directory in found])
+    whole(console, comparison(rows, {run.id: run.record["threads_per_worker"] for run in found}))
+    store = all_runs()
+    differences = noise.sentences(rows, [noise.measured(run, store) for run in found])
     for sentence in [*findings(rows, limits.sentences(found), memory_limits.sentences(found)), *differences]:
         console.print(f"• {sentence}", highlight=False)
 
@@ -106,7 +102,7 @@ def export_command(runs: tuple[str, ...], to: Path | None, file_format: str, tra
 
     if to is None and trace is None:
         raise UsageError("export needs a destination: --to DIRECTORY for the tables or --trace FILE for a trace of all workers")
-    found = [listing.find(home(), run) for run in runs]
+    found = [open_run(run) for run in runs]
     with written("export"):
         for path in export(found, to, file_format) if to is not None else []:
             click.echo(path)
@@ -115,7 +111,7 @@ def export_command(runs: tuple[str, ...], to: Path | None, file_format: str, tra
             for run in found:
                 if not run.table("steps").num_rows:
                     click.echo(
-                        f"workbench: {run.id} ({listing.state_of(run)}) has no recorded steps: its part of the trace is empty",
+                        f"workbench: {run.id} ({run.state}) has no recorded steps: its part of the trace is empty",
                         err=True,
                     )
 
@@ -124,8 +120,6 @@ def export_command(runs: tuple[str, ...], to: Path | None, file_format: str, tra
 @click.argument("runs", nargs=-1, required=True)
 def cancel_command(runs: tuple[str, ...]) -> None:
     """Cancel RUNS and the baselines that no other run needs, and wait until they have ended."""
-    from workbench.api import open_run
-
     chosen = [open_run(run) for run in runs]
     asked = [ended for run in chosen for ended in run.cancel()]
     for run in {run.id: run for run in (*chosen, *asked)}.values():
@@ -139,19 +133,16 @@ def cancel_command(runs: tuple[str, ...]) -> None:
 def rm_command(runs: tuple[str, ...], purge: bool, undo: bool) -> None:
     """Delete RUNS. Without --purge, the runs are hidden but their files are kept."""
     if undo:
-        for directory in [listing.exact(home(), run) for run in runs]:
-            restore(directory)
-            click.echo(f"{directory.id} restored")
+        for hidden in [open_exact(run) for run in runs]:
+            hidden.restore()
+            click.echo(f"{hidden.id} restored")
         return
-    for directory in [listing.find(home(), run) for run in runs]:
-        try:
-            delete(directory)
-        except DamagedRunError:
-            if not purge:
-                raise
+    for chosen in [open_run(run) for run in runs]:
         if purge:
-            shutil.rmtree(directory.path)
-        click.echo(f"{directory.id} deleted")
+            chosen.purge()
+        else:
+            chosen.delete()
+        click.echo(f"{chosen.id} deleted")
 
 
 @click.command("label")
@@ -161,22 +152,20 @@ def rm_command(runs: tuple[str, ...], purge: bool, undo: bool) -> None:
 @click.option("--note", help="Note about the run.")
 def label_command(run: str, name: str | None, tags: tuple[str, ...], note: str | None) -> None:
     """Set the name, tags and note of RUN."""
-    directory = listing.find(home(), run)
-    relabel(directory, name=name, tags=tags or None, note=note)
-    click.echo(directory.id)
+    opened = open_run(run)
+    opened.relabel(name=name, tags=tags or None, note=note)
+    click.echo(opened.id)
 
 
 @click.command("import")
 @click.argument("source", type=click.Path(path_type=Path, exists=True))
 def import_command(source: Path) -> None:
     """Import runs from SOURCE, a zip file of run directories (such as the dashboard creates) or the directory of a store."""
-    from workbench.store.archive import import_runs
-
     try:
-        new, here = import_runs(home(), source)
+        new, here = import_runs(source)
     except UsageError as error:
         raise UsageError(f"{source}: {error}") from None
-    for directory in new:
-        click.echo(f"{directory.id} imported")
+    for imported in new:
+        click.echo(f"{imported.id} imported")
     for run_id in here:
         click.echo(f"{run_id} is already in the store")

@@ -7,9 +7,7 @@ from typing import Any
 
 import click
 
-from workbench.metrics.communication import transfers
-from workbench.store import listing
-from workbench.store.directory import RunDirectory, home
+from workbench.api import Run, open_run
 
 _MOST_IN_A_MATRIX = 8
 
@@ -26,19 +24,19 @@ def show_command(run: str) -> None:
     from workbench.cli import render, time_figures
     from workbench.cli.memory import memory
 
-    directory = listing.find(home(), run)
-    row, console = listing.row(directory), Console()
-    console.print(f"[bold]{directory.id}[/bold]  {row['state']}  {row['name'] or ''}")
+    opened = open_run(run)
+    row, console = opened.row(), Console()
+    console.print(f"[bold]{opened.id}[/bold]  {row['state']}  {row['name'] or ''}")
     console.print(
         f"{row['model']} on {row['dataset']}, {row['split']}, {row['num_workers']} × {row['device']} ({row['backend']})"
     )
-    for axis, groups in _who_talks_to_whom(directory):
+    for axis, groups in _who_talks_to_whom(opened):
         console.print(f"{axis} axis: {groups}", highlight=False, markup=False)
-    if differences := _differences(directory):
+    if differences := _differences(opened):
         console.print(f"options: {escape(', '.join(differences))}", highlight=False)
-    if row["mode"] == "train" and (optimizer := _optimizer(directory)):
+    if row["mode"] == "train" and (optimizer := _optimizer(opened)):
         console.print(f"optimizer: {optimizer}", highlight=False)
-    record = directory.record()
+    record = opened.record
     if record["num_workers"] * record["threads_per_worker"] > record["num_cores"]:
         console.print(f"[yellow]oversubscribed:[/yellow] workers × threads exceed the {record['num_cores']} cores")
     if row["link"]:
@@ -47,10 +45,10 @@ def show_command(run: str) -> None:
         console.print(f"[yellow]disturbed:[/yellow] other programs used {load:.1f} cores during the run", highlight=False)
     _block_times(console, record)
     if row["state"] != "finished":
-        render.failure(console, directory.id, directory.error(), str(directory.status().get("message", "")))
+        render.failure(console, opened.id, opened.error, opened.message)
         return
     render.whole(console, render.comparison([row], {}))
-    if parity := _parity(row, directory.summary() or {}):
+    if parity := _parity(row, opened.summary or {}):
         console.print(f"parity: {parity}", highlight=False)
     is_inference = row["mode"] == "inference"
     if is_inference:
@@ -60,16 +58,16 @@ def show_command(run: str) -> None:
         first, later = seconds(row["time_to_first_token_s"]), seconds(row["time_per_token_s"])
         rate = f"{row['generated_tokens_per_s']:.0f} tokens/s"
         console.print(f"generation: time to first token {first}, time per token {later}, {rate}", highlight=False)
-    for line in time_figures.lines(directory):
+    for line in time_figures.lines(opened):
         console.print(line, highlight=False, markup=False)
     if row["dropped_tokens"] is not None:
         console.print(f"dropped per step: {row['dropped_tokens']:,g} assignments of tokens to experts above their capacity")
-    _transfers(console, directory)
-    _traffic(console, directory)
-    _bandwidths(console, directory)
-    _completions(console, directory)
-    _workers(console, directory)
-    memory(console, directory)
+    _transfers(console, opened)
+    _traffic(console, opened)
+    _bandwidths(console, opened)
+    _completions(console, opened)
+    _workers(console, opened)
+    memory(console, opened)
 
 
 def _parity(row: dict[str, Any], summary: dict[str, Any]) -> str:
@@ -109,46 +107,40 @@ def _block_times(console: Any, record: dict[str, Any]) -> None:
         console.print(f"block times, measured before the run: {blocks}", highlight=False)
 
 
-def _who_talks_to_whom(directory: RunDirectory) -> Iterator[tuple[str, str]]:
-    """Each axis of the run's mesh with its groups of ranks: ``data``, ``[0 2] [1 3]``. Experts are divided over neighbours
-    among those that divide the batch."""
-    from workbench.plan.mesh import Mesh
-    from workbench.spec.files import read_table
+def _who_talks_to_whom(run: Run) -> Iterator[tuple[str, str]]:
+    """Each axis of the run's mesh with its groups of ranks: ``data``, ``[0 2] [1 3]``."""
+    from workbench.api.plans import process_groups
 
-    axes = directory.record()["mesh"]
-    groups = {axis: [list(group) for group in Mesh(axes).groups(axis)] for axis in axes}
-    if size := read_table(directory.spec_path).get("split", {}).get("expert", {}).get("size"):
-        groups["expert"] = [group[at : at + size] for group in groups["data"] for at in range(0, len(group), size)]
-    for axis, found in groups.items():
-        yield axis, " ".join(f"[{' '.join(map(str, group))}]" for group in found)
+    for axis, groups in process_groups(run).items():
+        yield axis, " ".join(f"[{' '.join(map(str, group))}]" for group in groups)
 
 
-def _optimizer(directory: RunDirectory) -> str:
+def _optimizer(run: Run) -> str:
     """The optimizer with all its options in one line."""
+    from workbench.api.plans import optimizer_text
     from workbench.errors import SpecError
-    from workbench.plan.optimizer import optimizer_text
 
     try:
-        return optimizer_text(directory.spec().train)
+        return optimizer_text(run.spec.train)
     except SpecError:
         return ""  # a plugin that is not here today
 
 
-def _differences(directory: RunDirectory) -> list[str]:
+def _differences(run: Run) -> list[str]:
     """Where the spec differs from the defaults, as on the command line."""
+    from workbench.api.specs import not_by_default
     from workbench.errors import SpecError
-    from workbench.spec.differences import not_by_default
 
     try:
-        return [f"{path}={value}" for path, value in not_by_default(directory.spec()).items()]
+        return [f"{path}={value}" for path, value in not_by_default(run.spec).items()]
     except SpecError:
         return []  # a plugin that is not here today; the run's figures can be shown all the same
 
 
-def _transfers(console: Any, directory: RunDirectory) -> None:
+def _transfers(console: Any, run: Run) -> None:
     from rich.table import Table
 
-    rows = transfers(directory)
+    rows = run.communication_volume()
     if not rows:
         return
     table = Table(
@@ -171,16 +163,14 @@ def _transfers(console: Any, directory: RunDirectory) -> None:
     console.print(table)
 
 
-def _bandwidths(console: Any, directory: RunDirectory) -> None:
+def _bandwidths(console: Any, run: Run) -> None:
     """The bandwidth that each operation had, beside what the run's machine was calibrated to have, where this store knows it."""
     from rich.table import Table
 
     from workbench.analysis.formatting import mebibytes
-    from workbench.hardware.frames import achieved
-    from workbench.hardware.store import read_calibration
+    from workbench.api.hardware import achieved_bandwidth
 
-    # Of the run's own machine and torch: an imported run is not laid beside what the viewer's machine can do.
-    rows = achieved(directory, read_calibration(home(), directory.environment())).to_dict("records")
+    rows = achieved_bandwidth(run).to_dict("records")
     if not rows:
         return
     table = Table("operation", "axis", "workers", "payload", "achieved (lower bound)", "calibrated", box=None)
@@ -193,16 +183,16 @@ def _bandwidths(console: Any, directory: RunDirectory) -> None:
     console.print(table)
 
 
-def _traffic(console: Any, directory: RunDirectory) -> None:
+def _traffic(console: Any, run: Run) -> None:
     """Who sends how much to whom, while a matrix of them can be read."""
     from rich.table import Table
 
-    num_workers = directory.record()["num_workers"]
+    num_workers = run.record["num_workers"]
     if not 1 < num_workers <= _MOST_IN_A_MATRIX:
         return
     from workbench.analysis.traffic import SENT, matrix, traffic_of
 
-    frame = traffic_of(directory)
+    frame = traffic_of(run)
     if frame.empty:
         return
     table = Table("from \\ to", *map(str, range(num_workers)), box=None)
@@ -218,13 +208,13 @@ def _traffic(console: Any, directory: RunDirectory) -> None:
     console.print(table)
 
 
-def _completions(console: Any, directory: RunDirectory) -> None:
+def _completions(console: Any, run: Run) -> None:
     """Whether what was recorded of the trace steps is what torch's profiler saw."""
-    workers = [worker.get("completions") for worker in (directory.summary() or {})["workers"]]
+    workers = [worker.get("completions") for worker in (run.summary or {})["workers"]]
     known = [completions for completions in workers if completions]  # older runs have none
     names = ("num_operations", "num_seen", "num_completed", "num_late")
     num_operations, num_seen, num_completed, num_late = (sum(c[name] for c in known) for name in names)
-    if not num_operations or directory.record()["device"] != "cpu":
+    if not num_operations or run.record["device"] != "cpu":
         return
     text = f"trace steps: {num_operations:,} operations recorded, {num_seen:,} seen by torch's profiler"
     text += f", {num_completed:,} of them until completion"
@@ -236,17 +226,17 @@ def _completions(console: Any, directory: RunDirectory) -> None:
             console.print(f"  [red]worker {rank}:[/red] {difference}", highlight=False)
 
 
-def _workers(console: Any, directory: RunDirectory) -> None:
+def _workers(console: Any, run: Run) -> None:
     from rich.table import Table
 
     from workbench.analysis.formatting import mebibytes
 
-    trains = directory.record()["mode"] == "train"
+    trains = run.record["mode"] == "train"
     heads = ("gradients", "optimizer state") if trains else ()
     table = Table("worker", "expected parameters", "measured parameters", *heads, "peak memory", "resident peak", box=None)
     held = ("gradient_bytes", "optimizer_state_bytes") if trains else ()
-    expected = directory.record()["expected"]["parameters_per_worker"]
-    for rank, worker in enumerate((directory.summary() or {})["workers"]):
+    expected = run.record["expected"]["parameters_per_worker"]
+    for rank, worker in enumerate((run.summary or {})["workers"]):
         sizes = (worker[key] for key in (*held, "peak_memory_bytes", "resident_peak_bytes"))
         table.add_row(str(rank), f"{expected[rank]:,}", f"{worker['parameters']:,}", *map(mebibytes, sizes))
     console.print("\nworkers:")

@@ -17,8 +17,8 @@ from pathlib import Path
 import click
 
 import workbench
+from workbench.api.store import home
 from workbench.errors import UsageError
-from workbench.store.directory import home
 from workbench.text import counted
 
 _PACKAGES = ("torch", "numpy", "pydantic", "pyarrow", "pandas", "streamlit")
@@ -29,7 +29,7 @@ def doctor_command() -> None:
     """Show the versions, cores, memory, store and fork server that runs on this machine use. Starts and writes nothing."""
     import psutil
 
-    from workbench.launch.environment import environment
+    from workbench.api.hardware import environment
 
     here = environment()
     lines = {
@@ -106,9 +106,9 @@ def _store(store: Path) -> str:
 
 def _server() -> str:
     """Asks by connecting; a connection that says nothing is left at once by the server."""
-    from workbench.launch.start import socket_path
+    from workbench.api.hardware import fork_server_socket
 
-    path = socket_path()
+    path = fork_server_socket()
     if path is None:
         return "unavailable: the path of its Unix socket is too long in both TMPDIR and /tmp; runs start without it, more slowly"
     place = (

@@ -10,20 +10,20 @@ from workbench.analysis.formatting import seconds
 from workbench.text import counted
 
 if TYPE_CHECKING:
-    from workbench.store.directory import RunDirectory
+    from workbench.api import Run
 
 _PARTS = ("compute", "exposed_communication", "idle", "optimizer", "schedule", "other")
 
 
-def lines(run: RunDirectory) -> Iterator[str]:
+def lines(run: Run) -> Iterator[str]:
     """Sentences about a finished run, most telling first."""
     from workbench.analysis.limits import limit_of
     from workbench.analysis.trace import untraced
 
-    summary = run.summary() or {}
+    summary = run.summary or {}
     if "spread" not in summary:  # recorded before parts had their spread
         return
-    unit = "batch" if run.record()["mode"] == "inference" else "step"
+    unit = "batch" if run.record["mode"] == "inference" else "step"
     if found := limit_of(run):
         yield f"limit: {found}"
     if summary["spread"] is None:
@@ -49,7 +49,7 @@ def _parts(summary: dict[str, Any], unit: str) -> str:
     return f"{text}. Unexplained time is at most {share:.1%} of a worker's {unit}"
 
 
-def _bubble(run: RunDirectory, unit: str) -> Iterator[str]:
+def _bubble(run: Run, unit: str) -> Iterator[str]:
     from workbench.analysis.bubble import bubble
 
     frame = bubble(run)
@@ -65,12 +65,11 @@ def _bubble(run: RunDirectory, unit: str) -> Iterator[str]:
     yield f"  by cause, in ms: {parts} (order: the schedule with equal stages; rest: unexplained)"
 
 
-def _noise(run: RunDirectory, unit: str) -> Iterator[str]:
+def _noise(run: Run, unit: str) -> Iterator[str]:
     from workbench.analysis.noise import measured, median_interval
-    from workbench.store import listing
-    from workbench.store.directory import home
+    from workbench.api.store import all_runs
 
-    found = measured(run, listing.all_runs(home()))
+    found = measured(run, all_runs())
     interval = median_interval(found.times)
     text = (
         f"noise: median of {len(found.times)} timed {'batches' if unit == 'batch' else f'{unit}s'} is {seconds(found.step_time)}"
@@ -83,9 +82,9 @@ def _noise(run: RunDirectory, unit: str) -> Iterator[str]:
     yield text
 
 
-def _flops(run: RunDirectory, summary: dict[str, Any], unit: str) -> Iterator[str]:
+def _flops(run: Run, summary: dict[str, Any], unit: str) -> Iterator[str]:
     flops, counted = summary["flops_per_step"], summary["counted_flops_per_step"]
-    record = run.record()
+    record = run.record
     formula = "3 × forward × batch" if record["mode"] == "train" else "forward × batch"
     if flops is None:
         if counted is not None:

@@ -1,16 +1,16 @@
-"""The public API: submit, watch and compare runs. Works in a script, a notebook and a Streamlit page."""
+"""Submission: starting runs and the baselines that they are compared with, and waiting for them."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
-from workbench.errors import DamagedRunError, RunFailedError, UsageError
+from workbench.api.hardware import calibration
+from workbench.api.store import Run, open_run
+from workbench.errors import DamagedRunError, RunFailedError
 from workbench.hardware.fit import link_notes
-from workbench.hardware.measure import calibrate as measure
-from workbench.hardware.store import read_calibration, write_calibration
 from workbench.launch import start as launcher
 from workbench.launch.block_times import block_times
 from workbench.launch.environment import baseline_key, environment
@@ -21,128 +21,16 @@ from workbench.spec import RunSpec
 from workbench.spec.files import dumps
 from workbench.spec.option_files import with_file_hashes
 from workbench.store import listing
-from workbench.store.cancellation import cancel
-from workbench.store.directory import TERMINAL, RunDirectory, home, new_run_id
+from workbench.store.directory import RunDirectory, home, new_run_id
 from workbench.strategies.pipeline.stages import staged
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from workbench.analysis.comparison_frame import Comparison
 
-_POLL_S = 0.05
+__all__ = ["compare", "run", "submit", "terminated_as_interrupted"]
+
 UNUSABLE = ("failed", "cancelled", "lost")
 """States of a run that no other can be compared with."""
-
-
-class Run:
-    """A run in the store, whatever its state."""
-
-    def __init__(self, directory: RunDirectory) -> None:
-        self.directory = directory
-        self.id = directory.id
-
-        self.is_new = False
-        """Whether this object's submission started it; else it was there already."""
-
-    def __repr__(self) -> str:
-        from workbench.analysis.markup import run_text
-
-        return run_text(self.row())
-
-    def _repr_html_(self) -> str:
-        from workbench.analysis.markup import run_html
-
-        return run_html(self.row(), self.message, self.error)
-
-    @property
-    def spec(self) -> RunSpec:
-        """What was asked, with all defaults filled in."""
-        return self.directory.spec()
-
-    @property
-    def state(self) -> str:
-        """queued, starting, running, finished, failed, cancelled or lost."""
-        return listing.state_of(self.directory)
-
-    @property
-    def summary(self) -> dict[str, Any] | None:
-        """The figures, once it has finished."""
-        return self.directory.summary()
-
-    @property
-    def error(self) -> dict[str, Any] | None:
-        """Why it failed."""
-        return self.directory.error()
-
-    @property
-    def message(self) -> str:
-        """What its owner last said: what it waits for, or why it ended."""
-        return str(self.directory.status().get("message") or "")
-
-    def row(self) -> dict[str, Any]:
-        """Its row of the table ``runs``."""
-        return listing.row(self.directory)
-
-    def wait(self, timeout_s: float | None = None) -> Run:
-        """Waits for the end of the run, whatever it is.
-
-        Raises:
-            TimeoutError: it has not ended within ``timeout_s`` seconds; it goes on.
-        """
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while self.state not in TERMINAL:
-            if deadline is not None and time.monotonic() > deadline:
-                raise TimeoutError(f"run {self.id} is still {self.state} after {timeout_s} s")
-            time.sleep(_POLL_S)
-        return self
-
-    def follow(self, with_silence: bool = False) -> Iterator[Any]:
-        """Its events as they come, from all workers, until it has ended; each has ``time``, ``rank`` and ``event``. With
-        silence: None each time that there was none to be had."""
-        offsets = [0] * self.directory.record()["num_workers"]
-        while True:
-            ended = self.state in TERMINAL
-            for rank in range(len(offsets)):
-                events, offsets[rank] = self.directory.events(rank, offsets[rank])
-                yield from events
-            if ended:
-                return
-            if with_silence:
-                yield None
-            time.sleep(_POLL_S)
-
-    def cancel(self) -> list[Run]:
-        """Requests the end of this run and of the baselines that only it needs; returns these runs at once, without waiting for
-        their end."""
-        return [Run(directory) for directory in cancel(self.directory)]
-
-    def end(self) -> list[Run]:
-        """Cancels the run; returns the runs that were asked to end when no process of them is left."""
-        return [run.wait() for run in self.cancel()]
-
-    def steps(self) -> pd.DataFrame:
-        """One row a worker and step."""
-        return self._frame("steps")
-
-    def memory(self) -> pd.DataFrame:
-        """Bytes alive by category at each event of the memory steps."""
-        return self._frame("memory")
-
-    def peak_tensors(self) -> pd.DataFrame:
-        """The largest tensors alive at each worker's peak of the memory steps."""
-        return self._frame("peak_tensors")
-
-    def communication(self) -> pd.DataFrame:
-        """One row an operation and worker, of the trace steps."""
-        return self._frame("communication")
-
-    def timeline(self) -> pd.DataFrame:
-        """What each worker did when, on the trace steps."""
-        return self._frame("timeline")
-
-    def _frame(self, name: str) -> pd.DataFrame:
-        return self.directory.table(name).to_pandas()
 
 
 def submit(spec: RunSpec, *, use_server: bool = True) -> Run:
@@ -204,28 +92,6 @@ def run(spec: RunSpec, *, use_server: bool = True) -> Run:
     return started
 
 
-def runs() -> pd.DataFrame:
-    """All runs of the store, a row each, oldest first."""
-    import pandas as pd
-
-    from workbench.store.tables import RUN_COLUMNS
-
-    return pd.DataFrame(listing.rows(home()), columns=list(RUN_COLUMNS))
-
-
-def open_run(run: Run | str) -> Run:
-    """A run of the store by its id, a part of one that is unique, or ``latest``; a run is itself.
-
-    Raises:
-        UsageError: none or several, or it is neither.
-    """
-    if isinstance(run, Run):
-        return run
-    if not isinstance(run, str):
-        raise UsageError(f"requires a run or a run id, but got {run!r}")
-    return Run(listing.find(home(), run))
-
-
 def compare(chosen: Iterable[Run | RunSpec | str] | Run | RunSpec | str) -> Comparison:
     """Rows of these runs (or ids) side by side, in this order; a spec is run first, and a failed one keeps its row. A frame
     with the columns of ``runs``, shown as the figures that one compares."""
@@ -238,23 +104,7 @@ def compare(chosen: Iterable[Run | RunSpec | str] | Run | RunSpec | str) -> Comp
             plan(item)  # refuse before anything starts
     with terminated_as_interrupted():
         found = [_to_the_end(submit(item)) if isinstance(item, RunSpec) else item for item in known]
-    return Comparison([r.row() for r in found], {r.id: r.directory.record()["threads_per_worker"] for r in found})
-
-
-def calibrate(
-    group_sizes: Sequence[int] = (), say: Callable[[str, dict[str, Any]], None] = lambda table, row: None
-) -> dict[str, Any]:
-    """Measures this machine (matrix products, memory, communication in groups of these sizes, by default 2 and, where there are
-    as many cores, 4) and keeps it in the store; ``say(table, row)`` is called with each measurement."""
-    sizes = group_sizes or (2, 4)[: 2 if environment()["num_cores"] >= 4 else 1]
-    calibration = measure(sizes, say)
-    write_calibration(home(), calibration)
-    return calibration
-
-
-def calibration() -> dict[str, Any] | None:
-    """What the store knows of this machine; None before ``calibrate``, or where machine or torch are others than then."""
-    return read_calibration(home(), environment())
+    return Comparison([r.row() for r in found], {r.id: r.record["threads_per_worker"] for r in found})
 
 
 def _to_the_end(started: Run) -> Run:

@@ -1,0 +1,34 @@
+"""The public Python API: submit, watch and compare runs. Works in a script, a notebook and a Streamlit page.
+
+The modules hold by concept what the three views need of the packages below; a view imports nothing else of these packages. A
+name is imported when it is first asked for, so that listing runs loads no more than it takes.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from workbench.api.hardware import calibrate, calibration
+    from workbench.api.store import Run, open_run, runs
+    from workbench.api.submission import compare, run, submit
+
+__all__ = ["Run", "calibrate", "calibration", "compare", "open_run", "run", "runs", "submit"]
+
+_MODULES = {
+    "Run": "store",
+    "calibrate": "hardware",
+    "calibration": "hardware",
+    "compare": "submission",
+    "open_run": "store",
+    "run": "submission",
+    "runs": "store",
+    "submit": "submission",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -1,0 +1,64 @@
+"""Plans: what a spec comes to before it runs, which specs can run, and the nearest to one that cannot."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from workbench.plan.compatibility import MODES, Support, support_table
+from workbench.plan.mesh import Mesh
+from workbench.plan.optimizer import optimizer_text
+from workbench.plan.plan import Plan
+from workbench.plan.resolve import plan
+from workbench.plan.suggestions import changed as with_change
+from workbench.plan.suggestions import in_words as change_text
+from workbench.plan.suggestions import nearest as nearest_valid
+from workbench.spec import RunSpec
+from workbench.spec.files import read_table
+from workbench.strategies.pipeline import PipelineStrategy
+from workbench.strategies.pipeline.schedules import action_order
+from workbench.strategies.pipeline.stages import staged
+
+if TYPE_CHECKING:
+    from workbench.api.store import Run
+
+__all__ = [
+    "MODES",
+    "Plan",
+    "Support",
+    "change_text",
+    "nearest_valid",
+    "optimizer_text",
+    "order_of_actions",
+    "plan",
+    "process_groups",
+    "schedule_rows",
+    "support_table",
+    "with_change",
+]
+
+
+def process_groups(run: Run) -> dict[str, list[list[int]]]:
+    """The groups of ranks along each axis of a run's mesh. Experts are divided over neighbours among those that divide the
+    batch."""
+    axes = run.record["mesh"]
+    groups = {axis: [list(group) for group in Mesh(axes).groups(axis)] for axis in axes}
+    if size := read_table(run.directory.spec_path).get("split", {}).get("expert", {}).get("size"):
+        groups["expert"] = [group[at : at + size] for group in groups["data"] for at in range(0, len(group), size)]
+    return groups
+
+
+def schedule_rows(schedule: Any) -> list[str]:
+    """The actions of each worker in a pipeline schedule, as rows of the file that the schedule ``csv`` reads."""
+    from workbench.strategies.pipeline.schedules.to_csv import rows_of  # imports torch, which takes seconds
+
+    return rows_of(schedule)
+
+
+def order_of_actions(spec: RunSpec) -> action_order.Order | None:
+    """The actions of each worker, where there are stages; a pipeline's as torch's schedule has them."""
+    strategy = staged(spec)
+    if strategy is None:
+        return None
+    if not isinstance(strategy, PipelineStrategy):
+        return action_order.read([f"{stage}F0,{stage}B0" for stage in strategy.worker_of_stage])
+    return action_order.read(schedule_rows(strategy.schedule))

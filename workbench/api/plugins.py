@@ -1,0 +1,15 @@
+"""The plugins that can be chosen."""
+
+from __future__ import annotations
+
+from workbench.registry import DATASETS, MODELS, SCHEDULES, STRATEGIES, Family, announce, unknown
+
+__all__ = [
+    "DATASETS",
+    "MODELS",
+    "SCHEDULES",
+    "STRATEGIES",
+    "Family",
+    "announce",
+    "unknown",
+]
