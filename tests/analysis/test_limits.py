@@ -14,13 +14,25 @@ import pytest
 
 from workbench.analysis.bubble import bubble
 from workbench.analysis.limits import Evidence, Limit, limit, limit_of
+from workbench.spec import RunSpec
 from workbench.store.directory import RunDirectory
 
-PLAIN = Evidence("dp2", "step", 1.0, (0.95, 0.95), 0.01, 0.0, {"data": 0.02}, {"data": 0.02}, bytes_per_step=2**20)
+PLAIN = Evidence(
+    "dp2",
+    "step",
+    1.0,
+    (0.95, 0.95),
+    0.01,
+    0.0,
+    {"data": 0.02},
+    {"data": 0.02},
+    bytes_per_step=2**20,
+    spec=RunSpec(split={"data": 2}),
+)
 BUBBLE = {"order": 0.1, "imbalance": 0.0, "communication": 0.0, "rest": 0.0}
 PIPELINE = replace(
     PLAIN, split="pp2", exposed={"pipeline": 0.02}, idle={"pipeline": 0.5}, bubble=BUBBLE, num_microbatches=4,
-    stages_of_worker={0: (0, 3), 1: (1, 2)},
+    stages_of_worker={0: (0, 3), 1: (1, 2)}, spec=RunSpec(split={"pipeline": 2}),
 )  # fmt: skip
 
 
@@ -61,9 +73,48 @@ def test_little_communication_is_not_shown_as_nothing(num_bytes: int, volume: st
     assert f"; the communication volume is {volume}." in str(found)
 
 
+def advice(evidence: Evidence, **split: Any) -> str:
+    return limit(replace(evidence, spec=RunSpec(split=split, model="moe"))).advice
+
+
+@pytest.mark.parametrize(
+    ("axis", "split", "words"),
+    [
+        ("data", {"data": 2}, "(num_accumulation_steps), gradient compression or fewer workers along data"),
+        ("data", {"fsdp": 2}, "gradient synchronization or fewer workers along data"),
+        ("data", {"data": 2, "tensor": 2}, "gradient synchronization or fewer workers along data"),
+        ("data+context", {"context": 2, "data": 2}, "gradient synchronization or fewer workers along data"),
+        ("data", {"expert": 2}, "gradient synchronization or fewer workers along data"),
+        ("expert", {"data": 4, "expert": 2}, "fewer workers along expert"),
+        ("tensor", {"data": 2, "tensor": 2}, "fewer workers along tensor"),
+        ("context", {"context": 2}, "split.context.attention"),
+        ("pipeline", {"pipeline": 2}, "a partition with smaller activations"),
+        ("pipeline", {"layer": 2}, "a partition with smaller activations"),
+        ("another", {"data": 2}, "communicate less often"),
+    ],
+)
+def test_advice_about_communication_is_that_of_the_strategy_on_the_axis(axis: str, split: dict[str, Any], words: str) -> None:
+    assert words in advice(replace(PLAIN, exposed={axis: 0.4}), **split)
+
+
+def test_a_run_whose_plugin_is_not_here_has_advice_too() -> None:
+    away = replace(PIPELINE, spec=None)
+    assert limit(away).advice == "Try more microbatches than 4."
+    assert limit(replace(away, exposed={"pipeline": 0.6})).advice == "Try to communicate less often."
+
+
 def test_a_pipeline_of_one_microbatch_is_told_to_have_more_and_layers_to_be_a_pipeline() -> None:
-    assert limit(replace(PIPELINE, split="pp2-gpipe-m1", num_microbatches=1)).advice == "Try more microbatches than 1."
-    assert "split.pipeline" in limit(replace(PIPELINE, split="layer2", num_microbatches=1)).advice
+    assert advice(PIPELINE, pipeline={"num_microbatches": 1}) == "Try more microbatches than 1."
+    assert "Try more microbatches than 8 or a schedule with a smaller bubble" in advice(
+        PIPELINE, pipeline={"num_microbatches": 8}
+    )
+    assert "split.pipeline" in advice(PIPELINE, layer=2)
+
+
+@pytest.mark.parametrize("name", ["layer", "pipeline"])
+def test_unequal_stages_are_told_the_partition_of_their_own_strategy(name: str) -> None:
+    uneven = replace(PIPELINE, bubble={**BUBBLE, "imbalance": 0.4}, compute=(0.8, 0.2))
+    assert f"split.{name}.partition = time" in advice(uneven, **{name: 2})
 
 
 def test_threads_that_have_their_cores_are_not_called_too_many() -> None:

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING
 
 from workbench.analysis import bubble
 from workbench.analysis.formatting import mebibytes
+from workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
-    from workbench.store.directory import StoredRun
+    from workbench.spec.run_spec import RunSpec
+    from workbench.store.directory import RunDirectory, StoredRun
+    from workbench.strategies.base import Limiting
 
 NOT_ON_GPU = "the limiting factor is not measured on GPUs yet."
 NOTABLE = 0.1
@@ -57,6 +60,8 @@ class Evidence:
 
     num_cores: int = 1
     bytes_per_step: int | None = None
+    spec: RunSpec | None = None
+    """Its strategies give advice; None: a plugin or file of the run is not available here."""
 
 
 @dataclass(frozen=True)
@@ -129,21 +134,13 @@ def _oversubscription(e: Evidence) -> Limit:
 
 
 def _communication(e: Evidence) -> list[Limit]:
-    pieces = " (num_accumulation_steps), gradient compression" if e.split.startswith("dp") and "-" not in e.split else ""
-    advice = {
-        "data": f"Try a larger batch per gradient synchronization{pieces} or fewer workers along data.",
-        "tensor": "Try fewer workers along tensor and more along data or pipeline, which communicate less.",
-        "context": "Try the other split.context.attention or longer sequences.",
-        "expert": "Try fewer workers along expert or a smaller top_k.",
-        "pipeline": "Try a partition with smaller activations at its cuts, or fewer, larger microbatches.",
-    }
     found = []
     for axis, seconds in e.exposed.items():
         seconds += e.bubble.get("communication", 0.0) if axis == "pipeline" else 0.0
         share = seconds / e.step
         volume = "" if e.bytes_per_step is None else f"; the communication volume is {_mebibytes(e.bytes_per_step)}"
         text = f"{e.split} is limited by communication along {axis}: workers are blocked for {_ms(seconds)}, {share:.0%} of the"
-        what = next((advice[name] for name in axis.split("+") if name in advice), "Try to communicate less often.")
+        what = _advice(e, "communication", axis) or "Try to communicate less often."
         found.append(Limit("communication", axis, share, f"{text} {e.unit}{volume}.", what))
     return found
 
@@ -176,14 +173,8 @@ def _bubble(e: Evidence, seconds: float) -> Limit:
         f"{e.split} is limited by the bubble: the schedule's order leaves workers idle for {_ms(seconds)} even with equal stages,"
         f" {share:.0%} of the {e.unit}."
     )
-    smaller = (
-        " or a schedule with a smaller bubble (zbv_zero_bubble), if it saves more than its extra work costs"
-        if e.unit == "step" and e.num_microbatches > 1
-        else ""
-    )
-    more = f"Try more microbatches than {e.num_microbatches}{smaller}."
-    in_turn = "Try split.pipeline, where stages process different microbatches at the same time."
-    return Limit("bubble", "pipeline", share, text, in_turn if "layer" in e.split else more)
+    what = _advice(e, "bubble", "pipeline") or f"Try more microbatches than {e.num_microbatches}."
+    return Limit("bubble", "pipeline", share, text, what)
 
 
 def _late(e: Evidence, seconds: float) -> Limit:
@@ -207,14 +198,22 @@ def _imbalance(e: Evidence, axis: str, seconds: float) -> Limit:
     waits = f"the other workers are idle for {_ms(seconds)} on average, {share:.0%} of the {e.unit}"
     if most - mean >= seconds / 2:
         text = f"{e.split} is limited by imbalance at {where}: it computes for {_ms(most)}, the mean is {_ms(mean)}; {waits}."
-        stage = "Try split.pipeline.partition = time or assign a block to another stage."
+        what = _advice(e, "imbalance", axis) if stages else ""
         worker = "Try to reduce that worker's share of the work, or stop other processes on its cores."
-        return Limit("imbalance", where, share, text, stage if stages else worker)
+        return Limit("imbalance", where, share, text, what or worker)
     text = (
         f"{e.split} is limited by idle time: workers wait {_ms(seconds)} for one another along {axis},"
         f" {share:.0%} of the {e.unit}."
     )
     return Limit("idle", axis, share, text, "Try again on an otherwise idle machine, or fewer blocking operations.")
+
+
+def _advice(e: Evidence, limit: Limiting, axis: str) -> str:
+    """What the run's strategies advise, about the first of joined axes such as ``data+context`` first; empty: nothing."""
+    if e.spec is None:
+        return ""
+    strategies = e.spec.split.strategies
+    return next((advice for name in axis.split("+") for s in strategies if (advice := s.advice(limit, name, e.spec))), "")
 
 
 def _mebibytes(num_bytes: float) -> str:
@@ -264,7 +263,15 @@ def evidence_of(run: StoredRun) -> Evidence | None:
         num_threads=record["num_workers"] * record["threads_per_worker"],
         num_cores=record["num_cores"],
         bytes_per_step=summary["communication_bytes_per_step"],
+        spec=_spec_of(run),
     )
+
+
+def _spec_of(run: RunDirectory) -> RunSpec | None:
+    try:
+        return run.spec()
+    except WorkbenchError:
+        return None
 
 
 def sentences(runs: Iterable[StoredRun]) -> dict[str, str]:

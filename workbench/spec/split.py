@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import RootModel, ValidationError, model_serializer, model_validator
 
@@ -11,7 +11,10 @@ from workbench.errors import SpecError
 from workbench.registry import STRATEGIES
 from workbench.spec.options import StrategyOptions, spec_error
 
-LABEL_ORDER = ("data", "pipeline", "context", "tensor")  # of axes, in a split's label
+if TYPE_CHECKING:
+    from workbench.strategies.base import Strategy
+
+LABEL_ORDER = ("data", "pipeline", "context", "tensor")  # of the mesh's axes, in a split's label, whatever divides them
 SINGLE = "single"
 
 
@@ -57,12 +60,16 @@ class Split(RootModel[dict[str, Any]]):
         return int(sizes.get(False, sizes.get(True, 1)))
 
     @property
+    def strategies(self) -> list[Strategy[Any]]:
+        """The strategies with their options."""
+        return [STRATEGIES.get(name)(options) for name, options in self.items()]
+
+    @property
     def label(self) -> str:
         """What the split is called in tables: ``single``, ``dp2``, ``pp2-1f1b-m4``, ``dp2-tp2``."""
-        strategies = [STRATEGIES.get(name)(options) for name, options in self.items()]
         order = {axis: place for place, axis in enumerate(LABEL_ORDER)}
-        strategies.sort(key=lambda s: (order.get(s.axis, len(order)), s.divides_axis))
-        return "-".join(s.label for s in strategies) or SINGLE
+        ordered = sorted(self.strategies, key=lambda s: (order.get(s.axis, len(order)), s.divides_axis))
+        return "-".join(s.label for s in ordered) or SINGLE
 
 
 def _options(name: str, given: Any) -> tuple[str, StrategyOptions]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from workbench.registration import Attribute, register
 from workbench.spec.options import StrategyOptions, options_problem
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from workbench.strategies.worker_model import WorkerModel
 
 O = TypeVar("O", bound=StrategyOptions)
+Limiting = Literal["communication", "bubble", "imbalance"]
+"""What may limit a run because of its split: communication along an axis, the order of a schedule, or unequal stages."""
 
 
 class Strategy(ABC, Generic[O]):
@@ -87,6 +89,10 @@ class Strategy(ABC, Generic[O]):
         """Whether under mixed precision it hands blocks their parameters in ``worker.compute_dtype`` itself; by default
         ``build_worker`` does."""
         return False
+
+    def advice(self, limit: Limiting, axis: str, spec: RunSpec) -> str:
+        """What to try where ``limit`` along ``axis`` limits a run of ``spec``, a sentence; empty: nothing in particular."""
+        return ""
 
     def place(self, model: ModelSummary, index: int) -> ModelSummary:
         """The part of the model that worker ``index`` of the axis holds; by default all of it."""

@@ -10,7 +10,7 @@ from workbench.errors import SplitError
 from workbench.plan.communication import Transfer
 from workbench.plan.layer_groups import ColumnRowPair, LayerGroup
 from workbench.spec.options import StrategyOptions
-from workbench.strategies.base import Strategy, strategy
+from workbench.strategies.base import Limiting, Strategy, strategy
 from workbench.strategies.data.ddp import average_gradients, check_all_trained, check_replicas, expected_average
 
 if TYPE_CHECKING:
@@ -53,6 +53,10 @@ class ContextStrategy(Strategy[ContextOptions]):
     def label(self) -> str:
         label = f"cp{self.options.size}-{self.options.attention}"
         return label if self.options.balance == "zigzag" else f"{label}-{self.options.balance}"
+
+    def advice(self, limit: Limiting, axis: str, spec: RunSpec) -> str:
+        is_own = (limit, axis) == ("communication", self.axis)
+        return "Try the other split.context.attention or longer sequences." if is_own else ""
 
     def check(self, model: ModelSummary, spec: RunSpec) -> None:
         check_replicas(model, spec, "split.context")

@@ -14,13 +14,14 @@ from workbench.errors import SplitError
 from workbench.plan.communication import Transfer
 from workbench.plan.model_summary import block_of
 from workbench.spec.options import StrategyOptions
-from workbench.strategies.base import Strategy, strategy
+from workbench.strategies.base import Limiting, Strategy, strategy
 from workbench.strategies.data.compression import Compression, lossiness, sent_bytes
 from workbench.strategies.data.ddp import (
     BUCKET_SIZE_MIB,
     average_gradients,
     averaged_by_ddp,
     averages_with_ddp,
+    averaging_advice,
     check_replicas,
     expected_search,
 )
@@ -114,6 +115,12 @@ class DataStrategy(Strategy[DataOptions]):
         if o.compression != "none":
             parts.append(o.compression + (f"{o.compression_rank}" if o.compression == "powersgd" else ""))
         return "-".join(parts)
+
+    def advice(self, limit: Limiting, axis: str, spec: RunSpec) -> str:
+        if (limit, axis) != ("communication", self.axis):
+            return ""
+        is_plain = spec.split.label == f"dp{self.options.size}"
+        return averaging_advice(" (num_accumulation_steps), gradient compression" if is_plain else "")
 
     @property
     def num_microbatches(self) -> int:

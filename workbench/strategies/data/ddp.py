@@ -75,6 +75,11 @@ def expected_search(share: RankView) -> list[Transfer]:
     return [Transfer("all_reduce", axis, "backward", 1, count * USED_BYTES, share.mesh.num_copies)]
 
 
+def averaging_advice(pieces: str = "") -> str:
+    """What to try where averaging gradients limits a run; ``pieces`` adds what makes the averages fewer or smaller."""
+    return f"Try a larger batch per gradient synchronization{pieces} or fewer workers along data."
+
+
 def expected_average(share: RankView) -> list[Transfer]:
     """All gradients once: the bytes of every parameter averaged, in as many buckets as torch makes (Li et al. 2020)."""
     if not share.trains:

@@ -11,8 +11,8 @@ from workbench.errors import SplitError
 from workbench.plan.communication import Transfer
 from workbench.plan.model_summary import ParameterSummary
 from workbench.spec.options import StrategyOptions
-from workbench.strategies.base import Strategy, strategy
-from workbench.strategies.data.ddp import average_gradients, check_all_trained, check_replicas, expected_average
+from workbench.strategies.base import Limiting, Strategy, strategy
+from workbench.strategies.data.ddp import average_gradients, averaging_advice, check_all_trained, check_replicas, expected_average
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,6 +49,12 @@ class ExpertStrategy(Strategy[ExpertOptions]):
     @property
     def label(self) -> str:
         return f"ep{self.options.size}"
+
+    def advice(self, limit: Limiting, axis: str, spec: RunSpec) -> str:
+        if limit != "communication":
+            return ""
+        advice = {self.exchange: "Try fewer workers along expert or a smaller top_k.", self.axis: averaging_advice()}
+        return advice.get(axis, "")
 
     def check(self, model: ModelSummary, spec: RunSpec) -> None:
         check_replicas(model, spec, "split.expert")

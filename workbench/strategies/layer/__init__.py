@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from workbench.strategies.base import strategy
+from workbench.strategies.base import Limiting, strategy
 from workbench.strategies.pipeline.stages import StagedOptions, StagedStrategy
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.distributed.device_mesh import DeviceMesh
 
+    from workbench.spec.run_spec import RunSpec
     from workbench.strategies.worker_model import WorkerModel
 
 
@@ -29,6 +30,11 @@ class LayerStrategy(StagedStrategy[LayerOptions]):
     @property
     def label(self) -> str:
         return f"layer{self.options.size}"
+
+    def advice(self, limit: Limiting, axis: str, spec: RunSpec) -> str:
+        if (limit, axis) == ("bubble", self.axis):
+            return "Try split.pipeline, where stages process different microbatches at the same time."
+        return super().advice(limit, axis, spec)
 
     def connect(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
         import torch

@@ -12,7 +12,7 @@ from pydantic import PositiveInt, SerializeAsAny, ValidationError, model_validat
 from workbench.errors import SplitError
 from workbench.registry import SCHEDULES, unknown
 from workbench.spec.options import Options, ReadsFile, spec_error
-from workbench.strategies.base import strategy
+from workbench.strategies.base import Limiting, strategy
 from workbench.strategies.pipeline.stages import StagedOptions, StagedStrategy
 
 if TYPE_CHECKING:
@@ -115,6 +115,16 @@ class PipelineStrategy(StagedStrategy[PipelineOptions]):
         fields = type(o.schedule_options).model_fields if o.schedule_options is not None else {}
         own = {key: getattr(o.schedule_options, key) for key, field in fields.items()}
         return label + "".join(f"-{key}{value}" for key, value in own.items() if value != fields[key].default)
+
+    def advice(self, limit: Limiting, axis: str, spec: RunSpec) -> str:
+        if (limit, axis) != ("bubble", self.axis):
+            return super().advice(limit, axis, spec)
+        smaller = (
+            " or a schedule with a smaller bubble (zbv_zero_bubble), if it saves more than its extra work costs"
+            if spec.mode == "train" and self.num_microbatches > 1
+            else ""
+        )
+        return f"Try more microbatches than {self.num_microbatches}{smaller}."
 
     @property
     def num_microbatches(self) -> int:

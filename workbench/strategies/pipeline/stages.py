@@ -14,9 +14,8 @@ from workbench.errors import SplitError
 from workbench.plan.communication import Transfer
 from workbench.plan.model_summary import block_of
 from workbench.plan.partition import balanced
-from workbench.registry import STRATEGIES
 from workbench.spec.options import StrategyOptions
-from workbench.strategies.base import Strategy
+from workbench.strategies.base import Limiting, Strategy
 from workbench.text import counted
 
 if TYPE_CHECKING:
@@ -67,6 +66,13 @@ class StagedStrategy(Strategy[O]):
         if num_stages == size:
             return ""
         return f"generation requires one stage per worker, but there are {num_stages} stages on {size} workers"
+
+    def advice(self, limit: Limiting, axis: str, spec: RunSpec) -> str:
+        if (limit, axis) == ("communication", self.axis):
+            return "Try a partition with smaller activations at its cuts, or fewer, larger microbatches."
+        if (limit, axis) == ("imbalance", self.axis):
+            return f"Try split.{self.name}.partition = time or assign a block to another stage."
+        return ""
 
     @property
     def cut_dim(self) -> int:
@@ -247,5 +253,4 @@ class StagedStrategy(Strategy[O]):
 
 def staged(spec: RunSpec) -> StagedStrategy[Any] | None:
     """The strategy of this run that cuts stages, if it has one."""
-    strategies = (STRATEGIES.get(name)(options) for name, options in spec.split.items())
-    return next((s for s in strategies if isinstance(s, StagedStrategy)), None)
+    return next((s for s in spec.split.strategies if isinstance(s, StagedStrategy)), None)

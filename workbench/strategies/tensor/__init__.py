@@ -13,7 +13,7 @@ from workbench.plan.layer_groups import ColumnRowPair, LayerGroup
 from workbench.plan.model_summary import BlockSummary, ModelSummary, ParameterSummary, block_of
 from workbench.registry import unknown
 from workbench.spec.options import StrategyOptions
-from workbench.strategies.base import Strategy, strategy
+from workbench.strategies.base import Limiting, Strategy, strategy
 from workbench.strategies.tensor.linear import HeadSlicing
 from workbench.strategies.tensor.lookup import Slicing, slicing_of
 
@@ -67,6 +67,10 @@ class TensorStrategy(Strategy[TensorOptions]):
         o = self.options
         names = [name for name, is_on in (("sp", o.sequence_parallel), ("loss", o.parallel_loss)) if is_on]
         return "-".join([f"tp{o.size}", *names, *(f"{kind}.{dim}" for kind, dim in sorted(o.cut.items()))])
+
+    def advice(self, limit: Limiting, axis: str, spec: RunSpec) -> str:
+        is_own = (limit, axis) == ("communication", self.axis)
+        return "Try fewer workers along tensor and more along data or pipeline, which communicate less." if is_own else ""
 
     def _slicings(self, model: ModelSummary) -> list[Slicing[Any]]:
         o, slicings = self.options, []
