@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from workbench.analysis import formatting
-from workbench.spec.markup import table
+from workbench.spec.markup import table as table  # for views, too
 from workbench.text import counted
 
 Row = dict[str, Any]

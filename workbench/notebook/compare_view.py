@@ -84,7 +84,7 @@ class CompareView(Shown):
     @property
     def _compared(self) -> Compared:
         """All of them, so that none changes its label or its colour when others are left out."""
-        return compare([run.directory for run in self.runs])
+        return compare(self.runs)
 
     @property
     def _shown(self) -> Compared:

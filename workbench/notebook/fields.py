@@ -7,9 +7,7 @@ from typing import Any
 
 import ipywidgets as w
 
-from workbench.spec.files import parse_value
-from workbench.spec.form import Field
-from workbench.spec.paths import value_text
+from workbench.api.specs import Field, parse_value, value_text
 
 _MOST = 2**31 - 1
 _NONE = "none"

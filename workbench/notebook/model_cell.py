@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from workbench.api.plugins import MODELS, announce
 from workbench.errors import UsageError
-from workbench.registry import MODELS, announce
 
 DIRECTORY = Path("workbench_models")
 

@@ -14,14 +14,13 @@ from workbench.analysis.formatting import seconds
 from workbench.analysis.frames import losses
 from workbench.analysis.progress import Follower
 from workbench.api import Run, submit
+from workbench.api.specs import RunSpec
+from workbench.api.store import TERMINAL, all_runs
+from workbench.api.submission import terminated_as_interrupted
 from workbench.charts.loss import losses_chart
 from workbench.errors import RunFailedError, UsageError, WorkbenchError
-from workbench.launch.termination import terminated_as_interrupted
 from workbench.notebook.rendering import Shown, output
 from workbench.notebook.split_picker import SplitPicker
-from workbench.spec.run_spec import RunSpec
-from workbench.store import listing
-from workbench.store.directory import TERMINAL, RunDirectory, home
 
 _REFRESH_S = 0.5
 
@@ -143,7 +142,7 @@ class RunPanel(Shown):
 
     def _follow(self, run: Run) -> None:
         """In a thread: takes in events until the run has ended. Drawing is rare and cheap, the cores are the run's."""
-        follower = Follower(run.directory)
+        follower = Follower(run)
         while follower.read_on():
             self._draw(run, follower)
             time.sleep(_REFRESH_S)
@@ -153,7 +152,7 @@ class RunPanel(Shown):
         self._live.value = run._repr_html_()
         row = run.row()
         if row["final_loss"] is not None:
-            self._charts.outputs = (output(losses_chart(losses([run.directory], [row]))),)
+            self._charts.outputs = (output(losses_chart(losses([run], [row]))),)
 
     def _draw(self, run: Run, follower: Follower) -> None:
         """How far it is and how fast, and the loss of the first worker that has one."""
@@ -179,20 +178,20 @@ def _earlier(spec: RunSpec) -> Run | None:
     fail."""
     finished = None
     began_s = psutil.Process().create_time()
-    for directory in reversed(listing.all_runs(home())):
-        state = listing.state_of(directory)
-        is_ours = state == "finished" and finished is None and directory.record()["created_at"] >= began_s
-        if (state not in TERMINAL or is_ours) and _is_of(directory, spec):
+    for run in reversed(all_runs()):
+        state = run.state
+        is_ours = state == "finished" and finished is None and run.record["created_at"] >= began_s
+        if (state not in TERMINAL or is_ours) and _is_of(run, spec):
             if not is_ours:
-                return Run(directory)
-            finished = Run(directory)
+                return run
+            finished = run
     return finished
 
 
-def _is_of(directory: RunDirectory, spec: RunSpec) -> bool:
+def _is_of(run: Run, spec: RunSpec) -> bool:
     """Whether the run is of this spec; the device of a run is resolved, the spec's may be left open."""
     try:
-        own = directory.spec()
+        own = run.spec
     except WorkbenchError:
         return False
     return own.replace(launch={**own.as_dict()["launch"], "device": spec.launch.device}) == spec

@@ -11,18 +11,14 @@ import traitlets
 
 from workbench.analysis.expected import held, moves, placement
 from workbench.analysis.formatting import mebibytes
+from workbench.analysis.markup import table
+from workbench.api.plans import Plan, change_text, nearest_valid, plan, with_change
+from workbench.api.plugins import MODELS, STRATEGIES
+from workbench.api.specs import DEFAULT_MODEL, RunSpec, differences, fields, parts, spec_of
 from workbench.charts.mesh import held_chart, mesh_chart
 from workbench.errors import SpecError
 from workbench.notebook.fields import Fields
 from workbench.notebook.rendering import Shown, output, picture
-from workbench.plan.plan import Plan
-from workbench.plan.resolve import plan
-from workbench.plan.suggestions import changed, in_words, nearest
-from workbench.registry import MODELS, STRATEGIES
-from workbench.spec.form import fields, parts
-from workbench.spec.markup import table
-from workbench.spec.paths import differences, spec_of
-from workbench.spec.run_spec import DEFAULT_MODEL, RunSpec
 from workbench.text import counted
 
 
@@ -115,9 +111,9 @@ class SplitPicker(Shown):
         self._words.value = f"<p><b>This configuration is invalid.</b> {escape(str(error))}</p>"
         self._charts.outputs = ()
         buttons = []
-        for change in nearest(paths, error):
-            button = w.Button(description=in_words(change), icon="wrench", layout=w.Layout(width="auto"))
-            button.on_click(lambda _, change=change: self._set(changed(paths, change)))
+        for change in nearest_valid(paths, error):
+            button = w.Button(description=change_text(change), icon="wrench", layout=w.Layout(width="auto"))
+            button.on_click(lambda _, change=change: self._set(with_change(paths, change)))
             buttons.append(button)
         self._remedies.children = buttons
 

@@ -11,12 +11,12 @@ import pyarrow as pa
 
 from workbench.analysis import trace
 from workbench.analysis.formatting import mebibytes
+from workbench.analysis.markup import table
 from workbench.api import Run, open_run
 from workbench.charts.timeline import timeline_chart
 from workbench.errors import UsageError
 from workbench.notebook.compare_view import CompareView
 from workbench.notebook.rendering import Shown, output, picture
-from workbench.spec.markup import table
 
 
 class TraceView(Shown):
@@ -52,7 +52,7 @@ class TraceView(Shown):
             if not run.runs:
                 raise UsageError("the comparison is empty: there is no run to trace")
             run.observe(lambda change: self._follow(change["new"]), "picked")
-            run = run.picked or next((one for one in reversed(run.runs) if trace.steps(one.directory)), run.runs[-1])
+            run = run.picked or next((one for one in reversed(run.runs) if trace.steps(one)), run.runs[-1])
         self._open(open_run(run))
 
     def _follow(self, picked: Run | None) -> None:
@@ -70,11 +70,11 @@ class TraceView(Shown):
             self._charts.outputs, self._moved.value = (), escape(str(error))
 
     def _open(self, run: Run) -> None:
-        steps = trace.steps(run.directory)
+        steps = trace.steps(run)
         if not steps:
-            raise UsageError(f"run {run.id} ({run.state}): {trace.untraced(run.directory)}")
+            raise UsageError(f"run {run.id} ({run.state}): {trace.untraced(run)}")
         self.run = run
-        ranks = list(range(run.directory.record()["num_workers"]))
+        ranks = list(range(run.record["num_workers"]))
         self._is_setting = True
         self._step.options, self._step.value = steps, steps[-1]
         self._workers.options, self._workers.value, self._workers.rows = ranks, ranks, min(6, len(ranks))
@@ -99,8 +99,8 @@ class TraceView(Shown):
         """The chosen step, from its begin to its end."""
         if self._is_setting:
             return
-        directory, step = self.run.directory, self._step.value
-        self._timeline, self._communication = trace.timeline_of(directory, step), trace.communication_of(directory, step)
+        step = self._step.value
+        self._timeline, self._communication = trace.timeline_of(self.run, step), trace.communication_of(self.run, step)
         self._start_s, end_s = trace.span_s(self._timeline)
         end_ms = (end_s - self._start_s) * 1e3
         self._is_setting = True
@@ -110,7 +110,7 @@ class TraceView(Shown):
         self._draw()
 
     def _chart(self) -> Any:
-        title = f"What does each worker of {self.run.directory.record()['split']} do during one step?"
+        title = f"What does each worker of {self.run.record['split']} do during one step?"
         return timeline_chart(self.data["timeline"], title)
 
     def _draw(self) -> None:
