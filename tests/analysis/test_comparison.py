@@ -9,6 +9,7 @@ import pytest
 
 from tests.helpers.run_directory import new_run
 from workbench.analysis.comparison import labelled, numbers, spec_differences
+from workbench.api import Run
 from workbench.dashboard.table import Overview, alike
 from workbench.spec import RunSpec
 from workbench.spec.files import dumps
@@ -59,7 +60,7 @@ def test_equal_specs_differ_in_nothing(tmp_path: Path) -> None:
 def test_only_runs_that_may_be_equal_are_opened_for_the_noise(tmp_path: Path) -> None:
     names = {"a": "dp2", "b": "dp2", "c": "tp2"}
     runs = {run_id: new_run(tmp_path, run_id, split=split, dataset="text") for run_id, split in names.items()}
-    assert [run.id for run in alike(Overview(tmp_path).frame, runs["a"])] == ["a", "b"]
+    assert [run.id for run in alike(Overview(tmp_path).frame, Run(runs["a"]))] == ["a", "b"]
 
 
 def test_figures_are_numbers_in_the_units_that_people_read() -> None:

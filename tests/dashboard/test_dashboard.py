@@ -114,7 +114,7 @@ def test_cancelling_takes_the_baselines_that_no_other_run_waits_for(tmp_path: Pa
     first = live(tmp_path, "split-1", 3.0, baseline_run_id="base-1", same_cores_baseline_run_id="base-2")
     second = live(tmp_path, "split-2", 4.0, baseline_run_id="base-1")
     finished(tmp_path, "old", 0.0, 1.0)
-    assert [run.id for run in Queue(tmp_path).live()] == ["base-1", "base-2", "split-1", "split-2"]
+    assert [run.id for run in Queue(tmp_path).active()] == ["base-1", "base-2", "split-1", "split-2"]
     assert Queue(tmp_path).cancel(first) == ["split-1", "base-2"]
     assert (first.cancel_requested(), own.cancel_requested(), shared.cancel_requested()) == (True, True, False)
     assert [run.id for run in Run(second).cancel()] == ["split-2", "base-1"], "split-1, asked to end, needs it no more"
@@ -175,18 +175,18 @@ def test_a_follower_reads_on_where_it_left_off(tmp_path: Path) -> None:
 
 def test_a_failure_names_worker_step_reason_lines_and_what_to_try(tmp_path: Path) -> None:
     run = new_run(tmp_path, "run-1")
-    assert failure(run) is None
+    assert failure(Run(run)) is None
     run.write_status({"state": "failed", "message": "worker 1: killed by SIGKILL"})
     run.write_error(
         {"rank": 1, "step": 4, "exception": "killed by SIGKILL", "last_lines": [str(i) for i in range(30)], "advice": ""}
     )
-    card = failure(run)
+    card = failure(Run(run))
     assert card is not None
     assert (card.worker, card.step, card.reason, card.last_lines[-1]) == (1, 4, "killed by SIGKILL", "29")
     assert "memory" in card.advice[0]
     lost = new_run(tmp_path, "run-2")
     lost.write_status({"state": "lost", "message": "the supervisor process is gone"})
-    assert "run it again" in failure(lost).advice[0]  # type: ignore[union-attr]
+    assert "run it again" in failure(Run(lost)).advice[0]  # type: ignore[union-attr]
 
 
 def test_downloads_hold_every_table(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from workbench.store import archive, cancellation, labels, listing
 from workbench.store.directory import TERMINAL, RunDirectory, home
 from workbench.store.index import SETTLED_S
 from workbench.store.labels import MAX_NAME, MAX_NOTE
-from workbench.store.listing import RUN_ID, changes, survey
+from workbench.store.listing import RUN_ID, survey
+from workbench.store.listing import changes as store_changes
 from workbench.store.tables import RUN_COLUMNS, RUN_FIGURES
 
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ __all__ = [
     "Queue",
     "Run",
     "all_runs",
-    "changes",
     "home",
     "import_runs",
     "open_exact",
@@ -47,6 +47,8 @@ __all__ = [
     "pack_runs",
     "run_rows",
     "runs",
+    "runs_beside",
+    "store_changes",
     "survey",
 ]
 
@@ -172,6 +174,10 @@ class Run:
         """Adds tags to those that it has."""
         labels.add_tags(self.directory, tags)
 
+    def remove_tags(self, tags: Iterable[str]) -> None:
+        """Removes these tags where it has them."""
+        labels.remove_tags(self.directory, tags)
+
     def delete(self) -> None:
         """Hides an ended run from the lists; its files are kept, and ``restore`` brings it back."""
         labels.delete(self.directory)
@@ -257,6 +263,11 @@ def open_exact(run_id: str) -> Run:
         UsageError: there is none.
     """
     return Run(listing.exact(home(), run_id))
+
+
+def runs_beside(run: Run, run_ids: Iterable[str]) -> list[Run]:
+    """Runs of the same store by their ids, which are taken as they are: nothing is read of a run before it is asked for."""
+    return [Run(RunDirectory(run.path.parent / run_id)) for run_id in run_ids]
 
 
 def pack_runs(runs: Iterable[Run]) -> bytes:

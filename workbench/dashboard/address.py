@@ -5,13 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from workbench.api.plugins import unknown
+from workbench.api.specs import DEFAULT_MODEL, DatasetOptions, Field, RunSpec, all_fields, parse_value, value_text
 from workbench.errors import SpecError
-from workbench.registry import unknown
-from workbench.spec.files import parse_value
-from workbench.spec.form import Field, all_fields
-from workbench.spec.options import DatasetOptions
-from workbench.spec.paths import value_text
-from workbench.spec.run_spec import DEFAULT_MODEL, RunSpec
 
 LONGEST = 4000
 """Characters of one value."""

@@ -7,9 +7,8 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
+from workbench.api.store import Queue, home
 from workbench.dashboard.table import Overview
-from workbench.store.cancellation import Queue
-from workbench.store.directory import home
 
 
 def runs_frame() -> pd.DataFrame:

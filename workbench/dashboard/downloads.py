@@ -13,13 +13,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 
+from workbench.api import Run
 from workbench.charts.theme import AnyChart, dressed, svg
 from workbench.export.chrome_trace import write_trace
 from workbench.export.tables import as_text, export
-from workbench.store.directory import RunDirectory
 
 
-def tables_of(runs: list[RunDirectory], file_format: str) -> bytes:
+def tables_of(runs: list[Run], file_format: str) -> bytes:
     """The runs' tables, as ``workbench export`` writes them, in a zip file."""
     packed = io.BytesIO()
     with tempfile.TemporaryDirectory() as directory, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -45,7 +45,7 @@ def picture_of(chart: AnyChart, file_format: Literal["png", "svg"]) -> bytes:
     return written.getvalue()
 
 
-def trace_of(run: RunDirectory) -> bytes:
+def trace_of(run: Run) -> bytes:
     """The run as a trace that Perfetto and chrome://tracing open, compressed."""
     with tempfile.TemporaryDirectory() as directory:
         return write_trace([run], Path(directory) / "trace.json.gz").read_bytes()

@@ -17,15 +17,11 @@ import pandas as pd
 
 from workbench.analysis.expected import held, moves
 from workbench.analysis.step_walkthrough import Moment, walk
+from workbench.api.plans import Plan, order_of_actions, plan
+from workbench.api.plugins import STRATEGIES
+from workbench.api.specs import RunSpec
 from workbench.dashboard.complexity import difference
 from workbench.errors import PluginWarning
-from workbench.plan.plan import Plan
-from workbench.plan.resolve import plan
-from workbench.registry import STRATEGIES
-from workbench.spec.run_spec import RunSpec
-from workbench.strategies.pipeline import PipelineStrategy
-from workbench.strategies.pipeline.schedules import action_order
-from workbench.strategies.pipeline.stages import staged
 
 FOLDER = Path(__file__).parent / "learn"
 """Lessons on no single strategy, and in ``scripts`` what other lessons may compare with."""
@@ -110,19 +106,7 @@ def moments(name: str) -> tuple[Plan, list[Moment]]:
     spec = lesson(name).spec
     assert spec is not None
     planned = plan(spec)
-    return planned, walk(planned, _order(spec))
-
-
-def _order(spec: RunSpec) -> action_order.Order | None:
-    """The actions of each worker, where there are stages; a pipeline's as torch's schedule has them."""
-    strategy = staged(spec)
-    if strategy is None:
-        return None
-    if not isinstance(strategy, PipelineStrategy):
-        return action_order.read([f"{stage}F0,{stage}B0" for stage in strategy.worker_of_stage])
-    from workbench.strategies.pipeline.schedules.to_csv import rows_of  # imports torch, which takes seconds
-
-    return action_order.read(rows_of(strategy.schedule))
+    return planned, walk(planned, order_of_actions(spec))
 
 
 @functools.cache

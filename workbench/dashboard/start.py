@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from workbench.api import Run, submit
+from workbench.api.plans import plan
+from workbench.api.specs import RunSpec
 from workbench.errors import SpecError, WorkbenchError
-from workbench.plan.resolve import plan
-from workbench.spec.run_spec import RunSpec
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,7 @@ from typing import Any
 import pandas as pd
 
 from workbench.analysis.parity import IN_A_TABLE
-from workbench.store import listing
-from workbench.store.directory import TERMINAL, RunDirectory
-from workbench.store.index import SETTLED_S
-from workbench.store.tables import RUN_COLUMNS
+from workbench.api.store import RUN_COLUMNS, SETTLED_S, TERMINAL, Run, runs_beside, store_changes, survey
 
 SHOWN = {
     "split": "split",
@@ -64,10 +61,10 @@ class Overview:
 
     def read(self) -> tuple[pd.DataFrame, list[str]]:
         """The runs, and the ids of those that were deleted and can be restored."""
-        changes = listing.changes(self.store)
+        changes = store_changes(self.store)
         if self._known and self._changes == changes:
             return self._known
-        rows, deleted = listing.survey(self.store)
+        rows, deleted = survey(self.store)
         frame = _frame(rows)
         newest = max((changed for _, changed in changes), default=0)
         # What has not ended may be found lost without any change of its directory.
@@ -133,9 +130,9 @@ def chosen(frame: pd.DataFrame, run_ids: Iterable[str]) -> list[str]:
     return [str(run_id) for run_id in frame["run_id"] if run_id in wanted]
 
 
-def alike(frame: pd.DataFrame, run: RunDirectory) -> list[RunDirectory]:
+def alike(frame: pd.DataFrame, run: Run) -> list[Run]:
     """Runs of the store with this one's split, model and dataset, itself among them; of ten thousand few need to be opened."""
-    record = run.record()
+    record = run.record
     for column in ("split", "model", "dataset"):
         frame = frame[frame[column] == (record.get(column) or "")]
-    return [RunDirectory(run.path.parent / str(run_id)) for run_id in frame["run_id"]]
+    return runs_beside(run, map(str, frame["run_id"]))

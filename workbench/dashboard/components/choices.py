@@ -7,11 +7,10 @@ from typing import Any
 
 import streamlit as st
 
+from workbench.api.plugins import DATASETS, MODELS, STRATEGIES
+from workbench.api.specs import DEFAULT_MODEL, Field, RunSpec, fields, parts, plugin_field, top_fields
 from workbench.dashboard.address import dataset_paths
 from workbench.dashboard.components.fields import PREFIX, Places, ask, ask_one, forget
-from workbench.registry import DATASETS, MODELS, STRATEGIES
-from workbench.spec.form import Field, fields, parts, plugin_field, top_fields
-from workbench.spec.run_spec import DEFAULT_MODEL, RunSpec
 
 STATE = "configured"
 """Key of the session's paths and values; the widgets' own are lost when another page is shown."""

@@ -4,32 +4,31 @@ from __future__ import annotations
 
 import streamlit as st
 
+from workbench.api.store import MAX_NAME, MAX_NOTE, Run
 from workbench.dashboard.components.alerts import said
 from workbench.dashboard.components.failure import failure_card
 from workbench.dashboard.components.navigate import go
 from workbench.errors import WorkbenchError
-from workbench.store import labels
-from workbench.store.directory import RunDirectory
 
 
-def details(run: RunDirectory) -> None:
+def details(run: Run) -> None:
     """Draws it."""
     failure_card(run)
     try:
-        own, record = run.labels(), run.record()
+        own, record = run.labels, run.record
     except WorkbenchError as error:
         said("error", "This run cannot be read", str(error))
         return
     with st.form(f"labels {run.id}"):
         left, right = st.columns(2)
         with left:
-            name = st.text_input("Name", str(own.get("name") or record.get("name") or ""), max_chars=labels.MAX_NAME)
+            name = st.text_input("Name", str(own.get("name") or record.get("name") or ""), max_chars=MAX_NAME)
             tags = st.text_input("Tags, separated by commas", str(own.get("tags") or ""), max_chars=500)
         with right:
-            note = st.text_area("Note", str(own.get("note") or ""), max_chars=labels.MAX_NOTE)
+            note = st.text_area("Note", str(own.get("note") or ""), max_chars=MAX_NOTE)
         if st.form_submit_button("Save", icon=":material/save:"):
             try:
-                labels.relabel(run, name=name, tags=tags.split(","), note=note)
+                run.relabel(name=name, tags=tags.split(","), note=note)
             except WorkbenchError as error:
                 said("error", "Not saved", str(error))
             else:
@@ -40,4 +39,4 @@ def details(run: RunDirectory) -> None:
         load_run(run.id)
         go("configure")
     with st.expander("Spec"):
-        st.code(run.spec_path.read_text(encoding="utf-8", errors="replace"), language="toml")
+        st.code(run.spec_text, language="toml")

@@ -7,13 +7,12 @@ from typing import Any
 
 import streamlit as st
 
-from workbench.store.directory import RunDirectory
-from workbench.store.listing import state_of
+from workbench.api import Run
 
 _ICONS = {"failed": ":material/error:", "lost": ":material/help:", "cancelled": ":material/cancel:"}
 
 
-def failure_card(run: RunDirectory) -> None:
+def failure_card(run: Run) -> None:
     """Draws it; nothing of a run that did not fail."""
     card = failure(run)
     if card is None:
@@ -62,14 +61,14 @@ class Failure:
     advice: list[str]
 
 
-def failure(run: RunDirectory) -> Failure | None:
+def failure(run: Run) -> Failure | None:
     """Of a run that failed, was cancelled or lost; None of others."""
-    state = state_of(run)
+    state = run.state
     if state not in ("failed", "lost", "cancelled"):
         return None
-    error: dict[str, Any] = run.error() or {}
-    reason = str(error.get("exception") or run.status().get("message") or "No reason was recorded.")
-    said = f"{reason} {run.status().get('message', '')}"
+    error: dict[str, Any] = run.error or {}
+    reason = str(error.get("exception") or run.message or "No reason was recorded.")
+    said = f"{reason} {run.message}"
     advice = [str(error["advice"])] if error.get("advice") else [text for word, text in _BY_WORD.items() if word in said]
     if state == "cancelled":
         advice = ["To run it again, load its spec in Configure."]

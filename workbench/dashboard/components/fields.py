@@ -7,9 +7,7 @@ from typing import Any
 
 import streamlit as st
 
-from workbench.spec.files import parse_value
-from workbench.spec.form import Field
-from workbench.spec.paths import value_text
+from workbench.api.specs import Field, parse_value, value_text
 
 PREFIX = "field "
 """What the keys of the form's widgets begin with."""

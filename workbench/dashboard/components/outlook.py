@@ -7,9 +7,9 @@ import psutil
 import streamlit as st
 
 from workbench.analysis.expected import held, moves, placement
+from workbench.api.plans import Plan
 from workbench.charts.mesh import held_chart, mesh_chart
 from workbench.charts.theme import folding
-from workbench.plan.plan import Plan
 
 _MIB = 2**20
 

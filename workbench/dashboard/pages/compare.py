@@ -13,6 +13,7 @@ from workbench.analysis.comparison import labelled, numbers, spec_differences
 from workbench.analysis.findings import findings
 from workbench.analysis.parity import HELP
 from workbench.analysis.transfers import transfers
+from workbench.api.store import Run, open_exact
 from workbench.charts.comparison import CHARTS
 from workbench.charts.transfers import transfers_chart
 from workbench.dashboard.cache import runs_frame
@@ -22,8 +23,6 @@ from workbench.dashboard.components.failure import failure_card
 from workbench.dashboard.components.navigate import go, has
 from workbench.dashboard.downloads import csv_of
 from workbench.dashboard.table import alike
-from workbench.store import listing
-from workbench.store.directory import RunDirectory, home
 
 PICKED = "picked run"
 """Key of the run that was clicked: it stands out in every table and chart."""
@@ -35,11 +34,11 @@ def main() -> None:
     """Draws the page."""
     st.title("Compare")
     run_ids = choose_runs()
-    runs = [listing.exact(home(), run_id) for run_id in run_ids]
+    runs = [open_exact(run_id) for run_id in run_ids]
     if not runs:
         return
-    threads = {run.id: run.record().get("threads_per_worker", 1) for run in runs}
-    rows = labelled([listing.row(run) for run in runs], threads)
+    threads = {run.id: run.record.get("threads_per_worker", 1) for run in runs}
+    rows = labelled([run.row() for run in runs], threads)
     done = [(run, row) for run, row in zip(runs, rows, strict=True) if row["step_time_s"] is not None]
     if len(runs) == 1:
         st.info("Select a second run above to compare.")
@@ -54,7 +53,7 @@ def main() -> None:
     _charts([run for run, _ in done], [row for _, row in done])
 
 
-def _summary(runs: list[RunDirectory], rows: list[dict[str, Any]]) -> None:
+def _summary(runs: list[Run], rows: list[dict[str, Any]]) -> None:
     """What limits each, with its evidence, and which differences are noise."""
     st.subheader("Findings", anchor=False)
     _list(findings(rows, limits.sentences(runs), memory_limits.sentences(runs)))
@@ -70,7 +69,7 @@ def _list(sentences: list[str]) -> None:
     st.text("\n".join(f"• {sentence}" for sentence in sentences), width="stretch")
 
 
-def _spec(runs: list[RunDirectory], rows: list[dict[str, Any]]) -> None:
+def _spec(runs: list[Run], rows: list[dict[str, Any]]) -> None:
     frame = spec_differences(runs, [row["split"] for row in rows])
     if len(runs) < 2:
         return
@@ -148,7 +147,7 @@ def _pick(clicked: list[str], where: str) -> None:
         st.session_state.pop(f"clicked in {where}", None)
 
 
-def _charts(runs: list[RunDirectory], rows: list[dict[str, Any]]) -> None:
+def _charts(runs: list[Run], rows: list[dict[str, Any]]) -> None:
     finished, labels, columns = list(zip(runs, rows, strict=True)), [row["split"] for row in rows], st.columns(2, gap="large")
     for number, chart in enumerate(CHARTS):
         frame = chart.frame(finished)
@@ -165,7 +164,7 @@ def _run_figure(chart: Any, frame: pd.DataFrame, name: str) -> None:
     _pick([clicked] if clicked else [], name)
 
 
-def _communication(runs: list[RunDirectory], rows: list[dict[str, Any]]) -> None:
+def _communication(runs: list[Run], rows: list[dict[str, Any]]) -> None:
     st.subheader("Communication, measured and expected", anchor=False)
     frames = [transfers(run).assign(split=row["split"]) for run, row in zip(runs, rows, strict=True)]
     found = [(str(frame["split"].iloc[0]), frame) for frame in frames if not frame.empty]

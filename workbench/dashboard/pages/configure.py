@@ -6,6 +6,10 @@ from typing import Any
 
 import streamlit as st
 
+from workbench.api.plans import Plan, change_text, nearest_valid, plan, with_change
+from workbench.api.plugins import MODELS
+from workbench.api.specs import DEFAULT_MODEL, RunSpec, command, differences, dumps, four_strategies, script, spec_of
+from workbench.api.store import open_exact
 from workbench.dashboard import address
 from workbench.dashboard.cache import runs_frame
 from workbench.dashboard.components.alerts import said
@@ -16,16 +20,6 @@ from workbench.dashboard.components.outlook import figures, outlook
 from workbench.dashboard.start import start
 from workbench.dashboard.table import filtered
 from workbench.errors import SpecError, WorkbenchError
-from workbench.plan.plan import Plan
-from workbench.plan.resolve import plan
-from workbench.plan.suggestions import changed, in_words, nearest
-from workbench.registry import MODELS
-from workbench.spec.demonstration import four_strategies
-from workbench.spec.files import dumps
-from workbench.spec.paths import command, differences, script, spec_of
-from workbench.spec.run_spec import DEFAULT_MODEL, RunSpec
-from workbench.store import listing
-from workbench.store.directory import home
 
 BEGINNING = {"split.data.size": 2}
 NUM_EARLIER = 200
@@ -60,8 +54,8 @@ def main() -> None:
                 st.text(error.message)
         if works:
             with shown:
-                st.caption(f"The plan with {in_words(works[0])}, which is valid:")
-                outlook(plan(spec_of(changed(paths, works[0]))))
+                st.caption(f"The plan with {change_text(works[0])}, which is valid:")
+                outlook(plan(spec_of(with_change(paths, works[0]))))
         return
     with above:
         _actions(paths, planned)
@@ -106,7 +100,7 @@ def _start_from() -> None:
 def load_run(run_id: str) -> None:
     """Begins anew with the spec of a run; what no form offers stays out."""
     try:
-        load(address.offered(differences(listing.exact(home(), run_id).spec())))
+        load(address.offered(differences(open_exact(run_id).spec)))
     except WorkbenchError as error:
         st.session_state[NOT_LOADED] = str(error)
 
@@ -114,12 +108,12 @@ def load_run(run_id: str) -> None:
 def _refused(paths: dict[str, Any], error: SpecError) -> list[dict[str, Any]]:
     """Why it cannot run, and the nearest values that work, which it gives."""
     said("error", "This configuration is invalid", error.field, error.message)
-    works = nearest(paths, error)
+    works = nearest_valid(paths, error)
     if works:
         st.caption("Valid alternatives")
         with st.container(horizontal=True):
             for number, change in enumerate(works):
-                st.button(in_words(change), key=f"use {number}", on_click=load, args=(changed(paths, change),))
+                st.button(change_text(change), key=f"use {number}", on_click=load, args=(with_change(paths, change),))
     return works
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from workbench.api.specs import RunSpec, four_strategies
 from workbench.dashboard.cache import runs_frame
 from workbench.dashboard.components.alerts import said
 from workbench.dashboard.components.choose_runs import compare_these
@@ -11,8 +12,6 @@ from workbench.dashboard.components.navigate import go
 from workbench.dashboard.components.runs_table import runs_table
 from workbench.dashboard.start import start
 from workbench.dashboard.table import filtered
-from workbench.spec.demonstration import four_strategies
-from workbench.spec.run_spec import RunSpec
 
 NUM_LATEST = 10
 

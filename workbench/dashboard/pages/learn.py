@@ -11,6 +11,8 @@ from workbench.analysis.frames import timeline
 from workbench.analysis.parity import in_words
 from workbench.analysis.progress import Follower
 from workbench.analysis.step_walkthrough import cells, wires
+from workbench.api.specs import RunSpec, four_strategies
+from workbench.api.store import TERMINAL, Run, open_exact
 from workbench.charts.theme import folding
 from workbench.charts.walkthrough import walk_chart
 from workbench.dashboard.complexity import difference
@@ -23,10 +25,6 @@ from workbench.dashboard.components.progress import bar
 from workbench.dashboard.lessons import Lesson, lesson, moments, names, overview
 from workbench.dashboard.start import start
 from workbench.errors import UsageError
-from workbench.spec.demonstration import four_strategies
-from workbench.spec.run_spec import RunSpec
-from workbench.store import listing
-from workbench.store.directory import TERMINAL, RunDirectory, home
 
 REFRESH_S = 1.0
 TIMELINE = "What does each worker do during one step?"
@@ -158,11 +156,11 @@ def _for_real(one: Lesson) -> None:
     if not (named := st.query_params.get("run")):
         return
     try:
-        run = listing.exact(home(), named)
+        run = open_exact(named)
     except UsageError as error:
         said("warning", "Run not found", str(error))
         return
-    if listing.state_of(run) in TERMINAL:
+    if run.state in TERMINAL:
         _result(run)
     else:
         st.fragment(_follow, run_every=REFRESH_S)(run)
@@ -176,17 +174,17 @@ def _start(specs: list[RunSpec], then: Callable[[list[str]], None]) -> None:
         then(started.ids)
 
 
-def _follow(run: RunDirectory) -> None:
-    if listing.state_of(run) in TERMINAL:
+def _follow(run: Run) -> None:
+    if run.state in TERMINAL:
         st.rerun()
     follower = Follower(run)
     follower.read_on()
-    bar(follower, listing.state_of(run), str(run.status().get("message") or ""))
+    bar(follower, run.state, run.message)
 
 
-def _result(run: RunDirectory) -> None:
+def _result(run: Run) -> None:
     failure_card(run)
-    row = listing.row(run)
+    row = run.row()
     if row["step_time_s"] is None:
         return
     with st.container(horizontal=True, gap="large"):

@@ -8,6 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from workbench.analysis.progress import Follower
+from workbench.api.store import RUN_ID, TERMINAL, Run, home, open_exact
 from workbench.charts.loss import loss_chart
 from workbench.dashboard.cache import queue, runs_frame
 from workbench.dashboard.components.alerts import said
@@ -17,8 +18,6 @@ from workbench.dashboard.components.navigate import go
 from workbench.dashboard.components.progress import bar
 from workbench.dashboard.components.runs_table import runs_table
 from workbench.errors import UsageError
-from workbench.store import listing
-from workbench.store.directory import TERMINAL, RunDirectory, home
 from workbench.text import counted
 
 REFRESH_S = 1.0
@@ -37,7 +36,7 @@ def _now() -> None:
     store = home()
     live = queue().active()
     frame = _ended_runs(store, [run.id for run in live])
-    watched = _watched(store, live, frame)
+    watched = _watched(live, frame)
     if watched is None:
         st.info("There are no runs yet.")
         if st.button("Configure a run", type="primary"):
@@ -48,17 +47,17 @@ def _now() -> None:
     _ended(frame)
 
 
-def _watched(store: Path, live: list[RunDirectory], ended: pd.DataFrame) -> RunDirectory | None:
+def _watched(live: list[Run], ended: pd.DataFrame) -> Run | None:
     """The run that the address names, else the one that is at work, else the first of the queue, else the last that ended."""
     if named := st.query_params.get("run"):
         try:
-            return listing.exact(store, named)
+            return open_exact(named)
         except UsageError as error:
             said("warning", "Run not found", str(error))
-    at_work = [run for run in live if listing.state_of(run) in ("starting", "running")]
+    at_work = [run for run in live if run.state in ("starting", "running")]
     if at_work or live:
         return (at_work or live)[0]
-    return None if ended.empty else listing.exact(store, str(ended["run_id"].iloc[0]))
+    return None if ended.empty else open_exact(str(ended["run_id"].iloc[0]))
 
 
 def _ended_runs(store: Path, live: list[str]) -> pd.DataFrame:
@@ -77,14 +76,14 @@ def _state(store: Path, live: list[str], ended: pd.DataFrame) -> tuple[Path, lis
     return store, live, [path.stat().st_mtime_ns if path.exists() else 0 for path in directories]
 
 
-def _run(run: RunDirectory) -> None:
+def _run(run: Run) -> None:
     """The watched run."""
     follower: Follower = st.session_state.get("follower") or Follower(run)
     if follower.run.directory.path != run.path:
         follower = Follower(run)
     st.session_state["follower"] = follower
     follower.read_on()
-    record, status, state = run.record(), run.status(), listing.state_of(run)
+    record, state = run.record, run.state
     with st.container(border=True):
         head, button = st.columns([4, 1], vertical_alignment="center")
         with head:
@@ -94,19 +93,19 @@ def _run(run: RunDirectory) -> None:
             if state not in TERMINAL and st.button("Cancel", key=f"cancel {run.id}", icon=":material/stop:", width="stretch"):
                 queue().cancel(run)
                 st.toast("Cancelling: the workers are being stopped.")
-        bar(follower, state, str(status.get("message") or ""))
+        bar(follower, state, run.message)
         failure_card(run)
         _figures(follower)
 
 
-def _title(run: RunDirectory) -> str:
+def _title(run: Run) -> str:
     """Its split, unless an imported record has something else there, which could be Markdown."""
-    split = str(run.record().get("split"))
-    return split if listing.RUN_ID.fullmatch(split) else run.id
+    split = str(run.record.get("split"))
+    return split if RUN_ID.fullmatch(split) else run.id
 
 
-def _facts(record: dict[str, object], run: RunDirectory) -> list[str]:
-    name = run.labels().get("name") or record.get("name")
+def _facts(record: dict[str, object], run: Run) -> list[str]:
+    name = run.labels.get("name") or record.get("name")
     workers = f"{counted(str(record['num_workers']), 'worker')} on {record.get('device')}"
     facts = [str(name)] if name else []
     return [*facts, f"{record.get('model')} on {record.get('dataset')}", workers, run.id]
@@ -141,7 +140,7 @@ def _figures(follower: Follower) -> None:
         )
 
 
-def _queue(live: list[RunDirectory], watched: RunDirectory) -> None:
+def _queue(live: list[Run], watched: Run) -> None:
     """The others that have not ended, in their order."""
     others = [run for run in live if run.id != watched.id]
     if not others:
@@ -149,7 +148,7 @@ def _queue(live: list[RunDirectory], watched: RunDirectory) -> None:
     st.subheader("Queue", anchor=False)
     for run in others:
         with st.container(horizontal=True, vertical_alignment="center"):
-            st.text(f"{run.record().get('split')}  ·  {listing.state_of(run)}  ·  {run.status().get('message') or run.id}")
+            st.text(f"{run.record.get('split')}  ·  {run.state}  ·  {run.message or run.id}")
             if st.button("Cancel", key=f"cancel {run.id}"):
                 queue().cancel(run)
                 st.toast("Cancelling.")

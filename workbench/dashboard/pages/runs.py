@@ -10,6 +10,7 @@ import streamlit as st
 
 from workbench.analysis import limits, memory_limits
 from workbench.analysis.findings import findings
+from workbench.api.store import Run, import_runs, open_exact, pack_runs
 from workbench.dashboard.cache import overview
 from workbench.dashboard.components.alerts import said
 from workbench.dashboard.components.choose_runs import MOST_COMPARED
@@ -19,10 +20,6 @@ from workbench.dashboard.components.runs_table import runs_table
 from workbench.dashboard.downloads import tables_of
 from workbench.dashboard.table import SORTS, chosen, filtered, tags_of
 from workbench.errors import WorkbenchError
-from workbench.store import listing
-from workbench.store.archive import import_runs, pack
-from workbench.store.directory import RunDirectory, home
-from workbench.store.labels import add_tags, delete, remove_tags, restore
 from workbench.text import counted
 
 MOST_SHOWN = 200
@@ -83,7 +80,7 @@ def _filter(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _selected(run_ids: list[str]) -> None:
     """What can be done with the selected runs."""
-    runs = [listing.exact(home(), run_id) for run_id in run_ids]
+    runs = [open_exact(run_id) for run_id in run_ids]
     if not runs:
         return
     st.subheader(f"{len(runs)} selected", anchor=False)
@@ -99,24 +96,24 @@ def _selected(run_ids: list[str]) -> None:
     if len(runs) == 1:
         details(runs[0])
     else:
-        rows = [listing.row(run) for run in runs[:MOST_COMPARED]]
+        rows = [run.row() for run in runs[:MOST_COMPARED]]
         compared = runs[:MOST_COMPARED]
         for sentence in findings(rows, limits.sentences(compared), memory_limits.sentences(compared)):
             st.text(f"• {sentence}")
 
 
-def _downloads(runs: list[RunDirectory]) -> None:
+def _downloads(runs: list[Run]) -> None:
     """Made only when asked for: the tables of many runs take a while."""
     name = f"{len(runs)}-runs" if len(runs) > 1 else runs[0].id
     st.download_button("Tables as CSV", lambda: tables_of(runs, "csv"), f"{name}-csv.zip", "application/zip")
     st.download_button("Tables as Parquet", lambda: tables_of(runs, "parquet"), f"{name}-parquet.zip", "application/zip")
     st.download_button(
-        "Complete runs (for import)", lambda: pack(runs), f"{name}.zip", "application/zip",
+        "Complete runs (for import)", lambda: pack_runs(runs), f"{name}.zip", "application/zip",
         help="The run directories. Import loads them into another store.",
     )  # fmt: skip
 
 
-def _tag(runs: list[RunDirectory]) -> None:
+def _tag(runs: list[Run]) -> None:
     """Of several at once; those of one stand with its name and note."""
     text = st.text_input("Tags, separated by commas", max_chars=500, key="tags of several")
     with st.container(horizontal=True):
@@ -126,7 +123,10 @@ def _tag(runs: list[RunDirectory]) -> None:
     given = text.split(",")
     try:
         for run in runs:
-            (add_tags if is_added else remove_tags)(run, given)
+            if is_added:
+                run.add_tags(given)
+            else:
+                run.remove_tags(given)
     except WorkbenchError as error:
         said("error", "Not tagged", str(error))
     else:
@@ -137,7 +137,7 @@ def _delete(run_ids: list[str]) -> None:
     gone, problems = [], []
     for run_id in run_ids:
         try:
-            delete(listing.exact(home(), run_id))
+            open_exact(run_id).delete()
             gone.append(run_id)
         except WorkbenchError as error:
             problems.append(str(error))
@@ -146,7 +146,7 @@ def _delete(run_ids: list[str]) -> None:
 
 def _restore(run_ids: list[str]) -> None:
     for run_id in run_ids:
-        restore(listing.exact(home(), run_id))
+        open_exact(run_id).restore()
     st.session_state.pop(UNDO, None)
 
 
@@ -172,7 +172,7 @@ def _failed(listed: pd.DataFrame) -> None:
     st.subheader("Failures", anchor=False)
     st.caption("The latest three failed runs of this list. Select another run to see its failure.")
     for run_id in failed["run_id"].head(3):
-        failure_card(listing.exact(home(), str(run_id)))
+        failure_card(open_exact(str(run_id)))
 
 
 def _import() -> None:
@@ -185,7 +185,7 @@ def _import() -> None:
 
 def _take_in(file: IO[bytes]) -> None:
     try:
-        new, here = import_runs(home(), file)
+        new, here = import_runs(file)
     except WorkbenchError as error:
         said("error", "Not imported", str(error))
         return

@@ -13,6 +13,7 @@ from workbench.analysis.bubble import ideal_timeline
 from workbench.analysis.memory import largest_at_peak, memory_at_peak, memory_over_time
 from workbench.analysis.overlap import overlap
 from workbench.analysis.transfers import by_operation
+from workbench.api.store import Run, open_exact
 from workbench.charts.memory import memory_at_peak_chart, memory_over_time_chart
 from workbench.charts.overlap import overlap_chart
 from workbench.charts.timeline import By
@@ -22,8 +23,6 @@ from workbench.dashboard.components.choose_runs import choose_run
 from workbench.dashboard.components.failure import failure_card
 from workbench.dashboard.components.lanes import lanes
 from workbench.dashboard.downloads import trace_of
-from workbench.store import listing
-from workbench.store.directory import RunDirectory, home
 
 MOST_LISTED = 1000
 MOST_REPLAYED = 20_000
@@ -37,13 +36,13 @@ def main() -> None:
     run_id = choose_run()
     if run_id is None:
         return
-    run = listing.exact(home(), run_id)
+    run = open_exact(run_id)
     failure_card(run)
     steps = trace.steps(run)
     if not steps:
         st.info(trace.untraced(run))
         return
-    record = run.record()
+    record = run.record
     left, right = st.columns(2)
     with left:
         step = st.segmented_control("Trace step", steps, default=steps[-1], required=True, key=f"step of {run_id}")
@@ -51,12 +50,12 @@ def main() -> None:
         workers = list(range(record["num_workers"]))
         ranks = st.multiselect("Workers", workers, placeholder="all", key=f"workers of {run_id}") if len(workers) > 1 else []
     chosen = int(step if step is not None else steps[-1])
-    state = listing.state_of(run)
-    timeline = _timeline_of(run.path, state, chosen)
+    state = run.state
+    timeline = _timeline_of(run, run.path, state, chosen)
     start_s, end_s = trace.span_s(timeline)
     of_step = trace.of_workers(timeline, ranks)
     _timeline(run, of_step, start_s, end_s)
-    communication = trace.of_workers(_communication_of(run.path, state, chosen), ranks)  # read while the picture is on its way
+    communication = trace.of_workers(_communication_of(run, run.path, state, chosen), ranks)  # while the picture is on its way
     if 0 < len(communication) <= trace.MOST_BARS >= len(of_step):
         frame = overlap(of_step, communication, start_s)
         with st.expander("Overlap of communication and computing"):
@@ -71,17 +70,17 @@ def main() -> None:
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)
-def _timeline_of(path: Path, state: str, step: int) -> pa.Table:
+def _timeline_of(_run: Run, path: Path, state: str, step: int) -> pa.Table:
     """Read once: in a run whose state is an end nothing changes any more."""
-    return trace.timeline_of(RunDirectory(path), step)
+    return trace.timeline_of(_run, step)
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)
-def _communication_of(path: Path, state: str, step: int) -> pa.Table:
-    return trace.communication_of(RunDirectory(path), step)
+def _communication_of(_run: Run, path: Path, state: str, step: int) -> pa.Table:
+    return trace.communication_of(_run, step)
 
 
-def _timeline(run: RunDirectory, of_step: pa.Table, start_s: float, end_s: float) -> None:
+def _timeline(run: Run, of_step: pa.Table, start_s: float, end_s: float) -> None:
     whole = (end_s - start_s) * 1e3
     part = None
     if len(of_step) > trace.MOST_BARS:
@@ -171,7 +170,7 @@ def _communication(communication: pa.Table, start_s: float, num_workers: int) ->
     )
 
 
-def _memory(run: RunDirectory, ranks: list[int]) -> None:
+def _memory(run: Run, ranks: list[int]) -> None:
     """On the memory steps, which are steps of their own."""
     st.subheader("Memory", anchor=False)
     rank = ranks[0]
