@@ -105,12 +105,6 @@ def check_link(plan: Plan) -> None:
     if size and 1 < num_workers <= size and "" in link.parts:
         message = f"all {num_workers} workers are in one node of {size}, so that the link between nodes is unused"
         raise SpecError("link.workers_per_node", f"{message}; use fewer workers per node, or link.within")
-    if link.parts and getattr(options.get("data"), "compression", "none") == "powersgd":
-        message = "torch's hook waits for one all-reduce inside the completion of another, which link emulation does not support"
-        raise SpecError(
-            "split.data.compression",
-            f"powersgd is incompatible with an emulated link: {message}; use fp16 or bf16, or remove the link",
-        )
     if link.parts and plan.device == "cuda":
         message = "links can only be emulated between CPU workers, since GPUs communicate without the host that adds the delay"
         raise SpecError("link", f'{message}; set launch.device = "cpu" or remove the link')

@@ -212,6 +212,14 @@ class DataStrategy(Strategy[DataOptions]):
             raise SplitError(
                 "split.data.compression", f"torch's PowerSGD does not support scalar parameters such as {scalar}; use fp16"
             )
+        if spec.link.parts and self.options.compression == "powersgd":
+            reason = (
+                "torch's hook waits for one all-reduce inside the completion of another, which link emulation does not support"
+            )
+            raise SplitError(
+                "split.data.compression",
+                f"powersgd is incompatible with an emulated link: {reason}; use fp16 or bf16, or remove the link",
+            )
         others = [name for name, _ in spec.split.items() if name != self.name]
         if self.options.compression == "none" or not (self.is_sharded or others):
             return
