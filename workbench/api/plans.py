@@ -12,9 +12,9 @@ from workbench.plan.resolve import plan
 from workbench.plan.suggestions import changed as with_change
 from workbench.plan.suggestions import in_words as change_text
 from workbench.plan.suggestions import nearest as nearest_valid
+from workbench.registry import STRATEGIES
 from workbench.spec import RunSpec
 from workbench.spec.files import read_table
-from workbench.strategies.pipeline import PipelineStrategy
 from workbench.strategies.pipeline.schedules import action_order
 from workbench.strategies.pipeline.stages import staged
 
@@ -38,12 +38,14 @@ __all__ = [
 
 
 def process_groups(run: Run) -> dict[str, list[list[int]]]:
-    """The groups of ranks along each axis of a run's mesh. Experts are divided over neighbours among those that divide the
-    batch."""
+    """The groups of ranks along each axis of a run's mesh; of a strategy that divides an axis, such as ``expert``, its groups of
+    neighbours."""
     axes = run.record["mesh"]
     groups = {axis: [list(group) for group in Mesh(axes).groups(axis)] for axis in axes}
-    if size := read_table(run.directory.spec_path).get("split", {}).get("expert", {}).get("size"):
-        groups["expert"] = [group[at : at + size] for group in groups["data"] for at in range(0, len(group), size)]
+    for name, options in read_table(run.directory.spec_path).get("split", {}).items():
+        if name in STRATEGIES.names() and (strategy := STRATEGIES.get(name)).divides_axis:
+            size = options["size"]
+            groups[name] = [group[at : at + size] for group in groups[strategy.axis] for at in range(0, len(group), size)]
     return groups
 
 
@@ -57,8 +59,4 @@ def schedule_rows(schedule: Any) -> list[str]:
 def order_of_actions(spec: RunSpec) -> action_order.Order | None:
     """The actions of each worker, where there are stages; a pipeline's as torch's schedule has them."""
     strategy = staged(spec)
-    if strategy is None:
-        return None
-    if not isinstance(strategy, PipelineStrategy):
-        return action_order.read([f"{stage}F0,{stage}B0" for stage in strategy.worker_of_stage])
-    return action_order.read(schedule_rows(strategy.schedule))
+    return action_order.read(strategy.action_rows) if strategy else None

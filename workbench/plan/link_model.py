@@ -90,8 +90,7 @@ def check_link(plan: Plan) -> None:
         SpecError: with the axes, or the arithmetic.
     """
     link, axes = plan.spec.link, list(plan.mesh.axes)
-    options = dict(plan.spec.split.items())
-    allowed = [*axes, *(["expert"] if "expert" in options else [])]
+    allowed = [*axes, *(s.name for s in plan.strategies if s.divides_axis)]
     for axis in link.axes:
         if axis not in allowed:
             message = unknown("axis", axis, allowed) if axes else "a run on one worker has no mesh axes; remove it"

@@ -34,7 +34,8 @@ class Strategy(ABC, Generic[O]):
     axis: ClassVar[str]
     """The mesh axis whose workers share the work."""
     divides_axis: ClassVar[bool] = False
-    """Whether it works within groups of neighbours along another strategy's axis, which without that one is a single group."""
+    """Whether it works within groups of neighbours along another strategy's axis, which without that one is a single group.
+    Communication within these groups is recorded under the strategy's name."""
     apply_order: ClassVar[float]
     """Inside a worker: stages are cut first (0), then sequences (0.5), tensors (1) and experts (1.5), then data parallelism
     wraps the result (2)."""

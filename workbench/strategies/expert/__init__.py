@@ -53,7 +53,7 @@ class ExpertStrategy(Strategy[ExpertOptions]):
     def advice(self, limit: Limiting, axis: str, spec: RunSpec) -> str:
         if limit != "communication":
             return ""
-        advice = {self.exchange: "Try fewer workers along expert or a smaller top_k.", self.axis: averaging_advice()}
+        advice = {self.name: "Try fewer workers along expert or a smaller top_k.", self.axis: averaging_advice()}
         return advice.get(axis, "")
 
     def check(self, model: ModelSummary, spec: RunSpec) -> None:
@@ -114,8 +114,8 @@ class ExpertStrategy(Strategy[ExpertOptions]):
             num_sent, is_bound = mixture.num_sent(share.num_samples // count)
             tokens = num_sent * mixture.hidden_dim * share.compute_bytes
             forward = [
-                Transfer("all_to_all", self.exchange, "forward", count, mixture.num_experts * COUNT_BYTES, size),
-                Transfer("all_to_all", self.exchange, "forward", 2 * count, tokens, size, is_bound),
+                Transfer("all_to_all", self.name, "forward", count, mixture.num_experts * COUNT_BYTES, size),
+                Transfer("all_to_all", self.name, "forward", 2 * count, tokens, size, is_bound),
             ]
             transfers += forward
             if share.trains:
@@ -136,7 +136,7 @@ class ExpertStrategy(Strategy[ExpertOptions]):
         replicas, size = mesh[self.axis], self.options.size
         worker.batch_part = (replicas.get_local_rank(), replicas.size())
         group = own_group(replicas.mesh.view(-1, size), replicas.get_rank())
-        worker.axes[group.group_name] = self.exchange
+        worker.axes[group.group_name] = self.name
         sharing = DeviceMesh.from_group(group, worker.device.type)
         for mixture in worker.share.local_model.mixtures:
             layer: Any = worker.blocks.get_submodule(mixture.path)

@@ -139,6 +139,12 @@ class PipelineStrategy(StagedStrategy[PipelineOptions]):
         return self.schedule.worker_of_stage()
 
     @property
+    def action_rows(self) -> list[str]:
+        from workbench.strategies.pipeline.schedules.to_csv import rows_of  # imports torch, which takes seconds
+
+        return rows_of(self.schedule)
+
+    @property
     def gathers_stages(self) -> bool:
         return self.schedule.gathers_stages
 

@@ -51,6 +51,11 @@ class StagedStrategy(Strategy[O]):
         return list(range(self.options.size))
 
     @property
+    def action_rows(self) -> list[str]:
+        """The actions of each worker as ``action_order`` reads them; here one forward and one backward pass."""
+        return [f"{stage}F0,{stage}B0" for stage in self.worker_of_stage]
+
+    @property
     def gathers_stages(self) -> bool:
         """Whether what runs the stages gathers the parameters of each, where they are sharded, once a step by itself."""
         return False
