@@ -57,6 +57,25 @@ def test_every_worker_computes_each_of_its_blocks_forward_and_backward_and_updat
                 assert done[rank, block.name, kind] == num_microbatches
 
 
+@pytest.mark.parametrize("name", LESSONS)
+def test_communication_of_a_lesson_is_explained(name: str) -> None:
+    _, all_moments = moments(name)
+    assert not [moment.says for moment in all_moments if moment.says.startswith("Workers along")]
+
+
+def test_sharded_parameters_are_gathered_before_a_phase_and_their_gradients_leave_after_it() -> None:
+    _, all_moments = moments("sharded")
+    words = [moment.says.split(".")[0] for moment in all_moments[1:6]]
+    assert words == [
+        "The parameters of each block are all-gathered just before it computes",
+        "All workers run the forward pass",
+        "Parameters are all-gathered again for the backward pass",
+        "All workers run the backward pass",
+        "Gradients are reduce-scattered: each worker receives the average for the parameters it holds",
+    ]
+    assert [work.is_gathered for moment in all_moments[2:5:2] for work in moment.work] == [True] * 4
+
+
 @pytest.mark.parametrize("split", [{"tensor": 4}, {"fsdp": 2}])
 def test_slices_of_a_block_lie_side_by_side_and_make_a_whole(split: dict[str, int]) -> None:
     planned = plan(RunSpec(split=split, model={"num_heads": 4}))

@@ -12,8 +12,8 @@ import pandas as pd
 from workbench.analysis.bubble import Worker, play
 from workbench.analysis.expected import placement
 from workbench.plan.communication import Transfer
-from workbench.plan.mesh import Mesh
 from workbench.plan.plan import Plan
+from workbench.strategies.base import Caption
 from workbench.strategies.pipeline.schedules.action_order import Action, Order
 
 KINDS = {"F": "forward", "B": "backward", "I": "backward_input", "W": "backward_weight"}
@@ -23,30 +23,6 @@ _WORDS = {
     "backward_input": "input gradients",
     "backward_weight": "weight gradients",
 }
-_SAYS = {
-    ("data", "all_gather", "forward"): "The parameters of each block are all-gathered just before it computes.",
-    ("data", "all_gather", "backward"): "Parameters are all-gathered again for the backward pass.",
-    (
-        "data",
-        "reduce_scatter",
-        "backward",
-    ): "Gradients are reduce-scattered: each worker receives the average for the parameters it holds.",
-    ("data", "all_reduce", "backward"): "Gradients are averaged over the workers; afterwards all workers have the same.",
-    ("data", "broadcast", "optimizer"): "Each worker broadcasts the parameters that it has updated.",
-    ("tensor", "all_reduce", "forward"): "Each worker has partial sums; an all-reduce adds them up to the whole activation.",
-    ("tensor", "all_reduce", "backward"): "An all-reduce adds up the partial gradients of the activations.",
-    ("tensor", "all_gather", "forward"): "Each worker has the logits of a part of the vocabulary; the loss needs all of them.",
-    ("context", "send", "forward"): "Keys and values pass around the ring, so that each query attends to all earlier positions.",
-    ("context", "send", "backward"): "Keys and values pass around the ring again, with their gradients.",
-    ("context", "all_reduce", "backward"): "Parameters are replicated; their gradients are averaged.",
-    (
-        "expert",
-        "all_to_all",
-        "forward",
-    ): "Each token is dispatched to the worker that has its expert, and the result is returned.",
-    ("expert", "all_to_all", "backward"): "Gradients take the same routes in reverse.",
-}
-"""Axis, operation, phase → what it is for."""
 _WHOLE = 0.99
 """Fraction of a block from which on it counts as whole."""
 
@@ -157,9 +133,9 @@ def _phases(plan: Plan) -> Iterator[Moment]:
         before: list[Moment] = []
         after: list[Moment] = []
         for transfer in _merged(plan, phase):
-            is_before = (transfer.operation, transfer.axis) == ("all_gather", "data")
+            is_before = _caption(plan, transfer).precedes_compute
             gathered |= is_before
-            (before if is_before else after).append(_communicates(plan.mesh, transfer))
+            (before if is_before else after).append(_communicates(plan, transfer))
         yield from before
         held = ((rank, tuple(b.name for b in plan.part_of(rank).blocks)) for rank in range(plan.num_workers))
         says = f"run the {phase} pass."
@@ -186,7 +162,7 @@ def _slots(plan: Plan, order: Order) -> Iterator[Moment]:
         yield Moment(f"Time {number}: {_in_words(now)}.", tuple(work), (*_inside(plan, transfers, work), *sent))
     for transfer in transfers["backward"]:
         if set(transfer.axis.split("+")) <= set(mesh.replica_axes):
-            yield _communicates(mesh, transfer)
+            yield _communicates(plan, transfer)
 
 
 def _inside(plan: Plan, transfers: dict[str, list[Transfer]], work: Sequence[Work]) -> Iterator[Wire]:
@@ -195,7 +171,7 @@ def _inside(plan: Plan, transfers: dict[str, list[Transfer]], work: Sequence[Wor
     for phase, found in transfers.items():
         for transfer in found:
             if transfer.axis != "pipeline" and not set(transfer.axis.split("+")) & set(plan.mesh.replica_axes):
-                for wire in _wires(plan.mesh, transfer, with_text=False):
+                for wire in _wires(plan, transfer, with_text=False):
                     if all(phase_of.get(worker) == phase for worker in wire.workers):
                         yield wire
 
@@ -205,7 +181,7 @@ def _update(plan: Plan) -> Iterator[Moment]:
     says = "The optimizer of each worker updates the parameters that it owns."
     yield Moment(says, tuple(Work(rank, "optimizer", names) for rank, names in enumerate(blocks)))
     for transfer in _merged(plan, "optimizer"):
-        yield _communicates(plan.mesh, transfer)
+        yield _communicates(plan, transfer)
 
 
 def _merged(plan: Plan, phase: str) -> list[Transfer]:
@@ -219,15 +195,20 @@ def _merged(plan: Plan, phase: str) -> list[Transfer]:
     return list(found.values())
 
 
-def _communicates(mesh: Mesh, transfer: Transfer) -> Moment:
-    axis = transfer.axis.split("+")[0]
-    says = _SAYS.get((axis, transfer.operation, transfer.phase), f"Workers along {transfer.axis} communicate.")
-    return Moment(says, (), tuple(_wires(mesh, transfer, with_text=True)))
+def _caption(plan: Plan, transfer: Transfer) -> Caption:
+    """What the strategies say of it; of joined axes such as ``data+context``, the first counts."""
+    key = (transfer.axis.split("+")[0], transfer.operation, transfer.phase)
+    found = (strategy.captions[key] for strategy in plan.strategies if key in strategy.captions)
+    return next(found, Caption(f"Workers along {transfer.axis} communicate."))
 
 
-def _wires(mesh: Mesh, transfer: Transfer, with_text: bool) -> Iterator[Wire]:
+def _communicates(plan: Plan, transfer: Transfer) -> Moment:
+    return Moment(_caption(plan, transfer).sentence, (), tuple(_wires(plan, transfer, with_text=True)))
+
+
+def _wires(plan: Plan, transfer: Transfer, with_text: bool) -> Iterator[Wire]:
     name = transfer.operation.replace("_", "-")
-    groups = list(_groups(mesh, transfer))
+    groups = list(_groups(plan, transfer))
     for group in groups:
         if transfer.operation == "send":
             for pair in pairwise([*group, group[0]]):
@@ -238,9 +219,10 @@ def _wires(mesh: Mesh, transfer: Transfer, with_text: bool) -> Iterator[Wire]:
             yield Wire(tuple(group), f"{name}{_times(transfer)}" if with_text else name)
 
 
-def _groups(mesh: Mesh, transfer: Transfer) -> Iterable[list[int]]:
+def _groups(plan: Plan, transfer: Transfer) -> Iterable[list[int]]:
     """Ranks that communicate with one another."""
-    axes = [axis for axis in transfer.axis.split("+") if axis in mesh.axes] or ["data"]
+    mesh, divided = plan.mesh, {s.name: s.axis for s in plan.strategies if s.divides_axis}
+    axes = [axis for name in transfer.axis.split("+") if (axis := divided.get(name, name)) in mesh.axes]
     groups = mesh.groups(axes[0]) if len(axes) == 1 and axes[0] in mesh.axes else [list(range(mesh.num_workers))]
     size = transfer.group_size if transfer.operation != "send" else len(groups[0])
     for group in groups:

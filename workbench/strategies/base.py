@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from workbench.registration import Attribute, register
@@ -23,6 +24,15 @@ if TYPE_CHECKING:
 O = TypeVar("O", bound=StrategyOptions)
 Limiting = Literal["communication", "bubble", "imbalance"]
 """What may limit a run because of its split: communication along an axis, the order of a schedule, or unequal stages."""
+
+
+@dataclass(frozen=True)
+class Caption:
+    """What communication of a step is for, in the diagram of a lesson."""
+
+    sentence: str
+    precedes_compute: bool = False
+    """Whether workers receive, before they compute in this phase, the parts of blocks that they do not hold."""
 
 
 class Strategy(ABC, Generic[O]):
@@ -46,6 +56,9 @@ class Strategy(ABC, Generic[O]):
     examples: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Option sets for two workers by name ("" for the plain one), which the conformance suite runs on every model that
     ``check`` admits; none: the defaults."""
+
+    captions: ClassVar[Mapping[tuple[str, str, str], Caption]] = {}
+    """Axis, operation and phase of ``expected`` communication, with what it is for. By default the axis alone is named."""
 
     lessons: ClassVar[tuple[str, ...]] = ()
     """Files beside the strategy's own, each a lesson of the page Learn (docs/extending.md): ``lesson.md`` has the name of the

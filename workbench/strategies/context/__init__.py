@@ -10,7 +10,7 @@ from workbench.errors import SplitError
 from workbench.plan.communication import Transfer
 from workbench.plan.layer_groups import ColumnRowPair, LayerGroup
 from workbench.spec.options import StrategyOptions
-from workbench.strategies.base import Limiting, Strategy, strategy
+from workbench.strategies.base import Caption, Limiting, Strategy, strategy
 from workbench.strategies.data.ddp import average_gradients, check_all_trained, check_replicas, expected_average
 
 if TYPE_CHECKING:
@@ -38,8 +38,6 @@ class ContextStrategy(Strategy[ContextOptions]):
     values (Llama 3)."""
 
     Options = ContextOptions
-    lessons = ("lesson.md",)
-    lesson_order = 4
     axis = "context"
     apply_order = 0.5
     examples = {
@@ -48,6 +46,15 @@ class ContextStrategy(Strategy[ContextOptions]):
         "gathered": {"attention": "all_gather"},
         "gathered, contiguous": {"attention": "all_gather", "balance": "contiguous"},
     }
+    captions = {
+        ("context", "send", "forward"): Caption(
+            "Keys and values pass around the ring, so that each query attends to all earlier positions."
+        ),
+        ("context", "send", "backward"): Caption("Keys and values pass around the ring again, with their gradients."),
+        ("context", "all_reduce", "backward"): Caption("Parameters are replicated; their gradients are averaged."),
+    }
+    lessons = ("lesson.md",)
+    lesson_order = 4
 
     @property
     def label(self) -> str:

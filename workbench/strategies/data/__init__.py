@@ -14,9 +14,10 @@ from workbench.errors import SplitError
 from workbench.plan.communication import Transfer
 from workbench.plan.model_summary import block_of
 from workbench.spec.options import StrategyOptions
-from workbench.strategies.base import Limiting, Strategy, strategy
+from workbench.strategies.base import Caption, Limiting, Strategy, strategy
 from workbench.strategies.data.compression import Compression, lossiness, sent_bytes
 from workbench.strategies.data.ddp import (
+    AVERAGING,
     BUCKET_SIZE_MIB,
     average_gradients,
     averaged_by_ddp,
@@ -79,8 +80,6 @@ class DataStrategy(Strategy[DataOptions]):
     (ZeRO-1 to 3, FSDP, HSDP)."""
 
     Options = DataOptions
-    lessons = ("lesson.md", "sharded.md")
-    lesson_order = 0
     axis = "data"
     apply_order = 2
     aliases = {
@@ -103,6 +102,19 @@ class DataStrategy(Strategy[DataOptions]):
         "powersgd": {"compression": "powersgd", "bucket_size_mib": 0.002},
         "batch norm synchronized": {"sync_batch_norm": True},
     }
+    captions = {
+        ("data", "all_gather", "forward"): Caption(
+            "The parameters of each block are all-gathered just before it computes.", True
+        ),
+        ("data", "all_gather", "backward"): Caption("Parameters are all-gathered again for the backward pass.", True),
+        ("data", "reduce_scatter", "backward"): Caption(
+            "Gradients are reduce-scattered: each worker receives the average for the parameters it holds."
+        ),
+        ("data", "all_reduce", "backward"): AVERAGING,
+        ("data", "broadcast", "optimizer"): Caption("Each worker broadcasts the parameters that it has updated."),
+    }
+    lessons = ("lesson.md", "sharded.md")
+    lesson_order = 0
 
     @property
     def label(self) -> str:

@@ -9,6 +9,7 @@ from workbench.errors import SplitError
 from workbench.plan.communication import Transfer
 from workbench.plan.mesh import REPLICA_AXES
 from workbench.registry import STRATEGIES
+from workbench.strategies.base import Caption
 from workbench.strategies.data.sharding import units
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from workbench.strategies.worker_model import WorkerModel
 
 BUCKET_SIZE_MIB = 25.0  # torch's default
-
+AVERAGING = Caption("Gradients are averaged over the workers; afterwards all workers have the same.")
 
 USED_BYTES = 4  # whether a parameter was used, an int32
 

@@ -11,8 +11,15 @@ from workbench.errors import SplitError
 from workbench.plan.communication import Transfer
 from workbench.plan.model_summary import ParameterSummary
 from workbench.spec.options import StrategyOptions
-from workbench.strategies.base import Limiting, Strategy, strategy
-from workbench.strategies.data.ddp import average_gradients, averaging_advice, check_all_trained, check_replicas, expected_average
+from workbench.strategies.base import Caption, Limiting, Strategy, strategy
+from workbench.strategies.data.ddp import (
+    AVERAGING,
+    average_gradients,
+    averaging_advice,
+    check_all_trained,
+    check_replicas,
+    expected_average,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,13 +45,18 @@ class ExpertStrategy(Strategy[ExpertOptions]):
     et al. 2020; Switch, Fedus et al. 2021). All other parameters are replicated."""
 
     Options = ExpertOptions
-    lessons = ("lesson.md",)
-    lesson_order = 5
     axis = "data"
     divides_axis = True
     apply_order = 1.5  # finishes after data, whose accumulated gradients it averages once they are complete
-    exchange = "expert"
-    """What its all-to-alls are recorded as; the average over workers with the same experts is the data axis's."""
+    captions = {
+        ("expert", "all_to_all", "forward"): Caption(
+            "Each token is dispatched to the worker that has its expert, and the result is returned."
+        ),
+        ("expert", "all_to_all", "backward"): Caption("Gradients take the same routes in reverse."),
+        ("data", "all_reduce", "backward"): AVERAGING,
+    }
+    lessons = ("lesson.md",)
+    lesson_order = 5
 
     @property
     def label(self) -> str:

@@ -13,7 +13,7 @@ from workbench.plan.layer_groups import ColumnRowPair, LayerGroup
 from workbench.plan.model_summary import BlockSummary, ModelSummary, ParameterSummary, block_of
 from workbench.registry import unknown
 from workbench.spec.options import StrategyOptions
-from workbench.strategies.base import Limiting, Strategy, strategy
+from workbench.strategies.base import Caption, Limiting, Strategy, strategy
 from workbench.strategies.tensor.linear import HeadSlicing
 from workbench.strategies.tensor.lookup import Slicing, slicing_of
 
@@ -46,8 +46,6 @@ class TensorStrategy(Strategy[TensorOptions]):
     rows."""
 
     Options = TensorOptions
-    lessons = ("lesson.md",)
-    lesson_order = 3
     axis = "tensor"
     apply_order = 1
     examples = {
@@ -61,6 +59,17 @@ class TensorStrategy(Strategy[TensorOptions]):
         "recurrent layers by hidden features": {"cut": {"recurrent": "hidden"}},
         "loss of slices": {"parallel_loss": True},
     }
+    captions = {
+        ("tensor", "all_reduce", "forward"): Caption(
+            "Each worker has partial sums; an all-reduce adds them up to the whole activation."
+        ),
+        ("tensor", "all_reduce", "backward"): Caption("An all-reduce adds up the partial gradients of the activations."),
+        ("tensor", "all_gather", "forward"): Caption(
+            "Each worker has the logits of a part of the vocabulary; the loss needs all of them."
+        ),
+    }
+    lessons = ("lesson.md",)
+    lesson_order = 3
 
     @property
     def label(self) -> str:
