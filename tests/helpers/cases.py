@@ -40,7 +40,7 @@ def assert_split_as_by_formula(spec: dict[str, Any]) -> None:
     outcome = run_case(spec)
     assert not outcome.parity_mistakes()
     assert not outcome.transfer_mistakes()
-    axes, has_pieces = outcome.planned.mesh.axes, outcome.planned.share_of(0).num_microbatches > 1
+    axes, has_pieces = outcome.planned.mesh.axes, outcome.planned.rank_view(0).num_microbatches > 1
     averages = outcome.planned.spec.mode == "train" and bool(outcome.planned.mesh.replica_axes)
     if not averages and not ("tensor" in axes and has_pieces):
         assert not outcome.operation_mistakes()
@@ -53,15 +53,15 @@ def split_attention(rank: int, recorder: Recorder, control: Any, options: dict[s
     from workbench.strategies.context.split_attention import split_attention as product_of
 
     strategy, length = ContextStrategy(ContextOptions(**options)), 24
-    runs = strategy.runs(length)
-    mine = [position for run in runs[rank] for position in run]
+    ranges = strategy.position_ranges(length)
+    mine = [position for part in ranges[rank] for position in part]
     torch.manual_seed(0)
     q, gradient = torch.randn(2, 2, 4, length, 8, dtype=torch.float64)
     k, v = torch.randn(2, 2, 2, length, 8, dtype=torch.float64)
     whole = [t.clone().requires_grad_() for t in (q, k, v)]
     part = [t[:, :, mine].requires_grad_() for t in (q, k, v)]
     wanted = torch.nn.functional.scaled_dot_product_attention(*whole, is_causal=True, enable_gqa=True)
-    found = product_of(options["attention"], runs, dist.group.WORLD)(*part)
+    found = product_of(options["attention"], ranges, dist.group.WORLD)(*part)
     wanted.backward(gradient)
     found.backward(gradient[:, :, mine])
     pairs = {"values": (wanted, found)}

@@ -17,15 +17,15 @@ def placement(plan: Plan) -> pd.DataFrame:
     number = {name: index for index, name in enumerate(size)}
     rows = []
     for rank in range(plan.num_workers):
-        share, place = plan.share_of(rank), _place(plan, rank)
-        first = share.index("data") * share.num_samples
-        for block in share.local_model.blocks:
+        rank_view, place = plan.rank_view(rank), _place(plan, rank)
+        first = rank_view.index("data") * rank_view.num_samples
+        for block in rank_view.local_model.blocks:
             whole = size[block.name]
             rows.append(
                 {
                     "worker": rank,
                     "place": place,
-                    "samples": f"{first + 1}–{first + share.num_samples}",
+                    "samples": f"{first + 1}–{first + rank_view.num_samples}",
                     "block": block.name,
                     "number": number[block.name],
                     "parameters": block.num_parameters,

@@ -41,12 +41,12 @@ class ExpectedMemory:
 
 def expected_memory(plan: Plan, rank: int) -> ExpectedMemory:
     """What worker ``rank`` holds: rows that a strategy fills up are counted, as they are allocated."""
-    share, coordinate, size = plan.share_of(rank), plan.mesh.coordinate(rank), plan.spec.train.element_bytes
+    rank_view, coordinate, size = plan.rank_view(rank), plan.mesh.coordinate(rank), plan.spec.train.element_bytes
     allocated = plan.summary
     for strategy in plan.strategies:
         allocated = strategy.allocates(allocated, coordinate[strategy.axis])
     parameters = allocated.num_parameters * size
-    if not share.trains:
+    if not rank_view.trains:
         return ExpectedMemory(parameters, 0, 0, None)
     updated, (numbers, per_parameter) = plan.updated_by(rank), optimizer_state(plan.spec.train)
     state = numbers * updated.num_parameters * size + per_parameter * len(updated.distinct_parameters)
@@ -59,7 +59,7 @@ def expected_memory(plan: Plan, rank: int) -> ExpectedMemory:
 
 def _activations(plan: Plan, rank: int) -> int | None:
     """Of all samples in flight what each block keeps of one; a sharded block is whole while it computes."""
-    share, coordinate, total = plan.share_of(rank), plan.mesh.coordinate(rank), 0
+    rank_view, coordinate, total = plan.rank_view(rank), plan.mesh.coordinate(rank), 0
     held: ModelSummary = plan.summary
     if not all(p.has_gradient for p in held.parameters):
         return None  # frozen layers keep less than the formulas of models say
@@ -73,16 +73,16 @@ def _activations(plan: Plan, rank: int) -> int | None:
     sequence = plan.summary.sequence_length
     positions = sequence // plan.mesh.axes.get("context", 1) if sequence else None
     for block in held.blocks:
-        kept = plan.model.kept_bytes(block, positions, share.compute_bytes, plan.spec.train.checkpointing)
+        kept = plan.model.kept_bytes(block, positions, rank_view.compute_bytes, plan.spec.train.checkpointing)
         if kept is None:
             return None
         total += kept
         if block.name == plan.summary.blocks[-1].name:  # the loss keeps what it computes of the outputs, at full precision
             elements = positions * prod(block.output_shape[1:]) if positions else prod(block.output_shape)
-            total += elements * (share.element_bytes - share.compute_bytes)
+            total += elements * (rank_view.element_bytes - rank_view.compute_bytes)
     outputs = sum(strategy.outputs_kept(coordinate[strategy.axis]) for strategy in plan.strategies)
-    total = total * in_flight + outputs * prod(held.blocks[-1].output_shape) * share.compute_bytes
-    return total * (share.num_samples // share.num_microbatches) + _copies(plan, rank)
+    total = total * in_flight + outputs * prod(held.blocks[-1].output_shape) * rank_view.compute_bytes
+    return total * (rank_view.num_samples // rank_view.num_microbatches) + _copies(plan, rank)
 
 
 def _copies(plan: Plan, rank: int) -> int:

@@ -1,4 +1,4 @@
-"""A spec with its plugins looked up and every formula ready."""
+"""The plan of a run: a spec with its plugins, mesh and formulas."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Plan:
-    """A spec with its plugins looked up and every formula ready."""
+    """The plan of a run: a spec with its plugins, mesh and formulas."""
 
     spec: RunSpec
     dataset: Dataset[Any]
@@ -41,12 +41,12 @@ class Plan:
 
     @property
     def num_workers(self) -> int:
-        """Processes of the run."""
+        """Number of processes of the run."""
         return self.mesh.num_workers
 
     @cached_property
     def device(self) -> str:
-        """``cuda`` where the spec asks for it, else ``cpu``.
+        """``cuda`` if the spec requests it, else ``cpu``.
 
         Raises:
             SplitError: there are fewer GPUs than workers.
@@ -54,29 +54,29 @@ class Plan:
         if self.spec.launch.device != "cuda":
             return "cpu"
         if (gpus := num_gpus()) < self.num_workers:
-            found = f"{counted(gpus, 'GPU')} for {counted(self.num_workers, 'worker')}"
+            available = f"{counted(gpus, 'GPU')} for {counted(self.num_workers, 'worker')}"
             raise SplitError(
-                "launch.device", f"cuda requires one GPU per worker, but there are {found}; use cpu or fewer workers"
+                "launch.device", f"cuda requires one GPU per worker, but there are {available}; use cpu or fewer workers"
             )
         return "cuda"
 
     @property
     def device_notice(self) -> str | None:
-        """Why the workers run on the CPU although this machine has GPUs; None where it has none or the spec chooses."""
+        """Why the workers run on the CPU although this machine has GPUs; None if it has none or the spec sets the device."""
         if self.spec.launch.device != "auto" or not (gpus := num_gpus()):
             return None
-        found = f'{counted(gpus, "GPU")} found, but workers run on the CPU unless launch.device = "cuda";'
-        return f"{found} the GPU path has not been tested on hardware"
+        notice = f'{counted(gpus, "GPU")} found, but workers run on the CPU unless launch.device = "cuda";'
+        return f"{notice} the GPU path has not been tested on hardware"
 
     def part_of(self, rank: int) -> ModelSummary:
-        """The part of the model that a worker holds."""
+        """Returns the part of the model that a worker holds."""
         part, coordinate = self.summary, self.mesh.coordinate(rank)
         for strategy in self.strategies:
             part = strategy.place(part, coordinate[strategy.axis])
         return part
 
-    def share_of(self, rank: int) -> RankView:
-        """A worker's share of a step."""
+    def rank_view(self, rank: int) -> RankView:
+        """Returns the plan of one worker."""
         num_samples = self.spec.train.global_batch_size // self.mesh.num_replicas
         all_stages, coordinate = self.summary, self.mesh.coordinate(rank)
         for strategy in self.strategies:
@@ -85,18 +85,18 @@ class Plan:
         num_microbatches = prod(s.num_microbatches for s in self.strategies)
         return RankView(self.spec, self.mesh, rank, num_samples, num_microbatches, self.summary, self.part_of(rank), all_stages)
 
-    def transfers_of(self, rank: int) -> Iterator[Transfer]:
-        """What the strategies' formulas say a worker takes part in, in one step."""
-        part, share = self.summary, self.share_of(rank)
+    def expected_transfers(self, rank: int) -> Iterator[Transfer]:
+        """Returns the communication of a worker in one step, by the formulas of the strategies."""
+        part, rank_view = self.summary, self.rank_view(rank)
         for strategy in self.strategies:
-            yield from strategy.expected(part, share)
-            part = strategy.place(part, share.index(strategy.axis))
-        if share.trains and self.spec.train.max_gradient_norm is not None and self.num_workers > 1:
+            yield from strategy.expected(part, rank_view)
+            part = strategy.place(part, rank_view.index(strategy.axis))
+        if rank_view.trains and self.spec.train.max_gradient_norm is not None and self.num_workers > 1:
             # The sum of the gradients' squares, one number of at least single precision.
-            yield Transfer("all_reduce", self.mesh.world_axis, "optimizer", 1, max(4, share.element_bytes), self.num_workers)
+            yield Transfer("all_reduce", self.mesh.world_axis, "optimizer", 1, max(4, rank_view.element_bytes), self.num_workers)
 
     def updated_by(self, rank: int) -> ModelSummary:
-        """The part of the model that a worker's optimizer updates, and so keeps state of."""
+        """Returns the part of the model that a worker's optimizer updates and keeps state for."""
         part, coordinate = self.part_of(rank), self.mesh.coordinate(rank)
         for strategy in self.strategies:
             part = strategy.updates(part, coordinate[strategy.axis])
@@ -104,22 +104,21 @@ class Plan:
 
     @property
     def lossy(self) -> Lossy | None:
-        """What a strategy of a training run changes on purpose."""
+        """The declared change to the computation by a strategy of a training run, if any."""
         if self.spec.mode != "train":
             return None
         return next((s.lossy for s in self.strategies if s.lossy), None)
 
     @property
     def transfers(self) -> list[Transfer]:
-        """What the strategies' formulas say moves in one step over the whole run."""
-        return totals(t for rank in range(self.num_workers) for t in self.transfers_of(rank))
+        """The communication of one step, summed over all workers, by the formulas of the strategies."""
+        return totals(t for rank in range(self.num_workers) for t in self.expected_transfers(rank))
 
     @property
     def flops_per_step(self) -> int | None:
-        """Floating-point operations that the model needs for a step, matrix products only: in training three times its
-        forward pass, for backward takes twice as many (Kaplan et al. 2020, section 2.1), but for what frozen parameters
-        spare; what a split or checkpointing computes again is not among them. None: of a generation, whose passes no formula
-        here adds up."""
+        """Floating-point operations of the matrix products of a step. In training three times those of the forward pass, since
+        backward takes twice as many (Kaplan et al. 2020, section 2.1), minus those of gradients that frozen parameters do not
+        need. Without recomputation by a split or by checkpointing. None for generation, which has no formula."""
         if self.spec.generates:
             return None
         forward = sum(block.forward_flops for block in self.summary.blocks)
@@ -127,8 +126,8 @@ class Plan:
         return (forward + backward) * self.spec.train.global_batch_size
 
     def expected_record(self) -> dict[str, Any]:
-        """The formulas' results as plain values: parameters that each worker holds and updates, transfers and
-        floating-point operations of a step."""
+        """Returns the results of the formulas as plain values: parameters held and updated by each worker, memory, communication
+        and floating-point operations of a step."""
         return {
             "parameters_per_worker": [self.part_of(rank).num_parameters for rank in range(self.num_workers)],
             "updated_parameters_per_worker": [self.updated_by(rank).num_parameters for rank in range(self.num_workers)],

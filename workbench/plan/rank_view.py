@@ -1,4 +1,4 @@
-"""One worker's share of a step, as far as arithmetic knows it: where it stands and what it holds."""
+"""The plan of one rank: its position in the mesh, its samples and its part of the model."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RankView:
-    """The share of worker ``rank``."""
+    """The plan of worker ``rank``: the input of the formulas for its communication and memory."""
 
     spec: RunSpec
     mesh: Mesh
     rank: int
     num_samples: int
-    """Samples of a step that pass through this worker."""
+    """Number of samples per step that pass through this worker."""
 
     num_microbatches: int
-    """Equal pieces that they are computed in, one after the other."""
+    """Number of microbatches that these samples are divided into."""
 
     full_model: ModelSummary
     """The unsplit model."""
 
     local_model: ModelSummary
-    """What it holds once every strategy has made its cut."""
+    """The part of the model that this worker holds, after all strategies."""
 
     local_model_all_stages: ModelSummary
-    """The same with the blocks of the other stages: what the workers at its place in every stage hold together."""
+    """``local_model`` with the blocks of the other stages: the part that the workers at the same position in all stages hold."""
 
     @property
     def element_bytes(self) -> int:
@@ -41,7 +41,7 @@ class RankView:
 
     @property
     def compute_bytes(self) -> int:
-        """Bytes of one element of an activation, or of a parameter that is gathered to be computed with."""
+        """Bytes of one element of an activation, or of a parameter gathered for computation."""
         return self.spec.train.compute_bytes
 
     @property
@@ -50,9 +50,10 @@ class RankView:
         return self.spec.mode == "train"
 
     def index(self, axis: str) -> int:
-        """Its position along an axis; 0 where the mesh has no such axis."""
+        """Returns the position along an axis; 0 if the mesh has no such axis."""
         return self.mesh.coordinate(self.rank).get(axis, 0)
 
     def output_shape(self, block: str) -> tuple[int, ...]:
-        """Shape, per sample, of what a block hands on here: a part of the sequence where that is split."""
+        """Returns the shape per sample of the output of a block on this worker, such as a part of the sequence under context
+        parallelism."""
         return next(b.output_shape for b in self.local_model_all_stages.blocks if b.name == block)

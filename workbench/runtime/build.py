@@ -44,19 +44,19 @@ def build_worker(
         compute_dtype: Of activations; by default that of the spec's mixed precision, or ``dtype``.
     """
     compute_dtype = compute_dtype or (dtype if plan.spec.train.mixed_precision == "none" else DTYPES["bf16"])
-    share = plan.share_of(rank)
-    blocks = build_blocks(plan, (b.name for b in share.local_model.blocks), dtype).to(device)
+    rank_view = plan.rank_view(rank)
+    blocks = build_blocks(plan, (b.name for b in rank_view.local_model.blocks), dtype).to(device)
     keys = DropoutKeys(blocks, plan.spec.train.seed, device)
-    worker = WorkerModel(plan.summary, share, blocks, plan.model.loss, device, dtype, compute_dtype, recorder, Decoder, keys)
+    worker = WorkerModel(plan.summary, rank_view, blocks, plan.model.loss, device, dtype, compute_dtype, recorder, Decoder, keys)
     strategies, train = plan.strategies, plan.spec.train
     for strategy in strategies:
         assert mesh is not None
         strategy.apply(worker, mesh)
     samples = plan.spec.train.global_batch_size // worker.batch_part[1]
-    if samples != share.num_samples and "pipeline" in plan.mesh.axes:
+    if samples != rank_view.num_samples and "pipeline" in plan.mesh.axes:
         raise SplitError(
             "split",
-            f"a worker gets {samples} samples, but its stage expects {share.num_samples}: with stages, only the data axis can"
+            f"a worker gets {samples} samples, but its stage expects {rank_view.num_samples}: with stages, only the data axis can"
             " divide the batch",
         )
     blocks.train(worker.trains)  # also what a strategy put in a block's place

@@ -22,7 +22,7 @@ def clip_gradients(worker: WorkerModel, max_norm: float) -> None:
     for name, parameter in gradients:
         assert parameter.grad is not None
         total += local(parameter.grad).to(dtype).square().sum() / num_holders(worker, name, parameter)
-    if worker.share.mesh.num_workers > 1:
+    if worker.rank_view.mesh.num_workers > 1:
         dist.all_reduce(total)
     scale = (max_norm / (total.sqrt() + 1e-6)).clamp(max=1.0).squeeze()  # torch's clip_grad_norm_ has the same 1e-6
     for _, parameter in gradients:
@@ -31,8 +31,8 @@ def clip_gradients(worker: WorkerModel, max_norm: float) -> None:
 
 def num_holders(worker: WorkerModel, name: str, parameter: torch.Tensor) -> int:
     """How many workers hold this very piece of a gradient."""
-    axes = worker.share.mesh.axes
-    holders = worker.share.mesh.num_workers // axes.get("pipeline", 1)
+    axes = worker.rank_view.mesh.axes
+    holders = worker.rank_view.mesh.num_workers // axes.get("pipeline", 1)
     if isinstance(parameter, DTensor):
         for dim, placement in enumerate(parameter.placements):
             if not placement.is_replicate():  # torch has several kinds of shards

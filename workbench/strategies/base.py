@@ -134,7 +134,7 @@ class Strategy(ABC, Generic[O]):
         return 1
 
     @abstractmethod
-    def expected(self, model: ModelSummary, share: RankView) -> list[Transfer]:
+    def expected(self, model: ModelSummary, rank_view: RankView) -> list[Transfer]:
         """What one worker takes part in during one step, by formula. ``model`` is what this strategy finds when it is
         applied: the strategies before it have made their cuts."""
 

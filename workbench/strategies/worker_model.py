@@ -57,7 +57,7 @@ class WorkerModel:
     summary: ModelSummary
     """The whole, unsplit model."""
 
-    share: RankView
+    rank_view: RankView
     """What the plan says of this worker."""
 
     blocks: nn.Sequential
@@ -121,7 +121,7 @@ class WorkerModel:
         self.stages = [self.blocks]
         self.module = self.blocks
         self.compute = self._whole_batch
-        if self.share.spec.generates:
+        if self.rank_view.spec.generates:
             from workbench.strategies.pipeline.generation import generation
 
             self.compute = generation(self)
@@ -139,7 +139,7 @@ class WorkerModel:
     @property
     def batch_size(self) -> int:
         """Samples of a step that reach this worker."""
-        return self.share.num_samples
+        return self.rank_view.num_samples
 
     @property
     def num_pieces(self) -> int:
@@ -149,7 +149,7 @@ class WorkerModel:
     @property
     def trains(self) -> bool:
         """Whether there is a backward pass."""
-        return self.share.trains
+        return self.rank_view.trains
 
     def begin_step(self, step: int) -> None:
         """Says which step it computes next: dropout masks depend on it, and on the samples of the step."""
@@ -164,7 +164,7 @@ class WorkerModel:
 
     def output_shape(self, block: str) -> tuple[int, ...]:
         """Shape, per sample, of what a block hands on here."""
-        return self.share.output_shape(block)
+        return self.rank_view.output_shape(block)
 
     def divided(self, mesh: DeviceMesh, size: int) -> DeviceMesh:
         """An axis of the mesh as groups of ``size`` neighbours: a mesh of two dims, such as ``data_outer`` (between groups)

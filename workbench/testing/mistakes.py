@@ -147,7 +147,7 @@ def _optimizer_changed(change: Callable[[Any], None]) -> Callable[[Plan], None]:
 
         def wrong(worker: Any, train: Any) -> Any:
             optimizer = right(worker, train)
-            if worker.share.rank == planned.num_workers - 1:
+            if worker.rank_view.rank == planned.num_workers - 1:
                 for group in optimizer.param_groups:
                     change(group)
             return optimizer

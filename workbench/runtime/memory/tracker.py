@@ -208,7 +208,7 @@ class MemoryTracker(TorchDispatchMode):
     def span(self, kind: str, stage: int | None, microbatch: int | None, name: str | None) -> Iterator[None]:
         """What the worker does, from the recorder."""
         piece = f", microbatch {microbatch}" if microbatch is not None else ""
-        if kind.startswith("backward") and self.worker.share.mesh.num_workers > 1:
+        if kind.startswith("backward") and self.worker.rank_view.mesh.num_workers > 1:
             # gloo's threads release the tensors that they communicated after the operation is complete, and a storage that
             # Python has seen ends under Python's lock, which the worker seldom gives away.
             wait_for_idle_threads()

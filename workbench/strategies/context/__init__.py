@@ -1,4 +1,4 @@
-"""Context parallelism: every worker holds the whole model and computes a part of each sequence; keys and values travel."""
+"""Context parallelism: every worker holds the full model and computes a part of each sequence; keys and values are exchanged."""
 
 from __future__ import annotations
 
@@ -92,13 +92,13 @@ class ContextStrategy(Strategy[ContextOptions]):
     def _num_chunks(self) -> int:
         return self.options.size * (2 if self.options.balance == "zigzag" else 1)
 
-    def runs(self, length: int) -> list[tuple[range, ...]]:
-        """For each worker the runs of positions that it computes, of ``length``."""
+    def position_ranges(self, length: int) -> list[tuple[range, ...]]:
+        """Returns for each worker the ranges of positions that it computes, of a sequence of ``length``."""
         size, chunk = self.options.size, length // self._num_chunks
         chunks = [range(start, start + chunk) for start in range(0, length, chunk)]
         if self.options.balance == "zigzag":
             return [(chunks[i], chunks[-1 - i]) for i in range(size)]
-        return [(run,) for run in chunks]
+        return [(chunk,) for chunk in chunks]
 
     def place(self, model: ModelSummary, index: int) -> ModelSummary:
         assert model.sequence_length is not None
@@ -115,27 +115,27 @@ class ContextStrategy(Strategy[ContextOptions]):
         groups, length = tuple(map(cut, model.groups)), model.sequence_length // size
         return replace(model, blocks=tuple(blocks), groups=groups, sequence_length=length)
 
-    def expected(self, model: ModelSummary, share: RankView) -> list[Transfer]:
-        """Per attention layer, with s bytes of keys and values of a worker's positions and n workers:
+    def expected(self, model: ModelSummary, rank_view: RankView) -> list[Transfer]:
+        """Returns the communication per attention layer, with n workers and s bytes of keys and values at a worker's positions.
 
-        ring: each worker passes on n − 1 parts of s forward. Backward the parts travel again and behind each, from the
-        second worker on, the sum of its gradients, which the n-th hands home: 2 (n − 1) sends of s.
-        all_gather: keys and values are gathered forward and, since only the own ones are kept, again backward; then
-        their gradients are reduce-scattered. The full tensor of each is n s.
+        ring: each worker sends n − 1 parts of s forward. Backward it sends the parts again and the partial sums of their
+        gradients: 2 (n − 1) sends of s.
+        all_gather: keys and values are gathered forward and, since only the local ones are kept, again backward; then their
+        gradients are reduce-scattered. The full tensors have n s bytes.
 
-        Activation checkpointing repeats in backward what moves forward.
+        Activation checkpointing repeats the forward communication in backward.
         """
         n, transfers = self.options.size, []
-        visits = 1 if share.spec.train.checkpointing == "none" else 2  # of all parts in backward
-        shapes = {p.name: p.shape for p in share.local_model.parameters}
-        for layer in share.local_model.groups:
+        visits = 1 if rank_view.spec.train.checkpointing == "none" else 2  # rotations or gathers of keys and values in backward
+        shapes = {p.name: p.shape for p in rank_view.local_model.parameters}
+        for layer in rank_view.local_model.groups:
             if layer.kind != "attention":
                 continue
             assert isinstance(layer, ColumnRowPair)
-            assert share.local_model.sequence_length is not None
+            assert rank_view.local_model.sequence_length is not None
             # The column layer makes queries, keys and values; the row layer takes as many features as there are queries.
             features = shapes[f"{layer.column}.weight"][0] - shapes[f"{layer.row}.weight"][1]
-            part = share.num_samples * share.local_model.sequence_length * features * share.compute_bytes
+            part = rank_view.num_samples * rank_view.local_model.sequence_length * features * rank_view.compute_bytes
             if self.options.attention == "ring":
                 transfers.append(Transfer("send", self.axis, "forward", n - 1, part))
                 backward = [Transfer("send", self.axis, "backward", (visits + 1) * (n - 1), part)]
@@ -143,8 +143,8 @@ class ContextStrategy(Strategy[ContextOptions]):
                 transfers.append(Transfer("all_gather", self.axis, "forward", 1, n * part, n))
                 backward = [Transfer("all_gather", self.axis, "backward", visits, n * part, n)]
                 backward.append(Transfer("reduce_scatter", self.axis, "backward", 1, n * part, n))
-            transfers += backward if share.trains else []
-        return transfers if "data" in share.mesh.axes else transfers + expected_average(share)
+            transfers += backward if rank_view.trains else []
+        return transfers if "data" in rank_view.mesh.axes else transfers + expected_average(rank_view)
 
     def apply(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
         import torch
@@ -152,10 +152,10 @@ class ContextStrategy(Strategy[ContextOptions]):
         from workbench.strategies.context.split_attention import split_attention
 
         assert worker.summary.sequence_length is not None
-        workers, runs = mesh[self.axis], self.runs(worker.summary.sequence_length)
-        worker.sequence_part = runs[workers.get_local_rank()]
+        workers, position_ranges = mesh[self.axis], self.position_ranges(worker.summary.sequence_length)
+        worker.sequence_part = position_ranges[workers.get_local_rank()]
         positions = torch.tensor(list(chain.from_iterable(worker.sequence_part)), device=worker.device)
-        product = split_attention(self.options.attention, runs, workers.get_group())
+        product = split_attention(self.options.attention, position_ranges, workers.get_group())
         for module in worker.blocks.modules():
             for seam, value in (("product", product), ("positions", positions)):
                 if hasattr(module, seam):

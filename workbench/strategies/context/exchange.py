@@ -1,4 +1,4 @@
-"""How keys and values of other workers reach the queries of this one, and which of them a query sees."""
+"""Contract of the exchange of keys and values between workers, and the causal mask between their positions."""
 
 from __future__ import annotations
 
@@ -8,45 +8,45 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
-Runs = Sequence[tuple[range, ...]]
-"""For each worker in order the runs of positions that it holds, ascending and all equally long."""
+PositionRanges = Sequence[tuple[range, ...]]
+"""For each worker the ranges of positions that it holds, in ascending order and of equal length."""
 
 
 class Pair(NamedTuple):
-    """Queries that meet keys: all of each other, or causally, when both are the same positions."""
+    """A rectangle of the attention matrix that a worker computes; causal if queries and keys are at the same positions."""
 
     queries: slice
-    """Of those that this worker holds."""
+    """Slice of the local queries."""
 
     keys: slice
-    """Of those at hand."""
+    """Slice of the keys of the visited part."""
 
     is_causal: bool
 
 
 class Exchange(Protocol):
-    """How a worker comes by the keys and values of the others. A tensor of them is (2, batch, heads, positions, head_dim)."""
+    """Brings the keys and values of all workers to each worker, as tensors (2, batch, heads, positions, head_dim)."""
 
-    def visit(self, own: Tensor) -> Iterator[tuple[Tensor, list[Pair]]]:
-        """Keys and values of all workers, one part after the other, and which of them this worker's queries see."""
+    def visit(self, local: Tensor) -> Iterator[tuple[Tensor, list[Pair]]]:
+        """Yields the keys and values of all workers, part by part, each with the pairs that the local queries attend to."""
 
-    def sum_of(self, own: Tensor, gradient_of: Callable[[Tensor, list[Pair]], Tensor]) -> Tensor:
-        """Calls ``gradient_of`` with every part; of the results, the sum over all workers of what belongs to ``own``."""
-
-
-def slices_of(runs: tuple[range, ...]) -> list[slice]:
-    """Where each run lies in the tensor that holds them all."""
-    return [slice(end - len(run), end) for run, end in zip(runs, accumulate(map(len, runs)), strict=True)]
+    def reduce_gradients(self, local: Tensor, compute_gradient: Callable[[Tensor, list[Pair]], Tensor]) -> Tensor:
+        """Calls ``compute_gradient`` on every part. Returns the gradient of ``local``, summed over all workers."""
 
 
-def visible_pairs(runs: Runs, here: int, there: int) -> list[Pair]:
-    """What the queries of worker ``here`` see of the keys of worker ``there``: their own causally, of another's a
-    rectangle or, when all of them come later, nothing."""
-    if here == there:
+def local_slices(ranges: tuple[range, ...]) -> list[slice]:
+    """Returns the slice of each range in the tensor of all positions of a worker."""
+    return [slice(end - len(positions), end) for positions, end in zip(ranges, accumulate(map(len, ranges)), strict=True)]
+
+
+def visible_pairs(ranges: PositionRanges, query_rank: int, key_rank: int) -> list[Pair]:
+    """Returns the pairs between the queries of one worker and the keys of another: causal attention within a worker, else one
+    rectangle, or nothing if all keys come after all queries."""
+    if query_rank == key_rank:
         return [Pair(slice(None), slice(None), True)]
-    mine, theirs = runs[here], runs[there]
-    seeing = [place for place, run in zip(slices_of(mine), mine, strict=True) if theirs[0].start < run.start]
-    seen = [place for place, run in zip(slices_of(theirs), theirs, strict=True) if run.start < mine[-1].start]
-    if not seeing or not seen:
+    query_ranges, key_ranges = ranges[query_rank], ranges[key_rank]
+    queries = [s for s, r in zip(local_slices(query_ranges), query_ranges, strict=True) if key_ranges[0].start < r.start]
+    keys = [s for s, r in zip(local_slices(key_ranges), key_ranges, strict=True) if r.start < query_ranges[-1].start]
+    if not queries or not keys:
         return []
-    return [Pair(slice(seeing[0].start, seeing[-1].stop), slice(seen[0].start, seen[-1].stop), False)]
+    return [Pair(slice(queries[0].start, queries[-1].stop), slice(keys[0].start, keys[-1].stop), False)]

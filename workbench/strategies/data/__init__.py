@@ -290,41 +290,43 @@ class DataStrategy(Strategy[DataOptions]):
         blocks = [replace(b, parameters=tuple(p for p in b.parameters if p.name in mine)) for b in held.blocks]
         return replace(held, blocks=tuple(blocks))
 
-    def expected(self, model: ModelSummary, share: RankView) -> list[Transfer]:
+    def expected(self, model: ModelSummary, rank_view: RankView) -> list[Transfer]:
         """DDP: all gradients once, compressed or not, in as many buckets as torch makes (Li et al. 2020); ZeRO-1 also sends
         each updated parameter from its owner. FSDP and HSDP: ``expected_of_units``. Of batch norms, where they are
         synchronized: ``_expected_of_batch_norms``."""
-        return [*self._expected_of_batch_norms(share), *self._expected_of_parameters(model, share)]
+        return [*self._expected_of_batch_norms(rank_view), *self._expected_of_parameters(model, rank_view)]
 
-    def _expected_of_parameters(self, model: ModelSummary, share: RankView) -> list[Transfer]:
+    def _expected_of_parameters(self, model: ModelSummary, rank_view: RankView) -> list[Transfer]:
         if self.is_sharded:
-            return list(expected_of_units(model, share, self.options.size, self.num_shards, self._gathers(model, share)))
-        if not share.trains:
+            return list(expected_of_units(model, rank_view, self.options.size, self.num_shards, self._gathers(model, rank_view)))
+        if not rank_view.trains:
             return []
-        o, axis, size = self.options, "+".join(share.mesh.replica_axes), share.mesh.num_copies
-        gradients = [sent_bytes(p, o.compression, o.compression_rank, share.element_bytes) for p in averaged_by_ddp(share)]
+        o, axis, size = self.options, "+".join(rank_view.mesh.replica_axes), rank_view.mesh.num_copies
+        gradients = [
+            sent_bytes(p, o.compression, o.compression_rank, rank_view.element_bytes) for p in averaged_by_ddp(rank_view)
+        ]
         transfers = [Transfer("all_reduce", axis, "backward", 1, sum(gradients), size)]
-        transfers += expected_search(share) if o.find_unused_parameters else []
+        transfers += expected_search(rank_view) if o.find_unused_parameters else []
         if o.shard == "optimizer":
-            sizes = [p.numel * share.element_bytes for p in model.distinct_parameters if p.requires_grad]
+            sizes = [p.numel * rank_view.element_bytes for p in model.distinct_parameters if p.requires_grad]
             transfers += [Transfer("broadcast", axis, "optimizer", 1, payload, size) for payload in sizes]
         return transfers
 
-    def _gathers(self, model: ModelSummary, share: RankView) -> Iterator[StageGathers]:
+    def _gathers(self, model: ModelSummary, rank_view: RankView) -> Iterator[StageGathers]:
         """Of each stage held: its blocks, and how often it is gathered in the forward and the backward passes of a step."""
         is_freed, count = self.options.shard == "parameters", self.options.num_accumulation_steps
-        staged = _staged(share.spec)
-        if share.spec.generates:
-            passes = share.num_microbatches * share.spec.inference.num_new_tokens
-            yield StageGathers(tuple(b.name for b in share.local_model.blocks), passes, 0, passes)
+        staged = _staged(rank_view.spec)
+        if rank_view.spec.generates:
+            passes = rank_view.num_microbatches * rank_view.spec.inference.num_new_tokens
+            yield StageGathers(tuple(b.name for b in rank_view.local_model.blocks), passes, 0, passes)
             return
         if staged is None:
-            again = count if is_freed and share.trains else 0
+            again = count if is_freed and rank_view.trains else 0
             yield StageGathers(tuple(b.name for b in model.blocks), count, again, count)
             return
-        for stage, blocks in enumerate(staged.stages(share.full_model)):
-            if staged.worker_of_stage[stage] == share.index(staged.axis):
-                forward, backward = staged.gathers(stage, share.trains) if is_freed else (1, 0)
+        for stage, blocks in enumerate(staged.stages(rank_view.full_model)):
+            if staged.worker_of_stage[stage] == rank_view.index(staged.axis):
+                forward, backward = staged.gathers(stage, rank_view.trains) if is_freed else (1, 0)
                 yield StageGathers(blocks, forward, backward, staged.gathers(stage, False)[0] if is_freed else 1)
 
     def _check_batch_norms(self, model: ModelSummary, spec: RunSpec) -> None:
@@ -336,16 +338,16 @@ class DataStrategy(Strategy[DataOptions]):
         if getattr(tensor, "cut", {}).get("convolution") == "rows":
             raise SplitError(field, "does not support convolutions cut by rows; cut them by channels")
 
-    def _expected_of_batch_norms(self, share: RankView) -> Iterator[Transfer]:
+    def _expected_of_batch_norms(self, rank_view: RankView) -> Iterator[Transfer]:
         """Of each norm and piece, per channel two numbers of at least single precision: forward, mean and variance of every
         worker are gathered; backward, two sums are all-reduced. Activation checkpointing gathers again in backward."""
-        size, count = self.options.size, share.num_microbatches
-        for norm in share.local_model.batch_norms if self.options.sync_batch_norm else ():
-            payload = 2 * norm.num_features * max(4, share.element_bytes)
+        size, count = self.options.size, rank_view.num_microbatches
+        for norm in rank_view.local_model.batch_norms if self.options.sync_batch_norm else ():
+            payload = 2 * norm.num_features * max(4, rank_view.element_bytes)
             gathered = Transfer("all_gather", self.axis, "forward", count, size * payload, size)
             yield gathered
             yield Transfer("all_reduce", self.axis, "backward", count, payload, size)
-            if share.spec.train.checkpointing != "none":
+            if rank_view.spec.train.checkpointing != "none":
                 yield replace(gathered, phase="backward")
 
     def apply(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
@@ -385,12 +387,12 @@ class DataStrategy(Strategy[DataOptions]):
 
         quieten_views()
         shards = worker.divided(replicas, self.options.shard_size) if self.options.shard_size else replicas
-        staged = _staged(worker.share.spec)
+        staged = _staged(worker.rank_view.spec)
         policy = MixedPrecisionPolicy()
         if worker.compute_dtype != worker.dtype:
             policy = MixedPrecisionPolicy(param_dtype=worker.compute_dtype, reduce_dtype=worker.dtype)
         frees = self.options.shard == "parameters"
-        if staged and staged.gathers_stages and not worker.share.spec.generates:
+        if staged and staged.gathers_stages and not worker.rank_view.spec.generates:
             frees = False
         for stage in worker.stages:
             blocks = dict(stage.named_children())

@@ -63,17 +63,17 @@ def check_all_trained(model: ModelSummary, spec: RunSpec, field: str) -> None:
         )
 
 
-def averaged_by_ddp(share: RankView) -> tuple[ParameterSummary, ...]:
+def averaged_by_ddp(rank_view: RankView) -> tuple[ParameterSummary, ...]:
     """The parameters whose gradients a run averages; DDP averages zeros for unused ones (``find_unused_parameters``)."""
-    unused = share.local_model.unused_parameters if uses_ddp(share.mesh.axes) else ()
-    return share.local_model.averaged_parameters + tuple(p for p in unused if p.is_replicated)
+    unused = rank_view.local_model.unused_parameters if uses_ddp(rank_view.mesh.axes) else ()
+    return rank_view.local_model.averaged_parameters + tuple(p for p in unused if p.is_replicated)
 
 
-def expected_search(share: RankView) -> list[Transfer]:
+def expected_search(rank_view: RankView) -> list[Transfer]:
     """What DDP sends to know which parameters a step used, an int32 for each that is trained, where it looks for them."""
-    count = sum(p.requires_grad and p.is_replicated for p in share.local_model.distinct_parameters)
-    axis = "+".join(share.mesh.replica_axes)
-    return [Transfer("all_reduce", axis, "backward", 1, count * USED_BYTES, share.mesh.num_copies)]
+    count = sum(p.requires_grad and p.is_replicated for p in rank_view.local_model.distinct_parameters)
+    axis = "+".join(rank_view.mesh.replica_axes)
+    return [Transfer("all_reduce", axis, "backward", 1, count * USED_BYTES, rank_view.mesh.num_copies)]
 
 
 def averaging_advice(pieces: str = "") -> str:
@@ -81,15 +81,15 @@ def averaging_advice(pieces: str = "") -> str:
     return f"Try a larger batch per gradient synchronization{pieces} or fewer workers along data."
 
 
-def expected_average(share: RankView) -> list[Transfer]:
+def expected_average(rank_view: RankView) -> list[Transfer]:
     """All gradients once: the bytes of every parameter averaged, in as many buckets as torch makes (Li et al. 2020)."""
-    if not share.trains:
+    if not rank_view.trains:
         return []
     axis, gradients = (
-        "+".join(share.mesh.replica_axes),
-        sum(p.numel for p in share.local_model.averaged_parameters) * share.element_bytes,
+        "+".join(rank_view.mesh.replica_axes),
+        sum(p.numel for p in rank_view.local_model.averaged_parameters) * rank_view.element_bytes,
     )
-    return [Transfer("all_reduce", axis, "backward", 1, gradients, share.mesh.num_copies)]
+    return [Transfer("all_reduce", axis, "backward", 1, gradients, rank_view.mesh.num_copies)]
 
 
 def replicas_mesh(mesh: DeviceMesh) -> DeviceMesh:
@@ -116,7 +116,7 @@ def average_gradients(
     worker.axes[replicas.get_group().group_name] = "+".join(replicas.mesh_dim_names or ())
     if not any(p.requires_grad for p in worker.blocks.parameters()):
         return  # torch's wrappers refuse a module that has nothing to average
-    apart = {p.name for p in worker.share.local_model.parameters if not p.is_replicated}
+    apart = {p.name for p in worker.rank_view.local_model.parameters if not p.is_replicated}
     if not uses_ddp(mesh.mesh_dim_names):
         _replicate_blocks(worker, replicas, apart)
         return

@@ -58,7 +58,7 @@ class StageGathers(NamedTuple):
 
 
 def expected_of_units(
-    model: ModelSummary, share: RankView, size: int, num_shards: int, gathers: Iterable[StageGathers]
+    model: ModelSummary, rank_view: RankView, size: int, num_shards: int, gathers: Iterable[StageGathers]
 ) -> Iterator[Transfer]:
     """What FSDP moves over the ``data`` axis of ``size`` workers. Per unit: all-gathers of its parameters, as many in forward
     and in backward passes as ``gathers`` says of each stage; one reduce-scatter of the gradients that it has; and where shards
@@ -73,21 +73,21 @@ def expected_of_units(
     about twice the bytes on the wire; the payload is the same.
     """
     num_replicas = size // num_shards
-    trained = {block.name for block in share.full_model.blocks[share.full_model.first_trained_block :]}
+    trained = {block.name for block in rank_view.full_model.blocks[rank_view.full_model.first_trained_block :]}
     for stage in gathers:
         of_stage = units(stage.blocks, model)
         reached = [not trained.isdisjoint(unit) for unit in of_stage]
         for unit, is_gathered_again in zip(of_stage, map(any, zip(reached, [*reached[1:], False], strict=True)), strict=True):
             mine = [p for p in model.distinct_parameters if block_of(p.name) in unit]
-            gathered = sum(padded_numel(p, num_shards) for p in mine) * share.compute_bytes
-            gradients = sum(padded_numel(p, num_shards) for p in mine if p.has_gradient) * share.element_bytes
-            forward = stage.forward if is_gathered_again or not share.trains else stage.forward_only
+            gathered = sum(padded_numel(p, num_shards) for p in mine) * rank_view.compute_bytes
+            gradients = sum(padded_numel(p, num_shards) for p in mine if p.has_gradient) * rank_view.element_bytes
+            forward = stage.forward if is_gathered_again or not rank_view.trains else stage.forward_only
             yield Transfer("all_gather", "data", "forward", forward, gathered, num_shards)
-            if share.trains:
+            if rank_view.trains:
                 again = stage.backward if is_gathered_again else 0
                 yield Transfer("all_gather", "data", "backward", again, gathered, num_shards)
                 yield Transfer("reduce_scatter", "data", "backward", int(gradients > 0), gradients, num_shards)
-            if share.trains and num_replicas > 1:
+            if rank_view.trains and num_replicas > 1:
                 yield Transfer("all_reduce", "data", "backward", int(gradients > 0), gradients // num_shards, num_replicas)
 
 

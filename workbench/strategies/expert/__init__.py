@@ -112,7 +112,7 @@ class ExpertStrategy(Strategy[ExpertOptions]):
 
         return replace(model, blocks=tuple(replace(b, parameters=tuple(map(cut, b.parameters))) for b in model.blocks))
 
-    def expected(self, model: ModelSummary, share: RankView) -> list[Transfer]:
+    def expected(self, model: ModelSummary, rank_view: RankView) -> list[Transfer]:
         """Of each mixture and microbatch: how many tokens go to each expert, then the tokens there and back; backward their
         gradients, there and back. A worker sends its tokens × top_k; what it receives and sends back depends on the
         routing, but over the group that is what all sent, so the sum is exact. With a capacity, tokens beyond it stay
@@ -121,24 +121,24 @@ class ExpertStrategy(Strategy[ExpertOptions]):
         Across groups each expert's gradients are averaged once; everything else is averaged as data parallelism does.
         Full activation checkpointing sends all again that moved forward; selective keeps what came.
         """
-        size, count, transfers = self.options.size, share.num_microbatches, []
-        for mixture in share.local_model.mixtures:
-            num_sent, is_bound = mixture.num_sent(share.num_samples // count)
-            tokens = num_sent * mixture.hidden_dim * share.compute_bytes
+        size, count, transfers = self.options.size, rank_view.num_microbatches, []
+        for mixture in rank_view.local_model.mixtures:
+            num_sent, is_bound = mixture.num_sent(rank_view.num_samples // count)
+            tokens = num_sent * mixture.hidden_dim * rank_view.compute_bytes
             forward = [
                 Transfer("all_to_all", self.name, "forward", count, mixture.num_experts * COUNT_BYTES, size),
                 Transfer("all_to_all", self.name, "forward", 2 * count, tokens, size, is_bound),
             ]
             transfers += forward
-            if share.trains:
+            if rank_view.trains:
                 transfers.append(replace(forward[1], phase="backward"))
-            if share.trains and share.spec.train.checkpointing == "full":
+            if rank_view.trains and rank_view.spec.train.checkpointing == "full":
                 transfers += [replace(t, phase="backward") for t in forward]
-        num_groups = share.mesh.axes[self.axis] // size
-        if share.trains and num_groups > 1:
-            held = [p.numel * share.element_bytes for p in share.local_model.parameters if not p.is_replicated]
+        num_groups = rank_view.mesh.axes[self.axis] // size
+        if rank_view.trains and num_groups > 1:
+            held = [p.numel * rank_view.element_bytes for p in rank_view.local_model.parameters if not p.is_replicated]
             transfers += [Transfer("all_reduce", self.axis, "backward", 1, payload, num_groups) for payload in held]
-        return transfers if _has_data(share.spec) else transfers + expected_average(share)
+        return transfers if _has_data(rank_view.spec) else transfers + expected_average(rank_view)
 
     def apply(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
         from torch.distributed.device_mesh import DeviceMesh
@@ -150,7 +150,7 @@ class ExpertStrategy(Strategy[ExpertOptions]):
         group = own_group(replicas.mesh.view(-1, size), replicas.get_rank())
         worker.axes[group.group_name] = self.name
         sharing = DeviceMesh.from_group(group, worker.device.type)
-        for mixture in worker.share.local_model.mixtures:
+        for mixture in worker.rank_view.local_model.mixtures:
             layer: Any = worker.blocks.get_submodule(mixture.path)
             divide(layer.experts, sharing)
             layer.dispatch = dispatch_over(group)
@@ -160,7 +160,7 @@ class ExpertStrategy(Strategy[ExpertOptions]):
 
         if not worker.trains:
             return
-        if not _has_data(worker.share.spec):
+        if not _has_data(worker.rank_view.spec):
             average_gradients(worker, mesh)
         replicas, size = mesh[self.axis], self.options.size
         same = None

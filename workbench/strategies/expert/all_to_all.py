@@ -79,7 +79,7 @@ def average(worker: WorkerModel, num_replicas: int, same: dist.ProcessGroup | No
     """Makes the experts' gradients means over all replicas. Backward has summed them over the workers that share the
     experts; ``same``: the workers of other groups that hold the same experts, if there are any."""
     compute = worker.compute
-    apart = {p.name for p in worker.share.local_model.parameters if not p.is_replicated}
+    apart = {p.name for p in worker.rank_view.local_model.parameters if not p.is_replicated}
     parameters = [p for name, p in worker.named_parameters() if name in apart]
 
     def step(inputs: Tensor, targets: Tensor) -> StepResult:

@@ -68,7 +68,7 @@ def generation(worker: WorkerModel, links: Links | None = None) -> Compute:
     its way, the stages work on the others. The last stage chooses the tokens and sends them to the first alone, the final
     ones too: who gave the prompt gets the answer.
     """
-    options = worker.share.spec.inference
+    options = worker.rank_view.spec.inference
     here, last = (links.here, links.num_stages - 1) if links else (0, 0)
     max_length = options.prompt_length + options.num_new_tokens - 1
 

@@ -121,40 +121,40 @@ class StagedStrategy(Strategy[O]):
         mine = [blocks for blocks, worker in zip(self.stages(model), self.worker_of_stage, strict=True) if worker == index]
         return model.with_blocks(name for blocks in mine for name in blocks)
 
-    def expected(self, model: ModelSummary, share: RankView) -> list[Transfer]:
+    def expected(self, model: ModelSummary, rank_view: RankView) -> list[Transfer]:
         """Per cut and microbatch one send of the boundary activation and one of its gradient back, where the two stages
         live on different workers and something before the cut is trained; a parameter tied across workers adds one all-reduce
         of its gradient over all that hold it (Shoeybi et al. 2019)."""
-        if share.spec.generates:
-            return self._of_generation(model, share)
-        here, count, worker_of = share.index(self.axis), self.num_microbatches, self.worker_of_stage
+        if rank_view.spec.generates:
+            return self._of_generation(model, rank_view)
+        here, count, worker_of = rank_view.index(self.axis), self.num_microbatches, self.worker_of_stage
         transfers = []
         for stage, blocks in enumerate(self.stages(model)[:-1]):
             giver, taker = worker_of[stage], worker_of[stage + 1]
-            activation = share.num_samples * prod(share.output_shape(blocks[-1])) // count * share.compute_bytes
+            activation = rank_view.num_samples * prod(rank_view.output_shape(blocks[-1])) // count * rank_view.compute_bytes
             if giver != taker and here == giver:
                 transfers.append(Transfer("send", self.axis, "forward", count, activation))
-            if giver != taker and here == taker and share.trains and self.receives_gradients(model, stage):
+            if giver != taker and here == taker and rank_view.trains and self.receives_gradients(model, stage):
                 transfers.append(Transfer("send", self.axis, "backward", count, activation))
-        numel = {p.name: p.numel for p in share.local_model.parameters}
+        numel = {p.name: p.numel for p in rank_view.local_model.parameters}
         for source, workers in self._ties_across_workers(model):
-            if here in workers and share.trains:
-                payload = next(numel[name] for name in model.tied_names[source] if name in numel) * share.element_bytes
+            if here in workers and rank_view.trains:
+                payload = next(numel[name] for name in model.tied_names[source] if name in numel) * rank_view.element_bytes
                 transfers.append(Transfer("all_reduce", self.axis, "backward", 1, payload, len(workers)))
         return transfers
 
-    def _of_generation(self, model: ModelSummary, share: RankView) -> list[Transfer]:
+    def _of_generation(self, model: ModelSummary, rank_view: RankView) -> list[Transfer]:
         """Per microbatch: from each stage to the next the activations of every pass, and from the last stage to the first
         every token, an int64."""
-        here, count, generation = share.index(self.axis), self.num_microbatches, share.spec.inference
-        samples = share.num_samples // count
+        here, count, generation = rank_view.index(self.axis), self.num_microbatches, rank_view.spec.inference
+        samples = rank_view.num_samples // count
         if here == self.options.size - 1:
             return [Transfer("send", self.axis, "forward", count * generation.num_new_tokens, samples * TOKEN_BYTES)]
-        unit = samples * prod(share.output_shape(self.stages(model)[here][-1])[1:]) * share.compute_bytes
+        unit = samples * prod(rank_view.output_shape(self.stages(model)[here][-1])[1:]) * rank_view.compute_bytes
         return [Transfer("send", self.axis, "forward", count * n, unit * positions) for positions, n in generation.passes]
 
     def apply(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
-        if worker.share.spec.generates:
+        if worker.rank_view.spec.generates:
             self._connect_generation(worker, mesh[self.axis])
         else:
             self.connect(worker, mesh[self.axis])

@@ -219,7 +219,7 @@ class TensorStrategy(Strategy[TensorOptions]):
         ]
         return replace(model, blocks=tuple(blocks), batch_norms=tuple(norms))
 
-    def expected(self, model: ModelSummary, share: RankView) -> list[Transfer]:
+    def expected(self, model: ModelSummary, rank_view: RankView) -> list[Transfer]:
         """What each group of layers says of itself, which every worker of the axis takes part in. With sequence
         parallelism also one all-reduce of the gradients of all parameters between the cut layers. Full activation
         checkpointing moves in backward once more what a block moves forward, but for the last layers' output: recomputing
@@ -227,19 +227,19 @@ class TensorStrategy(Strategy[TensorOptions]):
         transfers = []
         slicings = self._slicings(model)
         for slicing, after in zip(slicings, [*slicings[1:], None], strict=True):
-            moved = slicing.transfers(share.num_samples, share.compute_bytes, self.axis)
-            if share.spec.generates:
-                moved = _of_generation(moved, slicing.group, share.spec.inference)
-            transfers += [t for t in moved if share.trains or t.phase == "forward"]
-            if share.trains and share.spec.train.checkpointing == "full":
+            moved = slicing.transfers(rank_view.num_samples, rank_view.compute_bytes, self.axis)
+            if rank_view.spec.generates:
+                moved = _of_generation(moved, slicing.group, rank_view.spec.inference)
+            transfers += [t for t in moved if rank_view.trains or t.phase == "forward"]
+            if rank_view.trains and rank_view.spec.train.checkpointing == "full":
                 forward = [t for t in moved if t.phase == "forward"]
                 ends_block = after is None or after.group.block != slicing.group.block
                 again = forward[:-1] if ends_block and slicing.moves_output else forward
                 transfers += [replace(t, phase="backward") for t in again]
-            if share.trains and self.options.parallel_loss and isinstance(slicing, HeadSlicing):
-                transfers += slicing.loss_transfers(share.num_samples, share.element_bytes, self.axis)
-        if share.trains and (in_parts := self._in_parts(share.full_model, share.local_model)):
-            gradients = sum(p.numel for p in in_parts) * share.element_bytes
+            if rank_view.trains and self.options.parallel_loss and isinstance(slicing, HeadSlicing):
+                transfers += slicing.loss_transfers(rank_view.num_samples, rank_view.element_bytes, self.axis)
+        if rank_view.trains and (in_parts := self._in_parts(rank_view.full_model, rank_view.local_model)):
+            gradients = sum(p.numel for p in in_parts) * rank_view.element_bytes
             transfers.append(Transfer("all_reduce", self.axis, "backward", 1, gradients))
         return [replace(t, group_size=self.options.size) for t in transfers]
 
@@ -270,7 +270,7 @@ class TensorStrategy(Strategy[TensorOptions]):
                 setattr(worker.blocks.get_submodule(layer), attribute, first)
 
     def finish(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
-        if worker.trains and (in_parts := self._in_parts(worker.summary, worker.share.local_model)):
+        if worker.trains and (in_parts := self._in_parts(worker.summary, worker.rank_view.local_model)):
             from workbench.strategies.tensor.sequence_parallel import sum_gradients
 
             sum_gradients(worker, {p.name for p in in_parts}, mesh[self.axis])
