@@ -57,13 +57,6 @@ def test_the_page_has_an_example_of_each_family_and_a_test(here: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_local_files_pass_the_suite(here: Path) -> None:
-    select = "summary or (mlp and (averaging or eager_1f1b)) or (perceptron and layer)"
-    assert passed(suite(here, select, **LOCAL_FILES)) >= 7
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_an_installed_package_passes_the_suite(here: Path) -> None:
     """A package as pip leaves it: its modules and, beside them, what it says of itself."""
     site = here / "site"

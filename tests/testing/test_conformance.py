@@ -45,7 +45,8 @@ def cost(case: Case) -> float:
 
 def marked(found: list[Case]) -> list[Any]:
     """The usual tests cover every split of up to two workers a strategy and four in all, and every model with every strategy;
-    CI, with the slow tests, every split with every model; ``-m cross`` runs what these leave out."""
+    CI, with the slow tests, every split of two workers and every combination of strategies with every model; ``-m cross`` runs
+    what these leave out."""
     found = sorted(found, key=lambda case: case.mode != "train")
     usual = cover(filter(is_usual, found), each_split, cost=cost)
     pairwise = cover(found, each_pair, beside=usual, cost=cost)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
+from math import prod
 from typing import TypeVar
 
 from workbench.plan.compatibility import Case
@@ -53,8 +54,11 @@ def each_split(case: Case) -> Pairs:
 
 
 def each_pair(case: Case) -> Pairs:
-    """Every split on every model, and every split's and every model's example in every mode."""
-    return {(case.split, _plugin(case.model)), (case.split, case.mode), (case.model, case.mode)}
+    """Every split of two workers and every combination of strategies on every model, and every split's and every model's
+    example in every mode."""
+    sizes = {strategy: options.size for strategy, options in Split(case.spec["split"]).items()}
+    split = case.split if prod(sizes.values()) <= 2 else frozenset(sizes)
+    return {(split, _plugin(case.model)), (case.split, case.mode), (case.model, case.mode)}
 
 
 def _plugin(model: str) -> str:
