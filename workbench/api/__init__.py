@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from workbench.api.hardware import calibrate, calibration
-    from workbench.api.store import Run, open_run, runs
+    from workbench.api.store import open_run, runs
+    from workbench.api.stored_run import Run
     from workbench.api.submission import compare, run, submit
 
 __all__ = ["Run", "calibrate", "calibration", "compare", "open_run", "run", "runs", "submit"]
 
 _MODULES = {
-    "Run": "store",
+    "Run": "stored_run",
     "calibrate": "hardware",
     "calibration": "hardware",
     "compare": "submission",

@@ -13,7 +13,7 @@ from workbench.store.directory import home
 if TYPE_CHECKING:
     import pandas as pd
 
-    from workbench.api.store import Run
+    from workbench.api.stored_run import Run
 
 __all__ = [
     "achieved_bandwidth",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from workbench.plan.compatibility import MODES, Support, support_table
 from workbench.plan.mesh import Mesh
@@ -19,7 +19,8 @@ from workbench.strategies.pipeline.schedules import action_order
 from workbench.strategies.pipeline.stages import staged
 
 if TYPE_CHECKING:
-    from workbench.api.store import Run
+    from workbench.api.stored_run import Run
+    from workbench.strategies.pipeline.schedules.base import Schedule
 
 __all__ = [
     "MODES",
@@ -49,7 +50,7 @@ def process_groups(run: Run) -> dict[str, list[list[int]]]:
     return groups
 
 
-def schedule_rows(schedule: Any) -> list[str]:
+def schedule_rows(schedule: Schedule) -> list[str]:
     """The actions of each worker in a pipeline schedule, as rows of the file that the schedule ``csv`` reads."""
     from workbench.strategies.pipeline.schedules.to_csv import rows_of  # imports torch, which takes seconds
 

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from workbench.api.hardware import calibration
-from workbench.api.store import Run, open_run
+from workbench.api.store import open_run
+from workbench.api.stored_run import Run
 from workbench.errors import DamagedRunError, RunFailedError
 from workbench.hardware.fit import link_notes
 from workbench.launch import start as launcher

@@ -41,6 +41,9 @@ class StoredRun(Protocol):
     def id(self) -> str: ...
 
     @property
+    def path(self) -> Path: ...
+
+    @property
     def directory(self) -> RunDirectory: ...
 
 

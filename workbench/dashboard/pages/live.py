@@ -79,7 +79,7 @@ def _state(store: Path, live: list[str], ended: pd.DataFrame) -> tuple[Path, lis
 def _run(run: Run) -> None:
     """The watched run."""
     follower: Follower = st.session_state.get("follower") or Follower(run)
-    if follower.run.directory.path != run.path:
+    if follower.run.path != run.path:
         follower = Follower(run)
     st.session_state["follower"] = follower
     follower.read_on()
