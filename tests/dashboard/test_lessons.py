@@ -14,6 +14,7 @@ import pytest
 import workbench.strategies
 from tests.helpers.pages import page
 from workbench import registry
+from workbench.analysis.limits import Evidence, limit
 from workbench.dashboard.complexity import difference
 from workbench.dashboard.lessons import FOLDER, files, lesson, moments, names, overview
 from workbench.errors import PluginWarning
@@ -59,10 +60,11 @@ def test_a_lesson_can_be_run_here(name: str) -> None:
 
 @pytest.fixture
 def averaging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The strategy of docs/extending.md and its lesson, each a file of its own."""
-    blocks = dict(re.findall(r"^```\w+ (averaging\.\w+)\n(.*?)^```$", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL))
-    axis = '    axis = "data"\n'
-    code = blocks["averaging.py"].replace(axis, f'{axis}    lessons = ("averaging.md",)\n')
+    """The strategy of docs/extending.md with its explanations, and its lesson, each a file of its own."""
+    blocks = dict(re.findall(r"^```\w+ ?(\S*)\n(.*?)^```$", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL))
+    _, explanations = re.findall(r"class Averaging\(.*?\n(.*?)^```$", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    order = "    apply_order = 2\n"
+    code = blocks["averaging.py"].replace(order, order + explanations).replace("base import", "base import Caption,")
     (tmp_path / "averaging.py").write_text(code, "utf-8")
     (tmp_path / "averaging.md").write_text(blocks["averaging.md"], "utf-8")
     monkeypatch.setenv("WORKBENCH_PLUGINS", "")
@@ -83,6 +85,13 @@ def test_a_strategy_from_outside_brings_its_lesson(averaging: Path) -> None:
     row = overview().set_index("strategy").loc["Averaging"]
     assert (row["activations"], row["operations"] > 0) == (pytest.approx(0.5), True)
     assert row[["lines", "concepts"]].isna().all(), "it has no scripts"
+
+
+def test_a_strategy_from_outside_explains_its_communication(averaging: Path) -> None:
+    planned, all_moments = moments("averaging")
+    assert all_moments[3].says == "The gradient of each parameter is averaged by one all-reduce."
+    evidence = Evidence("averaging2", "step", 1.0, (0.5, 0.5), 0.0, 0.0, {"data": 0.4}, {}, spec=planned.spec)
+    assert limit(evidence).advice == "Try split.data, which communicates during the backward pass."
 
 
 @pytest.mark.parametrize("text", ["no heading", "+++\ntitle = 'A'\nshort = 'A'\n[spec.split.none]\nsize = 2\n+++\n", None])
