@@ -53,7 +53,7 @@ def test_a_split_conforms_over_nccl(case: Case) -> None:
 def contract(rank: int, recorder: Recorder, control: Any) -> dict[str, Any]:
     """What the double answers to, on each of two workers that do the same."""
     nccl_double.DEADLOCK_S = 1.0
-    group, peer = dist.distributed_c10d._get_default_group(), 1 - rank
+    group, peer = dist.group.WORLD, 1 - rank
     found = {"synchronous": group.inner.allreduce([torch.ones(1)], _options(False))}
     found["asynchronous"] = group.inner.allreduce([torch.ones(1)], _options(True)).wait()
     with pytest.raises(ValueError, match="contiguous"):

@@ -26,7 +26,7 @@ remove unused imports."""
 LATER = (
     "torch.distributed.tensor.parallel",
     "torch.distributed.pipelining",
-    "torch.distributed._tools.mem_tracker",
+    "torch.utils.flop_counter",
     "pydantic.root_model",  # pydantic itself loads piece by piece
     "pydantic.types",
     "tomli_w",

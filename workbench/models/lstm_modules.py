@@ -72,7 +72,7 @@ class Recurrent(nn.Module):
         names = ("input_weight", "hidden_weight", "input_bias", "hidden_bias")  # the kernels' order
         weights = [self._gate_major(getattr(self, name)) for name in names]
         initial = tuple(s.unsqueeze(0) for s in state)  # (layers, batch, hidden)
-        kernel: Callable[..., Any] = torch._VF.lstm if self.cell == "lstm" else torch._VF.gru
+        kernel: Callable[..., Any] = torch.lstm if self.cell == "lstm" else torch.gru
         outputs, *final = kernel(
             x,
             initial if self.cell == "lstm" else initial[0],

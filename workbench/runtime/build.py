@@ -106,7 +106,8 @@ def make_mesh(plan: Plan, device: str, recorder: Records) -> DeviceMesh | None:
     if not axes:
         return None
     mesh = init_device_mesh(device, tuple(axes.values()), mesh_dim_names=tuple(axes))
-    recorder.axes[dist.distributed_c10d._get_default_group().group_name] = WORLD
+    assert dist.group.WORLD is not None
+    recorder.axes[dist.group.WORLD.group_name] = WORLD
     for axis in axes:
         group = mesh[axis].get_group()
         recorder.axes[group.group_name] = axis
