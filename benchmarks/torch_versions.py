@@ -1,7 +1,8 @@
 """Runs the conformance core on every torch that the workbench allows: ``python benchmarks/torch_versions.py [VERSION…]``.
 
-Each version is installed beside the tests' other packages in an environment of its own, which is removed afterwards. CI has the
-newest torch alone; run this before the bounds of torch in ``pyproject.toml`` change and before a release.
+The checks of private names of torch come first. Each version is installed beside the tests' other packages in an environment of
+its own, which is removed afterwards. CI has the newest torch alone; run this before the bounds of torch in ``pyproject.toml``
+change and before a release.
 """
 
 from __future__ import annotations
@@ -16,7 +17,15 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-CORE = ["tests/testing/test_conformance.py", "-q", "-p", "no:cacheprovider", "--durations=0", "--durations-min=10"]
+CORE = [
+    "tests/test_torch_private.py",
+    "tests/testing/test_conformance.py",
+    "-q",
+    "-p",
+    "no:cacheprovider",
+    "--durations=0",
+    "--durations-min=10",
+]
 
 
 def allowed() -> list[str]:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
 from workbench.errors import SpecError
 from workbench.plan.model_summary import BatchNorm, BlockSummary, ModelSummary, ParameterSummary, Tie
+from workbench.torch_private.modules import AnyBatchNorm
 
 if TYPE_CHECKING:
     from workbench.models.inferred import OwnModel
@@ -73,7 +73,7 @@ def summary_of(model: OwnModel[Any]) -> ModelSummary:
         BatchNorm(path, layer.num_features)
         for name, module in modules.items()
         for path, layer in module.named_modules(prefix=name)
-        if isinstance(layer, _BatchNorm)
+        if isinstance(layer, AnyBatchNorm)
     ]
     result = ModelSummary(model.name, tuple(summaries), model.groups(), _ties(modules), batch_norms=tuple(norms))
     if all(p.has_gradient for p in result.parameters):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from workbench.models.transformer_modules import ACTIVATIONS, INITIAL_STD
+from workbench.torch_private.autograd import backward_id
 
 
 class AddLossGradient(torch.autograd.Function):
@@ -124,7 +125,7 @@ class MixtureOfExperts(nn.Module):
             places = torch.arange(len(order), device=order.device) - starts  # of an assignment in its expert's queue
             order = order[places < capacity]
             counts = counts.clamp(max=capacity)
-            if torch._C._current_graph_task_id() == -1:  # in backward, activation checkpointing computes this again
+            if backward_id() is None:  # in backward, activation checkpointing computes this again
                 self.dropped += experts.numel() - len(order)
         token = order // top_k
         outputs = self.dispatch(self.experts, tokens[token], counts.tolist())

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.nn.modules.dropout import _DropoutNd
 from torch.overrides import TorchFunctionMode
 
 from workbench.models.dropout_modules import SubstituteDropout
+from workbench.torch_private.modules import AnyDropout
 
 if TYPE_CHECKING:
     from workbench.models.base import Model
@@ -27,7 +27,7 @@ def turn_off_dropout(model: nn.Module) -> list[str]:
     """
     names = []
     for name, module in model.named_modules():
-        if isinstance(module, _DropoutNd | SubstituteDropout):
+        if isinstance(module, AnyDropout | SubstituteDropout):
             module.eval()
             names.append(name)
         elif isinstance(getattr(module, "dropout", None), float) and module.dropout:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensor
 from torch.distributed.tensor import DTensor
-from torch.utils.flop_counter import FlopCounterMode, _FlopCounterMode, sdpa_backward_flop_count
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count
+
+from workbench.torch_private.dispatch import FakeTensor, FlopCounterDispatchMode, cpu_attention, cpu_attention_backward
 
 aten = torch.ops.aten
 
@@ -17,12 +18,11 @@ class CountedFlops(FlopCounterMode):
     square as on GPU, and recurrent layers."""
 
     def __init__(self) -> None:
-        of_attention = aten._scaled_dot_product_flash_attention_for_cpu
         super().__init__(
             display=False,
             custom_mapping={
-                of_attention: _attention,
-                aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+                cpu_attention: _attention,
+                cpu_attention_backward: _attention_backward,
                 aten.mkldnn_rnn_layer: _recurrent,
                 aten.mkldnn_rnn_layer_backward: _recurrent_backward,
             },
@@ -36,7 +36,7 @@ class CountedFlops(FlopCounterMode):
         return self
 
 
-class _Here(_FlopCounterMode):
+class _Here(FlopCounterDispatchMode):
     """Counts what this worker computes: of a DTensor's operations those on its local tensors, not the whole's, which DTensor
     plays through without data to learn shapes."""
 

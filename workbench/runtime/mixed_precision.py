@@ -14,7 +14,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+
+from workbench.torch_private.dispatch import tree_map
+from workbench.torch_private.modules import parameters_of
 
 
 class ComputeCopies:
@@ -43,18 +45,18 @@ class ComputeCopies:
         held = [
             (module, name, parameter)
             for module in block.modules()
-            for name, parameter in module._parameters.items()
+            for name, parameter in parameters_of(module).items()
             if parameter is not None
         ]
         try:
             for module, name, parameter in held:
                 if parameter not in self._copies:
                     self._copies[parameter] = self._cast(parameter)
-                module._parameters[name] = self._copies[parameter]  # type: ignore[assignment]
+                parameters_of(module)[name] = self._copies[parameter]
             yield
         finally:
             for module, name, parameter in held:
-                module._parameters[name] = parameter
+                parameters_of(module)[name] = parameter
 
     def _cast(self, value: Any) -> Any:
         return value.to(self.dtype) if isinstance(value, Tensor) and value.is_floating_point() else value

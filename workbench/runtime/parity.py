@@ -36,8 +36,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
-from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from workbench.models.dropout_modules import DropoutKeys
@@ -56,6 +54,8 @@ from workbench.runtime.replicas import Addends, ReplicaReference, Worst, named_b
 from workbench.runtime.step_loop import take_step
 from workbench.spec.run_spec import Inference, Train
 from workbench.strategies.worker_model import Records, StepResult, WorkerModel
+from workbench.torch_private.dtensor import local_shape_and_offset
+from workbench.torch_private.modules import AnyBatchNorm
 
 LEARNING_RATE = 0.1
 """Of the SGD steps; SGD because Adam turns the rounding noise of a gradient that is truly zero into a full step."""
@@ -362,7 +362,7 @@ class Reference:
         may then read a buffer that they wrote (spectral norm)."""
         for block in self.blocks:
             keeps = any(
-                next(m.buffers(recurse=False), None) is not None for m in block.modules() if not isinstance(m, _BatchNorm)
+                next(m.buffers(recurse=False), None) is not None for m in block.modules() if not isinstance(m, AnyBatchNorm)
             )
             x = block(x) if self.copies is not None or keeps else checkpoint(block, x, use_reentrant=False)
         return x
@@ -475,7 +475,7 @@ def place(piece: Piece) -> tuple[slice, ...]:
 def offset(tensor: Tensor) -> tuple[int, ...]:
     """Where this worker's part of a tensor begins in the whole one."""
     if isinstance(tensor, DTensor):
-        return tuple(compute_local_shape_and_global_offset(tensor.shape, tensor.device_mesh, tensor.placements)[1])
+        return tuple(local_shape_and_offset(tensor.shape, tensor.device_mesh, tensor.placements)[1])
     return (0,) * tensor.dim()
 
 

@@ -11,19 +11,15 @@ from torch import nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from workbench.models.dropout_modules import SampleDropout
+from workbench.torch_private.dispatch import FUNCTIONAL_COLLECTIVES, FUSED_ATTENTION
 
 _KEPT = (
     torch.ops.aten.mm.default,
     torch.ops.aten.addmm.default,
     torch.ops.aten.bmm.default,
     torch.ops.aten.convolution.default,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
-    torch.ops.aten._scaled_dot_product_flash_attention.default,
-    torch.ops.aten._scaled_dot_product_efficient_attention.default,
-    torch.ops._c10d_functional.all_reduce.default,
-    torch.ops._c10d_functional.all_gather_into_tensor.default,
-    torch.ops._c10d_functional.reduce_scatter_tensor.default,
-    torch.ops._c10d_functional.all_to_all_single.default,
+    *FUSED_ATTENTION,
+    *FUNCTIONAL_COLLECTIVES,
 )
 """What is dear to compute again: matrix products, attention, and what came from other workers."""
 

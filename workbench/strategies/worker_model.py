@@ -169,9 +169,11 @@ class WorkerModel:
     def divided(self, mesh: DeviceMesh, size: int) -> DeviceMesh:
         """An axis of the mesh as groups of ``size`` neighbours: a mesh of two dims, such as ``data_outer`` (between groups)
         and ``data_inner`` (within one), whose communication is recorded as the axis's."""
+        from workbench.torch_private.distributed import unflattened
+
         (axis,) = mesh.mesh_dim_names or ()
         dims = f"{axis}_outer", f"{axis}_inner"
-        groups = mesh._unflatten(0, (mesh.size() // size, size), dims)
+        groups = unflattened(mesh, (mesh.size() // size, size), dims)
         self.axes.update({groups[dim].get_group().group_name: axis for dim in dims})
         return groups
 

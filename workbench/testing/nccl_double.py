@@ -16,13 +16,14 @@ import torch
 from torch import Tensor
 
 from workbench.runtime.tracing.process_group import gloo
+from workbench.torch_private.distributed import ALL_GATHER_INTO_TENSOR, REDUCE_SCATTER_TENSOR, Backend
 
 DEADLOCK_S = 30.0
 """An operation that takes longer than this is reported as a deadlock: those of tests take milliseconds."""
 _CONNECT, _PAIR, _GROUP = 1, (2, 3), (4, 5)
 """gloo's tags: to create a pair's communicator; on that and on the group's, that a receive is there and what it receives."""
 _COLLECTIVES = (
-    "allreduce", "allreduce_coalesced", "broadcast", "allgather", "_allgather_base", "_reduce_scatter_base", "reduce_scatter",
+    "allreduce", "allreduce_coalesced", "broadcast", "allgather", ALL_GATHER_INTO_TENSOR, REDUCE_SCATTER_TENSOR, "reduce_scatter",
     "alltoall", "alltoall_base", "gather", "scatter", "reduce", "barrier",
 )  # fmt: skip
 _DTYPES = {
@@ -82,13 +83,13 @@ class StreamWork:
         return []
 
 
-class NCCLDouble:
+class NCCLDouble(Backend):
     """What ``ProcessGroupNCCL`` (torch ≥ 2.7) does beside moving bytes:
 
     - A synchronous collective returns None.
     - A send ends only with its receive, as every message larger than NCCL's buffers does.
     - Sends and recvs of a pair of ranks that are not coalesced run in the order of their issue, whatever their direction.
-    - What is issued between ``_start_coalescing`` and ``_end_coalescing`` returns None and runs at once.
+    - What is issued between ``start_coalescing`` and ``end_coalescing`` returns None and runs at once.
     - A communicator (of the group; of a pair of ranks for sends and recvs that are not coalesced) is created at its first
       operation, which blocks until all its ranks come to theirs.
     - Tensors must be contiguous, dense and of NCCL's types; tags are ignored.
@@ -110,10 +111,10 @@ class NCCLDouble:
     def recv(self, tensors: list[Tensor], peer: int, tag: int) -> StreamWork | None:
         return self._point_to_point("recv", tensors, peer)
 
-    def _start_coalescing(self) -> None:
+    def start_coalescing(self) -> None:
         self._batch = []
 
-    def _end_coalescing(self) -> StreamWork | None:
+    def end_coalescing(self) -> StreamWork | None:
         assert self._batch is not None
         batch, self._batch = self._batch, None
         if not batch:

@@ -25,9 +25,8 @@ PRELOADED = (
     "torch.distributed.tensor.parallel",
     "torch.distributed.pipelining",
     "torch.distributed.fsdp",
-    "torch.distributed._composable.replicate_with_fsdp",
-    "torch.distributed._tools.mem_tracker",
-    "torch.profiler._cupti_monitor",
+    "workbench.torch_private.fsdp",
+    "torch.utils.flop_counter",
     "torch.utils.serialization",
     "numpy.ma",
     *(

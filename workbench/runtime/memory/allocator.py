@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from workbench.torch_private.profiler import raw_events
+
 _OPERATION = "workbench operation "
 
 
@@ -47,8 +49,8 @@ class AllocatorPeak:
             self.figures = cuda_figures(torch.cuda.memory_stats(self.device))
             return
         self._profile.__exit__(*error)
-        results: Any = self._profile.profiler.kineto_results  # type: ignore[union-attr]
-        events = results.events()
+        assert self._profile.profiler is not None
+        events = raw_events(self._profile.profiler)
         changes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
         self.growth_bytes = max(accumulate((change for _, change in changes), initial=0))
         times = [time for time, _ in changes]

@@ -16,12 +16,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses import FakeTensor
-from torch.distributed._functional_collectives import AsyncCollectiveTensor
 from torch.distributed.tensor import DTensor
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from workbench.runtime.build import local
 from workbench.runtime.idle_threads import wait_for_idle_threads
@@ -30,6 +26,10 @@ from workbench.runtime.memory.budget import MemoryBudgetExceeded
 from workbench.runtime.memory.log import Allocation, AllocationLog, Change
 from workbench.runtime.tracing.recorder import Recorder
 from workbench.strategies.worker_model import WorkerModel
+from workbench.torch_private.autograd import backward_id
+from workbench.torch_private.dispatch import FakeTensor, TorchDispatchMode, tree_leaves
+from workbench.torch_private.distributed import AsyncCollectiveTensor
+from workbench.torch_private.fsdp import CHUNK_CAT
 
 
 class MemoryTracker(TorchDispatchMode):
@@ -142,7 +142,7 @@ class MemoryTracker(TorchDispatchMode):
         return self._see_storage(tensor.untyped_storage(), category, tensor)
 
     def _see_storage(self, storage: torch.UntypedStorage, category: str, tensor: Tensor | None = None) -> Allocation:
-        key, num_bytes = storage._cdata, storage.nbytes()
+        key, num_bytes = id(storage), storage.nbytes()  # one object for each, as long as its memory lives
         allocation = self._alive.get(key)
         if allocation is None:
             reference = weakref.ref(storage, partial(self._end, key))
@@ -162,7 +162,7 @@ class MemoryTracker(TorchDispatchMode):
             return NotImplemented  # they take the operation apart and come back with what is really computed
         with self._allocator.operation(len(self._workspaces)):
             result = function(*args, **kwargs or {})
-        if function is torch.ops.fsdp.chunk_cat.default:
+        if function is CHUNK_CAT:
             for gradient in args[0]:  # whole ones, kept until they are scattered
                 self._received(gradient)
         category = "activations" if self._is_forward() else "other"
@@ -235,7 +235,7 @@ class MemoryTracker(TorchDispatchMode):
                 output.register_hook(partial(self._enter_backward, name))
 
     def _is_in_backward(self) -> bool:
-        return torch._C._current_graph_task_id() != -1
+        return backward_id() is not None
 
     def _enter_backward(self, name: str, gradient: Tensor) -> None:
         self._module_of_backward = name

@@ -8,6 +8,8 @@ from typing import Any
 import torch.distributed as dist
 from torch.distributed import distributed_c10d as c10d
 
+from workbench.torch_private.distributed import check_p2p_batch, coalescing_manager
+
 _Batch = Callable[[list[dist.P2POp]], list[dist.Work]]
 
 
@@ -25,11 +27,11 @@ def coalesce_batches() -> None:
 
 def _coalescing(plain: _Batch) -> _Batch:
     def batch_isend_irecv(p2p_op_list: list[dist.P2POp]) -> list[dist.Work]:
-        group: Any = (p2p_op_list[0].group if p2p_op_list else None) or c10d._get_default_group()
+        group: Any = (p2p_op_list[0].group if p2p_op_list else None) or dist.group.WORLD
         if not getattr(group, "coalesces", False):
             return plain(p2p_op_list)
-        c10d._check_p2p_op_list(p2p_op_list)
-        with c10d._coalescing_manager(group, p2p_op_list[0].tensor.device, async_ops=True) as manager:
+        check_p2p_batch(p2p_op_list)
+        with coalescing_manager(group, p2p_op_list[0].tensor.device, async_ops=True) as manager:
             for op in p2p_op_list:
                 peer = {"group_dst" if op.op is dist.isend else "group_src": op.group_peer}
                 op.op(op.tensor, group=op.group, tag=op.tag, **peer)

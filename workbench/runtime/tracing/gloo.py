@@ -12,8 +12,7 @@ import time
 from dataclasses import dataclass
 from math import prod
 
-from torch._C._autograd import _disable_profiler, _enable_profiler, _prepare_profiler
-from torch._C._profiler import ProfilerActivity, ProfilerConfig, ProfilerState, RecordScope, _ExperimentalConfig
+from workbench.torch_private.profiler import start_profiling_user_scopes, stop_profiling
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # below it, it writes two lines into the worker's log at each use (torch 2.13)
 _PREFIX = "gloo:"
@@ -36,10 +35,7 @@ class GlooSpans:
     """Watches from its making to its end; one at a time."""
 
     def __init__(self) -> None:
-        flags = True, False, False, False, False  # shapes; no memory, stacks, FLOPs, modules
-        config = ProfilerConfig(ProfilerState.KINETO, *flags, _ExperimentalConfig(), "")
-        _prepare_profiler(config, {ProfilerActivity.CPU})
-        _enable_profiler(config, {ProfilerActivity.CPU}, {RecordScope.USER_SCOPE})  # type: ignore[call-arg]  # stub lacks scopes
+        start_profiling_user_scopes()
 
     def end(self, step: int) -> list[GlooSpan]:
         """What was seen, in the order in which it began."""
@@ -52,7 +48,7 @@ class GlooSpans:
                 (e.start_ns() - offset) / 1e9,
                 (e.end_ns() - offset) / 1e9,
             )
-            for e in _disable_profiler().events()
+            for e in stop_profiling()
             if e.name().startswith(_PREFIX)
         ]
         return sorted(spans, key=lambda span: span.start)

@@ -21,6 +21,15 @@ from torch import Tensor
 from workbench.runtime.tracing.batched_p2p import coalesce_batches
 from workbench.runtime.tracing.recorded_work import DoneWork, RecordedWork
 from workbench.runtime.tracing.recorder import Operation, Recorder
+from workbench.torch_private.distributed import (
+    ALL_GATHER_INTO_TENSOR,
+    REDUCE_SCATTER_TENSOR,
+    ProcessGroup,
+    end_coalescing,
+    gloo_options,
+    nccl_options,
+    start_coalescing,
+)
 
 if TYPE_CHECKING:
     from workbench.runtime.link_emulation import Passage
@@ -51,9 +60,9 @@ _OPERATIONS: dict[str, tuple[str, Callable[[tuple[Any, ...]], list[Tensor]]]] = 
     "allreduce_coalesced": ("all_reduce", _first),
     "broadcast": ("broadcast", _first),
     "allgather": ("all_gather", lambda args: _flattened(args[0])),
-    "_allgather_base": ("all_gather", _first),
+    ALL_GATHER_INTO_TENSOR: ("all_gather", _first),
     "all_gather_single": ("all_gather", _first),
-    "_reduce_scatter_base": ("reduce_scatter", _second),
+    REDUCE_SCATTER_TENSOR: ("reduce_scatter", _second),
     "reduce_scatter_single": ("reduce_scatter", _second),
     "reduce_scatter": ("reduce_scatter", lambda args: _flattened(args[1])),
     "alltoall": ("all_to_all", _second),
@@ -68,21 +77,21 @@ _OPERATIONS: dict[str, tuple[str, Callable[[tuple[Any, ...]], list[Tensor]]]] = 
 }
 _ROOTED = ("broadcast", "reduce", "gather", "scatter")
 _INNER_NAME = {
-    "all_gather_single": "_allgather_base",
-    "reduce_scatter_single": "_reduce_scatter_base",
+    "all_gather_single": ALL_GATHER_INTO_TENSOR,
+    "reduce_scatter_single": REDUCE_SCATTER_TENSOR,
     "all_to_all_single": "alltoall_base",
 }
 
 
-class RecordedProcessGroup(dist.ProcessGroup):
+class RecordedProcessGroup(ProcessGroup):
     """The process group that a run's workers communicate through."""
 
     def __init__(self, inner: Any, rank: int, ranks: list[int], name: str, recorder: Recorder) -> None:
-        super().__init__(rank, len(ranks))  # type: ignore[call-arg]  # torch's stub lacks this overload
+        super().__init__(rank, len(ranks))
         self.inner, self.ranks, self.recorder = inner, ranks, recorder
         self._name = name
         self._batch: list[tuple[Operation | None, Passage | None, list[Tensor]]] | None = None
-        """Of each send or recv issued since ``_start_coalescing``: its row, its passage, its tensors."""
+        """Of each send or recv issued since ``start_coalescing``: its row, its passage, its tensors."""
 
     def getBackendName(self) -> str:  # noqa: N802 - torch's name
         return BACKEND
@@ -94,19 +103,19 @@ class RecordedProcessGroup(dist.ProcessGroup):
     def getGroupName(self) -> str:  # noqa: N802 - torch's name
         return self._name
 
-    def _set_group_name(self, name: str) -> None:
+    def set_group_name(self, name: str) -> None:
         self._name = name
 
     def allgather_into_tensor_coalesced(self, outputs: list[Tensor], inputs: list[Tensor], opts: Any = None) -> Any:
         """gloo has none: one gather a tensor."""
-        works = [self._allgather_base(o, i) for o, i in zip(outputs, inputs, strict=True)]
+        works = [getattr(self, ALL_GATHER_INTO_TENSOR)(o, i) for o, i in zip(outputs, inputs, strict=True)]
         for work in works[:-1]:
             work.wait()
         return works[-1]
 
     def reduce_scatter_tensor_coalesced(self, outputs: list[Tensor], inputs: list[Tensor], opts: Any = None) -> Any:
         """Likewise."""
-        works = [self._reduce_scatter_base(o, i, opts) for o, i in zip(outputs, inputs, strict=True)]
+        works = [getattr(self, REDUCE_SCATTER_TENSOR)(o, i, opts) for o, i in zip(outputs, inputs, strict=True)]
         for work in works[:-1]:
             work.wait()
         return works[-1]
@@ -116,16 +125,16 @@ class RecordedProcessGroup(dist.ProcessGroup):
         """Whether sends and recvs of a batch run at once: on NCCL. gloo runs every one by itself at once anyway."""
         return bool(self.inner.supports_coalescing)
 
-    def _start_coalescing(self, device: torch.device) -> None:
+    def start_coalescing(self) -> None:
         self._batch = []
-        self.inner._start_coalescing()
+        start_coalescing(self.inner)
 
-    def _end_coalescing(self, device: torch.device) -> RecordedWork:
-        """One work for all that was issued since ``_start_coalescing``."""
+    def end_coalescing(self) -> RecordedWork:
+        """One work for all that was issued since ``start_coalescing``."""
         assert self._batch is not None, "a batch of sends and recvs ends that has not begun"
         batch, self._batch = self._batch, None
         try:
-            work = self.inner._end_coalescing() or DoneWork([])
+            work = end_coalescing(self.inner) or DoneWork([])
         except RuntimeError:
             self.recorder.communication_failed = True
             raise
@@ -212,18 +221,14 @@ def _create(recorder: Recorder, make_group: MakeGroup, options: Any, backend_opt
 
 def gloo(store: Any, rank: int, size: int, timeout: timedelta) -> Any:
     """torch's group for CPU tensors, over loopback."""
-    options = dist.ProcessGroupGloo._Options()  # type: ignore[attr-defined]  # torch's stub lacks it
     # Loopback by address: the default looks the host's name up, which laptops off their network fail to resolve.
-    options._devices = [dist.ProcessGroupGloo.create_device(hostname="127.0.0.1")]
-    options._timeout = timeout
-    return dist.ProcessGroupGloo(store, rank, size, options)
+    devices = [dist.ProcessGroupGloo.create_device(hostname="127.0.0.1")]
+    return dist.ProcessGroupGloo(store, rank, size, gloo_options(devices, timeout))
 
 
 def nccl(store: Any, rank: int, size: int, timeout: timedelta) -> Any:
     """torch's group for tensors on NVIDIA GPUs."""
-    options = dist.ProcessGroupNCCL.Options()
-    options._timeout = timeout
-    return dist.ProcessGroupNCCL(store, rank, size, options)
+    return dist.ProcessGroupNCCL(store, rank, size, nccl_options(timeout))
 
 
 def control_group(timeout: timedelta) -> Any:

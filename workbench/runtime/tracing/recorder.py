@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from workbench.runtime.tracing.gloo import GlooSpan, GlooSpans
+from workbench.torch_private.autograd import after_backward, backward_id
 
 if TYPE_CHECKING:
     from workbench.runtime.link_emulation import Links, Passage
@@ -195,7 +196,7 @@ class Recorder:
             self._announced |= {tensor.data_ptr(): phase for tensor in tensors}
 
     def _phase_of(self, operation: str, group: str, here: int, peer: int | None) -> str:
-        if torch._C._current_graph_task_id() != -1:
+        if backward_id() is not None:
             return "backward"
         if self.phase:
             return self.phase
@@ -210,10 +211,10 @@ class Recorder:
         wait = Wait() if row is None else row
         self._futures.append((wait, future))
         future.add_done_callback(lambda _: setattr(wait, "ended", time.perf_counter()))
-        task = torch._C._current_graph_task_id()
-        if task != -1 and task != self._backward_hooked:
+        task = backward_id()
+        if task is not None and task != self._backward_hooked:
             self._backward_hooked = task
-            torch.autograd.Variable._execution_engine.queue_callback(self._backward_has_computed)
+            after_backward(self._backward_has_computed)
 
     def _backward_has_computed(self) -> None:
         now = time.perf_counter()

@@ -95,9 +95,11 @@ def expected_average(rank_view: RankView) -> list[Transfer]:
 def replicas_mesh(mesh: DeviceMesh) -> DeviceMesh:
     """The workers that hold the same parameters as this one, as a mesh of one dim: ``data``, ``context`` or, of both
     flattened, ``data+context``."""
+    from workbench.torch_private.distributed import flattened
+
     assert mesh.mesh_dim_names is not None
     axes = tuple(axis for axis in REPLICA_AXES if axis in mesh.mesh_dim_names)
-    return mesh[axes]._flatten("+".join(axes)) if len(axes) > 1 else mesh[axes[0]]
+    return flattened(mesh[axes], "+".join(axes)) if len(axes) > 1 else mesh[axes[0]]
 
 
 def average_gradients(
@@ -108,6 +110,8 @@ def average_gradients(
 ) -> None:
     """Gradients become the mean over all replicas while backward goes on; but for those of parameters that not all hold."""
     from torch.nn.parallel import DistributedDataParallel
+
+    from workbench.torch_private.distributed import leave_out_of_ddp
 
     if not worker.trains:
         return
@@ -120,7 +124,7 @@ def average_gradients(
     if not uses_ddp(mesh.mesh_dim_names):
         _replicate_blocks(worker, replicas, apart)
         return
-    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(worker.module, apart)
+    leave_out_of_ddp(worker.module, apart)
     worker.module = DistributedDataParallel(
         worker.module,
         process_group=replicas.get_group(),
@@ -144,9 +148,8 @@ def _own_buffers() -> dict[str, Any]:
 def _replicate_blocks(worker: WorkerModel, replicas: DeviceMesh, apart: set[str]) -> None:
     """DDP takes neither cut parameters nor a pipeline's microbatches; torch's composable form takes both. A bucket is a
     block, without the parameters named in ``apart``."""
-    from torch.distributed._composable.replicate_with_fsdp import replicate
-
     from workbench.strategies.data.gradient_accumulation import quieten_views
+    from workbench.torch_private.fsdp import replicate
 
     quieten_views()
     for stage in worker.stages:

@@ -10,14 +10,15 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.distributed.tensor import DTensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from workbench.strategies.tensor.convolution_layers import SlicedBatchNorm
+from workbench.torch_private.autograd import backward_id
+from workbench.torch_private.modules import AnyBatchNorm
 
 
 def synchronize_batch_norms(blocks: nn.Module, group: dist.ProcessGroup) -> None:
     """Makes every batch norm in ``blocks``, whole or cut by channels, use the samples of all workers of ``group``."""
-    norms: list[Any] = [module for module in blocks.modules() if isinstance(module, _BatchNorm | SlicedBatchNorm)]
+    norms: list[Any] = [module for module in blocks.modules() if isinstance(module, AnyBatchNorm | SlicedBatchNorm)]
     for module in norms:
         module.forward = partial(_forward, module, group)  # parameters and buffers keep their names
 
@@ -29,7 +30,7 @@ def _forward(norm: Any, group: dist.ProcessGroup, x: Tensor) -> Tensor:
     if not norm.training and norm.running_mean is not None:
         return nn.functional.batch_norm(x, norm.running_mean, norm.running_var, weight, bias, eps=norm.eps)
     outputs, mean, variance = _SynchronizedNorm.apply(x, weight, bias, norm.eps, group)
-    is_recomputed = torch._C._current_graph_task_id() != -1  # by activation checkpointing, in backward
+    is_recomputed = backward_id() is not None  # by activation checkpointing, in backward
     if norm.training and norm.running_mean is not None and not is_recomputed:
         with torch.no_grad():
             _update_running_statistics(norm, mean, variance, _count(x) * group.size())

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from workbench.strategies.data.sharding import owners
+from workbench.torch_private.zero import ZeroRedundancyOptimizer
 
 
 def sharded_optimizer(group: dist.ProcessGroup) -> Callable[..., Optimizer]:
@@ -28,22 +28,18 @@ class _ShardedOptimizer(ZeroRedundancyOptimizer):
     """torch's, which knows nothing of DTensors: parameters are dealt out over all parameter groups by what is held here,
     and that is what is sent."""
 
-    _partition_parameters_cache: list[list[dict[str, Any]]]
+    def divide_parameters(self) -> list[list[dict[str, Any]]]:
+        parameters = list(chain.from_iterable(group["params"] for group in self.param_groups))
+        owner = owners([_local(p).numel() for p in parameters], self.world_size)
+        owner_of = dict(zip(map(id, parameters), owner, strict=True))
+        return [
+            [{**g, "params": [p for p in g["params"] if owner_of[id(p)] == rank]} for g in self.param_groups]
+            for rank in range(self.world_size)
+        ]
 
-    def _partition_parameters(self, params_per_rank: Any = None) -> list[list[dict[str, Any]]]:
-        if not self._partition_parameters_cache:
-            parameters = list(chain.from_iterable(group["params"] for group in self.param_groups))
-            owner = owners([_local(p).numel() for p in parameters], self.world_size)
-            owner_of = dict(zip(map(id, parameters), owner, strict=True))
-            self._partition_parameters_cache = [
-                [{**g, "params": [p for p in g["params"] if owner_of[id(p)] == rank]} for g in self.param_groups]
-                for rank in range(self.world_size)
-            ]
-        return self._partition_parameters_cache
-
-    def _broadcast_params_from_rank(self, rank: int) -> list[Any]:
+    def broadcast_from(self, rank: int) -> list[Any]:
         source = dist.get_global_rank(self.process_group, rank)
-        parameters = chain.from_iterable(group["params"] for group in self._partition_parameters()[rank])
+        parameters = chain.from_iterable(group["params"] for group in self.parameters_by_rank()[rank])
         return [dist.broadcast(_local(p), source, group=self.process_group, async_op=True) for p in parameters]
 
 

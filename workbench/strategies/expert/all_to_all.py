@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed._functional_collectives import all_to_all_single_autograd, wait_tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 
 from workbench.strategies.tensor.collectives import local, sliced
 from workbench.strategies.worker_model import StepResult
+from workbench.torch_private.distributed import all_to_all_single_autograd, wait_tensor
 
 if TYPE_CHECKING:
     from workbench.models.moe_modules import Dispatch, Experts, StackedLinear

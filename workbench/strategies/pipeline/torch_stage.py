@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.pipelining import PipelineStage
+
+from workbench.torch_private.autograd import is_view
+from workbench.torch_private.pipelining import PipelineStage
 
 if TYPE_CHECKING:
     from workbench.strategies.worker_model import Records
@@ -36,7 +38,7 @@ class RecordedStage(PipelineStage):
 
     def forward_maybe_with_nosync(self, *args: Any, **kwargs: Any) -> Any:
         output = super().forward_maybe_with_nosync(*args, **kwargs)
-        return output.clone() if self.splits_backward and output.requires_grad and output._is_view() else output
+        return output.clone() if self.splits_backward and output.requires_grad and is_view(output) else output
 
     def forward_one_chunk(self, fwd_chunk_id: int, *args: Any, **kwargs: Any) -> Any:
         self.microbatch = fwd_chunk_id
@@ -57,8 +59,8 @@ class RecordedStage(PipelineStage):
         with self._backward("backward_weight", microbatch=bwd_chunk_id):
             super().backward_weight_one_chunk(bwd_chunk_id, last_backward=last_backward)
 
-    def _retrieve_recv_activations(self, fwd_chunk_id: int) -> Any:
-        (activation,) = super()._retrieve_recv_activations(fwd_chunk_id)
+    def received_activations(self, microbatch: int) -> tuple[Tensor, ...]:
+        (activation,) = super().received_activations(microbatch)
         return (activation.requires_grad_() if self.needs_input_gradients else activation,)
 
     def scale_grads(self, grad_scale_factor: int) -> None:

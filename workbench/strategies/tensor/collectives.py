@@ -13,9 +13,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd import Function
-from torch.distributed._functional_collectives import AsyncCollectiveTensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard
+
+from workbench.torch_private.distributed import AsyncCollectiveTensor
 
 
 def sliced(parameter: Tensor, dim: int, mesh: DeviceMesh) -> nn.Parameter:

@@ -193,7 +193,7 @@ class HeadSlicing(Slicing[ColumnRowPair]):
 
 def _wait_without_backward(layer: nn.Module, inputs: Any, outputs: Tensor) -> Tensor:
     """Waits for the all-reduce of the scores where no loss is going to: an inference step would end before it."""
-    from torch.distributed._functional_collectives import AsyncCollectiveTensor
+    from workbench.torch_private.distributed import AsyncCollectiveTensor
 
     if isinstance(outputs, AsyncCollectiveTensor) and not outputs.requires_grad:
         waited: Tensor = outputs.wait()

@@ -162,13 +162,10 @@ class ActionSchedule(Schedule):
         """
 
     def build(self, stages: Sequence[PipelineStage], loss: Callable[..., Any] | None) -> Any:
-        from torch.distributed.pipelining.schedules import _Action, _PipelineScheduleRuntime
+        from workbench.torch_private.pipelining import schedule_of_actions
 
-        built = _PipelineScheduleRuntime(list(stages), self.num_microbatches, loss_fn=loss)
-        order = {worker: [_Action.from_str(text) for text in self.actions(worker)] for worker in range(self.num_workers)}
-        built.pipeline_order = order
-        built._prepare_schedule_with_comms(order)
-        return built
+        actions = {worker: self.actions(worker) for worker in range(self.num_workers)}
+        return schedule_of_actions(stages, self.num_microbatches, loss, actions)
 
 
 schedule = register("schedule", Schedule, (Attribute("Options", "Options = MyOptions", subclass_of=Options),), options_problem)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,15 +14,17 @@ def rows_of(schedule: Schedule) -> list[str]:
     """A row a worker; an empty cell is a wait."""
     from torch import nn
 
+    from workbench.torch_private.pipelining import order_of
+
     # What torch's constructors ask of a stage to make an order for all workers: no process group, nothing that computes.
     stage = {"num_stages": schedule.num_stages, "group_size": schedule.num_workers, "group_rank": 0, "submod": nn.Module()}
     stages: list[Any] = [SimpleNamespace(**stage) for _ in range(schedule.num_stages // schedule.num_workers)]
     built = schedule.build(stages, lambda outputs, targets: None)
-    order = getattr(built, "pipeline_order", None) or built._get_pipeline_order()
+    order = order_of(built)
     return [",".join(_cells(order[worker])) for worker in range(schedule.num_workers)]
 
 
-def _cells(actions: list[Any]) -> Iterator[str]:
+def _cells(actions: Sequence[Any]) -> Iterator[str]:
     """The computations in their order, those that torch overlaps one after the other."""
     forwards: Counter[int] = Counter()
     for action in actions:
