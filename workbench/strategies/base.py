@@ -36,26 +36,26 @@ class Caption:
 
 
 class Strategy(ABC, Generic[O]):
-    """One way to split work. A plugin is one file that says, in this order: options, ``check``, ``place`` and
-    ``expected`` (formulas, no torch), ``apply`` (plain torch)."""
+    """One way to split work. A plugin is one file or folder that defines, in this order: the options; ``check``, which rejects
+    unsupported configurations; ``place``, the parameters held by each rank; ``expected``, the communication volume by formula;
+    ``apply``, plain torch. Only ``apply`` and ``finish`` may import torch."""
 
     name: ClassVar[str]
     Options: ClassVar[type[StrategyOptions]]
     axis: ClassVar[str]
-    """The mesh axis whose workers share the work."""
+    """The mesh axis along which the work is split."""
     divides_axis: ClassVar[bool] = False
-    """Whether it works within groups of neighbours along another strategy's axis, which without that one is a single group.
-    Communication within these groups is recorded under the strategy's name."""
+    """Whether it splits work within groups of neighbours along the axis of another strategy; without that strategy all workers
+    are one group. Communication within these groups is recorded under the strategy's name."""
     apply_order: ClassVar[float]
-    """Inside a worker: stages are cut first (0), then sequences (0.5), tensors (1) and experts (1.5), then data parallelism
-    wraps the result (2)."""
+    """Order in which strategies are applied: stages (0), sequences (0.5), tensors (1), experts (1.5), data parallelism (2)."""
 
     aliases: ClassVar[dict[str, dict[str, Any]]] = {}
-    """Other names that a split may use for it, each with the options that it stands for."""
+    """Other names of the strategy in a split, each with the options that it implies."""
 
     examples: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """Option sets for two workers by name ("" for the plain one), which the conformance suite runs on every model that
-    ``check`` admits; none: the defaults."""
+    """Named option sets for two workers ("" is the plain one). The conformance suite runs them on every model that ``check``
+    accepts; by default it runs the default options."""
 
     captions: ClassVar[Mapping[tuple[str, str, str], Caption]] = {}
     """Axis, operation and phase of ``expected`` communication, with what it is for. By default the axis alone is named."""
@@ -72,11 +72,11 @@ class Strategy(ABC, Generic[O]):
     @property
     @abstractmethod
     def label(self) -> str:
-        """Short name with what differs: ``pp2-1f1b-m4``."""
+        """Short name with the options that differ from the defaults: ``pp2-1f1b-m4``."""
 
     @property
     def num_microbatches(self) -> int:
-        """Equal pieces that it makes of a worker's part of the batch, computed one after the other; by default one."""
+        """Number of microbatches that a worker's part of the batch is divided into; by default one."""
         return 1
 
     @abstractmethod
@@ -89,18 +89,18 @@ class Strategy(ABC, Generic[O]):
 
     @property
     def why_no_generation(self) -> str:
-        """What keeps it from generating token by token, a sentence; empty where nothing does. By default it cannot: its
-        ``expected`` must say what moves in ``spec.inference.passes``."""
+        """Why the strategy does not support generation, a clause; empty if it does. By default unsupported: ``expected`` must
+        return the communication of the passes in ``spec.inference.passes``."""
         return "does not support generation; set inference.num_new_tokens = 0, or use data, layer, pipeline or tensor"
 
     @property
     def lossy(self) -> Lossy | None:
-        """What it changes on purpose, gradients or parameters; by default nothing, and parity must hold."""
+        """The declared change of gradients or parameters; by default None, and parity must hold."""
         return None
 
     @property
     def casts_parameters(self) -> bool:
-        """Whether under mixed precision it hands blocks their parameters in ``worker.compute_dtype`` itself; by default
+        """Whether the strategy itself casts parameters to ``worker.compute_dtype`` under mixed precision; by default
         ``build_worker`` does."""
         return False
 
@@ -109,42 +109,47 @@ class Strategy(ABC, Generic[O]):
         return ""
 
     def place(self, model: ModelSummary, index: int) -> ModelSummary:
-        """The part of the model that worker ``index`` of the axis holds; by default all of it."""
+        """Returns the part of the model that worker ``index`` of the axis holds; by default all of it."""
         return model
 
-    def updates(self, held: ModelSummary, index: int) -> ModelSummary:
-        """The part of what worker ``index`` of the axis holds that its optimizer updates; by default all of it."""
-        return held
+    def updates(self, local_model: ModelSummary, index: int) -> ModelSummary:
+        """Returns the part of ``local_model`` that the optimizer of worker ``index`` of the axis updates; by default all."""
+        return local_model
 
     def allocates(self, model: ModelSummary, index: int) -> ModelSummary:
-        """What is allocated for the part that worker ``index`` of the axis holds; by default just that part."""
+        """Returns the parameters allocated on worker ``index`` of the axis, including padding; by default those of ``place``."""
         return self.place(model, index)
 
     def buffers_unused(self, spec: RunSpec) -> bool:
-        """Whether unused parameters have room for a gradient all the same, as in DDP's buckets; by default not."""
+        """Whether gradients of unused parameters are allocated, as in DDP's buckets; by default not."""
         return False
 
     def outputs_kept(self, index: int) -> int:
-        """How many microbatches' outputs of its last block worker ``index`` of the axis keeps beside what their backward
-        passes need."""
+        """Returns the number of microbatches whose outputs of the last block worker ``index`` of the axis keeps beside the saved
+        activations."""
         return 0
 
     def in_flight(self, index: int) -> int | None:
-        """The most of its microbatches whose activations worker ``index`` of the axis holds at once; None: no formula says."""
+        """Returns the largest number of microbatches whose activations worker ``index`` of the axis holds at once; None without a
+        formula."""
         return 1
 
     @abstractmethod
     def expected(self, model: ModelSummary, rank_view: RankView) -> list[Transfer]:
-        """What one worker takes part in during one step, by formula. ``model`` is what this strategy finds when it is
-        applied: the strategies before it have made their cuts."""
+        """Returns the communication of one worker in one step, by formula.
+
+        Args:
+            model: the part of the model that remains after the strategies applied before this one.
+            rank_view: position, samples and final part of the model of the worker.
+        """
 
     @abstractmethod
     def apply(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
-        """Splits what the worker holds. ``mesh`` is the run's whole mesh, its dims named by axis."""
+        """Splits the worker's model. ``mesh`` is the mesh of the run, with the axes as the names of its dims."""
 
     def finish(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
-        """Wraps what the worker holds, once every strategy has made its cut and the run's options (activation
-        checkpointing, compilation) are applied; the last to apply is the first to finish. By default not at all."""
+        """Wraps the worker's model after all strategies, activation checkpointing and compilation are applied. Called in the
+        reverse order of ``apply``; by default does nothing."""
 
 
 strategy = register(

@@ -108,7 +108,7 @@ def _experts_summed(planned: Plan) -> None:
     from workbench.strategies.expert import all_to_all
 
     right = all_to_all.average
-    all_to_all.average = lambda worker, num_replicas, same: right(worker, 1, same)
+    all_to_all.average = lambda worker, num_replicas, same_experts: right(worker, 1, same_experts)
 
 
 def _parts_not_summed(planned: Plan) -> None:

@@ -1,5 +1,5 @@
-"""Data parallelism: every worker computes a part of the batch, gradients are averaged; what all would hold alike can be
-sharded over them (ZeRO, Rajbhandari et al. 2020)."""
+"""Data parallelism: every worker computes a part of the batch, and gradients are averaged. Optionally shards optimizer state,
+gradients and parameters (ZeRO, Rajbhandari et al. 2020)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from workbench.strategies.data.ddp import (
     check_replicas,
     expected_search,
 )
-from workbench.strategies.data.sharding import StageGathers, expected_of_units, owners, shard, units
+from workbench.strategies.data.sharding import StageGathers, expected_fsdp, owners, shard, units
 from workbench.strategies.pipeline.stages import StagedStrategy
 from workbench.strategies.pipeline.stages import staged as _staged
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from workbench.spec.run_spec import RunSpec
     from workbench.strategies.worker_model import WorkerModel
 
-MAX_STAGES_HELD = 3  # torch's schedules of several stages a worker keep so many gathered (_add_unshard_reshard)
+MAX_STAGES_HELD = 3  # kept gathered by torch's schedules of several stages per worker (_add_unshard_reshard)
 
 
 class DataOptions(StrategyOptions):
@@ -144,7 +144,7 @@ class DataStrategy(Strategy[DataOptions]):
 
     @property
     def is_sharded(self) -> bool:
-        """Whether a worker keeps a part of each parameter and gradient (FSDP2)."""
+        """Whether parameters and gradients are sharded (FSDP2)."""
         return self.options.shard in ("gradients", "parameters")
 
     @property
@@ -153,7 +153,7 @@ class DataStrategy(Strategy[DataOptions]):
 
     @property
     def num_shards(self) -> int:
-        """Workers that a parameter is sharded over."""
+        """Number of workers that a parameter is sharded over."""
         return self.options.shard_size or self.options.size if self.is_sharded else 1
 
     @property
@@ -181,15 +181,15 @@ class DataStrategy(Strategy[DataOptions]):
                 f"{o.size} workers cannot be divided into several equal groups of {o.shard_size};"
                 f" {'use ' + ' or '.join(map(str, allowed)) + ', or remove it' if allowed else 'remove it'}",
             )
-        of_training = {
+        training_options = {
             f'shard = "{o.shard}"': o.shard in ("optimizer", "gradients"),
             f'compression = "{o.compression}"': o.compression != "none",
             f"num_accumulation_steps = {o.num_accumulation_steps}": o.num_accumulation_steps > 1,
         }
-        if spec.mode == "inference" and any(of_training.values()):
-            what = next(text for text, is_given in of_training.items() if is_given)
+        if spec.mode == "inference" and any(training_options.values()):
+            setting = next(text for text, is_set in training_options.items() if is_set)
             absent = "optimizer state" if o.shard == "optimizer" else "gradients"
-            raise SplitError("split.data", f'{what} requires mode = "train": inference has no {absent}')
+            raise SplitError("split.data", f'{setting} requires mode = "train": inference has no {absent}')
         if o.shard != "none" and any(name == "context" for name, _ in spec.split.items()):
             raise SplitError(
                 "split.data.shard",
@@ -232,11 +232,11 @@ class DataStrategy(Strategy[DataOptions]):
                 "split.data.compression",
                 f"powersgd is incompatible with an emulated link: {reason}; use fp16 or bf16, or remove the link",
             )
-        others = [name for name, _ in spec.split.items() if name != self.name]
-        if self.options.compression == "none" or not (self.is_sharded or others):
+        other_strategies = [name for name, _ in spec.split.items() if name != self.name]
+        if self.options.compression == "none" or not (self.is_sharded or other_strategies):
             return
-        what = f"together with {others[0]}" if others else f'with shard = "{self.options.shard}"'
-        raise SplitError("split.data.compression", f"requires DDP, which torch does not use {what}; use none")
+        setting = f"together with {other_strategies[0]}" if other_strategies else f'with shard = "{self.options.shard}"'
+        raise SplitError("split.data.compression", f"requires DDP, which torch does not use {setting}; use none")
 
     def _check_accumulation(self, spec: RunSpec) -> None:
         count, batch = self.options.num_accumulation_steps, spec.samples_per_replica
@@ -253,16 +253,15 @@ class DataStrategy(Strategy[DataOptions]):
             )
 
     def _check_stages(self, staged: StagedStrategy[Any], model: ModelSummary) -> None:
-        worker_of = staged.worker_of_stage
-        stage_of = {block: stage for stage, blocks in enumerate(staged.stages(model)) for block in blocks}
+        stage_by_block = {block: stage for stage, blocks in enumerate(staged.stages(model)) for block in blocks}
         for first, second in staged.ties_within_workers(model):
             raise SplitError(
                 "split.data",
-                f"{second} and {first} are tied, but belong to stages {stage_of[block_of(first)]} and"
-                f" {stage_of[block_of(second)]} of the same worker, which average their gradients separately; use untied"
+                f"{second} and {first} are tied, but belong to stages {stage_by_block[block_of(first)]} and"
+                f" {stage_by_block[block_of(second)]} of the same worker, which average their gradients separately; use untied"
                 " weights or another schedule",
             )
-        per_worker = max(Counter(worker_of).values())
+        per_worker = max(Counter(staged.worker_of_stage).values())
         if self.is_sharded and per_worker > MAX_STAGES_HELD:
             raise SplitError(
                 "split.pipeline.stages_per_worker",
@@ -274,31 +273,31 @@ class DataStrategy(Strategy[DataOptions]):
         return shard(model, index % self.num_shards, self.num_shards)
 
     def allocates(self, model: ModelSummary, index: int) -> ModelSummary:
-        """Every shard has the rows of the first."""
+        """All shards are allocated with the number of rows of the first."""
         return shard(model, 0, self.num_shards)
 
     def buffers_unused(self, spec: RunSpec) -> bool:
         return self.options.find_unused_parameters
 
-    def updates(self, held: ModelSummary, index: int) -> ModelSummary:
-        """Under ZeRO-1 whole parameters, dealt out by their sizes; Adam keeps two numbers for each element of them."""
+    def updates(self, local_model: ModelSummary, index: int) -> ModelSummary:
+        """ZeRO-1 assigns whole parameters to workers, balanced by size."""
         if self.options.shard != "optimizer":
-            return held
-        parameters = tuple(p for p in held.distinct_parameters if p.requires_grad)
+            return local_model
+        parameters = tuple(p for p in local_model.distinct_parameters if p.requires_grad)
         owner = owners([p.numel for p in parameters], self.options.size)
-        mine = {p.name for p, worker in zip(parameters, owner, strict=True) if worker == index}
-        blocks = [replace(b, parameters=tuple(p for p in b.parameters if p.name in mine)) for b in held.blocks]
-        return replace(held, blocks=tuple(blocks))
+        local_names = {p.name for p, worker in zip(parameters, owner, strict=True) if worker == index}
+        blocks = [replace(b, parameters=tuple(p for p in b.parameters if p.name in local_names)) for b in local_model.blocks]
+        return replace(local_model, blocks=tuple(blocks))
 
     def expected(self, model: ModelSummary, rank_view: RankView) -> list[Transfer]:
-        """DDP: all gradients once, compressed or not, in as many buckets as torch makes (Li et al. 2020); ZeRO-1 also sends
-        each updated parameter from its owner. FSDP and HSDP: ``expected_of_units``. Of batch norms, where they are
-        synchronized: ``_expected_of_batch_norms``."""
-        return [*self._expected_of_batch_norms(rank_view), *self._expected_of_parameters(model, rank_view)]
+        """DDP all-reduces all gradients once, compressed or not, in torch's buckets (Li et al. 2020). ZeRO-1 also broadcasts each
+        updated parameter. ``expected_fsdp`` is the formula of FSDP and HSDP, ``_expected_batch_norms`` that of synchronized
+        batch norm."""
+        return [*self._expected_batch_norms(rank_view), *self._expected_gradients(model, rank_view)]
 
-    def _expected_of_parameters(self, model: ModelSummary, rank_view: RankView) -> list[Transfer]:
+    def _expected_gradients(self, model: ModelSummary, rank_view: RankView) -> list[Transfer]:
         if self.is_sharded:
-            return list(expected_of_units(model, rank_view, self.options.size, self.num_shards, self._gathers(model, rank_view)))
+            return list(expected_fsdp(model, rank_view, self.options.size, self.num_shards, self._gathers(model, rank_view)))
         if not rank_view.trains:
             return []
         o, axis, size = self.options, "+".join(rank_view.mesh.replica_axes), rank_view.mesh.num_copies
@@ -313,7 +312,7 @@ class DataStrategy(Strategy[DataOptions]):
         return transfers
 
     def _gathers(self, model: ModelSummary, rank_view: RankView) -> Iterator[StageGathers]:
-        """Of each stage held: its blocks, and how often it is gathered in the forward and the backward passes of a step."""
+        """Yields for each local stage how often it is gathered in the forward and backward passes of a step."""
         is_freed, count = self.options.shard == "parameters", self.options.num_accumulation_steps
         staged = _staged(rank_view.spec)
         if rank_view.spec.generates:
@@ -321,8 +320,8 @@ class DataStrategy(Strategy[DataOptions]):
             yield StageGathers(tuple(b.name for b in rank_view.local_model.blocks), passes, 0, passes)
             return
         if staged is None:
-            again = count if is_freed and rank_view.trains else 0
-            yield StageGathers(tuple(b.name for b in model.blocks), count, again, count)
+            num_regathers = count if is_freed and rank_view.trains else 0
+            yield StageGathers(tuple(b.name for b in model.blocks), count, num_regathers, count)
             return
         for stage, blocks in enumerate(staged.stages(rank_view.full_model)):
             if staged.worker_of_stage[stage] == rank_view.index(staged.axis):
@@ -338,9 +337,10 @@ class DataStrategy(Strategy[DataOptions]):
         if getattr(tensor, "cut", {}).get("convolution") == "rows":
             raise SplitError(field, "does not support convolutions cut by rows; cut them by channels")
 
-    def _expected_of_batch_norms(self, rank_view: RankView) -> Iterator[Transfer]:
-        """Of each norm and piece, per channel two numbers of at least single precision: forward, mean and variance of every
-        worker are gathered; backward, two sums are all-reduced. Activation checkpointing gathers again in backward."""
+    def _expected_batch_norms(self, rank_view: RankView) -> Iterator[Transfer]:
+        """Returns the communication of each batch norm and microbatch, two numbers of at least single precision per channel.
+        Forward all-gathers the mean and variance of every worker; backward all-reduces two sums. Activation checkpointing
+        repeats the all-gather in backward."""
         size, count = self.options.size, rank_view.num_microbatches
         for norm in rank_view.local_model.batch_norms if self.options.sync_batch_norm else ():
             payload = 2 * norm.num_features * max(4, rank_view.element_bytes)
@@ -379,8 +379,9 @@ class DataStrategy(Strategy[DataOptions]):
             accumulate(worker, o.num_accumulation_steps)
 
     def _shard_blocks(self, worker: WorkerModel, replicas: DeviceMesh) -> None:
-        """FSDP2: a block is a unit, a stage is a root. Schedules of several stages a worker gather and free a stage
-        themselves, and split backward passes need it whole from the first to the last use: there no block frees itself."""
+        """Applies FSDP2 with each block as a unit and each stage as a root. Schedules of several stages per worker gather and
+        free a stage themselves, and split backward passes need it gathered from the first to the last use; blocks are then not
+        resharded after forward."""
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
         from workbench.strategies.data.gradient_accumulation import quieten_views

@@ -1,4 +1,4 @@
-"""Replicas: workers along the data and context axes hold equal parameters and average their gradients."""
+"""DDP: workers along the data and context axes hold equal parameters and average their gradients."""
 
 from __future__ import annotations
 
@@ -27,50 +27,54 @@ USED_BYTES = 4  # whether a parameter was used, an int32
 
 
 def uses_ddp(axes: Iterable[str]) -> bool:
-    """Whether a run over these axes averages with DDP: it takes neither cut parameters nor a pipeline's microbatches."""
+    """Whether a run over these axes averages gradients with DDP, which supports neither DTensors nor pipelines."""
     return set(axes) <= set(REPLICA_AXES)
 
 
 def averages_with_ddp(spec: RunSpec) -> bool:
-    """Whether this run, where nothing is sharded, averages with DDP."""
+    """Whether an unsharded run of this spec averages gradients with DDP."""
     return uses_ddp(STRATEGIES.get(name).axis for name, _ in spec.split.items())
 
 
 def check_replicas(model: ModelSummary, spec: RunSpec, field: str, is_sharded: bool = False) -> None:
-    """Raises:
-    SplitError: torch's wrapper does not take a parameter without dims: FSDP2 and its replicating form shard rows.
+    """Rejects scalar parameters for torch's wrappers that shard rows: FSDP2 and ``replicate``.
+
+    Raises:
+        SplitError: the message includes the name of the parameter.
     """
     scalar = next((p.name for p in model.distinct_parameters if not p.shape), None)
     if scalar is not None and (is_sharded or (spec.mode == "train" and not averages_with_ddp(spec))):
-        others = [name for name, _ in spec.split.items() if STRATEGIES.get(name).axis not in REPLICA_AXES]
-        what = "FSDP" if is_sharded else f"torch's replicate, which data uses with {others[0]},"
+        other_strategies = [name for name, _ in spec.split.items() if STRATEGIES.get(name).axis not in REPLICA_AXES]
+        wrapper = "FSDP" if is_sharded else f"torch's replicate, which data uses with {other_strategies[0]},"
         raise SplitError(
             field,
-            f"{what} does not support scalar parameters such as {scalar} of {model.name}; use a parameter of shape (1,),"
+            f"{wrapper} does not support scalar parameters such as {scalar} of {model.name}; use a parameter of shape (1,),"
             ' or data alone with shard = "none" or "optimizer"',
         )
 
 
 def check_all_trained(model: ModelSummary, spec: RunSpec, field: str) -> None:
-    """Raises:
-    SplitError: backward passes end before they reach every layer, of whose communication there is no formula.
+    """Rejects frozen and unused parameters: with them the backward pass ends early, and its communication has no formula.
+
+    Raises:
+        SplitError: the message includes the name of the parameter.
     """
-    apart = next((p.name for p in model.parameters if not p.has_gradient), None)
-    if apart is not None and spec.mode == "train":
+    excluded = next((p.name for p in model.parameters if not p.has_gradient), None)
+    if excluded is not None and spec.mode == "train":
         raise SplitError(
             field,
-            f"does not support frozen or unused parameters, such as {apart} of {model.name}; use data, layer or pipeline",
+            f"does not support frozen or unused parameters, such as {excluded} of {model.name}; use data, layer or pipeline",
         )
 
 
 def averaged_by_ddp(rank_view: RankView) -> tuple[ParameterSummary, ...]:
-    """The parameters whose gradients a run averages; DDP averages zeros for unused ones (``find_unused_parameters``)."""
+    """Returns the parameters whose gradients are averaged; DDP averages zeros for unused ones (``find_unused_parameters``)."""
     unused = rank_view.local_model.unused_parameters if uses_ddp(rank_view.mesh.axes) else ()
     return rank_view.local_model.averaged_parameters + tuple(p for p in unused if p.is_replicated)
 
 
 def expected_search(rank_view: RankView) -> list[Transfer]:
-    """What DDP sends to know which parameters a step used, an int32 for each that is trained, where it looks for them."""
+    """Returns the communication of DDP's search for unused parameters: an int32 per trained parameter."""
     count = sum(p.requires_grad and p.is_replicated for p in rank_view.local_model.distinct_parameters)
     axis = "+".join(rank_view.mesh.replica_axes)
     return [Transfer("all_reduce", axis, "backward", 1, count * USED_BYTES, rank_view.mesh.num_copies)]
@@ -82,7 +86,7 @@ def averaging_advice(pieces: str = "") -> str:
 
 
 def expected_average(rank_view: RankView) -> list[Transfer]:
-    """All gradients once: the bytes of every parameter averaged, in as many buckets as torch makes (Li et al. 2020)."""
+    """Returns the all-reduce of all averaged gradients, in torch's buckets (Li et al. 2020)."""
     if not rank_view.trains:
         return []
     axis, gradients = (
@@ -93,8 +97,8 @@ def expected_average(rank_view: RankView) -> list[Transfer]:
 
 
 def replicas_mesh(mesh: DeviceMesh) -> DeviceMesh:
-    """The workers that hold the same parameters as this one, as a mesh of one dim: ``data``, ``context`` or, of both
-    flattened, ``data+context``."""
+    """Returns the workers with the same parameters as a one-dimensional mesh: ``data``, ``context`` or, flattened,
+    ``data+context``."""
     from workbench.torch_private.distributed import flattened
 
     assert mesh.mesh_dim_names is not None
@@ -108,7 +112,7 @@ def average_gradients(
     bucket_size_mib: float = BUCKET_SIZE_MIB,
     find_unused_parameters: bool = False,
 ) -> None:
-    """Gradients become the mean over all replicas while backward goes on; but for those of parameters that not all hold."""
+    """Averages gradients over all replicas during backward, except those of parameters that not all replicas hold."""
     from torch.nn.parallel import DistributedDataParallel
 
     from workbench.torch_private.distributed import leave_out_of_ddp
@@ -119,24 +123,24 @@ def average_gradients(
     assert mesh.mesh_dim_names is not None
     worker.axes[replicas.get_group().group_name] = "+".join(replicas.mesh_dim_names or ())
     if not any(p.requires_grad for p in worker.blocks.parameters()):
-        return  # torch's wrappers refuse a module that has nothing to average
-    apart = {p.name for p in worker.rank_view.local_model.parameters if not p.is_replicated}
+        return  # torch's wrappers reject a module without trained parameters
+    excluded = {p.name for p in worker.rank_view.local_model.parameters if not p.is_replicated}
     if not uses_ddp(mesh.mesh_dim_names):
-        _replicate_blocks(worker, replicas, apart)
+        _replicate_blocks(worker, replicas, excluded)
         return
-    leave_out_of_ddp(worker.module, apart)
+    leave_out_of_ddp(worker.module, excluded)
     worker.module = DistributedDataParallel(
         worker.module,
         process_group=replicas.get_group(),
         bucket_cap_mb=bucket_size_mib,
         gradient_as_bucket_view=True,  # the buckets are the gradients: no second copy
         find_unused_parameters=find_unused_parameters,
-        **_own_buffers(),
+        **_local_buffers_option(),
     )
 
 
-def _own_buffers() -> dict[str, Any]:
-    """DDP's option by which batch norm's running statistics stay each replica's own; renamed in torch 2.13."""
+def _local_buffers_option() -> dict[str, Any]:
+    """Returns the DDP option that keeps the running statistics of batch norm local to each replica; renamed in torch 2.13."""
     from inspect import signature
 
     from torch.nn.parallel import DistributedDataParallel
@@ -145,15 +149,15 @@ def _own_buffers() -> dict[str, Any]:
     return {name if name in signature(DistributedDataParallel).parameters else "broadcast_buffers": False}
 
 
-def _replicate_blocks(worker: WorkerModel, replicas: DeviceMesh, apart: set[str]) -> None:
-    """DDP takes neither cut parameters nor a pipeline's microbatches; torch's composable form takes both. A bucket is a
-    block, without the parameters named in ``apart``."""
+def _replicate_blocks(worker: WorkerModel, replicas: DeviceMesh, excluded: set[str]) -> None:
+    """Averages gradients with torch's composable ``replicate``, which supports DTensors and microbatches. Each block is a bucket;
+    the parameters named in ``excluded`` are left out."""
     from workbench.strategies.data.gradient_accumulation import quieten_views
     from workbench.torch_private.fsdp import replicate
 
     quieten_views()
     for stage in worker.stages:
-        blocks, ignored = dict(stage.named_children()), {p for name, p in stage.named_parameters() if name in apart}
+        blocks, ignored = dict(stage.named_children()), {p for name, p in stage.named_parameters() if name in excluded}
         for unit in units(list(blocks), worker.summary):
             replicate([blocks[name] for name in unit], mesh=replicas, ignored_params=ignored)
         replicate(stage, mesh=replicas, ignored_params=ignored)

@@ -1,4 +1,4 @@
-"""The arithmetic of sharding: which blocks are gathered together, what a worker holds of a parameter, who updates it."""
+"""Sharding arithmetic: the units that are gathered together, the shard of each worker, the owner of each parameter."""
 
 from __future__ import annotations
 
@@ -14,36 +14,35 @@ if TYPE_CHECKING:
 
 
 def units(blocks: Sequence[str], model: ModelSummary) -> list[tuple[str, ...]]:
-    """Blocks of one stage that are gathered together: each by itself, but those that share a tied parameter as one."""
-    unit_of: dict[str, tuple[str, ...]] = {block: (block,) for block in blocks}
+    """Groups the blocks of a stage into units that are gathered together: single blocks, or all blocks of a tied parameter."""
+    unit_by_block: dict[str, tuple[str, ...]] = {block: (block,) for block in blocks}
     for names in model.tied_names.values():
-        holders = list(dict.fromkeys(unit_of[block_of(name)] for name in names if block_of(name) in unit_of))
+        holders = list(dict.fromkeys(unit_by_block[block_of(name)] for name in names if block_of(name) in unit_by_block))
         together = tuple(block for unit in holders for block in unit)
-        unit_of.update(dict.fromkeys(together, together))
-    return list(dict.fromkeys(unit_of.values()))
+        unit_by_block.update(dict.fromkeys(together, together))
+    return list(dict.fromkeys(unit_by_block.values()))
 
 
 def rows_per_worker(parameter: ParameterSummary, size: int) -> int:
-    """⌈rows / size⌉: what ``torch.chunk`` gives the first of ``size`` workers of dim 0; later ones may have less or none."""
+    """Returns ⌈rows / size⌉: the rows of the first worker under ``torch.chunk``; later workers may have fewer or none."""
     return -(-parameter.shape[0] // size)
 
 
 def shard(model: ModelSummary, index: int, size: int) -> ModelSummary:
-    """The ``index``-th of ``size`` shards: of every parameter a run of consecutive rows."""
-
+    """Returns the ``index``-th of ``size`` shards of the model: consecutive rows of every parameter."""
     if size == 1:
         return model
 
     def cut(parameter: ParameterSummary) -> ParameterSummary:
         rows = rows_per_worker(parameter, size)
-        mine = min(rows, max(0, parameter.shape[0] - index * rows))
-        return replace(parameter, shape=(mine, *parameter.shape[1:]))
+        num_rows = min(rows, max(0, parameter.shape[0] - index * rows))
+        return replace(parameter, shape=(num_rows, *parameter.shape[1:]))
 
     return replace(model, blocks=tuple(replace(b, parameters=tuple(map(cut, b.parameters))) for b in model.blocks))
 
 
 def padded_numel(parameter: ParameterSummary, size: int) -> int:
-    """Elements that a collective over ``size`` workers moves: rows are filled up until every worker has equally many."""
+    """Returns the elements of a parameter in a collective over ``size`` workers, padded to the same number of rows for each."""
     return rows_per_worker(parameter, size) * size * parameter.numel // parameter.shape[0]
 
 
@@ -54,46 +53,52 @@ class StageGathers(NamedTuple):
     forward: int
     backward: int
     forward_only: int
-    """In forward passes that no backward pass follows: of what lies before the first trained block."""
+    """In forward passes without a backward pass: those of the blocks before the first trained one."""
 
 
-def expected_of_units(
+def expected_fsdp(
     model: ModelSummary, rank_view: RankView, size: int, num_shards: int, gathers: Iterable[StageGathers]
 ) -> Iterator[Transfer]:
-    """What FSDP moves over the ``data`` axis of ``size`` workers. Per unit: all-gathers of its parameters, as many in forward
-    and in backward passes as ``gathers`` says of each stage; one reduce-scatter of the gradients that it has; and where shards
-    are replicated (HSDP) one all-reduce of what that leaves on a worker.
+    """Yields the communication of FSDP over the ``data`` axis of ``size`` workers.
 
-    No backward pass reaches the units before the first trained one, but the last of them is gathered all the same: a unit's
-    backward pass begins with gathering the one before it (FSDP2's prefetch, torch 2.13).
+    Per unit there are all-gathers of its parameters, as often per stage as in ``gathers``; one reduce-scatter of its gradients;
+    and with replicated shards (HSDP) one all-reduce of the local gradient shard.
 
-    Under mixed precision copies of fewer bytes are gathered, and gradients reduced in the parameters' own.
+    The backward pass does not reach the units before the first trained one, but still gathers the last of them: the backward pass
+    of a unit prefetches the unit before it (FSDP2, torch 2.13).
 
-    The payload is the full tensor's, rows filled up until they divide. gloo runs a reduce-scatter as an all-reduce, with
-    about twice the bytes on the wire; the payload is the same.
+    Under mixed precision parameters are gathered in the compute dtype, and gradients are reduced in the dtype of the parameters.
+
+    The payload is that of the full tensor with padded rows. gloo runs a reduce-scatter as an all-reduce, with about twice the
+    bytes on the wire and the same payload.
     """
     num_replicas = size // num_shards
     trained = {block.name for block in rank_view.full_model.blocks[rank_view.full_model.first_trained_block :]}
     for stage in gathers:
-        of_stage = units(stage.blocks, model)
-        reached = [not trained.isdisjoint(unit) for unit in of_stage]
-        for unit, is_gathered_again in zip(of_stage, map(any, zip(reached, [*reached[1:], False], strict=True)), strict=True):
-            mine = [p for p in model.distinct_parameters if block_of(p.name) in unit]
-            gathered = sum(padded_numel(p, num_shards) for p in mine) * rank_view.compute_bytes
-            gradients = sum(padded_numel(p, num_shards) for p in mine if p.has_gradient) * rank_view.element_bytes
-            forward = stage.forward if is_gathered_again or not rank_view.trains else stage.forward_only
+        stage_units = units(stage.blocks, model)
+        reached = [not trained.isdisjoint(unit) for unit in stage_units]
+        for unit, is_regathered in zip(stage_units, map(any, zip(reached, [*reached[1:], False], strict=True)), strict=True):
+            local_parameters = [p for p in model.distinct_parameters if block_of(p.name) in unit]
+            gathered = sum(padded_numel(p, num_shards) for p in local_parameters) * rank_view.compute_bytes
+            gradients = sum(padded_numel(p, num_shards) for p in local_parameters if p.has_gradient) * rank_view.element_bytes
+            forward = stage.forward if is_regathered or not rank_view.trains else stage.forward_only
             yield Transfer("all_gather", "data", "forward", forward, gathered, num_shards)
             if rank_view.trains:
-                again = stage.backward if is_gathered_again else 0
-                yield Transfer("all_gather", "data", "backward", again, gathered, num_shards)
+                num_regathers = stage.backward if is_regathered else 0
+                yield Transfer("all_gather", "data", "backward", num_regathers, gathered, num_shards)
                 yield Transfer("reduce_scatter", "data", "backward", int(gradients > 0), gradients, num_shards)
             if rank_view.trains and num_replicas > 1:
                 yield Transfer("all_reduce", "data", "backward", int(gradients > 0), gradients // num_shards, num_replicas)
 
 
 def owners(sizes: Sequence[int], num_workers: int) -> list[int]:
-    """The worker that updates each parameter under ZeRO-1: the largest first, each to the worker with the fewest elements
-    so far (as torch's ZeroRedundancyOptimizer does). Whole parameters are dealt out, so shares are only nearly equal."""
+    """Returns the worker that updates each parameter under ZeRO-1.
+
+    Assigns the parameters, largest first, to the worker with the fewest elements so far, as torch's ZeroRedundancyOptimizer does.
+
+    Args:
+        sizes: elements of each parameter.
+    """
     loads, owner = [0] * num_workers, [0] * len(sizes)
     for position in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
         owner[position] = loads.index(min(loads))

@@ -1,4 +1,4 @@
-"""An optimizer whose state is dealt out over the replicas (ZeRO-1, Rajbhandari et al. 2020)."""
+"""An optimizer whose state is sharded over the replicas (ZeRO-1, Rajbhandari et al. 2020)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from workbench.torch_private.zero import ZeroRedundancyOptimizer
 
 
 def sharded_optimizer(group: dist.ProcessGroup) -> Callable[..., Optimizer]:
-    """Makes optimizers that update a part of the parameters each and send it to the others."""
+    """Returns a factory of optimizers that update a part of the parameters and broadcast it to the other replicas."""
 
     def make(kind: type[Optimizer], groups: list[dict[str, Any]], **options: Any) -> Optimizer:
         return _ShardedOptimizer(groups, kind, group, **options)
@@ -25,15 +25,14 @@ def sharded_optimizer(group: dist.ProcessGroup) -> Callable[..., Optimizer]:
 
 
 class _ShardedOptimizer(ZeroRedundancyOptimizer):
-    """torch's, which knows nothing of DTensors: parameters are dealt out over all parameter groups by what is held here,
-    and that is what is sent."""
+    """torch's optimizer with support for DTensors: it partitions and broadcasts the local tensors, over all parameter groups."""
 
     def divide_parameters(self) -> list[list[dict[str, Any]]]:
         parameters = list(chain.from_iterable(group["params"] for group in self.param_groups))
         owner = owners([_local(p).numel() for p in parameters], self.world_size)
-        owner_of = dict(zip(map(id, parameters), owner, strict=True))
+        owner_by_id = dict(zip(map(id, parameters), owner, strict=True))
         return [
-            [{**g, "params": [p for p in g["params"] if owner_of[id(p)] == rank]} for g in self.param_groups]
+            [{**g, "params": [p for p in g["params"] if owner_by_id[id(p)] == rank]} for g in self.param_groups]
             for rank in range(self.world_size)
         ]
 

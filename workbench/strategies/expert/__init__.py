@@ -1,4 +1,4 @@
-"""Expert parallelism: each worker holds some of the experts of every mixture, tokens travel to theirs and back."""
+"""Expert parallelism: each worker holds a part of the experts of every mixture; tokens are sent to their experts and back."""
 
 from __future__ import annotations
 
@@ -113,13 +113,14 @@ class ExpertStrategy(Strategy[ExpertOptions]):
         return replace(model, blocks=tuple(replace(b, parameters=tuple(map(cut, b.parameters))) for b in model.blocks))
 
     def expected(self, model: ModelSummary, rank_view: RankView) -> list[Transfer]:
-        """Of each mixture and microbatch: how many tokens go to each expert, then the tokens there and back; backward their
-        gradients, there and back. A worker sends its tokens × top_k; what it receives and sends back depends on the
-        routing, but over the group that is what all sent, so the sum is exact. With a capacity, tokens beyond it stay
-        where they are: the formula is then a bound, what would move with every expert full.
+        """Returns the all-to-alls of each mixture and microbatch: the number of tokens per expert, the tokens to their experts
+        and back; backward their gradients to the experts and back.
 
-        Across groups each expert's gradients are averaged once; everything else is averaged as data parallelism does.
-        Full activation checkpointing sends all again that moved forward; selective keeps what came.
+        A worker sends its tokens × top_k. What it receives depends on the routing, but the sum over the group is exact. With a
+        capacity, dropped tokens are not sent: the formula is then an upper bound, reached if every expert is full.
+
+        The gradients of each expert are all-reduced once across groups; all other gradients are averaged as in data parallelism.
+        Full activation checkpointing repeats the forward communication; selective keeps the received tokens.
         """
         size, count, transfers = self.options.size, rank_view.num_microbatches, []
         for mixture in rank_view.local_model.mixtures:
@@ -136,8 +137,8 @@ class ExpertStrategy(Strategy[ExpertOptions]):
                 transfers += [replace(t, phase="backward") for t in forward]
         num_groups = rank_view.mesh.axes[self.axis] // size
         if rank_view.trains and num_groups > 1:
-            held = [p.numel * rank_view.element_bytes for p in rank_view.local_model.parameters if not p.is_replicated]
-            transfers += [Transfer("all_reduce", self.axis, "backward", 1, payload, num_groups) for payload in held]
+            payloads = [p.numel * rank_view.element_bytes for p in rank_view.local_model.parameters if not p.is_replicated]
+            transfers += [Transfer("all_reduce", self.axis, "backward", 1, payload, num_groups) for payload in payloads]
         return transfers if _has_data(rank_view.spec) else transfers + expected_average(rank_view)
 
     def apply(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
@@ -147,12 +148,12 @@ class ExpertStrategy(Strategy[ExpertOptions]):
 
         replicas, size = mesh[self.axis], self.options.size
         worker.batch_part = (replicas.get_local_rank(), replicas.size())
-        group = own_group(replicas.mesh.view(-1, size), replicas.get_rank())
+        group = new_row_group(replicas.mesh.view(-1, size), replicas.get_rank())
         worker.axes[group.group_name] = self.name
-        sharing = DeviceMesh.from_group(group, worker.device.type)
+        expert_mesh = DeviceMesh.from_group(group, worker.device.type)
         for mixture in worker.rank_view.local_model.mixtures:
             layer: Any = worker.blocks.get_submodule(mixture.path)
-            divide(layer.experts, sharing)
+            divide(layer.experts, expert_mesh)
             layer.dispatch = dispatch_over(group)
 
     def finish(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
@@ -163,16 +164,16 @@ class ExpertStrategy(Strategy[ExpertOptions]):
         if not _has_data(worker.rank_view.spec):
             average_gradients(worker, mesh)
         replicas, size = mesh[self.axis], self.options.size
-        same = None
+        same_experts = None
         if replicas.size() > size:
-            same = own_group(replicas.mesh.view(-1, size).T, replicas.get_rank())
-            worker.axes[same.group_name] = self.axis
-        average(worker, replicas.size(), same)
+            same_experts = new_row_group(replicas.mesh.view(-1, size).T, replicas.get_rank())
+            worker.axes[same_experts.group_name] = self.axis
+        average(worker, replicas.size(), same_experts)
 
 
-def own_group(rows: Tensor, rank: int) -> ProcessGroup:
-    """A new process group of the workers in this rank's row. Never the mesh's own: torch gives dims of the same workers
-    one group, whose operations the records could then not tell apart."""
+def new_row_group(rows: Tensor, rank: int) -> ProcessGroup:
+    """Creates the process group of the workers in the row of this rank. It is not taken from the mesh: torch uses one group for
+    dims with the same workers, whose operations could then not be told apart in the records."""
     import torch.distributed as dist
 
     row = next(row for row in rows.tolist() if rank in row)
@@ -180,5 +181,5 @@ def own_group(rows: Tensor, rank: int) -> ProcessGroup:
 
 
 def _has_data(spec: RunSpec) -> bool:
-    """Whether the data strategy is there to average what all workers hold alike."""
+    """Whether the data strategy averages the gradients of replicated parameters."""
     return any(name == "data" for name, _ in spec.split.items())

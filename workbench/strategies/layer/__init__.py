@@ -1,4 +1,4 @@
-"""Layer-wise parallelism: consecutive blocks live on different workers, the whole batch passes through them in turn."""
+"""Layer-wise parallelism: consecutive blocks on different workers, which compute the full batch one after the other."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ class LayerStrategy(StagedStrategy[LayerOptions]):
 
         from workbench.strategies.worker_model import StepResult
 
-        group, here, last = mesh.get_group(), mesh.get_local_rank(), mesh.size() - 1
+        group, stage, last = mesh.get_group(), mesh.get_local_rank(), mesh.size() - 1
         stages = self.stages(worker.summary)
-        # Back to a stage go the gradients of its outputs if something in it or before it is trained.
-        sends_back = worker.trains and here > 0 and self.receives_gradients(worker.summary, here - 1)
-        goes_back = worker.trains and self.receives_gradients(worker.summary, here)
+        # A stage receives the gradients of its outputs if a parameter in it or before it is trained.
+        sends_gradients = worker.trains and stage > 0 and self.receives_gradients(worker.summary, stage - 1)
+        receives_gradients = worker.trains and self.receives_gradients(worker.summary, stage)
 
         def receive(shape: tuple[int, ...], source: int) -> Tensor:
             tensor = torch.empty(worker.batch_size, *shape, dtype=worker.compute_dtype, device=worker.device)
@@ -54,22 +54,22 @@ class LayerStrategy(StagedStrategy[LayerOptions]):
             return tensor
 
         def step(inputs: Tensor, targets: Tensor) -> StepResult:
-            if here > 0:
-                inputs = receive(worker.output_shape(stages[here - 1][-1]), here - 1).requires_grad_(sends_back)
-            with worker.span("forward", stage=here, microbatch=0):
+            if stage > 0:
+                inputs = receive(worker.output_shape(stages[stage - 1][-1]), stage - 1).requires_grad_(sends_gradients)
+            with worker.span("forward", stage=stage, microbatch=0):
                 outputs = worker.module(inputs)
-                loss = worker.piece_loss(outputs, targets) if here == last and worker.trains else None
-            if here < last:
-                dist.send(outputs.detach().contiguous(), group=group, group_dst=here + 1)
-                gradient = receive(worker.output_shape(stages[here][-1]), here + 1) if goes_back else None
+                loss = worker.piece_loss(outputs, targets) if stage == last and worker.trains else None
+            if stage < last:
+                dist.send(outputs.detach().contiguous(), group=group, group_dst=stage + 1)
+                gradient = receive(worker.output_shape(stages[stage][-1]), stage + 1) if receives_gradients else None
             else:
                 outputs = outputs.detach() if worker.keep_outputs else None
-            if goes_back:
-                with worker.span("backward", stage=here, microbatch=0):
+            if receives_gradients:
+                with worker.span("backward", stage=stage, microbatch=0):
                     loss.backward() if loss is not None else outputs.backward(gradient)
-                if sends_back:
-                    assert inputs.grad is not None, f"no gradient reached the inputs of stage {here}"
-                    dist.send(inputs.grad.contiguous(), group=group, group_dst=here - 1)
-            return StepResult(None if loss is None else loss.detach(), outputs if here == last else None)
+                if sends_gradients:
+                    assert inputs.grad is not None, f"no gradient reached the inputs of stage {stage}"
+                    dist.send(inputs.grad.contiguous(), group=group, group_dst=stage - 1)
+            return StepResult(None if loss is None else loss.detach(), outputs if stage == last else None)
 
         worker.compute = step

@@ -1,4 +1,4 @@
-"""Pipeline parallelism: stages on different workers work at the same time on different microbatches."""
+"""Pipeline parallelism: stages on different workers compute different microbatches at the same time."""
 
 from __future__ import annotations
 
@@ -49,35 +49,35 @@ class PipelineOptions(StagedOptions):
     @model_validator(mode="before")
     @classmethod
     def _resolve_schedule_options(cls, values: Any) -> Any:
-        """Options of the schedule, given in their table or beside the pipeline's own, become an object of its class."""
+        """Validates the options of the schedule, given in their table or beside those of the pipeline."""
         if not isinstance(values, dict):
             return values
         name = values.get("schedule", cls.model_fields["schedule"].default)
         plugin = SCHEDULES.get(name, "split.pipeline.schedule").Options
-        table, where = values.get("schedule_options"), "split.pipeline.schedule_options"
+        table, field = values.get("schedule_options"), "split.pipeline.schedule_options"
         if isinstance(table, Options):
-            table = dict(table) if isinstance(table, plugin) else {}  # of the schedule before, where another one is chosen
+            table = dict(table) if isinstance(table, plugin) else {}  # drop the options of a previous schedule
         if not isinstance(table, dict | None):
-            raise SplitError(where, f"must be a table of options of the schedule, but got {table!r}")
+            raise SplitError(field, f"must be a table of options of the schedule, but got {table!r}")
         table = dict(table or {})
-        given = {key: value for key, value in values.items() if key not in cls.model_fields}
+        inline_options = {key: value for key, value in values.items() if key not in cls.model_fields}
         allowed = [*cls.model_fields, *plugin.model_fields]
-        for key in given:
+        for key in inline_options:
             if key not in plugin.model_fields:
                 raise SplitError(f"split.pipeline.{key}", unknown("key", key, allowed))
         for key in table:
             if key not in plugin.model_fields:
-                raise SplitError(f"{where}.{key}", unknown(f"option of {name}", key, list(plugin.model_fields)))
+                raise SplitError(f"{field}.{key}", unknown(f"option of {name}", key, list(plugin.model_fields)))
         try:
-            own = plugin.model_validate({**table, **given}) if plugin.model_fields else None
+            schedule_options = plugin.model_validate({**table, **inline_options}) if plugin.model_fields else None
         except ValidationError as error:
             raise spec_error(error, "split.pipeline") from None
-        return {**{key: value for key, value in values.items() if key in cls.model_fields}, "schedule_options": own}
+        return {**{key: value for key, value in values.items() if key in cls.model_fields}, "schedule_options": schedule_options}
 
     @model_validator(mode="before")
     @classmethod
     def _read_schedule_file(cls, values: Any) -> Any:
-        """A file that is named replaces the rows; what is kept are the rows alone."""
+        """Replaces the name of a schedule file by its rows."""
         if not isinstance(values, dict) or not values.get("schedule_file"):
             return values
         path = Path(str(values["schedule_file"]))
@@ -94,7 +94,7 @@ class PipelineStrategy(StagedStrategy[PipelineOptions]):
     """Pipeline parallelism: places stages of consecutive blocks on different workers and feeds them with microbatches
     (torch.distributed.pipelining).
 
-    A generation takes turns over the microbatches, whatever the schedule (``generation.py``).
+    Generation alternates between the microbatches, whatever the schedule (``generation.py``).
     """
 
     Options = PipelineOptions
@@ -113,8 +113,8 @@ class PipelineStrategy(StagedStrategy[PipelineOptions]):
         label = f"pp{o.size}-{o.schedule}-m{o.num_microbatches}"
         label += "" if o.stages_per_worker is None else f"-v{o.stages_per_worker}"
         fields = type(o.schedule_options).model_fields if o.schedule_options is not None else {}
-        own = {key: getattr(o.schedule_options, key) for key, field in fields.items()}
-        return label + "".join(f"-{key}{value}" for key, value in own.items() if value != fields[key].default)
+        schedule_options = {key: getattr(o.schedule_options, key) for key, field in fields.items()}
+        return label + "".join(f"-{key}{value}" for key, value in schedule_options.items() if value != fields[key].default)
 
     def advice(self, limit: Limiting, axis: str, spec: RunSpec) -> str:
         if (limit, axis) != ("bubble", self.axis):
@@ -173,53 +173,53 @@ class PipelineStrategy(StagedStrategy[PipelineOptions]):
         from workbench.strategies.pipeline.torch_stage import RecordedStage
         from workbench.strategies.worker_model import StepResult
 
-        here, worker_of, held = mesh.get_local_rank(), self.worker_of_stage, dict(worker.blocks.named_children())
-        names, last = self.stages(worker.summary), len(worker_of) - 1
-        mine = [stage for stage, holder in enumerate(worker_of) if holder == here]
-        worker.stages = [nn.Sequential(OrderedDict((name, held[name]) for name in names[stage])) for stage in mine]
+        index, worker_by_stage, blocks = mesh.get_local_rank(), self.worker_of_stage, dict(worker.blocks.named_children())
+        names, last = self.stages(worker.summary), len(worker_by_stage) - 1
+        local_stages = [stage for stage, holder in enumerate(worker_by_stage) if holder == index]
+        worker.stages = [nn.Sequential(OrderedDict((name, blocks[name]) for name in names[stage])) for stage in local_stages]
 
-        def like(stage: int) -> Tensor:
-            """A microbatch of what this stage hands on, with a shape and no data."""
+        def output_like(stage: int) -> Tensor:
+            """Returns a meta tensor like a microbatch of the outputs of a stage."""
             shape = [worker.batch_size, *worker.output_shape(names[stage][-1])]
             shape[self.cut_dim] //= self.num_microbatches
-            goes_back = worker.trains and self.receives_gradients(worker.summary, stage)
-            return torch.empty(shape, dtype=worker.compute_dtype, device="meta", requires_grad=goes_back)
+            has_gradient = worker.trains and self.receives_gradients(worker.summary, stage)
+            return torch.empty(shape, dtype=worker.compute_dtype, device="meta", requires_grad=has_gradient)
 
         def begin_chunk(chunk: int) -> None:
             length = worker.output_shape(names[0][-1])[0] // self.num_microbatches
             positions = torch.arange(chunk * length, (chunk + 1) * length, device=worker.device)
             worker.dropout_keys.begin_piece(0, 1, positions)
 
-        def stage_of(stage: int, module: nn.Module) -> RecordedStage:
-            # Static shapes spare the exchange of shapes in the first step; the first stage's input has none to receive.
-            input_like = like(stage - 1) if stage > 0 else torch.empty(1, device="meta")
-            made = RecordedStage(
+        def make_stage(stage: int, module: nn.Module) -> RecordedStage:
+            # With static shapes torch does not exchange shapes in the first step. The first stage receives no input.
+            input_like = output_like(stage - 1) if stage > 0 else torch.empty(1, device="meta")
+            stage_module = RecordedStage(
                 module,
                 stage,
-                len(worker_of),
+                len(worker_by_stage),
                 worker.device,
                 input_args=input_like,
-                output_args=like(stage),
+                output_args=output_like(stage),
                 group=mesh.get_group(),
             )
-            made.recorder, made.input_like = worker.recorder, input_like
-            made.splits_backward = worker.trains and self.schedule.splits_backward
-            made.begin_piece = worker.begin_piece if self.cut_dim == 0 else begin_chunk
+            stage_module.recorder, stage_module.input_like = worker.recorder, input_like
+            stage_module.splits_backward = worker.trains and self.schedule.splits_backward
+            stage_module.begin_piece = worker.begin_piece if self.cut_dim == 0 else begin_chunk
             if worker.trains and self.schedule.splits_backward and stage > 0:
-                goes_on = self.receives_gradients(worker.summary, stage - 1)
-                made.needs_input_gradients = not goes_on and self.receives_gradients(worker.summary, stage)
-            return made
+                previous_has_gradient = self.receives_gradients(worker.summary, stage - 1)
+                stage_module.needs_input_gradients = not previous_has_gradient and self.receives_gradients(worker.summary, stage)
+            return stage_module
 
-        stages = [stage_of(stage, module) for stage, module in zip(mine, worker.stages, strict=True)]
+        stages = [make_stage(stage, module) for stage, module in zip(local_stages, worker.stages, strict=True)]
 
         @cache
         def shared() -> list[nn.Parameter]:
-            """What several stages hold; known once other strategies have put their parameters in place."""
+            """Returns the parameters of several stages; only complete once the other strategies are applied."""
             counts = Counter(p for stage in worker.stages for p in stage.parameters())
             return [p for p, count in counts.items() if count > 1]
 
-        for made in stages:
-            made.shared = shared
+        for stage_module in stages:
+            stage_module.shared = shared
 
         def loss(outputs: Tensor, targets: Tensor) -> Tensor:
             with worker.span("forward", stage=last, microbatch=stages[-1].microbatch, name="loss"):
@@ -227,9 +227,9 @@ class PipelineStrategy(StagedStrategy[PipelineOptions]):
 
         schedule = self.schedule.build(stages, loss if worker.trains else None)
 
-        def pass_on(inputs: Tensor, targets: Tensor) -> StepResult:
-            first = (inputs,) if mine[0] == 0 else ()
-            if last not in mine:
+        def run_schedule(inputs: Tensor, targets: Tensor) -> StepResult:
+            first = (inputs,) if local_stages[0] == 0 else ()
+            if last not in local_stages:
                 schedule.step(*first, return_outputs=False)
                 return StepResult(None, None)
             if not worker.trains:
@@ -239,12 +239,12 @@ class PipelineStrategy(StagedStrategy[PipelineOptions]):
             return StepResult(torch.stack(losses).mean().detach(), None if outputs is None else outputs.detach())
 
         def step(inputs: Tensor, targets: Tensor) -> StepResult:
-            result = pass_on(inputs, targets)
+            result = run_schedule(inputs, targets)
             for parameter in shared():
                 if parameter.grad is not None:
                     parameter.grad.div_(self.num_microbatches)
             return result
 
-        if self.cut_dim == 0:  # else each piece is of the whole batch
+        if self.cut_dim == 0:  # otherwise every microbatch has all samples
             worker.num_microbatches = self.num_microbatches
         worker.compute = step

@@ -1,4 +1,4 @@
-"""What layer-wise and pipeline parallelism share: the model is cut into stages that hand on activations."""
+"""The base of layer-wise and pipeline parallelism: the model is cut into stages that pass activations on."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class StagedStrategy(Strategy[O]):
 
     @property
     def worker_of_stage(self) -> list[int]:
-        """The position along the axis of the worker that holds each stage; here one stage a worker."""
+        """The index along the axis of the worker that holds each stage; by default one stage per worker."""
         return list(range(self.options.size))
 
     @property
@@ -57,12 +57,12 @@ class StagedStrategy(Strategy[O]):
 
     @property
     def gathers_stages(self) -> bool:
-        """Whether what runs the stages gathers the parameters of each, where they are sharded, once a step by itself."""
+        """Whether the schedule itself gathers the sharded parameters of each stage, once per step."""
         return False
 
     def gathers(self, stage: int, trains: bool) -> tuple[int, int]:
-        """How often a stage whose parameters are freed after each forward pass gathers them in the forward and in the
-        backward passes of a step."""
+        """Returns how often the sharded parameters of a stage are gathered in the forward and in the backward passes of a step,
+        if they are freed after each forward pass."""
         return 1, int(trains)
 
     @property
@@ -81,17 +81,17 @@ class StagedStrategy(Strategy[O]):
 
     @property
     def cut_dim(self) -> int:
-        """Dim of inputs and activations that these pieces are cut along: 0 the batch, 1 the sequence."""
+        """Dim of inputs and activations that is cut into microbatches: 0 is the batch, 1 the sequence."""
         return 0
 
     def check(self, model: ModelSummary, spec: RunSpec) -> None:
         num_stages, num_blocks, partition = len(self.worker_of_stage), len(model.blocks), self.options.partition
         if num_stages > num_blocks:
             workers = f"{self.options.size} workers"
-            what = workers if num_stages == self.options.size else f"{num_stages} stages on {workers}"
+            demand = workers if num_stages == self.options.size else f"{num_stages} stages on {workers}"
             raise SplitError(
                 f"split.{self.name}.size",
-                f"{model.name} has {num_blocks} blocks, too few for {what}; use at most {num_blocks} stages, or more layers",
+                f"{model.name} has {num_blocks} blocks, too few for {demand}; use at most {num_blocks} stages, or more layers",
             )
         if isinstance(partition, tuple) and (len(partition) != num_stages or sum(partition) != num_blocks):
             raise SplitError(
@@ -101,56 +101,62 @@ class StagedStrategy(Strategy[O]):
             )
 
     def stages(self, model: ModelSummary) -> list[tuple[str, ...]]:
-        """Names of each stage's blocks."""
+        """Returns the names of the blocks of each stage."""
         partition, names = self.options.partition, [b.name for b in model.blocks]
         if isinstance(partition, tuple):
             sizes = list(partition)
         else:
             weights = {"parameters": lambda b: b.num_parameters, "blocks": lambda b: 1}
-            # "time" is replaced by the partition that was measured when the run is submitted; FLOPs until then.
-            weigh = weights.get(partition, lambda b: b.forward_flops)
-            sizes = balanced([weigh(b) for b in model.blocks], len(self.worker_of_stage))
+            # "time" is replaced by a measured partition when the run is submitted; until then it is by FLOPs.
+            weight_of = weights.get(partition, lambda b: b.forward_flops)
+            sizes = balanced([weight_of(b) for b in model.blocks], len(self.worker_of_stage))
         return [tuple(names[end - size : end]) for size, end in zip(sizes, accumulate(sizes), strict=True)]
 
     def with_partition_by(self, times: Mapping[str, float]) -> O:
-        """Its options with the partition that makes these times, of each block in order, even between stages."""
+        """Returns the options with the partition that balances the measured times.
+
+        Args:
+            times: seconds of each block, in the order of the blocks.
+        """
         sizes = balanced(list(times.values()), len(self.worker_of_stage))
         return self.options.model_copy(update={"partition": tuple(sizes)})
 
     def place(self, model: ModelSummary, index: int) -> ModelSummary:
-        mine = [blocks for blocks, worker in zip(self.stages(model), self.worker_of_stage, strict=True) if worker == index]
-        return model.with_blocks(name for blocks in mine for name in blocks)
+        local_stages = [
+            blocks for blocks, worker in zip(self.stages(model), self.worker_of_stage, strict=True) if worker == index
+        ]
+        return model.with_blocks(name for blocks in local_stages for name in blocks)
 
     def expected(self, model: ModelSummary, rank_view: RankView) -> list[Transfer]:
-        """Per cut and microbatch one send of the boundary activation and one of its gradient back, where the two stages
-        live on different workers and something before the cut is trained; a parameter tied across workers adds one all-reduce
-        of its gradient over all that hold it (Shoeybi et al. 2019)."""
+        """Returns one send of the boundary activation per cut and microbatch, and one of its gradient if a parameter before the
+        cut is trained; none between stages on one worker. A parameter tied across workers adds one all-reduce of its gradient
+        over its holders (Shoeybi et al. 2019)."""
         if rank_view.spec.generates:
-            return self._of_generation(model, rank_view)
-        here, count, worker_of = rank_view.index(self.axis), self.num_microbatches, self.worker_of_stage
+            return self._expected_generation(model, rank_view)
+        index, count, worker_by_stage = rank_view.index(self.axis), self.num_microbatches, self.worker_of_stage
         transfers = []
         for stage, blocks in enumerate(self.stages(model)[:-1]):
-            giver, taker = worker_of[stage], worker_of[stage + 1]
+            sender, receiver = worker_by_stage[stage], worker_by_stage[stage + 1]
             activation = rank_view.num_samples * prod(rank_view.output_shape(blocks[-1])) // count * rank_view.compute_bytes
-            if giver != taker and here == giver:
+            if sender != receiver and index == sender:
                 transfers.append(Transfer("send", self.axis, "forward", count, activation))
-            if giver != taker and here == taker and rank_view.trains and self.receives_gradients(model, stage):
+            if sender != receiver and index == receiver and rank_view.trains and self.receives_gradients(model, stage):
                 transfers.append(Transfer("send", self.axis, "backward", count, activation))
         numel = {p.name: p.numel for p in rank_view.local_model.parameters}
         for source, workers in self._ties_across_workers(model):
-            if here in workers and rank_view.trains:
+            if index in workers and rank_view.trains:
                 payload = next(numel[name] for name in model.tied_names[source] if name in numel) * rank_view.element_bytes
                 transfers.append(Transfer("all_reduce", self.axis, "backward", 1, payload, len(workers)))
         return transfers
 
-    def _of_generation(self, model: ModelSummary, rank_view: RankView) -> list[Transfer]:
-        """Per microbatch: from each stage to the next the activations of every pass, and from the last stage to the first
-        every token, an int64."""
-        here, count, generation = rank_view.index(self.axis), self.num_microbatches, rank_view.spec.inference
+    def _expected_generation(self, model: ModelSummary, rank_view: RankView) -> list[Transfer]:
+        """Returns the sends per microbatch: the activations of every pass to the next stage, and every token (int64) from the
+        last stage to the first."""
+        index, count, generation = rank_view.index(self.axis), self.num_microbatches, rank_view.spec.inference
         samples = rank_view.num_samples // count
-        if here == self.options.size - 1:
+        if index == self.options.size - 1:
             return [Transfer("send", self.axis, "forward", count * generation.num_new_tokens, samples * TOKEN_BYTES)]
-        unit = samples * prod(rank_view.output_shape(self.stages(model)[here][-1])[1:]) * rank_view.compute_bytes
+        unit = samples * prod(rank_view.output_shape(self.stages(model)[index][-1])[1:]) * rank_view.compute_bytes
         return [Transfer("send", self.axis, "forward", count * n, unit * positions) for positions, n in generation.passes]
 
     def apply(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
@@ -158,12 +164,12 @@ class StagedStrategy(Strategy[O]):
             self._connect_generation(worker, mesh[self.axis])
         else:
             self.connect(worker, mesh[self.axis])
-        worker.compute = self._marked(worker)
+        worker.compute = self._with_schedule_span(worker)
         if worker.trains:
             self._sum_gradients_of_ties(worker, mesh)
 
-    def _marked(self, worker: WorkerModel) -> Compute:
-        """Its steps, what they do besides computing and communicating marked as the schedule's own."""
+    def _with_schedule_span(self, worker: WorkerModel) -> Compute:
+        """Returns the worker's step in a ``schedule`` span, to which time outside computation and communication is attributed."""
         compute = worker.compute
 
         def step(inputs: torch.Tensor, targets: torch.Tensor) -> StepResult:
@@ -177,66 +183,66 @@ class StagedStrategy(Strategy[O]):
 
         from workbench.strategies.pipeline.generation import Links, generation
 
-        here, last, ranks, ends = mesh.get_local_rank(), mesh.size() - 1, mesh.mesh.tolist(), None
-        if here in (0, last):
+        index, last, ranks, ends = mesh.get_local_rank(), mesh.size() - 1, mesh.mesh.tolist(), None
+        if index in (0, last):
             ends = dist.new_group([ranks[0], ranks[last]], use_local_synchronization=True)
             worker.axes[ends.group_name] = self.axis
-        before = worker.output_shape(self.stages(worker.summary)[here - 1][-1]) if here else (0,)
+        input_shape = worker.output_shape(self.stages(worker.summary)[index - 1][-1]) if index else (0,)
         worker.num_microbatches = self.num_microbatches
-        links = Links(worker, here, mesh.size(), mesh.get_group(), ends, features=before[-1])
+        links = Links(worker, index, mesh.size(), mesh.get_group(), ends, features=input_shape[-1])
         worker.compute = generation(worker, links)
 
     @abstractmethod
     def connect(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
-        """Sets ``worker.stages`` and ``worker.compute``: how stages hand on activations and gradients."""
+        """Sets ``worker.stages`` and ``worker.compute``, which pass activations and gradients between stages."""
 
     def receives_gradients(self, model: ModelSummary, stage: int) -> bool:
-        """Whether a stage gets the gradients of its outputs: something in it or in a stage before it is trained."""
+        """Whether a stage receives the gradients of its outputs: a parameter in it or in an earlier stage is trained."""
         names = {name for blocks in self.stages(model)[: stage + 1] for name in blocks}
         return any(p.has_gradient for block in model.blocks if block.name in names for p in block.parameters)
 
     def ties_within_workers(self, model: ModelSummary) -> Iterator[tuple[str, str]]:
-        """Pairs of names of one trained parameter that lie in different stages of one worker."""
-        stage_of = {block: stage for stage, blocks in enumerate(self.stages(model)) for block in blocks}
+        """Yields pairs of names of one trained parameter in different stages of one worker."""
+        stage_by_block = {block: stage for stage, blocks in enumerate(self.stages(model)) for block in blocks}
         trained = {p.name for p in model.trained_parameters}
         for source, names in model.tied_names.items():
             for first, second in combinations(names if source in trained else (), 2):
-                stages = stage_of[block_of(first)], stage_of[block_of(second)]
+                stages = stage_by_block[block_of(first)], stage_by_block[block_of(second)]
                 if stages[0] != stages[1] and self.worker_of_stage[stages[0]] == self.worker_of_stage[stages[1]]:
                     yield first, second
 
     def _ties_across_workers(self, model: ModelSummary) -> list[tuple[str, list[int]]]:
-        """The source of each trained parameter whose names live on several workers, with these workers."""
+        """Returns the source of each trained parameter that several workers hold, with these workers."""
         worker = {b: w for blocks, w in zip(self.stages(model), self.worker_of_stage, strict=True) for b in blocks}
         trained = {p.name for p in model.trained_parameters}
         holders = {source: sorted({worker[block_of(n)] for n in names}) for source, names in model.tied_names.items()}
         return [(source, workers) for source, workers in holders.items() if source in trained and len(workers) > 1]
 
     def _sum_gradients_of_ties(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
-        """All copies of a tied parameter get the sum of the gradients of all its uses, and so stay equal.
+        """Sums the gradients of all uses of a tied parameter, so that its copies stay equal.
 
-        Every worker of the run takes part in making every group, in one order: torch names a group that its members alone
-        make (``use_local_synchronization``) by how many groups a worker has, which differs between these (torch 2.13).
+        Every worker of the run creates every group, in the same order: with ``use_local_synchronization`` torch names a group by
+        the number of groups of a worker, which differs between the workers (torch 2.13).
         """
         import torch.distributed as dist
 
         assert mesh.mesh_dim_names is not None
-        axis, here, rank = mesh.mesh_dim_names.index(self.axis), mesh.get_local_rank(self.axis), mesh.get_rank()
+        axis, index, rank = mesh.mesh_dim_names.index(self.axis), mesh.get_local_rank(self.axis), mesh.get_rank()
         pipelines = mesh.mesh.movedim(axis, -1).reshape(-1, mesh.size(axis)).tolist()
         ties = self._ties_across_workers(worker.summary)
         groups: dict[tuple[int, ...], dist.ProcessGroup] = {}
         for workers in dict.fromkeys(tuple(workers) for _, workers in ties):
             for ranks in pipelines:
                 group = dist.new_group([ranks[w] for w in workers])
-                if here in workers and rank in ranks:
+                if index in workers and rank in ranks:
                     groups[workers] = group
                     worker.axes[group.group_name] = self.axis
         for source, holders in ties:
-            if here in holders:
+            if index in holders:
                 worker.num_copies[source] = len(holders)
-                worker.compute = self._then_sum(worker, source, groups[tuple(holders)])
+                worker.compute = self._with_gradient_sum(worker, source, groups[tuple(holders)])
 
-    def _then_sum(self, worker: WorkerModel, name: str, group: dist.ProcessGroup) -> Compute:
+    def _with_gradient_sum(self, worker: WorkerModel, name: str, group: dist.ProcessGroup) -> Compute:
         import torch
         import torch.distributed as dist
         from torch.distributed.tensor import DTensor
@@ -246,7 +252,7 @@ class StagedStrategy(Strategy[O]):
         def step(inputs: torch.Tensor, targets: torch.Tensor) -> StepResult:
             result = compute(inputs, targets)
             parameter = dict(worker.named_parameters())[name]
-            if parameter.grad is None:  # none of the uses here reaches the loss, one elsewhere does
+            if parameter.grad is None:  # no local use reaches the loss, but one on another worker does
                 parameter.grad = torch.zeros_like(parameter)
             gradient = parameter.grad
             with worker.span("backward", name="tied gradient"):
@@ -257,5 +263,5 @@ class StagedStrategy(Strategy[O]):
 
 
 def staged(spec: RunSpec) -> StagedStrategy[Any] | None:
-    """The strategy of this run that cuts stages, if it has one."""
+    """Returns the strategy of this run that cuts the model into stages, if any."""
     return next((s for s in spec.split.strategies if isinstance(s, StagedStrategy)), None)

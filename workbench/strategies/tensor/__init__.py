@@ -1,4 +1,4 @@
-"""Tensor slicing: layers are cut along one of their dims, every worker computes a slice of each."""
+"""Tensor slicing: layers are cut along one of their dims, and every worker computes one slice of each."""
 
 from __future__ import annotations
 
@@ -112,11 +112,11 @@ class TensorStrategy(Strategy[TensorOptions]):
         if not slicings:
             raise SplitError("split.tensor", f"{model.name} has no layers to slice, or all of them are set to none")
         _check_all(slicings)
-        others = sorted({s.group.kind for s in slicings if not isinstance(s.group, ColumnRowPair)})
-        if spec.train.checkpointing != "none" and others:
+        other_kinds = sorted({s.group.kind for s in slicings if not isinstance(s.group, ColumnRowPair)})
+        if spec.train.checkpointing != "none" and other_kinds:
             raise SplitError(
                 "train.checkpointing",
-                f"would repeat the communication of sliced {others[0]} layers in the backward pass; use none",
+                f"would repeat the communication of sliced {other_kinds[0]} layers in the backward pass; use none",
             )
         if spec.train.mixed_precision != "none" and any(s.group.kind == "convolution" and s.dim == "rows" for s in slicings):
             raise SplitError(
@@ -130,34 +130,35 @@ class TensorStrategy(Strategy[TensorOptions]):
             self._check_sequence(model, spec)
         if self.options.parallel_loss and not any(s.group.kind == "head" and s.dim == "vocabulary" for s in slicings):
             has_head = any(group.kind == "head" for group in model.groups)
-            what = "its head is not cut by vocabulary" if has_head else "it has no such head"
+            cause = "its head is not cut by vocabulary" if has_head else "it has no such head"
             raise SplitError(
                 "split.tensor.parallel_loss",
-                f"{model.name} does not support parallel_loss, which requires a head cut by vocabulary: {what}",
+                f"{model.name} does not support parallel_loss, which requires a head cut by vocabulary: {cause}",
             )
         cut = self._cut(model)
         for tie in model.ties:
             if cut.get(tie.parameter) != cut.get(tie.source):
                 raise SplitError("split.tensor.cut", f"{tie.parameter} is tied to {tie.source}; cut both in the same way")
-        apart = [s.dim for s in slicings if not s.keeps_block_shapes]
-        if apart and {"layer", "pipeline"} & {name for name, _ in spec.split.items()}:
+        unsupported = [s.dim for s in slicings if not s.keeps_block_shapes]
+        if unsupported and {"layer", "pipeline"} & {name for name, _ in spec.split.items()}:
             raise SplitError(
-                "split.tensor.cut", f"{apart[0]} leaves activations sliced between blocks, but stages require full activations"
+                "split.tensor.cut",
+                f"{unsupported[0]} leaves activations sliced between blocks, but stages require full activations",
             )
 
     def _check_gradients(self, model: ModelSummary, spec: RunSpec, slicings: list[Slicing[Any]]) -> None:
-        apart = next((p.name for p in model.parameters if not p.has_gradient), None)
-        others = [s.group.kind for s in slicings if not isinstance(s.group, ColumnRowPair)]
+        unsupported = next((p.name for p in model.parameters if not p.has_gradient), None)
+        other_kinds = [s.group.kind for s in slicings if not isinstance(s.group, ColumnRowPair)]
         with_options = {
             "sequence_parallel": self.options.sequence_parallel,
             f"checkpointing = {spec.train.checkpointing}": spec.train.checkpointing != "none",
-            f"sliced {others[0] if others else ''} layers": bool(others),
+            f"sliced {other_kinds[0] if other_kinds else ''} layers": bool(other_kinds),
         }
-        what = next((name for name, is_given in with_options.items() if is_given), None)
-        if apart is not None and what is not None:
+        cause = next((name for name, is_set in with_options.items() if is_set), None)
+        if unsupported is not None and cause is not None:
             raise SplitError(
                 "split.tensor",
-                f"{what} does not support frozen or unused parameters, such as {apart} of {model.name};"
+                f"{cause} does not support frozen or unused parameters, such as {unsupported} of {model.name};"
                 " use none, or data, layer or pipeline",
             )
 
@@ -184,10 +185,10 @@ class TensorStrategy(Strategy[TensorOptions]):
                 f" use a divisor of {length}",
             )
 
-    def _in_parts(self, model: ModelSummary, held: ModelSummary) -> list[ParameterSummary]:
-        """Those held whose gradient each worker has a part of, from its part of the sequence: of layers that are not cut."""
+    def _partial_gradients(self, model: ModelSummary, local_blocks: ModelSummary) -> list[ParameterSummary]:
+        """Returns the replicated parameters of which each worker computes a partial gradient, from its part of the sequence."""
         cut = {layer for group in model.groups if isinstance(group, ColumnRowPair) for layer in (group.column, group.row)}
-        return [p for p in held.parameters if self.options.sequence_parallel and p.name.rpartition(".")[0] not in cut]
+        return [p for p in local_blocks.parameters if self.options.sequence_parallel and p.name.rpartition(".")[0] not in cut]
 
     def _cut(self, model: ModelSummary) -> dict[str, int]:
         return {name: dim for slicing in self._slicings(model) for name, dim in slicing.cut().items()}
@@ -220,26 +221,28 @@ class TensorStrategy(Strategy[TensorOptions]):
         return replace(model, blocks=tuple(blocks), batch_norms=tuple(norms))
 
     def expected(self, model: ModelSummary, rank_view: RankView) -> list[Transfer]:
-        """What each group of layers says of itself, which every worker of the axis takes part in. With sequence
-        parallelism also one all-reduce of the gradients of all parameters between the cut layers. Full activation
-        checkpointing moves in backward once more what a block moves forward, but for the last layers' output: recomputing
-        stops once the last activation is there that backward needs. A generation moves what its forward passes move."""
+        """Returns the communication of each group of sliced layers; all workers of the axis take part.
+
+        Sequence parallelism adds one all-reduce of the gradients of the replicated parameters between the cut layers. Full
+        activation checkpointing repeats the forward communication of a block in backward, except that of its output:
+        recomputation stops at the last activation that backward needs. Generation has the communication of its forward passes.
+        """
         transfers = []
         slicings = self._slicings(model)
-        for slicing, after in zip(slicings, [*slicings[1:], None], strict=True):
-            moved = slicing.transfers(rank_view.num_samples, rank_view.compute_bytes, self.axis)
+        for slicing, next_slicing in zip(slicings, [*slicings[1:], None], strict=True):
+            group_transfers = slicing.transfers(rank_view.num_samples, rank_view.compute_bytes, self.axis)
             if rank_view.spec.generates:
-                moved = _of_generation(moved, slicing.group, rank_view.spec.inference)
-            transfers += [t for t in moved if rank_view.trains or t.phase == "forward"]
+                group_transfers = _generation_transfers(group_transfers, slicing.group, rank_view.spec.inference)
+            transfers += [t for t in group_transfers if rank_view.trains or t.phase == "forward"]
             if rank_view.trains and rank_view.spec.train.checkpointing == "full":
-                forward = [t for t in moved if t.phase == "forward"]
-                ends_block = after is None or after.group.block != slicing.group.block
-                again = forward[:-1] if ends_block and slicing.moves_output else forward
-                transfers += [replace(t, phase="backward") for t in again]
+                forward = [t for t in group_transfers if t.phase == "forward"]
+                ends_block = next_slicing is None or next_slicing.group.block != slicing.group.block
+                repeated = forward[:-1] if ends_block and slicing.moves_output else forward
+                transfers += [replace(t, phase="backward") for t in repeated]
             if rank_view.trains and self.options.parallel_loss and isinstance(slicing, HeadSlicing):
                 transfers += slicing.loss_transfers(rank_view.num_samples, rank_view.element_bytes, self.axis)
-        if rank_view.trains and (in_parts := self._in_parts(rank_view.full_model, rank_view.local_model)):
-            gradients = sum(p.numel for p in in_parts) * rank_view.element_bytes
+        if rank_view.trains and (partial := self._partial_gradients(rank_view.full_model, rank_view.local_model)):
+            gradients = sum(p.numel for p in partial) * rank_view.element_bytes
             transfers.append(Transfer("all_reduce", self.axis, "backward", 1, gradients))
         return [replace(t, group_size=self.options.size) for t in transfers]
 
@@ -249,39 +252,41 @@ class TensorStrategy(Strategy[TensorOptions]):
 
             worker.loss = partial(cross_entropy_of_slices, mesh=mesh[self.axis])
             worker.classes_part = (mesh.get_local_rank(self.axis), self.options.size)
-        held = dict(worker.blocks.named_children())
+        local_blocks = dict(worker.blocks.named_children())
         for slicing in self._slicings(worker.summary):
-            if slicing.group.block in held:
+            if slicing.group.block in local_blocks:
                 slicing.apply(worker.blocks, mesh[self.axis])
         if self.options.sequence_parallel:
             from workbench.strategies.tensor.sequence_parallel import take_part_of_positions
 
             assert worker.summary.sequence_length is not None
-            for dropout in worker.dropout_keys.dropouts:  # all of them are between the cut layers
+            for dropout in worker.dropout_keys.dropouts:  # all dropouts are between the cut layers
                 take_part_of_positions(dropout, worker.summary.sequence_length, mesh[self.axis])
-        for stage in worker.stages:  # a slicing may put another module in a block's place
-            for name in held.keys() & dict(stage.named_children()).keys():
+        for stage in worker.stages:  # a slicing may replace a block
+            for name in local_blocks.keys() & dict(stage.named_children()).keys():
                 setattr(stage, name, getattr(worker.blocks, name))
         for names in worker.summary.tied_names.values():
-            # Slicing replaced each; they are one parameter again.
-            paths = [name.rsplit(".", 1) for name in names if block_of(name) in held]
+            # Slicing replaced each parameter of a tie; tie them again.
+            paths = [name.rsplit(".", 1) for name in names if block_of(name) in local_blocks]
             for layer, attribute in paths[1:]:
                 first = getattr(worker.blocks.get_submodule(paths[0][0]), paths[0][1])
                 setattr(worker.blocks.get_submodule(layer), attribute, first)
 
     def finish(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
-        if worker.trains and (in_parts := self._in_parts(worker.summary, worker.rank_view.local_model)):
+        if worker.trains and (partial := self._partial_gradients(worker.summary, worker.rank_view.local_model)):
             from workbench.strategies.tensor.sequence_parallel import sum_gradients
 
-            sum_gradients(worker, {p.name for p in in_parts}, mesh[self.axis])
+            sum_gradients(worker, {p.name for p in partial}, mesh[self.axis])
 
 
-def _of_generation(moved: list[Transfer], group: LayerGroup, options: Inference) -> list[Transfer]:
-    """``moved`` in a pass over whole samples → in the passes of a generation; the head computes one position in each."""
+def _generation_transfers(group_transfers: list[Transfer], group: LayerGroup, options: Inference) -> list[Transfer]:
+    """Converts the transfers of a pass over full samples into those of generation; the head computes one position per pass."""
     assert isinstance(group, ColumnRowPair)
     passes = [(1, options.num_new_tokens)] if group.kind == "head" else options.passes
     sequence = group.output_shape[0]
-    return [replace(t, count=t.count * n, payload_bytes=t.payload_bytes // sequence * p) for t in moved for p, n in passes]
+    return [
+        replace(t, count=t.count * n, payload_bytes=t.payload_bytes // sequence * p) for t in group_transfers for p, n in passes
+    ]
 
 
 def _check_all(slicings: Iterable[Slicing[Any]]) -> None:
@@ -295,7 +300,7 @@ def _check_all(slicings: Iterable[Slicing[Any]]) -> None:
         except SplitError as error:
             errors.setdefault(slicing.group.kind, error)
     if errors:
-        _, *others = errors
+        _, *other_kinds = errors
         first = next(iter(errors.values()))
-        also = f"; the same applies to {' and '.join(others)}" if others else ""
+        also = f"; the same applies to {' and '.join(other_kinds)}" if other_kinds else ""
         raise SplitError(first.field, first.message + also)

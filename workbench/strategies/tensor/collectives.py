@@ -2,7 +2,7 @@
 
 A tensor is *whole* (the same on every worker), a *slice* (each worker has other entries of it) or a *part* (the sum over
 the workers is meant). So is its gradient: of a whole tensor whole, of a slice a slice. Where a whole tensor is used by
-sliced layers, each worker computes a part of its gradient; ``whole_to_slices`` makes that whole again.
+sliced layers, each worker computes a part of its gradient; ``copy_to_slices`` makes that whole again.
 """
 
 from __future__ import annotations
@@ -20,56 +20,56 @@ from workbench.torch_private.distributed import AsyncCollectiveTensor
 
 
 def sliced(parameter: Tensor, dim: int, mesh: DeviceMesh) -> nn.Parameter:
-    """This worker's slice of a parameter along ``dim``, as a DTensor that knows its place in the whole."""
-    mine = parameter.detach().chunk(mesh.size(), dim)[mesh.get_local_rank()].clone()
-    return nn.Parameter(DTensor.from_local(mine, mesh, [Shard(dim)]), requires_grad=parameter.requires_grad)
+    """Returns the local slice of a parameter along ``dim``, as a DTensor."""
+    local_slice = parameter.detach().chunk(mesh.size(), dim)[mesh.get_local_rank()].clone()
+    return nn.Parameter(DTensor.from_local(local_slice, mesh, [Shard(dim)]), requires_grad=parameter.requires_grad)
 
 
 def local(parameter: nn.Parameter) -> Tensor:
-    """This worker's slice as a plain tensor; gradients flow back to the DTensor."""
+    """Returns the local slice as a plain tensor; gradients flow back to the DTensor."""
     assert isinstance(parameter, DTensor)
     return parameter.to_local()
 
 
-def whole_to_slices(x: Tensor, mesh: DeviceMesh) -> Tensor:
-    """Forward x itself, whole; backward the all-reduce of the gradient's parts. Megatron-LM's *f*."""
+def copy_to_slices(x: Tensor, mesh: DeviceMesh) -> Tensor:
+    """Identity forward, all-reduce of the partial gradients backward: *f* of Megatron-LM."""
     return _SumGradient.apply(x, mesh)
 
 
-def sum_of_parts(x: Tensor, mesh: DeviceMesh) -> Tensor:
-    """Forward the all-reduce of the parts, whole; backward the gradient itself. Megatron-LM's *g*."""
+def reduce_parts(x: Tensor, mesh: DeviceMesh) -> Tensor:
+    """All-reduce of the partial results forward, identity backward: *g* of Megatron-LM."""
     return _Sum.apply(x, mesh)
 
 
-def sum_for_slices(x: Tensor, mesh: DeviceMesh) -> Tensor:
-    """The all-reduce of the parts, used by sliced layers again: all-reduce forward and backward."""
-    return whole_to_slices(sum_of_parts(x, mesh), mesh)
+def reduce_for_slices(x: Tensor, mesh: DeviceMesh) -> Tensor:
+    """All-reduce forward and backward, for sums that sliced layers use again."""
+    return copy_to_slices(reduce_parts(x, mesh), mesh)
 
 
-def join_slices(x: Tensor, dim: int, mesh: DeviceMesh) -> Tensor:
-    """Forward the all-gather of equal slices along ``dim``, whole; backward this worker's slice of the gradient."""
+def gather_slices(x: Tensor, dim: int, mesh: DeviceMesh) -> Tensor:
+    """All-gather of equal slices along ``dim`` forward, local slice of the gradient backward."""
     return _Join.apply(x, dim, mesh)
 
 
-def own_slice(x: Tensor, dim: int, mesh: DeviceMesh) -> Tensor:
-    """Forward this worker's slice of x along ``dim``; backward the all-gather of the gradient's slices."""
+def take_slice(x: Tensor, dim: int, mesh: DeviceMesh) -> Tensor:
+    """Local slice of x along ``dim`` forward, all-gather of the gradient backward."""
     return _Slice.apply(x, dim, mesh)
 
 
 def arrived(x: Tensor) -> Tensor:
-    """x itself, once what DTensor still lets travel is there: a stage cannot send on what has no memory of its own yet."""
+    """Waits for an asynchronous collective of DTensor, so that a stage can send the result."""
     return _Wait.apply(x)
 
 
 def all_reduced(x: Tensor, mesh: DeviceMesh) -> Tensor:
-    """The sum over the workers, in a tensor of its own."""
+    """Returns the sum over the workers in a new tensor."""
     total = x.clone(memory_format=torch.contiguous_format)
     dist.all_reduce(total, group=mesh.get_group())
     return total
 
 
 def all_gathered(x: Tensor, dim: int, mesh: DeviceMesh) -> Tensor:
-    """The workers' equal slices one after the other along ``dim``."""
+    """Returns the equal slices of all workers, concatenated along ``dim``."""
     slices = list(x.new_empty(mesh.size(), *x.shape).unbind())
     dist.all_gather(slices, x.contiguous(), group=mesh.get_group())
     return torch.cat(slices, dim)

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.nn.functional import batch_norm, conv2d, group_norm
 
-from workbench.strategies.tensor.collectives import join_slices, local, own_slice, sliced, sum_of_parts, whole_to_slices
+from workbench.strategies.tensor.collectives import copy_to_slices, gather_slices, local, reduce_parts, sliced, take_slice
 
 
 class OutputChannels(nn.Module):
@@ -22,9 +22,9 @@ class OutputChannels(nn.Module):
         """``gather``: whether the slices are joined to the whole output."""
 
     def forward(self, x: Tensor) -> Tensor:
-        x = whole_to_slices(x, self.mesh)
+        x = copy_to_slices(x, self.mesh)
         y = conv2d(x, local(self.weight), None, self.stride, self.padding)
-        return join_slices(y, 1, self.mesh) if self.gather else y
+        return gather_slices(y, 1, self.mesh) if self.gather else y
 
 
 class InputChannels(nn.Module):
@@ -39,8 +39,8 @@ class InputChannels(nn.Module):
         self.mesh, self.input_is_slice = mesh, input_is_slice
 
     def forward(self, x: Tensor) -> Tensor:
-        mine = x if self.input_is_slice else own_slice(x, 1, self.mesh)
-        return sum_of_parts(conv2d(mine, local(self.weight), None, self.stride, self.padding), self.mesh)
+        mine = x if self.input_is_slice else take_slice(x, 1, self.mesh)
+        return reduce_parts(conv2d(mine, local(self.weight), None, self.stride, self.padding), self.mesh)
 
 
 def sliced_norm(layer: nn.Module, mesh: DeviceMesh) -> nn.Module:

@@ -117,12 +117,12 @@ class EmbeddingSlicing(Slicing[ColumnRowPair]):
         assert self.group.row
         parallelize_module(blocks, mesh, {self.group.row: rows if self.dim == "vocabulary" else columns})
         weight = blocks.get_parameter(f"{self.group.row}.weight")
-        weight.register_post_accumulate_grad_hook(_keep_own_slice)
+        weight.register_post_accumulate_grad_hook(_keep_local_slice)
         blocks.get_submodule(self.group.row).register_forward_hook(lambda module, inputs, output: arrived(output))
         if self.sequence_parallel:
-            self._tell_positions(blocks.get_submodule(self.group.row.rpartition(".")[0]), mesh)
+            self._slice_positions(blocks.get_submodule(self.group.row.rpartition(".")[0]), mesh)
 
-    def _tell_positions(self, embedding: Any, mesh: DeviceMesh) -> None:
+    def _slice_positions(self, embedding: Any, mesh: DeviceMesh) -> None:
         """What is added to the tokens' features is added to the worker's part of the sequence."""
         from workbench.strategies.tensor.sequence_parallel import take_part_of_positions
 
@@ -130,7 +130,7 @@ class EmbeddingSlicing(Slicing[ColumnRowPair]):
             take_part_of_positions(embedding, self.group.output_shape[0], mesh)
 
 
-def _keep_own_slice(parameter: DTensor) -> None:
+def _keep_local_slice(parameter: DTensor) -> None:
     """DTensor leaves an embedding's gradient whole on every worker (torch 2.13); each needs its slice of it."""
     gradient = cast("DTensor", parameter.grad)
     parameter.grad = gradient.redistribute(placements=parameter.placements)

@@ -1,4 +1,4 @@
-"""Tensor slicing by kind of layer: one file a kind, each with its formulas, and the torch code beside it."""
+"""Lookup of the slicing class of a group of layers."""
 
 from __future__ import annotations
 
@@ -26,5 +26,5 @@ _BY_KIND: dict[str, type[Slicing[Any]]] = {
 
 
 def slicing_of(group: LayerGroup) -> type[Slicing[Any]]:
-    """The class that knows how layers like these are cut."""
+    """Returns the class that slices this group of layers."""
     return _BY_TYPE.get(type(group)) or _BY_KIND[group.kind]

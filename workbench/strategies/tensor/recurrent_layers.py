@@ -12,7 +12,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.nn.functional import linear
 
 from workbench.plan.layer_groups import RecurrentLayer
-from workbench.strategies.tensor.collectives import all_gathered, local, own_slice, sliced, sum_of_parts, whole_to_slices
+from workbench.strategies.tensor.collectives import all_gathered, copy_to_slices, local, reduce_parts, sliced, take_slice
 
 State = tuple[Tensor, ...]
 
@@ -73,7 +73,7 @@ class GateSliced(SlicedRecurrent):
         units, here = self.layer.hidden_dim // self.mesh.size(), self.mesh.get_local_rank()
         h, *cs = state or (x.new_zeros(len(x), self.layer.hidden_dim), x.new_zeros(len(x), units))
         hidden_weight, hidden_bias = local(self.hidden_weight), local(self.hidden_bias)
-        from_inputs = linear(whole_to_slices(x, self.mesh), local(self.input_weight), local(self.input_bias))
+        from_inputs = linear(copy_to_slices(x, self.mesh), local(self.input_weight), local(self.input_bias))
         outputs = []
         for from_input in self._by_unit(from_inputs).unbind(1):  # each (batch, own units, gates)
             from_hidden = self._by_unit(linear(h, hidden_weight, hidden_bias))
@@ -120,17 +120,17 @@ class HiddenSliced(SlicedRecurrent):
         h, *cs = state or (x.new_zeros(len(x), self.layer.hidden_dim),) * 2
         hidden_weight = local(self.hidden_weight)
         input_bias, hidden_bias = self._by_unit(self.input_bias), self._by_unit(self.hidden_bias)
-        from_inputs = self._by_unit(linear(own_slice(x, 2, self.mesh), local(self.input_weight)))
+        from_inputs = self._by_unit(linear(take_slice(x, 2, self.mesh), local(self.input_weight)))
         outputs = []
         for from_input in from_inputs.unbind(1):  # parts, each (batch, hidden, gates)
-            from_hidden = self._by_unit(linear(own_slice(h, 1, self.mesh), hidden_weight))
+            from_hidden = self._by_unit(linear(take_slice(h, 1, self.mesh), hidden_weight))
             if self.layer.cell == "lstm":
-                gates = sum_of_parts(from_input + from_hidden, self.mesh) + input_bias + hidden_bias
+                gates = reduce_parts(from_input + from_hidden, self.mesh) + input_bias + hidden_bias
                 h, cs[0] = lstm_step(gates, cs[0])
             else:
                 parts = [(from_input + from_hidden)[..., :2], from_input[..., 2:], from_hidden[..., 2:]]
                 biases = [(input_bias + hidden_bias)[..., :2], input_bias[..., 2:], hidden_bias[..., 2:]]
-                sums = sum_of_parts(torch.cat(parts, -1), self.mesh) + torch.cat(biases, -1)
+                sums = reduce_parts(torch.cat(parts, -1), self.mesh) + torch.cat(biases, -1)
                 reset, update, candidate_input, candidate_hidden = sums.unbind(-1)
                 h = gru_step(reset, update, candidate_input, candidate_hidden, h)
             outputs.append(h)
