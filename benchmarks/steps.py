@@ -82,7 +82,7 @@ def work(rank: int, rendezvous: str, rounds: int, handwritten_name: str, split: 
     orders = list(itertools.permutations(range(3)))
     for turn in range(WARMUP + rounds):
         recorder.begin_step(turn, tracing=False)
-        inputs, targets = batches.of_worker(turn, worker)
+        inputs, targets = batches.worker_batch(turn, worker)
         for which in orders[turn % len(orders)]:
             dist.barrier(group=control)
             before = recorder.num_operations

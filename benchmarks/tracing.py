@@ -62,7 +62,7 @@ def light(rank: int, recorder: Any, control: Any, split: dict[str, Any], rounds:
     optimizers = [make_optimizer(worker, options) for worker in workers]
     batches, took = Batches(planned, device, torch.float32), np.empty((2, WARMUP + rounds, 3))
     for turn in range(WARMUP + rounds):
-        inputs, targets = batches.of_worker(turn, workers[0])
+        inputs, targets = batches.worker_batch(turn, workers[0])
         for which in ORDERS[turn % len(ORDERS)]:
             recorder.begin_step(turn, tracing=False)
             dist.barrier(group=control)

@@ -69,7 +69,7 @@ def test_a_dataset_that_gives_other_samples_than_were_asked_for_is_refused(num_s
     def read() -> None:
         batches = Batches(given, torch.device("cpu"), torch.float32)
         for step in range(5):
-            assert len(batches.of_step(step, (0, 2))[0]) == 4
+            assert len(batches.step_batch(step, (0, 2))[0]) == 4
 
     with pytest.raises(SpecError, match=f"^dataset: digits: .*{message}") if message else contextlib.nullcontext():
         read()

@@ -81,8 +81,8 @@ def profiled(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any]) 
     optimizer = make_optimizer(worker, planned.spec.train)
     batches = Batches(planned, CPU, torch.float32)
     for step in range(TRACE_STEP):
-        take_step(worker, optimizer, *batches.of_worker(step, worker))
-    inputs, targets = batches.of_worker(TRACE_STEP, worker)
+        take_step(worker, optimizer, *batches.worker_batch(step, worker))
+    inputs, targets = batches.worker_batch(TRACE_STEP, worker)
     with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiler:
         take_step(worker, optimizer, inputs, targets)
     spans = [e for e in profiler.profiler.kineto_results.events() if e.name().startswith("gloo:")]  # type: ignore[union-attr]

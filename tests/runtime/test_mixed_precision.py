@@ -42,7 +42,7 @@ def plain_losses(rank: int, recorder: Any, control: Any, spec: dict[str, Any]) -
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: (0.5, 1.0, 1.0, 0.5, 0.0)[step])
     losses = []
     for step in range(4):
-        inputs, targets = batches.of_step(step)
+        inputs, targets = batches.step_batch(step)
         optimizer.zero_grad()
         copies = {name: p.to(torch.bfloat16) for name, p in model.named_parameters()}
         loss = planned.model.loss(torch.func.functional_call(model, copies, (inputs,)).float(), targets)

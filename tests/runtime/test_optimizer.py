@@ -61,7 +61,7 @@ def test_a_step_is_torchs_with_groups_and_a_schedule() -> None:
     scheduler = torch.optim.lr_scheduler.SequentialLR(optimizer, [rise, fall], [2])
     losses = []
     for step in range(7):
-        inputs, targets = batches.of_step(step)
+        inputs, targets = batches.step_batch(step)
         optimizer.zero_grad()
         loss = planned.model.loss(model(inputs), targets)
         loss.backward()

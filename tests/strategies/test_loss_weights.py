@@ -63,7 +63,7 @@ def losses_in_plain_torch(model: str) -> list[float]:
     blocks, batches = built(spec_of({"transformer": GPT, "lstm": LSTM, "moe": MOE}[model], {}))
     losses = []
     for step in range(NUM_STEPS):
-        inputs, targets = batches.of_step(step)
+        inputs, targets = batches.step_batch(step)
         scores, is_token = blocks(inputs), targets != -100
         loss = cross_entropy(scores[is_token], targets[is_token])
         for parameter, gradient in zip(blocks.parameters(), torch.autograd.grad(loss, [*blocks.parameters()]), strict=True):
@@ -75,7 +75,7 @@ def losses_in_plain_torch(model: str) -> list[float]:
 def test_a_batch_has_samples_without_a_target() -> None:
     """Without them nothing here would meet a piece whose targets are all ignored."""
     _, batches = built(spec_of(GPT, {}))
-    counts = torch.stack([(batches.of_step(step)[1] != -100).sum(1) for step in range(NUM_STEPS)])
+    counts = torch.stack([(batches.step_batch(step)[1] != -100).sum(1) for step in range(NUM_STEPS)])
     assert (counts == 0).any()
     assert len(counts.unique()) > 4
 
@@ -129,7 +129,7 @@ def test_batch_norm_of_each_replica_is_equal_per_shard(is_synchronized: bool) ->
     spec["train"] |= {"learning_rate": 0.1, "global_batch_size": 16}
     reports, workers = zip(*run_in_workers(4, cases.parity_and_training, spec), strict=True)
     blocks, batches = built(spec)
-    inputs, targets = batches.of_step(0)
+    inputs, targets = batches.step_batch(0)
 
     def gradients(*pieces: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
         losses = torch.stack([cross_entropy(blocks(x), y) for x, y in pieces])

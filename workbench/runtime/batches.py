@@ -30,22 +30,22 @@ class Batches:
                 f"summary() declares {self._summary.num_samples} samples, but load() returned {len(self.samples)}"
             )
         self.model = plan.model
-        self.has_own_weights = type(plan.model).loss_weight is not Model.loss_weight
-        is_weighted = (self._summary.has_ignored_targets and not self._summary.has_numbers) or self.has_own_weights
+        self.has_custom_weights = type(plan.model).loss_weight is not Model.loss_weight
+        is_weighted = (self._summary.has_ignored_targets and not self._summary.has_numbers) or self.has_custom_weights
         self.is_weighted = plan.spec.mode == "train" and is_weighted
 
-    def of_worker(self, step: int, worker: WorkerModel) -> tuple[Tensor, Tensor]:
-        """Inputs and targets of one step that a worker computes: its samples, and of each its positions. The worker is given
-        the weights of the batch's pieces."""
-        inputs, targets = self.of_step(step, worker.batch_part)
+    def worker_batch(self, step: int, worker: WorkerModel) -> tuple[Tensor, Tensor]:
+        """Returns the inputs and targets that a worker computes in one step: its samples and, in each, its positions. Also sets
+        ``worker.loss_weights``."""
+        inputs, targets = self.step_batch(step, worker.batch_part)
         worker.loss_weights = self.loss_weights(step, targets if worker.batch_part[1] == 1 else None)
         if worker.sequence_part is None:
             return inputs, targets
         positions = list(chain.from_iterable(worker.sequence_part))
         return inputs[:, positions], targets[:, positions]
 
-    def of_step(self, step: int, part: tuple[int, int] = (0, 1)) -> tuple[Tensor, Tensor]:
-        """Inputs and targets of one step: the i-th of n equal parts of the global batch."""
+    def step_batch(self, step: int, part: tuple[int, int] = (0, 1)) -> tuple[Tensor, Tensor]:
+        """Returns inputs and targets of one step: the i-th of n equal parts of the global batch."""
         indices = self._indices(step)
         index, count = part
         size = len(indices) // count
@@ -56,31 +56,33 @@ class Batches:
         return inputs.to(self.device), targets.to(self.device)
 
     def loss_weights(self, step: int, targets: Tensor | None = None) -> LossWeights | None:
-        """The weights of the pieces of a step's batch; None where all targets count, so that all pieces weigh the same.
+        """Returns the weights of the pieces of a step's batch; None if all targets count and all weights are equal.
 
-        Each worker looks at the targets of the whole global batch, all of which its seed tells it, so that nothing needs to
-        be communicated. ``targets``: these, if they are at hand.
+        Each worker computes them from the targets of the global batch, without communication.
+
+        Args:
+            targets: targets of the global batch, if already loaded.
         """
         if not self.is_weighted:
             return None
         if targets is None:
             indices = self._indices(step)
-            alone = getattr(self.samples, "targets", None)
+            load_targets = getattr(self.samples, "targets", None)
             targets = torch.from_numpy(
-                self._checked(self.samples.batch(indices), len(indices))[1] if alone is None else alone(indices)
+                self._checked(self.samples.batch(indices), len(indices))[1] if load_targets is None else load_targets(indices)
             )
         total = self.model.loss_weight(targets)
-        all_count = total == targets.numel() and not self.has_own_weights
+        all_count = total == targets.numel() and not self.has_custom_weights
         return None if all_count else LossWeights(self.model.loss_weight, total, targets.numel())
 
     def _indices(self, step: int) -> Any:
         return sample_order(self.train.seed, len(self.samples), step, self.train.global_batch_size)
 
     def _checked(self, batch: Any, size: int) -> tuple[Any, Any]:
-        """A batch of ``size`` samples as the dataset returned it.
+        """Checks a batch of ``size`` samples that the dataset returned.
 
         Raises:
-            SpecError: it has not that many samples, or not the shape that the dataset gave before; with both.
+            SpecError: the number of samples or the shape differs from what the dataset declared or returned before.
         """
         if not isinstance(batch, tuple) or len(batch) != 2 or not all(isinstance(part, np.ndarray) for part in batch):
             raise self._mistake(f"batch() must return two numpy arrays, inputs and targets, but returned {type(batch).__name__}")
@@ -100,5 +102,5 @@ class Batches:
             )
         return inputs, targets
 
-    def _mistake(self, what: str) -> SpecError:
-        return SpecError("dataset", f"{self._name}: {what}")
+    def _mistake(self, problem: str) -> SpecError:
+        return SpecError("dataset", f"{self._name}: {problem}")

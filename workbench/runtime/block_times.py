@@ -1,5 +1,7 @@
-"""The time that each block of a model takes here, alone: ``python -m workbench.runtime.block_times SPEC.toml`` prints it as
-JSON, seconds by block."""
+"""Measures the time of each block of a model.
+
+``python -m workbench.runtime.block_times SPEC.toml`` prints the seconds by block as JSON.
+"""
 
 from __future__ import annotations
 
@@ -23,18 +25,18 @@ NUM_WARMUPS, NUM_REPETITIONS = 2, 7
 
 
 def block_times(planned: Plan) -> dict[str, float]:
-    """Median seconds of each block's forward and, in training, backward pass over one microbatch; the last block's with
-    the loss, which is computed where it is."""
+    """Returns the median seconds of the forward and, in training, backward pass of each block over one microbatch. The last block
+    includes the loss."""
     device, dtype = torch.device(planned.device), DTYPES[planned.spec.train.compute_precision]
     strategy = staged(planned.spec)
     cut_dim, count = (0, 1) if strategy is None else (strategy.cut_dim, strategy.num_microbatches)
     names = [b.name for b in planned.summary.blocks]
     blocks = build_blocks(planned, names, dtype).to(device)
-    inputs, targets = Batches(planned, device, dtype).of_step(0, (0, planned.mesh.num_replicas))
+    inputs, targets = Batches(planned, device, dtype).step_batch(0, (0, planned.mesh.num_replicas))
     x, targets = inputs.chunk(count, cut_dim)[0], targets.chunk(count, cut_dim)[0]
     trains, times = planned.spec.mode == "train", {}
 
-    def once(block: torch.nn.Module, x: Tensor, is_last: bool) -> tuple[Tensor, float]:
+    def measure(block: torch.nn.Module, x: Tensor, is_last: bool) -> tuple[Tensor, float]:
         x = x.detach().requires_grad_(trains and x.is_floating_point())
         start = _now(device)
         with torch.set_grad_enabled(trains):
@@ -45,9 +47,9 @@ def block_times(planned: Plan) -> dict[str, float]:
         return outputs.detach(), _now(device) - start
 
     for name, block in zip(names, blocks, strict=True):
-        taken = [once(block, x, name == names[-1]) for _ in range(NUM_WARMUPS + NUM_REPETITIONS)]
-        times[name] = median(seconds for _, seconds in taken[NUM_WARMUPS:])
-        x = taken[-1][0]
+        measurements = [measure(block, x, name == names[-1]) for _ in range(NUM_WARMUPS + NUM_REPETITIONS)]
+        times[name] = median(seconds for _, seconds in measurements[NUM_WARMUPS:])
+        x = measurements[-1][0]
     return times
 
 

@@ -1,4 +1,4 @@
-"""How busy other programs kept the machine's cores while this run was timed: what a figure may be wrong by."""
+"""CPU contention: the load of other programs during the timed steps, which can distort the measured figures."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ import psutil
 
 @dataclass(frozen=True)
 class Load:
-    """Processor time since some moment, in seconds."""
+    """Processor time in a period, in seconds."""
 
     elapsed_s: float
     machine_s: float
-    """Of all programs on all cores."""
-    own_s: float
+    """Of all processes on all cores."""
+    process_s: float
     """Of this process."""
     ready_s: float | None
-    """How long this process's main thread, which computes, was ready and had no core; None where the system does not say."""
+    """Time for which the main thread, which computes, was runnable but had no core; None if the system does not report it."""
 
     @classmethod
     def now(cls) -> Load:
-        """Since the machine and this process started."""
+        """Returns the load since the start of the machine and of this process."""
         times = psutil.cpu_times()
         idle = times.idle + getattr(times, "iowait", 0.0)
         machine_s = sum(times) - idle - getattr(times, "guest", 0.0)
         return cls(time.perf_counter(), machine_s, time.process_time(), _ready_s())
 
-    def since(self, before: Load) -> Load:
-        """What has been added."""
-        ready_s = None if self.ready_s is None or before.ready_s is None else self.ready_s - before.ready_s
-        elapsed_s, machine_s = self.elapsed_s - before.elapsed_s, self.machine_s - before.machine_s
-        return Load(elapsed_s, machine_s, self.own_s - before.own_s, ready_s)
+    def since(self, earlier: Load) -> Load:
+        """Returns the load since an earlier one."""
+        ready_s = None if self.ready_s is None or earlier.ready_s is None else self.ready_s - earlier.ready_s
+        elapsed_s, machine_s = self.elapsed_s - earlier.elapsed_s, self.machine_s - earlier.machine_s
+        return Load(elapsed_s, machine_s, self.process_s - earlier.process_s, ready_s)
 
 
 def _ready_s() -> float | None:
-    """Linux keeps it in nanoseconds, the second number (Documentation/scheduler/sched-stats)."""
+    """Reads the run-queue wait time, in ns the second number of schedstat (Linux, Documentation/scheduler/sched-stats)."""
     try:
         return int(Path("/proc/self/schedstat").read_text(encoding="ascii").split()[1]) / 1e9
     except (OSError, IndexError):

@@ -1,4 +1,4 @@
-"""A worker's events: one JSON object a line, appended as they happen."""
+"""The events of a worker: one JSON object per line, appended as they happen."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 
 class EventWriter:
-    """Appends to a worker's own file."""
+    """Appends to the event file of a worker."""
 
     def __init__(self, path: Path, rank: int) -> None:
         self.rank = rank
         self._file = path.open("a", encoding="utf-8", buffering=1)
 
     def write(self, event: str, **values: Any) -> None:
-        """One event now."""
+        """Writes one event with the current time."""
         line = {"time": time.time(), "rank": self.rank, "event": event, **values}
         self._file.write(json.dumps(line) + "\n")

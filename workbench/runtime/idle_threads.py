@@ -1,4 +1,4 @@
-"""Waits until the other threads of this process have nothing to do."""
+"""Waits until the other threads of this process are idle."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ import time
 from pathlib import Path
 
 PAUSE_S = 1e-3
-"""Gives Python's lock away: a thread that waits for it becomes runnable."""
-NUM_IDLE_LOOKS = 2
-"""A thread that lost the race for Python's lock sleeps for a moment and is runnable at the next pause."""
+"""Releases the GIL: a thread that waits for it becomes runnable."""
+NUM_IDLE_CHECKS = 2
+"""A thread that did not get the GIL sleeps briefly and is runnable at the next check."""
 LIMIT_S = 0.2
 
 _TASKS = Path("/proc/self/task")
 
 
 def wait_for_idle_threads() -> None:
-    """Returns when no other thread of the process has been runnable, by the kernel's word, in two looks in a row; on a busy
-    machine that takes longer than on an idle one. Where the kernel does not tell (no ``/proc``), and for a thread that computes
-    on its own account, ends after a limit.
+    """Returns when the kernel reports no other runnable thread of the process in two consecutive checks.
+
+    Gives up after ``LIMIT_S``: without ``/proc``, or if another thread computes.
     """
-    deadline, idle_looks = time.monotonic() + LIMIT_S, 0
-    while idle_looks < NUM_IDLE_LOOKS and time.monotonic() < deadline:
+    deadline, num_idle_checks = time.monotonic() + LIMIT_S, 0
+    while num_idle_checks < NUM_IDLE_CHECKS and time.monotonic() < deadline:
         time.sleep(PAUSE_S)
-        idle_looks = 0 if _has_runnable() else idle_looks + 1
+        num_idle_checks = 0 if _has_runnable() else num_idle_checks + 1
 
 
 def _has_runnable() -> bool:
-    own = str(threading.get_native_id())
+    thread_id = str(threading.get_native_id())
     for task in _TASKS.iterdir() if _TASKS.exists() else ():
         try:
             state = (task / "stat").read_text().rpartition(")")[2].split()[0]
-        except (FileNotFoundError, ProcessLookupError):  # it ended meanwhile
+        except (FileNotFoundError, ProcessLookupError):  # the thread ended
             continue
-        if task.name != own and state == "R":
+        if task.name != thread_id and state == "R":
             return True
     return False

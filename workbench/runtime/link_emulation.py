@@ -105,7 +105,7 @@ class Passage:
     busy_s: float
     """How long it keeps its links busy."""
 
-    own_s: float
+    duration_s: float
     """How long it lasts for this worker."""
 
     end: float | None = None
@@ -161,7 +161,7 @@ class Links:
                 # The steps of a collective wait for one another, latencies and all; messages may follow at once.
                 busy_s=bytes_s if ends else lasts_s,
                 # A sender is free when its last byte has left.
-                own_s=bytes_s if operation == "send" else lasts_s,
+                duration_s=bytes_s if operation == "send" else lasts_s,
             )
             self._pending.append(passage)
         return passage
@@ -177,7 +177,7 @@ class Links:
                 ready = [p for p in self._pending if p is passage or p.has_all]
                 with self._board.mutex():
                     for each in sorted(ready, key=lambda p: p.last_entry):  # links are taken in this order
-                        each.end = self._board.begin(each) + each.own_s
+                        each.end = self._board.begin(each) + each.duration_s
                 self._pending = [p for p in self._pending if p.end is None]
             assert passage.end is not None
             return passage.end

@@ -1,9 +1,9 @@
 """Parity of the optimizer as configured: groups, weight decay, betas, momentum and the learning rate of each step.
 
 The parity check takes plain SGD steps, because Adam divides a gradient by its own magnitude and turns the rounding noise of
-one that is truly zero into a full step. Once these steps have proven the gradients, the split optimizer takes steps on
-gradients that are given, not computed: the same normally distributed numbers in every split, each worker its slice of them.
-The one-worker truth is the optimizer's published formula on the whole parameters.
+one that is truly zero into a full step. Once these steps have verified the gradients, the split optimizer takes steps on
+fixed gradients: the same normally distributed numbers in every split, of which each worker takes its slice. The reference is
+the published formula of the optimizer on the full parameters.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def optimizer_errors(
     gather: Callable[[list[Piece]], list[Piece]],
     is_reference: bool,
     global_norm_share: float,
-    has_own_parameters: bool = False,
+    has_local_parameters: bool = False,
 ) -> dict[str, float]:
     """Returns the error of each parameter after three steps of the optimizer: at the first, the middle and the last timed
     step of the learning-rate schedule. Empty but on the worker that holds the reference.
@@ -40,13 +40,13 @@ def optimizer_errors(
     Args:
         gather: Collects all workers' pieces on the worker that holds the reference.
         global_norm_share: As in ``compare``.
-        has_own_parameters: Whether replicas may hold different parameters by now; all then begin with given ones.
+        has_own_parameters: Whether replicas may hold different parameters by now; all then start from fixed ones.
     """
     trained = [(name, parameter) for name, parameter in worker.named_parameters() if parameter.requires_grad]
-    for name, parameter in trained if has_own_parameters else ():
-        mine = local(parameter)
-        mine.copy_(given_gradient(name, parameter.shape, -1)[place(Piece(name, offset(parameter), mine))])
-    before = gather(_pieces(trained))
+    for name, parameter in trained if has_local_parameters else ():
+        values = local(parameter)
+        values.copy_(fixed_gradient(name, parameter.shape, -1)[place(Piece(name, offset(parameter), values))])
+    initial = gather(_pieces(trained))
     num_steps = train.num_warmup_steps + train.num_steps
     steps = (0, num_steps // 2, num_steps - 1)
     optimizer = make_optimizer(worker, train)
@@ -54,19 +54,19 @@ def optimizer_errors(
         for name, parameter in trained:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-            mine = local(parameter.grad)
-            mine.copy_(given_gradient(name, parameter.shape, turn)[place(Piece(name, offset(parameter), mine))])
+            values = local(parameter.grad)
+            values.copy_(fixed_gradient(name, parameter.shape, turn)[place(Piece(name, offset(parameter), values))])
         if optimizer is not None:
             set_learning_rate(optimizer, train, step)
             optimizer.step()
-    after = gather(_pieces(trained))
+    updated = gather(_pieces(trained))
     if not is_reference:
         return {}
-    wanted = {
-        f"parameter {name}": _by_formula(train, worker.summary, name, whole, steps)
-        for name, whole in _wholes(before, worker.summary).items()
+    expected = {
+        f"parameter {name}": _by_formula(train, worker.summary, name, parameter, steps)
+        for name, parameter in _full_parameters(initial, worker.summary).items()
     }
-    errors = compare(wanted, after, global_norm_share)
+    errors = compare(expected, updated, global_norm_share)
     return {f"{name} after steps of {train.optimizer}": error for name, error in errors.items()}
 
 
@@ -74,30 +74,30 @@ def _pieces(named: list[tuple[str, nn.Parameter]]) -> list[Piece]:
     return [Piece(f"parameter {name}", offset(parameter), local(parameter).clone()) for name, parameter in named]
 
 
-def given_gradient(name: str, shape: torch.Size, turn: int) -> Tensor:
-    """Returns the gradient that a whole parameter is given at a turn, in fp64: a function of these alone."""
+def fixed_gradient(name: str, shape: torch.Size, turn: int) -> Tensor:
+    """Returns the fixed gradient of a full parameter at a turn, in fp64; it depends on the arguments only."""
     generator = torch.Generator().manual_seed(zlib.crc32(f"{name} {turn}".encode()))
     return torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
-def _wholes(pieces: list[Piece], summary: ModelSummary) -> dict[str, Tensor]:
-    """Whole parameters by name, in fp64, put together from their pieces."""
+def _full_parameters(pieces: list[Piece], summary: ModelSummary) -> dict[str, Tensor]:
+    """Assembles the full parameters from their pieces, by name, in fp64."""
     shapes = {parameter.name: parameter.shape for parameter in summary.parameters}
-    wholes: dict[str, Tensor] = {}
+    parameters: dict[str, Tensor] = {}
     for piece in pieces:
         name = piece.name.removeprefix("parameter ")
-        wholes.setdefault(name, torch.zeros(shapes[name], dtype=torch.float64))[place(piece)] = piece.values.double()
-    return wholes
+        parameters.setdefault(name, torch.zeros(shapes[name], dtype=torch.float64))[place(piece)] = piece.values.double()
+    return parameters
 
 
 def _by_formula(train: Train, summary: ModelSummary, name: str, parameter: Tensor, steps: tuple[int, ...]) -> Tensor:
-    """SGD with momentum (Sutskever et al. 2013, as torch.optim.SGD writes it), Adam (Kingma and Ba 2015, algorithm 1) or
-    AdamW (Loshchilov and Hutter 2019, algorithm 2)."""
+    """Computes the steps of SGD with momentum (Sutskever et al. 2013, in the form of torch.optim.SGD), Adam (Kingma and Ba 2015,
+    algorithm 1) or AdamW (Loshchilov and Hutter 2019, algorithm 2)."""
     options, p = optimizer_options(train), parameter.clone()
     decay = options["weight_decay"] if decays(train, next(s for s in summary.parameters if s.name == name)) else 0.0
     m, v = torch.zeros_like(p), torch.zeros_like(p)
     for turn, step in enumerate(steps):
-        rate, g = train.learning_rate * learning_rate_factor(train, step), given_gradient(name, p.shape, turn)
+        rate, g = train.learning_rate * learning_rate_factor(train, step), fixed_gradient(name, p.shape, turn)
         if train.optimizer == "adamw":
             p -= rate * decay * p
         else:

@@ -173,7 +173,7 @@ def _check(
     if lossy is not None:
         num_steps = max(num_steps, lossy.num_parity_steps)
     for step in range(num_steps):
-        inputs, targets = batches.of_worker(step, worker)
+        inputs, targets = batches.worker_batch(step, worker)
         worker.begin_step(step)
         if worker.trains:
             if optimizer is not None:
@@ -212,7 +212,7 @@ def _check(
             lambda pieces: _gather(pieces, control, plan.num_workers, rank),
             rank == 0,
             _GLOBAL_NORM_SHARE[of_update],
-            has_own_parameters=lossy is not None and lossy.changes == "parameters",
+            has_local_parameters=lossy is not None and lossy.changes == "parameters",
         )
         of_shards.add(of_optimizer, lambda name: limit(of_update, len(plan.summary.blocks)))
         of_whole.add(of_optimizer, limit(of_update, len(plan.summary.blocks)))
@@ -229,7 +229,7 @@ def _check(
     why = None
     if unlike or verdict == "equal per shard":
         why = plan.model.batch_dependence or undeclared(unlike)
-    has_own_parameters = lossy is not None and lossy.changes == "parameters"
+    has_local_parameters = lossy is not None and lossy.changes == "parameters"
     return ParityReport(
         {"wrong": False, "lossy": None}.get(verdict, True),
         of_shards.error,
@@ -239,8 +239,8 @@ def _check(
         of_shards.allowed if of_shards.allowed < sys.float_info.max else None,
         lossy.sentence if lossy else None,
         verdict,
-        None if has_own_parameters else of_whole.worst[0],
-        None if has_own_parameters else of_whole.worst[1],
+        None if has_local_parameters else of_whole.worst[0],
+        None if has_local_parameters else of_whole.worst[1],
         cause=why.cause if why else None,
         remedy=why.remedy if why else None,
         is_without_dropout=worker.trains and reference.had_dropout,
@@ -312,7 +312,7 @@ class Reference:
         if self.copies is not None:
             self.copies.clear()
         outputs, losses = [], []
-        inputs, targets = self.batches.of_step(step)
+        inputs, targets = self.batches.step_batch(step)
         weights, num_chunks = self.batches.loss_weights(step), 1 if is_whole else self.num_chunks
         if self.generation is not None:
             return self._generate(inputs, self.generation)

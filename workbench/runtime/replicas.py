@@ -33,9 +33,9 @@ class Worst:
             return
         for name, error in errors.items():
             bound = allowed(name)
-            found = Worst(error, name, bound, not error <= bound)
-            if self.tensor == "none" or found._rank > self._rank:
-                self.error, self.tensor, self.allowed, self.is_wrong = error, name, bound, found.is_wrong
+            candidate = Worst(error, name, bound, not error <= bound)
+            if self.tensor == "none" or candidate._rank > self._rank:
+                self.error, self.tensor, self.allowed, self.is_wrong = error, name, bound, candidate.is_wrong
 
     @property
     def _rank(self) -> tuple[bool, float, float]:
@@ -52,13 +52,13 @@ class Addends:
     @contextmanager
     def recorded(self) -> Iterator[None]:
         """Records the gradient of each backward pass; they add up in ``parameter.grad``."""
-        self.norms, before = {}, dict[str, Tensor]()
+        self.norms, previous = {}, dict[str, Tensor]()
 
         def record(name: str, parameter: Tensor) -> None:
             assert parameter.grad is not None
             gradient = parameter.grad.detach()
-            self.norms.setdefault(name, []).append(float((gradient - before[name] if name in before else gradient).norm()))
-            before[name] = gradient.clone()
+            self.norms.setdefault(name, []).append(float((gradient - previous[name] if name in previous else gradient).norm()))
+            previous[name] = gradient.clone()
 
         hooks = [
             parameter.register_post_accumulate_grad_hook(lambda p, name=name: record(name, p))
@@ -76,12 +76,12 @@ class Addends:
         update moves a parameter by the learning rate times its gradient, and clipping scales gradients by the norm of all."""
         means = {name: sum(norms) / len(norms) for name, norms in self.norms.items()}
         gradients = {name: float(tensors[f"gradient of {name}"].norm()) for name in means}
-        of_all, norm = (sqrt(sum(value**2 for value in values.values())) for values in (means, gradients))
-        found: dict[str, float] = {}
+        mean_norm, norm = (sqrt(sum(value**2 for value in values.values())) for values in (means, gradients))
+        floors: dict[str, float] = {}
         for name, mean in means.items():
-            clipped = of_all * gradients[name] / norm if is_clipped and norm else 0.0
-            found |= {f"gradient of {name}": mean, f"parameter {name}": learning_rate * (mean + clipped)}
-        return found
+            clipped = mean_norm * gradients[name] / norm if is_clipped and norm else 0.0
+            floors |= {f"gradient of {name}": mean, f"parameter {name}": learning_rate * (mean + clipped)}
+        return floors
 
 
 class ReplicaReference:
@@ -130,8 +130,8 @@ class ReplicaReference:
         """Goes on from the parameters that the replicas of the split have."""
         for index, reference in enumerate(self.replicas[:1] if first_alone else self.replicas):
             ending = of_replica("", index)
-            own = [replace(p, name=p.name.removesuffix(ending)) for p in gathered if p.name.endswith(ending)]
-            reference.adopt(own)
+            local_pieces = [replace(p, name=p.name.removesuffix(ending)) for p in gathered if p.name.endswith(ending)]
+            reference.adopt(local_pieces)
 
 
 class _PartOfBatches:
@@ -140,8 +140,8 @@ class _PartOfBatches:
     def __init__(self, batches: Any, part: tuple[int, int]) -> None:
         self._batches, self._part = batches, part
 
-    def of_step(self, step: int) -> tuple[Tensor, Tensor]:
-        inputs, targets = self._batches.of_step(step, self._part)
+    def step_batch(self, step: int) -> tuple[Tensor, Tensor]:
+        inputs, targets = self._batches.step_batch(step, self._part)
         return inputs, targets
 
     def __getattr__(self, name: str) -> Any:

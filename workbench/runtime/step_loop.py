@@ -39,7 +39,7 @@ class TrainingRecord:
     peak_tensors: list[dict[str, Any]] = field(default_factory=list)
     peak_memory: Peak | None = None
     """Of all memory steps."""
-    of_allocator: dict[str, Any] = field(default_factory=dict)
+    allocator_figures: dict[str, Any] = field(default_factory=dict)
     """What the allocator says of the same step."""
     held_memory: dict[str, int] | None = None
     """Bytes by category at the end of the last memory step."""
@@ -85,7 +85,7 @@ def train(
         if step == first:
             before = Load.now()
         fetching = time.perf_counter()
-        inputs, targets = batches.of_worker(step, worker)
+        inputs, targets = batches.worker_batch(step, worker)
         data_s = time.perf_counter() - fetching
         worker.begin_step(step)
         for module in dropping:
@@ -169,11 +169,11 @@ def take_step(
 def _keep_memory(record: TrainingRecord, tracker: MemoryTracker, step: int) -> None:
     peak, rows = tracker.log.peak(), tracker.log.rows()
     record.memory += [{"step": step, **row} for row in rows]
-    record.held_memory = tracker.log.held()
+    record.held_memory = tracker.log.bytes_at_end()
     record.kept_activation_bytes = kept_activations(rows)
     record.peak_tensors += [{"step": step, **row} for row in peak.largest]
     if record.peak_memory is None or peak.num_bytes > record.peak_memory.num_bytes:
-        record.peak_memory, record.of_allocator = peak, tracker.of_allocator()
+        record.peak_memory, record.allocator_figures = peak, tracker.allocator_figures()
 
 
 def _weigh(record: TrainingRecord, worker: WorkerModel, optimizer: torch.optim.Optimizer | None) -> None:

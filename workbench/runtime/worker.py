@@ -169,7 +169,7 @@ def _figures(trained: TrainingRecord) -> dict[str, Any]:
         **({"peak_memory_bytes": None} if trained.peak_memory is None else trained.peak_memory.figures()),
         "held_memory_by_category": trained.held_memory,
         "kept_activation_bytes": trained.kept_activation_bytes,
-        **trained.of_allocator,
+        **trained.allocator_figures,
         "dropped_tokens": trained.dropped_tokens,
         "resident_peak_bytes": resident_peak_bytes(),
         "load": asdict(trained.load) if trained.load else None,

@@ -222,7 +222,7 @@ def assert_model_conforms(parts: dict[str, Any]) -> None:
     mistakes = _differences("shapes of parameters", {p.name: p.shape for p in summary.parameters}, built)
     distinct = sum(p.numel() for p in blocks.parameters())
     mistakes += _differences("parameters", {"all": summary.num_parameters}, {"all": distinct})
-    x, targets = Batches(planned, device, torch.float64).of_step(0)
+    x, targets = Batches(planned, device, torch.float64).step_batch(0)
     for block, told in zip(blocks, summary.blocks, strict=True):
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             x = block(x)

@@ -1,4 +1,4 @@
-"""The log of what a worker allocates and lets go of during a step, and what it says in the end: how much was alive, of what."""
+"""The log of the allocations of a worker during a step, and the memory by category that follows from it."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ NUM_LARGEST = 20
 
 @dataclass(eq=False)
 class Allocation:
-    """One storage while it lives."""
+    """One storage, from its allocation to its release."""
 
     reference: Any
-    """A weak one to the storage: kept, for its callback notes the end."""
+    """A weak reference to the storage; its callback notes the release."""
     category: str
     module: str
-    """The module that it was made in, or the name of the parameter that it belongs to."""
+    """The module that allocated it, or the name of its parameter."""
     shape: tuple[int, ...]
     dtype: str
     num_bytes: int = 0
     is_settled: bool = False
-    """Whether its category is what it is for good: a gradient that is sent stays a gradient."""
+    """Whether the category is final: a gradient that is sent stays a gradient."""
     others: set[str] = field(default_factory=set)
-    """Names of more parameters that it belongs to: gradients share a bucket."""
+    """Names of further parameters: gradients share a bucket."""
 
     def becomes(self, category: str) -> None:
-        """Puts it in a category, if it is not known for good what it is."""
+        """Changes the category unless it is final."""
         if not self.is_settled:
             self.category = category
 
     def as_dict(self, num_bytes: int) -> dict[str, Any]:
-        """As the table ``peak_tensors`` has it, when it was so large; what is not one tensor has the shape of its elements."""
+        """Returns the row of ``peak_tensors`` at this size; a storage of several tensors has the shape (elements,)."""
         item = getattr(torch, self.dtype).itemsize
         shape = self.shape if prod(self.shape) * item == num_bytes else (num_bytes // item,)
         return {
@@ -53,7 +53,7 @@ class Allocation:
 
 @dataclass(slots=True)
 class Change:
-    """An allocation had another size from then on."""
+    """A change of the size of an allocation."""
 
     time: float
     allocation: Allocation
@@ -62,7 +62,7 @@ class Change:
 
 @dataclass
 class Mark:
-    """What happened after so many entries of the log, and what the worker was in from then on."""
+    """An event after ``position`` entries of the log, and the location of the worker from then on."""
 
     position: int
     time: float
@@ -72,7 +72,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Peak:
-    """The most that was alive at once."""
+    """The peak of the allocated memory."""
 
     time: float
     where: str
@@ -82,26 +82,26 @@ class Peak:
 
     @property
     def num_bytes(self) -> int:
-        """In all."""
+        """Bytes of all categories."""
         return sum(self.by_category.values())
 
     def figures(self) -> dict[str, Any]:
-        """As ``summary.json`` has them of each worker."""
+        """Returns the figures of a worker in ``summary.json``."""
         return {"peak_memory_bytes": self.num_bytes, "peak_memory_event": self.where, "peak_memory_by_category": self.by_category}
 
 
 class AllocationLog:
-    """Sizes of allocations as they change, and what happened between."""
+    """Changes of the sizes of allocations, and the events between them."""
 
     def __init__(self) -> None:
         self.total = self.most = 0
-        """Bytes alive, now and at most."""
+        """Bytes allocated, now and at the peak."""
         self._entries: list[Change] = []
         self._marks: list[Mark] = []
         self._most_at = 0
 
     def note(self, allocation: Allocation, num_bytes: int) -> None:
-        """An allocation has another size: 0 when it ends."""
+        """Notes a new size of an allocation; 0 is its release."""
         change = num_bytes - allocation.num_bytes
         allocation.num_bytes = num_bytes
         self._entries.append(Change(time.perf_counter(), allocation, change))
@@ -110,15 +110,15 @@ class AllocationLog:
             self.most, self._most_at = self.total, len(self._entries)
 
     def note_workspace(self, module: str) -> tuple[Change, Change]:
-        """An operation has ended whose kernel may have had memory of its own meanwhile: its beginning and its end, whose
-        sizes are known once the step is over (``fill``)."""
+        """Notes the end of an operation whose kernel may have allocated workspace memory. Returns the allocation and the release,
+        whose sizes are set after the step (``fill``)."""
         now, workspace = time.perf_counter(), Allocation(None, "workspace", module, (), "uint8", is_settled=True)
         begin, end = Change(now, workspace, 0), Change(now, workspace, 0)
         self._entries += (begin, end)
         return begin, end
 
     def fill(self, workspaces: Iterable[tuple[tuple[Change, Change], int]]) -> None:
-        """Gives workspaces their sizes, and finds the most that was alive anew."""
+        """Sets the sizes of workspaces and computes the peak again."""
         for (begin, end), num_bytes in workspaces:
             begin.num_bytes, end.num_bytes = num_bytes, -num_bytes
         self.most = self._most_at = 0
@@ -127,11 +127,11 @@ class AllocationLog:
                 self.most, self._most_at = total, count
 
     def mark(self, event: str, where: str) -> None:
-        """Something happened; from then on the worker is in ``where``."""
+        """Notes an event, after which the worker is in ``where``."""
         self._marks.append(Mark(len(self._entries), time.perf_counter(), event, where))
 
     def peak(self) -> Peak:
-        """The most that was alive at once, with what that was."""
+        """Returns the peak of the allocated memory by category, and its largest tensors."""
         alive: Counter[Allocation] = Counter()
         for entry in self._entries[: self._most_at]:
             alive[entry.allocation] += entry.num_bytes
@@ -142,15 +142,15 @@ class AllocationLog:
         where = next((m.where for m in reversed(self._marks) if m.position < self._most_at), "the beginning of the step")
         return Peak(self._entries[self._most_at - 1].time, where, by_category, largest)
 
-    def held(self) -> dict[str, int]:
-        """By category what is alive at the end of the step."""
+    def bytes_at_end(self) -> dict[str, int]:
+        """Returns the bytes by category at the end of the step."""
         alive = dict.fromkeys(CATEGORIES, 0)
         _add(alive, self._entries[: self._marks[-1].position])
         return alive
 
     def rows(self) -> list[dict[str, Any]]:
-        """What was alive at each event, and between two events the most if that is more than at both; the most of all is the
-        event ``peak``."""
+        """Returns the bytes by category at each event, and the maximum between two events if it is larger than at both; the
+        overall maximum is the event ``peak``."""
         alive, rows = dict.fromkeys(CATEGORIES, 0), list[dict[str, Any]]()
 
         def note(now: float, event: str, totals: dict[str, int]) -> None:
@@ -185,6 +185,6 @@ def _add(alive: dict[str, int], entries: Iterable[Change]) -> None:
 
 
 def kept_activations(rows: list[dict[str, Any]]) -> int | None:
-    """The most activations alive when the backward pass of a batch, or of a microbatch, begins."""
+    """Returns the maximum bytes of activations at the begin of a backward pass, of a batch or a microbatch."""
     begins = ("backward begins", "backward_input begins")
     return max((r["bytes"] for r in rows if r["category"] == "activations" and r["event"].startswith(begins)), default=None)

@@ -90,7 +90,7 @@ class MemoryTracker(TorchDispatchMode):
         if self.budget is not None and self.log.most > self.budget:
             raise MemoryBudgetExceeded(self.budget, self.log.peak())
 
-    def of_allocator(self) -> dict[str, Any]:
+    def allocator_figures(self) -> dict[str, Any]:
         """What the allocator says of the step, whatever the tracker saw: ``allocator_peak_bytes`` and, of a GPU, more."""
         figures = self._allocator.figures
         peak = figures.get("allocated_peak_bytes", self._bytes_before + self._allocator.growth_bytes)
