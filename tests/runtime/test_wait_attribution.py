@@ -24,14 +24,14 @@ def test_the_parts_add_up_to_the_step_and_a_wait_is_counted_once() -> None:
     spans += [SpanRecord("optimizer", 0, None, None, None, 0.8, 0.9)]
     recorder = Recorder(operations=[wait], spans=spans)
     parts = step_parts(recorder, [{"step": 0, "kind": "trace", "start_s": 0.0, "duration_s": 1.0}])
-    (step_batch,) = parts.pop("trace_steps")
+    (of_step,) = parts.pop("trace_steps")
     assert parts.pop("axes") == {"g": pytest.approx({"exposed_communication_s": 0.22, "idle_s": 0.1})}
     wanted = {
         "step_s": 1.0, "compute_s": 0.48, "exposed_communication_s": 0.22, "idle_s": 0.1, "optimizer_s": 0.1,
         "schedule_s": 0.0, "other_s": 0.1,
     }  # fmt: skip
     assert parts == pytest.approx(wanted)
-    assert step_batch == pytest.approx({"step": 0, **wanted})
+    assert of_step == pytest.approx({"step": 0, **wanted})
 
 
 def test_what_lies_inside_the_schedules_span_is_taken_out_of_it_and_the_rest_is_its_own() -> None:

@@ -244,8 +244,8 @@ def evidence_of(run: StoredRun) -> Evidence | None:
         for axis, of_axis in worker["axes"].items():
             for figure, seconds in of_axis.items():
                 waits[figure][axis] += seconds / len(workers)
-    worker_batch = {rank: w.actions for ranks, members in pipelines.items() for rank, w in zip(ranks, members, strict=True)}
-    stages = {rank: tuple(sorted({action.stage for action in actions})) for rank, actions in worker_batch.items()}
+    of_worker = {rank: w.actions for ranks, members in pipelines.items() for rank, w in zip(ranks, members, strict=True)}
+    stages = {rank: tuple(sorted({action.stage for action in actions})) for rank, actions in of_worker.items()}
     return Evidence(
         split=record["split"],
         unit="batch" if record["mode"] == "inference" else "step",
@@ -257,7 +257,7 @@ def evidence_of(run: StoredRun) -> Evidence | None:
         idle=waits["idle_s"],
         bubble=bubble.mean_of(pipelines.values()),
         stages_of_worker=stages,
-        num_microbatches=len({action.microbatch for actions in worker_batch.values() for action in actions}) or 1,
+        num_microbatches=len({action.microbatch for actions in of_worker.values() for action in actions}) or 1,
         data=summary["data_s"],
         ready=summary["ready_s"],
         num_threads=record["num_workers"] * record["threads_per_worker"],

@@ -74,7 +74,7 @@ def bound_sends(recorder: Recorder, control: Any, num_workers: int) -> None:
     if num_workers > 1:
         everyone = [{} for _ in range(num_workers)]
         dist.all_gather_object(everyone, received, group=control)
-    ends = {key: end for worker_batch in everyone for key, end in worker_batch.items()}
+    ends = {key: end for of_worker in everyone for key, end in of_worker.items()}
     for op in recorder.operations:
         if op.operation == "send" and op.key in ends:
             op.completed = _first(op.ended, op.completed, ends[op.key])
