@@ -40,7 +40,7 @@ def optimizer_errors(
     Args:
         gather: Collects all workers' pieces on the worker that holds the reference.
         global_norm_share: As in ``compare``.
-        has_own_parameters: Whether replicas may hold different parameters by now; all then start from fixed ones.
+        has_local_parameters: Whether replicas may hold different parameters by now; all then start from fixed ones.
     """
     trained = [(name, parameter) for name, parameter in worker.named_parameters() if parameter.requires_grad]
     for name, parameter in trained if has_local_parameters else ():

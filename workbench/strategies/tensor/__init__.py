@@ -185,10 +185,10 @@ class TensorStrategy(Strategy[TensorOptions]):
                 f" use a divisor of {length}",
             )
 
-    def _partial_gradients(self, model: ModelSummary, local_blocks: ModelSummary) -> list[ParameterSummary]:
+    def _partial_gradients(self, model: ModelSummary, local_model: ModelSummary) -> list[ParameterSummary]:
         """Returns the replicated parameters of which each worker computes a partial gradient, from its part of the sequence."""
         cut = {layer for group in model.groups if isinstance(group, ColumnRowPair) for layer in (group.column, group.row)}
-        return [p for p in local_blocks.parameters if self.options.sequence_parallel and p.name.rpartition(".")[0] not in cut]
+        return [p for p in local_model.parameters if self.options.sequence_parallel and p.name.rpartition(".")[0] not in cut]
 
     def _cut(self, model: ModelSummary) -> dict[str, int]:
         return {name: dim for slicing in self._slicings(model) for name, dim in slicing.cut().items()}
@@ -241,8 +241,8 @@ class TensorStrategy(Strategy[TensorOptions]):
                 transfers += [replace(t, phase="backward") for t in repeated]
             if rank_view.trains and self.options.parallel_loss and isinstance(slicing, HeadSlicing):
                 transfers += slicing.loss_transfers(rank_view.num_samples, rank_view.element_bytes, self.axis)
-        if rank_view.trains and (partial := self._partial_gradients(rank_view.full_model, rank_view.local_model)):
-            gradients = sum(p.numel for p in partial) * rank_view.element_bytes
+        if rank_view.trains and (with_partial := self._partial_gradients(rank_view.full_model, rank_view.local_model)):
+            gradients = sum(p.numel for p in with_partial) * rank_view.element_bytes
             transfers.append(Transfer("all_reduce", self.axis, "backward", 1, gradients))
         return [replace(t, group_size=self.options.size) for t in transfers]
 
@@ -273,10 +273,10 @@ class TensorStrategy(Strategy[TensorOptions]):
                 setattr(worker.blocks.get_submodule(layer), attribute, first)
 
     def finish(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
-        if worker.trains and (partial := self._partial_gradients(worker.summary, worker.rank_view.local_model)):
+        if worker.trains and (with_partial := self._partial_gradients(worker.summary, worker.rank_view.local_model)):
             from workbench.strategies.tensor.sequence_parallel import sum_gradients
 
-            sum_gradients(worker, {p.name for p in partial}, mesh[self.axis])
+            sum_gradients(worker, {p.name for p in with_partial}, mesh[self.axis])
 
 
 def _generation_transfers(group_transfers: list[Transfer], group: LayerGroup, options: Inference) -> list[Transfer]:
