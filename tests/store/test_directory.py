@@ -192,5 +192,5 @@ def test_a_million_operations_are_exported_and_summarised_in_five_seconds(tmp_pa
 
 
 def test_what_other_programs_did_during_a_blink_is_not_known() -> None:
-    assert _other_load([{"elapsed_s": 0.02, "machine_s": 0.04, "own_s": 0.02}]) is None
-    assert _other_load([{"elapsed_s": 2.0, "machine_s": 3.0, "own_s": 2.0}]) == 0.5
+    assert _other_load([{"elapsed_s": 0.02, "machine_s": 0.04, "process_s": 0.02}]) is None
+    assert _other_load([{"elapsed_s": 2.0, "machine_s": 3.0, "process_s": 2.0}]) == 0.5

@@ -199,7 +199,7 @@ def _other_load(loads: list[dict[str, float] | None]) -> float | None:
     known = [load for load in loads if load]
     if len(known) < len(loads) or known[0]["elapsed_s"] < SHORTEST_LOAD_S:
         return None
-    others = known[0]["machine_s"] - sum(load["own_s"] for load in known)
+    others = known[0]["machine_s"] - sum(load["process_s"] for load in known)
     return max(0.0, others / known[0]["elapsed_s"])
 
 
