@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import pipelining
 from torch.distributed.pipelining.schedules import _Action, _PipelineScheduleRuntime
@@ -13,10 +14,12 @@ from torch.distributed.pipelining.schedules import _Action, _PipelineScheduleRun
 class PipelineStage(pipelining.PipelineStage):
     """A stage whose received activations a subclass can change.
 
-    Private: torch.distributed.pipelining.PipelineStage._retrieve_recv_activations
+    Private: torch.distributed.pipelining.PipelineStage._retrieve_recv_activations,
+        torch.distributed.pipelining.PipelineStage._get_init_p2p_neighbors_ops
     Upstream: https://github.com/pytorch/pytorch/blob/v2.13.0/torch/distributed/pipelining/stage.py
     Checked: torch 2.11, 2.12, 2.13
-    Reason: torch detaches what was received, and no public hook makes it require gradients again.
+    Reason: torch detaches what was received, and no public hook makes it require gradients again. Before the first step torch
+        2.11 has neighbouring stages on one worker send to themselves, which gloo refuses.
     """
 
     def received_activations(self, microbatch: int) -> tuple[Tensor, ...]:
@@ -25,6 +28,9 @@ class PipelineStage(pipelining.PipelineStage):
 
     def _retrieve_recv_activations(self, fwd_chunk_id: int) -> tuple[Tensor, ...]:
         return self.received_activations(fwd_chunk_id)
+
+    def _get_init_p2p_neighbors_ops(self) -> list[dist.P2POp]:
+        return [op for op in super()._get_init_p2p_neighbors_ops() if op.group_peer != self.group_rank]
 
 
 def schedule_of_actions(

@@ -229,6 +229,8 @@ class PipelineStrategy(StagedStrategy[PipelineOptions]):
 
         def run_schedule(inputs: Tensor, targets: Tensor) -> StepResult:
             first = (inputs,) if local_stages[0] == 0 else ()
+            if first:
+                stages[0].inputs_meta = (inputs.chunk(self.num_microbatches, self.cut_dim)[0].to("meta"),)
             if last not in local_stages:
                 schedule.step(*first, return_outputs=False)
                 return StepResult(None, None)

@@ -20,6 +20,8 @@ class RecordedStage(PipelineStage):
     """A PipelineStage that marks what it computes."""
 
     recorder: Records
+    inputs_meta: tuple[Tensor, ...]
+    """Of the first stage a microbatch of its inputs, without data, which torch 2.11 compares with what it is given."""
     input_like: Tensor
     """A microbatch of what it takes, with a shape and no data."""
     begin_piece: Callable[[int], None]
