@@ -23,9 +23,8 @@ _SAYS_NOTHING = ("name", "baseline.mode")
 
 
 def labelled(rows: Sequence[Row], threads: dict[str, int]) -> list[Row]:
-    """The rows with labels in place of their splits that no two share: as ``figures.names`` has them where that says enough,
-    with the run's name where those differ, else with its place among its like. ``way`` is their way to split. ``threads`` of a
-    worker by run id."""
+    """Returns the rows with unique labels in place of their splits: the labels of ``formatting.names`` where these are unique,
+    else with the name of the run, else with a number. ``way`` is the strategy. ``threads``: threads of a worker by run id."""
     labels = names(rows, threads)
     count = Counter(labels)
     named = Counter(zip(labels, (row["name"] for row in rows), strict=True))

@@ -16,7 +16,7 @@ _SUMS = ("payload_bytes", "duration_s", "exposed_communication_s", "idle_s")
 
 
 def transfers(run: StoredRun) -> pd.DataFrame:
-    """Rows of ``store.transfers`` with ``what`` (operation, axis, phase) and both sums in MiB a step."""
+    """Returns the rows of ``metrics.communication.transfers`` with ``what`` (operation, axis, phase) and both sums in MiB."""
     run = run.directory
     columns = ["operation", "axis", "phase", "expected_bytes", "is_bound", "measured_bytes", "count"]
     frame = pd.DataFrame(rows_of(run), columns=columns).astype({"measured_bytes": "float64", "count": "float64"})

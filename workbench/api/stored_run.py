@@ -79,7 +79,7 @@ class Run:
 
     @property
     def message(self) -> str:
-        """What its owner last said: what it waits for, or why it ended."""
+        """The last message of the supervisor: what the run waits for, or why it ended."""
         return str(self.directory.status().get("message") or "")
 
     @property

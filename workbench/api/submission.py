@@ -194,7 +194,7 @@ def _start(
     directory = RunDirectory.create(home(), run_id, dumps(spec), record, here)
     try:
         launcher.start(directory, use_server)
-    except BaseException:  # an owner that was started all the same ends by the request
+    except BaseException:  # a supervisor that has started reads the request and ends
         directory.request_cancel()
         directory.write_status({"state": "cancelled", "message": "interrupted before it started"})
         raise

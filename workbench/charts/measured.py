@@ -21,7 +21,7 @@ def measured_chart(
 
     Args:
         axis: what is measured, with its unit.
-        kind: what of a run it is about, as in ``look.COLOURS``.
+        kind: what of a run it is about, as in ``theme.COLOURS``.
         expected: the column that says where a mark stands, such as where by a formula the bar ends.
         mark: what the mark is.
     """

@@ -71,7 +71,7 @@ def link_notes(plan: Plan, calibration: dict[str, Any] | None) -> list[str]:
 
 
 def _worse(own: dict[str, Any], asked: LinkSpeed) -> Iterator[str]:
-    """In what the machine's own link is worse than the one that is asked for."""
+    """Yields the properties in which the link of the machine is worse than the requested one."""
     (latency_s, bandwidth), own_bandwidth = asked.numbers, own["bandwidth_bytes_per_s"] or inf
     if latency_s is not None and latency_s < own["latency_s"]:
         yield f"{own['operation']} has a latency of {own['latency_s'] * 1e6:.3g} µs, requested {latency_s * 1e6:.3g} µs"

@@ -82,8 +82,8 @@ def summarize(run: RunDirectory, events: list[list[dict[str, Any]]]) -> dict[str
 
 
 def measured_transfers(workers: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What moved in a step over the whole run: each send once, each collective once per group, of whose members each
-    reports it."""
+    """Returns the measured communication of one step, summed over workers: a send counts once, and a collective once per group,
+    although each member reports it."""
     counts: dict[tuple[str, str, str], Fraction] = {}
     sums: dict[tuple[str, str, str], Fraction] = {}
     for worker in workers:
@@ -127,8 +127,8 @@ def _slowest(steps: list[dict[str, Any]], column: str) -> dict[int, float]:
 
 
 def _spread(workers: list[dict[str, Any]]) -> dict[str, list[float]]:
-    """Of each part the least and the most over the trace steps (means over workers), and of what no event explains the
-    largest share of any worker's step."""
+    """Returns the minimum and maximum of each part over the trace steps (means over workers), and the largest share of a worker's
+    step that no event explains."""
     by_step = list(zip(*(w["trace_steps"] for w in workers), strict=True))
     spread = {part: [fmean(w[part] for w in step) for step in by_step] for part in PARTS}
     unexplained = max(w["other_s"] / w["step_s"] for step in by_step for w in step)
@@ -180,7 +180,7 @@ def _generation(steps: list[dict[str, Any]], durations: dict[int, float], batch:
 
 
 def _dropped(per_worker: list[float | None], num_slices: int) -> float | None:
-    """Of all workers; those along the tensor axis drop the same tokens, for they route whole ones."""
+    """Returns the dropped tokens summed over workers; workers along the tensor axis route the same tokens and count once."""
     known = [value for value in per_worker if value is not None]
     return sum(known) / num_slices if known else None
 

@@ -1,4 +1,4 @@
-"""What a spec amounts to, and whether it can run at all: decided by arithmetic, before anything starts."""
+"""Resolves a spec to a plan and rejects unsupported combinations, by arithmetic, before anything starts."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from workbench.spec.run_spec import RunSpec
 
 
 def plan(spec: RunSpec) -> Plan:
-    """Looks up what the spec names and checks it.
+    """Looks up the plugins that a spec names and checks that they work together.
 
     Raises:
-        SpecError: model and dataset do not fit.
-        SplitError: a strategy cannot serve this model, batch or machine; with the arithmetic.
-        UsageError: it is no spec.
+        SpecError: the model does not accept the dataset.
+        SplitError: the split is incompatible with the model, batch size or hardware; the message includes the numbers.
+        UsageError: the argument is not a RunSpec.
     """
     if not isinstance(spec, RunSpec):
         raise UsageError(f"requires a RunSpec, but got {spec!r}")

@@ -118,7 +118,7 @@ class Passage:
 
     @property
     def has_all(self) -> bool:
-        """Whether all of those have."""
+        """Whether all required ranks have entered."""
         return bool(self.entries[self.ranks].all())
 
 

@@ -111,7 +111,7 @@ class MemoryTracker(TorchDispatchMode):
         self._mark("begin of step", "the beginning of the step")
 
     def _settle_all(self) -> None:
-        """Says of all that it knows for good what it is."""
+        """Assigns the final category to every tensor whose role is known."""
         for name, parameter in self.worker.named_parameters():
             self._settle(parameter, "parameters", name)
         for name, parameter in self.worker.named_parameters():

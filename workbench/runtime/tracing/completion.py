@@ -30,9 +30,9 @@ class Agreement:
     """Of one worker's trace steps."""
 
     num_operations: int = 0
-    """Rows of our own."""
+    """Recorded operations."""
     num_seen: int = 0
-    """Spans of gloo's."""
+    """Spans that gloo reported."""
     num_completed: int = 0
     """Rows that say when the operation was done."""
     num_late: int = 0

@@ -147,8 +147,8 @@ class Recorder:
             self._watch = GlooSpans()
 
     def end_step(self) -> dict[str, Any]:
-        """To be called once the step is over, on GPU there too. Returns what was counted; on GPU the host does not stand
-        still, so that how long is not known."""
+        """Ends a step (on a GPU after synchronization) and returns its counters. On a GPU the host does not block, so that the
+        blocked time is None."""
         if self._watch is not None:
             self.gloo_spans += self._watch.end(self.step)
         self.tracing, self._watch = False, None
