@@ -69,10 +69,13 @@ def averaging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     (tmp_path / "averaging.md").write_text(blocks["averaging.md"], "utf-8")
     monkeypatch.setenv("WORKBENCH_PLUGINS", "")
     monkeypatch.setenv("WORKBENCH_HOME", str(tmp_path))
+    caches = (lesson, moments, overview)  # of the strategies that there were
+    for cached in caches:
+        cached.cache_clear()
     registry.announce(tmp_path / "averaging.py")
     yield tmp_path / "averaging.md"
     registry._load.cache_clear()
-    for cached in (lesson, moments, overview):
+    for cached in caches:
         cached.cache_clear()
 
 

@@ -177,4 +177,4 @@ def test_calibrate_measures_keeps_and_prints_and_runs_are_checked_against_it(tmp
     assert [row["link"] for row in slow] == [None, None, "wan"]
     assert [row["run_id"] for row in fast[:2]] == [row["run_id"] for row in slow[:2]], "baselines depend on no link"
     assert slow[-1]["step_time_s"] > fast[-1]["step_time_s"]
-    assert "this machine's own is slower" in workbench("show", fast[-1]["run_id"])
+    assert "the machine's own link is slower" in workbench("show", fast[-1]["run_id"])

@@ -173,7 +173,8 @@ def test_an_interrupt_cancels_the_run_and_its_baselines(store: Path, number: sig
     statuses = [json.loads(path.read_text()) for path in store.glob("runs/*/status.json")]
     assert len(statuses) > 1
     assert {status["state"] for status in statuses} == {"cancelled"}
-    assert not any(psutil.pid_exists(worker["pid"]) for status in statuses for worker in status["workers"])
+    # A run that was only queued has no workers yet.
+    assert not any(psutil.pid_exists(worker["pid"]) for status in statuses for worker in status.get("workers", []))
 
 
 def test_a_run_whose_owner_was_killed_is_lost_and_its_workers_are_gone(store: Path) -> None:
