@@ -140,9 +140,7 @@ def _in_bytes(given: Any) -> Any:
     if unit and number.replace(".", "", 1).isdecimal():
         return int(float(number) * unit)
     if isinstance(given, str) and not given.isdecimal():
-        raise ValueError(
-            f"{given!r} is not a valid size; use an integer number of bytes, or a number with {', '.join(_UNITS)}, such as 64MiB"
-        )
+        raise ValueError(f"input should be an integer number of bytes, or a number with {', '.join(_UNITS)}, such as 64MiB")
     return given
 
 
