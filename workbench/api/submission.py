@@ -136,12 +136,12 @@ def _single(spec: RunSpec, threads: int, mode: str, use_server: bool) -> Run:
     key = baseline_key(single)
     for directory in reversed(listing.all_runs(home())):
         with contextlib.suppress(DamagedRunError):
-            if directory.record().get("baseline_key") == key and _says_something(Run(directory)):
+            if directory.record().get("baseline_key") == key and _is_reusable(Run(directory)):
                 return Run(directory)
     return _submit(single, use_server, as_baseline=True)
 
 
-def _says_something(run: Run) -> bool:
+def _is_reusable(run: Run) -> bool:
     """Whether a run need not be repeated: it ended well or still may, or needs more memory than its budget, as it would again."""
     return run.state not in UNUSABLE or bool((run.error or {}).get("memory"))
 

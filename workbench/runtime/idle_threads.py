@@ -18,7 +18,7 @@ _TASKS = Path("/proc/self/task")
 def wait_for_idle_threads() -> None:
     """Returns when the kernel reports no other runnable thread of the process in two consecutive checks.
 
-    Gives up after ``LIMIT_S``: without ``/proc``, or if another thread computes.
+    Gives up after ``LIMIT_S`` if another thread computes. Without ``/proc`` it only pauses.
     """
     deadline, num_idle_checks = time.monotonic() + LIMIT_S, 0
     while num_idle_checks < NUM_IDLE_CHECKS and time.monotonic() < deadline:
