@@ -30,7 +30,7 @@ _SHOWN_ANSWER = re.compile(r"```python\n(.*?)```", re.DOTALL)
 
 def read(path: Path) -> NotebookNode:
     """The notebook in a file."""
-    return nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call,no-any-return]
+    return nbformat.read(path, as_version=4)
 
 
 def execute(notebook: NotebookNode) -> NotebookNode:
@@ -45,7 +45,7 @@ def execute(notebook: NotebookNode) -> NotebookNode:
         client = NotebookClient(
             notebook, timeout=CELL_LIMIT_S, resources={"metadata": {"path": directory}}, store_widget_state=False
         )
-        client.execute(env=environment)  # type: ignore[no-untyped-call]
+        client.execute(env=environment)
     return notebook
 
 
@@ -88,7 +88,7 @@ def main(paths: list[str]) -> None:
     """Executes these notebooks one after the other and writes them back."""
     for path in map(Path, paths):
         start, notebook = time.monotonic(), read(path)
-        nbformat.write(tidy(execute(notebook)), path)  # type: ignore[no-untyped-call]
+        nbformat.write(tidy(execute(notebook)), path)
         print(f"{path}: {time.monotonic() - start:.0f} s, {path.stat().st_size / 2**10:.0f} KiB")
 
 

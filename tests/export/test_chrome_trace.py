@@ -28,7 +28,7 @@ def run(tmp_path: Path) -> RunDirectory:
 
 
 def document_of(*runs: RunDirectory, to: Path) -> Document:
-    return json.loads(write_trace(runs, to / "trace.json").read_text())  # type: ignore[no-any-return]
+    return json.loads(write_trace(runs, to / "trace.json").read_text())
 
 
 def assert_totals_are_those_of_the_table(document: Document, run: RunDirectory) -> None:
