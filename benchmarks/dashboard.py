@@ -18,8 +18,8 @@ from typing import Any
 
 from workbench.spec import RunSpec
 from workbench.spec.files import dumps
+from workbench.store.columns import RUN_FIGURES
 from workbench.store.directory import RunDirectory
-from workbench.store.tables import RUN_FIGURES
 from workbench.testing.browser import browser, dashboard, settled, when
 
 NUM_RUNS, REPETITIONS = 10_000, 7

@@ -19,8 +19,9 @@ import pyarrow.parquet as pq
 
 from workbench.spec import RunSpec
 from workbench.spec.files import dumps
+from workbench.store.columns import TABLES
 from workbench.store.directory import RunDirectory
-from workbench.store.tables import TABLES, schema
+from workbench.store.tables import schema
 from workbench.testing.browser import browser, dashboard, when
 
 NUM_WORKERS, NUM_OPERATIONS, STEP_S = 8, 125_000, 10.0

@@ -20,7 +20,7 @@ import click
 import workbench
 from workbench import errors
 from workbench.cli.main import EXIT_CODES, cli
-from workbench.store.tables import ROWS, RUNS, TABLES
+from workbench.store.columns import ROWS, RUNS, TABLES
 
 DOCS = Path(__file__).parent
 HEADER = "`python docs/generate.py` writes this page from the code; a test fails when it is stale.\n"

@@ -17,8 +17,8 @@ from workbench.errors import WorkbenchError
 from workbench.plan.mesh import AXES
 from workbench.plan.parity import VERDICTS
 from workbench.store.archive import _JSON
+from workbench.store.columns import RUNS, TABLES
 from workbench.store.directory import TERMINAL
-from workbench.store.tables import RUNS, TABLES
 
 ROOT = DOCS.parent
 

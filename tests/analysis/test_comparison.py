@@ -13,8 +13,8 @@ from workbench.api import Run
 from workbench.dashboard.table import Overview, alike
 from workbench.spec import RunSpec
 from workbench.spec.files import dumps
+from workbench.store.columns import RUN_COLUMNS
 from workbench.store.directory import RunDirectory
-from workbench.store.tables import RUN_COLUMNS
 
 
 def row(split: str, **values: Any) -> dict[str, Any]:

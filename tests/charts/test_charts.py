@@ -28,7 +28,7 @@ from workbench.charts.step_parts import step_parts_chart
 from workbench.charts.timeline import By, lanes_chart, timeline_chart
 from workbench.charts.transfers import transfers_chart
 from workbench.store import listing
-from workbench.store.tables import RUN_COLUMNS
+from workbench.store.columns import RUN_COLUMNS
 
 
 def row(split: str, num_workers: int = 2, **figures: Any) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from workbench.analysis.memory import CATEGORIES
 from workbench.cli.assertion import parse
 from workbench.cli.document import runs_document
 from workbench.errors import SpecError
-from workbench.store.tables import RUN_COLUMNS, write_table
+from workbench.store.columns import RUN_COLUMNS
+from workbench.store.tables import write_table
 
 
 @pytest.fixture

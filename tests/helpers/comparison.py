@@ -7,8 +7,8 @@ from typing import Any
 
 from workbench.spec import RunSpec
 from workbench.spec.files import dumps
+from workbench.store.columns import RUN_FIGURES
 from workbench.store.directory import RunDirectory
-from workbench.store.tables import RUN_FIGURES
 
 SINGLE, SPLIT, FAILED = "20261124-100000-single-aaaaaa", "20261124-100001-dp2-bbbbbb", "20261124-100002-dp2-cccccc"
 WORKER = {

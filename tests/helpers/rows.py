@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from workbench.store.tables import RUN_COLUMNS
+from workbench.store.columns import RUN_COLUMNS
 
 
 def row(split: str, num_workers: int, **figures: Any) -> dict[str, Any]:

@@ -15,8 +15,9 @@ from workbench.export.tables import export
 from workbench.metrics.summary import _other_load, summarize
 from workbench.spec import RunSpec
 from workbench.store import listing
+from workbench.store.columns import RUN_COLUMNS, TABLES
 from workbench.store.directory import new_run_id
-from workbench.store.tables import RUN_COLUMNS, TABLES, schema, write_table
+from workbench.store.tables import schema, write_table
 
 FIGURES = {
     "parameters": 10, "peak_memory_bytes": 100, "compute_s": 0.4, "exposed_communication_s": 0.1, "idle_s": 0.2,

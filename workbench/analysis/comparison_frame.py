@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from workbench.analysis.markup import cells, comparison_html
-from workbench.store.tables import RUN_COLUMNS
+from workbench.store.columns import RUN_COLUMNS
 
 
 class Comparison(pd.DataFrame):

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from workbench.store.columns import TABLES
 from workbench.store.directory import StoredRun
 from workbench.store.listing import row
-from workbench.store.tables import TABLES, schema
+from workbench.store.tables import schema
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -15,9 +15,9 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from workbench.errors import DamagedRunError, UsageError
+from workbench.store.columns import RUN_COLUMNS, RUN_FIGURES
 from workbench.store.directory import TERMINAL, RunDirectory
 from workbench.store.listing import RUN_ID, row
-from workbench.store.tables import RUN_COLUMNS, RUN_FIGURES
 
 MAX_BYTES = 4 * 2**30
 """Largest unpacked size of an archive; a typical run takes a few megabytes."""

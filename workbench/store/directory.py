@@ -165,19 +165,9 @@ class RunDirectory:
 
     def table(self, name: str, columns: Sequence[str] | None = None, step: int | None = None) -> pa.Table:
         """Reads a table of all workers, in order of rank; optionally only some columns, or the rows of one step."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+        from workbench.store.tables import read_tables
 
-        from workbench.store.tables import schema
-
-        empty = schema(name).empty_table()
-        rows = None if step is None else [("step", "=", step)]
-        paths = sorted((self.path / name).glob("rank-*.parquet"), key=lambda p: int(p.stem.split("-")[1]))
-        tables = [empty if columns is None else empty.select(columns)]
-        for path in paths:
-            existing = None if columns is None else [c for c in columns if c in pq.read_schema(path).names]
-            tables.append(pq.read_table(path, columns=existing, filters=rows))
-        return pa.concat_tables(tables, promote_options="default")  # columns that older runs lack are empty
+        return read_tables(self.path / name, name, columns, step)
 
     def _read(self, name: str) -> dict[str, Any] | None:
         try:

@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from workbench.store.columns import RUN_COLUMNS
 from workbench.store.directory import TERMINAL
-from workbench.store.tables import RUN_COLUMNS
 
 NAME = "index.json"
 _MIN_NEW = 100

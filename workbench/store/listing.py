@@ -10,9 +10,9 @@ from typing import Any
 
 from workbench.errors import DamagedRunError, UsageError
 from workbench.plan.parity import verdict
+from workbench.store.columns import RUN_COLUMNS
 from workbench.store.directory import TERMINAL, RunDirectory
 from workbench.store.index import Index
-from workbench.store.tables import RUN_COLUMNS
 
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,199}")
 """A run's id, which is always the name of a directory and never a path."""
