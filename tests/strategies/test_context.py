@@ -11,7 +11,7 @@ import torch
 
 from tests.helpers import cases
 from workbench.errors import SplitError
-from workbench.metrics.summary import measured_transfers
+from workbench.metrics.communication import measured_communication
 from workbench.plan.resolve import plan
 from workbench.spec import RunSpec
 from workbench.strategies.context import ContextOptions, ContextStrategy
@@ -92,7 +92,7 @@ def test_other_kinds_of_runs_equal_one_worker_and_their_formulas(run: str, atten
     expected: Counter[tuple[str, str, str]] = Counter()
     for t in planned.transfers:
         expected[t.operation, t.axis, t.phase] += t.count * t.payload_bytes
-    moved = measured_transfers(run_in_workers(planned.num_workers, cases.training, spec))
+    moved = measured_communication(run_in_workers(planned.num_workers, cases.training, spec))
     assert {(t["operation"], t["axis"], t["phase"]): t["payload_bytes"] for t in moved} == dict(expected)
 
 

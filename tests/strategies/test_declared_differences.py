@@ -12,7 +12,7 @@ import pytest
 
 from tests.helpers import cases
 from workbench import registry
-from workbench.metrics.summary import _communication_bytes, measured_transfers
+from workbench.metrics.communication import communication_bytes_per_step, measured_communication
 from workbench.plan.lossy import Lossy
 from workbench.plan.resolve import plan
 from workbench.plan.steps import trace_share
@@ -81,11 +81,11 @@ def test_local_sgd_is_each_replicas_own_steps_and_their_mean(known: Any) -> None
     # Trace steps are the 4th to the 6th of the run, two of which average; a step does so every second time.
     planned = plan(RunSpec(**spec))
     num_bytes = 4 * planned.summary.num_parameters
-    assert sum(t["payload_bytes"] for t in measured_transfers(workers)) == pytest.approx(num_bytes * 2 / 3)
+    assert sum(t["payload_bytes"] for t in measured_communication(workers)) == pytest.approx(num_bytes * 2 / 3)
     (expected,) = {(t["trace_share"], t["every"]) for t in planned.expected_record()["transfers"]}
     assert expected == (pytest.approx(2 / 3), 2)
     assert sum(t.bytes_per_step for t in planned.transfers) == num_bytes / 2
-    assert _communication_bytes(planned.expected_record()["transfers"], workers) == num_bytes / 2
+    assert communication_bytes_per_step(planned.expected_record()["transfers"], workers) == num_bytes / 2
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_what_each_kth_step_has_is_counted_on_the_trace_steps_that_have_it() -> 
     spec = RunSpec(model="mlp", train={"num_steps": 5, "num_warmup_steps": 2}, measure={"num_trace_steps": 4})  # the 8th to 11th
     assert [float(trace_share(spec, every)) for every in (1, 2, 3, 5, 8, 12)] == [1, 0.5, 0.25, 0.25, 0.25, 0]
     seldom = {"operation": "all_reduce", "axis": "data", "phase": "optimizer", "every": 12, "trace_share": 0.0}
-    assert _communication_bytes([seldom], [{"communication": []}]) is None, "not measured, and not nothing"
+    assert communication_bytes_per_step([seldom], [{"communication": []}]) is None, "not measured, and not nothing"
 
 
 def test_a_declaration_says_how_many_steps_the_check_needs_and_what_it_changes() -> None:

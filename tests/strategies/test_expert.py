@@ -10,7 +10,7 @@ import torch
 
 from tests.helpers import cases
 from workbench.errors import SpecError
-from workbench.metrics.summary import measured_transfers
+from workbench.metrics.communication import measured_communication
 from workbench.plan.resolve import plan
 from workbench.spec import RunSpec
 from workbench.testing.workers import run_in_workers
@@ -61,7 +61,7 @@ def test_experts_elsewhere_compute_what_one_worker_computes_and_move_the_bytes_o
     expected: Counter[tuple[str, str, str]] = Counter()
     for t in planned.transfers:
         expected[t.operation, t.axis, t.phase] += t.count * t.payload_bytes
-    measured = {(t["operation"], t["axis"], t["phase"]): t for t in measured_transfers(list(results))}
+    measured = {(t["operation"], t["axis"], t["phase"]): t for t in measured_communication(list(results))}
     assert {key: t["payload_bytes"] for key, t in measured.items()} == dict(expected)
     num_exchanges = sum(t.count for t in planned.transfers if t.operation == "all_to_all")
     assert sum(t["count"] for t in measured.values() if t["operation"] == "all_to_all") == num_exchanges
@@ -83,7 +83,7 @@ def test_with_a_capacity_the_bytes_that_move_are_the_bound_less_the_room_that_st
             expected[t.phase] += t.count * t.payload_bytes
     bounds = {(t.operation, t.axis, t.phase) for t in planned.transfers if t.is_bound}
     assert bounds == {("all_to_all", "expert", phase) for phase in expected}
-    moved = {t["phase"]: t["payload_bytes"] for t in measured_transfers(list(results)) if t["operation"] == "all_to_all"}
+    moved = {t["phase"]: t["payload_bytes"] for t in measured_communication(list(results)) if t["operation"] == "all_to_all"}
     assert 0 < moved["forward"] < expected["forward"]
     assert 0 < moved["backward"] < expected["backward"]
     # Both phases are short by the same tokens.

@@ -15,7 +15,7 @@ import pytest
 from tests.helpers import cases
 from tests.helpers.sizes import larger_are_slow
 from workbench.errors import SpecError
-from workbench.metrics.summary import measured_transfers
+from workbench.metrics.communication import measured_communication
 from workbench.plan import compatibility
 from workbench.plan.plan import Plan
 from workbench.plan.resolve import plan
@@ -51,7 +51,7 @@ def bytes_of(transfers: Iterable[dict[str, Any]], times_count: bool) -> dict[tup
 
 def assert_bytes_are_the_formulas(spec: dict[str, Any], results: list[dict[str, Any]]) -> None:
     expected = bytes_of(map(asdict, plan(RunSpec(**spec)).transfers), times_count=True)
-    assert bytes_of(measured_transfers(results), times_count=False) == expected
+    assert bytes_of(measured_communication(results), times_count=False) == expected
 
 
 def trained(model: str, split: dict[str, Any], **train: Any) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from workbench.analysis.traffic import num_trace_steps
-from workbench.metrics.communication import transfers as rows_of
+from workbench.metrics.communication import communication_volume
 from workbench.store.directory import StoredRun
 from workbench.store.tables import done_s
 
@@ -16,10 +16,10 @@ _SUMS = ("payload_bytes", "duration_s", "exposed_communication_s", "idle_s")
 
 
 def transfers(run: StoredRun) -> pd.DataFrame:
-    """Returns the rows of ``metrics.communication.transfers`` with ``what`` (operation, axis, phase) and both sums in MiB."""
+    """Returns ``metrics.communication.communication_volume`` with ``what`` (operation, axis, phase) and both sums in MiB."""
     run = run.directory
     columns = ["operation", "axis", "phase", "expected_bytes", "is_bound", "measured_bytes", "count"]
-    frame = pd.DataFrame(rows_of(run), columns=columns).astype({"measured_bytes": "float64", "count": "float64"})
+    frame = pd.DataFrame(communication_volume(run), columns=columns).astype({"measured_bytes": "float64", "count": "float64"})
     frame["what"] = frame["operation"] + " · " + frame["axis"] + " · " + frame["phase"]
     frame["expected_mib"] = frame["expected_bytes"] / MEBIBYTE
     frame["measured_mib"] = frame["measured_bytes"] / MEBIBYTE

@@ -185,9 +185,9 @@ class Run:
 
     def communication_volume(self) -> list[dict[str, Any]]:
         """Expected and measured bytes of a step: a row an operation, axis and phase."""
-        from workbench.metrics.communication import transfers
+        from workbench.metrics.communication import communication_volume
 
-        return transfers(self.directory)
+        return communication_volume(self.directory)
 
     def _frame(self, name: str) -> pd.DataFrame:
         return self.table(name).to_pandas()

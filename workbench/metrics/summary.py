@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
 from pathlib import Path
 from statistics import fmean, median, quantiles
 from typing import Any
 
+from workbench.metrics.communication import communication_bytes_per_step
 from workbench.metrics.utilisation import peak_flops_per_s
 from workbench.plan.parity import verdict_of_event
 from workbench.store.directory import RunDirectory
@@ -53,7 +53,7 @@ def summarize(run: RunDirectory, events: list[list[dict[str, Any]]]) -> dict[str
         "efficiency": speedup / len(workers) if speedup is not None else None,
         "parameters_per_worker": max(w["parameters"] for w in workers),
         "peak_memory_bytes": _largest([w["peak_memory_bytes"] for w in workers]),
-        "communication_bytes_per_step": _communication_bytes(expected, workers) if is_traced else None,
+        "communication_bytes_per_step": communication_bytes_per_step(expected, workers) if is_traced else None,
         **{part: fmean(w[part] for w in workers) if has_parts else None for part in PARTS},
         "bubble_fraction": sum(w["idle_s"] for w in workers) / sum(w["step_s"] for w in workers) if is_staged else None,
         "imbalance": max(compute) / fmean(compute) if has_parts else None,
@@ -79,43 +79,6 @@ def summarize(run: RunDirectory, events: list[list[dict[str, Any]]]) -> dict[str
         "num_timed_steps": len(times),
         "workers": workers,
     }
-
-
-def measured_transfers(workers: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns the measured communication of one step, summed over workers: a send counts once, and a collective once per group,
-    although each member reports it."""
-    counts: dict[tuple[str, str, str], Fraction] = {}
-    sums: dict[tuple[str, str, str], Fraction] = {}
-    for worker in workers:
-        for t in worker["communication"]:
-            if t["operation"] == "recv":
-                continue
-            key = t["operation"], t["axis"], t["phase"]
-            # Runs recorded before strategies could be combined do not say it: a collective was then of all workers.
-            size = t.get("group_size", 1 if t["operation"] == "send" else len(workers))
-            counts[key] = counts.get(key, Fraction(0)) + Fraction(t["count"]) / size
-            sums[key] = sums.get(key, Fraction(0)) + Fraction(t["payload_bytes"]) / size
-    return [
-        {
-            **dict(zip(("operation", "axis", "phase"), key, strict=True)),
-            "count": float(counts[key]),
-            "payload_bytes": float(total),
-        }
-        for key, total in sums.items()
-    ]
-
-
-def _communication_bytes(expected: list[dict[str, Any]], workers: list[dict[str, Any]]) -> int | None:
-    """What a step moves on average. What happens on each k-th step alone is counted as often as the run has it, not as often
-    as the trace steps do; None where none of them had it."""
-    seldom = {(t["operation"], t["axis"], t["phase"]): t for t in expected if t.get("every", 1) > 1}
-    if any(t["trace_share"] == 0 for t in seldom.values()):
-        return None
-    total = 0.0
-    for t in measured_transfers(workers):
-        kind = seldom.get((t["operation"], t["axis"], t["phase"]))
-        total += t["payload_bytes"] / (kind["every"] * kind["trace_share"] if kind else 1)
-    return round(total)
 
 
 def _slowest(steps: list[dict[str, Any]], column: str) -> dict[int, float]:

@@ -95,6 +95,7 @@ def _work(
     recorder: Recorder,
     control: Any,
 ) -> None:
+    from workbench.metrics.communication import worker_communication
     from workbench.runtime.batches import Batches
     from workbench.runtime.build import DTYPES, build_worker, make_mesh
     from workbench.runtime.link_emulation import emulate
@@ -139,7 +140,7 @@ def _work(
         **_figures(trained),
         "completions": asdict(agreement),
         **step_parts(recorder, trained.steps),  # before the rows' times are made the run's own
-        "communication": wait_attribution.transfers_per_step(communication, spec.measure.num_trace_steps),
+        "communication": worker_communication(communication, spec.measure.num_trace_steps),
     }
     tables = {
         "steps": trained.steps,

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from workbench.metrics.communication import worker_communication
 from workbench.plan.resolve import plan
 from workbench.runtime.batches import Batches
 from workbench.runtime.build import DTYPES, build_worker, make_mesh
@@ -67,7 +68,7 @@ def training(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any], 
     peak = record.peak_memory
     assert peak is not None
     return {
-        "communication": wait_attribution.transfers_per_step(rows, planned.spec.measure.num_trace_steps),
+        "communication": worker_communication(rows, planned.spec.measure.num_trace_steps),
         "parameters": record.parameters,
         "parameter_bytes": record.parameter_bytes,
         "gradient_bytes": record.gradient_bytes,

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Any
 
-from workbench.metrics.summary import measured_transfers
+from workbench.metrics.communication import measured_communication
 from workbench.plan import compatibility
 from workbench.plan.compatibility import MODES, Case
 from workbench.plan.loss_weights import IGNORED
@@ -176,7 +176,7 @@ class Outcome:
         return mistakes
 
     def _measured(self) -> dict[tuple[str, str, str], dict[str, Any]]:
-        return {(t["operation"], t["axis"], t["phase"]): t for t in measured_transfers(self.workers)}
+        return {(t["operation"], t["axis"], t["phase"]): t for t in measured_communication(self.workers)}
 
 
 def run_case(spec: dict[str, Any], make_group: Callable[..., Any] | None = None) -> Outcome:

@@ -70,24 +70,6 @@ def communication_rows(recorder: Recorder, is_cuda: bool) -> list[dict[str, Any]
     return rows
 
 
-def transfers_per_step(rows: list[dict[str, Any]], num_trace_steps: int) -> list[dict[str, Any]]:
-    """This worker's operations of a step by operation, axis and phase, beside the formulas in ``show``."""
-    totals: Counter[tuple[str, str, str, int]] = Counter()
-    counts: Counter[tuple[str, str, str, int]] = Counter()
-    for row in rows:
-        key = row["operation"], row["axis"], row["phase"], row["group_size"]
-        totals[key] += row["payload_bytes"]
-        counts[key] += 1
-    return [
-        {
-            **dict(zip(("operation", "axis", "phase", "group_size"), key, strict=True)),
-            "count": counts[key] / num_trace_steps,
-            "payload_bytes": total / num_trace_steps,
-        }
-        for key, total in totals.items()
-    ]
-
-
 def resident_peak_bytes() -> int | None:
     """Most memory this process had resident (Linux: VmHWM); code and libraries included."""
     try:
