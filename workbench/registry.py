@@ -7,7 +7,6 @@ folders (one plugin each), installed entry points (groups such as ``workbench.st
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
 import importlib.util
@@ -23,6 +22,7 @@ from types import ModuleType
 from typing import Any
 
 from workbench.errors import PluginError, PluginWarning, SpecError
+from workbench.messages import unknown_name
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Family:
         """
         plugins = _load(self)
         if not isinstance(name, str) or name not in plugins:
-            raise SpecError(field, unknown(self.kind, name, sorted(plugins)))
+            raise SpecError(field, unknown_name(self.kind, name, sorted(plugins)))
         return plugins[name]
 
 
@@ -67,13 +67,6 @@ def announce(path: Path) -> None:
     _load.cache_clear()
     _from_file(path)
     os.environ["WORKBENCH_PLUGINS"] = ",".join([*others, name])
-
-
-def unknown(kind: str, given: str, allowed: list[str]) -> str:
-    """``unknown model 'trasformer'; did you mean 'transformer'? Allowed: mlp, transformer``"""
-    nearest = difflib.get_close_matches(str(given), allowed, n=1)
-    hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
-    return f"unknown {kind} {given!r}{hint} Allowed: {', '.join(allowed) or 'none'}"
 
 
 @functools.cache

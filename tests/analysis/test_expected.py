@@ -11,8 +11,8 @@ from workbench.analysis.expected import held, moves, placement
 from workbench.charts.loss import loss_chart
 from workbench.charts.mesh import held_chart, mesh_chart
 from workbench.errors import SpecError
+from workbench.plan.nearest_valid import nearest_valid, with_change
 from workbench.plan.resolve import plan
-from workbench.plan.suggestions import changed, nearest
 from workbench.spec import RunSpec
 from workbench.spec.paths import spec_of
 
@@ -93,14 +93,14 @@ def test_the_pictures_name_every_worker() -> None:
 def test_the_nearest_values_work(paths: dict[str, Any], first: dict[str, Any]) -> None:
     with pytest.raises(SpecError) as refused:
         plan(spec_of(paths))
-    found = nearest(paths, refused.value, limit_s=20)
+    found = nearest_valid(paths, refused.value, limit_s=20)
     assert found[0] == first
     for change in found:
-        plan(spec_of(changed(paths, change)))
+        plan(spec_of(with_change(paths, change)))
 
 
 def test_the_search_for_values_that_work_ends_in_time() -> None:
     paths = {"split.data.size": 3}
     with pytest.raises(SpecError) as refused:
         plan(spec_of(paths))
-    assert nearest(paths, refused.value, limit_s=0.0) == []
+    assert nearest_valid(paths, refused.value, limit_s=0.0) == []

@@ -17,8 +17,9 @@ from workbench.errors import SplitError
 from workbench.plan.resolve import plan
 from workbench.runtime.build import build_blocks
 from workbench.spec import RunSpec
-from workbench.strategies.tensor.halo_exchange import RowStem, exchange_rows
+from workbench.strategies.tensor.halo_exchange import exchange_halos
 from workbench.strategies.tensor.lookup import slicing_of
+from workbench.strategies.tensor.row_layers import RowStem
 from workbench.strategies.tensor.row_split import RowSplit, shares
 from workbench.testing.workers import run_in_workers
 
@@ -46,7 +47,7 @@ def exchange(rank: int, recorder: Any, control: Any, size: int) -> list[str]:
         recorder.operations.clear()
         recorder.tracing = True
         with recorder.span("forward"):
-            got = conv2d(exchange_rows(mine[0], split, mesh), mine[1], mine[2], stride, (0, padding))
+            got = conv2d(exchange_halos(mine[0], split, mesh), mine[1], mine[2], stride, (0, padding))
         got.backward(upstream[:, :, outputs.start : outputs.stop])
         recorder.tracing = False
         for parameter in mine[1:]:

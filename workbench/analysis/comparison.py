@@ -10,7 +10,7 @@ import pandas as pd
 
 from workbench.analysis.formatting import names
 from workbench.analysis.memory import memory_at_peak
-from workbench.analysis.parity import in_words
+from workbench.analysis.parity import parity_text
 from workbench.analysis.scaling import way
 from workbench.errors import SpecError
 from workbench.spec.differences import flat
@@ -85,7 +85,7 @@ def numbers(rows: Sequence[Row]) -> pd.DataFrame:
             "efficiency": number["efficiency"] * 100,
             "peak_mib": number["peak_memory_bytes"] / 2**20,
             "communication_mib": number["communication_bytes_per_step"] / 2**20,
-            "parity": [in_words(row) for row in rows],
+            "parity": [parity_text(row) for row in rows],
             "state": frame["state"],
         }
     )

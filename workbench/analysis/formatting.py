@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from workbench.analysis.parity import in_a_table
-from workbench.text import counted
+from workbench.messages import counted
 
 Row = dict[str, Any]
 Column = tuple[str, Callable[[Row], str]]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from workbench.analysis.parity import in_words
+from workbench.analysis.parity import parity_text
 from workbench.store.directory import StoredRun
 
 PARTS = ("compute", "optimizer", "exposed communication", "idle", "schedule", "other")
@@ -52,7 +52,7 @@ def losses(runs: Iterable[StoredRun], rows: Iterable[dict[str, Any]]) -> pd.Data
     for run, row in zip(runs, rows, strict=True):
         steps = run.directory.table("steps").to_pandas()
         mean = steps.dropna(subset="loss").groupby("step", as_index=False)["loss"].mean()
-        frames.append(mean.assign(split=row["split"], run=f"{row['split']}: {in_words(row)}"))
+        frames.append(mean.assign(split=row["split"], run=f"{row['split']}: {parity_text(row)}"))
     return pd.concat(frames, ignore_index=True)[["split", "run", "step", "loss"]]
 
 

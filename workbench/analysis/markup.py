@@ -7,8 +7,8 @@ from html import escape
 from typing import Any
 
 from workbench.analysis import formatting
+from workbench.messages import counted
 from workbench.spec.markup import table as table  # for views, too
-from workbench.text import counted
 
 Row = dict[str, Any]
 

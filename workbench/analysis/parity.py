@@ -27,7 +27,7 @@ def in_a_table(row: Row) -> str:
     return IN_A_TABLE[verdict(row)]
 
 
-def in_words(row: Row) -> str:
+def parity_text(row: Row) -> str:
     """The verdict in a few words: ``equals one worker``."""
     return IN_WORDS[verdict(row)]
 

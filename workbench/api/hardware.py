@@ -26,14 +26,14 @@ __all__ = [
 
 
 def calibrate(
-    group_sizes: Sequence[int] = (), say: Callable[[str, dict[str, Any]], None] = lambda table, row: None
+    group_sizes: Sequence[int] = (), report: Callable[[str, dict[str, Any]], None] = lambda table, row: None
 ) -> dict[str, Any]:
     """Measures this machine (matrix products, memory, communication in groups of these sizes, by default 2 and, where there are
-    as many cores, 4) and keeps it in the store; ``say(table, row)`` is called with each measurement."""
-    from workbench.hardware.measure import calibrate as measure
+    as many cores, 4) and keeps it in the store; ``report(table, row)`` is called with each measurement."""
+    from workbench.hardware.calibrate import measure
 
     sizes = group_sizes or (2, 4)[: 2 if environment()["num_cores"] >= 4 else 1]
-    calibration = measure(sizes, say)
+    calibration = measure(sizes, report)
     write_calibration(home(), calibration)
     return calibration
 

@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING
 
 from workbench.plan.compatibility import MODES, Support, support_table
 from workbench.plan.mesh import Mesh
+from workbench.plan.nearest_valid import change_text, nearest_valid, with_change
 from workbench.plan.optimizer import optimizer_text
 from workbench.plan.plan import Plan
 from workbench.plan.resolve import plan
-from workbench.plan.suggestions import changed as with_change
-from workbench.plan.suggestions import in_words as change_text
-from workbench.plan.suggestions import nearest as nearest_valid
 from workbench.registry import STRATEGIES
 from workbench.spec import RunSpec
 from workbench.spec.files import read_table

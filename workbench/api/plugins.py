@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from workbench.registry import DATASETS, MODELS, SCHEDULES, STRATEGIES, Family, announce, unknown
+from workbench.registry import DATASETS, MODELS, SCHEDULES, STRATEGIES, Family, announce
 
 __all__ = [
     "DATASETS",
@@ -11,5 +11,4 @@ __all__ = [
     "STRATEGIES",
     "Family",
     "announce",
-    "unknown",
 ]

@@ -8,9 +8,9 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from workbench.api.plugins import unknown
 from workbench.api.store import RUN_FIGURES, VERDICTS
 from workbench.errors import SpecError
+from workbench.messages import unknown_name
 
 _OPERATORS = {
     ">=": operator.ge,
@@ -61,7 +61,7 @@ def parse(text: str) -> list[Assertion]:
             assertions.append(Assertion(column, sign, _verdict(sign, value.strip("'\""))))
             continue
         if column not in RUN_FIGURES:
-            raise SpecError("--assert", unknown("column", column, [*RUN_FIGURES, *_ALIASES, _VERDICT]))
+            raise SpecError("--assert", unknown_name("column", column, [*RUN_FIGURES, *_ALIASES, _VERDICT]))
         try:
             number = {"true": 1.0, "false": 0.0}.get(value.lower()) if value.isalpha() else float(value)
         except ValueError:
@@ -76,5 +76,5 @@ def _verdict(sign: str, text: str) -> str:
     if sign not in ("==", "!="):
         raise SpecError("--assert", f"parity must be compared with == or !=, but got {sign!r}")
     if text not in VERDICTS:
-        raise SpecError("--assert", unknown("verdict", text, list(VERDICTS)))
+        raise SpecError("--assert", unknown_name("verdict", text, list(VERDICTS)))
     return text

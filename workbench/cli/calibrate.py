@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from workbench.errors import UsageError
-from workbench.text import counted
+from workbench.messages import counted
 
 CHARTS = (".svg", ".png", ".html")
 _POOR_FIT = 0.3

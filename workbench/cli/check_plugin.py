@@ -31,8 +31,8 @@ def check_plugin_command(file: Path, only: str, only_list: bool, as_json: bool) 
 
     Exit codes: 0 all cases passed; 1 a case failed; 2 no case was run.
     """
+    from workbench.messages import counted
     from workbench.testing.plugin_check import load_plugins, plugin_cases, run_plugin_case
-    from workbench.text import counted
 
     plugins = load_plugins(file)
     cases, refused = plugin_cases(plugins)

@@ -11,7 +11,7 @@ import click
 import workbench
 from workbench.cli.target import written
 from workbench.errors import UsageError
-from workbench.text import counted
+from workbench.messages import counted
 
 COURSE = Path(workbench.__path__[0]) / "course"
 """The course's notebooks: in a checkout a link to ``notebooks/``, in a wheel a copy of them."""

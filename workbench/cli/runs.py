@@ -10,7 +10,7 @@ from workbench.api.store import all_runs, import_runs, open_exact, open_run, run
 from workbench.cli.document import runs_document
 from workbench.cli.target import written
 from workbench.errors import UsageError
-from workbench.text import counted
+from workbench.messages import counted
 
 
 @click.command("ls")

@@ -19,7 +19,7 @@ import click
 import workbench
 from workbench.api.store import home
 from workbench.errors import UsageError
-from workbench.text import counted
+from workbench.messages import counted
 
 _PACKAGES = ("torch", "numpy", "pydantic", "pyarrow", "pandas", "streamlit")
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from workbench.analysis.formatting import seconds
-from workbench.text import counted
+from workbench.messages import counted
 
 if TYPE_CHECKING:
     from workbench.api import Run

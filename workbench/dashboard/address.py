@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from workbench.api.plugins import unknown
 from workbench.api.specs import DEFAULT_MODEL, DatasetOptions, Field, RunSpec, all_fields, parse_value, value_text
 from workbench.errors import SpecError
+from workbench.messages import unknown_name
 
 LONGEST = 4000
 """Characters of one value."""
@@ -34,7 +34,7 @@ def read(parameters: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
     for path, text in parameters.items():
         try:
             if path not in known:
-                raise SpecError(path, unknown("key", path, list(known)))
+                raise SpecError(path, unknown_name("key", path, list(known)))
             paths[path] = _value(known[path], text)
         except SpecError as error:
             problems.append(str(error))
@@ -76,7 +76,7 @@ def _value(field: Field, text: str) -> Any:
     if field.kind in ("text", "choice"):
         value = value if isinstance(value, str) else text
     if field.kind == "choice" and value not in field.choices:
-        raise SpecError(field.path, unknown("choice", value, list(field.choices)))
+        raise SpecError(field.path, unknown_name("choice", value, list(field.choices)))
     if field.kind == "flag" and not isinstance(value, bool):
         raise SpecError(field.path, f"takes true or false, but got {text!r}")
     if field.kind in ("integer", "number"):

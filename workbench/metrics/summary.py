@@ -6,11 +6,11 @@ from pathlib import Path
 from statistics import fmean, median, quantiles
 from typing import Any
 
+from workbench.messages import counted
 from workbench.metrics.communication import communication_bytes_per_step
 from workbench.metrics.utilisation import peak_flops_per_s
 from workbench.plan.parity import verdict_of_event
 from workbench.store.directory import RunDirectory
-from workbench.text import counted
 
 SHORTEST_LOAD_S = 0.3
 """The system counts busy time in ticks of 10 ms a core, whose rounding then stays below 0.1 cores."""

@@ -17,9 +17,9 @@ from workbench.api.plugins import MODELS, STRATEGIES
 from workbench.api.specs import DEFAULT_MODEL, RunSpec, differences, fields, parts, spec_of
 from workbench.charts.mesh import held_chart, mesh_chart
 from workbench.errors import SpecError
+from workbench.messages import counted
 from workbench.notebook.fields import Fields
 from workbench.notebook.rendering import Shown, output, picture
-from workbench.text import counted
 
 
 class SplitPicker(Shown):

@@ -14,8 +14,8 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from workbench.errors import SpecError
+from workbench.messages import unknown_name
 from workbench.plan.mesh import WORLD, Mesh
-from workbench.registry import unknown
 
 if TYPE_CHECKING:
     from workbench.plan.plan import Plan
@@ -93,7 +93,7 @@ def check_link(plan: Plan) -> None:
     allowed = [*axes, *(s.name for s in plan.strategies if s.divides_axis)]
     for axis in link.axes:
         if axis not in allowed:
-            message = unknown("axis", axis, allowed) if axes else "a run on one worker has no mesh axes; remove it"
+            message = unknown_name("axis", axis, allowed) if axes else "a run on one worker has no mesh axes; remove it"
             raise SpecError(f"link.axes.{axis}", message)
     size, num_workers = link.workers_per_node, plan.num_workers
     if size and num_workers > 1 and num_workers % size:

@@ -9,6 +9,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import SplitError
+from workbench.messages import counted
 from workbench.plan.communication import Transfer, totals
 from workbench.plan.devices import num_gpus
 from workbench.plan.memory import expected_memory
@@ -17,7 +18,6 @@ from workbench.plan.model_summary import ModelSummary
 from workbench.plan.rank_view import RankView
 from workbench.plan.steps import trace_share
 from workbench.spec.run_spec import RunSpec
-from workbench.text import counted
 
 if TYPE_CHECKING:
     from workbench.data.base import Dataset

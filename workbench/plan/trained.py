@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from workbench.errors import SpecError
+from workbench.messages import counted
 from workbench.plan.layer_groups import ColumnRowPair, LayerGroup
-from workbench.text import counted
 
 if TYPE_CHECKING:
     from workbench.plan.model_summary import ModelSummary

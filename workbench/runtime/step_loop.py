@@ -23,7 +23,7 @@ from workbench.runtime.build import local
 from workbench.runtime.clipping import clip_gradients
 from workbench.runtime.cpu_contention import Load
 from workbench.runtime.flops import CountedFlops
-from workbench.runtime.memory.log import Peak, kept_activations
+from workbench.runtime.memory.allocation_log import Peak, kept_activations
 from workbench.runtime.memory.tracker import MemoryTracker
 from workbench.runtime.optimizer import make_optimizer, set_learning_rate
 from workbench.runtime.tracing.recorder import Recorder

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from workbench.errors import SpecError
-from workbench.registry import unknown
+from workbench.messages import unknown_name
 
 
 class Options(BaseModel):
@@ -25,7 +25,7 @@ class Options(BaseModel):
         if isinstance(values, dict):
             for key in values:
                 if key not in cls.model_fields:
-                    message = unknown("key", str(key), list(cls.model_fields))
+                    message = unknown_name("key", str(key), list(cls.model_fields))
                     raise PydanticCustomError("unknown_key", "{message}", {"message": message, "key": str(key)})
         return values
 
@@ -75,7 +75,7 @@ class ModelOptions(PluginOptions):
             return values
         name = str(values["preset"])
         if name not in cls.presets:
-            message = unknown("preset", name, list(cls.presets))
+            message = unknown_name("preset", name, list(cls.presets))
             raise PydanticCustomError("unknown_key", "{message}", {"message": message, "key": "preset"})
         # None is what a file cannot say: not given.
         return {**cls.presets[name].options, **{key: value for key, value in values.items() if value is not None}}

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import RootModel, ValidationError, model_serializer, model_validator
 
 from workbench.errors import SpecError
-from workbench.registry import STRATEGIES, unknown
+from workbench.messages import unknown_name
+from workbench.registry import STRATEGIES
 from workbench.spec.options import StrategyOptions, spec_error
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def _options(name: str, given: Any) -> tuple[str, StrategyOptions]:
             name = strategy.name
     if name not in STRATEGIES.names():
         aliases = (alias for strategy in STRATEGIES.names() for alias in STRATEGIES.get(strategy).aliases)
-        raise SpecError("split", unknown(STRATEGIES.kind, name, sorted([*STRATEGIES.names(), *aliases])))
+        raise SpecError("split", unknown_name(STRATEGIES.kind, name, sorted([*STRATEGIES.names(), *aliases])))
     try:
         return name, STRATEGIES.get(name, "split").Options.model_validate(given)
     except ValidationError as error:

@@ -8,7 +8,7 @@ import streamlit as st
 
 from workbench.analysis.bubble import ideal_timeline
 from workbench.analysis.frames import timeline
-from workbench.analysis.parity import in_words
+from workbench.analysis.parity import parity_text
 from workbench.analysis.progress import Follower
 from workbench.analysis.step_walkthrough import cells, wires
 from workbench.api.specs import RunSpec, four_strategies
@@ -198,7 +198,7 @@ def _result(run: Run) -> None:
             )
         if row["communication_bytes_per_step"] is not None:
             st.metric("Communication per step", in_bytes(row["communication_bytes_per_step"]), width="content")
-        st.metric("Parity", in_words(row), width="content")
+        st.metric("Parity", parity_text(row), width="content")
     lanes(timeline(run), ideal_timeline(run), TIMELINE)
     if has("trace") and st.button("Open trace", icon=":material/timeline:"):
         go("trace", {"run": run.id})

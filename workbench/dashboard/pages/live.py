@@ -18,7 +18,7 @@ from workbench.dashboard.components.navigate import go
 from workbench.dashboard.components.progress import bar
 from workbench.dashboard.components.runs_table import runs_table
 from workbench.errors import UsageError
-from workbench.text import counted
+from workbench.messages import counted
 
 REFRESH_S = 1.0
 NUM_ENDED = 8

@@ -20,7 +20,7 @@ from workbench.dashboard.components.runs_table import runs_table
 from workbench.dashboard.downloads import tables_of
 from workbench.dashboard.table import SORTS, chosen, filtered, tags_of
 from workbench.errors import WorkbenchError
-from workbench.text import counted
+from workbench.messages import counted
 
 MOST_SHOWN = 200
 """Rows that a browser gets at once; the filter finds the others."""

@@ -10,7 +10,7 @@ from workbench.analysis.bubble import ideal_timeline
 from workbench.analysis.findings import findings
 from workbench.analysis.frames import timeline
 from workbench.analysis.memory import memory_at_peak
-from workbench.analysis.parity import in_words
+from workbench.analysis.parity import parity_text
 from workbench.analysis.traffic import traffic_of
 from workbench.analysis.transfers import operations, transfers
 from workbench.charts.comparison import CHARTS
@@ -108,7 +108,7 @@ def equal(compared: Compared) -> Section | None:
     rows = [
         [
             row["split"],
-            in_words(row),
+            parity_text(row),
             summary.get("parity_tensor") or "–",
             *map(_small, (row["parity_max_error"], summary.get("parity_allowed"), row["parity_whole_batch_error"])),
         ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from workbench.plan.memory import REMEDIES
-from workbench.runtime.memory.log import Peak
+from workbench.runtime.memory.allocation_log import Peak
 
 
 class MemoryBudgetExceeded(Exception):  # noqa: N818 - like the end of memory on a device, no mistake of the program

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.distributed.tensor import DTensor
 
-from workbench.strategies.tensor.convolution_layers import SlicedBatchNorm
+from workbench.strategies.tensor.channel_layers import SlicedBatchNorm
 from workbench.torch_private.autograd import backward_id
 from workbench.torch_private.modules import AnyBatchNorm
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import PositiveInt, SerializeAsAny, ValidationError, model_validator
 
 from workbench.errors import SplitError
-from workbench.registry import SCHEDULES, unknown
+from workbench.messages import unknown_name
+from workbench.registry import SCHEDULES
 from workbench.spec.options import Options, ReadsFile, spec_error
 from workbench.strategies.base import Limiting, strategy
 from workbench.strategies.pipeline.stages import StagedOptions, StagedStrategy
@@ -64,10 +65,10 @@ class PipelineOptions(StagedOptions):
         allowed = [*cls.model_fields, *plugin.model_fields]
         for key in inline_options:
             if key not in plugin.model_fields:
-                raise SplitError(f"split.pipeline.{key}", unknown("key", key, allowed))
+                raise SplitError(f"split.pipeline.{key}", unknown_name("key", key, allowed))
         for key in table:
             if key not in plugin.model_fields:
-                raise SplitError(f"{field}.{key}", unknown(f"option of {name}", key, list(plugin.model_fields)))
+                raise SplitError(f"{field}.{key}", unknown_name(f"option of {name}", key, list(plugin.model_fields)))
         try:
             schedule_options = plugin.model_validate({**table, **inline_options}) if plugin.model_fields else None
         except ValidationError as error:

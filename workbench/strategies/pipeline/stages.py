@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from pydantic import PositiveInt
 
 from workbench.errors import SplitError
+from workbench.messages import counted
 from workbench.plan.communication import Transfer
 from workbench.plan.model_summary import block_of
 from workbench.plan.partition import balanced
 from workbench.spec.options import StrategyOptions
 from workbench.strategies.base import Limiting, Strategy
-from workbench.text import counted
 
 if TYPE_CHECKING:
     import torch

@@ -8,13 +8,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import SplitError
+from workbench.messages import unknown_name
 from workbench.plan.communication import Transfer
 from workbench.plan.layer_groups import ColumnRowPair, LayerGroup
 from workbench.plan.model_summary import BlockSummary, ModelSummary, ParameterSummary, block_of
-from workbench.registry import unknown
 from workbench.spec.options import StrategyOptions
 from workbench.strategies.base import Caption, Limiting, Strategy, strategy
-from workbench.strategies.tensor.linear import HeadSlicing
+from workbench.strategies.tensor.linear import OutputHeadSlicing
 from workbench.strategies.tensor.lookup import Slicing, slicing_of
 
 if TYPE_CHECKING:
@@ -105,9 +105,9 @@ class TensorStrategy(Strategy[TensorOptions]):
         dims = {group.kind: [*slicing_of(group).dims, WHOLE] for group in model.groups}
         for kind, dim in self.options.cut.items():
             if kind not in dims:
-                raise SplitError("split.tensor.cut", unknown("kind of layers", kind, sorted(dims)))
+                raise SplitError("split.tensor.cut", unknown_name("kind of layers", kind, sorted(dims)))
             if dim not in dims[kind]:
-                raise SplitError(f"split.tensor.cut.{kind}", unknown("dim", dim, dims[kind]))
+                raise SplitError(f"split.tensor.cut.{kind}", unknown_name("dim", dim, dims[kind]))
         slicings = self._slicings(model)
         if not slicings:
             raise SplitError("split.tensor", f"{model.name} has no layers to slice, or all of them are set to none")
@@ -239,7 +239,7 @@ class TensorStrategy(Strategy[TensorOptions]):
                 ends_block = next_slicing is None or next_slicing.group.block != slicing.group.block
                 repeated = forward[:-1] if ends_block and slicing.moves_output else forward
                 transfers += [replace(t, phase="backward") for t in repeated]
-            if rank_view.trains and self.options.parallel_loss and isinstance(slicing, HeadSlicing):
+            if rank_view.trains and self.options.parallel_loss and isinstance(slicing, OutputHeadSlicing):
                 transfers += slicing.loss_transfers(rank_view.num_samples, rank_view.element_bytes, self.axis)
         if rank_view.trains and (with_partial := self._partial_gradients(rank_view.full_model, rank_view.local_model)):
             gradients = sum(p.numel for p in with_partial) * rank_view.element_bytes

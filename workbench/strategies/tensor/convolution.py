@@ -107,8 +107,8 @@ class ConvolutionSlicing(Slicing[ConvolutionBlock]):
     def apply(self, blocks: nn.Module, mesh: DeviceMesh) -> None:
         from torch import nn
 
-        from workbench.strategies.tensor.convolution_layers import InputChannels, OutputChannels, sliced_norm
-        from workbench.strategies.tensor.halo_exchange import RowConvolution, RowStem, row_norm
+        from workbench.strategies.tensor.channel_layers import InputChannels, OutputChannels, sliced_norm
+        from workbench.strategies.tensor.row_layers import RowConvolution, RowStem, row_norm
 
         for index, c in enumerate(self._sliced):
             layer, norm = blocks.get_submodule(c.path), blocks.get_submodule(c.norm_path)
@@ -148,7 +148,7 @@ class PoolSlicing(Slicing[GlobalPool]):
         return [Transfer("all_reduce", axis, "forward", 1, num_samples * self.group.input_shape[0] * element_bytes)]
 
     def apply(self, blocks: nn.Module, mesh: DeviceMesh) -> None:
-        from workbench.strategies.tensor.halo_exchange import RowPool
+        from workbench.strategies.tensor.row_layers import RowPool
 
         if self.dim == "rows":
             blocks.set_submodule(self.group.path, RowPool(self.group.input_shape[1], mesh))

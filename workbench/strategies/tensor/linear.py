@@ -136,7 +136,7 @@ def _keep_local_slice(parameter: DTensor) -> None:
     parameter.grad = gradient.redistribute(placements=parameter.placements)
 
 
-class HeadSlicing(Slicing[ColumnRowPair]):
+class OutputHeadSlicing(Slicing[ColumnRowPair]):
     """A linear map to the vocabulary cut by what it gives or by what it takes; its weight is (vocabulary, hidden).
 
     ``vocabulary``: each worker gives the scores of its entries; one all-gather of the output forward and one all-reduce

@@ -7,7 +7,7 @@ from typing import Any
 from workbench.plan.layer_groups import ConvolutionBlock, GlobalPool, LayerGroup, RecurrentLayer
 from workbench.strategies.tensor.base import Slicing
 from workbench.strategies.tensor.convolution import ConvolutionSlicing, PoolSlicing
-from workbench.strategies.tensor.linear import AttentionSlicing, EmbeddingSlicing, FeedForwardSlicing, HeadSlicing
+from workbench.strategies.tensor.linear import AttentionSlicing, EmbeddingSlicing, FeedForwardSlicing, OutputHeadSlicing
 from workbench.strategies.tensor.recurrent import RecurrentSlicing
 
 __all__ = ["Slicing", "slicing_of"]
@@ -21,7 +21,7 @@ _BY_KIND: dict[str, type[Slicing[Any]]] = {
     "attention": AttentionSlicing,
     "feedforward": FeedForwardSlicing,
     "embedding": EmbeddingSlicing,
-    "head": HeadSlicing,
+    "head": OutputHeadSlicing,
 }
 
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from workbench.errors import SplitError
+from workbench.messages import counted
 from workbench.registration import Attribute, register
 from workbench.spec.options import Options, options_problem
-from workbench.text import counted
 
 if TYPE_CHECKING:
     from torch.distributed.pipelining import PipelineStage

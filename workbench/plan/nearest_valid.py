@@ -16,7 +16,7 @@ _REACH = 64
 """How far from the given number all others are tried; further down only its halves are."""
 
 
-def nearest(paths: Mapping[str, Any], error: SpecError, limit_s: float = 0.3, num_wanted: int = 3) -> list[dict[str, Any]]:
+def nearest_valid(paths: Mapping[str, Any], error: SpecError, limit_s: float = 0.3, num_wanted: int = 3) -> list[dict[str, Any]]:
     """Changes, each path → value (None: the default), after any of which the spec is accepted: first of the key that was
     refused or without the strategy that was, then of one other number of the split or the batch size, then without one of the
     other strategies.
@@ -42,12 +42,12 @@ def nearest(paths: Mapping[str, Any], error: SpecError, limit_s: float = 0.3, nu
     return found[:num_wanted]
 
 
-def changed(paths: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+def with_change(paths: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
     """The paths after a change."""
     return {path: value for path, value in {**paths, **change}.items() if value is not None}
 
 
-def in_words(change: Mapping[str, Any]) -> str:
+def change_text(change: Mapping[str, Any]) -> str:
     """``pipeline.num microbatches = 8``, ``without layer``"""
     for path, value in change.items():
         if path.startswith("split.") and path.endswith(".size") and value is None:
@@ -62,7 +62,7 @@ def _accepted(paths: Mapping[str, Any], changes: Iterable[dict[str, Any]], deadl
         if time.monotonic() > deadline:
             return
         try:
-            plan(spec_of(changed(paths, change)))
+            plan(spec_of(with_change(paths, change)))
         except SpecError:
             continue
         yield change

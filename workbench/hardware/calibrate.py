@@ -15,17 +15,17 @@ from workbench.launch.environment import environment
 from workbench.launch.spawn import Workers
 from workbench.store.directory import RunDirectory
 
-MODULE = "workbench.runtime.calibrate"
+MODULE = "workbench.runtime.calibration_worker"
 TABLES = ("matmul", "memory", "communication")
 _POLL_S = 0.02
 
 Row = dict[str, Any]
-Say = Callable[[str, Row], None]
+Report = Callable[[str, Row], None]
 
 
-def calibrate(group_sizes: Sequence[int], say: Say) -> dict[str, Any]:
+def measure(group_sizes: Sequence[int], report: Report) -> dict[str, Any]:
     """The calibration of this machine: matrix products and memory, then communication in groups of each size. Waits in the
-    devices' queue; ``say(table, row)`` is called with each measurement,
+    devices' queue; ``report(table, row)`` is called with each measurement,
     and with the table ``progress`` before others.
 
     Raises:
@@ -39,7 +39,7 @@ def calibrate(group_sizes: Sequence[int], say: Say) -> dict[str, Any]:
         while not ticket.is_first():
             time.sleep(_POLL_S)
         for num_workers in (1, *group_sizes):
-            _measure({"num_workers": num_workers, "num_threads": num_threads}, found, say)
+            _measure({"num_workers": num_workers, "num_threads": num_threads}, found, report)
     finally:
         ticket.release()
     points: dict[tuple[str, int], list[tuple[int, float]]] = {}
@@ -49,7 +49,7 @@ def calibrate(group_sizes: Sequence[int], say: Say) -> dict[str, Any]:
     return {"schema_version": 1, "created_at": time.time(), "environment": here, **found, "links": links}
 
 
-def _measure(job: Row, found: dict[str, list[Row]], say: Say) -> None:
+def _measure(job: Row, found: dict[str, list[Row]], report: Report) -> None:
     """Starts the workers of one job and takes what rank 0 measures."""
     with tempfile.TemporaryDirectory() as directory:
         run = RunDirectory.create(Path(directory), "calibration", "", job, {})
@@ -61,7 +61,7 @@ def _measure(job: Row, found: dict[str, list[Row]], say: Say) -> None:
                 for event in events:
                     if event["event"] == "measured":
                         found.get(event["table"], []).append(event["row"])
-                        say(event["table"], event["row"])
+                        report(event["table"], event["row"])
                 has_finished = any(event["event"] == "finished" for event in events)
                 failed = next((rank for rank, code in enumerate(codes) if code), None)
                 if failed is not None and not has_finished:

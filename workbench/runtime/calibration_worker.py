@@ -1,4 +1,4 @@
-"""One worker of a calibration: ``python -m workbench.runtime.calibrate DIRECTORY RANK LIFELINE_FD RENDEZVOUS_FD``.
+"""One worker of a calibration: ``python -m workbench.runtime.calibration_worker DIRECTORY RANK LIFELINE_FD RENDEZVOUS_FD``.
 
 Alone it measures matrix products and memory; with others, the operations that they communicate by, through the process group
 that runs use. Each measurement is an event.

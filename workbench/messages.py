@@ -1,0 +1,17 @@
+"""Phrases that messages share."""
+
+from __future__ import annotations
+
+import difflib
+
+
+def counted(count: int | str, noun: str) -> str:
+    """Returns a number with its noun: ``1 thread``, ``2 threads``, ``1 or 2 threads``."""
+    return f"{count} {noun}" if str(count) == "1" else f"{count} {noun}s"
+
+
+def unknown_name(kind: str, given: str, allowed: list[str]) -> str:
+    """Rejects a name: ``unknown model 'trasformer'; did you mean 'transformer'? Allowed: mlp, transformer``."""
+    nearest = difflib.get_close_matches(str(given), allowed, n=1)
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
+    return f"unknown {kind} {given!r}{hint} Allowed: {', '.join(allowed) or 'none'}"
