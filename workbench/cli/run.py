@@ -17,6 +17,7 @@ from workbench.errors import AssertionFailedError, RunFailedError
 
 if TYPE_CHECKING:
     from workbench.api import Run
+    from workbench.api.plans import Plan
 
 
 @click.command("run")
@@ -61,10 +62,10 @@ def run_command(
 
     from workbench.api.plans import plan
 
-    notices = [planned.device_notice for planned in map(plan, specs)]
-    if notices[0]:
-        click.echo(notices[0], err=True)
-    shown, asked = _run_all(specs, use_server=not no_server, quiet=as_json)
+    plans = [plan(spec) for spec in specs]
+    if notice := plans[0].device_notice:
+        click.echo(notice, err=True)
+    shown, asked = _run_all(plans, use_server=not no_server, quiet=as_json)
     rows = [run.row() for run in shown]
     if as_json:
         click.echo(runs_document(rows))
@@ -73,16 +74,17 @@ def run_command(
     _judge([run.row() for run in asked], assertions)
 
 
-def _run_all(specs: Sequence[RunSpec], use_server: bool, quiet: bool) -> tuple[list[Run], list[Run]]:
-    """Runs each spec to its end; those to show (baselines first) and those that were asked for."""
-    from workbench.api import open_run, submit
+def _run_all(plans: Sequence[Plan], use_server: bool, quiet: bool) -> tuple[list[Run], list[Run]]:
+    """Runs each plan to its end; returns the runs to show, baselines first, and those that were asked for."""
+    from workbench.api import open_run
+    from workbench.api.submission import submit_plan
     from workbench.cli.progress import follow
 
     shown: dict[str, Run] = {}
     asked: list[Run] = []
     try:
-        for spec in specs:
-            run = submit(spec, use_server=use_server)
+        for planned in plans:
+            run = submit_plan(planned, use_server=use_server)
             asked.append(run)
             record = run.record
             for other in (record["baseline_run_id"], record["same_cores_baseline_run_id"], run.id):

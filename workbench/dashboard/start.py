@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from workbench.api import Run, submit
-from workbench.api.plans import plan
 from workbench.api.specs import RunSpec
 from workbench.errors import SpecError, WorkbenchError
 
@@ -30,7 +29,6 @@ def start(specs: Iterable[RunSpec]) -> Started:
     runs, refused = [], []
     for spec in specs:
         try:
-            plan(spec)
             runs.append(submit(spec))
         except SpecError as error:
             refused.append(f"{spec.split.label}: {error}")
