@@ -20,6 +20,7 @@ from workbench.spec import RunSpec
 from workbench.spec.files import dumps
 from workbench.store.columns import RUN_FIGURES
 from workbench.store.directory import RunDirectory
+from workbench.store.records import RunState, RunStatus
 from workbench.testing.browser import browser, dashboard, settled, when
 
 NUM_RUNS, REPETITIONS = 10_000, 7
@@ -39,7 +40,7 @@ def fill(store: Path, num_runs: int) -> None:
             "threads_per_worker": 1, "expected": {"parameters_per_worker": [875_000] * 2, "transfers": [transfer] * 10},
         }  # fmt: skip
         run = RunDirectory.create(store, f"20260101-{i:06d}-{split}-{i:06x}", text, record, {})
-        run.write_status({"state": "finished", "message": ""})
+        run.write_status(RunStatus(RunState.FINISHED))
         figures = {**dict.fromkeys(RUN_FIGURES, 0.5), "step_time_s": 0.05 + i / 1e6, "parity_ok": True}
         run.write_summary({**figures, "workers": [{"parameters": 875_000, "communication": [transfer] * 10}] * 2})
 

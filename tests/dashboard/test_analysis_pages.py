@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -35,7 +36,7 @@ def two_runs(store: Path) -> list[RunDirectory]:
 
 def test_a_lessons_run_that_waits_says_for_what(store: Path) -> None:
     run = live(store, "run-1", 1.0)
-    run.write_status({**run.status(), "message": "waiting for baseline base-1"})
+    run.write_status(replace(run.status(), message="waiting for baseline base-1"))
     assert "waiting for baseline base-1" in texts(page("learn", lesson="data", run="run-1"))
 
 

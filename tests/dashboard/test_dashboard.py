@@ -31,6 +31,7 @@ from workbench.spec import RunSpec
 from workbench.spec.paths import differences, spec_of
 from workbench.store.cancellation import Queue
 from workbench.store.labels import relabel
+from workbench.store.records import RunState, RunStatus
 
 ROOT = Path(__file__).parents[2]
 
@@ -169,14 +170,14 @@ def test_a_follower_reads_on_where_it_left_off(tmp_path: Path) -> None:
     assert (first["state"], first["step"], first["samples_per_s"]) == ("timed steps", 3, 16 / 0.5)
     assert first["memory_mib"] > 1, "its process is this one"
     assert second["memory_mib"] is None
-    run.write_status({"state": "finished"})
+    run.write_status(RunStatus(RunState.FINISHED))
     assert follower.workers()[0]["memory_mib"] is None, "another process may have the number now"
 
 
 def test_a_failure_names_worker_step_reason_lines_and_what_to_try(tmp_path: Path) -> None:
     run = new_run(tmp_path, "run-1")
     assert failure(Run(run)) is None
-    run.write_status({"state": "failed", "message": "worker 1: killed by SIGKILL"})
+    run.write_status(RunStatus(RunState.FAILED, "worker 1: killed by SIGKILL"))
     run.write_error(
         {"rank": 1, "step": 4, "exception": "killed by SIGKILL", "last_lines": [str(i) for i in range(30)], "advice": ""}
     )
@@ -185,7 +186,7 @@ def test_a_failure_names_worker_step_reason_lines_and_what_to_try(tmp_path: Path
     assert (card.worker, card.step, card.reason, card.last_lines[-1]) == (1, 4, "killed by SIGKILL", "29")
     assert "memory" in card.advice[0]
     lost = new_run(tmp_path, "run-2")
-    lost.write_status({"state": "lost", "message": "the supervisor process is gone"})
+    lost.write_status(RunStatus(RunState.LOST, "the supervisor process is gone"))
     assert "run it again" in failure(Run(lost)).advice[0]  # type: ignore[union-attr]
 
 

@@ -10,18 +10,19 @@ import psutil
 
 from tests.helpers.run_directory import new_run
 from workbench.store.directory import RunDirectory
+from workbench.store.records import RunState, RunStatus, SupervisorProcess, WorkerStatus
 
-ALIVE = {"pid": os.getpid(), "create_time": psutil.Process().create_time()}
+ALIVE = SupervisorProcess(os.getpid(), psutil.Process().create_time())
 
 
 def live(store: Path, run_id: str, created_at: float, state: str = "queued", **record: Any) -> RunDirectory:
     run = new_run(store, run_id, created_at=created_at, **record)
-    run.write_status({"state": state, "owner": ALIVE, "workers": [{"rank": 0, "pid": os.getpid(), "device": "cpu"}]})
+    run.write_status(RunStatus(RunState(state), supervisor=ALIVE, workers=(WorkerStatus(0, os.getpid(), "cpu"),)))
     return run
 
 
 def finished(store: Path, run_id: str, created_at: float, step_time_s: float, **record: Any) -> RunDirectory:
     run = new_run(store, run_id, created_at=created_at, split="dp2", dataset="text", **record)
-    run.write_status({"state": "finished"})
+    run.write_status(RunStatus(RunState.FINISHED))
     run.write_summary({"step_time_s": step_time_s, "parity_ok": True, "workers": []})
     return run

@@ -25,6 +25,7 @@ from workbench.spec import RunSpec
 from workbench.spec.files import dumps
 from workbench.store import listing
 from workbench.store.directory import RunDirectory
+from workbench.store.records import RunState, RunStatus
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -174,8 +175,8 @@ def owners(tmp_path: Path) -> Iterator[Owners]:
 )
 def test_the_worker_that_caused_the_failure_is_named(owners: Owners, fault: str, exception: str, step: int | None) -> None:
     run, owner = owners.start(fault)
-    wait_until(lambda: run.status()["state"] == "failed")
-    assert all(is_gone(worker["pid"]) for worker in run.status()["workers"]), "nothing is left once it says failed"
+    wait_until(lambda: run.status().state == "failed")
+    assert all(is_gone(worker.pid) for worker in run.status().workers), "nothing is left once it says failed"
     assert owner.wait(10) == 0
     error = run.error()
     assert error is not None
@@ -189,45 +190,45 @@ def test_the_worker_that_caused_the_failure_is_named(owners: Owners, fault: str,
 def test_a_run_whose_workers_finished_is_finished(owners: Owners, fault: str, message: str) -> None:
     run, owner = owners.start(fault)
     assert owner.wait(20) == 0
-    assert (run.status()["state"], run.status()["message"]) == ("finished", message)
+    assert (run.status().state, run.status().message) == ("finished", message)
     assert (run.summary() or {})["step_time_s"] == 0.5
 
 
 def test_a_cancelled_run_ends_even_workers_that_ignore_sigterm(owners: Owners) -> None:
     run, owner = owners.start("cancel")
-    wait_until(lambda: run.status()["state"] == "running")
+    wait_until(lambda: run.status().state == "running")
     run.request_cancel()
     assert owner.wait(10) == 0
-    assert run.status()["state"] == "cancelled"
-    assert all(is_gone(worker["pid"]) for worker in run.status()["workers"])
+    assert run.status().state == "cancelled"
+    assert all(is_gone(worker.pid) for worker in run.status().workers)
 
 
 def test_the_second_owner_waits_for_the_device_and_can_be_cancelled_there(owners: Owners) -> None:
     first, _ = owners.start("cancel")
-    wait_until(lambda: first.status()["state"] == "running")
+    wait_until(lambda: first.status().state == "running")
     second, waiting = owners.start("none", "run-2")
-    wait_until(lambda: second.status().get("message", "").startswith("waiting for cpu: held by run run-1 of user "))
-    assert second.status()["state"] == "queued"
+    wait_until(lambda: second.status().message.startswith("waiting for cpu: held by run run-1 of user "))
+    assert second.status().state == "queued"
     second.request_cancel()
     assert waiting.wait(10) == 0
-    assert (second.status()["state"], first.status()["state"]) == ("cancelled", "running")
+    assert (second.status().state, first.status().state) == ("cancelled", "running")
 
 
 def test_a_run_waits_for_its_baseline(owners: Owners) -> None:
     baseline = RunDirectory.create(owners.path, "base", dumps(RunSpec()), {}, {})
     run, owner = owners.start("none", baseline_run_id="base")
-    wait_until(lambda: "waiting for baseline base" in run.status().get("message", ""))
+    wait_until(lambda: "waiting for baseline base" in run.status().message)
     baseline.write_summary({"step_time_s": 1.0})
-    baseline.write_status({"state": "finished"})
+    baseline.write_status(RunStatus(RunState.FINISHED))
     assert owner.wait(20) == 0
     assert (run.summary() or {})["speedup"] == 2.0
 
 
 def test_the_workers_of_a_killed_owner_die_and_the_run_is_lost(owners: Owners) -> None:
     run, owner = owners.start("cancel")
-    wait_until(lambda: run.status()["state"] == "running")
+    wait_until(lambda: run.status().state == "running")
     owner.kill()
-    wait_until(lambda: all(is_gone(worker["pid"]) for worker in run.status()["workers"]), 5)
+    wait_until(lambda: all(is_gone(worker.pid) for worker in run.status().workers), 5)
     wait_until(lambda: listing.state_of(run) == "lost")  # also while nobody has reaped the owner
     following = Ticket(["cpu"], Holder("another run"), owners.queue)
     assert following.is_first(), "its ticket is void"
@@ -245,8 +246,8 @@ def test_a_folder_of_the_packages_name_in_the_current_directory_is_not_run(
     (tmp_path / "workbench" / "__init__.py").write_text("raise SystemExit('the package of the current directory')")
     monkeypatch.chdir(tmp_path)
     submit.start(run, use_server=False)
-    wait_until(lambda: run.status()["state"] == "cancelled" or run.log_path("owner").stat().st_size > 0)
-    assert (run.status()["state"], run.log_path("owner").read_text()) == ("cancelled", "")
+    wait_until(lambda: run.status().state == "cancelled" or run.supervisor_log_path.stat().st_size > 0)
+    assert (run.status().state, run.supervisor_log_path.read_text()) == ("cancelled", "")
 
 
 def test_devices_are_given_in_the_order_of_asking(tmp_path: Path) -> None:

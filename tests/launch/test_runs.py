@@ -47,7 +47,7 @@ def store(tmp_path: Path) -> Path:
 
 def started_pids(run: dict[str, Any], store: Path) -> list[int]:
     status = json.loads((store / "runs" / run["run_id"] / "status.json").read_text())
-    return [status["owner"]["pid"], *(worker["pid"] for worker in status["workers"])]
+    return [status["supervisor"]["pid"], *(worker["pid"] for worker in status["workers"])]
 
 
 def test_a_split_runs_beside_its_baselines_and_is_exported(store: Path, tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_a_run_whose_owner_was_killed_is_lost_and_its_workers_are_gone(store: Pa
         time.sleep(0.05)
     (path,) = store.glob("runs/*/status.json")
     status = json.loads(path.read_text())
-    os.kill(status["owner"]["pid"], signal.SIGKILL)
+    os.kill(status["supervisor"]["pid"], signal.SIGKILL)
     process.communicate(timeout=20)
     assert process.returncode == 1
     assert json.loads(path.read_text())["state"] == "lost"

@@ -67,7 +67,7 @@ def test_a_panel_takes_its_run_up_after_the_kernel_was_restarted_and_nothing_is_
         assert again == f"{first} running"
         processes = [
             psutil.Process(int(pid))
-            for pid in said(client, "print(*[w['pid'] for w in panel.run.directory.status()['workers']])").split()
+            for pid in said(client, "print(*[w.pid for w in panel.run.directory.status().workers])").split()
         ]
         assert len(processes) == 2
         assert said(client, "panel.cancel()\nprint(panel.run.wait(30).state)") == "cancelled"

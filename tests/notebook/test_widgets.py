@@ -131,7 +131,7 @@ def test_a_panel_shows_the_loss_of_the_last_stage_and_cancel_ends_the_run_and_it
         time.sleep(0.05)
     assert "samples/s" in panel._live.value
     assert "process memory" in panel._live.value
-    pids = [worker["pid"] for worker in run.directory.status()["workers"]]
+    pids = [worker.pid for worker in run.directory.status().workers]
     with pytest.raises(UsageError, match="still running"):
         panel.start()
     panel._cancel.click()

@@ -29,6 +29,7 @@ from workbench.runtime.tracing.recorder import Recorder
 from workbench.runtime.worker import _work
 from workbench.spec import RunSpec
 from workbench.store.directory import RunDirectory
+from workbench.store.records import RunState, RunStatus
 from workbench.testing.nccl_double import NCCLDouble
 from workbench.testing.workers import run_in_workers
 
@@ -62,7 +63,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[api.Run]:
         run_in_workers(2, work, str(started.directory.path), make_group=NCCLDouble)
         events = [started.directory.events(rank, 0)[0] for rank in range(2)]
         started.directory.write_summary(summarize(started.directory, events))
-        started.directory.write_status({"state": "finished", "message": ""})
+        started.directory.write_status(RunStatus(RunState.FINISHED))
         yield started
 
 

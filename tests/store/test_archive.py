@@ -14,12 +14,13 @@ from workbench.errors import UsageError
 from workbench.store import listing
 from workbench.store.archive import import_runs, pack
 from workbench.store.directory import RunDirectory
+from workbench.store.records import RunState, RunStatus
 from workbench.store.tables import write_table
 
 
 def ended(store: Path, run_id: str = "20261124-001530-dp2-3f9a00") -> RunDirectory:
     run = new_run(store, run_id)
-    run.write_status({"state": "finished"})
+    run.write_status(RunStatus(RunState.FINISHED))
     run.write_summary({"step_time_s": 0.5, "workers": []})
     write_table(run.table_path("steps", 0), "steps", [step_row(run, 0, 0, 1.0)])
     return run

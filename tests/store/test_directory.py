@@ -17,6 +17,7 @@ from workbench.spec import RunSpec
 from workbench.store import listing
 from workbench.store.columns import RUN_COLUMNS, TABLES
 from workbench.store.directory import new_run_id
+from workbench.store.records import RunState, RunStatus, SupervisorProcess
 from workbench.store.tables import schema, write_table
 
 FIGURES = {
@@ -32,7 +33,7 @@ def test_a_run_directory_reads_back_what_was_written(tmp_path: Path) -> None:
     assert run.spec() == RunSpec()
     assert run.record()["name"] == "a name"
     assert run.environment() == {"num_cores": 2}
-    assert (run.status(), run.summary(), run.error(), run.labels()) == ({"state": "queued"}, None, None, {})
+    assert (run.status(), run.summary(), run.error(), run.labels()) == (RunStatus(RunState.QUEUED), None, None, {})
     run.update_labels(note="good")
     run.update_labels(name="other")
     assert run.labels() == {"note": "good", "name": "other"}
@@ -100,7 +101,7 @@ def test_a_run_is_found_by_its_id_a_part_of_it_or_as_the_latest(tmp_path: Path) 
 
 def test_rows_leave_deleted_runs_out_and_name_every_column(tmp_path: Path) -> None:
     run, deleted = new_run(tmp_path, "run-1"), new_run(tmp_path, "run-2")
-    run.write_status({"state": "finished"})
+    run.write_status(RunStatus(RunState.FINISHED))
     run.write_summary({"step_time_s": 0.5, "workers": []})
     run.update_labels(name="renamed")
     deleted.update_labels(deleted_at=time.time())
@@ -110,13 +111,13 @@ def test_rows_leave_deleted_runs_out_and_name_every_column(tmp_path: Path) -> No
     assert row["speedup"] is None
 
 
-def test_only_a_run_whose_owner_is_gone_is_recorded_as_lost(tmp_path: Path) -> None:
+def test_only_a_run_whose_supervisor_is_gone_is_recorded_as_lost(tmp_path: Path) -> None:
     run, alive = new_run(tmp_path), psutil.Process().create_time()
-    run.write_status({"state": "running", "owner": {"pid": os.getpid(), "create_time": alive}})
+    run.write_status(RunStatus(RunState.RUNNING, supervisor=SupervisorProcess(os.getpid(), alive)))
     assert listing.state_of(run) == "running"
-    run.write_status({"state": "running", "owner": {"pid": os.getpid(), "create_time": alive - 5}})
+    run.write_status(RunStatus(RunState.RUNNING, supervisor=SupervisorProcess(os.getpid(), alive - 5)))
     assert listing.state_of(run) == "lost", "another process has the number now"
-    assert run.status()["state"] == "lost"
+    assert run.status().state == "lost"
 
 
 @pytest.mark.parametrize("file_format", ["csv", "parquet"])
@@ -124,7 +125,7 @@ def test_an_export_has_the_columns_of_the_tables(tmp_path: Path, file_format: st
     import pandas as pd
 
     run = new_run(tmp_path)
-    run.write_status({"state": "finished"})
+    run.write_status(RunStatus(RunState.FINISHED))
     write_table(run.table_path("steps", 0), "steps", [step_row(run, 0, 0, 1.0)])
     paths = export([run], tmp_path / "out", file_format)
     read = pd.read_csv if file_format == "csv" else pd.read_parquet
@@ -145,7 +146,7 @@ def test_a_text_that_a_spreadsheet_would_compute_stays_text(tmp_path: Path) -> N
     names = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "a = b"]
     runs = [new_run(tmp_path, f"run-{number}", name=name) for number, name in enumerate(names)]
     for run in runs:
-        run.write_status({"state": "finished"})
+        run.write_status(RunStatus(RunState.FINISHED))
         write_table(run.table_path("steps", 0), "steps", [step_row(run, 0, 0, 1.0, loss=-1.5)])
     export(runs, tmp_path / "out", "csv")
     assert list(pd.read_csv(tmp_path / "out" / "runs.csv")["name"]) == [*("'" + name for name in names[:-1]), "a = b"]
@@ -156,7 +157,7 @@ def test_a_text_that_a_spreadsheet_would_compute_stays_text(tmp_path: Path) -> N
 
 def test_traces_of_torchs_profiler_are_exported_beside_the_tables(tmp_path: Path) -> None:
     run = new_run(tmp_path)
-    run.write_status({"state": "finished"})
+    run.write_status(RunStatus(RunState.FINISHED))
     run.profiler_path(1).parent.mkdir()
     run.profiler_path(1).write_bytes(b"a trace")
     (path,) = [path for path in export([run], tmp_path / "out", "csv") if path.name == "rank-1.json.gz"]
@@ -168,7 +169,7 @@ def test_traces_of_torchs_profiler_are_exported_beside_the_tables(tmp_path: Path
 def test_a_thousand_runs_are_listed_in_half_a_second(tmp_path: Path) -> None:
     for number in range(1000):
         run = new_run(tmp_path, f"run-{number:04d}")
-        run.write_status({"state": "finished"})
+        run.write_status(RunStatus(RunState.FINISHED))
         run.write_summary({"step_time_s": 0.5})
     started = time.process_time()  # not the wall clock: other tests may share the cores
     assert len(listing.rows(tmp_path)) == 1000

@@ -15,11 +15,12 @@ from workbench.errors import UsageError
 from workbench.store import index, listing
 from workbench.store.directory import RunDirectory
 from workbench.store.labels import add_tags, delete, relabel, remove_tags, restore
+from workbench.store.records import RunState, RunStatus
 
 
 def ended(store: Path, run_id: str) -> RunDirectory:
     run = new_run(store, run_id)
-    run.write_status({"state": "finished"})
+    run.write_status(RunStatus(RunState.FINISHED))
     long_ago = time.time() - 100
     os.utime(run.path, (long_ago, long_ago))
     return run
@@ -99,7 +100,7 @@ def test_the_index_is_what_is_read_of_an_ended_run(tmp_path: Path) -> None:
 
 def test_a_run_that_changed_just_now_is_not_kept_in_the_index(tmp_path: Path) -> None:
     for number in range(index._MIN_NEW):
-        new_run(tmp_path, f"run-{number:04d}").write_status({"state": "finished"})
+        new_run(tmp_path, f"run-{number:04d}").write_status(RunStatus(RunState.FINISHED))
     listing.rows(tmp_path)
     assert not (tmp_path / index.NAME).exists()
 

@@ -9,7 +9,7 @@ from typing import Any
 from workbench.analysis.parity import of_event
 from workbench.errors import SpecError
 from workbench.store import listing
-from workbench.store.directory import TERMINAL, StoredRun
+from workbench.store.directory import StoredRun
 
 _RECENT = 10
 """Steps over whose mean a rate is taken."""
@@ -26,7 +26,7 @@ class Follower:
     def read_on(self) -> bool:
         """Takes in what is new; whether more may come."""
         run = self.run.directory
-        is_live = listing.state_of(run) not in TERMINAL  # asked first, lest what is said between be missed at the end
+        is_live = not listing.state_of(run).is_terminal  # asked first, lest what is said between be missed at the end
         for rank in range(run.record()["num_workers"]):
             new, self._offsets[rank] = run.events(rank, self._offsets[rank])
             self.events.setdefault(rank, []).extend(new)
@@ -55,23 +55,23 @@ class Follower:
     def workers(self) -> list[dict[str, Any]]:
         """A row a worker: rank, device, what it does, step and its time, samples/s, and its own memory now."""
         status = self.run.directory.status()
-        known = {worker["rank"]: worker for worker in status.get("workers") or []}
+        processes = {worker.rank: worker for worker in status.workers}
         samples = self._samples()
-        is_live = status["state"] not in TERMINAL
+        is_live = not status.state.is_terminal
         rows = []
         for rank, events in sorted(self.events.items()):
             steps = self._steps(rank)
             mean = sum(e["duration_s"] for e in steps[-_RECENT:]) / len(steps[-_RECENT:]) if steps else None
-            worker = known.get(rank, {})
+            process = processes.get(rank)
             rows.append(
                 {
                     "worker": rank,
-                    "device": worker.get("device", "–"),
+                    "device": process.device if process else "–",
                     "state": _doing(events, is_live),
                     "step": steps[-1]["step"] + 1 if steps else None,
                     "step_ms": mean * 1e3 if mean else None,
                     "samples_per_s": samples / mean if mean and samples else None,
-                    "memory_mib": _private_memory_mib(worker["pid"]) if worker and is_live else None,
+                    "memory_mib": _private_memory_mib(process.pid) if process and is_live else None,
                 }
             )
         return rows

@@ -12,11 +12,12 @@ from workbench.errors import UsageError
 from workbench.plan.parity import VERDICTS
 from workbench.store import archive, cancellation, listing
 from workbench.store.columns import RUN_COLUMNS, RUN_FIGURES
-from workbench.store.directory import TERMINAL, RunDirectory, home
+from workbench.store.directory import RunDirectory, home
 from workbench.store.index import SETTLED_S
 from workbench.store.labels import MAX_NAME, MAX_NOTE
 from workbench.store.listing import RUN_ID, survey
 from workbench.store.listing import changes as store_changes
+from workbench.store.records import TERMINAL
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.errors import DamagedRunError
 from workbench.store import cancellation, labels, listing
-from workbench.store.directory import TERMINAL, RunDirectory
+from workbench.store.directory import RunDirectory
+from workbench.store.records import RunState
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,7 +59,7 @@ class Run:
         return self.directory.spec_path.read_text(encoding="utf-8", errors="replace")
 
     @property
-    def state(self) -> str:
+    def state(self) -> RunState:
         """queued, starting, running, finished, failed, cancelled or lost."""
         return listing.state_of(self.directory)
 
@@ -80,7 +81,7 @@ class Run:
     @property
     def message(self) -> str:
         """The last message of the supervisor: what the run waits for, or why it ended."""
-        return str(self.directory.status().get("message") or "")
+        return self.directory.status().message
 
     @property
     def labels(self) -> dict[str, Any]:
@@ -103,7 +104,7 @@ class Run:
             TimeoutError: it has not ended within ``timeout_s`` seconds; it goes on.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while self.state not in TERMINAL:
+        while not self.state.is_terminal:
             if deadline is not None and time.monotonic() > deadline:
                 raise TimeoutError(f"run {self.id} is still {self.state} after {timeout_s} s")
             time.sleep(_POLL_S)
@@ -114,7 +115,7 @@ class Run:
         silence: None each time that there was none to be had."""
         offsets = [0] * self.record["num_workers"]
         while True:
-            ended = self.state in TERMINAL
+            ended = self.state.is_terminal
             for rank in range(len(offsets)):
                 events, offsets[rank] = self.directory.events(rank, offsets[rank])
                 yield from events

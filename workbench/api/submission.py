@@ -24,6 +24,7 @@ from workbench.spec.files import dumps
 from workbench.spec.option_files import with_file_hashes
 from workbench.store import listing
 from workbench.store.directory import RunDirectory, home, new_run_id
+from workbench.store.records import RunState, RunStatus
 from workbench.strategies.pipeline.stages import staged
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["compare", "run", "submit", "submit_plan", "terminated_as_interrupted"]
 
-UNUSABLE = ("failed", "cancelled", "lost")
+UNUSABLE = (RunState.FAILED, RunState.CANCELLED, RunState.LOST)
 """States of a run that no other can be compared with."""
 
 
@@ -86,7 +87,7 @@ def submit_plan(planned: Plan, *, use_server: bool = True, as_baseline: bool = F
             launcher.start(directory, use_server)
         except BaseException:  # a supervisor that has started reads the request and ends
             directory.request_cancel()
-            directory.write_status({"state": "cancelled", "message": "interrupted before it started"})
+            directory.write_status(RunStatus(RunState.CANCELLED, "interrupted before it started"))
             raise
     run = Run(directory)
     run.is_new = True

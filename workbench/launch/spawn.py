@@ -10,9 +10,10 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from workbench.launch.interpreter import module_command, same_packages
+from workbench.store.records import WorkerStatus
 
 if TYPE_CHECKING:
     from workbench.store.directory import RunDirectory
@@ -99,8 +100,7 @@ class Workers:
             while time.monotonic() < deadline and None in self.poll():
                 time.sleep(0.01)
 
-    def status(self, device: str) -> list[dict[str, Any]]:
+    def status(self, device: str) -> tuple[WorkerStatus, ...]:
         """The workers as recorded in ``status.json``."""
-        return [
-            {"rank": p.rank, "pid": p.pid, "device": device if device == "cpu" else f"{device}:{p.rank}"} for p in self.processes
-        ]
+        names = (device if device == "cpu" else f"{device}:{process.rank}" for process in self.processes)
+        return tuple(WorkerStatus(p.rank, p.pid, name) for p, name in zip(self.processes, names, strict=True))

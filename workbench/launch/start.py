@@ -29,7 +29,7 @@ def start(run: RunDirectory, use_server: bool = True) -> None:
     """Starts the supervisor and returns; the run continues when this process ends."""
     if use_server and sys.platform == "linux" and _request(run):
         return
-    with run.log_path("owner").open("ab") as log:
+    with run.supervisor_log_path.open("ab") as log:
         subprocess.Popen(
             module_command(SUPERVISOR, str(run.path.resolve())),
             env=same_packages(),
@@ -67,7 +67,7 @@ def _request(run: RunDirectory) -> bool:
         "env": dict(os.environ),
         "cwd": str(Path.cwd()),
         "sys_path": [path or str(Path.cwd()) for path in sys.path],
-        "log": str(run.log_path("owner").resolve()),
+        "log": str(run.supervisor_log_path.resolve()),
     }
     with _connect() or socket.socket() as connection:
         try:

@@ -9,13 +9,15 @@ import os
 import sys
 import time
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from workbench.launch.device_queue import Holder, Ticket
 from workbench.launch.failure import find_cause
 from workbench.launch.spawn import Workers
-from workbench.store.directory import TERMINAL, RunDirectory
+from workbench.store.directory import RunDirectory
+from workbench.store.records import RunState, RunStatus, SupervisorProcess
 
 _POLL_S = 0.02
 _HEARTBEAT_S = 1.0
@@ -36,21 +38,15 @@ class Supervisor:
         self.num_workers, self.device = self.record["num_workers"], self.record["device"]
         import psutil
 
-        supervisor = {"pid": os.getpid(), "create_time": psutil.Process().create_time()}
-        self.status: dict[str, Any] = {
-            "state": "queued",
-            "owner": supervisor,
-            "workers": [],
-            "step": None,
-            "message": "",
-        }
+        process = SupervisorProcess(os.getpid(), psutil.Process().create_time())
+        self.status = RunStatus(RunState.QUEUED, supervisor=process)
         self.events: list[list[dict[str, Any]]] = [[] for _ in range(self.num_workers)]
         self._offsets = [0] * self.num_workers
         self._last_event = self._last_write = time.monotonic()
 
     def run(self) -> None:
         """Runs until the state is terminal; any exception is recorded as the failure of the supervisor."""
-        self.update_status()
+        self._write(self.status)
         ticket = None
         try:
             self._wait_for_baselines()
@@ -59,25 +55,25 @@ class Supervisor:
             ticket = Ticket(devices, Holder(f"run {self.directory.id}", str(store)))
             while holder := ticket.earlier_holder():
                 message = f"waiting for {', '.join(devices)}: held by {holder.description(store)}"
-                if message != self.status["message"]:
-                    self.update_status(message=message)
+                if message != self.status.message:
+                    self._write(replace(self.status, message=message))
                 self._pause()
             self._run_workers()
         except Cancelled:
-            self.update_status(state="cancelled", message="cancelled by the user")
+            self._write(replace(self.status, state=RunState.CANCELLED, message="cancelled by the user"))
         except Exception as error:  # noqa: BLE001 - recorded, whatever it is
             traceback.print_exc()
             self.directory.write_error(
                 {"exception": repr(error), "traceback": traceback.format_exc(), "rank": None, "step": None}
             )
-            self.update_status(state="failed", message=f"the supervisor failed: {error!r}")
+            self._write(replace(self.status, state=RunState.FAILED, message=f"the supervisor failed: {error!r}"))
         finally:
             if ticket is not None:
                 ticket.release()
 
-    def update_status(self, **changes: Any) -> None:
-        """Updates ``status.json``, with a new heartbeat."""
-        self.status.update(changes, heartbeat=time.time())
+    def _write(self, status: RunStatus) -> None:
+        """Replaces ``status.json``, with a new heartbeat."""
+        self.status = replace(status, heartbeat=time.time())
         self._last_write = time.monotonic()
         self.directory.write_status(self.status)
 
@@ -85,7 +81,7 @@ class Supervisor:
         if self.directory.cancel_requested():
             raise Cancelled
         if time.monotonic() - self._last_write > _HEARTBEAT_S:
-            self.update_status()
+            self._write(self.status)
         time.sleep(_POLL_S)
 
     def _wait_for_baselines(self) -> None:
@@ -93,16 +89,16 @@ class Supervisor:
             baseline = self.record.get(key)
             if not baseline or baseline == self.directory.id:
                 continue
-            self.status["message"] = f"waiting for baseline {baseline}"
+            self.status = replace(self.status, message=f"waiting for baseline {baseline}")
             from workbench.store.listing import state_of
 
-            while state_of(RunDirectory(self.directory.path.parent / baseline)) not in TERMINAL:
+            while not state_of(RunDirectory(self.directory.path.parent / baseline)).is_terminal:
                 self._pause()
 
     def _run_workers(self) -> None:
-        self.update_status(state="starting", message="")
+        self._write(replace(self.status, state=RunState.STARTING, message=""))
         workers = Workers(self.directory, self.num_workers)
-        self.update_status(workers=workers.status(self.device))
+        self._write(replace(self.status, workers=workers.status(self.device)))
         timeout_s = self.record["timeout_s"] + _STALL_GRACE_S
         self._last_event = time.monotonic()  # the time in the queue does not count
         try:
@@ -126,11 +122,11 @@ class Supervisor:
             if new:
                 self._last_event = time.monotonic()
                 self.events[rank] += new
-        if self.status["state"] == "starting" and all(self.events):
-            self.update_status(state="running")
+        if self.status.state is RunState.STARTING and all(self.events):
+            self._write(replace(self.status, state=RunState.RUNNING))
         steps = [event for event in self.events[0][-1:] if event["event"] == "step"]
-        if steps and steps[0]["step"] != self.status["step"]:
-            self.status["step"] = steps[0]["step"]
+        if steps:
+            self.status = replace(self.status, step=steps[0]["step"])
 
     def _has_finished(self, rank: int) -> bool:
         return any(event["event"] == "finished" for event in self.events[rank][-1:])
@@ -146,7 +142,8 @@ class Supervisor:
 
         self.directory.write_summary(summarize(self.directory, self.events))
         late = [f"worker {rank} exited with code {code}" for rank, code in enumerate(codes) if code]
-        self.update_status(state="finished", message="; ".join(late) + (" after it finished" if late else ""))
+        message = "; ".join(late) + (" after it finished" if late else "")
+        self._write(replace(self.status, state=RunState.FINISHED, message=message))
 
     def _fail(self, workers: Workers) -> None:
         cause = find_cause(workers.processes, self.events)
@@ -154,7 +151,7 @@ class Supervisor:
         log = self.directory.log_path(cause.rank)
         lines = log.read_text(errors="replace").splitlines()[-20:] if log.exists() else []
         self.directory.write_error({**cause.as_dict(), "last_lines": lines})
-        self.update_status(state="failed", message=f"worker {cause.rank}: {cause.exception}")
+        self._write(replace(self.status, state=RunState.FAILED, message=f"worker {cause.rank}: {cause.exception}"))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from workbench.analysis.frames import losses
 from workbench.analysis.progress import Follower
 from workbench.api import Run, submit
 from workbench.api.specs import RunSpec
-from workbench.api.store import TERMINAL, all_runs
+from workbench.api.store import all_runs
 from workbench.api.submission import terminated_as_interrupted
 from workbench.charts.loss import losses_chart
 from workbench.errors import RunFailedError, UsageError, WorkbenchError
@@ -68,7 +68,7 @@ class RunPanel(Shown):
         """
         if self.spec is None:
             raise UsageError("the split selected in the picker is invalid; the picker shows the reason")
-        if self.run is not None and self.run.state not in TERMINAL:
+        if self.run is not None and not self.run.state.is_terminal:
             raise UsageError(f"run {self.run.id} is still {self.run.state}; cancel it first")
         run = submit(self.spec)
         self._watch(run)
@@ -111,7 +111,7 @@ class RunPanel(Shown):
         }, {}
 
     def _ready(self) -> None:
-        is_running = self.run is not None and self.run.state not in TERMINAL
+        is_running = self.run is not None and not self.run.state.is_terminal
         self._start.disabled = is_running or self.spec is None
         self._cancel.disabled = not is_running
         if not is_running:
@@ -119,7 +119,7 @@ class RunPanel(Shown):
 
     def _chosen_anew(self) -> None:
         """What another spec came to is neither shown beside this one's label nor waited for."""
-        if self.run is None or self.run.state in TERMINAL:
+        if self.run is None or self.run.state.is_terminal:
             self.run = None
             self._clear()
         self._ready()
@@ -181,7 +181,7 @@ def _earlier(spec: RunSpec) -> Run | None:
     for run in reversed(all_runs()):
         state = run.state
         is_ours = state == "finished" and finished is None and run.record["created_at"] >= began_s
-        if (state not in TERMINAL or is_ours) and _is_of(run, spec):
+        if (not state.is_terminal or is_ours) and _is_of(run, spec):
             if not is_ours:
                 return run
             finished = run

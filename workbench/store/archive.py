@@ -16,8 +16,9 @@ from typing import IO, Any
 
 from workbench.errors import DamagedRunError, UsageError
 from workbench.store.columns import RUN_COLUMNS, RUN_FIGURES
-from workbench.store.directory import TERMINAL, RunDirectory
+from workbench.store.directory import RunDirectory
 from workbench.store.listing import RUN_ID, row
+from workbench.store.records import TERMINAL
 
 MAX_BYTES = 4 * 2**30
 """Largest unpacked size of an archive; a typical run takes a few megabytes."""
@@ -26,10 +27,10 @@ _MOST = {"num_workers": 2**31, "threads_per_worker": 2**31, "created_at": 4e9}
 """Column → its largest value: what is larger, no table or clock can show (``created_at``: seconds since 1970, the year 2096)."""
 _JSON = ("run.json", "status.json", "environment.json", "labels.json", "summary.json", "error.json")
 _FILES = re.compile(
-    r"(spec\.toml|(run|status|environment|labels|summary|error)\.json|events/rank-\d+\.jsonl|log/(rank-\d+|owner)\.log"
+    r"(spec\.toml|(run|status|environment|labels|summary|error)\.json|events/rank-\d+\.jsonl|log/(rank-\d+|supervisor|owner)\.log"
     r"|(?!events/|log/)[a-z_]+/rank-\d+(\.[a-z]+){1,2})"
 )
-"""The files of a run directory; others are not extracted from an archive."""
+"""The files of a run directory; others are not extracted from an archive. Earlier versions wrote ``log/owner.log``."""
 
 
 def pack(runs: Iterable[RunDirectory]) -> bytes:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from workbench.errors import DamagedRunError
 from workbench.store import listing
-from workbench.store.directory import TERMINAL, RunDirectory
+from workbench.store.directory import RunDirectory
 
 
 def cancel(run: RunDirectory, active: Sequence[RunDirectory] | None = None) -> list[RunDirectory]:
@@ -20,7 +20,7 @@ def cancel(run: RunDirectory, active: Sequence[RunDirectory] | None = None) -> l
     Args:
         active: the store's runs that have not ended; by default they are looked up.
     """
-    if listing.state_of(run) in TERMINAL:
+    if listing.state_of(run).is_terminal:
         return []
     other_runs = {other.id: other for other in (active_runs(run) if active is None else active) if other.id != run.id}
     run.request_cancel()
@@ -40,7 +40,7 @@ def active_runs(run: RunDirectory) -> list[RunDirectory]:
     active = []
     for other in listing.all_runs(run.path.parent.parent):
         with contextlib.suppress(DamagedRunError, FileNotFoundError):
-            if listing.state_of(other) not in TERMINAL:
+            if not listing.state_of(other).is_terminal:
                 active.append(other)
     return active
 
@@ -71,7 +71,7 @@ class Queue:
                 if not (run.path / "status.json").exists():
                     continue  # being created
                 try:
-                    if listing.state_of(run) in TERMINAL:
+                    if listing.state_of(run).is_terminal:
                         self._ended.add(entry.name)
                     else:
                         runs.append((run.record().get("created_at", 0.0), entry.name, run))

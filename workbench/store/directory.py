@@ -8,16 +8,18 @@ import secrets
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from workbench.errors import DamagedRunError, UsageError
+from workbench.store.json_record import InvalidRecordError, NewerVersionError, Record, from_json, to_json
+from workbench.store.records import RunState, RunStatus
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from workbench.spec.run_spec import RunSpec
 
-TERMINAL = ("finished", "failed", "cancelled", "lost")
+R = TypeVar("R", bound=Record)
 
 
 def home() -> Path:
@@ -70,7 +72,7 @@ class RunDirectory:
         run.spec_path.write_text(spec_toml, encoding="utf-8")
         run._write("environment.json", environment)
         run._write("run.json", record)
-        run.write_status({"state": "queued"})
+        run.write_status(RunStatus(RunState.QUEUED))
         return run
 
     @property
@@ -88,9 +90,14 @@ class RunDirectory:
 
         return load(self.spec_path)
 
-    def log_path(self, rank: int | str) -> Path:
-        """Returns the path of the output of a worker; ``"owner"`` is the supervisor."""
-        return self.path / "log" / (f"rank-{rank}.log" if rank != "owner" else "owner.log")
+    def log_path(self, rank: int) -> Path:
+        """Returns the path of the output of a worker."""
+        return self.path / "log" / f"rank-{rank}.log"
+
+    @property
+    def supervisor_log_path(self) -> Path:
+        """Returns the path of the output of the supervisor."""
+        return self.path / "log" / "supervisor.log"
 
     def events_path(self, rank: int) -> Path:
         return self.path / "events" / f"rank-{rank}.jsonl"
@@ -118,11 +125,11 @@ class RunDirectory:
     def environment(self) -> dict[str, Any]:
         return self._read("environment.json") or {}
 
-    def status(self) -> dict[str, Any]:
-        return self._read("status.json") or {"state": "lost", "message": "the run directory has no status.json"}
+    def status(self) -> RunStatus:
+        return self._read_record(RunStatus, "status.json") or RunStatus(RunState.LOST, "the run directory has no status.json")
 
-    def write_status(self, status: dict[str, Any]) -> None:
-        self._write("status.json", status)
+    def write_status(self, status: RunStatus) -> None:
+        self._write_record("status.json", status)
 
     def labels(self) -> dict[str, Any]:
         """Returns what users changed: name, tags, note, deleted_at."""
@@ -169,14 +176,36 @@ class RunDirectory:
 
         return read_tables(self.path / name, name, columns, step)
 
+    def _read_record(self, kind: type[R], name: str) -> R | None:
+        """Reads a file; None if there is none.
+
+        Raises:
+            DamagedRunError: the file is damaged, or a later version wrote it.
+        """
+        values = self._read(name)
+        if values is None:
+            return None
+        try:
+            return from_json(kind, values)
+        except NewerVersionError as error:
+            raise DamagedRunError(f"run {self.id}: {name} {error}; update the workbench to read the run") from None
+        except InvalidRecordError as error:
+            raise self._damaged(name, f": {error}") from None
+
+    def _write_record(self, name: str, record: Record) -> None:
+        self._write(name, to_json(record))
+
     def _read(self, name: str) -> dict[str, Any] | None:
         try:
             return json.loads((self.path / name).read_bytes())
         except FileNotFoundError:
             return None
         except ValueError:
-            hint = f"delete the run with `workbench rm --purge {self.id}`"
-            raise DamagedRunError(f"run {self.id}: {name} is damaged and cannot be read; {hint}") from None
+            raise self._damaged(name) from None
+
+    def _damaged(self, name: str, problem: str = "") -> DamagedRunError:
+        hint = f"delete the run with `workbench rm --purge {self.id}`"
+        return DamagedRunError(f"run {self.id}: {name} is damaged and cannot be read{problem}; {hint}")
 
     def _write(self, name: str, value: dict[str, Any]) -> None:
         """Replaces a file atomically: a reader sees the old or the new content."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.store.columns import RUN_COLUMNS
-from workbench.store.directory import TERMINAL
+from workbench.store.records import TERMINAL
 
 NAME = "index.json"
 _MIN_NEW = 100

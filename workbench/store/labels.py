@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 
 from workbench.errors import UsageError
-from workbench.store.directory import TERMINAL, RunDirectory
+from workbench.store.directory import RunDirectory
 from workbench.store.listing import state_of
 
 MAX_NAME, MAX_TAG, MAX_NOTE = 200, 50, 10_000
@@ -55,7 +55,7 @@ def delete(run: RunDirectory) -> None:
     Raises:
         UsageError: the run has not ended.
     """
-    if state_of(run) not in TERMINAL:
+    if not state_of(run).is_terminal:
         raise UsageError(f"run {run.id} has not ended; cancel it first with `workbench cancel {run.id}`")
     run.update_labels(deleted_at=time.time())
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from workbench.errors import DamagedRunError, UsageError
 from workbench.plan.parity import verdict
 from workbench.store.columns import RUN_COLUMNS
-from workbench.store.directory import TERMINAL, RunDirectory
+from workbench.store.directory import RunDirectory
 from workbench.store.index import Index
+from workbench.store.records import RunState, RunStatus
 
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,199}")
 """A run's id, which is always the name of a directory and never a path."""
@@ -73,29 +75,28 @@ def _created_at(run: RunDirectory) -> float:
         return 0.0
 
 
-def state_of(run: RunDirectory) -> str:
+def state_of(run: RunDirectory) -> RunState:
     """Returns the run's state. A run whose supervisor ended before the run is recorded as lost."""
     status = run.status()
-    if status["state"] not in TERMINAL and _supervisor_has_ended(run, status):
+    if not status.state.is_terminal and _supervisor_has_ended(run, status):
         status = run.status()  # it may have ended in the meantime
-        if status["state"] not in TERMINAL:
-            status = {**status, "state": "lost", "message": "the supervisor process is gone"}
+        if not status.state.is_terminal:
+            status = replace(status, state=RunState.LOST, message="the supervisor process is gone")
             run.write_status(status)
-    return str(status["state"])
+    return status.state
 
 
-def _supervisor_has_ended(run: RunDirectory, status: dict[str, Any]) -> bool:
+def _supervisor_has_ended(run: RunDirectory, status: RunStatus) -> bool:
     import time
 
     import psutil
 
-    supervisor = status.get("owner")
-    if supervisor is None:
+    if status.supervisor is None:
         return time.time() - (run.path / "run.json").stat().st_mtime > _SUPERVISOR_START_S
     try:
-        process = psutil.Process(supervisor["pid"])
+        process = psutil.Process(status.supervisor.pid)
         # A killed supervisor stays a zombie while the front end that started it without the server runs.
-        return bool(process.create_time() != supervisor["create_time"] or process.status() == psutil.STATUS_ZOMBIE)
+        return bool(process.create_time() != status.supervisor.create_time or process.status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return True
 
@@ -107,7 +108,7 @@ def row(run: RunDirectory) -> dict[str, Any]:
         **(run.summary() or {}),
         **run.labels(),
         "run_id": run.id,
-        "state": state_of(run),
+        "state": state_of(run).value,
     }
     values["parity_verdict"] = verdict(values)
     return {column: values.get(column) for column in RUN_COLUMNS}

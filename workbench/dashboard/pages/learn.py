@@ -12,7 +12,7 @@ from workbench.analysis.parity import parity_text
 from workbench.analysis.progress import Follower
 from workbench.analysis.step_walkthrough import cells, wires
 from workbench.api.specs import RunSpec, four_strategies
-from workbench.api.store import TERMINAL, Run, open_exact
+from workbench.api.store import Run, open_exact
 from workbench.charts.theme import folding
 from workbench.charts.walkthrough import walk_chart
 from workbench.dashboard.complexity import difference
@@ -160,7 +160,7 @@ def _for_real(one: Lesson) -> None:
     except UsageError as error:
         said("warning", "Run not found", str(error))
         return
-    if run.state in TERMINAL:
+    if run.state.is_terminal:
         _result(run)
     else:
         st.fragment(_follow, run_every=REFRESH_S)(run)
@@ -175,7 +175,7 @@ def _start(specs: list[RunSpec], then: Callable[[list[str]], None]) -> None:
 
 
 def _follow(run: Run) -> None:
-    if run.state in TERMINAL:
+    if run.state.is_terminal:
         st.rerun()
     follower = Follower(run)
     follower.read_on()

@@ -90,7 +90,7 @@ def _run(run: Run) -> None:
             st.subheader(_title(run), anchor=False)
             st.text("  ·  ".join(_facts(record, run)))
         with button:
-            if state not in TERMINAL and st.button("Cancel", key=f"cancel {run.id}", icon=":material/stop:", width="stretch"):
+            if not state.is_terminal and st.button("Cancel", key=f"cancel {run.id}", icon=":material/stop:", width="stretch"):
                 queue().cancel(run)
                 st.toast("Cancelling: the workers are being stopped.")
         bar(follower, state, run.message)

@@ -91,9 +91,7 @@ def failed(compared: Compared) -> Section | None:
         if row["state"] not in ("failed", "cancelled", "lost"):
             continue
         error = run.error() or {}
-        parts.append(
-            Sentences([f"{row['split']}: {run.status().get('message') or row['state']}", *filter(None, [error.get("advice")])])
-        )
+        parts.append(Sentences([f"{row['split']}: {run.status().message or row['state']}", *filter(None, [error.get("advice")])]))
         if lines := error.get("last_lines"):
             parts.append(Listing(f"Last output of worker {error.get('rank')}", "\n".join(lines)))
     return Section("Failures", "These runs have no results.", parts) if parts else None
