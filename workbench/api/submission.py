@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import difflib
 import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from workbench.api.hardware import calibration
 from workbench.api.store import open_run
 from workbench.api.stored_run import Run
-from workbench.errors import DamagedRunError, RunFailedError
+from workbench.errors import DamagedRunError, RunFailedError, SpecError, UsageError
 from workbench.hardware.fit import link_notes
 from workbench.launch import start as launcher
 from workbench.launch.block_times import block_times
@@ -41,8 +42,7 @@ def submit(spec: RunSpec, *, use_server: bool = True) -> Run:
     takes seconds first, and waits for the runs before it: what each block takes here is measured.
 
     Raises:
-        SpecError: the spec cannot be run; nothing was started.
-        UsageError: ``baseline.mode`` names a run that does not exist.
+        SpecError: the spec cannot be run, or ``baseline.mode`` names a run that does not exist; nothing was started.
         RunFailedError: the blocks' times could not be measured.
     """
     with terminated_as_interrupted():
@@ -51,10 +51,12 @@ def submit(spec: RunSpec, *, use_server: bool = True) -> Run:
 
 def submit_plan(planned: Plan, *, use_server: bool = True, as_baseline: bool = False) -> Run:
     """Starts the run of a plan, as ``submit`` starts the run of a spec."""
+    baseline, same_cores = _named_baseline(planned.spec), None
     planned, block_times_s = _resolved(planned)
     spec, here = planned.spec, environment()
     is_own_baseline = spec.baseline.mode == "auto" and planned.num_workers == 1
-    baseline, same_cores = (None, None) if is_own_baseline else _baselines(planned, use_server)
+    if spec.baseline.mode == "auto" and not is_own_baseline:
+        baseline, same_cores = _baselines(planned, use_server)
     with _ended_on_error(baseline, same_cores):
         run_id = new_run_id(spec.split.label)
         record = {
@@ -113,8 +115,10 @@ def compare(chosen: Iterable[Run | RunSpec | str] | Run | RunSpec | str) -> Comp
     from workbench.analysis.comparison_frame import Comparison
 
     chosen = [chosen] if isinstance(chosen, Run | RunSpec | str) or not isinstance(chosen, Iterable) else chosen
-    # All specs are planned first, so that nothing has started when one is rejected.
     known = [plan(item) if isinstance(item, RunSpec) else open_run(item) for item in chosen]
+    for item in known:
+        if isinstance(item, Plan):
+            _named_baseline(item.spec)  # like plan(), rejects it before the run of another has started
     with terminated_as_interrupted():
         runs = [_to_the_end(submit_plan(item)) if isinstance(item, Plan) else item for item in known]
     return Comparison([r.row() for r in runs], {r.id: r.record["threads_per_worker"] for r in runs})
@@ -154,14 +158,28 @@ def _resolved(planned: Plan) -> tuple[Plan, dict[str, float] | None]:
     return dataclasses.replace(planned, spec=spec), times
 
 
-def _baselines(planned: Plan, use_server: bool) -> tuple[Run | None, Run | None]:
-    """Returns the runs that a split is compared with: the run that ``baseline.mode`` names, or two runs on one worker, with as
-    many threads as each of its workers and with as many as all of them together, but no more than there are cores."""
+def _named_baseline(spec: RunSpec) -> Run | None:
+    """Returns the run that ``baseline.mode`` names; None for ``auto`` and ``none``.
+
+    Raises:
+        SpecError: there is no such run, or several.
+    """
+    mode = spec.baseline.mode
+    if mode in ("auto", "none"):
+        return None
+    try:
+        return Run(listing.find(home(), mode))
+    except UsageError as error:
+        ids = [directory.id for directory in listing.all_runs(home())]
+        nearest = difflib.get_close_matches(mode, ["auto", "none", *ids], n=1)
+        hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
+        raise SpecError("baseline.mode", f"{error}{hint} Allowed: 'auto', 'none' or the id of a run") from None
+
+
+def _baselines(planned: Plan, use_server: bool) -> tuple[Run, Run]:
+    """Returns the two runs on one worker that a split is compared with: with as many threads as each of its workers, and with
+    as many as all of them together, but no more than there are cores."""
     spec, threads = planned.spec, planned.spec.launch.threads_per_worker
-    if spec.baseline.mode == "none":
-        return None, None
-    if spec.baseline.mode != "auto":
-        return Run(listing.find(home(), spec.baseline.mode)), None
     first = _on_one_worker(spec, threads, "auto", use_server)
     if planned.device == "cuda":
         return first, first

@@ -1,0 +1,78 @@
+"""Submission in this process: what is planned, recorded and rejected. No supervisor starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import workbench as wb
+from tests.helpers.command import workbench
+from workbench.api import submission
+from workbench.errors import SpecError
+from workbench.plan import resolve
+from workbench.store.directory import RunDirectory
+from workbench.store.records import RunState, RunStatus
+
+SPEC: dict[str, Any] = {"model": {"name": "mlp", "hidden_dim": 8, "num_layers": 2}, "train": {"num_steps": 2}}
+
+
+@pytest.fixture(autouse=True)
+def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[RunDirectory]:
+    """The runs whose supervisor would have been started, in a store of the test's own."""
+    runs: list[RunDirectory] = []
+    monkeypatch.setenv("WORKBENCH_HOME", str(tmp_path))
+    monkeypatch.setattr(submission.launcher, "start", lambda run, use_server=True: runs.append(run))
+    return runs
+
+
+def test_each_spec_is_planned_once(started: list[RunDirectory], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned: list[str] = []
+
+    def check_link(plan: resolve.Plan) -> None:
+        planned.append(plan.spec.split.label)
+
+    def end(run: wb.Run) -> wb.Run:
+        run.directory.write_status(RunStatus(RunState.FAILED))
+        return run
+
+    monkeypatch.setattr(resolve, "check_link", check_link)  # the last check of a plan
+    monkeypatch.setattr(wb.Run, "wait", end)
+    assert workbench(tmp_path, "run", "--model", "mlp", "--split", "tensor=2", "--json").returncode == 1, "they have failed"
+    assert planned == ["tp2", "single", "single"], "the split, and its baselines with one and with two threads"
+    assert len(started) == 3
+
+
+@pytest.mark.parametrize(
+    ("mode", "sentence"),
+    [
+        ("off", "run 'off' is not in the store; `workbench ls` lists all runs."),
+        ("atuo", "run 'atuo' is not in the store; `workbench ls` lists all runs; did you mean 'auto'?"),
+        ("single", "run 'single' matches 2 runs: "),
+    ],
+)
+def test_a_baseline_that_is_not_in_the_store_is_rejected(
+    started: list[RunDirectory], tmp_path: Path, mode: str, sentence: str
+) -> None:
+    for _ in range(2):
+        wb.submit(wb.RunSpec(**SPEC))
+    options = ["--model", "mlp", "--split", "pipeline=2,partition=time", "--set", f"baseline.mode={mode}"]
+    result = workbench(tmp_path, "run", *options)
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"workbench: baseline.mode: {sentence}")
+    assert result.stderr.endswith(" Allowed: 'auto', 'none' or the id of a run\n")
+    assert len(started) == 2, "nothing more was started"
+
+
+def test_a_comparison_rejects_a_baseline_before_its_first_spec_runs(started: list[RunDirectory]) -> None:
+    with pytest.raises(SpecError, match=r"baseline\.mode: run 'off' is not in the store"):
+        wb.compare([wb.RunSpec(**SPEC), wb.RunSpec(**SPEC, baseline={"mode": "off"})])
+    assert not started
+
+
+def test_a_run_is_compared_with_the_run_that_baseline_mode_names() -> None:
+    single = wb.submit(wb.RunSpec(**SPEC))
+    split = wb.submit(wb.RunSpec(**SPEC, split={"data": 2}, baseline={"mode": single.id[-6:]}))
+    assert (split.record["baseline_run_id"], split.record["same_cores_baseline_run_id"]) == (single.id, None)
+    assert single.record["baseline_run_id"] == single.id, "one worker is its own baseline"
