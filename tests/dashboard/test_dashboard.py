@@ -29,7 +29,7 @@ from workbench.dashboard.downloads import csv_of, picture_of, tables_of
 from workbench.dashboard.table import SHOWN, Overview, chosen, filtered, tags_of
 from workbench.spec import RunSpec
 from workbench.spec.paths import differences, spec_of
-from workbench.store.cancellation import Queue
+from workbench.store.active_runs import ActiveRuns
 from workbench.store.labels import relabel
 from workbench.store.records import RunState, RunStatus
 
@@ -115,8 +115,8 @@ def test_cancelling_takes_the_baselines_that_no_other_run_waits_for(tmp_path: Pa
     first = live(tmp_path, "split-1", 3.0, baseline_run_id="base-1", same_cores_baseline_run_id="base-2")
     second = live(tmp_path, "split-2", 4.0, baseline_run_id="base-1")
     finished(tmp_path, "old", 0.0, 1.0)
-    assert [run.id for run in Queue(tmp_path).active()] == ["base-1", "base-2", "split-1", "split-2"]
-    assert Queue(tmp_path).cancel(first) == ["split-1", "base-2"]
+    assert [run.id for run in ActiveRuns(tmp_path).read()] == ["base-1", "base-2", "split-1", "split-2"]
+    assert [run.id for run in Run(first).cancel()] == ["split-1", "base-2"]
     assert (first.cancel_requested(), own.cancel_requested(), shared.cancel_requested()) == (True, True, False)
     assert [run.id for run in Run(second).cancel()] == ["split-2", "base-1"], "split-1, asked to end, needs it no more"
 
@@ -132,7 +132,7 @@ def test_cancelling_takes_both_baselines_where_one_waits_for_the_other(tmp_path:
     live(tmp_path, "base-1", 1.0, "running", baseline_run_id="base-1")
     live(tmp_path, "base-2", 2.0, baseline_run_id="base-1")
     split = live(tmp_path, "split-1", 3.0, baseline_run_id="base-1", same_cores_baseline_run_id="base-2")
-    assert Queue(tmp_path).cancel(split) == ["split-1", "base-2", "base-1"]
+    assert [run.id for run in Run(split).cancel()] == ["split-1", "base-2", "base-1"]
 
 
 def test_when_a_run_was_made_is_said_by_this_machines_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,10 +23,10 @@ from workbench.charts.measured import measured_chart
 from workbench.charts.theme import COLOURS
 from workbench.charts.timeline import timeline_chart
 from workbench.errors import RunFailedError, SpecError, UsageError
+from workbench.launch.cancellation import baseline_ids
 from workbench.notebook import rendering
 from workbench.notebook.fields import Fields
 from workbench.spec import RunSpec
-from workbench.store.cancellation import baseline_ids
 from workbench.store.directory import RunDirectory
 
 TINY = {"name": "mlp", "num_layers": 2, "hidden_dim": 16, "feedforward_dim": 32}

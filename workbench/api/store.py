@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from workbench.api.stored_run import Run
 from workbench.errors import UsageError
 from workbench.plan.parity import VERDICTS
-from workbench.store import archive, cancellation, listing
+from workbench.store import archive, listing
+from workbench.store.active_runs import ActiveRuns
 from workbench.store.columns import RUN_COLUMNS, RUN_FIGURES
 from workbench.store.directory import RunDirectory, home
 from workbench.store.index import SETTLED_S
@@ -110,20 +110,12 @@ def import_runs(source: Path | IO[bytes]) -> tuple[list[Run], list[str]]:
     return [Run(directory) for directory in new], present
 
 
-@dataclass
 class Queue:
     """The runs of a store that are queued or running. Ended runs are read only once, so that a view can poll every second."""
 
-    store: Path
-    _queue: cancellation.Queue = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._queue = cancellation.Queue(self.store)
+    def __init__(self, store: Path) -> None:
+        self._runs = ActiveRuns(store)
 
     def active(self) -> list[Run]:
         """Returns the runs in the order of their submission."""
-        return [Run(directory) for directory in self._queue.active()]
-
-    def cancel(self, run: Run) -> list[str]:
-        """Cancels a run as ``Run.cancel`` does; returns the ids of the cancelled runs."""
-        return self._queue.cancel(run.directory)
+        return [Run(directory) for directory in self._runs.read()]

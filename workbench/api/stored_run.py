@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import DamagedRunError
-from workbench.store import cancellation, labels, listing
+from workbench.launch import cancellation
+from workbench.store import labels, listing
 from workbench.store.directory import RunDirectory
 from workbench.store.records import RunState
 

@@ -91,7 +91,7 @@ def _run(run: Run) -> None:
             st.text("  ·  ".join(_facts(record, run)))
         with button:
             if not state.is_terminal and st.button("Cancel", key=f"cancel {run.id}", icon=":material/stop:", width="stretch"):
-                queue().cancel(run)
+                run.cancel()
                 st.toast("Cancelling: the workers are being stopped.")
         bar(follower, state, run.message)
         failure_card(run)
@@ -150,7 +150,7 @@ def _queue(live: list[Run], watched: Run) -> None:
         with st.container(horizontal=True, vertical_alignment="center"):
             st.text(f"{run.record.get('split')}  ·  {run.state}  ·  {run.message or run.id}")
             if st.button("Cancel", key=f"cancel {run.id}"):
-                queue().cancel(run)
+                run.cancel()
                 st.toast("Cancelling.")
 
 
