@@ -23,8 +23,14 @@ def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[RunDirector
     """The runs whose supervisor would have been started, in a store of the test's own."""
     runs: list[RunDirectory] = []
     monkeypatch.setenv("WORKBENCH_HOME", str(tmp_path))
-    monkeypatch.setattr(submission.launcher, "start", lambda run, use_server=True: runs.append(run))
+    monkeypatch.setattr(submission.launcher, "start", lambda run, use_server: runs.append(run))
     return runs
+
+
+def end(run: wb.Run) -> wb.Run:
+    """Takes the place of ``Run.wait``: nothing would end the run."""
+    run.directory.write_status(RunStatus(RunState.FAILED))
+    return run
 
 
 def test_each_spec_is_planned_once(started: list[RunDirectory], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,10 +38,6 @@ def test_each_spec_is_planned_once(started: list[RunDirectory], tmp_path: Path, 
 
     def check_link(plan: resolve.Plan) -> None:
         planned.append(plan.spec.split.label)
-
-    def end(run: wb.Run) -> wb.Run:
-        run.directory.write_status(RunStatus(RunState.FAILED))
-        return run
 
     monkeypatch.setattr(resolve, "check_link", check_link)  # the last check of a plan
     monkeypatch.setattr(wb.Run, "wait", end)
@@ -76,3 +78,19 @@ def test_a_run_is_compared_with_the_run_that_baseline_mode_names() -> None:
     split = wb.submit(wb.RunSpec(**SPEC, split={"data": 2}, baseline={"mode": single.id[-6:]}))
     assert (split.record["baseline_run_id"], split.record["same_cores_baseline_run_id"]) == (single.id, None)
     assert single.record["baseline_run_id"] == single.id, "one worker is its own baseline"
+
+
+def test_a_run_and_its_baselines_start_without_the_fork_server_where_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(submission.launcher, "start", lambda run, use_server: asked.append(use_server))
+    monkeypatch.setattr(wb.Run, "wait", end)
+    split = ("run", "--json", "--model", "mlp", "--split", "data=2")
+    workbench(tmp_path / "command", *split, "--no-server")
+    workbench(tmp_path / "set", *split, "--set", "launch.fork_server=false")
+    wb.submit(wb.RunSpec(**SPEC, split={"data": 2}), use_server=False)
+    assert asked == [False] * 9
+    run = wb.submit(wb.RunSpec(**SPEC, split={"data": 2}))
+    assert asked[9:] == [True], "its baselines are those that were started without"
+    assert run.spec.launch.fork_server

@@ -18,7 +18,7 @@ from workbench.spec.paths import differences, value_text
 from workbench.store.directory import StoredRun
 
 Row = dict[str, Any]
-_SAYS_NOTHING = ("name", "baseline.mode")
+_SAYS_NOTHING = ("name", "baseline.mode", "launch.fork_server")
 """What specs of runs may differ in that changes nothing in them."""
 
 

@@ -41,22 +41,28 @@ def submit(spec: RunSpec, *, use_server: bool = True) -> Run:
     """Starts a run, and first its baselines where the store has none that match; returns at once. Only a partition by time
     takes seconds first, and waits for the runs before it: what each block takes here is measured.
 
+    Args:
+        use_server: False starts the run as ``launch.fork_server = false`` in its spec does.
+
     Raises:
         SpecError: the spec cannot be run, or ``baseline.mode`` names a run that does not exist; nothing was started.
         RunFailedError: the blocks' times could not be measured.
     """
     with terminated_as_interrupted():
-        return submit_plan(plan(spec), use_server=use_server)
+        planned = plan(spec)
+        if not use_server:
+            planned = dataclasses.replace(planned, spec=_with_launch(spec, fork_server=False))
+        return submit_plan(planned)
 
 
-def submit_plan(planned: Plan, *, use_server: bool = True, as_baseline: bool = False) -> Run:
+def submit_plan(planned: Plan, *, as_baseline: bool = False) -> Run:
     """Starts the run of a plan, as ``submit`` starts the run of a spec."""
     baseline, same_cores = _named_baseline(planned.spec), None
     planned, block_times_s = _resolved(planned)
     spec, here = planned.spec, environment()
     is_own_baseline = spec.baseline.mode == "auto" and planned.num_workers == 1
     if spec.baseline.mode == "auto" and not is_own_baseline:
-        baseline, same_cores = _baselines(planned, use_server)
+        baseline, same_cores = _baselines(planned)
     with _ended_on_error(baseline, same_cores):
         run_id = new_run_id(spec.split.label)
         record = {
@@ -86,7 +92,7 @@ def submit_plan(planned: Plan, *, use_server: bool = True, as_baseline: bool = F
         }
         directory = RunDirectory.create(home(), run_id, dumps(spec), record, here)
         try:
-            launcher.start(directory, use_server)
+            launcher.start(directory, spec.launch.fork_server)
         except BaseException:  # a supervisor that has started reads the request and ends
             directory.request_cancel()
             directory.write_status(RunStatus(RunState.CANCELLED, "interrupted before it started"))
@@ -154,8 +160,12 @@ def _resolved(planned: Plan) -> tuple[Plan, dict[str, float] | None]:
         times = block_times(spec, planned.device)
         spec = spec.replace(split={**dict(spec.split.items()), strategy.name: strategy.with_partition_by(times)})
         planned = plan(spec)
-    spec = spec.replace(launch={**spec.as_dict()["launch"], "device": planned.device})
-    return dataclasses.replace(planned, spec=spec), times
+    return dataclasses.replace(planned, spec=_with_launch(spec, device=planned.device)), times
+
+
+def _with_launch(spec: RunSpec, **options: str | int) -> RunSpec:
+    """Returns the spec with these launch options."""
+    return spec.replace(launch={**spec.as_dict()["launch"], **options})
 
 
 def _named_baseline(spec: RunSpec) -> Run | None:
@@ -176,29 +186,29 @@ def _named_baseline(spec: RunSpec) -> Run | None:
         raise SpecError("baseline.mode", f"{error}{hint} Allowed: 'auto', 'none' or the id of a run") from None
 
 
-def _baselines(planned: Plan, use_server: bool) -> tuple[Run, Run]:
+def _baselines(planned: Plan) -> tuple[Run, Run]:
     """Returns the two runs on one worker that a split is compared with: with as many threads as each of its workers, and with
     as many as all of them together, but no more than there are cores."""
     spec, threads = planned.spec, planned.spec.launch.threads_per_worker
-    first = _on_one_worker(spec, threads, "auto", use_server)
+    first = _on_one_worker(spec, threads, "auto")
     if planned.device == "cuda":
         return first, first
     cores = int(environment()["num_cores"])
     with _ended_on_error(first):
         num_threads = max(threads, min(threads * planned.num_workers, cores))
-        return first, _on_one_worker(spec, num_threads, first.id, use_server)
+        return first, _on_one_worker(spec, num_threads, first.id)
 
 
-def _on_one_worker(spec: RunSpec, num_threads: int, baseline: str, use_server: bool) -> Run:
+def _on_one_worker(spec: RunSpec, num_threads: int, baseline: str) -> Run:
     """Returns a run of the spec on one worker: a matching run in the store, or a new one, compared with ``baseline``."""
-    launch = {**spec.as_dict()["launch"], "threads_per_worker": num_threads}
-    single = spec.replace(name="", split={}, launch=launch, link={}, baseline={"mode": baseline})
+    single = _with_launch(spec, threads_per_worker=num_threads)
+    single = single.replace(name="", split={}, link={}, baseline={"mode": baseline})
     key = baseline_key(single)
     for directory in reversed(listing.all_runs(home())):
         with contextlib.suppress(DamagedRunError):
             if directory.record().get("baseline_key") == key and _is_reusable(Run(directory)):
                 return Run(directory)
-    return submit_plan(plan(single), use_server=use_server, as_baseline=True)
+    return submit_plan(plan(single), as_baseline=True)
 
 
 def _is_reusable(run: Run) -> bool:

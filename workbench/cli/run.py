@@ -55,9 +55,12 @@ def run_command(
 
     Without arguments, run the demonstration: one worker, then each of four strategies on two workers.
     """
-    table = override(read_table(spec_file) if spec_file else {}, model=model, dataset=dataset, splits=splits, sets=sets)
     is_demonstration = not (spec_file or model or dataset or splits or sets)
-    specs = four_strategies(RunSpec()) if is_demonstration else [RunSpec(**table)]
+    if no_server:
+        sets = (*sets, "launch.fork_server=false")
+    table = override(read_table(spec_file) if spec_file else {}, model=model, dataset=dataset, splits=splits, sets=sets)
+    spec = RunSpec(**table)
+    specs = four_strategies(spec) if is_demonstration else [spec]
     assertions = parse(assertion) if assertion is not None else []
 
     from workbench.api.plans import plan
@@ -65,7 +68,7 @@ def run_command(
     plans = [plan(spec) for spec in specs]
     if notice := plans[0].device_notice:
         click.echo(notice, err=True)
-    shown, asked = _run_all(plans, use_server=not no_server, quiet=as_json)
+    shown, asked = _run_all(plans, quiet=as_json)
     rows = [run.row() for run in shown]
     if as_json:
         click.echo(runs_document(rows))
@@ -74,7 +77,7 @@ def run_command(
     _judge([run.row() for run in asked], assertions)
 
 
-def _run_all(plans: Sequence[Plan], use_server: bool, quiet: bool) -> tuple[list[Run], list[Run]]:
+def _run_all(plans: Sequence[Plan], quiet: bool) -> tuple[list[Run], list[Run]]:
     """Runs each plan to its end; returns the runs to show, baselines first, and those that were asked for."""
     from workbench.api import open_run
     from workbench.api.submission import submit_plan
@@ -84,7 +87,7 @@ def _run_all(plans: Sequence[Plan], use_server: bool, quiet: bool) -> tuple[list
     asked: list[Run] = []
     try:
         for planned in plans:
-            run = submit_plan(planned, use_server=use_server)
+            run = submit_plan(planned)
             asked.append(run)
             record = run.record
             for other in (record["baseline_run_id"], record["same_cores_baseline_run_id"], run.id):

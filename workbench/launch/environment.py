@@ -34,6 +34,7 @@ def baseline_key(spec: RunSpec) -> str:
     """Returns a key that is equal for runs on one worker with the same model and code, data, training options, device, threads,
     environment and memory budget."""
     table = spec.as_dict()
+    del table["launch"]["fork_server"]  # how fast the processes start changes nothing that they measure
     parts = [table[part] for part in ("mode", "model", "dataset", "train", "inference", "launch")]
     parts += [_source(MODELS.get(spec.model.name)), _source(DATASETS.get(spec.dataset.name))]
     parts += [spec.measure.memory_budget_bytes] if spec.measure.memory_budget_bytes is not None else []

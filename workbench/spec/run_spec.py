@@ -189,6 +189,9 @@ class Launch(Options):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device of the workers. ``auto`` and ``cpu``: CPU. ``cuda``: one GPU per worker, not tested on hardware."""
 
+    fork_server: bool = True
+    """Whether a resident process that has torch imported starts the run by forking; slower without. Linux only."""
+
     threads_per_worker: PositiveInt = 1
     """Number of CPU threads per worker."""
 
