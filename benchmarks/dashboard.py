@@ -20,7 +20,7 @@ from workbench.spec import RunSpec
 from workbench.spec.files import dumps
 from workbench.store.columns import RUN_FIGURES
 from workbench.store.directory import RunDirectory
-from workbench.store.records import RunState, RunStatus
+from workbench.store.records import Environment, RunRecord, RunState, RunStatus
 from workbench.testing.browser import browser, dashboard, settled, when
 
 NUM_RUNS, REPETITIONS = 10_000, 7
@@ -34,12 +34,14 @@ def fill(store: Path, num_runs: int) -> None:
     transfer = {"operation": "all_reduce", "axis": "data", "phase": "backward", "count": 1, "payload_bytes": 3_500_000}
     for i in range(num_runs):
         split = SPLITS[i % len(SPLITS)]
-        record = {
-            "name": f"number {i}", "mode": "train", "model": "transformer", "dataset": "text", "split": split, "num_workers": 2,
-            "device": "cpu", "backend": "gloo", "created_at": 1.79e9 + i, "mesh": {"data": 2}, "num_cores": 2,
-            "threads_per_worker": 1, "expected": {"parameters_per_worker": [875_000] * 2, "transfers": [transfer] * 10},
-        }  # fmt: skip
-        run = RunDirectory.create(store, f"20260101-{i:06d}-{split}-{i:06x}", text, record, {})
+        run_id = f"20260101-{i:06d}-{split}-{i:06x}"
+        record = RunRecord(
+            run_id=run_id, name=f"number {i}", mode="train", model="transformer", dataset="text", split=split, num_workers=2,
+            device="cpu", backend="gloo", torch_version="2", created_at=1.79e9 + i, baseline_run_id=None, threads_per_worker=1,
+            num_cores=2, mesh={"data": 2},
+            expected={"parameters_per_worker": [875_000] * 2, "transfers": [transfer] * 10},
+        )  # fmt: skip
+        run = RunDirectory.create(store, run_id, text, record, Environment())
         run.write_status(RunStatus(RunState.FINISHED))
         figures = {**dict.fromkeys(RUN_FIGURES, 0.5), "step_time_s": 0.05 + i / 1e6, "parity_ok": True}
         run.write_summary({**figures, "workers": [{"parameters": 875_000, "communication": [transfer] * 10}] * 2})

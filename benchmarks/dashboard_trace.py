@@ -21,7 +21,7 @@ from workbench.spec import RunSpec
 from workbench.spec.files import dumps
 from workbench.store.columns import TABLES
 from workbench.store.directory import RunDirectory
-from workbench.store.records import RunState, RunStatus
+from workbench.store.records import Environment, RunRecord, RunState, RunStatus
 from workbench.store.tables import schema
 from workbench.testing.browser import browser, dashboard, when
 
@@ -34,12 +34,12 @@ WHOLE = "document.body.innerText.includes('Trace for Perfetto')"
 
 def fill(store: Path, run_id: str, num_operations: int) -> None:
     """A run of one trace step: every worker computes and communicates in turn, a bit of each wait being for a late worker."""
-    record = {
-        "run_id": run_id, "name": "", "mode": "train", "model": "transformer", "dataset": "text", "split": "dp8",
-        "num_workers": NUM_WORKERS, "device": "cpu", "backend": "gloo", "created_at": 1.79e9, "mesh": {"data": NUM_WORKERS},
-        "num_cores": NUM_WORKERS, "threads_per_worker": 1, "expected": {"transfers": []},
-    }  # fmt: skip
-    run = RunDirectory.create(store, run_id, dumps(RunSpec()), record, {})
+    record = RunRecord(
+        run_id=run_id, name="", mode="train", model="transformer", dataset="text", split="dp8", num_workers=NUM_WORKERS,
+        device="cpu", backend="gloo", torch_version="2", created_at=1.79e9, baseline_run_id=None, threads_per_worker=1,
+        num_cores=NUM_WORKERS, mesh={"data": NUM_WORKERS}, expected={"transfers": []},
+    )  # fmt: skip
+    run = RunDirectory.create(store, run_id, dumps(RunSpec()), record, Environment())
     starts, pitch = np.linspace(0, STEP_S, num_operations, endpoint=False), STEP_S / num_operations
     for rank in range(NUM_WORKERS):
         # What takes most of the time changes a few hundred times in the step, so that its outline has as many pieces.

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from workbench.spec import RunSpec
 from workbench.spec.files import dumps
 from workbench.store.directory import RunDirectory
-from workbench.store.records import RunState, RunStatus
+from workbench.store.records import Environment, RunRecord, RunState, RunStatus
 from workbench.store.tables import schema, write_table
 
 NUM_ROWS, NUM_WORKERS, NUM_STEPS, REPETITIONS, LIMIT_S = 1_000_000, 8, 100, 3, 5.0
@@ -36,8 +36,12 @@ CASES = {
 
 def fill(store: Path) -> RunDirectory:
     """Writes the run; its rows differ as those of a real one do."""
-    record = {"run_id": RUN_ID, "name": "", "mesh": {"data": NUM_WORKERS}, "num_workers": NUM_WORKERS, "split": "dp8"}
-    run = RunDirectory.create(store, RUN_ID, dumps(RunSpec()), {**record, "expected": {"transfers": []}}, {})
+    record = RunRecord(
+        run_id=RUN_ID, name="", mode="train", model="transformer", dataset="text", split="dp8", num_workers=NUM_WORKERS,
+        device="cpu", backend="gloo", torch_version="2", created_at=1.79e9, baseline_run_id=None, threads_per_worker=1,
+        num_cores=NUM_WORKERS, mesh={"data": NUM_WORKERS}, expected={"transfers": []},
+    )  # fmt: skip
+    run = RunDirectory.create(store, RUN_ID, dumps(RunSpec()), record, Environment())
     run.write_status(RunStatus(RunState.FINISHED))
     random, count = np.random.default_rng(0), NUM_ROWS // NUM_WORKERS
     for rank in range(NUM_WORKERS):

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.run_directory import run_record
 from workbench.analysis.memory import memory_at_peak, memory_over_time
 from workbench.charts.memory import memory_at_peak_chart, memory_over_time_chart
 from workbench.spec import RunSpec
 from workbench.spec.files import dumps
 from workbench.store.directory import RunDirectory
+from workbench.store.records import Environment
 from workbench.store.tables import write_table
 
 MIB = 2**20
@@ -20,7 +22,7 @@ MIB = 2**20
 def run(tmp_path: Path) -> RunDirectory:
     """Two workers, two memory steps; the peak is in the first of worker 0 and the second of worker 1."""
     record = {"run_id": "a", "name": "", "mode": "train", "num_workers": 2, "device": "cpu", "mesh": {"data": 2}}
-    run = RunDirectory.create(tmp_path, "a", dumps(RunSpec()), record, {})
+    run = RunDirectory.create(tmp_path, "a", dumps(RunSpec()), run_record(**record), Environment())
     for rank, peaks in enumerate([(9, 5), (4, 6)]):
         rows = [
             {

@@ -19,6 +19,7 @@ from workbench.cli.assertion import parse
 from workbench.cli.document import runs_document
 from workbench.errors import SpecError
 from workbench.store.columns import RUN_COLUMNS
+from workbench.store.records import RunError
 from workbench.store.tables import write_table
 
 
@@ -28,9 +29,7 @@ def store(tmp_path: Path) -> Path:
     record_run(store, SINGLE, "finished", 1, speedup=1.0)
     record_run(store, SPLIT, "finished", 2, speedup=1.7)
     failed = record_run(store, FAILED, "failed", 2)
-    failed.write_error(
-        {"rank": 1, "step": 4, "exception": "ValueError: [red]", "last_lines": ["its last line"], "advice": "read it"}
-    )
+    failed.write_error(RunError(rank=1, step=4, exception="ValueError: [red]", last_lines=("its last line",), advice="read it"))
     failed.log_path(1).write_text("printed by rank 1\n")
     return store
 
@@ -116,7 +115,7 @@ def test_show_and_compare_say_what_fills_memory(store: Path) -> None:
 
 def test_show_says_what_was_dropped_and_which_formulas_are_bounds(store: Path) -> None:
     run = record_run(store, SPLIT + "d", "finished", 2, dropped_tokens=12.0)
-    record = run.record()
+    record = json.loads((run.path / "run.json").read_text())
     record["expected"]["transfers"][0]["is_bound"] = True
     (run.path / "run.json").write_text(json.dumps(record))
     shown = done(store, "show", SPLIT + "d")

@@ -31,7 +31,7 @@ from workbench.spec import RunSpec
 from workbench.spec.paths import differences, spec_of
 from workbench.store.active_runs import ActiveRuns
 from workbench.store.labels import relabel
-from workbench.store.records import RunState, RunStatus
+from workbench.store.records import RunError, RunState, RunStatus
 
 ROOT = Path(__file__).parents[2]
 
@@ -178,9 +178,7 @@ def test_a_failure_names_worker_step_reason_lines_and_what_to_try(tmp_path: Path
     run = new_run(tmp_path, "run-1")
     assert failure(Run(run)) is None
     run.write_status(RunStatus(RunState.FAILED, "worker 1: killed by SIGKILL"))
-    run.write_error(
-        {"rank": 1, "step": 4, "exception": "killed by SIGKILL", "last_lines": [str(i) for i in range(30)], "advice": ""}
-    )
+    run.write_error(RunError(rank=1, step=4, exception="killed by SIGKILL", last_lines=tuple(map(str, range(30))), advice=""))
     card = failure(Run(run))
     assert card is not None
     assert (card.worker, card.step, card.reason, card.last_lines[-1]) == (1, 4, "killed by SIGKILL", "29")

@@ -20,6 +20,7 @@ from workbench.spec import RunSpec
 from workbench.spec.paths import command, spec_of
 from workbench.store import listing
 from workbench.store.directory import RunDirectory
+from workbench.store.records import Labels
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +41,7 @@ def test_a_page_of_an_empty_store_says_what_to_do_next(name: str) -> None:
 @pytest.mark.parametrize("name", PAGES)
 def test_texts_of_runs_are_shown_as_text_on_every_page(store: Path, name: str) -> None:
     failed(store)
-    new_run(store, "damaged").update_labels(name=EVIL)
+    new_run(store, "damaged").write_labels(Labels(name=EVIL))
     (store / "runs" / "damaged" / "run.json").write_text("{")
     test = page(name, runs="run-9", run="run-9")
     assert "onerror" not in marked_up(test)
@@ -163,7 +164,7 @@ def test_the_queue_is_shown_and_a_run_is_cancelled_with_its_baseline(store: Path
 def test_what_ended_last_is_read_again_when_it_was_named_or_purged(store: Path) -> None:
     finished(store, "run-1", 1.0, 0.5), finished(store, "run-2", 2.0, 0.5)
     test = page("live")
-    RunDirectory(store / "runs" / "run-1").update_labels(name="the first")
+    RunDirectory(store / "runs" / "run-1").write_labels(Labels(name="the first"))
     shutil.rmtree(store / "runs" / "run-2")
     assert not test.run().exception
     (table,) = (frame.value for frame in test.dataframe if "run_id" in frame.value)
@@ -195,7 +196,7 @@ def test_runs_are_filtered_named_deleted_and_brought_back(store: Path) -> None:
     test.text_input(key="find").set_value("").run()
     next(field for field in test.text_input if field.label == "Name").set_value(EVIL)
     next(button for button in test.button if button.label == "Save").click().run()
-    assert listing.exact(store, "run-1").labels()["name"] == EVIL
+    assert listing.exact(store, "run-1").labels().name == EVIL
     next(button for button in test.button if button.label == "Delete").click().run()
     assert [row["run_id"] for row in listing.rows(store)] == ["run-2"]
     next(button for button in test.button if button.label == "Undo").click().run()

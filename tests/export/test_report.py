@@ -20,6 +20,7 @@ from workbench.export.report import sections
 from workbench.export.report.parts import Compared, Drawing
 from workbench.export.report.write import write_report
 from workbench.store.directory import RunDirectory
+from workbench.store.records import Labels, RunError
 
 EVIL = '<script>alert("1")</script> | **bold** [a](http://b)'
 CHROMIUM = shutil.which("chromium")
@@ -31,9 +32,9 @@ def runs(tmp_path: Path) -> list[RunDirectory]:
     store = tmp_path / "store"
     single = record_run(store, SINGLE, "finished", 1)
     split = pipeline_run(store, parity_max_error=3e-12, parity_allowed=1e-9)
-    split.update_labels(name=EVIL)
+    split.write_labels(Labels(name=EVIL))
     failed = record_run(store, FAILED, "failed", 2)
-    failed.write_error({"rank": 1, "step": 4, "exception": "E", "last_lines": [EVIL], "advice": "read <it>"})
+    failed.write_error(RunError(rank=1, step=4, exception="E", last_lines=(EVIL,), advice="read <it>"))
     return [single, split, failed]
 
 
@@ -70,7 +71,7 @@ def test_what_people_wrote_is_escaped(runs: list[RunDirectory], tmp_path: Path) 
 
 def test_a_listing_cannot_end_its_own_fence(tmp_path: Path) -> None:
     failed = record_run(tmp_path / "store", FAILED, "failed", 2)
-    failed.write_error({"rank": 1, "step": 4, "exception": "E", "last_lines": ["```", "````", "<script>"]})
+    failed.write_error(RunError(rank=1, step=4, exception="E", last_lines=("```", "````", "<script>")))
     path, *_ = write_report([failed], tmp_path / "report.md")
     assert "\n`````\n```\n````\n<script>\n`````\n" in path.read_text(encoding="utf-8")
 

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from tests.helpers.run_directory import new_run, run_record
 from workbench.api import Run
 from workbench.charts.calibration import communication_chart
 from workbench.cli import calibrate
@@ -26,10 +28,12 @@ from workbench.plan.link_model import Route
 from workbench.plan.resolve import plan
 from workbench.spec import RunSpec
 from workbench.store.directory import RunDirectory
+from workbench.store.json_record import plain
+from workbench.store.records import Environment
 from workbench.store.tables import write_table
 
 SIZES = [2**exponent for exponent in range(10, 25, 2)]
-HERE = {"machine": "m", "cpu": "c", "num_cores": 2, "torch_version": "2"}
+HERE = Environment(machine="m", cpu="c", num_cores=2, torch_version="2")
 COMMAND = [sys.executable, "-m", "workbench.cli.main"]
 
 
@@ -45,7 +49,7 @@ def calibration(latency_s: float, bandwidth: float) -> dict[str, Any]:
         fit(operation, 2, [(row["payload_bytes"], row["time_s"]) for row in rows if row["operation"] == operation])
         for operation in ("all_reduce", "send")
     ]
-    return {"created_at": 0.0, "environment": HERE, "matmul": [], "memory": [], "communication": rows, "links": links}
+    return {"created_at": 0.0, "environment": plain(HERE), "matmul": [], "memory": [], "communication": rows, "links": links}
 
 
 @pytest.mark.parametrize("operation", ["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send"])
@@ -103,7 +107,7 @@ def test_a_calibration_of_another_machine_is_none(tmp_path: Path) -> None:
     assert read_calibration(tmp_path, HERE) is None
     write_calibration(tmp_path, calibration(1e-4, 1e9))
     assert read_calibration(tmp_path, HERE) == calibration(1e-4, 1e9)
-    assert read_calibration(tmp_path, {**HERE, "num_cores": 64}) is None
+    assert read_calibration(tmp_path, replace(HERE, num_cores=64)) is None
     (tmp_path / "calibration.json").write_text("{")
     with pytest.raises(UsageError, match="damaged"):
         read_calibration(tmp_path, HERE)
@@ -117,7 +121,7 @@ def test_the_frame_has_the_fit_and_the_bandwidth_beside_each_time() -> None:
 
 
 def test_a_runs_bandwidth_stands_beside_the_calibrated_one(tmp_path: Path) -> None:
-    run = RunDirectory.create(tmp_path, "run", "", {}, {})
+    run = new_run(tmp_path, "run", "")
     for rank, entered_s in enumerate((0.0, 1.0)):
         row = {"step": 0, "rank": rank, "group": "g", "axis": "data", "sequence": 1, "operation": "all_reduce"}
         rows = [{**row, "payload_bytes": 100, "ring_bytes": 100, "start_s": entered_s, "completed_s": 3.0}]
@@ -126,7 +130,7 @@ def test_a_runs_bandwidth_stands_beside_the_calibrated_one(tmp_path: Path) -> No
     assert found["ring_bytes_per_s"].tolist() == [100 / 2]
     assert found["calibrated_bytes_per_s"].tolist() == pytest.approx([1e9])
     assert frames.achieved(run, None)["calibrated_bytes_per_s"].isna().all()
-    assert frames.achieved(RunDirectory.create(tmp_path, "silent", "", {}, {}), None).empty
+    assert frames.achieved(new_run(tmp_path, "silent", ""), None).empty
 
 
 @pytest.mark.parametrize(("machine", "calibrated"), [("m", "1,000.0 MB/s"), ("another", "–")])
@@ -134,8 +138,8 @@ def test_show_lays_a_calibration_beside_runs_of_its_own_machine_alone(
     machine: str, calibrated: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORKBENCH_HOME", str(tmp_path))
-    write_calibration(tmp_path, {**calibration(0.0, 1e9), "environment": HERE})
-    run = RunDirectory.create(tmp_path, "run", "", {}, {**HERE, "machine": machine})
+    write_calibration(tmp_path, {**calibration(0.0, 1e9), "environment": plain(HERE)})
+    run = RunDirectory.create(tmp_path, "run", "", run_record(), replace(HERE, machine=machine))
     for rank in range(2):
         row = {"step": 0, "rank": rank, "group": "g", "axis": "data", "sequence": 1, "operation": "all_reduce"}
         rows = [{**row, "payload_bytes": 100, "ring_bytes": 100, "start_s": 0.0, "completed_s": 3.0}]

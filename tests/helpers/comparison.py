@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tests.helpers.run_directory import run_record
 from workbench.spec import RunSpec
 from workbench.spec.files import dumps
 from workbench.store.columns import RUN_FIGURES
 from workbench.store.directory import RunDirectory
-from workbench.store.records import RunState, RunStatus
+from workbench.store.records import Environment, RunState, RunStatus
 
 SINGLE, SPLIT, FAILED = "20261124-100000-single-aaaaaa", "20261124-100001-dp2-bbbbbb", "20261124-100002-dp2-cccccc"
 WORKER = {
@@ -31,7 +32,7 @@ def record_run(store: Path, run_id: str, state: str, num_workers: int, **figures
         "expected": {"parameters_per_worker": [1000] * num_workers, "transfers": [{**ALL_REDUCE, "count": 1}],
                      "memory_per_worker": [{**HELD, "activations": 2**18}] * num_workers},
     }  # fmt: skip
-    run = RunDirectory.create(store, run_id, dumps(spec), record, {})
+    run = RunDirectory.create(store, run_id, dumps(spec), run_record(**record), Environment())
     run.write_status(RunStatus(RunState(state)))
     if state == "finished":
         numbers: dict[str, Any] = dict.fromkeys(RUN_FIGURES, 0.5)

@@ -8,7 +8,7 @@ from streamlit.testing.v1 import AppTest
 
 from tests.helpers.run_directory import new_run
 from workbench.store.directory import RunDirectory
-from workbench.store.records import RunState, RunStatus
+from workbench.store.records import Labels, RunError, RunState, RunStatus
 
 EVIL = "<img src=x onerror=alert(1)> **bold** $x$ :red[y] [z](http://example.org) =1+1"
 
@@ -40,6 +40,6 @@ def labels(test: AppTest) -> list[str]:
 def failed(store: Path, run_id: str = "run-9") -> RunDirectory:
     run = new_run(store, run_id, created_at=9.0, split=EVIL, dataset=EVIL)
     run.write_status(RunStatus(RunState.FAILED, EVIL))
-    run.write_error({"rank": 1, "step": 4, "exception": EVIL, "last_lines": [EVIL], "operations": [EVIL], "advice": EVIL})
-    run.update_labels(name=EVIL, note=EVIL, tags=EVIL.replace(",", ""))
+    run.write_error(RunError(rank=1, step=4, exception=EVIL, last_lines=(EVIL,), operations=(EVIL,), advice=EVIL))
+    run.write_labels(Labels(name=EVIL, note=EVIL, tags=(EVIL.replace(",", ""),)))
     return run

@@ -8,13 +8,22 @@ from typing import Any
 from workbench.spec import RunSpec
 from workbench.spec.files import dumps
 from workbench.store.directory import RunDirectory
+from workbench.store.json_record import from_json
+from workbench.store.records import Environment, RunRecord
 
-RECORD = {
+RECORD: dict[str, Any] = {
+    "run_id": "20261124-001530-dp2-3f9a00",
     "name": "a name",
     "mode": "train",
     "model": "mlp",
+    "dataset": "digits",
+    "split": "dp2",
     "num_workers": 2,
     "device": "cpu",
+    "backend": "gloo",
+    "torch_version": "2",
+    "created_at": 0.0,
+    "baseline_run_id": None,
     "mesh": {"data": 2},
     "threads_per_worker": 1,
     "num_cores": 2,
@@ -22,8 +31,13 @@ RECORD = {
 }
 
 
-def new_run(store: Path, run_id: str = "20261124-001530-dp2-3f9a00", **record: Any) -> RunDirectory:
-    return RunDirectory.create(store, run_id, dumps(RunSpec()), {**RECORD, "run_id": run_id, **record}, {"num_cores": 2})
+def run_record(**values: Any) -> RunRecord:
+    return from_json(RunRecord, {**RECORD, **values})
+
+
+def new_run(store: Path, run_id: str = RECORD["run_id"], spec: str | None = None, **record: Any) -> RunDirectory:
+    text = dumps(RunSpec()) if spec is None else spec
+    return RunDirectory.create(store, run_id, text, run_record(**{"run_id": run_id, **record}), Environment(num_cores=2))
 
 
 def step_row(run: RunDirectory, rank: int, step: int, duration_s: float, **values: Any) -> dict[str, Any]:

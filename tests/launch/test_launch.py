@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.helpers.run_directory import new_run, run_record
 from workbench.launch import fork_server
 from workbench.launch import start as submit
 from workbench.launch.device_queue import Holder, Ticket
@@ -25,7 +26,7 @@ from workbench.spec import RunSpec
 from workbench.spec.files import dumps
 from workbench.store import listing
 from workbench.store.directory import RunDirectory
-from workbench.store.records import RunState, RunStatus
+from workbench.store.records import Environment, RunState, RunStatus
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -141,7 +142,7 @@ class Owners:
     def start(self, fault: str, run_id: str = "run-1", **record: Any) -> tuple[RunDirectory, subprocess.Popen[bytes]]:
         here = {"device": "cpu", "num_cores": 2, "threads_per_worker": 1, "timeout_s": 300.0}
         values = {"num_workers": 2, **here, "mesh": {"data": 2}, "expected": {}, **record}
-        run = RunDirectory.create(self.path, run_id, dumps(RunSpec()), values, {})
+        run = RunDirectory.create(self.path, run_id, dumps(RunSpec()), run_record(run_id=run_id, **values), Environment())
         path = os.pathsep.join([str(self.path), os.environ.get("PYTHONPATH", "")])
         command = [sys.executable, "-c", SUPERVISOR, str(run.path), str(self.queue)]
         process = subprocess.Popen(command, env={**os.environ, "FAULT": fault, "PYTHONPATH": path})
@@ -215,7 +216,7 @@ def test_the_second_owner_waits_for_the_device_and_can_be_cancelled_there(owners
 
 
 def test_a_run_waits_for_its_baseline(owners: Owners) -> None:
-    baseline = RunDirectory.create(owners.path, "base", dumps(RunSpec()), {}, {})
+    baseline = new_run(owners.path, "base", dumps(RunSpec()))
     run, owner = owners.start("none", baseline_run_id="base")
     wait_until(lambda: "waiting for baseline base" in run.status().message)
     baseline.write_summary({"step_time_s": 1.0})
@@ -239,8 +240,8 @@ def test_a_folder_of_the_packages_name_in_the_current_directory_is_not_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record = {"num_workers": 1, "device": "cpu", "baseline_run_id": "base"}
-    RunDirectory.create(tmp_path / "store", "base", dumps(RunSpec()), {}, {})
-    run = RunDirectory.create(tmp_path / "store", "run-1", dumps(RunSpec()), record, {})
+    new_run(tmp_path / "store", "base", dumps(RunSpec()))
+    run = RunDirectory.create(tmp_path / "store", "run-1", dumps(RunSpec()), run_record(**record), Environment())
     run.request_cancel()
     (tmp_path / "workbench").mkdir()
     (tmp_path / "workbench" / "__init__.py").write_text("raise SystemExit('the package of the current directory')")

@@ -14,7 +14,7 @@ from workbench.errors import UsageError
 from workbench.store import listing
 from workbench.store.archive import import_runs, pack
 from workbench.store.directory import RunDirectory
-from workbench.store.records import RunState, RunStatus
+from workbench.store.records import Labels, RunState, RunStatus
 from workbench.store.tables import write_table
 
 
@@ -50,10 +50,10 @@ def test_what_is_packed_is_taken_in_with_its_id_and_all_its_files(tmp_path: Path
 
 def test_a_stores_directory_is_taken_in_and_what_is_here_stays_as_it_is(tmp_path: Path) -> None:
     ended(tmp_path / "theirs", "run-1"), ended(tmp_path / "theirs", "run-2")
-    ended(tmp_path / "mine", "run-1").update_labels(name="mine")
+    ended(tmp_path / "mine", "run-1").write_labels(Labels(name="mine"))
     new, here = import_runs(tmp_path / "mine", tmp_path / "theirs")
     assert ([run.id for run in new], here) == (["run-2"], ["run-1"])
-    assert listing.exact(tmp_path / "mine", "run-1").labels()["name"] == "mine"
+    assert listing.exact(tmp_path / "mine", "run-1").labels().name == "mine"
 
 
 def test_a_zip_of_a_whole_store_is_taken_in(tmp_path: Path) -> None:
@@ -92,11 +92,11 @@ def test_a_directory_that_is_no_id_is_no_run(tmp_path: Path, run_id: str) -> Non
         ("summary.json", json.dumps({"step_time_s": "<script>"}).encode(), "invalid values of step_time_s"),
         (
             "run.json",
-            json.dumps({**RECORD, "threads_per_worker": 10**30}).encode(),
+            json.dumps({**RECORD, "run_id": "run-2", "threads_per_worker": 10**30}).encode(),
             "invalid values of threads_per_worker",
         ),
-        ("run.json", json.dumps({**RECORD, "created_at": 1e30}).encode(), "invalid values of created_at"),
-        ("run.json", json.dumps({"run_id": "another"}).encode(), "name of its directory is not its run id"),
+        ("run.json", json.dumps({**RECORD, "run_id": "run-2", "created_at": 1e30}).encode(), "invalid values of created_at"),
+        ("run.json", json.dumps({**RECORD, "run_id": "another"}).encode(), "name of its directory is not its run id"),
         ("steps/rank-0.parquet", b"PAR1", "damaged"),
     ],
 )

@@ -17,7 +17,7 @@ from workbench.spec import RunSpec
 from workbench.store import listing
 from workbench.store.columns import RUN_COLUMNS, TABLES
 from workbench.store.directory import new_run_id
-from workbench.store.records import RunState, RunStatus, SupervisorProcess
+from workbench.store.records import Environment, Labels, RunError, RunState, RunStatus, SupervisorProcess
 from workbench.store.tables import schema, write_table
 
 FIGURES = {
@@ -31,12 +31,13 @@ FIGURES["trace_steps"] = [{"step": 9, **{name: FIGURES[name] for name in FIGURES
 def test_a_run_directory_reads_back_what_was_written(tmp_path: Path) -> None:
     run = new_run(tmp_path)
     assert run.spec() == RunSpec()
-    assert run.record()["name"] == "a name"
-    assert run.environment() == {"num_cores": 2}
-    assert (run.status(), run.summary(), run.error(), run.labels()) == (RunStatus(RunState.QUEUED), None, None, {})
-    run.update_labels(note="good")
-    run.update_labels(name="other")
-    assert run.labels() == {"note": "good", "name": "other"}
+    assert run.record().name == "a name"
+    assert run.environment() == Environment(num_cores=2)
+    assert (run.status(), run.summary(), run.error(), run.labels()) == (RunStatus(RunState.QUEUED), None, None, Labels())
+    run.write_labels(Labels(name="other", tags=("a", "b")))
+    assert run.labels() == Labels(name="other", tags=("a", "b"))
+    run.write_error(RunError(1, "killed", operations=("send",)))
+    assert run.error() == RunError(1, "killed", operations=("send",))
     run.request_cancel()
     assert run.cancel_requested()
     assert not [path for path in run.path.iterdir() if path.name.startswith(".")], "no drafts are left"
@@ -103,8 +104,8 @@ def test_rows_leave_deleted_runs_out_and_name_every_column(tmp_path: Path) -> No
     run, deleted = new_run(tmp_path, "run-1"), new_run(tmp_path, "run-2")
     run.write_status(RunStatus(RunState.FINISHED))
     run.write_summary({"step_time_s": 0.5, "workers": []})
-    run.update_labels(name="renamed")
-    deleted.update_labels(deleted_at=time.time())
+    run.write_labels(Labels(name="renamed"))
+    deleted.write_labels(Labels(deleted_at=time.time()))
     (row,) = listing.rows(tmp_path)
     assert tuple(row) == RUN_COLUMNS
     assert (row["run_id"], row["state"], row["step_time_s"], row["name"]) == ("run-1", "finished", 0.5, "renamed")

@@ -15,7 +15,7 @@ from workbench.errors import UsageError
 from workbench.store import index, listing
 from workbench.store.directory import RunDirectory
 from workbench.store.labels import add_tags, delete, relabel, remove_tags, restore
-from workbench.store.records import RunState, RunStatus
+from workbench.store.records import Labels, RunState, RunStatus
 
 
 def ended(store: Path, run_id: str) -> RunDirectory:
@@ -29,7 +29,7 @@ def ended(store: Path, run_id: str) -> RunDirectory:
 def test_a_name_and_a_tag_are_one_line_and_tags_are_told_apart(tmp_path: Path) -> None:
     run = ended(tmp_path, "run-1")
     relabel(run, name="  two\nlines ", tags=["a,b", " c ", "", "c"], note="<b>kept\nas it is</b>")
-    assert run.labels() == {"name": "two lines", "tags": "a b, c", "note": "<b>kept\nas it is</b>"}
+    assert run.labels() == Labels("two lines", ("a b", "c"), "<b>kept\nas it is</b>")
     (row,) = listing.rows(tmp_path)
     assert (row["name"], row["tags"]) == ("two lines", "a b, c")
     with pytest.raises(UsageError, match="at most 200 characters"):
@@ -40,11 +40,11 @@ def test_tags_are_added_to_those_that_a_run_has_and_taken_from_them(tmp_path: Pa
     run = ended(tmp_path, "run-1")
     add_tags(run, ["a", " b  c "])
     add_tags(run, ["a", "d"])
-    assert run.labels()["tags"] == "a, b c, d"
+    assert run.labels().tags == ("a", "b c", "d")
     remove_tags(run, ["b c", "e"])
-    assert run.labels()["tags"] == "a, d"
+    assert run.labels().tags == ("a", "d")
     remove_tags(run, ["a", "d"])
-    assert run.labels()["tags"] == ""
+    assert run.labels().tags == ()
 
 
 def test_a_deleted_run_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -114,9 +114,9 @@ def test_the_command_line_labels_restores_and_imports(tmp_path: Path, monkeypatc
     run = ended(tmp_path / "mine", "run-1")
     monkeypatch.setenv("WORKBENCH_HOME", str(tmp_path / "mine"))
     workbench("label", "run-1", "--name", "a name", "--tag", "a", "--tag", "b")
-    assert run.labels() == {"name": "a name", "tags": "a, b"}
+    assert run.labels() == Labels("a name", ("a", "b"))
     workbench("label", "run-1", "--tag", "")
-    assert run.labels()["tags"] == ""
+    assert run.labels().tags == ()
     workbench("rm", "run-1")
     assert listing.rows(tmp_path / "mine") == []
     assert workbench("rm", "--undo", "run-1") == "run-1 restored\n"

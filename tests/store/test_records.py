@@ -11,13 +11,19 @@ import pytest
 from tests.helpers.run_directory import new_run
 from workbench.errors import DamagedRunError
 from workbench.store.directory import RunDirectory
-from workbench.store.records import RunState
+from workbench.store.records import Labels, RunState
 
-READERS = {"status.json": RunDirectory.status}
+READERS = {
+    "run.json": RunDirectory.record,
+    "status.json": RunDirectory.status,
+    "environment.json": RunDirectory.environment,
+    "labels.json": RunDirectory.labels,
+    "error.json": RunDirectory.error,
+}
 
 
-def write(run: RunDirectory, name: str, **values: Any) -> None:
-    (run.path / name).write_text(json.dumps(values))
+def write(run: RunDirectory, file: str, **values: Any) -> None:
+    (run.path / file).write_text(json.dumps(values))
 
 
 @pytest.mark.parametrize("name", READERS)
@@ -34,6 +40,12 @@ def test_a_status_that_names_its_supervisor_owner_is_read(tmp_path: Path) -> Non
     assert run.status().state is RunState.RUNNING
     assert run.status().supervisor is not None
     assert run.status().supervisor.pid == 7
+
+
+def test_tags_that_are_a_text_are_read(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    write(run, "labels.json", name="a name", tags="a b, c", deleted_at=None)
+    assert run.labels() == Labels("a name", ("a b", "c"))
 
 
 @pytest.mark.parametrize(

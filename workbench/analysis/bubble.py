@@ -204,7 +204,7 @@ def play(workers: list[Worker], num_steps: int, with_communication: bool = False
 def pipelines(run: StoredRun) -> dict[tuple[int, ...], list[Worker]]:
     """Each pipeline's workers by their ranks, first to last, as they were measured."""
     run = run.directory
-    mesh = Mesh(run.record()["mesh"])
+    mesh = Mesh(run.record().mesh)
     if "pipeline" not in mesh.axes or _generates(run):
         return {}
     timeline = run.table("timeline").to_pylist()

@@ -247,8 +247,8 @@ def evidence_of(run: StoredRun) -> Evidence | None:
     of_worker = {rank: w.actions for ranks, members in pipelines.items() for rank, w in zip(ranks, members, strict=True)}
     stages = {rank: tuple(sorted({action.stage for action in actions})) for rank, actions in of_worker.items()}
     return Evidence(
-        split=record["split"],
-        unit="batch" if record["mode"] == "inference" else "step",
+        split=record.split,
+        unit="batch" if record.mode == "inference" else "step",
         step=fmean(w["step_s"] for w in workers),
         compute=tuple(w["compute_s"] for w in workers),
         optimizer=summary["optimizer_s"],
@@ -260,8 +260,8 @@ def evidence_of(run: StoredRun) -> Evidence | None:
         num_microbatches=len({action.microbatch for actions in of_worker.values() for action in actions}) or 1,
         data=summary["data_s"],
         ready=summary["ready_s"],
-        num_threads=record["num_workers"] * record["threads_per_worker"],
-        num_cores=record["num_cores"],
+        num_threads=record.num_workers * record.threads_per_worker,
+        num_cores=record.num_cores,
         bytes_per_step=summary["communication_bytes_per_step"],
         spec=_spec_of(run),
     )
@@ -280,6 +280,6 @@ def sentences(runs: Iterable[StoredRun]) -> dict[str, str]:
     for run in (run.directory for run in runs):
         if limit_ := limit_of(run):
             found[run.id] = str(limit_)
-        elif run.record()["device"] == "cuda":
-            found[run.id] = f"{run.record()['split']}: {NOT_ON_GPU}"
+        elif run.record().device == "cuda":
+            found[run.id] = f"{run.record().split}: {NOT_ON_GPU}"
     return found

@@ -9,6 +9,7 @@ from typing import Any
 from workbench.analysis import formatting
 from workbench.messages import counted
 from workbench.spec.markup import table as table  # for views, too
+from workbench.store.records import RunError
 
 Row = dict[str, Any]
 
@@ -31,7 +32,7 @@ def comparison_html(rows: Sequence[Row], threads: Mapping[str, int]) -> str:
     return table(*cells(rows, threads))
 
 
-def run_html(row: Row, message: str, error: Row | None) -> str:
+def run_html(row: Row, message: str, error: RunError | None) -> str:
     """A run: what it is, and its figures or how far it is or why it failed."""
     workers = counted(row["num_workers"], "worker")
     what = f"<b>{escape(row['split'])}</b> · {escape(row['model'])} on {escape(row['dataset'])} · {workers} · {row['state']}"
@@ -39,7 +40,7 @@ def run_html(row: Row, message: str, error: Row | None) -> str:
     if row["step_time_s"] is not None:
         heads, texts = cells([row], {})
         return text + table(heads[1:], [cell[1:] for cell in texts], num_names=0)
-    said = [message, *([str(error["advice"])] if error and error.get("advice") else [])]
+    said = [message, *([error.advice] if error else [])]
     return text + "".join(f"<p>{escape(sentence)}</p>" for sentence in said if sentence)
 
 

@@ -20,6 +20,8 @@ from typing import Any
 from workbench.analysis.findings import different_work, is_disturbed
 from workbench.errors import DamagedRunError
 from workbench.store.directory import RunDirectory, StoredRun
+from workbench.store.json_record import plain
+from workbench.store.records import RunRecord
 
 CONFIDENCE = 0.95
 _STUDENT = (
@@ -148,20 +150,24 @@ def measured(run: StoredRun, store: Iterable[StoredRun]) -> Measured:
     record = run.record()
     repeats = [other.directory for other in store if _is_same(run, record, other.directory)]
     medians = [s["step_time_s"] for s in (other.summary() for other in repeats) if s]
-    return Measured(f"{record['split']} ({run.id[-6:]})", tuple(largest.values()), tuple(medians), _samples(run))
+    return Measured(f"{record.split} ({run.id[-6:]})", tuple(largest.values()), tuple(medians), _samples(run))
 
 
 def same_spec_key(run: RunDirectory) -> str:
     """Equal for runs that measure the very same: all of the spec but its label and its baseline, and the environment."""
     spec = tomllib.loads(run.spec_path.read_text(encoding="utf-8"))
     parts = {key: value for key, value in spec.items() if key not in ("name", "baseline")}
-    return json.dumps([parts, run.environment()], sort_keys=True, default=str)
+    return json.dumps([parts, plain(run.environment())], sort_keys=True, default=str)
 
 
-def _is_same(run: RunDirectory, record: dict[str, Any], other: RunDirectory) -> bool:
+def _is_same(run: RunDirectory, record: RunRecord, other: RunDirectory) -> bool:
     try:
         theirs = other.record()
-        if any(theirs[part] != record[part] for part in ("split", "model", "dataset")):  # of most runs; spares their specs
+        if (theirs.split, theirs.model, theirs.dataset) != (
+            record.split,
+            record.model,
+            record.dataset,
+        ):  # of most runs; spares their specs
             return False
         return same_spec_key(other) == same_spec_key(run)
     except (OSError, ValueError, KeyError, DamagedRunError):

@@ -27,7 +27,7 @@ class Follower:
         """Takes in what is new; whether more may come."""
         run = self.run.directory
         is_live = not listing.state_of(run).is_terminal  # asked first, lest what is said between be missed at the end
-        for rank in range(run.record()["num_workers"]):
+        for rank in range(run.record().num_workers):
             new, self._offsets[rank] = run.events(rank, self._offsets[rank])
             self.events.setdefault(rank, []).extend(new)
         return is_live

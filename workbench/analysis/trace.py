@@ -36,7 +36,7 @@ def steps(run: StoredRun) -> list[int]:
 def untraced(run: StoredRun) -> str:
     """Why a run has no trace steps to show."""
     run = run.directory
-    if run.record()["device"] == "cuda":
+    if run.record().device == "cuda":
         return "The timeline is not measured on GPUs yet: the host clock does not see when kernels run."
     why = "measure.num_trace_steps is 0" if run.summary() else "the run has not reached its trace steps"
     return f"No trace step was recorded: {why}."

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.hardware.store import read_calibration, write_calibration
-from workbench.launch.environment import environment
+from workbench.launch.environment import environment, num_cores
 from workbench.store.directory import home
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def calibrate(
     as many cores, 4) and keeps it in the store; ``report(table, row)`` is called with each measurement."""
     from workbench.hardware.calibrate import measure
 
-    sizes = group_sizes or (2, 4)[: 2 if environment()["num_cores"] >= 4 else 1]
+    sizes = group_sizes or (2, 4)[: 2 if num_cores() >= 4 else 1]
     calibration = measure(sizes, report)
     write_calibration(home(), calibration)
     return calibration

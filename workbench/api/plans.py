@@ -39,7 +39,7 @@ __all__ = [
 def process_groups(run: Run) -> dict[str, list[list[int]]]:
     """The groups of ranks along each axis of a run's mesh; of a strategy that divides an axis, such as ``expert``, its groups of
     neighbours."""
-    axes = run.record["mesh"]
+    axes = run.record.mesh
     groups = {axis: [list(group) for group in Mesh(axes).groups(axis)] for axis in axes}
     for name, options in read_table(run.directory.spec_path).get("split", {}).items():
         if name in STRATEGIES.names() and (strategy := STRATEGIES.get(name)).divides_axis:

@@ -17,7 +17,7 @@ from workbench.store.index import SETTLED_S
 from workbench.store.labels import MAX_NAME, MAX_NOTE
 from workbench.store.listing import RUN_ID, survey
 from workbench.store.listing import changes as store_changes
-from workbench.store.records import TERMINAL
+from workbench.store.records import TERMINAL, RunError, RunRecord
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +33,8 @@ __all__ = [
     "VERDICTS",
     "Queue",
     "Run",
+    "RunError",
+    "RunRecord",
     "all_runs",
     "home",
     "import_runs",

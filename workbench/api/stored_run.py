@@ -13,7 +13,7 @@ from workbench.errors import DamagedRunError
 from workbench.launch import cancellation
 from workbench.store import labels, listing
 from workbench.store.directory import RunDirectory
-from workbench.store.records import RunState
+from workbench.store.records import Labels, RunError, RunRecord, RunState
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,7 +65,7 @@ class Run:
         return listing.state_of(self.directory)
 
     @property
-    def record(self) -> dict[str, Any]:
+    def record(self) -> RunRecord:
         """What was decided at its submission: mesh, device, baselines, expected communication and memory."""
         return self.directory.record()
 
@@ -75,7 +75,7 @@ class Run:
         return self.directory.summary()
 
     @property
-    def error(self) -> dict[str, Any] | None:
+    def error(self) -> RunError | None:
         """Why it failed."""
         return self.directory.error()
 
@@ -85,7 +85,7 @@ class Run:
         return self.directory.status().message
 
     @property
-    def labels(self) -> dict[str, Any]:
+    def labels(self) -> Labels:
         """What people changed: name, tags and note."""
         return self.directory.labels()
 
@@ -114,7 +114,7 @@ class Run:
     def follow(self, with_silence: bool = False) -> Iterator[Any]:
         """Its events as they come, from all workers, until it has ended; each has ``time``, ``rank`` and ``event``. With
         silence: None each time that there was none to be had."""
-        offsets = [0] * self.record["num_workers"]
+        offsets = [0] * self.record.num_workers
         while True:
             ended = self.state.is_terminal
             for rank in range(len(offsets)):

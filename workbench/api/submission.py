@@ -16,7 +16,7 @@ from workbench.errors import DamagedRunError, RunFailedError, SpecError, UsageEr
 from workbench.hardware.fit import link_notes
 from workbench.launch import start as launcher
 from workbench.launch.block_times import block_times
-from workbench.launch.environment import baseline_key, environment
+from workbench.launch.environment import baseline_key, environment, num_cores
 from workbench.launch.termination import terminated_as_interrupted
 from workbench.plan.plan import Plan
 from workbench.plan.resolve import plan
@@ -25,7 +25,7 @@ from workbench.spec.files import dumps
 from workbench.spec.option_files import with_file_hashes
 from workbench.store import listing
 from workbench.store.directory import RunDirectory, home, new_run_id
-from workbench.store.records import RunState, RunStatus
+from workbench.store.records import RunRecord, RunState, RunStatus
 from workbench.strategies.pipeline.stages import staged
 
 if TYPE_CHECKING:
@@ -65,31 +65,31 @@ def submit_plan(planned: Plan, *, as_baseline: bool = False) -> Run:
         baseline, same_cores = _baselines(planned)
     with _ended_on_error(baseline, same_cores):
         run_id = new_run_id(spec.split.label)
-        record = {
-            "run_id": run_id,
-            "name": spec.name,
-            "mode": spec.mode,
-            "model": spec.model.name,
-            "dataset": spec.dataset.name,
-            "split": spec.split.label,
-            "num_workers": planned.num_workers,
-            "device": planned.device,
-            "backend": "nccl" if planned.device == "cuda" else "gloo",
-            "torch_version": here["torch_version"],
-            "created_at": time.time(),
-            "baseline_run_id": run_id if is_own_baseline else baseline and baseline.id,
-            "same_cores_baseline_run_id": same_cores and same_cores.id,
-            "baseline_key": baseline_key(spec) if planned.num_workers == 1 else None,
-            "threads_per_worker": spec.launch.threads_per_worker,
-            "timeout_s": spec.launch.timeout_s,
-            "num_cores": here["num_cores"],
-            "mesh": planned.mesh.axes,
-            "expected": planned.expected_record(),
-            "block_times_s": block_times_s,
-            "link": spec.link.label if spec.link.parts and planned.num_workers > 1 else None,
-            "link_notes": link_notes(planned, calibration()) if spec.link.parts else [],
-            "started_as_baseline": as_baseline,
-        }
+        record = RunRecord(
+            run_id=run_id,
+            name=spec.name,
+            mode=spec.mode,
+            model=spec.model.name,
+            dataset=spec.dataset.name,
+            split=spec.split.label,
+            num_workers=planned.num_workers,
+            device=planned.device,
+            backend="nccl" if planned.device == "cuda" else "gloo",
+            torch_version=str(here.torch_version),
+            created_at=time.time(),
+            baseline_run_id=run_id if is_own_baseline else baseline.id if baseline else None,
+            same_cores_baseline_run_id=same_cores.id if same_cores else None,
+            baseline_key=baseline_key(spec) if planned.num_workers == 1 else None,
+            threads_per_worker=spec.launch.threads_per_worker,
+            timeout_s=spec.launch.timeout_s,
+            num_cores=num_cores(),
+            mesh=dict(planned.mesh.axes),
+            expected=planned.expected_record(),
+            block_times_s=block_times_s,
+            link=spec.link.label if spec.link.parts and planned.num_workers > 1 else None,
+            link_notes=tuple(link_notes(planned, calibration()) if spec.link.parts else ()),
+            started_as_baseline=as_baseline,
+        )
         directory = RunDirectory.create(home(), run_id, dumps(spec), record, here)
         try:
             launcher.start(directory, spec.launch.fork_server)
@@ -127,7 +127,7 @@ def compare(chosen: Iterable[Run | RunSpec | str] | Run | RunSpec | str) -> Comp
             _named_baseline(item.spec)  # like plan(), rejects it before the run of another has started
     with terminated_as_interrupted():
         runs = [_to_the_end(submit_plan(item)) if isinstance(item, Plan) else item for item in known]
-    return Comparison([r.row() for r in runs], {r.id: r.record["threads_per_worker"] for r in runs})
+    return Comparison([r.row() for r in runs], {r.id: r.record.threads_per_worker for r in runs})
 
 
 def _to_the_end(started: Run) -> Run:
@@ -193,7 +193,7 @@ def _baselines(planned: Plan) -> tuple[Run, Run]:
     first = _on_one_worker(spec, threads, "auto")
     if planned.device == "cuda":
         return first, first
-    cores = int(environment()["num_cores"])
+    cores = num_cores()
     with _ended_on_error(first):
         num_threads = max(threads, min(threads * planned.num_workers, cores))
         return first, _on_one_worker(spec, num_threads, first.id)
@@ -206,11 +206,11 @@ def _on_one_worker(spec: RunSpec, num_threads: int, baseline: str) -> Run:
     key = baseline_key(single)
     for directory in reversed(listing.all_runs(home())):
         with contextlib.suppress(DamagedRunError):
-            if directory.record().get("baseline_key") == key and _is_reusable(Run(directory)):
+            if directory.record().baseline_key == key and _is_reusable(Run(directory)):
                 return Run(directory)
     return submit_plan(plan(single), as_baseline=True)
 
 
 def _is_reusable(run: Run) -> bool:
     """Whether a run need not be repeated: it ended well or still may, or needs more memory than its budget, as it would again."""
-    return run.state not in UNUSABLE or bool((run.error or {}).get("memory"))
+    return run.state not in UNUSABLE or (run.error is not None and run.error.memory is not None)

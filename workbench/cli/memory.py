@@ -32,7 +32,7 @@ _LOOK: dict[str, Any] = {"box": None, "padding": (0, 1, 0, 0)}
 def memory(console: Console, run: Run) -> None:
     """Three tables; of runs that were recorded before there were categories none."""
     workers = (run.summary or {})["workers"]
-    expected = run.record["expected"].get("memory_per_worker")
+    expected = run.record.expected.get("memory_per_worker")
     if expected is None or not all(worker.get("peak_memory_by_category") for worker in workers):
         return
     console.print("\nmemory per worker after a step, expected and measured, MiB:")

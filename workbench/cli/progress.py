@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def follow(run: Run, quiet: bool) -> None:
     """Shows the run until it has ended."""
     record = run.record
-    name = f"{record['split']}" + (f", {record['threads_per_worker']} threads" if record["threads_per_worker"] > 1 else "")
+    name = f"{record.split}" + (f", {record.threads_per_worker} threads" if record.threads_per_worker > 1 else "")
     if quiet:
         run.wait()
         return
@@ -43,7 +43,7 @@ def follow(run: Run, quiet: bool) -> None:
                 progress.update(task, note=of_event(event))
             elif event["event"] == "step":
                 loss = None if event["loss"] is None else f"loss {event['loss']:.3f}"
-                figure = f"{event['duration_s'] * 1e3:.1f} ms per batch" if record["mode"] == "inference" else loss
+                figure = f"{event['duration_s'] * 1e3:.1f} ms per batch" if record.mode == "inference" else loss
                 note = "  ".join([event["kind"], *([figure] if figure else [])])
                 progress.update(task, total=event["num_steps"], completed=event["step"] + 1, note=note)
         progress.update(task, note=run.state)

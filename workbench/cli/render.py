@@ -12,6 +12,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from workbench.analysis import formatting
+from workbench.api.store import RunError
 
 Row = dict[str, Any]
 WIDEST = 1000
@@ -55,18 +56,18 @@ def largest_tensors(rows: Iterable[Row]) -> Table:
     return table
 
 
-def failure(console: Console, run_id: str, error: Row | None, message: str) -> None:
+def failure(console: Console, run_id: str, error: RunError | None, message: str) -> None:
     """Why a run did not finish."""
     console.print(f"[red]{run_id}[/red] {escape(message)}")
     if error:
-        console.print(f"  step {error.get('step')}: {escape(str(error.get('exception')))}", highlight=False)
-        if memory := error.get("memory"):  # its budget was too small: no traceback tells more than what was alive
+        console.print(f"  step {error.step}: {escape(error.exception)}", highlight=False)
+        if memory := error.memory:  # its budget was too small: no traceback tells more than what was alive
             alive = (
-                f"{name.replace('_', ' ')} {formatting.mebibytes(size)}" for name, size in memory["by_category"].items() if size
+                f"{name.replace('_', ' ')} {formatting.mebibytes(size)}" for name, size in memory.by_category.items() if size
             )
-            console.print(f"  memory of worker {error['rank']}: {', '.join(alive)}; largest tensors:", highlight=False)
-            console.print(largest_tensors(memory["largest_tensors"]))
-        for line in (error.get("last_lines") or [])[-6:] if not memory else ():
+            console.print(f"  memory of worker {error.rank}: {', '.join(alive)}; largest tensors:", highlight=False)
+            console.print(largest_tensors(memory.largest_tensors))
+        for line in error.last_lines[-6:] if not memory else ():
             console.print(f"  | {escape(line)}", highlight=False)
-        if error.get("advice"):
-            console.print(f"  {escape(error['advice'])}", highlight=False)
+        if error.advice:
+            console.print(f"  {escape(error.advice)}", highlight=False)

@@ -90,7 +90,7 @@ def _run_all(plans: Sequence[Plan], quiet: bool) -> tuple[list[Run], list[Run]]:
             run = submit_plan(planned)
             asked.append(run)
             record = run.record
-            for other in (record["baseline_run_id"], record["same_cores_baseline_run_id"], run.id):
+            for other in (record.baseline_run_id, record.same_cores_baseline_run_id, run.id):
                 if other and other not in shown:
                     shown[other] = open_run(other)
                     follow(shown[other], quiet)
@@ -111,7 +111,7 @@ def _report(shown: list[Run], rows: list[dict[str, Any]]) -> None:
     from workbench.cli.render import comparison, failure, whole
 
     console = Console()
-    threads = {run.id: run.record["threads_per_worker"] for run in shown}
+    threads = {run.id: run.record.threads_per_worker for run in shown}
     console.print()
     whole(console, comparison(rows, threads))
     console.print()
@@ -119,16 +119,16 @@ def _report(shown: list[Run], rows: list[dict[str, Any]]) -> None:
         console.print(f"• {sentence}", highlight=False)
     for run in shown:
         record = run.record
-        if (used := record["num_workers"] * record["threads_per_worker"]) > record["num_cores"]:
-            console.print(f"• {record['split']} uses {used} threads on {record['num_cores']} cores.", highlight=False)
+        if (used := record.num_workers * record.threads_per_worker) > record.num_cores:
+            console.print(f"• {record.split} uses {used} threads on {record.num_cores} cores.", highlight=False)
     if sentence := _does_not_fit(shown):
         console.print(f"• {sentence}", highlight=False)
     for run in shown:
-        for note in run.record.get("link_notes", []):
-            console.print(f"• {run.record['split']}: {note}.", highlight=False)
+        for note in run.record.link_notes:
+            console.print(f"• {run.record.split}: {note}.", highlight=False)
     causes = set()
     for run in shown:
-        cause = run.record["split"], str((run.error or {}).get("exception", run.id))
+        cause = run.record.split, run.error.exception if run.error else run.id
         if run.state != "finished" and cause not in causes:  # the baseline with more threads fails of the same
             failure(console, run.id, run.error, run.message)
         causes.add(cause)
@@ -138,10 +138,10 @@ def _report(shown: list[Run], rows: list[dict[str, Any]]) -> None:
 
 def _does_not_fit(shown: list[Run]) -> str:
     """What a memory budget shows: which splits it is too small for, and for which it is not."""
-    over = list(dict.fromkeys(run.record["split"] for run in shown if (run.error or {}).get("memory")))
+    over = list(dict.fromkeys(run.record.split for run in shown if run.error and run.error.memory))
     if not over:
         return ""
-    fits = list(dict.fromkeys(run.record["split"] for run in shown if run.state == "finished"))
+    fits = list(dict.fromkeys(run.record.split for run in shown if run.state == "finished"))
     budget = f"{(shown[0].spec.measure.memory_budget_bytes or 0) / 2**20:.2f} MiB per worker"
     return f"Exceeds {budget}: {', '.join(over)}." + (f" Fits: {', '.join(fits)}." if fits else "")
 

@@ -46,7 +46,7 @@ def ls_command(as_json: bool) -> None:
 def logs_command(run: str, rank: int | None) -> None:
     """Show the output of the workers of RUN."""
     opened = open_run(run)
-    num_workers = opened.record["num_workers"]
+    num_workers = opened.record.num_workers
     if rank is not None and not 0 <= rank < num_workers:
         raise UsageError(f"--rank: {opened.id} has ranks 0 to {num_workers - 1}, but got {rank}")
     for who in range(num_workers) if rank is None else [rank]:
@@ -72,7 +72,7 @@ def compare_command(runs: tuple[str, ...], as_json: bool) -> None:
     from workbench.cli.render import comparison, whole
 
     console = Console()
-    whole(console, comparison(rows, {run.id: run.record["threads_per_worker"] for run in found}))
+    whole(console, comparison(rows, {run.id: run.record.threads_per_worker for run in found}))
     store = all_runs()
     differences = noise.sentences(rows, [noise.measured(run, store) for run in found])
     for sentence in [*findings(rows, limits.sentences(found), memory_limits.sentences(found)), *differences]:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from workbench.api import Run, open_run
+from workbench.api.store import RunRecord
 
 _MOST_IN_A_MATRIX = 8
 
@@ -37,10 +38,10 @@ def show_command(run: str) -> None:
     if row["mode"] == "train" and (optimizer := _optimizer(opened)):
         console.print(f"optimizer: {optimizer}", highlight=False)
     record = opened.record
-    if record["num_workers"] * record["threads_per_worker"] > record["num_cores"]:
-        console.print(f"[yellow]oversubscribed:[/yellow] workers × threads exceed the {record['num_cores']} cores")
+    if record.num_workers * record.threads_per_worker > record.num_cores:
+        console.print(f"[yellow]oversubscribed:[/yellow] workers × threads exceed the {record.num_cores} cores")
     if row["link"]:
-        console.print(f"link: {row['link']}, emulated; {'; '.join(record['link_notes'])}", highlight=False)
+        console.print(f"link: {row['link']}, emulated; {'; '.join(record.link_notes)}", highlight=False)
     if (load := row["other_load_cores"] or 0.0) > NOTABLE_LOAD_CORES:
         console.print(f"[yellow]disturbed:[/yellow] other programs used {load:.1f} cores during the run", highlight=False)
     _block_times(console, record)
@@ -98,11 +99,11 @@ def _parity(row: dict[str, Any], summary: dict[str, Any]) -> str:
     return text if whole is None else f"{text}; error against the unsplit batch {whole:.1e}"
 
 
-def _block_times(console: Any, record: dict[str, Any]) -> None:
+def _block_times(console: Any, record: RunRecord) -> None:
     """What the partition of a run that was cut by time goes back to; its sizes stand among what is not by default."""
     from workbench.analysis.formatting import seconds
 
-    if times := record.get("block_times_s"):
+    if times := record.block_times_s:
         blocks = ", ".join(f"{block} {seconds(time_s)}" for block, time_s in times.items())
         console.print(f"block times, measured before the run: {blocks}", highlight=False)
 
@@ -187,7 +188,7 @@ def _traffic(console: Any, run: Run) -> None:
     """Who sends how much to whom, while a matrix of them can be read."""
     from rich.table import Table
 
-    num_workers = run.record["num_workers"]
+    num_workers = run.record.num_workers
     if not 1 < num_workers <= _MOST_IN_A_MATRIX:
         return
     from workbench.analysis.traffic import SENT, matrix, traffic_of
@@ -214,7 +215,7 @@ def _completions(console: Any, run: Run) -> None:
     known = [completions for completions in workers if completions]  # older runs have none
     names = ("num_operations", "num_seen", "num_completed", "num_late")
     num_operations, num_seen, num_completed, num_late = (sum(c[name] for c in known) for name in names)
-    if not num_operations or run.record["device"] != "cpu":
+    if not num_operations or run.record.device != "cpu":
         return
     text = f"trace steps: {num_operations:,} operations recorded, {num_seen:,} seen by torch's profiler"
     text += f", {num_completed:,} of them until completion"
@@ -231,11 +232,11 @@ def _workers(console: Any, run: Run) -> None:
 
     from workbench.analysis.formatting import mebibytes
 
-    trains = run.record["mode"] == "train"
+    trains = run.record.mode == "train"
     heads = ("gradients", "optimizer state") if trains else ()
     table = Table("worker", "expected parameters", "measured parameters", *heads, "peak memory", "resident peak", box=None)
     held = ("gradient_bytes", "optimizer_state_bytes") if trains else ()
-    expected = run.record["expected"]["parameters_per_worker"]
+    expected = run.record.expected["parameters_per_worker"]
     for rank, worker in enumerate((run.summary or {})["workers"]):
         sizes = (worker[key] for key in (*held, "peak_memory_bytes", "resident_peak_bytes"))
         table.add_row(str(rank), f"{expected[rank]:,}", f"{worker['parameters']:,}", *map(mebibytes, sizes))

@@ -33,12 +33,12 @@ def doctor_command() -> None:
 
     here = environment()
     lines = {
-        "workbench": here["workbench_version"],
-        "python": f"{here['python_version']}  {sys.executable}",
+        "workbench": here.workbench_version,
+        "python": f"{here.python_version}  {sys.executable}",
         **{name: _version(name) for name in _PACKAGES},
-        "platform": here["platform"],
-        "processor": here["cpu"],
-        "cores": f"{here['num_cores']} available to this process",
+        "platform": here.platform,
+        "processor": here.cpu,
+        "cores": f"{here.num_cores} available to this process",
         "memory": f"{psutil.virtual_memory().total / 2**30:.1f} GiB",
         "store": _store(home()),
         "fork server": _server(),

@@ -23,7 +23,7 @@ def lines(run: Run) -> Iterator[str]:
     summary = run.summary or {}
     if "spread" not in summary:  # recorded before parts had their spread
         return
-    unit = "batch" if run.record["mode"] == "inference" else "step"
+    unit = "batch" if run.record.mode == "inference" else "step"
     if found := limit_of(run):
         yield f"limit: {found}"
     if summary["spread"] is None:
@@ -85,7 +85,7 @@ def _noise(run: Run, unit: str) -> Iterator[str]:
 def _flops(run: Run, summary: dict[str, Any], unit: str) -> Iterator[str]:
     flops, counted = summary["flops_per_step"], summary["counted_flops_per_step"]
     record = run.record
-    formula = "3 × forward × batch" if record["mode"] == "train" else "forward × batch"
+    formula = "3 × forward × batch" if record.mode == "train" else "forward × batch"
     if flops is None:
         if counted is not None:
             yield f"FLOPs: {_giga(counted)} per {unit} counted by torch; there is no formula for generation"
@@ -94,7 +94,7 @@ def _flops(run: Run, summary: dict[str, Any], unit: str) -> Iterator[str]:
     yield f"FLOPs: {_giga(flops)} per {unit} by formula ({formula}, matrix products only); {beside}"
     yield f"  achieved {_giga(summary['flops_per_s'])}/s = FLOPs by formula / median {unit} time"
     what = summary["peak_is_of"]
-    if summary["utilisation"] is None and record["device"] == "cuda":
+    if summary["utilisation"] is None and record.device == "cuda":
         yield "  utilisation unknown: `workbench calibrate` does not measure GPUs; set measure.peak_flops_per_s from a data sheet"
     elif summary["utilisation"] is None:
         yield f"  utilisation unknown: no calibration for {what}; run `workbench calibrate`, then run again"
@@ -103,7 +103,7 @@ def _flops(run: Run, summary: dict[str, Any], unit: str) -> Iterator[str]:
         yield f"  utilisation {summary['utilisation']:.1%} = achieved / {peak}/s, measured peak of all workers with {what} each"
     if summary["utilisation_of_data_sheet"] is not None:
         sheet = _giga(summary["data_sheet_flops_per_s"])
-        share, count = summary["utilisation_of_data_sheet"], record["num_workers"]
+        share, count = summary["utilisation_of_data_sheet"], record.num_workers
         yield f"  {share:.1%} of the data sheet's peak = achieved / ({count} × {sheet}/s)"
 
 

@@ -133,6 +133,6 @@ def chosen(frame: pd.DataFrame, run_ids: Iterable[str]) -> list[str]:
 def alike(frame: pd.DataFrame, run: Run) -> list[Run]:
     """Runs of the store with this one's split, model and dataset, itself among them; of ten thousand few need to be opened."""
     record = run.record
-    for column in ("split", "model", "dataset"):
-        frame = frame[frame[column] == (record.get(column) or "")]
+    is_alike = (frame["split"] == record.split) & (frame["model"] == record.model) & (frame["dataset"] == record.dataset)
+    frame = frame[is_alike]
     return runs_beside(run, map(str, frame["run_id"]))

@@ -40,11 +40,11 @@ def trace_events(runs: Iterable[StoredRun]) -> Iterator[Row]:
     ids = itertools.count(1)  # of processes, threads and flows alike: viewers take 0 for no process
     for run in (run.directory for run in runs):
         record = run.record()
-        workers = [_Worker(next(ids), ids) for _ in range(record["num_workers"])]
+        workers = [_Worker(next(ids), ids) for _ in range(record.num_workers)]
         tables = {name: _by_rank(run, name) for name in ("steps", "timeline", "communication", "memory")}
         for rank, worker in enumerate(workers):
             mine = {name: rows.get(rank, []) for name, rows in tables.items()}
-            yield worker.named("process_name", name=f"worker {rank} of {record['split']}, run {run.id}")
+            yield worker.named("process_name", name=f"worker {rank} of {record.split}, run {run.id}")
             yield worker.named("process_sort_index", sort_index=worker.pid)
             yield from worker.threads("steps", [_step(row) for row in mine["steps"]], nest=True)
             yield from worker.threads("compute", [_span(row) for row in mine["timeline"] if row["kind"] not in WAITS], nest=True)

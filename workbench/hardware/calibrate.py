@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -10,10 +11,12 @@ from typing import Any
 
 from workbench.errors import RunFailedError
 from workbench.hardware.fit import fit
+from workbench.hardware.store import JOB
 from workbench.launch.device_queue import Holder, Ticket
-from workbench.launch.environment import environment
+from workbench.launch.environment import environment, num_cores
 from workbench.launch.spawn import Workers
 from workbench.store.directory import RunDirectory
+from workbench.store.json_record import plain
 
 MODULE = "workbench.runtime.calibration_worker"
 TABLES = ("matmul", "memory", "communication")
@@ -32,8 +35,8 @@ def measure(group_sizes: Sequence[int], report: Report) -> dict[str, Any]:
         RunFailedError: a worker failed; with the last line that it said.
     """
     here, found = environment(), {table: list[Row]() for table in TABLES}
-    num_cores = int(here["num_cores"])
-    num_threads = sorted({2**exponent for exponent in range(num_cores.bit_length())} | {num_cores})
+    cores = num_cores()
+    num_threads = sorted({2**exponent for exponent in range(cores.bit_length())} | {cores})
     ticket = Ticket(["cpu"], Holder("calibration"))
     try:
         while not ticket.is_first():
@@ -46,13 +49,15 @@ def measure(group_sizes: Sequence[int], report: Report) -> dict[str, Any]:
     for row in found["communication"]:
         points.setdefault((row["operation"], row["group_size"]), []).append((row["payload_bytes"], row["time_s"]))
     links = [fit(operation, n, measured) for (operation, n), measured in points.items()]
-    return {"schema_version": 1, "created_at": time.time(), "environment": here, **found, "links": links}
+    return {"schema_version": 1, "created_at": time.time(), "environment": plain(here), **found, "links": links}
 
 
 def _measure(job: Row, found: dict[str, list[Row]], report: Report) -> None:
     """Starts the workers of one job and takes what rank 0 measures."""
     with tempfile.TemporaryDirectory() as directory:
-        run = RunDirectory.create(Path(directory), "calibration", "", job, {})
+        run = RunDirectory(Path(directory))
+        run.make_folders()
+        (run.path / JOB).write_text(json.dumps(job), encoding="utf-8")
         workers, offset, has_finished = Workers(run, job["num_workers"], MODULE), 0, False
         try:
             while not has_finished:

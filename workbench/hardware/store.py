@@ -8,6 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from workbench.errors import UsageError
+from workbench.store.records import Environment
+
+JOB = "calibration_job.json"
+"""Name of the file that tells the workers of a calibration what they measure."""
 
 IDENTITY = ("machine", "cpu", "num_cores", "torch_version")
 """What of the environment must be the same for a calibration to say something of it."""
@@ -26,7 +30,7 @@ def write_calibration(store: Path, calibration: dict[str, Any]) -> None:
         ) from None
 
 
-def read_calibration(store: Path, environment: dict[str, Any]) -> dict[str, Any] | None:
+def read_calibration(store: Path, environment: Environment) -> dict[str, Any] | None:
     """The calibration of this machine and torch; None where there is none, or one of another."""
     try:
         calibration: dict[str, Any] = json.loads((store / "calibration.json").read_bytes())
@@ -35,4 +39,4 @@ def read_calibration(store: Path, environment: dict[str, Any]) -> dict[str, Any]
     except ValueError:
         raise UsageError(f"{store / 'calibration.json'} is damaged; replace it with `workbench calibrate`") from None
     measured_on = calibration.get("environment", {})
-    return calibration if all(measured_on.get(key) == environment.get(key) for key in IDENTITY) else None
+    return calibration if all(measured_on.get(key) == getattr(environment, key) for key in IDENTITY) else None

@@ -19,18 +19,11 @@ def cancel(run: RunDirectory) -> list[RunDirectory]:
     others = {other.id: other for other in ActiveRuns(run.path.parent.parent).read() if other.id != run.id}
     run.request_cancel()
     cancelled = [run]
-    for baseline in reversed(baseline_ids(run)):  # the second baseline may itself wait for the first
+    for baseline in reversed(run.record().baseline_ids):  # the second baseline may itself wait for the first
         needed_by = (other for other in others.values() if other.id != baseline and not other.cancel_requested())
-        if baseline not in others or any(baseline in baseline_ids(other) for other in needed_by):
+        if baseline not in others or any(baseline in other.record().baseline_ids for other in needed_by):
             continue
-        if others[baseline].record().get("started_as_baseline", True):  # a run that was submitted by itself continues
+        if others[baseline].record().started_as_baseline:  # a run that was submitted by itself continues
             others[baseline].request_cancel()
             cancelled.append(others[baseline])
     return cancelled
-
-
-def baseline_ids(run: RunDirectory) -> list[str]:
-    """Returns the ids of the runs on one worker that the run is compared with."""
-    record = run.record()
-    ids = (record.get("baseline_run_id"), record.get("same_cores_baseline_run_id"))
-    return [other for other in dict.fromkeys(ids) if other and other != run.id]

@@ -10,24 +10,30 @@ import platform
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from workbench.registry import DATASETS, MODELS
 from workbench.spec.run_spec import RunSpec
+from workbench.store.json_record import plain
+from workbench.store.records import Environment
 
 
 @functools.cache
-def environment() -> dict[str, Any]:
+def environment() -> Environment:
     """Returns the versions and the machine, without importing torch."""
-    return {
-        "workbench_version": version("workbench"),
-        "torch_version": version("torch"),
-        "python_version": platform.python_version(),
-        "platform": platform.platform(),
-        "machine": platform.node(),
-        "cpu": _cpu_name(),
-        "num_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-    }
+    return Environment(
+        workbench_version=version("workbench"),
+        torch_version=version("torch"),
+        python_version=platform.python_version(),
+        platform=platform.platform(),
+        machine=platform.node(),
+        cpu=_cpu_name(),
+        num_cores=num_cores(),
+    )
+
+
+def num_cores() -> int:
+    """Returns the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def baseline_key(spec: RunSpec) -> str:
@@ -39,7 +45,7 @@ def baseline_key(spec: RunSpec) -> str:
     parts += [_source(MODELS.get(spec.model.name)), _source(DATASETS.get(spec.dataset.name))]
     parts += [spec.measure.memory_budget_bytes] if spec.measure.memory_budget_bytes is not None else []
     parts += [spec.files] if spec.files else []
-    return hashlib.sha256(json.dumps([parts, environment()], sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([parts, plain(environment())], sort_keys=True).encode()).hexdigest()
 
 
 def _source(plugin: type) -> str:

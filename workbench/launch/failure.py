@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import signal
-from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from workbench.launch.spawn import WorkerProcess
+from workbench.store.json_record import from_json
+from workbench.store.records import ExceededBudget, RunError
 
 _ALL_BROKEN = (
     "All workers lost their connection; see `workbench logs`. If the forward pass uses some parameters only for some samples,"
@@ -14,25 +15,7 @@ _ALL_BROKEN = (
 )
 
 
-@dataclass(frozen=True)
-class FailureCause:
-    """The cause of a failed run, the content of ``error.json``."""
-
-    rank: int
-    exception: str
-    step: int | None = None
-    traceback: str = ""
-    operations: list[str] = field(default_factory=list)
-    advice: str = ""
-    memory: dict[str, Any] | None = None
-    """The memory that was allocated when a memory budget was exceeded."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """The fields as plain values."""
-        return asdict(self)
-
-
-def find_cause(processes: list[WorkerProcess], events: list[list[dict[str, Any]]]) -> FailureCause:
+def find_cause(processes: list[WorkerProcess], events: list[list[dict[str, Any]]]) -> RunError:
     """Returns the worker that caused the failure, and its error.
 
     The candidates, in this order: the earliest exception other than a communication error; a process that ended without an
@@ -50,20 +33,20 @@ def find_cause(processes: list[WorkerProcess], events: list[list[dict[str, Any]]
             if not finished:
                 ending = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code} before it finished"
                 advice = "The system often sends SIGKILL when memory runs out: use a smaller batch or more workers."
-                return FailureCause(process.rank, ending, steps[process.rank], advice=advice if code == -signal.SIGKILL else "")
+                return RunError(process.rank, ending, steps[process.rank], advice=advice if code == -signal.SIGKILL else "")
     for process in processes:
         if process.exit_code is None and process.rank not in raised:
-            return FailureCause(process.rank, "hung: other ranks timed out waiting for this one", steps[process.rank])
+            return RunError(process.rank, "hung: other ranks timed out waiting for this one", steps[process.rank])
     return _from_event(errors[0], _ALL_BROKEN)
 
 
-def _from_event(error: dict[str, Any], advice: str) -> FailureCause:
-    return FailureCause(
+def _from_event(error: dict[str, Any], advice: str) -> RunError:
+    return RunError(
         error["rank"],
         error["exception"],
         error["step"],
         error["traceback"],
-        error["operations"],
+        tuple(error["operations"]),
         error.get("advice", advice),
-        error.get("memory"),
+        from_json(ExceededBudget, error["memory"]) if error.get("memory") else None,
     )

@@ -17,7 +17,7 @@ from workbench.launch.device_queue import Holder, Ticket
 from workbench.launch.failure import find_cause
 from workbench.launch.spawn import Workers
 from workbench.store.directory import RunDirectory
-from workbench.store.records import RunState, RunStatus, SupervisorProcess
+from workbench.store.records import RunError, RunState, RunStatus, SupervisorProcess
 
 _POLL_S = 0.02
 _HEARTBEAT_S = 1.0
@@ -35,7 +35,7 @@ class Supervisor:
 
     def __init__(self, run: RunDirectory) -> None:
         self.directory, self.record = run, run.record()
-        self.num_workers, self.device = self.record["num_workers"], self.record["device"]
+        self.num_workers, self.device = self.record.num_workers, self.record.device
         import psutil
 
         process = SupervisorProcess(os.getpid(), psutil.Process().create_time())
@@ -63,9 +63,7 @@ class Supervisor:
             self._write(replace(self.status, state=RunState.CANCELLED, message="cancelled by the user"))
         except Exception as error:  # noqa: BLE001 - recorded, whatever it is
             traceback.print_exc()
-            self.directory.write_error(
-                {"exception": repr(error), "traceback": traceback.format_exc(), "rank": None, "step": None}
-            )
+            self.directory.write_error(RunError(None, repr(error), traceback=traceback.format_exc()))
             self._write(replace(self.status, state=RunState.FAILED, message=f"the supervisor failed: {error!r}"))
         finally:
             if ticket is not None:
@@ -85,10 +83,7 @@ class Supervisor:
         time.sleep(_POLL_S)
 
     def _wait_for_baselines(self) -> None:
-        for key in ("baseline_run_id", "same_cores_baseline_run_id"):
-            baseline = self.record.get(key)
-            if not baseline or baseline == self.directory.id:
-                continue
+        for baseline in self.record.baseline_ids:
             self.status = replace(self.status, message=f"waiting for baseline {baseline}")
             from workbench.store.listing import state_of
 
@@ -99,7 +94,7 @@ class Supervisor:
         self._write(replace(self.status, state=RunState.STARTING, message=""))
         workers = Workers(self.directory, self.num_workers)
         self._write(replace(self.status, workers=workers.status(self.device)))
-        timeout_s = self.record["timeout_s"] + _STALL_GRACE_S
+        timeout_s = self.record.timeout_s + _STALL_GRACE_S
         self._last_event = time.monotonic()  # the time in the queue does not count
         try:
             while True:
@@ -147,10 +142,11 @@ class Supervisor:
 
     def _fail(self, workers: Workers) -> None:
         cause = find_cause(workers.processes, self.events)
+        assert cause.rank is not None, "the supervisor runs"
         workers.end()  # first: once the state is terminal, no process of the run is left
         log = self.directory.log_path(cause.rank)
         lines = log.read_text(errors="replace").splitlines()[-20:] if log.exists() else []
-        self.directory.write_error({**cause.as_dict(), "last_lines": lines})
+        self.directory.write_error(replace(cause, last_lines=tuple(lines)))
         self._write(replace(self.status, state=RunState.FAILED, message=f"worker {cause.rank}: {cause.exception}"))
 
 

@@ -32,15 +32,15 @@ def summarize(run: RunDirectory, events: list[list[dict[str, Any]]]) -> dict[str
     batch = spec.train.global_batch_size
     # A worker's steps count the tokens that it computes: of each of its samples all, or a part of the sequence.
     tokens = next((row["num_tokens"] // row["num_samples"] for row in steps if row["num_tokens"]), 0)
-    tokens *= record["mesh"].get("context", 1)
+    tokens *= record.mesh.get("context", 1)
     if spec.generates:
         tokens = spec.inference.prompt_length + spec.inference.num_new_tokens
     losses = [row["loss"] for row in steps if row["step"] == max(slowest) and row["loss"] is not None]
-    speedup = _speedup(run, record.get("baseline_run_id"), step_time)
-    expected: list[dict[str, Any]] = record["expected"].get("transfers", [])
+    speedup = _speedup(run, record.baseline_run_id, step_time)
+    expected: list[dict[str, Any]] = record.expected.get("transfers", [])
     compute, is_traced = [w["compute_s"] for w in workers], spec.measure.num_trace_steps > 0
     has_parts = None not in compute  # without trace steps and on GPUs they are not measured
-    is_staged = has_parts and "pipeline" in record["mesh"]
+    is_staged = has_parts and "pipeline" in record.mesh
     return {
         "step_time_s": step_time,
         "step_time_p10_s": twentieths[1],
@@ -49,7 +49,7 @@ def summarize(run: RunDirectory, events: list[list[dict[str, Any]]]) -> dict[str
         "samples_per_s": batch / step_time,
         "tokens_per_s": batch * tokens / step_time if tokens else None,
         "speedup": speedup,
-        "speedup_same_cores": _speedup(run, record.get("same_cores_baseline_run_id"), step_time),
+        "speedup_same_cores": _speedup(run, record.same_cores_baseline_run_id, step_time),
         "efficiency": speedup / len(workers) if speedup is not None else None,
         "parameters_per_worker": max(w["parameters"] for w in workers),
         "peak_memory_bytes": _largest([w["peak_memory_bytes"] for w in workers]),
@@ -58,7 +58,7 @@ def summarize(run: RunDirectory, events: list[list[dict[str, Any]]]) -> dict[str
         "bubble_fraction": sum(w["idle_s"] for w in workers) / sum(w["step_s"] for w in workers) if is_staged else None,
         "imbalance": max(compute) / fmean(compute) if has_parts else None,
         "final_loss": fmean(losses) if losses else None,
-        "dropped_tokens": _dropped([w.get("dropped_tokens") for w in workers], record["mesh"].get("tensor", 1)),
+        "dropped_tokens": _dropped([w.get("dropped_tokens") for w in workers], record.mesh.get("tensor", 1)),
         "parity_ok": parity.get("ok"),
         "parity_max_error": parity.get("max_error"),
         "parity_tensor": parity.get("tensor"),
@@ -108,11 +108,11 @@ def _flops(run: RunDirectory, workers: list[dict[str, Any]], step_time: float) -
     """By formula and as counted, over all workers; per second; and as a share of what the devices can do, as they were
     measured and as the data sheet says."""
     record, spec = run.record(), run.spec()
-    num_workers, threads = record["num_workers"], record["threads_per_worker"]
-    flops, counts = record["expected"].get("flops_per_step"), [w.get("counted_flops") for w in workers]
+    num_workers, threads = record.num_workers, record.threads_per_worker
+    flops, counts = record.expected.get("flops_per_step"), [w.get("counted_flops") for w in workers]
     store, here = run.path.parent.parent, run.environment()
-    measured = store, here, spec.train.compute_precision, threads, num_workers, record["num_cores"]
-    peak = peak_flops_per_s(*measured) if record["device"] == "cpu" else None  # what was calibrated are CPUs
+    measured = store, here, spec.train.compute_precision, threads, num_workers, record.num_cores
+    peak = peak_flops_per_s(*measured) if record.device == "cpu" else None  # what was calibrated are CPUs
     sheet = spec.measure.peak_flops_per_s
     per_s = None if flops is None else flops / step_time
     return {

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from workbench.errors import UsageError
 from workbench.hardware.store import read_calibration
+from workbench.store.records import Environment
 
 
 def peak_flops_per_s(
-    store: Path, environment: dict[str, Any], precision: str, threads: int, num_workers: int, num_cores: int
+    store: Path, environment: Environment, precision: str, threads: int, num_workers: int, num_cores: int
 ) -> float | None:
     """What all workers together can do: as often one worker's matrix products with its threads as cores allow, min(workers,
     cores / threads) times. None: there is no calibration of the machine and torch of ``environment``, or none with this precision

@@ -180,7 +180,7 @@ def _earlier(spec: RunSpec) -> Run | None:
     began_s = psutil.Process().create_time()
     for run in reversed(all_runs()):
         state = run.state
-        is_ours = state == "finished" and finished is None and run.record["created_at"] >= began_s
+        is_ours = state == "finished" and finished is None and run.record.created_at >= began_s
         if (not state.is_terminal or is_ours) and _is_of(run, spec):
             if not is_ours:
                 return run

@@ -74,7 +74,7 @@ class TraceView(Shown):
         if not steps:
             raise UsageError(f"run {run.id} ({run.state}): {trace.untraced(run)}")
         self.run = run
-        ranks = list(range(run.record["num_workers"]))
+        ranks = list(range(run.record.num_workers))
         self._is_setting = True
         self._step.options, self._step.value = steps, steps[-1]
         self._workers.options, self._workers.value, self._workers.rows = ranks, ranks, min(6, len(ranks))
@@ -110,7 +110,7 @@ class TraceView(Shown):
         self._draw()
 
     def _chart(self) -> Any:
-        title = f"What does each worker of {self.run.record['split']} do during one step?"
+        title = f"What does each worker of {self.run.record.split} do during one step?"
         return timeline_chart(self.data["timeline"], title)
 
     def _draw(self) -> None:

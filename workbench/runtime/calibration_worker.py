@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import json
 import sys
 import threading
 import time
@@ -20,6 +21,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from workbench.hardware.store import JOB
 from workbench.runtime.events import EventWriter
 from workbench.runtime.tracing.process_group import control_group, register_backend
 from workbench.runtime.tracing.recorder import Recorder
@@ -45,7 +47,7 @@ def main(path: str, rank: int, lifeline: int, rendezvous: int) -> int:
     """Measures; returns the exit code."""
     threading.Thread(target=exit_with_supervisor, args=(lifeline,), daemon=True).start()
     run = RunDirectory(Path(path))
-    events, job = EventWriter(run.events_path(rank), rank), run.record()
+    events, job = EventWriter(run.events_path(rank), rank), json.loads((run.path / JOB).read_bytes())
     if job["num_workers"] == 1:
         measured = compute_rows(job["num_threads"])
     else:

@@ -53,9 +53,9 @@ def main(run_path: str, rank: int, lifeline: int, rendezvous: int) -> int:
 
 def _run(run: RunDirectory, rank: int, rendezvous: int, events: EventWriter, recorder: Recorder) -> None:
     record = run.record()
-    kind, num_workers = record["device"], record["num_workers"]
-    device, timeout = device_of(kind, rank), timedelta(seconds=record["timeout_s"])
-    torch.set_num_threads(record["threads_per_worker"])
+    kind, num_workers = record.device, record.num_workers
+    device, timeout = device_of(kind, rank), timedelta(seconds=record.timeout_s)
+    torch.set_num_threads(record.threads_per_worker)
     if kind == "cuda":
         torch.cuda.set_device(device)
     backend, store = register_backend(recorder, kind), meet(rank, num_workers, rendezvous, timeout)

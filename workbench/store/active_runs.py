@@ -32,7 +32,7 @@ class ActiveRuns:
                     if listing.state_of(run).is_terminal:
                         self._ended.add(entry.name)
                     else:
-                        runs.append((run.record().get("created_at", 0.0), entry.name, run))
+                        runs.append((run.record().created_at, entry.name, run))
                 except (DamagedRunError, FileNotFoundError):
                     continue
         return [run for _, _, run in sorted(runs, key=lambda entry: entry[:2])]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from workbench.errors import DamagedRunError, UsageError
 from workbench.store.json_record import InvalidRecordError, NewerVersionError, Record, from_json, to_json
-from workbench.store.records import RunState, RunStatus
+from workbench.store.records import Environment, Labels, RunError, RunRecord, RunState, RunStatus
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -57,14 +57,15 @@ class RunDirectory:
         self.id = path.name
 
     @classmethod
-    def create(
-        cls, store: Path, run_id: str, spec_toml: str, record: dict[str, Any], environment: dict[str, Any]
-    ) -> RunDirectory:
-        """Creates the directory of a new run; ``record`` is its plan."""
+    def create(cls, store: Path, run_id: str, spec_toml: str, record: RunRecord, environment: Environment) -> RunDirectory:
+        """Creates the directory of a new run.
+
+        Raises:
+            UsageError: the store cannot be written.
+        """
         run = cls(store / "runs" / run_id)
         try:
-            for part in ("events", "log"):
-                (run.path / part).mkdir(parents=True)
+            run.make_folders()
         except OSError as error:
             raise UsageError(
                 f"cannot write to the store {store} ({error.strerror}); set WORKBENCH_HOME to another directory"
@@ -74,6 +75,11 @@ class RunDirectory:
         run._write("run.json", record)
         run.write_status(RunStatus(RunState.QUEUED))
         return run
+
+    def make_folders(self) -> None:
+        """Makes the folders that workers write to from their start."""
+        for part in ("events", "log"):
+            (self.path / part).mkdir(parents=True)
 
     @property
     def directory(self) -> RunDirectory:
@@ -113,43 +119,40 @@ class RunDirectory:
         """Returns the existing torch.profiler traces."""
         return sorted((self.path / "profiler").glob("rank-*.json.gz"))
 
-    def record(self) -> dict[str, Any]:
-        """Returns ``run.json``, the plan recorded at the submission."""
-        record = self._read("run.json")
-        if not record:
-            raise DamagedRunError(
-                f"run {self.id}: run.json is empty or missing; delete the run with `workbench rm --purge {self.id}`"
-            )
+    def record(self) -> RunRecord:
+        """Returns what was decided when the run was submitted."""
+        record = self._read(RunRecord, "run.json")
+        if record is None:
+            raise DamagedRunError(f"run {self.id}: run.json is missing; delete the run with `workbench rm --purge {self.id}`")
         return record
 
-    def environment(self) -> dict[str, Any]:
-        return self._read("environment.json") or {}
+    def environment(self) -> Environment:
+        return self._read(Environment, "environment.json") or Environment()
 
     def status(self) -> RunStatus:
-        return self._read_record(RunStatus, "status.json") or RunStatus(RunState.LOST, "the run directory has no status.json")
+        return self._read(RunStatus, "status.json") or RunStatus(RunState.LOST, "the run directory has no status.json")
 
     def write_status(self, status: RunStatus) -> None:
-        self._write_record("status.json", status)
+        self._write("status.json", status)
 
-    def labels(self) -> dict[str, Any]:
-        """Returns what users changed: name, tags, note, deleted_at."""
-        return self._read("labels.json") or {}
+    def labels(self) -> Labels:
+        return self._read(Labels, "labels.json") or Labels()
 
-    def update_labels(self, **values: Any) -> None:
-        self._write("labels.json", {**self.labels(), **values})
+    def write_labels(self, labels: Labels) -> None:
+        self._write("labels.json", labels)
 
     def summary(self) -> dict[str, Any] | None:
         """Returns the figures of a finished run."""
-        return self._read("summary.json")
+        return self._read_values("summary.json")
 
     def write_summary(self, summary: dict[str, Any]) -> None:
-        self._write("summary.json", summary)
+        self._write_values("summary.json", summary)
 
-    def error(self) -> dict[str, Any] | None:
-        """Returns why the run failed: rank, step, exception, traceback, last lines and operations, advice."""
-        return self._read("error.json")
+    def error(self) -> RunError | None:
+        """Returns why the run failed; None unless it did."""
+        return self._read(RunError, "error.json")
 
-    def write_error(self, error: dict[str, Any]) -> None:
+    def write_error(self, error: RunError) -> None:
         self._write("error.json", error)
 
     def request_cancel(self) -> None:
@@ -176,13 +179,13 @@ class RunDirectory:
 
         return read_tables(self.path / name, name, columns, step)
 
-    def _read_record(self, kind: type[R], name: str) -> R | None:
+    def _read(self, kind: type[R], name: str) -> R | None:
         """Reads a file; None if there is none.
 
         Raises:
             DamagedRunError: the file is damaged, or a later version wrote it.
         """
-        values = self._read(name)
+        values = self._read_values(name)
         if values is None:
             return None
         try:
@@ -192,10 +195,7 @@ class RunDirectory:
         except InvalidRecordError as error:
             raise self._damaged(name, f": {error}") from None
 
-    def _write_record(self, name: str, record: Record) -> None:
-        self._write(name, to_json(record))
-
-    def _read(self, name: str) -> dict[str, Any] | None:
+    def _read_values(self, name: str) -> dict[str, Any] | None:
         try:
             return json.loads((self.path / name).read_bytes())
         except FileNotFoundError:
@@ -207,7 +207,10 @@ class RunDirectory:
         hint = f"delete the run with `workbench rm --purge {self.id}`"
         return DamagedRunError(f"run {self.id}: {name} is damaged and cannot be read{problem}; {hint}")
 
-    def _write(self, name: str, value: dict[str, Any]) -> None:
+    def _write(self, name: str, record: Record) -> None:
+        self._write_values(name, to_json(record))
+
+    def _write_values(self, name: str, value: dict[str, Any]) -> None:
         """Replaces a file atomically: a reader sees the old or the new content."""
         draft = self.path / f".{name}.{os.getpid()}"
         draft.write_text(json.dumps(value), encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 
 from workbench.errors import UsageError
 from workbench.store.directory import RunDirectory
@@ -19,15 +20,15 @@ def relabel(run: RunDirectory, *, name: str | None = None, tags: Iterable[str] |
     Raises:
         UsageError: a label is too long.
     """
-    changes: dict[str, object] = {}
+    labels = run.labels()
     if name is not None:
-        changes["name"] = _checked("name", " ".join(name.split()), MAX_NAME)
+        labels = replace(labels, name=_checked("name", " ".join(name.split()), MAX_NAME))
     if tags is not None:
         cleaned = (" ".join(tag.replace(",", " ").split()) for tag in tags)
-        changes["tags"] = ", ".join(dict.fromkeys(_checked("tag", tag, MAX_TAG) for tag in cleaned if tag))
+        labels = replace(labels, tags=tuple(dict.fromkeys(_checked("tag", tag, MAX_TAG) for tag in cleaned if tag)))
     if note is not None:
-        changes["note"] = _checked("note", note.strip(), MAX_NOTE)
-    run.update_labels(**changes)
+        labels = replace(labels, note=_checked("note", note.strip(), MAX_NOTE))
+    run.write_labels(labels)
 
 
 def add_tags(run: RunDirectory, tags: Iterable[str]) -> None:
@@ -36,17 +37,13 @@ def add_tags(run: RunDirectory, tags: Iterable[str]) -> None:
     Raises:
         UsageError: a label is too long.
     """
-    relabel(run, tags=[*_tags(run), *tags])
+    relabel(run, tags=[*(run.labels().tags or ()), *tags])
 
 
 def remove_tags(run: RunDirectory, tags: Iterable[str]) -> None:
     """Removes tags that the run has."""
     unwanted = {" ".join(tag.split()) for tag in tags}
-    relabel(run, tags=[tag for tag in _tags(run) if tag not in unwanted])
-
-
-def _tags(run: RunDirectory) -> list[str]:
-    return str(run.labels().get("tags") or "").split(", ")
+    relabel(run, tags=[tag for tag in run.labels().tags or () if tag not in unwanted])
 
 
 def delete(run: RunDirectory) -> None:
@@ -57,12 +54,12 @@ def delete(run: RunDirectory) -> None:
     """
     if not state_of(run).is_terminal:
         raise UsageError(f"run {run.id} has not ended; cancel it first with `workbench cancel {run.id}`")
-    run.update_labels(deleted_at=time.time())
+    run.write_labels(replace(run.labels(), deleted_at=time.time()))
 
 
 def restore(run: RunDirectory) -> None:
     """Brings a deleted run back into the lists."""
-    run.update_labels(deleted_at=None)
+    run.write_labels(replace(run.labels(), deleted_at=None))
 
 
 def _checked(field: str, text: str, longest: int) -> str:

@@ -14,6 +14,7 @@ from workbench.plan.parity import verdict
 from workbench.store.columns import RUN_COLUMNS
 from workbench.store.directory import RunDirectory
 from workbench.store.index import Index
+from workbench.store.json_record import plain
 from workbench.store.records import RunState, RunStatus
 
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,199}")
@@ -63,14 +64,14 @@ def _directories(store: Path) -> list[RunDirectory]:
 
 def _is_deleted(run: RunDirectory) -> bool:
     try:
-        return bool(run.labels().get("deleted_at"))
+        return run.labels().deleted_at is not None
     except DamagedRunError:
         return False
 
 
 def _created_at(run: RunDirectory) -> float:
     try:
-        return float(run.record().get("created_at", 0.0))
+        return run.record().created_at
     except DamagedRunError:
         return 0.0
 
@@ -103,10 +104,13 @@ def _supervisor_has_ended(run: RunDirectory, status: RunStatus) -> bool:
 
 def row(run: RunDirectory) -> dict[str, Any]:
     """Returns the run's row of the table ``runs``; missing values are None."""
+    labels = plain(run.labels())
+    if labels["tags"] is not None:
+        labels["tags"] = ", ".join(labels["tags"])
     values = {
-        **run.record(),
+        **plain(run.record()),
         **(run.summary() or {}),
-        **run.labels(),
+        **{name: label for name, label in labels.items() if label is not None},
         "run_id": run.id,
         "state": state_of(run).value,
     }

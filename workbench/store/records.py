@@ -67,3 +67,107 @@ class RunStatus(Record):
     def upgraded(cls, values: dict[str, Any]) -> dict[str, Any]:
         """The supervisor was once named ``owner``."""
         return {**values, "supervisor": values["owner"]} if "owner" in values else values
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord(Record):
+    """``run.json``: what was decided when the run was submitted."""
+
+    run_id: str
+    name: str
+    mode: str
+    model: str
+    dataset: str
+    split: str
+    """Label of the split: ``dp2-tp2``."""
+    num_workers: int
+    device: str
+    backend: str
+    torch_version: str
+    created_at: float
+    """Seconds since 1970."""
+    baseline_run_id: str | None
+    """The run on one worker with as many threads as each worker of this one; its own id if it is this."""
+    same_cores_baseline_run_id: str | None = None
+    """The run on one worker with as many threads as all workers of this one together."""
+    baseline_key: str | None = None
+    """Equal for runs on one worker that can replace one another as a baseline."""
+    threads_per_worker: int
+    timeout_s: float = 300.0
+    num_cores: int
+    mesh: dict[str, int]
+    """Axis → size, outer to inner."""
+    expected: dict[str, Any]
+    """Results of the formulas, as of ``Plan.expected_record``."""
+    block_times_s: dict[str, float] | None = None
+    """Measured time of each block, with ``partition = "time"``."""
+    link: str | None = None
+    """Label of the emulated link."""
+    link_notes: tuple[str, ...] = ()
+    started_as_baseline: bool = True
+    """Whether it ends when no other run needs it; earlier versions did not record it."""
+
+    @property
+    def baseline_ids(self) -> tuple[str, ...]:
+        """The other runs that this one is compared with and waits for."""
+        ids = (self.baseline_run_id, self.same_cores_baseline_run_id)
+        return tuple(other for other in dict.fromkeys(ids) if other and other != self.run_id)
+
+
+@dataclass(frozen=True)
+class Environment(Record):
+    """``environment.json``: versions and machine; None where an earlier version did not record it."""
+
+    workbench_version: str | None = None
+    torch_version: str | None = None
+    python_version: str | None = None
+    platform: str | None = None
+    machine: str | None = None
+    cpu: str | None = None
+    num_cores: int | None = None
+
+
+@dataclass(frozen=True)
+class Labels(Record):
+    """``labels.json``: what people changed; None for what nobody changed."""
+
+    name: str | None = None
+    tags: tuple[str, ...] | None = None
+    note: str | None = None
+    deleted_at: float | None = None
+    """Seconds since 1970; None for a run that is in the lists."""
+
+    @classmethod
+    def upgraded(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Tags were once a text, separated by commas."""
+        tags = values.get("tags")
+        return {**values, "tags": [tag for tag in tags.split(", ") if tag]} if isinstance(tags, str) else values
+
+
+@dataclass(frozen=True)
+class ExceededBudget(Record):
+    """What a worker held when it exceeded its memory budget."""
+
+    budget_bytes: int
+    bytes: int
+    event: str
+    by_category: dict[str, int]
+    largest_tensors: tuple[dict[str, Any], ...]
+    """Rows of ``peak_tensors``."""
+
+
+@dataclass(frozen=True)
+class RunError(Record):
+    """``error.json``: why the run failed."""
+
+    rank: int | None
+    """The worker that caused the failure; None for the supervisor."""
+    exception: str
+    step: int | None = None
+    traceback: str = ""
+    operations: tuple[str, ...] = ()
+    """The last communication operations of the worker."""
+    advice: str = ""
+    memory: ExceededBudget | None = None
+    last_lines: tuple[str, ...] = ()
+    """Of the log of the worker."""

@@ -22,10 +22,10 @@ def details(run: Run) -> None:
     with st.form(f"labels {run.id}"):
         left, right = st.columns(2)
         with left:
-            name = st.text_input("Name", str(own.get("name") or record.get("name") or ""), max_chars=MAX_NAME)
-            tags = st.text_input("Tags, separated by commas", str(own.get("tags") or ""), max_chars=500)
+            name = st.text_input("Name", own.name or record.name, max_chars=MAX_NAME)
+            tags = st.text_input("Tags, separated by commas", ", ".join(own.tags or ()), max_chars=500)
         with right:
-            note = st.text_area("Note", str(own.get("note") or ""), max_chars=MAX_NOTE)
+            note = st.text_area("Note", own.note or "", max_chars=MAX_NOTE)
         if st.form_submit_button("Save", icon=":material/save:"):
             try:
                 run.relabel(name=name, tags=tags.split(","), note=note)

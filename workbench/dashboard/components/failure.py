@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import streamlit as st
 
 from workbench.api import Run
+from workbench.api.store import RunError
 
 _ICONS = {"failed": ":material/error:", "lost": ":material/help:", "cancelled": ":material/cancel:"}
 
@@ -56,8 +56,8 @@ class Failure:
     reason: str
     worker: int | None
     step: int | None
-    last_lines: list[str]
-    operations: list[str]
+    last_lines: tuple[str, ...]
+    operations: tuple[str, ...]
     advice: list[str]
 
 
@@ -66,14 +66,11 @@ def failure(run: Run) -> Failure | None:
     state = run.state
     if state not in ("failed", "lost", "cancelled"):
         return None
-    error: dict[str, Any] = run.error or {}
-    reason = str(error.get("exception") or run.message or "No reason was recorded.")
+    error = run.error or RunError(None, "")
+    reason = error.exception or run.message or "No reason was recorded."
     said = f"{reason} {run.message}"
-    advice = [str(error["advice"])] if error.get("advice") else [text for word, text in _BY_WORD.items() if word in said]
+    advice = [error.advice] if error.advice else [text for word, text in _BY_WORD.items() if word in said]
     if state == "cancelled":
         advice = ["To run it again, load its spec in Configure."]
-    lines = [str(line) for line in error.get("last_lines") or []][-NUM_LINES:]
-    operations = [str(operation) for operation in error.get("operations") or []][-NUM_LINES:]
-    return Failure(
-        state, reason, error.get("rank"), error.get("step"), lines, operations, advice or ["Read the logs of the workers."]
-    )
+    lines, operations = error.last_lines[-NUM_LINES:], error.operations[-NUM_LINES:]
+    return Failure(state, reason, error.rank, error.step, lines, operations, advice or ["Read the logs of the workers."])

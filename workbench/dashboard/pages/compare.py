@@ -37,7 +37,7 @@ def main() -> None:
     runs = [open_exact(run_id) for run_id in run_ids]
     if not runs:
         return
-    threads = {run.id: run.record.get("threads_per_worker", 1) for run in runs}
+    threads = {run.id: run.record.threads_per_worker for run in runs}
     rows = labelled([run.row() for run in runs], threads)
     done = [(run, row) for run, row in zip(runs, rows, strict=True) if row["step_time_s"] is not None]
     if len(runs) == 1:

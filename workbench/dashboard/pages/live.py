@@ -8,7 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from workbench.analysis.progress import Follower
-from workbench.api.store import RUN_ID, TERMINAL, Run, home, open_exact
+from workbench.api.store import RUN_ID, TERMINAL, Run, RunRecord, home, open_exact
 from workbench.charts.loss import loss_chart
 from workbench.dashboard.cache import queue, runs_frame
 from workbench.dashboard.components.alerts import said
@@ -100,15 +100,15 @@ def _run(run: Run) -> None:
 
 def _title(run: Run) -> str:
     """Its split, unless an imported record has something else there, which could be Markdown."""
-    split = str(run.record.get("split"))
+    split = run.record.split
     return split if RUN_ID.fullmatch(split) else run.id
 
 
-def _facts(record: dict[str, object], run: Run) -> list[str]:
-    name = run.labels.get("name") or record.get("name")
-    workers = f"{counted(str(record['num_workers']), 'worker')} on {record.get('device')}"
+def _facts(record: RunRecord, run: Run) -> list[str]:
+    name = run.labels.name or record.name
+    workers = f"{counted(record.num_workers, 'worker')} on {record.device}"
     facts = [str(name)] if name else []
-    return [*facts, f"{record.get('model')} on {record.get('dataset')}", workers, run.id]
+    return [*facts, f"{record.model} on {record.dataset}", workers, run.id]
 
 
 def _figures(follower: Follower) -> None:
@@ -148,7 +148,7 @@ def _queue(live: list[Run], watched: Run) -> None:
     st.subheader("Queue", anchor=False)
     for run in others:
         with st.container(horizontal=True, vertical_alignment="center"):
-            st.text(f"{run.record.get('split')}  ·  {run.state}  ·  {run.message or run.id}")
+            st.text(f"{run.record.split}  ·  {run.state}  ·  {run.message or run.id}")
             if st.button("Cancel", key=f"cancel {run.id}"):
                 run.cancel()
                 st.toast("Cancelling.")

@@ -47,7 +47,7 @@ def main() -> None:
     with left:
         step = st.segmented_control("Trace step", steps, default=steps[-1], required=True, key=f"step of {run_id}")
     with right:
-        workers = list(range(record["num_workers"]))
+        workers = list(range(record.num_workers))
         ranks = st.multiselect("Workers", workers, placeholder="all", key=f"workers of {run_id}") if len(workers) > 1 else []
     chosen = int(step if step is not None else steps[-1])
     state = run.state

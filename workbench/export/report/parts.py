@@ -78,5 +78,5 @@ class Compared:
 def compare(runs: Sequence[StoredRun]) -> Compared:
     """The rows of these runs, with labels that no two share."""
     directories = [run.directory for run in runs]
-    threads = {run.id: run.record().get("threads_per_worker", 1) for run in directories}
+    threads = {run.id: run.record().threads_per_worker for run in directories}
     return Compared(directories, labelled([listing.row(run) for run in directories], threads))

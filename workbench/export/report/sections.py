@@ -24,6 +24,7 @@ from workbench.export.report.parts import Compared, Drawing, Listing, Part, Sect
 from workbench.spec.differences import differing, not_by_default
 from workbench.spec.files import read_table
 from workbench.store.directory import RunDirectory
+from workbench.store.json_record import plain
 
 ELSEWHERE = ("step_parts", "losses", "memory")
 """Charts of a comparison that stand in sections of their own, that of memory run by run."""
@@ -90,10 +91,14 @@ def failed(compared: Compared) -> Section | None:
     for run, row in zip(compared.runs, compared.rows, strict=True):
         if row["state"] not in ("failed", "cancelled", "lost"):
             continue
-        error = run.error() or {}
-        parts.append(Sentences([f"{row['split']}: {run.status().message or row['state']}", *filter(None, [error.get("advice")])]))
-        if lines := error.get("last_lines"):
-            parts.append(Listing(f"Last output of worker {error.get('rank')}", "\n".join(lines)))
+        error = run.error()
+        parts.append(
+            Sentences(
+                [f"{row['split']}: {run.status().message or row['state']}", *([error.advice] if error and error.advice else [])]
+            )
+        )
+        if error and error.last_lines:
+            parts.append(Listing(f"Last output of worker {error.rank}", "\n".join(error.last_lines)))
     return Section("Failures", "These runs have no results.", parts) if parts else None
 
 
@@ -137,7 +142,7 @@ def time(compared: Compared) -> Section | None:
         frame = timeline(run)
         if row["num_workers"] > 1 and len(frame):
             title = f"What does each worker of {row['split']} do during one step?"
-            chart = timeline_chart(frame, title, ideal_timeline(run) if "pipeline" in run.record()["mesh"] else None)
+            chart = timeline_chart(frame, title, ideal_timeline(run) if "pipeline" in run.record().mesh else None)
             parts.append(Drawing(chart, f"Timeline of the workers of {row['split']}"))
     return Section("Step time", "Measured in trace steps, which are never timed steps.", parts)
 
@@ -201,7 +206,7 @@ def held(compared: Compared) -> Section | None:
     """What each worker holds, and what was alive at its peak."""
     rows, drawings = [], list[Part]()
     for run, row in compared.finished:
-        expected = run.record()["expected"]["parameters_per_worker"]
+        expected = run.record().expected["parameters_per_worker"]
         for rank, worker in enumerate((run.summary() or {})["workers"]):
             sizes = ("gradient_bytes", "optimizer_state_bytes", "peak_memory_bytes", "resident_peak_bytes")
             counts = [f"{expected[rank]:,}", f"{worker['parameters']:,}"]
@@ -220,14 +225,14 @@ def held(compared: Compared) -> Section | None:
 def stands_on(compared: Compared) -> Section:
     """Machine and versions; one column where they are the same for all."""
     environments = [
-        {**run.environment(), "device": row["device"], "backend": row["backend"]}
+        {**plain(run.environment()), "device": row["device"], "backend": row["backend"]}
         for run, row in zip(compared.runs, compared.rows, strict=True)
     ]
     same = all(environment == environments[0] for environment in environments)
     shown = environments[:1] if same else environments
     heads = ["", *([""] if same else [row["split"] for row in compared.rows])]
-    keys = list(dict.fromkeys(key for environment in shown for key in environment))
-    rows = [[key.replace("_", " "), *(_value(environment.get(key)) for environment in shown)] for key in keys]
+    keys = [key for key in shown[0] if any(environment[key] is not None for environment in shown)]
+    rows = [[key.replace("_", " "), *(_value(environment[key]) for environment in shown)] for key in keys]
     ids = Sentences([f"{row['split']}: run {run.id}" for run, row in zip(compared.runs, compared.rows, strict=True)])
     return Section("Environment", "", [Table(heads, rows, num_names=len(heads)), ids])
 
