@@ -23,7 +23,6 @@ from workbench.charts.measured import measured_chart
 from workbench.charts.theme import COLOURS
 from workbench.charts.timeline import timeline_chart
 from workbench.errors import RunFailedError, SpecError, UsageError
-from workbench.launch.cancellation import baseline_ids
 from workbench.notebook import rendering
 from workbench.notebook.fields import Fields
 from workbench.spec import RunSpec
@@ -145,7 +144,7 @@ def test_a_panel_shows_the_loss_of_the_last_stage_and_cancel_ends_the_run_and_it
 def test_cancel_ends_the_baselines_that_the_run_waits_for() -> None:
     panel = widgets.RunPanel(tiny(data=2).replace(train={"num_steps": 1_000_000}))
     run = panel.start()
-    baselines = [wb.open_run(other) for other in baseline_ids(run.directory)]
+    baselines = [wb.open_run(other) for other in run.record.baseline_ids]
     while not any(baseline.state == "running" for baseline in baselines):
         time.sleep(0.05)
     panel.cancel()
