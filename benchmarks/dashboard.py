@@ -29,9 +29,9 @@ SPLITS = ("single", "dp2", "layer2", "pp2-1f1b-m4", "tp2")
 
 
 def fill(store: Path, num_runs: int) -> None:
-    """Ended runs with figures, and workers and transfers of the usual size, so that their files are as large as real ones."""
+    """Ended runs with figures, and workers and communication of the usual size, so that their files are as large as real ones."""
     text = dumps(RunSpec())
-    transfer = {"operation": "all_reduce", "axis": "data", "phase": "backward", "count": 1, "payload_bytes": 3_500_000}
+    operation = {"operation": "all_reduce", "axis": "data", "phase": "backward", "count": 1, "payload_bytes": 3_500_000}
     for i in range(num_runs):
         split = SPLITS[i % len(SPLITS)]
         run_id = f"20260101-{i:06d}-{split}-{i:06x}"
@@ -39,12 +39,12 @@ def fill(store: Path, num_runs: int) -> None:
             run_id=run_id, name=f"number {i}", mode="train", model="transformer", dataset="text", split=split, num_workers=2,
             device="cpu", backend="gloo", torch_version="2", created_at=1.79e9 + i, baseline_run_id=None, threads_per_worker=1,
             num_cores=2, mesh={"data": 2},
-            expected={"parameters_per_worker": [875_000] * 2, "transfers": [transfer] * 10},
+            expected={"parameters_per_worker": [875_000] * 2, "communication": [operation] * 10},
         )  # fmt: skip
         run = RunDirectory.create(store, run_id, text, record, Environment())
         run.write_status(RunStatus(RunState.FINISHED))
         figures = {**dict.fromkeys(RUN_FIGURES, 0.5), "step_time_s": 0.05 + i / 1e6, "parity_ok": True}
-        run.write_summary({**figures, "workers": [{"parameters": 875_000, "communication": [transfer] * 10}] * 2})
+        run.write_summary({**figures, "workers": [{"parameters": 875_000, "communication": [operation] * 10}] * 2})
 
 
 def opening_s(context: Any, address: str) -> float:

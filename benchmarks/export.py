@@ -39,7 +39,7 @@ def fill(store: Path) -> RunDirectory:
     record = RunRecord(
         run_id=RUN_ID, name="", mode="train", model="transformer", dataset="text", split="dp8", num_workers=NUM_WORKERS,
         device="cpu", backend="gloo", torch_version="2", created_at=1.79e9, baseline_run_id=None, threads_per_worker=1,
-        num_cores=NUM_WORKERS, mesh={"data": NUM_WORKERS}, expected={"transfers": []},
+        num_cores=NUM_WORKERS, mesh={"data": NUM_WORKERS}, expected={"communication": []},
     )  # fmt: skip
     run = RunDirectory.create(store, RUN_ID, dumps(RunSpec()), record, Environment())
     run.write_status(RunStatus(RunState.FINISHED))
@@ -70,7 +70,7 @@ def fill(store: Path) -> RunDirectory:
 
 def summarise() -> None:
     """What a report reads of the communication."""
-    from workbench.analysis.transfers import operations
+    from workbench.analysis.communication import operations
     from workbench.store.directory import home
 
     frame = operations(RunDirectory(home() / "runs" / RUN_ID))

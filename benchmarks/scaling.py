@@ -1,7 +1,7 @@
-"""Speed-up and memory of each strategy over 1, 2 and 4 workers, on a model that computes much and moves little.
+"""Speed-up and memory of each strategy over 1, 2 and 4 workers, on a model that computes much and communicates little.
 
 ``python benchmarks/scaling.py`` prints a row a run: step time, speed-up against one worker with one thread, the largest worker's
-peak memory and what moves in a step. More workers than cores share the cores, and the table says so.
+peak memory and communication volume of a step. More workers than cores share the cores, and the table says so.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def main() -> None:
     num_cores = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as store:
         os.environ["WORKBENCH_HOME"] = store
-        print(f"{'strategy':<15} {'workers':>7} {'step':>9} {'speed-up':>9} {'peak memory':>12} {'moved a step':>13}")
+        print(f"{'strategy':<15} {'workers':>7} {'step':>9} {'speed-up':>9} {'peak memory':>12} {'communication':>13}")
         base = wb.run(wb.RunSpec(model=MODEL, train=TRAIN))
         _row("one worker", base, "")
         for name, split in STRATEGIES.items():
@@ -43,10 +43,10 @@ def main() -> None:
 
 def _row(name: str, run: wb.Run, note: str) -> None:
     row = run.row()
-    moved = row["communication_bytes_per_step"] / 2**20
+    volume = row["communication_bytes_per_step"] / 2**20
     print(
         f"{name:<15} {row['num_workers']:>7} {row['step_time_s'] * 1e3:>6.0f} ms {row['speedup']:>8.2f}×"
-        f" {row['peak_memory_bytes'] / 2**20:>8.1f} MiB {moved:>9.1f} MiB{note}",
+        f" {row['peak_memory_bytes'] / 2**20:>8.1f} MiB {volume:>9.1f} MiB{note}",
         flush=True,
     )
 

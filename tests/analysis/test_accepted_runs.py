@@ -17,7 +17,7 @@ from workbench.analysis.limits import limit_of
 from workbench.analysis.memory import memory_at_peak, memory_over_time
 from workbench.analysis.overlap import overlap_of
 from workbench.analysis.progress import Follower
-from workbench.analysis.traffic import traffic_of
+from workbench.analysis.traffic_matrix import traffic_matrix_of
 from workbench.api import Run
 from workbench.export.chrome_trace import trace_events
 from workbench.export.tables import export
@@ -33,7 +33,7 @@ OF_A_RUN: dict[str, Callable[[Any], Any]] = {
     "memory_over_time": lambda run: memory_over_time(run, 0),
     "overlap": overlap_of,
     "trace steps": trace.steps,
-    "traffic": traffic_of,
+    "traffic matrix": traffic_matrix_of,
     "progress": lambda run: Follower(run).read_on(),
     "trace": lambda run: list(trace_events([run])),
     "tables": lambda run: [path.read_bytes() for path in export([run], run.path.parent / "tables", "csv")],

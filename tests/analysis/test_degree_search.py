@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from workbench.analysis.degree_search import choices
-from workbench.analysis.expected import held, moves
+from workbench.analysis.expected import expected_communication, held
 from workbench.plan.resolve import plan
 from workbench.spec import RunSpec
 
@@ -17,7 +17,7 @@ def test_every_way_is_there_once_with_its_figures_or_why_it_cannot_be() -> None:
     assert "batch size 4 is not divisible by 8 workers" in refused[8]
     one = frame.set_index("split").loc["dp4-tp2-sp"]
     planned = plan(spec.replace(split={"data": 4, "tensor": {"size": 2, "sequence_parallel": True}}))
-    assert one["communication_mib"] == moves(planned)["bytes"].sum() / 2**20
+    assert one["communication_mib"] == expected_communication(planned)["bytes"].sum() / 2**20
     assert list(frame["memory_mib"].dropna()) == sorted(frame["memory_mib"].dropna())
     assert frame["memory_mib"].isna().sum() == 2
 

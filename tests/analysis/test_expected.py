@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from workbench.analysis.expected import held, moves, placement
+from workbench.analysis.expected import expected_communication, held, placement
 from workbench.charts.loss import loss_chart
 from workbench.charts.mesh import held_chart, mesh_chart
 from workbench.errors import SpecError
@@ -65,10 +65,12 @@ def test_inference_holds_parameters_alone_and_zero1_a_part_of_the_optimizer() ->
     assert parts.max() < 0.7 * whole
 
 
-def test_what_moves_is_what_the_strategies_say() -> None:
+def test_expected_communication_is_the_sum_over_the_strategies() -> None:
     planned = plan(RunSpec(split=EIGHT))
-    assert moves(planned)["bytes"].sum() == sum(t.count * t.payload_bytes for t in planned.transfers)
-    assert moves(plan(RunSpec())).empty
+    assert expected_communication(planned)["bytes"].sum() == sum(
+        t.count * t.payload_bytes for t in planned.expected_communication
+    )
+    assert expected_communication(plan(RunSpec())).empty
 
 
 def test_the_pictures_name_every_worker() -> None:

@@ -38,10 +38,10 @@ def test_a_worker_waits_for_the_share_of_the_bubble_formula(schedule: str, size:
 def test_a_walk_has_every_transfer_of_the_plan_once(name: str) -> None:
     planned, all_moments = moments(name)
     shown = Counter(wire.is_send for moment in all_moments for wire in moment.wires)
-    kinds = {(t.operation, t.axis, t.phase) for t in planned.transfers}
+    kinds = {(t.operation, t.axis, t.phase) for t in planned.expected_communication}
     if "pipeline" in planned.mesh.axes:
-        assert shown[True] == sum(t.count for t in planned.transfers if t.operation == "send")
-        assert shown[False] == sum(t.count for t in planned.transfers if t.operation == "all_reduce")
+        assert shown[True] == sum(t.count for t in planned.expected_communication if t.operation == "send")
+        assert shown[False] == sum(t.count for t in planned.expected_communication if t.operation == "all_reduce")
     else:
         assert sum(bool(moment.wires) for moment in all_moments) == len(kinds)
 

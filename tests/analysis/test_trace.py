@@ -11,9 +11,9 @@ import pytest
 
 from tests.helpers.recorded import NUM_MICROBATCHES, PAYLOAD_BYTES, pipeline_run
 from workbench.analysis import trace
+from workbench.analysis.communication import by_operation
 from workbench.analysis.frames import timeline
 from workbench.analysis.memory import largest_at_peak
-from workbench.analysis.transfers import by_operation
 from workbench.store.tables import schema, write_table
 
 

@@ -13,12 +13,13 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 from tests.helpers.recorded import NUM_MICROBATCHES, pipeline_run
+from workbench.analysis.communication import operations, volume_frame
 from workbench.analysis.comparison import labelled
 from workbench.analysis.frames import PARTS, losses, pareto, step_parts, timeline
 from workbench.analysis.overlap import IN_FLIGHT, overlap_of
 from workbench.analysis.scaling import scaling
-from workbench.analysis.transfers import operations, transfers
 from workbench.charts import theme
+from workbench.charts.communication import communication_volume_chart
 from workbench.charts.loss import losses_chart
 from workbench.charts.overlap import overlap_chart
 from workbench.charts.pareto import pareto_chart
@@ -26,7 +27,6 @@ from workbench.charts.scaling import scaling_chart, scaling_charts
 from workbench.charts.selection import standing_out
 from workbench.charts.step_parts import step_parts_chart
 from workbench.charts.timeline import By, lanes_chart, timeline_chart
-from workbench.charts.transfers import transfers_chart
 from workbench.store import listing
 from workbench.store.columns import RUN_COLUMNS
 
@@ -204,11 +204,11 @@ def test_more_rows_are_drawn_than_altair_allows_by_itself() -> None:
 
 
 def test_bytes_have_a_bar_measured_and_a_mark_expected(tmp_path: Path) -> None:
-    frame = transfers(pipeline_run(tmp_path))
+    frame = volume_frame(pipeline_run(tmp_path))
     assert frame[["what", "expected_bytes", "measured_bytes"]].to_numpy().tolist() == [
         ["all_reduce · data · backward", 4096, 5000]
     ]
-    counted = marks(drawn(transfers_chart(frame, "What?")))
+    counted = marks(drawn(communication_volume_chart(frame, "What?")))
     assert (counted["bar"], counted["tick"]) == (1, 1)
 
 

@@ -65,8 +65,8 @@ def test_a_figure_that_is_not_finite_still_gives_json() -> None:
 
 def test_show_puts_expected_beside_measured_and_says_what_is_not_by_default(store: Path) -> None:
     shown = done(store, "show", SPLIT)
-    transfer = next(line for line in shown.splitlines() if "all_reduce" in line)
-    assert transfer.split() == ["all_reduce", "data", "backward", "4,096", "5,000", "2"]
+    row = next(line for line in shown.splitlines() if "all_reduce" in line)
+    assert row.split() == ["all_reduce", "data", "backward", "4,096", "5,000", "2"]
     assert "train.num_steps=7" in shown
     assert "split." not in shown, "the split's size is in its label"
     assert "train.seed" not in shown
@@ -116,12 +116,21 @@ def test_show_and_compare_say_what_fills_memory(store: Path) -> None:
 def test_show_says_what_was_dropped_and_which_formulas_are_bounds(store: Path) -> None:
     run = record_run(store, SPLIT + "d", "finished", 2, dropped_tokens=12.0)
     record = json.loads((run.path / "run.json").read_text())
-    record["expected"]["transfers"][0]["is_bound"] = True
+    record["expected"]["communication"][0]["is_bound"] = True
     (run.path / "run.json").write_text(json.dumps(record))
     shown = done(store, "show", SPLIT + "d")
     assert "dropped per step: 12 assignments" in shown
     assert "at most 4,096" in shown
     assert "data axis: [0 1]" in shown
+
+
+def test_show_reads_the_expected_communication_of_older_runs(store: Path) -> None:
+    run, shown = record_run(store, SPLIT + "o", "finished", 2), done(store, "show", SPLIT + "o")
+    record = json.loads((run.path / "run.json").read_text())
+    record["expected"]["transfers"] = record["expected"].pop("communication")
+    (run.path / "run.json").write_text(json.dumps(record))
+    assert "4,096" in shown
+    assert done(store, "show", SPLIT + "o") == shown
 
 
 @pytest.mark.parametrize(

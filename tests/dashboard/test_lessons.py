@@ -104,7 +104,7 @@ def test_a_lesson_that_cannot_be_read_is_left_out_with_a_warning(averaging: Path
         assert names()[-2:] == ["expert", "combined"]
 
 
-def test_the_overview_says_what_each_strategy_saves_and_moves() -> None:
+def test_the_overview_says_what_each_strategy_saves_and_communicates() -> None:
     frame = overview().set_index("strategy")
     assert frame.loc["Data", ["state", "activations"]].tolist() == pytest.approx([1.0, 0.5])
     assert frame.loc["Sharded data", "state"] == pytest.approx(0.5, abs=0.01)

@@ -114,7 +114,7 @@ def test_an_mlp_predicts_numbers() -> None:
     assert_dataset_conforms(data)
     spec = {"model": {"name": "mlp", "hidden_dim": 16, "num_layers": 1}, "dataset": data, "train": TRAIN, "split": {"tensor": 2}}
     outcome = run_case(spec)
-    assert outcome.parity_mistakes() + outcome.transfer_mistakes() + outcome.loss_mistakes() == []
+    assert outcome.parity_mistakes() + outcome.communication_mistakes() + outcome.loss_mistakes() == []
     x, y = torch.randn(5, 2), torch.randn(5, 2)
     assert plan(RunSpec(**spec)).model.loss(x, y) == ((x - y) ** 2).mean()
 

@@ -34,12 +34,12 @@ def with_plugin(
 
 
 def assert_split_as_by_formula(spec: dict[str, Any]) -> None:
-    """Computes what one worker computes; moves the bytes, in as many operations, and holds the parameters, of its
+    """Computes what one worker computes; communicates the bytes, in as many operations, and holds the parameters, of its
     formulas. Operations are not counted where torch averages gradients in buckets of its own or cut layers take a batch in
     pieces, of which the formulas give the sum."""
     outcome = run_case(spec)
     assert not outcome.parity_mistakes()
-    assert not outcome.transfer_mistakes()
+    assert not outcome.communication_mistakes()
     axes, has_pieces = outcome.planned.mesh.axes, outcome.planned.rank_view(0).num_microbatches > 1
     averages = outcome.planned.spec.mode == "train" and bool(outcome.planned.mesh.replica_axes)
     if not averages and not ("tensor" in axes and has_pieces):

@@ -286,7 +286,7 @@ def test_the_gradient_of_a_shared_weight_is_the_sum_over_its_uses() -> None:
 @pytest.mark.parametrize("ties", ["source", "chain", "module", "parameter"])
 def test_a_shared_weight_is_reduced_once_over_all_that_hold_it(ties: str) -> None:
     made = planned({"name": "albert", "ties": ties}, {"layer": 3})
-    (reduced,) = [t for t in made.transfers if t.operation == "all_reduce"]
+    (reduced,) = [t for t in made.expected_communication if t.operation == "all_reduce"]
     assert (reduced.count, reduced.payload_bytes, reduced.group_size) == (1, 16 * 16 * 4, 3)
     assert made.summary.num_parameters == 16 * 16 + 16 * 4 + 4
 
@@ -294,7 +294,7 @@ def test_a_shared_weight_is_reduced_once_over_all_that_hold_it(ties: str) -> Non
 def test_a_frozen_trunk_costs_neither_gradients_nor_communication() -> None:
     made = planned("frozen", {"data": 2}, optimizer="adam")
     head, trunk, batch = 32 * 10 + 10, 64 * 32 + 32, 8
-    assert [(t.operation, t.payload_bytes) for t in made.transfers] == [("all_reduce", 4 * head)]
+    assert [(t.operation, t.payload_bytes) for t in made.expected_communication] == [("all_reduce", 4 * head)]
     memory = expected_memory(made, 0)
     assert memory.parameters == 4 * (head + trunk)
     assert memory.gradients == 4 * head == 1320

@@ -188,7 +188,7 @@ def test_the_run_that_is_picked_stands_out_in_every_chart_and_is_the_one_that_is
     traced = widgets.TraceView(other)
     assert traced.run.id == run.id, "the last that was traced"
     other.picked = failed
-    assert "No trace step was recorded" in traced._moved.value
+    assert "No trace step was recorded" in traced._operations.value
     assert traced._charts.outputs == ()
     assert traced.run.id == failed.id
     assert all(frame.empty for frame in traced.data.values())

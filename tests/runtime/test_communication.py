@@ -17,7 +17,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from tests.helpers.recorded import pipeline_run
 from workbench.analysis import trace
-from workbench.analysis.transfers import by_operation
+from workbench.analysis.communication import by_operation
 from workbench.export.chrome_trace import trace_events
 from workbench.plan.resolve import plan
 from workbench.runtime.batches import Batches
@@ -118,7 +118,7 @@ def test_bytes_are_the_same_by_trace_by_torchs_profiler_and_by_formula(name: str
             by_trace[row["operation"], row["axis"], row["phase"]] += row["payload_bytes"]
         for operation, moved in seen:
             by_profiler[operation] += moved
-    for t in planned.transfers:  # each collective once a group: by trace each of its workers says it
+    for t in planned.expected_communication:  # each collective once a group: by trace each of its workers says it
         by_formula[t.operation, t.axis, t.phase] += t.count * t.payload_bytes * (1 if t.operation == "send" else NUM_SHARING)
     assert by_trace == by_formula
     wanted = Counter[str]()
@@ -138,7 +138,7 @@ def test_each_single_operation_has_the_bytes_of_the_formula(name: str) -> None:
         found.update(
             (r["operation"], r["axis"], r["phase"], r["payload_bytes"]) for r in worker["rows"] if r["operation"] != "recv"
         )
-    for t in (t for t in planned.transfers if t.payload_bytes):
+    for t in (t for t in planned.expected_communication if t.payload_bytes):
         count = t.count * (1 if t.operation == "send" else NUM_SHARING)
         wanted[t.operation, t.axis, t.phase, t.payload_bytes] += count
     assert found == wanted

@@ -14,9 +14,9 @@ from click.testing import CliRunner
 
 from workbench import api
 from workbench.analysis import trace
+from workbench.analysis.communication import achieved_bandwidth
 from workbench.analysis.limits import limit_of, sentences
 from workbench.analysis.side_by_side import side_by_side
-from workbench.analysis.traffic import achieved_bandwidth
 from workbench.api import submission
 from workbench.cli.main import cli
 from workbench.errors import UsageError

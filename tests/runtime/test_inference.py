@@ -1,4 +1,4 @@
-"""Inference: every split gives the outputs of one worker, moves the bytes of its formulas, and has its own figures."""
+"""Inference: every split gives the outputs of one worker, communicates the bytes of its formulas, and has its own figures."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ INFERENCE = {"mode": "inference", "train": TRAIN}
 
 
 @pytest.mark.parametrize("split", larger_are_slow(SPLITS, SPLITS.__getitem__))
-def test_a_split_gives_the_outputs_of_one_worker_and_moves_the_bytes_of_its_formulas(split: str) -> None:
+def test_a_split_gives_the_outputs_of_one_worker_and_communicates_the_bytes_of_its_formulas(split: str) -> None:
     cases.assert_split_as_by_formula({**MODELS["transformer"], **INFERENCE, "split": SPLITS[split]})
 
 
@@ -139,7 +139,7 @@ GENERATING: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("case", larger_are_slow(GENERATING, lambda case: GENERATING[case][1]))
-def test_a_split_generates_the_tokens_of_one_worker_and_moves_the_bytes_of_its_formulas(case: str) -> None:
+def test_a_split_generates_the_tokens_of_one_worker_and_communicates_the_bytes_of_its_formulas(case: str) -> None:
     model, split = GENERATING[case]
     cases.assert_split_as_by_formula({**MODELS[model], **GENERATION, "split": split})
 

@@ -359,7 +359,7 @@ def test_a_slow_tensor_axis_grows_exposed_communication_by_the_modelled_amount()
     planned = plan(RunSpec(**slow))
     way = route(planned.spec.link, planned.mesh, "tensor", (0, 1))
     for rank in range(2):
-        wanted = sum(t.count * way.duration_s(t.operation, 2, t.payload_bytes) for t in planned.expected_transfers(rank))
+        wanted = sum(t.count * way.duration_s(t.operation, 2, t.payload_bytes) for t in planned.expected_communication_of(rank))
         parts = ("exposed_communication_s", "idle_s", "compute_s")
         grown = {part: slowed[rank][part] - own[rank][part] for part in parts}
         assert grown["exposed_communication_s"] == pytest.approx(wanted, rel=0.1), grown

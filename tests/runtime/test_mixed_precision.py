@@ -90,7 +90,7 @@ def test_activations_and_gathered_parameters_take_half_the_bytes_and_gradients_a
     def bytes_of(split: dict[str, Any], model: str = "transformer", **train: Any) -> dict[tuple[str, str], int]:
         spec = spec_of(model, split, **train)
         found: Counter[tuple[str, str]] = Counter()
-        for t in plan(RunSpec(**spec)).transfers:
+        for t in plan(RunSpec(**spec)).expected_communication:
             found[t.operation, t.phase] += t.count * t.payload_bytes
         return dict(found)
 

@@ -181,7 +181,7 @@ def test_a_thousand_runs_are_listed_in_half_a_second(tmp_path: Path) -> None:
 @pytest.mark.parametrize("file_format", ["csv", "parquet"])
 def test_a_million_operations_are_exported_and_summarised_in_five_seconds(tmp_path: Path, file_format: str) -> None:
     from benchmarks.export import NUM_ROWS, NUM_STEPS, fill
-    from workbench.analysis.transfers import operations
+    from workbench.analysis.communication import operations
 
     run = fill(tmp_path)
     started = time.process_time()

@@ -90,10 +90,10 @@ def test_other_kinds_of_runs_equal_one_worker_and_their_formulas(run: str, atten
     report = run_in_workers(planned.num_workers, cases.parity, spec, None)[0]
     assert report["ok"], report
     expected: Counter[tuple[str, str, str]] = Counter()
-    for t in planned.transfers:
+    for t in planned.expected_communication:
         expected[t.operation, t.axis, t.phase] += t.count * t.payload_bytes
-    moved = measured_communication(run_in_workers(planned.num_workers, cases.training, spec))
-    assert {(t["operation"], t["axis"], t["phase"]): t["payload_bytes"] for t in moved} == dict(expected)
+    measured = measured_communication(run_in_workers(planned.num_workers, cases.training, spec))
+    assert {(t["operation"], t["axis"], t["phase"]): t["payload_bytes"] for t in measured} == dict(expected)
 
 
 @pytest.mark.parametrize(

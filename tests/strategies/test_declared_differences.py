@@ -82,10 +82,10 @@ def test_local_sgd_is_each_replicas_own_steps_and_their_mean(known: Any) -> None
     planned = plan(RunSpec(**spec))
     num_bytes = 4 * planned.summary.num_parameters
     assert sum(t["payload_bytes"] for t in measured_communication(workers)) == pytest.approx(num_bytes * 2 / 3)
-    (expected,) = {(t["trace_share"], t["every"]) for t in planned.expected_record()["transfers"]}
+    (expected,) = {(t["trace_share"], t["every"]) for t in planned.expected_record()["communication"]}
     assert expected == (pytest.approx(2 / 3), 2)
-    assert sum(t.bytes_per_step for t in planned.transfers) == num_bytes / 2
-    assert communication_bytes_per_step(planned.expected_record()["transfers"], workers) == num_bytes / 2
+    assert sum(t.bytes_per_step for t in planned.expected_communication) == num_bytes / 2
+    assert communication_bytes_per_step(planned.expected_record()["communication"], workers) == num_bytes / 2
 
 
 @pytest.mark.parametrize(

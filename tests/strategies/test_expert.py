@@ -57,13 +57,13 @@ def test_experts_elsewhere_compute_what_one_worker_computes_and_move_the_bytes_o
     planned = plan(RunSpec(**CASES[case]))
     reports, results = zip(*run_in_workers(planned.num_workers, cases.parity_and_training, CASES[case]), strict=True)
     assert reports[0]["max_error"] <= 1e-9, reports[0]
-    assert not any(t.is_bound for t in planned.transfers)
+    assert not any(t.is_bound for t in planned.expected_communication)
     expected: Counter[tuple[str, str, str]] = Counter()
-    for t in planned.transfers:
+    for t in planned.expected_communication:
         expected[t.operation, t.axis, t.phase] += t.count * t.payload_bytes
     measured = {(t["operation"], t["axis"], t["phase"]): t for t in measured_communication(list(results))}
     assert {key: t["payload_bytes"] for key, t in measured.items()} == dict(expected)
-    num_exchanges = sum(t.count for t in planned.transfers if t.operation == "all_to_all")
+    num_exchanges = sum(t.count for t in planned.expected_communication if t.operation == "all_to_all")
     assert sum(t["count"] for t in measured.values() if t["operation"] == "all_to_all") == num_exchanges
     assert [r["parameters"] for r in results] == planned.expected_record()["parameters_per_worker"]
 
@@ -78,16 +78,16 @@ def test_with_a_capacity_the_bytes_that_move_are_the_bound_less_the_room_that_st
     reports, results = zip(*run_in_workers(planned.num_workers, cases.parity_and_training, spec), strict=True)
     assert reports[0]["max_error"] <= 1e-9, reports[0]
     expected = {"forward": 0, "backward": 0}
-    for t in planned.transfers:
+    for t in planned.expected_communication:
         if t.operation == "all_to_all":
             expected[t.phase] += t.count * t.payload_bytes
-    bounds = {(t.operation, t.axis, t.phase) for t in planned.transfers if t.is_bound}
+    bounds = {(t.operation, t.axis, t.phase) for t in planned.expected_communication if t.is_bound}
     assert bounds == {("all_to_all", "expert", phase) for phase in expected}
-    moved = {t["phase"]: t["payload_bytes"] for t in measured_communication(list(results)) if t["operation"] == "all_to_all"}
-    assert 0 < moved["forward"] < expected["forward"]
-    assert 0 < moved["backward"] < expected["backward"]
+    exchanged = {t["phase"]: t["payload_bytes"] for t in measured_communication(list(results)) if t["operation"] == "all_to_all"}
+    assert 0 < exchanged["forward"] < expected["forward"]
+    assert 0 < exchanged["backward"] < expected["backward"]
     # Both phases are short by the same tokens.
-    assert expected["forward"] - moved["forward"] == expected["backward"] - moved["backward"]
+    assert expected["forward"] - exchanged["forward"] == expected["backward"] - exchanged["backward"]
 
 
 def drops(spec: dict[str, Any]) -> float | None:

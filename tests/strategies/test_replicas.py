@@ -41,16 +41,16 @@ def _trained(spec: str) -> str:
     return json.dumps(run_in_workers(plan(RunSpec(**given)).num_workers, cases.training, given))
 
 
-def bytes_of(transfers: Iterable[dict[str, Any]], times_count: bool) -> dict[tuple[str, str, str], float]:
+def bytes_of(rows: Iterable[dict[str, Any]], times_count: bool) -> dict[tuple[str, str, str], float]:
     """Bytes by operation, axis and phase; a formula's are of one operation, measured ones of all."""
     sums: Counter[tuple[str, str, str]] = Counter()
-    for t in transfers:
+    for t in rows:
         sums[t["operation"], t["axis"], t["phase"]] += t["payload_bytes"] * (t["count"] if times_count else 1)
     return dict(sums)
 
 
 def assert_bytes_are_the_formulas(spec: dict[str, Any], results: list[dict[str, Any]]) -> None:
-    expected = bytes_of(map(asdict, plan(RunSpec(**spec)).transfers), times_count=True)
+    expected = bytes_of(map(asdict, plan(RunSpec(**spec)).expected_communication), times_count=True)
     assert bytes_of(measured_communication(results), times_count=False) == expected
 
 
@@ -154,7 +154,7 @@ def test_each_worker_issues_as_many_operations_as_the_formula_says(split: dict[s
     made = planned("transformer", split)
     for rank, worker in enumerate(trained("transformer", split)):
         counts: Counter[tuple[str, str, int]] = Counter()
-        for t in made.expected_transfers(rank):
+        for t in made.expected_communication_of(rank):
             if t.axis == "data" and t.operation != "all_reduce":
                 counts[t.operation, t.phase, t.group_size] += t.count
         measured = {
@@ -179,7 +179,9 @@ COMPRESSED = [
 def test_compressed_gradients_take_the_bytes_of_the_formula(model: str, options: dict[str, Any]) -> None:
     split = {"data": {"size": 2, **options}}
     assert_bytes_are_the_formulas(spec_of(model, split), trained(model, split))
-    sent, full = (next(t for t in planned(model, s).transfers if t.operation == "all_reduce") for s in (split, {"data": 2}))
+    sent, full = (
+        next(t for t in planned(model, s).expected_communication if t.operation == "all_reduce") for s in (split, {"data": 2})
+    )
     assert sent.payload_bytes <= full.payload_bytes / (2 if options["compression"] != "powersgd" else 1.5)
 
 

@@ -63,9 +63,9 @@ def test_parity_notices_norms_whose_gradients_stay_parts() -> None:
 
 def test_as_many_bytes_travel_as_with_whole_activations_and_the_small_gradients_more() -> None:
     """A ring's all-reduce of S sends 2 (n−1)/n S, its all-gather and reduce-scatter half of that each."""
-    whole, parts = (plan(RunSpec(**spec_of(GPT, {"tensor": o}))).transfers for o in ({"size": 2}, PARTS))
+    whole, parts = (plan(RunSpec(**spec_of(GPT, {"tensor": o}))).expected_communication for o in ({"size": 2}, PARTS))
     halves = {"all_reduce": 2, "all_gather": 1, "reduce_scatter": 1}
-    sent = [sum(halves[t.operation] * t.count * t.payload_bytes for t in transfers) for transfers in (whole, parts)]
+    sent = [sum(halves[t.operation] * t.count * t.payload_bytes for t in expected) for expected in (whole, parts)]
     small = next(t.payload_bytes for t in parts if t.operation == "all_reduce")
     norms_and_positions = 5 * 2 * 16 + 16 * 16
     assert small == norms_and_positions * 4
@@ -76,9 +76,10 @@ def test_stages_hand_on_parts_of_the_sequence() -> None:
     """Every worker of the tensor axis sends its part once, and not the whole each."""
     pipeline = {"size": 2, "num_microbatches": 2}
     whole, parts = (
-        plan(RunSpec(**spec_of(GPT, {"tensor": tensor, "pipeline": pipeline}))).transfers for tensor in ({"size": 2}, PARTS)
+        plan(RunSpec(**spec_of(GPT, {"tensor": tensor, "pipeline": pipeline}))).expected_communication
+        for tensor in ({"size": 2}, PARTS)
     )
-    sends = [{t.phase: t.payload_bytes for t in transfers if t.operation == "send"} for transfers in (whole, parts)]
+    sends = [{t.phase: t.payload_bytes for t in expected if t.operation == "send"} for expected in (whole, parts)]
     assert sends[0].keys() == {"forward", "backward"}
     assert sends[0] == {phase: 2 * payload for phase, payload in sends[1].items()}
 

@@ -114,18 +114,18 @@ def test_the_parity_check_notices_a_mistake(model: str, mistake: str, precision:
 def test_a_split_in_bf16_stays_within_the_bound_of_its_roundings(split: dict[str, Any]) -> None:
     outcome = run_case(spec_of("transformer", split, train={**compatibility.TRAIN, "precision": "bf16"},
                                measure={**compatibility.MEASURE, "parity_precision": "bf16"}))  # fmt: skip
-    assert not outcome.parity_mistakes() + outcome.transfer_mistakes() + outcome.parameter_mistakes()
+    assert not outcome.parity_mistakes() + outcome.communication_mistakes() + outcome.parameter_mistakes()
     assert outcome.parity["max_error"] > 1e-9, "these were no eight bits"
 
 
-@pytest.mark.parametrize("forget", ["a transfer", "a parameter", "the losses", "a gradient"])
+@pytest.mark.parametrize("forget", ["an operation", "a parameter", "the losses", "a gradient"])
 def test_the_suite_notices_formulas_and_losses_that_are_wrong(forget: str) -> None:
     outcome = run_case(spec_of("mlp", {"tensor": 2}))
-    checks = (outcome.transfer_mistakes, outcome.operation_mistakes, outcome.parameter_mistakes, outcome.loss_mistakes,
+    checks = (outcome.communication_mistakes, outcome.operation_mistakes, outcome.parameter_mistakes, outcome.loss_mistakes,
               outcome.memory_mistakes)  # fmt: skip
     assert not any(check() for check in checks)
     for worker in outcome.workers:
-        if forget == "a transfer":
+        if forget == "an operation":
             worker["communication"].pop()
         elif forget == "a parameter":
             worker["parameters"] -= 1
@@ -133,7 +133,7 @@ def test_the_suite_notices_formulas_and_losses_that_are_wrong(forget: str) -> No
             worker["held_memory_by_category"]["gradients"] -= 4
         else:
             worker["losses"][-1] += 2e-4
-    wrong = {"a transfer": {0, 1}, "a parameter": {2}, "the losses": {3}, "a gradient": {4}}[forget]
+    wrong = {"an operation": {0, 1}, "a parameter": {2}, "the losses": {3}, "a gradient": {4}}[forget]
     assert {i for i, check in enumerate(checks) if check()} == wrong
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from workbench.analysis.expected import held, moves
+from workbench.analysis.expected import expected_communication, held
 from workbench.errors import SplitError
 from workbench.plan.resolve import plan
 from workbench.spec.run_spec import RunSpec
@@ -37,7 +37,7 @@ def choices(spec: RunSpec, num_workers: int, axes: Mapping[str, Mapping[str, Any
             rows.append({**row, "refused": str(error)})
             continue
         largest = held(planned).groupby("worker")["bytes"].sum().max()
-        figures = {"memory_mib": largest / _MIB, "communication_mib": moves(planned)["bytes"].sum() / _MIB}
+        figures = {"memory_mib": largest / _MIB, "communication_mib": expected_communication(planned)["bytes"].sum() / _MIB}
         rows.append({**row, "split": planned.spec.split.label, **figures, "refused": ""})
     columns = [*axes, "split", "memory_mib", "communication_mib", "refused"]
     return pd.DataFrame(rows, columns=columns).sort_values("memory_mib", ignore_index=True)

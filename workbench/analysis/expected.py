@@ -1,4 +1,4 @@
-"""What the formulas say of a plan, with no run: which worker holds which blocks, how many bytes, and what moves per step."""
+"""Frames of the formulas of a plan, without a run: blocks and memory held by each worker, and communication of a step."""
 
 from __future__ import annotations
 
@@ -48,16 +48,20 @@ def held(plan: Plan) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def moves(plan: Plan) -> pd.DataFrame:
-    """One row a kind of communication of one step over the whole run, by formula, with the bytes of all of that kind
-    (averaged over steps where not each has it); ``is_bound`` where no more than this can move."""
+def expected_communication(plan: Plan) -> pd.DataFrame:
+    """Returns the expected communication of one step over the whole run.
+
+    Returns:
+        One row per ``operation``, ``axis``, ``phase`` and ``is_bound`` (whether the bytes are an upper bound), with ``count``
+        (operations) and ``bytes`` of all of them, mean over steps where not every step has them.
+    """
     columns = ["operation", "axis", "phase", "count", "bytes", "is_bound"]
     rows = [
         {
             **{c: getattr(t, c) for c in ("operation", "axis", "phase", "count", "is_bound")},
             "bytes": t.count * t.payload_bytes if t.every == 1 else round(t.bytes_per_step),
         }
-        for t in plan.transfers
+        for t in plan.expected_communication
     ]
     frame = pd.DataFrame(rows, columns=columns)
     keys = ["operation", "axis", "phase", "is_bound"]

@@ -11,7 +11,7 @@ import pandas as pd
 
 from workbench.analysis.bubble import Worker, play
 from workbench.analysis.expected import placement
-from workbench.plan.communication import Transfer
+from workbench.plan.communication import ExpectedCommunication
 from workbench.plan.plan import Plan
 from workbench.strategies.base import Caption
 from workbench.strategies.pipeline.schedules.action_order import Action, Order
@@ -132,10 +132,10 @@ def _phases(plan: Plan) -> Iterator[Moment]:
     for phase in ("forward", "backward"):
         before: list[Moment] = []
         after: list[Moment] = []
-        for transfer in _merged(plan, phase):
-            is_before = _caption(plan, transfer).precedes_compute
+        for communication in _merged(plan, phase):
+            is_before = _caption(plan, communication).precedes_compute
             gathered |= is_before
-            (before if is_before else after).append(_communicates(plan, transfer))
+            (before if is_before else after).append(_communicates(plan, communication))
         yield from before
         held = ((rank, tuple(b.name for b in plan.part_of(rank).blocks)) for rank in range(plan.num_workers))
         says = f"run the {phase} pass."
@@ -147,8 +147,8 @@ def _slots(plan: Plan, order: Order) -> Iterator[Moment]:
     """One moment a unit of time, then the averaging of gradients over replicas."""
     mesh, strategy = plan.mesh, cast(Any, next(s for s in plan.strategies if s.axis == "pipeline"))
     stages, worker_of = strategy.stages(plan.summary), strategy.worker_of_stage
-    transfers = {phase: _merged(plan, phase) for phase in ("forward", "backward")}
-    sizes = {phase: next((t for t in found if t.axis == "pipeline"), None) for phase, found in transfers.items()}
+    expected = {phase: _merged(plan, phase) for phase in ("forward", "backward")}
+    sizes = {phase: next((t for t in found if t.axis == "pipeline"), None) for phase, found in expected.items()}
     for number, now in enumerate(slots(order), start=1):
         work: list[Work] = []
         sent: list[Wire] = []
@@ -156,22 +156,22 @@ def _slots(plan: Plan, order: Order) -> Iterator[Moment]:
             for position, action in now.items():
                 work.append(Work(line[position], KINDS[action.kind], stages[action.stage], str(action.microbatch)))
                 to = action.stage + (1 if action.kind == "F" else -1)
-                transfer = sizes["forward" if action.kind == "F" else "backward"]
-                if action.kind != "W" and 0 <= to < len(worker_of) and worker_of[to] != position and transfer:
-                    sent.append(Wire((line[position], line[worker_of[to]]), _size(transfer.payload_bytes), is_send=True))
-        yield Moment(f"Time {number}: {_in_words(now)}.", tuple(work), (*_inside(plan, transfers, work), *sent))
-    for transfer in transfers["backward"]:
-        if set(transfer.axis.split("+")) <= set(mesh.replica_axes):
-            yield _communicates(plan, transfer)
+                communication = sizes["forward" if action.kind == "F" else "backward"]
+                if action.kind != "W" and 0 <= to < len(worker_of) and worker_of[to] != position and communication:
+                    sent.append(Wire((line[position], line[worker_of[to]]), _size(communication.payload_bytes), is_send=True))
+        yield Moment(f"Time {number}: {_in_words(now)}.", tuple(work), (*_inside(plan, expected, work), *sent))
+    for communication in expected["backward"]:
+        if set(communication.axis.split("+")) <= set(mesh.replica_axes):
+            yield _communicates(plan, communication)
 
 
-def _inside(plan: Plan, transfers: dict[str, list[Transfer]], work: Sequence[Work]) -> Iterator[Wire]:
+def _inside(plan: Plan, expected: dict[str, list[ExpectedCommunication]], work: Sequence[Work]) -> Iterator[Wire]:
     """Communication among the workers of one stage while they compute."""
     phase_of = {w.worker: "forward" if w.kind == "forward" else "backward" for w in work}
-    for phase, found in transfers.items():
-        for transfer in found:
-            if transfer.axis != "pipeline" and not set(transfer.axis.split("+")) & set(plan.mesh.replica_axes):
-                for wire in _wires(plan, transfer, with_text=False):
+    for phase, found in expected.items():
+        for communication in found:
+            if communication.axis != "pipeline" and not set(communication.axis.split("+")) & set(plan.mesh.replica_axes):
+                for wire in _wires(plan, communication, with_text=False):
                     if all(phase_of.get(worker) == phase for worker in wire.workers):
                         yield wire
 
@@ -180,14 +180,14 @@ def _update(plan: Plan) -> Iterator[Moment]:
     blocks = [tuple(b.name for b in plan.updated_by(r).blocks if b.parameters) for r in range(plan.num_workers)]
     says = "The optimizer of each worker updates the parameters that it owns."
     yield Moment(says, tuple(Work(rank, "optimizer", names) for rank, names in enumerate(blocks)))
-    for transfer in _merged(plan, "optimizer"):
-        yield _communicates(plan, transfer)
+    for communication in _merged(plan, "optimizer"):
+        yield _communicates(plan, communication)
 
 
-def _merged(plan: Plan, phase: str) -> list[Transfer]:
-    """Transfers of a phase, those of the same operation and axis as one: their number, and the mean size of one."""
-    found: dict[tuple[str, str], Transfer] = {}
-    for t in plan.transfers:
+def _merged(plan: Plan, phase: str) -> list[ExpectedCommunication]:
+    """Expected communication of a phase, one entry per operation and axis: number of operations, mean payload of one."""
+    found: dict[tuple[str, str], ExpectedCommunication] = {}
+    for t in plan.expected_communication:
         if t.phase == phase:
             one = found.get((t.operation, t.axis), replace(t, count=0))
             count, total = one.count + t.count, one.count * one.payload_bytes + t.count * t.payload_bytes
@@ -195,36 +195,38 @@ def _merged(plan: Plan, phase: str) -> list[Transfer]:
     return list(found.values())
 
 
-def _caption(plan: Plan, transfer: Transfer) -> Caption:
+def _caption(plan: Plan, communication: ExpectedCommunication) -> Caption:
     """What the strategies say of it; of joined axes such as ``data+context``, the first counts."""
-    key = (transfer.axis.split("+")[0], transfer.operation, transfer.phase)
+    key = (communication.axis.split("+")[0], communication.operation, communication.phase)
     found = (strategy.captions[key] for strategy in plan.strategies if key in strategy.captions)
-    return next(found, Caption(f"Workers along {transfer.axis} communicate."))
+    return next(found, Caption(f"Workers along {communication.axis} communicate."))
 
 
-def _communicates(plan: Plan, transfer: Transfer) -> Moment:
-    return Moment(_caption(plan, transfer).sentence, (), tuple(_wires(plan, transfer, with_text=True)))
+def _communicates(plan: Plan, communication: ExpectedCommunication) -> Moment:
+    return Moment(_caption(plan, communication).sentence, (), tuple(_wires(plan, communication, with_text=True)))
 
 
-def _wires(plan: Plan, transfer: Transfer, with_text: bool) -> Iterator[Wire]:
-    name = transfer.operation.replace("_", "-")
-    groups = list(_groups(plan, transfer))
+def _wires(plan: Plan, communication: ExpectedCommunication, with_text: bool) -> Iterator[Wire]:
+    name = communication.operation.replace("_", "-")
+    groups = list(_groups(plan, communication))
     for group in groups:
-        if transfer.operation == "send":
+        if communication.operation == "send":
             for pair in pairwise([*group, group[0]]):
                 yield Wire(
-                    pair, f"{transfer.count // (len(group) * len(groups))} × {_size(transfer.payload_bytes)}", is_send=True
+                    pair,
+                    f"{communication.count // (len(group) * len(groups))} × {_size(communication.payload_bytes)}",
+                    is_send=True,
                 )
         else:
-            yield Wire(tuple(group), f"{name}{_times(transfer)}" if with_text else name)
+            yield Wire(tuple(group), f"{name}{_times(communication)}" if with_text else name)
 
 
-def _groups(plan: Plan, transfer: Transfer) -> Iterable[list[int]]:
+def _groups(plan: Plan, communication: ExpectedCommunication) -> Iterable[list[int]]:
     """Ranks that communicate with one another."""
     mesh, divided = plan.mesh, {s.name: s.axis for s in plan.strategies if s.divides_axis}
-    axes = [axis for name in transfer.axis.split("+") if (axis := divided.get(name, name)) in mesh.axes]
+    axes = [axis for name in communication.axis.split("+") if (axis := divided.get(name, name)) in mesh.axes]
     groups = mesh.groups(axes[0]) if len(axes) == 1 and axes[0] in mesh.axes else [list(range(mesh.num_workers))]
-    size = transfer.group_size if transfer.operation != "send" else len(groups[0])
+    size = communication.group_size if communication.operation != "send" else len(groups[0])
     for group in groups:
         yield from (group[start : start + size] for start in range(0, len(group), size))
 
@@ -234,10 +236,10 @@ def _in_words(now: dict[int, Action]) -> str:
     return ", ".join(said)
 
 
-def _times(transfer: Transfer) -> str:
-    total = _size(transfer.count * transfer.payload_bytes)
-    text = f" × {transfer.count}, {total} in total" if transfer.count > 1 else f", {total}"
-    return text if transfer.every == 1 else f"{text}, every {transfer.every} steps"
+def _times(communication: ExpectedCommunication) -> str:
+    total = _size(communication.count * communication.payload_bytes)
+    text = f" × {communication.count}, {total} in total" if communication.count > 1 else f", {total}"
+    return text if communication.every == 1 else f"{text}, every {communication.every} steps"
 
 
 def _size(value: float) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from workbench.analysis.traffic import traffic
+from workbench.analysis.traffic_matrix import traffic_matrix
 from workbench.store.directory import StoredRun
 from workbench.store.tables import done_s
 
@@ -107,11 +107,11 @@ def listed(
     return shown, len(found)
 
 
-def sent(communication: pa.Table) -> pd.DataFrame:
-    """``traffic.traffic`` of this step; of many operations the sums are made first."""
+def traffic_matrix_of_step(communication: pa.Table) -> pd.DataFrame:
+    """Returns ``traffic_matrix`` of one step. Sums come first, because a step can have many operations."""
     keys, sums = ["step", "axis", "group", "rank", "operation", "peer"], ["payload_bytes", "ring_bytes"]
     grouped = communication.group_by(keys).aggregate([(column, "sum") for column in sums])
-    return traffic(grouped.to_pandas().rename(columns={f"{column}_sum": column for column in sums}))
+    return traffic_matrix(grouped.to_pandas().rename(columns={f"{column}_sum": column for column in sums}))
 
 
 def _in_ms(times: Any, start_s: float, part_ms: tuple[float, float] | None) -> Any:

@@ -1,4 +1,4 @@
-"""``workbench calibrate``: what this machine computes and moves."""
+"""``workbench calibrate``: what this machine computes and communicates."""
 
 from __future__ import annotations
 

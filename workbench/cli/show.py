@@ -63,8 +63,8 @@ def show_command(run: str) -> None:
         console.print(line, highlight=False, markup=False)
     if row["dropped_tokens"] is not None:
         console.print(f"dropped per step: {row['dropped_tokens']:,g} assignments of tokens to experts above their capacity")
-    _transfers(console, opened)
-    _traffic(console, opened)
+    _communication_volume(console, opened)
+    _traffic_matrix(console, opened)
     _bandwidths(console, opened)
     _completions(console, opened)
     _workers(console, opened)
@@ -138,7 +138,7 @@ def _differences(run: Run) -> list[str]:
         return []  # a plugin that is not here today; the run's figures can be shown all the same
 
 
-def _transfers(console: Any, run: Run) -> None:
+def _communication_volume(console: Any, run: Run) -> None:
     from rich.table import Table
 
     rows = run.communication_volume()
@@ -184,21 +184,21 @@ def _bandwidths(console: Any, run: Run) -> None:
     console.print(table)
 
 
-def _traffic(console: Any, run: Run) -> None:
-    """Who sends how much to whom, while a matrix of them can be read."""
+def _traffic_matrix(console: Any, run: Run) -> None:
+    """Prints the traffic matrix of a run with few enough workers."""
     from rich.table import Table
 
     num_workers = run.record.num_workers
     if not 1 < num_workers <= _MOST_IN_A_MATRIX:
         return
-    from workbench.analysis.traffic import SENT, matrix, traffic_of
+    from workbench.analysis.traffic_matrix import SENT, square, traffic_matrix_of
 
-    frame = traffic_of(run)
+    frame = traffic_matrix_of(run)
     if frame.empty:
         return
     table = Table("from \\ to", *map(str, range(num_workers)), box=None)
-    for rank, row in matrix(frame, num_workers).iterrows():
-        table.add_row(str(rank), *(f"{moved / 2**20:.2f}" if moved else "·" for moved in row))
+    for rank, row in square(frame, num_workers).iterrows():
+        table.add_row(str(rank), *(f"{num_bytes / 2**20:.2f}" if num_bytes else "·" for num_bytes in row))
     by_formula = frame.loc[frame["attribution"] != SENT, "bytes"].sum() / frame["bytes"].sum()
     note = (
         f"; {by_formula:.0%} are collectives, attributed by formula to ring neighbours (all-to-all: evenly to all workers)"

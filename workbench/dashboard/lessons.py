@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from workbench.analysis.expected import held, moves
+from workbench.analysis.expected import expected_communication, held
 from workbench.analysis.step_walkthrough import Moment, walk
 from workbench.api.plans import Plan, order_of_actions, plan
 from workbench.api.plugins import STRATEGIES
@@ -112,7 +112,7 @@ def moments(name: str) -> tuple[Plan, list[Moment]]:
 @functools.cache
 def overview() -> pd.DataFrame:
     """One row a strategy, of its lesson's spec: the parts that its largest worker holds of one worker's parameters, gradients
-    and optimizer state (``state``) and of its activations (where there is a formula), what moves in a step over all workers,
+    and optimizer state (``state``) and of its activations (where there is a formula), communication of a step over all workers,
     and what its script has more than the plain one."""
     rows = []
     for name in names():
@@ -127,8 +127,8 @@ def overview() -> pd.DataFrame:
                 "workers": planned.num_workers,
                 "state": _largest(planned, _STATE) / _largest(alone, _STATE),
                 "activations": _largest(planned, _ACTIVATIONS) / _largest(alone, _ACTIVATIONS),
-                "communication_mib": moves(planned)["bytes"].sum() / 2**20,
-                "operations": int(moves(planned)["count"].sum()),
+                "communication_mib": expected_communication(planned)["bytes"].sum() / 2**20,
+                "operations": int(expected_communication(planned)["count"].sum()),
                 "lines": code.num_added if code else None,
                 "concepts": len(code.concepts) if code else None,
             }

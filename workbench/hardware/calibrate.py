@@ -1,4 +1,4 @@
-"""Measures what this machine computes and moves, in worker processes that are started as a run's are."""
+"""Measures what this machine computes and communicates, in worker processes that are started as a run's are."""
 
 from __future__ import annotations
 

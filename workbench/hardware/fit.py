@@ -57,7 +57,7 @@ def link_notes(plan: Plan, calibration: dict[str, Any] | None) -> list[str]:
     notes = []
     for path, speed in parts.items():
         better: dict[str, None] = {}
-        for t in plan.transfers:
+        for t in plan.expected_communication:
             mine = t.axis == path.removeprefix("axes.") if path.startswith("axes.") else t.axis not in plan.spec.link.axes
             own = own_link(calibration, t.operation, max(t.group_size, 2)) if mine else None
             better |= dict.fromkeys(_worse(own, speed)) if own else {}

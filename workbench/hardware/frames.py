@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from workbench.analysis.traffic import achieved_bandwidth
+from workbench.analysis.communication import achieved_bandwidth
 from workbench.hardware.fit import own_link
 from workbench.plan.link_model import Route
 from workbench.store.directory import StoredRun
@@ -45,7 +45,7 @@ def communication(calibration: Calibration) -> pd.DataFrame:
 
 
 def achieved(run: StoredRun, calibration: Calibration | None) -> pd.DataFrame:
-    """The bandwidth that a run's operations had (``traffic.achieved_bandwidth``), beside the calibrated link's in
+    """The bandwidth that a run's operations had (``communication.achieved_bandwidth``), beside the calibrated link's in
     ``calibrated_bytes_per_s`` (none: it was not measured)."""
     run = run.directory
     frame = achieved_bandwidth(run.table("communication").to_pandas())

@@ -37,7 +37,7 @@ def summarize(run: RunDirectory, events: list[list[dict[str, Any]]]) -> dict[str
         tokens = spec.inference.prompt_length + spec.inference.num_new_tokens
     losses = [row["loss"] for row in steps if row["step"] == max(slowest) and row["loss"] is not None]
     speedup = _speedup(run, record.baseline_run_id, step_time)
-    expected: list[dict[str, Any]] = record.expected.get("transfers", [])
+    expected: list[dict[str, Any]] = record.expected.get("communication", [])
     compute, is_traced = [w["compute_s"] for w in workers], spec.measure.num_trace_steps > 0
     has_parts = None not in compute  # without trace steps and on GPUs they are not measured
     is_staged = has_parts and "pipeline" in record.mesh

@@ -9,7 +9,7 @@ import ipywidgets as w
 import pandas as pd
 import traitlets
 
-from workbench.analysis.expected import held, moves, placement
+from workbench.analysis.expected import expected_communication, held, placement
 from workbench.analysis.formatting import mebibytes
 from workbench.analysis.markup import table
 from workbench.api.plans import Plan, change_text, nearest_valid, plan, with_change
@@ -130,17 +130,17 @@ def _says(strategy: str) -> str:
 def _in_words(planned: Plan) -> str:
     """Label, workers, expected memory and communication."""
     most = held(planned).groupby("worker")["bytes"].sum().max()
-    moved = moves(planned)
+    communication = expected_communication(planned)
     axes = " × ".join(f"{axis} {size}" for axis, size in planned.mesh.axes.items())
     workers = counted(planned.num_workers, "worker")
     head = f"<b>{escape(planned.spec.split.label)}</b> · {workers}{f' · {axes}' if axes else ''}"
     notice = f"<br>{escape(planned.device_notice)}." if planned.device_notice else ""
     text = f"<p>{head}<br>Expected memory of the largest worker: {mebibytes(most)}. Expected communication per step:"
-    text += f" {mebibytes(moved['bytes'].sum())}.{notice}</p>"
-    return text + _transfers(moved) if len(moved) else text
+    text += f" {mebibytes(communication['bytes'].sum())}.{notice}</p>"
+    return text + _communication_table(communication) if len(communication) else text
 
 
-def _transfers(moved: pd.DataFrame) -> str:
+def _communication_table(communication: pd.DataFrame) -> str:
     rows = [
         [
             t["operation"].replace("_", "-"),
@@ -149,6 +149,6 @@ def _transfers(moved: pd.DataFrame) -> str:
             f"{t['count']:g}",
             ("≤ " if t["is_bound"] else "") + mebibytes(t["bytes"]),
         ]
-        for t in moved.to_dict("records")
+        for t in communication.to_dict("records")
     ]
     return table(("operation", "axis", "phase", "count", "payload"), rows, num_names=3)

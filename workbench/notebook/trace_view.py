@@ -41,9 +41,9 @@ class TraceView(Shown):
         self._window = w.FloatRangeSlider(
             description="Part", readout_format=".1f", continuous_update=False, layout=w.Layout(width="420px")
         )
-        self._charts, self._moved = w.Output(), w.HTML()
+        self._charts, self._operations = w.Output(), w.HTML()
         unit = w.HTML("milliseconds since the step began")
-        super().__init__([self._step, w.HBox([self._workers, w.VBox([self._window, unit])]), self._charts, self._moved])
+        super().__init__([self._step, w.HBox([self._workers, w.VBox([self._window, unit])]), self._charts, self._operations])
         self._is_setting = False
         self._step.observe(lambda change: self._read(), "value")
         for widget in (self._workers, self._window):
@@ -67,7 +67,7 @@ class TraceView(Shown):
             self._is_setting = True
             self._step.options = ()
             self._is_setting = False
-            self._charts.outputs, self._moved.value = (), escape(str(error))
+            self._charts.outputs, self._operations.value = (), escape(str(error))
 
     def _open(self, run: Run) -> None:
         steps = trace.steps(run)
@@ -86,11 +86,14 @@ class TraceView(Shown):
         """What is shown now: what overlaps the chosen part of the step, of the chosen workers (of all, if none is chosen)."""
         chosen, (begin_ms, end_ms) = list(self._workers.value), self._window.value
         timeline, _ = trace.lanes(trace.of_workers(self._timeline, chosen), self._start_s, (begin_ms, end_ms))
-        moved = trace.of_workers(self._communication, chosen).to_pandas()
-        moved["worker"] = moved["rank"].astype(str)
-        moved["begin_ms"] = (moved["start_s"] - self._start_s) * 1e3
-        moved["end_ms"] = (moved["done_s"] - self._start_s) * 1e3
-        return {"timeline": timeline, "communication": moved[(moved["end_ms"] >= begin_ms) & (moved["begin_ms"] <= end_ms)]}
+        operations = trace.of_workers(self._communication, chosen).to_pandas()
+        operations["worker"] = operations["rank"].astype(str)
+        operations["begin_ms"] = (operations["start_s"] - self._start_s) * 1e3
+        operations["end_ms"] = (operations["done_s"] - self._start_s) * 1e3
+        return {
+            "timeline": timeline,
+            "communication": operations[(operations["end_ms"] >= begin_ms) & (operations["begin_ms"] <= end_ms)],
+        }
 
     def still(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return picture(self._chart()) if len(self.data["timeline"]) else ({}, {})
@@ -122,4 +125,4 @@ class TraceView(Shown):
         sums = groups.agg(["count", "sum"]).reset_index().to_dict("records")
         rows = [[o["operation"], o["axis"], o["phase"], f"{o['count']:g}", mebibytes(o["sum"])] for o in sums]
         heads = ("operation", "axis", "phase", "count", "payload")
-        self._moved.value = table(heads, rows, num_names=3) if rows else "No communication in this part of the step."
+        self._operations.value = table(heads, rows, num_names=3) if rows else "No communication in this part of the step."

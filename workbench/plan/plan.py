@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.errors import SplitError
 from workbench.messages import counted
-from workbench.plan.communication import Transfer, totals
+from workbench.plan.communication import ExpectedCommunication, totals
 from workbench.plan.devices import num_gpus
 from workbench.plan.memory import expected_memory
 from workbench.plan.mesh import Mesh
@@ -85,7 +85,7 @@ class Plan:
         num_microbatches = prod(s.num_microbatches for s in self.strategies)
         return RankView(self.spec, self.mesh, rank, num_samples, num_microbatches, self.summary, self.part_of(rank), all_stages)
 
-    def expected_transfers(self, rank: int) -> Iterator[Transfer]:
+    def expected_communication_of(self, rank: int) -> Iterator[ExpectedCommunication]:
         """Returns the communication of a worker in one step, by the formulas of the strategies."""
         part, rank_view = self.summary, self.rank_view(rank)
         for strategy in self.strategies:
@@ -93,7 +93,9 @@ class Plan:
             part = strategy.place(part, rank_view.index(strategy.axis))
         if rank_view.trains and self.spec.train.max_gradient_norm is not None and self.num_workers > 1:
             # The sum of the gradients' squares, one number of at least single precision.
-            yield Transfer("all_reduce", self.mesh.world_axis, "optimizer", 1, max(4, rank_view.element_bytes), self.num_workers)
+            yield ExpectedCommunication(
+                "all_reduce", self.mesh.world_axis, "optimizer", 1, max(4, rank_view.element_bytes), self.num_workers
+            )
 
     def updated_by(self, rank: int) -> ModelSummary:
         """Returns the part of the model that a worker's optimizer updates and keeps state for."""
@@ -110,9 +112,9 @@ class Plan:
         return next((s.lossy for s in self.strategies if s.lossy), None)
 
     @property
-    def transfers(self) -> list[Transfer]:
+    def expected_communication(self) -> list[ExpectedCommunication]:
         """The communication of one step, summed over all workers, by the formulas of the strategies."""
-        return totals(t for rank in range(self.num_workers) for t in self.expected_transfers(rank))
+        return totals(t for rank in range(self.num_workers) for t in self.expected_communication_of(rank))
 
     @property
     def flops_per_step(self) -> int | None:
@@ -131,7 +133,9 @@ class Plan:
         return {
             "parameters_per_worker": [self.part_of(rank).num_parameters for rank in range(self.num_workers)],
             "updated_parameters_per_worker": [self.updated_by(rank).num_parameters for rank in range(self.num_workers)],
-            "transfers": [{**asdict(t), "trace_share": float(trace_share(self.spec, t.every))} for t in self.transfers],
+            "communication": [
+                {**asdict(t), "trace_share": float(trace_share(self.spec, t.every))} for t in self.expected_communication
+            ],
             "flops_per_step": self.flops_per_step,
             "memory_per_worker": [asdict(expected_memory(self, rank)) for rank in range(self.num_workers)],
         }

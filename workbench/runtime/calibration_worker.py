@@ -72,8 +72,8 @@ def compute_rows(num_threads: list[int]) -> Iterator[tuple[str, dict[str, Any]]]
             a, b, c = (torch.ones(MATRIX_SIZE, MATRIX_SIZE, dtype=dtype) for _ in range(3))
             flops = 2 * MATRIX_SIZE**3 / _fastest(functools.partial(torch.mm, a, b, out=c))
             yield "matmul", {"num_threads": threads, "precision": precision, "flops_per_s": flops}
-        for kind, (moved, once) in _memory_operations().items():
-            yield "memory", {"num_threads": threads, "kind": kind, "bytes_per_s": moved * MEMORY_BYTES / _fastest(once)}
+        for kind, (passes, once) in _memory_operations().items():
+            yield "memory", {"num_threads": threads, "kind": kind, "bytes_per_s": passes * MEMORY_BYTES / _fastest(once)}
 
 
 def _memory_operations() -> dict[str, tuple[int, Callable[[], Any]]]:

@@ -150,7 +150,7 @@ def take_step(
     """One step as it is timed: forward, backward and the optimizer's update, or in inference the forward pass. A worker
     that holds nothing to train has no optimizer."""
     if not worker.trains:
-        # Under inference_mode DTensor (torch 2.13) takes linear layers apart and moves more than it must.
+        # Under inference_mode DTensor (torch 2.13) decomposes linear layers and communicates more than necessary.
         has_cut = any(isinstance(p, DTensor) for p in worker.blocks.parameters())
         with torch.no_grad() if has_cut else torch.inference_mode():
             return worker.compute(inputs, targets)

@@ -107,6 +107,14 @@ class RunRecord(Record):
     started_as_baseline: bool = True
     """Whether it ends when no other run needs it; earlier versions did not record it."""
 
+    @classmethod
+    def upgraded(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """The expected communication was once named ``transfers``."""
+        expected = values.get("expected")
+        if not isinstance(expected, dict) or "transfers" not in expected:
+            return values
+        return {**values, "expected": {**expected, "communication": expected["transfers"]}}
+
     @property
     def baseline_ids(self) -> tuple[str, ...]:
         """The other runs that this one is compared with and waits for."""

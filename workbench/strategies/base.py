@@ -14,7 +14,7 @@ from workbench.spec.options import StrategyOptions, options_problem
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
-    from workbench.plan.communication import Transfer
+    from workbench.plan.communication import ExpectedCommunication
     from workbench.plan.lossy import Lossy
     from workbench.plan.model_summary import ModelSummary
     from workbench.plan.rank_view import RankView
@@ -135,7 +135,7 @@ class Strategy(ABC, Generic[O]):
         return 1
 
     @abstractmethod
-    def expected(self, model: ModelSummary, rank_view: RankView) -> list[Transfer]:
+    def expected(self, model: ModelSummary, rank_view: RankView) -> list[ExpectedCommunication]:
         """Returns the communication of one worker in one step, by formula.
 
         Args:

@@ -54,7 +54,7 @@ def _compute_in_pieces(worker: WorkerModel, num_pieces: int) -> None:
 
 
 def training(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any], num_pieces: int = 1) -> dict[str, Any]:
-    """A short run's figures, transfers, parameters and losses on this worker; on one worker, of the batch in pieces."""
+    """A short run's figures, communication, parameters and losses on this worker; on one worker, of the batch in pieces."""
     planned = plan(RunSpec(**spec))
     mesh = make_mesh(planned, "cpu", recorder)
     dtype = DTYPES[planned.spec.train.precision]

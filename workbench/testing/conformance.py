@@ -115,10 +115,10 @@ class Outcome:
         is_undeclared = report["verdict"] == "equal per shard" and not self.planned.model.depends_on_batch
         return [f"computes something else of the whole batch, which the model does not declare: {report}"] * is_undeclared
 
-    def transfer_mistakes(self) -> list[str]:
-        """The bytes that move are the formulas', by operation, axis and phase; where these are bounds, at most as many."""
+    def communication_mistakes(self) -> list[str]:
+        """The communication volume is that of the formulas, by operation, axis and phase; at most that of bounds."""
         sums, bounds = defaultdict[tuple[str, str, str], Fraction](Fraction), set()
-        for t in self.planned.transfers:
+        for t in self.planned.expected_communication:
             sums[t.operation, t.axis, t.phase] += t.count * t.payload_bytes * trace_share(self.planned.spec, t.every)
             bounds |= {(t.operation, t.axis, t.phase)} if t.is_bound else set()
         expected = {key: float(total) for key, total in sums.items()}
@@ -127,10 +127,10 @@ class Outcome:
         return _differences("bytes of a step", {key: total for key, total in expected.items() if total}, found)
 
     def operation_mistakes(self) -> list[str]:
-        """They move in as many operations as the formulas say. Not of strategies whose operations torch may merge or
+        """The number of operations is that of the formulas. Not for strategies whose operations torch may merge or
         divide (DDP's buckets)."""
         sums = defaultdict[tuple[str, str, str], Fraction](Fraction)
-        for t in (t for t in self.planned.transfers if t.payload_bytes):
+        for t in (t for t in self.planned.expected_communication if t.payload_bytes):
             sums[t.operation, t.axis, t.phase] += t.count * trace_share(self.planned.spec, t.every)
         expected = {key: float(count) for key, count in sums.items()}
         return _differences("operations of a step", expected, {key: t["count"] for key, t in self._measured().items()})
@@ -183,7 +183,7 @@ def run_case(spec: dict[str, Any], make_group: Callable[..., Any] | None = None)
     """Parity over ten SGD steps and then a short training run, in the same workers, which communicate through what
     ``make_group`` makes (``run_in_workers``), by default gloo."""
     planned = plan(RunSpec(**spec))
-    if (longest := max((t.every for t in planned.transfers), default=1)) > 1:  # so that a trace step has what is seldom
+    if (longest := max((t.every for t in planned.expected_communication), default=1)) > 1:  # trace steps must have it
         spec = {**spec, "measure": {**spec.get("measure", {}), "num_trace_steps": longest}}
         planned = plan(RunSpec(**spec))
     results = run_in_workers(planned.num_workers, cases.parity_and_training, spec, make_group=make_group)
@@ -192,15 +192,18 @@ def run_case(spec: dict[str, Any], make_group: Callable[..., Any] | None = None)
 
 
 def assert_conforms(spec: dict[str, Any], make_group: Callable[..., Any] | None = None) -> None:
-    """What holds of every split of every model: it computes what one worker computes, moves the bytes and holds the
-    parameters, gradients and optimizer state of its formulas, and trains to the same losses. ``make_group``: as of
-    ``run_case``.
+    """Checks a split: it computes what one worker computes, its communication, parameters, gradients and optimizer state are
+    those of its formulas, and it trains to the same losses.
+
+    Args:
+        spec: a run spec, as a dictionary.
+        make_group: as of ``run_case``.
 
     Raises:
-        AssertionError: it does not; every mistake on a line of its own.
+        AssertionError: the split does not conform; every mistake has a line.
     """
     outcome = run_case(spec, make_group)
-    mistakes = outcome.parity_mistakes() + outcome.transfer_mistakes() + outcome.parameter_mistakes()
+    mistakes = outcome.parity_mistakes() + outcome.communication_mistakes() + outcome.parameter_mistakes()
     _assert_none(mistakes + outcome.memory_mistakes() + outcome.loss_mistakes())
 
 

@@ -112,7 +112,7 @@ def run_plugin_case(case: PluginCase) -> CaseResult:
 
 def _of_split(spec: dict[str, Any]) -> Mapping[str, list[str]]:
     outcome = run_case(spec)
-    mistakes = outcome.parity_mistakes, outcome.transfer_mistakes, outcome.parameter_mistakes, outcome.memory_mistakes
+    mistakes = outcome.parity_mistakes, outcome.communication_mistakes, outcome.parameter_mistakes, outcome.memory_mistakes
     return {check: found() for check, found in zip(CHECKS, (*mistakes, outcome.loss_mistakes), strict=True)}
 
 

@@ -6,7 +6,7 @@ import pandas as pd
 import psutil
 import streamlit as st
 
-from workbench.analysis.expected import held, moves, placement
+from workbench.analysis.expected import expected_communication, held, placement
 from workbench.api.plans import Plan
 from workbench.charts.mesh import held_chart, mesh_chart
 from workbench.charts.theme import folding
@@ -28,14 +28,14 @@ def figures(planned: Plan) -> None:
         )
         st.metric(
             "Communication per step",
-            in_bytes(moves(planned)["bytes"].sum()),
+            in_bytes(expected_communication(planned)["bytes"].sum()),
             help="Expected communication volume of all workers: each collective counts once per group, each send once.",
             width="content",
         )
 
 
 def outlook(planned: Plan) -> None:
-    """Who holds which blocks, how much, and what moves."""
+    """Shows the blocks and the memory that each worker holds, and the communication of a step."""
     frame = held(planned)
     per_worker = frame.groupby("worker")["bytes"].sum()
     st.altair_chart(mesh_chart(placement(planned)), key="mesh")
@@ -45,7 +45,7 @@ def outlook(planned: Plan) -> None:
         st.caption(f"{notice}.")
     if planned.spec.mode == "train" and "activations" not in set(frame["category"]):
         st.caption("Activations are not included: there is no formula for this model.")
-    _table(moves(planned))
+    _table(expected_communication(planned))
 
 
 def in_bytes(value: float) -> str:
@@ -68,20 +68,20 @@ def _against_memory(planned: Plan, together: int, largest: int) -> str:
     return f"Each worker has its own GPU; the largest worker needs {in_bytes(largest)}."
 
 
-def _table(moved: pd.DataFrame) -> None:
+def _table(frame: pd.DataFrame) -> None:
     st.markdown("**Expected communication per step**")
-    if moved.empty:
+    if frame.empty:
         st.caption("No communication: single worker.")
         return
-    shown = moved.assign(
-        bytes=moved["bytes"] / _MIB,
-        is_bound=moved["is_bound"].map({True: "upper bound", False: ""}),
-        operation=moved["operation"].str.replace("_", "-"),
+    shown = frame.assign(
+        bytes=frame["bytes"] / _MIB,
+        is_bound=frame["is_bound"].map({True: "upper bound", False: ""}),
+        operation=frame["operation"].str.replace("_", "-"),
     )
     st.dataframe(
-        shown if moved["is_bound"].any() else shown.drop(columns="is_bound"),
+        shown if frame["is_bound"].any() else shown.drop(columns="is_bound"),
         hide_index=True,
-        key="moves",
+        key="expected communication",
         column_config={
             "operation": st.column_config.TextColumn("operation", help="Collective or point-to-point operation."),
             "axis": st.column_config.TextColumn("axis", help="Mesh axis of the communicating workers."),

@@ -9,13 +9,13 @@ import pandas as pd
 import streamlit as st
 
 from workbench.analysis import limits, memory_limits, noise
+from workbench.analysis.communication import volume_frame
 from workbench.analysis.comparison import labelled, numbers, spec_differences
 from workbench.analysis.findings import findings
 from workbench.analysis.parity import HELP
-from workbench.analysis.transfers import transfers
 from workbench.api.store import Run, open_exact
+from workbench.charts.communication import communication_volume_chart
 from workbench.charts.comparison import CHARTS
-from workbench.charts.transfers import transfers_chart
 from workbench.dashboard.cache import runs_frame
 from workbench.dashboard.components.chart import run_figure
 from workbench.dashboard.components.choose_runs import choose_runs
@@ -166,11 +166,12 @@ def _run_figure(chart: Any, frame: pd.DataFrame, name: str) -> None:
 
 def _communication(runs: list[Run], rows: list[dict[str, Any]]) -> None:
     st.subheader("Communication, measured and expected", anchor=False)
-    frames = [transfers(run).assign(split=row["split"]) for run, row in zip(runs, rows, strict=True)]
+    frames = [volume_frame(run).assign(split=row["split"]) for run, row in zip(runs, rows, strict=True)]
     found = [(str(frame["split"].iloc[0]), frame) for frame in frames if not frame.empty]
     columns = st.columns(2, gap="large")
     for number, (split, frame) in enumerate(found):
         with columns[number % 2]:
-            _run_figure(transfers_chart(frame, f"What does {split} communicate per step?"), frame, f"communication {number}")
+            chart = communication_volume_chart(frame, f"What does {split} communicate per step?")
+            _run_figure(chart, frame, f"communication {number}")
     if not found:
         st.caption("No communication: each run has a single worker.")

@@ -10,14 +10,14 @@ import streamlit as st
 
 from workbench.analysis import trace
 from workbench.analysis.bubble import ideal_timeline
+from workbench.analysis.communication import by_operation
 from workbench.analysis.memory import largest_at_peak, memory_at_peak, memory_over_time
 from workbench.analysis.overlap import overlap
-from workbench.analysis.transfers import by_operation
 from workbench.api.store import Run, open_exact
+from workbench.charts.communication import traffic_matrix_chart
 from workbench.charts.memory import memory_at_peak_chart, memory_over_time_chart
 from workbench.charts.overlap import overlap_chart
 from workbench.charts.timeline import By
-from workbench.charts.traffic import traffic_chart
 from workbench.dashboard.components.chart import figure
 from workbench.dashboard.components.choose_runs import choose_run
 from workbench.dashboard.components.failure import failure_card
@@ -139,11 +139,11 @@ def _communication(communication: pa.Table, start_s: float, num_workers: int) ->
             ),
         },
     )
-    sent = trace.sent(communication)
+    matrix = trace.traffic_matrix_of_step(communication)
     with st.container(horizontal=True, gap="large"):
-        for axis, part in sent.groupby("axis"):
+        for axis, part in matrix.groupby("axis"):
             with st.container(width="content"):
-                figure(traffic_chart(part, num_workers), part, f"traffic along {axis}")
+                figure(traffic_matrix_chart(part, num_workers), part, f"traffic matrix along {axis}")
     left, right = st.columns(2)
     with left:
         names = st.multiselect("Operation", sorted(summary["operation"].unique()), placeholder="any")

@@ -7,18 +7,17 @@ from typing import Any
 
 from workbench.analysis import formatting, limits, memory_limits, noise
 from workbench.analysis.bubble import ideal_timeline
+from workbench.analysis.communication import operations, volume_frame
 from workbench.analysis.findings import findings
 from workbench.analysis.frames import timeline
 from workbench.analysis.memory import memory_at_peak
 from workbench.analysis.parity import parity_text
-from workbench.analysis.traffic import traffic_of
-from workbench.analysis.transfers import operations, transfers
+from workbench.analysis.traffic_matrix import traffic_matrix_of
+from workbench.charts.communication import communication_volume_chart, traffic_matrix_chart
 from workbench.charts.comparison import CHARTS
 from workbench.charts.memory import memory_at_peak_chart
 from workbench.charts.theme import side_by_side
 from workbench.charts.timeline import timeline_chart
-from workbench.charts.traffic import traffic_chart
-from workbench.charts.transfers import transfers_chart
 from workbench.errors import SpecError
 from workbench.export.report.parts import Compared, Drawing, Listing, Part, Section, Sentences, Table
 from workbench.spec.differences import differing, not_by_default
@@ -163,17 +162,16 @@ def _drawings(compared: Compared, *names: str) -> list[Drawing]:
     return drawings
 
 
-def moved(compared: Compared) -> Section | None:
-    """Expected beside measured bytes, and what the operations took."""
+def communication(compared: Compared) -> Section | None:
+    """Returns expected and measured volume, traffic matrix, and time spent by operation."""
     parts: list[Part] = []
     for run, row in compared.finished:
-        frame = transfers(run)
+        frame = volume_frame(run)
         if not len(frame):
             continue
         is_traced = bool(frame["count"].notna().all())
-        parts.append(
-            Drawing(transfers_chart(frame, f"What does {row['split']} communicate per step?"), f"Communication of {row['split']}")
-        )
+        chart = communication_volume_chart(frame, f"What does {row['split']} communicate per step?")
+        parts.append(Drawing(chart, f"Communication of {row['split']}"))
         heads = ["operation", "axis", "phase", "expected bytes", "measured bytes", "count"]
         rows = [
             [
@@ -184,8 +182,8 @@ def moved(compared: Compared) -> Section | None:
             for t in frame.itertuples()
         ]
         parts.append(Table(heads, rows, num_names=3))
-        if len(flows := traffic_of(run)):
-            parts.append(Drawing(traffic_chart(flows, row["num_workers"]), f"Traffic matrix of {row['split']}"))
+        if len(flows := traffic_matrix_of(run)):
+            parts.append(Drawing(traffic_matrix_chart(flows, row["num_workers"]), f"Traffic matrix of {row['split']}"))
         if len(spent := operations(run)):
             heads = ["operation", "axis", "phase", "count", "duration (ms)", "exposed (ms)", "idle (ms)"]
             sums = [
@@ -244,7 +242,7 @@ SECTIONS: Sequence[Callable[[Compared], Section | None]] = (
     choice,
     equal,
     time,
-    moved,
+    communication,
     held,
     stands_on,
 )

@@ -181,8 +181,9 @@ class MemoryTracker(TorchDispatchMode):
             return torch.is_grad_enabled()
         return not self._spans or self._spans[-1][0] == "forward"
 
-    def moves(self, operation: str, axis: str | None, args: tuple[Any, ...]) -> None:
-        """Called by a process group with what it is going to move, first what it writes to."""
+    def on_communication(self, operation: str, axis: str | None, args: tuple[Any, ...]) -> None:
+        """Assigns the tensors that an operation receives into. Process groups call it with the arguments of the operation,
+        outputs first."""
         if axis == "tensor" or operation == "send":
             return
         for tensor in tree_leaves(args[:2] if operation == "reduce_scatter" else args[:1]):

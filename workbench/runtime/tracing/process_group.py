@@ -39,7 +39,7 @@ _LOOPBACK_NAMES = ("lo", "lo0")
 """Of Linux and of macOS."""
 
 MakeGroup = Callable[[Any, int, int, timedelta], Any]
-"""(store, rank, size, timeout) → the backend that moves the bytes."""
+"""(store, rank, size, timeout) → the backend that communicates."""
 
 
 def _first(args: tuple[Any, ...]) -> list[Tensor]:
@@ -152,7 +152,7 @@ class RecordedProcessGroup(ProcessGroup):
         here = self.ranks[self.rank()]
         row = self.recorder.begin(operation, self._name, self.ranks, payload(args), here, peer)
         if self.recorder.watcher is not None:
-            self.recorder.watcher.moves(operation, self.recorder.axes.get(self._name), args)
+            self.recorder.watcher.on_communication(operation, self.recorder.axes.get(self._name), args)
         if operation == "send":
             # gloo takes contiguous tensors alone; the gradient of a recurrent stage's input is a transposed view.
             args = ([tensor.contiguous() for tensor in args[0]], *args[1:])
@@ -204,7 +204,7 @@ def register_backend(recorder: Recorder, device: str, make_group: MakeGroup | No
     Args:
         recorder: records every operation.
         device: kind of device that the groups' tensors are on, ``cpu`` or ``cuda``.
-        make_group: makes what moves the bytes; by default gloo on ``cpu``, NCCL on ``cuda``.
+        make_group: makes the backend that communicates; by default gloo on ``cpu``, NCCL on ``cuda``.
     """
     recorder.device = device
     coalesce_batches()

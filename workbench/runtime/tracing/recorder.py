@@ -120,7 +120,7 @@ class Recorder:
     phase: str = ""
     """Of the span that the worker is in; empty outside."""
     watcher: Any = None
-    """On memory steps the ``MemoryTracker``, told of spans and of what process groups move."""
+    """On memory steps the ``MemoryTracker``, notified of spans and of communication."""
     num_operations: int = 0
     payload_bytes: int = 0
     blocked_s: float = 0.0
@@ -153,7 +153,7 @@ class Recorder:
             self.gloo_spans += self._watch.end(self.step)
         self.tracing, self._watch = False, None
         blocked_s = None if self.device == "cuda" else self.blocked_s + self._blocked_on_futures()
-        self._futures.clear()  # and with them what they moved
+        self._futures.clear()  # and with them their tensors
         return {"num_operations": self.num_operations, "payload_bytes": self.payload_bytes, "blocked_s": blocked_s}
 
     def begin(

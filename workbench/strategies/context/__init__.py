@@ -7,7 +7,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Literal
 
 from workbench.errors import SplitError
-from workbench.plan.communication import Transfer
+from workbench.plan.communication import ExpectedCommunication
 from workbench.plan.layer_groups import ColumnRowPair, LayerGroup
 from workbench.spec.options import StrategyOptions
 from workbench.strategies.base import Caption, Limiting, Strategy, strategy
@@ -115,7 +115,7 @@ class ContextStrategy(Strategy[ContextOptions]):
         groups, length = tuple(map(cut, model.groups)), model.sequence_length // size
         return replace(model, blocks=tuple(blocks), groups=groups, sequence_length=length)
 
-    def expected(self, model: ModelSummary, rank_view: RankView) -> list[Transfer]:
+    def expected(self, model: ModelSummary, rank_view: RankView) -> list[ExpectedCommunication]:
         """Returns the communication per attention layer, with n workers and s bytes of keys and values at a worker's positions.
 
         ring: each worker sends n − 1 parts of s forward. Backward it sends the parts again and the partial sums of their
@@ -125,7 +125,7 @@ class ContextStrategy(Strategy[ContextOptions]):
 
         Activation checkpointing repeats the forward communication in backward.
         """
-        n, transfers = self.options.size, []
+        n, expected = self.options.size, []
         visits = 1 if rank_view.spec.train.checkpointing == "none" else 2  # rotations or gathers of keys and values in backward
         shapes = {p.name: p.shape for p in rank_view.local_model.parameters}
         for layer in rank_view.local_model.groups:
@@ -137,14 +137,14 @@ class ContextStrategy(Strategy[ContextOptions]):
             features = shapes[f"{layer.column}.weight"][0] - shapes[f"{layer.row}.weight"][1]
             part = rank_view.num_samples * rank_view.local_model.sequence_length * features * rank_view.compute_bytes
             if self.options.attention == "ring":
-                transfers.append(Transfer("send", self.axis, "forward", n - 1, part))
-                backward = [Transfer("send", self.axis, "backward", (visits + 1) * (n - 1), part)]
+                expected.append(ExpectedCommunication("send", self.axis, "forward", n - 1, part))
+                backward = [ExpectedCommunication("send", self.axis, "backward", (visits + 1) * (n - 1), part)]
             else:
-                transfers.append(Transfer("all_gather", self.axis, "forward", 1, n * part, n))
-                backward = [Transfer("all_gather", self.axis, "backward", visits, n * part, n)]
-                backward.append(Transfer("reduce_scatter", self.axis, "backward", 1, n * part, n))
-            transfers += backward if rank_view.trains else []
-        return transfers if "data" in rank_view.mesh.axes else transfers + expected_average(rank_view)
+                expected.append(ExpectedCommunication("all_gather", self.axis, "forward", 1, n * part, n))
+                backward = [ExpectedCommunication("all_gather", self.axis, "backward", visits, n * part, n)]
+                backward.append(ExpectedCommunication("reduce_scatter", self.axis, "backward", 1, n * part, n))
+            expected += backward if rank_view.trains else []
+        return expected if "data" in rank_view.mesh.axes else expected + expected_average(rank_view)
 
     def apply(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
         import torch

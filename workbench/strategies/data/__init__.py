@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import PositiveFloat, PositiveInt
 
 from workbench.errors import SplitError
-from workbench.plan.communication import Transfer
+from workbench.plan.communication import ExpectedCommunication
 from workbench.plan.model_summary import block_of
 from workbench.spec.options import StrategyOptions
 from workbench.strategies.base import Caption, Limiting, Strategy, strategy
@@ -289,13 +289,13 @@ class DataStrategy(Strategy[DataOptions]):
         blocks = [replace(b, parameters=tuple(p for p in b.parameters if p.name in local_names)) for b in local_model.blocks]
         return replace(local_model, blocks=tuple(blocks))
 
-    def expected(self, model: ModelSummary, rank_view: RankView) -> list[Transfer]:
+    def expected(self, model: ModelSummary, rank_view: RankView) -> list[ExpectedCommunication]:
         """DDP all-reduces all gradients once, compressed or not, in torch's buckets (Li et al. 2020). ZeRO-1 also broadcasts each
         updated parameter. ``expected_fsdp`` is the formula of FSDP and HSDP, ``_expected_batch_norms`` that of synchronized
         batch norm."""
         return [*self._expected_batch_norms(rank_view), *self._expected_gradients(model, rank_view)]
 
-    def _expected_gradients(self, model: ModelSummary, rank_view: RankView) -> list[Transfer]:
+    def _expected_gradients(self, model: ModelSummary, rank_view: RankView) -> list[ExpectedCommunication]:
         if self.is_sharded:
             return list(expected_fsdp(model, rank_view, self.options.size, self.num_shards, self._gathers(model, rank_view)))
         if not rank_view.trains:
@@ -304,12 +304,12 @@ class DataStrategy(Strategy[DataOptions]):
         gradients = [
             sent_bytes(p, o.compression, o.compression_rank, rank_view.element_bytes) for p in averaged_by_ddp(rank_view)
         ]
-        transfers = [Transfer("all_reduce", axis, "backward", 1, sum(gradients), size)]
-        transfers += expected_search(rank_view) if o.find_unused_parameters else []
+        expected = [ExpectedCommunication("all_reduce", axis, "backward", 1, sum(gradients), size)]
+        expected += expected_search(rank_view) if o.find_unused_parameters else []
         if o.shard == "optimizer":
             sizes = [p.numel * rank_view.element_bytes for p in model.distinct_parameters if p.requires_grad]
-            transfers += [Transfer("broadcast", axis, "optimizer", 1, payload, size) for payload in sizes]
-        return transfers
+            expected += [ExpectedCommunication("broadcast", axis, "optimizer", 1, payload, size) for payload in sizes]
+        return expected
 
     def _gathers(self, model: ModelSummary, rank_view: RankView) -> Iterator[StageGathers]:
         """Yields for each local stage how often it is gathered in the forward and backward passes of a step."""
@@ -337,16 +337,16 @@ class DataStrategy(Strategy[DataOptions]):
         if getattr(tensor, "cut", {}).get("convolution") == "rows":
             raise SplitError(field, "does not support convolutions cut by rows; cut them by channels")
 
-    def _expected_batch_norms(self, rank_view: RankView) -> Iterator[Transfer]:
+    def _expected_batch_norms(self, rank_view: RankView) -> Iterator[ExpectedCommunication]:
         """Returns the communication of each batch norm and microbatch, two numbers of at least single precision per channel.
         Forward all-gathers the mean and variance of every worker; backward all-reduces two sums. Activation checkpointing
         repeats the all-gather in backward."""
         size, count = self.options.size, rank_view.num_microbatches
         for norm in rank_view.local_model.batch_norms if self.options.sync_batch_norm else ():
             payload = 2 * norm.num_features * max(4, rank_view.element_bytes)
-            gathered = Transfer("all_gather", self.axis, "forward", count, size * payload, size)
+            gathered = ExpectedCommunication("all_gather", self.axis, "forward", count, size * payload, size)
             yield gathered
-            yield Transfer("all_reduce", self.axis, "backward", count, payload, size)
+            yield ExpectedCommunication("all_reduce", self.axis, "backward", count, payload, size)
             if rank_view.spec.train.checkpointing != "none":
                 yield replace(gathered, phase="backward")
 

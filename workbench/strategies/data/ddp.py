@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import SplitError
-from workbench.plan.communication import Transfer
+from workbench.plan.communication import ExpectedCommunication
 from workbench.plan.mesh import REPLICA_AXES
 from workbench.registry import STRATEGIES
 from workbench.strategies.base import Caption
@@ -73,11 +73,11 @@ def averaged_by_ddp(rank_view: RankView) -> tuple[ParameterSummary, ...]:
     return rank_view.local_model.averaged_parameters + tuple(p for p in unused if p.is_replicated)
 
 
-def expected_search(rank_view: RankView) -> list[Transfer]:
+def expected_search(rank_view: RankView) -> list[ExpectedCommunication]:
     """Returns the communication of DDP's search for unused parameters: an int32 per trained parameter."""
     count = sum(p.requires_grad and p.is_replicated for p in rank_view.local_model.distinct_parameters)
     axis = "+".join(rank_view.mesh.replica_axes)
-    return [Transfer("all_reduce", axis, "backward", 1, count * USED_BYTES, rank_view.mesh.num_copies)]
+    return [ExpectedCommunication("all_reduce", axis, "backward", 1, count * USED_BYTES, rank_view.mesh.num_copies)]
 
 
 def averaging_advice(pieces: str = "") -> str:
@@ -85,7 +85,7 @@ def averaging_advice(pieces: str = "") -> str:
     return f"Try a larger batch per gradient synchronization{pieces} or fewer workers along data."
 
 
-def expected_average(rank_view: RankView) -> list[Transfer]:
+def expected_average(rank_view: RankView) -> list[ExpectedCommunication]:
     """Returns the all-reduce of all averaged gradients, in torch's buckets (Li et al. 2020)."""
     if not rank_view.trains:
         return []
@@ -93,7 +93,7 @@ def expected_average(rank_view: RankView) -> list[Transfer]:
         "+".join(rank_view.mesh.replica_axes),
         sum(p.numel for p in rank_view.local_model.averaged_parameters) * rank_view.element_bytes,
     )
-    return [Transfer("all_reduce", axis, "backward", 1, gradients, rank_view.mesh.num_copies)]
+    return [ExpectedCommunication("all_reduce", axis, "backward", 1, gradients, rank_view.mesh.num_copies)]
 
 
 def replicas_mesh(mesh: DeviceMesh) -> DeviceMesh:

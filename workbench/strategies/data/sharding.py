@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from workbench.plan.communication import Transfer
+from workbench.plan.communication import ExpectedCommunication
 from workbench.plan.model_summary import ModelSummary, ParameterSummary, block_of
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class StageGathers(NamedTuple):
 
 def expected_fsdp(
     model: ModelSummary, rank_view: RankView, size: int, num_shards: int, gathers: Iterable[StageGathers]
-) -> Iterator[Transfer]:
+) -> Iterator[ExpectedCommunication]:
     """Yields the communication of FSDP over the ``data`` axis of ``size`` workers.
 
     Per unit there are all-gathers of its parameters, as often per stage as in ``gathers``; one reduce-scatter of its gradients;
@@ -82,13 +82,15 @@ def expected_fsdp(
             gathered = sum(padded_numel(p, num_shards) for p in local_parameters) * rank_view.compute_bytes
             gradients = sum(padded_numel(p, num_shards) for p in local_parameters if p.has_gradient) * rank_view.element_bytes
             forward = stage.forward if is_regathered or not rank_view.trains else stage.forward_only
-            yield Transfer("all_gather", "data", "forward", forward, gathered, num_shards)
+            yield ExpectedCommunication("all_gather", "data", "forward", forward, gathered, num_shards)
             if rank_view.trains:
                 num_regathers = stage.backward if is_regathered else 0
-                yield Transfer("all_gather", "data", "backward", num_regathers, gathered, num_shards)
-                yield Transfer("reduce_scatter", "data", "backward", int(gradients > 0), gradients, num_shards)
+                yield ExpectedCommunication("all_gather", "data", "backward", num_regathers, gathered, num_shards)
+                yield ExpectedCommunication("reduce_scatter", "data", "backward", int(gradients > 0), gradients, num_shards)
             if rank_view.trains and num_replicas > 1:
-                yield Transfer("all_reduce", "data", "backward", int(gradients > 0), gradients // num_shards, num_replicas)
+                yield ExpectedCommunication(
+                    "all_reduce", "data", "backward", int(gradients > 0), gradients // num_shards, num_replicas
+                )
 
 
 def owners(sizes: Sequence[int], num_workers: int) -> list[int]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from workbench.errors import SplitError
-from workbench.plan.communication import Transfer
+from workbench.plan.communication import ExpectedCommunication
 from workbench.plan.model_summary import ParameterSummary
 from workbench.spec.options import StrategyOptions
 from workbench.strategies.base import Caption, Limiting, Strategy, strategy
@@ -112,7 +112,7 @@ class ExpertStrategy(Strategy[ExpertOptions]):
 
         return replace(model, blocks=tuple(replace(b, parameters=tuple(map(cut, b.parameters))) for b in model.blocks))
 
-    def expected(self, model: ModelSummary, rank_view: RankView) -> list[Transfer]:
+    def expected(self, model: ModelSummary, rank_view: RankView) -> list[ExpectedCommunication]:
         """Returns the all-to-alls of each mixture and microbatch: the number of tokens per expert, the tokens to their experts
         and back; backward their gradients to the experts and back.
 
@@ -122,24 +122,26 @@ class ExpertStrategy(Strategy[ExpertOptions]):
         The gradients of each expert are all-reduced once across groups; all other gradients are averaged as in data parallelism.
         Full activation checkpointing repeats the forward communication; selective keeps the received tokens.
         """
-        size, count, transfers = self.options.size, rank_view.num_microbatches, []
+        size, count, expected = self.options.size, rank_view.num_microbatches, []
         for mixture in rank_view.local_model.mixtures:
             num_sent, is_bound = mixture.num_sent(rank_view.num_samples // count)
             tokens = num_sent * mixture.hidden_dim * rank_view.compute_bytes
             forward = [
-                Transfer("all_to_all", self.name, "forward", count, mixture.num_experts * COUNT_BYTES, size),
-                Transfer("all_to_all", self.name, "forward", 2 * count, tokens, size, is_bound),
+                ExpectedCommunication("all_to_all", self.name, "forward", count, mixture.num_experts * COUNT_BYTES, size),
+                ExpectedCommunication("all_to_all", self.name, "forward", 2 * count, tokens, size, is_bound),
             ]
-            transfers += forward
+            expected += forward
             if rank_view.trains:
-                transfers.append(replace(forward[1], phase="backward"))
+                expected.append(replace(forward[1], phase="backward"))
             if rank_view.trains and rank_view.spec.train.checkpointing == "full":
-                transfers += [replace(t, phase="backward") for t in forward]
+                expected += [replace(t, phase="backward") for t in forward]
         num_groups = rank_view.mesh.axes[self.axis] // size
         if rank_view.trains and num_groups > 1:
             payloads = [p.numel * rank_view.element_bytes for p in rank_view.local_model.parameters if not p.is_replicated]
-            transfers += [Transfer("all_reduce", self.axis, "backward", 1, payload, num_groups) for payload in payloads]
-        return transfers if _has_data(rank_view.spec) else transfers + expected_average(rank_view)
+            expected += [
+                ExpectedCommunication("all_reduce", self.axis, "backward", 1, payload, num_groups) for payload in payloads
+            ]
+        return expected if _has_data(rank_view.spec) else expected + expected_average(rank_view)
 
     def apply(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
         from torch.distributed.device_mesh import DeviceMesh

@@ -48,7 +48,7 @@ class Links:
         """To the first stage."""
         return self._send(token, self.ends, 0)
 
-    # What moves backwards here belongs to the forward pass all the same, so it is said of every operation.
+    # What is sent backwards here also belongs to the forward pass, so the phase is announced for every operation.
     def _receive(self, tensor: Tensor, group: dist.ProcessGroup | None, source: int) -> Tensor:
         self.worker.recorder.announce([tensor], "forward")
         dist.recv(tensor, group=group, group_src=source)

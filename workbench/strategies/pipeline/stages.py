@@ -12,7 +12,7 @@ from pydantic import PositiveInt
 
 from workbench.errors import SplitError
 from workbench.messages import counted
-from workbench.plan.communication import Transfer
+from workbench.plan.communication import ExpectedCommunication
 from workbench.plan.model_summary import block_of
 from workbench.plan.partition import balanced
 from workbench.spec.options import StrategyOptions
@@ -127,37 +127,39 @@ class StagedStrategy(Strategy[O]):
         ]
         return model.with_blocks(name for blocks in local_stages for name in blocks)
 
-    def expected(self, model: ModelSummary, rank_view: RankView) -> list[Transfer]:
+    def expected(self, model: ModelSummary, rank_view: RankView) -> list[ExpectedCommunication]:
         """Returns one send of the boundary activation per cut and microbatch, and one of its gradient if a parameter before the
         cut is trained; none between stages on one worker. A parameter tied across workers adds one all-reduce of its gradient
         over its holders (Shoeybi et al. 2019)."""
         if rank_view.spec.generates:
             return self._expected_generation(model, rank_view)
         index, count, worker_by_stage = rank_view.index(self.axis), self.num_microbatches, self.worker_of_stage
-        transfers = []
+        expected = []
         for stage, blocks in enumerate(self.stages(model)[:-1]):
             sender, receiver = worker_by_stage[stage], worker_by_stage[stage + 1]
             activation = rank_view.num_samples * prod(rank_view.output_shape(blocks[-1])) // count * rank_view.compute_bytes
             if sender != receiver and index == sender:
-                transfers.append(Transfer("send", self.axis, "forward", count, activation))
+                expected.append(ExpectedCommunication("send", self.axis, "forward", count, activation))
             if sender != receiver and index == receiver and rank_view.trains and self.receives_gradients(model, stage):
-                transfers.append(Transfer("send", self.axis, "backward", count, activation))
+                expected.append(ExpectedCommunication("send", self.axis, "backward", count, activation))
         numel = {p.name: p.numel for p in rank_view.local_model.parameters}
         for source, workers in self._ties_across_workers(model):
             if index in workers and rank_view.trains:
                 payload = next(numel[name] for name in model.tied_names[source] if name in numel) * rank_view.element_bytes
-                transfers.append(Transfer("all_reduce", self.axis, "backward", 1, payload, len(workers)))
-        return transfers
+                expected.append(ExpectedCommunication("all_reduce", self.axis, "backward", 1, payload, len(workers)))
+        return expected
 
-    def _expected_generation(self, model: ModelSummary, rank_view: RankView) -> list[Transfer]:
+    def _expected_generation(self, model: ModelSummary, rank_view: RankView) -> list[ExpectedCommunication]:
         """Returns the sends per microbatch: the activations of every pass to the next stage, and every token (int64) from the
         last stage to the first."""
         index, count, generation = rank_view.index(self.axis), self.num_microbatches, rank_view.spec.inference
         samples = rank_view.num_samples // count
         if index == self.options.size - 1:
-            return [Transfer("send", self.axis, "forward", count * generation.num_new_tokens, samples * TOKEN_BYTES)]
+            return [ExpectedCommunication("send", self.axis, "forward", count * generation.num_new_tokens, samples * TOKEN_BYTES)]
         unit = samples * prod(rank_view.output_shape(self.stages(model)[index][-1])[1:]) * rank_view.compute_bytes
-        return [Transfer("send", self.axis, "forward", count * n, unit * positions) for positions, n in generation.passes]
+        return [
+            ExpectedCommunication("send", self.axis, "forward", count * n, unit * positions) for positions, n in generation.passes
+        ]
 
     def apply(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
         if worker.rank_view.spec.generates:

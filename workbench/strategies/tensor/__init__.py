@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.errors import SplitError
 from workbench.messages import unknown_name
-from workbench.plan.communication import Transfer
+from workbench.plan.communication import ExpectedCommunication
 from workbench.plan.layer_groups import ColumnRowPair, LayerGroup
 from workbench.plan.model_summary import BlockSummary, ModelSummary, ParameterSummary, block_of
 from workbench.spec.options import StrategyOptions
@@ -220,31 +220,31 @@ class TensorStrategy(Strategy[TensorOptions]):
         ]
         return replace(model, blocks=tuple(blocks), batch_norms=tuple(norms))
 
-    def expected(self, model: ModelSummary, rank_view: RankView) -> list[Transfer]:
+    def expected(self, model: ModelSummary, rank_view: RankView) -> list[ExpectedCommunication]:
         """Returns the communication of each group of sliced layers; all workers of the axis take part.
 
         Sequence parallelism adds one all-reduce of the gradients of the replicated parameters between the cut layers. Full
         activation checkpointing repeats the forward communication of a block in backward, except that of its output:
         recomputation stops at the last activation that backward needs. Generation has the communication of its forward passes.
         """
-        transfers = []
+        expected = []
         slicings = self._slicings(model)
         for slicing, next_slicing in zip(slicings, [*slicings[1:], None], strict=True):
-            group_transfers = slicing.transfers(rank_view.num_samples, rank_view.compute_bytes, self.axis)
+            of_group = slicing.expected(rank_view.num_samples, rank_view.compute_bytes, self.axis)
             if rank_view.spec.generates:
-                group_transfers = _generation_transfers(group_transfers, slicing.group, rank_view.spec.inference)
-            transfers += [t for t in group_transfers if rank_view.trains or t.phase == "forward"]
+                of_group = _expected_of_generation(of_group, slicing.group, rank_view.spec.inference)
+            expected += [t for t in of_group if rank_view.trains or t.phase == "forward"]
             if rank_view.trains and rank_view.spec.train.checkpointing == "full":
-                forward = [t for t in group_transfers if t.phase == "forward"]
+                forward = [t for t in of_group if t.phase == "forward"]
                 ends_block = next_slicing is None or next_slicing.group.block != slicing.group.block
-                repeated = forward[:-1] if ends_block and slicing.moves_output else forward
-                transfers += [replace(t, phase="backward") for t in repeated]
+                repeated = forward[:-1] if ends_block and slicing.communicates_output else forward
+                expected += [replace(t, phase="backward") for t in repeated]
             if rank_view.trains and self.options.parallel_loss and isinstance(slicing, OutputHeadSlicing):
-                transfers += slicing.loss_transfers(rank_view.num_samples, rank_view.element_bytes, self.axis)
+                expected += slicing.expected_of_loss(rank_view.num_samples, rank_view.element_bytes, self.axis)
         if rank_view.trains and (with_partial := self._partial_gradients(rank_view.full_model, rank_view.local_model)):
             gradients = sum(p.numel for p in with_partial) * rank_view.element_bytes
-            transfers.append(Transfer("all_reduce", self.axis, "backward", 1, gradients))
-        return [replace(t, group_size=self.options.size) for t in transfers]
+            expected.append(ExpectedCommunication("all_reduce", self.axis, "backward", 1, gradients))
+        return [replace(t, group_size=self.options.size) for t in expected]
 
     def apply(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
         if self.options.parallel_loss:
@@ -279,14 +279,14 @@ class TensorStrategy(Strategy[TensorOptions]):
             sum_gradients(worker, {p.name for p in with_partial}, mesh[self.axis])
 
 
-def _generation_transfers(group_transfers: list[Transfer], group: LayerGroup, options: Inference) -> list[Transfer]:
-    """Converts the transfers of a pass over full samples into those of generation; the head computes one position per pass."""
+def _expected_of_generation(
+    of_group: list[ExpectedCommunication], group: LayerGroup, options: Inference
+) -> list[ExpectedCommunication]:
+    """Converts the communication of a pass over full samples into that of generation; the head computes one position per pass."""
     assert isinstance(group, ColumnRowPair)
     passes = [(1, options.num_new_tokens)] if group.kind == "head" else options.passes
     sequence = group.output_shape[0]
-    return [
-        replace(t, count=t.count * n, payload_bytes=t.payload_bytes // sequence * p) for t in group_transfers for p, n in passes
-    ]
+    return [replace(t, count=t.count * n, payload_bytes=t.payload_bytes // sequence * p) for t in of_group for p, n in passes]
 
 
 def _check_all(slicings: Iterable[Slicing[Any]]) -> None:

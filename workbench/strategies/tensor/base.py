@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.distributed.device_mesh import DeviceMesh
 
-    from workbench.plan.communication import Transfer
+    from workbench.plan.communication import ExpectedCommunication
 
 G = TypeVar("G", bound=LayerGroup)
 
@@ -40,8 +40,8 @@ class Slicing(ABC, Generic[G]):
         return True
 
     @property
-    def moves_output(self) -> bool:
-        """Whether what it moves last forward is its output, which backward does not need."""
+    def communicates_output(self) -> bool:
+        """Whether its last communication in forward is that of its output, which backward does not need."""
         return True
 
     @abstractmethod
@@ -56,9 +56,15 @@ class Slicing(ABC, Generic[G]):
         bias that a layer may do without is named all the same."""
 
     @abstractmethod
-    def transfers(self, num_samples: int, element_bytes: int, axis: str) -> list[Transfer]:
-        """What moves in one forward and backward pass of ``num_samples`` samples through one group of workers: each
-        collective once, and each send of each of the group's workers once."""
+    def expected(self, num_samples: int, element_bytes: int, axis: str) -> list[ExpectedCommunication]:
+        """Returns the communication of one forward and backward pass through one group of workers: each collective once, and each
+        send of each worker once.
+
+        Args:
+            num_samples: samples of the pass.
+            element_bytes: bytes of one element of the activations.
+            axis: mesh axis of the group.
+        """
 
     @abstractmethod
     def apply(self, blocks: nn.Module, mesh: DeviceMesh) -> None:

@@ -52,7 +52,7 @@ def sliced_norm(layer: nn.Module, mesh: DeviceMesh) -> nn.Module:
 
 
 class SlicedGroupNorm(nn.Module):
-    """Group norm of a slice that holds whole groups: nothing moves."""
+    """Group norm of a slice that holds whole groups, without communication."""
 
     def __init__(self, layer: nn.GroupNorm, mesh: DeviceMesh) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class SlicedGroupNorm(nn.Module):
 
 
 class SlicedBatchNorm(nn.Module):
-    """Batch norm of a slice of the channels, with that slice of the running statistics: nothing moves."""
+    """Batch norm of a slice of the channels, with that slice of the running statistics, without communication."""
 
     running_mean: Tensor
     running_var: Tensor

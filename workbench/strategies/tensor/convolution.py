@@ -7,7 +7,7 @@ from math import prod
 from typing import TYPE_CHECKING, ClassVar
 
 from workbench.errors import SplitError
-from workbench.plan.communication import Transfer
+from workbench.plan.communication import ExpectedCommunication
 from workbench.plan.layer_groups import Convolution, ConvolutionBlock, GlobalPool
 from workbench.strategies.tensor.base import Slicing
 from workbench.strategies.tensor.row_split import RowSplit
@@ -20,7 +20,7 @@ DIMS = ("channels", "output_channels", "input_channels", "rows")
 
 
 class ConvolutionSlicing(Slicing[ConvolutionBlock]):
-    """The convolutions of one block. What moves, for one forward and backward pass:
+    """The convolutions of one block. Communication of one forward and backward pass, by cut:
 
     - ``channels``: a residual block's first convolution is cut by output channels, its second by input channels, the
       norm between along with them. One all-reduce of the second's output forward, one of the block's input's gradient
@@ -70,10 +70,10 @@ class ConvolutionSlicing(Slicing[ConvolutionBlock]):
             return {f"{first.path}.weight": 0, **norm, f"{second.path}.weight": 1}
         return {f"{c.path}.weight": 0 if self.dim == "output_channels" else 1 for c in self._sliced}
 
-    def transfers(self, num_samples: int, element_bytes: int, axis: str) -> list[Transfer]:
+    def expected(self, num_samples: int, element_bytes: int, axis: str) -> list[ExpectedCommunication]:
         unit = num_samples * element_bytes
         if self.dim == "rows":
-            each = (self._row_transfers(c, num_samples, element_bytes, axis) for c in self._sliced)
+            each = (self._expected_of_rows(c, num_samples, element_bytes, axis) for c in self._sliced)
             return list(chain.from_iterable(each))
         forward, backward = {
             "channels": ("all_reduce", "all_reduce"),
@@ -85,23 +85,25 @@ class ConvolutionSlicing(Slicing[ConvolutionBlock]):
             inputs, outputs = inputs[:1], outputs[1:]
         if self.group.role == "stem":
             inputs = ()
-        return [Transfer(forward, axis, "forward", 1, unit * prod(c.output_shape)) for c in outputs] + [
-            Transfer(backward, axis, "backward", 1, unit * prod(c.input_shape)) for c in inputs
+        return [ExpectedCommunication(forward, axis, "forward", 1, unit * prod(c.output_shape)) for c in outputs] + [
+            ExpectedCommunication(backward, axis, "backward", 1, unit * prod(c.input_shape)) for c in inputs
         ]
 
-    def _row_transfers(self, c: Convolution, num_samples: int, element_bytes: int, axis: str) -> list[Transfer]:
-        transfers = []
+    def _expected_of_rows(self, c: Convolution, num_samples: int, element_bytes: int, axis: str) -> list[ExpectedCommunication]:
+        expected = []
         if self.group.role != "stem":
             row = num_samples * c.in_channels * c.width * element_bytes
             for rows in self._rows(c).halos().values():
-                transfers += [Transfer("send", axis, phase, 1, len(rows) * row) for phase in ("forward", "backward")]
+                expected += [ExpectedCommunication("send", axis, phase, 1, len(rows) * row) for phase in ("forward", "backward")]
         statistics = 2 * (num_samples * c.norm_groups if c.norm_groups else c.out_channels) * element_bytes
-        transfers += [Transfer("all_reduce", axis, phase, 1, statistics) for phase in ("forward", "backward")]
+        expected += [ExpectedCommunication("all_reduce", axis, phase, 1, statistics) for phase in ("forward", "backward")]
         weight = c.out_channels * c.in_channels * c.kernel**2 * element_bytes
         return [
-            *transfers,
-            Transfer("all_reduce", axis, "backward", 1, weight),
-            Transfer("all_reduce", axis, "backward", 2, c.out_channels * element_bytes),  # the norm's weight and bias
+            *expected,
+            ExpectedCommunication("all_reduce", axis, "backward", 1, weight),
+            ExpectedCommunication(
+                "all_reduce", axis, "backward", 2, c.out_channels * element_bytes
+            ),  # the norm's weight and bias
         ]
 
     def apply(self, blocks: nn.Module, mesh: DeviceMesh) -> None:
@@ -142,10 +144,10 @@ class PoolSlicing(Slicing[GlobalPool]):
     def cut(self) -> dict[str, int]:
         return {}
 
-    def transfers(self, num_samples: int, element_bytes: int, axis: str) -> list[Transfer]:
+    def expected(self, num_samples: int, element_bytes: int, axis: str) -> list[ExpectedCommunication]:
         if self.dim != "rows":
             return []
-        return [Transfer("all_reduce", axis, "forward", 1, num_samples * self.group.input_shape[0] * element_bytes)]
+        return [ExpectedCommunication("all_reduce", axis, "forward", 1, num_samples * self.group.input_shape[0] * element_bytes)]
 
     def apply(self, blocks: nn.Module, mesh: DeviceMesh) -> None:
         from workbench.strategies.tensor.row_layers import RowPool

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from workbench.plan.communication import Transfer
+from workbench.plan.communication import ExpectedCommunication
 from workbench.plan.layer_groups import ColumnRowPair
 from workbench.strategies.tensor.base import Slicing
 
@@ -20,7 +20,7 @@ SEQUENCE_DIM = 1
 
 
 class PairSlicing(Slicing[ColumnRowPair]):
-    """The first layer is cut by output features, the second by input features, so that nothing moves between them.
+    """The first layer is cut by output features, the second by input features, so that there is no communication between them.
 
     One all-reduce of the pair's output forward, one of its input's gradient backward (samples have none). With sequence
     parallelism each is the two halves of an all-reduce (Korthikanti et al. 2022, section 4.2.2): an all-gather of the input
@@ -34,19 +34,19 @@ class PairSlicing(Slicing[ColumnRowPair]):
         pair = self.group
         return {f"{pair.column}.weight": 0, f"{pair.column}.bias": 0, f"{pair.row}.weight": 1}
 
-    def transfers(self, num_samples: int, element_bytes: int, axis: str) -> list[Transfer]:
+    def expected(self, num_samples: int, element_bytes: int, axis: str) -> list[ExpectedCommunication]:
         unit = num_samples * element_bytes
         inputs, outputs = unit * prod(self.group.input_shape), unit * prod(self.group.output_shape)
         if self.sequence_parallel:
             return [
-                Transfer("all_gather", axis, "forward", 1, inputs),
-                Transfer("reduce_scatter", axis, "forward", 1, outputs),
-                Transfer("all_gather", axis, "backward", 1, outputs),
-                Transfer("reduce_scatter", axis, "backward", 1, inputs),
+                ExpectedCommunication("all_gather", axis, "forward", 1, inputs),
+                ExpectedCommunication("reduce_scatter", axis, "forward", 1, outputs),
+                ExpectedCommunication("all_gather", axis, "backward", 1, outputs),
+                ExpectedCommunication("reduce_scatter", axis, "backward", 1, inputs),
             ]
         forward, backward = (
-            Transfer("all_reduce", axis, "forward", 1, outputs),
-            Transfer("all_reduce", axis, "backward", 1, inputs),
+            ExpectedCommunication("all_reduce", axis, "forward", 1, outputs),
+            ExpectedCommunication("all_reduce", axis, "backward", 1, inputs),
         )
         return [forward] if self.group.takes_samples else [forward, backward]
 
@@ -94,15 +94,15 @@ class EmbeddingSlicing(Slicing[ColumnRowPair]):
     def cut(self) -> dict[str, int]:
         return {f"{self.group.row}.weight": self.dims.index(self.dim)}
 
-    def transfers(self, num_samples: int, element_bytes: int, axis: str) -> list[Transfer]:
+    def expected(self, num_samples: int, element_bytes: int, axis: str) -> list[ExpectedCommunication]:
         output = num_samples * element_bytes * prod(self.group.output_shape)
         if self.sequence_parallel:
             return [
-                Transfer("reduce_scatter", axis, "forward", 1, output),
-                Transfer("all_gather", axis, "backward", 1, output),
+                ExpectedCommunication("reduce_scatter", axis, "forward", 1, output),
+                ExpectedCommunication("all_gather", axis, "backward", 1, output),
             ]
         operation = "all_reduce" if self.dim == "vocabulary" else "all_gather"
-        return [Transfer(operation, axis, "forward", 1, output)]
+        return [ExpectedCommunication(operation, axis, "forward", 1, output)]
 
     def apply(self, blocks: nn.Module, mesh: DeviceMesh) -> None:
         from torch.distributed.tensor import Replicate, Shard
@@ -159,25 +159,25 @@ class OutputHeadSlicing(Slicing[ColumnRowPair]):
         weight = f"{self.group.column}.weight"
         return {weight: 0, f"{self.group.column}.bias": 0} if self.dim == "vocabulary" else {weight: 1}
 
-    def transfers(self, num_samples: int, element_bytes: int, axis: str) -> list[Transfer]:
+    def expected(self, num_samples: int, element_bytes: int, axis: str) -> list[ExpectedCommunication]:
         unit = num_samples * element_bytes
         inputs, outputs = unit * prod(self.group.input_shape), unit * prod(self.group.output_shape)
         forward, backward = ("all_gather", "all_reduce") if self.dim == "vocabulary" else ("all_reduce", "all_gather")
-        transfers = [] if self.parallel_loss else [Transfer(forward, axis, "forward", 1, outputs)]
+        expected = [] if self.parallel_loss else [ExpectedCommunication(forward, axis, "forward", 1, outputs)]
         if self.sequence_parallel:
-            transfers, backward = [Transfer("all_gather", axis, "forward", 1, inputs), *transfers], "reduce_scatter"
-        return transfers if self.group.takes_samples else [*transfers, Transfer(backward, axis, "backward", 1, inputs)]
+            expected, backward = [ExpectedCommunication("all_gather", axis, "forward", 1, inputs), *expected], "reduce_scatter"
+        return expected if self.group.takes_samples else [*expected, ExpectedCommunication(backward, axis, "backward", 1, inputs)]
 
     @property
-    def moves_output(self) -> bool:
+    def communicates_output(self) -> bool:
         return not self.parallel_loss
 
-    def loss_transfers(self, num_samples: int, element_bytes: int, axis: str) -> list[Transfer]:
-        """What the loss of scores that lie in slices moves in training: of each position the highest score, then the sum
-        of exponentials and the target's score, numbers of at least single precision. Nothing backward."""
+    def expected_of_loss(self, num_samples: int, element_bytes: int, axis: str) -> list[ExpectedCommunication]:
+        """Returns the communication of the loss of sliced scores in training: of each position the highest score, then the sum of
+        exponentials and the target's score, in at least single precision. There is none in backward."""
         positions = num_samples * prod(self.group.output_shape[:-1])
         highest = positions * max(4, element_bytes)
-        return [Transfer("all_reduce", axis, "forward", 1, highest), Transfer("all_reduce", axis, "forward", 1, 2 * highest)]
+        return [ExpectedCommunication("all_reduce", axis, "forward", 1, size) for size in (highest, 2 * highest)]
 
     def apply(self, blocks: nn.Module, mesh: DeviceMesh) -> None:
         from torch.distributed.tensor import Replicate, Shard

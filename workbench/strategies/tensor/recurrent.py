@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from workbench.plan.communication import Transfer
+from workbench.plan.communication import ExpectedCommunication
 from workbench.plan.layer_groups import RecurrentLayer
 from workbench.strategies.tensor.base import Slicing
 
@@ -18,7 +18,7 @@ input and hidden part, which the reset gate keeps apart."""
 
 
 class RecurrentSlicing(Slicing[RecurrentLayer]):
-    """One LSTM or GRU layer, stepped through in a loop because something moves at every step:
+    """One LSTM or GRU layer, stepped through in a loop because every step communicates:
 
     - ``gates``: each worker computes every gate of its own hidden units, from the whole of x and h. All-gather of h
       (batch, hidden) after each step. Backward a reduce-scatter of h's gradient before each step but the first, whose
@@ -41,19 +41,19 @@ class RecurrentSlicing(Slicing[RecurrentLayer]):
             return {f"{path}.input_weight": 1, f"{path}.hidden_weight": 1}
         return {f"{path}.{name}": 0 for name in ("input_weight", "hidden_weight", "input_bias", "hidden_bias")}
 
-    def transfers(self, num_samples: int, element_bytes: int, axis: str) -> list[Transfer]:
+    def expected(self, num_samples: int, element_bytes: int, axis: str) -> list[ExpectedCommunication]:
         layer, unit = self.group, num_samples * element_bytes
         h, x, steps = unit * layer.hidden_dim, unit * layer.sequence * layer.input_dim, layer.sequence
         if self.dim == "gates":
             return [
-                Transfer("all_gather", axis, "forward", steps, h),
-                Transfer("reduce_scatter", axis, "backward", steps - 1, h),
-                Transfer("all_reduce", axis, "backward", 1, x),
+                ExpectedCommunication("all_gather", axis, "forward", steps, h),
+                ExpectedCommunication("reduce_scatter", axis, "backward", steps - 1, h),
+                ExpectedCommunication("all_reduce", axis, "backward", 1, x),
             ]
         return [
-            Transfer("all_reduce", axis, "forward", steps, NUM_SUMS * h),
-            Transfer("all_gather", axis, "backward", steps - 1, h),
-            Transfer("all_gather", axis, "backward", 1, x),
+            ExpectedCommunication("all_reduce", axis, "forward", steps, NUM_SUMS * h),
+            ExpectedCommunication("all_gather", axis, "backward", steps - 1, h),
+            ExpectedCommunication("all_gather", axis, "backward", 1, x),
         ]
 
     def apply(self, blocks: nn.Module, mesh: DeviceMesh) -> None:

@@ -21,7 +21,7 @@ def cross_entropy_of_slices(outputs: Tensor, targets: Tensor, mesh: DeviceMesh) 
 
 
 class _CrossEntropy(Function):
-    """log Σ exp(score) − the target's score; backward softmax − one at the target, which moves nothing (Shoeybi et al.
+    """log Σ exp(score) − the target's score; backward softmax − one at the target, which needs no communication (Shoeybi et al.
     2019, section 3)."""
 
     @staticmethod

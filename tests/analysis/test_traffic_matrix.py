@@ -1,4 +1,4 @@
-"""Who sends how much to whom, and how fast, from rows of communication."""
+"""The traffic matrix and the achieved bandwidth, from rows of communication."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from workbench.analysis.traffic import EVENLY, achieved_bandwidth, matrix, traffic
-from workbench.charts.traffic import traffic_chart
+from workbench.analysis.communication import achieved_bandwidth
+from workbench.analysis.traffic_matrix import EVENLY, square, traffic_matrix
+from workbench.charts.communication import traffic_matrix_chart
 
 NUM_STEPS = 2
 
@@ -31,7 +32,7 @@ def collective(operation: str, ranks: list[int], payload: int, ring: int, root: 
 
 
 def test_a_rings_bytes_go_to_the_next_rank_and_every_worker_sends_its_ring_bytes() -> None:
-    sent = matrix(traffic(pd.DataFrame(collective("all_reduce", [0, 2, 3], 120, 160))), num_workers=4)
+    sent = square(traffic_matrix(pd.DataFrame(collective("all_reduce", [0, 2, 3], 120, 160))), num_workers=4)
     assert {(a, b): sent.loc[a, b] for a in range(4) for b in range(4) if sent.loc[a, b]} == {
         (0, 2): 160,
         (2, 3): 160,
@@ -40,12 +41,12 @@ def test_a_rings_bytes_go_to_the_next_rank_and_every_worker_sends_its_ring_bytes
 
 
 def test_a_broadcast_passes_along_a_chain_from_its_root() -> None:
-    sent = traffic(pd.DataFrame(collective("broadcast", [0, 1, 2], 120, 80, root=1)))
+    sent = traffic_matrix(pd.DataFrame(collective("broadcast", [0, 1, 2], 120, 80, root=1)))
     assert list(zip(sent["from"], sent["to"], sent["bytes"], strict=True)) == [(1, 2, 120), (2, 0, 120)]
 
 
 def test_an_all_to_all_goes_evenly_to_all_others_and_says_so() -> None:
-    sent = traffic(pd.DataFrame(collective("all_to_all", [0, 1, 2], 120, 80)))
+    sent = traffic_matrix(pd.DataFrame(collective("all_to_all", [0, 1, 2], 120, 80)))
     assert len(sent) == 6
     assert set(sent["bytes"]) == {40}
     assert set(sent["attribution"]) == {EVENLY}
@@ -65,7 +66,7 @@ def sends() -> pd.DataFrame:
 
 
 def test_sends_are_as_they_are_sent() -> None:
-    sent = traffic(sends())
+    sent = traffic_matrix(sends())
     assert sent[["from", "to", "bytes"]].values.tolist() == [[0, 1, 2000.0]]
 
 
@@ -81,14 +82,14 @@ def test_of_sends_only_those_count_that_the_receiver_saw_arrive() -> None:
     assert (row["operation"], row["num_operations"], row["seconds"], row["ring_bytes_per_s"]) == ("send", NUM_STEPS, 0.5, 2000.0)
 
 
-@pytest.mark.parametrize("analyse", [traffic, achieved_bandwidth])
-def test_no_communication_is_no_traffic(analyse: Any) -> None:
+@pytest.mark.parametrize("analyse", [traffic_matrix, achieved_bandwidth])
+def test_without_communication_the_frames_are_empty(analyse: Any) -> None:
     assert analyse(sends().iloc[:0]).empty
 
 
 def test_the_heat_map_has_a_cell_for_each_pair_that_talks() -> None:
-    frame = traffic(pd.concat([sends(), pd.DataFrame(collective("all_reduce", [0, 1], 1000, 1000))]))
-    drawn = traffic_chart(frame, num_workers=2).to_dict()
+    frame = traffic_matrix(pd.concat([sends(), pd.DataFrame(collective("all_reduce", [0, 1], 1000, 1000))]))
+    drawn = traffic_matrix_chart(frame, num_workers=2).to_dict()
     (cells,) = drawn["datasets"].values()
     assert {(cell["axis"], cell["from"], cell["to"]) for cell in cells} == {("pipeline", 0, 1), ("data", 0, 1), ("data", 1, 0)}
 
@@ -99,6 +100,6 @@ def test_a_million_rows_are_summed_up_in_five_seconds() -> None:
     many = pd.concat([one] * (1_000_000 // len(one)), ignore_index=True)
     many["sequence"] = np.arange(len(many)) // 8
     start = time.perf_counter()
-    assert traffic(many)["bytes"].sum() == many["ring_bytes"].sum() / NUM_STEPS
+    assert traffic_matrix(many)["bytes"].sum() == many["ring_bytes"].sum() / NUM_STEPS
     assert achieved_bandwidth(many)["num_operations"].sum() == len(many) // 8
     assert time.perf_counter() - start < 5

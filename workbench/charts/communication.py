@@ -1,18 +1,46 @@
-"""The traffic matrix: bytes from each worker to each."""
+"""Charts of communication: expected and measured volume, and the traffic matrix."""
 
 from __future__ import annotations
 
 import altair as alt
 import pandas as pd
 
-from workbench.charts.theme import COLOURS
+from workbench.charts.theme import COLOURS, WIDTH, layered
 
 CELL, SMALL_CELL, MOST_LARGE = 44, 30, 4
-"""Sizes of a cell in pixels, and up to how many workers it is the larger."""
+"""Sizes of a cell in pixels, and the largest number of workers with the larger one."""
 
 
-def traffic_chart(frame: pd.DataFrame, num_workers: int) -> alt.FacetChart:
-    """How much each worker sends to each other in a step, a heat map an axis; ``traffic.traffic``."""
+def communication_volume_chart(frame: pd.DataFrame, title: str) -> alt.LayerChart:
+    """Draws a bar for the measured volume of each operation and a mark for the expected one.
+
+    Args:
+        frame: as of ``analysis.communication.volume_frame``.
+        title: title of the chart.
+    """
+    order = list(frame["what"])
+    y = alt.Y("what:N", title=None, sort=order, axis=alt.Axis(labelLimit=200))
+    tooltip = [
+        alt.Tooltip("what", title="operation"),
+        "count",
+        alt.Tooltip("expected_bytes", title="expected bytes"),
+        alt.Tooltip("measured_bytes", title="measured bytes"),
+        alt.Tooltip("is_bound", title="expected is an upper bound"),
+    ]
+    x = alt.X("measured_mib:Q", title="communication per step, all workers (MiB)")
+    bars = alt.Chart(frame).mark_bar(color=COLOURS["communication"], height=12).encode(x=x, y=y, tooltip=tooltip)
+    marks = alt.Chart(frame).mark_tick(thickness=3, size=22).encode(x="expected_mib:Q", y=y, tooltip=tooltip)
+    heading = alt.Title(title, subtitle="Bar: measured. Mark: expected.")
+    return layered(bars, marks, title=heading, width=WIDTH - 120, height=30 * len(order))
+
+
+def traffic_matrix_chart(frame: pd.DataFrame, num_workers: int) -> alt.FacetChart:
+    """Draws the traffic matrix of a step, one heat map per axis.
+
+    Args:
+        frame: as of ``analysis.traffic_matrix.traffic_matrix``.
+        num_workers: number of workers of the run.
+    """
     cell = CELL if num_workers <= MOST_LARGE else SMALL_CELL
     workers, axes = list(range(num_workers)), list(dict.fromkeys(frame["axis"]))
     pairs = frame.groupby(["axis", "from", "to"], as_index=False).agg(
