@@ -160,7 +160,7 @@ def _work(
 
 def _figures(trained: TrainingRecord) -> dict[str, Any]:
     """What the loop measured, as the summary has it of each worker."""
-    from workbench.runtime.tracing.wait_attribution import resident_peak_bytes
+    from workbench.runtime.memory.allocator import resident_peak_bytes
 
     return {
         "parameters": trained.parameters,

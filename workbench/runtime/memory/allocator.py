@@ -1,7 +1,8 @@
-"""What the allocator says that a step takes, as a check of what the tensors add up to."""
+"""Peak memory as torch's allocator and the operating system report it, independent of the tensors that the tracker sees."""
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_left
 from itertools import accumulate
 from typing import Any
@@ -69,3 +70,12 @@ def cuda_figures(statistics: dict[str, Any]) -> dict[str, Any]:
         "reserved_peak_bytes": reserved,
         "fragmentation": 1 - allocated / reserved if reserved else None,
     }
+
+
+def resident_peak_bytes() -> int | None:
+    """Returns the peak resident memory of this process in bytes, code and libraries included; None without ``/proc`` (Linux)."""
+    try:
+        with open(f"/proc/{os.getpid()}/status", encoding="ascii") as status:  # noqa: PTH123
+            return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
+    except OSError:
+        return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from typing import Any
 
@@ -68,12 +67,3 @@ def communication_rows(recorder: Recorder, is_cuda: bool) -> list[dict[str, Any]
         rows.append(row)
         index[op.step] += 1
     return rows
-
-
-def resident_peak_bytes() -> int | None:
-    """Most memory this process had resident (Linux: VmHWM); code and libraries included."""
-    try:
-        with open(f"/proc/{os.getpid()}/status", encoding="ascii") as status:  # noqa: PTH123
-            return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
-    except OSError:
-        return None
