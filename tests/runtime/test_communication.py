@@ -24,11 +24,12 @@ from workbench.runtime.batches import Batches
 from workbench.runtime.build import build_worker, make_mesh
 from workbench.runtime.optimizer import make_optimizer
 from workbench.runtime.step_loop import take_step, train
-from workbench.runtime.tracing import wait_attribution
-from workbench.runtime.tracing.completion import bound_sends, complete
+from workbench.runtime.tracing.completion import complete
 from workbench.runtime.tracing.gloo import GlooSpan
 from workbench.runtime.tracing.process_group import control_group
 from workbench.runtime.tracing.recorder import Operation, Recorder
+from workbench.runtime.tracing.tables import communication_rows
+from workbench.runtime.tracing.wait_attribution import attribute_waits
 from workbench.spec import RunSpec
 from workbench.store.tables import write_table
 from workbench.testing.workers import run_in_workers
@@ -67,9 +68,9 @@ def traced(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any]) ->
     planned = plan(RunSpec(**spec))
     worker = build_worker(planned, rank, make_mesh(planned, "cpu", recorder), recorder, CPU, torch.float32)
     record = train(planned, worker, Batches(planned, CPU, torch.float32), recorder, lambda **_: None)
-    wait_attribution.attribute_idle(recorder, control, planned.num_workers)
     agreement = complete(recorder)
-    return {"steps": record.steps, "rows": wait_attribution.communication_rows(recorder, is_cuda=False), "agreement": agreement}
+    attribute_waits(recorder, control, planned.num_workers)
+    return {"steps": record.steps, "rows": communication_rows(recorder, origin_s=0.0), "agreement": agreement}
 
 
 def profiled(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any]) -> list[tuple[str, int]]:
@@ -185,9 +186,9 @@ def late_and_unattended(rank: int, recorder: Recorder, control: Any) -> list[dic
     time.sleep(LATE_S)
     work.wait()
     recorder.end_step()
-    wait_attribution.attribute_idle(recorder, control, 2)
     assert not complete(recorder).differences
-    return wait_attribution.communication_rows(recorder, is_cuda=False)
+    attribute_waits(recorder, control, 2)
+    return communication_rows(recorder, origin_s=0.0)
 
 
 @pytest.mark.clock
@@ -217,10 +218,9 @@ def send_that_is_waited_for_late(rank: int, recorder: Recorder, control: Any) ->
         dist.recv(tensor, 0)
         dist.barrier(group=control)
     recorder.end_step()
-    wait_attribution.attribute_idle(recorder, control, 2)
     complete(recorder)
-    bound_sends(recorder, control, 2)
-    return wait_attribution.communication_rows(recorder, is_cuda=False)
+    attribute_waits(recorder, control, 2)
+    return communication_rows(recorder, origin_s=0.0)
 
 
 def test_a_send_is_done_when_its_receive_is_however_late_it_is_waited_for(tmp_path: Path) -> None:
@@ -275,8 +275,7 @@ def test_workers_of_one_machine_need_no_interface_that_the_environment_names() -
 
 
 def operation(name: str, number: int, entered: float, ended: float) -> Operation:
-    key = ("g", number)
-    return Operation(name, "g", 2, key, None, "forward", 8, "float32", 0, entered, wait_started=entered, ended=ended)
+    return Operation(name, "g", 2, (), number, None, "forward", 8, "float32", 0, entered, wait_started=entered, ended=ended)
 
 
 def test_what_the_profiler_saw_otherwise_is_said_and_not_guessed() -> None:

@@ -18,7 +18,7 @@ from workbench.errors import AssertionFailedError, SpecError, SplitError
 from workbench.plan import compatibility
 from workbench.plan.resolve import plan
 from workbench.runtime.tracing.recorder import Operation, Recorder
-from workbench.runtime.tracing.wait_attribution import attribute_idle
+from workbench.runtime.tracing.wait_attribution import attribute_waits
 from workbench.spec import RunSpec
 from workbench.testing.workers import run_in_workers
 
@@ -210,8 +210,8 @@ def test_a_generation_shows_first_and_later_tokens_beside_its_baseline(tmp_path:
 
 def test_a_send_that_is_waited_for_last_takes_nothing_from_the_waits_before() -> None:
     early_send, receive = (
-        Operation(name, "group", 2, (name,), 1, "forward", 8, "int64", 0, entered, wait_started=wait_started, ended=ended)
-        for name, entered, wait_started, ended in (("send", 0.0, 9.0, 10.0), ("recv", 1.0, 1.0, 4.0))
+        Operation(name, "group", 2, pair, 1, 1, "forward", 8, "int64", 0, entered, wait_started=wait_started, ended=ended)
+        for name, pair, entered, wait_started, ended in (("send", (0, 1), 0.0, 9.0, 10.0), ("recv", (1, 0), 1.0, 1.0, 4.0))
     )
-    attribute_idle(Recorder(operations=[early_send, receive]), None, num_workers=1)
+    attribute_waits(Recorder(operations=[early_send, receive]), None, num_workers=1)
     assert (receive.blocked_s, early_send.blocked_s) == (3.0, 1.0)

@@ -9,16 +9,17 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from workbench.runtime.tracing import wait_attribution
 from workbench.runtime.tracing.recorder import Operation, Recorder, SpanRecord
-from workbench.runtime.tracing.step_breakdown import step_parts, timeline_rows
+from workbench.runtime.tracing.step_breakdown import step_parts
+from workbench.runtime.tracing.tables import timeline_rows
+from workbench.runtime.tracing.wait_attribution import attribute_waits
 from workbench.testing.workers import run_in_workers
 
 LATE_S = 0.5
 
 
 def test_the_parts_add_up_to_the_step_and_a_wait_is_counted_once() -> None:
-    wait = Operation("all_reduce", "g", 2, ("g", 1), None, "backward", 8, "float32", 0, entered=0.4, wait_started=0.5, ended=0.8)
+    wait = Operation("all_reduce", "g", 2, (), 1, None, "backward", 8, "float32", 0, entered=0.4, wait_started=0.5, ended=0.8)
     wait.idle_s, wait.issued = 0.1, 0.42
     spans = [SpanRecord("forward", 0, 0, 0, None, 0.0, 0.3), SpanRecord("backward_input", 0, 0, 0, None, 0.3, 0.6)]
     spans += [SpanRecord("optimizer", 0, None, None, None, 0.8, 0.9)]
@@ -39,9 +40,9 @@ def test_what_lies_inside_the_schedules_span_is_taken_out_of_it_and_the_rest_is_
     recorder = Recorder(spans=spans)
     parts = step_parts(recorder, [{"step": 0, "kind": "trace", "start_s": 0.0, "duration_s": 1.0}])
     assert (parts["compute_s"], parts["schedule_s"], parts["other_s"]) == pytest.approx((0.6, 0.4, 0.0))
-    rows = timeline_rows(recorder)
+    rows = timeline_rows(recorder, origin_s=-2.0)
     assert [(row["kind"], row["start_s"], row["end_s"]) for row in rows] == [
-        ("schedule", 0.0, 0.1), ("forward", 0.1, 0.7), ("schedule", 0.7, 1.0),
+        ("schedule", 2.0, 2.1), ("forward", 2.1, 2.7), ("schedule", 2.7, 3.0),
     ]  # fmt: skip
 
 
@@ -54,7 +55,7 @@ def late_second_worker(rank: int, recorder: Recorder, control: Any) -> dict[str,
             time.sleep(LATE_S)
     dist.all_reduce(torch.ones(1))
     duration = time.perf_counter() - start
-    wait_attribution.attribute_idle(recorder, control, 2)
+    attribute_waits(recorder, control, 2)
     return step_parts(recorder, [{"step": 0, "kind": "trace", "start_s": start, "duration_s": duration}])
 
 
@@ -68,7 +69,7 @@ def late_receiver(rank: int, recorder: Recorder, control: Any) -> dict[str, Any]
     else:
         dist.send(torch.ones(1000), 1)
     duration = time.perf_counter() - start
-    wait_attribution.attribute_idle(recorder, control, 2)
+    attribute_waits(recorder, control, 2)
     return step_parts(recorder, [{"step": 0, "kind": "trace", "start_s": start, "duration_s": duration}])
 
 

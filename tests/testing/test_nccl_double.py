@@ -12,8 +12,9 @@ import torch.distributed as dist
 from workbench.plan.compatibility import Case
 from workbench.registry import STRATEGIES
 from workbench.runtime.build import make_mesh
-from workbench.runtime.tracing import wait_attribution
 from workbench.runtime.tracing.recorder import Recorder
+from workbench.runtime.tracing.tables import communication_rows
+from workbench.runtime.tracing.wait_attribution import attribute_waits
 from workbench.spec import RunSpec
 from workbench.testing import nccl_double
 from workbench.testing.conformance import assert_conforms, mesh_cases, schedule_cases, strategy_cases
@@ -94,8 +95,8 @@ def recorded(rank: int, recorder: Recorder, control: Any) -> list[dict[str, Any]
             time.sleep(0.1)
         communicate()
     counted = recorder.end_step()
-    wait_attribution.attribute_idle(recorder, control, 2)
-    rows = wait_attribution.communication_rows(recorder, is_cuda=False)
+    attribute_waits(recorder, control, 2)
+    rows = communication_rows(recorder, origin_s=0.0)
     return [counted, *rows]
 
 

@@ -27,7 +27,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor
 
 from workbench.plan.link_model import OPERATIONS, Route, place, route
 from workbench.plan.mesh import WORLD, Mesh
@@ -135,14 +134,12 @@ class Links:
         self._lock = threading.Lock()
         self.timer = Timer()
 
-    def enter(self, operation: str, group: str, ranks: list[int], peer: int | None, tensors: list[Tensor]) -> Passage | None:
+    def enter(self, operation: str, group: str, ranks: list[int], pair: tuple[int, ...], num_bytes: int) -> Passage | None:
         """Notes, before the real operation is issued, that this worker enters it; None: no emulated link is in its way."""
-        here = self._here
-        ends = [] if peer is None else [here, peer] if operation == "send" else [peer, here]
+        here, ends = self._here, list(pair)
         way = self._route(group, ends or ranks)
         if not way.is_emulated or operation not in OPERATIONS:
             return None
-        num_bytes = sum(tensor.nbytes for tensor in tensors)
         lasts_s = way.duration_s(operation, len(ranks), num_bytes)
         bytes_s = way.bytes_s(operation, len(ranks), num_bytes)
         with self._lock:

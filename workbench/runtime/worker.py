@@ -101,9 +101,10 @@ def _work(
     from workbench.runtime.link_emulation import emulate
     from workbench.runtime.parity import check_parity
     from workbench.runtime.step_loop import train
-    from workbench.runtime.tracing import wait_attribution
-    from workbench.runtime.tracing.completion import bound_sends, complete
-    from workbench.runtime.tracing.step_breakdown import step_parts, timeline_rows
+    from workbench.runtime.tracing.completion import complete
+    from workbench.runtime.tracing.step_breakdown import step_parts
+    from workbench.runtime.tracing.tables import communication_rows, timeline_rows
+    from workbench.runtime.tracing.wait_attribution import attribute_waits
     from workbench.store.tables import write_table
 
     spec = plan_.spec
@@ -125,35 +126,30 @@ def _work(
 
     # One clock for all workers: that of this machine. Workers of several machines would first have to measure how far theirs
     # are apart, here and before idle time is attributed.
-    origin = [time.perf_counter()]
-    dist.broadcast_object_list(origin, src=0, group=control)
+    origins = [time.perf_counter()]
+    dist.broadcast_object_list(origins, src=0, group=control)
+    origin_s = origins[0]
     recorder.links = emulate(spec.link, plan_.mesh, recorder.axes, rank, control)
     trained = train(plan_, worker, Batches(plan_, device, dtype), recorder, on_step, run.profiler_path(rank), control)
-    is_cuda = recorder.device == "cuda"
-    if not is_cuda:
-        wait_attribution.attribute_idle(recorder, control, plan_.num_workers)
     agreement = complete(recorder)
     if device.type == "cpu":
-        bound_sends(recorder, control, plan_.num_workers)
-    communication = wait_attribution.communication_rows(recorder, is_cuda)
+        attribute_waits(recorder, control, plan_.num_workers)
+    communication = communication_rows(recorder, origin_s)
     figures = {
         **_figures(trained),
         "completions": asdict(agreement),
-        **step_parts(recorder, trained.steps),  # before the rows' times are made the run's own
+        **step_parts(recorder, trained.steps),
         "communication": worker_communication(communication, spec.measure.num_trace_steps),
     }
     tables = {
-        "steps": trained.steps,
-        "memory": [{**row, "time_s": row["time"]} for row in trained.memory],
+        "steps": [{**row, "start_s": row["start_s"] - origin_s} for row in trained.steps],
+        "memory": [{**row, "time_s": row["time"] - origin_s} for row in trained.memory],
         "peak_tensors": trained.peak_tensors,
         "communication": communication,
-        "timeline": [] if is_cuda else timeline_rows(recorder),
+        "timeline": timeline_rows(recorder, origin_s),
     }
     for name, rows in tables.items():
-        for row in rows:
-            row.update({"run_id": run.id, "rank": rank})
-            row.update({k: row[k] - origin[0] for k in ("start_s", "end_s", "completed_s", "time_s") if row.get(k) is not None})
-        write_table(run.table_path(name, rank), name, rows)
+        write_table(run.table_path(name, rank), name, [{"run_id": run.id, "rank": rank, **row} for row in rows])
     events.write("finished", figures=figures)
     dist.barrier(group=control)  # nobody's connections close while another still needs them
 

@@ -14,9 +14,10 @@ from workbench.runtime.build import DTYPES, build_worker, make_mesh
 from workbench.runtime.link_emulation import emulate
 from workbench.runtime.parity import check_parity
 from workbench.runtime.step_loop import train
-from workbench.runtime.tracing import wait_attribution
 from workbench.runtime.tracing.recorder import Recorder
-from workbench.runtime.tracing.step_breakdown import step_parts, timeline_rows
+from workbench.runtime.tracing.step_breakdown import step_parts
+from workbench.runtime.tracing.tables import communication_rows, timeline_rows
+from workbench.runtime.tracing.wait_attribution import attribute_waits
 from workbench.spec import RunSpec
 from workbench.strategies.worker_model import StepResult, WorkerModel
 from workbench.testing.mistakes import MISTAKES
@@ -63,8 +64,8 @@ def training(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any], 
         _compute_in_pieces(worker, num_pieces)
     recorder.links = emulate(planned.spec.link, planned.mesh, recorder.axes, rank, control)
     record = train(planned, worker, Batches(planned, CPU, dtype), recorder, lambda **_: None)
-    wait_attribution.attribute_idle(recorder, control, planned.num_workers)
-    rows = wait_attribution.communication_rows(recorder, is_cuda=False)
+    attribute_waits(recorder, control, planned.num_workers)
+    rows = communication_rows(recorder, origin_s=0.0)
     peak = record.peak_memory
     assert peak is not None
     return {
@@ -85,7 +86,7 @@ def training(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any], 
         "tokens": [row["num_tokens"] for row in record.steps],
         "dropped_tokens": record.dropped_tokens,
         "parts": step_parts(recorder, record.steps),
-        "timeline": timeline_rows(recorder),
+        "timeline": timeline_rows(recorder, origin_s=0.0),
         "counted_flops": record.counted_flops,
     }
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from workbench.runtime.tracing.gloo import GlooSpan
 from workbench.runtime.tracing.recorder import Operation, Recorder
@@ -64,24 +62,6 @@ def complete(recorder: Recorder) -> Agreement:
             agreement.differences.append(f"step {step}, {operation} of {elements:,} elements: {difference}")
     agreement.num_completed = sum(row.completed is not None for row in recorder.operations)
     return agreement
-
-
-def bound_sends(recorder: Recorder, control: Any, num_workers: int) -> None:
-    """A send is done at the latest when its receive is: gloo ends its own span when it is waited for, which torch's schedules
-    do at the end of a step. Sends that are completed so are not counted in ``Agreement``."""
-    received = {op.key: _first(op.ended, op.completed) for op in recorder.operations if op.operation == "recv"}
-    everyone: list[dict[tuple[Any, ...], float | None]] = [received]
-    if num_workers > 1:
-        everyone = [{} for _ in range(num_workers)]
-        dist.all_gather_object(everyone, received, group=control)
-    ends = {key: end for of_worker in everyone for key, end in of_worker.items()}
-    for op in recorder.operations:
-        if op.operation == "send" and op.key in ends:
-            op.completed = _first(op.ended, op.completed, ends[op.key])
-
-
-def _first(*times: float | None) -> float | None:
-    return min((time for time in times if time is not None), default=None)
 
 
 def _input_elements(row: Operation) -> int:

@@ -148,17 +148,15 @@ class RecordedProcessGroup(ProcessGroup):
 
     def _issue(self, method: str, *args: Any, **kwargs: Any) -> RecordedWork | None:
         operation, payload = _OPERATIONS[method]
-        peer = self._peer(operation, args)
-        here = self.ranks[self.rank()]
-        row = self.recorder.begin(operation, self._name, self.ranks, payload(args), here, peer)
+        tensors, peer, pair = payload(args), self._peer(operation, args), self._pair(operation, args)
+        row = self.recorder.begin(operation, self._name, self.ranks, tensors, peer, pair)
         if self.recorder.watcher is not None:
             self.recorder.watcher.on_communication(operation, self.recorder.axes.get(self._name), args)
         if operation == "send":
             # gloo takes contiguous tensors alone; the gradient of a recurrent stage's input is a transposed view.
             args = ([tensor.contiguous() for tensor in args[0]], *args[1:])
         inner, links = getattr(self.inner, _INNER_NAME.get(method, method)), self.recorder.links
-        other = peer if operation in ("send", "recv") else None
-        passage = links.enter(operation, self._name, self.ranks, other, payload(args)) if links else None
+        passage = links.enter(operation, self._name, self.ranks, pair, sum(t.nbytes for t in tensors)) if links else None
         started = time.perf_counter()
         try:
             work = inner(*args, **kwargs)
@@ -168,19 +166,26 @@ class RecordedProcessGroup(ProcessGroup):
         ended = time.perf_counter()
         if row is not None:
             row.issued, row.passage = ended, passage
-        if self._batch is not None and operation in ("send", "recv"):
+        if self._batch is not None and pair:
             self._batch.append((row, passage, args[0]))
             return None  # as NCCL; the batch has one work
         if work is None:  # NCCL's synchronous collectives: the call is the wait
-            work = DoneWork(_flattened(args[0]) if payload(args) else [])
+            work = DoneWork(_flattened(args[0]) if tensors else [])
             self.recorder.blocked_s += ended - started
             if row is not None:
                 row.issued, row.wait_started, row.ended = row.entered, row.entered, ended
         work = links.delay(work, passage) if links and passage else work
         return RecordedWork(work, [row] if row else [], self.recorder, sent=args[0] if operation == "send" else [])
 
+    def _pair(self, operation: str, args: tuple[Any, ...]) -> tuple[int, ...]:
+        """Returns sender and receiver of a send or recv, nothing for collectives."""
+        if operation not in ("send", "recv"):
+            return ()
+        pair = self.ranks[self.rank()], self.ranks[int(args[1])]
+        return pair if operation == "send" else pair[::-1]
+
     def _peer(self, operation: str, args: tuple[Any, ...]) -> int | None:
-        """The other side of a send or recv, the root of what has one."""
+        """Returns the rank at the other end of a send or recv, or the root of an operation that has one."""
         if operation in ("send", "recv"):
             return self.ranks[int(args[1])]
         return self.ranks[int(args[-1].rootRank)] if operation in _ROOTED else None

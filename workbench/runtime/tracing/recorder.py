@@ -35,10 +35,12 @@ class Operation:
     operation: str
     group: str
     group_size: int
-    key: tuple[Any, ...]
-    """The same on every participant: which operation of the group this is."""
+    pair: tuple[int, ...]
+    """Sender and receiver of a send or recv; empty for collectives."""
+    sequence: int
+    """Number of the operation in its group, of sends and recvs between this pair; the same on every participant."""
     peer: int | None
-    """The rank at the other side of a send or recv, or the root of a broadcast, reduce, gather or scatter."""
+    """The rank at the other end of a send or recv, or the root of a broadcast, reduce, gather or scatter."""
     phase: str
     payload_bytes: int
     dtype: str | None
@@ -59,9 +61,9 @@ class Operation:
     """Its way over an emulated link."""
 
     @property
-    def sequence(self) -> int:
-        """Which of its group's operations it is, of sends and recvs which between these two: the same on every participant."""
-        return int(self.key[-1])
+    def key(self) -> tuple[Any, ...]:
+        """Identifies the operation on every participant."""
+        return self.group, *self.pair, self.sequence
 
     @property
     def ring_bytes(self) -> int:
@@ -162,15 +164,23 @@ class Recorder:
         group: str,
         ranks: list[int],
         tensors: list[torch.Tensor],
-        here: int,
         peer: int | None = None,
+        pair: tuple[int, ...] = (),
     ) -> Operation | None:
-        """Notes an operation that is about to be issued; a row on trace steps, else None."""
+        """Records an operation that is about to be issued. Returns its entry on trace steps, None otherwise.
+
+        Args:
+            operation: name of the operation, as in the table ``communication``.
+            group: name of its process group.
+            ranks: ranks of the group.
+            tensors: the payload.
+            peer: rank at the other end of a send or recv, or root of a broadcast, reduce, gather or scatter.
+            pair: sender and receiver of a send or recv.
+        """
         payload = sum(t.numel() * t.element_size() for t in tensors)
         self.num_operations += 1
         self.payload_bytes += payload
         self.last.append(f"step {self.step}: {operation} {payload} bytes" + ("" if peer is None else f" with rank {peer}"))
-        pair = {"send": (here, peer), "recv": (peer, here)}.get(operation, ())
         self._sequence[(group, *pair)] += 1
         if not self.tracing:
             return None
@@ -179,9 +189,10 @@ class Recorder:
             operation,
             group,
             len(ranks),
-            (group, *pair, self._sequence[(group, *pair)]),
+            pair,
+            self._sequence[(group, *pair)],
             peer,
-            self._announced.pop(tensors[0].data_ptr() if tensors else 0, "") or self._phase_of(operation, group, here, peer),
+            self._announced.pop(tensors[0].data_ptr() if tensors else 0, "") or self._phase_of(group, pair),
             payload,
             dtype,
             self.step,
@@ -195,14 +206,14 @@ class Recorder:
         if self.tracing:
             self._announced |= {tensor.data_ptr(): phase for tensor in tensors}
 
-    def _phase_of(self, operation: str, group: str, here: int, peer: int | None) -> str:
+    def _phase_of(self, group: str, pair: tuple[int, ...]) -> str:
         if backward_id() is not None:
             return "backward"
         if self.phase:
             return self.phase
-        if peer is not None and operation in ("send", "recv") and self.axes.get(group) == "pipeline":
-            # Between stages, outside their spans, activations travel to higher ranks and gradients to lower ones.
-            return "forward" if (peer > here) == (operation == "send") else "backward"
+        if pair and self.axes.get(group) == "pipeline":
+            # Between stages, outside their spans, activations are sent to higher ranks and gradients to lower ones.
+            return "forward" if pair[0] < pair[1] else "backward"
         return "forward"
 
     def watch_future(self, row: Operation | None, future: Any) -> None:

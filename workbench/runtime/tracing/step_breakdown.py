@@ -1,4 +1,4 @@
-"""Where the time of a worker's step goes, once the waits of all workers are divided into idle and communication."""
+"""Breakdown of the time of a worker's trace steps into compute, communication, idle time and the rest."""
 
 from __future__ import annotations
 
@@ -22,17 +22,26 @@ PART_OF_KIND = {
 """Kind of ``timeline`` → the part of the step that its time belongs to."""
 
 
-class Doing(NamedTuple):
-    """What a worker did: of a kind of ``timeline``, because of a span or an operation."""
+class Activity(NamedTuple):
+    """What a worker did during an interval: a kind of ``timeline``, and the span or operation behind it."""
 
     kind: str
     cause: SpanRecord | Operation
 
 
 def step_parts(recorder: Recorder, steps: list[dict[str, Any]]) -> dict[str, Any]:
-    """Means over the trace steps, in seconds; under ``trace_steps`` each step's own, and under ``axes`` how the worker was
-    blocked along each axis of the mesh. On GPU the host issues kernels and does not see when they run: of a step only its
-    length is known."""
+    """Returns the parts of a trace step of this worker.
+
+    On GPUs only the duration of a step is known, because the host does not observe when kernels run; all other values are None.
+
+    Args:
+        recorder: recorder of this worker, after ``attribute_waits``.
+        steps: rows of ``steps``, with ``start_s`` in seconds of the machine's monotonic clock.
+
+    Returns:
+        Seconds, mean over the trace steps: ``step_s`` and its parts; ``trace_steps``, the same of each trace step; and ``axes``,
+        exposed communication and idle time along each axis of the mesh.
+    """
     if recorder.device == "cuda":
         durations = [row["duration_s"] for row in steps if row["kind"] == "trace"]
         unknown = dict.fromkeys((*PART_OF_KIND.values(), "other_s"))
@@ -44,7 +53,7 @@ def step_parts(recorder: Recorder, steps: list[dict[str, Any]]) -> dict[str, Any
 
 
 def _by_axis(recorder: Recorder, num_steps: int) -> dict[str, dict[str, float]]:
-    """Exposed communication and idle time of a trace step, in seconds, along each axis."""
+    """Returns exposed communication and idle time of a trace step along each axis, in seconds."""
     axes: dict[str, dict[str, float]] = {}
     for op in recorder.operations:
         of_axis = axes.setdefault(recorder.axes.get(op.group, op.group), {"exposed_communication_s": 0.0, "idle_s": 0.0})
@@ -54,45 +63,32 @@ def _by_axis(recorder: Recorder, num_steps: int) -> dict[str, dict[str, float]]:
 
 
 def parts_of(recorder: Recorder, row: dict[str, Any]) -> dict[str, float]:
-    """Of one step: every part from its own events, ``other_s`` the time that lies in none. A moment counts once, for what
-    the worker did innermost: a wait inside a backward pass is no computing."""
+    """Returns the parts of one step, in seconds. ``other_s`` is the time outside all events.
+
+    Every moment counts once, for the innermost event: a wait inside a backward pass is not compute.
+    """
     start, end = row["start_s"], row["start_s"] + row["duration_s"]
     parts = dict.fromkeys(PART_OF_KIND.values(), 0.0)
-    for piece in innermost(_intervals(recorder, row["step"])):
+    for piece in innermost(intervals(recorder, row["step"])):
         parts[PART_OF_KIND[piece.what.kind]] += max(0.0, min(piece.end, end) - max(piece.start, start))
     return {"step_s": row["duration_s"], **parts, "other_s": row["duration_s"] - sum(parts.values())}
 
 
-def timeline_rows(recorder: Recorder) -> list[dict[str, Any]]:
-    """Rows of ``timeline``: what was computed, and inside it or between what the worker issued and waited for; of the
-    schedule only what it did between them."""
-    rows = []
-    for step in sorted({span.step for span in recorder.spans}):
-        intervals = list(_intervals(recorder, step))
-        rows += [_row(i) for i in intervals if i.what.kind != "schedule"]
-        rows += [_row(piece) for piece in innermost(intervals) if piece.what.kind == "schedule"]
-    return sorted(rows, key=lambda row: (row["step"], row["start_s"]))
+def intervals(recorder: Recorder, step: int) -> Iterator[Interval[Activity]]:
+    """Yields the spans of a step and, of each of its operations, the issue, the idle time and the rest of the wait.
 
-
-def _intervals(recorder: Recorder, step: int) -> Iterator[Interval[Doing]]:
+    Times are in seconds of the machine's monotonic clock. Intervals may lie inside others.
+    """
     for span in recorder.spans:
         if span.step == step:
-            yield Interval(span.start, span.end, Doing(span.kind, span))
+            yield Interval(span.start, span.end, Activity(span.kind, span))
     for op in recorder.operations:
         if op.step != step:
             continue
         if op.issued is not None:
-            yield Interval(op.entered, op.issued, Doing("communication", op))
+            yield Interval(op.entered, op.issued, Activity("communication", op))
         if op.wait_started is not None and op.ended is not None:
             turn = op.wait_started + op.idle_s
             for kind, start, end in (("idle", op.wait_started, turn), ("communication", turn, op.ended)):
                 if end > start:
-                    yield Interval(start, end, Doing(kind, op))
-
-
-def _row(interval: Interval[Doing]) -> dict[str, Any]:
-    kind, cause = interval.what
-    row = {"step": cause.step, "kind": kind, "start_s": interval.start, "end_s": interval.end}
-    if isinstance(cause, Operation):
-        return {**row, "name": cause.operation}
-    return {**row, "stage": cause.stage, "microbatch": cause.microbatch, "name": cause.name}
+                    yield Interval(start, end, Activity(kind, op))
