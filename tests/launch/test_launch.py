@@ -301,6 +301,8 @@ def test_the_fork_server_forks_a_module_with_torch_in_memory(tmp_path: Path) -> 
             "log": str(log),
         }
         request(path, b'{"module": "ti')  # a client that died while it wrote
+        unseen = {**message, "log": str(tmp_path / "not mounted here" / "log")}
+        assert request(path, json.dumps(unseen).encode() + b"\n") == b"", "the front end then starts the run itself"
         pid = json.loads(request(path, json.dumps(message).encode() + b"\n"))["pid"]
         wait_until(lambda: log.exists() and log.read_text().endswith("\n"))
         assert json.loads(log.read_text()) == [pid, pid, str(tmp_path), "yes", ["a"], True, False]

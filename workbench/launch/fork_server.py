@@ -2,7 +2,7 @@
 
 Started as a file (``python -P fork_server.py SOCKET``). It imports torch and other installed packages, but neither the workbench
 nor the user's modules, so that an edited file is never stale. Each connection sends one request, a line of JSON with the keys
-module, argv, env, cwd, sys_path and log.
+module, argv, env, cwd, sys_path and log. The child answers with its process id once it has entered cwd and opened log.
 """
 
 import contextlib
@@ -73,18 +73,17 @@ def serve(path: str) -> None:
             if not line.endswith("\n"):
                 continue  # the client died while it wrote
             request = json.loads(line)
-            pid = os.fork()
-            if pid == 0:
+            if os.fork() == 0:
                 listener.close()
-                connection.close()
                 os.close(lock)
-                run_module(request)
-            with contextlib.suppress(OSError):  # the front end died; its run continues
-                connection.sendall(json.dumps({"pid": pid}).encode() + b"\n")
+                run_module(request, connection)
 
 
-def run_module(request: dict[str, Any]) -> NoReturn:
-    """Runs the requested module in the child, as ``python -m`` does; never returns."""
+def run_module(request: dict[str, Any], connection: socket.socket) -> NoReturn:
+    """Runs the requested module in the child, as ``python -m`` does; never returns.
+
+    A child that ends before its answer, such as one in another mount namespace than its client, closes the connection.
+    """
     try:
         gc.freeze()
         gc.enable()
@@ -97,6 +96,8 @@ def run_module(request: dict[str, Any]) -> NoReturn:
         log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(log, 1)
         os.dup2(log, 2)
+        with connection, contextlib.suppress(OSError):  # the front end died; its run continues
+            connection.sendall(json.dumps({"pid": os.getpid()}).encode() + b"\n")
         sys.argv = [request["module"], *request["argv"]]
         runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
     except BaseException:  # noqa: BLE001 - the child must not return into the server's loop
