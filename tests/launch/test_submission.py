@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 import workbench as wb
 from tests.helpers.command import workbench
 from workbench.api import submission
-from workbench.errors import SpecError
+from workbench.errors import RunFailedError, SpecError, UsageError
 from workbench.plan import resolve
 from workbench.store.directory import RunDirectory
 from workbench.store.records import RunState, RunStatus
@@ -94,3 +96,32 @@ def test_a_run_and_its_baselines_start_without_the_fork_server_where_asked(
     run = wb.submit(wb.RunSpec(**SPEC, split={"data": 2}))
     assert asked[9:] == [True], "its baselines are those that were started without"
     assert run.spec.launch.fork_server
+
+
+def test_a_supervisor_that_cannot_start_ends_the_run_and_its_baselines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: list[RunDirectory]
+) -> None:
+    def start(run: RunDirectory, use_server: bool) -> None:
+        if run.record().num_workers == 2:
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        started.append(run)
+
+    monkeypatch.setattr(submission.launcher, "start", start)
+    monkeypatch.setattr(wb.Run, "wait", end)
+    with pytest.raises(RunFailedError, match=r"the supervisor cannot be started: .* Resource temporarily unavailable"):
+        wb.submit(wb.RunSpec(**SPEC, split={"data": 2}))
+    states = {path.name.split("-")[2]: RunDirectory(path).status() for path in (tmp_path / "runs").iterdir()}
+    assert states["dp2"].state == RunState.FAILED
+    assert "Resource temporarily unavailable" in states["dp2"].message
+    assert [run.cancel_requested() for run in started] == [True, True]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device")
+@pytest.mark.parametrize("name", ["environment.json", "run.json", "status.json"])
+def test_a_full_disk_is_one_sentence_and_leaves_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(submission, "new_run_id", lambda label: "run-1")
+    (tmp_path / "runs" / "run-1").mkdir(parents=True)
+    (tmp_path / "runs" / "run-1" / f".{name}.{os.getpid()}").symlink_to("/dev/full")
+    with pytest.raises(UsageError, match=r"cannot write to the store .* \(No space left on device\)"):
+        wb.submit(wb.RunSpec(**SPEC))
+    assert not list((tmp_path / "runs").iterdir())

@@ -121,6 +121,15 @@ def test_only_a_run_whose_supervisor_is_gone_is_recorded_as_lost(tmp_path: Path)
     assert run.status().state == "lost"
 
 
+def test_a_lost_run_is_read_where_the_store_cannot_be_written(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    run.write_status(RunStatus(RunState.RUNNING, supervisor=SupervisorProcess(os.getpid(), 1.0)))
+    (run.path / f".status.json.{os.getpid()}").symlink_to("/dev/full")
+    assert listing.state_of(run) == "lost"
+    message = "the supervisor process is gone; the store cannot be written: No space left on device"
+    assert listing.status_of(run).message == message
+
+
 @pytest.mark.parametrize("file_format", ["csv", "parquet"])
 def test_an_export_has_the_columns_of_the_tables(tmp_path: Path, file_format: str) -> None:
     import pandas as pd

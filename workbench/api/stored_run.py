@@ -82,7 +82,7 @@ class Run:
     @property
     def message(self) -> str:
         """The last message of the supervisor: what the run waits for, or why it ended."""
-        return self.directory.status().message
+        return listing.status_of(self.directory).message
 
     @property
     def labels(self) -> Labels:

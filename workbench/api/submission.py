@@ -46,7 +46,7 @@ def submit(spec: RunSpec, *, use_server: bool = True) -> Run:
 
     Raises:
         SpecError: the spec cannot be run, or ``baseline.mode`` names a run that does not exist; nothing was started.
-        RunFailedError: the blocks' times could not be measured.
+        RunFailedError: the blocks' times could not be measured, or the supervisor could not be started.
     """
     with terminated_as_interrupted():
         planned = plan(spec)
@@ -90,16 +90,24 @@ def submit_plan(planned: Plan, *, as_baseline: bool = False) -> Run:
             link_notes=tuple(link_notes(planned, calibration()) if spec.link.parts else ()),
             started_as_baseline=as_baseline,
         )
-        directory = RunDirectory.create(home(), run_id, dumps(spec), record, here)
-        try:
-            launcher.start(directory, spec.launch.fork_server)
-        except BaseException:  # a supervisor that has started reads the request and ends
-            directory.request_cancel()
-            directory.write_status(RunStatus(RunState.CANCELLED, "interrupted before it started"))
-            raise
-    run = Run(directory)
-    run.is_new = True
+        run = Run(RunDirectory.create(home(), run_id, dumps(spec), record, here))
+        _start(run, spec.launch.fork_server)
     return run
+
+
+def _start(run: Run, use_server: bool) -> None:
+    """Starts the supervisor of a new run. If that fails or is interrupted, the run has ended when the exception is raised."""
+    try:
+        launcher.start(run.directory, use_server)
+    except OSError as error:
+        message = f"the supervisor cannot be started: {error}"
+        run.directory.write_status(RunStatus(RunState.FAILED, message))
+        raise RunFailedError(f"run {run.id}: {message}") from None
+    except BaseException:  # a supervisor that has started reads the request and ends
+        run.directory.request_cancel()
+        run.directory.write_status(RunStatus(RunState.CANCELLED, "interrupted before it started"))
+        raise
+    run.is_new = True
 
 
 def run(spec: RunSpec, *, use_server: bool = True) -> Run:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,14 +67,15 @@ class RunDirectory:
         run = cls(store / "runs" / run_id)
         try:
             run.make_folders()
+            run.spec_path.write_text(spec_toml, encoding="utf-8")
+            run._write("environment.json", environment)
+            run._write("run.json", record)
+            run.write_status(RunStatus(RunState.QUEUED))
         except OSError as error:
+            shutil.rmtree(run.path, ignore_errors=True)
             raise UsageError(
                 f"cannot write to the store {store} ({error.strerror}); set WORKBENCH_HOME to another directory"
             ) from None
-        run.spec_path.write_text(spec_toml, encoding="utf-8")
-        run._write("environment.json", environment)
-        run._write("run.json", record)
-        run.write_status(RunStatus(RunState.QUEUED))
         return run
 
     def make_folders(self) -> None:

@@ -78,13 +78,22 @@ def _created_at(run: RunDirectory) -> float:
 
 def state_of(run: RunDirectory) -> RunState:
     """Returns the run's state. A run whose supervisor ended before the run is recorded as lost."""
+    return status_of(run).state
+
+
+def status_of(run: RunDirectory) -> RunStatus:
+    """Returns the run's status, with the state as ``state_of`` returns it."""
     status = run.status()
     if not status.state.is_terminal and _supervisor_has_ended(run, status):
         status = run.status()  # it may have ended in the meantime
         if not status.state.is_terminal:
-            status = replace(status, state=RunState.LOST, message="the supervisor process is gone")
-            run.write_status(status)
-    return status.state
+            message = "the supervisor process is gone" if status.supervisor else "the supervisor did not start"
+            status = replace(status, state=RunState.LOST, message=message)
+            try:
+                run.write_status(status)
+            except OSError as error:  # a full disk, which also ends supervisors, or a store that is only readable
+                status = replace(status, message=f"{message}; the store cannot be written: {error.strerror}")
+    return status
 
 
 def _supervisor_has_ended(run: RunDirectory, status: RunStatus) -> bool:
