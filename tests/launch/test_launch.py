@@ -22,6 +22,7 @@ from tests.helpers.run_directory import new_run, run_record
 from workbench.launch import fork_server
 from workbench.launch import start as submit
 from workbench.launch.device_queue import Holder, Ticket
+from workbench.launch.supervisor import Supervisor
 from workbench.spec import RunSpec
 from workbench.spec.files import dumps
 from workbench.store import listing
@@ -213,6 +214,15 @@ def test_the_second_owner_waits_for_the_device_and_can_be_cancelled_there(owners
     second.request_cancel()
     assert waiting.wait(10) == 0
     assert (second.status().state, first.status().state) == ("cancelled", "running")
+
+
+def test_a_supervisor_that_starts_late_leaves_a_run_that_has_ended(tmp_path: Path) -> None:
+    run = new_run(tmp_path, "run-1", dumps(RunSpec()))
+    ended = RunStatus(RunState.CANCELLED, "interrupted before it started")
+    run.write_status(ended)
+    run.request_cancel()
+    Supervisor(run).run()
+    assert run.status() == ended
 
 
 def test_a_run_waits_for_its_baseline(owners: Owners) -> None:

@@ -46,6 +46,8 @@ class Supervisor:
 
     def run(self) -> None:
         """Runs until the state is terminal; any exception is recorded as the failure of the supervisor."""
+        if self.directory.status().state.is_terminal:
+            return  # the submission was interrupted, or gave up, while the fork server imported torch
         self._write(self.status)
         ticket = None
         try:
