@@ -24,7 +24,7 @@ import torch.distributed as dist
 
 from workbench.plan.link_model import route
 from workbench.plan.mesh import Mesh
-from workbench.runtime.link_emulation import emulate
+from workbench.runtime.link_emulation import emulate_links
 from workbench.runtime.tracing.recorder import Recorder
 from workbench.spec.link import Link
 from workbench.testing.workers import run_in_workers
@@ -111,7 +111,7 @@ def shaped_worker(rank: int) -> None:
 
 def emulated_times(rank: int, recorder: Recorder, control: Any, link: Link) -> Times:
     """The same through the workbench's process group, over loopback."""
-    recorder.links = emulate(link, MESH, recorder.axes, rank, control)
+    recorder.emulated_links = emulate_links(link, MESH, recorder.axes, rank, control)
     return times(lambda tensor: dist.all_reduce(tensor), lambda: dist.barrier(group=control))
 
 

@@ -15,7 +15,7 @@ from workbench.errors import SpecError
 from workbench.plan.link_model import route
 from workbench.plan.mesh import Mesh
 from workbench.plan.resolve import plan
-from workbench.runtime.link_emulation import emulate
+from workbench.runtime.link_emulation import emulate_links
 from workbench.runtime.tracing.recorder import Recorder
 from workbench.spec import RunSpec
 from workbench.spec.files import dumps, load
@@ -30,7 +30,7 @@ NUM_REPETITIONS = 15
 
 def begin(rank: int, recorder: Recorder, control: Any, link: Link, **axes: int) -> None:
     """The link is emulated from here on, in a mesh of these axes."""
-    recorder.links = emulate(link, Mesh(axes or {"data": dist.get_world_size()}), recorder.axes, rank, control)
+    recorder.emulated_links = emulate_links(link, Mesh(axes or {"data": dist.get_world_size()}), recorder.axes, rank, control)
 
 
 def elapsed_s(*issue: Any) -> float:
@@ -337,7 +337,7 @@ def torn_future(rank: int, recorder: Recorder, control: Any) -> str:
     """What a delayed future says when its operation failed."""
     begin(rank, recorder, control, Link(latency_s=0.01))
     future: Any = torch.futures.Future()
-    late = recorder.links.timer.delay(future, time.perf_counter)  # type: ignore[union-attr]
+    late = recorder.emulated_links.timer.delay(future, time.perf_counter)  # type: ignore[union-attr]
     future.set_exception(ValueError("torn"))
     try:
         late.wait()

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from math import inf, sqrt
 from typing import TYPE_CHECKING, Any
 
-from workbench.plan.link_model import num_messages, passes
+from workbench.plan.link_model import num_link_passes, num_messages
 
 if TYPE_CHECKING:
     from workbench.plan.plan import Plan
@@ -23,7 +23,7 @@ def fit(operation: str, n: int, points: Sequence[tuple[int, float]]) -> dict[str
     square.
     """
     # seconds / t = α·x + y/B, which is to be 1
-    pairs = [(num_messages(operation, n) / t, passes(operation, n) * size / t) for size, t in points]
+    pairs = [(num_messages(operation, n) / t, num_link_passes(operation, n) * size / t) for size, t in points]
     xx, xy, yy = sum(x * x for x, _ in pairs), sum(x * y for x, y in pairs), sum(y * y for _, y in pairs)
     sx, sy = sum(x for x, _ in pairs), sum(y for _, y in pairs)
     determinant = xx * yy - xy * xy

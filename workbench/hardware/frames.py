@@ -39,7 +39,7 @@ def communication(calibration: Calibration) -> pd.DataFrame:
         operation, n, size = row["operation"], row["group_size"], row["payload_bytes"]
         fit = fits[operation, n]
         way = Route(("",), fit["latency_s"], fit["bandwidth_bytes_per_s"] or inf)
-        achieved = Route(("",), 0.0, 1.0).bytes_s(operation, n, size) / row["time_s"]
+        achieved = Route(("",), 0.0, 1.0).transmission_s(operation, n, size) / row["time_s"]
         rows.append({**row, "fitted_s": way.duration_s(operation, n, size), "bandwidth_bytes_per_s": achieved})
     return pd.DataFrame(rows)
 

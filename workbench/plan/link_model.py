@@ -1,4 +1,4 @@
-"""What an emulated link carries, and how long: the costs of communication algorithms, and which links an operation uses.
+"""Model of emulated links: the time of each communication operation, and the links that it uses.
 
 Latency α and bandwidth B of a link, n workers, payload S (the full tensor's bytes; all-to-all: one rank's input):
 all-reduce on a ring 2(n−1)·(α + S/(nB)) (Patarasuk and Yuan 2009); all-gather and reduce-scatter on a ring and all-to-all by
@@ -23,71 +23,77 @@ if TYPE_CHECKING:
 
 
 def num_messages(operation: str, n: int) -> int:
-    """Messages of an operation of ``n`` workers that follow one another, each with the link's latency."""
+    """Returns the number of messages in a row of an operation of ``n`` workers, each with the latency of the link."""
     tree = (n - 1).bit_length()
     ring = {"all_reduce": 2 * (n - 1), "all_gather": n - 1, "reduce_scatter": n - 1, "all_to_all": n - 1}
     return {**ring, "broadcast": tree, "barrier": tree, "send": 1, "recv": 1}[operation]
 
 
-def passes(operation: str, n: int) -> float:
-    """How often an operation's payload passes one worker's link in one direction."""
+def num_link_passes(operation: str, n: int) -> float:
+    """Returns how often the payload of an operation passes the link of one worker in one direction."""
     ring = {"all_reduce": 2 * (n - 1) / n, **dict.fromkeys(("all_gather", "reduce_scatter", "all_to_all"), (n - 1) / n)}
     return {**ring, "broadcast": (n - 1).bit_length(), "barrier": 0, "send": 1, "recv": 1}[operation]
 
 
 OPERATIONS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "barrier", "send", "recv")
-"""Those that have a formula; others are not emulated."""
+"""Operations with a formula; others are not emulated."""
 
 
 @dataclass(frozen=True)
 class Route:
-    """The links that the operations of one group of workers pass, as one: as slow as the slowest."""
+    """The links between the workers of a group as one link, as slow as the slowest of them."""
 
     names: tuple[str, ...]
-    """Paths below ``link`` in the spec; operations that share a name and a place take turns."""
+    """Paths below ``link`` in the spec. Operations that share a link of one worker or node take turns."""
 
     latency_s: float
     bandwidth_bytes_per_s: float
 
     @property
     def is_emulated(self) -> bool:
-        """Whether it delays anything."""
+        """Whether any of its links is emulated."""
         return bool(self.names)
 
-    def bytes_s(self, operation: str, n: int, payload_bytes: int) -> float:
-        """Seconds that the bytes alone keep the link busy."""
-        return passes(operation, n) * payload_bytes / self.bandwidth_bytes_per_s
+    def transmission_s(self, operation: str, n: int, payload_bytes: int) -> float:
+        """Returns the time that the bytes occupy the link, in seconds, without latency."""
+        return num_link_passes(operation, n) * payload_bytes / self.bandwidth_bytes_per_s
 
     def duration_s(self, operation: str, n: int, payload_bytes: int) -> float:
-        """Seconds of the whole operation of ``n`` workers, from the moment when the last has entered."""
-        return num_messages(operation, n) * self.latency_s + self.bytes_s(operation, n, payload_bytes)
+        """Returns the duration of an operation in seconds, from the entry of its last participant.
+
+        Args:
+            operation: name of the operation, as in the table ``communication``.
+            n: number of workers.
+            payload_bytes: bytes of the full tensor; of an all-to-all, the input of one rank.
+        """
+        return num_messages(operation, n) * self.latency_s + self.transmission_s(operation, n, payload_bytes)
 
 
 def route(link: Link, mesh: Mesh, axis: str, ranks: Sequence[int]) -> Route:
-    """What these ranks communicate over along an axis, or along several (``data+context``, ``world``)."""
+    """Returns the links of these ranks along an axis or several axes (``data+context``, ``world``)."""
     axes = mesh.axes if axis == WORLD else axis.split("+")
-    names = {f"axes.{one}" if one in link.axes else _of_all(link, ranks) for one in axes}
+    names = {f"axes.{one}" if one in link.axes else _default_link(link, ranks) for one in axes}
     parts = {name: speed.numbers for name, speed in link.parts.items() if name in names}
     latencies, bandwidths = zip(*parts.values(), strict=True) if parts else ((), ())
     return Route(tuple(parts), max((a or 0.0 for a in latencies), default=0.0), min((b or inf for b in bandwidths), default=inf))
 
 
-def _of_all(link: Link, ranks: Sequence[int]) -> str:
-    """The link for all axes: within a node where all these ranks are in one."""
+def _default_link(link: Link, ranks: Sequence[int]) -> str:
+    """Returns the name of the link that is not of an axis: the one within a node if all ranks are in one node."""
     size = link.workers_per_node
     return "within" if size and len({rank // size for rank in ranks}) == 1 else ""
 
 
-def place(link: Link, name: str, rank: int) -> int:
-    """Which link of this name a rank uses: its own, or its node's."""
+def link_index(link: Link, name: str, rank: int) -> int:
+    """Returns the index of the link of this name that a rank uses: the rank itself, or its node."""
     return rank // link.workers_per_node if link.workers_per_node and name == "" else rank
 
 
 def check_link(plan: Plan) -> None:
-    """Refuses an emulated link that this split or machine cannot have.
+    """Rejects emulated links that are incompatible with the split or the device.
 
     Raises:
-        SpecError: with the axes, or the arithmetic.
+        SpecError: an axis is unknown, or the message includes the numbers.
     """
     link, axes = plan.spec.link, list(plan.mesh.axes)
     allowed = [*axes, *(s.name for s in plan.strategies if s.divides_axis)]

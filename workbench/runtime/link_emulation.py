@@ -1,8 +1,9 @@
-"""Emulates slower links: the real operation is done, and its completion held back until the emulated one would be.
+"""Link emulation (``[link]`` in a spec): delays the completion of each operation until a slower link would have completed it.
 
-An emulated operation begins when the last of its participants has entered it (a send: the sender) and its links are free,
-and takes what ``plan/link_model.py`` says. Nobody knows when the others enter, so each writes it on a board in memory that all
-workers of the machine share, whose clock is one too; once the real operation is done, everybody's entry stands there.
+The real operation runs. The emulated one begins when its last participant has entered it (a send: the sender) and its links are
+free, and takes the time of the formulas in ``plan/link_model.py``. Workers share their entry times through memory of the machine,
+whose clock they also share: once the real operation is done, the entry times of all participants are there. ``docs/links.md``
+describes the model and its limits.
 """
 
 from __future__ import annotations
@@ -28,23 +29,29 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from workbench.plan.link_model import OPERATIONS, Route, place, route
+from workbench.plan.link_model import OPERATIONS, Route, link_index, route
 from workbench.plan.mesh import WORLD, Mesh
 from workbench.spec.link import Link
 
 NUM_CHANNELS = 1024
-"""Groups of workers, and ordered pairs within groups, that a run may have."""
+"""Largest number of groups of workers, and of ordered pairs within groups, of a run."""
 DEPTH = 2048
-"""Operations of a channel that the board remembers; a worker may be half of them ahead of the others."""
+"""Operations of a channel that the board keeps. A worker may be half of them ahead of the others."""
 SPIN_S = 100e-6
-"""A sleep may last this much longer than asked; so much is waited for awake."""
+"""The end of a wait is spun instead of slept, because a sleep may last this much longer than requested."""
 
 Use = tuple[int, int, int]
-"""One direction of one link: the link's index, the place where it is, 0 out and 1 in."""
+"""One direction of one link: index of the link, its worker or node, and 0 for out or 1 for in."""
 
 
-class Board:
-    """What the workers tell one another: when each entered what, when it began, and until when every link is busy."""
+class EntryBoard:
+    """Shared memory of the workers: when each entered which operation, when operations began, and when each link is free again.
+
+    Args:
+        path: file of the memory.
+        num_workers: number of workers of the run.
+        num_links: number of emulated links of the spec.
+    """
 
     def __init__(self, path: str, num_workers: int, num_links: int) -> None:
         self._file = os.open(path, os.O_RDWR)
@@ -59,7 +66,7 @@ class Board:
 
     @contextlib.contextmanager
     def mutex(self) -> Iterator[None]:
-        """One worker at a time."""
+        """Excludes all other workers."""
         fcntl.flock(self._file, fcntl.LOCK_EX)
         try:
             yield
@@ -67,7 +74,7 @@ class Board:
             fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def channel(self, key: tuple[Any, ...]) -> int:
-        """Number of a channel, the same on every worker that names it."""
+        """Returns the number of the channel of a group or pair, the same on every worker."""
         name = np.uint64(int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:8], "little") or 1)
         with self.mutex():
             taken = np.flatnonzero((self._names == name) | (self._names == 0))
@@ -75,73 +82,87 @@ class Board:
             self._names[taken[0]] = name
         return int(taken[0])
 
-    def begin(self, passage: Passage) -> float:
-        """When an operation that all have entered begins; whoever asks first takes its links. Needs the mutex."""
-        begun = self._begun[passage.channel, passage.sequence % DEPTH]  # (sequence number from 1, time)
-        if begun[0] != passage.sequence + 1:
-            start = max([passage.last_entry, *(self._free_from[use] for use in passage.uses)])
-            for use in passage.uses:
-                self._free_from[use] = start + passage.busy_s
-            begun[:] = passage.sequence + 1, start
+    def begin(self, emulated: EmulatedOperation) -> float:
+        """Returns when an operation begins that all participants have entered. The first call reserves its links. Requires
+        ``mutex``."""
+        begun = self._begun[emulated.channel, emulated.sequence % DEPTH]  # (sequence number from 1, time)
+        if begun[0] != emulated.sequence + 1:
+            start = max([emulated.last_entry, *(self._free_from[use] for use in emulated.uses)])
+            for use in emulated.uses:
+                self._free_from[use] = start + emulated.busy_s
+            begun[:] = emulated.sequence + 1, start
         return float(begun[1])
 
 
 @dataclass
-class Passage:
-    """One operation on its way over an emulated link, as one worker sees it."""
+class EmulatedOperation:
+    """One operation over an emulated link, from the point of view of one worker; times in seconds of the monotonic clock."""
 
     channel: int
     sequence: int
-    """Which operation of the channel it is, from 0."""
+    """Number of the operation in its channel, from 0."""
 
     entries: np.ndarray[Any, Any]
-    """When each rank entered it; 0: not yet."""
+    """When each rank entered it; 0 before that."""
 
     ranks: list[int]
-    """Whose entry it needs to begin."""
+    """The participants that must have entered before it begins."""
 
     uses: list[Use]
     busy_s: float
-    """How long it keeps its links busy."""
+    """How long it occupies its links."""
 
     duration_s: float
-    """How long it lasts for this worker."""
+    """How long it takes for this worker."""
 
     end: float | None = None
-    """When it is over for this worker."""
+    """When it is complete for this worker; None until that is known."""
 
     @property
     def last_entry(self) -> float:
-        """When the last of those whose entry it needs entered."""
+        """When the last required participant entered."""
         return float(self.entries[self.ranks].max())
 
     @property
     def has_all(self) -> bool:
-        """Whether all required ranks have entered."""
+        """Whether all required participants have entered."""
         return bool(self.entries[self.ranks].all())
 
 
-class Links:
-    """The emulated links of one worker."""
+class EmulatedLinks:
+    """The emulated links of one worker, made by ``emulate_links``."""
 
-    def __init__(self, link: Link, mesh: Mesh, axes: dict[str, str], here: int, board: Board) -> None:
+    def __init__(self, link: Link, mesh: Mesh, axes: dict[str, str], here: int, board: EntryBoard) -> None:
         self._link, self._mesh, self._axes, self._here, self._board = link, mesh, axes, here, board
         self._names = list(link.parts)
         self._channels: dict[tuple[Any, ...], int] = {}
         self._sequence: Counter[int] = Counter()
         self._routes: dict[tuple[str, tuple[int, ...]], Route] = {}
-        self._pending: list[Passage] = []
+        self._pending: list[EmulatedOperation] = []
         self._lock = threading.Lock()
         self.timer = Timer()
 
-    def enter(self, operation: str, group: str, ranks: list[int], pair: tuple[int, ...], num_bytes: int) -> Passage | None:
-        """Notes, before the real operation is issued, that this worker enters it; None: no emulated link is in its way."""
+    def enter(
+        self, operation: str, group: str, ranks: list[int], pair: tuple[int, ...], num_bytes: int
+    ) -> EmulatedOperation | None:
+        """Records that this worker enters an operation, before the real one is issued.
+
+        Args:
+            operation: name of the operation, as in the table ``communication``.
+            group: name of its process group.
+            ranks: ranks of the group.
+            pair: sender and receiver of a send or recv; empty for collectives.
+            num_bytes: payload.
+
+        Returns:
+            The emulated operation; None if it uses no emulated link.
+        """
         here, ends = self._here, list(pair)
-        way = self._route(group, ends or ranks)
-        if not way.is_emulated or operation not in OPERATIONS:
+        link = self._route(group, ends or ranks)
+        if not link.is_emulated or operation not in OPERATIONS:
             return None
-        lasts_s = way.duration_s(operation, len(ranks), num_bytes)
-        bytes_s = way.bytes_s(operation, len(ranks), num_bytes)
+        lasts_s = link.duration_s(operation, len(ranks), num_bytes)
+        bytes_s = link.transmission_s(operation, len(ranks), num_bytes)
         with self._lock:
             channel = self._channel((group, *ranks, *ends))
             sequence = self._sequence[channel]
@@ -149,40 +170,41 @@ class Links:
             entries = self._board.entered[channel]
             entries[(sequence + DEPTH // 2) % DEPTH, here] = 0.0  # from the round before
             entries[sequence % DEPTH, here] = time.perf_counter()
-            passage = Passage(
+            emulated = EmulatedOperation(
                 channel,
                 sequence,
                 entries[sequence % DEPTH],
                 ends[:1] or ranks,
-                self._uses(way, ranks, ends),
+                self._uses(link, ranks, ends),
                 # The steps of a collective wait for one another, latencies and all; messages may follow at once.
                 busy_s=bytes_s if ends else lasts_s,
                 # A sender is free when its last byte has left.
                 duration_s=bytes_s if operation == "send" else lasts_s,
             )
-            self._pending.append(passage)
-        return passage
+            self._pending.append(emulated)
+        return emulated
 
-    def delay(self, work: Any, passage: Passage) -> DelayedWork:
-        """The real operation's work, done no earlier than the emulated one."""
-        return DelayedWork(work, passage, self)
+    def delay(self, work: Any, emulated: EmulatedOperation) -> DelayedWork:
+        """Returns a work that is complete when both the real and the emulated operation are."""
+        return DelayedWork(work, emulated, self)
 
-    def end_of(self, passage: Passage) -> float:
-        """When it is over for this worker; to be asked once the real operation is done."""
+    def end_of(self, emulated: EmulatedOperation) -> float:
+        """Returns when an operation is complete for this worker. Requires that the real operation is."""
         with self._lock:
-            if passage.end is None:
-                ready = [p for p in self._pending if p is passage or p.has_all]
+            if emulated.end is None:
+                ready = [p for p in self._pending if p is emulated or p.has_all]
                 with self._board.mutex():
-                    for each in sorted(ready, key=lambda p: p.last_entry):  # links are taken in this order
+                    for each in sorted(ready, key=lambda p: p.last_entry):  # the order in which links are reserved
                         each.end = self._board.begin(each) + each.duration_s
                 self._pending = [p for p in self._pending if p.end is None]
-            assert passage.end is not None
-            return passage.end
+            assert emulated.end is not None
+            return emulated.end
 
-    def _uses(self, way: Route, ranks: list[int], ends: list[int]) -> list[Use]:
-        """The links that an operation keeps busy: of a message the sender's out and the receiver's in, else all of all."""
+    def _uses(self, link: Route, ranks: list[int], ends: list[int]) -> list[Use]:
+        """Returns the links that an operation occupies: for a message, out of the sender and into the receiver; else both
+        directions of all workers."""
         sides = zip(ends, (0, 1), strict=True) if ends else itertools.product(ranks, (0, 1))
-        places = {(self._names.index(n), place(self._link, n, rank), side) for rank, side in sides for n in way.names}
+        places = {(self._names.index(n), link_index(self._link, n, rank), side) for rank, side in sides for n in link.names}
         return sorted(places)
 
     def _channel(self, key: tuple[Any, ...]) -> int:
@@ -198,21 +220,21 @@ class Links:
 
 
 class DelayedWork:
-    """A real operation's work that is done no earlier than the emulated one. It passes while the worker computes."""
+    """The work of a real operation, complete no earlier than the emulated one. The delay elapses while the worker computes."""
 
-    def __init__(self, inner: Any, passage: Passage, links: Links) -> None:
-        self._inner, self._passage, self._links = inner, passage, links
+    def __init__(self, inner: Any, emulated: EmulatedOperation, links: EmulatedLinks) -> None:
+        self._inner, self._emulated, self._links = inner, emulated, links
 
     def wait(self, *timeout: timedelta) -> bool:
         done = self._inner.wait(*timeout)
-        _sleep_until(self._links.end_of(self._passage))
+        _sleep_until(self._links.end_of(self._emulated))
         return bool(done)
 
     def get_future(self) -> Any:
-        return self._links.timer.delay(self._inner.get_future(), lambda: self._links.end_of(self._passage))
+        return self._links.timer.delay(self._inner.get_future(), lambda: self._links.end_of(self._emulated))
 
     def is_completed(self) -> bool:
-        return self._inner.is_completed() and time.perf_counter() >= self._links.end_of(self._passage)
+        return self._inner.is_completed() and time.perf_counter() >= self._links.end_of(self._emulated)
 
     def is_success(self) -> bool:
         return bool(self._inner.is_success())
@@ -222,8 +244,8 @@ class DelayedWork:
 
 
 class Timer:
-    """Completes futures at given times, in a thread of its own: those who wait for them (DDP, in C++) need no thread, and
-    gloo's own go on to the next operation."""
+    """Completes futures at given times in a thread of its own, so that neither DDP, which waits for them in C++, nor the threads
+    of gloo are blocked."""
 
     def __init__(self) -> None:
         self._waiting: list[tuple[float, int, Any, Any]] = []
@@ -232,10 +254,11 @@ class Timer:
         threading.Thread(target=self._work, daemon=True).start()
 
     def delay(self, future: Any, end: Callable[[], float]) -> Any:
-        """A future with the value, or the failure, of ``future`` that is done at ``end()``, asked when ``future`` is done."""
+        """Returns a future with the value or the exception of ``future``, done at the time ``end()``, which is evaluated when
+        ``future`` is done."""
         late: Any = torch.futures.Future()
         future.add_done_callback(lambda done: self._put(end(), late, done))
-        # The done future travels as the value of the late one; what fails in a callback fails as C++ expects it.
+        # The done future is the value of the late one, so that an exception is raised as C++ expects it.
         return late.then(lambda it: it.value().value())
 
     def _put(self, moment: float, late: Any, done: Any) -> None:
@@ -260,10 +283,15 @@ def _sleep_until(moment: float) -> None:
         pass
 
 
-def emulate(link: Link, mesh: Mesh, axes: dict[str, str], rank: int, control: Any) -> Links | None:
-    """Sets up the links of worker ``rank``, on all workers together; None where none is emulated.
+def emulate_links(link: Link, mesh: Mesh, axes: dict[str, str], rank: int, control: Any) -> EmulatedLinks | None:
+    """Returns the emulated links of a worker; None if the spec emulates none. Called by all workers together.
 
-    ``axes``: name of a process group → the mesh axis that it spans; read when a group is first used.
+    Args:
+        link: the options ``[link]`` of the spec.
+        mesh: mesh of the run.
+        axes: name of a process group → mesh axis that it spans; read when a group is first used.
+        rank: rank of this worker.
+        control: process group over all workers that is not recorded.
     """
     if not link.parts or mesh.num_workers == 1:
         return None
@@ -273,8 +301,8 @@ def emulate(link: Link, mesh: Mesh, axes: dict[str, str], rank: int, control: An
         handle, path[0] = tempfile.mkstemp(prefix="workbench-links-", dir=memory if memory.is_dir() else None)
         os.close(handle)
     dist.broadcast_object_list(path, src=0, group=control)
-    board = Board(path[0], mesh.num_workers, len(link.parts))
+    board = EntryBoard(path[0], mesh.num_workers, len(link.parts))
     dist.barrier(group=control)
     if rank == 0:
-        Path(path[0]).unlink()  # it lives as long as somebody has it mapped
-    return Links(link, mesh, axes, rank, board)
+        Path(path[0]).unlink()  # the memory exists until the last worker unmaps it
+    return EmulatedLinks(link, mesh, axes, rank, board)

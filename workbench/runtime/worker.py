@@ -98,7 +98,7 @@ def _work(
     from workbench.metrics.communication import worker_communication
     from workbench.runtime.batches import Batches
     from workbench.runtime.build import DTYPES, build_worker, make_mesh
-    from workbench.runtime.link_emulation import emulate
+    from workbench.runtime.link_emulation import emulate_links
     from workbench.runtime.parity import check_parity
     from workbench.runtime.step_loop import train
     from workbench.runtime.tracing.completion import complete
@@ -129,7 +129,7 @@ def _work(
     origins = [time.perf_counter()]
     dist.broadcast_object_list(origins, src=0, group=control)
     origin_s = origins[0]
-    recorder.links = emulate(spec.link, plan_.mesh, recorder.axes, rank, control)
+    recorder.emulated_links = emulate_links(spec.link, plan_.mesh, recorder.axes, rank, control)
     trained = train(plan_, worker, Batches(plan_, device, dtype), recorder, on_step, run.profiler_path(rank), control)
     agreement = complete(recorder)
     if device.type == "cpu":

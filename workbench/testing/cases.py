@@ -11,7 +11,7 @@ from workbench.metrics.communication import worker_communication
 from workbench.plan.resolve import plan
 from workbench.runtime.batches import Batches
 from workbench.runtime.build import DTYPES, build_worker, make_mesh
-from workbench.runtime.link_emulation import emulate
+from workbench.runtime.link_emulation import emulate_links
 from workbench.runtime.parity import check_parity
 from workbench.runtime.step_loop import train
 from workbench.runtime.tracing.recorder import Recorder
@@ -62,7 +62,7 @@ def training(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any], 
     worker = build_worker(planned, rank, mesh, recorder, CPU, dtype)
     if num_pieces > 1:
         _compute_in_pieces(worker, num_pieces)
-    recorder.links = emulate(planned.spec.link, planned.mesh, recorder.axes, rank, control)
+    recorder.emulated_links = emulate_links(planned.spec.link, planned.mesh, recorder.axes, rank, control)
     record = train(planned, worker, Batches(planned, CPU, dtype), recorder, lambda **_: None)
     attribute_waits(recorder, control, planned.num_workers)
     rows = communication_rows(recorder, origin_s=0.0)

@@ -47,8 +47,8 @@ def complete(recorder: Recorder) -> Agreement:
     """
     agreement = Agreement(len(recorder.operations), len(recorder.gloo_spans))
     for row in recorder.operations:
-        if row.passage is not None:
-            row.completed = row.passage.end  # an emulated link delivers later than gloo
+        if row.emulated is not None:
+            row.completed = row.emulated.end  # an emulated link delivers later than gloo
     rows: dict[_Key, list[Operation]] = {}
     for row in recorder.operations if recorder.device == "cpu" else []:
         operation = _AS_GLOO_RUNS_IT.get(row.operation, row.operation)

@@ -32,7 +32,7 @@ from workbench.torch_private.distributed import (
 )
 
 if TYPE_CHECKING:
-    from workbench.runtime.link_emulation import Passage
+    from workbench.runtime.link_emulation import EmulatedOperation
 
 BACKEND = "workbench"
 _LOOPBACK_NAMES = ("lo", "lo0")
@@ -90,8 +90,8 @@ class RecordedProcessGroup(ProcessGroup):
         super().__init__(rank, len(ranks))
         self.inner, self.ranks, self.recorder = inner, ranks, recorder
         self._name = name
-        self._batch: list[tuple[Operation | None, Passage | None, list[Tensor]]] | None = None
-        """Of each send or recv issued since ``start_coalescing``: its row, its passage, its tensors."""
+        self._batch: list[tuple[Operation | None, EmulatedOperation | None, list[Tensor]]] | None = None
+        """Each send or recv since ``start_coalescing``: its entry on trace steps, its emulated operation, its tensors."""
 
     def getBackendName(self) -> str:  # noqa: N802 - torch's name
         return BACKEND
@@ -141,9 +141,9 @@ class RecordedProcessGroup(ProcessGroup):
         rows = [row for row, _, _ in batch if row is not None]
         for row in rows:
             row.issued = time.perf_counter()
-        for _, passage, _ in batch:
-            if self.recorder.links and passage:
-                work = self.recorder.links.delay(work, passage)
+        for _, emulated, _ in batch:
+            if self.recorder.emulated_links and emulated:
+                work = self.recorder.emulated_links.delay(work, emulated)
         return RecordedWork(work, rows, self.recorder, sent=[tensor for _, _, tensors in batch for tensor in tensors])
 
     def _issue(self, method: str, *args: Any, **kwargs: Any) -> RecordedWork | None:
@@ -155,8 +155,8 @@ class RecordedProcessGroup(ProcessGroup):
         if operation == "send":
             # gloo takes contiguous tensors alone; the gradient of a recurrent stage's input is a transposed view.
             args = ([tensor.contiguous() for tensor in args[0]], *args[1:])
-        inner, links = getattr(self.inner, _INNER_NAME.get(method, method)), self.recorder.links
-        passage = links.enter(operation, self._name, self.ranks, pair, sum(t.nbytes for t in tensors)) if links else None
+        inner, links = getattr(self.inner, _INNER_NAME.get(method, method)), self.recorder.emulated_links
+        emulated = links.enter(operation, self._name, self.ranks, pair, sum(t.nbytes for t in tensors)) if links else None
         started = time.perf_counter()
         try:
             work = inner(*args, **kwargs)
@@ -165,16 +165,16 @@ class RecordedProcessGroup(ProcessGroup):
             raise
         ended = time.perf_counter()
         if row is not None:
-            row.issued, row.passage = ended, passage
+            row.issued, row.emulated = ended, emulated
         if self._batch is not None and pair:
-            self._batch.append((row, passage, args[0]))
+            self._batch.append((row, emulated, args[0]))
             return None  # as NCCL; the batch has one work
         if work is None:  # NCCL's synchronous collectives: the call is the wait
             work = DoneWork(_flattened(args[0]) if tensors else [])
             self.recorder.blocked_s += ended - started
             if row is not None:
                 row.issued, row.wait_started, row.ended = row.entered, row.entered, ended
-        work = links.delay(work, passage) if links and passage else work
+        work = links.delay(work, emulated) if links and emulated else work
         return RecordedWork(work, [row] if row else [], self.recorder, sent=args[0] if operation == "send" else [])
 
     def _pair(self, operation: str, args: tuple[Any, ...]) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from workbench.runtime.tracing.gloo import GlooSpan, GlooSpans
 from workbench.torch_private.autograd import after_backward, backward_id
 
 if TYPE_CHECKING:
-    from workbench.runtime.link_emulation import Links, Passage
+    from workbench.runtime.link_emulation import EmulatedLinks, EmulatedOperation
 
 RING_FACTOR = {"all_reduce": 2, "all_gather": 1, "reduce_scatter": 1, "all_to_all": 1, "broadcast": 1}
 
@@ -57,7 +57,7 @@ class Operation:
     """The worker that idle time was spent waiting for, the last to enter; None where there is none."""
     completed: float | None = None
     """When it was truly done, whether or not anybody waited for it; None where nothing tells."""
-    passage: Passage | None = None
+    emulated: EmulatedOperation | None = None
     """Its way over an emulated link."""
 
     @property
@@ -112,7 +112,7 @@ class Recorder:
     axes: dict[str, str] = field(default_factory=dict)
     """Name of a process group → the mesh axis that it spans."""
 
-    links: Links | None = None
+    emulated_links: EmulatedLinks | None = None
     """Slower links that are emulated in the way of what it records."""
     device: str = "cpu"
     """Kind of device that the groups' tensors are on."""
