@@ -18,8 +18,10 @@ from typing import Any
 
 from workbench.spec import RunSpec
 from workbench.spec.files import dumps
-from workbench.store.columns import RUN_FIGURES
+from workbench.store.columns import RUN_FIGURES, RUNS
 from workbench.store.directory import RunDirectory
+from workbench.store.figures import Summary
+from workbench.store.json_record import from_json
 from workbench.store.records import Environment, RunRecord, RunState, RunStatus
 from workbench.testing.browser import browser, dashboard, settled, when
 
@@ -31,6 +33,7 @@ SPLITS = ("single", "dp2", "layer2", "pp2-1f1b-m4", "tp2")
 def fill(store: Path, num_runs: int) -> None:
     """Ended runs with figures, and workers and communication of the usual size, so that their files are as large as real ones."""
     text = dumps(RunSpec())
+    integers = {name: 1 for name in RUN_FIGURES if RUNS[name].kind == "int64"}
     operation = {"operation": "all_reduce", "axis": "data", "phase": "backward", "count": 1, "payload_bytes": 3_500_000}
     for i in range(num_runs):
         split = SPLITS[i % len(SPLITS)]
@@ -43,8 +46,9 @@ def fill(store: Path, num_runs: int) -> None:
         )  # fmt: skip
         run = RunDirectory.create(store, run_id, text, record, Environment())
         run.write_status(RunStatus(RunState.FINISHED))
-        figures = {**dict.fromkeys(RUN_FIGURES, 0.5), "step_time_s": 0.05 + i / 1e6, "parity_ok": True}
-        run.write_summary({**figures, "workers": [{"parameters": 875_000, "communication": [operation] * 10}] * 2})
+        figures = {**dict.fromkeys(RUN_FIGURES, 0.5), **integers, "step_time_s": 0.05 + i / 1e6, "parity_ok": True}
+        worker = {"parameters": 875_000, "communication": [operation] * 10}
+        run.write_summary(from_json(Summary, {**figures, "workers": [worker] * 2}))
 
 
 def opening_s(context: Any, address: str) -> float:

@@ -21,6 +21,7 @@ from workbench.spec import RunSpec
 from workbench.spec.files import dumps
 from workbench.store.columns import TABLES
 from workbench.store.directory import RunDirectory
+from workbench.store.figures import Summary
 from workbench.store.records import Environment, RunRecord, RunState, RunStatus
 from workbench.store.tables import schema
 from workbench.testing.browser import browser, dashboard, when
@@ -61,7 +62,7 @@ def fill(store: Path, run_id: str, num_operations: int) -> None:
         for name, columns in (("communication", operations), ("timeline", spans)):
             write(run.table_path(name, rank), name, columns)
     run.write_status(RunStatus(RunState.FINISHED))
-    run.write_summary({"step_time_s": STEP_S, "parity_ok": True, "workers": []})
+    run.write_summary(Summary(step_time_s=STEP_S, parity_ok=True, parity_verdict="equal"))
 
 
 def write(path: Path, name: str, columns: dict[str, Any]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import socket
 import subprocess
@@ -11,6 +10,7 @@ import sys
 import time
 import tomllib
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,11 @@ from workbench.dashboard import address
 from workbench.dashboard.components.failure import failure
 from workbench.dashboard.downloads import csv_of, picture_of, tables_of
 from workbench.dashboard.table import SHOWN, Overview, chosen, filtered, tags_of
+from workbench.runtime.events import EventWriter
 from workbench.spec import RunSpec
 from workbench.spec.paths import differences, spec_of
 from workbench.store.active_runs import ActiveRuns
+from workbench.store.events import ParityEvent, ReadyEvent, StepEvent
 from workbench.store.labels import relabel
 from workbench.store.records import RunError, RunState, RunStatus
 
@@ -97,7 +99,7 @@ def test_the_table_is_filtered_by_every_word_and_condition_and_sorted(tmp_path: 
 
 def test_the_tables_figures_have_the_units_of_their_heads(tmp_path: Path) -> None:
     run = finished(tmp_path, "run-1", 1.0, 0.25)
-    run.write_summary({**(run.summary() or {}), "peak_memory_bytes": 3 * 2**20, "communication_bytes_per_step": 2**19})
+    run.write_summary(replace(run.summary(), peak_memory_bytes=3 * 2**20, communication_bytes_per_step=2**19))
     row = Overview(tmp_path).frame.iloc[0]
     assert {SHOWN[column]: row[column] for column in ("step_time_ms", "peak_memory_mib", "communication_mib")} == {
         "step (ms)": 250.0,
@@ -153,18 +155,17 @@ def test_a_follower_reads_on_where_it_left_off(tmp_path: Path) -> None:
     assert follower.progress is None
     assert [worker["state"] for worker in follower.workers()] == ["starting", "starting"]
     for rank, steps in ((0, 3), (1, 2)):
-        lines: list[dict[str, Any]] = [{"event": "ready"}, {"event": "parity", "ok": True}]
-        lines += [
-            {"event": "step", "kind": "timed", "step": s, "num_steps": 9, "loss": 2.0 - s, "duration_s": 0.5}
-            for s in range(steps)
-        ]
-        run.events_path(rank).write_text("".join(json.dumps(line) + "\n" for line in lines))
+        events = EventWriter(run.events_path(rank))
+        events.write(ReadyEvent(rank=rank))
+        events.write(ParityEvent(rank=rank, ok=True, max_error=0.0, verdict="equal"))
+        for s in range(steps):
+            events.write(StepEvent(rank=rank, kind="timed", step=s, num_steps=9, loss=2.0 - s, duration_s=0.5))
     follower.read_on()
     follower.read_on()
     assert follower.progress == (2, 9), "as far as the slowest is"
     assert follower.losses == [{"step": s, "loss": 2.0 - s} for s in range(3)]
     assert follower.parity == "equals one worker"
-    follower.events[0][1] |= {"verdict": "equal per shard"}
+    follower.events[0][1] = replace(follower.events[0][1], verdict="equal per shard")
     assert follower.parity == "equals one worker per shard"
     first, second = follower.workers()
     assert (first["state"], first["step"], first["samples_per_s"]) == ("timed steps", 3, 16 / 0.5)

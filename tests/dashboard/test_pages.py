@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,10 +15,12 @@ from tests.helpers.run_directory import new_run
 from tests.helpers.states import finished, live
 from workbench.dashboard.pages.runs import IMPORTED
 from workbench.dashboard.shell import PAGES
+from workbench.runtime.events import EventWriter
 from workbench.spec import RunSpec
 from workbench.spec.paths import command, spec_of
 from workbench.store import listing
 from workbench.store.directory import RunDirectory
+from workbench.store.events import StepEvent
 from workbench.store.records import Labels
 
 
@@ -153,8 +154,9 @@ def test_run_starts_what_the_page_shows(monkeypatch: pytest.MonkeyPatch) -> None
 def test_the_queue_is_shown_and_a_run_is_cancelled_with_its_baseline(store: Path) -> None:
     base = live(store, "base-1", 1.0, "running", split="single", dataset="text")
     split = live(store, "split-1", 2.0, split="dp2", dataset="text", baseline_run_id="base-1")
-    steps = [{"event": "step", "kind": "timed", "step": s, "num_steps": 4, "loss": 1.0, "duration_s": 0.5} for s in range(2)]
-    base.events_path(0).write_text("".join(json.dumps(step) + "\n" for step in steps))
+    events = EventWriter(base.events_path(0))
+    for step in range(2):
+        events.write(StepEvent(rank=0, kind="timed", step=step, num_steps=4, loss=1.0, duration_s=0.5))
     test = page("live")
     assert [s.value for s in test.subheader][:2] == ["single", "Queue"]
     test.button(key="cancel split-1").click().run()

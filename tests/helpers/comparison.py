@@ -8,14 +8,16 @@ from typing import Any
 from tests.helpers.run_directory import run_record
 from workbench.spec import RunSpec
 from workbench.spec.files import dumps
-from workbench.store.columns import RUN_FIGURES
+from workbench.store.columns import RUN_FIGURES, RUNS
 from workbench.store.directory import RunDirectory
+from workbench.store.figures import Summary
+from workbench.store.json_record import from_json
 from workbench.store.records import Environment, RunState, RunStatus
 
 SINGLE, SPLIT, FAILED = "20261124-100000-single-aaaaaa", "20261124-100001-dp2-bbbbbb", "20261124-100002-dp2-cccccc"
 WORKER = {
     "parameters": 1000, "gradient_bytes": 4000, "optimizer_state_bytes": 8000, "peak_memory_bytes": 2**20,
-    "resident_peak_bytes": 3 * 2**20, "communication": [],
+    "resident_peak_bytes": 3 * 2**20, "communication": [], "step_s": 0.5,
 }  # fmt: skip
 HELD = {"parameters": 2**18, "gradients": 2**18, "optimizer_state": 2**19}
 ALL_REDUCE = {"operation": "all_reduce", "axis": "data", "phase": "backward", "count": 2, "payload_bytes": 4096,
@@ -35,9 +37,8 @@ def record_run(store: Path, run_id: str, state: str, num_workers: int, **figures
     run = RunDirectory.create(store, run_id, dumps(spec), run_record(**record), Environment())
     run.write_status(RunStatus(RunState(state)))
     if state == "finished":
-        numbers: dict[str, Any] = dict.fromkeys(RUN_FIGURES, 0.5)
+        numbers: dict[str, Any] = {name: 1 if RUNS[name].kind == "int64" else 0.5 for name in RUN_FIGURES}
         worker = {**WORKER, "communication": [{**ALL_REDUCE, "payload_bytes": 5000}]}
-        run.write_summary(
-            {**numbers, "parity_ok": True, "parity_tensor": "a.weight", "workers": [worker] * num_workers, **figures}
-        )
+        parity = {"parity_ok": True, "parity_tensor": "a.weight"}
+        run.write_summary(from_json(Summary, {**numbers, **parity, "workers": [worker] * num_workers, **figures}))
     return run

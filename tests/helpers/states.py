@@ -10,6 +10,7 @@ import psutil
 
 from tests.helpers.run_directory import new_run
 from workbench.store.directory import RunDirectory
+from workbench.store.figures import Summary
 from workbench.store.records import RunState, RunStatus, SupervisorProcess, WorkerStatus
 
 ALIVE = SupervisorProcess(os.getpid(), psutil.Process().create_time())
@@ -24,5 +25,5 @@ def live(store: Path, run_id: str, created_at: float, state: str = "queued", **r
 def finished(store: Path, run_id: str, created_at: float, step_time_s: float, **record: Any) -> RunDirectory:
     run = new_run(store, run_id, created_at=created_at, split="dp2", dataset="text", **record)
     run.write_status(RunStatus(RunState.FINISHED))
-    run.write_summary({"step_time_s": step_time_s, "parity_ok": True, "workers": []})
+    run.write_summary(Summary(step_time_s=step_time_s, parity_ok=True, parity_verdict="equal"))
     return run

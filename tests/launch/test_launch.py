@@ -27,6 +27,7 @@ from workbench.spec import RunSpec
 from workbench.spec.files import dumps
 from workbench.store import listing
 from workbench.store.directory import RunDirectory
+from workbench.store.figures import Summary
 from workbench.store.records import Environment, RunState, RunStatus
 
 pytestmark = pytest.mark.timeout(60)
@@ -67,7 +68,7 @@ step = {"run_id": run.id, "rank": rank, "step": 0, "kind": "timed", "start_s": 0
 write_table(run.table_path("steps", rank), "steps", [step | {"num_samples": 8, "data_s": 0.0}])
 parts = ("step_s", "compute_s", "exposed_communication_s", "idle_s", "optimizer_s", "schedule_s", "other_s")
 figures = dict.fromkeys(("parameters", "peak_memory_bytes", *parts), 1)
-parts = dict.fromkeys(parts, 1)
+parts = {"step": 0, **dict.fromkeys(parts, 1)}
 say("finished", figures={**figures, "counted_flops": None, "trace_steps": [parts], "communication": []})
 sys.exit(3 if fault == "late" and rank == 1 else 0)
 """
@@ -193,7 +194,7 @@ def test_a_run_whose_workers_finished_is_finished(owners: Owners, fault: str, me
     run, owner = owners.start(fault)
     assert owner.wait(20) == 0
     assert (run.status().state, run.status().message) == ("finished", message)
-    assert (run.summary() or {})["step_time_s"] == 0.5
+    assert run.summary().step_time_s == 0.5
 
 
 def test_a_cancelled_run_ends_even_workers_that_ignore_sigterm(owners: Owners) -> None:
@@ -229,10 +230,10 @@ def test_a_run_waits_for_its_baseline(owners: Owners) -> None:
     baseline = new_run(owners.path, "base", dumps(RunSpec()))
     run, owner = owners.start("none", baseline_run_id="base")
     wait_until(lambda: "waiting for baseline base" in run.status().message)
-    baseline.write_summary({"step_time_s": 1.0})
+    baseline.write_summary(Summary(step_time_s=1.0))
     baseline.write_status(RunStatus(RunState.FINISHED))
     assert owner.wait(20) == 0
-    assert (run.summary() or {})["speedup"] == 2.0
+    assert run.summary().speedup == 2.0
 
 
 def test_the_workers_of_a_killed_owner_die_and_the_run_is_lost(owners: Owners) -> None:

@@ -340,11 +340,12 @@ def test_runs_specs_and_comparisons_show_themselves(run: Run) -> None:
 
 def test_figures_side_by_side_are_the_runs_own_in_units_that_one_reads(run: Run) -> None:
     frame = side_by_side({"two": run})
-    summary, two = run.summary or {}, frame.loc["two"]
+    summary, two = run.summary, frame.loc["two"]
+    assert summary is not None
     assert two["workers"] == 2
-    assert two["communication_mib"] * 2**20 == summary["communication_bytes_per_step"] == 4 * two["parameters"]
+    assert two["communication_mib"] * 2**20 == summary.communication_bytes_per_step == 4 * two["parameters"]
     assert two["ring_mib"] == two["communication_mib"], "an all-reduce between two sends 2·(n − 1)/n = 1 times its payload"
-    assert two["step_ms"] == summary["step_time_s"] * 1e3
+    assert two["step_ms"] == summary.step_time_s * 1e3
     assert 0 < two["compute_share"] + two["idle_share"] + two["exposed_communication_share"] <= 1
     chart = measured_chart(frame, "communication_mib", "How much?", "MiB", expected="ring_mib").to_dict()
     assert len(chart["layer"]) == 2

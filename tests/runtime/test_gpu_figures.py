@@ -50,7 +50,7 @@ def work(rank: int, recorder: Recorder, control: Any, path: str) -> None:
     run = RunDirectory(Path(path))
     recorder.device = "cuda"
     planned = plan(run.spec())
-    _work(run, planned, rank, torch.device("cpu"), EventWriter(run.events_path(rank), rank), recorder, control)
+    _work(run, planned, rank, torch.device("cpu"), EventWriter(run.events_path(rank)), recorder, control)
 
 
 @pytest.fixture(scope="module")

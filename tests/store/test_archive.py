@@ -14,6 +14,7 @@ from workbench.errors import UsageError
 from workbench.store import listing
 from workbench.store.archive import import_runs, pack
 from workbench.store.directory import RunDirectory
+from workbench.store.figures import Summary
 from workbench.store.records import Labels, RunState, RunStatus
 from workbench.store.tables import write_table
 
@@ -21,7 +22,7 @@ from workbench.store.tables import write_table
 def ended(store: Path, run_id: str = "20261124-001530-dp2-3f9a00") -> RunDirectory:
     run = new_run(store, run_id)
     run.write_status(RunStatus(RunState.FINISHED))
-    run.write_summary({"step_time_s": 0.5, "workers": []})
+    run.write_summary(Summary(step_time_s=0.5))
     write_table(run.table_path("steps", 0), "steps", [step_row(run, 0, 0, 1.0)])
     return run
 
@@ -88,8 +89,12 @@ def test_a_directory_that_is_no_id_is_no_run(tmp_path: Path, run_id: str) -> Non
         ("summary.json", b"{", "damaged"),
         ("spec.toml", b"= 1", "damaged"),
         ("status.json", b'{"state": "running"}', "has not ended"),
-        ("status.json", b"[]", "does not contain a JSON object"),
-        ("summary.json", json.dumps({"step_time_s": "<script>"}).encode(), "invalid values of step_time_s"),
+        ("status.json", b"[]", "status.json: \\[\\] is not an object"),
+        (
+            "summary.json",
+            json.dumps({"step_time_s": "<script>"}).encode(),
+            "summary.json: step_time_s: '<script>' is not a number",
+        ),
         (
             "run.json",
             json.dumps({**RECORD, "run_id": "run-2", "threads_per_worker": 10**30}).encode(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from pathlib import Path
@@ -17,6 +18,9 @@ from workbench.spec import RunSpec
 from workbench.store import listing
 from workbench.store.columns import RUN_COLUMNS, TABLES
 from workbench.store.directory import new_run_id
+from workbench.store.events import FinishedEvent, event_from_json
+from workbench.store.figures import CpuLoad, Summary, WorkerFigures
+from workbench.store.json_record import from_json
 from workbench.store.records import Environment, Labels, RunError, RunState, RunStatus, SupervisorProcess
 from workbench.store.tables import schema, write_table
 
@@ -47,15 +51,19 @@ def test_ids_of_runs_submitted_together_differ() -> None:
     assert len({new_run_id("dp2") for _ in range(100)}) == 100
 
 
+def line(event: str) -> str:
+    return json.dumps({"time": 0.0, "rank": 0, "event": event}) + "\n"
+
+
 def test_events_are_read_in_whole_lines_only(tmp_path: Path) -> None:
     run = new_run(tmp_path)
     assert run.events(0) == ([], 0)
-    run.events_path(0).write_text('{"event": "ready"}\n{"event": "st')
+    run.events_path(0).write_text(line("ready") + line("ready")[:12])
     events, offset = run.events(0)
-    assert [event["event"] for event in events] == ["ready"]
+    assert [event.event for event in events] == ["ready"]
     with run.events_path(0).open("a") as file:
-        file.write('ep"}\n')
-    assert [event["event"] for event in run.events(0, offset)[0]] == ["step"]
+        file.write(line("ready")[12:] + line("of a later version"))
+    assert [event.event for event in run.events(0, offset)[0]] == ["ready"], "an event of an unknown kind is skipped"
 
 
 def test_tables_of_all_workers_come_in_order_of_rank(tmp_path: Path) -> None:
@@ -68,24 +76,26 @@ def test_tables_of_all_workers_come_in_order_of_rank(tmp_path: Path) -> None:
 
 def test_the_step_time_is_the_median_of_the_slowest_workers(tmp_path: Path) -> None:
     run = new_run(tmp_path, baseline_run_id="base", same_cores_baseline_run_id="missing")
-    new_run(tmp_path, "base").write_summary({"step_time_s": 6.0})
+    new_run(tmp_path, "base").write_summary(Summary(step_time_s=6.0))
     durations = {0: [1.0, 2.0, 5.0], 1: [3.0, 1.0, 4.0]}  # slowest: 3, 2, 5
     for rank, times in durations.items():
         rows = [step_row(run, rank, step, duration, loss=float(rank + step)) for step, duration in enumerate(times)]
         warmup = step_row(run, rank, 9, 99.0, kind="warmup")
         write_table(run.table_path("steps", rank), "steps", [*rows, warmup])
-    finished = {"event": "finished", "figures": FIGURES}
-    summary = summarize(run, [[{"event": "parity", "ok": True, "max_error": 1e-9}, finished], [finished]])
-    assert summary["step_time_s"] == 3.0
-    assert summary["num_timed_steps"] == 3
-    assert summary["speedup"] == 2.0
-    assert summary["efficiency"] == 1.0
-    assert summary["speedup_same_cores"] is None, "what is not known is empty"
-    assert summary["bubble_fraction"] is None, "nothing is staged here"
-    assert summary["final_loss"] == 2.5
-    assert summary["parity_ok"] is True
-    assert summary["parity_verdict"] == "equal", "as it was recorded before the whole batch was compared"
-    assert summary["parity_whole_batch_error"] is None
+    finished = FinishedEvent(rank=0, figures=from_json(WorkerFigures, FIGURES))
+    parity = event_from_json({"event": "parity", "rank": 0, "time": 0.0, "ok": True, "max_error": 1e-9})
+    assert parity is not None
+    summary = summarize(run, [[parity, finished], [finished]])
+    assert summary.step_time_s == 3.0
+    assert summary.num_timed_steps == 3
+    assert summary.speedup == 2.0
+    assert summary.efficiency == 1.0
+    assert summary.speedup_same_cores is None, "what is not known is empty"
+    assert summary.bubble_fraction is None, "nothing is staged here"
+    assert summary.final_loss == 2.5
+    assert summary.parity_ok is True
+    assert summary.parity_verdict == "equal", "as it was recorded before the whole batch was compared"
+    assert summary.parity_whole_batch_error is None
 
 
 def test_a_run_is_found_by_its_id_a_part_of_it_or_as_the_latest(tmp_path: Path) -> None:
@@ -103,7 +113,7 @@ def test_a_run_is_found_by_its_id_a_part_of_it_or_as_the_latest(tmp_path: Path) 
 def test_rows_leave_deleted_runs_out_and_name_every_column(tmp_path: Path) -> None:
     run, deleted = new_run(tmp_path, "run-1"), new_run(tmp_path, "run-2")
     run.write_status(RunStatus(RunState.FINISHED))
-    run.write_summary({"step_time_s": 0.5, "workers": []})
+    run.write_summary(Summary(step_time_s=0.5))
     run.write_labels(Labels(name="renamed"))
     deleted.write_labels(Labels(deleted_at=time.time()))
     (row,) = listing.rows(tmp_path)
@@ -180,7 +190,7 @@ def test_a_thousand_runs_are_listed_in_half_a_second(tmp_path: Path) -> None:
     for number in range(1000):
         run = new_run(tmp_path, f"run-{number:04d}")
         run.write_status(RunStatus(RunState.FINISHED))
-        run.write_summary({"step_time_s": 0.5})
+        run.write_summary(Summary(step_time_s=0.5))
     started = time.process_time()  # not the wall clock: other tests may share the cores
     assert len(listing.rows(tmp_path)) == 1000
     assert time.process_time() - started < 0.5
@@ -204,5 +214,5 @@ def test_a_million_operations_are_exported_and_summarised_in_five_seconds(tmp_pa
 
 
 def test_what_other_programs_did_during_a_blink_is_not_known() -> None:
-    assert _other_load([{"elapsed_s": 0.02, "machine_s": 0.04, "process_s": 0.02}]) is None
-    assert _other_load([{"elapsed_s": 2.0, "machine_s": 3.0, "process_s": 2.0}]) == 0.5
+    assert _other_load([CpuLoad(0.02, 0.04, 0.02)]) is None
+    assert _other_load([CpuLoad(2.0, 3.0, 2.0)]) == 0.5

@@ -14,6 +14,7 @@ from workbench.cli.main import cli
 from workbench.errors import UsageError
 from workbench.store import index, listing
 from workbench.store.directory import RunDirectory
+from workbench.store.figures import Summary
 from workbench.store.labels import add_tags, delete, relabel, remove_tags, restore
 from workbench.store.records import Labels, RunState, RunStatus
 
@@ -74,7 +75,7 @@ def test_an_exact_id_names_a_run_of_the_store_or_nothing(tmp_path: Path, text: s
 def test_rows_are_the_same_with_an_index_without_one_and_with_a_damaged_one(tmp_path: Path) -> None:
     for number in range(index._MIN_NEW + 1):
         ended(tmp_path, f"run-{number:04d}")
-    RunDirectory(tmp_path / "runs" / "run-0007").write_summary({"step_time_s": 0.5})
+    RunDirectory(tmp_path / "runs" / "run-0007").write_summary(Summary(step_time_s=0.5))
     first = listing.rows(tmp_path)
     file = tmp_path / index.NAME
     assert file.exists()

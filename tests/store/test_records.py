@@ -10,7 +10,9 @@ import pytest
 
 from tests.helpers.run_directory import new_run
 from workbench.errors import DamagedRunError
+from workbench.store import listing
 from workbench.store.directory import RunDirectory
+from workbench.store.figures import CpuLoad
 from workbench.store.records import Labels, RunState
 
 READERS = {
@@ -18,6 +20,7 @@ READERS = {
     "status.json": RunDirectory.status,
     "environment.json": RunDirectory.environment,
     "labels.json": RunDirectory.labels,
+    "summary.json": RunDirectory.summary,
     "error.json": RunDirectory.error,
 }
 
@@ -62,6 +65,20 @@ def test_a_value_of_another_type_is_named(tmp_path: Path, values: dict[str, Any]
     write(run, "status.json", **values)
     with pytest.raises(DamagedRunError, match=f"status.json is damaged and cannot be read: {problem}"):
         run.status()
+
+
+def test_a_summary_of_the_first_version_is_read(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    parts = {"step_s": 1.0, "compute_s": 0.5, "exposed_communication_s": 0.1, "idle_s": 0.2, "optimizer_s": 0.1, "other_s": 0.1}
+    transfer = {"operation": "all_reduce", "axis": "data", "phase": "backward", "count": 2.0, "payload_bytes": 8.0}
+    load = {"elapsed_s": 1.0, "machine_s": 2.0, "own_s": 0.9}
+    worker = {"parameters": 10, "peak_memory_bytes": 100, **parts, "load": load, "communication": [transfer]}
+    write(run, "summary.json", step_time_s=1.0, parity_ok=True, parity_max_error=1e-9, workers=[worker, worker], **parts)
+    summary = run.summary()
+    assert summary is not None
+    assert (summary.parity_verdict, summary.schedule_s, summary.spread) == ("equal", None, None)
+    assert summary.workers[1].load == CpuLoad(1.0, 2.0, 0.9)
+    assert listing.row(run)["parity_verdict"] == "equal"
 
 
 def test_records_are_read_by_key_too_as_when_they_were_dicts(tmp_path: Path) -> None:

@@ -236,33 +236,38 @@ def evidence_of(run: StoredRun) -> Evidence | None:
     """The figures of a finished run."""
     run = run.directory
     summary, record = run.summary(), run.record()
-    if summary is None or not summary["workers"] or "axes" not in summary["workers"][0] or summary["compute_s"] is None:
+    if (
+        summary is None
+        or summary.optimizer_s is None
+        or summary.schedule_s is None
+        or any(w.axes is None for w in summary.workers)
+    ):
         return None
-    workers, pipelines = summary["workers"], bubble.pipelines(run)
-    waits: dict[str, dict[str, float]] = {"exposed_communication_s": defaultdict(float), "idle_s": defaultdict(float)}
+    workers, pipelines = summary.workers, bubble.pipelines(run)
+    exposed, idle = defaultdict[str, float](float), defaultdict[str, float](float)
     for worker in workers:
-        for axis, of_axis in worker["axes"].items():
-            for figure, seconds in of_axis.items():
-                waits[figure][axis] += seconds / len(workers)
+        for axis, of_axis in (worker.axes or {}).items():
+            exposed[axis] += of_axis.exposed_communication_s / len(workers)
+            idle[axis] += of_axis.idle_s / len(workers)
     of_worker = {rank: w.actions for ranks, members in pipelines.items() for rank, w in zip(ranks, members, strict=True)}
     stages = {rank: tuple(sorted({action.stage for action in actions})) for rank, actions in of_worker.items()}
     return Evidence(
         split=record.split,
         unit="batch" if record.mode == "inference" else "step",
-        step=fmean(w["step_s"] for w in workers),
-        compute=tuple(w["compute_s"] for w in workers),
-        optimizer=summary["optimizer_s"],
-        schedule=summary["schedule_s"],
-        exposed=waits["exposed_communication_s"],
-        idle=waits["idle_s"],
+        step=fmean(w.step_s for w in workers if w.step_s is not None),
+        compute=tuple(w.compute_s for w in workers if w.compute_s is not None),
+        optimizer=summary.optimizer_s,
+        schedule=summary.schedule_s,
+        exposed=exposed,
+        idle=idle,
         bubble=bubble.mean_of(pipelines.values()),
         stages_of_worker=stages,
         num_microbatches=len({action.microbatch for actions in of_worker.values() for action in actions}) or 1,
-        data=summary["data_s"],
-        ready=summary["ready_s"],
+        data=summary.data_s or 0.0,
+        ready=summary.ready_s,
         num_threads=record.num_workers * record.threads_per_worker,
         num_cores=record.num_cores,
-        bytes_per_step=summary["communication_bytes_per_step"],
+        bytes_per_step=summary.communication_bytes_per_step,
         spec=_spec_of(run),
     )
 

@@ -36,8 +36,8 @@ class MemoryLimit:
 def memory_limit(run: StoredRun) -> MemoryLimit | None:
     """What takes most of a finished run's memory; None where its memory was not measured by category."""
     run = run.directory
-    workers = (run.summary() or {}).get("workers") or []
-    peaks = [worker.get("peak_memory_by_category") or {} for worker in workers]
+    summary = run.summary()
+    peaks = [worker.peak_memory_by_category or {} for worker in summary.workers] if summary else []
     sizes = [sum(peak.values()) for peak in peaks]
     if not any(sizes):
         return None

@@ -149,7 +149,7 @@ def measured(run: StoredRun, store: Iterable[StoredRun]) -> Measured:
             largest[row["step"]] = max(row["duration_s"], largest[row["step"]])
     record = run.record()
     repeats = [other.directory for other in store if _is_same(run, record, other.directory)]
-    medians = [s["step_time_s"] for s in (other.summary() for other in repeats) if s]
+    medians = [s.step_time_s for s in (other.summary() for other in repeats) if s]
     return Measured(f"{record.split} ({run.id[-6:]})", tuple(largest.values()), tuple(medians), _samples(run))
 
 

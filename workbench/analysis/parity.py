@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from workbench.plan.parity import verdict, verdict_of_event
+from workbench.plan.parity import verdict
+from workbench.store.events import ParityEvent
 
 Row = Mapping[str, Any]
 IN_A_TABLE = {"equal": "equal", "equal per shard": "equal per shard", "lossy": "lossy", "wrong": "WRONG", None: "–"}
@@ -32,10 +33,10 @@ def parity_text(row: Row) -> str:
     return IN_WORDS[verdict(row)]
 
 
-def of_event(event: Row) -> str:
+def of_event(event: ParityEvent) -> str:
     """The verdict in a worker's event ``parity``, in a few words."""
     words = {**IN_WORDS, "wrong": "DIFFERS from one worker", "lossy": "differs on purpose (lossy)"}
-    return words[verdict_of_event(event)]
+    return words[event.verdict]
 
 
 def per_shard(row: Row) -> str:

@@ -10,6 +10,7 @@ from workbench.analysis.parity import of_event
 from workbench.errors import SpecError
 from workbench.store import listing
 from workbench.store.directory import StoredRun
+from workbench.store.events import Event, ParityEvent, StepEvent
 
 _RECENT = 10
 """Steps over whose mean a rate is taken."""
@@ -20,7 +21,7 @@ class Follower:
     """What a run's workers have said so far; reads on where it left off."""
 
     run: StoredRun
-    events: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
+    events: dict[int, list[Event]] = field(default_factory=dict)
     _offsets: Counter[int] = field(default_factory=Counter)
 
     def read_on(self) -> bool:
@@ -36,18 +37,18 @@ class Follower:
     def progress(self) -> tuple[int, int] | None:
         """Steps done and steps in all; None before the first."""
         last = [steps[-1] for rank in self.events if (steps := self._steps(rank))]
-        return min((e["step"] + 1, e["num_steps"]) for e in last) if last else None
+        return min((e.step + 1, e.num_steps) for e in last) if last else None
 
     @property
     def losses(self) -> list[dict[str, Any]]:
         """Step and loss, as the worker says that has both; each is of its part of the batch."""
-        of = [[{"step": e["step"], "loss": e["loss"]} for e in self._steps(r) if e["loss"] is not None] for r in self.events]
+        of = [[{"step": e.step, "loss": e.loss} for e in self._steps(r) if e.loss is not None] for r in self.events]
         return max(of, key=len, default=[])
 
     @property
     def parity(self) -> str:
         """Whether the split computes what one worker computes, once that was checked."""
-        said = next((e for e in self.events.get(0, []) if e["event"] == "parity"), None)
+        said = next((e for e in self.events.get(0, []) if isinstance(e, ParityEvent)), None)
         if said is None:
             return ""
         return of_event(said)
@@ -61,14 +62,14 @@ class Follower:
         rows = []
         for rank, events in sorted(self.events.items()):
             steps = self._steps(rank)
-            mean = sum(e["duration_s"] for e in steps[-_RECENT:]) / len(steps[-_RECENT:]) if steps else None
+            mean = sum(e.duration_s for e in steps[-_RECENT:]) / len(steps[-_RECENT:]) if steps else None
             process = processes.get(rank)
             rows.append(
                 {
                     "worker": rank,
                     "device": process.device if process else "–",
                     "state": _doing(events, is_live),
-                    "step": steps[-1]["step"] + 1 if steps else None,
+                    "step": steps[-1].step + 1 if steps else None,
                     "step_ms": mean * 1e3 if mean else None,
                     "samples_per_s": samples / mean if mean and samples else None,
                     "memory_mib": _private_memory_mib(process.pid) if process and is_live else None,
@@ -76,8 +77,8 @@ class Follower:
             )
         return rows
 
-    def _steps(self, rank: int) -> list[dict[str, Any]]:
-        return [event for event in self.events.get(rank, []) if event["event"] == "step"]
+    def _steps(self, rank: int) -> list[StepEvent]:
+        return [event for event in self.events.get(rank, []) if isinstance(event, StepEvent)]
 
     def _samples(self) -> int | None:
         """Samples of a step that pass through a worker."""
@@ -87,12 +88,14 @@ class Follower:
             return None
 
 
-def _doing(events: list[dict[str, Any]], is_live: bool) -> str:
+def _doing(events: list[Event], is_live: bool) -> str:
     last = events[-1] if events else None
     if last is None:
         return "starting" if is_live else "not started"
     words = {"ready": "checking parity", "parity": "preparing", "finished": "finished", "error": "failed"}
-    return words.get(last["event"]) or (f"{last['kind']} steps" if is_live else "stopped")
+    if not isinstance(last, StepEvent):
+        return words[last.event]
+    return f"{last.kind} steps" if is_live else "stopped"
 
 
 def _private_memory_mib(pid: int) -> float | None:

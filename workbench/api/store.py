@@ -13,6 +13,8 @@ from workbench.store import archive, listing
 from workbench.store.active_runs import ActiveRuns
 from workbench.store.columns import RUN_COLUMNS, RUN_FIGURES
 from workbench.store.directory import RunDirectory, home
+from workbench.store.events import ParityEvent, StepEvent
+from workbench.store.figures import Summary, WorkerFigures
 from workbench.store.index import SETTLED_S
 from workbench.store.labels import MAX_NAME, MAX_NOTE
 from workbench.store.listing import RUN_ID, survey
@@ -31,10 +33,14 @@ __all__ = [
     "SETTLED_S",
     "TERMINAL",
     "VERDICTS",
+    "ParityEvent",
     "Queue",
     "Run",
     "RunError",
     "RunRecord",
+    "StepEvent",
+    "Summary",
+    "WorkerFigures",
     "all_runs",
     "home",
     "import_runs",

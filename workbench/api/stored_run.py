@@ -13,6 +13,8 @@ from workbench.errors import DamagedRunError
 from workbench.launch import cancellation
 from workbench.store import labels, listing
 from workbench.store.directory import RunDirectory
+from workbench.store.events import Event
+from workbench.store.figures import Summary
 from workbench.store.records import Labels, RunError, RunRecord, RunState
 
 if TYPE_CHECKING:
@@ -70,7 +72,7 @@ class Run:
         return self.directory.record()
 
     @property
-    def summary(self) -> dict[str, Any] | None:
+    def summary(self) -> Summary | None:
         """The figures, once it has finished."""
         return self.directory.summary()
 
@@ -111,7 +113,7 @@ class Run:
             time.sleep(_POLL_S)
         return self
 
-    def follow(self, with_silence: bool = False) -> Iterator[Any]:
+    def follow(self, with_silence: bool = False) -> Iterator[Event | None]:
         """Its events as they come, from all workers, until it has ended; each has ``time``, ``rank`` and ``event``. With
         silence: None each time that there was none to be had."""
         offsets = [0] * self.record.num_workers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from workbench.api import Run
+    from workbench.api.store import WorkerFigures
 
 HELD = ("parameters", "gradients", "optimizer_state")
 HEADS = {
@@ -31,9 +33,9 @@ _LOOK: dict[str, Any] = {"box": None, "padding": (0, 1, 0, 0)}
 
 def memory(console: Console, run: Run) -> None:
     """Three tables; of runs that were recorded before there were categories none."""
-    workers = (run.summary or {})["workers"]
+    workers = run.summary.workers if run.summary else ()
     expected = run.record.expected.get("memory_per_worker")
-    if expected is None or not all(worker.get("peak_memory_by_category") for worker in workers):
+    if expected is None or not all(worker.peak_memory_by_category for worker in workers):
         return
     console.print("\nmemory per worker after a step, expected and measured, MiB:")
     console.print(_held(workers, expected))
@@ -41,23 +43,22 @@ def memory(console: Console, run: Run) -> None:
     console.print(_peaks(workers))
     console.print(str(memory_limit(run)), highlight=False)
     for rank, worker in enumerate(workers):
-        if worker.get("fragmentation") is not None:  # of a GPU
-            reserved = mebibytes(worker["reserved_peak_bytes"])
-            console.print(f"worker {rank}: {reserved} reserved, fragmentation {worker['fragmentation']:.1%}", highlight=False)
-    largest = max(range(len(workers)), key=lambda rank: workers[rank]["peak_memory_bytes"])
+        if worker.fragmentation is not None:  # of a GPU
+            reserved = mebibytes(worker.reserved_peak_bytes)
+            console.print(f"worker {rank}: {reserved} reserved, fragmentation {worker.fragmentation:.1%}", highlight=False)
+    largest = max(range(len(workers)), key=lambda rank: workers[rank].peak_memory_bytes or 0)
     rows = [row for row in run.table("peak_tensors").to_pylist() if row["rank"] == largest]
-    console.print(
-        f"\nlargest tensors at the peak of worker {largest} ({workers[largest]['peak_memory_event']}):", highlight=False
-    )
+    console.print(f"\nlargest tensors at the peak of worker {largest} ({workers[largest].peak_memory_event}):", highlight=False)
     console.print(largest_tensors(row for row in rows if row["step"] == rows[-1]["step"]))
 
 
-def _held(workers: list[dict[str, Any]], expected: list[dict[str, Any]]) -> Table:
+def _held(workers: Sequence[WorkerFigures], expected: list[dict[str, Any]]) -> Table:
     """Beside what is held, the activations that are kept when a backward pass begins."""
     table = Table("worker", *(HEADS[category] for category in HELD), "activations\nsaved for backward", **_LOOK)
     for rank, (worker, formula) in enumerate(zip(workers, expected, strict=True)):
-        pairs = [(formula[category], worker["held_memory_by_category"][category]) for category in HELD]
-        pairs.append((formula["activations"], worker["kept_activation_bytes"]))
+        held = worker.held_memory_by_category or {}
+        pairs = [(formula[category], held.get(category)) for category in HELD]
+        pairs.append((formula["activations"], worker.kept_activation_bytes))
         table.add_row(str(rank), *(_both(*pair) for pair in pairs))
     return table
 
@@ -74,14 +75,14 @@ def _both(expected: int | None, measured: int | None) -> str:
     return f"{_mebibytes(expected)}, {_mebibytes(measured)}{difference}"
 
 
-def _peaks(workers: list[dict[str, Any]]) -> Table:
-    categories = [c for c in HEADS if any(w["peak_memory_by_category"].get(c) for w in workers)]
+def _peaks(workers: Sequence[WorkerFigures]) -> Table:
+    categories = [c for c in HEADS if any((w.peak_memory_by_category or {}).get(c) for w in workers)]
     table = Table("worker", *(HEADS[category] for category in categories), "sum", "allocator\npeak", **_LOOK)
     for rank, worker in enumerate(workers):
-        sizes = [worker["peak_memory_by_category"].get(category, 0) for category in categories]
-        other = worker.get("allocator_peak_bytes")
-        difference = f" ({worker['peak_memory_bytes'] / other - 1:+.1%})" if other else ""
-        table.add_row(str(rank), *map(_mebibytes, sizes), _mebibytes(worker["peak_memory_bytes"]), _mebibytes(other) + difference)
+        sizes = [(worker.peak_memory_by_category or {}).get(category, 0) for category in categories]
+        peak, other = worker.peak_memory_bytes, worker.allocator_peak_bytes
+        difference = f" ({peak / other - 1:+.1%})" if peak is not None and other else ""
+        table.add_row(str(rank), *map(_mebibytes, sizes), _mebibytes(peak), _mebibytes(other) + difference)
     return table
 
 

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from workbench.analysis.parity import of_event
+from workbench.api.store import ParityEvent, StepEvent
 
 if TYPE_CHECKING:
     from workbench.api import Run
@@ -39,13 +40,13 @@ def follow(run: Run, quiet: bool) -> None:
                     if not console.is_terminal:
                         console.print(f"{name}: {message}", highlight=False)
                     said = message
-            elif event["event"] == "parity":
+            elif isinstance(event, ParityEvent):
                 progress.update(task, note=of_event(event))
-            elif event["event"] == "step":
-                loss = None if event["loss"] is None else f"loss {event['loss']:.3f}"
-                figure = f"{event['duration_s'] * 1e3:.1f} ms per batch" if record.mode == "inference" else loss
-                note = "  ".join([event["kind"], *([figure] if figure else [])])
-                progress.update(task, total=event["num_steps"], completed=event["step"] + 1, note=note)
+            elif isinstance(event, StepEvent):
+                loss = None if event.loss is None else f"loss {event.loss:.3f}"
+                figure = f"{event.duration_s * 1e3:.1f} ms per batch" if record.mode == "inference" else loss
+                note = "  ".join([event.kind, *([figure] if figure else [])])
+                progress.update(task, total=event.num_steps, completed=event.step + 1, note=note)
         progress.update(task, note=run.state)
     if not console.is_terminal:
         console.print(f"{name}: {run.state}", highlight=False)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from workbench.api import Run, open_run
-from workbench.api.store import RunRecord
+from workbench.api.store import RunRecord, Summary
 
 _MOST_IN_A_MATRIX = 8
 
@@ -49,7 +49,7 @@ def show_command(run: str) -> None:
         render.failure(console, opened.id, opened.error, opened.message)
         return
     render.whole(console, render.comparison([row], {}))
-    if parity := _parity(row, opened.summary or {}):
+    if opened.summary and (parity := _parity(row, opened.summary)):
         console.print(f"parity: {parity}", highlight=False)
     is_inference = row["mode"] == "inference"
     if is_inference:
@@ -71,13 +71,13 @@ def show_command(run: str) -> None:
     memory(console, opened)
 
 
-def _parity(row: dict[str, Any], summary: dict[str, Any]) -> str:
+def _parity(row: dict[str, Any], summary: Summary) -> str:
     """Whether the split computes what one worker computes, and how nearly; nothing where it was not checked."""
     from rich.markup import escape
 
     from workbench.analysis.parity import per_shard
 
-    error, allowed, found = row["parity_max_error"], summary.get("parity_allowed"), row["parity_verdict"]
+    error, allowed, found = row["parity_max_error"], summary.parity_allowed, row["parity_verdict"]
     if found is None:
         return ""
     verdicts = {
@@ -86,15 +86,15 @@ def _parity(row: dict[str, Any], summary: dict[str, Any]) -> str:
         "wrong": "[red]differs from one worker[/red]",
         "lossy": f"differs from one worker {'per shard of the batch ' if row['parity_cause'] else ''}on purpose",
     }
-    size = "infinite" if error is None else f"{error:.1e} in {summary.get('parity_tensor')}"
-    declared = f" ({summary['parity_on_purpose']})" if found == "lossy" and summary.get("parity_on_purpose") else ""
+    size = "infinite" if error is None else f"{error:.1e} in {summary.parity_tensor}"
+    declared = f" ({summary.parity_on_purpose})" if found == "lossy" and summary.parity_on_purpose else ""
     bound = "" if allowed is None else f", allowed {allowed:.1e}"
     # Where parameters are changed the error is not against one worker, but against what the strategy declares of replicas.
     against = " against the declared result" if declared and "gradients" not in declared else ""
-    dropout = " with dropout off" if summary.get("parity_is_without_dropout") else ""
+    dropout = " with dropout off" if summary.parity_is_without_dropout else ""
     text = f"{verdicts[found]}{dropout}{declared}, largest error{against} {size}{bound}"
     if found == "equal per shard" or (found == "lossy" and row["parity_cause"]):
-        return f"{text}; {escape(per_shard({**row, 'parity_whole_batch_tensor': summary.get('parity_whole_batch_tensor')}))}."
+        return f"{text}; {escape(per_shard({**row, 'parity_whole_batch_tensor': summary.parity_whole_batch_tensor}))}."
     whole = row["parity_whole_batch_error"]
     return text if whole is None else f"{text}; error against the unsplit batch {whole:.1e}"
 
@@ -211,10 +211,10 @@ def _traffic_matrix(console: Any, run: Run) -> None:
 
 def _completions(console: Any, run: Run) -> None:
     """Whether what was recorded of the trace steps is what torch's profiler saw."""
-    workers = [worker.get("completions") for worker in (run.summary or {})["workers"]]
+    workers = [worker.completions for worker in run.summary.workers] if run.summary else []
     known = [completions for completions in workers if completions]  # older runs have none
     names = ("num_operations", "num_seen", "num_completed", "num_late")
-    num_operations, num_seen, num_completed, num_late = (sum(c[name] for c in known) for name in names)
+    num_operations, num_seen, num_completed, num_late = (sum(getattr(c, name) for c in known) for name in names)
     if not num_operations or run.record.device != "cpu":
         return
     text = f"trace steps: {num_operations:,} operations recorded, {num_seen:,} seen by torch's profiler"
@@ -223,7 +223,7 @@ def _completions(console: Any, run: Run) -> None:
         text += f"; {num_late} of these completed more than 2 ms after the wait for them ended"
     console.print(f"\n{text}", highlight=False)
     for rank, completions in enumerate(workers):
-        for difference in completions["differences"] if completions else []:
+        for difference in completions.differences if completions else ():
             console.print(f"  [red]worker {rank}:[/red] {difference}", highlight=False)
 
 
@@ -237,8 +237,8 @@ def _workers(console: Any, run: Run) -> None:
     table = Table("worker", "expected parameters", "measured parameters", *heads, "peak memory", "resident peak", box=None)
     held = ("gradient_bytes", "optimizer_state_bytes") if trains else ()
     expected = run.record.expected["parameters_per_worker"]
-    for rank, worker in enumerate((run.summary or {})["workers"]):
-        sizes = (worker[key] for key in (*held, "peak_memory_bytes", "resident_peak_bytes"))
-        table.add_row(str(rank), f"{expected[rank]:,}", f"{worker['parameters']:,}", *map(mebibytes, sizes))
+    for rank, worker in enumerate(run.summary.workers if run.summary else ()):
+        sizes = (getattr(worker, key) for key in (*held, "peak_memory_bytes", "resident_peak_bytes"))
+        table.add_row(str(rank), f"{expected[rank]:,}", f"{worker.parameters:,}", *map(mebibytes, sizes))
     console.print("\nworkers:")
     console.print(table)

@@ -4,13 +4,14 @@ Each figure with the formula that it comes from."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from workbench.analysis.formatting import seconds
 from workbench.messages import counted
 
 if TYPE_CHECKING:
     from workbench.api import Run
+    from workbench.api.store import Summary
 
 _PARTS = ("compute", "exposed_communication", "idle", "optimizer", "schedule", "other")
 
@@ -20,31 +21,31 @@ def lines(run: Run) -> Iterator[str]:
     from workbench.analysis.limits import limit_of
     from workbench.analysis.trace import untraced
 
-    summary = run.summary or {}
-    if "spread" not in summary:  # recorded before parts had their spread
+    summary = run.summary
+    if summary is None or (summary.spread is None and summary.compute_s is not None):  # recorded before parts had their spread
         return
     unit = "batch" if run.record.mode == "inference" else "step"
     if found := limit_of(run):
         yield f"limit: {found}"
-    if summary["spread"] is None:
+    if summary.spread is None:
         yield f"{unit}: {untraced(run)}"
     else:
-        yield _parts(summary, unit)
+        yield _parts(summary, summary.spread, unit)
         yield from _bubble(run, unit)
     yield from _noise(run, unit)
     yield from _flops(run, summary, unit)
-    yield f"data: fetching a batch before each {unit} takes {seconds(summary['data_s'])} (median, slowest worker)"
+    yield f"data: fetching a batch before each {unit} takes {seconds(summary.data_s)} (median, slowest worker)"
 
 
-def _parts(summary: dict[str, Any], unit: str) -> str:
+def _parts(summary: Summary, spread: dict[str, tuple[float, ...]], unit: str) -> str:
     named = []
     for part in _PARTS:
-        low, high = summary["spread"][f"{part}_s"]
+        low, high = spread[f"{part}_s"]
         if high > 0:
             name = part.replace("_", " ")
-            named.append(f"{name} {seconds(summary[f'{part}_s'])} ({low * 1e3:.1f}–{high * 1e3:.1f})")
-    steps = counted(len(summary["workers"][0]["trace_steps"]), "trace step")
-    share = summary["spread"]["other_share"][1]
+            named.append(f"{name} {seconds(getattr(summary, f'{part}_s'))} ({low * 1e3:.1f}–{high * 1e3:.1f})")
+    steps = counted(len(summary.workers[0].trace_steps), "trace step")
+    share = spread["other_share"][1]
     text = f"{unit}: {', '.join(named)}; means over workers and {steps}, range in brackets"
     return f"{text}. Unexplained time is at most {share:.1%} of a worker's {unit}"
 
@@ -82,8 +83,8 @@ def _noise(run: Run, unit: str) -> Iterator[str]:
     yield text
 
 
-def _flops(run: Run, summary: dict[str, Any], unit: str) -> Iterator[str]:
-    flops, counted = summary["flops_per_step"], summary["counted_flops_per_step"]
+def _flops(run: Run, summary: Summary, unit: str) -> Iterator[str]:
+    flops, counted = summary.flops_per_step, summary.counted_flops_per_step
     record = run.record
     formula = "3 × forward × batch" if record.mode == "train" else "forward × batch"
     if flops is None:
@@ -92,20 +93,20 @@ def _flops(run: Run, summary: dict[str, Any], unit: str) -> Iterator[str]:
         return
     beside = "not counted by torch" if counted is None else f"{_giga(counted)} counted by torch ({counted / flops:.1%})"
     yield f"FLOPs: {_giga(flops)} per {unit} by formula ({formula}, matrix products only); {beside}"
-    yield f"  achieved {_giga(summary['flops_per_s'])}/s = FLOPs by formula / median {unit} time"
-    what = summary["peak_is_of"]
-    if summary["utilisation"] is None and record.device == "cuda":
+    yield f"  achieved {_giga(summary.flops_per_s)}/s = FLOPs by formula / median {unit} time"
+    what = summary.peak_is_of
+    if summary.utilisation is None and record.device == "cuda":
         yield "  utilisation unknown: `workbench calibrate` does not measure GPUs; set measure.peak_flops_per_s from a data sheet"
-    elif summary["utilisation"] is None:
+    elif summary.utilisation is None:
         yield f"  utilisation unknown: no calibration for {what}; run `workbench calibrate`, then run again"
     else:
-        peak = _giga(summary["peak_flops_per_s"])
-        yield f"  utilisation {summary['utilisation']:.1%} = achieved / {peak}/s, measured peak of all workers with {what} each"
-    if summary["utilisation_of_data_sheet"] is not None:
-        sheet = _giga(summary["data_sheet_flops_per_s"])
-        share, count = summary["utilisation_of_data_sheet"], record.num_workers
+        peak = _giga(summary.peak_flops_per_s)
+        yield f"  utilisation {summary.utilisation:.1%} = achieved / {peak}/s, measured peak of all workers with {what} each"
+    if summary.utilisation_of_data_sheet is not None:
+        sheet = _giga(summary.data_sheet_flops_per_s)
+        share, count = summary.utilisation_of_data_sheet, record.num_workers
         yield f"  {share:.1%} of the data sheet's peak = achieved / ({count} × {sheet}/s)"
 
 
-def _giga(value: float) -> str:
-    return f"{value / 1e9:.3g} GFLOP"
+def _giga(value: float | None) -> str:
+    return "–" if value is None else f"{value / 1e9:.3g} GFLOP"

@@ -16,6 +16,7 @@ from workbench.launch.device_queue import Holder, Ticket
 from workbench.launch.environment import environment, num_cores
 from workbench.launch.spawn import Workers
 from workbench.store.directory import RunDirectory
+from workbench.store.events import MeasuredEvent
 from workbench.store.json_record import plain
 
 MODULE = "workbench.runtime.calibration_worker"
@@ -64,10 +65,10 @@ def _measure(job: Row, found: dict[str, list[Row]], report: Report) -> None:
                 codes = workers.poll()
                 events, offset = run.events(0, offset)
                 for event in events:
-                    if event["event"] == "measured":
-                        found.get(event["table"], []).append(event["row"])
-                        report(event["table"], event["row"])
-                has_finished = any(event["event"] == "finished" for event in events)
+                    if isinstance(event, MeasuredEvent):
+                        found.get(event.table, []).append(event.row)
+                        report(event.table, event.row)
+                has_finished = codes[0] == 0  # polled before its events were read
                 failed = next((rank for rank, code in enumerate(codes) if code), None)
                 if failed is not None and not has_finished:
                     lines = run.log_path(failed).read_text(errors="replace").strip().splitlines() or ["no output"]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import signal
-from typing import Any
 
 from workbench.launch.spawn import WorkerProcess
-from workbench.store.json_record import from_json
-from workbench.store.records import ExceededBudget, RunError
+from workbench.store.events import ErrorEvent, Event, FinishedEvent, StepEvent
+from workbench.store.records import RunError
 
 _ALL_BROKEN = (
     "All workers lost their connection; see `workbench logs`. If the forward pass uses some parameters only for some samples,"
@@ -15,21 +14,21 @@ _ALL_BROKEN = (
 )
 
 
-def find_cause(processes: list[WorkerProcess], events: list[list[dict[str, Any]]]) -> RunError:
+def find_cause(processes: list[WorkerProcess], events: list[list[Event]]) -> RunError:
     """Returns the worker that caused the failure, and its error.
 
     The candidates, in this order: the earliest exception other than a communication error; a process that ended without an
     exception; a process that still runs while the others timed out; the earliest communication error.
     """
-    errors = sorted((e for rank in events for e in rank if e["event"] == "error"), key=lambda e: e["time"])
-    raised = {error["rank"] for error in errors}
-    steps = [max((e["step"] for e in rank if e["event"] == "step"), default=None) for rank in events]
+    errors = sorted((e for rank in events for e in rank if isinstance(e, ErrorEvent)), key=lambda e: e.time)
+    raised = {error.rank for error in errors}
+    steps = [max((e.step for e in rank if isinstance(e, StepEvent)), default=None) for rank in events]
     for error in errors:
-        if not error["is_communication"]:
+        if not error.is_communication:
             return _from_event(error, "See the traceback and the output of the workers (`workbench logs`).")
     for process in processes:
         if process.exit_code is not None and process.rank not in raised and not process.ended_by_supervisor:
-            code, finished = process.exit_code, any(e["event"] == "finished" for e in events[process.rank])
+            code, finished = process.exit_code, any(isinstance(e, FinishedEvent) for e in events[process.rank])
             if not finished:
                 ending = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code} before it finished"
                 advice = "The system often sends SIGKILL when memory runs out: use a smaller batch or more workers."
@@ -40,13 +39,6 @@ def find_cause(processes: list[WorkerProcess], events: list[list[dict[str, Any]]
     return _from_event(errors[0], _ALL_BROKEN)
 
 
-def _from_event(error: dict[str, Any], advice: str) -> RunError:
-    return RunError(
-        error["rank"],
-        error["exception"],
-        error["step"],
-        error["traceback"],
-        tuple(error["operations"]),
-        error.get("advice", advice),
-        from_json(ExceededBudget, error["memory"]) if error.get("memory") else None,
-    )
+def _from_event(error: ErrorEvent, advice: str) -> RunError:
+    advice = advice if error.advice is None else error.advice
+    return RunError(error.rank, error.exception, error.step, error.traceback, error.operations, advice, error.memory)

@@ -11,12 +11,12 @@ import time
 import traceback
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from workbench.launch.device_queue import Holder, Ticket
 from workbench.launch.failure import find_cause
 from workbench.launch.spawn import Workers
 from workbench.store.directory import RunDirectory
+from workbench.store.events import Event, FinishedEvent, StepEvent
 from workbench.store.records import RunError, RunState, RunStatus, SupervisorProcess
 
 _POLL_S = 0.02
@@ -40,7 +40,7 @@ class Supervisor:
 
         process = SupervisorProcess(os.getpid(), psutil.Process().create_time())
         self.status = RunStatus(RunState.QUEUED, supervisor=process)
-        self.events: list[list[dict[str, Any]]] = [[] for _ in range(self.num_workers)]
+        self.events: list[list[Event]] = [[] for _ in range(self.num_workers)]
         self._offsets = [0] * self.num_workers
         self._last_event = self._last_write = time.monotonic()
 
@@ -121,12 +121,12 @@ class Supervisor:
                 self.events[rank] += new
         if self.status.state is RunState.STARTING and all(self.events):
             self._write(replace(self.status, state=RunState.RUNNING))
-        steps = [event for event in self.events[0][-1:] if event["event"] == "step"]
+        steps = [event for event in self.events[0][-1:] if isinstance(event, StepEvent)]
         if steps:
-            self.status = replace(self.status, step=steps[0]["step"])
+            self.status = replace(self.status, step=steps[0].step)
 
     def _has_finished(self, rank: int) -> bool:
-        return any(event["event"] == "finished" for event in self.events[rank][-1:])
+        return any(isinstance(event, FinishedEvent) for event in self.events[rank][-1:])
 
     def _await_other_errors(self, workers: Workers) -> None:
         deadline = time.monotonic() + _ERROR_GRACE_S

@@ -93,8 +93,9 @@ def communication_volume(run: RunDirectory) -> list[dict[str, Any]]:
         an upper bound), ``measured_bytes`` and ``count`` (operations), both means over the trace steps and None without any,
         and ``every`` (steps from one occurrence to the next).
     """
-    summary = run.summary() or {"workers": []}
-    is_traced = all(worker.get("step_s", 0) is not None for worker in summary["workers"])
+    summary = run.summary()
+    workers = summary.workers if summary else ()
+    is_traced = all(worker.step_s is not None for worker in workers)
     unmeasured = 0 if is_traced else None  # without trace steps nothing was measured, which is not the same as no bytes
     rows: dict[tuple[str, str, str], dict[str, Any]] = {}
 
@@ -111,6 +112,6 @@ def communication_volume(run: RunDirectory) -> list[dict[str, Any]]:
         row["expected_bytes"] += num_bytes if share == 1 else num_bytes * share
         row["every"] = max(row["every"], e.get("every", 1))
         row["is_bound"] |= bool(e.get("is_bound"))  # runs recorded before there were bounds lack it
-    for measured in measured_communication(summary["workers"]):
+    for measured in measured_communication([{"communication": worker.communication} for worker in workers]):
         row_of(measured).update(measured_bytes=measured["payload_bytes"], count=measured["count"])
     return [rows[key] for key in sorted(rows)]

@@ -9,8 +9,9 @@ from typing import Any
 from workbench.messages import counted
 from workbench.metrics.communication import communication_bytes_per_step
 from workbench.metrics.utilisation import peak_flops_per_s
-from workbench.plan.parity import verdict_of_event
 from workbench.store.directory import RunDirectory
+from workbench.store.events import Event, FinishedEvent, ParityEvent
+from workbench.store.figures import CpuLoad, Summary, WorkerFigures
 
 SHORTEST_LOAD_S = 0.3
 """The system counts busy time in ticks of 10 ms a core, whose rounding then stays below 0.1 cores."""
@@ -18,11 +19,10 @@ SHORTEST_LOAD_S = 0.3
 PARTS = ("compute_s", "exposed_communication_s", "idle_s", "optimizer_s", "schedule_s", "other_s")
 
 
-def summarize(run: RunDirectory, events: list[list[dict[str, Any]]]) -> dict[str, Any]:
-    """The figures of ``runs``, and each worker's own under ``workers``."""
+def summarize(run: RunDirectory, events: list[list[Event]]) -> Summary:
+    """Returns the figures of a run whose workers have all finished; ``events`` are those of each worker."""
     record = run.record()
-    workers = [next(e["figures"] for e in reversed(rank) if e["event"] == "finished") for rank in events]
-    parity = next((e for e in events[0] if e["event"] == "parity"), {})
+    workers = [next(e.figures for e in reversed(of_rank) if isinstance(e, FinishedEvent)) for of_rank in events]
     steps = [row for row in run.table("steps").to_pylist() if row["kind"] == "timed"]
     slowest = _slowest(steps, "duration_s")
     times = list(slowest.values())
@@ -38,46 +38,59 @@ def summarize(run: RunDirectory, events: list[list[dict[str, Any]]]) -> dict[str
     losses = [row["loss"] for row in steps if row["step"] == max(slowest) and row["loss"] is not None]
     speedup = _speedup(run, record.baseline_run_id, step_time)
     expected: list[dict[str, Any]] = record.expected.get("communication", [])
-    compute, is_traced = [w["compute_s"] for w in workers], spec.measure.num_trace_steps > 0
-    has_parts = None not in compute  # without trace steps and on GPUs they are not measured
-    is_staged = has_parts and "pipeline" in record.mesh
-    return {
-        "step_time_s": step_time,
-        "step_time_p10_s": twentieths[1],
-        "step_time_p90_s": twentieths[17],
-        "step_time_p95_s": twentieths[18],
-        "samples_per_s": batch / step_time,
-        "tokens_per_s": batch * tokens / step_time if tokens else None,
-        "speedup": speedup,
-        "speedup_same_cores": _speedup(run, record.same_cores_baseline_run_id, step_time),
-        "efficiency": speedup / len(workers) if speedup is not None else None,
-        "parameters_per_worker": max(w["parameters"] for w in workers),
-        "peak_memory_bytes": _largest([w["peak_memory_bytes"] for w in workers]),
-        "communication_bytes_per_step": communication_bytes_per_step(expected, workers) if is_traced else None,
-        **{part: fmean(w[part] for w in workers) if has_parts else None for part in PARTS},
-        "bubble_fraction": sum(w["idle_s"] for w in workers) / sum(w["step_s"] for w in workers) if is_staged else None,
-        "imbalance": max(compute) / fmean(compute) if has_parts else None,
-        "final_loss": fmean(losses) if losses else None,
-        "dropped_tokens": _dropped([w.get("dropped_tokens") for w in workers], record.mesh.get("tensor", 1)),
-        "parity_ok": parity.get("ok"),
-        "parity_max_error": parity.get("max_error"),
-        "parity_tensor": parity.get("tensor"),
-        "parity_allowed": parity.get("allowed"),
-        "parity_on_purpose": parity.get("on_purpose"),
-        "parity_verdict": verdict_of_event(parity) if parity else None,
-        "parity_whole_batch_error": parity.get("whole_batch_error"),
-        "parity_whole_batch_tensor": parity.get("whole_batch_tensor"),
-        "parity_cause": parity.get("cause"),
-        "parity_remedy": parity.get("remedy"),
-        "parity_is_without_dropout": parity.get("is_without_dropout"),
-        "other_load_cores": _other_load([worker.get("load") for worker in workers]),
-        "data_s": median(_slowest(steps, "data_s").values()),
-        "ready_s": _ready([worker.get("load") for worker in workers], len(times)),
-        "spread": _spread(workers) if has_parts else None,
+    return Summary(
+        step_time_s=step_time,
+        step_time_p10_s=twentieths[1],
+        step_time_p90_s=twentieths[17],
+        step_time_p95_s=twentieths[18],
+        samples_per_s=batch / step_time,
+        tokens_per_s=batch * tokens / step_time if tokens else None,
+        speedup=speedup,
+        speedup_same_cores=_speedup(run, record.same_cores_baseline_run_id, step_time),
+        efficiency=speedup / len(workers) if speedup is not None else None,
+        parameters_per_worker=max(w.parameters for w in workers),
+        peak_memory_bytes=max((w.peak_memory_bytes for w in workers if w.peak_memory_bytes is not None), default=None),
+        communication_bytes_per_step=_communication_bytes(expected, workers) if spec.measure.num_trace_steps else None,
+        **_parts(workers, is_staged="pipeline" in record.mesh),
+        final_loss=fmean(losses) if losses else None,
+        dropped_tokens=_dropped([w.dropped_tokens for w in workers], record.mesh.get("tensor", 1)),
+        **_parity(events[0]),
+        other_load_cores=_other_load([w.load for w in workers]),
+        data_s=median(_slowest(steps, "data_s").values()),
+        ready_s=_ready([w.load for w in workers], len(times)),
         **_flops(run, workers, step_time),
         **(_generation(steps, slowest, batch, spec.inference.num_new_tokens) if spec.generates else {}),
-        "num_timed_steps": len(times),
-        "workers": workers,
+        num_timed_steps=len(times),
+        workers=tuple(workers),
+    )
+
+
+def _communication_bytes(expected: list[dict[str, Any]], workers: list[WorkerFigures]) -> int | None:
+    return communication_bytes_per_step(expected, [{"communication": w.communication} for w in workers])
+
+
+def _parity(events: list[Event]) -> dict[str, Any]:
+    """The result of the parity check, from the events of rank 0; nothing if parity was not checked."""
+    event = next((e for e in events if isinstance(e, ParityEvent)), None)
+    if event is None:
+        return {}
+    names = (
+        "ok", "max_error", "tensor", "allowed", "on_purpose", "verdict", "whole_batch_error", "whole_batch_tensor", "cause",
+        "remedy", "is_without_dropout",
+    )  # fmt: skip
+    return {f"parity_{name}": getattr(event, name) for name in names}
+
+
+def _parts(workers: list[WorkerFigures], is_staged: bool) -> dict[str, Any]:
+    """The parts of a step and what follows from them; nothing without trace steps and on GPUs, where they are not measured."""
+    if any(w.compute_s is None for w in workers):
+        return {}
+    seconds = {part: [getattr(w, part) for w in workers] for part in (*PARTS, "step_s")}
+    return {
+        **{part: fmean(seconds[part]) for part in PARTS},
+        "bubble_fraction": sum(seconds["idle_s"]) / sum(seconds["step_s"]) if is_staged else None,
+        "imbalance": max(seconds["compute_s"]) / fmean(seconds["compute_s"]),
+        "spread": _spread(workers),
     }
 
 
@@ -89,27 +102,27 @@ def _slowest(steps: list[dict[str, Any]], column: str) -> dict[int, float]:
     return largest
 
 
-def _spread(workers: list[dict[str, Any]]) -> dict[str, list[float]]:
+def _spread(workers: list[WorkerFigures]) -> dict[str, tuple[float, ...]]:
     """Returns the minimum and maximum of each part over the trace steps (means over workers), and the largest share of a worker's
     step that no event explains."""
-    by_step = list(zip(*(w["trace_steps"] for w in workers), strict=True))
-    spread = {part: [fmean(w[part] for w in step) for step in by_step] for part in PARTS}
-    unexplained = max(w["other_s"] / w["step_s"] for step in by_step for w in step)
-    return {**{part: [min(values), max(values)] for part, values in spread.items()}, "other_share": [0.0, unexplained]}
+    by_step = list(zip(*(w.trace_steps for w in workers), strict=True))
+    spread = {part: [fmean(getattr(w, part) for w in step) for step in by_step] for part in PARTS}
+    unexplained = max(w.other_s / w.step_s for step in by_step for w in step if w.other_s is not None and w.step_s)
+    return {**{part: (min(values), max(values)) for part, values in spread.items()}, "other_share": (0.0, unexplained)}
 
 
-def _ready(loads: list[dict[str, Any] | None], num_steps: int) -> float | None:
+def _ready(loads: list[CpuLoad | None], num_steps: int) -> float | None:
     """Seconds of a timed step in which a worker was ready to compute and no core was free, mean over workers."""
-    known = [load["ready_s"] for load in loads if load and load.get("ready_s") is not None]
+    known = [load.ready_s for load in loads if load and load.ready_s is not None]
     return fmean(known) / num_steps if known else None
 
 
-def _flops(run: RunDirectory, workers: list[dict[str, Any]], step_time: float) -> dict[str, Any]:
+def _flops(run: RunDirectory, workers: list[WorkerFigures], step_time: float) -> dict[str, Any]:
     """By formula and as counted, over all workers; per second; and as a share of what the devices can do, as they were
     measured and as the data sheet says."""
     record, spec = run.record(), run.spec()
     num_workers, threads = record.num_workers, record.threads_per_worker
-    flops, counts = record.expected.get("flops_per_step"), [w.get("counted_flops") for w in workers]
+    flops, counts = record.expected.get("flops_per_step"), [w.counted_flops for w in workers]
     store, here = run.path.parent.parent, run.environment()
     measured = store, here, spec.train.compute_precision, threads, num_workers, record.num_cores
     peak = peak_flops_per_s(*measured) if record.device == "cpu" else None  # what was calibrated are CPUs
@@ -117,7 +130,7 @@ def _flops(run: RunDirectory, workers: list[dict[str, Any]], step_time: float) -
     per_s = None if flops is None else flops / step_time
     return {
         "flops_per_step": flops,
-        "counted_flops_per_step": None if None in counts else sum(counts),
+        "counted_flops_per_step": sum(known) if len(known := [n for n in counts if n is not None]) == len(counts) else None,
         "flops_per_s": per_s,
         "peak_flops_per_s": peak,
         "peak_is_of": f"{spec.train.compute_precision} and {counted(threads, 'thread')}",
@@ -154,18 +167,13 @@ def _speedup(run: RunDirectory, other: str | None, step_time: float) -> float | 
     if other == run.id:
         return 1.0
     summary = RunDirectory(Path(run.path.parent) / other).summary()
-    return summary["step_time_s"] / step_time if summary else None
+    return summary.step_time_s / step_time if summary else None
 
 
-def _other_load(loads: list[dict[str, float] | None]) -> float | None:
+def _other_load(loads: list[CpuLoad | None]) -> float | None:
     """Cores that programs other than the workers kept busy during the timed steps; None: these were too short to tell."""
     known = [load for load in loads if load]
-    if len(known) < len(loads) or known[0]["elapsed_s"] < SHORTEST_LOAD_S:
+    if len(known) < len(loads) or known[0].elapsed_s < SHORTEST_LOAD_S:
         return None
-    others = known[0]["machine_s"] - sum(load["process_s"] for load in known)
-    return max(0.0, others / known[0]["elapsed_s"])
-
-
-def _largest(values: list[int | None]) -> int | None:
-    known = [value for value in values if value is not None]
-    return max(known, default=None)
+    others = known[0].machine_s - sum(load.process_s for load in known)
+    return max(0.0, others / known[0].elapsed_s)

@@ -27,6 +27,7 @@ from workbench.runtime.tracing.process_group import control_group, register_back
 from workbench.runtime.tracing.recorder import Recorder
 from workbench.runtime.worker import exit_with_supervisor, leave, meet
 from workbench.store.directory import RunDirectory
+from workbench.store.events import MeasuredEvent
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
 MATRIX_SIZE = 1024
@@ -47,7 +48,7 @@ def main(path: str, rank: int, lifeline: int, rendezvous: int) -> int:
     """Measures; returns the exit code."""
     threading.Thread(target=exit_with_supervisor, args=(lifeline,), daemon=True).start()
     run = RunDirectory(Path(path))
-    events, job = EventWriter(run.events_path(rank), rank), json.loads((run.path / JOB).read_bytes())
+    events, job = EventWriter(run.events_path(rank)), json.loads((run.path / JOB).read_bytes())
     if job["num_workers"] == 1:
         measured = compute_rows(job["num_threads"])
     else:
@@ -58,8 +59,7 @@ def main(path: str, rank: int, lifeline: int, rendezvous: int) -> int:
         measured = communication_rows(rank, job["num_workers"], control_group(TIMEOUT))
     for table, row in measured:
         if rank == 0:
-            events.write("measured", table=table, row=row)
-    events.write("finished")
+            events.write(MeasuredEvent(rank=rank, table=table, row=row))
     return 0
 
 

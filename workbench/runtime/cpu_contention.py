@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
+from workbench.store.figures import CpuLoad
 
-@dataclass(frozen=True)
-class Load:
-    """Processor time in a period, in seconds."""
 
-    elapsed_s: float
-    machine_s: float
-    """Of all processes on all cores."""
-    process_s: float
-    """Of this process."""
-    ready_s: float | None
-    """Time for which the main thread, which computes, was runnable but had no core; None if the system does not report it."""
+class Load(CpuLoad):
+    """The processor time in a period, and its measurement."""
 
     @classmethod
     def now(cls) -> Load:

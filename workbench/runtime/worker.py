@@ -21,10 +21,13 @@ from workbench.runtime.events import EventWriter
 from workbench.runtime.tracing.process_group import control_group, device_of, register_backend
 from workbench.runtime.tracing.recorder import Recorder
 from workbench.store.directory import RunDirectory
+from workbench.store.events import ErrorEvent, FinishedEvent, ParityEvent, ReadyEvent, StepEvent
+from workbench.store.figures import AxisTimes, Completions, TraceStep, WorkerFigures
 
 if TYPE_CHECKING:
     from workbench.plan.plan import Plan
     from workbench.runtime.step_loop import TrainingRecord
+    from workbench.runtime.tracing.completion import Agreement
 
 _PROGRESS_INTERVAL_S = 0.1
 
@@ -33,19 +36,21 @@ def main(run_path: str, rank: int, lifeline: int, rendezvous: int) -> int:
     """Runs the worker to its end; returns the exit code."""
     threading.Thread(target=exit_with_supervisor, args=(lifeline,), daemon=True).start()
     run = RunDirectory(Path(run_path))
-    events, recorder = EventWriter(run.events_path(rank), rank), Recorder()
+    events, recorder = EventWriter(run.events_path(rank)), Recorder()
     try:
         _run(run, rank, rendezvous, events, recorder)
     except Exception as error:  # noqa: BLE001 - reported to the supervisor, which ends the run
         traceback.print_exc()
         events.write(
-            "error",
-            step=recorder.step,
-            exception=describe(error),
-            traceback=traceback.format_exc(),
-            is_communication=recorder.communication_failed or _is_communication_error(error),
-            operations=list(recorder.last),
-            **getattr(error, "details", {}),  # of a memory budget that was exceeded
+            ErrorEvent(
+                rank=rank,
+                step=recorder.step,
+                exception=describe(error),
+                traceback=traceback.format_exc(),
+                is_communication=recorder.communication_failed or _is_communication_error(error),
+                operations=tuple(recorder.last),
+                **getattr(error, "details", {}),  # of a memory budget that was exceeded
+            )
         )
         return 1
     return 0
@@ -61,7 +66,7 @@ def _run(run: RunDirectory, rank: int, rendezvous: int, events: EventWriter, rec
     backend, store = register_backend(recorder, kind), meet(rank, num_workers, rendezvous, timeout)
     dist.init_process_group(backend, store=store, rank=rank, world_size=num_workers, timeout=timeout)
     dist.all_reduce(torch.ones(1, device=device))
-    events.write("ready")
+    events.write(ReadyEvent(rank=rank))
     from workbench.plan.resolve import plan
     from workbench.spec.option_files import with_file_hashes
 
@@ -112,7 +117,7 @@ def _work(
     if spec.measure.parity:
         report = check_parity(plan_, rank, mesh, recorder, device, control, spec.measure.num_parity_steps)
         if report is not None:
-            events.write("parity", **report.as_dict())
+            events.write(ParityEvent(rank=rank, **report.as_dict()))
     dtype = DTYPES[spec.train.precision]
     worker = build_worker(plan_, rank, mesh, recorder, device, dtype)
     last_report = 0.0
@@ -122,7 +127,7 @@ def _work(
         now = time.monotonic()
         if now - last_report > _PROGRESS_INTERVAL_S or values["step"] + 1 == values["num_steps"]:
             last_report = now
-            events.write("step", **values)
+            events.write(StepEvent(rank=rank, **values))
 
     # One clock for all workers: that of this machine. Workers of several machines would first have to measure how far theirs
     # are apart, here and before idle time is attributed.
@@ -135,12 +140,8 @@ def _work(
     if device.type == "cpu":
         attribute_waits(recorder, control, plan_.num_workers)
     communication = communication_rows(recorder, origin_s)
-    figures = {
-        **_figures(trained),
-        "completions": asdict(agreement),
-        **step_parts(recorder, trained.steps),
-        "communication": worker_communication(communication, spec.measure.num_trace_steps),
-    }
+    per_step = worker_communication(communication, spec.measure.num_trace_steps)
+    figures = _figures(trained, step_parts(recorder, trained.steps), agreement, per_step)
     tables = {
         "steps": [{**row, "start_s": row["start_s"] - origin_s} for row in trained.steps],
         "memory": [{**row, "time_s": row["time"] - origin_s} for row in trained.memory],
@@ -150,28 +151,35 @@ def _work(
     }
     for name, rows in tables.items():
         write_table(run.table_path(name, rank), name, [{"run_id": run.id, "rank": rank, **row} for row in rows])
-    events.write("finished", figures=figures)
+    events.write(FinishedEvent(rank=rank, figures=figures))
     dist.barrier(group=control)  # nobody's connections close while another still needs them
 
 
-def _figures(trained: TrainingRecord) -> dict[str, Any]:
-    """What the loop measured, as the summary has it of each worker."""
+def _figures(
+    trained: TrainingRecord, parts: dict[str, Any], agreement: Agreement, communication: list[dict[str, Any]]
+) -> WorkerFigures:
+    """Returns the figures of this worker; ``parts`` are those of ``step_parts``."""
     from workbench.runtime.memory.allocator import resident_peak_bytes
 
-    return {
-        "parameters": trained.parameters,
-        "parameter_bytes": trained.parameter_bytes,
-        "gradient_bytes": trained.gradient_bytes,
-        "optimizer_state_bytes": trained.optimizer_state_bytes,
-        **({"peak_memory_bytes": None} if trained.peak_memory is None else trained.peak_memory.figures()),
-        "held_memory_by_category": trained.held_memory,
-        "kept_activation_bytes": trained.kept_activation_bytes,
+    return WorkerFigures(
+        parameters=trained.parameters,
+        parameter_bytes=trained.parameter_bytes,
+        gradient_bytes=trained.gradient_bytes,
+        optimizer_state_bytes=trained.optimizer_state_bytes,
+        **({} if trained.peak_memory is None else trained.peak_memory.figures()),
+        held_memory_by_category=trained.held_memory,
+        kept_activation_bytes=trained.kept_activation_bytes,
         **trained.allocator_figures,
-        "dropped_tokens": trained.dropped_tokens,
-        "resident_peak_bytes": resident_peak_bytes(),
-        "load": asdict(trained.load) if trained.load else None,
-        "counted_flops": trained.counted_flops,
-    }
+        dropped_tokens=trained.dropped_tokens,
+        resident_peak_bytes=resident_peak_bytes(),
+        load=trained.load,
+        counted_flops=trained.counted_flops,
+        completions=Completions(**{**asdict(agreement), "differences": tuple(agreement.differences)}),
+        trace_steps=tuple(TraceStep(**step) for step in parts.pop("trace_steps")),
+        axes={axis: AxisTimes(**times) for axis, times in parts.pop("axes").items()},
+        **parts,
+        communication=tuple(communication),
+    )
 
 
 def describe(error: BaseException) -> str:

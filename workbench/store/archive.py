@@ -14,18 +14,26 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from workbench.errors import DamagedRunError, UsageError
-from workbench.store.columns import RUN_COLUMNS, RUN_FIGURES
+from workbench.errors import UsageError
 from workbench.store.directory import RunDirectory
+from workbench.store.figures import Summary
+from workbench.store.json_record import InvalidRecordError, NewerVersionError, R, Record, from_json
 from workbench.store.listing import RUN_ID, row
-from workbench.store.records import TERMINAL
+from workbench.store.records import Environment, Labels, RunError, RunRecord, RunStatus
 
 MAX_BYTES = 4 * 2**30
 """Largest unpacked size of an archive; a typical run takes a few megabytes."""
 
 _MOST = {"num_workers": 2**31, "threads_per_worker": 2**31, "created_at": 4e9}
 """Column → its largest value: what is larger, no table or clock can show (``created_at``: seconds since 1970, the year 2096)."""
-_JSON = ("run.json", "status.json", "environment.json", "labels.json", "summary.json", "error.json")
+_JSON: dict[str, type[Record]] = {
+    "run.json": RunRecord,
+    "status.json": RunStatus,
+    "environment.json": Environment,
+    "labels.json": Labels,
+    "summary.json": Summary,
+    "error.json": RunError,
+}
 _FILES = re.compile(
     r"(spec\.toml|(run|status|environment|labels|summary|error)\.json|events/rank-\d+\.jsonl|log/(rank-\d+|supervisor|owner)\.log"
     r"|(?!events/|log/)[a-z_]+/rank-\d+(\.[a-z]+){1,2})"
@@ -112,15 +120,9 @@ def _unpack(source: Path | IO[bytes], draft: Path) -> None:
 
 
 def _wrong_columns(values: dict[str, Any]) -> list[str]:
-    """Returns the columns whose values do not fit the table."""
-    figures = [c for c in RUN_FIGURES if not isinstance(values[c], int | float | None)]
-    texts = [c for c in RUN_COLUMNS if c not in RUN_FIGURES and isinstance(values[c], dict | list)]
-    ids = [c for c in ("baseline_run_id",) if values[c] is not None and not RUN_ID.fullmatch(str(values[c]))]
-    return figures + texts + ids + [c for c, most in _MOST.items() if values[c] is not None and not _is_within(values[c], most)]
-
-
-def _is_within(value: object, most: float) -> bool:
-    return isinstance(value, int | float) and 0 <= value <= most
+    """Returns the columns of a row of ``runs`` whose values are out of range."""
+    ids = [c for c in ("baseline_run_id",) if values[c] is not None and not RUN_ID.fullmatch(values[c])]
+    return ids + [c for c, most in _MOST.items() if not 0 <= values[c] <= most]
 
 
 def _check(run: RunDirectory) -> None:
@@ -128,24 +130,32 @@ def _check(run: RunDirectory) -> None:
     names need not exist on this machine."""
     problem = ""
     try:
-        values: dict[str, Any] = {
-            name: json.loads((run.path / name).read_bytes()) for name in _JSON if (run.path / name).exists()
-        }
+        for name, kind in _JSON.items():
+            if (run.path / name).exists():
+                _read(kind, run.path / name)
+        record, status = _read(RunRecord, run.path / "run.json"), _read(RunStatus, run.path / "status.json")
         tomllib.loads(run.spec_path.read_text(encoding="utf-8"))
-        if not all(isinstance(value, dict) for value in values.values()):
-            problem = "a file does not contain a JSON object"
-        elif values["status.json"].get("state") not in TERMINAL:
-            problem = f"it has not ended ({values['status.json'].get('state')})"
-        elif values["run.json"].get("run_id", run.id) != run.id:
+        if not status.state.is_terminal:
+            problem = f"it has not ended ({status.state})"
+        elif record.run_id != run.id:
             problem = "the name of its directory is not its run id"
         elif wrong := _wrong_columns(row(run)):
             problem = f"invalid values of {', '.join(wrong)}"
         else:
             for table in sorted({path.parent.name for path in run.path.glob("*/rank-*.parquet")}):
                 run.table(table)
-    except KeyError as error:
-        problem = f"{error} is missing"
-    except (OSError, ValueError, DamagedRunError) as error:  # Arrow's and TOML's errors are ValueErrors
+    except FileNotFoundError as error:
+        problem = f"{Path(error.filename).name} is missing"
+    except (OSError, ValueError) as error:  # Arrow's and TOML's errors are ValueErrors
         problem = str(error).splitlines()[0]
     if problem:
         raise UsageError(f"run {run.id} is damaged or incomplete, so that nothing was imported: {problem}")
+
+
+def _read(kind: type[R], path: Path) -> R:
+    try:
+        return from_json(kind, json.loads(path.read_bytes()))
+    except (InvalidRecordError, NewerVersionError) as error:
+        raise ValueError(f"{path.name}: {error}") from None
+    except ValueError:
+        raise ValueError(f"{path.name} is damaged") from None

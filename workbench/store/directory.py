@@ -9,9 +9,11 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from workbench.errors import DamagedRunError, UsageError
+from workbench.store.events import Event, event_from_json
+from workbench.store.figures import Summary
 from workbench.store.json_record import InvalidRecordError, NewerVersionError, Record, from_json, to_json
 from workbench.store.records import Environment, Labels, RunError, RunRecord, RunState, RunStatus
 
@@ -143,12 +145,12 @@ class RunDirectory:
     def write_labels(self, labels: Labels) -> None:
         self._write("labels.json", labels)
 
-    def summary(self) -> dict[str, Any] | None:
+    def summary(self) -> Summary | None:
         """Returns the figures of a finished run."""
-        return self._read_values("summary.json")
+        return self._read(Summary, "summary.json")
 
-    def write_summary(self, summary: dict[str, Any]) -> None:
-        self._write_values("summary.json", summary)
+    def write_summary(self, summary: Summary) -> None:
+        self._write("summary.json", summary)
 
     def error(self) -> RunError | None:
         """Returns why the run failed; None unless it did."""
@@ -164,8 +166,12 @@ class RunDirectory:
     def cancel_requested(self) -> bool:
         return (self.path / "cancel").exists()
 
-    def events(self, rank: int, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
-        """Returns the events of a worker from a byte offset on, complete lines only, and the offset of the next event."""
+    def events(self, rank: int, offset: int = 0) -> tuple[list[Event], int]:
+        """Returns the events of a worker from a byte offset on, complete lines only, and the offset of the next event.
+
+        Raises:
+            DamagedRunError: an event cannot be read.
+        """
         try:
             with self.events_path(rank).open("rb") as file:
                 file.seek(offset)
@@ -173,7 +179,11 @@ class RunDirectory:
         except FileNotFoundError:
             return [], offset
         complete = data[: data.rfind(b"\n") + 1]
-        return [json.loads(line) for line in complete.splitlines()], offset + len(complete)
+        try:
+            events = [event_from_json(json.loads(line)) for line in complete.splitlines()]
+        except ValueError as error:
+            raise self._damaged(f"events/{self.events_path(rank).name}", f": {error}") from None
+        return [event for event in events if event is not None], offset + len(complete)
 
     def table(self, name: str, columns: Sequence[str] | None = None, step: int | None = None) -> pa.Table:
         """Reads a table of all workers, in order of rank; optionally only some columns, or the rows of one step."""
@@ -187,21 +197,14 @@ class RunDirectory:
         Raises:
             DamagedRunError: the file is damaged, or a later version wrote it.
         """
-        values = self._read_values(name)
-        if values is None:
-            return None
         try:
-            return from_json(kind, values)
+            return from_json(kind, json.loads((self.path / name).read_bytes()))
+        except FileNotFoundError:
+            return None
         except NewerVersionError as error:
             raise DamagedRunError(f"run {self.id}: {name} {error}; update the workbench to read the run") from None
         except InvalidRecordError as error:
             raise self._damaged(name, f": {error}") from None
-
-    def _read_values(self, name: str) -> dict[str, Any] | None:
-        try:
-            return json.loads((self.path / name).read_bytes())
-        except FileNotFoundError:
-            return None
         except ValueError:
             raise self._damaged(name) from None
 
@@ -210,10 +213,7 @@ class RunDirectory:
         return DamagedRunError(f"run {self.id}: {name} is damaged and cannot be read{problem}; {hint}")
 
     def _write(self, name: str, record: Record) -> None:
-        self._write_values(name, to_json(record))
-
-    def _write_values(self, name: str, value: dict[str, Any]) -> None:
         """Replaces a file atomically: a reader sees the old or the new content."""
         draft = self.path / f".{name}.{os.getpid()}"
-        draft.write_text(json.dumps(value), encoding="utf-8")
+        draft.write_text(json.dumps(to_json(record)), encoding="utf-8")
         draft.replace(self.path / name)

@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from workbench.errors import DamagedRunError, UsageError
-from workbench.plan.parity import verdict
 from workbench.store.columns import RUN_COLUMNS
 from workbench.store.directory import RunDirectory
 from workbench.store.index import Index
-from workbench.store.json_record import plain
 from workbench.store.records import RunState, RunStatus
 
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,199}")
@@ -113,18 +111,13 @@ def _supervisor_has_ended(run: RunDirectory, status: RunStatus) -> bool:
 
 def row(run: RunDirectory) -> dict[str, Any]:
     """Returns the run's row of the table ``runs``; missing values are None."""
-    labels = plain(run.labels())
-    if labels["tags"] is not None:
-        labels["tags"] = ", ".join(labels["tags"])
-    values = {
-        **plain(run.record()),
-        **(run.summary() or {}),
-        **{name: label for name, label in labels.items() if label is not None},
-        "run_id": run.id,
-        "state": state_of(run).value,
-    }
-    values["parity_verdict"] = verdict(values)
-    return {column: values.get(column) for column in RUN_COLUMNS}
+    record, summary, labels = run.record(), run.summary(), run.labels()
+    row = {column: getattr(record if hasattr(record, column) else summary, column, None) for column in RUN_COLUMNS}
+    row |= {"run_id": run.id, "state": state_of(run).value, "note": labels.note}
+    row["tags"] = None if labels.tags is None else ", ".join(labels.tags)
+    if labels.name is not None:
+        row["name"] = labels.name
+    return row
 
 
 def rows(store: Path) -> list[dict[str, Any]]:

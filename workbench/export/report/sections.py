@@ -106,13 +106,13 @@ def equal(compared: Compared) -> Section | None:
     done = compared.finished
     if not done:
         return None
-    summaries = [run.summary() or {} for run, _ in done]
+    summaries = [run.summary() for run, _ in done]
     rows = [
         [
             row["split"],
             parity_text(row),
-            summary.get("parity_tensor") or "–",
-            *map(_small, (row["parity_max_error"], summary.get("parity_allowed"), row["parity_whole_batch_error"])),
+            (summary and summary.parity_tensor) or "–",
+            *map(_small, (row["parity_max_error"], summary and summary.parity_allowed, row["parity_whole_batch_error"])),
         ]
         for (_, row), summary in zip(done, summaries, strict=True)
     ]
@@ -205,10 +205,11 @@ def held(compared: Compared) -> Section | None:
     rows, drawings = [], list[Part]()
     for run, row in compared.finished:
         expected = run.record().expected["parameters_per_worker"]
-        for rank, worker in enumerate((run.summary() or {})["workers"]):
+        summary = run.summary()
+        for rank, worker in enumerate(summary.workers if summary else ()):
             sizes = ("gradient_bytes", "optimizer_state_bytes", "peak_memory_bytes", "resident_peak_bytes")
-            counts = [f"{expected[rank]:,}", f"{worker['parameters']:,}"]
-            rows.append([row["split"], str(rank), *counts, *(formatting.mebibytes(worker.get(size)) for size in sizes)])
+            counts = [f"{expected[rank]:,}", f"{worker.parameters:,}"]
+            rows.append([row["split"], str(rank), *counts, *(formatting.mebibytes(getattr(worker, size)) for size in sizes)])
         if len(frame := memory_at_peak(run)):
             title = f"What occupies memory on each worker of {row['split']}?"
             drawings.append(Drawing(memory_at_peak_chart(frame, title=title), f"Memory by category of {row['split']}"))

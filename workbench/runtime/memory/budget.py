@@ -6,6 +6,7 @@ from typing import Any
 
 from workbench.plan.memory import REMEDIES
 from workbench.runtime.memory.allocation_log import Peak
+from workbench.store.records import ExceededBudget
 
 
 class MemoryBudgetExceeded(Exception):  # noqa: N818 - like the end of memory on a device, no mistake of the program
@@ -22,13 +23,7 @@ class MemoryBudgetExceeded(Exception):  # noqa: N818 - like the end of memory on
     def details(self) -> dict[str, Any]:
         """What ``error.json`` says of it beside the exception."""
         peak = self.peak
-        memory = {
-            "budget_bytes": self.budget,
-            "bytes": peak.num_bytes,
-            "event": peak.where,
-            "by_category": peak.by_category,
-            "largest_tensors": peak.largest,
-        }
+        memory = ExceededBudget(self.budget, peak.num_bytes, peak.where, peak.by_category, tuple(peak.largest))
         return {"memory": memory, "advice": self._advice()}
 
     def _advice(self) -> str:
