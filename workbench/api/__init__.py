@@ -10,10 +10,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from workbench.api.execution import compare, run
     from workbench.api.hardware import calibrate, calibration
     from workbench.api.store import open_run, runs
     from workbench.api.stored_run import Run
-    from workbench.api.submission import compare, run, submit
+    from workbench.api.submission import submit
 
 __all__ = ["Run", "calibrate", "calibration", "compare", "open_run", "run", "runs", "submit"]
 
@@ -21,9 +22,9 @@ _MODULES = {
     "Run": "stored_run",
     "calibrate": "hardware",
     "calibration": "hardware",
-    "compare": "submission",
+    "compare": "execution",
     "open_run": "store",
-    "run": "submission",
+    "run": "execution",
     "runs": "store",
     "submit": "submission",
 }

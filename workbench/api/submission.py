@@ -1,4 +1,4 @@
-"""Submission: starting runs and the baselines that they are compared with, and waiting for them."""
+"""Submission: starts runs and the baselines that they are compared with."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import contextlib
 import dataclasses
 import difflib
 import time
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from workbench.api.hardware import calibration
-from workbench.api.store import open_run
 from workbench.api.stored_run import Run
 from workbench.errors import DamagedRunError, RunFailedError, SpecError, UsageError
 from workbench.hardware.fit import link_notes
@@ -28,25 +26,21 @@ from workbench.store.directory import RunDirectory, home, new_run_id
 from workbench.store.records import RunRecord, RunState, RunStatus
 from workbench.strategies.pipeline.stages import staged
 
-if TYPE_CHECKING:
-    from workbench.analysis.comparison_frame import Comparison
-
-__all__ = ["compare", "run", "submit", "submit_plan", "terminated_as_interrupted"]
-
-UNUSABLE = (RunState.FAILED, RunState.CANCELLED, RunState.LOST)
+_UNUSABLE = (RunState.FAILED, RunState.CANCELLED, RunState.LOST)
 """States of a run that no other can be compared with."""
 
 
 def submit(spec: RunSpec, *, use_server: bool = True) -> Run:
-    """Starts a run, and first its baselines where the store has none that match; returns at once. Only a partition by time
-    takes seconds first, and waits for the runs before it: what each block takes here is measured.
+    """Starts a run, after its baselines where the store has none that match, and returns at once.
+
+    ``partition = "time"`` takes seconds: the blocks are timed first, and wait in the device queue.
 
     Args:
-        use_server: False starts the run as ``launch.fork_server = false`` in its spec does.
+        use_server: False has the effect of ``launch.fork_server = false`` in the spec.
 
     Raises:
         SpecError: the spec cannot be run, or ``baseline.mode`` names a run that does not exist; nothing was started.
-        RunFailedError: the blocks' times could not be measured, or the supervisor could not be started.
+        RunFailedError: the blocks could not be timed, or the supervisor could not be started.
     """
     with terminated_as_interrupted():
         planned = plan(spec)
@@ -57,13 +51,13 @@ def submit(spec: RunSpec, *, use_server: bool = True) -> Run:
 
 def submit_plan(planned: Plan, *, as_baseline: bool = False) -> Run:
     """Starts the run of a plan, as ``submit`` starts the run of a spec."""
-    baseline, same_cores = _named_baseline(planned.spec), None
+    baseline, same_cores = named_baseline(planned.spec), None
     planned, block_times_s = _resolved(planned)
     spec, here = planned.spec, environment()
     is_own_baseline = spec.baseline.mode == "auto" and planned.num_workers == 1
     if spec.baseline.mode == "auto" and not is_own_baseline:
         baseline, same_cores = _baselines(planned)
-    with _ended_on_error(baseline, same_cores):
+    with _cancelled_on_error(baseline, same_cores):
         run_id = new_run_id(spec.split.label)
         record = RunRecord(
             run_id=run_id,
@@ -110,46 +104,9 @@ def _start(run: Run, use_server: bool) -> None:
     run.is_new = True
 
 
-def run(spec: RunSpec, *, use_server: bool = True) -> Run:
-    """Runs to the end. An interrupt, or SIGTERM, cancels the run and waits until nothing of it is left.
-
-    Raises:
-        RunFailedError: it failed, was cancelled or lost; the message says which worker and why.
-    """
-    with terminated_as_interrupted():
-        started = _to_the_end(submit(spec, use_server=use_server))
-    if started.state != "finished":
-        raise RunFailedError(f"run {started.id} {started.state}: {started.message}")
-    return started
-
-
-def compare(chosen: Iterable[Run | RunSpec | str] | Run | RunSpec | str) -> Comparison:
-    """Rows of these runs (or ids) side by side, in this order; a spec is run first, and a failed one keeps its row. A frame
-    with the columns of ``runs``, shown as the figures that one compares."""
-    from workbench.analysis.comparison_frame import Comparison
-
-    chosen = [chosen] if isinstance(chosen, Run | RunSpec | str) or not isinstance(chosen, Iterable) else chosen
-    known = [plan(item) if isinstance(item, RunSpec) else open_run(item) for item in chosen]
-    for item in known:
-        if isinstance(item, Plan):
-            _named_baseline(item.spec)  # like plan(), rejects it before the run of another has started
-    with terminated_as_interrupted():
-        runs = [_to_the_end(submit_plan(item)) if isinstance(item, Plan) else item for item in known]
-    return Comparison([r.row() for r in runs], {r.id: r.record.threads_per_worker for r in runs})
-
-
-def _to_the_end(started: Run) -> Run:
-    """Waits; an interrupt cancels the run and waits until nothing of it is left."""
-    try:
-        return started.wait()
-    except KeyboardInterrupt:
-        started.end()
-        raise
-
-
 @contextlib.contextmanager
-def _ended_on_error(*baselines: Run | None) -> Iterator[None]:
-    """Around a submission: if it raises, be it of an interrupt, the baselines that were started for it end too."""
+def _cancelled_on_error(*baselines: Run | None) -> Iterator[None]:
+    """Cancels the baselines that a submission started if the block raises an exception, such as an interrupt."""
     try:
         yield
     except BaseException:
@@ -160,8 +117,11 @@ def _ended_on_error(*baselines: Run | None) -> Iterator[None]:
 
 
 def _resolved(planned: Plan) -> tuple[Plan, dict[str, float] | None]:
-    """Returns the plan with what its run records: hashes of files, the device and, for ``partition = "time"``, the partition by
-    the seconds that each block takes here. Also returns these seconds."""
+    """Completes the spec of a plan with the hashes of its files, the device and, for ``partition = "time"``, the partition.
+
+    Returns:
+        the plan, and the time of each block in seconds if the blocks were timed.
+    """
     spec, times = with_file_hashes(planned.spec), None
     strategy = staged(spec)
     if strategy is not None and strategy.options.partition == "time":
@@ -176,7 +136,7 @@ def _with_launch(spec: RunSpec, **options: str | int) -> RunSpec:
     return spec.replace(launch={**spec.as_dict()["launch"], **options})
 
 
-def _named_baseline(spec: RunSpec) -> Run | None:
+def named_baseline(spec: RunSpec) -> Run | None:
     """Returns the run that ``baseline.mode`` names; None for ``auto`` and ``none``.
 
     Raises:
@@ -195,16 +155,15 @@ def _named_baseline(spec: RunSpec) -> Run | None:
 
 
 def _baselines(planned: Plan) -> tuple[Run, Run]:
-    """Returns the two runs on one worker that a split is compared with: with as many threads as each of its workers, and with
-    as many as all of them together, but no more than there are cores."""
-    spec, threads = planned.spec, planned.spec.launch.threads_per_worker
-    first = _on_one_worker(spec, threads, "auto")
+    """Returns the two runs on one worker that a split is compared with: with the threads of one of its workers, and with the
+    threads of all workers together, but no more than there are cores."""
+    spec, num_threads = planned.spec, planned.spec.launch.threads_per_worker
+    first = _on_one_worker(spec, num_threads, "auto")
     if planned.device == "cuda":
         return first, first
-    cores = num_cores()
-    with _ended_on_error(first):
-        num_threads = max(threads, min(threads * planned.num_workers, cores))
-        return first, _on_one_worker(spec, num_threads, first.id)
+    with _cancelled_on_error(first):
+        same_cores = max(num_threads, min(num_threads * planned.num_workers, num_cores()))
+        return first, _on_one_worker(spec, same_cores, first.id)
 
 
 def _on_one_worker(spec: RunSpec, num_threads: int, baseline: str) -> Run:
@@ -220,5 +179,5 @@ def _on_one_worker(spec: RunSpec, num_threads: int, baseline: str) -> Run:
 
 
 def _is_reusable(run: Run) -> bool:
-    """Whether a run need not be repeated: it ended well or still may, or needs more memory than its budget, as it would again."""
-    return run.state not in UNUSABLE or (run.error is not None and run.error.memory is not None)
+    """Whether a run can serve as a baseline: it finished or still may, or it exceeded its memory budget, as it would again."""
+    return run.state not in _UNUSABLE or (run.error is not None and run.error.memory is not None)

@@ -14,9 +14,9 @@ from workbench.analysis.formatting import seconds
 from workbench.analysis.frames import losses
 from workbench.analysis.progress import Follower
 from workbench.api import Run, submit
+from workbench.api.execution import terminated_as_interrupted
 from workbench.api.specs import RunSpec
 from workbench.api.store import all_runs
-from workbench.api.submission import terminated_as_interrupted
 from workbench.charts.loss import losses_chart
 from workbench.errors import RunFailedError, UsageError, WorkbenchError
 from workbench.notebook.rendering import Shown, output
