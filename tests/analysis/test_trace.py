@@ -75,12 +75,12 @@ def test_an_outline_never_has_more_bars_than_allowed() -> None:
 def test_operations_are_listed_as_they_began_and_counted(tmp_path: Path) -> None:
     run = pipeline_run(tmp_path)
     of_step = trace.communication_of(run, 3)
-    rows, count = trace.listed(of_step, 3.0, names=["send", "recv"], most=5)
+    rows, count = trace.operations_of(of_step, 3.0, names=["send", "recv"], most=5)
     assert count == 2 * NUM_MICROBATCHES
     assert len(rows) == 5
     assert list(rows["begin_ms"]) == sorted(rows["begin_ms"])
     assert rows["begin_ms"].iloc[0] == pytest.approx(50.0)
-    assert trace.listed(of_step, 3.0, axes=["data"])[1] == 6
+    assert trace.operations_of(of_step, 3.0, axes=["data"])[1] == 6
     assert trace.span_s(trace.timeline_of(run, 3)) == pytest.approx((3.01, 3.88))
 
 

@@ -229,7 +229,7 @@ def test_a_send_is_done_when_its_receive_is_however_late_it_is_waited_for(tmp_pa
     run, took_s = pipeline_run(tmp_path), send["completed_s"] - send["start_s"]
     write_table(run.table_path("communication", 0), "communication", [{**send, "rank": 0, "step": 3}])
     assert by_operation(run.table("communication")).set_index("operation")["duration_s"]["send"] == pytest.approx(took_s)
-    listed, _ = trace.listed(trace.communication_of(run, 3), send["start_s"], ["send"])
+    listed, _ = trace.operations_of(trace.communication_of(run, 3), send["start_s"], ["send"])
     assert listed["duration_ms"].item() == pytest.approx(took_s * 1e3)
     (event,) = [e for e in trace_events([run]) if e["ph"] == "X" and e["name"] == "send"]
     assert event["dur"] == pytest.approx(took_s * 1e6, abs=1e-2)

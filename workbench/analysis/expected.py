@@ -11,8 +11,12 @@ from workbench.plan.plan import Plan
 
 
 def placement(plan: Plan) -> pd.DataFrame:
-    """One row a worker and block that it holds: worker, its place in the mesh, the samples of a step that it computes, block
-    with its number in the model, elements held and the fraction of the block's that they are."""
+    """Returns the blocks that each worker holds.
+
+    Returns:
+        One row per ``worker`` and ``block``: ``place`` in the mesh, ``samples`` of a step that the worker computes, ``number`` of
+        the block in the model, ``parameters`` (elements held), and ``fraction`` of the block's parameters.
+    """
     size = {block.name: block.num_parameters for block in plan.summary.blocks}
     number = {name: index for index, name in enumerate(size)}
     rows = []
@@ -36,8 +40,12 @@ def placement(plan: Plan) -> pd.DataFrame:
 
 
 def held(plan: Plan) -> pd.DataFrame:
-    """One row a worker and category: the bytes that it holds by formula, and of activations the most that are kept when a
-    backward pass begins; no row where there is no formula."""
+    """Returns the memory that each worker holds by formula.
+
+    Returns:
+        One row per ``worker`` and ``category``, with ``bytes``; of activations, the largest sum at the start of a backward pass.
+        A category without a formula has no row.
+    """
     rows = []
     for rank in range(plan.num_workers):
         bytes_of = asdict(expected_memory(plan, rank))
@@ -69,5 +77,5 @@ def expected_communication(plan: Plan) -> pd.DataFrame:
 
 
 def _place(plan: Plan, rank: int) -> str:
-    """``pipeline 0, data 1``; nothing where there is one worker."""
+    """Returns the place of a worker in the mesh, such as ``pipeline 0, data 1``; empty for a single worker."""
     return ", ".join(f"{axis} {index}" for axis, index in plan.mesh.coordinate(rank).items())

@@ -1,4 +1,4 @@
-"""Communication that overlaps with computing: it costs no time, and so no part of a step shows it."""
+"""Overlap of communication with compute, which no part of a step shows because it costs no time."""
 
 from __future__ import annotations
 
@@ -12,28 +12,30 @@ IN_FLIGHT = "in flight"
 
 
 def overlap_of(run: StoredRun) -> pd.DataFrame:
-    """Of its last trace step."""
+    """Returns ``overlap`` of the last trace step of a run."""
     step = trace.steps(run)[-1]
     timeline = trace.timeline_of(run, step)
     return overlap(timeline, trace.communication_of(run, step), trace.span_s(timeline)[0])
 
 
 def overlap(timeline: pa.Table, communication: pa.Table, start_s: float) -> pd.DataFrame:
-    """Two lanes a worker: what it did, as in ``frames.timeline``, and the operations that were in flight meanwhile (kind ``in
-    flight``, with ``operation``), from when each was asked for until it was done; what nobody waited for is left out.
+    """Returns two lanes per worker: its intervals, and the operations in flight, from issue to completion.
+
+    Operations that no worker waited for are left out.
 
     Args:
-        timeline: a step's rows, as of ``trace.timeline_of``.
-        communication: likewise.
-        start_s: when the step began.
+        timeline: rows of a step, as of ``trace.timeline_of``.
+        communication: rows of the step, as of ``trace.communication_of``.
+        start_s: start of the step, as of ``trace.span_s``.
 
     Returns:
-        Columns worker, lane, kind, operation, begin_ms, end_ms.
+        Columns ``worker``, ``lane``, ``kind`` (of ``frames.timeline`` or ``in flight``), ``operation``, and ``begin_ms`` and
+        ``end_ms`` in milliseconds since ``start_s``.
     """
     operations = communication.to_pandas()
-    did, _ = trace.lanes(timeline, start_s)
+    intervals, _ = trace.lanes(timeline, start_s)
     operations = operations[(operations["operation"] != "barrier") & operations["end_s"].notna()]
-    travels = pd.DataFrame(
+    in_flight = pd.DataFrame(
         {
             "worker": operations["rank"].astype(str),
             "kind": IN_FLIGHT,
@@ -42,5 +44,8 @@ def overlap(timeline: pa.Table, communication: pa.Table, start_s: float) -> pd.D
             "end_ms": (operations["done_s"] - start_s) * 1e3,
         }
     )
-    lanes = [did.assign(lane=did["worker"], operation=""), travels.assign(lane=travels["worker"] + " " + IN_FLIGHT)]
+    lanes = [
+        intervals.assign(lane=intervals["worker"], operation=""),
+        in_flight.assign(lane=in_flight["worker"] + " " + IN_FLIGHT),
+    ]
     return pd.concat(lanes, ignore_index=True)[["worker", "lane", "kind", "operation", "begin_ms", "end_ms"]]

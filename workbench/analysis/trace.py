@@ -1,4 +1,4 @@
-"""One trace step of a run: what each worker did when, and every operation; of a long one first the outline, then a part."""
+"""One trace step of a run: the intervals of each worker, in outline if there are many, and its communication operations."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from workbench.store.directory import StoredRun
 from workbench.store.tables import done_s
 
 MOST_BARS = 3000
-"""Intervals that are drawn one by one; of more an outline is."""
+"""Largest number of intervals that are drawn one by one; of more, an outline is drawn."""
 _WAITS = ("communication", "idle")
-"""Kinds that lie inside others; they come last, and what they cover counts as theirs."""
+"""Kinds that lie inside others. They are drawn last, and the time that they cover counts as theirs."""
 _SEEN = 0.01
-"""Share of a piece of time in which a worker did something, for the piece not to be empty."""
+"""Share of a piece of time that events must cover; a piece with less is empty."""
 _COMMUNICATION = (
     "rank", "step", "index", "operation", "axis", "group", "peer", "phase", "payload_bytes", "ring_bytes", "start_s", "end_s",
     "completed_s", "exposed_communication_s", "idle_s",
@@ -28,13 +28,13 @@ COLUMNS = ["kind", "stage", "microbatch", "worker", "begin_ms", "end_ms"]
 
 
 def steps(run: StoredRun) -> list[int]:
-    """Numbers of the trace steps, in order."""
+    """Returns the numbers of the trace steps of a run, in order."""
     run = run.directory
     return sorted(pc.unique(run.table("timeline", ["step"])["step"]).to_pylist())
 
 
 def untraced(run: StoredRun) -> str:
-    """Why a run has no trace steps to show."""
+    """Returns a sentence that says why a run has no trace steps."""
     run = run.directory
     if run.record().device == "cuda":
         return "The timeline is not measured on GPUs yet: the host clock does not see when kernels run."
@@ -43,40 +43,49 @@ def untraced(run: StoredRun) -> str:
 
 
 def timeline_of(run: StoredRun, step: int) -> pa.Table:
-    """What is needed of the step's rows of ``timeline``, in order of rank."""
+    """Returns the rows of ``timeline`` of a step, in order of rank, with the columns that this module uses."""
     return _of_step(run, "timeline", ("rank", "kind", "stage", "microbatch", "start_s", "end_s"), step)
 
 
 def communication_of(run: StoredRun, step: int) -> pa.Table:
-    """What is needed of the step's rows of ``communication``, in order of rank, with ``done_s``."""
+    """Returns the rows of ``communication`` of a step, in order of rank, with the columns that this module uses and
+    ``done_s``."""
     table = _of_step(run, "communication", _COMMUNICATION, step)
     return table.append_column("done_s", done_s(table))
 
 
 def _of_step(run: StoredRun, name: str, columns: Sequence[str], step: int) -> pa.Table:
-    """Where there is one step alone, and it can be very long, all rows are its own."""
+    """Returns the rows of a step. A single trace step, which can be long, is not filtered, because all rows are its own."""
     run = run.directory
     return run.table(name, columns, step if len(steps(run)) > 1 else None)
 
 
 def of_workers(table: pa.Table, ranks: Sequence[int]) -> pa.Table:
-    """Rows of these workers, or of all where none is given."""
+    """Returns the rows of these workers, or of all workers if none is given."""
     return table.filter(pc.is_in(table["rank"], pa.array(ranks, pa.int64()))) if ranks else table
 
 
 def span_s(timeline: pa.Table) -> tuple[float, float]:
-    """When the first event of a step began and when its last ended."""
+    """Returns the start of the first event of a step and the end of its last, in seconds on the clock of the run."""
     return pc.min(timeline["start_s"]).as_py(), pc.max(timeline["end_s"]).as_py()
 
 
 def lanes(
     timeline: pa.Table, start_s: float, part_ms: tuple[float, float] | None = None, most: int = MOST_BARS
 ) -> tuple[pd.DataFrame, bool]:
-    """What each worker did, of a step's rows of ``timeline``; times in milliseconds since ``start_s``. Columns as
-    ``frames.timeline``.
+    """Returns the intervals of each worker in a step, or in a part of it.
 
-    Of more than ``most`` intervals in this part of the step an outline: time is cut into equal pieces, and each is what most
-    of it was. Returns also whether it is one.
+    Of more than ``most`` intervals, it returns an outline: time is divided into equal pieces, and each has the kind of most of
+    its time.
+
+    Args:
+        timeline: as of ``timeline_of``.
+        start_s: start of the step, as of ``span_s``.
+        part_ms: start and end of the part, in milliseconds since ``start_s``; None for the whole step.
+        most: largest number of intervals before the outline.
+
+    Returns:
+        A frame with the columns of ``frames.timeline``, times in milliseconds since ``start_s``, and whether it is an outline.
     """
     if part_ms is not None:
         begins, ends = (start_s + edge / 1e3 for edge in part_ms)
@@ -88,11 +97,21 @@ def lanes(
     return frame.assign(worker=frame["rank"].astype(str))[COLUMNS], False
 
 
-def listed(
+def operations_of(
     communication: pa.Table, start_s: float, names: Sequence[str] = (), axes: Sequence[str] = (), most: int = 1000
 ) -> tuple[pd.DataFrame, int]:
-    """Operations of these names and axes, or of all, in the order in which they began, the first ``most``; and how many there
-    are. Times in milliseconds since ``start_s``."""
+    """Returns the operations of a step in order of issue.
+
+    Args:
+        communication: as of ``communication_of``.
+        start_s: start of the step, as of ``span_s``.
+        names: names of operations; all if empty.
+        axes: mesh axes; all if empty.
+        most: largest number of rows.
+
+    Returns:
+        The first ``most`` rows, times in milliseconds since ``start_s``, and the number of all.
+    """
     found = communication
     for column, chosen in (("operation", names), ("axis", axes)):
         if chosen:
@@ -115,14 +134,16 @@ def traffic_matrix_of_step(communication: pa.Table) -> pd.DataFrame:
 
 
 def _in_ms(times: Any, start_s: float, part_ms: tuple[float, float] | None) -> Any:
-    """Times since ``start_s``, no earlier or later than the part."""
+    """Returns times in milliseconds since ``start_s``, clipped to the part."""
     in_ms = (times - start_s) * 1e3
     return in_ms if part_ms is None else in_ms.clip(*part_ms)
 
 
 def _outline(timeline: pa.Table, start_s: float, part_ms: tuple[float, float] | None, most: int) -> pd.DataFrame:
-    """Pieces of equal length, so many that at most ``most`` are drawn, neighbours of one kind made one. Worker by worker: their
-    rows follow one another, and arrays of a million would not stay in the caches."""
+    """Divides time into at most ``most`` pieces of equal length and merges neighbours of one kind.
+
+    Workers are processed one by one, because arrays of a million rows would exceed the caches; their rows are contiguous.
+    """
     firsts = np.flatnonzero(np.diff(timeline["rank"].to_numpy(), prepend=-1))
     begins_ms, ends_ms = _in_ms(np.array(span_s(timeline)), start_s, part_ms)
     edges = np.linspace(begins_ms, ends_ms, max(2, most // len(firsts)) + 1)
@@ -146,11 +167,11 @@ def _outline(timeline: pa.Table, start_s: float, part_ms: tuple[float, float] | 
 
 
 def _covered(begin: np.ndarray, end: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """How much of each piece these intervals cover, in milliseconds: the integral of how many are open."""
+    """Returns how much of each piece the intervals cover, in milliseconds: the integral of the number of open intervals."""
 
     def before(times: np.ndarray) -> np.ndarray:
-        """Σ max(0, edge − time) for each edge."""
-        ordered = np.sort(times, kind="stable")  # quick for what is in order, as a worker's rows mostly are
+        """Returns Σ max(0, edge − time) for each edge."""
+        ordered = np.sort(times, kind="stable")  # fast for sorted input, which the rows of a worker mostly are
         sums = np.concatenate([[0.0], np.cumsum(ordered)])
         counts = np.searchsorted(ordered, edges)
         return np.asarray(counts * edges - sums[counts])

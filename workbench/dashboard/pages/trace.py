@@ -24,7 +24,7 @@ from workbench.dashboard.components.failure import failure_card
 from workbench.dashboard.components.lanes import lanes
 from workbench.dashboard.downloads import trace_of
 
-MOST_LISTED = 1000
+MOST_OPERATIONS = 1000
 MOST_REPLAYED = 20_000
 """Intervals of a step of which the ideal schedule is computed: it takes each of them in hand."""
 QUESTION = "What does each worker do during the step?"
@@ -149,8 +149,8 @@ def _communication(communication: pa.Table, start_s: float, num_workers: int) ->
         names = st.multiselect("Operation", sorted(summary["operation"].unique()), placeholder="any")
     with right:
         axes = st.multiselect("Axis", sorted(summary["axis"].unique()), placeholder="any")
-    rows, count = trace.listed(communication, start_s, names, axes, MOST_LISTED)
-    st.caption(f"{count:,} operations" + (f", the first {MOST_LISTED:,} are listed" if count > MOST_LISTED else ""))
+    rows, count = trace.operations_of(communication, start_s, names, axes, MOST_OPERATIONS)
+    st.caption(f"{count:,} operations" + (f", the first {MOST_OPERATIONS:,} are listed" if count > MOST_OPERATIONS else ""))
     st.dataframe(
         rows,
         hide_index=True,

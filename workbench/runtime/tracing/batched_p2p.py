@@ -1,4 +1,4 @@
-"""Batches of sends and recvs that NCCL runs at once, as ``torch.distributed.batch_isend_irecv`` promises."""
+"""Coalesced batches of sends and recvs on recorded process groups, as ``torch.distributed.batch_isend_irecv`` documents."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _Batch = Callable[[list[dist.P2POp]], list[dist.Work]]
 def coalesce_batches() -> None:
     """Makes ``batch_isend_irecv`` coalesce on recorded process groups too.
 
-    torch coalesces only where ``type(group) is ProcessGroup`` (2.13); of a subclass it issues one operation after the other.
-    NCCL runs those of a pair of ranks in order, and a send larger than its buffers ends only with its receive: where both
-    ranks send first, as the 1F1B schedule does, neither receives. Called again it changes nothing.
+    torch coalesces only if ``type(group) is ProcessGroup`` (2.13); on a subclass it issues one operation after the other. NCCL
+    runs the operations of a pair of ranks in order, and a send larger than its buffers completes only with its receive: if both
+    ranks send first, as in the 1F1B schedule, neither receives. Further calls have no effect.
     """
     if not hasattr(dist.batch_isend_irecv, "on_plain_groups"):
         coalescing: Any = _coalescing(c10d.batch_isend_irecv)

@@ -1,4 +1,4 @@
-"""When each operation was truly done: our own rows beside gloo's spans, and where the two differ."""
+"""Completion of the operations of trace steps: recorded operations matched with the spans that gloo reports."""
 
 from __future__ import annotations
 
@@ -14,36 +14,42 @@ from workbench.runtime.tracing.recorder import Operation, Recorder
 _AS_GLOO_RUNS_IT = {"reduce_scatter": "all_reduce"}
 _POINT_TO_POINT = ("send", "recv")
 RETURNS_AT_ONCE_S = 1e-4
-"""A wait for what has arrived takes less (a send or recv that is done: 4 to 24 µs on an idle machine)."""
+"""The wait for a complete operation takes less (a send or recv: 4 to 24 µs on an idle machine)."""
 TOLERANCE_S = 2e-3
-"""Both clocks agree to microseconds, but a span is closed by gloo's thread, which may have to wait for a core, after what it
-tells others."""
+"""Both clocks agree to microseconds, but the thread of gloo may have to wait for a core before it closes a span."""
 
 _Key = tuple[int, str, int]
-"""Step, gloo's word for the operation, elements of its input."""
+"""Step, gloo's name of the operation, elements of its input."""
 
 
 @dataclass
 class Agreement:
-    """Of one worker's trace steps."""
+    """Agreement of the recorded operations of a worker's trace steps with the spans that gloo reported."""
 
     num_operations: int = 0
     """Recorded operations."""
     num_seen: int = 0
-    """Spans that gloo reported."""
+    """Spans of gloo."""
     num_completed: int = 0
-    """Rows that say when the operation was done."""
+    """Recorded operations whose completion is known."""
     num_late: int = 0
-    """Rows of them whose span ended after the wait for them, by more than the tolerance."""
+    """Those whose span ended after the wait for them, by more than the tolerance."""
     differences: list[str] = field(default_factory=list)
 
 
 def complete(recorder: Recorder) -> Agreement:
-    """Gives rows their completion where exactly one span can be theirs. Those of a step, an operation and a size are paired in
-    order, if there are as many and each begins while its row's does. On GPU nothing tells.
+    """Sets when recorded operations were complete, where exactly one span can be theirs.
 
-    Two collectives of one size that overlap are not told apart: gloo's threads may begin them in either order. The span of a
-    send or recv ends only when it is waited for, so that these say it only where the worker saw it arrive.
+    Operations and spans of one step, kind and size are matched in order if their numbers are equal and each span begins during
+    its operation. Overlapping collectives of one size cannot be told apart, because the threads of gloo may begin them in
+    either order. The span of a send or recv ends only when it is waited for, so it is used only if the worker was waiting when
+    the message arrived. On GPUs nothing reports completion. With an emulated link, the end of the emulated operation counts.
+
+    Args:
+        recorder: recorder of this worker after its last step; its operations are changed in place.
+
+    Returns:
+        Numbers of operations and spans, and one sentence per step, kind and size that differ.
     """
     agreement = Agreement(len(recorder.operations), len(recorder.gloo_spans))
     for row in recorder.operations:
@@ -65,7 +71,7 @@ def complete(recorder: Recorder) -> Agreement:
 
 
 def _input_elements(row: Operation) -> int:
-    """Elements of what goes in: of an all-gather this worker's part."""
+    """Returns the elements of the input; of an all-gather, this worker's part."""
     if row.dtype is None:
         return 0
     elements = row.payload_bytes // getattr(torch, row.dtype).itemsize
@@ -73,7 +79,7 @@ def _input_elements(row: Operation) -> int:
 
 
 def _pair(rows: list[Operation], spans: list[GlooSpan], agreement: Agreement) -> str:
-    """Completes the rows; returns how they differ from the spans, nothing where they do not."""
+    """Sets the completion of operations. Returns how they differ from the spans; empty if they do not."""
     if len(rows) != len(spans):
         return f"{len(rows)} recorded, {len(spans)} seen by torch's profiler"
     if not all(r.entered <= s.start and (r.ended is None or s.start <= r.ended) for r, s in zip(rows, spans, strict=True)):

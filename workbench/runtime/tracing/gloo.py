@@ -1,8 +1,8 @@
-"""When gloo's operations truly ended: the spans that gloo itself gives to torch's profiler.
+"""The spans of its operations that gloo reports to torch's profiler.
 
-gloo opens a span when one of its threads begins an operation (send and recv: when it is issued) and closes it when it is done,
-whether or not anybody waits (send and recv: only then). The profiler is told to look at these spans alone (``USER_SCOPE``),
-not at what the worker computes, so that it costs next to nothing (``benchmarks/tracing.py``).
+gloo opens a span when one of its threads begins an operation (send and recv: at issue) and closes it when the operation is
+complete, whether or not the worker waits for it (send and recv: only when it does). The profiler records these spans only
+(``USER_SCOPE``), not the computation, so that its cost is negligible (``benchmarks/tracing.py``).
 """
 
 from __future__ import annotations
@@ -14,31 +14,31 @@ from math import prod
 
 from workbench.torch_private.profiler import start_profiling_user_scopes, stop_profiling
 
-os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # below it, it writes two lines into the worker's log at each use (torch 2.13)
+os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # at lower levels, each use writes two lines to the log (torch 2.13)
 _PREFIX = "gloo:"
 
 
 @dataclass(frozen=True)
 class GlooSpan:
-    """One operation as gloo saw it; times in seconds of the machine's monotonic clock."""
+    """One operation of gloo; times in seconds of the machine's monotonic clock."""
 
     operation: str
-    """gloo's word for it: a reduce-scatter runs as an all-reduce."""
+    """gloo's name of it: a reduce-scatter runs as an all-reduce."""
     elements: int
-    """Of what goes in."""
+    """Elements of the input."""
     step: int
     start: float
     end: float
 
 
 class GlooSpans:
-    """Watches from its making to its end; one at a time."""
+    """Records spans from construction to ``end``. Only one instance can be active."""
 
     def __init__(self) -> None:
         start_profiling_user_scopes()
 
     def end(self, step: int) -> list[GlooSpan]:
-        """What was seen, in the order in which it began."""
+        """Ends the recording. Returns the spans, as those of this step, in order of their start."""
         offset = _wall_clock_offset_ns()
         spans = [
             GlooSpan(
@@ -55,7 +55,7 @@ class GlooSpans:
 
 
 def _wall_clock_offset_ns() -> int:
-    """From the monotonic clock to the wall's, which is the profiler's; of several readings the least interrupted."""
+    """Returns the offset from the monotonic clock to the wall clock of the profiler, from the shortest of several readings."""
     readings = [(time.perf_counter_ns(), time.time_ns(), time.perf_counter_ns()) for _ in range(5)]
     before, wall, after = min(readings, key=lambda reading: reading[2] - reading[0])
     return wall - (before + after) // 2

@@ -1,7 +1,7 @@
-"""A process group of our own around the real one: it sees every operation, DDP's buckets included.
+"""The process group that records every operation of a run and delegates it to gloo or NCCL.
 
-torch takes a ``ProcessGroup`` subclass that a registered backend returns as the group itself, so C++ callers (DDP's
-reducer, functional collectives) reach these methods too.
+torch uses a ``ProcessGroup`` subclass that a registered backend returns as the group itself, so that C++ callers (the reducer of
+DDP, functional collectives) call these methods too.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _flattened(value: Any) -> list[Tensor]:
     return [value] if isinstance(value, Tensor) else [t for part in value for t in _flattened(part)]
 
 
-# Method of torch's ProcessGroup → our word for it, and which arguments hold the payload (the full tensor).
+# Method of torch's ProcessGroup → name of the operation, and the tensors of its payload (the full tensor).
 _OPERATIONS: dict[str, tuple[str, Callable[[tuple[Any, ...]], list[Tensor]]]] = {
     "allreduce": ("all_reduce", _first),
     "allreduce_coalesced": ("all_reduce", _first),
@@ -84,7 +84,15 @@ _INNER_NAME = {
 
 
 class RecordedProcessGroup(ProcessGroup):
-    """The process group that a run's workers communicate through."""
+    """A process group that records its operations.
+
+    Args:
+        inner: the process group that communicates, gloo or NCCL.
+        rank: rank of this worker in the group.
+        ranks: ranks of the group's members in the run.
+        name: name that torch gave to the group.
+        recorder: records every operation.
+    """
 
     def __init__(self, inner: Any, rank: int, ranks: list[int], name: str, recorder: Recorder) -> None:
         super().__init__(rank, len(ranks))
@@ -122,7 +130,7 @@ class RecordedProcessGroup(ProcessGroup):
 
     @property
     def coalesces(self) -> bool:
-        """Whether sends and recvs of a batch run at once: on NCCL. gloo runs every one by itself at once anyway."""
+        """Whether the sends and recvs of a batch are issued as one: on NCCL. gloo runs each of them concurrently anyway."""
         return bool(self.inner.supports_coalescing)
 
     def start_coalescing(self) -> None:
@@ -130,8 +138,8 @@ class RecordedProcessGroup(ProcessGroup):
         start_coalescing(self.inner)
 
     def end_coalescing(self) -> RecordedWork:
-        """One work for all that was issued since ``start_coalescing``."""
-        assert self._batch is not None, "a batch of sends and recvs ends that has not begun"
+        """Returns one work for all operations since ``start_coalescing``."""
+        assert self._batch is not None, "end_coalescing without start_coalescing"
         batch, self._batch = self._batch, None
         try:
             work = end_coalescing(self.inner) or DoneWork([])
@@ -169,7 +177,7 @@ class RecordedProcessGroup(ProcessGroup):
         if self._batch is not None and pair:
             self._batch.append((row, emulated, args[0]))
             return None  # as NCCL; the batch has one work
-        if work is None:  # NCCL's synchronous collectives: the call is the wait
+        if work is None:  # a synchronous collective of NCCL: the call is the wait
             work = DoneWork(_flattened(args[0]) if tensors else [])
             self.recorder.blocked_s += ended - started
             if row is not None:
@@ -204,7 +212,7 @@ for _name in _OPERATIONS:
 
 
 def register_backend(recorder: Recorder, device: str, make_group: MakeGroup | None = None) -> str:
-    """Registers the backend with torch; its groups record into ``recorder``. Returns its name.
+    """Registers the backend of recorded process groups with torch. Returns its name.
 
     Args:
         recorder: records every operation.
@@ -225,24 +233,31 @@ def _create(recorder: Recorder, make_group: MakeGroup, options: Any, backend_opt
 
 
 def gloo(store: Any, rank: int, size: int, timeout: timedelta) -> Any:
-    """torch's group for CPU tensors, over loopback."""
-    # Loopback by address: the default looks the host's name up, which laptops off their network fail to resolve.
+    """Returns a gloo group for CPU tensors, over loopback."""
+    # By address: the default resolves the name of the host, which fails on laptops without a network.
     devices = [dist.ProcessGroupGloo.create_device(hostname="127.0.0.1")]
     return dist.ProcessGroupGloo(store, rank, size, gloo_options(devices, timeout))
 
 
 def nccl(store: Any, rank: int, size: int, timeout: timedelta) -> Any:
-    """torch's group for tensors on NVIDIA GPUs."""
+    """Returns an NCCL group for tensors on NVIDIA GPUs."""
     return dist.ProcessGroupNCCL(store, rank, size, nccl_options(timeout))
 
 
 def control_group(timeout: timedelta) -> Any:
-    """A plain gloo group over all workers for what is not part of a step: clocks, pieces to compare, the end. Like the run's own
-    groups through loopback, whatever interface GLOO_SOCKET_IFNAME names: all workers are on this machine."""
+    """Returns a gloo group over all workers that is not recorded, for communication outside steps: clocks, parity, the end.
+
+    Like the recorded groups it uses loopback, whatever interface ``GLOO_SOCKET_IFNAME`` names: all workers are on one machine.
+    """
     os.environ["GLOO_SOCKET_IFNAME"] = next(name for _, name in socket.if_nameindex() if name in _LOOPBACK_NAMES)
     return dist.new_group(backend="gloo", timeout=timeout)
 
 
 def device_of(kind: str, rank: int) -> torch.device:
-    """The device that a worker computes on."""
+    """Returns the device of a worker.
+
+    Args:
+        kind: ``cpu`` or ``cuda``.
+        rank: rank of the worker.
+    """
     return torch.device("cuda", rank) if kind == "cuda" else torch.device("cpu")

@@ -15,10 +15,10 @@ from workbench.runtime.tracing.recorder import Operation, Recorder
 
 
 class DoneWork:
-    """Stands for the work that NCCL does not return of a synchronous collective, which runs on the current stream.
+    """The work of a synchronous collective of NCCL, which returns none because it runs on the current stream.
 
-    C++ callers dereference what a Python process group returns without a check (torch 2.13, ``PyWorkHolder``), so that they
-    must never receive None.
+    C++ callers dereference the work of a Python process group without a check (torch 2.13, ``PyWorkHolder``), so it must not be
+    None.
 
     Args:
         outputs: the tensors that the operation wrote.
@@ -56,13 +56,13 @@ class DoneWork:
 
 
 class RecordedWork(dist.Work):
-    """Delegates to the real work and records when the worker began and ended to wait for it.
+    """Delegates to the work of the real process group and records when the worker waited for it.
 
     Args:
         inner: the work of the real process group.
-        rows: of a trace step the row of the operation, or of a batch of sends and recvs all rows; else none.
-        recorder: counts the time that the worker is blocked.
-        sent: tensors that must live until they have been sent.
+        rows: on trace steps, the entry of the operation or those of a batch of sends and recvs; empty otherwise.
+        recorder: counts the blocked time of the step.
+        sent: tensors to keep alive until they have been sent.
     """
 
     def __init__(self, inner: Any, rows: Sequence[Operation], recorder: Recorder, sent: list[Tensor]) -> None:

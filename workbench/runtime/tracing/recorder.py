@@ -1,4 +1,4 @@
-"""What a worker records of its steps: every communication operation, and what it computes when."""
+"""The recorder of a worker: counters on every step; on trace steps, every communication operation and span."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RING_FACTOR = {"all_reduce": 2, "all_gather": 1, "reduce_scatter": 1, "all_to_al
 
 @dataclass
 class Wait:
-    """When the worker stood still for an operation; None: not yet."""
+    """The wait of a worker for an operation; None before it starts and ends."""
 
     wait_started: float | None = None
     ended: float | None = None
@@ -47,18 +47,18 @@ class Operation:
     step: int
     entered: float
     issued: float | None = None
-    """When the call that issues it had returned: gloo copies what a send fits into the socket before it does."""
+    """When the call that issues it returned. For a send, gloo first copies as many bytes as fit into the socket."""
 
     wait_started: float | None = None
     ended: float | None = None
     idle_s: float = 0.0
-    """Part of the wait before the last participant had entered; filled in when all workers' entries are known."""
+    """Part of the wait before the last participant entered; set by ``attribute_waits``."""
     late_rank: int | None = None
-    """The worker that idle time was spent waiting for, the last to enter; None where there is none."""
+    """Rank of the participant that entered last; None without idle time; set by ``attribute_waits``."""
     completed: float | None = None
-    """When it was truly done, whether or not anybody waited for it; None where nothing tells."""
+    """When it was complete, whether or not the worker waited for it; None if unknown; set by ``complete``."""
     emulated: EmulatedOperation | None = None
-    """Its way over an emulated link."""
+    """The operation over an emulated link that delays it, if any."""
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -67,8 +67,8 @@ class Operation:
 
     @property
     def ring_bytes(self) -> int:
-        """Bytes that the ring algorithm sends per rank (Patarasuk and Yuan 2009); expected, not measured. A broadcast passes
-        the tensor over n−1 links: this is the mean over ranks."""
+        """Bytes that each rank sends under the ring algorithm (Patarasuk and Yuan 2009); expected, not measured. A broadcast
+        sends the tensor over n−1 links, which is averaged over the ranks."""
         if self.operation in RING_FACTOR:
             n = self.group_size
             return RING_FACTOR[self.operation] * (n - 1) * self.payload_bytes // n
@@ -76,25 +76,25 @@ class Operation:
 
     @property
     def issuing_s(self) -> float:
-        """How long the worker took to issue it, which is communication that nothing hides."""
+        """Time to issue the operation in seconds. It counts as exposed communication."""
         return 0.0 if self.issued is None else self.issued - self.entered
 
     @property
     def blocked_s(self) -> float:
-        """How long the worker stood still for it after that."""
+        """Time that the worker waited for the operation in seconds."""
         if self.ended is None or self.wait_started is None:
             return 0.0
         return max(0.0, self.ended - self.wait_started)
 
     @property
     def exposed_s(self) -> float:
-        """How long communication, and not another worker that was late, kept the worker from going on."""
+        """Exposed communication in seconds: the time that communication, not a late worker, blocked this worker."""
         return self.issuing_s + self.blocked_s - self.idle_s
 
 
 @dataclass
 class SpanRecord:
-    """Something that the worker did from ``start`` to ``end``."""
+    """A span of the worker's step; times in seconds of the machine's monotonic clock."""
 
     kind: str
     step: int
@@ -107,41 +107,47 @@ class SpanRecord:
 
 @dataclass
 class Recorder:
-    """Light on every step (counts, bytes, blocked time, the last operations); with all rows on trace steps."""
+    """Records the steps of one worker: counters and the last operations on every step, all operations and spans on trace
+    steps."""
 
     axes: dict[str, str] = field(default_factory=dict)
     """Name of a process group → the mesh axis that it spans."""
 
     emulated_links: EmulatedLinks | None = None
-    """Slower links that are emulated in the way of what it records."""
+    """Emulated links that delay the recorded operations, if any."""
     device: str = "cpu"
     """Kind of device that the groups' tensors are on."""
 
     step: int = 0
     tracing: bool = False
     phase: str = ""
-    """Of the span that the worker is in; empty outside."""
+    """Phase of the innermost span that the worker is in; empty outside spans."""
     watcher: Any = None
     """On memory steps the ``MemoryTracker``, notified of spans and of communication."""
     num_operations: int = 0
     payload_bytes: int = 0
     blocked_s: float = 0.0
-    """These three: of the step so far, counted on every step."""
+    """Counters of the current step."""
     operations: list[Operation] = field(default_factory=list)
     spans: list[SpanRecord] = field(default_factory=list)
     gloo_spans: list[GlooSpan] = field(default_factory=list)
-    """What torch's profiler saw of the operations of trace steps."""
+    """Spans that gloo reported on trace steps."""
     last: deque[str] = field(default_factory=lambda: deque(maxlen=8))
     communication_failed: bool = False
     _sequence: Counter[tuple[Any, ...]] = field(default_factory=Counter)
     _announced: dict[int, str] = field(default_factory=dict)
     _backward_hooked: int | None = None
     _futures: list[tuple[Operation | Wait, Any]] = field(default_factory=list)
-    """What C++ waits for in this step, each with its future."""
+    """Operations of this step that C++ waits for, with their futures."""
     _watch: GlooSpans | None = None
 
     def begin_step(self, step: int, tracing: bool) -> None:
-        """To be called before a step's time begins."""
+        """Begins a step. Call before its time is measured.
+
+        Args:
+            step: number of the step.
+            tracing: whether it is a trace step.
+        """
         self.step, self.tracing = step, tracing
         self.num_operations, self.payload_bytes, self.blocked_s = 0, 0, 0.0
         self._futures.clear()
@@ -149,8 +155,8 @@ class Recorder:
             self._watch = GlooSpans()
 
     def end_step(self) -> dict[str, Any]:
-        """Ends a step (on a GPU after synchronization) and returns its counters. On a GPU the host does not block, so that the
-        blocked time is None."""
+        """Ends a step, on GPUs after synchronization. Returns its counters as columns of ``steps``; the blocked time is None on
+        GPUs, where the host is not blocked."""
         if self._watch is not None:
             self.gloo_spans += self._watch.end(self.step)
         self.tracing, self._watch = False, None
@@ -202,7 +208,7 @@ class Recorder:
         return row
 
     def announce(self, tensors: Iterable[torch.Tensor], phase: str) -> None:
-        """Says of what phase the operation on each of these tensors will be, where it is issued outside the phase's span."""
+        """Sets the phase of the next operation on each of these tensors, which is issued outside the span of that phase."""
         if self.tracing:
             self._announced |= {tensor.data_ptr(): phase for tensor in tensors}
 
@@ -217,8 +223,11 @@ class Recorder:
         return "forward"
 
     def watch_future(self, row: Operation | None, future: Any) -> None:
-        """For an operation that C++ waits for by its future (DDP's buckets): the wait begins when autograd has nothing
-        left to compute, which is when callbacks queued on its engine run, and ends when the future is done."""
+        """Records the wait for an operation that C++ waits for through its future, such as a bucket of DDP.
+
+        The wait starts when autograd has nothing left to compute, which is when callbacks queued on its engine run, and ends when
+        the future is done.
+        """
         wait = Wait() if row is None else row
         self._futures.append((wait, future))
         future.add_done_callback(lambda _: setattr(wait, "ended", time.perf_counter()))
@@ -234,11 +243,12 @@ class Recorder:
                 wait.wait_started = now
 
     def _blocked_on_futures(self) -> float:
-        """Seconds: of several waited for at once each counts from the end of the one before."""
+        """Returns the blocked time in seconds. Of several futures waited for at once, each counts from the end of the one
+        before."""
         blocked, free_from, waits = 0.0, float("-inf"), []
         for wait, future in self._futures:
             while wait.ended is None and future.done():
-                time.sleep(1e-4)  # its callback is about to run: gloo's thread waits for the interpreter
+                time.sleep(1e-4)  # its callback is about to run: the thread of gloo waits for the GIL
             if wait.wait_started is not None and wait.ended is not None:
                 waits.append((wait.wait_started, wait.ended))
         for started, ended in sorted(waits):
@@ -249,7 +259,14 @@ class Recorder:
     def span(
         self, kind: str, stage: int | None = None, microbatch: int | None = None, name: str | None = None
     ) -> AbstractContextManager[None]:
-        """Marks what the worker does; free unless tracing."""
+        """Marks a span of the step; without cost unless tracing or on memory steps.
+
+        Args:
+            kind: kind of the table ``timeline``.
+            stage: stage, counted from 0 over all workers.
+            microbatch: microbatch, counted from 0.
+            name: name of the event, such as ``zero_grad``.
+        """
         if self.watcher is not None:
             return self.watcher.span(kind, stage, microbatch, name)
         return self._record_span(kind, stage, microbatch, name) if self.tracing else nullcontext()
@@ -257,7 +274,7 @@ class Recorder:
     @contextmanager
     def _record_span(self, kind: str, stage: int | None, microbatch: int | None, name: str | None) -> Iterator[None]:
         outer = self.phase
-        if kind != "schedule":  # which lies around all phases
+        if kind != "schedule":  # it encloses all phases
             self.phase = kind.removesuffix("_input").removesuffix("_weight")
         record = SpanRecord(kind, self.step, stage, microbatch, name, time.perf_counter())
         try:
