@@ -1,4 +1,4 @@
-"""Plans: what a spec comes to before it runs, which specs can run, and the nearest to one that cannot."""
+"""Plans: resolves specs before they run, lists which combinations are supported, and suggests supported ones."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ __all__ = [
 
 
 def process_groups(run: Run) -> dict[str, list[list[int]]]:
-    """The groups of ranks along each axis of a run's mesh; of a strategy that divides an axis, such as ``expert``, its groups of
-    neighbours."""
+    """Returns the groups of ranks along each axis of a run's mesh, and of each strategy that divides an axis, such as ``expert``,
+    the groups of neighbours."""
     axes = run.record.mesh
     groups = {axis: [list(group) for group in Mesh(axes).groups(axis)] for axis in axes}
     for name, options in read_table(run.directory.spec_path).get("split", {}).items():
@@ -49,13 +49,13 @@ def process_groups(run: Run) -> dict[str, list[list[int]]]:
 
 
 def schedule_rows(schedule: Schedule) -> list[str]:
-    """The actions of each worker in a pipeline schedule, as rows of the file that the schedule ``csv`` reads."""
+    """Returns the actions of each worker in a pipeline schedule, as rows of the file that the schedule ``csv`` reads."""
     from workbench.strategies.pipeline.schedules.to_csv import rows_of  # imports torch, which takes seconds
 
     return rows_of(schedule)
 
 
 def order_of_actions(spec: RunSpec) -> action_order.Order | None:
-    """The actions of each worker, where there are stages; a pipeline's as torch's schedule has them."""
+    """Returns the order of actions of each worker, for a pipeline as in torch's schedule; None without stages."""
     strategy = staged(spec)
     return action_order.read(strategy.action_rows) if strategy else None

@@ -1,4 +1,4 @@
-"""The store: opening, listing and importing runs, and the queue."""
+"""The store: opens, lists and imports runs, and reads the queue."""
 
 from __future__ import annotations
 
@@ -56,27 +56,27 @@ __all__ = [
 
 
 def runs() -> pd.DataFrame:
-    """All runs of the store, a row each, oldest first."""
+    """Returns one row per run in the store, oldest first."""
     import pandas as pd
 
     return pd.DataFrame(run_rows(), columns=list(RUN_COLUMNS))
 
 
 def run_rows() -> list[dict[str, Any]]:
-    """The rows of ``runs`` as dicts, which takes no pandas."""
+    """Returns the rows of ``runs`` as dicts, without importing pandas."""
     return listing.rows(home())
 
 
 def all_runs() -> list[Run]:
-    """All runs that were not deleted, oldest first."""
+    """Returns all runs that are not deleted, oldest first."""
     return [Run(directory) for directory in listing.all_runs(home())]
 
 
 def open_run(run: Run | str) -> Run:
-    """A run of the store by its id, a part of one that is unique, or ``latest``; a run is itself.
+    """Opens a run by its id, a unique part of its id, or ``latest``; a ``Run`` is returned as it is.
 
     Raises:
-        UsageError: none or several, or it is neither.
+        UsageError: no run matches, several do, or the argument is neither a run nor a text.
     """
     if isinstance(run, Run):
         return run
@@ -86,33 +86,33 @@ def open_run(run: Run | str) -> Run:
 
 
 def open_exact(run_id: str) -> Run:
-    """The run with exactly this id, deleted or not; nothing outside the store can be named.
+    """Opens the run with exactly this id, deleted or not; an id cannot name a path outside the store.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is no such run.
     """
     return Run(listing.exact(home(), run_id))
 
 
 def runs_beside(run: Run, run_ids: Iterable[str]) -> list[Run]:
-    """Runs of the same store by their ids, which are taken as they are: nothing is read of a run before it is asked for."""
+    """Returns runs of the same store by their ids, without checking that they exist."""
     return [Run(RunDirectory(run.path.parent / run_id)) for run_id in run_ids]
 
 
 def pack_runs(runs: Iterable[Run]) -> bytes:
-    """The runs' directories as a zip file, which ``import_runs`` reads."""
+    """Packs the runs' directories into a zip file, which ``import_runs`` reads."""
     return archive.pack(run.directory for run in runs)
 
 
 def import_runs(source: Path | IO[bytes]) -> tuple[list[Run], list[str]]:
-    """Copies ended runs from a zip file, a store or a directory of run directories into the store: all of them or, where one
-    is damaged, none. Executes nothing.
+    """Copies ended runs from a zip file, a store or a directory of run directories into the store, without executing anything.
+    If one run is damaged, no run is copied.
 
     Returns:
-        the runs that are new here, and the ids of those that were here already, which stay as they are.
+        the new runs, and the ids of the runs that were in the store before, which stay unchanged.
 
     Raises:
-        UsageError: it is neither, holds no run, or one that is damaged or has not ended.
+        UsageError: the source is none of these, or has no run, a damaged run or a run that has not ended.
     """
     new, present = archive.import_runs(home(), source)
     return [Run(directory) for directory in new], present

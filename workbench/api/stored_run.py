@@ -1,4 +1,4 @@
-"""A run in the store, as views, scripts and notebooks hold it: reading, waiting, cancelling, labelling, deleting."""
+"""``Run``: a handle of a run in the store, to read it, wait for it, cancel, label or delete it."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _POLL_S = 0.05
 
 
 class Run:
-    """A run in the store, whatever its state."""
+    """A run in the store, in any state."""
 
     def __init__(self, directory: RunDirectory) -> None:
         self.directory = directory
         self.id = directory.id
 
         self.is_new = False
-        """Whether this object's submission started it; else it was there already."""
+        """Whether the submission that returned this object started the run; False if the run was in the store before."""
 
     def __repr__(self) -> str:
         from workbench.analysis.markup import run_text
@@ -48,63 +48,63 @@ class Run:
 
     @property
     def path(self) -> Path:
-        """The run's directory."""
+        """Directory of the run."""
         return self.directory.path
 
     @property
     def spec(self) -> RunSpec:
-        """What was asked, with all defaults filled in."""
+        """Spec of the run, with all defaults filled in."""
         return self.directory.spec()
 
     @property
     def spec_text(self) -> str:
-        """The spec's file as it is, which can be read where a plugin that it names cannot be found."""
+        """Text of the spec's file, which is available even if a plugin that the spec names is not."""
         return self.directory.spec_path.read_text(encoding="utf-8", errors="replace")
 
     @property
     def state(self) -> RunState:
-        """queued, starting, running, finished, failed, cancelled or lost."""
+        """State of the run: queued, starting, running, finished, failed, cancelled or lost."""
         return listing.state_of(self.directory)
 
     @property
     def record(self) -> RunRecord:
-        """What was decided at its submission: mesh, device, baselines, expected communication and memory."""
+        """Record made at the submission: mesh, device, baselines, expected communication and memory."""
         return self.directory.record()
 
     @property
     def summary(self) -> Summary | None:
-        """The figures, once it has finished."""
+        """Figures of a finished run; None before."""
         return self.directory.summary()
 
     @property
     def error(self) -> RunError | None:
-        """Why it failed."""
+        """Cause of a failure; None if the run has not failed."""
         return self.directory.error()
 
     @property
     def message(self) -> str:
-        """The last message of the supervisor: what the run waits for, or why it ended."""
+        """Last message of the supervisor: what the run waits for, or why it ended."""
         return listing.status_of(self.directory).message
 
     @property
     def labels(self) -> Labels:
-        """What people changed: name, tags and note."""
+        """Name, tags and note, as users changed them."""
         return self.directory.labels()
 
     def row(self) -> dict[str, Any]:
-        """Its row of the table ``runs``."""
+        """Returns the run's row of the table ``runs``."""
         return listing.row(self.directory)
 
     def log(self, rank: int) -> str:
-        """The output of a worker; empty where there is none."""
+        """Returns the output of a worker; empty if there is none."""
         path = self.directory.log_path(rank)
         return path.read_text(errors="replace") if path.exists() else ""
 
     def wait(self, timeout_s: float | None = None) -> Run:
-        """Waits for the end of the run, whatever it is.
+        """Waits until the run has ended, in any state, and returns it.
 
         Raises:
-            TimeoutError: it has not ended within ``timeout_s`` seconds; it goes on.
+            TimeoutError: the run has not ended within ``timeout_s`` seconds. It continues.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while not self.state.is_terminal:
@@ -114,8 +114,10 @@ class Run:
         return self
 
     def follow(self, with_silence: bool = False) -> Iterator[Event | None]:
-        """Its events as they come, from all workers, until it has ended; each has ``time``, ``rank`` and ``event``. With
-        silence: None each time that there was none to be had."""
+        """Yields the events of all workers as they are written, until the run has ended.
+
+        Each event has ``time``, ``rank`` and ``event``. ``with_silence`` also yields None after each poll.
+        """
         offsets = [0] * self.record.num_workers
         while True:
             ended = self.state.is_terminal
@@ -129,32 +131,31 @@ class Run:
             time.sleep(_POLL_S)
 
     def cancel(self) -> list[Run]:
-        """Requests the end of this run and of the baselines that only it needs; returns these runs at once, without waiting for
-        their end."""
+        """Requests the end of this run and of the baselines that only it needs; returns these runs without waiting."""
         return [Run(directory) for directory in cancellation.cancel(self.directory)]
 
     def end(self) -> list[Run]:
-        """Cancels the run; returns the runs that were asked to end when no process of them is left."""
+        """Cancels the run, waits until no process of the cancelled runs is left, and returns these runs."""
         return [run.wait() for run in self.cancel()]
 
     def relabel(self, *, name: str | None = None, tags: Iterable[str] | None = None, note: str | None = None) -> None:
-        """Changes its name, tags and note, those that are given."""
+        """Changes the name, tags or note, those that are given."""
         labels.relabel(self.directory, name=name, tags=tags, note=note)
 
     def add_tags(self, tags: Iterable[str]) -> None:
-        """Adds tags to those that it has."""
+        """Adds tags to the run."""
         labels.add_tags(self.directory, tags)
 
     def remove_tags(self, tags: Iterable[str]) -> None:
-        """Removes these tags where it has them."""
+        """Removes tags from the run; tags that it does not have are ignored."""
         labels.remove_tags(self.directory, tags)
 
     def delete(self) -> None:
-        """Hides an ended run from the lists; its files are kept, and ``restore`` brings it back."""
+        """Hides an ended run from lists. Its files are kept; ``restore`` undoes it."""
         labels.delete(self.directory)
 
     def restore(self) -> None:
-        """Brings a deleted run back into the lists."""
+        """Shows a deleted run in lists again."""
         labels.restore(self.directory)
 
     def purge(self) -> None:
@@ -164,31 +165,31 @@ class Run:
         shutil.rmtree(self.path)
 
     def steps(self) -> pd.DataFrame:
-        """One row a worker and step."""
+        """Returns one row per worker and step."""
         return self._frame("steps")
 
     def memory(self) -> pd.DataFrame:
-        """Bytes alive by category at each event of the memory steps."""
+        """Returns the allocated bytes by category at each event of the memory steps."""
         return self._frame("memory")
 
     def peak_tensors(self) -> pd.DataFrame:
-        """The largest tensors alive at each worker's peak of the memory steps."""
+        """Returns the largest tensors at the memory peak of each worker on the memory steps."""
         return self._frame("peak_tensors")
 
     def communication(self) -> pd.DataFrame:
-        """One row an operation and worker, of the trace steps."""
+        """Returns one row per operation and worker on the trace steps."""
         return self._frame("communication")
 
     def timeline(self) -> pd.DataFrame:
-        """What each worker did when, on the trace steps."""
+        """Returns what each worker did at which time on the trace steps."""
         return self._frame("timeline")
 
     def table(self, name: str, columns: Sequence[str] | None = None, step: int | None = None) -> pa.Table:
-        """A table of all workers for Arrow, in order of rank: all of it, some columns, or the rows of one step."""
+        """Returns a table of all workers, in order of rank; optionally only some columns, or the rows of one step."""
         return self.directory.table(name, columns, step)
 
     def communication_volume(self) -> list[dict[str, Any]]:
-        """Expected and measured bytes of a step: a row an operation, axis and phase."""
+        """Returns the expected and measured bytes of a step, one row per operation, axis and phase."""
         from workbench.metrics.communication import communication_volume
 
         return communication_volume(self.directory)

@@ -1,4 +1,4 @@
-"""``workbench run``: a spec, or the demonstration; live progress, one table, and what the table teaches."""
+"""``workbench run``: runs a spec or the demonstration, shows progress, one table and the findings."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def run_command(
 
 
 def _run_all(plans: Sequence[Plan], quiet: bool) -> tuple[list[Run], list[Run]]:
-    """Runs each plan to its end; returns the runs to show, baselines first, and those that were asked for."""
+    """Runs each plan to its end; returns all runs to show, baselines first, and the runs of the plans."""
     from workbench.api import open_run
     from workbench.api.submission import submit_plan
     from workbench.cli.progress import follow
@@ -137,7 +137,7 @@ def _report(shown: list[Run], rows: list[dict[str, Any]]) -> None:
 
 
 def _does_not_fit(shown: list[Run]) -> str:
-    """What a memory budget shows: which splits it is too small for, and for which it is not."""
+    """Returns a sentence on which splits exceed the memory budget and which fit; empty if none exceeds it."""
     over = list(dict.fromkeys(run.record.split for run in shown if run.error and run.error.memory))
     if not over:
         return ""
@@ -147,7 +147,12 @@ def _does_not_fit(shown: list[Run]) -> str:
 
 
 def _judge(rows: list[dict[str, Any]], assertions: list[Any]) -> None:
-    """Raises what decides the exit code."""
+    """Checks the runs and the assertions.
+
+    Raises:
+        RunFailedError: a run has not finished.
+        AssertionFailedError: parity failed, a loss is not finite or an assertion is false.
+    """
     if unfinished := [row for row in rows if row["state"] != "finished"]:
         raise RunFailedError("; ".join(f"run {row['run_id']} {row['state']}" for row in unfinished))
     for row in rows:

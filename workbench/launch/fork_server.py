@@ -21,7 +21,7 @@ IDLE_S = 30 * 60
 GET_GOING_S = 0.5  # no imports for so long after a start, which they would slow down
 REQUEST_S = 5.0  # a client that connects and sends nothing must not block the others
 FIRST = ("torch", "psutil")
-"""Modules that every supervisor and worker needs, imported before the first request is answered. Listed as names, since linters
+"""Modules that every supervisor and worker needs, imported before the first request is answered. Names, since linters
 remove unused imports."""
 LATER = (
     "torch.distributed.tensor.parallel",

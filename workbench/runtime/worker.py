@@ -77,7 +77,7 @@ def _run(run: RunDirectory, rank: int, rendezvous: int, events: EventWriter, rec
 
 
 def meet(rank: int, num_workers: int, rendezvous: int, timeout: timedelta) -> Any:
-    """The store through which the workers find each other; ``rendezvous`` is a listening socket that all of them hold."""
+    """Connects to the store through which the workers find each other; ``rendezvous`` is a listening socket that all inherit."""
     listener = socket.socket(fileno=rendezvous)
     host, port = listener.getsockname()
     return dist.TCPStore(  # type: ignore[attr-defined]  # torch's stub lacks it
@@ -183,14 +183,14 @@ def _figures(
 
 
 def describe(error: BaseException) -> str:
-    """What went wrong first, on one line; what wrapped it is in the traceback."""
+    """Returns the first cause of an exception on one line; the traceback has the exceptions that wrap it."""
     while error.__cause__ is not None:
         error = error.__cause__
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _is_communication_error(error: BaseException) -> bool:
-    """C++ waits (DDP's buckets) raise plain RuntimeErrors; gloo and NCCL name themselves in the text."""
+    """Whether communication failed. C++ waits (DDP's buckets) raise plain RuntimeErrors, whose text names gloo or NCCL."""
     text = str(error)
     return isinstance(error, dist.DistError) or any(mark in text for mark in ("gloo", "NCCL", "Connection closed by peer"))
 
@@ -202,7 +202,7 @@ def exit_with_supervisor(lifeline: int) -> None:
 
 
 def leave(code: int) -> None:
-    """Ends the process. Everything is on disk; gloo's teardown at exit aborts now and then (torch 2.13), so it is left out."""
+    """Ends the process without the teardown of gloo, which aborts now and then (torch 2.13). All files have been written."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
