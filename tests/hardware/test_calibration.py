@@ -108,6 +108,9 @@ def test_a_calibration_of_another_machine_is_none(tmp_path: Path) -> None:
     write_calibration(tmp_path, calibration(1e-4, 1e9))
     assert read_calibration(tmp_path, HERE) == calibration(1e-4, 1e9)
     assert read_calibration(tmp_path, replace(HERE, num_cores=64)) is None
+    write_calibration(tmp_path, {**calibration(1e-4, 1e9), "schema_version": 2})
+    with pytest.raises(UsageError, match=r"calibration\.json has schema_version 2"):
+        read_calibration(tmp_path, HERE)
     (tmp_path / "calibration.json").write_text("{")
     with pytest.raises(UsageError, match="damaged"):
         read_calibration(tmp_path, HERE)

@@ -58,6 +58,9 @@ def test_a_split_runs_beside_its_baselines_and_is_exported(store: Path, tmp_path
     *_, run = rows(result)
     assert run["state"] == "finished"
     assert run["speedup"] > 0
+    files = list(store.glob("runs/*/*.json"))
+    assert {path.name for path in files} == {"run.json", "status.json", "environment.json", "summary.json"}
+    assert {json.loads(path.read_text())["schema_version"] for path in files} == {1}
     exported = workbench(store, "export", run["run_id"], "--to", str(tmp_path / "out"))
     assert exported.returncode == 0, exported.stderr
     steps = pd.read_csv(tmp_path / "out" / "steps.csv")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import pytest
 from tests.helpers.run_directory import new_run
 from workbench.errors import DamagedRunError
 from workbench.store import listing
+from workbench.store.columns import RUN_COLUMNS
 from workbench.store.directory import RunDirectory
-from workbench.store.figures import CpuLoad
-from workbench.store.records import Labels, RunState
+from workbench.store.figures import CpuLoad, Summary
+from workbench.store.records import Labels, RunRecord, RunState
 
 READERS = {
     "run.json": RunDirectory.record,
@@ -79,6 +81,11 @@ def test_a_summary_of_the_first_version_is_read(tmp_path: Path) -> None:
     assert (summary.parity_verdict, summary.schedule_s, summary.spread) == ("equal", None, None)
     assert summary.workers[1].load == CpuLoad(1.0, 2.0, 0.9)
     assert listing.row(run)["parity_verdict"] == "equal"
+
+
+def test_every_column_of_runs_is_a_field_of_a_record() -> None:
+    names = {field.name for kind in (RunRecord, Summary, Labels) for field in fields(kind)}
+    assert set(RUN_COLUMNS) - names == {"state"}
 
 
 def test_records_are_read_by_key_too_as_when_they_were_dicts(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from workbench.errors import RunFailedError
 from workbench.hardware.fit import fit
-from workbench.hardware.store import JOB
+from workbench.hardware.store import JOB, SCHEMA_VERSION
 from workbench.launch.device_queue import Holder, Ticket
 from workbench.launch.environment import environment, num_cores
 from workbench.launch.spawn import Workers
@@ -50,7 +50,7 @@ def measure(group_sizes: Sequence[int], report: Report) -> dict[str, Any]:
     for row in found["communication"]:
         points.setdefault((row["operation"], row["group_size"]), []).append((row["payload_bytes"], row["time_s"]))
     links = [fit(operation, n, measured) for (operation, n), measured in points.items()]
-    return {"schema_version": 1, "created_at": time.time(), "environment": plain(here), **found, "links": links}
+    return {"schema_version": SCHEMA_VERSION, "created_at": time.time(), "environment": plain(here), **found, "links": links}
 
 
 def _measure(job: Row, found: dict[str, list[Row]], report: Report) -> None:

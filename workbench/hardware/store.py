@@ -13,6 +13,7 @@ from workbench.store.records import Environment
 JOB = "calibration_job.json"
 """Name of the file that tells the workers of a calibration what they measure."""
 
+SCHEMA_VERSION = 1
 IDENTITY = ("machine", "cpu", "num_cores", "torch_version")
 """What of the environment must be the same for a calibration to say something of it."""
 
@@ -32,11 +33,15 @@ def write_calibration(store: Path, calibration: dict[str, Any]) -> None:
 
 def read_calibration(store: Path, environment: Environment) -> dict[str, Any] | None:
     """The calibration of this machine and torch; None where there is none, or one of another."""
+    path = store / "calibration.json"
     try:
-        calibration: dict[str, Any] = json.loads((store / "calibration.json").read_bytes())
+        calibration: dict[str, Any] = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
     except ValueError:
-        raise UsageError(f"{store / 'calibration.json'} is damaged; replace it with `workbench calibrate`") from None
+        raise UsageError(f"{path} is damaged; replace it with `workbench calibrate`") from None
+    if calibration.get("schema_version", 1) > SCHEMA_VERSION:
+        version = calibration["schema_version"]
+        raise UsageError(f"{path} has schema_version {version}, but this workbench reads versions up to {SCHEMA_VERSION}")
     measured_on = calibration.get("environment", {})
     return calibration if all(measured_on.get(key) == getattr(environment, key) for key in IDENTITY) else None
