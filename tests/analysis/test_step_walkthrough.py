@@ -60,12 +60,12 @@ def test_every_worker_computes_each_of_its_blocks_forward_and_backward_and_updat
 @pytest.mark.parametrize("name", LESSONS)
 def test_communication_of_a_lesson_is_explained(name: str) -> None:
     _, all_moments = moments(name)
-    assert not [moment.says for moment in all_moments if moment.says.startswith("Workers along")]
+    assert not [moment.sentence for moment in all_moments if moment.sentence.startswith("Workers along")]
 
 
 def test_sharded_parameters_are_gathered_before_a_phase_and_their_gradients_leave_after_it() -> None:
     _, all_moments = moments("sharded")
-    words = [moment.says.split(".")[0] for moment in all_moments[1:6]]
+    words = [moment.sentence.split(".")[0] for moment in all_moments[1:6]]
     assert words == [
         "The parameters of each block are all-gathered just before it computes",
         "All workers run the forward pass",

@@ -92,7 +92,7 @@ def test_a_strategy_from_outside_brings_its_lesson(averaging: Path) -> None:
 
 def test_a_strategy_from_outside_explains_its_communication(averaging: Path) -> None:
     planned, all_moments = moments("averaging")
-    assert all_moments[3].says == "The gradient of each parameter is averaged by one all-reduce."
+    assert all_moments[3].sentence == "The gradient of each parameter is averaged by one all-reduce."
     evidence = Evidence("averaging2", "step", 1.0, (0.5, 0.5), 0.0, 0.0, {"data": 0.4}, {}, spec=planned.spec)
     assert limit(evidence).advice == "Try split.data, which communicates during the backward pass."
 

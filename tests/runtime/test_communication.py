@@ -117,14 +117,14 @@ def test_bytes_are_the_same_by_trace_by_torchs_profiler_and_by_formula(name: str
         for row in (row for row in worker["rows"] if row["operation"] != "recv"):
             assert row["group_size"] == (1 if row["operation"] == "send" else NUM_SHARING)
             by_trace[row["operation"], row["axis"], row["phase"]] += row["payload_bytes"]
-        for operation, moved in seen:
-            by_profiler[operation] += moved
-    for t in planned.expected_communication:  # each collective once a group: by trace each of its workers says it
+        for operation, num_bytes in seen:
+            by_profiler[operation] += num_bytes
+    for t in planned.expected_communication:  # each collective once a group: by trace each of its workers reports it
         by_formula[t.operation, t.axis, t.phase] += t.count * t.payload_bytes * (1 if t.operation == "send" else NUM_SHARING)
     assert by_trace == by_formula
     wanted = Counter[str]()
-    for (operation, _, _), moved in by_formula.items():
-        wanted[as_gloo_runs_it(operation)] += moved
+    for (operation, _, _), num_bytes in by_formula.items():
+        wanted[as_gloo_runs_it(operation)] += num_bytes
     del by_profiler["recv"]
     assert by_profiler == wanted
 
@@ -166,7 +166,7 @@ def test_an_operation_has_the_same_number_and_bytes_on_all_its_workers_and_every
             assert {key: step[key] for key in totals} == totals
     for sharing in participants.values():
         assert len(sharing) == NUM_SHARING
-        assert len({moved for _, moved in sharing}) == 1
+        assert len({num_bytes for _, num_bytes in sharing}) == 1
         assert {operation for operation, _ in sharing} in ({sharing[0][0]}, {"send", "recv"})
 
 

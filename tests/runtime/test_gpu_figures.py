@@ -86,14 +86,14 @@ def test_parts_of_the_step_are_empty_and_the_rest_is_there(run: api.Run) -> None
 
 
 def test_no_table_has_a_time_that_the_host_did_not_see(run: api.Run) -> None:
-    moved = run.communication()
-    assert len(moved) > 0
-    assert moved["start_s"].notna().all()
+    operations = run.communication()
+    assert len(operations) > 0
+    assert operations["start_s"].notna().all()
     columns = ["end_s", "exposed_communication_s", "idle_s", "blocked_s", "late_rank", "completed_s"]
-    assert moved[columns].isna().all(axis=None)
+    assert operations[columns].isna().all(axis=None)
     assert run.steps()["blocked_s"].isna().all()
     assert len(run.timeline()) == 0
-    assert len(achieved_bandwidth(moved)) == 0
+    assert len(achieved_bandwidth(operations)) == 0
 
 
 def test_no_view_prints_one(run: api.Run, tmp_path: Path) -> None:

@@ -155,12 +155,12 @@ def test_parity_notices_a_wrong_token(fault: str) -> None:
 def test_only_new_positions_and_the_tokens_travel(num_new_tokens: int) -> None:
     spec = {**MODELS["transformer"], **GENERATION, "split": {"layer": 2}}
     spec["inference"] = {"prompt_length": 5, "num_new_tokens": num_new_tokens}
-    moved = {}
+    sent_bytes = {}
     for rank, result in enumerate(run_in_workers(2, cases.training, spec)):
-        moved[rank] = sum(t["payload_bytes"] for t in result["communication"] if t["operation"] == "send")
+        sent_bytes[rank] = sum(t["payload_bytes"] for t in result["communication"] if t["operation"] == "send")
         assert set(result["tokens"]) == {8 * num_new_tokens}
     batch, hidden = 8, 16
-    assert moved == {0: batch * (5 + num_new_tokens - 1) * hidden * 4, 1: batch * num_new_tokens * 8}
+    assert sent_bytes == {0: batch * (5 + num_new_tokens - 1) * hidden * 4, 1: batch * num_new_tokens * 8}
 
 
 @pytest.mark.parametrize(

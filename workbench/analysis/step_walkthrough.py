@@ -1,4 +1,4 @@
-"""One step of a plan, moment by moment, with no run: who computes which blocks, and what goes from whom to whom."""
+"""One step of a plan, moment by moment, without a run: the blocks that each worker computes, and the communication."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ _WORDS = {
     "backward_weight": "weight gradients",
 }
 _WHOLE = 0.99
-"""Fraction of a block from which on it counts as whole."""
+"""Smallest fraction of a block that counts as the whole block."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a worker computes in a moment."""
+    """The computation of a worker in a moment."""
 
     worker: int
     kind: str
     blocks: tuple[str, ...]
     label: str = ""
-    """Its microbatch."""
+    """Microbatch, in a pipeline."""
 
     is_gathered: bool = False
-    """Whether it has the whole of these blocks just now, of which it holds a part."""
+    """Whether the worker has gathered these blocks, of which it holds a part."""
 
 
 @dataclass(frozen=True)
 class Wire:
-    """Communication of a moment between workers, of a send from the first to the last."""
+    """Communication between workers in a moment; a send goes from the first worker to the last."""
 
     workers: tuple[int, ...]
     text: str
@@ -52,24 +52,32 @@ class Wire:
 
 @dataclass(frozen=True)
 class Moment:
-    """What happens at the same time."""
+    """Computation and communication at the same time."""
 
-    says: str
+    sentence: str
     work: tuple[Work, ...] = ()
     wires: tuple[Wire, ...] = ()
 
 
 def walk(plan: Plan, order: Order | None = None) -> list[Moment]:
-    """The moments of a training step; ``order`` is that of the pipeline's actions, where the plan has stages. Every action
-    takes one moment there."""
-    begin = Moment(_who_holds_what(plan))
+    """Returns the moments of a training step.
+
+    Args:
+        plan: plan of the run.
+        order: actions of each worker of a pipeline, each of which takes one moment; None without stages.
+    """
+    begin = Moment(_placement(plan))
     compute = list(_slots(plan, order) if order else _phases(plan))
     return [begin, *compute, *_update(plan)]
 
 
 def cells(plan: Plan, moment: Moment) -> pd.DataFrame:
-    """One row a worker and block that it holds: the part of the block (``begin`` to ``end``, of 1), what it does with it in
-    this moment (``kind``; idle where nothing), whether it has all of it just now (``is_gathered``), ``label``."""
+    """Returns the blocks that each worker holds, with its computation in a moment.
+
+    Returns:
+        One row per worker and block: the columns of ``expected.placement``, the held part as ``begin`` and ``end`` in [0, 1],
+        ``kind`` (``idle`` without computation), ``label``, and ``is_gathered`` (whether the worker has gathered the whole block).
+    """
     frame = placement(plan)
     done = {(work.worker, block): work for work in moment.work for block in work.blocks}
     works = [done.get((worker, block)) for worker, block in zip(frame["worker"], frame["block"], strict=True)]
@@ -85,7 +93,7 @@ def cells(plan: Plan, moment: Moment) -> pd.DataFrame:
 
 
 def wires(moment: Moment) -> pd.DataFrame:
-    """One row a wire: its workers, from which to which it reaches, its text, and a lane in which it crosses no other."""
+    """Returns one row per wire of a moment: its workers, their lowest and highest rank, its text, and a lane without overlaps."""
     lanes: list[int] = []
     rows = []
     for wire in moment.wires:
@@ -102,7 +110,7 @@ def wires(moment: Moment) -> pd.DataFrame:
 
 
 def slots(order: Order) -> list[dict[int, Action]]:
-    """Worker → action at each time, every action taking one unit of it and coming as soon as it can."""
+    """Returns worker → action at each time, if every action takes one unit of time and starts as early as possible."""
     unit = [Worker(actions, {(a.stage, a.kind): 1.0 for a in actions}, {}, {}, 0.0, 0.0, 0.0, 0.0) for actions in order]
     times: dict[int, dict[int, Action]] = {}
     for played in play(unit, num_steps=1):
@@ -110,7 +118,7 @@ def slots(order: Order) -> list[dict[int, Action]]:
     return [times[time] for time in sorted(times)]
 
 
-def _who_holds_what(plan: Plan) -> str:
+def _placement(plan: Plan) -> str:
     frame, num_blocks = placement(plan), len(plan.summary.blocks)
     is_part = frame["fraction"] < _WHOLE
     if frame.groupby("worker")["block"].nunique().min() < num_blocks:
@@ -127,7 +135,7 @@ def _who_holds_what(plan: Plan) -> str:
 
 
 def _phases(plan: Plan) -> Iterator[Moment]:
-    """Forward and backward of all workers at once; what is gathered for a phase comes before it, what it leaves after."""
+    """Yields forward and backward of all workers at once. Communication that precedes a phase comes before it, other after it."""
     gathered = False
     for phase in ("forward", "backward"):
         before: list[Moment] = []
@@ -138,13 +146,13 @@ def _phases(plan: Plan) -> Iterator[Moment]:
             (before if is_before else after).append(_communicates(plan, communication))
         yield from before
         held = ((rank, tuple(b.name for b in plan.part_of(rank).blocks)) for rank in range(plan.num_workers))
-        says = f"run the {phase} pass."
-        yield Moment(f"All workers {says}", tuple(Work(rank, phase, blocks, is_gathered=gathered) for rank, blocks in held))
+        work = tuple(Work(rank, phase, blocks, is_gathered=gathered) for rank, blocks in held)
+        yield Moment(f"All workers run the {phase} pass.", work)
         yield from after
 
 
 def _slots(plan: Plan, order: Order) -> Iterator[Moment]:
-    """One moment a unit of time, then the averaging of gradients over replicas."""
+    """Yields one moment per unit of time, then the averaging of gradients over replicas."""
     mesh, strategy = plan.mesh, cast(Any, next(s for s in plan.strategies if s.axis == "pipeline"))
     stages, worker_of = strategy.stages(plan.summary), strategy.worker_of_stage
     expected = {phase: _merged(plan, phase) for phase in ("forward", "backward")}
@@ -159,14 +167,14 @@ def _slots(plan: Plan, order: Order) -> Iterator[Moment]:
                 communication = sizes["forward" if action.kind == "F" else "backward"]
                 if action.kind != "W" and 0 <= to < len(worker_of) and worker_of[to] != position and communication:
                     sent.append(Wire((line[position], line[worker_of[to]]), _size(communication.payload_bytes), is_send=True))
-        yield Moment(f"Time {number}: {_in_words(now)}.", tuple(work), (*_inside(plan, expected, work), *sent))
+        yield Moment(f"Time {number}: {_sentence_of(now)}.", tuple(work), (*_inside(plan, expected, work), *sent))
     for communication in expected["backward"]:
         if set(communication.axis.split("+")) <= set(mesh.replica_axes):
             yield _communicates(plan, communication)
 
 
 def _inside(plan: Plan, expected: dict[str, list[ExpectedCommunication]], work: Sequence[Work]) -> Iterator[Wire]:
-    """Communication among the workers of one stage while they compute."""
+    """Yields the communication among the workers of one stage while they compute."""
     phase_of = {w.worker: "forward" if w.kind == "forward" else "backward" for w in work}
     for phase, found in expected.items():
         for communication in found:
@@ -178,14 +186,14 @@ def _inside(plan: Plan, expected: dict[str, list[ExpectedCommunication]], work: 
 
 def _update(plan: Plan) -> Iterator[Moment]:
     blocks = [tuple(b.name for b in plan.updated_by(r).blocks if b.parameters) for r in range(plan.num_workers)]
-    says = "The optimizer of each worker updates the parameters that it owns."
-    yield Moment(says, tuple(Work(rank, "optimizer", names) for rank, names in enumerate(blocks)))
+    sentence = "The optimizer of each worker updates the parameters that it owns."
+    yield Moment(sentence, tuple(Work(rank, "optimizer", names) for rank, names in enumerate(blocks)))
     for communication in _merged(plan, "optimizer"):
         yield _communicates(plan, communication)
 
 
 def _merged(plan: Plan, phase: str) -> list[ExpectedCommunication]:
-    """Expected communication of a phase, one entry per operation and axis: number of operations, mean payload of one."""
+    """Returns the expected communication of a phase, merged by operation and axis, with the mean payload of an operation."""
     found: dict[tuple[str, str], ExpectedCommunication] = {}
     for t in plan.expected_communication:
         if t.phase == phase:
@@ -196,7 +204,7 @@ def _merged(plan: Plan, phase: str) -> list[ExpectedCommunication]:
 
 
 def _caption(plan: Plan, communication: ExpectedCommunication) -> Caption:
-    """What the strategies say of it; of joined axes such as ``data+context``, the first counts."""
+    """Returns the caption by the strategies; of joined axes such as ``data+context``, the first counts."""
     key = (communication.axis.split("+")[0], communication.operation, communication.phase)
     found = (strategy.captions[key] for strategy in plan.strategies if key in strategy.captions)
     return next(found, Caption(f"Workers along {communication.axis} communicate."))
@@ -222,7 +230,7 @@ def _wires(plan: Plan, communication: ExpectedCommunication, with_text: bool) ->
 
 
 def _groups(plan: Plan, communication: ExpectedCommunication) -> Iterable[list[int]]:
-    """Ranks that communicate with one another."""
+    """Yields the groups of ranks that communicate with one another."""
     mesh, divided = plan.mesh, {s.name: s.axis for s in plan.strategies if s.divides_axis}
     axes = [axis for name in communication.axis.split("+") if (axis := divided.get(name, name)) in mesh.axes]
     groups = mesh.groups(axes[0]) if len(axes) == 1 and axes[0] in mesh.axes else [list(range(mesh.num_workers))]
@@ -231,9 +239,9 @@ def _groups(plan: Plan, communication: ExpectedCommunication) -> Iterable[list[i
         yield from (group[start : start + size] for start in range(0, len(group), size))
 
 
-def _in_words(now: dict[int, Action]) -> str:
-    said = [f"stage {a.stage} {_WORDS[KINDS[a.kind]]} of microbatch {a.microbatch}" for _, a in sorted(now.items())]
-    return ", ".join(said)
+def _sentence_of(now: dict[int, Action]) -> str:
+    actions = [f"stage {a.stage} {_WORDS[KINDS[a.kind]]} of microbatch {a.microbatch}" for _, a in sorted(now.items())]
+    return ", ".join(actions)
 
 
 def _times(communication: ExpectedCommunication) -> str:

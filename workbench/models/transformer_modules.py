@@ -74,8 +74,8 @@ class Embedding(Positioned):
     def forward(self, tokens: Tensor) -> Tensor:
         if self.position is None:
             return self.dropout(self.token(tokens))
-        # A slice, where it will do: its gradient is cheaper than that of an index. Before the tokens, so that nothing that
-        # backward needs comes after what a cut table of tokens moves, and recomputing a block need not move it again.
+        # A slice if possible: its gradient is cheaper than that of an index. Before the tokens, so that backward needs nothing
+        # after the communication of a sliced token table, and recomputing a block does not repeat it.
         position = self.position[: tokens.shape[1]] if self.positions is None else self.position[self.positions]
         return self.dropout(self.token(tokens) + position)
 

@@ -123,7 +123,7 @@ class NCCLDouble(Backend):
         ways: dict[tuple[str, int], list[list[Tensor]]] = {}
         for kind, tensors, peer in batch:  # those of a pair of ranks in one direction keep their order
             ways.setdefault((kind, peer), []).append(tensors)
-        return self._enqueue(None, [self._transfers(*way, messages, _GROUP) for way, messages in ways.items()])
+        return self._enqueue(None, [self._exchange(*way, messages, _GROUP) for way, messages in ways.items()])
 
     def _collective(self, name: str, *args: Any) -> Any:
         _check(_tensors(args))
@@ -144,17 +144,17 @@ class NCCLDouble(Backend):
             token = torch.zeros(1)
             works = [self._gloo.send([token], peer, _CONNECT), self._gloo.recv([torch.empty(1)], peer, _CONNECT)]
             _await(works, f"rank {self._gloo.rank()} and rank {peer}")
-        return self._enqueue(peer, [self._transfers(kind, peer, [tensors], _PAIR)])
+        return self._enqueue(peer, [self._exchange(kind, peer, [tensors], _PAIR)])
 
     def _enqueue(self, stream: int | None, operations: list[Callable[[], None]]) -> StreamWork:
         self._last[stream] = work = StreamWork(operations, self._last.get(stream))
         return work
 
-    def _transfers(self, kind: str, peer: int, messages: list[list[Tensor]], tags: tuple[int, int]) -> Callable[[], None]:
-        """Sends or receives messages one after the other, each once the receiver is there."""
+    def _exchange(self, kind: str, peer: int, messages: list[list[Tensor]], tags: tuple[int, int]) -> Callable[[], None]:
+        """Returns a function that sends or receives messages one after the other, each once the receiver is ready."""
         ready, data = tags
 
-        def transfer() -> None:
+        def exchange() -> None:
             for tensors in messages:
                 if kind == "send":
                     self._gloo.recv([torch.empty(1)], peer, ready).wait()
@@ -163,7 +163,7 @@ class NCCLDouble(Backend):
                     self._gloo.send([torch.zeros(1)], peer, ready).wait()
                     self._gloo.recv(tensors, peer, data).wait()
 
-        return transfer
+        return exchange
 
     def _create_communicator(self) -> None:
         if None not in self._communicators:

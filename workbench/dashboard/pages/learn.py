@@ -139,9 +139,11 @@ def _diagram(name: str) -> None:
     )
     kinds = list(dict.fromkeys(kind for frame in frames for kind in frame["kind"]))
     num_lanes = max(frame["lane"].nunique() for frame in lines)
-    says = all_moments[number - 1].says
-    st.altair_chart(folding(walk_chart(frames[number - 1], lines[number - 1], kinds, num_lanes)), key=f"walk {name}", alt=says)
-    st.markdown(f"**{says}**")
+    sentence = all_moments[number - 1].sentence
+    st.altair_chart(
+        folding(walk_chart(frames[number - 1], lines[number - 1], kinds, num_lanes)), key=f"walk {name}", alt=sentence
+    )
+    st.markdown(f"**{sentence}**")
 
 
 def _for_real(one: Lesson) -> None:
