@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -11,6 +12,14 @@ from typing import Any
 
 import psutil
 import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _signals_are_not_ignored() -> None:
+    """A shell starts what runs in the background with SIGINT ignored, and nohup with SIGHUP; processes inherit that, and the
+    commands that the tests interrupt would not end."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,13 @@ FAULTY = {"WORKBENCH_PLUGINS": "workbench.testing.faults"}
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Path:
-    return tmp_path / "store"
+def store(tmp_path: Path) -> Iterator[Path]:
+    """A store; a run that a failed test leaves behind ends here, since all later runs would wait for its devices."""
+    yield (store := tmp_path / "store")
+    for path in store.glob("runs/*/status.json"):
+        status = RunDirectory(path.parent).status()
+        if status.supervisor and not status.state.is_terminal and psutil.pid_exists(status.supervisor.pid):
+            os.kill(status.supervisor.pid, signal.SIGKILL)
 
 
 def started_pids(run: dict[str, Any], store: Path) -> list[int]:
