@@ -180,7 +180,7 @@ class Outcome:
 
 
 def run_case(spec: dict[str, Any], make_group: Callable[..., Any] | None = None) -> Outcome:
-    """Parity over ten SGD steps and then a short training run, in the same workers, which communicate through what
+    """Parity over a few SGD steps and then a short training run, in the same workers, which communicate through what
     ``make_group`` makes (``run_in_workers``), by default gloo."""
     planned = plan(RunSpec(**spec))
     if (longest := max((t.every for t in planned.expected_communication), default=1)) > 1:  # trace steps must have it
