@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+
+FAILED = pytest.StashKey[bool]()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -32,10 +35,32 @@ def _own_fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
         patch.setattr(tempfile, "tempdir", None)  # read anew from TMPDIR
         patch.setenv("WORKBENCH_DEVICE_QUEUE", str(directory / "devices"))
         yield
+    _kill(directory)
+
+
+def _kill(directory: Path, programs: tuple[str, ...] = ("",)) -> None:
+    """Ends the processes that were given a path below the directory, of all programs or of these."""
     for process in psutil.process_iter(["cmdline"]):
-        if any(part.startswith(str(directory)) for part in process.info["cmdline"] or []):
-            process.kill()
-            process.wait()
+        arguments = process.info["cmdline"] or []
+        if any(part.startswith(str(directory)) for part in arguments) and any(part.endswith(programs) for part in arguments):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+                process.wait()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    item.stash[FAILED] = report.failed or item.stash.get(FAILED, False)
+    return report
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_of_a_failed_test(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Its runs would keep the devices from all tests after it."""
+    yield
+    if request.node.stash.get(FAILED, False):
+        _kill(tmp_path_factory.getbasetemp(), ("fork_server.py", "workbench.launch.supervisor"))
 
 
 @pytest.fixture(autouse=True)

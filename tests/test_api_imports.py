@@ -14,7 +14,7 @@ OF_A_SPEC = "pydantic"
 def loaded(code: str) -> set[str]:
     """The heavy modules in a clean process after ``code``, whatever that printed."""
     code = f"{code}\nimport sys; print('LOADED', *({ {*HEAVY, OF_A_SPEC} } & set(sys.modules)))"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return set(result.stdout.splitlines()[-1].split()[1:])
 
 

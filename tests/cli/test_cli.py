@@ -314,7 +314,6 @@ def test_an_assertion_that_cannot_be_read_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize("with_what", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.timeout(60)
 def test_a_server_that_does_not_stop_when_asked_ends_with_its_command_all_the_same(with_what: signal.Signals) -> None:
     deaf = "import os, signal, time; signal.signal(15, signal.SIG_IGN); print(os.getpid(), flush=True); time.sleep(300)"
     # A shell starts what runs in the background with SIGINT ignored.

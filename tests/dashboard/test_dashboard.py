@@ -206,7 +206,6 @@ def test_a_chart_is_downloaded_as_a_picture_and_its_data_whole() -> None:
     assert list(read["milliseconds"]) == [3.0, 4.0]
 
 
-@pytest.mark.timeout(60)
 def test_the_server_ends_with_its_command(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

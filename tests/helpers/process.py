@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,21 @@ def workbench(store: Path, *args: str, **env: str) -> subprocess.CompletedProces
         [*COMMAND, *args],
         capture_output=True,
         text=True,
-        timeout=100,
         env=environment,
         stdin=subprocess.DEVNULL,
     )
+
+
+def started(store: Path, *args: str) -> subprocess.Popen[bytes]:
+    """A command that goes on when this returns."""
+    environment = {**os.environ, "WORKBENCH_HOME": str(store)}
+    return subprocess.Popen([*COMMAND, *args], env=environment, stderr=subprocess.PIPE)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """For as long as the test may take."""
+    while not condition():
+        time.sleep(0.02)
 
 
 def rows(result: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:

@@ -11,13 +11,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from tests.helpers.process import wait_until
 from tests.helpers.run_directory import new_run, run_record
 from workbench.launch import fork_server
 from workbench.launch import start as submit
@@ -29,8 +30,6 @@ from workbench.store import listing
 from workbench.store.directory import RunDirectory
 from workbench.store.figures import Summary
 from workbench.store.records import Environment, RunState, RunStatus
-
-pytestmark = pytest.mark.timeout(60)
 
 WORKER = """
 import json, os, signal, sys, threading, time
@@ -54,7 +53,7 @@ fault = os.environ["FAULT"]
 print("worker", rank, "was here", flush=True)
 if fault == "cancel" or (fault == "hang" and rank == 1):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    time.sleep(60)
+    time.sleep(3600)
 if fault in ("raise", "kill", "leave", "hang") and rank == 0:
     error(is_communication=True)
 if fault == "raise":
@@ -84,13 +83,6 @@ supervisor.Supervisor(RunDirectory(Path(sys.argv[1]))).run()
 """
 
 
-def wait_until(condition: Callable[[], bool], limit_s: float = 20.0) -> None:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline, f"still not so after {limit_s} s"
-        time.sleep(0.01)
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_is_an_interrupt_first_and_then_ends_the_process(number: signal.Signals) -> None:
     code = """if True:
@@ -100,7 +92,7 @@ def test_a_signal_is_an_interrupt_first_and_then_ends_the_process(number: signal
             try:
                 with terminated_as_interrupted():  # as submit within run
                     print("ready", flush=True)
-                    time.sleep(60)
+                    time.sleep(3600)
             except KeyboardInterrupt:
                 print("cleaned up", flush=True)
                 raise
@@ -180,7 +172,7 @@ def test_the_worker_that_caused_the_failure_is_named(owners: Owners, fault: str,
     run, owner = owners.start(fault)
     wait_until(lambda: run.status().state == "failed")
     assert all(is_gone(worker.pid) for worker in run.status().workers), "nothing is left once it says failed"
-    assert owner.wait(10) == 0
+    assert owner.wait() == 0
     error = run.error()
     assert error is not None
     assert (error["rank"], error["step"]) == (1, step)
@@ -192,7 +184,7 @@ def test_the_worker_that_caused_the_failure_is_named(owners: Owners, fault: str,
 @pytest.mark.parametrize(("fault", "message"), [("none", ""), ("late", "worker 1 exited with code 3 after it finished")])
 def test_a_run_whose_workers_finished_is_finished(owners: Owners, fault: str, message: str) -> None:
     run, owner = owners.start(fault)
-    assert owner.wait(20) == 0
+    assert owner.wait() == 0
     assert (run.status().state, run.status().message) == ("finished", message)
     assert run.summary().step_time_s == 0.5
 
@@ -201,7 +193,7 @@ def test_a_cancelled_run_ends_even_workers_that_ignore_sigterm(owners: Owners) -
     run, owner = owners.start("cancel")
     wait_until(lambda: run.status().state == "running")
     run.request_cancel()
-    assert owner.wait(10) == 0
+    assert owner.wait() == 0
     assert run.status().state == "cancelled"
     assert all(is_gone(worker.pid) for worker in run.status().workers)
 
@@ -213,7 +205,7 @@ def test_the_second_owner_waits_for_the_device_and_can_be_cancelled_there(owners
     wait_until(lambda: second.status().message.startswith("waiting for cpu: held by run run-1 of user "))
     assert second.status().state == "queued"
     second.request_cancel()
-    assert waiting.wait(10) == 0
+    assert waiting.wait() == 0
     assert (second.status().state, first.status().state) == ("cancelled", "running")
 
 
@@ -232,7 +224,7 @@ def test_a_run_waits_for_its_baseline(owners: Owners) -> None:
     wait_until(lambda: "waiting for baseline base" in run.status().message)
     baseline.write_summary(Summary(step_time_s=1.0))
     baseline.write_status(RunStatus(RunState.FINISHED))
-    assert owner.wait(20) == 0
+    assert owner.wait() == 0
     assert run.summary().speedup == 2.0
 
 
@@ -240,7 +232,7 @@ def test_the_workers_of_a_killed_owner_die_and_the_run_is_lost(owners: Owners) -
     run, owner = owners.start("cancel")
     wait_until(lambda: run.status().state == "running")
     owner.kill()
-    wait_until(lambda: all(is_gone(worker.pid) for worker in run.status().workers), 5)
+    wait_until(lambda: all(is_gone(worker.pid) for worker in run.status().workers))
     wait_until(lambda: listing.state_of(run) == "lost")  # also while nobody has reaped the owner
     following = Ticket(["cpu"], Holder("another run"), owners.queue)
     assert following.is_first(), "its ticket is void"
@@ -276,7 +268,6 @@ def test_devices_are_given_in_the_order_of_asking(tmp_path: Path) -> None:
 
 def request(path: Path, line: bytes) -> bytes:
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(40)
         connection.connect(str(path))
         connection.sendall(line)
         return connection.makefile("rb").readline() if line.endswith(b"\n") else b""
@@ -302,7 +293,7 @@ def test_the_fork_server_forks_a_module_with_torch_in_memory(tmp_path: Path) -> 
     server = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, cwd="/")
     try:
         wait_until(path.exists)
-        assert subprocess.run(command, timeout=20, check=False).returncode == 0, "a second server leaves at once"
+        assert subprocess.run(command, check=False).returncode == 0, "a second server leaves at once"
         message = {
             "module": "tiny_module",
             "argv": ["a"],

@@ -134,7 +134,7 @@ def test_a_panel_shows_the_loss_of_the_last_stage_and_cancel_ends_the_run_and_it
     with pytest.raises(UsageError, match="still running"):
         panel.start()
     panel._cancel.click()
-    run.wait(timeout_s=20)
+    run.wait()
     assert run.state == "cancelled"
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
     panel._thread.join()  # type: ignore[union-attr]
@@ -148,7 +148,7 @@ def test_cancel_ends_the_baselines_that_the_run_waits_for() -> None:
     while not any(baseline.state == "running" for baseline in baselines):
         time.sleep(0.05)
     panel.cancel()
-    assert {one.wait(timeout_s=20).state for one in (run, *baselines)} == {"cancelled"}
+    assert {one.wait().state for one in (run, *baselines)} == {"cancelled"}
 
 
 def test_waiting_for_a_run_that_is_cancelled_raises() -> None:

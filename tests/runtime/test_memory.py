@@ -200,7 +200,7 @@ def test_what_the_system_says_is_resident_is_what_the_categories_add_up_to(split
     num_workers = plan(RunSpec(**spec)).num_workers
     script.write_text(RESIDENT.replace("{SPEC}", repr(spec)).replace("{WORKERS}", str(num_workers)))
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
-    result = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=100, env=environment)
+    result = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, env=environment)
     pairs = [line.split()[1:] for line in result.stdout.splitlines() if line.startswith("pair")]
     assert len(pairs) == num_workers, result.stderr
     for tensors, resident in pairs:

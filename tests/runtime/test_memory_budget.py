@@ -24,7 +24,7 @@ SMALL = ["--set", "model.num_layers=2", "--set", "model.hidden_dim=64", "--set",
 def workbench(store: Path, *args: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "workbench.cli.main", *args]
     environment = {**os.environ, "WORKBENCH_HOME": str(store), "COLUMNS": "120"}
-    return subprocess.run(command, capture_output=True, text=True, timeout=100, env=environment, stdin=subprocess.DEVNULL)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL)
 
 
 def rows(result: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
