@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import signal
 import sys
@@ -15,6 +16,13 @@ import psutil
 import pytest
 
 FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl
+def pytest_configure() -> None:
+    """torch, not imported yet, will compute on one thread, as in workers: tests run side by side, and threads that wait for each
+    other on cores that are taken spin meanwhile."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session", autouse=True)
