@@ -94,8 +94,18 @@ def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     registry._load.cache_clear()
 
 
-@pytest.mark.parametrize("horizon", [0, 3], ids=["class", "horizon"])
-@pytest.mark.parametrize("split", [{"data": 2}, {"pipeline": {"size": 2, "num_microbatches": 2}}], ids=["dp2", "pp2"])
+PIPELINE = {"pipeline": {"size": 2, "num_microbatches": 2}}
+
+
+@pytest.mark.parametrize(
+    ("split", "horizon"),
+    [
+        pytest.param({"data": 2}, 0, id="dp2-class"),
+        pytest.param(PIPELINE, 3, id="pp2-horizon"),
+        pytest.param({"data": 2}, 3, id="dp2-horizon", marks=pytest.mark.slow),
+        pytest.param(PIPELINE, 0, id="pp2-class", marks=pytest.mark.slow),
+    ],
+)
 def test_a_tcn_classifies_and_forecasts_series_in_every_split(plugin: str, horizon: int, split: dict[str, Any]) -> None:
     spec = {"model": "tcn", "dataset": {"name": "waves", "horizon": horizon}, "split": split, "train": TRAIN}
     reports = run_in_workers(2, cases.with_plugin, plugin, spec)

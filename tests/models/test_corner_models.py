@@ -97,7 +97,14 @@ FROZEN: dict[str, tuple[str | dict[str, Any], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("case", larger_are_slow(FROZEN, lambda case: FROZEN[case][1]))
+LIKE_ANOTHER = (
+    "lora, fsdp", "unused, fsdp", "unused, zero1", "zbv, a stage with nothing to train",
+    "dualpipev, a stage with nothing to train", "two stages of one worker, backward split",
+)  # fmt: skip
+"""Slow: what is frozen, and what the split does, also meet others in another case."""
+
+
+@pytest.mark.parametrize("case", larger_are_slow(FROZEN, lambda case: FROZEN[case][1], slow=LIKE_ANOTHER))
 def test_frozen_and_unused_parameters_have_no_gradient_and_cost_none(case: str) -> None:
     model, split = FROZEN[case]
     assert_conforms(spec_of(model, split))
@@ -115,7 +122,9 @@ def test_a_worker_without_parameters_takes_part(split: dict[str, Any]) -> None:
     assert_conforms(spec_of("flat", split))
 
 
-@pytest.mark.parametrize("schedule", ["interleaved_zero_bubble", "zbv_zero_bubble", "dualpipev"])
+@pytest.mark.parametrize(
+    "schedule", ["interleaved_zero_bubble", "zbv_zero_bubble", pytest.param("dualpipev", marks=pytest.mark.slow)]
+)
 def test_a_block_may_return_a_view_where_backward_passes_are_split(schedule: str) -> None:
     assert_conforms(spec_of("views", pipeline(schedule)))
 
@@ -133,7 +142,7 @@ SHARED: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("case", larger_are_slow(SHARED, lambda case: SHARED[case][1]))
+@pytest.mark.parametrize("case", larger_are_slow(SHARED, lambda case: SHARED[case][1], slow=LIKE_ANOTHER))
 def test_a_weight_of_three_blocks_is_one_parameter(case: str) -> None:
     ties, split = SHARED[case]
     assert_conforms(spec_of({"name": "albert", "ties": ties}, split))

@@ -185,7 +185,10 @@ def test_compressed_gradients_take_the_bytes_of_the_formula(model: str, options:
     assert sent.payload_bytes <= full.payload_bytes / (2 if options["compression"] != "powersgd" else 1.5)
 
 
-@pytest.mark.parametrize(("model", "options"), COMPRESSED)
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [*(pytest.param(*case, marks=pytest.mark.slow) for case in COMPRESSED[:3]), *COMPRESSED[3:]],
+)
 def test_compression_is_neither_equal_nor_wrong(model: str, options: dict[str, Any]) -> None:
     report = run_in_workers(2, cases.parity, spec_of(model, {"data": {"size": 2, **options}}), None)[0]
     assert report["ok"] is None, report
