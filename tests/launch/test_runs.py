@@ -115,7 +115,7 @@ def test_a_worker_that_hangs_is_named(store: Path) -> None:
 def test_without_trace_and_memory_steps_what_stands_on_them_is_empty(store: Path, tmp_path: Path) -> None:
     none = ["--set", "measure.num_trace_steps=0", "--set", "measure.num_memory_steps=0", "--set", "baseline.mode=none"]
     result = workbench(store, "run", *SMALL, "--split", "pipeline=2", *none, "--json", "--assert", "idle_s < 1")
-    assert result.returncode == 3, result.stderr
+    assert result.returncode == 3, "an empty value is false"
     assert "assertion idle_s < 1 is false: idle_s is None" in result.stderr
     (run,) = rows(result)
     empty = {
@@ -196,12 +196,6 @@ def test_a_wrong_spec_is_refused_in_one_sentence_before_anything_starts(store: P
     assert sentence in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert not store.exists()
-
-
-def test_a_false_assertion_exits_3(store: Path) -> None:
-    result = workbench(store, "run", *SMALL, "--set", "baseline.mode=none", "--assert", "speedup > 1", "--json")
-    assert result.returncode == 3, "an empty value is false"
-    assert "speedup > 1 is false" in result.stderr
 
 
 def test_a_clean_process_imports_neither_torch_nor_frames() -> None:
