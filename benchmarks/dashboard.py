@@ -22,7 +22,7 @@ from workbench.store.columns import RUN_FIGURES, RUNS
 from workbench.store.directory import RunDirectory
 from workbench.store.figures import Summary
 from workbench.store.json_record import from_json
-from workbench.store.records import Environment, RunRecord, RunState, RunStatus
+from workbench.store.records import Environment, Expected, RunRecord, RunState, RunStatus
 from workbench.testing.browser import browser, dashboard, settled, when
 
 NUM_RUNS, REPETITIONS = 10_000, 7
@@ -42,7 +42,7 @@ def fill(store: Path, num_runs: int) -> None:
             run_id=run_id, name=f"number {i}", mode="train", model="transformer", dataset="text", split=split, num_workers=2,
             device="cpu", backend="gloo", torch_version="2", created_at=1.79e9 + i, baseline_run_id=None, threads_per_worker=1,
             num_cores=2, mesh={"data": 2},
-            expected={"parameters_per_worker": [875_000] * 2, "communication": [operation] * 10},
+            expected=Expected((875_000,) * 2, communication=(operation,) * 10),
         )  # fmt: skip
         run = RunDirectory.create(store, run_id, text, record, Environment())
         run.write_status(RunStatus(RunState.FINISHED))

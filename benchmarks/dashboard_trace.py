@@ -22,7 +22,7 @@ from workbench.spec.files import dumps
 from workbench.store.columns import TABLES
 from workbench.store.directory import RunDirectory
 from workbench.store.figures import Summary
-from workbench.store.records import Environment, RunRecord, RunState, RunStatus
+from workbench.store.records import Environment, Expected, RunRecord, RunState, RunStatus
 from workbench.store.tables import schema
 from workbench.testing.browser import browser, dashboard, when
 
@@ -38,7 +38,7 @@ def fill(store: Path, run_id: str, num_operations: int) -> None:
     record = RunRecord(
         run_id=run_id, name="", mode="train", model="transformer", dataset="text", split="dp8", num_workers=NUM_WORKERS,
         device="cpu", backend="gloo", torch_version="2", created_at=1.79e9, baseline_run_id=None, threads_per_worker=1,
-        num_cores=NUM_WORKERS, mesh={"data": NUM_WORKERS}, expected={"communication": []},
+        num_cores=NUM_WORKERS, mesh={"data": NUM_WORKERS}, expected=Expected(),
     )  # fmt: skip
     run = RunDirectory.create(store, run_id, dumps(RunSpec()), record, Environment())
     starts, pitch = np.linspace(0, STEP_S, num_operations, endpoint=False), STEP_S / num_operations

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from workbench.spec import RunSpec
 from workbench.spec.files import dumps
 from workbench.store.directory import RunDirectory
-from workbench.store.records import Environment, RunRecord, RunState, RunStatus
+from workbench.store.records import Environment, Expected, RunRecord, RunState, RunStatus
 from workbench.store.tables import schema, write_table
 
 NUM_ROWS, NUM_WORKERS, NUM_STEPS, REPETITIONS, LIMIT_S = 1_000_000, 8, 100, 3, 5.0
@@ -39,7 +39,7 @@ def fill(store: Path) -> RunDirectory:
     record = RunRecord(
         run_id=RUN_ID, name="", mode="train", model="transformer", dataset="text", split="dp8", num_workers=NUM_WORKERS,
         device="cpu", backend="gloo", torch_version="2", created_at=1.79e9, baseline_run_id=None, threads_per_worker=1,
-        num_cores=NUM_WORKERS, mesh={"data": NUM_WORKERS}, expected={"communication": []},
+        num_cores=NUM_WORKERS, mesh={"data": NUM_WORKERS}, expected=Expected(),
     )  # fmt: skip
     run = RunDirectory.create(store, RUN_ID, dumps(RunSpec()), record, Environment())
     run.write_status(RunStatus(RunState.FINISHED))

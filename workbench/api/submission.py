@@ -23,7 +23,8 @@ from workbench.spec.files import dumps
 from workbench.spec.option_files import with_file_hashes
 from workbench.store import listing
 from workbench.store.directory import RunDirectory, home, new_run_id
-from workbench.store.records import RunRecord, RunState, RunStatus
+from workbench.store.json_record import from_json
+from workbench.store.records import Expected, RunRecord, RunState, RunStatus
 from workbench.strategies.pipeline.stages import staged
 
 _UNUSABLE = (RunState.FAILED, RunState.CANCELLED, RunState.LOST)
@@ -78,7 +79,7 @@ def submit_plan(planned: Plan, *, as_baseline: bool = False) -> Run:
             timeout_s=spec.launch.timeout_s,
             num_cores=num_cores(),
             mesh=dict(planned.mesh.axes),
-            expected=planned.expected_record(),
+            expected=from_json(Expected, planned.expected_record()),
             block_times_s=block_times_s,
             link=spec.link.label if spec.link.parts and planned.num_workers > 1 else None,
             link_notes=tuple(link_notes(planned, calibration()) if spec.link.parts else ()),

@@ -34,7 +34,7 @@ _LOOK: dict[str, Any] = {"box": None, "padding": (0, 1, 0, 0)}
 def memory(console: Console, run: Run) -> None:
     """Three tables; of runs that were recorded before there were categories none."""
     workers = run.summary.workers if run.summary else ()
-    expected = run.record.expected.get("memory_per_worker")
+    expected = run.record.expected.memory_per_worker
     if expected is None or not all(worker.peak_memory_by_category for worker in workers):
         return
     console.print("\nmemory per worker after a step, expected and measured, MiB:")
@@ -52,7 +52,7 @@ def memory(console: Console, run: Run) -> None:
     console.print(largest_tensors(row for row in rows if row["step"] == rows[-1]["step"]))
 
 
-def _held(workers: Sequence[WorkerFigures], expected: list[dict[str, Any]]) -> Table:
+def _held(workers: Sequence[WorkerFigures], expected: Sequence[dict[str, int | None]]) -> Table:
     """Beside what is held, the activations that are kept when a backward pass begins."""
     table = Table("worker", *(HEADS[category] for category in HELD), "activations\nsaved for backward", **_LOOK)
     for rank, (worker, formula) in enumerate(zip(workers, expected, strict=True)):

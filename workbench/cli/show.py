@@ -236,7 +236,7 @@ def _workers(console: Any, run: Run) -> None:
     heads = ("gradients", "optimizer state") if trains else ()
     table = Table("worker", "expected parameters", "measured parameters", *heads, "peak memory", "resident peak", box=None)
     held = ("gradient_bytes", "optimizer_state_bytes") if trains else ()
-    expected = run.record.expected["parameters_per_worker"]
+    expected = run.record.expected.parameters_per_worker
     for rank, worker in enumerate(run.summary.workers if run.summary else ()):
         sizes = (getattr(worker, key) for key in (*held, "peak_memory_bytes", "resident_peak_bytes"))
         table.add_row(str(rank), f"{expected[rank]:,}", f"{worker.parameters:,}", *map(mebibytes, sizes))

@@ -105,7 +105,7 @@ def communication_volume(run: RunDirectory) -> list[dict[str, Any]]:
         empty = {"expected_bytes": 0, "is_bound": False, "measured_bytes": unmeasured, "count": unmeasured, "every": 1}
         return rows.setdefault(key, {**named, **empty})
 
-    for e in run.record().expected["communication"]:
+    for e in run.record().expected.communication:
         row = row_of(e)
         # Of an operation of every k-th step, the trace steps have more or fewer than the k-th part.
         num_bytes, share = e["count"] * e["payload_bytes"], e.get("trace_share", 1.0)

@@ -12,6 +12,7 @@ from workbench.metrics.utilisation import peak_flops_per_s
 from workbench.store.directory import RunDirectory
 from workbench.store.events import Event, FinishedEvent, ParityEvent
 from workbench.store.figures import CpuLoad, Summary, WorkerFigures
+from workbench.store.records import RunRecord
 
 SHORTEST_LOAD_S = 0.3
 """The system counts busy time in ticks of 10 ms a core, whose rounding then stays below 0.1 cores."""
@@ -37,7 +38,6 @@ def summarize(run: RunDirectory, events: list[list[Event]]) -> Summary:
         tokens = spec.inference.prompt_length + spec.inference.num_new_tokens
     losses = [row["loss"] for row in steps if row["step"] == max(slowest) and row["loss"] is not None]
     speedup = _speedup(run, record.baseline_run_id, step_time)
-    expected: list[dict[str, Any]] = record.expected.get("communication", [])
     return Summary(
         step_time_s=step_time,
         step_time_p10_s=twentieths[1],
@@ -50,7 +50,7 @@ def summarize(run: RunDirectory, events: list[list[Event]]) -> Summary:
         efficiency=speedup / len(workers) if speedup is not None else None,
         parameters_per_worker=max(w.parameters for w in workers),
         peak_memory_bytes=max((w.peak_memory_bytes for w in workers if w.peak_memory_bytes is not None), default=None),
-        communication_bytes_per_step=_communication_bytes(expected, workers) if spec.measure.num_trace_steps else None,
+        communication_bytes_per_step=_communication_bytes(record, workers) if spec.measure.num_trace_steps else None,
         **_parts(workers, is_staged="pipeline" in record.mesh),
         final_loss=fmean(losses) if losses else None,
         dropped_tokens=_dropped([w.dropped_tokens for w in workers], record.mesh.get("tensor", 1)),
@@ -65,8 +65,8 @@ def summarize(run: RunDirectory, events: list[list[Event]]) -> Summary:
     )
 
 
-def _communication_bytes(expected: list[dict[str, Any]], workers: list[WorkerFigures]) -> int | None:
-    return communication_bytes_per_step(expected, [{"communication": w.communication} for w in workers])
+def _communication_bytes(record: RunRecord, workers: list[WorkerFigures]) -> int | None:
+    return communication_bytes_per_step(record.expected.communication, [{"communication": w.communication} for w in workers])
 
 
 def _parity(events: list[Event]) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def _flops(run: RunDirectory, workers: list[WorkerFigures], step_time: float) ->
     measured and as the data sheet says."""
     record, spec = run.record(), run.spec()
     num_workers, threads = record.num_workers, record.threads_per_worker
-    flops, counts = record.expected.get("flops_per_step"), [w.counted_flops for w in workers]
+    flops, counts = record.expected.flops_per_step, [w.counted_flops for w in workers]
     store, here = run.path.parent.parent, run.environment()
     measured = store, here, spec.train.compute_precision, threads, num_workers, record.num_cores
     peak = peak_flops_per_s(*measured) if record.device == "cpu" else None  # what was calibrated are CPUs

@@ -69,6 +69,25 @@ class RunStatus(Record):
         return {**values, "supervisor": values["owner"]} if "owner" in values else values
 
 
+@dataclass(frozen=True)
+class Expected(Record):
+    """The results of the formulas, as of ``Plan.expected_record``."""
+
+    parameters_per_worker: tuple[int, ...] = ()
+    updated_parameters_per_worker: tuple[int, ...] = ()
+    """Parameters that the optimizer of each worker updates."""
+    communication: tuple[dict[str, Any], ...] = ()
+    """Of a step: fields of ``ExpectedCommunication`` and ``trace_share``, the share of trace steps that have it."""
+    flops_per_step: int | None = None
+    memory_per_worker: tuple[dict[str, int | None], ...] | None = None
+    """Fields of ``ExpectedMemory``. None: an earlier version did not record them."""
+
+    @classmethod
+    def upgraded(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """The communication was once named ``transfers``."""
+        return {**values, "communication": values["transfers"]} if "transfers" in values else values
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunRecord(Record):
     """``run.json``: what was decided when the run was submitted."""
@@ -97,8 +116,7 @@ class RunRecord(Record):
     num_cores: int
     mesh: dict[str, int]
     """Axis → size, outer to inner."""
-    expected: dict[str, Any]
-    """Results of the formulas, as of ``Plan.expected_record``."""
+    expected: Expected
     block_times_s: dict[str, float] | None = None
     """Measured time of each block, with ``partition = "time"``."""
     link: str | None = None
@@ -106,14 +124,6 @@ class RunRecord(Record):
     link_notes: tuple[str, ...] = ()
     started_as_baseline: bool = True
     """Whether it ends when no other run needs it; earlier versions did not record it."""
-
-    @classmethod
-    def upgraded(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """The expected communication was once named ``transfers``."""
-        expected = values.get("expected")
-        if not isinstance(expected, dict) or "transfers" not in expected:
-            return values
-        return {**values, "expected": {**expected, "communication": expected["transfers"]}}
 
     @property
     def baseline_ids(self) -> tuple[str, ...]:

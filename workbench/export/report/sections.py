@@ -204,7 +204,7 @@ def held(compared: Compared) -> Section | None:
     """What each worker holds, and what was alive at its peak."""
     rows, drawings = [], list[Part]()
     for run, row in compared.finished:
-        expected = run.record().expected["parameters_per_worker"]
+        expected = run.record().expected.parameters_per_worker
         summary = run.summary()
         for rank, worker in enumerate(summary.workers if summary else ()):
             sizes = ("gradient_bytes", "optimizer_state_bytes", "peak_memory_bytes", "resident_peak_bytes")
