@@ -209,7 +209,8 @@ def test_each_replica_keeps_what_it_carries_from_batch_to_batch(split: dict[str,
 
 
 def test_workers_that_have_the_same_part_of_the_loss_must_agree_on_it() -> None:
-    from workbench.runtime.parity import Piece, compare
+    from workbench.runtime.parity.errors import compare
+    from workbench.runtime.parity.pieces import Piece
 
     pieces = [Piece("loss", (0, 0), torch.tensor([loss])) for loss in (3.0, 1.0)]
     assert compare({"loss": torch.ones(1)}, pieces[1:], 1e-3) == {"loss": 0.0}
@@ -222,7 +223,8 @@ def test_one_forward_pass_of_each_replica_is_one_of_the_whole_batch() -> None:
 
 
 def test_an_error_that_is_no_number_is_infinite() -> None:
-    from workbench.runtime.parity import Piece, compare
+    from workbench.runtime.parity.errors import compare
+    from workbench.runtime.parity.pieces import Piece
 
     values = torch.tensor([1.0, math.nan])
     assert compare({"outputs": torch.ones(2)}, [Piece("outputs", (0,), values)], 1e-3) == {"outputs": math.inf}
@@ -230,7 +232,8 @@ def test_an_error_that_is_no_number_is_infinite() -> None:
 
 @pytest.mark.parametrize("has_it", ["reference", "split"])
 def test_a_gradient_that_one_side_lacks_is_an_error_with_its_name(has_it: str) -> None:
-    from workbench.runtime.parity import Piece, compare
+    from workbench.runtime.parity.errors import compare
+    from workbench.runtime.parity.pieces import Piece
 
     values = torch.zeros(2)
     reference = {"gradient of a": values} if has_it == "reference" else {}

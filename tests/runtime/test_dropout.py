@@ -17,8 +17,8 @@ from workbench.plan import compatibility
 from workbench.plan.plan import Plan
 from workbench.plan.resolve import plan
 from workbench.runtime.build import build_blocks, build_worker
-from workbench.runtime.dropout import turn_off_dropout
-from workbench.runtime.parity import check_parity
+from workbench.runtime.parity.check import check_parity
+from workbench.runtime.parity.dropout import turn_off_dropout
 from workbench.runtime.tracing.recorder import Recorder
 from workbench.spec import RunSpec
 from workbench.testing.cases import CPU

@@ -16,7 +16,7 @@ from workbench.metrics.communication import communication_bytes_per_step, measur
 from workbench.plan.lossy import Lossy
 from workbench.plan.resolve import plan
 from workbench.plan.steps import trace_share
-from workbench.runtime.replicas import Worst
+from workbench.runtime.parity.errors import WorstError
 from workbench.spec import RunSpec
 from workbench.testing.workers import run_in_workers
 
@@ -124,11 +124,11 @@ def test_compressed_gradients_that_oppose_one_another_are_measured_by_themselves
 
 
 def test_the_error_that_is_named_is_the_violation_and_not_the_largest() -> None:
-    worst = Worst()
+    worst = WorstError()
     worst.add({"gradient of a": 0.5, "loss": 1e-6, "outputs": 1e-3}, lambda name: 1.0 if name == "gradient of a" else 1e-9)
     worst.add({"loss": 1e6}, lambda name: 1e-9)
     assert (worst.tensor, worst.error, worst.allowed, worst.is_wrong) == ("outputs", 1e-3, 1e-9, True), "of the first wrong step"
-    rightful = Worst()
+    rightful = WorstError()
     rightful.add({"gradient of a": 0.5, "loss": 1e-12}, lambda name: 1.0 if name == "gradient of a" else 1e-9)
     assert (rightful.tensor, rightful.is_wrong) == ("gradient of a", False)
 

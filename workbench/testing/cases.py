@@ -12,7 +12,7 @@ from workbench.plan.resolve import plan
 from workbench.runtime.batches import Batches
 from workbench.runtime.build import DTYPES, build_worker, make_mesh
 from workbench.runtime.link_emulation import emulate_links
-from workbench.runtime.parity import check_parity
+from workbench.runtime.parity.check import check_parity
 from workbench.runtime.step_loop import train
 from workbench.runtime.tracing.recorder import Recorder
 from workbench.runtime.tracing.step_breakdown import step_parts

@@ -26,7 +26,7 @@ from workbench.plan.plan import Plan
 from workbench.plan.resolve import plan
 from workbench.plan.steps import trace_share
 from workbench.registry import STRATEGIES
-from workbench.runtime.parity import limit
+from workbench.runtime.parity.check import limit
 from workbench.spec import RunSpec
 from workbench.testing import cases
 from workbench.testing.workers import run_in_workers

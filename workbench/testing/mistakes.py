@@ -142,7 +142,7 @@ def _optimizer_changed(change: Callable[[Any], None]) -> Callable[[Plan], None]:
     """An optimizer whose parameter groups are changed on one worker after it was made."""
 
     def make(planned: Plan) -> None:
-        optimizer_parity = _module("workbench.runtime.optimizer_parity")
+        optimizer_parity = _module("workbench.runtime.parity.optimizer")
         right = optimizer_parity.make_optimizer
 
         def wrong(worker: Any, train: Any) -> Any:
@@ -176,7 +176,7 @@ def _group_lost(planned: Plan) -> None:
 
 def _schedule_on_one_worker(planned: Plan) -> None:
     """A learning rate that every worker but the last keeps at that of the first step."""
-    optimizer_parity = _module("workbench.runtime.optimizer_parity")
+    optimizer_parity = _module("workbench.runtime.parity.optimizer")
     right = optimizer_parity.set_learning_rate
 
     def wrong(optimizer: Any, train: Any, step: int) -> None:

@@ -21,7 +21,6 @@ PRELOADED = (
     "workbench.testing.workers",
     "workbench.testing.cases",
     "workbench.testing.preloaded",
-    "workbench.runtime.optimizer_parity",
     "torch.distributed.tensor.parallel",
     "torch.distributed.pipelining",
     "torch.distributed.fsdp",

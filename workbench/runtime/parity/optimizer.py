@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from workbench.plan.optimizer import decays, learning_rate_factor, optimizer_options
 from workbench.runtime.build import local
 from workbench.runtime.optimizer import make_optimizer, set_learning_rate
-from workbench.runtime.parity import Piece, compare, offset, place
+from workbench.runtime.parity.errors import compare
+from workbench.runtime.parity.pieces import Piece, offset
 
 if TYPE_CHECKING:
     from workbench.plan.model_summary import ModelSummary
@@ -45,7 +46,7 @@ def optimizer_errors(
     trained = [(name, parameter) for name, parameter in worker.named_parameters() if parameter.requires_grad]
     for name, parameter in trained if has_local_parameters else ():
         values = local(parameter)
-        values.copy_(fixed_gradient(name, parameter.shape, -1)[place(Piece(name, offset(parameter), values))])
+        values.copy_(fixed_gradient(name, parameter.shape, -1)[Piece(name, offset(parameter), values).slices])
     initial = gather(_pieces(trained))
     num_steps = train.num_warmup_steps + train.num_steps
     steps = (0, num_steps // 2, num_steps - 1)
@@ -55,7 +56,7 @@ def optimizer_errors(
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             values = local(parameter.grad)
-            values.copy_(fixed_gradient(name, parameter.shape, turn)[place(Piece(name, offset(parameter), values))])
+            values.copy_(fixed_gradient(name, parameter.shape, turn)[Piece(name, offset(parameter), values).slices])
         if optimizer is not None:
             set_learning_rate(optimizer, train, step)
             optimizer.step()
@@ -86,7 +87,7 @@ def _full_parameters(pieces: list[Piece], summary: ModelSummary) -> dict[str, Te
     parameters: dict[str, Tensor] = {}
     for piece in pieces:
         name = piece.name.removeprefix("parameter ")
-        parameters.setdefault(name, torch.zeros(shapes[name], dtype=torch.float64))[place(piece)] = piece.values.double()
+        parameters.setdefault(name, torch.zeros(shapes[name], dtype=torch.float64))[piece.slices] = piece.values.double()
     return parameters
 
 

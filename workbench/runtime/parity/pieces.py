@@ -1,0 +1,92 @@
+"""Pieces: the parts of the unsplit model's tensors that each worker holds, gathered on rank 0 for comparison."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from workbench.runtime.build import local
+from workbench.strategies.worker_model import StepResult, WorkerModel
+from workbench.torch_private.dtensor import local_shape_and_offset
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A worker's part of a tensor of the unsplit model."""
+
+    name: str
+    offset: tuple[int, ...]
+    values: Tensor
+
+    @property
+    def slices(self) -> tuple[slice, ...]:
+        """Index of the piece in the full tensor."""
+        return tuple(slice(o, o + s) for o, s in zip(self.offset, self.values.shape, strict=True))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles plain bytes. torch pickles each tensor as a file of its own, which took half the time of a small check."""
+        values = self.values.detach().contiguous()
+        data = values.reshape(-1).view(torch.uint8).numpy()
+        return _unpickled, (self.name, self.offset, data, values.dtype, tuple(values.shape))
+
+
+def _unpickled(name: str, offset: tuple[int, ...], data: Any, dtype: torch.dtype, shape: tuple[int, ...]) -> Piece:
+    return Piece(name, offset, torch.from_numpy(data).view(dtype).reshape(shape))
+
+
+def gradient_pieces(worker: WorkerModel) -> list[Piece]:
+    """Returns this worker's gradients; a parameter without a gradient has no piece."""
+    named = [(name, p.grad) for name, p in worker.named_parameters() if p.grad is not None]
+    return [Piece(f"gradient of {name}", offset(grad), local(grad).clone()) for name, grad in named]
+
+
+def parameter_pieces(worker: WorkerModel) -> list[Piece]:
+    """Returns this worker's parameters."""
+    return [Piece(f"parameter {name}", offset(p), local(p).clone()) for name, p in worker.named_parameters()]
+
+
+def result_pieces(worker: WorkerModel, result: StepResult) -> list[Piece]:
+    """Returns the outputs and tokens at their offsets in the full tensors, and this worker's part of the mean loss."""
+    index, count = worker.batch_part
+    first_position = 0
+    pieces = []
+    if result.outputs is not None:
+        offset = [0] * result.outputs.dim()
+        offset[0] = index * len(result.outputs)
+        offset[-1] += worker.classes_part[0] * result.outputs.shape[-1]
+        pieces.append(Piece("outputs", tuple(offset), result.outputs))
+    if result.tokens is not None:
+        pieces.append(Piece("tokens", (index * len(result.tokens), 0), result.tokens.double()))
+    if (runs := worker.sequence_part) is not None:
+        assert worker.summary.sequence_length is not None
+        first_position, count = runs[0].start, count * worker.summary.sequence_length // sum(map(len, runs))
+        pieces = [
+            Piece(whole.name, (whole.offset[0], run.start, *whole.offset[2:]), values)
+            for whole in pieces
+            for run, values in zip(runs, whole.values.split([len(run) for run in runs], dim=1), strict=True)
+        ]
+    if result.loss is not None:
+        pieces.append(Piece("loss", (index, first_position), result.loss.reshape(1) / count))
+    return pieces
+
+
+def offset(tensor: Tensor) -> tuple[int, ...]:
+    """Returns the offset of this worker's part in the full tensor."""
+    if isinstance(tensor, DTensor):
+        return tuple(local_shape_and_offset(tensor.shape, tensor.device_mesh, tensor.placements)[1])
+    return (0,) * tensor.dim()
+
+
+def gather(pieces: list[Piece], control: Any, num_workers: int, rank: int) -> list[Piece]:
+    """Returns the pieces of all workers on rank 0, and an empty list on other ranks."""
+    pieces = [Piece(p.name, p.offset, p.values.cpu()) for p in pieces]
+    if num_workers == 1:
+        return pieces
+    gathered: list[Any] | None = [None] * num_workers if rank == 0 else None
+    dist.gather_object(pieces, gathered, dst=0, group=control)
+    return [piece for part in gathered or [] for piece in part]

@@ -1,0 +1,187 @@
+"""The reference of a parity check: the unsplit model on one worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from math import sqrt
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from workbench.models.dropout_modules import DropoutKeys
+from workbench.models.kv_cache import generate
+from workbench.plan.plan import Plan
+from workbench.runtime.batches import Batches
+from workbench.runtime.build import build_blocks
+from workbench.runtime.mixed_precision import ComputeCopies, loss_in
+from workbench.runtime.parity.dropout import turn_off_dropout
+from workbench.runtime.parity.pieces import Piece
+from workbench.spec.run_spec import Inference
+from workbench.strategies.worker_model import WorkerModel
+from workbench.torch_private.modules import AnyBatchNorm
+
+LEARNING_RATE = 0.1
+"""Learning rate of the SGD steps. Adam would turn the rounding noise of a gradient that is exactly zero into a full step."""
+
+
+class Reference:
+    """The unsplit model on one worker."""
+
+    def __init__(self, plan: Plan, worker: WorkerModel, batches: Batches) -> None:
+        self.blocks = build_blocks(plan, (b.name for b in plan.summary.blocks), worker.dtype).to(worker.device)
+        self.had_dropout = bool(turn_off_dropout(self.blocks))
+        self.loss: Callable[[Tensor, Tensor], Tensor] = plan.model.loss
+        self.batches, self.trains = batches, worker.trains
+        self.copies = None
+        if worker.compute_dtype != worker.dtype:
+            self.copies = ComputeCopies(self.blocks, worker.compute_dtype)
+            self.loss = loss_in(worker.dtype, self.loss)
+        self.max_norm, self.is_lossy = plan.spec.train.max_gradient_norm, plan.lossy is not None
+        self.num_chunks = worker.num_pieces
+        # The state that a model carries from one forward pass to the next, each replica has of its own samples.
+        num_replicas = 1 if worker.normalizes_together else worker.batch_part[1]
+        self.replica_buffers = [self._buffers() for _ in range(num_replicas)]
+        # If corresponding microbatches of all replicas form one piece, its samples are not adjacent in the batch.
+        indices = torch.arange(plan.spec.train.global_batch_size, device=worker.device)
+        if worker.normalizes_together:
+            indices = indices.view(worker.batch_part[1], worker.num_microbatches, -1).transpose(0, 1).flatten()
+        self.sample_indices = indices
+        self.first_sample = 0
+        """Index of its first sample in the global batch, from which dropout masks are drawn."""
+        self.dropout_keys = DropoutKeys(self.blocks, plan.spec.train.seed, worker.device)
+        self.generation = plan.spec.inference if plan.spec.generates else None
+
+    def whole_batch(self, step: int) -> dict[str, Tensor] | None:
+        """Returns ``tensors`` of the whole batch as one piece, without changing the model. None if there is only one piece."""
+        if self.num_chunks == 1:
+            return None
+        return self.tensors(step, is_whole=True)
+
+    def step(self, step: int, gathered: list[Piece]) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """Returns the tensors to compare, by name, and the least denominators of the errors of some of them."""
+        if not self.is_lossy:
+            return self.tensors(step), {}
+        norms = PieceGradientNorms(self.blocks)
+        with norms.recorded():
+            tensors = self.tensors(step)
+        return tensors, norms.floors(tensors, LEARNING_RATE, self.max_norm is not None)
+
+    def tensors(self, step: int, is_whole: bool = False) -> dict[str, Tensor]:
+        """Takes a step. Returns the tensors to compare, by name."""
+        self.blocks.zero_grad()
+        if self.copies is not None:
+            self.copies.clear()
+        outputs, losses = [], []
+        inputs, targets = self.batches.step_batch(step)
+        weights, num_chunks = self.batches.loss_weights(step), 1 if is_whole else self.num_chunks
+        if self.generation is not None:
+            return self._generate(inputs, self.generation)
+        if not self.trains:
+            with torch.inference_mode():
+                return {"outputs": torch.cat([self.blocks(x) for x in inputs.chunk(num_chunks)])}
+        self.dropout_keys.begin_step(step, self.sample_indices + self.first_sample)
+        for chunk, indices in enumerate(self.sample_indices.chunk(num_chunks)):
+            self.dropout_keys.begin_piece(chunk, num_chunks)
+            replica = chunk * len(self.replica_buffers) // num_chunks
+            with torch.no_grad():
+                for buffer, saved in zip(self.blocks.buffers(), self.replica_buffers[replica], strict=True):
+                    buffer.copy_(saved)
+            x, y = inputs[indices], targets[indices]
+            output = self._forward_checkpointed(x) if is_whole else self.blocks(x)
+            factor = 1.0 if weights is None else weights.factor(y)
+            loss = self.loss(output, y) * factor if factor else output.sum() * 0
+            loss.backward()  # not divided here: a router's loss adds its gradient regardless of this factor
+            outputs.append(output.detach())
+            losses.append(loss.detach())
+            if not is_whole:
+                self.replica_buffers[replica] = self._buffers()
+        tensors = {"outputs": torch.cat(outputs)[self.sample_indices.argsort()], "loss": torch.stack(losses).mean().reshape(1)}
+        named = dict(self.blocks.named_parameters())
+        with torch.no_grad():
+            for name, parameter in named.items():
+                if parameter.grad is None:  # frozen or unused: the split must have none either
+                    continue
+                parameter.grad /= num_chunks
+                tensors[f"gradient of {name}"] = parameter.grad.clone()
+            if self.max_norm is not None:
+                nn.utils.clip_grad_norm_(named.values(), self.max_norm)
+            for name, parameter in named.items():
+                updated = parameter.detach().clone()
+                if parameter.grad is not None:
+                    updated.sub_(parameter.grad, alpha=LEARNING_RATE)
+                    if not is_whole:
+                        parameter.copy_(updated)
+                tensors[f"parameter {name}"] = updated
+        return tensors
+
+    def _buffers(self) -> list[Tensor]:
+        return [buffer.detach().clone() for buffer in self.blocks.buffers()]
+
+    def _forward_checkpointed(self, x: Tensor) -> Tensor:
+        """Computes the outputs with activation checkpointing, so that a whole batch takes less memory. Blocks with buffers are
+        excepted: recomputed, they might read a buffer that their first forward pass wrote (spectral norm)."""
+        for block in self.blocks:
+            has_buffers = any(
+                next(m.buffers(recurse=False), None) is not None for m in block.modules() if not isinstance(m, AnyBatchNorm)
+            )
+            x = block(x) if self.copies is not None or has_buffers else checkpoint(block, x, use_reentrant=False)
+        return x
+
+    def _generate(self, inputs: Tensor, options: Inference) -> dict[str, Tensor]:
+        """Returns the tokens, and the logits that select them, from one pass over prompt and tokens without a cache."""
+        prompts = inputs[:, : options.prompt_length]
+        with torch.inference_mode():
+            tokens = generate(self.blocks, prompts, options.num_new_tokens)
+            outputs = self.blocks(torch.cat([prompts, tokens[:, :-1]], dim=1))[:, options.prompt_length - 1 :]
+        return {"tokens": tokens.double(), "outputs": outputs}
+
+    def adopt(self, gathered: list[Piece]) -> None:
+        """Continues from the parameters of the split."""
+        with torch.no_grad():
+            for name, parameter in self.blocks.named_parameters():
+                for piece in (p for p in gathered if p.name == f"parameter {name}"):
+                    parameter[piece.slices] = piece.values.to(parameter.device)
+
+
+class PieceGradientNorms:
+    """Norms of the gradients of a batch's pieces, whose mean is the gradient of the reference."""
+
+    def __init__(self, blocks: nn.Module) -> None:
+        self.blocks = blocks
+        self.norms: dict[str, list[float]] = {}
+
+    @contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Records the gradient norm of each backward pass, as the change in the accumulated ``parameter.grad``."""
+        self.norms, previous = {}, dict[str, Tensor]()
+
+        def record(name: str, parameter: Tensor) -> None:
+            assert parameter.grad is not None
+            gradient = parameter.grad.detach()
+            self.norms.setdefault(name, []).append(float((gradient - previous[name] if name in previous else gradient).norm()))
+            previous[name] = gradient.clone()
+
+        hooks = [
+            parameter.register_post_accumulate_grad_hook(lambda p, name=name: record(name, p))
+            for name, parameter in self.blocks.named_parameters()
+            if parameter.requires_grad
+        ]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def floors(self, tensors: dict[str, Tensor], learning_rate: float, is_clipped: bool) -> dict[str, float]:
+        """Returns the least denominator of the error of each gradient and updated parameter: the mean norm over the pieces. An
+        update changes a parameter by the learning rate times its gradient, and clipping scales gradients by their global norm."""
+        means = {name: sum(norms) / len(norms) for name, norms in self.norms.items()}
+        gradients = {name: float(tensors[f"gradient of {name}"].norm()) for name in means}
+        mean_norm, norm = (sqrt(sum(value**2 for value in values.values())) for values in (means, gradients))
+        floors: dict[str, float] = {}
+        for name, mean in means.items():
+            clipped = mean_norm * gradients[name] / norm if is_clipped and norm else 0.0
+            floors |= {f"gradient of {name}": mean, f"parameter {name}": learning_rate * (mean + clipped)}
+        return floors
