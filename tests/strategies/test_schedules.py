@@ -19,7 +19,7 @@ from workbench.spec import RunSpec
 from workbench.spec.files import dumps, load, override
 from workbench.strategies.pipeline.schedules import action_order
 from workbench.strategies.pipeline.schedules.to_csv import rows_of
-from workbench.strategies.pipeline.stages import staged
+from workbench.strategies.pipeline.stages import staged_strategy
 from workbench.testing.cover import cover
 from workbench.testing.workers import run_in_workers
 
@@ -223,7 +223,7 @@ def test_a_schedule_plays_to_its_end_or_is_refused(schedule: str, size: int, num
             plan(spec)
         return
     plan(spec)
-    strategy: Any = staged(spec)
+    strategy: Any = staged_strategy(spec)
     if strategy.schedule.has_actions:
         order = action_order.read(rows_of(strategy.schedule))
         action_order.check(order, size, num_microbatches)
@@ -263,7 +263,7 @@ def test_a_partition_is_given_in_brackets_on_the_command_line() -> None:
 
 
 def test_a_partition_by_time_evens_out_the_times() -> None:
-    strategy: Any = staged(RunSpec(model="mlp", split={"layer": {"size": 2, "partition": "time"}}))
+    strategy: Any = staged_strategy(RunSpec(model="mlp", split={"layer": {"size": 2, "partition": "time"}}))
     assert strategy.with_partition_by({"a": 5.0, "b": 1.0, "c": 1.0, "d": 2.0}).partition == (1, 3)
 
 
@@ -282,7 +282,7 @@ def test_a_run_cut_by_time_records_the_times_and_the_partition_that_they_make(tm
     times = json.loads((directory / "run.json").read_text())["block_times_s"]
     assert list(times) == [b.name for b in plan(load(directory / "spec.toml")).summary.blocks]
     assert all(time_s > 0 for time_s in times.values())
-    strategy: Any = staged(load(directory / "spec.toml"))
+    strategy: Any = staged_strategy(load(directory / "spec.toml"))
     assert strategy.options.partition == strategy.with_partition_by(times).partition
     shown = subprocess.run([*command, "show", run["run_id"]], capture_output=True, text=True, env=environment)
     assert "measured before the run" in shown.stdout

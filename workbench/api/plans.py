@@ -14,7 +14,7 @@ from workbench.registry import STRATEGIES
 from workbench.spec import RunSpec
 from workbench.spec.files import read_table
 from workbench.strategies.pipeline.schedules import action_order
-from workbench.strategies.pipeline.stages import staged
+from workbench.strategies.pipeline.stages import staged_strategy
 
 if TYPE_CHECKING:
     from workbench.api.stored_run import Run
@@ -57,5 +57,5 @@ def schedule_rows(schedule: Schedule) -> list[str]:
 
 def order_of_actions(spec: RunSpec) -> action_order.Order | None:
     """Returns the order of actions of each worker, for a pipeline as in torch's schedule; None without stages."""
-    strategy = staged(spec)
+    strategy = staged_strategy(spec)
     return action_order.read(strategy.action_rows) if strategy else None

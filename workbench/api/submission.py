@@ -25,7 +25,7 @@ from workbench.store import listing
 from workbench.store.directory import RunDirectory, home, new_run_id
 from workbench.store.json_record import from_json
 from workbench.store.records import Expected, RunRecord, RunState, RunStatus
-from workbench.strategies.pipeline.stages import staged
+from workbench.strategies.pipeline.stages import staged_strategy
 
 _UNUSABLE = (RunState.FAILED, RunState.CANCELLED, RunState.LOST)
 """States of a run that no other can be compared with."""
@@ -124,7 +124,7 @@ def _resolved(planned: Plan) -> tuple[Plan, dict[str, float] | None]:
         the plan, and the time of each block in seconds if the blocks were timed.
     """
     spec, times = with_file_hashes(planned.spec), None
-    strategy = staged(spec)
+    strategy = staged_strategy(spec)
     if strategy is not None and strategy.options.partition == "time":
         times = block_times(spec, planned.device)
         spec = spec.replace(split={**dict(spec.split.items()), strategy.name: strategy.with_partition_by(times)})

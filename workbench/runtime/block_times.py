@@ -19,7 +19,7 @@ from workbench.plan.resolve import plan
 from workbench.runtime.batches import Batches
 from workbench.runtime.build import DTYPES, build_blocks
 from workbench.spec.files import load
-from workbench.strategies.pipeline.stages import staged
+from workbench.strategies.pipeline.stages import staged_strategy
 
 NUM_WARMUPS, NUM_REPETITIONS = 2, 7
 
@@ -28,7 +28,7 @@ def block_times(planned: Plan) -> dict[str, float]:
     """Returns the median seconds of the forward and, in training, backward pass of each block over one microbatch. The last block
     includes the loss."""
     device, dtype = torch.device(planned.device), DTYPES[planned.spec.train.compute_precision]
-    strategy = staged(planned.spec)
+    strategy = staged_strategy(planned.spec)
     cut_dim, count = (0, 1) if strategy is None else (strategy.cut_dim, strategy.num_microbatches)
     names = [b.name for b in planned.summary.blocks]
     blocks = build_blocks(planned, names, dtype).to(device)

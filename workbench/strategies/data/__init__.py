@@ -3,32 +3,24 @@ gradients and parameters (ZeRO, Rajbhandari et al. 2020)."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
-from pydantic import PositiveFloat, PositiveInt
-
-from workbench.errors import SplitError
 from workbench.plan.communication import ExpectedCommunication
-from workbench.plan.model_summary import block_of
-from workbench.spec.options import StrategyOptions
 from workbench.strategies.base import Caption, Limiting, Strategy, strategy
-from workbench.strategies.data.compression import Compression, lossiness, sent_bytes
+from workbench.strategies.data.checks import check_data
+from workbench.strategies.data.compression import lossiness, sent_bytes
 from workbench.strategies.data.ddp import (
     AVERAGING,
-    BUCKET_SIZE_MIB,
     average_gradients,
     averaged_by_ddp,
-    averages_with_ddp,
     averaging_advice,
-    check_replicas,
     expected_search,
 )
+from workbench.strategies.data.options import DataOptions
 from workbench.strategies.data.sharding import StageGathers, expected_fsdp, owners, shard, units
-from workbench.strategies.pipeline.stages import StagedStrategy
-from workbench.strategies.pipeline.stages import staged as _staged
+from workbench.strategies.pipeline.stages import staged_strategy
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -38,40 +30,6 @@ if TYPE_CHECKING:
     from workbench.plan.rank_view import RankView
     from workbench.spec.run_spec import RunSpec
     from workbench.strategies.worker_model import WorkerModel
-
-MAX_STAGES_HELD = 3  # kept gathered by torch's schedules of several stages per worker (_add_unshard_reshard)
-
-
-class DataOptions(StrategyOptions):
-    shard: Literal["none", "optimizer", "gradients", "parameters"] = "none"
-    """What is sharded over the workers: nothing (DDP), optimizer state (ZeRO-1), also gradients and, between steps, parameters
-    (ZeRO-2), or parameters also between the forward and backward pass (ZeRO-3, FSDP)."""
-
-    shard_size: PositiveInt | None = None
-    """Number of consecutive workers that parameters and gradients are sharded over, with replication across these groups (HSDP);
-    by default all workers."""
-
-    bucket_size_mib: PositiveFloat = BUCKET_SIZE_MIB
-    """Size in MiB of the DDP buckets, in which gradients are all-reduced during the backward pass."""
-
-    num_accumulation_steps: PositiveInt = 1
-    """Number of gradient accumulation steps: equal parts of a worker's share of the batch, computed one after the other.
-    Gradients are averaged over the workers after the last."""
-
-    sync_batch_norm: bool = False
-    """Whether batch norm computes its statistics over all workers (``torch.nn.SyncBatchNorm``). Accumulation steps still have
-    their own statistics."""
-
-    find_unused_parameters: bool = False
-    """Whether DDP searches in every step for parameters that the forward pass did not use, and averages zeros for them instead of
-    waiting for their gradients."""
-
-    compression: Compression = "none"
-    """Gradient compression for the all-reduce: cast to fp16 or bf16, or low-rank approximation (PowerSGD, Vogels et al. 2019).
-    The result then differs slightly from that of one worker."""
-
-    compression_rank: PositiveInt = 1
-    """Rank of the PowerSGD approximation."""
 
 
 @strategy("data")
@@ -143,138 +101,22 @@ class DataStrategy(Strategy[DataOptions]):
         return ""
 
     @property
-    def is_sharded(self) -> bool:
-        """Whether parameters and gradients are sharded (FSDP2)."""
-        return self.options.shard in ("gradients", "parameters")
-
-    @property
     def casts_parameters(self) -> bool:
-        return self.is_sharded
-
-    @property
-    def num_shards(self) -> int:
-        """Number of workers that a parameter is sharded over."""
-        return self.options.shard_size or self.options.size if self.is_sharded else 1
+        return self.options.is_sharded
 
     @property
     def lossy(self) -> Lossy | None:
         return lossiness(self.options.compression, self.options.size)
 
     def check(self, model: ModelSummary, spec: RunSpec) -> None:
-        o, batch = self.options, spec.train.global_batch_size
-        if batch % o.size:
-            raise SplitError(
-                "split.data.size",
-                f"the global batch size {batch} is not divisible by {o.size} workers (remainder {batch % o.size});"
-                f" use a divisor of {batch}, or set train.global_batch_size to a multiple of {o.size}",
-            )
-        if o.sync_batch_norm:
-            self._check_batch_norms(model, spec)
-        if o.shard_size and not self.is_sharded:
-            raise SplitError(
-                "split.data.shard_size", f'requires shard = "gradients" or "parameters", but shard = "{o.shard}"; remove it'
-            )
-        if o.shard_size and (o.size % o.shard_size or not 1 < o.shard_size < o.size):
-            allowed = [n for n in range(2, o.size) if o.size % n == 0]
-            raise SplitError(
-                "split.data.shard_size",
-                f"{o.size} workers cannot be divided into several equal groups of {o.shard_size};"
-                f" {'use ' + ' or '.join(map(str, allowed)) + ', or remove it' if allowed else 'remove it'}",
-            )
-        training_options = {
-            f'shard = "{o.shard}"': o.shard in ("optimizer", "gradients"),
-            f'compression = "{o.compression}"': o.compression != "none",
-            f"num_accumulation_steps = {o.num_accumulation_steps}": o.num_accumulation_steps > 1,
-        }
-        if spec.mode == "inference" and any(training_options.values()):
-            setting = next(text for text, is_set in training_options.items() if is_set)
-            absent = "optimizer state" if o.shard == "optimizer" else "gradients"
-            raise SplitError("split.data", f'{setting} requires mode = "train": inference has no {absent}')
-        if o.shard != "none" and any(name == "context" for name, _ in spec.split.items()):
-            raise SplitError(
-                "split.data.shard",
-                f'"{o.shard}" is incompatible with context: it shards over the data axis, but replicas span data × context',
-            )
-        check_replicas(model, spec, "split.data.shard" if self.is_sharded else "split.data", self.is_sharded)
-        self._check_unused(model, spec)
-        self._check_compression(model, spec)
-        self._check_accumulation(spec)
-        if staged := _staged(spec):
-            self._check_stages(staged, model)
-
-    def _check_unused(self, model: ModelSummary, spec: RunSpec) -> None:
-        field, has_ddp = "split.data.find_unused_parameters", self._has_ddp(spec)
-        if self.options.find_unused_parameters and not has_ddp:
-            raise SplitError(field, "is an option of DDP, which this split does not use; remove it")
-        unused = [p.name for p in model.unused_parameters]
-        if unused and has_ddp and not self.options.find_unused_parameters and spec.mode == "train":
-            names = f"{' and '.join(unused[:2])}{f' and {len(unused) - 2} more' if len(unused) > 2 else ''}"
-            raise SplitError(
-                field,
-                f"DDP waits for the gradients of all parameters, but the forward pass of {model.name} does not use {names};"
-                " set it to true, freeze these parameters, or shard gradients (zero2, fsdp)",
-            )
-
-    def _has_ddp(self, spec: RunSpec) -> bool:
-        return not self.is_sharded and averages_with_ddp(spec)
-
-    def _check_compression(self, model: ModelSummary, spec: RunSpec) -> None:
-        scalar = next((p.name for p in model.trained_parameters if not p.shape), None)
-        if scalar is not None and self.options.compression == "powersgd":
-            raise SplitError(
-                "split.data.compression", f"torch's PowerSGD does not support scalar parameters such as {scalar}; use fp16"
-            )
-        if spec.link.parts and self.options.compression == "powersgd":
-            reason = (
-                "torch's hook waits for one all-reduce inside the completion of another, which link emulation does not support"
-            )
-            raise SplitError(
-                "split.data.compression",
-                f"powersgd is incompatible with an emulated link: {reason}; use fp16 or bf16, or remove the link",
-            )
-        other_strategies = [name for name, _ in spec.split.items() if name != self.name]
-        if self.options.compression == "none" or not (self.is_sharded or other_strategies):
-            return
-        setting = f"together with {other_strategies[0]}" if other_strategies else f'with shard = "{self.options.shard}"'
-        raise SplitError("split.data.compression", f"requires DDP, which torch does not use {setting}; use none")
-
-    def _check_accumulation(self, spec: RunSpec) -> None:
-        count, batch = self.options.num_accumulation_steps, spec.samples_per_replica
-        if count > 1 and (staged := _staged(spec)):
-            raise SplitError(
-                "split.data.num_accumulation_steps",
-                f"{count} is incompatible with {staged.name}, which accumulates gradients over its microbatches;"
-                f" set split.pipeline.num_microbatches = {count} instead",
-            )
-        if batch % count:
-            raise SplitError(
-                "split.data.num_accumulation_steps",
-                f"the {batch} samples of a worker are not divisible into {count} accumulation steps (remainder {batch % count})",
-            )
-
-    def _check_stages(self, staged: StagedStrategy[Any], model: ModelSummary) -> None:
-        stage_by_block = {block: stage for stage, blocks in enumerate(staged.stages(model)) for block in blocks}
-        for first, second in staged.ties_within_workers(model):
-            raise SplitError(
-                "split.data",
-                f"{second} and {first} are tied, but belong to stages {stage_by_block[block_of(first)]} and"
-                f" {stage_by_block[block_of(second)]} of the same worker, which average their gradients separately; use untied"
-                " weights or another schedule",
-            )
-        per_worker = max(Counter(staged.worker_of_stage).values())
-        if self.is_sharded and per_worker > MAX_STAGES_HELD:
-            raise SplitError(
-                "split.pipeline.stages_per_worker",
-                f"torch's schedules keep at most {MAX_STAGES_HELD} sharded stages per worker gathered, but got {per_worker};"
-                f' use at most {MAX_STAGES_HELD}, or split.data.shard = "none"',
-            )
+        check_data(self.options, model, spec)
 
     def place(self, model: ModelSummary, index: int) -> ModelSummary:
-        return shard(model, index % self.num_shards, self.num_shards)
+        return shard(model, index % self.options.num_shards, self.options.num_shards)
 
     def allocates(self, model: ModelSummary, index: int) -> ModelSummary:
         """All shards are allocated with the number of rows of the first."""
-        return shard(model, 0, self.num_shards)
+        return shard(model, 0, self.options.num_shards)
 
     def buffers_unused(self, spec: RunSpec) -> bool:
         return self.options.find_unused_parameters
@@ -296,8 +138,10 @@ class DataStrategy(Strategy[DataOptions]):
         return [*self._expected_batch_norms(rank_view), *self._expected_gradients(model, rank_view)]
 
     def _expected_gradients(self, model: ModelSummary, rank_view: RankView) -> list[ExpectedCommunication]:
-        if self.is_sharded:
-            return list(expected_fsdp(model, rank_view, self.options.size, self.num_shards, self._gathers(model, rank_view)))
+        if self.options.is_sharded:
+            return list(
+                expected_fsdp(model, rank_view, self.options.size, self.options.num_shards, self._gathers(model, rank_view))
+            )
         if not rank_view.trains:
             return []
         o, axis, size = self.options, "+".join(rank_view.mesh.replica_axes), rank_view.mesh.num_copies
@@ -314,7 +158,7 @@ class DataStrategy(Strategy[DataOptions]):
     def _gathers(self, model: ModelSummary, rank_view: RankView) -> Iterator[StageGathers]:
         """Yields for each local stage how often it is gathered in the forward and backward passes of a step."""
         is_freed, count = self.options.shard == "parameters", self.options.num_accumulation_steps
-        staged = _staged(rank_view.spec)
+        staged = staged_strategy(rank_view.spec)
         if rank_view.spec.generates:
             passes = rank_view.num_microbatches * rank_view.spec.inference.num_new_tokens
             yield StageGathers(tuple(b.name for b in rank_view.local_model.blocks), passes, 0, passes)
@@ -327,15 +171,6 @@ class DataStrategy(Strategy[DataOptions]):
             if staged.worker_of_stage[stage] == rank_view.index(staged.axis):
                 forward, backward = staged.gathers(stage, rank_view.trains) if is_freed else (1, 0)
                 yield StageGathers(blocks, forward, backward, staged.gathers(stage, False)[0] if is_freed else 1)
-
-    def _check_batch_norms(self, model: ModelSummary, spec: RunSpec) -> None:
-        field, tensor = "split.data.sync_batch_norm", dict(spec.split.items()).get("tensor")
-        if not model.batch_norms:
-            raise SplitError(field, f"{model.name} has no batch norm to synchronize; remove it, or use cnn with norm = batch")
-        if spec.mode == "inference":
-            raise SplitError(field, 'requires mode = "train": inference uses running statistics; remove it')
-        if getattr(tensor, "cut", {}).get("convolution") == "rows":
-            raise SplitError(field, "does not support convolutions cut by rows; cut them by channels")
 
     def _expected_batch_norms(self, rank_view: RankView) -> Iterator[ExpectedCommunication]:
         """Returns the communication of each batch norm and microbatch, two numbers of at least single precision per channel.
@@ -361,7 +196,7 @@ class DataStrategy(Strategy[DataOptions]):
 
     def finish(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
         o = self.options
-        if self.is_sharded:
+        if self.options.is_sharded:
             self._shard_blocks(worker, mesh[self.axis])
         else:
             average_gradients(worker, mesh, o.bucket_size_mib, o.find_unused_parameters)
@@ -388,7 +223,7 @@ class DataStrategy(Strategy[DataOptions]):
 
         quieten_views()
         shards = worker.divided(replicas, self.options.shard_size) if self.options.shard_size else replicas
-        staged = _staged(worker.rank_view.spec)
+        staged = staged_strategy(worker.rank_view.spec)
         policy = MixedPrecisionPolicy()
         if worker.compute_dtype != worker.dtype:
             policy = MixedPrecisionPolicy(param_dtype=worker.compute_dtype, reduce_dtype=worker.dtype)

@@ -264,6 +264,6 @@ class StagedStrategy(Strategy[O]):
         return step
 
 
-def staged(spec: RunSpec) -> StagedStrategy[Any] | None:
+def staged_strategy(spec: RunSpec) -> StagedStrategy[Any] | None:
     """Returns the strategy of this run that cuts the model into stages, if any."""
     return next((s for s in spec.split.strategies if isinstance(s, StagedStrategy)), None)
