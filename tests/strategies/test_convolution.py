@@ -18,9 +18,9 @@ from workbench.plan.resolve import plan
 from workbench.runtime.build import build_blocks
 from workbench.spec import RunSpec
 from workbench.strategies.tensor.halo_exchange import exchange_halos
-from workbench.strategies.tensor.lookup import slicing_of
 from workbench.strategies.tensor.row_layers import RowStem
 from workbench.strategies.tensor.row_split import RowSplit, shares
+from workbench.strategies.tensor.slicings import slicing_of
 from workbench.testing.workers import run_in_workers
 
 # (height, kernel, stride, padding): every combination of small ones that gives each of three workers an output row.

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from workbench.errors import SplitError
-from workbench.messages import unknown_name
 from workbench.plan.communication import ExpectedCommunication
 from workbench.plan.layer_groups import ColumnRowPair, LayerGroup
 from workbench.plan.model_summary import BlockSummary, ModelSummary, ParameterSummary, block_of
 from workbench.spec.options import StrategyOptions
 from workbench.strategies.base import Caption, Limiting, Strategy, strategy
+from workbench.strategies.tensor.checks import check_tensor
 from workbench.strategies.tensor.linear import OutputHeadSlicing
-from workbench.strategies.tensor.lookup import Slicing, slicing_of
+from workbench.strategies.tensor.slicings import cut_dims, slicings_of
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -23,8 +21,6 @@ if TYPE_CHECKING:
     from workbench.plan.rank_view import RankView
     from workbench.spec.run_spec import Inference, RunSpec
     from workbench.strategies.worker_model import WorkerModel
-
-WHOLE = "none"
 
 
 class TensorOptions(StrategyOptions):
@@ -81,16 +77,6 @@ class TensorStrategy(Strategy[TensorOptions]):
         is_own = (limit, axis) == ("communication", self.axis)
         return "Try fewer workers along tensor and more along data or pipeline, which communicate less." if is_own else ""
 
-    def _slicings(self, model: ModelSummary) -> list[Slicing[Any]]:
-        o, slicings = self.options, []
-        for group in model.groups:
-            slicing = slicing_of(group)
-            dim = o.cut.get(group.kind, slicing.dims[0])
-            if dim != WHOLE:
-                options = {"sequence_parallel": o.sequence_parallel, "parallel_loss": o.parallel_loss}
-                slicings.append(slicing(group, dim, o.size, **options))
-        return slicings
-
     @property
     def why_no_generation(self) -> str:
         if self.options.sequence_parallel:
@@ -101,100 +87,16 @@ class TensorStrategy(Strategy[TensorOptions]):
             else ""
         )
 
-    def check(self, model: ModelSummary, spec: RunSpec) -> None:
-        dims = {group.kind: [*slicing_of(group).dims, WHOLE] for group in model.groups}
-        for kind, dim in self.options.cut.items():
-            if kind not in dims:
-                raise SplitError("split.tensor.cut", unknown_name("kind of layers", kind, sorted(dims)))
-            if dim not in dims[kind]:
-                raise SplitError(f"split.tensor.cut.{kind}", unknown_name("dim", dim, dims[kind]))
-        slicings = self._slicings(model)
-        if not slicings:
-            raise SplitError("split.tensor", f"{model.name} has no layers to slice, or all of them are set to none")
-        _check_all(slicings)
-        other_kinds = sorted({s.group.kind for s in slicings if not isinstance(s.group, ColumnRowPair)})
-        if spec.train.checkpointing != "none" and other_kinds:
-            raise SplitError(
-                "train.checkpointing",
-                f"would repeat the communication of sliced {other_kinds[0]} layers in the backward pass; use none",
-            )
-        if spec.train.mixed_precision != "none" and any(s.group.kind == "convolution" and s.dim == "rows" for s in slicings):
-            raise SplitError(
-                "train.mixed_precision",
-                "bf16 is incompatible with convolutions cut by rows, whose gradients are summed in bf16 instead of fp32; use"
-                " none, or cut convolutions by channels",
-            )
-        if spec.mode == "train":
-            self._check_gradients(model, spec, slicings)
-        if self.options.sequence_parallel:
-            self._check_sequence(model, spec)
-        if self.options.parallel_loss and not any(s.group.kind == "head" and s.dim == "vocabulary" for s in slicings):
-            has_head = any(group.kind == "head" for group in model.groups)
-            cause = "its head is not cut by vocabulary" if has_head else "it has no such head"
-            raise SplitError(
-                "split.tensor.parallel_loss",
-                f"{model.name} does not support parallel_loss, which requires a head cut by vocabulary: {cause}",
-            )
-        cut = self._cut(model)
-        for tie in model.ties:
-            if cut.get(tie.parameter) != cut.get(tie.source):
-                raise SplitError("split.tensor.cut", f"{tie.parameter} is tied to {tie.source}; cut both in the same way")
-        unsupported = [s.dim for s in slicings if not s.keeps_block_shapes]
-        if unsupported and {"layer", "pipeline"} & {name for name, _ in spec.split.items()}:
-            raise SplitError(
-                "split.tensor.cut",
-                f"{unsupported[0]} leaves activations sliced between blocks, but stages require full activations",
-            )
-
-    def _check_gradients(self, model: ModelSummary, spec: RunSpec, slicings: list[Slicing[Any]]) -> None:
-        unsupported = next((p.name for p in model.parameters if not p.has_gradient), None)
-        other_kinds = [s.group.kind for s in slicings if not isinstance(s.group, ColumnRowPair)]
-        with_options = {
-            "sequence_parallel": self.options.sequence_parallel,
-            f"checkpointing = {spec.train.checkpointing}": spec.train.checkpointing != "none",
-            f"sliced {other_kinds[0] if other_kinds else ''} layers": bool(other_kinds),
-        }
-        cause = next((name for name, is_set in with_options.items() if is_set), None)
-        if unsupported is not None and cause is not None:
-            raise SplitError(
-                "split.tensor",
-                f"{cause} does not support frozen or unused parameters, such as {unsupported} of {model.name};"
-                " use none, or data, layer or pipeline",
-            )
-
-    def _check_sequence(self, model: ModelSummary, spec: RunSpec) -> None:
-        field, size = "split.tensor.sequence_parallel", self.options.size
-        if model.sequence_length is None:
-            raise SplitError(
-                field,
-                f"{model.name} cannot be split along the sequence, which requires layers between the cut ones to treat each"
-                " position separately (no router statistics or class token); use the model transformer",
-            )
-        for group in model.groups:
-            first, dim = slicing_of(group).dims[0], self.options.cut.get(group.kind, slicing_of(group).dims[0])
-            if dim != first:
-                raise SplitError(
-                    field, f"requires {group.kind} cut by {first}, but got {dim}: only {first} gathers and scatters the sequence"
-                )
-        length = model.sequence_length // {name: o.size for name, o in spec.split.items()}.get("context", 1)
-        if length % size:
-            of = "" if length == model.sequence_length else " per worker of the context axis"
-            raise SplitError(
-                field,
-                f"{length} positions{of} are not divisible by {size} workers (remainder {length % size});"
-                f" use a divisor of {length}",
-            )
-
     def _partial_gradients(self, model: ModelSummary, local_model: ModelSummary) -> list[ParameterSummary]:
         """Returns the replicated parameters of which each worker computes a partial gradient, from its part of the sequence."""
         cut = {layer for group in model.groups if isinstance(group, ColumnRowPair) for layer in (group.column, group.row)}
         return [p for p in local_model.parameters if self.options.sequence_parallel and p.name.rpartition(".")[0] not in cut]
 
-    def _cut(self, model: ModelSummary) -> dict[str, int]:
-        return {name: dim for slicing in self._slicings(model) for name, dim in slicing.cut().items()}
+    def check(self, model: ModelSummary, spec: RunSpec) -> None:
+        check_tensor(self.options, model, spec)
 
     def place(self, model: ModelSummary, index: int) -> ModelSummary:
-        dims = self._cut(model)
+        dims = cut_dims(model, self.options)
 
         def cut(parameter: ParameterSummary) -> ParameterSummary:
             if parameter.name not in dims:
@@ -228,7 +130,7 @@ class TensorStrategy(Strategy[TensorOptions]):
         recomputation stops at the last activation that backward needs. Generation has the communication of its forward passes.
         """
         expected = []
-        slicings = self._slicings(model)
+        slicings = slicings_of(model, self.options)
         for slicing, next_slicing in zip(slicings, [*slicings[1:], None], strict=True):
             of_group = slicing.expected(rank_view.num_samples, rank_view.compute_bytes, self.axis)
             if rank_view.spec.generates:
@@ -253,7 +155,7 @@ class TensorStrategy(Strategy[TensorOptions]):
             worker.loss = partial(cross_entropy_of_slices, mesh=mesh[self.axis])
             worker.classes_part = (mesh.get_local_rank(self.axis), self.options.size)
         local_blocks = dict(worker.blocks.named_children())
-        for slicing in self._slicings(worker.summary):
+        for slicing in slicings_of(worker.summary, self.options):
             if slicing.group.block in local_blocks:
                 slicing.apply(worker.blocks, mesh[self.axis])
         if self.options.sequence_parallel:
@@ -287,20 +189,3 @@ def _expected_of_generation(
     passes = [(1, options.num_new_tokens)] if group.kind == "head" else options.passes
     sequence = group.output_shape[0]
     return [replace(t, count=t.count * n, payload_bytes=t.payload_bytes // sequence * p) for t in of_group for p, n in passes]
-
-
-def _check_all(slicings: Iterable[Slicing[Any]]) -> None:
-    """Raises:
-    SplitError: kinds of layers cannot be cut; the first with its arithmetic, and which others.
-    """
-    errors: dict[str, SplitError] = {}
-    for slicing in slicings:
-        try:
-            slicing.check()
-        except SplitError as error:
-            errors.setdefault(slicing.group.kind, error)
-    if errors:
-        _, *other_kinds = errors
-        first = next(iter(errors.values()))
-        also = f"; the same applies to {' and '.join(other_kinds)}" if other_kinds else ""
-        raise SplitError(first.field, first.message + also)
