@@ -3,23 +3,48 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from workbench.analysis.formatting import names
+from workbench.analysis.markup import cells, comparison_html
 from workbench.analysis.memory import memory_at_peak
 from workbench.analysis.parity import parity_text
 from workbench.analysis.scaling import way
 from workbench.errors import SpecError
 from workbench.spec.differences import flat
 from workbench.spec.paths import differences, value_text
+from workbench.store.columns import RUN_COLUMNS
 from workbench.store.directory import StoredRun
 
 Row = dict[str, Any]
 _SAYS_NOTHING = ("name", "baseline.mode", "launch.fork_server")
 """What specs of runs may differ in that changes nothing in them."""
+
+
+class Comparison(pd.DataFrame):
+    """The rows of several runs with all columns of ``runs``. It displays itself as a table of the main figures; frames derived
+    from it are plain DataFrames."""
+
+    _internal_names = [*pd.DataFrame._internal_names, "_rows", "_threads"]  # type: ignore[attr-defined]
+    _internal_names_set = set(_internal_names)
+
+    def __init__(self, rows: Sequence[dict[str, Any]], threads: Mapping[str, int]) -> None:
+        super().__init__(list(rows), columns=list(RUN_COLUMNS))  # type: ignore[call-arg]
+        self._rows, self._threads = list(rows), dict(threads)
+
+    @property
+    def _constructor(self) -> type[pd.DataFrame]:
+        return pd.DataFrame
+
+    def _repr_html_(self) -> str:
+        return comparison_html(self._rows, self._threads)
+
+    def __repr__(self) -> str:
+        heads, texts = cells(self._rows, self._threads)
+        return pd.DataFrame(texts, columns=heads).to_string(index=False)
 
 
 def labelled(rows: Sequence[Row], threads: dict[str, int]) -> list[Row]:

@@ -16,7 +16,7 @@ from workbench.spec import RunSpec
 from workbench.store.records import RunState
 
 if TYPE_CHECKING:
-    from workbench.analysis.comparison_frame import Comparison
+    from workbench.analysis.comparison import Comparison
 
 __all__ = ["compare", "run", "terminated_as_interrupted"]
 
@@ -41,7 +41,7 @@ def run(spec: RunSpec, *, use_server: bool = True) -> Run:
 def compare(chosen: Iterable[Run | RunSpec | str] | Run | RunSpec | str) -> Comparison:
     """Compares runs, given as runs, run ids or specs; specs are run first. Returns a DataFrame with the columns of ``runs`` and
     one row per run in the given order, also for a run that failed."""
-    from workbench.analysis.comparison_frame import Comparison
+    from workbench.analysis.comparison import Comparison
 
     chosen = [chosen] if isinstance(chosen, Run | RunSpec | str) or not isinstance(chosen, Iterable) else chosen
     items = [plan(item) if isinstance(item, RunSpec) else open_run(item) for item in chosen]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from math import prod
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import SplitError
 from workbench.messages import counted
 from workbench.plan.communication import ExpectedCommunication, totals
-from workbench.plan.devices import num_gpus
 from workbench.plan.memory import expected_memory
 from workbench.plan.mesh import Mesh
 from workbench.plan.model_summary import ModelSummary
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from workbench.models.base import Model
     from workbench.plan.lossy import Lossy
     from workbench.strategies.base import Strategy
+
+_DRIVER_FILES = ("/dev/nvidiactl", "/dev/kfd")
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class Plan:
         """Number of processes of the run."""
         return self.mesh.num_workers
 
-    @cached_property
+    @functools.cached_property
     def device(self) -> str:
         """``cuda`` if the spec requests it, else ``cpu``.
 
@@ -139,3 +143,13 @@ class Plan:
             "flops_per_step": self.flops_per_step,
             "memory_per_worker": [asdict(expected_memory(self, rank)) for rank in range(self.num_workers)],
         }
+
+
+@functools.cache
+def num_gpus() -> int:
+    """Returns the number of GPUs that torch can use. Asks torch in a process of its own, and only if a driver is loaded."""
+    if not any(Path(path).exists() for path in _DRIVER_FILES):
+        return 0
+    code = "import torch; print(torch.cuda.device_count())"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    return int(output)

@@ -20,10 +20,10 @@ from torch.distributed.tensor import DTensor
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from workbench.runtime.build import local
-from workbench.runtime.idle_threads import wait_for_idle_threads
 from workbench.runtime.memory.allocation_log import Allocation, AllocationLog, Change
 from workbench.runtime.memory.allocator import AllocatorPeak
 from workbench.runtime.memory.budget import MemoryBudgetExceeded
+from workbench.runtime.memory.idle_threads import wait_for_idle_threads
 from workbench.runtime.tracing.recorder import Recorder
 from workbench.strategies.worker_model import WorkerModel
 from workbench.torch_private.autograd import backward_id
