@@ -36,8 +36,10 @@ class Attribute:
             fits = isinstance(value, self.types) and not isinstance(value, bool)
         if fits:
             return ""
-        wanted = f"a subclass of {_path(self.subclass_of)}" if self.subclass_of else " or ".join(t.__name__ for t in self.types)
-        return f"has {self.name} = {value!r}, which is not {wanted}; use {self.example}"
+        requirement = (
+            f"a subclass of {_path(self.subclass_of)}" if self.subclass_of else " or ".join(t.__name__ for t in self.types)
+        )
+        return f"has {self.name} = {value!r}, which is not {requirement}; use {self.example}"
 
 
 def register(

@@ -71,14 +71,14 @@ def announce(path: Path) -> None:
 
 @functools.cache
 def _load(family: Family) -> dict[str, type]:
-    found: dict[str, type] = {}
+    plugins: dict[str, type] = {}
     for module in _modules(family):
         for cls in (plugin for plugin in registered(module) if plugin.plugin_kind == family.kind):  # type: ignore[attr-defined]
             name = str(cls.name)  # type: ignore[attr-defined]
-            if found.setdefault(name, cls) is not cls:
-                first, second = found[name].__module__, cls.__module__
-                _left_out(f"the {family.kind} {name!r} of {second}", f"{first} already defines this name; use another name")
-    return found
+            if plugins.setdefault(name, cls) is not cls:
+                first, second = plugins[name].__module__, cls.__module__
+                _warn_skipped(f"the {family.kind} {name!r} of {second}", f"{first} already defines this name; use another name")
+    return plugins
 
 
 def registered(module: ModuleType) -> list[type]:
@@ -87,8 +87,8 @@ def registered(module: ModuleType) -> list[type]:
     return [cls for cls in dict.fromkeys(classes) if "plugin_kind" in vars(cls)]
 
 
-def _left_out(what: str, why: str) -> None:
-    warnings.warn(f"skipped {what}: {why}", PluginWarning, stacklevel=3)
+def _warn_skipped(plugin: str, reason: str) -> None:
+    warnings.warn(f"skipped {plugin}: {reason}", PluginWarning, stacklevel=3)
 
 
 def _modules(family: Family) -> Iterator[ModuleType]:
@@ -102,12 +102,12 @@ def _modules(family: Family) -> Iterator[ModuleType]:
         try:
             module = _from_file(Path(name)) if name.endswith(".py") else importlib.import_module(name)
         except PluginError as error:
-            _left_out(f"plugin {name!r} ({origin})", str(error))
+            _warn_skipped(f"plugin {name!r} ({origin})", str(error))
         except Exception as error:  # noqa: BLE001 - somebody else's plugin must not take the rest down
-            _left_out(f"plugin {name!r} ({origin})", repr(error))
+            _warn_skipped(f"plugin {name!r} ({origin})", repr(error))
         else:
             if not registered(module):
-                _left_out(f"plugin {name!r} ({origin})", NOTHING_REGISTERED)
+                _warn_skipped(f"plugin {name!r} ({origin})", NOTHING_REGISTERED)
             yield module
 
 

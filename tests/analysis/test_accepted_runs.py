@@ -34,7 +34,7 @@ OF_A_RUN: dict[str, Callable[[Any], Any]] = {
     "overlap": overlap_of,
     "trace steps": trace.steps,
     "traffic matrix": traffic_matrix_of,
-    "progress": lambda run: Follower(run).read_on(),
+    "progress": lambda run: Follower(run).read_new(),
     "trace": lambda run: list(trace_events([run])),
     "tables": lambda run: [path.read_bytes() for path in export([run], run.path.parent / "tables", "csv")],
 }

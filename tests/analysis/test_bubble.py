@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from workbench.analysis.bubble import Worker, bubble_of, play, worker_of
+from workbench.analysis.bubble import Worker, bubble_of, replay, worker_of
 from workbench.plan.intervals import Interval, innermost
 from workbench.strategies.pipeline.schedules.action_order import read
 
@@ -70,7 +70,7 @@ def test_sending_while_the_worker_would_have_to_wait_anyway_delays_nobody() -> N
 def test_an_order_that_waits_for_itself_is_refused() -> None:
     rows = ["0B0,0F0", "1F0,1B0"]
     with pytest.raises(ValueError, match="cannot go on before 0B0, 1F0"):
-        play(workers_of(rows, [1.0, 1.0]), 1)
+        replay(workers_of(rows, [1.0, 1.0]), 1)
 
 
 def test_a_worker_is_read_from_its_timeline_with_waits_taken_out_of_what_waited() -> None:

@@ -151,7 +151,7 @@ def test_when_a_run_was_made_is_said_by_this_machines_clock(tmp_path: Path, monk
 def test_a_follower_reads_on_where_it_left_off(tmp_path: Path) -> None:
     run = live(tmp_path, "run-1", 1.0, "running")
     follower = Follower(run)
-    follower.read_on()
+    follower.read_new()
     assert follower.progress is None
     assert [worker["state"] for worker in follower.workers()] == ["starting", "starting"]
     for rank, steps in ((0, 3), (1, 2)):
@@ -160,8 +160,8 @@ def test_a_follower_reads_on_where_it_left_off(tmp_path: Path) -> None:
         events.write(ParityEvent(rank=rank, ok=True, max_error=0.0, verdict="equal"))
         for s in range(steps):
             events.write(StepEvent(rank=rank, kind="timed", step=s, num_steps=9, loss=2.0 - s, duration_s=0.5))
-    follower.read_on()
-    follower.read_on()
+    follower.read_new()
+    follower.read_new()
     assert follower.progress == (2, 9), "as far as the slowest is"
     assert follower.losses == [{"step": s, "loss": 2.0 - s} for s in range(3)]
     assert follower.parity == "equals one worker"

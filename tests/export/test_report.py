@@ -167,5 +167,5 @@ def test_a_chart_of_comparisons_that_is_added_stands_in_the_report(monkeypatch: 
     monkeypatch.setattr(sections, "CHARTS", (*CHARTS, chart))
     section = sections.choice(Compared([], []))
     assert section is not None
-    assert [part.says for part in section.parts if isinstance(part, Drawing)] == ["A new chart"]
-    assert set(sections.ELSEWHERE) < {chart.name for chart in CHARTS}
+    assert [part.description for part in section.parts if isinstance(part, Drawing)] == ["A new chart"]
+    assert set(sections.SEPARATE_CHARTS) < {chart.name for chart in CHARTS}

@@ -50,7 +50,7 @@ def tiny(**split: object) -> wb.RunSpec:
 
 def turn(picker: widgets.SplitPicker, path: str, value: object) -> None:
     """As a user does: the field of this path gets a value."""
-    boxes = [box for box in (*picker._split.children, *picker._others.children) if isinstance(box, Fields)]
+    boxes = [box for box in (*picker._split.children, *picker._options.children) if isinstance(box, Fields)]
     by_path = {f.path: child for box in boxes for f, child in zip(box.fields, box.children, strict=True)}
     by_path[path].value = value
 
@@ -80,7 +80,7 @@ def test_a_refused_choice_has_no_spec_and_offers_the_nearest_that_works() -> Non
     panel = widgets.RunPanel(picker)
     turn(picker, "split.data.size", 3)
     assert picker.spec is None
-    assert "(remainder 1)" in picker._words.value
+    assert "(remainder 1)" in picker._text.value
     assert panel._start.disabled
     assert picker._remedies.children[0].description == "data.size = 2"
     picker._remedies.children[0].click()
@@ -112,7 +112,7 @@ def test_a_panel_runs_while_the_kernel_is_free_and_a_second_one_takes_the_run_up
     assert panel.wait().id == run.id
     assert widgets.RunPanel(spec).wait().id == run.id, "the cell executed once more shows the run that it made"
     assert panel._bar.value == panel._bar.max > 1
-    assert "parity" in again._live.value
+    assert "parity" in again._figures.value
     assert run.id in set(wb.runs()["run_id"]), "the dashboard reads the same store"
 
 
@@ -126,10 +126,10 @@ def test_a_panel_shows_the_loss_of_the_last_stage_and_cancel_ends_the_run_and_it
     spec = wb.RunSpec(model=TINY, train={"num_steps": 1_000_000}, split={"layer": 2}, baseline={"mode": "none"})
     panel = widgets.RunPanel(spec)
     run = panel.start()
-    while "loss" not in panel._live.value:
+    while "loss" not in panel._figures.value:
         time.sleep(0.05)
-    assert "samples/s" in panel._live.value
-    assert "process memory" in panel._live.value
+    assert "samples/s" in panel._figures.value
+    assert "process memory" in panel._figures.value
     pids = [worker.pid for worker in run.directory.status().workers]
     with pytest.raises(UsageError, match="still running"):
         panel.start()
@@ -246,8 +246,8 @@ def test_a_panel_does_not_show_what_another_spec_came_to(run: Run) -> None:
     panel.wait()
     assert panel._bar.value == panel._bar.max > 1
     turn(picker, "train.num_steps", 4)
-    assert (panel._bar.value, panel._live.value, panel._charts.outputs) == (0, "", ())
-    assert panel._said.value == "dp2"
+    assert (panel._bar.value, panel._figures.value, panel._charts.outputs) == (0, "", ())
+    assert panel._message.value == "dp2"
     assert panel.run is None
     assert panel.wait().spec.train.num_steps == 4
 

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from workbench.cli import run as cli_run
 from workbench.errors import SplitError
 from workbench.launch.environment import baseline_key
-from workbench.notebook.split_picker import _in_words
+from workbench.notebook.split_picker import _plan_html
 from workbench.plan import plan as plan_module
 from workbench.plan.plan import Plan
 from workbench.plan.resolve import plan
@@ -50,4 +50,4 @@ def test_the_command_and_the_widget_say_so_in_one_line(monkeypatch: pytest.Monke
     result = CliRunner().invoke(cli_run.run_command, ["--model", "mlp", "--split", "data=2", "--json"])
     assert result.stderr == f"{NOTICE}\n"
     json.loads(result.stdout)
-    assert NOTICE.replace('"', "&quot;") in _in_words(planned("auto"))
+    assert NOTICE.replace('"', "&quot;") in _plan_html(planned("auto"))

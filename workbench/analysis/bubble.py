@@ -67,7 +67,7 @@ class Worker:
 
 
 @dataclass(frozen=True)
-class Played:
+class ReplayedAction:
     """An action as it would have run, in seconds since the first step began."""
 
     step: int
@@ -107,7 +107,7 @@ def ideal_timeline(run: StoredRun) -> pd.DataFrame:
     columns = ["kind", "stage", "microbatch", "worker", "begin_ms", "end_ms"]
     rows: list[dict[str, Any]] = []
     for ranks, workers in pipelines(run).items():
-        for p in play(workers, 1):
+        for p in replay(workers, 1):
             kind, times = _KIND[p.action.kind], (p.start * 1e3, p.end * 1e3)
             place = (p.action.stage, p.action.microbatch, str(ranks[p.worker]))
             rows.append(dict(zip(columns, (kind, *place, *times), strict=True)))
@@ -146,9 +146,9 @@ def equal(workers: list[Worker]) -> list[Worker]:
 
 def step_of(workers: list[Worker], with_communication: bool = False) -> float:
     """Seconds from the end of one step to the end of the next."""
-    played = play(workers, NUM_STEPS, with_communication)
+    replayed = replay(workers, NUM_STEPS, with_communication)
     first, second = (
-        max(_after(workers[p.worker], p.end, with_communication) for p in played if p.step == step)
+        max(_after(workers[p.worker], p.end, with_communication) for p in replayed if p.step == step)
         for step in (NUM_STEPS - 2, NUM_STEPS - 1)
     )
     return second - first
@@ -159,46 +159,46 @@ def _after(worker: Worker, last_action: float, with_communication: bool) -> floa
     return last_action + worker.rest + (worker.blocked_after if with_communication else 0.0)
 
 
-def play(workers: list[Worker], num_steps: int, with_communication: bool = False) -> list[Played]:
+def replay(workers: list[Worker], num_steps: int, with_communication: bool = False) -> list[ReplayedAction]:
     """Each worker's actions in their order, each as soon as it can. Communication, if any, comes between what the action
     waited for and the action, sending before that.
 
     Raises:
         ValueError: the order cannot run to its end.
     """
-    given = {action for worker in workers for action in worker.actions}
-    last_stage = max(action.stage for action in given)
-    done: dict[tuple[int, Action], float] = {}
+    actions = {action for worker in workers for action in worker.actions}
+    last_stage = max(action.stage for action in actions)
+    end_of: dict[tuple[int, Action], float] = {}
     free = [0.0] * len(workers)
     rest = [[(step, a) for step in range(num_steps) for a in w.actions][::-1] for w in workers]
-    played: list[Played] = []
+    replayed: list[ReplayedAction] = []
 
     def ready(step: int, action: Action) -> float | None:
         """When all that it waits for is done; None: not yet known."""
         latest = 0.0
         for group in action.waits_for(last_stage):
-            wanted = [(step, other) for other in group if other in given]
-            ends = [done[key] for key in wanted if key in done]
-            if wanted and not ends:
+            dependencies = [(step, other) for other in group if other in actions]
+            ends = [end_of[key] for key in dependencies if key in end_of]
+            if dependencies and not ends:
                 return None
             latest = max(latest, *ends, 0.0)
         return latest
 
     while any(rest):
-        num_before = len(played)
+        num_before = len(replayed)
         for index, worker in enumerate(workers):
-            while rest[index] and (moment := ready(*rest[index][-1])) is not None:
+            while rest[index] and (ready_at := ready(*rest[index][-1])) is not None:
                 step, action = rest[index].pop()
                 sending, blocked = (of.get(action, 0.0) * with_communication for of in (worker.sending, worker.blocked))
-                start = max(free[index] + sending, moment) + blocked
+                start = max(free[index] + sending, ready_at) + blocked
                 end = start + worker.seconds[action.stage, action.kind]
-                done[step, action] = free[index] = end
-                played.append(Played(step, index, action, start, end))
+                end_of[step, action] = free[index] = end
+                replayed.append(ReplayedAction(step, index, action, start, end))
                 if action == worker.actions[-1]:
                     free[index] = _after(worker, end, with_communication)
-        if len(played) == num_before:
+        if len(replayed) == num_before:
             raise ValueError(f"the order cannot go on before {', '.join(str(r[-1][1]) for r in rest if r)}")
-    return played
+    return replayed
 
 
 def pipelines(run: StoredRun) -> dict[tuple[int, ...], list[Worker]]:
@@ -209,12 +209,12 @@ def pipelines(run: StoredRun) -> dict[tuple[int, ...], list[Worker]]:
         return {}
     timeline = run.table("timeline").to_pylist()
     steps = [row for row in run.table("steps").to_pylist() if row["kind"] == "trace"]
-    found = {}
+    workers_by_ranks = {}
     for ranks in mesh.groups("pipeline"):
         workers = [worker_of([r for r in timeline if r["rank"] == i], [s for s in steps if s["rank"] == i]) for i in ranks]
         if all(worker.actions for worker in workers):
-            found[tuple(ranks)] = workers
-    return found
+            workers_by_ranks[tuple(ranks)] = workers
+    return workers_by_ranks
 
 
 def _generates(run: RunDirectory) -> bool:
@@ -231,28 +231,28 @@ def worker_of(timeline: list[dict[str, Any]], steps: list[dict[str, Any]]) -> Wo
     blocked: dict[Action, float] = defaultdict(float)
     idle = rest = after = 0.0
     for number, step in enumerate(steps):
-        mine: dict[Action, float] = defaultdict(float)
-        sent = waited = 0.0
+        computing: dict[Action, float] = defaultdict(float)
+        sending_s = blocked_s = 0.0
         rows = [row for row in timeline if row["step"] == step["step"]]
         for piece in innermost(Interval(row["start_s"], row["end_s"], row) for row in rows):
             kind = piece.what["kind"]
             if kind == "idle":
                 idle += piece.length
             elif kind == "communication" and piece.what["name"] == "send":
-                sent += piece.length
+                sending_s += piece.length
             elif kind == "communication":
-                waited += piece.length
+                blocked_s += piece.length
             elif kind in LETTER and piece.what["microbatch"] is not None:
                 action = Action(piece.what["stage"], LETTER[kind], piece.what["microbatch"])
-                mine[action] += piece.length
-                sending[action] += sent / len(steps)
-                blocked[action] += waited / len(steps)
-                sent = waited = 0.0
-        after += sent + waited
-        order = list(mine) if number == 0 else order
-        for action, time_s in mine.items():
+                computing[action] += piece.length
+                sending[action] += sending_s / len(steps)
+                blocked[action] += blocked_s / len(steps)
+                sending_s = blocked_s = 0.0
+        after += sending_s + blocked_s
+        order = list(computing) if number == 0 else order
+        for action, time_s in computing.items():
             seconds[action.stage, action.kind].append(time_s)
-        rest += step["duration_s"] - sum(mine.values()) - sum(p.length for p in innermost(_waits(rows)))
+        rest += step["duration_s"] - sum(computing.values()) - sum(p.length for p in innermost(_waits(rows)))
     count = max(1, len(steps))
     means = {key: fmean(values) for key, values in seconds.items()}
     step_s = fmean(s["duration_s"] for s in steps) if steps else 0.0

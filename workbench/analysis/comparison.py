@@ -20,7 +20,7 @@ from workbench.store.columns import RUN_COLUMNS
 from workbench.store.directory import StoredRun
 
 Row = dict[str, Any]
-_SAYS_NOTHING = ("name", "baseline.mode", "launch.fork_server")
+_IRRELEVANT_PATHS = ("name", "baseline.mode", "launch.fork_server")
 """What specs of runs may differ in that changes nothing in them."""
 
 
@@ -53,13 +53,13 @@ def labelled(rows: Sequence[Row], threads: dict[str, int]) -> list[Row]:
     labels = names(rows, threads)
     count = Counter(labels)
     named = Counter(zip(labels, (row["name"] for row in rows), strict=True))
-    seen: Counter[str] = Counter()
+    numbers: Counter[str] = Counter()
     result = []
     for row, label in zip(rows, labels, strict=True):
-        seen[label] += 1
-        is_told = row["name"] and named[label, row["name"]] == 1
-        apart = f" ({row['name']})" if is_told else f" #{seen[label]}"
-        result.append({**row, "split": label + (apart if count[label] > 1 else ""), "way": way(row["split"])})
+        numbers[label] += 1
+        is_unique = row["name"] and named[label, row["name"]] == 1
+        suffix = f" ({row['name']})" if is_unique else f" #{numbers[label]}"
+        result.append({**row, "split": label + (suffix if count[label] > 1 else ""), "way": way(row["split"])})
     return result
 
 
@@ -75,7 +75,7 @@ def spec_differences(runs: Sequence[StoredRun], labels: Sequence[str]) -> pd.Dat
         except SpecError:
             chosen.append({})
             values.append({})
-    paths = [path for path in dict.fromkeys(path for said in chosen for path in said) if path not in _SAYS_NOTHING]
+    paths = [path for path in dict.fromkeys(path for differing in chosen for path in differing) if path not in _IRRELEVANT_PATHS]
     rows = {path: [value.get(path) for value in values] for path in paths}
     rows = {path: row for path, row in rows.items() if any(value != row[0] for value in row)}
     texts = [["" if value is None else value_text(value) for value in row] for row in rows.values()]

@@ -20,22 +20,22 @@ def findings(
     """Sentences about the finished runs of a comparison; rows as in ``runs``, ``limits`` and ``memory_limits`` by run id, as
     the modules of these names have them."""
     named = [{**row, "split": f"{row['split']} over {row['link']}" if row.get("link") else row["split"]} for row in rows]
-    done = [row for row in named if row["step_time_s"] is not None]
-    splits = [row for row in done if row["num_workers"] > 1]
-    disturbed = _disturbed(done)
-    if work := different_work(done):
+    finished = [row for row in named if row["step_time_s"] is not None]
+    splits = [row for row in finished if row["num_workers"] > 1]
+    disturbed = _disturbed(finished)
+    if work := different_work(finished):
         limited = [(limits or {})[row["run_id"]] for row in splits if row["run_id"] in (limits or {})]
-        return [*disturbed, work, *([] if disturbed else limited), *of_parity(done)]
+        return [*disturbed, work, *([] if disturbed else limited), *parity_sentences(finished)]
     if not splits:
         return []
-    right = [row for row in splits if verdict(row) != "wrong"]  # how fast something else is computed says nothing
-    of_time = [_fastest(right), *_first_tokens(right)] if right and not disturbed else []
-    of_limits = [(limits or {}).get(row["run_id"], f"{row['split']}: no trace step was recorded.") for row in splits]
-    of_memory = [
-        *_smallest([row for row in done if verdict(row) != "wrong"]),
+    correct = [row for row in splits if verdict(row) != "wrong"]  # how fast something else is computed says nothing
+    time_sentences = [_fastest(correct), *_first_tokens(correct)] if correct and not disturbed else []
+    limit_sentences = [(limits or {}).get(row["run_id"], f"{row['split']}: no trace step was recorded.") for row in splits]
+    memory_sentences = [
+        *_smallest([row for row in finished if verdict(row) != "wrong"]),
         *(memory_limits[r["run_id"]] for r in splits if memory_limits and r["run_id"] in memory_limits),
     ]
-    return [*disturbed, *of_time, *of_memory, *([] if disturbed else of_limits), *of_parity(done)]
+    return [*disturbed, *time_sentences, *memory_sentences, *([] if disturbed else limit_sentences), *parity_sentences(finished)]
 
 
 def different_work(rows: list[Row]) -> str:
@@ -66,8 +66,8 @@ def _disturbed(rows: list[Row]) -> list[str]:
 def _fastest(splits: list[Row]) -> str:
     best = min(splits, key=lambda row: row["step_time_s"])
     speedup, same = best["speedup"], best["speedup_same_cores"]
-    what = "the lowest latency" if best["mode"] == "inference" else "the shortest step"
-    text = f"Among the splits, {best['split']} has {what}: {best['step_time_s'] * 1e3:.1f} ms"
+    quality = "the lowest latency" if best["mode"] == "inference" else "the shortest step"
+    text = f"Among the splits, {best['split']} has {quality}: {best['step_time_s'] * 1e3:.1f} ms"
     if best["mode"] == "inference" and best["step_time_p95_s"] is not None:
         text += f" (95th percentile {best['step_time_p95_s'] * 1e3:.1f} ms)"
     if speedup is not None:
@@ -79,11 +79,11 @@ def _fastest(splits: list[Row]) -> str:
 
 def _first_tokens(splits: list[Row]) -> list[str]:
     """Of generations: who answers first and who goes on fastest."""
-    known = [row for row in splits if row["time_to_first_token_s"] is not None]
-    later = [row for row in known if row["time_per_token_s"] is not None]
+    measured = [row for row in splits if row["time_to_first_token_s"] is not None]
+    later = [row for row in measured if row["time_per_token_s"] is not None]
     sentences = []
-    if known:
-        best = min(known, key=lambda row: row["time_to_first_token_s"])
+    if measured:
+        best = min(measured, key=lambda row: row["time_to_first_token_s"])
         sentences.append(f"{best['split']} has the shortest time to first token: {best['time_to_first_token_s'] * 1e3:.1f} ms.")
     if later:
         best = min(later, key=lambda row: row["time_per_token_s"])
@@ -92,12 +92,12 @@ def _first_tokens(splits: list[Row]) -> list[str]:
 
 
 def _smallest(rows: list[Row]) -> list[str]:
-    known = [row for row in rows if row["peak_memory_bytes"] is not None]
-    if len(known) < 2:
+    measured = [row for row in rows if row["peak_memory_bytes"] is not None]
+    if len(measured) < 2:
         return []
-    best = min(known, key=lambda row: row["peak_memory_bytes"])
+    best = min(measured, key=lambda row: row["peak_memory_bytes"])
     text = f"{best['split']} needs the least memory on its largest worker: {best['peak_memory_bytes'] / 2**20:.1f} MiB"
-    single = next((row for row in known if row["num_workers"] == 1), None)
+    single = next((row for row in measured if row["num_workers"] == 1), None)
     if single is not None and best["peak_memory_bytes"] > NOTABLE_MEMORY_SHARE * single["peak_memory_bytes"]:
         return ["No split needs less memory than one worker."]
     if single is not None:
@@ -105,24 +105,24 @@ def _smallest(rows: list[Row]) -> list[str]:
     return [text + "."]
 
 
-def of_parity(rows: list[Row]) -> list[str]:
+def parity_sentences(rows: list[Row]) -> list[str]:
     """Of splits that were checked and found not equal: how they differ from one worker."""
-    found = {which: [row for row in rows if verdict(row) == which] for which in VERDICTS}
+    by_verdict = {name: [row for row in rows if verdict(row) == name] for name in VERDICTS}
     return [
-        *(f"{row['split']} does NOT compute what one worker computes." for row in found["wrong"]),
+        *(f"{row['split']} does NOT compute what one worker computes." for row in by_verdict["wrong"]),
         *(
             f"{row['split']} equals one worker on the same shards of the batch but {per_shard(row)}."
-            for row in found["equal per shard"]
+            for row in by_verdict["equal per shard"]
         ),
-        *map(_declared, found["lossy"]),
+        *map(_lossy_sentence, by_verdict["lossy"]),
     ]
 
 
-def _declared(row: Row) -> str:
-    declared, error = row.get("parity_on_purpose"), f"{row['parity_max_error']:.1e}"
-    if declared and "gradients" not in declared:
-        return f"{row['split']} {declared}, unlike one worker; it differs by up to {error} from the declared computation."
-    text = f"{row['split']} {declared or 'changes gradients on purpose'}: it differs from one worker"
+def _lossy_sentence(row: Row) -> str:
+    purpose, error = row.get("parity_on_purpose"), f"{row['parity_max_error']:.1e}"
+    if purpose and "gradients" not in purpose:
+        return f"{row['split']} {purpose}, unlike one worker; it differs by up to {error} from the declared computation."
+    text = f"{row['split']} {purpose or 'changes gradients on purpose'}: it differs from one worker"
     if row.get("parity_cause"):
         return f"{text} on the same shards of the batch by up to {error}; it {per_shard(row)}."
     return f"{text} by up to {error}."

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from workbench.analysis.parity import in_a_table
+from workbench.analysis.parity import cell
 from workbench.messages import counted
 
 Row = dict[str, Any]
@@ -63,12 +63,12 @@ _GENERATION: tuple[Column, ...] = (
     ("ms per\ntoken", lambda row: milliseconds(row["time_per_token_s"])),
     ("tokens\n/s", lambda row: _rate(row["generated_tokens_per_s"])),
 )
-_IN_ALL: tuple[Column, ...] = (
+_COMMON: tuple[Column, ...] = (
     ("speed-\nup", lambda row: factor(row["speedup"])),
     ("vs same\ncores", lambda row: factor(row["speedup_same_cores"])),
     ("peak\nMiB", lambda row: _mebibytes(row["peak_memory_bytes"])),
     ("communication\nMiB", lambda row: _mebibytes(row["communication_bytes_per_step"])),
-    ("parity\n", in_a_table),
+    ("parity\n", cell),
 )
 
 
@@ -78,15 +78,17 @@ def columns(rows: Sequence[Row]) -> tuple[Column, ...]:
     figures = _INFERENCE if all(row["mode"] == "inference" for row in rows) else _TRAINING
     if all(row["generated_tokens_per_s"] is not None for row in rows if row["step_time_s"] is not None):
         figures = _GENERATION if figures is _INFERENCE else figures
-    return figures + _IN_ALL
+    return figures + _COMMON
 
 
 def names(rows: Sequence[Row], threads: dict[str, int]) -> list[str]:
     """What each run is called in a comparison: its split, with ``threads`` (by run id) where those of single workers differ,
     model and mode where those differ, and the link that was emulated."""
     differ = len({threads.get(row["run_id"]) for row in rows if row["num_workers"] == 1}) > 1
-    told = [f", {counted(threads.get(row['run_id'], 1), 'thread')}" if differ and row["num_workers"] == 1 else "" for row in rows]
-    over = [f" over {row['link']}" if row["link"] else "" for row in rows]
+    thread_texts = [
+        f", {counted(threads.get(row['run_id'], 1), 'thread')}" if differ and row["num_workers"] == 1 else "" for row in rows
+    ]
+    links = [f" over {row['link']}" if row["link"] else "" for row in rows]
     work = [", ".join(row[part] for part in ("model", "mode") if len({other.get(part) for other in rows}) > 1) for row in rows]
-    whole = zip(rows, told, work, over, strict=True)
-    return [row["split"] + more + (f", {which}" if which else "") + link for row, more, which, link in whole]
+    parts = zip(rows, thread_texts, work, links, strict=True)
+    return [row["split"] + threads_text + (f", {kinds}" if kinds else "") + link for row, threads_text, kinds, link in parts]

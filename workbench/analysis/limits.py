@@ -89,32 +89,32 @@ class Limit:
 
 def limit(e: Evidence) -> Limit:
     """The largest of what takes a notable part of the step beside computing, or computing itself."""
-    found = max(_candidates(e), key=lambda c: c.share)
+    largest = max(_candidates(e), key=lambda c: c.share)
     computing = fmean(e.compute) / e.step
-    if found.share >= NOTABLE:
-        return found
+    if largest.share >= NOTABLE:
+        return largest
     text = f"{e.split} is limited by compute: {computing:.0%} of the {e.unit}, {_ms(fmean(e.compute))} of {_ms(e.step)}."
     return Limit("compute", "", computing, text, "Try more workers or a lower precision (train.precision).")
 
 
 def _candidates(e: Evidence) -> list[Limit]:
-    found = [_data(e), _oversubscription(e), *_communication(e), *_idle(e)]
+    limits = [_data(e), _oversubscription(e), *_communication(e), *_idle(e)]
     optimizer, schedule = e.optimizer / e.step, e.schedule / e.step
-    found.append(
+    limits.append(
         Limit(
             "optimizer", "", optimizer,
             f"{e.split} is limited by the optimizer: {optimizer:.0%} of the {e.unit}, {_ms(e.optimizer)}.",
             "Try sharding the optimizer state (split.data.shard = optimizer) or a larger batch per update.",
         )
     )  # fmt: skip
-    found.append(
+    limits.append(
         Limit(
             "schedule", "", schedule,
             f"{e.split} is limited by schedule overhead: {schedule:.0%} of the {e.unit}, {_ms(e.schedule)}.",
             "Try fewer, larger microbatches or a larger model: every action of the schedule has a fixed cost.",
         )
     )  # fmt: skip
-    return found
+    return limits
 
 
 def _data(e: Evidence) -> Limit:
@@ -134,30 +134,31 @@ def _oversubscription(e: Evidence) -> Limit:
 
 
 def _communication(e: Evidence) -> list[Limit]:
-    found = []
+    limits = []
     for axis, seconds in e.exposed.items():
         seconds += e.bubble.get("communication", 0.0) if axis == "pipeline" else 0.0
         share = seconds / e.step
         volume = "" if e.bytes_per_step is None else f"; the communication volume is {_mebibytes(e.bytes_per_step)}"
         text = f"{e.split} is limited by communication along {axis}: workers are blocked for {_ms(seconds)}, {share:.0%} of the"
-        what = _advice(e, "communication", axis) or "Try to communicate less often."
-        found.append(Limit("communication", axis, share, f"{text} {e.unit}{volume}.", what))
-    return found
+        advice = _advice(e, "communication", axis) or "Try to communicate less often."
+        limits.append(Limit("communication", axis, share, f"{text} {e.unit}{volume}.", advice))
+    return limits
 
 
 def _idle(e: Evidence) -> list[Limit]:
-    found = []
+    limits = []
     if e.bubble:
-        found += [_bubble(e, e.bubble["order"]), _imbalance(e, "pipeline", e.bubble["imbalance"]), _late(e, e.bubble["rest"])]
+        order, imbalance, rest = (e.bubble[part] for part in ("order", "imbalance", "rest"))
+        limits += [_bubble(e, order), _imbalance(e, "pipeline", imbalance), _timing_variation(e, rest)]
     for axis, seconds in e.idle.items():
         if axis == "pipeline" and e.unit == "batch" and not e.bubble:
-            found.append(_in_turn(e, seconds))
+            limits.append(_sequential_stages(e, seconds))
         elif axis != "pipeline" or not e.bubble:
-            found.append(_imbalance(e, axis, seconds))
-    return found
+            limits.append(_imbalance(e, axis, seconds))
+    return limits
 
 
-def _in_turn(e: Evidence, seconds: float) -> Limit:
+def _sequential_stages(e: Evidence, seconds: float) -> Limit:
     """Of a generation."""
     share = seconds / e.step
     text = (
@@ -173,11 +174,11 @@ def _bubble(e: Evidence, seconds: float) -> Limit:
         f"{e.split} is limited by the bubble: the schedule's order leaves workers idle for {_ms(seconds)} even with equal stages,"
         f" {share:.0%} of the {e.unit}."
     )
-    what = _advice(e, "bubble", "pipeline") or f"Try more microbatches than {e.num_microbatches}."
-    return Limit("bubble", "pipeline", share, text, what)
+    advice = _advice(e, "bubble", "pipeline") or f"Try more microbatches than {e.num_microbatches}."
+    return Limit("bubble", "pipeline", share, text, advice)
 
 
-def _late(e: Evidence, seconds: float) -> Limit:
+def _timing_variation(e: Evidence, seconds: float) -> Limit:
     share = seconds / e.step
     text = (
         f"{e.split} is limited by timing variation: workers are idle for {_ms(seconds)}, {share:.0%} of the {e.unit}, longer than"
@@ -190,17 +191,17 @@ def _imbalance(e: Evidence, axis: str, seconds: float) -> Limit:
     """Waits for a worker that computes longer than the others; where none does, of waits as they are."""
     share, mean = seconds / e.step, fmean(e.compute)
     slowest = max(range(len(e.compute)), key=lambda rank: e.compute[rank])
-    most = e.compute[slowest]
+    longest = e.compute[slowest]
     stages = e.stages_of_worker.get(slowest, ()) if axis == "pipeline" else ()
     where = f"worker {slowest}"
     if stages:
         where = f"stage{'s' * (len(stages) > 1)} {' and '.join(map(str, stages))}"
     waits = f"the other workers are idle for {_ms(seconds)} on average, {share:.0%} of the {e.unit}"
-    if most - mean >= seconds / 2:
-        text = f"{e.split} is limited by imbalance at {where}: it computes for {_ms(most)}, the mean is {_ms(mean)}; {waits}."
-        what = _advice(e, "imbalance", axis) if stages else ""
-        worker = "Try to reduce that worker's share of the work, or stop other processes on its cores."
-        return Limit("imbalance", where, share, text, what or worker)
+    if longest - mean >= seconds / 2:
+        text = f"{e.split} is limited by imbalance at {where}: it computes for {_ms(longest)}, the mean is {_ms(mean)}; {waits}."
+        advice = _advice(e, "imbalance", axis) if stages else ""
+        default_advice = "Try to reduce that worker's share of the work, or stop other processes on its cores."
+        return Limit("imbalance", where, share, text, advice or default_advice)
     text = (
         f"{e.split} is limited by idle time: workers wait {_ms(seconds)} for one another along {axis},"
         f" {share:.0%} of the {e.unit}."
@@ -246,11 +247,11 @@ def evidence_of(run: StoredRun) -> Evidence | None:
     workers, pipelines = summary.workers, bubble.pipelines(run)
     exposed, idle = defaultdict[str, float](float), defaultdict[str, float](float)
     for worker in workers:
-        for axis, of_axis in (worker.axes or {}).items():
-            exposed[axis] += of_axis.exposed_communication_s / len(workers)
-            idle[axis] += of_axis.idle_s / len(workers)
-    of_worker = {rank: w.actions for ranks, members in pipelines.items() for rank, w in zip(ranks, members, strict=True)}
-    stages = {rank: tuple(sorted({action.stage for action in actions})) for rank, actions in of_worker.items()}
+        for axis, figures in (worker.axes or {}).items():
+            exposed[axis] += figures.exposed_communication_s / len(workers)
+            idle[axis] += figures.idle_s / len(workers)
+    actions_of = {rank: w.actions for ranks, members in pipelines.items() for rank, w in zip(ranks, members, strict=True)}
+    stages = {rank: tuple(sorted({action.stage for action in actions})) for rank, actions in actions_of.items()}
     return Evidence(
         split=record.split,
         unit="batch" if record.mode == "inference" else "step",
@@ -262,7 +263,7 @@ def evidence_of(run: StoredRun) -> Evidence | None:
         idle=idle,
         bubble=bubble.mean_of(pipelines.values()),
         stages_of_worker=stages,
-        num_microbatches=len({action.microbatch for actions in of_worker.values() for action in actions}) or 1,
+        num_microbatches=len({action.microbatch for actions in actions_of.values() for action in actions}) or 1,
         data=summary.data_s or 0.0,
         ready=summary.ready_s,
         num_threads=record.num_workers * record.threads_per_worker,
@@ -281,10 +282,10 @@ def _spec_of(run: RunDirectory) -> RunSpec | None:
 
 def sentences(runs: Iterable[StoredRun]) -> dict[str, str]:
     """What limits each run, by its id; of a run on GPUs that it is not known."""
-    found = {}
+    by_run = {}
     for run in (run.directory for run in runs):
         if limit_ := limit_of(run):
-            found[run.id] = str(limit_)
+            by_run[run.id] = str(limit_)
         elif run.record().device == "cuda":
-            found[run.id] = f"{run.record().split}: {NOT_ON_GPU}"
-    return found
+            by_run[run.id] = f"{run.record().split}: {NOT_ON_GPU}"
+    return by_run

@@ -21,8 +21,8 @@ def cells(rows: Sequence[Row], threads: Mapping[str, int]) -> tuple[list[str], l
     heads = ["split", *(head.replace("-\n", "-").replace("\n", " ").strip() for head, _ in columns)]
     texts = []
     for row, name in zip(rows, formatting.names(rows, dict(threads)), strict=True):
-        known = row["step_time_s"] is not None
-        values = [value(row) for _, value in columns] if known else [str(row["state"]), *[""] * (len(columns) - 1)]
+        has_figures = row["step_time_s"] is not None
+        values = [value(row) for _, value in columns] if has_figures else [str(row["state"]), *[""] * (len(columns) - 1)]
         texts.append([name, *values])
     return heads, texts
 
@@ -35,13 +35,13 @@ def comparison_html(rows: Sequence[Row], threads: Mapping[str, int]) -> str:
 def run_html(row: Row, message: str, error: RunError | None) -> str:
     """A run: what it is, and its figures or how far it is or why it failed."""
     workers = counted(row["num_workers"], "worker")
-    what = f"<b>{escape(row['split'])}</b> · {escape(row['model'])} on {escape(row['dataset'])} · {workers} · {row['state']}"
-    text = f"<p>{what}</p>"
+    title = f"<b>{escape(row['split'])}</b> · {escape(row['model'])} on {escape(row['dataset'])} · {workers} · {row['state']}"
+    text = f"<p>{title}</p>"
     if row["step_time_s"] is not None:
         heads, texts = cells([row], {})
         return text + table(heads[1:], [cell[1:] for cell in texts], num_names=0)
-    said = [message, *([error.advice] if error else [])]
-    return text + "".join(f"<p>{escape(sentence)}</p>" for sentence in said if sentence)
+    sentences = [message, *([error.advice] if error else [])]
+    return text + "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences if sentence)
 
 
 def run_text(row: Row) -> str:

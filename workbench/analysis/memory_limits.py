@@ -50,12 +50,12 @@ def sentences(runs: Iterable[StoredRun]) -> dict[str, str]:
     """Of each split that needs notably more than its even share of one worker's memory the reason, by run id; needs the run
     on one worker among them."""
     records = [(run, run.directory.record(), limit) for run in runs if (limit := memory_limit(run))]
-    of_one = [limit.peak_bytes for _, record, limit in records if record.num_workers == 1]
-    found = {}
+    single_peaks = [limit.peak_bytes for _, record, limit in records if record.num_workers == 1]
+    by_run = {}
     for run, record, limit in records:
-        even = 1 / record.num_workers
-        if of_one and (share := limit.peak_bytes / of_one[0]) > NOTABLE * even and record.num_workers > 1:
-            found[run.id] = (
-                f"{record.split} needs {share:.0%} of one worker's memory, more than its even share of {even:.0%}: {limit}."
+        even_share = 1 / record.num_workers
+        if single_peaks and (share := limit.peak_bytes / single_peaks[0]) > NOTABLE * even_share and record.num_workers > 1:
+            by_run[run.id] = (
+                f"{record.split} needs {share:.0%} of one worker's memory, more than its even share of {even_share:.0%}: {limit}."
             )
-    return found
+    return by_run

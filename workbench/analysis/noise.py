@@ -42,12 +42,12 @@ class Interval:
 def median_interval(values: Sequence[float]) -> Interval | None:
     """Of the median: between the two values as many places from either end as the binomial distribution allows (David and
     Nagaraja 2003, section 7.1). None: fewer than six values, whose very extremes miss it more often than 5 %."""
-    ordered, outside = sorted(values), 0.0
+    ordered, tail = sorted(values), 0.0
     n = len(ordered)
-    for place in range(n // 2):
-        outside += 2 * math.comb(n, place) / 2**n
-        if outside > 1 - CONFIDENCE:
-            return Interval(ordered[place - 1], ordered[n - place]) if place else None
+    for position in range(n // 2):
+        tail += 2 * math.comb(n, position) / 2**n
+        if tail > 1 - CONFIDENCE:
+            return Interval(ordered[position - 1], ordered[n - position]) if position else None
     return None
 
 
@@ -113,17 +113,17 @@ def difference(first: Measured, second: Measured) -> Difference:
 
 def sentence(first: Measured, second: Measured) -> str:
     """Whether the two differ by more than the noise, with both numbers."""
-    found = difference(first, second)
-    slower = f"{abs(found.ratio - 1):.1%} {'more' if found.ratio > 1 else 'less'} time per sample"
+    between = difference(first, second)
+    slower = f"{abs(between.ratio - 1):.1%} {'more' if between.ratio > 1 else 'less'} time per sample"
     start = f"{second.name} takes {slower} than {first.name}"
-    if found.band is None:
+    if between.band is None:
         return f"{start}; fewer than six timed steps cannot distinguish this from noise: increase train.num_steps."
-    verdict = "inside the noise" if found.is_noise else "outside the noise"
-    if found.num_repeats:
-        return f"{start}, {verdict}: equal runs ({found.num_repeats} measured) differ by up to {_band(found.band)}."
+    verdict = "inside the noise" if between.is_noise else "outside the noise"
+    if between.num_repeats:
+        return f"{start}, {verdict}: equal runs ({between.num_repeats} measured) differ by up to {_band(between.band)}."
     return (
-        f"{start}, {verdict} of their steps ({_band(found.band)}); the variation between equal runs is unknown until one of them"
-        " is repeated."
+        f"{start}, {verdict} of their steps ({_band(between.band)}); the variation between equal runs is unknown until one of"
+        " them is repeated."
     )
 
 
@@ -133,11 +133,11 @@ def _band(factor: float) -> str:
 
 def sentences(rows: list[dict[str, Any]], measured: Sequence[Measured]) -> list[str]:
     """Each against the fastest, by samples per second; rows as in ``runs``, in the order of ``measured``."""
-    done = [m for row, m in zip(rows, measured, strict=True) if row["step_time_s"] is not None and m.times]
-    if len(done) < 2 or different_work(rows) or any(map(is_disturbed, rows)):
+    finished = [m for row, m in zip(rows, measured, strict=True) if row["step_time_s"] is not None and m.times]
+    if len(finished) < 2 or different_work(rows) or any(map(is_disturbed, rows)):
         return []
-    fastest = min(done, key=lambda m: m.step_time / m.samples)
-    return [sentence(fastest, other) for other in done if other is not fastest]
+    fastest = min(finished, key=lambda m: m.step_time / m.samples)
+    return [sentence(fastest, other) for other in finished if other is not fastest]
 
 
 def measured(run: StoredRun, store: Iterable[StoredRun]) -> Measured:
@@ -162,8 +162,8 @@ def same_spec_key(run: RunDirectory) -> str:
 
 def _is_same(run: RunDirectory, record: RunRecord, other: RunDirectory) -> bool:
     try:
-        theirs = other.record()
-        if (theirs.split, theirs.model, theirs.dataset) != (
+        other_record = other.record()
+        if (other_record.split, other_record.model, other_record.dataset) != (
             record.split,
             record.model,
             record.dataset,

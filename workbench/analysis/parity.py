@@ -1,4 +1,4 @@
-"""What the parity check found of a run, in the words of tables, pages and findings."""
+"""What the parity check found of a run, in the texts of tables, pages and findings."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from workbench.plan.parity import verdict
 from workbench.store.events import ParityEvent
 
 Row = Mapping[str, Any]
-IN_A_TABLE = {"equal": "equal", "equal per shard": "equal per shard", "lossy": "lossy", "wrong": "WRONG", None: "–"}
-IN_WORDS = {
+CELLS = {"equal": "equal", "equal per shard": "equal per shard", "lossy": "lossy", "wrong": "WRONG", None: "–"}
+TEXTS = {
     "equal": "equals one worker",
     "equal per shard": "equals one worker per shard",
     "lossy": "lossy on purpose",
@@ -23,20 +23,20 @@ HELP = (
 )
 
 
-def in_a_table(row: Row) -> str:
+def cell(row: Row) -> str:
     """The verdict as a cell: ``equal``."""
-    return IN_A_TABLE[verdict(row)]
+    return CELLS[verdict(row)]
 
 
 def parity_text(row: Row) -> str:
-    """The verdict in a few words: ``equals one worker``."""
-    return IN_WORDS[verdict(row)]
+    """The verdict in a few texts: ``equals one worker``."""
+    return TEXTS[verdict(row)]
 
 
-def of_event(event: ParityEvent) -> str:
-    """The verdict in a worker's event ``parity``, in a few words."""
-    words = {**IN_WORDS, "wrong": "DIFFERS from one worker", "lossy": "differs on purpose (lossy)"}
-    return words[event.verdict]
+def event_text(event: ParityEvent) -> str:
+    """The verdict in a worker's event ``parity``, in a few texts."""
+    texts = {**TEXTS, "wrong": "DIFFERS from one worker", "lossy": "differs on purpose (lossy)"}
+    return texts[event.verdict]
 
 
 def per_shard(row: Row) -> str:

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from workbench.analysis.parity import of_event
+from workbench.analysis.parity import event_text
 from workbench.errors import SpecError
 from workbench.store import listing
 from workbench.store.directory import StoredRun
@@ -24,7 +24,7 @@ class Follower:
     events: dict[int, list[Event]] = field(default_factory=dict)
     _offsets: Counter[int] = field(default_factory=Counter)
 
-    def read_on(self) -> bool:
+    def read_new(self) -> bool:
         """Takes in what is new; whether more may come."""
         run = self.run.directory
         is_live = not listing.state_of(run).is_terminal  # asked first, lest what is said between be missed at the end
@@ -48,10 +48,10 @@ class Follower:
     @property
     def parity(self) -> str:
         """Whether the split computes what one worker computes, once that was checked."""
-        said = next((e for e in self.events.get(0, []) if isinstance(e, ParityEvent)), None)
-        if said is None:
+        event = next((e for e in self.events.get(0, []) if isinstance(e, ParityEvent)), None)
+        if event is None:
             return ""
-        return of_event(said)
+        return event_text(event)
 
     def workers(self) -> list[dict[str, Any]]:
         """A row a worker: rank, device, what it does, step and its time, samples/s, and its own memory now."""
@@ -68,7 +68,7 @@ class Follower:
                 {
                     "worker": rank,
                     "device": process.device if process else "–",
-                    "state": _doing(events, is_live),
+                    "state": _activity(events, is_live),
                     "step": steps[-1].step + 1 if steps else None,
                     "step_ms": mean * 1e3 if mean else None,
                     "samples_per_s": samples / mean if mean and samples else None,
@@ -88,13 +88,13 @@ class Follower:
             return None
 
 
-def _doing(events: list[Event], is_live: bool) -> str:
+def _activity(events: list[Event], is_live: bool) -> str:
     last = events[-1] if events else None
     if last is None:
         return "starting" if is_live else "not started"
-    words = {"ready": "checking parity", "parity": "preparing", "finished": "finished", "error": "failed"}
+    names = {"ready": "checking parity", "parity": "preparing", "finished": "finished", "error": "failed"}
     if not isinstance(last, StepEvent):
-        return words[last.event]
+        return names[last.event]
     return f"{last.kind} steps" if is_live else "stopped"
 
 

@@ -20,10 +20,10 @@ def way(split: str) -> str:
 def scaling(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
     """Way to split, workers, speed-up, efficiency; rows as of ``comparison.labelled`` that have a speed-up. One worker is where
     every way begins."""
-    known = [row for row in rows if row["speedup"] is not None and row["num_workers"] > 1]
-    ways = dict.fromkeys(row["way"] for row in known)
+    measured = [row for row in rows if row["speedup"] is not None and row["num_workers"] > 1]
+    ways = dict.fromkeys(row["way"] for row in measured)
     begin = [{"way": name, "split": "single", "workers": 1, "speedup": 1.0, "efficiency": 1.0} for name in ways]
-    measured = [
+    points = [
         {
             "way": row["way"],
             "split": row["split"],
@@ -31,6 +31,6 @@ def scaling(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
             "speedup": row["speedup"],
             "efficiency": row["speedup"] / row["num_workers"],
         }
-        for row in known
+        for row in measured
     ]
-    return pd.DataFrame([*begin, *measured], columns=["way", "split", "workers", "speedup", "efficiency"])
+    return pd.DataFrame([*begin, *points], columns=["way", "split", "workers", "speedup", "efficiency"])

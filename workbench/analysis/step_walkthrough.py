@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pandas as pd
 
-from workbench.analysis.bubble import Worker, play
+from workbench.analysis.bubble import Worker, replay
 from workbench.analysis.expected import placement
 from workbench.plan.communication import ExpectedCommunication
 from workbench.plan.plan import Plan
@@ -79,8 +79,8 @@ def cells(plan: Plan, moment: Moment) -> pd.DataFrame:
         ``kind`` (``idle`` without computation), ``label``, and ``is_gathered`` (whether the worker has gathered the whole block).
     """
     frame = placement(plan)
-    done = {(work.worker, block): work for work in moment.work for block in work.blocks}
-    works = [done.get((worker, block)) for worker, block in zip(frame["worker"], frame["block"], strict=True)]
+    work_of = {(work.worker, block): work for work in moment.work for block in work.blocks}
+    works = [work_of.get((worker, block)) for worker, block in zip(frame["worker"], frame["block"], strict=True)]
     begin = frame.groupby("block")["fraction"].transform(lambda parts: (parts.cumsum() - parts).round(6) % 1)
     first = frame.assign(works=[w is not None for w in works]).groupby(["worker", "works"])["number"].transform("min")
     return frame.assign(
@@ -113,8 +113,8 @@ def slots(order: Order) -> list[dict[int, Action]]:
     """Returns worker → action at each time, if every action takes one unit of time and starts as early as possible."""
     unit = [Worker(actions, {(a.stage, a.kind): 1.0 for a in actions}, {}, {}, 0.0, 0.0, 0.0, 0.0) for actions in order]
     times: dict[int, dict[int, Action]] = {}
-    for played in play(unit, num_steps=1):
-        times.setdefault(round(played.start), {})[played.worker] = played.action
+    for replayed in replay(unit, num_steps=1):
+        times.setdefault(round(replayed.start), {})[replayed.worker] = replayed.action
     return [times[time] for time in sorted(times)]
 
 
@@ -156,18 +156,18 @@ def _slots(plan: Plan, order: Order) -> Iterator[Moment]:
     mesh, strategy = plan.mesh, cast(Any, next(s for s in plan.strategies if s.axis == "pipeline"))
     stages, worker_of = strategy.stages(plan.summary), strategy.worker_of_stage
     expected = {phase: _merged(plan, phase) for phase in ("forward", "backward")}
-    sizes = {phase: next((t for t in found if t.axis == "pipeline"), None) for phase, found in expected.items()}
-    for number, now in enumerate(slots(order), start=1):
+    sizes = {phase: next((t for t in merged if t.axis == "pipeline"), None) for phase, merged in expected.items()}
+    for number, actions in enumerate(slots(order), start=1):
         work: list[Work] = []
         sent: list[Wire] = []
         for line in mesh.groups("pipeline"):
-            for position, action in now.items():
+            for position, action in actions.items():
                 work.append(Work(line[position], KINDS[action.kind], stages[action.stage], str(action.microbatch)))
                 to = action.stage + (1 if action.kind == "F" else -1)
                 communication = sizes["forward" if action.kind == "F" else "backward"]
                 if action.kind != "W" and 0 <= to < len(worker_of) and worker_of[to] != position and communication:
                     sent.append(Wire((line[position], line[worker_of[to]]), _size(communication.payload_bytes), is_send=True))
-        yield Moment(f"Time {number}: {_sentence_of(now)}.", tuple(work), (*_inside(plan, expected, work), *sent))
+        yield Moment(f"Time {number}: {_sentence_of(actions)}.", tuple(work), (*_inside(plan, expected, work), *sent))
     for communication in expected["backward"]:
         if set(communication.axis.split("+")) <= set(mesh.replica_axes):
             yield _communicates(plan, communication)
@@ -176,8 +176,8 @@ def _slots(plan: Plan, order: Order) -> Iterator[Moment]:
 def _inside(plan: Plan, expected: dict[str, list[ExpectedCommunication]], work: Sequence[Work]) -> Iterator[Wire]:
     """Yields the communication among the workers of one stage while they compute."""
     phase_of = {w.worker: "forward" if w.kind == "forward" else "backward" for w in work}
-    for phase, found in expected.items():
-        for communication in found:
+    for phase, merged in expected.items():
+        for communication in merged:
             if communication.axis != "pipeline" and not set(communication.axis.split("+")) & set(plan.mesh.replica_axes):
                 for wire in _wires(plan, communication, with_text=False):
                     if all(phase_of.get(worker) == phase for worker in wire.workers):
@@ -194,20 +194,20 @@ def _update(plan: Plan) -> Iterator[Moment]:
 
 def _merged(plan: Plan, phase: str) -> list[ExpectedCommunication]:
     """Returns the expected communication of a phase, merged by operation and axis, with the mean payload of an operation."""
-    found: dict[tuple[str, str], ExpectedCommunication] = {}
+    merged: dict[tuple[str, str], ExpectedCommunication] = {}
     for t in plan.expected_communication:
         if t.phase == phase:
-            one = found.get((t.operation, t.axis), replace(t, count=0))
-            count, total = one.count + t.count, one.count * one.payload_bytes + t.count * t.payload_bytes
-            found[t.operation, t.axis] = replace(one, count=count, payload_bytes=total // count)
-    return list(found.values())
+            entry = merged.get((t.operation, t.axis), replace(t, count=0))
+            count, total = entry.count + t.count, entry.count * entry.payload_bytes + t.count * t.payload_bytes
+            merged[t.operation, t.axis] = replace(entry, count=count, payload_bytes=total // count)
+    return list(merged.values())
 
 
 def _caption(plan: Plan, communication: ExpectedCommunication) -> Caption:
     """Returns the caption by the strategies; of joined axes such as ``data+context``, the first counts."""
     key = (communication.axis.split("+")[0], communication.operation, communication.phase)
-    found = (strategy.captions[key] for strategy in plan.strategies if key in strategy.captions)
-    return next(found, Caption(f"Workers along {communication.axis} communicate."))
+    captions = (strategy.captions[key] for strategy in plan.strategies if key in strategy.captions)
+    return next(captions, Caption(f"Workers along {communication.axis} communicate."))
 
 
 def _communicates(plan: Plan, communication: ExpectedCommunication) -> Moment:

@@ -14,11 +14,11 @@ from workbench.analysis.traffic_matrix import traffic_matrix
 from workbench.store.directory import StoredRun
 from workbench.store.tables import done_s
 
-MOST_BARS = 3000
+MAX_BARS = 3000
 """Largest number of intervals that are drawn one by one; of more, an outline is drawn."""
 _WAITS = ("communication", "idle")
 """Kinds that lie inside others. They are drawn last, and the time that they cover counts as theirs."""
-_SEEN = 0.01
+_BUSY = 0.01
 """Share of a piece of time that events must cover; a piece with less is empty."""
 _COMMUNICATION = (
     "rank", "step", "index", "operation", "axis", "group", "peer", "phase", "payload_bytes", "ring_bytes", "start_s", "end_s",
@@ -38,8 +38,8 @@ def untraced(run: StoredRun) -> str:
     run = run.directory
     if run.record().device == "cuda":
         return "The timeline is not measured on GPUs yet: the host clock does not see when kernels run."
-    why = "measure.num_trace_steps is 0" if run.summary() else "the run has not reached its trace steps"
-    return f"No trace step was recorded: {why}."
+    reason = "measure.num_trace_steps is 0" if run.summary() else "the run has not reached its trace steps"
+    return f"No trace step was recorded: {reason}."
 
 
 def timeline_of(run: StoredRun, step: int) -> pa.Table:
@@ -71,7 +71,7 @@ def span_s(timeline: pa.Table) -> tuple[float, float]:
 
 
 def lanes(
-    timeline: pa.Table, start_s: float, part_ms: tuple[float, float] | None = None, most: int = MOST_BARS
+    timeline: pa.Table, start_s: float, part_ms: tuple[float, float] | None = None, most: int = MAX_BARS
 ) -> tuple[pd.DataFrame, bool]:
     """Returns the intervals of each worker in a step, or in a part of it.
 
@@ -93,7 +93,7 @@ def lanes(
     if len(timeline) > most:
         return _outline(timeline, start_s, part_ms, most), True
     frame = timeline.to_pandas()
-    frame["begin_ms"], frame["end_ms"] = (_in_ms(frame[column], start_s, part_ms) for column in ("start_s", "end_s"))
+    frame["begin_ms"], frame["end_ms"] = (_milliseconds(frame[column], start_s, part_ms) for column in ("start_s", "end_s"))
     return frame.assign(worker=frame["rank"].astype(str))[COLUMNS], False
 
 
@@ -133,10 +133,10 @@ def traffic_matrix_of_step(communication: pa.Table) -> pd.DataFrame:
     return traffic_matrix(grouped.to_pandas().rename(columns={f"{column}_sum": column for column in sums}))
 
 
-def _in_ms(times: Any, start_s: float, part_ms: tuple[float, float] | None) -> Any:
+def _milliseconds(times: Any, start_s: float, part_ms: tuple[float, float] | None) -> Any:
     """Returns times in milliseconds since ``start_s``, clipped to the part."""
-    in_ms = (times - start_s) * 1e3
-    return in_ms if part_ms is None else in_ms.clip(*part_ms)
+    relative = (times - start_s) * 1e3
+    return relative if part_ms is None else relative.clip(*part_ms)
 
 
 def _outline(timeline: pa.Table, start_s: float, part_ms: tuple[float, float] | None, most: int) -> pd.DataFrame:
@@ -145,21 +145,21 @@ def _outline(timeline: pa.Table, start_s: float, part_ms: tuple[float, float] | 
     Workers are processed one by one, because arrays of a million rows would exceed the caches; their rows are contiguous.
     """
     firsts = np.flatnonzero(np.diff(timeline["rank"].to_numpy(), prepend=-1))
-    begins_ms, ends_ms = _in_ms(np.array(span_s(timeline)), start_s, part_ms)
+    begins_ms, ends_ms = _milliseconds(np.array(span_s(timeline)), start_s, part_ms)
     edges = np.linspace(begins_ms, ends_ms, max(2, most // len(firsts)) + 1)
     rows = []
     for first, last in zip(firsts, [*firsts[1:], len(timeline)], strict=True):
-        mine = timeline.slice(first, last - first)
-        kind = mine["kind"].combine_chunks().dictionary_encode()
+        rows_of_rank = timeline.slice(first, last - first)
+        kind = rows_of_rank["kind"].combine_chunks().dictionary_encode()
         kinds, kind_of = kind.dictionary.to_pylist(), kind.indices.to_numpy()
-        begin, end = (_in_ms(mine[column].to_numpy(), start_s, part_ms) for column in ("start_s", "end_s"))
+        begin, end = (_milliseconds(rows_of_rank[column].to_numpy(), start_s, part_ms) for column in ("start_s", "end_s"))
         covered = np.stack([_covered(begin[kind_of == i], end[kind_of == i], edges) for i in range(len(kinds))])
         waits = np.array([name in _WAITS for name in kinds])
         covered[~waits] -= np.minimum(covered[waits].sum(axis=0), covered[~waits].sum(axis=0)) * _shares(covered[~waits])
-        largest = np.where(covered.sum(axis=0) > _SEEN * np.diff(edges), covered.argmax(axis=0), -1)
+        largest = np.where(covered.sum(axis=0) > _BUSY * np.diff(edges), covered.argmax(axis=0), -1)
         changes = np.flatnonzero(np.diff(largest, prepend=-2))
         rows += [
-            {"kind": kinds[largest[b]], "worker": str(mine["rank"][0]), "begin_ms": edges[b], "end_ms": edges[e]}
+            {"kind": kinds[largest[b]], "worker": str(rows_of_rank["rank"][0]), "begin_ms": edges[b], "end_ms": edges[e]}
             for b, e in zip(changes, [*changes[1:], len(largest)], strict=True)
             if largest[b] >= 0
         ]

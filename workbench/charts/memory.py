@@ -16,16 +16,16 @@ def memory_over_time_chart(
 ) -> alt.Chart:
     """What is alive during a step, stacked by category, the event in the tooltip; ``analysis.memory.memory_over_time``.
     ``most_mebibytes``: the axis' end, for several charts side by side."""
-    shown = [category for category in _ORDER if category in set(frame["category"])]
+    categories = [category for category in _ORDER if category in set(frame["category"])]
     scale = alt.Scale(domain=[0, most_mebibytes]) if most_mebibytes else alt.Scale()
     return (
         alt.Chart(frame, title=title, width=560, height=220)
-        .transform_calculate(order=f"indexof({shown}, datum.category)")
+        .transform_calculate(order=f"indexof({categories}, datum.category)")
         .mark_area(interpolate="step-after")
         .encode(
             x=alt.X("time_ms:Q", title="time in a memory step (ms; slower than other steps)"),
             y=alt.Y("mebibytes:Q", title="memory (MiB)", scale=scale, stack="zero"),
-            color=colour("category", shown),
+            color=colour("category", categories),
             order="order:Q",
             tooltip=[
                 "event",
@@ -41,15 +41,15 @@ def memory_at_peak_chart(
     frame: pd.DataFrame, budget_bytes: int | None = None, title: str = "What occupies memory at the peak of each worker?"
 ) -> alt.Chart | alt.LayerChart:
     """A stacked bar a worker, a memory budget as a line; ``analysis.memory.memory_at_peak``."""
-    shown = [category for category in _ORDER if category in set(frame["category"])]
+    categories = [category for category in _ORDER if category in set(frame["category"])]
     bars = (
         alt.Chart(frame)
-        .transform_calculate(order=f"indexof({shown}, datum.category)")
+        .transform_calculate(order=f"indexof({categories}, datum.category)")
         .mark_bar()
         .encode(
             x=alt.X("mebibytes:Q", title="memory (MiB)"),
             y=alt.Y("worker:N", title="worker", axis=alt.Axis(labelLimit=200)),
-            color=colour("category", shown),
+            color=colour("category", categories),
             order="order:Q",
             tooltip=["worker", "category", alt.Tooltip("mebibytes", title="MiB", format=".2f")],
         )

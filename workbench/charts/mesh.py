@@ -28,7 +28,7 @@ def mesh_chart(frame: pd.DataFrame) -> alt.LayerChart | alt.FacetChart:
     named = len(blocks) <= MAX_BLOCKS_NAMED
     meaning = ["blocks in model order;", "a partly filled cell is a slice"]
     x = alt.X("block:N", sort=blocks, title=meaning, axis=alt.Axis(labels=named, ticks=False, labelAngle=-40, domain=False))
-    labels = json.dumps(list(dict.fromkeys(_who(frame))))
+    labels = json.dumps(list(dict.fromkeys(_worker_label(frame))))
     middles = [index + 0.5 for index in range(workers)]
     rows = alt.Axis(
         values=middles, labelExpr=f"{labels}[datum.value - 0.5]", ticks=False, domain=False, grid=False, labelLimit=230
@@ -57,7 +57,9 @@ def mesh_chart(frame: pd.DataFrame) -> alt.LayerChart | alt.FacetChart:
 def held_chart(frame: pd.DataFrame) -> alt.Chart:
     """What each worker holds, stacked by category; ``expected.held``."""
     categories = [c.replace("_", " ") for c in dict.fromkeys(frame["category"])]
-    frame = frame.assign(who=_who(frame), category=frame["category"].str.replace("_", " "), mebibytes=frame["bytes"] / 2**20)
+    frame = frame.assign(
+        who=_worker_label(frame), category=frame["category"].str.replace("_", " "), mebibytes=frame["bytes"] / 2**20
+    )
     tooltip = [
         alt.Tooltip("who:N", title="worker"), "category:N", alt.Tooltip("bytes:Q", format=",", title="bytes"),
         alt.Tooltip("mebibytes:Q", format=".2f", title="MiB"),
@@ -76,14 +78,14 @@ def held_chart(frame: pd.DataFrame) -> alt.Chart:
     )
 
 
-def _who(frame: pd.DataFrame) -> pd.Series[str]:
+def _worker_label(frame: pd.DataFrame) -> pd.Series[str]:
     """``worker 3: pipeline 1, data 1``"""
     return "worker " + frame["worker"].astype(str) + frame["place"].map(lambda place: f": {place}" if place else "")
 
 
 def _part(fraction: float) -> str:
-    known = {2: "½", 3: "⅓", 4: "¼", 5: "⅕", 6: "⅙", 8: "⅛"}
+    symbols = {2: "½", 3: "⅓", 4: "¼", 5: "⅕", 6: "⅙", 8: "⅛"}
     nearest = round(1 / fraction) if fraction else 0
-    if nearest in known and abs(fraction * nearest - 1) < 0.02:
-        return known[nearest]
+    if nearest in symbols and abs(fraction * nearest - 1) < 0.02:
+        return symbols[nearest]
     return "all" if fraction >= WHOLE else f"{fraction:.0%}"

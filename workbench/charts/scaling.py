@@ -19,9 +19,9 @@ def scaling_charts(frame: pd.DataFrame, labels: Iterable[str] = ()) -> tuple[alt
     """The two of them, each by itself; a way to split has the colour of its first run among the compared ones' ``labels``."""
     counts = sorted({1, *frame["workers"]})
     ideal = pd.DataFrame({"workers": counts, "speedup": [float(count) for count in counts], "efficiency": 1.0})
-    own = frame[frame["workers"] > 1]
-    tones = run_colours([*labels, *own["split"]])
-    first = own.drop_duplicates("way")
+    split_runs = frame[frame["workers"] > 1]
+    tones = run_colours([*labels, *split_runs["split"]])
+    first = split_runs.drop_duplicates("way")
     ways = tone_colour("way", {way: tones[split] for way, split in zip(first["way"], first["split"], strict=True)}, columns=3)
     return (
         _panel(frame, ideal, ways, "speedup", "speed-up (step time of one worker / of this run)", "How does speed-up scale?"),

@@ -18,11 +18,11 @@ def pickable(chart: alt.Chart | alt.LayerChart, field: str, picked: str | None =
 
 def standing_out(chart: alt.Chart | alt.LayerChart, field: str, picked: str | None) -> alt.Chart | alt.LayerChart:
     """A copy in which all that has another value of this field than the picked one is pale; lines of reference stay."""
-    shown = chart.copy(deep=True)
+    highlighted = chart.copy(deep=True)
     if picked is not None:
         is_picked = alt.FieldEqualPredicate(field=field, equal=picked)
-        for layer in shown.layer if isinstance(shown, alt.LayerChart) else [shown]:
+        for layer in highlighted.layer if isinstance(highlighted, alt.LayerChart) else [highlighted]:
             is_reference = isinstance(layer.mark, alt.MarkDef) and layer.mark["strokeDash"] == REFERENCE["strokeDash"]
             if not is_reference:
                 layer.encoding.opacity = alt.condition(is_picked, alt.value(1), alt.value(_PALE))
-    return shown
+    return highlighted

@@ -31,17 +31,17 @@ class Assertion:
 
     column: str
     sign: str
-    wanted: float | str
+    bound: float | str
 
     def holds(self, row: dict[str, Any]) -> bool:
         """An empty value is false."""
         value = row[self.column]
         is_empty = value is None or (isinstance(value, float) and math.isnan(value))
-        return not is_empty and bool(_OPERATORS[self.sign](value, self.wanted))
+        return not is_empty and bool(_OPERATORS[self.sign](value, self.bound))
 
     def __str__(self) -> str:
-        wanted = repr(self.wanted) if isinstance(self.wanted, str) else f"{self.wanted:g}"
-        return f"{self.column} {self.sign} {wanted}"
+        bound = repr(self.bound) if isinstance(self.bound, str) else f"{self.bound:g}"
+        return f"{self.column} {self.sign} {bound}"
 
 
 def parse(text: str) -> list[Assertion]:

@@ -76,11 +76,11 @@ def _report(calibration: dict[str, Any]) -> None:
         table.add_row(str(n), *(f"{value / 1e9:.1f}" for value in values))
     whole(console, table)
     sizes = sorted({row["payload_bytes"] for row in calibration["communication"]})
-    shown = [sizes[0], *sizes[3::2]]
+    columns = [sizes[0], *sizes[3::2]]
     table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
     table.add_column("operation\n", no_wrap=True)
     table.add_column("workers\n", justify="right")
-    for head in (*(f"{_size(size)}\nms" for size in shown), "latency\nµs", "GB/s\n", "fit\n±%"):
+    for head in (*(f"{_size(size)}\nms" for size in columns), "latency\nµs", "GB/s\n", "fit\n±%"):
         table.add_column(head, justify="right", no_wrap=True)
     for fit in calibration["links"]:
         times = {
@@ -91,7 +91,7 @@ def _report(calibration: dict[str, Any]) -> None:
         bandwidth = "–" if fit["bandwidth_bytes_per_s"] is None else f"{fit['bandwidth_bytes_per_s'] / 1e9:.2f}"
         figures = f"{fit['latency_s'] * 1e6:.0f}", bandwidth, f"{fit['residual']:.0%}".rstrip("%")
         name = fit["operation"].replace("_", "-")
-        table.add_row(name, str(fit["group_size"]), *(f"{times[size] * 1e3:.3g}" for size in shown), *figures)
+        table.add_row(name, str(fit["group_size"]), *(f"{times[size] * 1e3:.3g}" for size in columns), *figures)
     console.print()
     whole(console, table)
     console.print(

@@ -41,10 +41,10 @@ def check_plugin_command(file: Path, only: str, only_list: bool, as_json: bool) 
     if not as_json:
         click.echo(f"{names}: {counted(len(cases), 'case')}, {sum(refused.values())} rejected", err=True)
     if not chosen and not only_list:
-        why = (
+        reason = (
             f"no case name contains {only!r}; --list shows all cases" if cases else f"all cases are rejected: {_reasons(refused)}"
         )
-        raise UsageError(f"no case was run: {why}")
+        raise UsageError(f"no case was run: {reason}")
     results: list[CaseResult] = []
     if only_list:
         for case in chosen if not as_json else ():
@@ -96,8 +96,8 @@ def _show(results: list[CaseResult], refused: Counter[str]) -> None:
             table.add_row(escape(r.name), *cells)
         console.print(table)
     for r in results:
-        found = [f"{check}: {text}" for check, texts in r.mistakes.items() for text in texts]
-        for text in [r.error] if r.error else found:
+        mistakes = [f"{check}: {text}" for check, texts in r.mistakes.items() for text in texts]
+        for text in [r.error] if r.error else mistakes:
             console.print(f"[red]{escape(r.name)}:[/red] {escape(text)}", highlight=False)
     num_failed = sum(not r.passed for r in results)
     if results:

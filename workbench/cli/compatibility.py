@@ -46,6 +46,6 @@ def text() -> str:
 
 def _cell(support: Support, notes: dict[str, int]) -> str:
     modes = [mode for mode in MODES if mode in support.works]
-    what = "–" if not modes else "✓" if modes == list(MODES) else " ".join(modes)
+    mark = "–" if not modes else "✓" if modes == list(MODES) else " ".join(modes)
     numbers = sorted(notes.setdefault(sentence, len(notes) + 1) for sentence in support.refusals)
-    return what + " ".join(str(number).translate(_SUPERSCRIPTS) for number in numbers)
+    return mark + " ".join(str(number).translate(_SUPERSCRIPTS) for number in numbers)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from workbench.analysis.parity import of_event
+from workbench.analysis.parity import event_text
 from workbench.api.store import ParityEvent, StepEvent
 
 if TYPE_CHECKING:
@@ -29,19 +29,19 @@ def follow(run: Run, quiet: bool) -> None:
         TimeElapsedColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    said = ""
+    last_message = ""
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task(name, total=None, note=run.message)
         for event in run.follow(with_silence=True):
             if event is None:
                 message = run.message or run.state
-                if message != said and run.state in ("queued", "starting"):
+                if message != last_message and run.state in ("queued", "starting"):
                     progress.update(task, note=message)
                     if not console.is_terminal:
                         console.print(f"{name}: {message}", highlight=False)
-                    said = message
+                    last_message = message
             elif isinstance(event, ParityEvent):
-                progress.update(task, note=of_event(event))
+                progress.update(task, note=event_text(event))
             elif isinstance(event, StepEvent):
                 loss = None if event.loss is None else f"loss {event.loss:.3f}"
                 figure = f"{event.duration_s * 1e3:.1f} ms per batch" if record.mode == "inference" else loss

@@ -25,7 +25,7 @@ def report_command(runs: tuple[str, ...], to: Path) -> None:
     from workbench.cli.target import written
     from workbench.export.report.write import write_report
 
-    found = [open_run(run) for run in runs]
+    opened_runs = [open_run(run) for run in runs]
     with written("report --to"):
-        for path in write_report(found, to):
+        for path in write_report(opened_runs, to):
             click.echo(path)

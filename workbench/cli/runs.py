@@ -32,8 +32,8 @@ def ls_command(as_json: bool) -> None:
         model = row["model"] or ""
         # A comparison's two baselines differ in their threads alone.
         threads = row["threads_per_worker"] if row["num_workers"] == 1 else None
-        told = threads and f"[{counted(threads, 'thread')}]"
-        name = "  ".join(part for part in (row["name"], row["link"] and f"[{row['link']}]", told) if part)
+        threads_text = threads and f"[{counted(threads, 'thread')}]"
+        name = "  ".join(part for part in (row["name"], row["link"] and f"[{row['link']}]", threads_text) if part)
         line = f"{row['run_id']:<{width}}  {row['state']:<9}  {model:<12}  {step:>10}  {speedup:>8}  {name}"
         click.echo(line.rstrip())
         if row["state"] == "queued" and (message := open_exact(row["run_id"]).message):
@@ -49,9 +49,9 @@ def logs_command(run: str, rank: int | None) -> None:
     num_workers = opened.record.num_workers
     if rank is not None and not 0 <= rank < num_workers:
         raise UsageError(f"--rank: {opened.id} has ranks 0 to {num_workers - 1}, but got {rank}")
-    for who in range(num_workers) if rank is None else [rank]:
-        text = opened.log(who)
-        click.echo(f"── rank {who}" + ("" if text else " (empty)"))
+    for shown_rank in range(num_workers) if rank is None else [rank]:
+        text = opened.log(shown_rank)
+        click.echo(f"── rank {shown_rank}" + ("" if text else " (empty)"))
         click.echo(text, nl=False)
 
 
@@ -60,8 +60,8 @@ def logs_command(run: str, rank: int | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help='Print one JSON document on stdout: {"runs": [row, …]}.')
 def compare_command(runs: tuple[str, ...], as_json: bool) -> None:
     """Compare RUNS side by side and list the findings."""
-    found = [open_run(run) for run in runs]
-    rows = [run.row() for run in found]
+    opened_runs = [open_run(run) for run in runs]
+    rows = [run.row() for run in opened_runs]
     if as_json:
         click.echo(runs_document(rows))
         return
@@ -72,10 +72,10 @@ def compare_command(runs: tuple[str, ...], as_json: bool) -> None:
     from workbench.cli.render import comparison, whole
 
     console = Console()
-    whole(console, comparison(rows, {run.id: run.record.threads_per_worker for run in found}))
+    whole(console, comparison(rows, {run.id: run.record.threads_per_worker for run in opened_runs}))
     store = all_runs()
-    differences = noise.sentences(rows, [noise.measured(run, store) for run in found])
-    for sentence in [*findings(rows, limits.sentences(found), memory_limits.sentences(found)), *differences]:
+    differences = noise.sentences(rows, [noise.measured(run, store) for run in opened_runs])
+    for sentence in [*findings(rows, limits.sentences(opened_runs), memory_limits.sentences(opened_runs)), *differences]:
         console.print(f"• {sentence}", highlight=False)
 
 
@@ -102,13 +102,13 @@ def export_command(runs: tuple[str, ...], to: Path | None, file_format: str, tra
 
     if to is None and trace is None:
         raise UsageError("export needs a destination: --to DIRECTORY for the tables or --trace FILE for a trace of all workers")
-    found = [open_run(run) for run in runs]
+    opened_runs = [open_run(run) for run in runs]
     with written("export"):
-        for path in export(found, to, file_format) if to is not None else []:
+        for path in export(opened_runs, to, file_format) if to is not None else []:
             click.echo(path)
         if trace is not None:
-            click.echo(write_trace(found, trace))
-            for run in found:
+            click.echo(write_trace(opened_runs, trace))
+            for run in opened_runs:
                 if not run.table("steps").num_rows:
                     click.echo(
                         f"workbench: {run.id} ({run.state}) has no recorded steps: its part of the trace is empty",
@@ -121,8 +121,8 @@ def export_command(runs: tuple[str, ...], to: Path | None, file_format: str, tra
 def cancel_command(runs: tuple[str, ...]) -> None:
     """Cancel RUNS and the baselines that no other run needs, and wait until they have ended."""
     chosen = [open_run(run) for run in runs]
-    asked = [ended for run in chosen for ended in run.cancel()]
-    for run in {run.id: run for run in (*chosen, *asked)}.values():
+    cancelled = [ended for run in chosen for ended in run.cancel()]
+    for run in {run.id: run for run in (*chosen, *cancelled)}.values():
         click.echo(f"{run.id} {run.wait().state}")
 
 
@@ -162,10 +162,10 @@ def label_command(run: str, name: str | None, tags: tuple[str, ...], note: str |
 def import_command(source: Path) -> None:
     """Import runs from SOURCE, a zip file of run directories (such as the dashboard creates) or the directory of a store."""
     try:
-        new, here = import_runs(source)
+        new, existing = import_runs(source)
     except UsageError as error:
         raise UsageError(f"{source}: {error}") from None
     for imported in new:
         click.echo(f"{imported.id} imported")
-    for run_id in here:
+    for run_id in existing:
         click.echo(f"{run_id} is already in the store")

@@ -77,8 +77,8 @@ def _parity(row: dict[str, Any], summary: Summary) -> str:
 
     from workbench.analysis.parity import per_shard
 
-    error, allowed, found = row["parity_max_error"], summary.parity_allowed, row["parity_verdict"]
-    if found is None:
+    error, allowed, verdict = row["parity_max_error"], summary.parity_allowed, row["parity_verdict"]
+    if verdict is None:
         return ""
     verdicts = {
         "equal": "equals one worker",
@@ -87,13 +87,13 @@ def _parity(row: dict[str, Any], summary: Summary) -> str:
         "lossy": f"differs from one worker {'per shard of the batch ' if row['parity_cause'] else ''}on purpose",
     }
     size = "infinite" if error is None else f"{error:.1e} in {summary.parity_tensor}"
-    declared = f" ({summary.parity_on_purpose})" if found == "lossy" and summary.parity_on_purpose else ""
+    purpose = f" ({summary.parity_on_purpose})" if verdict == "lossy" and summary.parity_on_purpose else ""
     bound = "" if allowed is None else f", allowed {allowed:.1e}"
     # Where parameters are changed the error is not against one worker, but against what the strategy declares of replicas.
-    against = " against the declared result" if declared and "gradients" not in declared else ""
+    reference = " against the declared result" if purpose and "gradients" not in purpose else ""
     dropout = " with dropout off" if summary.parity_is_without_dropout else ""
-    text = f"{verdicts[found]}{dropout}{declared}, largest error{against} {size}{bound}"
-    if found == "equal per shard" or (found == "lossy" and row["parity_cause"]):
+    text = f"{verdicts[verdict]}{dropout}{purpose}, largest error{reference} {size}{bound}"
+    if verdict == "equal per shard" or (verdict == "lossy" and row["parity_cause"]):
         return f"{text}; {escape(per_shard({**row, 'parity_whole_batch_tensor': summary.parity_whole_batch_tensor}))}."
     whole = row["parity_whole_batch_error"]
     return text if whole is None else f"{text}; error against the unsplit batch {whole:.1e}"
@@ -155,11 +155,11 @@ def _communication_volume(console: Any, run: Run) -> None:
         title_justify="left",
     )
     for row in rows:
-        want = f"{row['expected_bytes']:,.0f}"
-        got, count = ("–", "–") if row["count"] is None else (f"{row['measured_bytes']:,.0f}", f"{row['count']:g}")
+        expected = f"{row['expected_bytes']:,.0f}"
+        measured, count = ("–", "–") if row["count"] is None else (f"{row['measured_bytes']:,.0f}", f"{row['count']:g}")
         at_most = "at most " if row["is_bound"] else ""
         how_often = "" if row["every"] == 1 else f", every {row['every']} steps"
-        table.add_row(row["operation"], row["axis"], row["phase"] + how_often, at_most + want, got, count)
+        table.add_row(row["operation"], row["axis"], row["phase"] + how_often, at_most + expected, measured, count)
     console.print("\ncommunication per step, expected and measured:")
     console.print(table)
 
@@ -176,8 +176,8 @@ def _bandwidths(console: Any, run: Run) -> None:
         return
     table = Table("operation", "axis", "workers", "payload", "achieved (lower bound)", "calibrated", box=None)
     for row in rows:
-        own = row["calibrated_bytes_per_s"]
-        speeds = (f"{value / 1e6:,.1f} MB/s" if value and value == value else "–" for value in (row["ring_bytes_per_s"], own))
+        achieved, calibrated = row["ring_bytes_per_s"], row["calibrated_bytes_per_s"]
+        speeds = (f"{value / 1e6:,.1f} MB/s" if value and value == value else "–" for value in (achieved, calibrated))
         size = mebibytes(row["payload_bytes"])
         table.add_row(row["operation"], row["axis"], str(row["group_size"]), size, *speeds)
     console.print("\nbandwidth per worker and direction, median over the trace steps:")
@@ -212,9 +212,9 @@ def _traffic_matrix(console: Any, run: Run) -> None:
 def _completions(console: Any, run: Run) -> None:
     """Whether what was recorded of the trace steps is what torch's profiler saw."""
     workers = [worker.completions for worker in run.summary.workers] if run.summary else []
-    known = [completions for completions in workers if completions]  # older runs have none
+    recorded = [completions for completions in workers if completions]  # older runs have none
     names = ("num_operations", "num_seen", "num_completed", "num_late")
-    num_operations, num_seen, num_completed, num_late = (sum(getattr(c, name) for c in known) for name in names)
+    num_operations, num_seen, num_completed, num_late = (sum(getattr(c, name) for c in recorded) for name in names)
     if not num_operations or run.record.device != "cpu":
         return
     text = f"trace steps: {num_operations:,} operations recorded, {num_seen:,} seen by torch's profiler"

@@ -31,14 +31,14 @@ def doctor_command() -> None:
 
     from workbench.api.hardware import environment
 
-    here = environment()
+    machine = environment()
     lines = {
-        "workbench": here.workbench_version,
-        "python": f"{here.python_version}  {sys.executable}",
+        "workbench": machine.workbench_version,
+        "python": f"{machine.python_version}  {sys.executable}",
         **{name: _version(name) for name in _PACKAGES},
-        "platform": here.platform,
-        "processor": here.cpu,
-        "cores": f"{here.num_cores} available to this process",
+        "platform": machine.platform,
+        "processor": machine.cpu,
+        "cores": f"{machine.num_cores} available to this process",
         "memory": f"{psutil.virtual_memory().total / 2**30:.1f} GiB",
         "store": _store(home()),
         "fork server": _server(),

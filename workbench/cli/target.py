@@ -9,7 +9,7 @@ from workbench.errors import UsageError
 
 
 @contextmanager
-def written(what: str) -> Iterator[None]:
+def written(subject: str) -> Iterator[None]:
     """Around writing: a target that cannot be written is the user's mistake.
 
     Raises:
@@ -18,4 +18,4 @@ def written(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UsageError(f"{what}: cannot write {error.filename} ({error.strerror}); use another file or directory") from None
+        raise UsageError(f"{subject}: cannot write {error.filename} ({error.strerror}); use another file or directory") from None

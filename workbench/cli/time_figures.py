@@ -25,8 +25,8 @@ def lines(run: Run) -> Iterator[str]:
     if summary is None or (summary.spread is None and summary.compute_s is not None):  # recorded before parts had their spread
         return
     unit = "batch" if run.record.mode == "inference" else "step"
-    if found := limit_of(run):
-        yield f"limit: {found}"
+    if limit := limit_of(run):
+        yield f"limit: {limit}"
     if summary.spread is None:
         yield f"{unit}: {untraced(run)}"
     else:
@@ -70,16 +70,16 @@ def _noise(run: Run, unit: str) -> Iterator[str]:
     from workbench.analysis.noise import measured, median_interval
     from workbench.api.store import all_runs
 
-    found = measured(run, all_runs())
-    interval = median_interval(found.times)
+    times = measured(run, all_runs())
+    interval = median_interval(times.times)
     text = (
-        f"noise: median of {len(found.times)} timed {'batches' if unit == 'batch' else f'{unit}s'} is {seconds(found.step_time)}"
+        f"noise: median of {len(times.times)} timed {'batches' if unit == 'batch' else f'{unit}s'} is {seconds(times.step_time)}"
     )
     if interval:
         text += f", 95 % interval {seconds(interval.low)} to {seconds(interval.high)} (order statistics)"
-    if len(found.repeats) > 1:
-        low, high = min(found.repeats), max(found.repeats)
-        text += f"; {len(found.repeats)} runs of this spec in the store have medians of {seconds(low)} to {seconds(high)}"
+    if len(times.repeats) > 1:
+        low, high = min(times.repeats), max(times.repeats)
+        text += f"; {len(times.repeats)} runs of this spec in the store have medians of {seconds(low)} to {seconds(high)}"
     yield text
 
 
@@ -91,17 +91,18 @@ def _flops(run: Run, summary: Summary, unit: str) -> Iterator[str]:
         if counted is not None:
             yield f"FLOPs: {_giga(counted)} per {unit} counted by torch; there is no formula for generation"
         return
-    beside = "not counted by torch" if counted is None else f"{_giga(counted)} counted by torch ({counted / flops:.1%})"
-    yield f"FLOPs: {_giga(flops)} per {unit} by formula ({formula}, matrix products only); {beside}"
+    count_text = "not counted by torch" if counted is None else f"{_giga(counted)} counted by torch ({counted / flops:.1%})"
+    yield f"FLOPs: {_giga(flops)} per {unit} by formula ({formula}, matrix products only); {count_text}"
     yield f"  achieved {_giga(summary.flops_per_s)}/s = FLOPs by formula / median {unit} time"
-    what = summary.peak_is_of
+    measured_with = summary.peak_is_of
     if summary.utilisation is None and record.device == "cuda":
         yield "  utilisation unknown: `workbench calibrate` does not measure GPUs; set measure.peak_flops_per_s from a data sheet"
     elif summary.utilisation is None:
-        yield f"  utilisation unknown: no calibration for {what}; run `workbench calibrate`, then run again"
+        yield f"  utilisation unknown: no calibration for {measured_with}; run `workbench calibrate`, then run again"
     else:
         peak = _giga(summary.peak_flops_per_s)
-        yield f"  utilisation {summary.utilisation:.1%} = achieved / {peak}/s, measured peak of all workers with {what} each"
+        peak_text = f"measured peak of all workers with {measured_with} each"
+        yield f"  utilisation {summary.utilisation:.1%} = achieved / {peak}/s, {peak_text}"
     if summary.utilisation_of_data_sheet is not None:
         sheet = _giga(summary.data_sheet_flops_per_s)
         share, count = summary.utilisation_of_data_sheet, record.num_workers

@@ -27,15 +27,15 @@ def read(parameters: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
     model, dataset = parameters.get("model.name", DEFAULT_MODEL), parameters.get("dataset.name")
     try:
         default = RunSpec(model={"name": model, **({"preset": p} if (p := parameters.get("model.preset")) else {})})
-        known = all_fields(model, dataset or default.dataset.name)
+        form_fields = all_fields(model, dataset or default.dataset.name)
     except SpecError as error:
         return {}, [str(error)]
     paths, problems = {}, []
     for path, text in parameters.items():
         try:
-            if path not in known:
-                raise SpecError(path, unknown_name("key", path, list(known)))
-            paths[path] = _value(known[path], text)
+            if path not in form_fields:
+                raise SpecError(path, unknown_name("key", path, list(form_fields)))
+            paths[path] = _value(form_fields[path], text)
         except SpecError as error:
             problems.append(str(error))
     if paths.get("model.name") == DEFAULT_MODEL:
@@ -43,7 +43,7 @@ def read(parameters: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
     if any(path.startswith("dataset.") for path in paths):
         paths.setdefault("dataset.name", default.dataset.name)
     for strategy in dict.fromkeys(path.split(".")[1] for path in paths if path.startswith("split.")):
-        paths.setdefault(f"split.{strategy}.size", known[f"split.{strategy}.size"].default)
+        paths.setdefault(f"split.{strategy}.size", form_fields[f"split.{strategy}.size"].default)
     return paths, problems
 
 

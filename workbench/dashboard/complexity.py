@@ -37,10 +37,10 @@ def difference(plain: Path, split: Path) -> Difference:
 
 def concepts(source: str) -> tuple[str, ...]:
     """What a script takes from torch's modules of parallelism, each once: imported names, and functions of ``dist``."""
-    found: list[str] = []
+    names: list[str] = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(("torch.distributed", "torch.nn.parallel")):
-            found += [alias.name for alias in node.names]
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "dist":
-            found.append(node.attr)
-    return tuple(dict.fromkeys(found))
+            names.append(node.attr)
+    return tuple(dict.fromkeys(names))

@@ -59,25 +59,25 @@ class Lesson:
 
 def files() -> dict[str, Path]:
     """The file of each lesson, in the order in which they are offered."""
-    found = {"why": FOLDER / "why.md"}
+    paths = {"why": FOLDER / "why.md"}
     for strategy in sorted(map(STRATEGIES.get, STRATEGIES.names()), key=lambda s: float(s.lesson_order)):
         for file in strategy.lessons:
             path = Path(inspect.getfile(strategy)).parent / file
-            found.setdefault(strategy.name if path.stem == "lesson" else path.stem, path)
-    return {**found, "combined": FOLDER / "combined.md"}
+            paths.setdefault(strategy.name if path.stem == "lesson" else path.stem, path)
+    return {**paths, "combined": FOLDER / "combined.md"}
 
 
 def names() -> list[str]:
     """Names of all lessons, in the order in which they are offered; an unreadable one is skipped with a warning."""
-    found = []
+    readable = []
     for name, path in files().items():
         try:
             lesson(name)
         except Exception as error:  # noqa: BLE001 - somebody else's lesson must not take the rest down
             warnings.warn(f"skipped the lesson {path}: {error!r}", PluginWarning, stacklevel=2)
         else:
-            found.append(name)
-    return found
+            readable.append(name)
+    return readable
 
 
 @functools.cache
@@ -96,8 +96,8 @@ def lesson(name: str) -> Lesson:
 
 def _script(beside: Path, name: str) -> Path:
     """A script of a lesson: in ``scripts`` beside it, or the page's own."""
-    own = beside / "scripts" / name
-    return own if own.exists() else FOLDER / "scripts" / name
+    local = beside / "scripts" / name
+    return local if local.exists() else FOLDER / "scripts" / name
 
 
 @functools.cache
@@ -116,17 +116,17 @@ def overview() -> pd.DataFrame:
     and what its script has more than the plain one."""
     rows = []
     for name in names():
-        one = lesson(name)
-        if one.spec is None:
+        entry = lesson(name)
+        if entry.spec is None:
             continue
-        planned, alone = plan(one.spec), plan(one.spec.replace(split={}))
-        code = difference(*one.scripts) if one.scripts else None
+        planned, single = plan(entry.spec), plan(entry.spec.replace(split={}))
+        code = difference(*entry.scripts) if entry.scripts else None
         rows.append(
             {
-                "strategy": one.short,
+                "strategy": entry.short,
                 "workers": planned.num_workers,
-                "state": _largest(planned, _STATE) / _largest(alone, _STATE),
-                "activations": _largest(planned, _ACTIVATIONS) / _largest(alone, _ACTIVATIONS),
+                "state": _largest(planned, _STATE) / _largest(single, _STATE),
+                "activations": _largest(planned, _ACTIVATIONS) / _largest(single, _ACTIVATIONS),
                 "communication_mib": expected_communication(planned)["bytes"].sum() / 2**20,
                 "operations": int(expected_communication(planned)["count"].sum()),
                 "lines": code.num_added if code else None,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import streamlit as st
 
-from workbench.dashboard.components.navigate import arrive, leave
+from workbench.dashboard.components.navigate import discard_previous_page, note_page
 
 PAGES = {
     "front": "The workbench",
@@ -24,13 +24,13 @@ network to show it in the browser's tab."""
 
 def main() -> None:
     """Draws the page that the address names."""
-    leave()
+    discard_previous_page()
     st.set_page_config(page_title="The workbench", layout="wide")
     pages = {name: st.Page(_draw(name), title=title, url_path=name, default=name == "front") for name, title in PAGES.items()}
     st.session_state["pages"] = pages
-    shown = st.navigation(list(pages.values()), position="top")
-    arrive()
-    shown.run()
+    page = st.navigation(list(pages.values()), position="top")
+    note_page()
+    page.run()
 
 
 def _draw(name: str) -> Callable[[], None]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from workbench.analysis.parity import IN_A_TABLE
+from workbench.analysis.parity import CELLS
 from workbench.api.store import RUN_COLUMNS, SETTLED_S, TERMINAL, Run, runs_beside, store_changes, survey
 
 SHOWN = {
@@ -52,7 +52,7 @@ class Overview:
 
     store: Path
     _changes: list[tuple[str, int]] | None = None
-    _known: tuple[pd.DataFrame, list[str]] | None = None
+    _cached: tuple[pd.DataFrame, list[str]] | None = None
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -62,14 +62,14 @@ class Overview:
     def read(self) -> tuple[pd.DataFrame, list[str]]:
         """The runs, and the ids of those that were deleted and can be restored."""
         changes = store_changes(self.store)
-        if self._known and self._changes == changes:
-            return self._known
+        if self._cached and self._changes == changes:
+            return self._cached
         rows, deleted = survey(self.store)
         frame = _frame(rows)
         newest = max((changed for _, changed in changes), default=0)
         # What has not ended may be found lost without any change of its directory.
         is_settled = frame["state"].isin((*TERMINAL, "damaged")).all() and time.time_ns() - newest > SETTLED_S * 1e9
-        self._changes, self._known = (changes, (frame, deleted)) if is_settled else (None, None)
+        self._changes, self._cached = (changes, (frame, deleted)) if is_settled else (None, None)
         return frame, deleted
 
 
@@ -86,8 +86,8 @@ def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
         created=_local(number["created_at"]),
         searched=frame["run_id"].str.cat(frame[["name", "split", "dataset", "tags", "note", "mode"]], sep="\n").str.lower(),
     )
-    shown = {**IN_A_TABLE, None: ""}
-    frame["parity"] = [shown[which if isinstance(which, str) else None] for which in frame["parity_verdict"]]
+    cells = {**CELLS, None: ""}
+    frame["parity"] = [cells[value if isinstance(value, str) else None] for value in frame["parity_verdict"]]
     return frame
 
 
@@ -126,8 +126,8 @@ def filtered(
 
 def chosen(frame: pd.DataFrame, run_ids: Iterable[str]) -> list[str]:
     """Of these ids those of runs that there are, in the table's order."""
-    wanted = set(run_ids)
-    return [str(run_id) for run_id in frame["run_id"] if run_id in wanted]
+    requested = set(run_ids)
+    return [str(run_id) for run_id in frame["run_id"] if run_id in requested]
 
 
 def alike(frame: pd.DataFrame, run: Run) -> list[Run]:

@@ -95,9 +95,9 @@ class DatasetSummary:
         if self.kind not in takes:
             raise SpecError("dataset.name", f"provides {self.kind}, but {model} requires {' or '.join(takes)}; use {advice}")
         if self.target not in takes[self.kind]:
-            given = {"next": "next-token or next-step targets", "class": "class targets", "values": "numeric targets"}
-            wanted = " or ".join(given[target] for target in takes[self.kind])
-            raise SpecError("dataset.name", f"provides {self.kind} with {given[self.target]}, but {model} requires {wanted}")
+            names = {"next": "next-token or next-step targets", "class": "class targets", "values": "numeric targets"}
+            required = " or ".join(names[target] for target in takes[self.kind])
+            raise SpecError("dataset.name", f"provides {self.kind} with {names[self.target]}, but {model} requires {required}")
 
 
 class Samples(Protocol):
@@ -216,6 +216,6 @@ def sample_order(seed: int, num_samples: int, step: int, batch_size: int) -> Arr
     epochs = positions // num_samples
     indices = np.empty(batch_size, dtype=np.int64)
     for epoch in np.unique(epochs):
-        here = epochs == epoch
-        indices[here] = np.random.default_rng((seed, int(epoch))).permutation(num_samples)[positions[here] % num_samples]
+        in_epoch = epochs == epoch
+        indices[in_epoch] = np.random.default_rng((seed, int(epoch))).permutation(num_samples)[positions[in_epoch] % num_samples]
     return indices

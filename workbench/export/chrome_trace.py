@@ -43,20 +43,24 @@ def trace_events(runs: Iterable[StoredRun]) -> Iterator[Row]:
         workers = [_Worker(next(ids), ids) for _ in range(record.num_workers)]
         tables = {name: _by_rank(run, name) for name in ("steps", "timeline", "communication", "memory")}
         for rank, worker in enumerate(workers):
-            mine = {name: rows.get(rank, []) for name, rows in tables.items()}
-            yield worker.named("process_name", name=f"worker {rank} of {record.split}, run {run.id}")
-            yield worker.named("process_sort_index", sort_index=worker.pid)
-            yield from worker.threads("steps", [_step(row) for row in mine["steps"]], nest=True)
-            yield from worker.threads("compute", [_span(row) for row in mine["timeline"] if row["kind"] not in WAITS], nest=True)
-            yield from worker.threads("communication", [_operation(row) for row in mine["communication"]], nest=False)
-            yield from worker.threads("waiting", [_wait(row) for row in mine["timeline"] if row["kind"] in WAITS], nest=False)
-            yield from _memory(worker.pid, mine["memory"])
+            rank_rows = {name: rows.get(rank, []) for name, rows in tables.items()}
+            yield worker.metadata("process_name", name=f"worker {rank} of {record.split}, run {run.id}")
+            yield worker.metadata("process_sort_index", sort_index=worker.pid)
+            yield from worker.threads("steps", [_step(row) for row in rank_rows["steps"]], nest=True)
+            yield from worker.threads(
+                "compute", [_span(row) for row in rank_rows["timeline"] if row["kind"] not in WAITS], nest=True
+            )
+            yield from worker.threads("communication", [_operation(row) for row in rank_rows["communication"]], nest=False)
+            yield from worker.threads(
+                "waiting", [_wait(row) for row in rank_rows["timeline"] if row["kind"] in WAITS], nest=False
+            )
+            yield from _memory(worker.pid, rank_rows["memory"])
         yield from _flows(workers, itertools.chain(*tables["communication"].values()), ids)
 
 
 def _by_rank(run: RunDirectory, name: str) -> dict[int, list[Row]]:
     rows = run.table(name).to_pylist()  # in order of rank
-    return {rank: list(mine) for rank, mine in itertools.groupby(rows, key=lambda row: row["rank"])}
+    return {rank: list(rank_rows) for rank, rank_rows in itertools.groupby(rows, key=lambda row: row["rank"])}
 
 
 class _Worker:
@@ -67,9 +71,9 @@ class _Worker:
         self.thread_of: dict[tuple[int, int], int] = {}
         """Step and index of an operation in the table → its thread."""
 
-    def named(self, what: str, tid: int = 0, **args: Any) -> Row:
+    def metadata(self, kind: str, tid: int = 0, **args: Any) -> Row:
         """Metadata (phase M): the name or the place of the process or one of its threads."""
-        return {"name": what, "ph": "M", "ts": 0, "pid": self.pid, "tid": tid, "args": args}
+        return {"name": kind, "ph": "M", "ts": 0, "pid": self.pid, "tid": tid, "args": args}
 
     def threads(self, name: str, events: list[Row], nest: bool) -> Iterator[Row]:
         """Gives events their threads, as many as it takes. ``start`` and ``end`` are nanoseconds; an event whose end is not known
@@ -81,8 +85,8 @@ class _Worker:
             lane = _lane(open_until, start, start if end is None else end, nest)
             if lane == len(tids):
                 tids.append(next(self.ids))
-                yield self.named("thread_name", tids[lane], name=name if lane == 0 else f"{name} {lane + 1}")
-                yield self.named("thread_sort_index", tids[lane], sort_index=tids[lane])
+                yield self.metadata("thread_name", tids[lane], name=name if lane == 0 else f"{name} {lane + 1}")
+                yield self.metadata("thread_sort_index", tids[lane], sort_index=tids[lane])
             if event["cat"] == "communication":
                 self.thread_of[event["args"]["step"], event["args"]["index"]] = tids[lane]
             timed = {"ph": "i", "s": "t"} if end is None else {"ph": "X", "dur": _microseconds(end - start)}
@@ -170,8 +174,8 @@ def _from_to(row: Row) -> dict[str, Any]:
 def _args(row: Row, *elsewhere: str) -> Row:
     """What else is known of it; JSON has no value that is not finite."""
     left_out = ("run_id", "rank", "start_s", "end_s", *elsewhere)
-    known = {key: value for key, value in row.items() if key not in left_out and value is not None}
-    return {key: value for key, value in known.items() if not (isinstance(value, float) and not math.isfinite(value))}
+    values = {key: value for key, value in row.items() if key not in left_out and value is not None}
+    return {key: value for key, value in values.items() if not (isinstance(value, float) and not math.isfinite(value))}
 
 
 def _nanoseconds(seconds: float) -> int:

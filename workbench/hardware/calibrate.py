@@ -35,7 +35,7 @@ def measure(group_sizes: Sequence[int], report: Report) -> dict[str, Any]:
     Raises:
         RunFailedError: a worker failed; with the last line that it said.
     """
-    here, found = environment(), {table: list[Row]() for table in TABLES}
+    machine, tables = environment(), {table: list[Row]() for table in TABLES}
     cores = num_cores()
     num_threads = sorted({2**exponent for exponent in range(cores.bit_length())} | {cores})
     ticket = Ticket(["cpu"], Holder("calibration"))
@@ -43,17 +43,17 @@ def measure(group_sizes: Sequence[int], report: Report) -> dict[str, Any]:
         while not ticket.is_first():
             time.sleep(_POLL_S)
         for num_workers in (1, *group_sizes):
-            _measure({"num_workers": num_workers, "num_threads": num_threads}, found, report)
+            _measure({"num_workers": num_workers, "num_threads": num_threads}, tables, report)
     finally:
         ticket.release()
     points: dict[tuple[str, int], list[tuple[int, float]]] = {}
-    for row in found["communication"]:
+    for row in tables["communication"]:
         points.setdefault((row["operation"], row["group_size"]), []).append((row["payload_bytes"], row["time_s"]))
     links = [fit(operation, n, measured) for (operation, n), measured in points.items()]
-    return {"schema_version": SCHEMA_VERSION, "created_at": time.time(), "environment": plain(here), **found, "links": links}
+    return {"schema_version": SCHEMA_VERSION, "created_at": time.time(), "environment": plain(machine), **tables, "links": links}
 
 
-def _measure(job: Row, found: dict[str, list[Row]], report: Report) -> None:
+def _measure(job: Row, tables: dict[str, list[Row]], report: Report) -> None:
     """Starts the workers of one job and takes what rank 0 measures."""
     with tempfile.TemporaryDirectory() as directory:
         run = RunDirectory(Path(directory))
@@ -66,7 +66,7 @@ def _measure(job: Row, found: dict[str, list[Row]], report: Report) -> None:
                 events, offset = run.events(0, offset)
                 for event in events:
                     if isinstance(event, MeasuredEvent):
-                        found.get(event.table, []).append(event.row)
+                        tables.get(event.table, []).append(event.row)
                         report(event.table, event.row)
                 has_finished = codes[0] == 0  # polled before its events were read
                 failed = next((rank for rank, code in enumerate(codes) if code), None)

@@ -41,7 +41,7 @@ def fit(operation: str, n: int, points: Sequence[tuple[int, float]]) -> dict[str
     }
 
 
-def own_link(calibration: dict[str, Any], operation: str, n: int) -> dict[str, Any] | None:
+def machine_link(calibration: dict[str, Any], operation: str, n: int) -> dict[str, Any] | None:
     """The fit of an operation for the group size nearest to ``n``; None where it was not measured."""
     fits = [fit for fit in calibration["links"] if fit["operation"] == operation]
     return min(fits, key=lambda fit: abs(fit["group_size"] - n), default=None)
@@ -56,24 +56,25 @@ def link_notes(plan: Plan, calibration: dict[str, Any] | None) -> list[str]:
         return ["not compared with the machine's own link: run `workbench calibrate` first"]
     notes = []
     for path, speed in parts.items():
-        better: dict[str, None] = {}
+        shortfalls: dict[str, None] = {}
         for t in plan.expected_communication:
-            mine = t.axis == path.removeprefix("axes.") if path.startswith("axes.") else t.axis not in plan.spec.link.axes
-            own = own_link(calibration, t.operation, max(t.group_size, 2)) if mine else None
-            better |= dict.fromkeys(_worse(own, speed)) if own else {}
-        if better:
+            uses_link = t.axis == path.removeprefix("axes.") if path.startswith("axes.") else t.axis not in plan.spec.link.axes
+            fit = machine_link(calibration, t.operation, max(t.group_size, 2)) if uses_link else None
+            shortfalls |= dict.fromkeys(_shortfalls(fit, speed)) if fit else {}
+        if shortfalls:
             where = f"link.{path}" if path else "link"
             notes.append(
-                f"{where}: the machine's own link is slower ({'; '.join(better)}); operations take the longer of the two times"
+                f"{where}: the machine's own link is slower ({'; '.join(shortfalls)}); operations take the longer of the two"
+                " times"
             )
     day = time.strftime("%Y-%m-%d", time.localtime(calibration["created_at"]))
     return notes or [f"slower than the machine's own link, calibrated on {day}"]
 
 
-def _worse(own: dict[str, Any], asked: LinkSpeed) -> Iterator[str]:
+def _shortfalls(fit: dict[str, Any], requested: LinkSpeed) -> Iterator[str]:
     """Yields the properties in which the link of the machine is worse than the requested one."""
-    (latency_s, bandwidth), own_bandwidth = asked.numbers, own["bandwidth_bytes_per_s"] or inf
-    if latency_s is not None and latency_s < own["latency_s"]:
-        yield f"{own['operation']} has a latency of {own['latency_s'] * 1e6:.3g} µs, requested {latency_s * 1e6:.3g} µs"
+    (latency_s, bandwidth), own_bandwidth = requested.numbers, fit["bandwidth_bytes_per_s"] or inf
+    if latency_s is not None and latency_s < fit["latency_s"]:
+        yield f"{fit['operation']} has a latency of {fit['latency_s'] * 1e6:.3g} µs, requested {latency_s * 1e6:.3g} µs"
     if bandwidth is not None and bandwidth > own_bandwidth:
-        yield f"{own['operation']} has a bandwidth of {own_bandwidth / 1e9:.3g} GB/s, requested {bandwidth / 1e9:.3g} GB/s"
+        yield f"{fit['operation']} has a bandwidth of {own_bandwidth / 1e9:.3g} GB/s, requested {bandwidth / 1e9:.3g} GB/s"

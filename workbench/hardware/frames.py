@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from workbench.analysis.communication import achieved_bandwidth
-from workbench.hardware.fit import own_link
+from workbench.hardware.fit import machine_link
 from workbench.plan.link_model import Route
 from workbench.store.directory import StoredRun
 
@@ -38,9 +38,9 @@ def communication(calibration: Calibration) -> pd.DataFrame:
     for row in calibration["communication"]:
         operation, n, size = row["operation"], row["group_size"], row["payload_bytes"]
         fit = fits[operation, n]
-        way = Route(("",), fit["latency_s"], fit["bandwidth_bytes_per_s"] or inf)
+        route = Route(("",), fit["latency_s"], fit["bandwidth_bytes_per_s"] or inf)
         achieved = Route(("",), 0.0, 1.0).transmission_s(operation, n, size) / row["time_s"]
-        rows.append({**row, "fitted_s": way.duration_s(operation, n, size), "bandwidth_bytes_per_s": achieved})
+        rows.append({**row, "fitted_s": route.duration_s(operation, n, size), "bandwidth_bytes_per_s": achieved})
     return pd.DataFrame(rows)
 
 
@@ -50,6 +50,6 @@ def achieved(run: StoredRun, calibration: Calibration | None) -> pd.DataFrame:
     run = run.directory
     frame = achieved_bandwidth(run.table("communication").to_pandas())
     kinds = zip(frame["operation"].astype(str), frame["group_size"].astype(int), strict=True)
-    own = [own_link(calibration, operation, n) if calibration else None for operation, n in kinds]
-    speeds = pd.Series([link["bandwidth_bytes_per_s"] if link else None for link in own], index=frame.index, dtype=float)
+    fits = [machine_link(calibration, operation, n) if calibration else None for operation, n in kinds]
+    speeds = pd.Series([link["bandwidth_bytes_per_s"] if link else None for link in fits], index=frame.index, dtype=float)
     return frame.assign(calibrated_bytes_per_s=speeds)

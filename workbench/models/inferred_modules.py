@@ -66,9 +66,9 @@ def summary_of(model: OwnModel[Any]) -> ModelSummary:
         backward.append(flops)
     for position, (name, module) in enumerate(modules.items()):
         named = {f"{name}.{key}": p for key, p in module.named_parameters()}
-        told = summaries[position].parameters
-        found = (replace(p, is_used=not p.requires_grad or id(named[p.name]) in used) for p in told)
-        summaries[position] = replace(summaries[position], parameters=tuple(found))
+        declared = summaries[position].parameters
+        parameters = (replace(p, is_used=not p.requires_grad or id(named[p.name]) in used) for p in declared)
+        summaries[position] = replace(summaries[position], parameters=tuple(parameters))
     norms = [
         BatchNorm(path, layer.num_features)
         for name, module in modules.items()
@@ -91,9 +91,9 @@ def _tried(model: OwnModel[Any], block: str, compute: Callable[[], Any]) -> Any:
     try:
         return compute()
     except Exception as error:
-        what = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
         raise SpecError(
-            "model.name", f"block {block!r} of {model.name} failed on {_BATCH} samples on torch's meta device: {what}"
+            "model.name", f"block {block!r} of {model.name} failed on {_BATCH} samples on torch's meta device: {reason}"
         ) from error
 
 
@@ -118,9 +118,9 @@ def _backward(module: nn.Module, inputs: Tensor, outputs: Tensor) -> tuple[list[
     if not outputs.requires_grad:
         return [], False, 0
     trained = [p for p in module.parameters() if p.requires_grad]
-    wanted: list[Tensor] = [*trained, *([inputs] if inputs.requires_grad else [])]
+    differentiated: list[Tensor] = [*trained, *([inputs] if inputs.requires_grad else [])]
     with FlopCounterMode(display=False) as counter:
-        gradients = torch.autograd.grad(outputs, wanted, torch.empty_like(outputs), allow_unused=True)
+        gradients = torch.autograd.grad(outputs, differentiated, torch.empty_like(outputs), allow_unused=True)
     used = [p for p, gradient in zip(trained, gradients, strict=False) if gradient is not None]
     return used, inputs.requires_grad and gradients[-1] is not None, counter.get_total_flops() // _BATCH
 

@@ -42,8 +42,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": gelu, "gated": swi
 
 def causal_product(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(q kᵀ / √head_dim) v, no position looking at a later one; the queries are the last of the keys' positions."""
-    new, seen = q.shape[2], k.shape[2]
-    mask = torch.ones(new, seen, dtype=torch.bool, device=q.device).tril(seen - new) if new < seen else None
+    new, total = q.shape[2], k.shape[2]
+    mask = torch.ones(new, total, dtype=torch.bool, device=q.device).tril(total - new) if new < total else None
     return scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, enable_gqa=q.shape[1] != k.shape[1])
 
 

@@ -20,10 +20,10 @@ from workbench.charts.selection import standing_out
 from workbench.charts.theme import side_by_side
 from workbench.errors import UsageError
 from workbench.export.report.parts import Compared, compare
-from workbench.notebook.rendering import Shown, output, picture
+from workbench.notebook.rendering import WidgetBase, output, picture
 
 
-class CompareView(Shown):
+class CompareView(WidgetBase):
     """Takes runs, their ids, or a comparison; what is chosen above is in the table and in every chart, and what is picked
     stands out in them and is the run of a ``TraceView`` of this view.
 
@@ -56,15 +56,15 @@ class CompareView(Shown):
         self._draw()
 
     @traitlets.validate("picked")
-    def _own(self, proposal: dict[str, Any]) -> Run | None:
+    def _validate_picked(self, proposal: dict[str, Any]) -> Run | None:
         """The same run as this view has it, whose choice compares objects."""
-        asked: Run | None = proposal["value"]
-        if asked is None:
+        proposed: Run | None = proposal["value"]
+        if proposed is None:
             return None
-        own = next((run for run in self.runs if run.id == asked.id), None)
-        if own is None:
-            raise UsageError(f"run {asked.id} is not among the compared runs")
-        return own
+        run_of_view = next((run for run in self.runs if run.id == proposed.id), None)
+        if run_of_view is None:
+            raise UsageError(f"run {proposed.id} is not among the compared runs")
+        return run_of_view
 
     @property
     def chosen(self) -> list[Run]:
@@ -74,8 +74,8 @@ class CompareView(Shown):
     @property
     def data(self) -> dict[str, pd.DataFrame]:
         """``runs`` (rows as in ``wb.runs()``; the split's name tells equal ones apart) and what each chart draws."""
-        shown = self._shown
-        return {"runs": pd.DataFrame(shown.rows), **{chart.name: chart.frame(shown.finished) for chart in CHARTS}}
+        selection = self._selection
+        return {"runs": pd.DataFrame(selection.rows), **{chart.name: chart.frame(selection.finished) for chart in CHARTS}}
 
     def still(self) -> tuple[dict[str, Any], dict[str, Any]]:
         charts = self._drawn()
@@ -87,20 +87,20 @@ class CompareView(Shown):
         return compare(self.runs)
 
     @property
-    def _shown(self) -> Compared:
+    def _selection(self) -> Compared:
         compared, ids = self._compared, {run.id for run in self.chosen}
-        both = [(run, row) for run, row in zip(compared.runs, compared.rows, strict=True) if run.id in ids]
-        return Compared([run for run, _ in both], [row for _, row in both])
+        pairs = [(run, row) for run, row in zip(compared.runs, compared.rows, strict=True) if run.id in ids]
+        return Compared([run for run, _ in pairs], [row for _, row in pairs])
 
     def _drawn(self) -> list[alt.Chart | alt.LayerChart | alt.HConcatChart]:
-        shown, labels = self._shown, self._compared.labels
-        picked = next((row["split"] for row in shown.rows if self.picked and row["run_id"] == self.picked.id), None)
+        selection, labels = self._selection, self._compared.labels
+        picked = next((row["split"] for row in selection.rows if self.picked and row["run_id"] == self.picked.id), None)
         charts = []
         for chart in CHARTS:
-            if len(drawn := chart.frame(shown.finished)):
-                of_this = picked if picked in set(drawn["split"]) else None
-                standing = [standing_out(one, "split", of_this) for one in chart.charts(drawn, labels)]
-                charts.append(side_by_side(*standing) if len(standing) > 1 else standing[0])
+            if len(frame := chart.frame(selection.finished)):
+                highlighted = picked if picked in set(frame["split"]) else None
+                panels = [standing_out(panel, "split", highlighted) for panel in chart.charts(frame, labels)]
+                charts.append(side_by_side(*panels) if len(panels) > 1 else panels[0])
         return charts
 
     def _choose(self) -> None:
@@ -110,8 +110,11 @@ class CompareView(Shown):
         self._draw()
 
     def _draw(self) -> None:
-        shown = self._shown
-        rows, taught = shown.rows, findings(list(shown.rows), limits.sentences(shown.runs), memory_limits.sentences(shown.runs))
-        sentences = "".join(f"<li>{escape(sentence)}</li>" for sentence in taught)
+        selection = self._selection
+        rows, sentences_of_runs = (
+            selection.rows,
+            findings(list(selection.rows), limits.sentences(selection.runs), memory_limits.sentences(selection.runs)),
+        )
+        sentences = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences_of_runs)
         self._table.value = (comparison_html(rows, {}) + f"<ul>{sentences}</ul>") if rows else "Select runs above."
         self._charts.outputs = tuple(map(output, self._drawn()))

@@ -18,12 +18,12 @@ class Fields(w.GridBox):  # type: ignore[misc]
 
     def __init__(self, fields: Iterable[Field], paths: Mapping[str, Any], changed: Callable[[], None]) -> None:
         self.fields = list(fields)
-        made = [_widget(field, paths.get(field.path, field.default)) for field in self.fields]
-        for widget in made:
+        widgets = [_widget(field, paths.get(field.path, field.default)) for field in self.fields]
+        for widget in widgets:
             widget.layout.width = "270px"
             widget.style.description_width = "130px"
             widget.observe(lambda change: changed(), "value")
-        super().__init__(made, layout=w.Layout(grid_template_columns="repeat(auto-fill, 280px)"))
+        super().__init__(widgets, layout=w.Layout(grid_template_columns="repeat(auto-fill, 280px)"))
 
     @property
     def values(self) -> dict[str, Any]:
@@ -38,17 +38,17 @@ class Fields(w.GridBox):  # type: ignore[misc]
 
 
 def _widget(field: Field, value: Any) -> Any:
-    said: dict[str, Any] = {"description": field.label, "tooltip": field.hint}
+    texts: dict[str, Any] = {"description": field.label, "tooltip": field.hint}
     if field.kind == "flag":
-        return w.Checkbox(bool(value), indent=False, **said)
+        return w.Checkbox(bool(value), indent=False, **texts)
     if field.kind == "choice":
         options = ([_NONE] if field.is_optional else []) + list(field.choices)
-        return w.Dropdown(options=options, value=_NONE if value is None else value, **said)
+        return w.Dropdown(options=options, value=_NONE if value is None else value, **texts)
     if field.kind == "integer" and not field.is_optional:
         low = -_MOST if field.minimum is None else int(field.minimum)
-        return w.BoundedIntText(value, min=low, max=_MOST if field.maximum is None else int(field.maximum), **said)
+        return w.BoundedIntText(value, min=low, max=_MOST if field.maximum is None else int(field.maximum), **texts)
     text = "" if value in (None, (), {}, []) else value_text(list(value) if isinstance(value, tuple) else value)
-    return w.Text(str(value) if field.kind == "text" else text, placeholder="none", continuous_update=False, **said)
+    return w.Text(str(value) if field.kind == "text" else text, placeholder="none", continuous_update=False, **texts)
 
 
 def _value(field: Field, value: Any) -> Any:
@@ -59,5 +59,5 @@ def _value(field: Field, value: Any) -> Any:
     text = value.strip()
     if not text:
         return field.default if field.kind == "value" else None
-    read = parse_value(text)
-    return field.default if isinstance(field.default, tuple) and read == list(field.default) else read
+    parsed = parse_value(text)
+    return field.default if isinstance(field.default, tuple) and parsed == list(field.default) else parsed

@@ -72,7 +72,7 @@ def _title(spec: dict[str, Any]) -> str:
     return str(title.get("text", "")) if isinstance(title, dict) else str(title)
 
 
-class Shown(ipywidgets.VBox):  # type: ignore[misc]
+class WidgetBase(ipywidgets.VBox):  # type: ignore[misc]
     """A column of widgets with a still image of itself; a subclass says what that is."""
 
     def still(self) -> tuple[dict[str, Any], dict[str, Any]]:

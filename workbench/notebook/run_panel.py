@@ -19,13 +19,13 @@ from workbench.api.specs import RunSpec
 from workbench.api.store import all_runs
 from workbench.charts.loss import losses_chart
 from workbench.errors import RunFailedError, UsageError, WorkbenchError
-from workbench.notebook.rendering import Shown, output
+from workbench.notebook.rendering import WidgetBase, output
 from workbench.notebook.split_picker import SplitPicker
 
 _REFRESH_S = 0.5
 
 
-class RunPanel(Shown):
+class RunPanel(WidgetBase):
     """Runs a spec, or what a picker has chosen when *Run* is pressed, and shows how it goes.
 
     The run is a process of its own: the kernel is free meanwhile, and the run outlives it. A panel of the same spec, such as
@@ -43,10 +43,10 @@ class RunPanel(Shown):
         self._start = w.Button(description="Run", button_style="primary", icon="play")
         self._cancel = w.Button(description="Cancel", icon="stop", disabled=True)
         self._bar = w.IntProgress(0, 0, 1, layout=w.Layout(width="240px"))
-        self._said, self._live, self._charts = w.HTML(), w.HTML(), w.Output()
-        self._start.on_click(lambda _: self._say_why_not(self.start))
+        self._message, self._figures, self._charts = w.HTML(), w.HTML(), w.Output()
+        self._start.on_click(lambda _: self._show_error(self.start))
         self._cancel.on_click(lambda _: self.cancel())
-        super().__init__([w.HBox([self._start, self._cancel, self._bar, self._said]), self._live, self._charts])
+        super().__init__([w.HBox([self._start, self._cancel, self._bar, self._message]), self._figures, self._charts])
         if isinstance(spec, SplitPicker):
             spec.observe(lambda change: self._chosen_anew(), "spec")
         self.run: Run | None = None
@@ -115,7 +115,7 @@ class RunPanel(Shown):
         self._start.disabled = is_running or self.spec is None
         self._cancel.disabled = not is_running
         if not is_running:
-            self._said.value = escape(self.spec.split.label) if self.spec else "invalid"
+            self._message.value = escape(self.spec.split.label) if self.spec else "invalid"
 
     def _chosen_anew(self) -> None:
         """What another spec came to is neither shown beside this one's label nor waited for."""
@@ -125,13 +125,13 @@ class RunPanel(Shown):
         self._ready()
 
     def _clear(self) -> None:
-        self._bar.value, self._live.value, self._charts.outputs = 0, "", ()
+        self._bar.value, self._figures.value, self._charts.outputs = 0, "", ()
 
-    def _say_why_not(self, action: Any) -> None:
+    def _show_error(self, action: Any) -> None:
         try:
             action()
         except WorkbenchError as error:
-            self._said.value = f"<b>{escape(str(error))}</b>"
+            self._message.value = f"<b>{escape(str(error))}</b>"
 
     def _watch(self, run: Run) -> None:
         self.run = run
@@ -143,13 +143,13 @@ class RunPanel(Shown):
     def _follow(self, run: Run) -> None:
         """In a thread: takes in events until the run has ended. Drawing is rare and cheap, the cores are the run's."""
         follower = Follower(run)
-        while follower.read_on():
+        while follower.read_new():
             self._draw(run, follower)
             time.sleep(_REFRESH_S)
         self._draw(run, follower)
         self._ready()
-        self._said.value = run.state
-        self._live.value = run._repr_html_()
+        self._message.value = run.state
+        self._figures.value = run._repr_html_()
         row = run.row()
         if row["final_loss"] is not None:
             self._charts.outputs = (output(losses_chart(losses([run], [row]))),)
@@ -157,12 +157,12 @@ class RunPanel(Shown):
     def _draw(self, run: Run, follower: Follower) -> None:
         """How far it is and how fast, and the loss of the first worker that has one."""
         if follower.progress is None:
-            self._said.value = escape(run.message or run.state)
+            self._message.value = escape(run.message or run.state)
             return
-        done, num_steps = follower.progress
-        self._bar.max, self._bar.value = num_steps, done  # in this order: a value beyond the maximum is cut
+        num_done, num_steps = follower.progress
+        self._bar.max, self._bar.value = num_steps, num_done  # in this order: a value beyond the maximum is cut
         workers = follower.workers()
-        self._said.value = f"{run.state}, {workers[0]['state']}"
+        self._message.value = f"{run.state}, {workers[0]['state']}"
         step_s = max(worker["step_ms"] or 0.0 for worker in workers) / 1e3
         facts = [f"{seconds(step_s)} per step", f"{run.spec.train.global_batch_size / step_s:.0f} samples/s"]
         losses_so_far = [step["loss"] for step in follower.losses]
@@ -170,7 +170,7 @@ class RunPanel(Shown):
             facts.append(f"loss {losses_so_far[-1]:.3f}")
         if sizes := [worker["memory_mib"] for worker in workers if worker["memory_mib"]]:
             facts.append("process memory " + ", ".join(f"{size:.0f} MiB" for size in sizes))
-        self._live.value = f"<p>{' · '.join(facts)}</p>{_line(losses_so_far)}"
+        self._figures.value = f"<p>{' · '.join(facts)}</p>{_line(losses_so_far)}"
 
 
 def _earlier(spec: RunSpec) -> Run | None:
@@ -191,10 +191,10 @@ def _earlier(spec: RunSpec) -> Run | None:
 def _is_of(run: Run, spec: RunSpec) -> bool:
     """Whether the run is of this spec; the device of a run is resolved, the spec's may be left open."""
     try:
-        own = run.spec
+        run_spec = run.spec
     except WorkbenchError:
         return False
-    return own.replace(launch={**own.as_dict()["launch"], "device": spec.launch.device}) == spec
+    return run_spec.replace(launch={**run_spec.as_dict()["launch"], "device": spec.launch.device}) == spec
 
 
 def _line(values: list[float], width: int = 360, height: int = 60) -> str:

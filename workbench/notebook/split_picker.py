@@ -19,10 +19,10 @@ from workbench.charts.mesh import held_chart, mesh_chart
 from workbench.errors import SpecError
 from workbench.messages import counted
 from workbench.notebook.fields import Fields
-from workbench.notebook.rendering import Shown, output, picture
+from workbench.notebook.rendering import WidgetBase, output, picture
 
 
-class SplitPicker(Shown):
+class SplitPicker(WidgetBase):
     """Choose how the work is split and see which worker holds what before anything runs.
 
     ``SplitPicker(model="transformer", split={"data": 2})`` takes what ``RunSpec`` takes and begins there. ``.spec`` is what is
@@ -33,24 +33,25 @@ class SplitPicker(Shown):
 
     def __init__(self, **parts_of_spec: Any) -> None:
         start = RunSpec(**parts_of_spec)
-        self._fixed = {path: value for path, value in differences(start).items() if not _is_asked_for(path)}
-        self._strategies = {name: w.ToggleButton(False, description=name, tooltip=_says(name)) for name in STRATEGIES.names()}
+        self._fixed = {path: value for path, value in differences(start).items() if not _is_in_form(path)}
+        self._strategies = {name: w.ToggleButton(False, description=name, tooltip=_summary(name)) for name in STRATEGIES.names()}
         for button in self._strategies.values():
             button.layout.width = "auto"
             button.observe(lambda change: self._rebuild(), "value")
-        self._split, self._others = w.VBox(), w.Accordion(selected_index=None)
-        self._words, self._remedies, self._charts = w.HTML(), w.VBox(), w.Output()
-        form = w.VBox([w.HBox(list(self._strategies.values()), layout=w.Layout(flex_flow="row wrap")), self._split, self._others])
+        self._split, self._options = w.VBox(), w.Accordion(selected_index=None)
+        self._text, self._remedies, self._charts = w.HTML(), w.VBox(), w.Output()
+        strategies = w.HBox(list(self._strategies.values()), layout=w.Layout(flex_flow="row wrap"))
+        form = w.VBox([strategies, self._split, self._options])
         form.layout.width = "45%"
         form.layout.min_width = "320px"
-        shown = w.VBox([self._words, self._remedies, self._charts], layout=w.Layout(width="55%"))
-        super().__init__([w.HBox([form, shown], layout=w.Layout(flex_flow="row wrap"))])
+        result = w.VBox([self._text, self._remedies, self._charts], layout=w.Layout(width="55%"))
+        super().__init__([w.HBox([form, result], layout=w.Layout(flex_flow="row wrap"))])
         self._planned: Plan | None = None
         self._set(differences(start))
 
     def still(self) -> tuple[dict[str, Any], dict[str, Any]]:
         if self._planned is None:
-            return {"text/html": self._words.value}, {}
+            return {"text/html": self._text.value}, {}
         return picture(mesh_chart(placement(self._planned)))
 
     def _set(self, paths: dict[str, Any]) -> None:
@@ -62,9 +63,11 @@ class SplitPicker(Shown):
         name = paths.get("model.name", DEFAULT_MODEL)
         model = MODELS.get(name).Options
         preset = model.model_validate({"name": name, "preset": paths.get("model.preset")})
-        asked = {"Model": list(fields(model, "model", preset)), "Training": list(fields(parts()["train"], "train"))}
-        self._others.children = [Fields((f for f in own if _is_asked_for(f.path)), paths, self._read) for own in asked.values()]
-        self._others.titles = tuple(asked)
+        sections = {"Model": list(fields(model, "model", preset)), "Training": list(fields(parts()["train"], "train"))}
+        self._options.children = [
+            Fields((f for f in section if _is_in_form(f.path)), paths, self._read) for section in sections.values()
+        ]
+        self._options.titles = tuple(sections)
         self._build_split(paths)
         self._read()
 
@@ -72,9 +75,9 @@ class SplitPicker(Shown):
         """Of each chosen strategy its fields; the size is seen at once, the others when asked for."""
         boxes = []
         for name in (name for name, button in self._strategies.items() if button.value):
-            asked = list(fields(STRATEGIES.get(name).Options, f"split.{name}"))
-            boxes.append(w.HTML(f"<b>{name}</b>: {escape(_says(name))}"))
-            boxes.append(Fields(asked, paths, self._read))
+            form_fields = list(fields(STRATEGIES.get(name).Options, f"split.{name}"))
+            boxes.append(w.HTML(f"<b>{name}</b>: {escape(_summary(name))}"))
+            boxes.append(Fields(form_fields, paths, self._read))
         self._split.children = boxes or [w.HTML("Single worker. Select strategies above.")]
 
     def _rebuild(self) -> None:
@@ -83,13 +86,13 @@ class SplitPicker(Shown):
             self._read()
 
     def _paths(self) -> dict[str, Any]:
-        own = {
+        form_values = {
             k: v
-            for box in (*self._split.children, *self._others.children)
+            for box in (*self._split.children, *self._options.children)
             if isinstance(box, Fields)
             for k, v in box.values.items()
         }
-        return {**self._fixed, **own}
+        return {**self._fixed, **form_values}
 
     def _read(self) -> None:
         """Takes the form in, and draws what it amounts to."""
@@ -101,14 +104,14 @@ class SplitPicker(Shown):
             self._refuse(paths, error)
             return
         self._remedies.children, self.spec = (), self._planned.spec
-        self._words.value = _in_words(self._planned)
+        self._text.value = _plan_html(self._planned)
         self._charts.outputs = (
             output(mesh_chart(placement(self._planned))),
             output(held_chart(held(self._planned))),
         )
 
     def _refuse(self, paths: dict[str, Any], error: SpecError) -> None:
-        self._words.value = f"<p><b>This configuration is invalid.</b> {escape(str(error))}</p>"
+        self._text.value = f"<p><b>This configuration is invalid.</b> {escape(str(error))}</p>"
         self._charts.outputs = ()
         buttons = []
         for change in nearest_valid(paths, error):
@@ -118,24 +121,24 @@ class SplitPicker(Shown):
         self._remedies.children = buttons
 
 
-def _is_asked_for(path: str) -> bool:
+def _is_in_form(path: str) -> bool:
     """The form asks for the split, the model's options and the training; all else stays as it was given."""
     return path.startswith(("split.", "train.", "model.")) and path not in ("model.name", "model.preset")
 
 
-def _says(strategy: str) -> str:
+def _summary(strategy: str) -> str:
     return " ".join((STRATEGIES.get(strategy).__doc__ or "").split("\n\n")[0].split())
 
 
-def _in_words(planned: Plan) -> str:
+def _plan_html(planned: Plan) -> str:
     """Label, workers, expected memory and communication."""
-    most = held(planned).groupby("worker")["bytes"].sum().max()
+    largest = held(planned).groupby("worker")["bytes"].sum().max()
     communication = expected_communication(planned)
     axes = " × ".join(f"{axis} {size}" for axis, size in planned.mesh.axes.items())
     workers = counted(planned.num_workers, "worker")
     head = f"<b>{escape(planned.spec.split.label)}</b> · {workers}{f' · {axes}' if axes else ''}"
     notice = f"<br>{escape(planned.device_notice)}." if planned.device_notice else ""
-    text = f"<p>{head}<br>Expected memory of the largest worker: {mebibytes(most)}. Expected communication per step:"
+    text = f"<p>{head}<br>Expected memory of the largest worker: {mebibytes(largest)}. Expected communication per step:"
     text += f" {mebibytes(communication['bytes'].sum())}.{notice}</p>"
     return text + _communication_table(communication) if len(communication) else text
 

@@ -16,10 +16,10 @@ from workbench.api import Run, open_run
 from workbench.charts.timeline import timeline_chart
 from workbench.errors import UsageError
 from workbench.notebook.compare_view import CompareView
-from workbench.notebook.rendering import Shown, output, picture
+from workbench.notebook.rendering import WidgetBase, output, picture
 
 
-class TraceView(Shown):
+class TraceView(WidgetBase):
     """A trace step of the run, the last to begin with: lanes of the workers, and the communication within the part of the step
     that is chosen. Of a ``CompareView`` the run that is picked there, whichever that is, and until then the last
     that was traced.
@@ -119,9 +119,9 @@ class TraceView(Shown):
     def _draw(self) -> None:
         if self._is_setting:
             return
-        shown = self.data
-        self._charts.outputs = (output(self._chart()),) if len(shown["timeline"]) else ()
-        groups = shown["communication"].groupby(["operation", "axis", "phase"], sort=False)["payload_bytes"]
+        data = self.data
+        self._charts.outputs = (output(self._chart()),) if len(data["timeline"]) else ()
+        groups = data["communication"].groupby(["operation", "axis", "phase"], sort=False)["payload_bytes"]
         sums = groups.agg(["count", "sum"]).reset_index().to_dict("records")
         rows = [[o["operation"], o["axis"], o["phase"], f"{o['count']:g}", mebibytes(o["sum"])] for o in sums]
         heads = ("operation", "axis", "phase", "count", "payload")

@@ -40,11 +40,11 @@ class Case:
 
 def models(*names: str) -> dict[str, Parts]:
     """The examples of these models, by default of all: ``{"transformer, tied": {"model": …, "dataset": …}}``."""
-    found = {}
+    results = {}
     for name, label, parts in _examples(MODELS, names):
         dataset = parts.get("dataset", MODELS.get(name).default_dataset)
-        found[label] = {"model": {"name": name, **parts.get("model", {})}, "dataset": dataset}
-    return found
+        results[label] = {"model": {"name": name, **parts.get("model", {})}, "dataset": dataset}
+    return results
 
 
 def datasets(*names: str) -> dict[str, Parts]:
@@ -124,13 +124,13 @@ class Support:
 def support_table() -> dict[str, dict[str, Support]]:
     """Every split of ``splits()`` → every model, on its first example → what works on CPU."""
     of_models = {name: next(iter(models(name).values())) for name in MODELS.names()}
-    found: dict[tuple[str, str], dict[str, str | None]] = {}
+    results: dict[tuple[str, str], dict[str, str | None]] = {}
     for case in cases(splits(), of_models):
         answer = refusal(case.spec)
         # The sentence is the same for every model that it says "cannot" of.
-        found.setdefault((case.split, case.model), {})[case.mode] = answer and answer.replace(case.model, "the model", 1)
+        results.setdefault((case.split, case.model), {})[case.mode] = answer and answer.replace(case.model, "the model", 1)
     table: dict[str, dict[str, Support]] = {}
-    for (split, model), answers in found.items():
+    for (split, model), answers in results.items():
         works = frozenset(mode for mode, answer in answers.items() if answer is None)
         refusals = tuple(dict.fromkeys(answer for answer in answers.values() if answer is not None))
         table.setdefault(split, {})[model] = Support(works, refusals)

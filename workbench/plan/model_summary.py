@@ -199,11 +199,11 @@ class ModelSummary:
 
     def with_blocks(self, names: Iterable[str]) -> ModelSummary:
         """The part made of these blocks."""
-        wanted = set(names)
-        groups = tuple(g for g in self.groups if g.block in wanted)
-        mixtures = tuple(m for m in self.mixtures if block_of(m.path) in wanted)
-        norms = tuple(n for n in self.batch_norms if block_of(n.path) in wanted)
-        blocks = tuple(b for b in self.blocks if b.name in wanted)
+        selected = set(names)
+        groups = tuple(g for g in self.groups if g.block in selected)
+        mixtures = tuple(m for m in self.mixtures if block_of(m.path) in selected)
+        norms = tuple(n for n in self.batch_norms if block_of(n.path) in selected)
+        blocks = tuple(b for b in self.blocks if b.name in selected)
         return replace(self, blocks=blocks, groups=groups, mixtures=mixtures, batch_norms=norms)
 
 

@@ -16,7 +16,7 @@ _REACH = 64
 """How far from the given number all others are tried; further down only its halves are."""
 
 
-def nearest_valid(paths: Mapping[str, Any], error: SpecError, limit_s: float = 0.3, num_wanted: int = 3) -> list[dict[str, Any]]:
+def nearest_valid(paths: Mapping[str, Any], error: SpecError, limit_s: float = 0.3, max_changes: int = 3) -> list[dict[str, Any]]:
     """Changes, each path → value (None: the default), after any of which the spec is accepted: first of the key that was
     refused or without the strategy that was, then of one other number of the split or the batch size, then without one of the
     other strategies.
@@ -27,19 +27,19 @@ def nearest_valid(paths: Mapping[str, Any], error: SpecError, limit_s: float = 0
     """
     deadline = time.monotonic() + limit_s
     try:
-        known = all_fields(paths.get("model.name", "transformer"), paths.get("dataset.name", "text"))
+        form_fields = all_fields(paths.get("model.name", "transformer"), paths.get("dataset.name", "text"))
     except SpecError:
         return []
-    own = list(islice(_accepted(paths, _of_field(known.get(error.field), paths), deadline), num_wanted))
-    if own:
-        return own
-    numbers = [f for f in known.values() if f.kind == "integer" and _is_turned(f.path, paths)]
+    changes = list(islice(_accepted(paths, _of_field(form_fields.get(error.field), paths), deadline), max_changes))
+    if changes:
+        return changes
+    numbers = [f for f in form_fields.values() if f.kind == "integer" and _is_adjustable(f.path, paths)]
     refused = [change for change in _without(paths) if f"{error.field}.size" in change]
-    found = list(_accepted(paths, refused, deadline))
+    changes_elsewhere = list(_accepted(paths, refused, deadline))
     for field in sorted(numbers, key=lambda f: (f.path.split(".")[:2] != error.field.split(".")[:2], f.path)):
-        found += islice(_accepted(paths, _of_field(field, paths), deadline), 1)
-    found += _accepted(paths, (change for change in _without(paths) if change not in refused), deadline)
-    return found[:num_wanted]
+        changes_elsewhere += islice(_accepted(paths, _of_field(field, paths), deadline), 1)
+    changes_elsewhere += _accepted(paths, (change for change in _without(paths) if change not in refused), deadline)
+    return changes_elsewhere[:max_changes]
 
 
 def with_change(paths: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,6 +94,6 @@ def _without(paths: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         yield {path: None for path in paths if path.startswith(f"split.{strategy}.")}
 
 
-def _is_turned(path: str, paths: Mapping[str, Any]) -> bool:
+def _is_adjustable(path: str, paths: Mapping[str, Any]) -> bool:
     """Whether it is a number that decides how the work divides."""
     return path == "train.global_batch_size" or (path.startswith("split.") and ".".join(path.split(".")[:2]) + ".size" in paths)

@@ -20,11 +20,11 @@ def check_trained(spec: RunSpec, model: ModelSummary) -> None:
     """
     if spec.mode != "train" or model.trained_parameters:
         return
-    what = "has no parameters; "
+    problem = "has no parameters; "
     if model.parameters:
         number = counted(len(model.distinct_parameters), "parameter")
-        what = f"has {number}, all of them frozen or unused; unfreeze one with requires_grad_(), or "
-    raise SpecError("model.name", f'{model.name} {what}set mode = "inference"')
+        problem = f"has {number}, all of them frozen or unused; unfreeze one with requires_grad_(), or "
+    raise SpecError("model.name", f'{model.name} {problem}set mode = "inference"')
 
 
 def with_ends_of_backward(model: ModelSummary) -> ModelSummary:

@@ -57,8 +57,8 @@ class Field:
         bounds = [] if self.minimum is None else [f"{'more than' if self.is_exclusive else 'at least'} {self.minimum:g}"]
         bounds += [] if self.maximum is None else [f"at most {self.maximum:g}"]
         default = {True: "yes", False: "no"}.get(self.default) if isinstance(self.default, bool) else self.default
-        known = [] if default in (None, "", (), {}) else [f"default {default}"]
-        facts = ", ".join([*bounds, *known])
+        defaults = [] if default in (None, "", (), {}) else [f"default {default}"]
+        facts = ", ".join([*bounds, *defaults])
         return self.help + (f" ({facts})" if facts else "")
 
 
@@ -69,7 +69,7 @@ def fields(options: type[Options], where: str, defaults: Options | None = None) 
         defaults: where its values are the defaults, such as those that a preset fills in; else the class's own are.
     """
     for name, info in options.model_fields.items():
-        if not _is_asked_for(options, name, info):
+        if not _is_in_form(options, name, info):
             continue
         default = getattr(defaults, name) if defaults is not None else _default(info)
         inner = info.annotation
@@ -98,8 +98,12 @@ def plugin_field(family: Family) -> Field:
 
 def parts() -> dict[str, type[Options]]:
     """The parts of a spec that are plain options, by name: train, inference, measure and so on."""
-    own = {name: info.annotation for name, info in RunSpec.model_fields.items()}
-    return {n: a for n, a in own.items() if isinstance(a, type) and issubclass(a, Options) and not issubclass(a, PluginOptions)}
+    annotations = {name: info.annotation for name, info in RunSpec.model_fields.items()}
+    return {
+        n: a
+        for n, a in annotations.items()
+        if isinstance(a, type) and issubclass(a, Options) and not issubclass(a, PluginOptions)
+    }
 
 
 def top_fields() -> list[Field]:
@@ -113,17 +117,17 @@ def all_fields(model: str, dataset: str) -> dict[str, Field]:
     Raises:
         SpecError: there is no such model or dataset.
     """
-    found = [*top_fields(), plugin_field(MODELS), plugin_field(DATASETS)]
-    found += fields(MODELS.get(model, "model.name").Options, "model")
-    found += fields(DATASETS.get(dataset, "dataset.name").Options, "dataset")
+    form_fields = [*top_fields(), plugin_field(MODELS), plugin_field(DATASETS)]
+    form_fields += fields(MODELS.get(model, "model.name").Options, "model")
+    form_fields += fields(DATASETS.get(dataset, "dataset.name").Options, "dataset")
     for name in STRATEGIES.names():
-        found += fields(STRATEGIES.get(name).Options, f"split.{name}")
+        form_fields += fields(STRATEGIES.get(name).Options, f"split.{name}")
     for name, options in parts().items():
-        found += fields(options, name)
-    return {field.path: field for field in found}
+        form_fields += fields(options, name)
+    return {field.path: field for field in form_fields}
 
 
-def _is_asked_for(options: type[Options], name: str, info: FieldInfo) -> bool:
+def _is_in_form(options: type[Options], name: str, info: FieldInfo) -> bool:
     if any(mark is ReadsFile for mark in info.metadata):
         return False
     if issubclass(options, PluginOptions) and name == "name":

@@ -27,10 +27,10 @@ def spec_html(spec: RunSpec) -> str:
     """What a spec asks for: its split, what is not by default, and the command that runs it."""
     from workbench.spec.paths import command, differences, value_text
 
-    what = f"<b>{escape(spec.split.label)}</b> · {escape(spec.model.name)} on {escape(spec.dataset.name)} · {spec.mode}"
+    title = f"<b>{escape(spec.split.label)}</b> · {escape(spec.model.name)} on {escape(spec.dataset.name)} · {spec.mode}"
     rows = [(path, value_text(value)) for path, value in differences(spec).items()]
-    own = table(("option", "value"), rows, num_names=2) if rows else "<p>All options have their default values.</p>"
-    return f"<p>{what}</p>{own}<pre>{escape(command(spec))}</pre>"
+    options = table(("option", "value"), rows, num_names=2) if rows else "<p>All options have their default values.</p>"
+    return f"<p>{title}</p>{options}<pre>{escape(command(spec))}</pre>"
 
 
 def spec_text(spec: RunSpec) -> str:

@@ -150,11 +150,11 @@ def _nearest_alternative(findings: Sequence[ErrorDetails]) -> ErrorDetails:
     key = _untagged(first["loc"])
     if key == first["loc"]:
         return first
-    same = [first, *(other for other in others if _untagged(other["loc"])[: len(key)] == key)]
-    depth = max(len(_untagged(one["loc"])) for one in same)
-    nearest = [one for one in same if len(_untagged(one["loc"])) == depth]
-    said = " or ".join(one["msg"].removeprefix("Input should be ") for one in nearest)
-    return {**nearest[0], "msg": f"Input should be {said.replace('a valid tuple', 'a list')}"}
+    candidates = [first, *(other for other in others if _untagged(other["loc"])[: len(key)] == key)]
+    depth = max(len(_untagged(candidate["loc"])) for candidate in candidates)
+    nearest = [candidate for candidate in candidates if len(_untagged(candidate["loc"])) == depth]
+    alternatives = " or ".join(candidate["msg"].removeprefix("Input should be ") for candidate in nearest)
+    return {**nearest[0], "msg": f"Input should be {alternatives.replace('a valid tuple', 'a list')}"}
 
 
 def _untagged(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:

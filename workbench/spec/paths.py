@@ -21,24 +21,24 @@ def differences(spec: RunSpec) -> dict[str, Any]:
     name, preset = spec.model.name, spec.model.preset
     model = {"name": name, "preset": preset}
     default = RunSpec(model=model)
-    said: dict[str, Any] = {"model.name": name} if name != DEFAULT_MODEL else {}
-    said |= {"model.preset": preset} if preset else {}
-    said |= _other(spec.model, default.model, "model")
+    paths: dict[str, Any] = {"model.name": name} if name != DEFAULT_MODEL else {}
+    paths |= {"model.preset": preset} if preset else {}
+    paths |= _changed(spec.model, default.model, "model")
     if spec.dataset != default.dataset:
-        said["dataset.name"] = spec.dataset.name
-        said |= _other(spec.dataset, type(spec.dataset).model_construct(name=spec.dataset.name), "dataset")
+        paths["dataset.name"] = spec.dataset.name
+        paths |= _changed(spec.dataset, type(spec.dataset).model_construct(name=spec.dataset.name), "dataset")
     for strategy, options in spec.split.items():
-        said[f"split.{strategy}.size"] = options.size
-        said |= _other(options, type(options)(size=options.size), f"split.{strategy}")
+        paths[f"split.{strategy}.size"] = options.size
+        paths |= _changed(options, type(options)(size=options.size), f"split.{strategy}")
     for part in RunSpec.model_fields:
-        own = getattr(spec, part)
+        value = getattr(spec, part)
         if part in ("model", "dataset", "split", "files"):
             continue
-        if isinstance(own, Options):
-            said |= _other(own, getattr(default, part), part)
-        elif own != getattr(default, part):
-            said[part] = own
-    return said
+        if isinstance(value, Options):
+            paths |= _changed(value, getattr(default, part), part)
+        elif value != getattr(default, part):
+            paths[part] = value
+    return paths
 
 
 def spec_of(paths: Mapping[str, Any]) -> RunSpec:
@@ -64,15 +64,15 @@ def nested(paths: Mapping[str, Any]) -> dict[str, Any]:
 
 def command(spec: RunSpec) -> str:
     """The line that runs this spec: ``workbench run --model transformer --split data=2 --set train.num_steps=50``."""
-    said = differences(spec)
-    words = ["workbench", "run", "--model", said.pop("model.name", DEFAULT_MODEL)]
-    if dataset := said.pop("dataset.name", None):
+    paths = differences(spec)
+    words = ["workbench", "run", "--model", paths.pop("model.name", DEFAULT_MODEL)]
+    if dataset := paths.pop("dataset.name", None):
         words += ["--dataset", dataset]
     for strategy, _ in spec.split.items():
-        options = {path.split(".", 2)[2]: said.pop(path) for path in list(said) if path.startswith(f"split.{strategy}.")}
+        options = {path.split(".", 2)[2]: paths.pop(path) for path in list(paths) if path.startswith(f"split.{strategy}.")}
         size = options.pop("size")
         words += ["--split", ",".join([f"{strategy}={size}", *(f"{key}={value_text(v)}" for key, v in options.items())])]
-    for path, value in said.items():
+    for path, value in paths.items():
         words += ["--set", f"{path}={value_text(value)}"]
     return shlex.join(words)
 
@@ -104,10 +104,10 @@ def _toml(value: Any) -> str:
     return repr(value)
 
 
-def _other(own: Options, default: Options, where: str) -> dict[str, Any]:
+def _changed(options: Options, default: Options, where: str) -> dict[str, Any]:
     """Path → value where the two differ."""
     defaults = dict(_leaves(default, where))
-    return {p: v for p, v in _leaves(own, where) if v is not None and (p not in defaults or defaults[p] != v)}
+    return {p: v for p, v in _leaves(options, where) if v is not None and (p not in defaults or defaults[p] != v)}
 
 
 def _leaves(options: Options, where: str) -> Iterator[tuple[str, Any]]:

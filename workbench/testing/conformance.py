@@ -88,8 +88,8 @@ def model_cases(*names: str, modes: tuple[str, ...] = MODES) -> list[Case]:
 
 def mesh_cases(modes: tuple[str, ...] = MODES) -> list[Case]:
     """Strategies together on every model's examples."""
-    known = {alias for name in STRATEGIES.names() for alias in (name, *STRATEGIES.get(name).aliases)}
-    splits = {name: split for name, split in MESHES.items() if split.keys() <= known}
+    names = {alias for name in STRATEGIES.names() for alias in (name, *STRATEGIES.get(name).aliases)}
+    splits = {name: split for name, split in MESHES.items() if split.keys() <= names}
     return compatibility.admitted(compatibility.cases(splits, compatibility.models(), modes))
 
 
@@ -122,9 +122,9 @@ class Outcome:
             sums[t.operation, t.axis, t.phase] += t.count * t.payload_bytes * trace_share(self.planned.spec, t.every)
             bounds |= {(t.operation, t.axis, t.phase)} if t.is_bound else set()
         expected = {key: float(total) for key, total in sums.items()}
-        found = {key: t["payload_bytes"] for key, t in self._measured().items()}
-        found |= {key: expected[key] for key in bounds if 0 < found.get(key, 0) <= expected[key]}
-        return _differences("bytes of a step", {key: total for key, total in expected.items() if total}, found)
+        measured = {key: t["payload_bytes"] for key, t in self._measured().items()}
+        measured |= {key: expected[key] for key in bounds if 0 < measured.get(key, 0) <= expected[key]}
+        return _differences("bytes of a step", {key: total for key, total in expected.items() if total}, measured)
 
     def operation_mistakes(self) -> list[str]:
         """The number of operations is that of the formulas. Not for strategies whose operations torch may merge or
@@ -139,21 +139,21 @@ class Outcome:
         """Each worker holds as many parameters as ``place`` says."""
         expected = self.planned.expected_record()["parameters_per_worker"]
         sizes = {"number": 1, "bytes": self.planned.spec.train.element_bytes}
-        found = {f"number of worker {i}": w["parameters"] for i, w in enumerate(self.workers)}
-        found |= {f"bytes of worker {i}": w["parameter_bytes"] for i, w in enumerate(self.workers)}
-        wanted = {f"{what} of worker {i}": n * size for i, n in enumerate(expected) for what, size in sizes.items()}
-        return _differences("parameters", wanted, found)
+        measured = {f"number of worker {i}": w["parameters"] for i, w in enumerate(self.workers)}
+        measured |= {f"bytes of worker {i}": w["parameter_bytes"] for i, w in enumerate(self.workers)}
+        by_formula = {f"{quantity} of worker {i}": n * size for i, n in enumerate(expected) for quantity, size in sizes.items()}
+        return _differences("parameters", by_formula, measured)
 
     def memory_mistakes(self) -> list[str]:
         """On memory steps each worker allocates the bytes of parameters, gradients and the optimizer's state that the
         formulas say. All three are defined for every split in training; without it there are parameters alone."""
-        wanted, found = {}, {}
+        by_formula, measured = {}, {}
         for rank, worker in enumerate(self.workers):
             expected = asdict(expected_memory(self.planned, rank))
             for category in ("parameters", "gradients", "optimizer_state"):
-                wanted[f"{category} of worker {rank}"] = expected[category]
-                found[f"{category} of worker {rank}"] = worker["held_memory_by_category"][category]
-        return _differences("bytes alive after a step", wanted, found)
+                by_formula[f"{category} of worker {rank}"] = expected[category]
+                measured[f"{category} of worker {rank}"] = worker["held_memory_by_category"][category]
+        return _differences("bytes alive after a step", by_formula, measured)
 
     def loss_mistakes(self) -> list[str]:
         """In single precision the losses of training are one worker's on the whole batch; where the split is equal per shard
@@ -167,12 +167,12 @@ class Outcome:
         if self.planned.spec.mode != "train" or not is_exact or (per_shard and is_incomparable):
             return []
         num_pieces = self.workers[0]["num_pieces"] if per_shard else 1
-        wanted, mistakes = _losses_of_one_worker(json.dumps(self.planned.spec.as_dict() | {"split": {}}), num_pieces), []
-        for step, want in enumerate(wanted):
-            known = [w["losses"][step] for w in self.workers if w["losses"][step] is not None]
-            found = sum(known) / len(known) if known else float("nan")
-            if not abs(found - want) <= LOSS_TOLERANCE:
-                mistakes.append(f"the loss of step {step} is {found}, of one worker {want}")
+        single_spec, mistakes = json.dumps(self.planned.spec.as_dict() | {"split": {}}), []
+        for step, reference in enumerate(_losses_of_one_worker(single_spec, num_pieces)):
+            worker_losses = [w["losses"][step] for w in self.workers if w["losses"][step] is not None]
+            loss = sum(worker_losses) / len(worker_losses) if worker_losses else float("nan")
+            if not abs(loss - reference) <= LOSS_TOLERANCE:
+                mistakes.append(f"the loss of step {step} is {loss}, of one worker {reference}")
         return mistakes
 
     def _measured(self) -> dict[tuple[str, str, str], dict[str, Any]]:
@@ -226,13 +226,13 @@ def assert_model_conforms(parts: dict[str, Any]) -> None:
     distinct = sum(p.numel() for p in blocks.parameters())
     mistakes += _differences("parameters", {"all": summary.num_parameters}, {"all": distinct})
     x, targets = Batches(planned, device, torch.float64).step_batch(0)
-    for block, told in zip(blocks, summary.blocks, strict=True):
+    for block, declared in zip(blocks, summary.blocks, strict=True):
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             x = block(x)
-        mistakes += _differences(told.name, {"shape": (2, *told.output_shape)}, {"shape": tuple(x.shape)})
-        most, found = 2 * told.forward_flops, counter.get_total_flops()
-        if not (found <= most if planned.model.depends_on_batch else found == most):
-            mistakes.append(f"{told.name}: {found} floating-point operations, by formula {most}")
+        mistakes += _differences(declared.name, {"shape": (2, *declared.output_shape)}, {"shape": tuple(x.shape)})
+        expected, counted = 2 * declared.forward_flops, counter.get_total_flops()
+        if not (counted <= expected if planned.model.depends_on_batch else counted == expected):
+            mistakes.append(f"{declared.name}: {counted} floating-point operations, by formula {expected}")
     if planned.model.loss(x, targets).shape != ():
         mistakes.append("the loss is no scalar")
     _assert_none(mistakes)
@@ -258,7 +258,7 @@ def assert_dataset_conforms(options: dict[str, Any]) -> None:
         "type of targets": "float32" if summary.has_numbers else "int64",
         "tokens of a sample": summary.input_shape[0] if summary.kind == "tokens" else 0,
     }
-    found = {
+    actual = {
         "samples": len(samples),
         "inputs": inputs.shape,
         "targets": targets.shape,
@@ -266,7 +266,7 @@ def assert_dataset_conforms(options: dict[str, Any]) -> None:
         "type of targets": str(targets.dtype),
         "tokens of a sample": summary.tokens_per_sample,
     }
-    mistakes = _differences("samples", expected, found)
+    mistakes = _differences("samples", expected, actual)
     ignored = (targets == IGNORED) & (summary.has_ignored_targets and not summary.has_numbers)
     if not summary.has_numbers and not np.all(((targets >= 0) & (targets < summary.num_classes)) | ignored):
         mistakes.append(f"a target lies outside 0 to {summary.num_classes - 1}")
@@ -274,8 +274,8 @@ def assert_dataset_conforms(options: dict[str, Any]) -> None:
         mistakes.append("the target of a step is not the step after it")
     if not all(np.array_equal(a, b) for a, b in zip(again.batch(indices), (inputs, targets), strict=True)):
         mistakes.append("a second load gives other samples")
-    alone = samples.batch(indices[1:2])
-    if not all(np.array_equal(a[0], b[1]) for a, b in zip(alone, (inputs, targets), strict=True)):
+    single = samples.batch(indices[1:2])
+    if not all(np.array_equal(a[0], b[1]) for a, b in zip(single, (inputs, targets), strict=True)):
         mistakes.append("a sample depends on the others of its batch")
     _assert_none(mistakes)
 
@@ -286,11 +286,11 @@ def _losses_of_one_worker(spec: str, num_pieces: int) -> list[float]:
     return list(worker["losses"])
 
 
-def _differences(what: str, expected: dict[Any, Any], found: dict[Any, Any]) -> list[str]:
+def _differences(subject: str, expected: dict[Any, Any], actual: dict[Any, Any]) -> list[str]:
     return [
-        f"{what}, {key if isinstance(key, str | int) else ' '.join(key)}: {found.get(key)}, by formula {expected.get(key)}"
-        for key in dict.fromkeys([*expected, *found])
-        if expected.get(key) != found.get(key)
+        f"{subject}, {key if isinstance(key, str | int) else ' '.join(key)}: {actual.get(key)}, by formula {expected.get(key)}"
+        for key in dict.fromkeys([*expected, *actual])
+        if expected.get(key) != actual.get(key)
     ]
 
 

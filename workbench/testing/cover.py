@@ -32,9 +32,9 @@ def cover(
         beside: cases that run anyway, whose pairs need no other.
         cost: how long a case takes, in any unit.
     """
-    found, covered = list(candidates), set[Hashable]().union(*map(pairs, beside))
-    costs = [cost(case) for case in found]
-    remaining = {index: pairs(case) - covered for index, case in enumerate(found)}
+    cases, covered = list(candidates), set[Hashable]().union(*map(pairs, beside))
+    costs = [cost(case) for case in cases]
+    remaining = {index: pairs(case) - covered for index, case in enumerate(cases)}
     chosen = []
     while remaining:
         best = max(remaining, key=lambda index: len(remaining[index]) / costs[index])  # the first of equals, in order
@@ -44,7 +44,7 @@ def cover(
         chosen.append(best)
         for missing in remaining.values():
             missing -= covered
-    return [found[index] for index in sorted(chosen)]
+    return [cases[index] for index in sorted(chosen)]
 
 
 def each_split(case: Case) -> Pairs:

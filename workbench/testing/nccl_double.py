@@ -175,12 +175,14 @@ for _name in _COLLECTIVES:
     setattr(NCCLDouble, _name, functools.partialmethod(NCCLDouble._collective, _name))
 
 
-def _await(works: list[Any], whose: str) -> None:
+def _await(works: list[Any], ranks_text: str) -> None:
     try:
         for work in works:
             work.wait(timedelta(seconds=DEADLOCK_S))
     except RuntimeError as error:
-        raise RuntimeError(f"NCCL double: deadlock: the communicator of {whose} is created only once each comes to it") from error
+        raise RuntimeError(
+            f"NCCL double: deadlock: the communicator of {ranks_text} is created only once each comes to it"
+        ) from error
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

@@ -63,25 +63,26 @@ def load_plugins(path: Path) -> list[type]:
         raise UsageError(f"{path}: {NOTHING_REGISTERED}")
     families = {family.kind: family for family in FAMILIES}
     for cls in plugins:
-        found = families[cls.plugin_kind].get(cls.name)  # type: ignore[attr-defined]
-        if found is not cls:
-            raise UsageError(f"{path}: the {cls.plugin_kind} {cls.name!r} already exists, in {found.__module__}; use another")  # type: ignore[attr-defined]
+        existing = families[cls.plugin_kind].get(cls.name)  # type: ignore[attr-defined]
+        if existing is not cls:
+            name = f"{cls.plugin_kind} {cls.name!r}"  # type: ignore[attr-defined]
+            raise UsageError(f"{path}: the {name} already exists, in {existing.__module__}; use another")
     return plugins
 
 
 def plugin_cases(plugins: list[type]) -> tuple[list[PluginCase], Counter[str]]:
     """The cases of these plugins that the checks admit, and the sentences of those that they refuse, with their number. One
     whose plan raises what is no refusal (a mistake in ``check`` or ``summary``) is a case too, which fails with that."""
-    found: list[PluginCase] = []
+    cases: list[PluginCase] = []
     splits: list[compatibility.Case] = []
     for cls in plugins:
         kind, name = cls.plugin_kind, cls.name  # type: ignore[attr-defined]
         if kind == DATASETS.kind:
             for label, options in compatibility.datasets(name).items():
-                found.append(_by_itself(f"dataset {label}", assert_dataset_conforms, options))
+                cases.append(_by_itself(f"dataset {label}", assert_dataset_conforms, options))
         elif kind == MODELS.kind:
             for label, parts in compatibility.models(name).items():
-                found.append(_by_itself(f"model {label}", assert_model_conforms, parts))
+                cases.append(_by_itself(f"model {label}", assert_model_conforms, parts))
             splits += compatibility.cases(compatibility.splits(), compatibility.models(name))
         elif kind == SCHEDULES.kind:
             splits += compatibility.cases(compatibility.schedules(name), compatibility.models())
@@ -94,10 +95,10 @@ def plugin_cases(plugins: list[type]) -> tuple[list[PluginCase], Counter[str]]:
         except Exception:  # noqa: BLE001 - whatever a plugin raises
             sentence = None  # running the case raises it again
         if sentence is None:
-            found.append(PluginCase(str(case), lambda spec=case.spec: _of_split(spec)))  # type: ignore[misc]
+            cases.append(PluginCase(str(case), lambda spec=case.spec: _of_split(spec)))  # type: ignore[misc]
         else:
             refused[sentence] += 1
-    return found, refused
+    return cases, refused
 
 
 def run_plugin_case(case: PluginCase) -> CaseResult:
@@ -113,7 +114,7 @@ def run_plugin_case(case: PluginCase) -> CaseResult:
 def _of_split(spec: dict[str, Any]) -> Mapping[str, list[str]]:
     outcome = run_case(spec)
     mistakes = outcome.parity_mistakes, outcome.communication_mistakes, outcome.parameter_mistakes, outcome.memory_mistakes
-    return {check: found() for check, found in zip(CHECKS, (*mistakes, outcome.loss_mistakes), strict=True)}
+    return {check: mistakes_of() for check, mistakes_of in zip(CHECKS, (*mistakes, outcome.loss_mistakes), strict=True)}
 
 
 def _by_itself(name: str, check: Callable[[dict[str, Any]], None], parts: dict[str, Any]) -> PluginCase:

@@ -9,7 +9,7 @@ import streamlit as st
 _HEADS = {"error": st.error, "warning": st.warning}
 
 
-def said(kind: Literal["error", "warning"], head: str, *texts: str) -> None:
+def alert(kind: Literal["error", "warning"], head: str, *texts: str) -> None:
     """A box with a head of ours and below it the texts."""
     with st.container(border=True):
         _HEADS[kind](head)

@@ -10,7 +10,7 @@ import streamlit as st
 from workbench.api.plugins import DATASETS, MODELS, STRATEGIES
 from workbench.api.specs import DEFAULT_MODEL, Field, RunSpec, fields, parts, plugin_field, top_fields
 from workbench.dashboard.address import dataset_paths
-from workbench.dashboard.components.fields import PREFIX, Places, ask, ask_one, forget
+from workbench.dashboard.components.fields import PREFIX, Places, draw_field, draw_fields, forget
 
 STATE = "configured"
 """Key of the session's paths and values; the widgets' own are lost when another page is shown."""
@@ -22,30 +22,30 @@ _TITLES = {
 
 def choices(paths: Mapping[str, Any], places: Places) -> dict[str, Any]:
     """Draws the form, which at first says ``paths``; path → value of what then is not by default. ``places`` is filled."""
-    said: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     name, mode = top_fields()
     left, right = st.columns([2, 3])
     with left:
-        said |= {} if (value := _segments(mode, paths)) == mode.default else {mode.path: value}
+        values |= {} if (value := _segments(mode, paths)) == mode.default else {mode.path: value}
     with right:
-        said |= {} if (value := ask_one(name, paths.get(name.path, ""))) == name.default else {name.path: value}
+        values |= {} if (value := draw_field(name, paths.get(name.path, ""))) == name.default else {name.path: value}
     st.subheader("Model and data", anchor=False)
-    said |= _model(paths, places)
-    said |= _dataset(paths, said, places)
+    values |= _model(paths, places)
+    values |= _dataset(paths, values, places)
     st.subheader("Split", anchor=False)
-    said |= _split(paths, places)
+    values |= _split(paths, places)
     st.subheader("Execution", anchor=False)
     for part, options in parts().items():
-        if part == "inference" and said.get("mode") != "inference":
-            said |= {path: value for path, value in paths.items() if path.startswith("inference.")}
+        if part == "inference" and values.get("mode") != "inference":
+            values |= {path: value for path, value in paths.items() if path.startswith("inference.")}
             continue
         with st.expander(_TITLES.get(part, part.capitalize())):
-            said |= _unlike_default(list(fields(options, part)), paths, places)
-    return said
+            values |= _changed_values(list(fields(options, part)), paths, places)
+    return values
 
 
-def _unlike_default(asked: list[Field], paths: Mapping[str, Any], places: Places) -> dict[str, Any]:
-    values, defaults = ask(asked, paths, places), {field.path: field.default for field in asked}
+def _changed_values(form_fields: list[Field], paths: Mapping[str, Any], places: Places) -> dict[str, Any]:
+    values, defaults = draw_fields(form_fields, paths, places), {field.path: field.default for field in form_fields}
     return {path: value for path, value in values.items() if value is not None and value != defaults[path]}
 
 
@@ -89,19 +89,19 @@ def _model(paths: Mapping[str, Any], places: Places) -> dict[str, Any]:
             plugin_field(MODELS), paths.get("model.name", DEFAULT_MODEL), *_below("model"), "model.preset", "dataset."
         )
     options = MODELS.get(name).Options
-    said: dict[str, Any] = {"model.name": name} if name != DEFAULT_MODEL else {}
+    values: dict[str, Any] = {"model.name": name} if name != DEFAULT_MODEL else {}
     preset_field = next((f for f in fields(options, "model") if f.path == "model.preset"), None)
     preset = None
     if preset_field:
         with right:
             preset = _chooser(preset_field, paths.get("model.preset"), *_below("model"), "dataset.")
-        said |= {"model.preset": preset} if preset else {}
+        values |= {"model.preset": preset} if preset else {}
     defaults = options(name=name, preset=preset)
-    asked = [field for field in fields(options, "model", defaults) if field.path != "model.preset"]
-    if asked:
+    form_fields = [field for field in fields(options, "model", defaults) if field.path != "model.preset"]
+    if form_fields:
         with st.expander("Model options"):
-            said |= _unlike_default(asked, paths, places)
-    return said
+            values |= _changed_values(form_fields, paths, places)
+    return values
 
 
 def _below(family: str) -> list[str]:
@@ -116,35 +116,35 @@ def _dataset(paths: Mapping[str, Any], model: Mapping[str, Any], places: Places)
     name = _chooser(plugin_field(DATASETS), paths.get("dataset.name", default.name), *_below("dataset"))
     options = DATASETS.get(name).Options
     plain = {field.path: field.default for field in fields(options, "dataset")}
-    asked = list(fields(options, "dataset", default if name == default.name and "dataset.name" not in paths else None))
+    form_fields = list(fields(options, "dataset", default if name == default.name and "dataset.name" not in paths else None))
     values: dict[str, Any] = {}
-    if asked:
+    if form_fields:
         with st.expander("Dataset options"):
-            values = ask(asked, paths, places)
+            values = draw_fields(form_fields, paths, places)
     return dataset_paths(default, name, values, plain)
 
 
 def _split(paths: Mapping[str, Any], places: Places) -> dict[str, Any]:
-    key, there = f"{PREFIX}split", [name for name in STRATEGIES.names() if f"split.{name}.size" in paths]
+    key, selected = f"{PREFIX}split", [name for name in STRATEGIES.names() if f"split.{name}.size" in paths]
     if key not in st.session_state:
-        st.session_state[key] = there
+        st.session_state[key] = selected
     chosen = st.pills(
         "Strategies (none selected: one worker)", STRATEGIES.names(), selection_mode="multi", key=key, wrap=True,
         help="Each strategy divides the work along its own mesh axis; the sizes multiply. " + _sentences(),
     )  # fmt: skip
-    said: dict[str, Any] = {}
+    chosen_paths: dict[str, Any] = {}
     for name in chosen:
         with st.container(border=True):
             strategy = STRATEGIES.get(name)
             st.markdown(f"**{name}**")
             st.caption(_summary(strategy))
             places[f"split.{name}"] = st.empty()
-            asked = list(fields(strategy.Options, f"split.{name}"))
-            values, defaults = ask(asked, paths, places), {field.path: field.default for field in asked}
+            form_fields = list(fields(strategy.Options, f"split.{name}"))
+            values, defaults = draw_fields(form_fields, paths, places), {field.path: field.default for field in form_fields}
             for path, value in values.items():
                 if path.endswith(".size") or (value is not None and value != defaults[path]):
-                    said[path] = defaults[path] if value is None else value
-    return said
+                    chosen_paths[path] = defaults[path] if value is None else value
+    return chosen_paths
 
 
 def _sentences() -> str:

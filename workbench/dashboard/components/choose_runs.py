@@ -10,7 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from workbench.dashboard.cache import runs_frame
-from workbench.dashboard.components.alerts import said
+from workbench.dashboard.components.alerts import alert
 from workbench.dashboard.components.navigate import follows_address, go, has
 
 MOST_OFFERED = 500
@@ -39,11 +39,11 @@ def choose_runs() -> list[str]:
     frame = runs_frame()
     if _is_empty(frame):
         return []
-    asked = [run_id for run_id in st.query_params.get("runs", "").split(",") if run_id]
+    requested = [run_id for run_id in st.query_params.get("runs", "").split(",") if run_id]
     key = "compared runs"
-    named = _named(frame, asked if follows_address(key, asked) else st.session_state[key])
+    named = _named(frame, requested if follows_address(key, requested) else st.session_state[key])
     if len(named) > MOST_COMPARED:
-        said("warning", f"Only the first {MOST_COMPARED} of {len(named)} runs are compared")
+        alert("warning", f"Only the first {MOST_COMPARED} of {len(named)} runs are compared")
     st.session_state[key] = named[:MOST_COMPARED]
     offered = list(dict.fromkeys([*st.session_state[key], *_offered(frame)]))
     chosen = st.multiselect(
@@ -55,7 +55,7 @@ def choose_runs() -> list[str]:
         placeholder="select two to twenty runs",
     )
     st.session_state[f"{key}, asked"] = chosen
-    if chosen != asked:
+    if chosen != requested:
         st.query_params.from_dict({"runs": ",".join(chosen)} if chosen else {})
     return list(chosen)
 
@@ -85,11 +85,11 @@ def _offered(frame: pd.DataFrame) -> list[str]:
 
 def _named(frame: pd.DataFrame, run_ids: list[str]) -> list[str]:
     """Those that there are; of the others it is said."""
-    known = set(frame.loc[frame["state"] != "damaged", "run_id"])
-    unknown = [run_id for run_id in run_ids if run_id and run_id not in known]
+    existing = set(frame.loc[frame["state"] != "damaged", "run_id"])
+    unknown = [run_id for run_id in run_ids if run_id and run_id not in existing]
     if unknown:
-        said("warning", "Not found in the store", *(run_id[:100] for run_id in unknown[:5]))
-    return [run_id for run_id in dict.fromkeys(run_ids) if run_id in known]
+        alert("warning", "Not found in the store", *(run_id[:100] for run_id in unknown[:5]))
+    return [run_id for run_id in dict.fromkeys(run_ids) if run_id in existing]
 
 
 def _labels(frame: pd.DataFrame, run_ids: list[str]) -> dict[str, str]:

@@ -68,8 +68,8 @@ def failure(run: Run) -> Failure | None:
         return None
     error = run.error or RunError(None, "")
     reason = error.exception or run.message or "No reason was recorded."
-    said = f"{reason} {run.message}"
-    advice = [error.advice] if error.advice else [text for word, text in _BY_WORD.items() if word in said]
+    description = f"{reason} {run.message}"
+    advice = [error.advice] if error.advice else [text for word, text in _BY_WORD.items() if word in description]
     if state == "cancelled":
         advice = ["To run it again, load its spec in Configure."]
     lines, operations = error.last_lines[-NUM_LINES:], error.operations[-NUM_LINES:]

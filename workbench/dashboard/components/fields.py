@@ -17,22 +17,22 @@ Places = dict[str, Any]
 """Path → the empty place below its field, where a refusal can be said."""
 
 
-def ask(fields: Iterable[Field], paths: Mapping[str, Any], places: Places, num_columns: int = 2) -> dict[str, Any]:
+def draw_fields(fields: Iterable[Field], paths: Mapping[str, Any], places: Places, num_columns: int = 2) -> dict[str, Any]:
     """Draws the fields, side by side where there is room; returns path → value."""
-    asked, values = list(fields), {}
-    for first in range(0, len(asked), num_columns):
-        for field, column in zip(asked[first:], st.columns(num_columns), strict=False):
+    form_fields, values = list(fields), {}
+    for first in range(0, len(form_fields), num_columns):
+        for field, column in zip(form_fields[first:], st.columns(num_columns), strict=False):
             with column:
-                values[field.path] = ask_one(field, paths.get(field.path, field.default))
+                values[field.path] = draw_field(field, paths.get(field.path, field.default))
                 places[field.path] = st.empty()
     return values
 
 
-def ask_one(field: Field, value: Any) -> Any:
+def draw_field(field: Field, value: Any) -> Any:
     """Draws one field, which at first has this value."""
     key = PREFIX + field.path
     if key not in st.session_state:
-        st.session_state[key] = _shown(field, value)
+        st.session_state[key] = _widget_value(field, value)
     if field.kind == "flag":
         return st.toggle(field.label, key=key, help=field.hint)
     if field.kind == "choice":
@@ -68,7 +68,7 @@ def _tenth(default: Any) -> float:
     return abs(float(default)) / 10 if default else 0.1
 
 
-def _shown(field: Field, value: Any) -> Any:
+def _widget_value(field: Field, value: Any) -> Any:
     if field.kind == "number":
         return None if value is None else float(value)
     if field.kind == "value":

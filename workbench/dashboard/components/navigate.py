@@ -22,24 +22,24 @@ def has(page: str) -> bool:
     return page in st.session_state.get("pages", {})
 
 
-def leave() -> None:
+def discard_previous_page() -> None:
     """Begins every run of the shell: where another page was shown before, nothing of it stays."""
     if st.session_state.get("shown") != _context().page_script_hash:
         _forget_fragments()
 
 
-def arrive() -> None:
+def note_page() -> None:
     """Notes which page is shown, once Streamlit knows."""
     st.session_state["shown"] = _context().page_script_hash
 
 
-def follows_address(key: str, asked: Any) -> bool:
+def follows_address(key: str, requested: Any) -> bool:
     """Whether a field takes what the address says: at first, or where a link or the browser's Back changed the address since the
     field was last noted under ``<key>, asked``. A click that was sent before the browser knew of that note counts more."""
     if key not in st.session_state:
         return True
     noted = st.session_state.get(f"{key}, asked")
-    return bool(asked != noted and st.session_state[key] == noted)
+    return bool(requested != noted and st.session_state[key] == noted)
 
 
 def _forget_fragments() -> None:

@@ -19,7 +19,7 @@ def figures(planned: Plan) -> None:
     per_worker = held(planned).groupby("worker")["bytes"].sum()
     with st.container(horizontal=True, gap="large"):
         st.metric("Split", planned.spec.split.label, help="Label of the split in tables.", width="content")
-        st.metric("Workers", planned.num_workers, help=_mesh_in_words(planned), width="content")
+        st.metric("Workers", planned.num_workers, help=_mesh_text(planned), width="content")
         st.metric(
             "Expected memory, largest worker",
             in_bytes(per_worker.max()),
@@ -56,7 +56,7 @@ def in_bytes(value: float) -> str:
     return f"{value:.0f} bytes"
 
 
-def _mesh_in_words(planned: Plan) -> str:
+def _mesh_text(planned: Plan) -> str:
     axes = " × ".join(f"{axis} {size}" for axis, size in planned.mesh.axes.items())
     return f"{axes or 'one worker'}, on {planned.device}"
 
@@ -73,13 +73,13 @@ def _table(frame: pd.DataFrame) -> None:
     if frame.empty:
         st.caption("No communication: single worker.")
         return
-    shown = frame.assign(
+    columns = frame.assign(
         bytes=frame["bytes"] / _MIB,
         is_bound=frame["is_bound"].map({True: "upper bound", False: ""}),
         operation=frame["operation"].str.replace("_", "-"),
     )
     st.dataframe(
-        shown if frame["is_bound"].any() else shown.drop(columns="is_bound"),
+        columns if frame["is_bound"].any() else columns.drop(columns="is_bound"),
         hide_index=True,
         key="expected communication",
         column_config={

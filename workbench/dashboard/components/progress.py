@@ -11,9 +11,9 @@ def bar(follower: Follower, state: str, message: str) -> None:
     """Draws it; ``message`` is what the owner says of a run that has not begun."""
     progress = follower.progress
     if progress:
-        done, total = progress
-        words = f"{state} · step {done} of {total}"
-        st.progress(min(1.0, done / total), words + (f" · {follower.parity}" if follower.parity else ""))
+        num_done, total = progress
+        words = f"{state} · step {num_done} of {total}"
+        st.progress(min(1.0, num_done / total), words + (f" · {follower.parity}" if follower.parity else ""))
     else:
         st.progress(0.0, state)
         if message and state not in ("failed", "lost", "cancelled"):

@@ -32,9 +32,9 @@ def runs_table(frame: pd.DataFrame, key: str, selection: Literal["multi-row"] | 
     needless = {column for column in ("name", "tags") if not frame[column].any()}
     if frame["threads_per_worker"].nunique() < 2:
         needless.add("threads_per_worker")
-    shown = frame[[column for column in SHOWN if column not in needless]]
+    columns = frame[[column for column in SHOWN if column not in needless]]
     chosen: Any = {"on_select": "rerun", "selection_mode": selection} if selection else {}
-    event: Any = st.dataframe(shown, hide_index=True, key=key, column_config=_columns(), placeholder="–", **chosen)
+    event: Any = st.dataframe(columns, hide_index=True, key=key, column_config=_columns(), placeholder="–", **chosen)
     return [str(frame["run_id"].iloc[row]) for row in event.selection.rows] if selection else []
 
 

@@ -39,18 +39,18 @@ def main() -> None:
         return
     threads = {run.id: run.record.threads_per_worker for run in runs}
     rows = labelled([run.row() for run in runs], threads)
-    done = [(run, row) for run, row in zip(runs, rows, strict=True) if row["step_time_s"] is not None]
+    finished = [(run, row) for run, row in zip(runs, rows, strict=True) if row["step_time_s"] is not None]
     if len(runs) == 1:
         st.info("Select a second run above to compare.")
     for run, row in zip(runs, rows, strict=True):
         if row["step_time_s"] is None:
             failure_card(run)
-    if not done:
+    if not finished:
         return
-    _summary([run for run, _ in done], [row for _, row in done])
+    _summary([run for run, _ in finished], [row for _, row in finished])
     _spec(runs, rows)
-    _table([row for _, row in done])
-    _charts([run for run, _ in done], [row for _, row in done])
+    _table([row for _, row in finished])
+    _charts([run for run, _ in finished], [row for _, row in finished])
 
 
 def _summary(runs: list[Run], rows: list[dict[str, Any]]) -> None:
@@ -58,8 +58,8 @@ def _summary(runs: list[Run], rows: list[dict[str, Any]]) -> None:
     st.subheader("Findings", anchor=False)
     _list(findings(rows, limits.sentences(runs), memory_limits.sentences(runs)))
     store = runs_frame()
-    found = (noise.measured(run, alike(store, run)) for run in runs)
-    measured = [replace(times, name=row["split"]) for times, row in zip(found, rows, strict=True)]
+    times_of_runs = (noise.measured(run, alike(store, run)) for run in runs)
+    measured = [replace(times, name=row["split"]) for times, row in zip(times_of_runs, rows, strict=True)]
     if differences := noise.sentences(rows, measured):
         with st.expander("Noise analysis"):
             _list(differences)
@@ -167,11 +167,11 @@ def _run_figure(chart: Any, frame: pd.DataFrame, name: str) -> None:
 def _communication(runs: list[Run], rows: list[dict[str, Any]]) -> None:
     st.subheader("Communication, measured and expected", anchor=False)
     frames = [volume_frame(run).assign(split=row["split"]) for run, row in zip(runs, rows, strict=True)]
-    found = [(str(frame["split"].iloc[0]), frame) for frame in frames if not frame.empty]
+    drawn = [(str(frame["split"].iloc[0]), frame) for frame in frames if not frame.empty]
     columns = st.columns(2, gap="large")
-    for number, (split, frame) in enumerate(found):
+    for number, (split, frame) in enumerate(drawn):
         with columns[number % 2]:
             chart = communication_volume_chart(frame, f"What does {split} communicate per step?")
             _run_figure(chart, frame, f"communication {number}")
-    if not found:
+    if not drawn:
         st.caption("No communication: each run has a single worker.")

@@ -12,7 +12,7 @@ from workbench.api.specs import DEFAULT_MODEL, RunSpec, command, differences, du
 from workbench.api.store import open_exact
 from workbench.dashboard import address
 from workbench.dashboard.cache import runs_frame
-from workbench.dashboard.components.alerts import said
+from workbench.dashboard.components.alerts import alert
 from workbench.dashboard.components.choices import STATE, choices
 from workbench.dashboard.components.fields import Places, forget
 from workbench.dashboard.components.navigate import go
@@ -32,11 +32,11 @@ def main() -> None:
     st.title("Configure")
     problems = _begin()
     if problems:
-        said("warning", "Ignored parts of the link", *problems)
+        alert("warning", "Ignored parts of the link", *problems)
     if problem := st.session_state.pop(NOT_LOADED, None):
-        said("warning", "The spec of this run could not be loaded", problem)
+        alert("warning", "The spec of this run could not be loaded", problem)
     above = st.container()
-    form, shown = st.columns([5, 6], gap="large")
+    form, result = st.columns([5, 6], gap="large")
     places: Places = {}
     with form:
         paths = choices(st.session_state[STATE], places)
@@ -53,14 +53,14 @@ def main() -> None:
                 st.markdown(":red-badge[invalid]")
                 st.text(error.message)
         if works:
-            with shown:
+            with result:
                 st.caption(f"The plan with {change_text(works[0])}, which is valid:")
                 outlook(plan(spec_of(with_change(paths, works[0]))))
         return
     with above:
         _actions(paths, planned)
         figures(planned)
-    with shown:
+    with result:
         outlook(planned)
 
 
@@ -86,9 +86,9 @@ def _start_from() -> None:
         presets = {f"{preset} ({name})": (name, preset) for name in MODELS.names() for preset in MODELS.get(name).Options.presets}
         preset = st.selectbox("Model preset", list(presets), index=None, key="from preset")
         if preset:
-            name, which = presets[preset]
+            name, options = presets[preset]
             model = {} if name == DEFAULT_MODEL else {"model.name": name}
-            st.button("Use this preset", on_click=load, args=({**model, "model.preset": which, **BEGINNING},))
+            st.button("Use this preset", on_click=load, args=({**model, "model.preset": options, **BEGINNING},))
         frame = filtered(runs_frame()).head(NUM_EARLIER)
         labels = {row.run_id: f"{row.split}, {row.model}, {row.run_id}" for row in frame.itertuples()}
         run_id = st.selectbox("Earlier run", list(labels), index=None, key="from run", format_func=lambda i: labels.get(i, i))
@@ -107,7 +107,7 @@ def load_run(run_id: str) -> None:
 
 def _refused(paths: dict[str, Any], error: SpecError) -> list[dict[str, Any]]:
     """Why it cannot run, and the nearest values that work, which it gives."""
-    said("error", "This configuration is invalid", error.field, error.message)
+    alert("error", "This configuration is invalid", error.field, error.message)
     works = nearest_valid(paths, error)
     if works:
         st.caption("Valid alternatives")
@@ -138,7 +138,7 @@ def _actions(paths: dict[str, Any], planned: Plan | None) -> None:
     with st.spinner("Starting…"):
         started = start(specs)
     if started.refused:
-        said("error", f"{len(started.ids)} started, {len(started.refused)} not", *started.refused)
+        alert("error", f"{len(started.ids)} started, {len(started.refused)} not", *started.refused)
     elif started.ids:
         go("live", {} if all_four else {"run": started.ids[0]})
 

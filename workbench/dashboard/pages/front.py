@@ -6,7 +6,7 @@ import streamlit as st
 
 from workbench.api.specs import RunSpec, four_strategies
 from workbench.dashboard.cache import runs_frame
-from workbench.dashboard.components.alerts import said
+from workbench.dashboard.components.alerts import alert
 from workbench.dashboard.components.choose_runs import compare_these
 from workbench.dashboard.components.navigate import go
 from workbench.dashboard.components.runs_table import runs_table
@@ -52,6 +52,6 @@ def _empty() -> None:
         with st.spinner("Starting…"):
             started = start(four_strategies(RunSpec()))
         if started.refused:
-            said("error", "Not started", *started.refused)
+            alert("error", "Not started", *started.refused)
         else:
             go("live")

@@ -16,7 +16,7 @@ from workbench.api.store import Run, open_exact
 from workbench.charts.theme import folding
 from workbench.charts.walkthrough import walk_chart
 from workbench.dashboard.complexity import difference
-from workbench.dashboard.components.alerts import said
+from workbench.dashboard.components.alerts import alert
 from workbench.dashboard.components.failure import failure_card
 from workbench.dashboard.components.lanes import lanes
 from workbench.dashboard.components.navigate import follows_address, go, has
@@ -59,15 +59,15 @@ def main() -> None:
 def _chosen() -> str:
     """The lesson that the page is at; the address says it, so that it can be shared."""
     offered = names()
-    asked = st.query_params.get("lesson", offered[0])
+    requested = st.query_params.get("lesson", offered[0])
     key = "lesson"
-    if follows_address(key, asked):
-        st.session_state[key] = st.session_state[f"{key}, asked"] = asked if asked in offered else offered[0]
+    if follows_address(key, requested):
+        st.session_state[key] = st.session_state[f"{key}, asked"] = requested if requested in offered else offered[0]
     chosen = st.segmented_control(
         "Lesson", offered, format_func=lambda name: lesson(name).short, key=key, label_visibility="collapsed", required=True
     )
     st.session_state[f"{key}, asked"] = chosen
-    if chosen != asked:
+    if chosen != requested:
         st.query_params.from_dict({"lesson": str(chosen)})
     return str(chosen)
 
@@ -160,7 +160,7 @@ def _for_real(one: Lesson) -> None:
     try:
         run = open_exact(named)
     except UsageError as error:
-        said("warning", "Run not found", str(error))
+        alert("warning", "Run not found", str(error))
         return
     if run.state.is_terminal:
         _result(run)
@@ -171,7 +171,7 @@ def _for_real(one: Lesson) -> None:
 def _start(specs: list[RunSpec], then: Callable[[list[str]], None]) -> None:
     started = start(specs)
     if started.refused:
-        said("error", "Not started", *started.refused)
+        alert("error", "Not started", *started.refused)
     else:
         then(started.ids)
 
@@ -180,7 +180,7 @@ def _follow(run: Run) -> None:
     if run.state.is_terminal:
         st.rerun()
     follower = Follower(run)
-    follower.read_on()
+    follower.read_new()
     bar(follower, run.state, run.message)
 
 

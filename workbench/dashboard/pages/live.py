@@ -11,7 +11,7 @@ from workbench.analysis.progress import Follower
 from workbench.api.store import RUN_ID, TERMINAL, Run, RunRecord, home, open_exact
 from workbench.charts.loss import loss_chart
 from workbench.dashboard.cache import queue, runs_frame
-from workbench.dashboard.components.alerts import said
+from workbench.dashboard.components.alerts import alert
 from workbench.dashboard.components.choose_runs import compare_these
 from workbench.dashboard.components.failure import failure_card
 from workbench.dashboard.components.navigate import go
@@ -28,52 +28,52 @@ def main() -> None:
     """Draws the page."""
     st.title("Live")
     st.caption("Runs are separate processes: they continue when this page is closed or the server stops.")
-    _now()
+    _refresh()
 
 
 @st.fragment(run_every=REFRESH_S)
-def _now() -> None:
+def _refresh() -> None:
     store = home()
-    live = queue().active()
-    frame = _ended_runs(store, [run.id for run in live])
-    watched = _watched(live, frame)
+    active = queue().active()
+    frame = _ended_runs(store, [run.id for run in active])
+    watched = _watched(active, frame)
     if watched is None:
         st.info("There are no runs yet.")
         if st.button("Configure a run", type="primary"):
             go("configure")
         return
     _run(watched)
-    _queue(live, watched)
+    _queue(active, watched)
     _ended(frame)
 
 
-def _watched(live: list[Run], ended: pd.DataFrame) -> Run | None:
+def _watched(active: list[Run], ended: pd.DataFrame) -> Run | None:
     """The run that the address names, else the one that is at work, else the first of the queue, else the last that ended."""
     if named := st.query_params.get("run"):
         try:
             return open_exact(named)
         except UsageError as error:
-            said("warning", "Run not found", str(error))
-    at_work = [run for run in live if run.state in ("starting", "running")]
-    if at_work or live:
-        return (at_work or live)[0]
+            alert("warning", "Run not found", str(error))
+    running = [run for run in active if run.state in ("starting", "running")]
+    if running or active:
+        return (running or active)[0]
     return None if ended.empty else open_exact(str(ended["run_id"].iloc[0]))
 
 
-def _ended_runs(store: Path, live: list[str]) -> pd.DataFrame:
+def _ended_runs(store: Path, active: list[str]) -> pd.DataFrame:
     """The last that ended; read again only where a run came, went or ended, or something of these changed."""
-    known = st.session_state.get("ended")
-    if known is None or known[0] != _state(store, live, known[1]):
+    cached = st.session_state.get("ended")
+    if cached is None or cached[0] != _state(store, active, cached[1]):
         frame = runs_frame()
         frame = frame[frame["state"].isin(TERMINAL)].sort_values("created_at", ascending=False).head(NUM_ENDED)
-        known = st.session_state["ended"] = (_state(store, live, frame), frame)
-    return known[1]
+        cached = st.session_state["ended"] = (_state(store, active, frame), frame)
+    return cached[1]
 
 
-def _state(store: Path, live: list[str], ended: pd.DataFrame) -> tuple[Path, list[str], list[int]]:
+def _state(store: Path, active: list[str], ended: pd.DataFrame) -> tuple[Path, list[str], list[int]]:
     """What tells whether they have to be read again; a run's directory changes with every file that is made or replaced in it."""
     directories = [store / "runs", *(store / "runs" / str(run_id) for run_id in ended["run_id"])]
-    return store, live, [path.stat().st_mtime_ns if path.exists() else 0 for path in directories]
+    return store, active, [path.stat().st_mtime_ns if path.exists() else 0 for path in directories]
 
 
 def _run(run: Run) -> None:
@@ -82,7 +82,7 @@ def _run(run: Run) -> None:
     if follower.run.path != run.path:
         follower = Follower(run)
     st.session_state["follower"] = follower
-    follower.read_on()
+    follower.read_new()
     record, state = run.record, run.state
     with st.container(border=True):
         head, button = st.columns([4, 1], vertical_alignment="center")
@@ -140,9 +140,9 @@ def _figures(follower: Follower) -> None:
         )
 
 
-def _queue(live: list[Run], watched: Run) -> None:
+def _queue(active: list[Run], watched: Run) -> None:
     """The others that have not ended, in their order."""
-    others = [run for run in live if run.id != watched.id]
+    others = [run for run in active if run.id != watched.id]
     if not others:
         return
     st.subheader("Queue", anchor=False)

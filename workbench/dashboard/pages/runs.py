@@ -12,7 +12,7 @@ from workbench.analysis import limits, memory_limits
 from workbench.analysis.findings import findings
 from workbench.api.store import Run, import_runs, open_exact, pack_runs
 from workbench.dashboard.cache import overview
-from workbench.dashboard.components.alerts import said
+from workbench.dashboard.components.alerts import alert
 from workbench.dashboard.components.choose_runs import MOST_COMPARED
 from workbench.dashboard.components.details import details
 from workbench.dashboard.components.navigate import go, has
@@ -42,20 +42,21 @@ def main() -> None:
         _import()
         _deleted(deleted)
         return
-    shown = _filter(frame)
-    if len(shown) > MOST_SHOWN:
+    filtered_runs = _filter(frame)
+    if len(filtered_runs) > MOST_SHOWN:
         st.caption(
-            f"{len(shown):,} of {len(frame):,} runs; the first {MOST_SHOWN} are listed. Use the filters to find the others."
+            f"{len(filtered_runs):,} of {len(frame):,} runs; the first {MOST_SHOWN} are listed. Use the filters to find the"
+            " others."
         )
     else:
         st.caption(
-            f"{len(shown):,} of {len(frame):,} runs. To compare, export, tag or delete runs, select them: click in the first"
-            " column or press Shift+Space on a row."
+            f"{len(filtered_runs):,} of {len(frame):,} runs. To compare, export, tag or delete runs, select them: click in the"
+            " first column or press Shift+Space on a row."
         )
-    listed = shown.head(MOST_SHOWN)
+    listed = filtered_runs.head(MOST_SHOWN)
     # A selection is of rows: it must not outlive the list that it was made in.
-    of_these = zlib.crc32("\n".join(listed["run_id"]).encode())
-    selected = runs_table(listed, key=f"runs {of_these}", selection="multi-row")
+    selection_key = zlib.crc32("\n".join(listed["run_id"]).encode())
+    selected = runs_table(listed, key=f"runs {selection_key}", selection="multi-row")
     selected = selected or chosen(frame, st.query_params.get("runs", "").split(","))
     _selected(selected)
     _failed(listed[~listed["run_id"].isin(selected)])
@@ -128,7 +129,7 @@ def _tag(runs: list[Run]) -> None:
             else:
                 run.remove_tags(given)
     except WorkbenchError as error:
-        said("error", "Not tagged", str(error))
+        alert("error", "Not tagged", str(error))
     else:
         st.rerun()
 
@@ -156,7 +157,7 @@ def _undo() -> None:
     if not deleted:
         return
     if deleted["problems"]:
-        said("warning", "Not deleted", *deleted["problems"])
+        alert("warning", "Not deleted", *deleted["problems"])
     if gone := deleted["gone"]:
         with st.container(horizontal=True, vertical_alignment="center"):
             st.text(f"{counted(len(gone), 'run')} deleted.")
@@ -180,17 +181,17 @@ def _import() -> None:
         st.caption("A zip file of run directories from Export, or of a whole store. Import executes nothing.")
         packed = st.file_uploader("Zip file", type="zip", key=f"import {st.session_state.get('import number', 0)}")
         if packed is not None and st.button("Import", type="primary"):
-            _take_in(packed)
+            _import_file(packed)
 
 
-def _take_in(file: IO[bytes]) -> None:
+def _import_file(file: IO[bytes]) -> None:
     try:
-        new, here = import_runs(file)
+        new, existing = import_runs(file)
     except WorkbenchError as error:
-        said("error", "Not imported", str(error))
+        alert("error", "Not imported", str(error))
         return
     st.session_state["import number"] = st.session_state.get("import number", 0) + 1
-    st.session_state[IMPORTED] = f"{len(new)} imported" + (f", {len(here)} already present" if here else "")
+    st.session_state[IMPORTED] = f"{len(new)} imported" + (f", {len(existing)} already present" if existing else "")
     st.rerun()
 
 

@@ -56,7 +56,7 @@ def main() -> None:
     of_step = trace.of_workers(timeline, ranks)
     _timeline(run, of_step, start_s, end_s)
     communication = trace.of_workers(_communication_of(run, run.path, state, chosen), ranks)  # while the picture is on its way
-    if 0 < len(communication) <= trace.MOST_BARS >= len(of_step):
+    if 0 < len(communication) <= trace.MAX_BARS >= len(of_step):
         frame = overlap(of_step, communication, start_s)
         with st.expander("Overlap of communication and computing"):
             figure(overlap_chart(frame, "Does communication overlap with computing?"), frame, "overlap")
@@ -83,7 +83,7 @@ def _communication_of(_run: Run, path: Path, state: str, step: int) -> pa.Table:
 def _timeline(run: Run, of_step: pa.Table, start_s: float, end_s: float) -> None:
     whole = (end_s - start_s) * 1e3
     part = None
-    if len(of_step) > trace.MOST_BARS:
+    if len(of_step) > trace.MAX_BARS:
         part = st.slider("Part of the step (ms)", 0.0, whole, (0.0, whole), key=f"part of {run.id}")
     frame, is_outline = trace.lanes(of_step, start_s, part)
     ideal = ideal_timeline(run) if len(of_step) <= MOST_REPLAYED and part is None else frame[:0]

@@ -41,7 +41,7 @@ class Drawing:
     """A chart and what is said where it cannot be seen."""
 
     chart: AnyChart
-    says: str
+    description: str
 
 
 Part = Table | Sentences | Listing | Drawing

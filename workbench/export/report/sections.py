@@ -25,28 +25,28 @@ from workbench.spec.files import read_table
 from workbench.store.directory import RunDirectory
 from workbench.store.json_record import plain
 
-ELSEWHERE = ("step_parts", "losses", "memory")
+SEPARATE_CHARTS = ("step_parts", "losses", "memory")
 """Charts of a comparison that stand in sections of their own, that of memory run by run."""
 
 
-def asked(compared: Compared) -> Section:
+def configuration(compared: Compared) -> Section:
     """What differs between the specs; of a single run what is not by default, and the whole spec."""
     if len(compared.runs) > 1:
         chosen = {path for run in compared.runs for path in _chosen(run)}
         values = differing([read_table(run.spec_path) for run in compared.runs])
-        shown = {
+        differing_values = {
             path: row for path, row in values.items() if path in chosen or not path.startswith("split.") or path.endswith(".size")
         }
-        if not shown:
+        if not differing_values:
             return Section("Configuration", "All runs have the same spec.", [_whole_spec(compared.runs[0])])
         heads = ["", *(row["split"] for row in compared.rows)]
-        table = Table(heads, [[path, *map(_value, row)] for path, row in shown.items()], num_names=len(heads))
+        table = Table(heads, [[path, *map(_value, row)] for path, row in differing_values.items()], num_names=len(heads))
         sentence = "Values that differ between the specs. Strategy options that are not listed have their defaults."
         return Section("Configuration differences", sentence, [table])
     run = compared.runs[0]
-    own = Sentences([f"{path} = {_value(value)}" for path, value in _chosen(run).items()])
-    sentence = "Values that differ from the defaults:" if own.sentences else "All values are defaults."
-    return Section("Configuration", sentence, [*([own] if own.sentences else []), _whole_spec(run)])
+    changes = Sentences([f"{path} = {_value(value)}" for path, value in _chosen(run).items()])
+    sentence = "Values that differ from the defaults:" if changes.sentences else "All values are defaults."
+    return Section("Configuration", sentence, [*([changes] if changes.sentences else []), _whole_spec(run)])
 
 
 def _whole_spec(run: RunDirectory) -> Listing:
@@ -65,10 +65,10 @@ def _value(value: Any) -> str:
     return "–" if value is None else str(value)
 
 
-def came_out(compared: Compared) -> Section:
+def results(compared: Compared) -> Section:
     """The figures, and what they teach."""
-    done = [row for _, row in compared.finished]
-    columns = formatting.columns(compared.rows) if done else ()
+    finished = [row for _, row in compared.finished]
+    columns = formatting.columns(compared.rows) if finished else ()
     table = Table(
         ["split", "state", *(head.replace("-\n", "-").replace("\n", " ").strip() for head, _ in columns)],
         [
@@ -77,11 +77,11 @@ def came_out(compared: Compared) -> Section:
         ],
         num_names=2,
     )
-    taught = findings(list(compared.rows), limits.sentences(compared.runs), memory_limits.sentences(compared.runs))
+    sentences = findings(list(compared.rows), limits.sentences(compared.runs), memory_limits.sentences(compared.runs))
     if len(compared.runs) > 1:
-        taught += noise.sentences(list(compared.rows), [noise.measured(run, compared.runs) for run in compared.runs])
+        sentences += noise.sentences(list(compared.rows), [noise.measured(run, compared.runs) for run in compared.runs])
     sentence = "Step: median over the timed steps of the slowest worker. Peak: peak memory of the largest worker."
-    return Section("Results", sentence, [table, *([Sentences(taught)] if taught else [])])
+    return Section("Results", sentence, [table, *([Sentences(sentences)] if sentences else [])])
 
 
 def failed(compared: Compared) -> Section | None:
@@ -101,12 +101,12 @@ def failed(compared: Compared) -> Section | None:
     return Section("Failures", "These runs have no results.", parts) if parts else None
 
 
-def equal(compared: Compared) -> Section | None:
+def parity(compared: Compared) -> Section | None:
     """Parity, and the losses over each other."""
-    done = compared.finished
-    if not done:
+    finished = compared.finished
+    if not finished:
         return None
-    summaries = [run.summary() for run, _ in done]
+    summaries = [run.summary() for run, _ in finished]
     rows = [
         [
             row["split"],
@@ -114,7 +114,7 @@ def equal(compared: Compared) -> Section | None:
             (summary and summary.parity_tensor) or "–",
             *map(_small, (row["parity_max_error"], summary and summary.parity_allowed, row["parity_whole_batch_error"])),
         ]
-        for (_, row), summary in zip(done, summaries, strict=True)
+        for (_, row), summary in zip(finished, summaries, strict=True)
     ]
     table = Table(
         ["split", "parity", "tensor with the largest error", "largest error", "tolerance", "whole-batch error"], rows, num_names=3
@@ -148,7 +148,7 @@ def time(compared: Compared) -> Section | None:
 
 def choice(compared: Compared) -> Section | None:
     """Time against memory, what more workers bring, and every chart of a comparison that no other section has."""
-    parts = _drawings(compared, *(chart.name for chart in CHARTS if chart.name not in ELSEWHERE))
+    parts = _drawings(compared, *(chart.name for chart in CHARTS if chart.name not in SEPARATE_CHARTS))
     return Section("Trade-offs", "", parts) if parts else None
 
 
@@ -200,7 +200,7 @@ def communication(compared: Compared) -> Section | None:
     return Section("Communication", sentence, parts) if parts else None
 
 
-def held(compared: Compared) -> Section | None:
+def memory(compared: Compared) -> Section | None:
     """What each worker holds, and what was alive at its peak."""
     rows, drawings = [], list[Part]()
     for run, row in compared.finished:
@@ -221,30 +221,30 @@ def held(compared: Compared) -> Section | None:
     return Section("Memory", sentence, [Table(heads, rows), *drawings]) if rows else None
 
 
-def stands_on(compared: Compared) -> Section:
+def environment(compared: Compared) -> Section:
     """Machine and versions; one column where they are the same for all."""
     environments = [
         {**plain(run.environment()), "device": row["device"], "backend": row["backend"]}
         for run, row in zip(compared.runs, compared.rows, strict=True)
     ]
     same = all(environment == environments[0] for environment in environments)
-    shown = environments[:1] if same else environments
+    columns = environments[:1] if same else environments
     heads = ["", *([""] if same else [row["split"] for row in compared.rows])]
-    keys = [key for key in shown[0] if any(environment[key] is not None for environment in shown)]
-    rows = [[key.replace("_", " "), *(_value(environment[key]) for environment in shown)] for key in keys]
+    keys = [key for key in columns[0] if any(environment[key] is not None for environment in columns)]
+    rows = [[key.replace("_", " "), *(_value(environment[key]) for environment in columns)] for key in keys]
     ids = Sentences([f"{row['split']}: run {run.id}" for run, row in zip(compared.runs, compared.rows, strict=True)])
     return Section("Environment", "", [Table(heads, rows, num_names=len(heads)), ids])
 
 
 SECTIONS: Sequence[Callable[[Compared], Section | None]] = (
-    asked,
-    came_out,
+    configuration,
+    results,
     failed,
     choice,
-    equal,
+    parity,
     time,
     communication,
-    held,
-    stands_on,
+    memory,
+    environment,
 )
 """Another section is another line here."""

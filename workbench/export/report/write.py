@@ -39,9 +39,9 @@ def write_report(runs: Sequence[StoredRun], to: Path) -> list[Path]:
 
 def _heading(compared: Compared) -> tuple[str, str]:
     rows = compared.rows
-    what = ", ".join(dict.fromkeys(f"{row['model']} on {row['dataset']}" for row in rows))
-    title = f"{what}: " + (rows[0]["split"] if len(rows) == 1 else f"comparison of {len(rows)} runs")
+    subject = ", ".join(dict.fromkeys(f"{row['model']} on {row['dataset']}" for row in rows))
+    title = f"{subject}: " + (rows[0]["split"] if len(rows) == 1 else f"comparison of {len(rows)} runs")
     days = sorted(time.strftime("%Y-%m-%d %H:%M", time.localtime(row["created_at"])) for row in rows)
     names = "; ".join(dict.fromkeys(row["name"] for row in rows if row["name"]))
-    when = days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
-    return title, " · ".join(filter(None, [names, when]))
+    period = days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
+    return title, " · ".join(filter(None, [names, period]))

@@ -62,8 +62,8 @@ class ContextStrategy(Strategy[ContextOptions]):
         return label if self.options.balance == "zigzag" else f"{label}-{self.options.balance}"
 
     def advice(self, limit: Limiting, axis: str, spec: RunSpec) -> str:
-        is_own = (limit, axis) == ("communication", self.axis)
-        return "Try the other split.context.attention or longer sequences." if is_own else ""
+        is_limiting = (limit, axis) == ("communication", self.axis)
+        return "Try the other split.context.attention or longer sequences." if is_limiting else ""
 
     def check(self, model: ModelSummary, spec: RunSpec) -> None:
         check_replicas(model, spec, "split.context")

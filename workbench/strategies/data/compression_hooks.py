@@ -30,8 +30,8 @@ def _rounded(
     (group, dtype), buffer = state, bucket.buffer()
     rounded = buffer.div_(group.size()).to(dtype)
 
-    def restore(done: torch.futures.Future[list[Tensor]]) -> Tensor:
-        return buffer.copy_(done.value()[0])
+    def restore(future: torch.futures.Future[list[Tensor]]) -> Tensor:
+        return buffer.copy_(future.value()[0])
 
     return dist.all_reduce(rounded, group=group, async_op=True).get_future().then(restore)
 

@@ -61,9 +61,9 @@ class _SynchronizedNorm(Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         dtype = torch.promote_types(x.dtype, torch.float32)
         variance, mean = torch.var_mean(x.to(dtype), _dims(x), correction=0)
-        own = torch.stack([mean, variance])
-        gathered = list(own.new_empty(group.size(), *own.shape).unbind())
-        dist.all_gather(gathered, own, group=group)
+        statistics = torch.stack([mean, variance])
+        gathered = list(statistics.new_empty(group.size(), *statistics.shape).unbind())
+        dist.all_gather(gathered, statistics, group=group)
         means, variances = torch.stack(gathered).unbind(1)  # each (workers, channels)
         mean = means.mean(0)
         variance = variances.mean(0) + (means - mean).square().mean(0)
@@ -82,15 +82,15 @@ class _SynchronizedNorm(Function):
         normal = (x - _channels(mean, x)) * _channels(scale, x)
         dims, gradient = _dims(x), gradient.to(normal.dtype)
         sums = torch.stack([gradient.sum(dims), (gradient * normal).sum(dims)])
-        of_bias, of_weight = sums.clone()
+        bias_gradient, weight_gradient = sums.clone()
         dist.all_reduce(sums, group=ctx.group)
         first, second = sums / (_count(x) * ctx.group.size())
-        of_x = (gradient - _channels(first, x) - normal * _channels(second, x)) * _channels(scale, x)
-        of_x = of_x if weight is None else of_x * _channels(weight, x)
+        x_gradient = (gradient - _channels(first, x) - normal * _channels(second, x)) * _channels(scale, x)
+        x_gradient = x_gradient if weight is None else x_gradient * _channels(weight, x)
         return (
-            of_x.to(x.dtype),
-            None if weight is None else of_weight.to(weight.dtype),
-            None if ctx.bias_dtype is None else of_bias.to(ctx.bias_dtype),
+            x_gradient.to(x.dtype),
+            None if weight is None else weight_gradient.to(weight.dtype),
+            None if ctx.bias_dtype is None else bias_gradient.to(ctx.bias_dtype),
             None,
             None,
         )

@@ -21,7 +21,7 @@ class Links:
     """How a worker's blocks are joined to those of the other stages, a worker each."""
 
     worker: WorkerModel
-    here: int
+    stage: int
     num_stages: int
     stages: dist.ProcessGroup
     ends: dist.ProcessGroup | None
@@ -34,11 +34,11 @@ class Links:
     def receive_activation(self, batch: int, positions: int) -> Tensor:
         """(batch, positions, features) from the stage before."""
         like = torch.empty(batch, positions, self.features, dtype=self.worker.compute_dtype, device=self.worker.device)
-        return self._receive(like, self.stages, self.here - 1)
+        return self._receive(like, self.stages, self.stage - 1)
 
     def send_activation(self, activation: Tensor) -> dist.Work:
         """To the next stage."""
-        return self._send(activation.contiguous(), self.stages, self.here + 1)
+        return self._send(activation.contiguous(), self.stages, self.stage + 1)
 
     def receive_token(self, batch: int) -> Tensor:
         """(batch, 1) of int64 from the last stage."""
@@ -69,7 +69,7 @@ def generation(worker: WorkerModel, links: Links | None = None) -> Compute:
     ones too: who gave the prompt gets the answer.
     """
     options = worker.rank_view.spec.inference
-    here, last = (links.here, links.num_stages - 1) if links else (0, 0)
+    stage, last = (links.stage, links.num_stages - 1) if links else (0, 0)
     max_length = options.prompt_length + options.num_new_tokens - 1
 
     def step(inputs: Tensor, targets: Tensor) -> StepResult:
@@ -81,25 +81,25 @@ def generation(worker: WorkerModel, links: Links | None = None) -> Compute:
         first_token_at = None
         for turn in range(options.num_new_tokens):
             for piece, prompt in enumerate(prompts):
-                if links and here > 0:
+                if links and stage > 0:
                     x = links.receive_activation(len(prompt), 1 if turn else options.prompt_length)
                 elif links and turn:
                     tokens[piece].append(links.receive_token(len(prompt)))
                     x = tokens[piece][-1]
                 else:
                     x = tokens[piece][-1] if turn else prompt
-                with worker.span("forward", stage=here, microbatch=piece):
+                with worker.span("forward", stage=stage, microbatch=piece):
                     outputs = decoders[piece](x)
-                    if here == last:
+                    if stage == last:
                         tokens[piece].append(outputs.argmax(dim=-1))  # (batch, 1)
                         logits[piece] += [outputs] if worker.keep_outputs else []
-                if links and here < last:
+                if links and stage < last:
                     sends.append((links.send_activation(outputs), outputs))
                 elif links:
                     sends.append((links.send_token(tokens[piece][-1]), tokens[piece][-1]))
-            if here == last and not turn:
+            if stage == last and not turn:
                 first_token_at = _now(worker.device)
-        if links and here == 0:
+        if links and stage == 0:
             for piece, prompt in enumerate(prompts):
                 tokens[piece].append(links.receive_token(len(prompt)))
         for work, _ in sends:

@@ -74,8 +74,8 @@ class TensorStrategy(Strategy[TensorOptions]):
         return "-".join([f"tp{o.size}", *names, *(f"{kind}.{dim}" for kind, dim in sorted(o.cut.items()))])
 
     def advice(self, limit: Limiting, axis: str, spec: RunSpec) -> str:
-        is_own = (limit, axis) == ("communication", self.axis)
-        return "Try fewer workers along tensor and more along data or pipeline, which communicate less." if is_own else ""
+        is_limiting = (limit, axis) == ("communication", self.axis)
+        return "Try fewer workers along tensor and more along data or pipeline, which communicate less." if is_limiting else ""
 
     @property
     def why_no_generation(self) -> str:

@@ -39,8 +39,8 @@ class InputChannels(nn.Module):
         self.mesh, self.input_is_slice = mesh, input_is_slice
 
     def forward(self, x: Tensor) -> Tensor:
-        mine = x if self.input_is_slice else take_slice(x, 1, self.mesh)
-        return reduce_parts(conv2d(mine, local(self.weight), None, self.stride, self.padding), self.mesh)
+        local_input = x if self.input_is_slice else take_slice(x, 1, self.mesh)
+        return reduce_parts(conv2d(local_input, local(self.weight), None, self.stride, self.padding), self.mesh)
 
 
 def sliced_norm(layer: nn.Module, mesh: DeviceMesh) -> nn.Module:

@@ -123,5 +123,5 @@ def _check_slicings(slicings: Iterable[Slicing[Any]]) -> None:
     if errors:
         _, *other_kinds = errors
         first = next(iter(errors.values()))
-        also = f"; the same applies to {' and '.join(other_kinds)}" if other_kinds else ""
-        raise SplitError(first.field, first.message + also)
+        others_text = f"; the same applies to {' and '.join(other_kinds)}" if other_kinds else ""
+        raise SplitError(first.field, first.message + others_text)

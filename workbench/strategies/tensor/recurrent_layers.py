@@ -70,7 +70,7 @@ class GateSliced(SlicedRecurrent):
     dims: ClassVar = {"input_weight": 0, "hidden_weight": 0, "input_bias": 0, "hidden_bias": 0}
 
     def forward_with_state(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        units, here = self.layer.hidden_dim // self.mesh.size(), self.mesh.get_local_rank()
+        units, rank = self.layer.hidden_dim // self.mesh.size(), self.mesh.get_local_rank()
         h, *cs = state or (x.new_zeros(len(x), self.layer.hidden_dim), x.new_zeros(len(x), units))
         hidden_weight, hidden_bias = local(self.hidden_weight), local(self.hidden_bias)
         from_inputs = linear(copy_to_slices(x, self.mesh), local(self.input_weight), local(self.input_bias))
@@ -78,12 +78,12 @@ class GateSliced(SlicedRecurrent):
         for from_input in self._by_unit(from_inputs).unbind(1):  # each (batch, own units, gates)
             from_hidden = self._by_unit(linear(h, hidden_weight, hidden_bias))
             if self.layer.cell == "lstm":
-                own, cs[0] = lstm_step(from_input + from_hidden, cs[0])
+                local_output, cs[0] = lstm_step(from_input + from_hidden, cs[0])
             else:
                 reset, update = (from_input + from_hidden)[..., :2].unbind(-1)
-                mine = h[:, here * units : (here + 1) * units]
-                own = gru_step(reset, update, from_input[..., 2], from_hidden[..., 2], mine)
-            output, h = _JoinUnits.apply(own, self.mesh)
+                local_hidden = h[:, rank * units : (rank + 1) * units]
+                local_output = gru_step(reset, update, from_input[..., 2], from_hidden[..., 2], local_hidden)
+            output, h = _JoinUnits.apply(local_output, self.mesh)
             outputs.append(output)
         return torch.stack(outputs, 1), (h, *cs) if self.layer.cell == "lstm" else (h,)
 
@@ -93,22 +93,22 @@ class _JoinUnits(Function):
     worker has the whole gradient, of what the next step uses each has a part; these are reduced and scattered."""
 
     @staticmethod
-    def forward(ctx: Any, own: Tensor, mesh: DeviceMesh) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, units: Tensor, mesh: DeviceMesh) -> tuple[Tensor, Tensor]:
         ctx.mesh = mesh
         ctx.set_materialize_grads(False)
-        h = all_gathered(own, 1, mesh)
+        h = all_gathered(units, 1, mesh)
         return h, h.clone()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:
         (whole, part), mesh = gradients, ctx.mesh
-        own = None if whole is None else whole.chunk(mesh.size(), 1)[mesh.get_local_rank()]
+        gradient = None if whole is None else whole.chunk(mesh.size(), 1)[mesh.get_local_rank()]
         if part is not None:
             slices = [s.contiguous() for s in part.chunk(mesh.size(), 1)]  # each (batch, units of a worker)
-            mine = torch.empty_like(slices[0])
-            dist.reduce_scatter(mine, slices, group=mesh.get_group())
-            own = mine if own is None else own + mine
-        return own, None
+            reduced = torch.empty_like(slices[0])
+            dist.reduce_scatter(reduced, slices, group=mesh.get_group())
+            gradient = reduced if gradient is None else gradient + reduced
+        return gradient, None
 
 
 class HiddenSliced(SlicedRecurrent):

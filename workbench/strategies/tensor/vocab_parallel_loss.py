@@ -30,19 +30,19 @@ class _CrossEntropy(Function):
         dist.all_reduce(highest, dist.ReduceOp.MAX, group=mesh.get_group())
         shifted = scores - highest[:, None]  # (positions, classes / workers)
         places = targets - mesh.get_local_rank() * scores.shape[1]  # of the targets, in this worker's slice
-        is_here = (places >= 0) & (places < scores.shape[1])
-        places = places.where(is_here, 0)
-        of_targets = shifted.gather(1, places[:, None])[:, 0].where(is_here, 0)
+        is_local = (places >= 0) & (places < scores.shape[1])
+        places = places.where(is_local, 0)
+        target_scores = shifted.gather(1, places[:, None])[:, 0].where(is_local, 0)
         exponentials = shifted.exp_()
-        denominators, of_targets = all_reduced(torch.stack([exponentials.sum(-1), of_targets]), mesh)
+        denominators, target_scores = all_reduced(torch.stack([exponentials.sum(-1), target_scores]), mesh)
         softmax = exponentials.div_(denominators[:, None]).to(scores.dtype)
         counts = targets != IGNORED
-        ctx.save_for_backward(softmax, places, is_here, counts)
-        loss: Tensor = (denominators.log() - of_targets).where(counts, 0).sum() / counts.sum()
+        ctx.save_for_backward(softmax, places, is_local, counts)
+        loss: Tensor = (denominators.log() - target_scores).where(counts, 0).sum() / counts.sum()
         return loss.to(scores.dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        softmax, places, is_here, counts = ctx.saved_tensors
-        gradient = softmax.scatter_add(1, places[:, None], -is_here[:, None].to(softmax.dtype))
+        softmax, places, is_local, counts = ctx.saved_tensors
+        gradient = softmax.scatter_add(1, places[:, None], -is_local[:, None].to(softmax.dtype))
         return gradient * (counts * (gradients[0] / counts.sum()))[:, None], None, None

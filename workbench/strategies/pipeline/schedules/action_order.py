@@ -71,7 +71,7 @@ def check(order: Order, num_workers: int, num_microbatches: int) -> None:
     if len(order) != num_workers:
         raise SplitError(FIELD, f"has {len(order)} rows, but there are {num_workers} workers; use one row per worker")
     holder: dict[int, tuple[int, Action]] = {}
-    seen: set[Action] = set()
+    actions_seen: set[Action] = set()
     for worker, actions in enumerate(order):
         if not actions:
             raise SplitError(FIELD, f"has no actions for worker {worker}, but every worker needs a stage")
@@ -88,17 +88,17 @@ def check(order: Order, num_workers: int, num_microbatches: int) -> None:
                     f"{action} of worker {worker} has microbatch {action.microbatch}, but num_microbatches = {num_microbatches};"
                     f" use 0 to {num_microbatches - 1}",
                 )
-            if action in seen:
+            if action in actions_seen:
                 raise SplitError(FIELD, f"{action} occurs twice in the row of worker {worker}")
-            seen.add(action)
+            actions_seen.add(action)
     if left_out := set(range(max(holder))) - set(holder):
         raise SplitError(
             FIELD, f"has stage {max(holder)}, but no worker has stage {min(left_out)}; number stages from 0 without gaps"
         )
     for stage in sorted(holder):
         for microbatch in range(num_microbatches):
-            _check_whole(seen, holder[stage][0], stage, microbatch)
-    _play(order, max(holder))
+            _check_complete(actions_seen, holder[stage][0], stage, microbatch)
+    _check_order(order, max(holder))
     last = [a.microbatch for a in order[holder[max(holder)][0]] if (a.stage, a.kind) == (max(holder), "F")]
     if last != sorted(last):
         raise SplitError(
@@ -108,41 +108,41 @@ def check(order: Order, num_workers: int, num_microbatches: int) -> None:
         )
 
 
-def _check_whole(seen: set[Action], worker: int, stage: int, microbatch: int) -> None:
-    kinds = {kind for kind in "FBIW" if Action(stage, kind, microbatch) in seen}
+def _check_complete(actions: set[Action], worker: int, stage: int, microbatch: int) -> None:
+    kinds = {kind for kind in "FBIW" if Action(stage, kind, microbatch) in actions}
     if kinds in ({"F", "B"}, {"F", "I", "W"}):
         return
-    given = " and ".join(str(Action(stage, kind, microbatch)) for kind in "FBIW" if kind in kinds) or "nothing"
+    kinds_text = " and ".join(str(Action(stage, kind, microbatch)) for kind in "FBIW" if kind in kinds) or "nothing"
     f, b, i, w = (Action(stage, kind, microbatch) for kind in "FBIW")
     raise SplitError(
-        FIELD, f"worker {worker} has {given} of stage {stage} and microbatch {microbatch}; use {f}, and {b} or {i} and {w}"
+        FIELD, f"worker {worker} has {kinds_text} of stage {stage} and microbatch {microbatch}; use {f}, and {b} or {i} and {w}"
     )
 
 
-def _play(order: Order, last_stage: int) -> None:
+def _check_order(order: Order, last_stage: int) -> None:
     """Lets each worker do its actions in turn as soon as what they wait for is done, until nothing moves any more."""
-    given, done = {action for actions in order for action in actions}, set[Action]()
+    all_actions, completed = {action for actions in order for action in actions}, set[Action]()
     rest = [list(reversed(actions)) for actions in order]
 
     def unmet(action: Action) -> list[Action]:
-        groups = [set(group) & given for group in action.waits_for(last_stage)]
-        return [min(group) for group in groups if not group & done]
+        groups = [set(group) & all_actions for group in action.waits_for(last_stage)]
+        return [min(group) for group in groups if not group & completed]
 
-    moved = True
-    while moved:
-        moved = False
+    progressed = True
+    while progressed:
+        progressed = False
         for actions in rest:
             while actions and not unmet(actions[-1]):
-                done.add(actions.pop())
-                moved = True
+                completed.add(actions.pop())
+                progressed = True
     waits = [(worker, actions[-1], unmet(actions[-1])[0]) for worker, actions in enumerate(rest) if actions]
     if not waits:
         return
-    for worker, action, wanted in waits:
-        if wanted in order[worker]:
+    for worker, action, missing in waits:
+        if missing in order[worker]:
             raise SplitError(
-                FIELD, f"worker {worker} can never run {action}: it waits for {wanted}, which comes later in the same row"
+                FIELD, f"worker {worker} can never run {action}: it waits for {missing}, which comes later in the same row"
             )
-    (worker, action, wanted), *others = waits
-    also = ", ".join(f"worker {other} waits for {its} before {blocked}" for other, blocked, its in others)
-    raise SplitError(FIELD, f"worker {worker} can never run {action}: it waits for {wanted}, while {also}")
+    (worker, action, missing), *others = waits
+    others_text = ", ".join(f"worker {other} waits for {dependency} before {blocked}" for other, blocked, dependency in others)
+    raise SplitError(FIELD, f"worker {worker} can never run {action}: it waits for {missing}, while {others_text}")

@@ -66,9 +66,9 @@ class Schedule(ABC):
 
     def worker_of_stage(self) -> list[int]:
         """For each stage in order, the position of its worker along the pipeline axis."""
-        there = list(range(self.num_workers))
-        back = there if self.placement == "loop" else there[::-1]
-        return [worker for turn in range(self.stages_per_worker) for worker in (back if turn % 2 else there)]
+        forward_order = list(range(self.num_workers))
+        back = forward_order if self.placement == "loop" else forward_order[::-1]
+        return [worker for turn in range(self.stages_per_worker) for worker in (back if turn % 2 else forward_order)]
 
     def gathers(self, stage: int, trains: bool) -> tuple[int, int]:
         """How often sharded parameters of a stage are gathered in its forward and in its backward passes of a step."""

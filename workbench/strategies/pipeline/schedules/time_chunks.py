@@ -48,11 +48,11 @@ class TimeChunks(Schedule):
                 f"{model.name} does not support time_chunks, which requires layers that pass a state from step to step; use the"
                 " model lstm, or 1f1b, which cuts the batch",
             )
-        if apart := [p.name for p in model.distinct_parameters if not p.has_gradient and spec.mode == "train"]:
+        if excluded := [p.name for p in model.distinct_parameters if not p.has_gradient and spec.mode == "train"]:
             raise SplitError(
                 "split.pipeline.schedule",
-                f"time_chunks does not support frozen or unused parameters, such as {apart[0]} of {model.name}; use gpipe, which"
-                " cuts the batch",
+                f"time_chunks does not support frozen or unused parameters, such as {excluded[0]} of {model.name}; use gpipe,"
+                " which cuts the batch",
             )
         length, count = model.blocks[0].output_shape[0], self.num_microbatches
         if length % count:
