@@ -1,10 +1,9 @@
-"""The bubble of a pipeline: how long its workers wait for one another, beside what the schedule's order makes inevitable.
+"""Divides the idle time of a pipeline by cause: schedule order, imbalance, communication and the rest.
 
-The order that each worker ran its actions in is played again, each action as soon as its worker is free and what it waits for
-is done, with the mean times that were measured: without communication, which gives the schedule's ideal; with the same times
-in every stage; and with the communication that workers were blocked by. So the measured idle time falls apart into what the
-order costs even between equal stages, imbalance, communication, and the rest. For equal stages the ideal is the textbook's
-(p − 1)/(m + p − 1) of the time (Huang et al. 2019; Narayanan et al. 2019), here with the optimizer's time in it.
+The actions of each worker are replayed in their recorded order with the measured mean times. An action starts as soon as its
+worker is free and its dependencies have completed. Three replays give the causes: without communication (the ideal of the
+schedule), with equal times in all stages, and with the communication that blocked the workers. For equal stages the ideal is the
+textbook's (p − 1)/(m + p − 1) of the time (Huang et al. 2019; Narayanan et al. 2019), with the time of the optimizer included.
 """
 
 from __future__ import annotations
@@ -28,47 +27,48 @@ from workbench.store.directory import RunDirectory, StoredRun
 LETTER = {"forward": "F", "backward": "B", "backward_input": "I", "backward_weight": "W"}
 _KIND = {letter: kind for kind, letter in LETTER.items()}
 NUM_STEPS = 4
-"""Steps that are played one after the other: the next begins on a worker when it has ended there, as in a run, and after a
-few the time from one end to the next is steady."""
+"""Number of consecutive steps in a replay. A step starts on a worker when the previous one has ended there, as in a run; the time
+per step is steady after a few."""
 
 
 @dataclass(frozen=True)
 class Worker:
-    """What one worker of a pipeline did in a step, means over the trace steps, in seconds."""
+    """Times of one worker of a pipeline in a step, in seconds: means over the trace steps."""
 
     actions: tuple[Action, ...]
-    """In their order."""
+    """Actions in the order in which they ran."""
 
     seconds: Mapping[tuple[int, str], float]
-    """Of (stage, F, B, I or W): how long one such action computes."""
+    """(stage, F, B, I or W) → compute time of one such action."""
 
     sending: Mapping[Action, float]
-    """How long sends of what came before blocked the worker between the action before and it: time that the worker may
-    have had to wait anyway."""
+    """Action → time for which sends blocked the worker between the previous action and this one. The worker may have had to wait
+    at this point anyway."""
 
     blocked: Mapping[Action, float]
-    """How long all other communication blocked it, in it or since the action before: what it takes arrives late by that."""
+    """Action → time for which all other communication blocked the worker, in the action or since the previous one. It delays the
+    inputs of the action."""
 
     blocked_after: float
-    """And after the last."""
+    """Time for which communication blocked the worker after the last action."""
 
     rest: float
-    """What else it did in a step, not waiting: optimizer, averaging of gradients, the schedule's own work."""
+    """Time of everything else except waiting: optimizer, averaging of gradients, schedule overhead."""
 
     step: float
-    """The whole step."""
+    """Duration of the step."""
 
     idle: float
 
     @property
     def computing(self) -> float:
-        """Of all actions."""
+        """Compute time of all actions."""
         return sum(self.seconds[a.stage, a.kind] for a in self.actions)
 
 
 @dataclass(frozen=True)
 class ReplayedAction:
-    """An action as it would have run, in seconds since the first step began."""
+    """An action in a replay; times in seconds since the first step started."""
 
     step: int
     worker: int
@@ -78,9 +78,12 @@ class ReplayedAction:
 
 
 def bubble(run: StoredRun) -> pd.DataFrame:
-    """Parts of the idle time of a step, in seconds (mean over the pipeline's workers) and as a share of their time:
-    ``order``, ``imbalance``, ``communication`` and ``rest`` make ``measured``; ``ideal`` is order and imbalance, of the ideal
-    step ``ideal step``. Empty where the run has no pipeline or nothing was traced."""
+    """Returns the parts of the idle time of a step: ``part``, ``seconds`` (mean over the workers of the pipeline), ``share`` of
+    the step and ``step_s``.
+
+    ``order``, ``imbalance``, ``communication`` and ``rest`` add up to ``measured``. ``ideal`` is order plus imbalance; its share
+    is of the ideal step. Empty if the run has no pipeline or no trace step.
+    """
     run = run.directory
     import pandas as pd
 
@@ -94,13 +97,13 @@ def bubble(run: StoredRun) -> pd.DataFrame:
 
 
 def mean_of(pipelines: Iterable[list[Worker]]) -> dict[str, float]:
-    """``bubble_of`` of several pipelines that work side by side; empty of none."""
+    """Returns the mean of ``bubble_of`` over pipelines that run side by side; empty without pipelines."""
     parts = [bubble_of(workers) for workers in pipelines]
     return {name: fmean(part[name] for part in parts) for name in (parts[0] if parts else ())}
 
 
 def ideal_timeline(run: StoredRun) -> pd.DataFrame:
-    """What each worker would have done when, at the schedule's ideal; columns as ``frames.timeline``."""
+    """Returns the timeline of one step at the ideal of the schedule; columns as ``frames.timeline``."""
     run = run.directory
     import pandas as pd
 
@@ -115,7 +118,8 @@ def ideal_timeline(run: StoredRun) -> pd.DataFrame:
 
 
 def bubble_of(workers: list[Worker]) -> dict[str, float]:
-    """Seconds of a step, means over the workers of one pipeline: the parts of ``bubble`` and both steps."""
+    """Returns the parts of ``bubble``, the measured step and the ideal step of one pipeline, in seconds: means over its
+    workers."""
     busy = fmean(w.computing + w.rest for w in workers)
     blocked = fmean(sum(w.sending.values()) + sum(w.blocked.values()) + w.blocked_after for w in workers)
     measured = fmean(w.idle for w in workers)
@@ -135,7 +139,7 @@ def bubble_of(workers: list[Worker]) -> dict[str, float]:
 
 
 def equal(workers: list[Worker]) -> list[Worker]:
-    """The same work in all with every stage's actions, and what else workers do, taking equally long."""
+    """Returns the workers with the same total work, but equal times in all stages and on all workers."""
     totals: dict[str, list[float]] = defaultdict(list)
     for worker in workers:
         for action in worker.actions:
@@ -145,7 +149,7 @@ def equal(workers: list[Worker]) -> list[Worker]:
 
 
 def step_of(workers: list[Worker], with_communication: bool = False) -> float:
-    """Seconds from the end of one step to the end of the next."""
+    """Returns the seconds between the ends of two consecutive steps of a replay."""
     replayed = replay(workers, NUM_STEPS, with_communication)
     first, second = (
         max(_after(workers[p.worker], p.end, with_communication) for p in replayed if p.step == step)
@@ -155,16 +159,16 @@ def step_of(workers: list[Worker], with_communication: bool = False) -> float:
 
 
 def _after(worker: Worker, last_action: float, with_communication: bool) -> float:
-    """When the worker's step ends."""
+    """Returns when the worker's step ends."""
     return last_action + worker.rest + (worker.blocked_after if with_communication else 0.0)
 
 
 def replay(workers: list[Worker], num_steps: int, with_communication: bool = False) -> list[ReplayedAction]:
-    """Each worker's actions in their order, each as soon as it can. Communication, if any, comes between what the action
-    waited for and the action, sending before that.
+    """Replays the actions of each worker in their order, each as early as possible. Communication, if included, lies between the
+    dependencies of an action and the action itself; sends come before the wait for the dependencies.
 
     Raises:
-        ValueError: the order cannot run to its end.
+        ValueError: the order deadlocks.
     """
     actions = {action for worker in workers for action in worker.actions}
     last_stage = max(action.stage for action in actions)
@@ -174,7 +178,7 @@ def replay(workers: list[Worker], num_steps: int, with_communication: bool = Fal
     replayed: list[ReplayedAction] = []
 
     def ready(step: int, action: Action) -> float | None:
-        """When all that it waits for is done; None: not yet known."""
+        """Returns when all dependencies of an action have completed, or None if that is not yet determined."""
         latest = 0.0
         for group in action.waits_for(last_stage):
             dependencies = [(step, other) for other in group if other in actions]
@@ -202,7 +206,7 @@ def replay(workers: list[Worker], num_steps: int, with_communication: bool = Fal
 
 
 def pipelines(run: StoredRun) -> dict[tuple[int, ...], list[Worker]]:
-    """Each pipeline's workers by their ranks, first to last, as they were measured."""
+    """Returns the workers of each pipeline by their ranks, first stage to last, with their measured times."""
     run = run.directory
     mesh = Mesh(run.record().mesh)
     if "pipeline" not in mesh.axes or _generates(run):
@@ -218,13 +222,13 @@ def pipelines(run: StoredRun) -> dict[tuple[int, ...], list[Worker]]:
 
 
 def _generates(run: RunDirectory) -> bool:
-    """Whether the run comes by the same microbatch token after token, so that no order has each action once."""
+    """Whether the run generates tokens: it then repeats each action for every token, and no order has each action once."""
     spec = read_table(run.spec_path)
     return spec.get("mode") == "inference" and spec.get("inference", {}).get("num_new_tokens", 0) > 0
 
 
 def worker_of(timeline: list[dict[str, Any]], steps: list[dict[str, Any]]) -> Worker:
-    """One worker's means from its rows of ``timeline`` and of its trace steps."""
+    """Returns the mean times of one worker, from its rows of ``timeline`` and its trace steps."""
     order: list[Action] = []
     seconds: dict[tuple[int, str], list[float]] = defaultdict(list)
     sending: dict[Action, float] = defaultdict(float)

@@ -1,4 +1,4 @@
-"""Frames of a comparison of runs, which need names of their own: two runs may have the same split."""
+"""Builds DataFrames that compare runs, which get unique labels: two runs may have the same split."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from workbench.store.directory import StoredRun
 
 Row = dict[str, Any]
 _IRRELEVANT_PATHS = ("name", "baseline.mode", "launch.fork_server")
-"""What specs of runs may differ in that changes nothing in them."""
+"""Paths of a spec that do not change what a run computes."""
 
 
 class Comparison(pd.DataFrame):
@@ -48,8 +48,12 @@ class Comparison(pd.DataFrame):
 
 
 def labelled(rows: Sequence[Row], threads: dict[str, int]) -> list[Row]:
-    """Returns the rows with unique labels in place of their splits: the labels of ``formatting.names`` where these are unique,
-    else with the name of the run, else with a number. ``way`` is the strategy. ``threads``: threads of a worker by run id."""
+    """Returns the rows with unique labels in place of their splits: those of ``formatting.names``, with the name of the run or a
+    number added where needed. ``way`` is the label without sizes.
+
+    Args:
+        threads: Threads of a worker, by run id.
+    """
     labels = names(rows, threads)
     count = Counter(labels)
     named = Counter(zip(labels, (row["name"] for row in rows), strict=True))
@@ -64,8 +68,8 @@ def labelled(rows: Sequence[Row], threads: dict[str, int]) -> list[Row]:
 
 
 def spec_differences(runs: Sequence[StoredRun], labels: Sequence[str]) -> pd.DataFrame:
-    """A row a path of the spec in which the runs differ by choice, a column a run, values as text; empty where a run has no
-    such path. A run whose plugins are not here has an empty column."""
+    """Returns the options in which the runs differ by choice: one row per path of the spec, one column per run, values as text.
+    Empty where a run has no such path, and for a run whose plugins are not installed."""
     chosen, values = [], []
     for run in runs:
         try:
@@ -83,8 +87,8 @@ def spec_differences(runs: Sequence[StoredRun], labels: Sequence[str]) -> pd.Dat
 
 
 def peaks(runs: Sequence[StoredRun], labels: Sequence[str]) -> pd.DataFrame:
-    """What each worker of each run holds at its peak, by category; columns of ``memory.memory_at_peak`` with the run's label as
-    ``split`` and in the worker's name. Runs without memory steps are left out."""
+    """Returns the memory of each worker at its peak, as ``memory.memory_at_peak``, with the run's label as ``split`` and in the
+    worker's name. Runs without memory steps are left out."""
     frames = []
     for run, label in zip(runs, labels, strict=True):
         frame = memory_at_peak(run)
@@ -94,7 +98,11 @@ def peaks(runs: Sequence[StoredRun], labels: Sequence[str]) -> pd.DataFrame:
 
 
 def numbers(rows: Sequence[Row]) -> pd.DataFrame:
-    """The figures of a comparison as numbers, one row a run, in the units that people read; rows as of ``labelled``."""
+    """Returns the figures of a comparison as numbers in readable units, one row per run.
+
+    Args:
+        rows: Rows as ``labelled`` returns them.
+    """
     frame = pd.DataFrame(rows)
     number = frame.apply(pd.to_numeric, errors="coerce")
     return pd.DataFrame(

@@ -1,4 +1,4 @@
-"""All ways to share work among so many workers, by formula, before anything runs."""
+"""Lists all splits of a number of workers over some axes, by formula."""
 
 from __future__ import annotations
 
@@ -16,16 +16,15 @@ _MIB = 2**20
 
 
 def choices(spec: RunSpec, num_workers: int, axes: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """One row a way in which the sizes of these strategies multiply to ``num_workers``.
+    """Returns one row per combination of sizes whose product is ``num_workers``, least memory first.
 
     Args:
-        spec: the work; its own split does not count.
-        axes: strategy → its options other than the size, in the order in which they are written.
+        spec: The work; its own split is ignored.
+        axes: Strategy → its options other than the size, in the order in which they are written.
 
     Returns:
-        The size along each axis; ``split``, its label; ``memory_mib``, expected of the largest worker; ``communication_mib``,
-        of a step over the whole run; ``refused``, why it cannot be, and then the others are empty. What needs least memory
-        comes first.
+        The size along each axis; ``split``, the label; ``memory_mib``, expected on the largest worker; ``communication_mib``,
+            expected per step over all workers; ``refused``, why the split is rejected, with the other columns then empty.
     """
     rows = []
     for sizes in _factors(num_workers, len(axes)):
@@ -44,7 +43,7 @@ def choices(spec: RunSpec, num_workers: int, axes: Mapping[str, Mapping[str, Any
 
 
 def _factors(number: int, count: int) -> Iterator[tuple[int, ...]]:
-    """Every ``count`` numbers, in order, whose product is ``number``."""
+    """Yields every tuple of ``count`` numbers whose product is ``number``."""
     if count == 1:
         yield (number,)
         return

@@ -1,4 +1,4 @@
-"""What a comparison teaches, in plain sentences that this very table supports."""
+"""States the findings of a comparison as sentences, each supported by its table."""
 
 from __future__ import annotations
 
@@ -11,14 +11,19 @@ from workbench.plan.parity import VERDICTS, verdict
 Row = dict[str, Any]
 NOTABLE_LOAD_CORES = 0.2
 NOTABLE_MEMORY_SHARE = 0.995
-"""Of one worker's peak memory: a split with more than this needs as much."""
+"""Share of one worker's peak memory from which on a split needs as much memory as one worker."""
 
 
 def findings(
     rows: list[Row], limits: Mapping[str, str] | None = None, memory_limits: Mapping[str, str] | None = None
 ) -> list[str]:
-    """Sentences about the finished runs of a comparison; rows as in ``runs``, ``limits`` and ``memory_limits`` by run id, as
-    the modules of these names have them."""
+    """Returns the findings on the finished runs of a comparison.
+
+    Args:
+        rows: Rows as in ``runs``.
+        limits: Sentences of ``limits.sentences``, by run id.
+        memory_limits: Sentences of ``memory_limits.sentences``, by run id.
+    """
     named = [{**row, "split": f"{row['split']} over {row['link']}" if row.get("link") else row["split"]} for row in rows]
     finished = [row for row in named if row["step_time_s"] is not None]
     splits = [row for row in finished if row["num_workers"] > 1]
@@ -39,7 +44,8 @@ def findings(
 
 
 def different_work(rows: list[Row]) -> str:
-    """Says when runs do not do the same work, whose times and memory then say nothing of their splits; empty where they do."""
+    """Returns a sentence if the runs do different work, so that their times and memory do not compare the splits; else an empty
+    string."""
     kinds = [("model", "models"), ("dataset", "datasets"), ("mode", "modes")]
     differ = [names for kind, names in kinds if len({row.get(kind) for row in rows}) > 1]
     return (
@@ -48,12 +54,12 @@ def different_work(rows: list[Row]) -> str:
 
 
 def is_disturbed(row: Row) -> bool:
-    """Whether other programs had a notable part in a run's times."""
+    """Whether other programs notably affected a run's times."""
     return (row.get("other_load_cores") or 0.0) > NOTABLE_LOAD_CORES
 
 
 def _disturbed(rows: list[Row]) -> list[str]:
-    """Says when other programs had a part in the times, and in whose."""
+    """Reports the runs whose times other programs affected."""
     busy = [
         f"{row['split']} ({str(row['run_id'])[-6:]}): {row['other_load_cores']:.1f} cores" for row in rows if is_disturbed(row)
     ]
@@ -78,7 +84,7 @@ def _fastest(splits: list[Row]) -> str:
 
 
 def _first_tokens(splits: list[Row]) -> list[str]:
-    """Of generations: who answers first and who goes on fastest."""
+    """Reports the shortest times to the first token and per token of generations."""
     measured = [row for row in splits if row["time_to_first_token_s"] is not None]
     later = [row for row in measured if row["time_per_token_s"] is not None]
     sentences = []
@@ -106,7 +112,7 @@ def _smallest(rows: list[Row]) -> list[str]:
 
 
 def parity_sentences(rows: list[Row]) -> list[str]:
-    """Of splits that were checked and found not equal: how they differ from one worker."""
+    """Reports the splits that differ from one worker, and how."""
     by_verdict = {name: [row for row in rows if verdict(row) == name] for name in VERDICTS}
     return [
         *(f"{row['split']} does NOT compute what one worker computes." for row in by_verdict["wrong"]),

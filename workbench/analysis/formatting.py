@@ -1,4 +1,4 @@
-"""How the figures of runs are written: units, and the columns of a comparison; the same in the terminal and in reports."""
+"""Formats the figures of runs, with the columns of a comparison; used by the terminal and by reports."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from workbench.messages import counted
 
 Row = dict[str, Any]
 Column = tuple[str, Callable[[Row], str]]
-"""A head, and what stands below it in a run's row."""
+"""Column head, and the function that formats a row's value."""
 
 
 def seconds(value: float | None) -> str:
-    """``12.3 ms``"""
+    """Formats a time: ``12.3 ms``, or ``1.23 s`` from one second."""
     if value is None:
         return "–"
     return f"{value:.2f} s" if value >= 1 else f"{value * 1e3:.1f} ms"
 
 
 def mebibytes(value: float | None) -> str:
-    """``12.30 MiB``; below a tenth to two significant digits, so that little is not shown as nothing."""
+    """Formats bytes: ``12.30 MiB``, with two significant digits below 0.1 MiB."""
     if value is None:
         return "–"
     size = value / 2**20
@@ -30,12 +30,12 @@ def mebibytes(value: float | None) -> str:
 
 
 def factor(value: float | None) -> str:
-    """``1.53×``"""
+    """Formats a factor: ``1.53×``."""
     return "–" if value is None else f"{value:.2f}×"
 
 
 def milliseconds(value: float | None) -> str:
-    """``12.3``"""
+    """Formats seconds as milliseconds without unit: ``12.3``."""
     return "–" if value is None or math.isnan(value) else f"{value * 1e3:.1f}"
 
 
@@ -73,8 +73,8 @@ _COMMON: tuple[Column, ...] = (
 
 
 def columns(rows: Sequence[Row]) -> tuple[Column, ...]:
-    """The columns of a comparison. Where all is inference, a step is called what it is, the latency of a batch; where all is
-    generation, so are first and later tokens."""
+    """Returns the columns of a comparison. If all runs are inference, they show latency; if all are generation, first and later
+    tokens."""
     figures = _INFERENCE if all(row["mode"] == "inference" for row in rows) else _TRAINING
     if all(row["generated_tokens_per_s"] is not None for row in rows if row["step_time_s"] is not None):
         figures = _GENERATION if figures is _INFERENCE else figures
@@ -82,8 +82,12 @@ def columns(rows: Sequence[Row]) -> tuple[Column, ...]:
 
 
 def names(rows: Sequence[Row], threads: dict[str, int]) -> list[str]:
-    """What each run is called in a comparison: its split, with ``threads`` (by run id) where those of single workers differ,
-    model and mode where those differ, and the link that was emulated."""
+    """Returns the name of each run in a comparison: its split, and what distinguishes the runs among threads of single workers,
+    model, mode and emulated link.
+
+    Args:
+        threads: Threads of a worker, by run id.
+    """
     differ = len({threads.get(row["run_id"]) for row in rows if row["num_workers"] == 1}) > 1
     thread_texts = [
         f", {counted(threads.get(row['run_id'], 1), 'thread')}" if differ and row["num_workers"] == 1 else "" for row in rows

@@ -1,4 +1,4 @@
-"""DataFrames of runs for the charts: parts of a step, timeline, losses, time against memory."""
+"""Builds DataFrames of runs for the charts: step breakdown, timeline, losses, step time against memory."""
 
 from __future__ import annotations
 
@@ -14,21 +14,25 @@ PARTS = ("compute", "optimizer", "exposed communication", "idle", "schedule", "o
 
 
 def step_parts(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
-    """Split, part of the step and its milliseconds; rows as in ``runs``, means over workers of the trace steps."""
+    """Returns the step breakdown of each run: ``split``, ``part`` and ``milliseconds``, means over workers and trace steps.
+
+    Args:
+        rows: Rows as in ``runs``.
+    """
     return pd.DataFrame(
         [
             {"split": row["split"], "part": part, "milliseconds": row[f"{part.replace(' ', '_')}_s"] * 1e3}
             for row in rows
             if row["step_time_s"] is not None
             for part in PARTS
-            if row[f"{part.replace(' ', '_')}_s"] is not None  # older runs do not know the schedule's
+            if row[f"{part.replace(' ', '_')}_s"] is not None  # not recorded in older runs
         ]
     )
 
 
 def timeline(run: StoredRun) -> pd.DataFrame:
-    """What each worker did during the run's last trace step: kind, stage, microbatch, worker, begin and end in milliseconds of
-    the step. Waits lie inside what waited; they are drawn over it."""
+    """Returns the timeline of the last trace step: kind, stage, microbatch, worker, begin and end in milliseconds since its
+    start. Waits lie inside other intervals and are drawn over them."""
     run = run.directory
     frame = run.table("timeline").to_pandas()
     frame = frame[frame["step"] == frame["step"].max()]
@@ -46,8 +50,12 @@ def timeline(run: StoredRun) -> pd.DataFrame:
 
 
 def losses(runs: Iterable[StoredRun], rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
-    """Split with its verdict, step and loss (mean over the workers that know it), in the order of the runs; ``rows`` are theirs
-    in ``runs``."""
+    """Returns the losses of each run: ``split``, ``run`` (split and verdict), ``step`` and ``loss``, the mean over the workers
+    that compute it.
+
+    Args:
+        rows: Rows of the runs as in ``runs``, in the same order.
+    """
     frames = []
     for run, row in zip(runs, rows, strict=True):
         steps = run.directory.table("steps").to_pandas()
@@ -57,8 +65,12 @@ def losses(runs: Iterable[StoredRun], rows: Iterable[dict[str, Any]]) -> pd.Data
 
 
 def pareto(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
-    """Split, step time and largest worker's peak memory of the runs that have both, and whether the run is on the front: no
-    other is at least as good in both and better in one. Rows as in ``runs``."""
+    """Returns step time against peak memory: ``split``, ``step_time_ms``, ``peak_memory_mib`` of the largest worker, and
+    ``on_front``, whether no other run is at least as good in both and better in one. Runs without both figures are left out.
+
+    Args:
+        rows: Rows as in ``runs``.
+    """
     measured = [row for row in rows if row["step_time_s"] is not None and row["peak_memory_bytes"] is not None]
     points = [(row["step_time_s"], row["peak_memory_bytes"]) for row in measured]
     return pd.DataFrame(

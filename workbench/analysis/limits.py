@@ -1,4 +1,4 @@
-"""What limits a run: the largest part of its time that is no computing, with the evidence, and what to try next."""
+"""Determines what limits a run: the largest part of its step that is not computation, with the evidence and a suggestion."""
 
 from __future__ import annotations
 
@@ -19,49 +19,49 @@ if TYPE_CHECKING:
 
 NOT_ON_GPU = "the limiting factor is not measured on GPUs yet."
 NOTABLE = 0.1
-"""A part that takes less of the step limits nothing: computing does."""
+"""Smallest share of the step that counts as a limit; below it the run is limited by computation."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """The figures of a run that say where its time goes; seconds of a step, means over workers of the trace steps."""
+    """Figures that show how a run spends its time. Times are in seconds per step, means over workers and trace steps."""
 
     split: str
     unit: str
-    """What a step is called: step, or batch in inference."""
+    """Name of a step: ``step``, or ``batch`` in inference."""
 
     step: float
     compute: tuple[float, ...]
-    """Of each worker."""
+    """Compute time of each worker."""
 
     optimizer: float
     schedule: float
     exposed: Mapping[str, float]
-    """Communication that workers were blocked by, by axis."""
+    """Time for which communication blocked the workers, by axis."""
 
     idle: Mapping[str, float]
-    """Time in which workers waited for others, by axis; ``pipeline`` where ``bubble`` does not say it better."""
+    """Time for which workers waited for others, by axis; that of ``pipeline`` counts only if ``bubble`` is empty."""
 
     bubble: Mapping[str, float] = field(default_factory=dict)
-    """Parts of the pipeline's idle time: order, imbalance, communication, rest."""
+    """Parts of the pipeline's idle time: order, imbalance, communication and rest."""
 
     stages_of_worker: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
-    """Worker → the pipeline's stages that it holds."""
+    """Worker → the pipeline stages that it holds."""
 
     num_microbatches: int = 1
     data: float = 0.0
-    """Fetching the batch, which comes before the step."""
+    """Time to fetch a batch, before the step."""
 
     ready: float | None = None
-    """Time of a timed step in which a worker was ready to compute and had no core."""
+    """Time of a timed step in which a worker was ready to run but had no core."""
 
     num_threads: int = 1
-    """Of all workers."""
+    """Number of threads of all workers."""
 
     num_cores: int = 1
     bytes_per_step: int | None = None
     spec: RunSpec | None = None
-    """Its strategies give advice; None: a plugin or file of the run is not available here."""
+    """Spec whose strategies give advice; None if a plugin or a file of the run is not available."""
 
 
 @dataclass(frozen=True)
@@ -69,26 +69,26 @@ class Limit:
     """What limits a run."""
 
     kind: str
-    """compute, communication, bubble, imbalance, idle, schedule, optimizer, data or oversubscription."""
+    """Kind of limit: compute, communication, bubble, imbalance, idle, schedule, optimizer, data or oversubscription."""
 
     where: str
-    """The axis, stage or worker; empty where there is none."""
+    """Axis, stage or worker, if the limit has one."""
 
     share: float
-    """Of the step, or of step and fetching together."""
+    """Share of the step, or of the step and the fetching of its batch."""
 
     sentence: str
-    """What it is, and the figures that show it."""
+    """The limit and its figures, in one sentence."""
 
     advice: str
-    """What to try next."""
+    """Suggestion, in one sentence."""
 
     def __str__(self) -> str:
         return f"{self.sentence} {self.advice}"
 
 
 def limit(e: Evidence) -> Limit:
-    """The largest of what takes a notable part of the step beside computing, or computing itself."""
+    """Returns the largest notable part of the step that is not computation, or computation itself."""
     largest = max(_candidates(e), key=lambda c: c.share)
     computing = fmean(e.compute) / e.step
     if largest.share >= NOTABLE:
@@ -124,7 +124,7 @@ def _data(e: Evidence) -> Limit:
 
 
 def _oversubscription(e: Evidence) -> Limit:
-    """Only the time of threads that there are too many of; of other programs' load ``findings`` speaks."""
+    """Counts only if the run has more threads than cores; ``findings`` reports the load of other programs."""
     share = (e.ready or 0.0) / e.step if e.num_threads > e.num_cores else 0.0
     text = (
         f"{e.split} is limited by too few cores: {e.num_threads} threads share {e.num_cores}, and a worker was ready to run"
@@ -159,7 +159,7 @@ def _idle(e: Evidence) -> list[Limit]:
 
 
 def _sequential_stages(e: Evidence, seconds: float) -> Limit:
-    """Of a generation."""
+    """Returns the limit of a generation, whose stages run one after the other."""
     share = seconds / e.step
     text = (
         f"{e.split} is limited by stages that run one after the other: workers are idle for {_ms(seconds)}, {share:.0%} of the"
@@ -188,7 +188,7 @@ def _timing_variation(e: Evidence, seconds: float) -> Limit:
 
 
 def _imbalance(e: Evidence, axis: str, seconds: float) -> Limit:
-    """Waits for a worker that computes longer than the others; where none does, of waits as they are."""
+    """Returns waits for a worker that computes longer than the others, or idle time if no worker does."""
     share, mean = seconds / e.step, fmean(e.compute)
     slowest = max(range(len(e.compute)), key=lambda rank: e.compute[rank])
     longest = e.compute[slowest]
@@ -210,7 +210,8 @@ def _imbalance(e: Evidence, axis: str, seconds: float) -> Limit:
 
 
 def _advice(e: Evidence, limit: Limiting, axis: str) -> str:
-    """What the run's strategies advise, about the first of joined axes such as ``data+context`` first; empty: nothing."""
+    """Returns the advice of the run's strategies, or an empty string. Of joined axes such as ``data+context``, the first comes
+    first."""
     if e.spec is None:
         return ""
     strategies = e.spec.split.strategies
@@ -218,7 +219,7 @@ def _advice(e: Evidence, limit: Limiting, axis: str) -> str:
 
 
 def _mebibytes(num_bytes: float) -> str:
-    """``20.0 MiB``; little is not shown as nothing."""
+    """Formats bytes: ``20.0 MiB``, with more digits for small values."""
     return f"{num_bytes / 2**20:.1f} MiB" if num_bytes >= 2**20 / 10 else mebibytes(num_bytes)
 
 
@@ -227,14 +228,14 @@ def _ms(seconds: float) -> str:
 
 
 def limit_of(run: StoredRun) -> Limit | None:
-    """What limits this run; None: it has not finished, took no trace step, was recorded before its parts were, or ran on GPUs,
-    where they are not measured."""
+    """Returns what limits this run. None if it has not finished, took no trace step, was recorded by a version without these
+    figures, or ran on GPUs, where they are not measured."""
     evidence = evidence_of(run)
     return None if evidence is None else limit(evidence)
 
 
 def evidence_of(run: StoredRun) -> Evidence | None:
-    """The figures of a finished run."""
+    """Collects the figures of a finished run; None as in ``limit_of``."""
     run = run.directory
     summary, record = run.summary(), run.record()
     if (
@@ -281,7 +282,7 @@ def _spec_of(run: RunDirectory) -> RunSpec | None:
 
 
 def sentences(runs: Iterable[StoredRun]) -> dict[str, str]:
-    """What limits each run, by its id; of a run on GPUs that it is not known."""
+    """Returns what limits each run, by run id; for a run on GPUs that this is not measured."""
     by_run = {}
     for run in (run.directory for run in runs):
         if limit_ := limit_of(run):

@@ -1,4 +1,4 @@
-"""What a run and a comparison show of themselves as the last line of a notebook cell. All text is escaped."""
+"""Renders a run and a comparison as HTML for a notebook cell. All text is escaped."""
 
 from __future__ import annotations
 
@@ -15,8 +15,12 @@ Row = dict[str, Any]
 
 
 def cells(rows: Sequence[Row], threads: Mapping[str, int]) -> tuple[list[str], list[list[str]]]:
-    """Heads, and of each run the texts of its figures; of a run that has none, its state. Rows as in ``runs``; ``threads`` by
-    run id."""
+    """Returns the heads of a comparison and the cells of each run; a run without figures shows its state.
+
+    Args:
+        rows: Rows as in ``runs``.
+        threads: Threads of a worker, by run id.
+    """
     columns = formatting.columns(rows)
     heads = ["split", *(head.replace("-\n", "-").replace("\n", " ").strip() for head, _ in columns)]
     texts = []
@@ -28,12 +32,12 @@ def cells(rows: Sequence[Row], threads: Mapping[str, int]) -> tuple[list[str], l
 
 
 def comparison_html(rows: Sequence[Row], threads: Mapping[str, int]) -> str:
-    """The table of a comparison, a row a run."""
+    """Returns the table of a comparison, one row per run."""
     return table(*cells(rows, threads))
 
 
 def run_html(row: Row, message: str, error: RunError | None) -> str:
-    """A run: what it is, and its figures or how far it is or why it failed."""
+    """Returns the description of a run with its figures, or its progress, or the reason of its failure."""
     workers = counted(row["num_workers"], "worker")
     title = f"<b>{escape(row['split'])}</b> · {escape(row['model'])} on {escape(row['dataset'])} · {workers} · {row['state']}"
     text = f"<p>{title}</p>"
@@ -45,7 +49,7 @@ def run_html(row: Row, message: str, error: RunError | None) -> str:
 
 
 def run_text(row: Row) -> str:
-    """``<Run 20261124-… finished: dp2 of transformer, 80.3 ms per step, speed-up 1.61×>``"""
+    """Returns ``<Run 20261124-… finished: dp2 of transformer, 80.3 ms per step, speed-up 1.61×>``."""
     text = f"Run {row['run_id']} {row['state']}"
     if row["step_time_s"] is not None:
         unit = "batch" if row["mode"] == "inference" else "step"

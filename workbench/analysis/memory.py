@@ -1,4 +1,4 @@
-"""Frames of memory: over time, and at each worker's peak."""
+"""Builds DataFrames of memory: over time, and at the peak of each worker."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import pandas as pd
 from workbench.store.directory import StoredRun
 
 CATEGORIES = ("parameters", "gradients", "optimizer_state", "buffers", "activations", "communication", "workspace", "other")
-"""As they are stacked: what stays below what comes and goes."""
+"""In stacking order: what is held throughout comes below what comes and goes."""
 
 
 def memory_over_time(run: StoredRun, rank: int) -> pd.DataFrame:
-    """Time in milliseconds since the last memory step of a worker began, event, category and MiB; a row an event and
-    category. Categories that are empty all the time are left out."""
+    """Returns the memory of a worker during its last memory step: one row per event and category with ``time_ms`` since the start
+    of the step, ``event``, ``category`` and ``mebibytes``. Categories that are always empty are left out."""
     run = run.directory
     frame = run.table("memory").to_pandas()
     frame = frame[frame["rank"] == rank]
@@ -30,7 +30,8 @@ def memory_over_time(run: StoredRun, rank: int) -> pd.DataFrame:
 
 
 def memory_at_peak(run: StoredRun) -> pd.DataFrame:
-    """Worker, category and MiB when the worker had the most alive, over its memory steps. Categories as above."""
+    """Returns the memory of each worker at its peak over all memory steps: ``worker``, ``category``, ``mebibytes``. Empty
+    categories are left out."""
     run = run.directory
     frame = run.table("memory").to_pandas()
     frame = frame[frame["event"] == "peak"]
@@ -49,7 +50,7 @@ def memory_at_peak(run: StoredRun) -> pd.DataFrame:
 
 
 def largest_at_peak(run: StoredRun, rank: int) -> pd.DataFrame:
-    """Category, module, shape, dtype and bytes of the largest tensors that a worker had alive at its last memory step's peak."""
+    """Returns the largest tensors of a worker at the peak of its last memory step: category, module, shape, dtype and bytes."""
     run = run.directory
     frame = run.table("peak_tensors").to_pandas()
     frame = frame[(frame["rank"] == rank) & (frame["step"] == frame["step"].max())]

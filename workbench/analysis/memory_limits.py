@@ -1,4 +1,4 @@
-"""Why a split does not need less memory: what its largest worker holds at its peak."""
+"""Explains why a split does not need less memory, by what its largest worker holds at its peak."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
     from workbench.store.directory import StoredRun
 
 NOTABLE = 1.15
-"""A worker that needs this many times its even share of one worker's memory is worth a sentence."""
+"""Factor over an even share of one worker's memory from which on a split is reported."""
 
 
 @dataclass(frozen=True)
 class MemoryLimit:
-    """The largest category of memory at the peak of the worker that needs the most."""
+    """Largest category of memory at the peak of the worker with the highest peak."""
 
     category: str
     share: float
-    """Of the peak."""
+    """Share of the peak."""
     rank: int
     peak_bytes: int
 
@@ -34,7 +34,7 @@ class MemoryLimit:
 
 
 def memory_limit(run: StoredRun) -> MemoryLimit | None:
-    """What takes most of a finished run's memory; None where its memory was not measured by category."""
+    """Returns the largest category of a finished run; None if its memory was not measured by category."""
     run = run.directory
     summary = run.summary()
     peaks = [worker.peak_memory_by_category or {} for worker in summary.workers] if summary else []
@@ -47,8 +47,8 @@ def memory_limit(run: StoredRun) -> MemoryLimit | None:
 
 
 def sentences(runs: Iterable[StoredRun]) -> dict[str, str]:
-    """Of each split that needs notably more than its even share of one worker's memory the reason, by run id; needs the run
-    on one worker among them."""
+    """Returns, by run id, why a split needs more than its even share of one worker's memory. The runs must include one on a
+    single worker."""
     records = [(run, run.directory.record(), limit) for run in runs if (limit := memory_limit(run))]
     single_peaks = [limit.peak_bytes for _, record, limit in records if record.num_workers == 1]
     by_run = {}

@@ -1,8 +1,8 @@
-"""How far a figure can be trusted: its spread within a run, the same thing measured again, and whether two runs differ.
+"""Estimates the uncertainty of step times: their spread within a run, repeats of the same spec, and whether two runs differ.
 
-Within a run, steps stand beside one another and the interval of their median comes from order statistics, which assume
-nothing of how steps are distributed. What a whole run has in common (where its processes and memory happened to lie) no
-number of steps shows: that is seen only between runs of the same spec, and so is the band of two equal runs (A/A).
+Within a run the interval of the median comes from order statistics, which assume nothing about the distribution of steps. Effects
+that a whole run shares, such as the placement of its processes and memory, show only between runs of the same spec; so does the
+band within which two equal runs differ (A/A).
 """
 
 from __future__ import annotations
@@ -33,15 +33,16 @@ _STUDENT = (
 
 @dataclass(frozen=True)
 class Interval:
-    """Where the true value lies, in 95 % of cases."""
+    """A 95 % confidence interval."""
 
     low: float
     high: float
 
 
 def median_interval(values: Sequence[float]) -> Interval | None:
-    """Of the median: between the two values as many places from either end as the binomial distribution allows (David and
-    Nagaraja 2003, section 7.1). None: fewer than six values, whose very extremes miss it more often than 5 %."""
+    """Returns the confidence interval of the median: the values at equal distance from both ends that the binomial distribution
+    allows (David and Nagaraja 2003, section 7.1). None for fewer than six values, whose extremes miss the median more often than
+    5 %."""
     ordered, tail = sorted(values), 0.0
     n = len(ordered)
     for position in range(n // 2):
@@ -53,39 +54,39 @@ def median_interval(values: Sequence[float]) -> Interval | None:
 
 @dataclass(frozen=True)
 class Measured:
-    """A run's step times and, where the same spec ran more than once in the same environment, the medians of all."""
+    """Step times of a run and, if its spec ran more than once in the same environment, the medians of all these runs."""
 
     name: str
     times: tuple[float, ...]
-    """Of the timed steps, in seconds, the slowest worker's."""
+    """Durations of the timed steps on the slowest worker, in seconds."""
 
     repeats: tuple[float, ...] = ()
-    """Median step times of all runs of this spec, its own among them."""
+    """Median step times of all runs of this spec, including this one."""
 
     samples: int = 1
-    """Of a step."""
+    """Samples per step."""
 
     @cached_property
     def step_time(self) -> float:
-        """The median."""
+        """Median duration of a step, in seconds."""
         return median(self.times)
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Of two runs' step time per sample, second over first."""
+    """Ratio of the step times per sample of two runs, second over first."""
 
     ratio: float
     band: float | None
-    """Two runs of equal specs differ by less than this factor in 95 % of cases (the A/A band); or, without repeats, the
-    intervals of the two medians allow it. None: too few steps to say."""
+    """Factor within which two runs of equal specs differ in 95 % of cases (the A/A band); without repeats, the band that the
+    intervals of the two medians allow. None for too few steps."""
 
     num_repeats: int
-    """Runs that the band stands on; 0: the steps of these two alone."""
+    """Number of runs behind the band; 0 if it comes from the steps of these two runs."""
 
     @property
     def is_noise(self) -> bool | None:
-        """Whether the difference lies inside the band."""
+        """Whether the difference lies inside the band; None without a band."""
         return None if self.band is None else abs(math.log(self.ratio)) <= math.log(self.band)
 
 
@@ -112,7 +113,7 @@ def difference(first: Measured, second: Measured) -> Difference:
 
 
 def sentence(first: Measured, second: Measured) -> str:
-    """Whether the two differ by more than the noise, with both numbers."""
+    """States whether two runs differ by more than noise, with both numbers."""
     between = difference(first, second)
     slower = f"{abs(between.ratio - 1):.1%} {'more' if between.ratio > 1 else 'less'} time per sample"
     start = f"{second.name} takes {slower} than {first.name}"
@@ -132,7 +133,11 @@ def _band(factor: float) -> str:
 
 
 def sentences(rows: list[dict[str, Any]], measured: Sequence[Measured]) -> list[str]:
-    """Each against the fastest, by samples per second; rows as in ``runs``, in the order of ``measured``."""
+    """Compares each run with the fastest by samples per second.
+
+    Args:
+        rows: Rows as in ``runs``, in the order of ``measured``.
+    """
     finished = [m for row, m in zip(rows, measured, strict=True) if row["step_time_s"] is not None and m.times]
     if len(finished) < 2 or different_work(rows) or any(map(is_disturbed, rows)):
         return []
@@ -141,7 +146,7 @@ def sentences(rows: list[dict[str, Any]], measured: Sequence[Measured]) -> list[
 
 
 def measured(run: StoredRun, store: Iterable[StoredRun]) -> Measured:
-    """A run's step times, and those of its equals in the store."""
+    """Returns the step times of a run, and the medians of runs of the same spec in the store."""
     run = run.directory
     summary, largest = run.summary(), defaultdict[int, float](float)
     for row in run.table("steps").to_pylist() if summary else []:
@@ -154,7 +159,7 @@ def measured(run: StoredRun, store: Iterable[StoredRun]) -> Measured:
 
 
 def same_spec_key(run: RunDirectory) -> str:
-    """Equal for runs that measure the very same: all of the spec but its label and its baseline, and the environment."""
+    """Returns a key that is equal for runs with the same spec, except name and baseline, and the same environment."""
     spec = tomllib.loads(run.spec_path.read_text(encoding="utf-8"))
     parts = {key: value for key, value in spec.items() if key not in ("name", "baseline")}
     return json.dumps([parts, plain(run.environment())], sort_keys=True, default=str)
@@ -167,7 +172,7 @@ def _is_same(run: RunDirectory, record: RunRecord, other: RunDirectory) -> bool:
             record.split,
             record.model,
             record.dataset,
-        ):  # of most runs; spares their specs
+        ):  # decides most runs without reading their specs
             return False
         return same_spec_key(other) == same_spec_key(run)
     except (OSError, ValueError, KeyError, DamagedRunError):

@@ -1,4 +1,4 @@
-"""What the parity check found of a run, in the texts of tables, pages and findings."""
+"""Verdicts of the parity check as texts for tables, pages and findings."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ HELP = (
 
 
 def cell(row: Row) -> str:
-    """The verdict as a cell: ``equal``."""
+    """Returns the verdict for a table cell: ``equal``."""
     return CELLS[verdict(row)]
 
 
 def parity_text(row: Row) -> str:
-    """The verdict in a few texts: ``equals one worker``."""
+    """Returns the verdict as a phrase: ``equals one worker``."""
     return TEXTS[verdict(row)]
 
 
 def event_text(event: ParityEvent) -> str:
-    """The verdict in a worker's event ``parity``, in a few texts."""
+    """Returns the verdict in the event ``parity`` of a worker, as a phrase."""
     texts = {**TEXTS, "wrong": "DIFFERS from one worker", "lossy": "differs on purpose (lossy)"}
     return texts[event.verdict]
 
 
 def per_shard(row: Row) -> str:
-    """Of a run whose shards are not the whole batch: how far one worker is that computes that, why, and what would change it."""
+    """Describes how far a run is from one worker on the whole batch, why, and what would remove the difference."""
     error = row.get("parity_whole_batch_error")
     size = "" if error is None else f" by up to {error:.1e}"
     where = f" (in {row['parity_whole_batch_tensor']})" if row.get("parity_whole_batch_tensor") else ""

@@ -1,4 +1,4 @@
-"""A run that is going on: what its workers have said so far."""
+"""Follows the progress of a run through the events of its workers."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from workbench.store.directory import StoredRun
 from workbench.store.events import Event, ParityEvent, StepEvent
 
 _RECENT = 10
-"""Steps over whose mean a rate is taken."""
+"""Number of recent steps that a rate is averaged over."""
 
 
 @dataclass
 class Follower:
-    """What a run's workers have said so far; reads on where it left off."""
+    """Events of a run's workers so far; ``read_new`` continues where it stopped."""
 
     run: StoredRun
     events: dict[int, list[Event]] = field(default_factory=dict)
     _offsets: Counter[int] = field(default_factory=Counter)
 
     def read_new(self) -> bool:
-        """Takes in what is new; whether more may come."""
+        """Reads new events. Returns whether more may follow."""
         run = self.run.directory
-        is_live = not listing.state_of(run).is_terminal  # asked first, lest what is said between be missed at the end
+        is_live = not listing.state_of(run).is_terminal  # read before the events, so that none written in between is missed
         for rank in range(run.record().num_workers):
             new, self._offsets[rank] = run.events(rank, self._offsets[rank])
             self.events.setdefault(rank, []).extend(new)
@@ -35,26 +35,27 @@ class Follower:
 
     @property
     def progress(self) -> tuple[int, int] | None:
-        """Steps done and steps in all; None before the first."""
+        """Completed steps and total steps; None before the first step."""
         last = [steps[-1] for rank in self.events if (steps := self._steps(rank))]
         return min((e.step + 1, e.num_steps) for e in last) if last else None
 
     @property
     def losses(self) -> list[dict[str, Any]]:
-        """Step and loss, as the worker says that has both; each is of its part of the batch."""
+        """Step and loss from the worker that has most of them; each loss is that of its part of the batch."""
         of = [[{"step": e.step, "loss": e.loss} for e in self._steps(r) if e.loss is not None] for r in self.events]
         return max(of, key=len, default=[])
 
     @property
     def parity(self) -> str:
-        """Whether the split computes what one worker computes, once that was checked."""
+        """Verdict of the parity check; empty before it has run."""
         event = next((e for e in self.events.get(0, []) if isinstance(e, ParityEvent)), None)
         if event is None:
             return ""
         return event_text(event)
 
     def workers(self) -> list[dict[str, Any]]:
-        """A row a worker: rank, device, what it does, step and its time, samples/s, and its own memory now."""
+        """Returns one row per worker: rank, device, activity, step and its time, samples per second, and current private
+        memory."""
         status = self.run.directory.status()
         processes = {worker.rank: worker for worker in status.workers}
         samples = self._samples()
@@ -81,7 +82,7 @@ class Follower:
         return [event for event in self.events.get(rank, []) if isinstance(event, StepEvent)]
 
     def _samples(self) -> int | None:
-        """Samples of a step that pass through a worker."""
+        """Returns the samples per step that a worker processes."""
         try:
             return self.run.directory.spec().samples_per_replica
         except SpecError:
@@ -99,7 +100,7 @@ def _activity(events: list[Event], is_live: bool) -> str:
 
 
 def _private_memory_mib(pid: int) -> float | None:
-    """Memory of a process alone, in MiB; pages that forked workers share, torch above all, are not counted."""
+    """Returns the private memory of a process in MiB, without pages shared between forked workers (mainly torch)."""
     import psutil
 
     try:

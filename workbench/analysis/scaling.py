@@ -1,4 +1,4 @@
-"""What more workers bring."""
+"""Computes speed-up and efficiency against the number of workers."""
 
 from __future__ import annotations
 
@@ -9,17 +9,21 @@ from typing import Any
 import pandas as pd
 
 _SIZE = re.compile(r"(?<=[a-z]{2})\d+(?=-|$)")
-"""A number of workers in a label; a schedule's microbatches (``m4``) stay."""
+"""Matches a number of workers in a label, but not the microbatches of a schedule (``m4``)."""
 
 
 def way(split: str) -> str:
-    """A split's label without its sizes: ``dp4`` → ``dp``."""
+    """Returns a split's label without its sizes: ``dp4`` → ``dp``."""
     return _SIZE.sub("", split)
 
 
 def scaling(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
-    """Way to split, workers, speed-up, efficiency; rows as of ``comparison.labelled`` that have a speed-up. One worker is where
-    every way begins."""
+    """Returns ``way``, ``split``, ``workers``, ``speedup`` and ``efficiency`` of the rows with a speed-up; every way starts at
+    one worker.
+
+    Args:
+        rows: Rows as ``comparison.labelled`` returns them.
+    """
     measured = [row for row in rows if row["speedup"] is not None and row["num_workers"] > 1]
     ways = dict.fromkeys(row["way"] for row in measured)
     begin = [{"way": name, "split": "single", "workers": 1, "speedup": 1.0, "efficiency": 1.0} for name in ways]

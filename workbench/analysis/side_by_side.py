@@ -1,4 +1,4 @@
-"""The figures of named runs that one draws side by side, in the units that one reads."""
+"""Puts the figures of named runs side by side, in readable units."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ _MIB = 2**20
 
 
 def side_by_side(runs: Mapping[str, Run]) -> pd.DataFrame:
-    """A row a finished run, by its name: workers; parameters of the largest worker and its optimizer state and peak memory in
-    MiB; communication of a step in MiB (each collective once per group) and of one worker by the formula of the ring; the step
-    in milliseconds and samples per second; of the workers' time in a trace step the shares of compute, idle and exposed
-    communication; the largest worker's compute over the mean; final loss and parity."""
+    """Returns one row per finished run, indexed by its name.
+
+    Columns: number of workers; parameters, optimizer state (MiB) and peak memory (MiB) of the largest worker; communication per
+    step in MiB (each collective once per group) and that of one worker by the ring formula; step time in milliseconds and samples
+    per second; shares of compute, idle time and exposed communication in the trace steps; imbalance, the compute time of the
+    largest worker over the mean; final loss and parity.
+    """
     rows = []
     for run in runs.values():
         summary, communication = run.summary, run.communication()

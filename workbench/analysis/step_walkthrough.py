@@ -1,4 +1,5 @@
-"""One step of a plan, moment by moment, without a run: the blocks that each worker computes, and the communication."""
+"""Describes one step of a plan as a sequence of moments, without running it: which worker computes which blocks, and what is
+communicated."""
 
 from __future__ import annotations
 

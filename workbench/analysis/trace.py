@@ -1,4 +1,4 @@
-"""One trace step of a run: the intervals of each worker, in outline if there are many, and its communication operations."""
+"""Reads one trace step of a run: the timeline of its workers and their operations. Long steps are summarized to an outline."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from workbench.store.tables import done_s
 MAX_BARS = 3000
 """Largest number of intervals that are drawn one by one; of more, an outline is drawn."""
 _WAITS = ("communication", "idle")
-"""Kinds that lie inside others. They are drawn last, and the time that they cover counts as theirs."""
+"""Kinds that lie inside other intervals. Time that they cover does not count as that of the interval around them."""
 _BUSY = 0.01
 """Share of a piece of time that events must cover; a piece with less is empty."""
 _COMMUNICATION = (
