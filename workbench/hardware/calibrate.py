@@ -28,12 +28,14 @@ Report = Callable[[str, Row], None]
 
 
 def measure(group_sizes: Sequence[int], report: Report) -> dict[str, Any]:
-    """The calibration of this machine: matrix products and memory, then communication in groups of each size. Waits in the
-    devices' queue; ``report(table, row)`` is called with each measurement,
-    and with the table ``progress`` before others.
+    """Calibrates this machine: matrix products and memory, then communication in groups of each size. Waits in the device queue.
+
+    Args:
+        group_sizes: Numbers of workers of the groups.
+        report: Called with the table and the row of each measurement, and with the table ``progress`` before others.
 
     Raises:
-        RunFailedError: a worker failed; with the last line that it said.
+        RunFailedError: a worker failed; the message includes its last line of output.
     """
     machine, tables = environment(), {table: list[Row]() for table in TABLES}
     cores = num_cores()
@@ -54,7 +56,7 @@ def measure(group_sizes: Sequence[int], report: Report) -> dict[str, Any]:
 
 
 def _measure(job: Row, tables: dict[str, list[Row]], report: Report) -> None:
-    """Starts the workers of one job and takes what rank 0 measures."""
+    """Starts the workers of one job and collects the measurements of rank 0."""
     with tempfile.TemporaryDirectory() as directory:
         run = RunDirectory(Path(directory))
         run.make_folders()

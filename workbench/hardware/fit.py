@@ -1,5 +1,4 @@
-"""What a calibration says of this machine: latency and bandwidth fitted to measured times, and whether a link that is to be
-emulated is slower than that."""
+"""Fits latency and bandwidth to the measured times of a calibration, and compares emulated links with those of this machine."""
 
 from __future__ import annotations
 
@@ -16,13 +15,19 @@ if TYPE_CHECKING:
 
 
 def fit(operation: str, n: int, points: Sequence[tuple[int, float]]) -> dict[str, Any]:
-    """Latency α and bandwidth B of the link over which this operation of ``n`` workers would take the times measured.
+    """Fits latency α and bandwidth B of a link, over which an operation of ``n`` workers would take the measured times.
 
-    ``points``: payload in bytes and seconds. The formulas of ``plan/link_model.py`` are linear in α and 1/B; least squares of the
-    relative errors, so that small messages count as much as large ones, neither below 0. The residual is the errors' root mean
-    square.
+    The formulas of ``plan/link_model.py`` are linear in α and 1/B. The fit minimizes the squares of the relative errors, so that
+    small messages weigh as much as large ones, with neither coefficient below 0.
+
+    Args:
+        points: Payload in bytes and time in seconds of each measurement.
+
+    Returns:
+        ``latency_s``, ``bandwidth_bytes_per_s`` (None for infinite) and ``residual``, the root mean square of the relative
+            errors.
     """
-    # seconds / t = α·x + y/B, which is to be 1
+    # predicted / measured time = α·x + y/B, which should be 1
     pairs = [(num_messages(operation, n) / t, num_link_passes(operation, n) * size / t) for size, t in points]
     xx, xy, yy = sum(x * x for x, _ in pairs), sum(x * y for x, y in pairs), sum(y * y for _, y in pairs)
     sx, sy = sum(x for x, _ in pairs), sum(y for _, y in pairs)
@@ -42,13 +47,13 @@ def fit(operation: str, n: int, points: Sequence[tuple[int, float]]) -> dict[str
 
 
 def machine_link(calibration: dict[str, Any], operation: str, n: int) -> dict[str, Any] | None:
-    """The fit of an operation for the group size nearest to ``n``; None where it was not measured."""
+    """Returns the fit of an operation for the group size nearest to ``n``; None if it was not measured."""
     fits = [fit for fit in calibration["links"] if fit["operation"] == operation]
     return min(fits, key=lambda fit: abs(fit["group_size"] - n), default=None)
 
 
 def link_notes(plan: Plan, calibration: dict[str, Any] | None) -> list[str]:
-    """What is to be said of the emulated links of a run: a link cannot be emulated faster than the machine's own."""
+    """Returns notes on the emulated links of a run: a link cannot be emulated faster than that of this machine."""
     parts = plan.spec.link.parts
     if not parts or plan.num_workers == 1:
         return []

@@ -1,4 +1,4 @@
-"""Frames of a calibration: what was measured, and what the fitted links say of it."""
+"""Builds DataFrames of a calibration: its measurements, and the fitted links."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ Calibration = dict[str, Any]
 
 
 def compute(calibration: Calibration) -> pd.DataFrame:
-    """FLOP/s of a matrix product by precision and number of threads."""
+    """Returns the FLOP/s of a matrix product by precision and number of threads."""
     return pd.DataFrame(calibration["matmul"])
 
 
 def memory(calibration: Calibration) -> pd.DataFrame:
-    """Bytes per second of copy and triad by number of threads."""
+    """Returns the bytes per second of copy and triad by number of threads."""
     return pd.DataFrame(calibration["memory"])
 
 
 def links(calibration: Calibration) -> pd.DataFrame:
-    """Latency, bandwidth and residual fitted to each operation and group size."""
+    """Returns the latency, bandwidth and residual fitted to each operation and group size."""
     return pd.DataFrame(calibration["links"])
 
 
 def communication(calibration: Calibration) -> pd.DataFrame:
-    """Each measured operation: group size, payload, seconds, those of the fitted link, and the bandwidth achieved: payload
-    over time, times the factor of the ring's formula, so that it compares with a link's whatever the operation."""
+    """Returns each measured operation with group size, payload, ``time_s``, ``fitted_s`` of the fitted link, and
+    ``bandwidth_bytes_per_s``: payload over time, times the factor of the ring formula, which is comparable to the bandwidth of a
+    link for any operation."""
     fits = {(fit["operation"], fit["group_size"]): fit for fit in calibration["links"]}
     rows = []
     for row in calibration["communication"]:
@@ -45,8 +46,8 @@ def communication(calibration: Calibration) -> pd.DataFrame:
 
 
 def achieved(run: StoredRun, calibration: Calibration | None) -> pd.DataFrame:
-    """The bandwidth that a run's operations had (``communication.achieved_bandwidth``), beside the calibrated link's in
-    ``calibrated_bytes_per_s`` (none: it was not measured)."""
+    """Returns the achieved bandwidth of a run's operations (``traffic.achieved_bandwidth``) with that of the calibrated link in
+    ``calibrated_bytes_per_s``; empty if it was not measured."""
     run = run.directory
     frame = achieved_bandwidth(run.table("communication").to_pandas())
     kinds = zip(frame["operation"].astype(str), frame["group_size"].astype(int), strict=True)

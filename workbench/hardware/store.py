@@ -1,4 +1,4 @@
-"""The machine's calibration in the store: ``calibration.json``."""
+"""Reads and writes the calibration of this machine in the store: ``calibration.json``."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ JOB = "calibration_job.json"
 
 SCHEMA_VERSION = 1
 IDENTITY = ("machine", "cpu", "num_cores", "torch_version")
-"""What of the environment must be the same for a calibration to say something of it."""
+"""Fields of the environment that must match for a calibration to apply."""
 
 
 def write_calibration(store: Path, calibration: dict[str, Any]) -> None:
-    """Replaces it whole."""
+    """Replaces the calibration of the store."""
     try:
         store.mkdir(parents=True, exist_ok=True)
         draft = store / f".calibration.{os.getpid()}"
@@ -32,7 +32,7 @@ def write_calibration(store: Path, calibration: dict[str, Any]) -> None:
 
 
 def read_calibration(store: Path, environment: Environment) -> dict[str, Any] | None:
-    """The calibration of this machine and torch; None where there is none, or one of another."""
+    """Returns the calibration of this machine and torch version; None if there is none."""
     path = store / "calibration.json"
     try:
         calibration: dict[str, Any] = json.loads(path.read_bytes())

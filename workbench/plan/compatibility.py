@@ -1,4 +1,4 @@
-"""What works with what: the plugins' own examples, put together and admitted or refused by their checks."""
+"""Determines which plugins work together: combines their examples, and accepts or rejects each by their checks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Parts = dict[str, Any]
 
 @dataclass(frozen=True)
 class Case:
-    """A strategy's example on a model's."""
+    """An example of a strategy with an example of a model."""
 
     split: str
     model: str
@@ -34,12 +34,12 @@ class Case:
     spec: Parts
 
     def __str__(self) -> str:
-        """Its name in a test's id."""
+        """Returns its name, for the id of a test."""
         return f"{self.model} - {self.split}" + ("" if self.mode == "train" else f" - {self.mode}")
 
 
 def models(*names: str) -> dict[str, Parts]:
-    """The examples of these models, by default of all: ``{"transformer, tied": {"model": …, "dataset": …}}``."""
+    """Returns the examples of these models, by default of all: ``{"transformer, tied": {"model": …, "dataset": …}}``."""
     results = {}
     for name, label, parts in _examples(MODELS, names):
         dataset = parts.get("dataset", MODELS.get(name).default_dataset)
@@ -48,17 +48,18 @@ def models(*names: str) -> dict[str, Parts]:
 
 
 def datasets(*names: str) -> dict[str, Parts]:
-    """The examples of these datasets, by default of all: ``{"text, characters": {"name": "text", …}}``."""
+    """Returns the examples of these datasets, by default of all: ``{"text, characters": {"name": "text", …}}``."""
     return {label: {"name": name, **options} for name, label, options in _examples(DATASETS, names)}
 
 
 def strategies(*names: str) -> dict[str, Parts]:
-    """The examples of these strategies on two workers, by default of all: ``{"data, fsdp": {"data": …}}``."""
+    """Returns the examples of these strategies on two workers, by default of all: ``{"data, fsdp": {"data": …}}``."""
     return {label: {name: {"size": 2, **options}} for name, label, options in _examples(STRATEGIES, names)}
 
 
 def schedules(*names: str, size: int = 2) -> dict[str, Parts]:
-    """The examples of these schedules, by default of all, with as many microbatches as any of them needs for its stages."""
+    """Returns the examples of these schedules, by default of all, with the number of microbatches that the most demanding one
+    needs."""
     of = "" if size == 2 else f" of {size}"
     return {
         f"pipeline{of}, {label}": {"pipeline": {"size": size, "schedule": name, "num_microbatches": 2 * size, **options}}
@@ -67,7 +68,7 @@ def schedules(*names: str, size: int = 2) -> dict[str, Parts]:
 
 
 def splits() -> dict[str, Parts]:
-    """The examples of all strategies and schedules on two workers, equal ones once."""
+    """Returns the distinct examples of all strategies and schedules on two workers."""
     distinct: dict[str, Parts] = {}
     for label, split in {**schedules(), **strategies()}.items():
         if Split(split) not in map(Split, distinct.values()):
@@ -76,7 +77,7 @@ def splits() -> dict[str, Parts]:
 
 
 def cases(splits: Mapping[str, Parts], of_models: Mapping[str, Parts], modes: Iterable[str] = MODES) -> list[Case]:
-    """Every split on every model in every mode, on CPU."""
+    """Returns every split on every model in every mode, on CPU."""
     return [
         Case(
             split,
@@ -90,7 +91,7 @@ def cases(splits: Mapping[str, Parts], of_models: Mapping[str, Parts], modes: It
 
 
 def refusal(spec: Parts) -> str | None:
-    """Why a spec cannot run, in one sentence; None where it can. That there are too few GPUs here is no reason."""
+    """Returns why a spec is rejected, in one sentence; None if it is accepted. A lack of GPUs on this machine is ignored."""
     try:
         plan(RunSpec(**spec))
     except SpecError as error:
@@ -99,12 +100,12 @@ def refusal(spec: Parts) -> str | None:
 
 
 def admitted(candidates: Iterable[Case]) -> list[Case]:
-    """Those that no check refuses."""
+    """Returns the cases that the checks accept."""
     return [case for case in candidates if refusal(case.spec) is None]
 
 
 def _examples(family: Family, names: Iterable[str]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """Of each plugin its examples: the plugin's name, the example's, what it consists of."""
+    """Yields the examples of each plugin: the name of the plugin, the name of the example, and its options."""
     for name in names or family.names():
         for label, example in (family.get(name).examples or {"": {}}).items():
             yield name, f"{name}, {label}" if label else name, example
@@ -112,22 +113,22 @@ def _examples(family: Family, names: Iterable[str]) -> Iterator[tuple[str, str, 
 
 @dataclass(frozen=True)
 class Support:
-    """What works of a split on a model."""
+    """Support of a split on a model."""
 
     works: frozenset[str]
-    """Modes that do."""
+    """Supported modes."""
 
     refusals: tuple[str, ...]
-    """Why the others do not; a sentence each."""
+    """Why the other modes are not supported; one sentence each."""
 
 
 def support_table() -> dict[str, dict[str, Support]]:
-    """Every split of ``splits()`` → every model, on its first example → what works on CPU."""
+    """Returns the support on CPU of every split of ``splits()`` on the first example of every model."""
     of_models = {name: next(iter(models(name).values())) for name in MODELS.names()}
     results: dict[tuple[str, str], dict[str, str | None]] = {}
     for case in cases(splits(), of_models):
         answer = refusal(case.spec)
-        # The sentence is the same for every model that it says "cannot" of.
+        # Models that a split rejects for the same reason share one sentence.
         results.setdefault((case.split, case.model), {})[case.mode] = answer and answer.replace(case.model, "the model", 1)
     table: dict[str, dict[str, Support]] = {}
     for (split, model), answers in results.items():

@@ -1,4 +1,4 @@
-"""Intervals of time that lie inside one another or apart, and what was going on innermost at each moment."""
+"""Divides nested and overlapping intervals of time into pieces that belong to the innermost interval."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 class Interval(NamedTuple, Generic[T]):
-    """From ``start`` to ``end``, in seconds of any one clock, something went on."""
+    """An interval of time, in seconds of any clock, with a value."""
 
     start: float
     end: float
@@ -17,13 +17,13 @@ class Interval(NamedTuple, Generic[T]):
 
     @property
     def length(self) -> float:
-        """In seconds."""
+        """Length in seconds."""
         return self.end - self.start
 
 
 def innermost(intervals: Iterable[Interval[T]]) -> Iterator[Interval[T]]:
-    """The same time cut into pieces that do not overlap, in order: each moment belongs to the interval that began last of
-    those that it lies in. Where two overlap in part, the later takes over until it ends."""
+    """Yields the covered time as disjoint pieces, in order. Each moment belongs to the interval that started last of those that
+    contain it; of two intervals that overlap in part, the later one counts until it ends."""
     around: list[Interval[T]] = []
     now = float("-inf")
     for interval in sorted(intervals, key=lambda i: (i.start, -i.end)):

@@ -1,4 +1,4 @@
-"""Groups of layers that tensor slicing cuts together: what a model says of itself so that it can be cut."""
+"""Groups of layers that tensor slicing cuts together, as a model declares them."""
 
 from __future__ import annotations
 
@@ -9,40 +9,40 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class LayerGroup(ABC):
-    """Layers that are cut together, and along which dim is chosen once for all groups of the same kind."""
+    """Layers that are cut together. The dim is chosen once for all groups of the same kind."""
 
     kind: str
-    """What users call such layers when they choose a cut: ``attention``, ``feedforward``, ``embedding``, ``head``,
-    ``convolution``, ``recurrent``. A ``head`` gives the scores that the model's loss is the cross-entropy of."""
+    """Kind of layers, for which a user chooses a cut: ``attention``, ``feedforward``, ``embedding``, ``head``, ``convolution`` or
+    ``recurrent``. The loss of the model is the cross-entropy of the scores of a ``head``."""
 
     @property
     @abstractmethod
     def block(self) -> str:
-        """Name of the block that holds these layers."""
+        """Name of the block that contains these layers."""
 
 
 @dataclass(frozen=True)
 class ColumnRowPair(LayerGroup):
-    """Linear layers: ``column`` is cut by output features, ``row`` by input features (Megatron-LM, Shoeybi et al. 2019,
-    section 3). Without a row layer the column layer's output is gathered; without a column layer the row layer (an
-    embedding, cut by vocabulary) needs no backward communication."""
+    """Two linear layers: ``column`` is cut by output features and ``row`` by input features (Megatron-LM, Shoeybi et al. 2019,
+    section 3). Without a row layer, the output of the column layer is gathered. Without a column layer, the row layer (an
+    embedding cut by vocabulary) needs no communication in backward."""
 
     column: str | None
     row: str | None
     width: int
-    """What is divided between the workers: heads, hidden features, vocabulary entries. Must be divisible."""
+    """Number of units that are divided between the workers: heads, hidden features or vocabulary entries. Must be divisible."""
 
     width_name: str
-    """What the width counts, for messages: ``heads``."""
+    """Name of these units in messages: ``heads``."""
 
     input_shape: tuple[int, ...]
-    """Shape of the column layer's input, per sample."""
+    """Shape of the input of the column layer, per sample."""
 
     output_shape: tuple[int, ...]
-    """Shape of the pair's output, per sample."""
+    """Shape of the output of the pair, per sample."""
 
     takes_samples: bool = False
-    """Whether its input is the samples themselves, which have no gradient."""
+    """Whether the input is the samples themselves, which have no gradient."""
 
     @property
     def block(self) -> str:
@@ -51,26 +51,26 @@ class ColumnRowPair(LayerGroup):
 
 @dataclass(frozen=True)
 class Convolution:
-    """A two-dimensional convolution without bias, and the norm after it."""
+    """A two-dimensional convolution without bias, and the norm that follows it."""
 
     path: str
     norm_path: str
     in_channels: int
     out_channels: int
     kernel: int
-    """Rows and columns of the kernel."""
+    """Number of rows and of columns of the kernel."""
 
     stride: int
     padding: int
     height: int
-    """Rows of its input."""
+    """Number of rows of the input."""
 
     width: int
-    """Columns of its input."""
+    """Number of columns of the input."""
 
     norm_groups: int | None
-    """Groups of channels that the norm treats together, each sample by itself (group norm); None: every channel by
-    itself over the whole batch (batch norm)."""
+    """Number of channel groups that are normalized per sample (group norm); None for batch norm, which normalizes each channel
+    over the batch."""
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -85,20 +85,21 @@ class Convolution:
 
     @property
     def forward_flops(self) -> int:
-        """Of one sample: 2 per multiply-add, kernel² × input channels of them per output element."""
+        """FLOPs of the forward pass of one sample: 2 per multiply-add, kernel² × input channels of them per output element."""
         channels, rows, columns = self.output_shape
         return 2 * self.kernel**2 * self.in_channels * channels * rows * columns
 
 
 @dataclass(frozen=True)
 class ConvolutionBlock(LayerGroup):
-    """The convolutions of one block of a convolutional net."""
+    """The convolutions of one block of a convolutional network."""
 
     role: Literal["stem", "residual"]
-    """``stem``: one convolution of the images. ``residual``: two in turn, and one on the shortcut where the shape changes."""
+    """``stem``: one convolution of the images. ``residual``: two consecutive ones, and one on the shortcut if the shape
+    changes."""
 
     convolutions: tuple[Convolution, ...]
-    """Of a residual block the first, the second and, where there is one, the shortcut's."""
+    """The convolutions; of a residual block the first, the second and, if present, that of the shortcut."""
 
     @property
     def block(self) -> str:
@@ -107,7 +108,7 @@ class ConvolutionBlock(LayerGroup):
 
 @dataclass(frozen=True)
 class GlobalPool(LayerGroup):
-    """The mean over all rows and columns that ends a convolutional trunk."""
+    """Mean over all rows and columns at the end of a convolutional network."""
 
     path: str
     input_shape: tuple[int, int, int]
@@ -120,8 +121,8 @@ class GlobalPool(LayerGroup):
 
 @dataclass(frozen=True)
 class RecurrentLayer(LayerGroup):
-    """A layer that steps through a sequence. Its parameters are ``input_weight`` (hidden × gates, input), ``hidden_weight``
-    (hidden × gates, hidden), ``input_bias`` and ``hidden_bias``, rows ordered (hidden unit, gate), gates in torch's order."""
+    """A recurrent layer. Its parameters are ``input_weight`` (hidden × gates, input), ``hidden_weight`` (hidden × gates, hidden),
+    ``input_bias`` and ``hidden_bias``, with rows ordered by (hidden unit, gate) and gates in torch's order."""
 
     path: str
     cell: Literal["lstm", "gru"]
@@ -131,7 +132,7 @@ class RecurrentLayer(LayerGroup):
 
     @property
     def num_gates(self) -> int:
-        """Gates of one hidden unit, the candidate counted."""
+        """Number of gates per hidden unit, including the candidate."""
         return {"lstm": 4, "gru": 3}[self.cell]
 
     @property

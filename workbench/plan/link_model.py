@@ -44,7 +44,7 @@ class Route:
     """The links between the workers of a group as one link, as slow as the slowest of them."""
 
     names: tuple[str, ...]
-    """Paths below ``link`` in the spec. Operations that share a link of one worker or node take turns."""
+    """Paths below ``link`` in the spec. Operations that share a name and a place share the link and run one after the other."""
 
     latency_s: float
     bandwidth_bytes_per_s: float

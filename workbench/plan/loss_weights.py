@@ -1,4 +1,4 @@
-"""How much each piece of a batch counts in the mean loss of the whole batch."""
+"""Weights the losses of the pieces of a batch, so that their mean is the loss of the whole batch."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 IGNORED = -100
-"""The target that a loss leaves out: the default ``ignore_index`` of ``torch.nn.functional.cross_entropy``."""
+"""Target that a loss ignores: the default ``ignore_index`` of ``torch.nn.functional.cross_entropy``."""
 
 
 @dataclass(frozen=True)
 class LossWeights:
-    """The weights of the pieces of one global batch.
+    """Weights of the pieces of one global batch.
 
-    Replicas, microbatches and parts of a sequence are equal pieces, and every strategy averages their gradients alike. A
-    piece's loss is the mean over its own targets, so where the pieces have unequal numbers of targets that count, the loss of
-    each is first multiplied by its share of all of them.
+    Replicas, microbatches and parts of a sequence are pieces of equal size, and every strategy averages their gradients
+    uniformly. The loss of a piece is the mean over its own targets. If pieces have different numbers of targets that count, each
+    loss is multiplied by its share of all targets.
     """
 
     weigh: Callable[[Tensor], float]
-    """``Model.loss_weight``."""
+    """The function ``Model.loss_weight``."""
 
     total: float
-    """Weight of the global batch."""
+    """Total weight of the global batch."""
 
     num_targets: int
-    """Elements of the global batch's targets."""
+    """Number of elements in the targets of the global batch."""
 
     def factor(self, targets: Tensor) -> float:
-        """What a piece's loss is multiplied by: with weights w, total W and N equal pieces N·w / W, so that the plain mean
-        over the pieces is Σ w·loss / W. 1 for equal weights; 0 for a piece, or a batch, of no weight."""
+        """Returns the factor of a piece's loss. With weights w, total W and N equal pieces it is N·w / W, so that the mean over
+        the pieces is Σ w·loss / W: 1 for equal weights, 0 for a piece or a batch without weight."""
         num_pieces = self.num_targets // targets.numel()
         return self.weigh(targets) * num_pieces / self.total if self.total else 0.0

@@ -1,4 +1,4 @@
-"""Expected memory of a worker, by formula."""
+"""Computes the expected memory of a worker, by formula."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ REMEDIES = {
     "workspace": f"use {_SMALLER_PIECES} or tensor slicing: kernels allocate memory in proportion to the size of their inputs",
     "other": "use a smaller train.global_batch_size, or split it over more workers",
 }
-"""What takes away most of a category of memory."""
+"""Category of memory → how to reduce it."""
 
 
 @dataclass(frozen=True)
 class ExpectedMemory:
-    """Bytes by category."""
+    """Expected bytes by category."""
 
     parameters: int
     gradients: int
-    """From the end of the backward pass until they are used."""
+    """Held from the end of the backward pass until the update."""
     optimizer_state: int
-    """From the first update on."""
+    """Held from the first update on."""
     activations: int | None
-    """The most that is kept when a backward pass begins; None where there is no formula."""
+    """Maximum at the beginning of a backward pass; None without a formula."""
 
 
 def expected_memory(plan: Plan, rank: int) -> ExpectedMemory:
-    """What worker ``rank`` holds: rows that a strategy fills up are counted, as they are allocated."""
+    """Returns the expected memory of worker ``rank``, including rows that a strategy pads, as they are allocated."""
     rank_view, coordinate, size = plan.rank_view(rank), plan.mesh.coordinate(rank), plan.spec.train.element_bytes
     allocated = plan.summary
     for strategy in plan.strategies:
@@ -58,11 +58,11 @@ def expected_memory(plan: Plan, rank: int) -> ExpectedMemory:
 
 
 def _activations(plan: Plan, rank: int) -> int | None:
-    """Of all samples in flight what each block keeps of one; a sharded block is whole while it computes."""
+    """Returns the saved activations of all samples in flight; a sharded block is gathered while it computes."""
     rank_view, coordinate, total = plan.rank_view(rank), plan.mesh.coordinate(rank), 0
     held: ModelSummary = plan.summary
     if not all(p.has_gradient for p in held.parameters):
-        return None  # frozen layers keep less than the formulas of models say
+        return None  # frozen layers save less than the formulas of the models
     in_flight = 1
     for strategy in plan.strategies:
         pieces = strategy.in_flight(coordinate[strategy.axis])
@@ -77,7 +77,7 @@ def _activations(plan: Plan, rank: int) -> int | None:
         if kept is None:
             return None
         total += kept
-        if block.name == plan.summary.blocks[-1].name:  # the loss keeps what it computes of the outputs, at full precision
+        if block.name == plan.summary.blocks[-1].name:  # the loss saves its intermediate results at full precision
             elements = positions * prod(block.output_shape[1:]) if positions else prod(block.output_shape)
             total += elements * (rank_view.element_bytes - rank_view.compute_bytes)
     outputs = sum(strategy.outputs_kept(coordinate[strategy.axis]) for strategy in plan.strategies)
@@ -86,7 +86,8 @@ def _activations(plan: Plan, rank: int) -> int | None:
 
 
 def _copies(plan: Plan, rank: int) -> int:
-    """Under mixed precision the parameters once more, in the bytes that are computed with; FSDP's are what it gathers."""
+    """Returns the bytes of the copies of the parameters in the compute dtype under mixed precision; with FSDP these are the
+    gathered parameters."""
     is_mixed = plan.spec.train.mixed_precision != "none"
     makes_copies = is_mixed and not any(strategy.casts_parameters for strategy in plan.strategies)
     return plan.part_of(rank).num_parameters * plan.spec.train.compute_bytes if makes_copies else 0

@@ -1,4 +1,4 @@
-"""What a model is to the planner: blocks, parameters, shapes and FLOPs by formula, with nothing built."""
+"""Describes a model to the planner: blocks, parameters, shapes and FLOPs by formula, without building it."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from workbench.plan.layer_groups import LayerGroup
 
 @dataclass(frozen=True)
 class ParameterSummary:
-    """One parameter of the unsplit model."""
+    """A parameter of the unsplit model."""
 
     name: str
-    """Full name, beginning with its block's: ``layer0.attention.qkv.weight``."""
+    """Full name, which starts with that of its block: ``layer0.attention.qkv.weight``."""
 
     shape: tuple[int, ...]
 
     is_replicated: bool = True
-    """Whether all replicas hold it and average its gradient; not so of experts that are divided among them."""
+    """Whether all replicas hold it and average its gradient; false for experts that are divided among replicas."""
 
     requires_grad: bool = True
-    """Whether training updates it; False of a frozen one."""
+    """Whether training updates it; false for a frozen parameter."""
 
     is_used: bool = True
-    """Whether the loss depends on it; a parameter that the forward pass leaves out has no gradient."""
+    """Whether the loss depends on it; a parameter that the forward pass does not use has no gradient."""
 
     @property
     def has_gradient(self) -> bool:
-        """Whether a backward pass gives it a gradient, and the optimizer state."""
+        """Whether it has a gradient and optimizer state."""
         return self.requires_grad and self.is_used
 
     @property
@@ -41,54 +41,54 @@ class ParameterSummary:
 
 @dataclass(frozen=True)
 class BlockSummary:
-    """One block: the unit that a model is cut at."""
+    """A block: the unit at which a model is cut into stages."""
 
     name: str
     parameters: tuple[ParameterSummary, ...]
     output_shape: tuple[int, ...]
-    """Shape of what the block hands on, per sample."""
+    """Shape of the output, per sample."""
 
     forward_flops: int
-    """Floating-point operations of one sample's forward pass, matrix products only (2 per multiply-add)."""
+    """FLOPs of the forward pass of one sample, matrix products only (2 per multiply-add)."""
 
     backward_flops: int | None = None
-    """The same of its backward pass; None: twice the forward pass (Kaplan et al. 2020, section 2.1), without the products
-    that frozen parameters spare (``ModelSummary.backward_flops``)."""
+    """FLOPs of the backward pass of one sample; None for twice the forward pass (Kaplan et al. 2020, section 2.1), less the
+    products that frozen parameters save (``ModelSummary.backward_flops``)."""
 
     @property
     def num_parameters(self) -> int:
-        """Elements of all its parameters."""
+        """Number of elements of all parameters."""
         return sum(p.numel for p in self.parameters)
 
 
 @dataclass(frozen=True)
 class Tie:
-    """Two names of one parameter in different blocks, such as a head that shares the token embedding."""
+    """Two names of one parameter in different blocks, such as a head tied to the token embedding."""
 
     parameter: str
     source: str
-    """The name under which the parameter is counted and initialised."""
+    """Name under which the parameter is counted and initialized."""
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """A layer whose router sends every token to a few of its experts, a ``MixtureOfExperts`` at ``path``."""
+    """A layer whose router sends every token to some of its experts, a ``MixtureOfExperts`` at ``path``."""
 
     path: str
     num_experts: int
     tokens_per_sample: int
     top_k: int
-    """Experts that each token takes, all different."""
+    """Number of distinct experts per token."""
 
     hidden_dim: int
-    """Features of a token."""
+    """Number of features of a token."""
 
     capacity_factor: float | None
-    """An expert takes at most this times an even share of the assignments of each forward pass; None: all."""
+    """Capacity of an expert, as a multiple of an even share of the assignments of a forward pass; None for unlimited."""
 
     def num_sent(self, num_samples: int) -> tuple[int, bool]:
-        """The most assignments of a token to an expert that a forward pass can serve, and whether it may be fewer: where an
-        expert has not room for every token."""
+        """Returns the maximum number of assignments of tokens to experts in a forward pass, and whether there may be fewer, as
+        when experts lack capacity."""
         tokens = num_samples * self.tokens_per_sample
         capacity = tokens
         if self.capacity_factor is not None:
@@ -98,51 +98,51 @@ class Mixture:
 
 @dataclass(frozen=True)
 class BatchNorm:
-    """A layer whose statistics are taken over the samples of a batch."""
+    """A layer with statistics over the samples of a batch."""
 
     path: str
     num_features: int
-    """Channels, each with statistics of its own."""
+    """Number of channels, each with its own statistics."""
 
 
 @dataclass(frozen=True)
 class ModelSummary:
-    """A model, or the part of it that one worker holds."""
+    """A model, or the part of it on one worker."""
 
     name: str
     blocks: tuple[BlockSummary, ...]
     groups: tuple[LayerGroup, ...] = ()
-    """Layers that tensor slicing can cut."""
+    """Groups of layers that tensor slicing can cut."""
 
     ties: tuple[Tie, ...] = ()
 
     mixtures: tuple[Mixture, ...] = ()
-    """Layers made of experts, which can live on different workers."""
+    """Layers of experts, which can be placed on different workers."""
 
     batch_norms: tuple[BatchNorm, ...] = ()
     """Layers whose statistics replicas can compute together."""
 
     sequence_length: int | None = None
-    """Positions of a sample, where these are dim 0 of every shape, per sample, and causal attention alone mixes them, so
-    that the sequence can be split; None: it cannot."""
+    """Number of positions of a sample, if they are dim 0 of every shape per sample and only causal attention mixes them, so that
+    the sequence can be split; else None."""
 
     steps_through_time: bool = False
-    """Whether a sequence, dim 0 of every shape, can be worked through in chunks: a block that mixes positions has
-    ``forward_with_state(x, state)`` and hands what it carries from one chunk to the next, the others take each position
-    by itself."""
+    """Whether a sequence, dim 0 of every shape, can be processed in chunks: a block that mixes positions has
+    ``forward_with_state(x, state)`` and passes its state from chunk to chunk, and other blocks process each position
+    separately."""
 
     def __post_init__(self) -> None:
-        for field in ("blocks", "groups", "ties", "mixtures"):  # a generator would be empty when it is read again
+        for field in ("blocks", "groups", "ties", "mixtures"):  # a generator would be empty when read again
             object.__setattr__(self, field, tuple(getattr(self, field)))
 
     @property
     def parameters(self) -> tuple[ParameterSummary, ...]:
-        """All parameters, a tied one under each of its names."""
+        """All parameters; a tied one under each of its names."""
         return tuple(p for block in self.blocks for p in block.parameters)
 
     @property
     def tied_names(self) -> dict[str, tuple[str, ...]]:
-        """Of each parameter with several names its source → all of them, the source first."""
+        """Source of each tied parameter → all its names, the source first."""
         names: dict[str, tuple[str, ...]] = {}
         for tie in self.ties:
             names[tie.source] = (*names.get(tie.source, (tie.source,)), tie.parameter)
@@ -150,7 +150,7 @@ class ModelSummary:
 
     @property
     def distinct_parameters(self) -> tuple[ParameterSummary, ...]:
-        """The parameters, a tied one once: under its source's name, or the first that is held."""
+        """The parameters, with a tied one once: under the name of its source, or the first one held."""
         held = {p.name for p in self.parameters}
         doubled = {name for names in self.tied_names.values() for name in [n for n in names if n in held][1:]}
         return tuple(p for p in self.parameters if p.name not in doubled)
@@ -167,19 +167,19 @@ class ModelSummary:
 
     @property
     def unused_parameters(self) -> tuple[ParameterSummary, ...]:
-        """The distinct parameters that are to be trained, but have no gradient."""
+        """The distinct parameters that require a gradient but have none, because they are not used."""
         return tuple(p for p in self.distinct_parameters if p.requires_grad and not p.is_used)
 
     @property
     def first_trained_block(self) -> int:
-        """Index of the first block with a gradient: backward passes end there. The number of blocks if none has one."""
+        """Index of the first block with a gradient, where backward passes end; the number of blocks if none has one."""
         trains = (i for i, block in enumerate(self.blocks) if any(p.has_gradient for p in block.parameters))
         return next(trains, len(self.blocks))
 
     @property
     def backward_flops(self) -> int:
-        """Floating-point operations of one sample's backward pass: none before the first trained block, and of a block that
-        is frozen as a whole the gradients of its inputs alone."""
+        """FLOPs of the backward pass of one sample: none before the first trained block, and only the gradients of inputs in a
+        block that is entirely frozen."""
         total = 0
         for block in self.blocks[self.first_trained_block :]:
             is_frozen = block.parameters and not any(p.has_gradient for p in block.parameters)
@@ -189,16 +189,16 @@ class ModelSummary:
 
     @property
     def num_parameters(self) -> int:
-        """Elements held; a tied parameter counts once where both its names are held."""
+        """Number of elements; a tied parameter counts once if both names are held."""
         return sum(p.numel for p in self.distinct_parameters)
 
     def only_trained(self) -> ModelSummary:
-        """The same blocks with the parameters that have a gradient alone."""
+        """Returns the same blocks with only the parameters that have a gradient."""
         blocks = (replace(b, parameters=tuple(p for p in b.parameters if p.has_gradient)) for b in self.blocks)
         return replace(self, blocks=tuple(blocks))
 
     def with_blocks(self, names: Iterable[str]) -> ModelSummary:
-        """The part made of these blocks."""
+        """Returns the part of the model that consists of these blocks."""
         selected = set(names)
         groups = tuple(g for g in self.groups if g.block in selected)
         mixtures = tuple(m for m in self.mixtures if block_of(m.path) in selected)
@@ -239,11 +239,11 @@ def with_resolved_ties(model: ModelSummary) -> ModelSummary:
 
 
 def block_of(path: str) -> str:
-    """Name of the block that a layer or parameter belongs to."""
+    """Returns the name of the block that a layer or parameter belongs to."""
     return path.split(".", 1)[0]
 
 
 def linear_parameters(layer: str, in_features: int, out_features: int, bias: bool = True) -> tuple[ParameterSummary, ...]:
-    """Weight and bias of an ``nn.Linear``."""
+    """Returns the weight and bias of an ``nn.Linear``."""
     weight = ParameterSummary(f"{layer}.weight", (out_features, in_features))
     return (weight, ParameterSummary(f"{layer}.bias", (out_features,))) if bias else (weight,)

@@ -1,4 +1,4 @@
-"""The nearest values that work, where a spec is refused: neighbours are put before the same checks, for a bounded time."""
+"""Finds the nearest valid values when a spec is rejected: applies the same checks to neighbouring specs, for a limited time."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from workbench.spec.form import Field, all_fields
 from workbench.spec.paths import spec_of, value_text
 
 _REACH = 64
-"""How far from the given number all others are tried; further down only its halves are."""
+"""Distance from the given number within which all values are tried; below it, only repeated halves."""
 
 
 def nearest_valid(paths: Mapping[str, Any], error: SpecError, limit_s: float = 0.3, max_changes: int = 3) -> list[dict[str, Any]]:
-    """Changes, each path → value (None: the default), after any of which the spec is accepted: first of the key that was
-    refused or without the strategy that was, then of one other number of the split or the batch size, then without one of the
-    other strategies.
+    """Returns changes (path → value, None for the default) that make the spec valid: first of the rejected key or without the
+    rejected strategy, then of another number of the split or the batch size, then without another strategy.
 
     Args:
-        paths: the refused spec, as ``spec_of`` takes it.
-        limit_s: seconds after which no other value is tried.
+        paths: The rejected spec, as ``spec_of`` takes it.
+        error: Its rejection.
+        limit_s: Seconds after which no further value is tried.
+        max_changes: Maximum number of changes to return.
     """
     deadline = time.monotonic() + limit_s
     try:
@@ -43,12 +44,12 @@ def nearest_valid(paths: Mapping[str, Any], error: SpecError, limit_s: float = 0
 
 
 def with_change(paths: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    """The paths after a change."""
+    """Returns the paths with a change applied."""
     return {path: value for path, value in {**paths, **change}.items() if value is not None}
 
 
 def change_text(change: Mapping[str, Any]) -> str:
-    """``pipeline.num microbatches = 8``, ``without layer``"""
+    """Describes a change: ``pipeline.num microbatches = 8`` or ``without layer``."""
     for path, value in change.items():
         if path.startswith("split.") and path.endswith(".size") and value is None:
             return f"without {path.split('.')[1]}"
@@ -69,7 +70,7 @@ def _accepted(paths: Mapping[str, Any], changes: Iterable[dict[str, Any]], deadl
 
 
 def _of_field(field: Field | None, paths: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Other values of a field, the nearest first."""
+    """Yields other values of a field, nearest first."""
     if field is None:
         return
     given = paths.get(field.path, field.default)
@@ -88,12 +89,12 @@ def _of_field(field: Field | None, paths: Mapping[str, Any]) -> Iterator[dict[st
 
 
 def _without(paths: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Each strategy left out in turn."""
+    """Yields the removal of each strategy."""
     strategies = dict.fromkeys(path.split(".")[1] for path in paths if path.startswith("split."))
     for strategy in strategies:
         yield {path: None for path in paths if path.startswith(f"split.{strategy}.")}
 
 
 def _is_adjustable(path: str, paths: Mapping[str, Any]) -> bool:
-    """Whether it is a number that decides how the work divides."""
+    """Whether a path is a number that determines how the work is divided."""
     return path == "train.global_batch_size" or (path.startswith("split.") and ".".join(path.split(".")[:2]) + ".size" in paths)

@@ -1,4 +1,4 @@
-"""The optimizer by arithmetic: torch's options, parameter groups, the learning rate of each step, the state it keeps."""
+"""Describes the optimizer without torch: its options, parameter groups, learning rate of each step and state."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def learning_rate_factor(train: Train, step: int) -> float:
 
 
 def optimizer_state(train: Train) -> tuple[int, int]:
-    """Returns the numbers that the optimizer keeps for each element of a parameter (two moments: Kingma and Ba 2015), and
-    the bytes for each parameter (torch's count of steps, a float)."""
+    """Returns the number of state elements per parameter element (two moments in Adam: Kingma and Ba 2015), and the bytes per
+    parameter (torch's step count, a float)."""
     if train.optimizer in _ADAM:
         return 2, 4
     return int(optimizer_options(train)["momentum"] > 0), 0
@@ -85,8 +85,10 @@ def optimizer_text(train: Train) -> str:
 
 
 def check_optimizer(plan: Plan) -> None:
-    """Raises:
-    SpecError: an option that this optimizer or schedule does not take, or a schedule without steps to decay over.
+    """Rejects options that the optimizer or the learning-rate schedule does not take.
+
+    Raises:
+        SpecError: such an option, or a schedule without steps to decay over.
     """
     train = plan.spec.train
     taken_by = {
@@ -128,5 +130,5 @@ def _default_decay(train: Train) -> float:
 
 
 def _num_decay_steps(train: Train) -> int:
-    """By default up to the end of the timed steps."""
+    """Returns the number of steps of the decay, by default until the last timed step."""
     return train.num_lr_decay_steps or train.num_warmup_steps + train.num_steps - train.num_lr_warmup_steps

@@ -1,4 +1,4 @@
-"""What the parity check can find, and what a model says of itself that decides it."""
+"""Verdicts of the parity check, and why a model may depend on the batch."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any, Literal
 
 Verdict = Literal["equal", "equal per shard", "lossy", "wrong"]
 VERDICTS: tuple[Verdict, ...] = ("equal", "equal per shard", "lossy", "wrong")
-"""``equal``: the split computes what one worker computes of the whole batch. ``equal per shard``: it computes what one worker
-computes of the same shards of the batch, one after the other, which is something else for this model. ``lossy``: a strategy
-changes gradients or parameters on purpose. ``wrong``: none of these."""
+"""``equal``: the split computes what one worker computes on the whole batch. ``equal per shard``: it computes what one worker
+computes on the same shards of the batch, which differs from the whole batch for this model. ``lossy``: a strategy deliberately
+changes gradients or parameters. ``wrong``: none of these."""
 
 
 @dataclass(frozen=True)
 class BatchDependence:
-    """Why what a model computes of a sample depends on the samples beside it."""
+    """Why the result of a model for a sample depends on other samples of the batch."""
 
     cause: str
-    """A clause: ``batch normalization computes its statistics over each shard``."""
+    """The cause, a clause: ``batch normalization computes its statistics over each shard``."""
 
     remedy: str
-    """What makes every split equal to one worker, a clause that begins with a verb: ``set model.norm = "group"``."""
+    """The change that makes every split equal to one worker, a clause that starts with a verb: ``set model.norm = "group"``."""
 
 
 BATCH_NORM = BatchDependence(
@@ -32,15 +32,15 @@ BATCH_NORM = BatchDependence(
 
 
 def verdict(row: Mapping[str, Any]) -> Verdict | None:
-    """The verdict in a row of ``runs`` or a summary; None where parity was not checked. Runs recorded before there was a
-    comparison with the whole batch have ``parity_ok`` alone."""
+    """Returns the verdict in a row of ``runs`` or a summary; None if parity was not checked. Runs of older versions have only
+    ``parity_ok``."""
     if (recorded := row.get("parity_verdict")) is not None:
         return recorded
     return _of_ok(row.get("parity_ok"), row.get("parity_max_error"))
 
 
 def verdict_of_event(event: Mapping[str, Any]) -> Verdict | None:
-    """The verdict in a worker's event ``parity``."""
+    """Returns the verdict in the event ``parity`` of a worker."""
     recorded: Verdict | None = event.get("verdict")
     return recorded or _of_ok(event["ok"], event.get("max_error", 0.0))
 

@@ -1,4 +1,4 @@
-"""Which consecutive blocks go to which stage."""
+"""Partitions consecutive blocks into stages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import cache
 
 
 def balanced(weights: Sequence[float], num_stages: int) -> list[int]:
-    """Sizes of ``num_stages`` consecutive non-empty groups whose largest sum of weights is as small as can be.
+    """Returns the sizes of ``num_stages`` consecutive non-empty groups with the smallest possible maximum sum of weights.
 
     The linear partition problem (Skiena, The Algorithm Design Manual, section 10.7); weights in any unit.
     """
@@ -18,7 +18,7 @@ def balanced(weights: Sequence[float], num_stages: int) -> list[int]:
 
     @cache
     def best(end: int, stages: int) -> tuple[float, int]:
-        """Smallest largest sum for the first ``end`` weights, and where its last group begins."""
+        """Returns the smallest maximum sum for the first ``end`` weights, and where its last group starts."""
         if stages == 1:
             return prefix[end], 0
         return min((max(best(cut, stages - 1)[0], prefix[end] - prefix[cut]), cut) for cut in range(stages - 1, end))

@@ -1,4 +1,4 @@
-"""The steps of a run in their order, and how often an operation that not every step has occurs on its trace steps."""
+"""Defines the order of the steps of a run, and how often periodic operations occur on its trace steps."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 
 def step_kinds(spec: RunSpec) -> Iterator[str]:
-    """The kind of each step in turn. With a memory budget the first memory step comes before all that takes long, and after
-    a step that leaves the optimizer with its state."""
+    """Yields the kind of each step. With a memory budget, the first memory step comes before all long phases, after a step that
+    creates the optimizer state."""
     train, measure = spec.train, spec.measure
     has_budget = measure.memory_budget_bytes is not None
     yield from ["warmup"] * max(train.num_warmup_steps, int(has_budget))
@@ -24,7 +24,7 @@ def step_kinds(spec: RunSpec) -> Iterator[str]:
 
 
 def trace_share(spec: RunSpec, every: int) -> Fraction:
-    """The share of the trace steps that have what happens on each ``every``-th step: the k-th, the 2k-th and so on, the
-    run's first step being the first. Without trace steps the share of all steps."""
+    """Returns the share of trace steps that have an operation of every ``every``-th step (the k-th, the 2k-th and so on, the
+    first step of the run being number 1). Without trace steps, the share of all steps."""
     trace = [number for number, kind in enumerate(step_kinds(spec), start=1) if kind == "trace"]
     return Fraction(sum(number % every == 0 for number in trace), len(trace)) if trace else Fraction(1, every)

@@ -1,4 +1,4 @@
-"""What of a model is trained, and how far backward passes reach."""
+"""Determines which parameters are trained, and how far backward passes reach."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
 
 def check_trained(spec: RunSpec, model: ModelSummary) -> None:
-    """Raises:
-    SpecError: training would update no parameter.
+    """Rejects training without a parameter to update.
+
+    Raises:
+        SpecError: no parameter is trained.
     """
     if spec.mode != "train" or model.trained_parameters:
         return
@@ -28,8 +30,8 @@ def check_trained(spec: RunSpec, model: ModelSummary) -> None:
 
 
 def with_ends_of_backward(model: ModelSummary) -> ModelSummary:
-    """The model with the pairs of layers before which nothing is trained marked like those that take samples: their inputs
-    have no gradient. Parameters are taken in the order in which the model lists them."""
+    """Returns the model with the first pairs of layers marked like those that take samples, if nothing before them is trained:
+    their inputs have no gradient. Parameters are taken in the order of the model."""
     names = [p.name for p in model.parameters]
     first = next((i for i, p in enumerate(model.parameters) if p.has_gradient), len(names))
     if all(p.has_gradient for p in model.parameters):

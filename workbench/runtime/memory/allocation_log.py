@@ -1,4 +1,4 @@
-"""The log of the allocations of a worker during a step, and the memory by category that follows from it."""
+"""Logs the allocations of a worker during a step and derives its memory by category."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ class Allocation:
     """A weak reference to the storage; its callback notes the release."""
     category: str
     module: str
-    """The module that allocated it, or the name of its parameter."""
+    """Module that allocated the storage, or the name of its parameter."""
     shape: tuple[int, ...]
     dtype: str
     num_bytes: int = 0
     is_settled: bool = False
-    """Whether the category is final: a gradient that is sent stays a gradient."""
+    """Whether the category is final: a gradient that is communicated remains a gradient."""
     others: set[str] = field(default_factory=set)
-    """Names of further parameters: gradients share a bucket."""
+    """Names of further parameters with the same storage, such as gradients in one bucket."""
 
-    def becomes(self, category: str) -> None:
+    def set_category(self, category: str) -> None:
         """Changes the category unless it is final."""
         if not self.is_settled:
             self.category = category
@@ -95,13 +95,13 @@ class AllocationLog:
 
     def __init__(self) -> None:
         self.total = self.most = 0
-        """Bytes allocated, now and at the peak."""
+        """Bytes allocated, currently and at the peak."""
         self._entries: list[Change] = []
         self._marks: list[Mark] = []
         self._most_at = 0
 
     def note(self, allocation: Allocation, num_bytes: int) -> None:
-        """Notes a new size of an allocation; 0 is its release."""
+        """Records a new size of an allocation; 0 is its release."""
         change = num_bytes - allocation.num_bytes
         allocation.num_bytes = num_bytes
         self._entries.append(Change(time.perf_counter(), allocation, change))
@@ -110,7 +110,7 @@ class AllocationLog:
             self.most, self._most_at = self.total, len(self._entries)
 
     def note_workspace(self, module: str) -> tuple[Change, Change]:
-        """Notes the end of an operation whose kernel may have allocated workspace memory. Returns the allocation and the release,
+        """Records the end of an operation whose kernel may have allocated workspace memory. Returns its allocation and release,
         whose sizes are set after the step (``fill``)."""
         now, workspace = time.perf_counter(), Allocation(None, "workspace", module, (), "uint8", is_settled=True)
         begin, end = Change(now, workspace, 0), Change(now, workspace, 0)
@@ -118,7 +118,7 @@ class AllocationLog:
         return begin, end
 
     def fill(self, workspaces: Iterable[tuple[tuple[Change, Change], int]]) -> None:
-        """Sets the sizes of workspaces and computes the peak again."""
+        """Sets the sizes of workspaces and recomputes the peak."""
         for (begin, end), num_bytes in workspaces:
             begin.num_bytes, end.num_bytes = num_bytes, -num_bytes
         self.most = self._most_at = 0
@@ -127,7 +127,7 @@ class AllocationLog:
                 self.most, self._most_at = total, count
 
     def mark(self, event: str, where: str) -> None:
-        """Notes an event, after which the worker is in ``where``."""
+        """Records an event, after which the worker is in ``where``."""
         self._marks.append(Mark(len(self._entries), time.perf_counter(), event, where))
 
     def peak(self) -> Peak:
@@ -185,6 +185,6 @@ def _add(alive: dict[str, int], entries: Iterable[Change]) -> None:
 
 
 def kept_activations(rows: list[dict[str, Any]]) -> int | None:
-    """Returns the maximum bytes of activations at the begin of a backward pass, of a batch or a microbatch."""
+    """Returns the maximum bytes of activations at the beginning of a backward pass, of a batch or a microbatch."""
     begins = ("backward begins", "backward_input begins")
     return max((r["bytes"] for r in rows if r["category"] == "activations" and r["event"].startswith(begins)), default=None)

@@ -16,25 +16,25 @@ _OPERATION = "workbench operation "
 
 
 class AllocatorPeak:
-    """The most bytes that torch's allocator had given out while this context lasted; of a GPU also how well it used what it
-    had reserved.
+    """Measures the peak of the bytes allocated by torch's allocator within this context; on GPU also the fragmentation.
 
-    On CPU the profiler's record of every allocation and its end in the threads of the step, C++'s own included (Chrome's
-    ``[memory]`` events), counted from what was alive when it began, which the allocator does not tell. On GPU the caching
-    allocator's statistics.
+    On CPU it comes from the profiler's record of every allocation and release in the threads of the step, including those of C++
+    (``[memory]`` events), relative to the bytes at the beginning, which the allocator does not report. On GPU it comes from the
+    statistics of the caching allocator.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.growth_bytes = 0
-        """On CPU, above the bytes at the beginning."""
+        """On CPU: peak above the bytes at the beginning."""
         self.figures: dict[str, Any] = {}
-        """On GPU: bytes allocated and reserved at the most, and the part of what was reserved that no tensor used."""
+        """On GPU: peaks of allocated and reserved bytes, and the share of the reserved bytes that no tensor used."""
         self.workspaces: dict[int, int] = {}
-        """On CPU: operation → the most bytes that it had allocated beyond what was left when it ended."""
+        """On CPU: operation → bytes of workspace, the peak within the operation above the larger of the bytes before and after
+        it."""
 
     def operation(self, index: int) -> record_function:
-        """Marks one operation of the thread of the step."""
+        """Returns a context that marks one operation of the thread of the step."""
         return record_function(f"{_OPERATION}{index}")
 
     def __enter__(self) -> AllocatorPeak:
@@ -63,7 +63,7 @@ class AllocatorPeak:
 
 
 def cuda_figures(statistics: dict[str, Any]) -> dict[str, Any]:
-    """Of ``torch.cuda.memory_stats``; fragmentation is 1 − allocated / reserved."""
+    """Returns the figures of ``torch.cuda.memory_stats``; fragmentation is 1 − allocated / reserved."""
     allocated, reserved = statistics["allocated_bytes.all.peak"], statistics["reserved_bytes.all.peak"]
     return {
         "allocated_peak_bytes": allocated,

@@ -1,4 +1,4 @@
-"""A memory budget: a worker that has more alive fails, as it would on a device of that size."""
+"""Enforces a memory budget: a worker that exceeds it fails, as on a device of that size."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from workbench.runtime.memory.allocation_log import Peak
 from workbench.store.records import ExceededBudget
 
 
-class MemoryBudgetExceeded(Exception):  # noqa: N818 - like the end of memory on a device, no mistake of the program
-    """More is alive than the worker may have."""
+class MemoryBudgetExceeded(Exception):  # noqa: N818 - like out of memory on a device, not an error of the program
+    """A worker has allocated more than its memory budget."""
 
     def __init__(self, budget: int, peak: Peak) -> None:
         over, allowed = peak.num_bytes / 2**20, budget / 2**20
@@ -21,13 +21,13 @@ class MemoryBudgetExceeded(Exception):  # noqa: N818 - like the end of memory on
 
     @property
     def details(self) -> dict[str, Any]:
-        """What ``error.json`` says of it beside the exception."""
+        """Fields that ``error.json`` has in addition to the exception."""
         peak = self.peak
         memory = ExceededBudget(self.budget, peak.num_bytes, peak.where, peak.by_category, tuple(peak.largest))
         return {"memory": memory, "advice": self._advice()}
 
     def _advice(self) -> str:
-        """What takes away most of what there was most of."""
+        """Returns the remedy for the largest category."""
         largest = max(self.peak.by_category, key=lambda category: self.peak.by_category[category])
         remedy = REMEDIES.get(largest, REMEDIES["other"])
         return f"The largest category is {largest.replace('_', ' ')}: {remedy}."

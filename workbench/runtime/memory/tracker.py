@@ -1,8 +1,8 @@
-"""Every tensor alive on memory steps, by category, with what the worker did meanwhile; and the budget that they must fit in.
+"""Tracks all tensors of a worker on memory steps, by category and location, and enforces the memory budget.
 
-torch's MemTracker (2.13) refuses a pipeline's second microbatch, counts the optimizer's temporaries as its state, and sees
-neither DDP's buckets nor what was allocated before it began (receive buffers, gathered parameters). This one keeps a log of
-allocations and says at the end of the step what each was: then it is known what became a gradient.
+torch's MemTracker (2.13) rejects the second microbatch of a pipeline, counts temporaries of the optimizer as its state, and sees
+neither DDP's buckets nor what was allocated before it started (receive buffers, gathered parameters). This tracker keeps a log of
+allocations and assigns their final categories at the end of the step, when it is known which became gradients.
 """
 
 from __future__ import annotations
@@ -33,14 +33,16 @@ from workbench.torch_private.fsdp import CHUNK_CAT
 
 
 class MemoryTracker(TorchDispatchMode):
-    """Watches one step of a worker; used as a context.
+    """Context that tracks the memory of one step of a worker.
 
-    What is alive at its beginning is found by asking Python for all tensors. From then on every operation shows what it
-    allocates, process groups show what they receive, and storages themselves say when they end. Categories: *activations*
-    are made in forward passes, also recomputed ones; *communication* is what is received from other workers or gathered and
-    scattered for them, but along the tensor axis: that is activations; *workspace* what
-    kernels allocate inside and free before they return (the allocator tells, at the end of the step); *other* what backward
-    passes and the optimizer need for a while (gradients of activations), and the batch.
+    Tensors that exist at the beginning are enumerated by Python's garbage collector. From then on every operation reports its
+    allocations, process groups report their receive buffers, and a weak reference to each storage reports its release. Categories
+    that are not obvious:
+
+    - *activations*: allocated in forward passes, including recomputation, or received along the tensor axis.
+    - *communication*: received from other workers along other axes, or buffers of gathers and scatters.
+    - *workspace*: allocated and freed inside a kernel; known from the allocator at the end of the step.
+    - *other*: temporaries of backward passes and the optimizer, such as gradients of activations, and the batch.
     """
 
     def __init__(
@@ -54,7 +56,7 @@ class MemoryTracker(TorchDispatchMode):
         self._spans: list[tuple[str, str]] = []
         self._module_of_backward = ""
         self._workspaces: list[tuple[Change, Change]] = []
-        """Of each operation in turn."""
+        """Workspace of each operation, in order."""
         self._names = {module: name for name, module in worker.blocks.named_modules()}
 
     def __enter__(self) -> MemoryTracker:
@@ -76,7 +78,7 @@ class MemoryTracker(TorchDispatchMode):
         super().__exit__(*error)
         self._settle_all()
         self._mark("end of step", "end of step")
-        self._alive.clear()  # what ends from here on is none of this step's
+        self._alive.clear()  # releases from here on do not belong to this step
         self._allocator.__exit__(*error)
         self.log.fill((self._workspaces[index], size) for index, size in self._allocator.workspaces.items())
         self.recorder.watcher = None
@@ -91,13 +93,13 @@ class MemoryTracker(TorchDispatchMode):
             raise MemoryBudgetExceeded(self.budget, self.log.peak())
 
     def allocator_figures(self) -> dict[str, Any]:
-        """What the allocator says of the step, whatever the tracker saw: ``allocator_peak_bytes`` and, of a GPU, more."""
+        """Returns the figures of the allocator, independent of the tracker: ``allocator_peak_bytes`` and, on GPU, more."""
         figures = self._allocator.figures
         peak = figures.get("allocated_peak_bytes", self._bytes_before + self._allocator.growth_bytes)
         return {"allocator_peak_bytes": peak, **figures}
 
     def _begin(self) -> None:
-        """Notes what is alive. DDP's buckets are C++'s, but the gradients of the step before are views of them."""
+        """Records all existing tensors. DDP's buckets belong to C++, but the gradients of the previous step are views of them."""
         for name, parameter in self.worker.named_parameters():
             if parameter.grad is not None:
                 self._settle(parameter.grad, "gradients", name)
@@ -105,9 +107,9 @@ class MemoryTracker(TorchDispatchMode):
             self.optimizer.zero_grad()
         self._settle_all()
         gc.collect()
-        for thing in gc.get_objects():
-            if issubclass(type(thing), Tensor):
-                self._see(thing, "other")
+        for candidate in gc.get_objects():
+            if issubclass(type(candidate), Tensor):
+                self._allocation(candidate, "other")
         self._mark("begin of step", "the beginning of the step")
 
     def _settle_all(self) -> None:
@@ -120,14 +122,14 @@ class MemoryTracker(TorchDispatchMode):
         for name, buffer in self.worker.blocks.named_buffers():
             self._settle(buffer, "buffers", name)
         names: dict[Tensor, str] = {parameter: name for name, parameter in self.worker.named_parameters()}
-        updated = getattr(self.optimizer, "optim", self.optimizer)  # ZeRO-1 wraps the optimizer of this worker's part
-        for updated_one, state in updated.state.items() if updated is not None else ():
+        updated = getattr(self.optimizer, "optim", self.optimizer)  # ZeRO-1 wraps the optimizer of the local shard
+        for key_parameter, state in updated.state.items() if updated is not None else ():
             for key, value in state.items():
                 if isinstance(value, Tensor):
-                    self._settle(value, "optimizer_state", f"{names.get(updated_one, '')} {key}".strip())
+                    self._settle(value, "optimizer_state", f"{names.get(key_parameter, '')} {key}".strip())
 
     def _settle(self, tensor: Tensor, category: str, name: str) -> None:
-        allocation = self._see(local(tensor), category)
+        allocation = self._allocation(local(tensor), category)
         if allocation is None:
             return
         if not allocation.is_settled:
@@ -135,14 +137,14 @@ class MemoryTracker(TorchDispatchMode):
         elif allocation.category == category and allocation.module != name:
             allocation.others.add(name)
 
-    def _see(self, tensor: Tensor, category: str) -> Allocation | None:
-        """The allocation behind a tensor; a new one is noted."""
+    def _allocation(self, tensor: Tensor, category: str) -> Allocation | None:
+        """Returns the allocation behind a tensor, recording a new one; None for tensors without memory on this device."""
         if _is_wrapper(tensor) or tensor.device.type != self.worker.device.type:
             return None
-        return self._see_storage(tensor.untyped_storage(), category, tensor)
+        return self._allocation_of_storage(tensor.untyped_storage(), category, tensor)
 
-    def _see_storage(self, storage: torch.UntypedStorage, category: str, tensor: Tensor | None = None) -> Allocation:
-        key, num_bytes = id(storage), storage.nbytes()  # one object for each, as long as its memory lives
+    def _allocation_of_storage(self, storage: torch.UntypedStorage, category: str, tensor: Tensor | None = None) -> Allocation:
+        key, num_bytes = id(storage), storage.nbytes()  # one object per storage while its memory exists
         allocation = self._alive.get(key)
         if allocation is None:
             reference = weakref.ref(storage, partial(self._end, key))
@@ -159,16 +161,16 @@ class MemoryTracker(TorchDispatchMode):
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if any(issubclass(kind, DTensor | AsyncCollectiveTensor) for kind in types):
-            return NotImplemented  # they take the operation apart and come back with what is really computed
+            return NotImplemented  # they decompose the operation and dispatch what is actually computed
         with self._allocator.operation(len(self._workspaces)):
             result = function(*args, **kwargs or {})
         if function is CHUNK_CAT:
-            for gradient in args[0]:  # whole ones, kept until they are scattered
-                self._received(gradient)
+            for gradient in args[0]:  # unsharded, held until they are scattered
+                self._mark_received(gradient)
         category = "activations" if self._is_forward() else "other"
         for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor):
-                self._see(tensor, category)
+                self._allocation(tensor, category)
         self._workspaces.append(self.log.note_workspace(self._module()))
         if self.budget is not None and self.log.most > self.budget:
             self._settle_all()
@@ -176,7 +178,8 @@ class MemoryTracker(TorchDispatchMode):
         return result
 
     def _is_forward(self) -> bool:
-        """Backward passes compute without gradients, but for what they recompute."""
+        """Whether the current operation belongs to a forward pass. Backward passes run without gradients, except in
+        recomputation."""
         if self._is_in_backward():
             return torch.is_grad_enabled()
         return not self._spans or self._spans[-1][0] == "forward"
@@ -188,30 +191,31 @@ class MemoryTracker(TorchDispatchMode):
             return
         for tensor in tree_leaves(args[:2] if operation == "reduce_scatter" else args[:1]):
             if isinstance(tensor, Tensor):
-                self._received(tensor)
+                self._mark_received(tensor)
 
-    def _received(self, tensor: Tensor) -> None:
-        if allocation := self._see(tensor, "communication"):
-            allocation.becomes("communication")
+    def _mark_received(self, tensor: Tensor) -> None:
+        if allocation := self._allocation(tensor, "communication"):
+            allocation.set_category("communication")
 
     def _resizing(self) -> Any:
-        """FSDP lets go of gathered parameters, and has room for them again, by resizing their storages."""
+        """Returns a ``resize_`` that reports to the tracker. FSDP frees and allocates gathered parameters by resizing their
+        storages."""
         resize = self._resize
 
         def resize_(storage: torch.UntypedStorage, size: int) -> Any:
             result = resize(storage, size)
-            self._see_storage(storage, "communication").becomes("communication")
+            self._allocation_of_storage(storage, "communication").set_category("communication")
             return result
 
         return resize_
 
     @contextmanager
     def span(self, kind: str, stage: int | None, microbatch: int | None, name: str | None) -> Iterator[None]:
-        """What the worker does, from the recorder."""
+        """Called by the recorder around each span of the worker."""
         piece = f", microbatch {microbatch}" if microbatch is not None else ""
         if kind.startswith("backward") and self.worker.rank_view.mesh.num_workers > 1:
-            # gloo's threads release the tensors that they communicated after the operation is complete, and a storage that
-            # Python has seen ends under Python's lock, which the worker seldom gives away.
+            # gloo's threads release their tensors after the operation is complete. Releasing a storage that Python has seen
+            # requires the GIL, which the worker rarely gives up.
             wait_for_idle_threads()
         self._spans.append((kind, piece if self.worker.num_microbatches > 1 else ""))
         self._mark(f"{name or kind} begins{self._spans[-1][1]}")
@@ -250,7 +254,7 @@ class MemoryTracker(TorchDispatchMode):
             return self._modules[-1]
         return self._module_of_backward if self._is_in_backward() else ""
 
-    def _where(self) -> str:
+    def _location(self) -> str:
         kind, piece = self._spans[-1] if self._spans else ("step", "")
         module = self._module()
         if self._is_in_backward():
@@ -258,9 +262,9 @@ class MemoryTracker(TorchDispatchMode):
         return kind + (f" of {module}" if module else "") + piece
 
     def _mark(self, event: str, where: str = "") -> None:
-        self.log.mark(event, where or self._where())
+        self.log.mark(event, where or self._location())
 
 
 def _is_wrapper(tensor: Tensor) -> bool:
-    """Tensors without memory of their own."""
+    """Whether a tensor has no memory of its own."""
     return isinstance(tensor, DTensor | AsyncCollectiveTensor | FakeTensor) or tensor.is_meta or tensor.layout != torch.strided
