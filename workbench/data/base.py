@@ -1,4 +1,4 @@
-"""The contract of a dataset: what is known beforehand, its samples, and the order in which they are seen."""
+"""Defines the contract of a dataset: its summary, its samples, and the order in which they are processed."""
 
 from __future__ import annotations
 
@@ -21,37 +21,37 @@ if TYPE_CHECKING:
 
 O = TypeVar("O", bound=DatasetOptions)
 FILES = Path(__file__).with_name("files")
-"""The built-in datasets' files: in a checkout a link to ``datasets/``, in a wheel a copy of it."""
+"""Files of the built-in datasets: in a checkout a link to ``datasets/``, in a wheel a copy of it."""
 
 
 @dataclass(frozen=True)
 class DatasetSummary:
-    """What models and plans must know of a dataset, without its samples."""
+    """Describes a dataset to models and plans, without its samples."""
 
     kind: str
-    """What a sample's input is: tokens, features, images, series, or a word of a plugin's own that its models know."""
+    """Kind of input of a sample: tokens, features, images, series, or another word that a plugin and its models share."""
 
     input_shape: tuple[int, ...]
-    """Shape of one sample's input: tokens (sequence,), features (features,), images (channels, height, width), series
+    """Shape of the input of one sample: tokens (sequence,), features (features,), images (channels, height, width), series
     (steps, features)."""
 
     num_classes: int
-    """Classes to predict; for tokens the vocabulary's size, where numbers are predicted 0."""
+    """Number of classes to predict; the vocabulary size for tokens, 0 if values are predicted."""
 
     num_samples: int
     tokens_per_sample: int = 0
-    """0 for what is not tokens."""
+    """Number of tokens per sample; 0 for other kinds."""
 
     target: Literal["next", "class", "values", ""] = ""
-    """What a sample's target is: at each position the ``next`` token or step, a ``class``, or ``values``, numbers of
-    ``value_shape``; by default the next of tokens and series, and a class of everything else."""
+    """Target of a sample: the ``next`` token or step at each position, a ``class``, or ``values`` of shape ``value_shape``. By
+    default ``next`` for tokens and series, and ``class`` for other kinds."""
 
     value_shape: tuple[int, ...] = ()
-    """Shape of the numbers to predict of one sample, such as (1,), or (horizon, features) of a series."""
+    """Shape of the values to predict per sample, such as (1,), or (horizon, features) for a series."""
 
     has_ignored_targets: bool = True
-    """Whether a target may be −100, which losses leave out. False spares every worker the look at the targets of the whole
-    global batch, by which shards with unequal numbers of targets are weighted."""
+    """Whether targets may be −100, which losses ignore. If false, workers need not read the targets of the whole global batch,
+    which weight shards with unequal numbers of targets."""
 
     def __post_init__(self) -> None:
         if not self.target:
@@ -67,30 +67,31 @@ class DatasetSummary:
 
     @property
     def target_shape(self) -> tuple[int, ...]:
-        """Shape of one sample's target."""
+        """Shape of the target of one sample."""
         return self.input_shape if self.target == "next" else self.value_shape
 
     @property
     def has_numbers(self) -> bool:
-        """Whether numbers are predicted (float32), and not classes (int64)."""
+        """Whether values are predicted (float32) instead of classes (int64)."""
         return self.target == "values" or (self.target == "next" and self.kind != "tokens")
 
     @property
     def num_outputs(self) -> int:
-        """Numbers that a model gives for a sample, or for each of its positions where the next is predicted."""
+        """Number of outputs of a model per sample, or per position if the next token or step is predicted."""
         if self.target == "values":
             return prod(self.value_shape)
         return self.input_shape[-1] if self.has_numbers else self.num_classes
 
     def require(self, model: str, takes: Mapping[str, Sequence[str]], advice: str) -> None:
-        """Checks that a model takes this data.
+        """Checks that a model accepts this data.
 
         Args:
-            takes: of each kind of input the targets that the model can predict.
-            advice: datasets that fit.
+            model: Name of the model.
+            takes: Kind of input → targets that the model can predict.
+            advice: Datasets that fit.
 
         Raises:
-            SpecError: it does not.
+            SpecError: the model does not accept it.
         """
         if self.kind not in takes:
             raise SpecError("dataset.name", f"provides {self.kind}, but {model} requires {' or '.join(takes)}; use {advice}")
@@ -106,13 +107,12 @@ class Samples(Protocol):
     def __len__(self) -> int: ...
 
     def batch(self, indices: Array) -> tuple[Array, Array]:
-        """Inputs and targets.
+        """Returns inputs and targets of these samples.
 
-        Inputs: int64 tokens (batch, sequence); float32 features (batch, features), images (batch, channels, height, width) or
-        series (batch, steps, features). Targets: the next tokens or steps, of the inputs' shape and type; int64 labels
-        (batch,); or float32 values (batch, *value_shape). A label of −100
-        counts in no loss; where there are any, ``targets(indices)``, if it exists, spares reading the inputs of other workers'
-        samples.
+        Inputs are int64 tokens (batch, sequence), or float32 features (batch, features), images (batch, channels, height, width)
+        or series (batch, steps, features). Targets are the next tokens or steps, in the shape and dtype of the inputs; int64
+        labels (batch,); or float32 values (batch, *value_shape). Losses ignore labels of −100. If there are any, an optional
+        method ``targets(indices)`` avoids reading the inputs of other workers' samples.
         """
 
 
@@ -122,18 +122,18 @@ class Dataset(ABC, Generic[O]):
     name: ClassVar[str]
     Options: ClassVar[type[DatasetOptions]]
     examples: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """Small option sets by name ("" for the plain one), which the conformance suite loads; none: the defaults."""
+    """Named small option sets ("" is the plain one), which the conformance suite loads; by default the default options."""
 
     def __init__(self, options: O) -> None:
         self.options = options
 
     @abstractmethod
     def summary(self) -> DatasetSummary:
-        """Its kind and sizes."""
+        """Returns its kind and sizes."""
 
     @abstractmethod
     def load(self) -> Samples:
-        """Its samples."""
+        """Loads its samples."""
 
 
 dataset = register(
@@ -143,7 +143,7 @@ dataset = register(
 
 @dataclass(frozen=True)
 class LabelledSamples:
-    """Inputs (samples, …) of float32 with labels (samples,) of int64, or values (samples, *value_shape) of float32."""
+    """float32 inputs (samples, …) with int64 labels (samples,) or float32 values (samples, *value_shape)."""
 
     features: Array
     labels: Array
@@ -155,13 +155,13 @@ class LabelledSamples:
         return self.features[indices], self.labels[indices]
 
     def targets(self, indices: Array) -> Array:
-        """The labels alone."""
+        """Returns only the labels."""
         return self.labels[indices]
 
 
 @dataclass(frozen=True)
 class TokenWindows:
-    """Sample i is the window of ``length`` tokens from i × length on; its targets are the next tokens."""
+    """Consecutive windows of tokens: sample i starts at i × length and has ``length`` tokens; its targets are the next tokens."""
 
     tokens: Array
     length: int
@@ -178,7 +178,7 @@ class TokenWindows:
 
 @dataclass(frozen=True)
 class PaddedWindows:
-    """Windows of which sample i has ``lengths[i]`` tokens; the rest is padding, token 0, whose targets are ignored."""
+    """Windows of which sample i has ``lengths[i]`` tokens. The rest is padding (token 0), whose targets are ignored."""
 
     windows: TokenWindows
     lengths: Array
@@ -196,7 +196,7 @@ class PaddedWindows:
 
 @dataclass(frozen=True)
 class Sequences:
-    """Sequences (samples, steps + 1, features) of float32; the target of each step is the step after it."""
+    """float32 sequences (samples, steps + 1, features); the target of each step is the next step."""
 
     values: Array
 
@@ -209,7 +209,7 @@ class Sequences:
 
 
 def sample_order(seed: int, num_samples: int, step: int, batch_size: int) -> Array:
-    """Indices of a step's global batch: each epoch a fresh permutation, decided by the seed alone."""
+    """Returns the sample indices of a step's global batch. Each epoch is a new permutation, determined by the seed."""
     import numpy as np
 
     positions = np.arange(step * batch_size, (step + 1) * batch_size)

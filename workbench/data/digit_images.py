@@ -1,4 +1,4 @@
-"""Handwritten digits as images: the same 1,797 samples as ``digits``, for models that see rows and columns."""
+"""Handwritten digits as images: the same 1,797 samples as ``digits``, for models of rows and columns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two and a half centuries of sunspots, month by month: a real series with a cycle of about eleven years."""
+"""Monthly sunspot numbers of two and a half centuries: a real series with a cycle of about eleven years."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Synthetic samples of any shape: deterministic, learnable, for sizes that no small file has."""
+"""Synthetic samples of any shape: deterministic and learnable, for sizes that no small file provides."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from workbench.data.base import Dataset, DatasetSummary, LabelledSamples, Padded
 from workbench.errors import SpecError
 from workbench.spec.options import DatasetOptions
 
-_SURPRISE = 0.1  # share of tokens that the one before does not decide
+_SURPRISE = 0.1  # share of tokens that the previous token does not determine
 _RADIANS_PER_STEP = (0.1, 1.0)
 
 
@@ -88,9 +88,9 @@ class Synthetic(Dataset[SyntheticOptions]):
         import numpy as np
 
         o = self.options
-        # One generator a purpose: more samples must not change the ones before, nor the rule they follow.
+        # One generator per purpose: more samples must change neither earlier samples nor their rule.
         rule, values, surprises, lengths = (np.random.default_rng((o.seed, purpose)) for purpose in range(4))
-        if o.kind == "series":  # each feature is a wave of its own frequency, each sample begins at its own place
+        if o.kind == "series":  # each feature is a wave with its own frequency, and each sample starts at its own phase
             frequencies = rule.uniform(*_RADIANS_PER_STEP, o.num_features)
             starts = values.uniform(0, 2 * np.pi, (o.num_samples, 1, o.num_features))
             steps = np.arange(o.sequence_length + 1)[:, None]  # (steps + 1, 1)

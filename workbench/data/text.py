@@ -1,4 +1,4 @@
-"""Real text, one token a byte or a character: the Jargon File, version 4.4.7."""
+"""Real text with bytes or characters as tokens: the Jargon File, version 4.4.7."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import PositiveInt
 from workbench.data.base import FILES, Dataset, DatasetSummary, TokenWindows, dataset
 from workbench.spec.options import DatasetOptions
 
-_VOCABULARY_MULTIPLE = 64  # a vocabulary that divides by the usual numbers of workers can be sliced
+_VOCABULARY_MULTIPLE = 64  # a vocabulary divisible by common numbers of workers can be sliced
 
 
 class TextOptions(DatasetOptions):

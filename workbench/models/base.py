@@ -1,4 +1,5 @@
-"""The contract of a model: ordered, named blocks, and what a planner must know of them. It knows nothing of parallelism."""
+"""Defines the contract of a model: ordered, named blocks, and what a planner needs to know about them. A model knows nothing
+about parallelism."""
 
 from __future__ import annotations
 
@@ -25,23 +26,23 @@ Dropout = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Model(ABC, Generic[O]):
-    """A model for given data.
+    """A model for a given dataset.
 
-    A block is a module that takes one tensor (batch, …) and returns one; the model is its blocks one after the other.
-    Each block is built by itself, so a worker that holds two blocks never holds the others.
+    A block is a module that takes one tensor (batch, …) and returns one; the model applies its blocks one after the other. Each
+    block is built separately, so a worker that holds two blocks never allocates the others.
 
     Raises:
-        SpecError: from the constructor, when the data does not fit the model.
+        SpecError: from the constructor, if the data does not fit the model.
     """
 
     name: ClassVar[str]
     Options: ClassVar[type[ModelOptions]]
     default_dataset: ClassVar[str | dict[str, Any]]
-    """Name, or name and options, of the data that a spec which names none is run on."""
+    """Default dataset of a spec that names none: its name, or its name and options."""
 
     examples: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """Variants so small that they run in a moment, by name ("" for the plain one): parts of a spec, such as
-    ``{"model": {"num_layers": 2}, "dataset": "digits"}``. They are what the conformance suite runs; none: the defaults."""
+    """Named variants that run in moments ("" is the plain one), as parts of a spec such as ``{"model": {"num_layers": 2},
+    "dataset": "digits"}``. The conformance suite runs them; by default it runs the default options."""
 
     def __init__(self, options: O, data: DatasetSummary) -> None:
         self.options = options
@@ -49,41 +50,42 @@ class Model(ABC, Generic[O]):
 
     @property
     def has_cache(self) -> bool:
-        """Whether its blocks, fed position after position, remember those before (``models/kv_cache.py``)."""
+        """Whether its blocks support a key/value cache, which lets them process one position after the other
+        (``models/kv_cache.py``)."""
         return False
 
     @property
     def batch_dependence(self) -> BatchDependence | None:
-        """Why what it computes of a sample depends on the samples beside it (batch norm, a router's capacity), so that a
-        replica or a microbatch computes something else than one worker does of the whole batch; None: it does not."""
+        """Why the result for a sample depends on other samples of the batch (batch norm, the capacity of a router), so that a
+        replica or a microbatch differs from one worker on the whole batch; None if it does not."""
         return None
 
     @property
     def depends_on_batch(self) -> bool:
-        """Whether what it computes of a sample depends on the samples beside it."""
+        """Whether the result for a sample depends on other samples of the batch."""
         return self.batch_dependence is not None
 
     def kept_bytes(self, held: BlockSummary, positions: int | None, element_bytes: int, checkpointing: str) -> int | None:
-        """What a block's forward pass of one sample keeps for backward, its output included and its input not; of the last
-        block also what the loss keeps. By default no formula says.
+        """Returns the bytes that the forward pass of a block saves for backward, per sample: its output but not its input, and in
+        the last block also what the loss saves. By default None, without a formula.
 
         Args:
-            held: the block as a worker holds it, its layers cut where they are.
-            positions: of the sequence, that the worker computes.
+            held: The block on a worker, with its layers cut.
+            positions: Number of positions of the sequence that the worker computes.
         """
         return None
 
     @abstractmethod
     def summary(self) -> ModelSummary:
-        """Blocks, parameters, pairs and FLOPs by formula; equal to what ``build_block`` builds."""
+        """Returns blocks, parameters, layer groups and FLOPs by formula, equal to what ``build_block`` builds."""
 
     @abstractmethod
     def build_block(self, block: str) -> nn.Module:
-        """The block of this name with freshly initialised parameters."""
+        """Returns the block of this name with newly initialized parameters."""
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Mean cross-entropy of outputs (batch, …, classes) against targets (batch, …); where the data has numbers to predict,
-        their mean squared error, outputs (batch, …) holding as many for each sample; a scalar."""
+        """Returns the mean cross-entropy of outputs (batch, …, classes) against targets (batch, …), or, if the data has values to
+        predict, the mean squared error of outputs (batch, …) with as many values per sample; a scalar."""
         from torch.nn.functional import cross_entropy, mse_loss
 
         if self.data.has_numbers:
@@ -91,9 +93,9 @@ class Model(ABC, Generic[O]):
         return cross_entropy(outputs.flatten(0, -2), targets.flatten())
 
     def loss_weight(self, targets: Tensor) -> float:
-        """The weight of a piece of a batch: of how many targets (batch, …) its ``loss`` is the mean. By default of integers
-        those that are not −100, which cross-entropy ignores, and all others. A loss of another mean, such as with an
-        ``ignore_index`` of its own or with class weights, overrides it: else a split does not compute what one worker does."""
+        """Returns the weight of a piece of a batch: the number of targets (batch, …) whose mean is its ``loss``. By default all
+        targets count, except integers of −100, which cross-entropy ignores. A loss with another mean, such as one with its own
+        ``ignore_index`` or class weights, must override this; otherwise splits differ from one worker."""
         return targets.numel() if targets.is_floating_point() else int((targets != IGNORED).sum())
 
 

@@ -1,4 +1,4 @@
-"""A small residual network for images (He et al. 2016): convolutions in stages, a mean over the image, a linear head."""
+"""A small residual network for images (He et al. 2016): convolutions in stages, mean over the image, linear head."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ class CNN(Model[CNNOptions]):
         return replace(BATCH_NORM, remedy=remedy) if self.options.norm == "batch" else None
 
     def _trunk(self) -> dict[str, tuple[Convolution, ...]]:
-        """The convolutions of each block: of a residual block the first, the second and, where the shape changes, the
-        shortcut's."""
+        """Returns the convolutions of each block; of a residual block the first, the second and, if the shape changes, that of
+        the shortcut."""
         o, (channels, height, width) = self.options, self.data.input_shape
         groups = o.num_groups if o.norm == "group" else None
 

@@ -22,7 +22,7 @@ class Stem(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """relu(shortcut(x) + norm(second(relu(norm(first(x)))))); without a change of shape the shortcut is x itself."""
+    """relu(shortcut(x) + norm(second(relu(norm(first(x)))))). If the shape does not change, the shortcut is x."""
 
     def __init__(self, first: Convolution, second: Convolution, shortcut: Convolution | None = None) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class GlobalPool(nn.Module):
 
 
 class Head(nn.Module):
-    """Mean over the image, dropout, then a linear map to the classes."""
+    """Mean over the image, dropout and linear projection to the classes."""
 
     def __init__(self, channels: int, num_classes: int, dropout: float = 0.0) -> None:
         super().__init__()

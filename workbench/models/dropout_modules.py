@@ -1,8 +1,8 @@
-"""Dropout whose mask is a function of the sample, not of the process that computes it.
+"""Dropout whose mask is a function of the sample instead of the process that computes it.
 
-Whether an element is kept is decided by a hash of the run's seed, the step, the layer, the sample and the element's place in the
-sample: a counter-based generator (Salmon et al. 2011). So the masks are the same however the work is split, and backward
-computes a mask again instead of keeping it.
+A hash of the run's seed, the step, the layer, the sample and the index of the element within the sample decides whether an
+element is kept: a counter-based generator (Salmon et al. 2011). Masks are thus independent of the split, and backward recomputes
+them instead of saving them.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from torch.autograd import Function
 
 
 class SampleDropout(nn.Module):
-    """Zeroes elements of x (batch, …) with probability ``p`` and scales the others by 1 / (1 − p) (Srivastava et al. 2014);
-    in eval mode x itself.
+    """Zeroes elements of x (batch, …) with probability ``p`` and scales the others by 1 / (1 − p) (Srivastava et al. 2014).
+    Returns x in eval mode.
 
-    Without ``keys`` it is ``nn.Dropout``. Where x has several rows a sample, (batch × rows, …), a sample's rows lie together.
+    Without ``keys`` it is ``nn.Dropout``. If x has several rows per sample, (batch × rows, …), the rows of a sample are adjacent.
     """
 
     keys: Tensor | None = None
-    """int32 (batch,): a number for each sample of this forward pass, set by ``DropoutKeys``."""
+    """int32 (batch,): key of each sample of this forward pass, set by ``DropoutKeys``."""
 
     positions: Tensor | None = None
-    """int64 (sequence,): which positions dim 1 of a sequence (batch, sequence, …) holds; None: 0, 1, …."""
+    """int64 (sequence,): positions of the sequence in dim 1 of the input (batch, sequence, …); None for 0, 1, …."""
 
     def __init__(self, p: float) -> None:
         super().__init__()
@@ -45,11 +45,11 @@ class SampleDropout(nn.Module):
 
 
 class SubstituteDropout(SampleDropout):
-    """In the place of an ``nn.Dropout`` in a model that does not say whether dim 0 of its input are the samples."""
+    """Replaces an ``nn.Dropout`` in a model that does not declare whether dim 0 of its input is the batch."""
 
 
 def substitute_dropout(module: nn.Module) -> nn.Module:
-    """``module`` with a ``SubstituteDropout`` for every ``nn.Dropout``."""
+    """Returns ``module`` with each ``nn.Dropout`` replaced by a ``SubstituteDropout``."""
     if type(module) is nn.Dropout and 0 < module.p < 1:
         return SubstituteDropout(module.p).train(module.training)
     for name, child in module.named_children():
@@ -58,11 +58,11 @@ def substitute_dropout(module: nn.Module) -> nn.Module:
 
 
 class DropoutKeys:
-    """Gives the dropouts in ``blocks`` their keys, piece by piece of a step.
+    """Sets the keys of the dropouts in ``blocks``, for each piece of a step.
 
     Args:
-        blocks: those that a worker holds, by the names of the unsplit model, of which the keys are made.
-        seed: the run's.
+        blocks: Blocks held by a worker, under the names of the unsplit model, from which the keys are derived.
+        seed: Seed of the run.
     """
 
     def __init__(self, blocks: nn.Module, seed: int, device: torch.device) -> None:
@@ -72,15 +72,20 @@ class DropoutKeys:
         self._layers = _mix(layers ^ _mix(torch.tensor(_signed(seed), dtype=torch.int32, device=device)))
 
     def begin_step(self, step: int, samples: Tensor) -> None:
-        """``samples``: indices, in the step's global batch, of the samples that are going to be computed, in their order."""
+        """Begins a step.
+
+        Args:
+            samples: Indices of the samples in the global batch, in the order in which this worker computes them.
+        """
         if self.dropouts:
             steps = _mix(torch.tensor(_signed(step), dtype=torch.int32, device=self._device))
-            of_samples = _mix(samples.to(self._device, torch.int32))
-            self._keys = _mix(_mix(self._layers ^ steps)[:, None] ^ of_samples)  # (dropouts, samples)
+            sample_hashes = _mix(samples.to(self._device, torch.int32))
+            self._keys = _mix(_mix(self._layers ^ steps)[:, None] ^ sample_hashes)  # (dropouts, samples)
             self.begin_piece(0, 1)
 
     def begin_piece(self, index: int, count: int, positions: Tensor | None = None) -> None:
-        """What is computed next is the i-th of n equal parts of these samples; of a sequence maybe some positions alone."""
+        """Begins the ``index``-th of ``count`` equal pieces of these samples, with all positions of a sequence or the given
+        ones."""
         if not self.dropouts:
             return
         for dropout, keys in zip(self.dropouts, self._keys.chunk(count, dim=1)[index], strict=True):
@@ -89,8 +94,8 @@ class DropoutKeys:
 
 
 class _Drop(Function):
-    """The mask is computed again in backward. Its inputs are no saved tensors: activation checkpointing need not compute
-    anything again for them."""
+    """Dropout that recomputes its mask in backward. It saves no tensors, so activation checkpointing recomputes nothing for
+    it."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, keys: Tensor, positions: Tensor | None, p: float) -> Tensor:
@@ -102,17 +107,17 @@ class _Drop(Function):
         return _drop(gradients[0], *ctx.mask), None, None, None
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # compiled, the hash gives other masks (torch 2.13)
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # compiled, the hash produces different masks (torch 2.13)
 def _apply(x: Tensor, keys: Tensor, positions: Tensor | None, p: float) -> Tensor:
     return _Drop.apply(x, keys, positions, p)
 
 
 def _drop(x: Tensor, keys: Tensor, positions: Tensor | None, p: float) -> Tensor:
-    return (x * (1 / (1 - p))).mul_(_kept(x, keys, positions, p))
+    return (x * (1 / (1 - p))).mul_(_keep_mask(x, keys, positions, p))
 
 
-def _kept(x: Tensor, keys: Tensor, positions: Tensor | None, p: float) -> Tensor:
-    """Which elements are kept, bool in x's shape."""
+def _keep_mask(x: Tensor, keys: Tensor, positions: Tensor | None, p: float) -> Tensor:
+    """Returns the mask of kept elements, bool in the shape of x."""
     rows = len(x) // len(keys)
     hashes = keys if rows == 1 else _mix(keys[:, None] ^ _mix(torch.arange(rows, dtype=torch.int32, device=x.device))).flatten()
     for dim in range(1, x.dim()):
@@ -126,9 +131,9 @@ def _kept(x: Tensor, keys: Tensor, positions: Tensor | None, p: float) -> Tensor
 
 
 def _mix(x: Tensor) -> Tensor:
-    """A hash of 32 bits of which every input bit changes every output bit with a probability near a half (Wellons 2018,
-    "lowbias32"); int32 multiplication wraps around, as torch's does."""
-    x = x ^ (x >> 16).bitwise_and_(0xFFFF)  # torch shifts the sign in
+    """Hashes 32 bits so that every input bit flips every output bit with a probability near one half (Wellons 2018, "lowbias32").
+    int32 multiplication wraps around, as in torch."""
+    x = x ^ (x >> 16).bitwise_and_(0xFFFF)  # torch shifts in the sign
     x = x.mul_(0x7FEB352D)
     x = x.bitwise_xor_((x >> 15).bitwise_and_(0x1FFFF))
     x = x.mul_(_signed(0x846CA68B))
@@ -136,11 +141,12 @@ def _mix(x: Tensor) -> Tensor:
 
 
 def _mix_high(x: Tensor) -> Tensor:
-    """As ``_mix``, in place and of numbers that are hashes already, where only the higher bits are used: cheaper by half."""
+    """Like ``_mix``, in place, for inputs that are hashes already and outputs of which only the high bits are used; half the
+    cost."""
     x = x.mul_(0x7FEB352D)
     return x.bitwise_xor_((x >> 15).bitwise_and_(0x1FFFF)).mul_(_signed(0x846CA68B))
 
 
 def _signed(number: int) -> int:
-    """The lower 32 bits as a signed integer."""
+    """Returns the lower 32 bits as a signed integer."""
     return (number + 2**31) % 2**32 - 2**31

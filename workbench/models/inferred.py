@@ -1,4 +1,4 @@
-"""The shortest way to a model of one's own: its modules alone; what a planner must know of them is found out."""
+"""The shortest way to define a model: its modules alone. The planner infers the rest from them."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ O = TypeVar("O", bound=ModelOptions)
 
 
 class OwnModel(Model[O]):
-    """A model whose summary is made by passing samples without data through its blocks on torch's ``meta`` device, forward
-    and backward: which parameters are frozen (``requires_grad_(False)``), unused, or shared by several blocks is found there.
+    """A model whose summary is inferred by passing samples without data through its blocks on torch's ``meta`` device, forward
+    and backward. This also finds parameters that are frozen (``requires_grad_(False)``), unused, or shared by several blocks.
 
-    A subclass gives ``blocks``, its ``default_dataset``, and where it has options of its own, ``Options``.
+    A subclass defines ``blocks``, its ``default_dataset`` and, if it has options, ``Options``.
     """
 
     Options = ModelOptions
 
     @abstractmethod
     def blocks(self) -> Mapping[str, Callable[[], nn.Module]]:
-        """Of each block by its name, in order, what makes it: a worker makes none but its own. Each takes and returns one
-        tensor (batch, …); ``self.data`` has the shapes of the samples. What several blocks share, a parameter or a module,
-        is made here, so that each call makes it anew."""
+        """Returns the factory of each block by its name, in order; a worker calls only those of its own blocks. Each block takes
+        and returns one tensor (batch, …); ``self.data`` has the shapes of the samples. A parameter or module that blocks share
+        must be created here, so that each call creates a new one."""
 
     def groups(self) -> tuple[LayerGroup, ...]:
-        """Layers that tensor slicing can cut; none unless said."""
+        """Returns the groups of layers that tensor slicing can cut; by default none."""
         return ()
 
     @property

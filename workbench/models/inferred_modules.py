@@ -1,4 +1,4 @@
-"""What a planner must know of blocks that somebody built: found by passing samples without data through them."""
+"""Infers what a planner needs to know about blocks, by passing samples without data through them."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from workbench.torch_private.modules import AnyBatchNorm
 if TYPE_CHECKING:
     from workbench.models.inferred import OwnModel
 
-_BATCH = 2  # batch norm takes no single sample
+_BATCH = 2  # batch norm rejects a single sample
 
 
 def summary_of(model: OwnModel[Any]) -> ModelSummary:
-    """The blocks passed through on the ``meta`` device, forward and, where something is trained, backward.
+    """Infers the summary of a model on the ``meta`` device, from a forward pass and, if a parameter is trained, a backward pass.
 
-    A parameter that several blocks hold, or one module object in several of them, is a tie to the first of its names.
+    A parameter or module object in several blocks is tied to its first name.
 
     Raises:
-        SpecError: a block raises something or returns no tensor; or a parameter was made before ``blocks`` was called, so that
+        SpecError: a block raises an error or returns no tensor; or a parameter was created before ``blocks`` was called, so that
             all builds of the model would share it.
     """
     dtype = torch.int64 if model.data.kind == "tokens" else torch.float32
@@ -49,7 +49,7 @@ def summary_of(model: OwnModel[Any]) -> ModelSummary:
         passed = passed.detach().requires_grad_(bool(outputs) and outputs[-1].requires_grad)
         inputs.append(passed)
         with FlopCounterMode(display=False) as counter:
-            passed = _tried(model, name, partial(module, passed))
+            passed = _attempt(model, name, partial(module, passed))
         if not isinstance(passed, Tensor):
             raise SpecError(
                 "model.name", f"block {name!r} of {model.name} must return one tensor, but returns {type(passed).__name__}"
@@ -61,7 +61,7 @@ def summary_of(model: OwnModel[Any]) -> ModelSummary:
     used, backward, is_needed = set[int](), [], True
     for (name, module), x, y in reversed(list(zip(modules.items(), inputs, outputs, strict=True))):
         found_of = partial(_backward, module, x, y)
-        of_block, is_needed, flops = _tried(model, name, found_of) if is_needed else ([], False, 0)
+        of_block, is_needed, flops = _attempt(model, name, found_of) if is_needed else ([], False, 0)
         used |= {id(p) for p in of_block}
         backward.append(flops)
     for position, (name, module) in enumerate(modules.items()):
@@ -77,16 +77,16 @@ def summary_of(model: OwnModel[Any]) -> ModelSummary:
     ]
     result = ModelSummary(model.name, tuple(summaries), model.groups(), _ties(modules), batch_norms=tuple(norms))
     if all(p.has_gradient for p in result.parameters):
-        return result  # whose backward pass is by convention twice its forward pass, the gradient of the samples included
+        return result  # by convention, backward takes twice the FLOPs of forward, including the gradient of the samples
     counted = [replace(s, backward_flops=flops) for s, flops in zip(summaries, reversed(backward), strict=True)]
     return replace(result, blocks=tuple(counted))
 
 
-def _tried(model: OwnModel[Any], block: str, compute: Callable[[], Any]) -> Any:
-    """What ``compute`` returns.
+def _attempt(model: OwnModel[Any], block: str, compute: Callable[[], Any]) -> Any:
+    """Returns the result of ``compute``.
 
     Raises:
-        SpecError: what the block raises, in a sentence; the exception itself is its cause.
+        SpecError: ``compute`` raised an exception, which becomes the cause of this one.
     """
     try:
         return compute()
@@ -113,8 +113,8 @@ def _parameters(block: str, module: nn.Module) -> tuple[ParameterSummary, ...]:
 
 
 def _backward(module: nn.Module, inputs: Tensor, outputs: Tensor) -> tuple[list[nn.Parameter], bool, int]:
-    """The parameters of one block that its output depends on, whether that depends on its input so that backward goes on
-    to the block before, and the floating-point operations of a sample's backward pass."""
+    """Returns the parameters of one block that its output depends on, whether the output depends on the input, so that backward
+    continues to the previous block, and the FLOPs of the backward pass per sample."""
     if not outputs.requires_grad:
         return [], False, 0
     trained = [p for p in module.parameters() if p.requires_grad]
@@ -126,7 +126,7 @@ def _backward(module: nn.Module, inputs: Tensor, outputs: Tensor) -> tuple[list[
 
 
 def _ties(modules: Mapping[str, nn.Module]) -> tuple[Tie, ...]:
-    """Names of one parameter in several blocks, each tied to the first."""
+    """Returns the ties of parameters in several blocks, each to the first name."""
     first: dict[int, tuple[str, str]] = {}
     ties = []
     for block, module in modules.items():

@@ -1,4 +1,4 @@
-"""Generation with a cache of keys and values: blocks that are fed position after position remember those before."""
+"""Generation with a key/value cache, with which blocks process one position after the other."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ if TYPE_CHECKING:
 
 
 class KVCache:
-    """Keys and values that one attention layer has seen; memory for ``max_length`` positions is taken at the first."""
+    """Cached keys and values of one attention layer. Memory for ``max_length`` positions is allocated at the first call."""
 
     def __init__(self, max_length: int) -> None:
         self.max_length, self.length = max_length, 0
 
     def extend(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Puts those of new positions, (batch, key/value heads, new, head_dim), behind the others; gives all so far."""
+        """Appends keys and values of new positions, (batch, key/value heads, new, head_dim), and returns all so far."""
         start, self.length = self.length, self.length + k.shape[2]
         assert self.length <= self.max_length, f"{self.length} positions in a cache of {self.max_length}"
         if start == 0:
@@ -26,10 +26,10 @@ class KVCache:
 
 
 class Decoder:
-    """The blocks as they are called while generating: each call's input holds the positions after those before it.
+    """Calls the blocks during generation: the input of each call has the positions that follow those of the previous calls.
 
-    Several may take turns on the same blocks, each with a cache of its own. With ``last_only`` a head gives its outputs at
-    the last of the new positions alone.
+    Several decoders may alternate on the same blocks, each with its own cache. With ``last_only`` a head computes only the last
+    of the new positions.
     """
 
     def __init__(self, blocks: nn.Module, max_length: int, *, last_only: bool = True) -> None:
@@ -41,7 +41,8 @@ class Decoder:
         self._caches = [(m, KVCache(max_length)) for m in blocks.modules() if isinstance(m, Attention)]
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Outputs at the new positions: of tokens (batch, new), or of what a stage before handed on (batch, new, …)."""
+        """Returns the outputs at the new positions, for tokens (batch, new) or the output of the previous stage (batch, new,
+        …)."""
         import torch
 
         start, self.length = self.length, self.length + x.shape[1]
@@ -55,10 +56,10 @@ class Decoder:
             with torch.no_grad():  # the cache is written in place
                 return self.blocks(x)
         finally:
-            self._leave()
+            self._restore()
 
-    def _leave(self) -> None:
-        """Leaves the blocks as they were."""
+    def _restore(self) -> None:
+        """Restores the blocks."""
         for attention, _ in self._caches:
             attention.cache = None
         for module in self._positioned:
@@ -68,7 +69,7 @@ class Decoder:
 
 
 def generate(blocks: nn.Module, prompt: Tensor, num_tokens: int) -> Tensor:
-    """The likeliest next tokens (batch, num_tokens) after a prompt (batch, sequence), one after the other."""
+    """Returns the most likely next tokens (batch, num_tokens) after a prompt (batch, sequence), by greedy decoding."""
     import torch
 
     decoder = Decoder(blocks, prompt.shape[1] + num_tokens - 1)

@@ -1,4 +1,4 @@
-"""A transformer layer by formula: parameters, FLOPs and what tensor slicing can cut, for every model made of such layers."""
+"""Formulas of a transformer layer: parameters, FLOPs and layer groups for tensor slicing, for every model with such layers."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from workbench.plan.model_summary import BlockSummary, ParameterSummary, linear_
 
 
 class Part(NamedTuple):
-    """A part of a layer, or the whole."""
+    """A part of a layer, or the whole layer."""
 
     parameters: tuple[ParameterSummary, ...]
     forward_flops: int
-    """Of one sample, matrix products only, 2 per multiply-add."""
+    """FLOPs of the forward pass of one sample, matrix products only (2 per multiply-add)."""
     groups: tuple[LayerGroup, ...]
 
 
 @dataclass(frozen=True)
 class LayerShape:
-    """The sizes of a pre-norm layer, x + attention(norm(x)) and then x + feedforward(norm(x))."""
+    """Sizes of a pre-norm layer: x + attention(norm(x)), then x + feedforward(norm(x))."""
 
     sequence: int
     hidden_dim: int
@@ -35,17 +35,19 @@ class LayerShape:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Of what passes through, per sample."""
+        """Shape of the activation, per sample."""
         return self.sequence, self.hidden_dim
 
     @property
     def up_dim(self) -> int:
-        """Output features of the feed-forward part's ``up``."""
+        """Number of output features of ``up`` in the feed-forward network."""
         return self.feedforward_dim * (2 if self.feedforward_kind == "gated" else 1)
 
     def check_heads(self) -> None:
-        """Raises:
-        SpecError: the heads do not divide what they share.
+        """Checks that the numbers of heads are divisible.
+
+        Raises:
+            SpecError: they are not.
         """
         hidden, heads, kv_heads = self.hidden_dim, self.num_heads, self.num_kv_heads
         if hidden % heads:
@@ -54,13 +56,14 @@ class LayerShape:
             raise SpecError("model.num_kv_heads", f"{heads} heads are not divisible by {kv_heads} key/value heads")
 
     def norm(self, name: str) -> tuple[ParameterSummary, ...]:
-        """Parameters of the norm called ``name``."""
+        """Returns the parameters of the norm ``name``."""
         weight = ParameterSummary(f"{name}.weight", (self.hidden_dim,))
         bias = ParameterSummary(f"{name}.bias", (self.hidden_dim,))
         return (weight, bias) if self.bias and self.norm_kind == "layer" else (weight,)
 
     def attention(self, name: str) -> Part:
-        """The projections, then scores and weighted values over the full square, as computed (Kaplan et al. 2020, table 1)."""
+        """Returns the attention: projections, scores and weighted values over the full square, as computed (Kaplan et al. 2020,
+        table 1)."""
         hidden, kv_dim = self.hidden_dim, self.hidden_dim // self.num_heads * self.num_kv_heads
         parameters = (
             *linear_parameters(f"{name}.qkv", hidden, hidden + 2 * kv_dim, self.bias),
@@ -72,7 +75,8 @@ class LayerShape:
         return Part(parameters, flops, (pair,))
 
     def feedforward(self, name: str) -> Part:
-        """Up and down (Kaplan et al. 2020, table 1); a gated one has two ups (Shazeer 2020)."""
+        """Returns the feed-forward network: up and down (Kaplan et al. 2020, table 1); a gated one has two up projections
+        (Shazeer 2020)."""
         hidden, inner = self.hidden_dim, self.feedforward_dim
         parameters = (
             *linear_parameters(f"{name}.up", hidden, self.up_dim, self.bias),
@@ -82,33 +86,37 @@ class LayerShape:
         return Part(parameters, 2 * self.sequence * hidden * (self.up_dim + inner), (pair,))
 
     def statistics_bytes(self, element_bytes: int) -> int:
-        """What a norm keeps of a position beside its input: mean and deviation; torch's root-mean-square norm for CPU
-        (2.13), made of several operations, the latter and what it divided by it."""
+        """Returns the bytes that a norm saves per position besides its input: mean and deviation in layer norm; in torch's RMS
+        norm for CPU (2.13), which consists of several operations, the deviation and the normalized input."""
         return max(4, element_bytes) * 2 if self.norm_kind == "layer" else max(4, element_bytes) + self.hidden_dim * element_bytes
 
     def kept_bytes(self, held: BlockSummary, positions: int, element_bytes: int) -> int:
-        """What a layer's forward pass of one sample keeps for backward beside its output (Korthikanti et al. 2022, section
-        4.1, without masks of dropout, which backward computes again, and with attention that keeps no scores: Dao et al.
-        2022): inputs of norms and linear maps, of the activation, and of attention with what it gives. ``held`` tells what is
-        cut; ``positions`` are those that the cut layers compute, of norms and residuals it may be fewer."""
+        """Returns the bytes that the forward pass of a layer saves for backward besides its output, per sample: inputs of norms,
+        linear layers and the activation, and inputs and output of attention (Korthikanti et al. 2022, section 4.1, without
+        dropout masks, which backward recomputes, and with attention that saves no scores: Dao et al. 2022).
+
+        Args:
+            held: The layer on a worker, with its parameters cut.
+            positions: Number of positions that the cut layers compute; norms and residual connections may have fewer.
+        """
         shape = {p.name.removeprefix(f"{held.name}."): p.shape for p in held.parameters}
         qkv, up, inner = (shape[f"{layer}.weight"] for layer in ("attention.qkv", "feedforward.up", "feedforward.down"))
         head_dim, between = self.hidden_dim // self.num_heads, held.output_shape[0]
         heads = self.num_heads * qkv[0] // (head_dim * (self.num_heads + 2 * self.num_kv_heads))
         kv_heads = heads * self.num_kv_heads // self.num_heads
         elements = between * self.hidden_dim  # after attention
-        elements += positions * 2 * self.hidden_dim  # what norms give
-        elements += positions * (qkv[0] + heads * head_dim)  # q, k and v; what attention gives
+        elements += positions * 2 * self.hidden_dim  # outputs of norms
+        elements += positions * (qkv[0] + heads * head_dim)  # q, k, v and the output of attention
         if self.is_rotary:
-            elements += positions * (heads + kv_heads) * head_dim  # turned q and k; cosines and sines are of no sample
+            elements += positions * (heads + kv_heads) * head_dim  # rotated q and k; cosines and sines are shared by all samples
         elif 1 < kv_heads < heads:
-            elements += positions * heads * head_dim  # q, which does not lie together; of one group it does
+            elements += positions * heads * head_dim  # a contiguous copy of q; with one group it is contiguous already
         elements += positions * (up[0] + inner[1] * (2 if self.feedforward_kind == "gated" else 1))
         statistics = 2 * between * self.statistics_bytes(element_bytes)
         return elements * element_bytes + statistics + positions * heads * max(4, element_bytes)
 
     def layer(self, name: str, feedforward: Part) -> tuple[BlockSummary, tuple[LayerGroup, ...]]:
-        """The layer as a block, and its groups."""
+        """Returns the layer as a block, and its layer groups."""
         attention = self.attention(f"{name}.attention")
         parameters = (
             *self.norm(f"{name}.attention_norm"),

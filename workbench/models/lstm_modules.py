@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from workbench.models.dropout_modules import SampleDropout
 
 State = tuple[Tensor, ...]
-"""What a recurrent layer carries from step to step: h of a GRU, h and c of an LSTM, each (batch, hidden)."""
+"""State of a recurrent layer: h for a GRU, h and c for an LSTM, each (batch, hidden)."""
 
 
 class TokenEmbedding(nn.Module):
@@ -27,7 +27,7 @@ class TokenEmbedding(nn.Module):
 
 
 class Projection(nn.Module):
-    """One linear map of each step, (batch, sequence, in_features) → (batch, sequence, out_features)."""
+    """Linear projection of each step, (batch, sequence, in_features) → (batch, sequence, out_features)."""
 
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__()
@@ -38,18 +38,18 @@ class Projection(nn.Module):
 
 
 class Recurrent(nn.Module):
-    """One LSTM or GRU layer, (batch, sequence, input) → (batch, sequence, hidden), from a state of zeros.
+    """One LSTM or GRU layer, (batch, sequence, input) → (batch, sequence, hidden), with an initial state of zeros.
 
-    The same function as ``nn.LSTM`` and ``nn.GRU``, but the rows of its weights are ordered (hidden unit, gate): row
-    unit × num_gates + gate, gates in torch's order. So a slice of rows holds whole hidden units. torch's fused kernel
-    wants (gate, hidden unit); the rows are put in that order on every call, which is cheap beside the products.
+    It computes the same function as ``nn.LSTM`` and ``nn.GRU``, but the rows of its weights are ordered by (hidden unit, gate):
+    row unit × num_gates + gate, with gates in torch's order. A slice of rows thus contains complete hidden units. torch's fused
+    kernel expects (gate, hidden unit); each call reorders the rows, which is cheap compared with the products.
     """
 
     def __init__(self, cell: Literal["lstm", "gru"], input_dim: int, hidden_dim: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.cell, self.hidden_dim = cell, hidden_dim
         self.dropout = SampleDropout(dropout)
-        """Of the outputs; the state that is carried on is whole."""
+        """Dropout of the outputs; the state has no dropout."""
         self.num_gates = {"lstm": 4, "gru": 3}[cell]
         features, bound = self.num_gates * hidden_dim, 1 / math.sqrt(hidden_dim)
         self.input_weight = nn.Parameter(torch.empty(features, input_dim))
@@ -60,13 +60,13 @@ class Recurrent(nn.Module):
             nn.init.uniform_(parameter, -bound, bound)  # nn.LSTM's
 
     def forward(self, x: Tensor, state: State | None = None) -> Tensor | tuple[Tensor, State]:
-        """The outputs; where a state is given, () at the beginning, also the state after the last step."""
+        """Returns the outputs and, if a state is given (() at the beginning), also the final state."""
         outputs, after = self.forward_with_state(x, state)
         outputs = self.dropout(outputs)
         return outputs if state is None else (outputs, after)
 
     def forward_with_state(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """The outputs and the state after the last step; a sequence may so be worked through in chunks."""
+        """Returns the outputs and the final state, so that a sequence can be processed in chunks."""
         if not state:
             state = (x.new_zeros(len(x), self.hidden_dim),) * (2 if self.cell == "lstm" else 1)
         names = ("input_weight", "hidden_weight", "input_bias", "hidden_bias")  # the kernels' order
@@ -84,9 +84,9 @@ class Recurrent(nn.Module):
             False,  # bidirectional
             True,  # batch first
         )
-        # The kernel works sequence first and returns a view of that; what is handed on to another worker is contiguous.
+        # The kernel returns a view of a sequence-first tensor, but only contiguous tensors can be sent to another worker.
         return outputs.contiguous(), tuple(s.squeeze(0) for s in final)
 
     def _gate_major(self, parameter: Tensor) -> Tensor:
-        """Rows ordered (hidden unit, gate) → (gate, hidden unit)."""
+        """Reorders rows from (hidden unit, gate) to (gate, hidden unit)."""
         return parameter.view(self.hidden_dim, self.num_gates, *parameter.shape[1:]).transpose(0, 1).flatten(0, 1)

@@ -9,7 +9,7 @@ from workbench.models.dropout_modules import SampleDropout
 
 
 class Projection(nn.Module):
-    """One linear map, (batch, in_features) → (batch, out_features)."""
+    """Linear projection, (batch, in_features) → (batch, out_features)."""
 
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__()

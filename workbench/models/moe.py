@@ -1,4 +1,5 @@
-"""A mixture of experts: the transformer with several feed-forward parts in each layer, of which every token takes a few."""
+"""A mixture of experts: the transformer with several feed-forward networks (experts) per layer, of which every token uses
+some."""
 
 from __future__ import annotations
 
@@ -60,11 +61,11 @@ class MoE(Transformer[MoEOptions]):
         super().__init__(options, data)
 
     def kept_bytes(self, held: BlockSummary, positions: int | None, element_bytes: int, checkpointing: str) -> int | None:
-        return None  # how many tokens an expert gets is decided by the router
+        return None  # the router decides how many tokens an expert receives
 
     @property
     def has_cache(self) -> bool:
-        # With a capacity it depends on the tokens of the same forward pass which of them are dropped.
+        # With a capacity, which tokens are dropped depends on all tokens of the forward pass.
         return self.options.capacity_factor is None
 
     @property
@@ -79,7 +80,7 @@ class MoE(Transformer[MoEOptions]):
         return BatchDependence(" and ".join(causes), " and ".join(remedies)) if causes else None
 
     def summary(self) -> ModelSummary:
-        # A router counts the tokens of its whole batch: a part of the sequence would have statistics of its own.
+        # The statistics of a router cover its whole batch; a part of the sequence would have different ones.
         o, shape = self.options, self.shape
         mixtures = tuple(
             Mixture(f"layer{i}.feedforward", o.num_experts, shape.sequence, o.top_k, shape.hidden_dim, o.capacity_factor)
@@ -88,7 +89,8 @@ class MoE(Transformer[MoEOptions]):
         return replace(super().summary(), sequence_length=None, mixtures=mixtures)
 
     def feedforward(self, name: str) -> Part:
-        """The router and top_k experts a token (Fedus et al. 2021, section 2); none is dropped. Experts are stacked on dim 0."""
+        """Returns the router and top_k experts per token (Fedus et al. 2021, section 2), without dropped tokens. Experts are
+        stacked on dim 0."""
         one, num_experts = self.shape.feedforward(f"{name}.experts"), self.options.num_experts
         router = ParameterSummary(f"{name}.router.weight", (num_experts, self.shape.hidden_dim))
         experts = (ParameterSummary(p.name, (num_experts, *p.shape)) for p in one.parameters)

@@ -1,4 +1,4 @@
-"""The torch modules of a mixture of experts: router → dispatch to the experts → combine."""
+"""The torch modules of a mixture of experts: router → dispatch to the experts → combination."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from workbench.torch_private.autograd import backward_id
 
 
 class AddLossGradient(torch.autograd.Function):
-    """Passes an activation through; in backward a loss beside the model's own gets the gradient 1, whatever scale the
-    activation's gradient has (Megatron-LM's MoEAuxLossAutoScaler). So who averages over pieces of a batch must divide
-    the gradients afterwards, not scale the loss."""
+    """Returns an activation unchanged; in backward an auxiliary loss gets the gradient 1, independent of the scale of the
+    activation's gradient (Megatron-LM's MoEAuxLossAutoScaler). To average over pieces of a batch, gradients must therefore be
+    divided afterwards instead of scaling the loss."""
 
     @staticmethod
     def forward(ctx: Any, activation: Tensor, loss: Tensor) -> Tensor:
@@ -29,7 +29,7 @@ class AddLossGradient(torch.autograd.Function):
 
 
 class Router(nn.Module):
-    """Chooses each token's experts: (tokens, hidden) → experts and their weights, both (tokens, top_k)."""
+    """Selects the experts of each token: (tokens, hidden) → experts and their weights, both (tokens, top_k)."""
 
     def __init__(self, hidden_dim: int, num_experts: int, top_k: int, loss_weight: float) -> None:
         super().__init__()
@@ -40,17 +40,18 @@ class Router(nn.Module):
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         probabilities = linear(tokens, self.weight).softmax(dim=-1)  # (tokens, experts)
         weights, experts = probabilities.topk(self.top_k, dim=-1)
-        if self.top_k > 1:  # of one expert the normalised weight would be 1, and teach the router nothing
+        if self.top_k > 1:  # with one expert the normalized weight would be 1, without a gradient for the router
             weights = weights / weights.sum(dim=-1, keepdim=True)
         return experts, AddLossGradient.apply(weights, self.loss_weight * balance_loss(probabilities, experts))
 
 
 def balance_loss(probabilities: Tensor, experts: Tensor) -> Tensor:
-    """num_experts × Σ (share of assignments) × (mean probability) over experts; 1 when even (Fedus et al. 2021, eq. 4–6).
+    """Returns num_experts × Σ (share of assignments) × (mean probability) over experts, which is 1 for an even distribution
+    (Fedus et al. 2021, eq. 4–6).
 
     Args:
         probabilities: (tokens, experts).
-        experts: chosen ones, (tokens, top_k).
+        experts: Selected experts, (tokens, top_k).
     """
     num_experts = probabilities.shape[1]
     shares = torch.bincount(experts.flatten(), minlength=num_experts) / experts.numel()
@@ -58,7 +59,7 @@ def balance_loss(probabilities: Tensor, experts: Tensor) -> Tensor:
 
 
 class Experts(nn.Module):
-    """Feed-forward parts whose parameters are stacked, (experts, …): a slice of dim 0 is a part of the experts."""
+    """Feed-forward networks with stacked parameters (experts, …): a slice of dim 0 is a subset of the experts."""
 
     def __init__(
         self, num_experts: int, hidden_dim: int, feedforward_dim: int, kind: Literal["gelu", "gated"], *, bias: bool
@@ -69,12 +70,12 @@ class Experts(nn.Module):
         self.down = StackedLinear(num_experts, feedforward_dim, hidden_dim, bias=bias)
 
     def forward(self, tokens: Tensor, counts: list[int]) -> Tensor:
-        """(assignments, hidden) → the same: the first ``counts[0]`` by the first expert held, and so on."""
+        """Maps (assignments, hidden) to the same shape: the first ``counts[0]`` rows by the first local expert, and so on."""
         return self.down(self.activation(self.up(tokens, counts)), counts)
 
 
 class StackedLinear(nn.Module):
-    """As many ``nn.Linear`` of one shape, initialised like them."""
+    """Several ``nn.Linear`` of one shape with stacked parameters, initialized like them."""
 
     def __init__(self, num_experts: int, in_features: int, out_features: int, *, bias: bool) -> None:
         super().__init__()
@@ -87,42 +88,44 @@ class StackedLinear(nn.Module):
 
     @staticmethod
     def product(x: Tensor, counts: list[int], weight: Tensor, bias: Tensor | None) -> Tensor:
-        """The first ``counts[0]`` rows of x by the first weight and bias, and so on."""
+        """Multiplies the first ``counts[0]`` rows of x by the first weight and adds the first bias, and so on."""
         biases = [None] * len(counts) if bias is None else bias.unbind()
         return torch.cat([linear(*part) for part in zip(x.split(counts), weight.unbind(), biases, strict=True)])
 
 
 Dispatch = Callable[[Experts, Tensor, list[int]], Tensor]
-"""``dispatch(experts, tokens, counts)``: outputs, in the same order, of tokens (assignments, hidden) that are sorted by
-expert, ``counts[e]`` of them for expert e of all there are."""
+"""``dispatch(experts, tokens, counts)`` returns the outputs, in the same order, of tokens (assignments, hidden) that are sorted
+by expert, ``counts[e]`` of them for expert e of all experts."""
 
 
-def dispatch_here(experts: Experts, tokens: Tensor, counts: list[int]) -> Tensor:
-    """All experts are held here."""
+def dispatch_locally(experts: Experts, tokens: Tensor, counts: list[int]) -> Tensor:
+    """Applies the experts if this worker holds all of them."""
     return experts(tokens, counts)
 
 
 class MixtureOfExperts(nn.Module):
-    """The weighted sum of what each token's experts make of it, (…, hidden) → (…, hidden)."""
+    """Weighted sum of the outputs of each token's experts, (…, hidden) → (…, hidden)."""
 
     def __init__(self, router: Router, experts: Experts, capacity_factor: float | None) -> None:
         super().__init__()
         self.router, self.experts, self.capacity_factor = router, experts, capacity_factor
-        self.dispatch: Dispatch = dispatch_here
-        """May be replaced by one that sends tokens to the workers that hold their experts."""
+        self.dispatch: Dispatch = dispatch_locally
+        """Dispatch function; expert parallelism replaces it by one that sends tokens to the workers of their experts."""
         self.dropped = 0
-        """Assignments beyond an expert's capacity since somebody last set this to 0."""
+        """Number of assignments beyond the capacity of an expert, since the caller last reset it."""
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = x.flatten(0, -2)
         experts, weights = self.router(tokens)
         num_experts, top_k = len(self.router.weight), experts.shape[1]
-        order = experts.flatten().argsort(stable=True)  # assignments (token, choice) by expert, each one's in token order
+        order = experts.flatten().argsort(stable=True)  # assignments (token, choice) by expert, in token order per expert
         counts = torch.bincount(experts.flatten(), minlength=num_experts)
         if self.capacity_factor is not None:
             capacity = math.ceil(self.capacity_factor * experts.numel() / num_experts)
             starts = (counts.cumsum(0) - counts).repeat_interleave(counts)
-            places = torch.arange(len(order), device=order.device) - starts  # of an assignment in its expert's queue
+            places = (
+                torch.arange(len(order), device=order.device) - starts
+            )  # position of each assignment in the queue of its expert
             order = order[places < capacity]
             counts = counts.clamp(max=capacity)
             if backward_id() is None:  # in backward, activation checkpointing computes this again

@@ -1,4 +1,4 @@
-"""Published sizes of the models, each with its source: shapes only, the weights are initialised afresh."""
+"""Published sizes of the models, each with its source. Only the shapes: weights are newly initialized."""
 
 from __future__ import annotations
 

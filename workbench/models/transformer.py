@@ -132,7 +132,7 @@ class Transformer(Model[O]):
         return ModelSummary(self.name, blocks, groups, ties, sequence_length=sequence)
 
     def kept_bytes(self, held: BlockSummary, positions: int | None, element_bytes: int, checkpointing: str) -> int | None:
-        """docs/memory.md derives it. The table of tokens and the head are whole or cut by vocabulary."""
+        """Returns the saved bytes as derived in docs/memory.md. Token table and head are whole or cut by vocabulary."""
         assert positions is not None
         hidden, shapes = self.options.hidden_dim, {p.name: p.shape for p in held.parameters}
         if checkpointing == "selective":
@@ -140,9 +140,9 @@ class Transformer(Model[O]):
         if held.name == "head":
             vocabulary = held.output_shape[-1]
             if vocabulary != self.data.num_classes or shapes["head.projection.weight"][1] != hidden:
-                return None  # the loss is of slices, or every worker has parts of all scores
+                return None  # the loss is computed from slices, or every worker has partial sums of all scores
             inputs = 0 if checkpointing == "full" else hidden * element_bytes + self.shape.statistics_bytes(element_bytes)
-            return positions * (inputs + vocabulary * element_bytes)  # the loss keeps the logarithms of probabilities
+            return positions * (inputs + vocabulary * element_bytes)  # the loss saves the log-probabilities
         outputs = held.output_shape[0] * hidden * element_bytes
         if held.name == "embedding":
             return outputs if shapes["embedding.token.weight"][1] == hidden else None
@@ -171,11 +171,11 @@ class Transformer(Model[O]):
         return modules.Layer(attention, self.build_feedforward(), norm, o.dropout)
 
     def feedforward(self, name: str) -> Part:
-        """The feed-forward part of a layer by formula."""
+        """Returns the feed-forward network of a layer by formula."""
         return self.shape.feedforward(name)
 
     def build_feedforward(self) -> nn.Module:
-        """The feed-forward part of a layer."""
+        """Returns the feed-forward network of a layer."""
         from workbench.models.transformer_modules import FeedForward
 
         o = self.options

@@ -1,4 +1,4 @@
-"""The torch modules of the transformer; the vision transformer and the mixture of experts are made of them too."""
+"""The torch modules of the transformer, also used by the vision transformer and the mixture of experts."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ INITIAL_STD = 0.02  # GPT-2's
 NORM_EPSILON = 1e-5  # GPT-2's and Llama's
 
 Product = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(batch, heads, new positions, head_dim) of q and (batch, key/value heads, positions, head_dim) of k and v → q's shape."""
+"""Attention product: q (batch, heads, new positions, head_dim), k and v (batch, key/value heads, positions, head_dim) → the shape
+of q."""
 
 
 def make_norm(kind: Literal["layer", "rms"], features: int, bias: bool = True) -> nn.Module:
-    """Layer norm (Ba et al. 2016) or root-mean-square norm (Zhang and Sennrich 2019), which never has a bias."""
+    """Returns a layer norm (Ba et al. 2016) or an RMS norm (Zhang and Sennrich 2019), which never has a bias."""
     if kind == "rms":
         return nn.RMSNorm(features, eps=NORM_EPSILON)
     return nn.LayerNorm(features, eps=NORM_EPSILON, bias=bias)
 
 
 def swiglu(x: Tensor) -> Tensor:
-    """silu(gate) × value (Shazeer 2020, equation 6), (…, 2 × features) → (…, features).
+    """Returns silu(gate) × value (Shazeer 2020, equation 6), (…, 2 × features) → (…, features).
 
-    x is ordered (feature, gate/value), so that a slice of it holds whole pairs.
+    x is ordered by (feature, gate/value), so that a slice of it contains complete pairs.
     """
     gate, value = x.unflatten(-1, (-1, 2)).unbind(-1)
     return silu(gate) * value
@@ -41,26 +42,27 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": gelu, "gated": swi
 
 
 def causal_product(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q kᵀ / √head_dim) v, no position looking at a later one; the queries are the last of the keys' positions."""
+    """Returns softmax(q kᵀ / √head_dim) v with a causal mask; the queries belong to the last positions of the keys."""
     new, total = q.shape[2], k.shape[2]
     mask = torch.ones(new, total, dtype=torch.bool, device=q.device).tril(total - new) if new < total else None
     return scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, enable_gqa=q.shape[1] != k.shape[1])
 
 
 def full_product(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q kᵀ / √head_dim) v, every position looking at all."""
+    """Returns softmax(q kᵀ / √head_dim) v without a mask."""
     return scaled_dot_product_attention(q, k, v, enable_gqa=q.shape[1] != k.shape[1])
 
 
 class Positioned(nn.Module):
-    """A module that must know which positions of the sequence its input holds."""
+    """A module that needs the positions of its input in the sequence."""
 
     positions: Tensor | None = None
-    """int64 (sequence,); None: 0, 1, …. Whoever feeds a part of the sequence sets it."""
+    """int64 (sequence,); None for 0, 1, …. Set by the caller of a part of the sequence."""
 
 
 class Embedding(Positioned):
-    """Token plus, if it is learned here, position, then dropout: (batch, sequence) of int64 → (batch, sequence, hidden)."""
+    """Token embedding plus, if learned, position embedding, then dropout: (batch, sequence) of int64 → (batch, sequence,
+    hidden)."""
 
     def __init__(self, vocabulary: int, hidden_dim: int, num_positions: int | None, dropout: float = 0.0) -> None:
         super().__init__()
@@ -81,15 +83,15 @@ class Embedding(Positioned):
 
 
 class Rotary(Positioned):
-    """Turns the pairs (i, i + head_dim / 2) of queries and keys by angles that grow with the position (Su et al. 2021):
-    their product then depends on the distance alone."""
+    """Rotates the pairs (i, i + head_dim / 2) of queries and keys by angles proportional to the position (Su et al. 2021), so
+    that their product depends on the distance only."""
 
     def __init__(self, base: float) -> None:
         super().__init__()
         self.base = base
 
     def forward(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        """Both (batch, sequence, heads, head_dim), of the same positions; returned in the same shape."""
+        """Rotates q and k of the same positions, both (batch, sequence, heads, head_dim), without changing their shapes."""
         dtype = torch.promote_types(q.dtype, torch.float32)
         exponents = torch.arange(0, 1, 2 / q.shape[-1], dtype=dtype, device=q.device)
         positions = torch.arange(q.shape[1], device=q.device) if self.positions is None else self.positions
@@ -106,12 +108,12 @@ def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 class Attention(nn.Module):
     """Self-attention of num_heads queries over num_kv_heads keys and values (grouped-query attention, Ainslie et al. 2023).
 
-    qkv's features are ordered (key/value head, its q heads then k then v, head_dim), so that a slice of them holds whole
-    groups. The number of heads is read off the tensor: a worker may hold some of them only.
+    The features of qkv are ordered by (key/value head; its q heads, k, v; head_dim), so that a slice of them contains complete
+    groups. The number of heads is inferred from the tensor, since a worker may hold a subset.
     """
 
     cache: KVCache | None = None
-    """Keys and values of the positions before; set while generating, by ``models/kv_cache.py``."""
+    """Keys and values of previous positions; set during generation by ``models/kv_cache.py``."""
 
     def __init__(
         self, hidden_dim: int, num_heads: int, num_kv_heads: int, product: Product, *, bias: bool, rotary: Rotary | None = None
@@ -122,7 +124,7 @@ class Attention(nn.Module):
         self.output = nn.Linear(hidden_dim, hidden_dim, bias=bias)
         self.rotary = rotary
         self.product = product
-        """May be replaced by one that computes the same of parts of the sequence."""
+        """Attention product; context parallelism replaces it by one over parts of the sequence."""
 
     def forward(self, x: Tensor) -> Tensor:
         groups = self.qkv(x).unflatten(-1, (-1, self.queries_per_kv_head + 2, self.head_dim))
@@ -138,7 +140,7 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """down(activation(up(x))), (…, hidden) → (…, hidden); a gated one's ``up`` has two outputs a feature."""
+    """down(activation(up(x))), (…, hidden) → (…, hidden); with gating, ``up`` has two outputs per feature."""
 
     def __init__(self, hidden_dim: int, feedforward_dim: int, kind: Literal["gelu", "gated"], *, bias: bool) -> None:
         super().__init__()
@@ -171,7 +173,7 @@ class Head(nn.Module):
     """Norm and projection to the vocabulary: (batch, sequence, hidden) → (batch, sequence, vocabulary)."""
 
     last_only = False
-    """Whether the last position alone is projected, (batch, 1, vocabulary): while generating nobody asks for the others."""
+    """Whether only the last position is projected, (batch, 1, vocabulary): generation needs no others."""
 
     def __init__(self, norm: nn.Module, hidden_dim: int, vocabulary: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The vision transformer (Dosovitskiy et al. 2021): an image's patches are the positions that a transformer attends over."""
+"""The vision transformer (Dosovitskiy et al. 2021): the patches of an image are the positions of a transformer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The torch modules that the vision transformer has beside the transformer's."""
+"""The torch modules of the vision transformer that the transformer does not have."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from workbench.models.transformer_modules import INITIAL_STD
 
 
 class PatchEmbedding(nn.Module):
-    """One linear map of each patch's pixels, a class token before them if wanted, plus a learned position, then dropout:
+    """Linear projection of the pixels of each patch, optionally a class token before them, plus learned positions, then dropout:
     (batch, channels, height, width) → (batch, sequence, hidden)."""
 
     def __init__(
@@ -41,7 +41,7 @@ class PatchEmbedding(nn.Module):
 
 
 class ClassHead(nn.Module):
-    """Norm, the class token's position or the mean over all, and projection: (batch, sequence, hidden) → (batch, classes)."""
+    """Norm, the class token or the mean over all positions, and projection: (batch, sequence, hidden) → (batch, classes)."""
 
     def __init__(self, norm: nn.Module, hidden_dim: int, num_classes: int, pools_mean: bool) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A dashboard of its own and a browser that looks at it: for the journeys' tests, the screenshots and the benchmark."""
+"""Serves a dashboard and drives a browser, for tests of journeys, screenshots and benchmarks."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ _DRAWN = """() => {
     return !document.querySelector('[data-stale="true"], [data-testid="stSkeleton"]')
         && every('stVegaLiteChart', 'canvas, svg') && every('stDataFrame', 'canvas');
 }"""
-"""Charts and tables are drawn some time after their page says that it is done."""
+"""Condition that all charts and tables are drawn, which is some time after Streamlit reports the page complete."""
 _SETTLE_MS = 1500
-"""For pictures alone: their charts are drawn anew in the size of the window."""
+"""Pause before screenshots, in milliseconds: charts are redrawn in the size of the window."""
 _TALLEST = 4000
 
 
 def chromium() -> str | None:
-    """The system's browser; None where it has none."""
+    """Returns the path of the system's browser; None if there is none."""
     return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 @contextlib.contextmanager
 def dashboard(store: Path, port: int | None = None) -> Iterator[str]:
-    """Serves a store until it is left; gives the address."""
+    """Serves a store within this context; yields the address."""
     port = port or _free_port()
     command = [sys.executable, "-m", "workbench.cli.main", "dashboard", "--port", str(port)]
     server = subprocess.Popen(
@@ -55,7 +55,7 @@ def dashboard(store: Path, port: int | None = None) -> Iterator[str]:
 
 @contextlib.contextmanager
 def browser() -> Iterator[Any]:
-    """Playwright's handle of the system's Chromium."""
+    """Yields Playwright's handle of the system's Chromium."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -67,7 +67,7 @@ def browser() -> Iterator[Any]:
 
 
 def settled(page: Any) -> None:
-    """Returns when a page has been drawn."""
+    """Waits until a page has been drawn."""
     page.wait_for_selector("h1", timeout=_START_S * 1e3)
     page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]', timeout=_START_S * 1e3)
     page.wait_for_function(_DRAWN, timeout=_START_S * 1e3)
@@ -75,13 +75,17 @@ def settled(page: Any) -> None:
 
 
 def when(page: Any, condition: str) -> None:
-    """Returns in the frame in which a JavaScript expression becomes true; Playwright's own waiting asks ever more rarely, up to
-    half a second apart."""
+    """Waits until a JavaScript expression is true, to the frame. Playwright's own waiting polls at intervals of up to half a
+    second."""
     page.wait_for_function(condition, polling="raf")
 
 
 def screenshots(address: str, pages: dict[str, str], to: Path, suffix: str = "") -> list[Path]:
-    """Each page whole, wide and narrow, light and dark: ``<name>-wide-light.png``. ``pages``: name → path and query."""
+    """Takes screenshots of complete pages, wide and narrow, light and dark: ``<name>-wide-light.png``.
+
+    Args:
+        pages: Name → path and query.
+    """
     to.mkdir(parents=True, exist_ok=True)
     paths = []
     with browser() as opened:
@@ -104,7 +108,7 @@ def screenshots(address: str, pages: dict[str, str], to: Path, suffix: str = "")
 
 
 def overflows(page: Any) -> bool:
-    """Whether a page has to be scrolled sideways."""
+    """Returns whether a page is wider than its window."""
     return bool(page.evaluate("(m => m.scrollWidth > m.clientWidth)(document.querySelector('[data-testid=stMain]'))"))
 
 

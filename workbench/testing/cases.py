@@ -1,4 +1,4 @@
-"""What the conformance suite runs inside workers."""
+"""Functions that the conformance suite runs in workers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ third on. A difference declared on purpose takes more where it needs them (``Los
 
 
 def parity(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any], mistake: str | None) -> dict[str, Any] | None:
-    """The parity report (on rank 0) of a few SGD steps in fp64, with a mistake made on purpose if asked."""
+    """Returns the parity report (on rank 0) of ten SGD steps in fp64, optionally with a deliberate mistake."""
     planned = plan(RunSpec(**spec))
     if mistake:
         MISTAKES[mistake](planned)
@@ -39,7 +39,7 @@ def parity(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any], mi
 
 
 def _compute_in_pieces(worker: WorkerModel, num_pieces: int) -> None:
-    """Makes one worker compute its batch in pieces whose gradients it averages, as replicas and microbatches do."""
+    """Makes one worker compute its batch in pieces and average their gradients, as replicas and microbatches do."""
     compute = worker.compute
 
     def step(inputs: Tensor, targets: Tensor) -> StepResult:
@@ -94,5 +94,5 @@ def training(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any], 
 
 
 def parity_and_training(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Both in the same workers, for suites of many small cases."""
+    """Runs both in the same workers, for suites of many small cases."""
     return parity(rank, recorder, control, spec, None), training(rank, recorder, control, spec)

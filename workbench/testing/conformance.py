@@ -1,4 +1,4 @@
-"""The conformance suite: what every plugin must do, as cases and checks that a plugin's author can import.
+"""The conformance suite: cases and checks that every plugin must pass, which authors of plugins can import.
 
 With pytest, for a strategy called ``mine``::
 
@@ -32,7 +32,7 @@ from workbench.testing import cases
 from workbench.testing.workers import run_in_workers
 
 LOSS_TOLERANCE = 1e-4
-"""Between losses in single precision over a few steps: rounding stays far below."""
+"""Tolerance between losses in single precision; rounding over a few steps stays far below."""
 _PIPELINE = {"size": 2, "num_microbatches": 2}
 _GATHERED = {"size": 2, "attention": "all_gather"}
 MESHES: dict[str, dict[str, Any]] = {
@@ -66,28 +66,28 @@ MESHES: dict[str, dict[str, Any]] = {
     "dp2 · tp2, batch norm synchronized": {"data": {"size": 2, "sync_batch_norm": True}, "tensor": 2},
     "tp2 · dp2, sequence parallel": {"tensor": {"size": 2, "sequence_parallel": True}, "data": 2},
 }
-"""Strategies together, or on more workers."""
+"""Combinations of strategies, or more than two workers."""
 
 
 def strategy_cases(*names: str, modes: tuple[str, ...] = MODES) -> list[Case]:
-    """The examples of these strategies on two workers, by default of all and of all schedules, on every model's examples,
-    as far as ``check`` admits them."""
+    """Returns the examples of these strategies on two workers, by default of all strategies and schedules, on the examples of
+    every model, as far as ``check`` accepts them."""
     splits = compatibility.strategies(*names) if names else compatibility.splits()
     return compatibility.admitted(compatibility.cases(splits, compatibility.models(), modes))
 
 
 def schedule_cases(*names: str, size: int = 2, modes: tuple[str, ...] = MODES) -> list[Case]:
-    """The examples of these schedules, by default of all, on ``size`` workers and every model's examples."""
+    """Returns the examples of these schedules, by default of all, on ``size`` workers and the examples of every model."""
     return compatibility.admitted(compatibility.cases(compatibility.schedules(*names, size=size), compatibility.models(), modes))
 
 
 def model_cases(*names: str, modes: tuple[str, ...] = MODES) -> list[Case]:
-    """Every strategy's and schedule's examples on two workers, on the examples of these models, by default of all."""
+    """Returns the examples of every strategy and schedule on two workers, on the examples of these models, by default of all."""
     return compatibility.admitted(compatibility.cases(compatibility.splits(), compatibility.models(*names), modes))
 
 
 def mesh_cases(modes: tuple[str, ...] = MODES) -> list[Case]:
-    """Strategies together on every model's examples."""
+    """Returns combinations of strategies on the examples of every model."""
     names = {alias for name in STRATEGIES.names() for alias in (name, *STRATEGIES.get(name).aliases)}
     splits = {name: split for name, split in MESHES.items() if split.keys() <= names}
     return compatibility.admitted(compatibility.cases(splits, compatibility.models(), modes))
@@ -95,15 +95,15 @@ def mesh_cases(modes: tuple[str, ...] = MODES) -> list[Case]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the workers of a case found."""
+    """Results of the workers of a case."""
 
     planned: Plan
     parity: dict[str, Any]
     workers: list[dict[str, Any]]
 
     def parity_mistakes(self) -> list[str]:
-        """Loss, outputs, gradients and updated parameters are one worker's, up to rounding; or, of a strategy that changes
-        gradients on purpose, up to what its own formula says."""
+        """Checks that loss, outputs, gradients and updated parameters equal those of one worker up to rounding, or up to the
+        declared bound of a strategy that changes gradients."""
         report, precision = self.parity, self.planned.spec.measure.parity_precision
         if self.planned.lossy is not None:
             error = "infinitely (it is missing)" if report["max_error"] is None else f"by {report['max_error']:.2g}"
@@ -136,7 +136,7 @@ class Outcome:
         return _differences("operations of a step", expected, {key: t["count"] for key, t in self._measured().items()})
 
     def parameter_mistakes(self) -> list[str]:
-        """Each worker holds as many parameters as ``place`` says."""
+        """Checks that each worker holds the number of parameters that ``place`` returns."""
         expected = self.planned.expected_record()["parameters_per_worker"]
         sizes = {"number": 1, "bytes": self.planned.spec.train.element_bytes}
         measured = {f"number of worker {i}": w["parameters"] for i, w in enumerate(self.workers)}
@@ -145,8 +145,8 @@ class Outcome:
         return _differences("parameters", by_formula, measured)
 
     def memory_mistakes(self) -> list[str]:
-        """On memory steps each worker allocates the bytes of parameters, gradients and the optimizer's state that the
-        formulas say. All three are defined for every split in training; without it there are parameters alone."""
+        """Checks that each worker allocates on memory steps the bytes of parameters, gradients and optimizer state of the
+        formulas. All three have a formula for every split in training; inference has only parameters."""
         by_formula, measured = {}, {}
         for rank, worker in enumerate(self.workers):
             expected = asdict(expected_memory(self.planned, rank))
@@ -156,9 +156,9 @@ class Outcome:
         return _differences("bytes alive after a step", by_formula, measured)
 
     def loss_mistakes(self) -> list[str]:
-        """In single precision the losses of training are one worker's on the whole batch; where the split is equal per shard
-        alone, those of one worker on the same shards. Not of routers then: a token whose two best experts are equal up to the
-        rounding of single precision may take the other one."""
+        """Checks that losses in single precision equal those of one worker on the whole batch, or on the same shards if the split
+        is equal per shard. The latter does not apply to routers: a token whose two best experts are equal up to rounding may
+        select either."""
         is_exact = self.planned.spec.train.compute_precision in ("fp32", "fp64") and not any(
             s.lossy for s in self.planned.strategies
         )
@@ -208,9 +208,12 @@ def assert_conforms(spec: dict[str, Any], make_group: Callable[..., Any] | None 
 
 
 def assert_model_conforms(parts: dict[str, Any]) -> None:
-    """What holds of every model by itself: the blocks that are built have the parameters of its summary, hand on the
-    shapes and compute the floating-point operations of its formulas (at most these where they depend on the batch: a router
-    may drop tokens). ``parts``: ``{"model": …, "dataset": …}``."""
+    """Asserts what must hold for every model: its blocks have the parameters, output shapes and FLOPs of its summary. If the
+    model depends on the batch, the FLOPs are an upper bound: a router may drop tokens.
+
+    Args:
+        parts: ``{"model": …, "dataset": …}``.
+    """
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
@@ -239,8 +242,12 @@ def assert_model_conforms(parts: dict[str, Any]) -> None:
 
 
 def assert_dataset_conforms(options: dict[str, Any]) -> None:
-    """What holds of every dataset: samples of its summary's shapes and types, the same at every load and in every batch.
-    ``options``: ``{"name": …, …}``."""
+    """Asserts what must hold for every dataset: samples have the shapes and dtypes of its summary, and are the same in every load
+    and every batch.
+
+    Args:
+        options: ``{"name": …, …}``.
+    """
     import numpy as np
 
     from workbench.registry import DATASETS

@@ -1,4 +1,5 @@
-"""Small models that splits get wrong easily, for tests: load with ``WORKBENCH_PLUGINS=workbench.testing.corner_models``.
+"""Small models with properties that splits easily get wrong, for tests: load with
+``WORKBENCH_PLUGINS=workbench.testing.corner_models``.
 
 Frozen, adapted (LoRA), unused, shared, scalar and tiny parameters, a block without any, and a running mean.
 """
@@ -25,7 +26,7 @@ FEATURES = {"name": "synthetic", "kind": "features", "num_features": 16, "num_cl
 
 
 class Adapted(nn.Module):
-    """A frozen linear layer with a trained product of low rank beside it (LoRA, Hu et al. 2021)."""
+    """A frozen linear layer plus a trained product of low rank (LoRA, Hu et al. 2021)."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -37,7 +38,7 @@ class Adapted(nn.Module):
 
 
 class Gated(nn.Module):
-    """A linear layer scaled by a parameter of no dims or of one row, with a bias of one row."""
+    """A linear layer scaled by a parameter without dims or with one row, with a bias of one row."""
 
     def __init__(self, features: int, has_scalar: bool) -> None:
         super().__init__()
@@ -50,7 +51,7 @@ class Gated(nn.Module):
 
 
 class Unused(nn.Module):
-    """A layer whose spare part the forward pass leaves out."""
+    """A layer with a part that the forward pass does not use."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -61,13 +62,13 @@ class Unused(nn.Module):
 
 
 def layer(inputs: int = 16, outputs: int = 16) -> nn.Module:
-    """A linear layer and a tanh."""
+    """Returns a linear layer followed by tanh."""
     return nn.Sequential(OrderedDict(linear=nn.Linear(inputs, outputs, bias=False), tanh=nn.Tanh()))
 
 
 @model("frozen")
 class Frozen(OwnModel[ModelOptions]):
-    """A frozen trunk and a head that is trained (transfer learning)."""
+    """A frozen trunk with a trained head (transfer learning)."""
 
     default_dataset = "digits"
 
@@ -82,7 +83,7 @@ class MixedOptions(ModelOptions):
     name: Literal["mixed"] = "mixed"
 
     frozen: tuple[int, ...] = (0, 2)
-    """Indices of the layers that are not trained."""
+    """Indices of the frozen layers."""
 
 
 @model("mixed")
@@ -104,7 +105,7 @@ class SlicedOptions(ModelOptions):
     name: Literal["sliced"] = "sliced"
 
     frozen: tuple[str, ...] = ("layer0",)
-    """Beginnings of the names of frozen parameters."""
+    """Prefixes of the names of frozen parameters."""
 
 
 class Residual(nn.Module):
@@ -142,7 +143,7 @@ class Sliced(OwnModel[SlicedOptions]):
 
 @model("lora")
 class Lora(OwnModel[ModelOptions]):
-    """Frozen weights, each with a trained product of low rank beside it."""
+    """Frozen weights, each with a trained product of low rank (LoRA)."""
 
     default_dataset = "digits"
 
@@ -167,7 +168,7 @@ class SpareLayer(OwnModel[ModelOptions]):
 
 @model("flat")
 class Flat(OwnModel[ModelOptions]):
-    """A perceptron on images: its first block has no parameters, and one in its middle neither."""
+    """A perceptron on images, of which the first block and one in the middle have no parameters."""
 
     default_dataset = "digit_images"
 
@@ -184,12 +185,12 @@ class GatedOptions(ModelOptions):
     name: Literal["gated"] = "gated"
 
     scalar: bool = True
-    """Whether the gates have no dims, or one row."""
+    """Whether the gates have no dims instead of one row."""
 
 
 @model("gated")
 class GatedLayers(OwnModel[GatedOptions]):
-    """Parameters of no dims and of one row."""
+    """Parameters without dims and with one row."""
 
     Options = GatedOptions
     default_dataset = FEATURES
@@ -203,7 +204,7 @@ class AlbertOptions(ModelOptions):
     name: Literal["albert"] = "albert"
 
     ties: Literal["source", "chain", "module", "parameter"] = "source"
-    """How the sharing is declared: each tied to the first, each to the one before, one module object, or one parameter."""
+    """How sharing is declared: each tied to the first, each to the previous one, one module object, or one parameter."""
 
 
 @model("albert")
@@ -256,7 +257,7 @@ class Views(OwnModel[ModelOptions]):
 
 
 class Centered(nn.Module):
-    """A linear layer that subtracts a running mean of its outputs, as codebooks and streaming normalizations keep one."""
+    """A linear layer that subtracts a running mean of its outputs, as codebooks and streaming normalization do."""
 
     mean: Tensor
 
@@ -274,7 +275,7 @@ class Centered(nn.Module):
 
 @model("running")
 class Running(OwnModel[ModelOptions]):
-    """What it computes of a batch depends on the batches before."""
+    """A model whose result for a batch depends on previous batches."""
 
     default_dataset = FEATURES
 
@@ -284,7 +285,7 @@ class Running(OwnModel[ModelOptions]):
 
 @model("spectral")
 class Spectral(OwnModel[ModelOptions]):
-    """A layer whose weight is divided by its largest singular value, of which each forward pass improves an estimate."""
+    """A layer whose weight is divided by its largest singular value, whose estimate each forward pass improves."""
 
     default_dataset = FEATURES
 

@@ -1,4 +1,4 @@
-"""A fixed small part of many cases in which every pair of their properties still occurs."""
+"""Selects a small, deterministic subset of many cases in which every pair of their properties occurs."""
 
 from __future__ import annotations
 
@@ -19,18 +19,17 @@ def cover(
     beside: Iterable[T] = (),
     cost: Callable[[T], float] = lambda _: 1.0,
 ) -> list[T]:
-    """The cases of a greedy cover of all pairs: each next one has the most pairs per cost that none before it has, the first
-    of equals.
+    """Returns a greedy cover of all pairs: each next case has the most new pairs per cost, the first of equals.
 
-    The same cases give the same cover, and a case with a new pair (a new plugin's example) enters it without being named
-    anywhere. The greedy cover costs at most ``ln(largest number of pairs of a case) + 1`` times what the cheapest one does
-    (Chvátal, "A greedy heuristic for the set-covering problem", 1979).
+    The same cases give the same cover, and a case with a new pair (an example of a new plugin) is selected without being named
+    anywhere. The greedy cover costs at most ``ln(largest number of pairs of a case) + 1`` times the optimum (Chvátal, "A greedy
+    heuristic for the set-covering problem", 1979).
 
     Args:
-        candidates: in order of preference.
-        pairs: what is to occur at least once, for a case.
-        beside: cases that run anyway, whose pairs need no other.
-        cost: how long a case takes, in any unit.
+        candidates: Cases in order of preference.
+        pairs: Returns the pairs of a case that must occur at least once.
+        beside: Cases that run anyway, whose pairs are covered.
+        cost: Returns the cost of a case, in any unit.
     """
     cases, covered = list(candidates), set[Hashable]().union(*map(pairs, beside))
     costs = [cost(case) for case in cases]
@@ -48,19 +47,19 @@ def cover(
 
 
 def each_split(case: Case) -> Pairs:
-    """Every split, every model with every strategy and in every mode."""
+    """Returns pairs that cover every split, and every model with every strategy and in every mode."""
     model = _plugin(case.model)
     return {case.split, (model, case.mode), *((strategy, model) for strategy, _ in Split(case.spec["split"]).items())}
 
 
 def each_pair(case: Case) -> Pairs:
-    """Every split of two workers and every combination of strategies on every model, and every split's and every model's
-    example in every mode."""
+    """Returns pairs that cover every split of two workers and every combination of strategies on every model, and every example
+    of splits and models in every mode."""
     sizes = {strategy: options.size for strategy, options in Split(case.spec["split"]).items()}
     split = case.split if prod(sizes.values()) <= 2 else frozenset(sizes)
     return {(split, _plugin(case.model)), (case.split, case.mode), (case.model, case.mode)}
 
 
 def _plugin(model: str) -> str:
-    """The model of an example: ``"transformer, tied"`` → ``"transformer"``."""
+    """Returns the model of an example: ``"transformer, tied"`` → ``"transformer"``."""
     return model.partition(",")[0]

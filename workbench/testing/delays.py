@@ -1,5 +1,4 @@
-"""A model that is slow on purpose, by amounts that are known, for tests of what is measured: load with
-``WORKBENCH_PLUGINS=workbench.testing.delays``."""
+"""A model with deliberate, known delays, for tests of measurements: load with ``WORKBENCH_PLUGINS=workbench.testing.delays``."""
 
 from __future__ import annotations
 
@@ -20,21 +19,21 @@ class DelayedOptions(MLPOptions):
     name: Literal["delayed"] = "delayed"  # type: ignore[assignment]
 
     forward_s: NonNegativeFloat = 0.0
-    """How long a block sleeps before each of its forward passes."""
+    """Seconds for which a block sleeps before each of its forward passes."""
 
     block: str = ""
-    """Which one; by default all."""
+    """Name of the block; by default all blocks."""
 
     rank: NonNegativeInt | None = None
-    """On which worker; by default on all."""
+    """Rank of the worker; by default all workers."""
 
     wait_s: NonNegativeFloat = 0.0
-    """How much longer every operation of communication takes, for all who wait for it."""
+    """Seconds by which every communication operation takes longer, for all workers that wait for it."""
 
 
 @model("delayed")
 class Delayed(MLP):
-    """An MLP whose blocks sleep before they compute, or whose communication is slow."""
+    """An MLP whose blocks sleep before they compute, or whose communication is delayed."""
 
     Options = DelayedOptions
 
@@ -48,7 +47,7 @@ class Delayed(MLP):
 
 
 class Delay:
-    """Sleeps, if this is the worker that it is meant for."""
+    """Sleeps before each call, on the selected worker."""
 
     def __init__(self, options: DelayedOptions) -> None:
         self.options = options

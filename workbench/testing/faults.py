@@ -1,4 +1,4 @@
-"""Models that go wrong on purpose, for tests of how a run ends: load with ``WORKBENCH_PLUGINS=workbench.testing.faults``."""
+"""A model that fails deliberately, for tests of how a run ends: load with ``WORKBENCH_PLUGINS=workbench.testing.faults``."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class FaultyOptions(MLPOptions):
     name: Literal["faulty"] = "faulty"  # type: ignore[assignment]
 
     fault: Literal["raise", "kill", "hang"] = "raise"
-    """What happens."""
+    """Kind of failure."""
 
     rank: NonNegativeInt = 1
-    """To which worker."""
+    """Rank of the worker that fails."""
 
     call: NonNegativeInt = 5
-    """On which call of its input block."""
+    """Number of the call of the input block that fails."""
 
 
 @model("faulty")
@@ -44,7 +44,7 @@ class Faulty(MLP):
 
 
 class Fault:
-    """Counts calls and then goes wrong."""
+    """Counts calls, then fails."""
 
     def __init__(self, options: FaultyOptions) -> None:
         self.options, self.calls = options, 0

@@ -1,4 +1,4 @@
-"""Splits that compute something else on purpose, so that the suite itself can be tested."""
+"""Splits with deliberate mistakes, to test the conformance suite."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from workbench.plan.plan import Plan
 from workbench.strategies.worker_model import StepResult
 
 
-def _unaveraged(planned: Plan) -> None:
-    """Data parallelism that sums its gradients."""
+def _gradients_summed(planned: Plan) -> None:
+    """Data parallelism that sums gradients instead of averaging them."""
     (strategy,) = planned.strategies
     right = type(strategy).finish
 
@@ -36,7 +36,7 @@ def _unaveraged(planned: Plan) -> None:
 
 
 def _doubled(planned: Plan) -> None:
-    """Data parallelism, however it averages, whose gradients are then doubled."""
+    """Data parallelism whose averaged gradients are doubled, however they are averaged."""
     (strategy,) = planned.strategies
     right = type(strategy).finish
 
@@ -56,7 +56,7 @@ def _doubled(planned: Plan) -> None:
 
 
 def _dropped_slice(planned: Plan) -> None:
-    """Tensor slicing in which one worker's slice of the first layer counts for nothing."""
+    """Tensor slicing in which one worker's slice of the first layer is ignored."""
     (strategy,) = planned.strategies
     right = type(strategy).apply
 
@@ -91,8 +91,8 @@ def _lost_microbatch(planned: Plan) -> None:
     object.__setattr__(strategy, "apply", wrong)
 
 
-def _positions_not_told(planned: Plan) -> None:
-    """A split sequence whose workers all take their part for its beginning."""
+def _positions_not_set(planned: Plan) -> None:
+    """Context parallelism in which all workers take their part of the sequence for the first."""
     (strategy,) = planned.strategies
     right = type(strategy).apply
 
@@ -104,7 +104,7 @@ def _positions_not_told(planned: Plan) -> None:
 
 
 def _experts_summed(planned: Plan) -> None:
-    """Experts whose gradients are summed over the replicas, not averaged."""
+    """Experts whose gradients are summed over the replicas instead of averaged."""
     from workbench.strategies.expert import token_dispatch
 
     right = token_dispatch.average
@@ -112,21 +112,21 @@ def _experts_summed(planned: Plan) -> None:
 
 
 def _parts_not_summed(planned: Plan) -> None:
-    """Sequence parallelism in which each worker keeps the norms' gradients of its own part of the sequence."""
+    """Sequence parallelism in which each worker keeps the gradients of norms from its own part of the sequence."""
     (strategy,) = planned.strategies
     object.__setattr__(strategy, "finish", lambda worker, mesh: None)
 
 
-def _other_token(planned: Plan) -> None:
-    """A generation whose last stage sends another token than it chose."""
+def _wrong_token(planned: Plan) -> None:
+    """Generation whose last stage sends another token than it has selected."""
     from workbench.strategies.pipeline.generation import Links
 
     right = Links.send_token
     Links.send_token = lambda links, token: right(links, token ^ 1)  # type: ignore[assignment,method-assign]
 
 
-def _token_not_taken(planned: Plan) -> None:
-    """A generation whose first stage goes on with a token of its own."""
+def _token_ignored(planned: Plan) -> None:
+    """Generation whose first stage ignores the token that it receives."""
     from workbench.strategies.pipeline.generation import Links
 
     right = Links.receive_token
@@ -134,12 +134,12 @@ def _token_not_taken(planned: Plan) -> None:
 
 
 def _module(name: str) -> Any:
-    """A module as something whose functions can be replaced."""
+    """Returns a module whose functions can be replaced."""
     return importlib.import_module(name)
 
 
 def _optimizer_changed(change: Callable[[Any], None]) -> Callable[[Plan], None]:
-    """An optimizer whose parameter groups are changed on one worker after it was made."""
+    """Returns a mistake in which the parameter groups of the optimizer are changed on one worker after its construction."""
 
     def make(planned: Plan) -> None:
         optimizer_parity = _module("workbench.runtime.parity.optimizer")
@@ -158,12 +158,12 @@ def _optimizer_changed(change: Callable[[Any], None]) -> Callable[[Plan], None]:
 
 
 def _decay_everywhere(planned: Plan) -> None:
-    """An optimizer that decays norms and biases too, on every worker."""
+    """An optimizer that also decays norms and biases, on every worker."""
     _module("workbench.runtime.optimizer").decays = lambda train, parameter: True
 
 
-def _group_lost(planned: Plan) -> None:
-    """A ZeRO-1 optimizer that updates the parameters of its first group alone."""
+def _group_ignored(planned: Plan) -> None:
+    """A ZeRO-1 optimizer that updates only the parameters of its first group."""
     zero1 = _module("workbench.strategies.data.zero1")
     right = zero1.sharded_optimizer
 
@@ -174,8 +174,8 @@ def _group_lost(planned: Plan) -> None:
     zero1.sharded_optimizer = wrong
 
 
-def _schedule_on_one_worker(planned: Plan) -> None:
-    """A learning rate that every worker but the last keeps at that of the first step."""
+def _schedule_on_last_worker(planned: Plan) -> None:
+    """A learning-rate schedule that only the last worker follows; the others keep the learning rate of the first step."""
     optimizer_parity = _module("workbench.runtime.parity.optimizer")
     right = optimizer_parity.set_learning_rate
 
@@ -185,26 +185,26 @@ def _schedule_on_one_worker(planned: Plan) -> None:
     optimizer_parity.set_learning_rate = wrong
 
 
-def _weights_left_out(planned: Plan) -> None:
-    """Pieces of a batch averaged alike, however many of their targets count."""
+def _loss_weights_ignored(planned: Plan) -> None:
+    """Pieces of a batch that are averaged uniformly, regardless of the number of their targets that count."""
     worker_model = _module("workbench.strategies.worker_model")
     worker_model.WorkerModel.piece_loss = lambda worker, outputs, targets: worker.loss(outputs, targets)
 
 
 MISTAKES = {
-    "weights left out": _weights_left_out,
-    "gradients not averaged": _unaveraged,
+    "weights left out": _loss_weights_ignored,
+    "gradients not averaged": _gradients_summed,
     "gradients doubled": _doubled,
     "slice dropped": _dropped_slice,
     "experts summed": _experts_summed,
     "microbatch lost": _lost_microbatch,
-    "positions not told": _positions_not_told,
+    "positions not told": _positions_not_set,
     "parts not summed": _parts_not_summed,
-    "other token": _other_token,
-    "token not taken": _token_not_taken,
+    "other token": _wrong_token,
+    "token not taken": _token_ignored,
     "norms and biases decayed": _decay_everywhere,
-    "group lost": _group_lost,
-    "schedule on one worker": _schedule_on_one_worker,
+    "group lost": _group_ignored,
+    "schedule on one worker": _schedule_on_last_worker,
     "other betas": _optimizer_changed(lambda group: group.update(betas=(0.9, 0.99))),
     "other momentum": _optimizer_changed(lambda group: group.update(momentum=0.5)),
 }

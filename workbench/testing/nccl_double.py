@@ -1,4 +1,4 @@
-"""A process group over gloo, on CPU tensors, that keeps NCCL's contract where it differs from gloo's.
+"""A process group over gloo, on CPU tensors, with the contract of NCCL where it differs from that of gloo.
 
 ``run_in_workers(2, function, make_group=NCCLDouble)`` and ``assert_conforms(spec, make_group=NCCLDouble)`` run over it. It
 shows deadlocks and refused tensors. It cannot show what only CUDA does: streams, the caching allocator, real transport.
@@ -19,9 +19,10 @@ from workbench.runtime.tracing.process_group import gloo
 from workbench.torch_private.distributed import ALL_GATHER_INTO_TENSOR, REDUCE_SCATTER_TENSOR, Backend
 
 DEADLOCK_S = 30.0
-"""An operation that takes longer than this is reported as a deadlock: those of tests take milliseconds."""
+"""Seconds after which an operation is reported as a deadlock; operations of tests take milliseconds."""
 _CONNECT, _PAIR, _GROUP = 1, (2, 3), (4, 5)
-"""gloo's tags: to create a pair's communicator; on that and on the group's, that a receive is there and what it receives."""
+"""gloo's tags: to create the communicator of a pair; and on that of a pair and on that of the group, to announce a receive and to
+transfer."""
 _COLLECTIVES = (
     "allreduce", "allreduce_coalesced", "broadcast", "allgather", ALL_GATHER_INTO_TENSOR, REDUCE_SCATTER_TENSOR, "reduce_scatter",
     "alltoall", "alltoall_base", "gather", "scatter", "reduce", "barrier",
@@ -29,11 +30,12 @@ _COLLECTIVES = (
 _DTYPES = {
     torch.uint8, torch.int8, torch.int32, torch.int64, torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.bool,
 }  # fmt: skip
-"""Those of ``ncclDataType`` (ProcessGroupNCCL's ``getNcclDataType``)."""
+"""Data types of ``ncclDataType`` (``getNcclDataType`` of ProcessGroupNCCL)."""
 
 
 class StreamWork:
-    """Runs on a stream: once all that was put there before is done. Operations are those of one group call, all at once."""
+    """Work on a stream: runs once all earlier work on the stream is complete. Its operations are those of one group call and run
+    concurrently."""
 
     def __init__(self, operations: list[Callable[[], None]], before: StreamWork | None) -> None:
         self._done, self._future = threading.Event(), torch.futures.Future[list[Tensor]]()
@@ -84,7 +86,7 @@ class StreamWork:
 
 
 class NCCLDouble(Backend):
-    """What ``ProcessGroupNCCL`` (torch ≥ 2.7) does beside moving bytes:
+    """Behaviour of ``ProcessGroupNCCL`` (torch ≥ 2.7) besides the transfer of bytes:
 
     - A synchronous collective returns None.
     - A send ends only with its receive, as every message larger than NCCL's buffers does.
@@ -100,9 +102,9 @@ class NCCLDouble(Backend):
     def __init__(self, store: Any, rank: int, size: int, timeout: timedelta) -> None:
         self._gloo = gloo(store, rank, size, timeout)
         self._last: dict[int | None, StreamWork] = {}
-        """What is last on the stream of a peer; on the group's, None."""
+        """Last work on the stream of a peer, or of the group (None)."""
         self._communicators = set[int | None]()
-        """Peers, and None for the group."""
+        """Peers that have a communicator, and None for the group."""
         self._batch: list[tuple[str, list[Tensor], int]] | None = None
 
     def send(self, tensors: list[Tensor], peer: int, tag: int) -> StreamWork | None:
@@ -121,7 +123,7 @@ class NCCLDouble(Backend):
             return None
         self._create_communicator()
         ways: dict[tuple[str, int], list[list[Tensor]]] = {}
-        for kind, tensors, peer in batch:  # those of a pair of ranks in one direction keep their order
+        for kind, tensors, peer in batch:  # operations of a pair of ranks in one direction keep their order
             ways.setdefault((kind, peer), []).append(tensors)
         return self._enqueue(None, [self._exchange(*way, messages, _GROUP) for way, messages in ways.items()])
 

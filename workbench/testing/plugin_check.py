@@ -1,5 +1,4 @@
-"""The conformance cases of the plugins in a file: those that the checks admit, run one after the other, and those that they
-refuse, with the reasons."""
+"""Runs the conformance cases of the plugins in a file, and reports the cases that their checks reject, with the reasons."""
 
 from __future__ import annotations
 
@@ -16,28 +15,28 @@ from workbench.registry import DATASETS, FAMILIES, MODELS, NOTHING_REGISTERED, S
 from workbench.testing.conformance import assert_dataset_conforms, assert_model_conforms, run_case
 
 CHECKS = ("parity", "bytes", "parameters", "memory", "losses")
-"""What is checked of a split; of a model or a dataset by itself: ``summary``."""
+"""Checks of a split; a model or a dataset alone has the check ``summary``."""
 
 
 @dataclass(frozen=True)
 class PluginCase:
-    """A case that is run."""
+    """A case to run."""
 
     name: str
     run: Callable[[], Mapping[str, list[str]]]
-    """Runs it; of each check the mistakes, none where it passes."""
+    """Runs the case and returns check → mistakes, empty if it passes."""
 
 
 @dataclass
 class CaseResult:
-    """What a case came to."""
+    """Result of a case."""
 
     name: str
     mistakes: Mapping[str, list[str]] = field(default_factory=dict)
-    """Check → its mistakes."""
+    """Check → mistakes."""
 
     error: str = ""
-    """Why the case could not be run to its end."""
+    """Why the case could not be completed."""
 
     @property
     def passed(self) -> bool:
@@ -48,7 +47,7 @@ def load_plugins(path: Path) -> list[type]:
     """Executes a file and returns the plugins that it registers.
 
     Raises:
-        UsageError: it cannot be executed, registers nothing, or a name of it is taken; one sentence.
+        UsageError: the file cannot be executed, registers nothing, or uses a name that is taken.
     """
     if path.suffix != ".py":
         raise UsageError(f"{path} is not a Python file; the name of a plugin file must end in .py")
@@ -71,8 +70,8 @@ def load_plugins(path: Path) -> list[type]:
 
 
 def plugin_cases(plugins: list[type]) -> tuple[list[PluginCase], Counter[str]]:
-    """The cases of these plugins that the checks admit, and the sentences of those that they refuse, with their number. One
-    whose plan raises what is no refusal (a mistake in ``check`` or ``summary``) is a case too, which fails with that."""
+    """Returns the cases of these plugins that the checks accept, and the sentences of the rejections with their numbers. A case
+    whose plan fails with another error (a mistake in ``check`` or ``summary``) is included, and fails with that error."""
     cases: list[PluginCase] = []
     splits: list[compatibility.Case] = []
     for cls in plugins:
@@ -102,7 +101,7 @@ def plugin_cases(plugins: list[type]) -> tuple[list[PluginCase], Counter[str]]:
 
 
 def run_plugin_case(case: PluginCase) -> CaseResult:
-    """Runs a case; a worker that fails is a result, not an exception."""
+    """Runs a case; a failing worker is a result instead of an exception."""
     try:
         return CaseResult(case.name, case.run())
     except Exception as error:  # noqa: BLE001 - whatever a plugin raises
@@ -129,7 +128,7 @@ def _by_itself(name: str, check: Callable[[dict[str, Any]], None], parts: dict[s
 
 
 def _where(error: BaseException, path: Path) -> str:
-    """The last line of the file that was executed: ``, line 12``."""
+    """Returns the last line of the file that was executed: ``, line 12``."""
     line, trace = getattr(error, "lineno", None), error.__traceback__
     while trace is not None:
         if Path(trace.tb_frame.f_code.co_filename).resolve() == path.resolve():

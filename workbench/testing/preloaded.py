@@ -1,4 +1,4 @@
-"""Loads every plugin: what the fork server of the tests does once, so that no worker has to."""
+"""Loads every plugin, once in the fork server of the tests instead of in each worker."""
 
 from workbench.registry import DATASETS, MODELS, SCHEDULES, STRATEGIES
 

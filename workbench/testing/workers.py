@@ -1,4 +1,4 @@
-"""Starts worker processes for one test case, with a time limit, and leaves none behind."""
+"""Starts worker processes for a test case, with a time limit, and ends them all."""
 
 from __future__ import annotations
 
@@ -31,20 +31,21 @@ PRELOADED = (
     *(
         ".".join(path.relative_to(_PACKAGE.parent).with_suffix("").parts)
         for path in sorted({*_PACKAGE.rglob("*_modules.py"), *(_PACKAGE / "strategies").rglob("[!_]*.py")})
-        if path.parent.name != "scripts"  # of lessons: torchrun starts them
+        if path.parent.name != "scripts"  # scripts of lessons, which torchrun starts
     ),
 )
-"""In memory before the fork, so that a worker starts in milliseconds and imports nothing: what a case imported late (every
-plugin, ``numpy.ma``) was half of a small one. A name that this torch lacks is passed over."""
+"""Modules loaded before the fork, so that a worker starts in milliseconds and imports nothing: late imports (every plugin,
+``numpy.ma``) took half the time of a small case. Names that this torch lacks are skipped."""
 
 
 def run_in_workers(
     num_workers: int, function: Callable[..., Any], *args: Any, make_group: Callable[..., Any] | None = None
 ) -> list[Any]:
-    """``function(rank, recorder, control, *args)`` in each of ``num_workers`` processes; their results by rank.
+    """Runs ``function(rank, recorder, control, *args)`` in each of ``num_workers`` processes and returns the results by rank.
 
-    ``make_group(store, rank, size, timeout)`` makes what the groups of a run communicate through, by default gloo; such as
-    ``workbench.testing.nccl_double.NCCLDouble``.
+    Args:
+        make_group: ``make_group(store, rank, size, timeout)`` returns the process group that a run's groups use, by default gloo;
+            such as ``workbench.testing.nccl_double.NCCLDouble``.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(PRELOADED))
@@ -61,7 +62,7 @@ def run_in_workers(
             for process in processes:
                 process.start()
             for _, sender in pipes:
-                sender.close()  # so that a worker that dies is the end of its pipe
+                sender.close()  # so that the pipe closes when the worker dies
             results = []
             for rank, (receiver, _) in enumerate(pipes):
                 assert receiver.poll(LIMIT_S), f"worker {rank} said nothing for {LIMIT_S} s"
@@ -95,10 +96,10 @@ def _worker(
     from workbench.runtime.tracing.process_group import control_group, register_backend
     from workbench.runtime.tracing.recorder import Recorder
 
-    if os.environ.get("WORKBENCH_PLUGINS", "") != plugins:  # the fork server has those of its own start
+    if os.environ.get("WORKBENCH_PLUGINS", "") != plugins:  # the fork server has the value of its own start
         os.environ["WORKBENCH_PLUGINS"] = plugins
         registry._load.cache_clear()
-    gc.freeze()  # what was preloaded: the tracker of memory steps has garbage collected, which took a third of a small case
+    gc.freeze()  # preloaded objects: the memory tracker collects garbage, which took a third of a small case
     try:
         torch.set_num_threads(1)
         recorder, timeout = Recorder(), timedelta(seconds=LIMIT_S)
@@ -111,4 +112,4 @@ def _worker(
     except BaseException:  # noqa: BLE001 - sent to the test
         pipe.send((False, traceback.format_exc()))
     sys.stdout.flush()
-    os._exit(0)  # gloo's teardown at exit aborts now and then (torch 2.13)
+    os._exit(0)  # gloo's teardown at exit occasionally aborts (torch 2.13)
