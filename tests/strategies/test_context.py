@@ -15,10 +15,10 @@ from workbench.metrics.communication import measured_communication
 from workbench.plan.resolve import plan
 from workbench.spec import RunSpec
 from workbench.strategies.context import ContextOptions, ContextStrategy
-from workbench.strategies.context.all_gather_attention import AllGather
+from workbench.strategies.context.all_gather_attention import AllGatherExchange
 from workbench.strategies.context.exchange import Pair
 from workbench.strategies.context.partial_attention import attend, attend_backward, attend_backward_by_hand, attend_by_hand
-from workbench.strategies.context.ring_attention import Ring
+from workbench.strategies.context.ring_attention import RingExchange
 from workbench.testing.workers import run_in_workers
 
 ATTENTIONS, BALANCES = ("ring", "all_gather"), ("zigzag", "contiguous")
@@ -54,9 +54,9 @@ def test_attention_by_hand_is_the_fused_one(is_causal: bool, dtype: torch.dtype,
 
 
 @pytest.mark.parametrize("num_workers", [2, 3, 4, 8])
-@pytest.mark.parametrize("exchange", [Ring, AllGather])
+@pytest.mark.parametrize("exchange", [RingExchange, AllGatherExchange])
 def test_only_what_the_mask_leaves_is_computed_and_zigzag_divides_it_evenly(
-    exchange: type[Ring | AllGather], num_workers: int
+    exchange: type[RingExchange | AllGatherExchange], num_workers: int
 ) -> None:
     zigzag, contiguous = (_scores_per_worker(exchange, num_workers, balance) for balance in BALANCES)
     assert sum(zigzag) == sum(contiguous) == LENGTH * (LENGTH + 1) // 2
@@ -125,7 +125,7 @@ def test_a_step_counts_the_tokens_that_a_worker_computes() -> None:
         assert set(result["tokens"]) == {4 * 16 // 2}
 
 
-def _scores_per_worker(exchange: type[Ring | AllGather], num_workers: int, balance: str) -> list[int]:
+def _scores_per_worker(exchange: type[RingExchange | AllGatherExchange], num_workers: int, balance: str) -> list[int]:
     """Products of a query and a key that each worker computes."""
     strategy = ContextStrategy(ContextOptions(size=num_workers, balance=balance))  # type: ignore[arg-type]
     ranges = strategy.position_ranges(LENGTH)
@@ -133,7 +133,7 @@ def _scores_per_worker(exchange: type[Ring | AllGather], num_workers: int, balan
     for rank, mine in enumerate(ranges):
         visits = exchange(ranges, SimpleNamespace(rank=lambda r=rank: r, size=lambda: num_workers)).pairs  # type: ignore[arg-type]
         held = sum(map(len, mine))
-        pairs = [pair for visit in visits for pair in visit] if exchange is Ring else visits
+        pairs = [pair for visit in visits for pair in visit] if exchange is RingExchange else visits
         counts.append(sum(_scores(pair, held) for pair in pairs))
     return counts
 

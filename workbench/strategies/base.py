@@ -1,4 +1,4 @@
-"""The contract of a strategy: one way to split work along one axis of the mesh."""
+"""Defines the contract of a strategy: one way to split work along one axis of the mesh."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ Limiting = Literal["communication", "bubble", "imbalance"]
 
 @dataclass(frozen=True)
 class Caption:
-    """What communication of a step is for, in the diagram of a lesson."""
+    """Purpose of a communication of a step, in the diagram of a lesson."""
 
     sentence: str
     precedes_compute: bool = False
-    """Whether workers receive, before they compute in this phase, the parts of blocks that they do not hold."""
+    """Whether it delivers parts of blocks that workers do not hold, before they compute in this phase."""
 
 
 class Strategy(ABC, Generic[O]):
@@ -58,13 +58,13 @@ class Strategy(ABC, Generic[O]):
     accepts; by default it runs the default options."""
 
     captions: ClassVar[Mapping[tuple[str, str, str], Caption]] = {}
-    """Axis, operation and phase of ``expected`` communication, with what it is for. By default the axis alone is named."""
+    """(axis, operation, phase) of ``expected`` communication → its purpose. By default only the axis is named."""
 
     lessons: ClassVar[tuple[str, ...]] = ()
     """Files beside the strategy's own, each a lesson of the page Learn (docs/extending.md): ``lesson.md`` has the name of the
     strategy, another file its own name. By default none."""
     lesson_order: ClassVar[float] = math.inf
-    """The place of its lessons on the page: those of lower order come first, equal ones by the strategy's name."""
+    """Position of its lessons on the page: in ascending order, with ties broken by the name of the strategy."""
 
     def __init__(self, options: O) -> None:
         self.options = options
@@ -105,7 +105,8 @@ class Strategy(ABC, Generic[O]):
         return False
 
     def advice(self, limit: Limiting, axis: str, spec: RunSpec) -> str:
-        """What to try where ``limit`` along ``axis`` limits a run of ``spec``, a sentence; empty: nothing in particular."""
+        """Returns a suggestion for a run of ``spec`` that is limited by ``limit`` along ``axis``, one sentence; empty without
+        one."""
         return ""
 
     def place(self, model: ModelSummary, index: int) -> ModelSummary:

@@ -1,4 +1,4 @@
-"""What one worker holds of the model and how it computes one step; each strategy changes its part of it."""
+"""Defines the model on one worker and the computation of one step; each strategy modifies its part."""
 
 from __future__ import annotations
 
@@ -20,102 +20,102 @@ if TYPE_CHECKING:
 
 
 class StepResult(NamedTuple):
-    """The loss of this worker's part of the batch, such that the mean over the parts is the mean over the batch, and the
-    outputs, detached; None where another worker has them. Outputs only if ``keep_outputs``."""
+    """Loss of this worker's part of the batch, such that the mean over the parts is the mean over the batch, and detached
+    outputs, if ``keep_outputs``. None on workers that do not compute them."""
 
     loss: Tensor | None
     outputs: Tensor | None
     tokens: Tensor | None = None
-    """Generated ones, (batch, new) of int64, on workers that know them."""
+    """Generated tokens, (batch, new) of int64, on workers that have them."""
     first_token_at: float | None = None
-    """When the first token of every sample was chosen, on workers that choose them; on the machine's monotonic clock."""
+    """Time of the monotonic clock when the first token of every sample was selected, on workers that select tokens."""
 
 
 Compute = Callable[["Tensor", "Tensor"], StepResult]
-"""Forward and, in training, backward of (inputs, targets); leaves the gradients of the mean loss in the parameters."""
+"""Forward and, in training, backward pass of (inputs, targets); leaves the gradients of the mean loss in the parameters."""
 
 
 class Records(Protocol):
-    """What records a worker's steps."""
+    """Recorder of a worker's steps."""
 
     axes: dict[str, str]
-    """Name of a process group → the mesh axis that it spans. A strategy that makes a group of its own adds it."""
+    """Name of a process group → the mesh axis that it spans. A strategy that creates a group must add it."""
 
     def announce(self, tensors: Iterable[Tensor], phase: str) -> None:
-        """Says of what phase the operation on each of these tensors will be, where it is issued outside the phase's span."""
+        """Declares the phase of operations on these tensors that are issued outside the span of that phase."""
 
     def span(
         self, kind: str, stage: int | None = None, microbatch: int | None = None, name: str | None = None
     ) -> AbstractContextManager[None]:
-        """Marks what the worker does; recorded on trace steps, else free."""
+        """Marks an activity of the worker; recorded on trace steps, otherwise without cost."""
 
 
 @dataclass
 class WorkerModel:
-    """A worker's share, handed from strategy to strategy."""
+    """The share of one worker, passed from strategy to strategy."""
 
     summary: ModelSummary
-    """The whole, unsplit model."""
+    """The unsplit model."""
 
     rank_view: RankView
-    """What the plan says of this worker."""
+    """The plan of this worker."""
 
     blocks: nn.Sequential
-    """The blocks that this worker holds, by name: parameters keep the names of the unsplit model."""
+    """Local blocks by name; parameters keep the names of the unsplit model."""
 
     loss: Callable[[Tensor, Tensor], Tensor]
     device: torch.device
     dtype: torch.dtype
-    """Of parameters, gradients and the optimizer's state."""
+    """Dtype of parameters, gradients and optimizer state."""
 
     compute_dtype: torch.dtype
-    """Of activations: another than ``dtype`` under mixed precision."""
+    """Dtype of activations; differs from ``dtype`` under mixed precision."""
 
     recorder: Records
 
     make_decoder: Callable[[nn.Module, int], Callable[[Tensor], Tensor]]
-    """``(blocks, most positions)`` → the blocks as they are called while generating: each call's input holds the positions
-    after those before it, and a head gives its outputs at the last of them alone."""
+    """``(blocks, maximum positions)`` → a function that calls the blocks in generation: the input of each call has the positions
+    that follow those of the previous calls, and a head computes only the last of them."""
 
     dropout_keys: DropoutKeys
-    """What decides the masks of the dropouts in its blocks."""
+    """Keys of the dropout masks in its blocks."""
 
     stages: list[nn.Sequential] = field(init=False)
-    """The blocks by stage, first to last; one stage unless a pipeline cuts more. Wrap blocks and stages in place."""
+    """Blocks by stage, first to last; one stage unless a pipeline cuts more. Wrap blocks and stages in place."""
 
     module: nn.Module = field(init=False)
-    """What the plain step calls: the blocks, possibly wrapped."""
+    """Module that the plain step calls: the blocks, possibly wrapped."""
 
     batch_part: tuple[int, int] = (0, 1)
-    """This worker computes the i-th of n equal parts of the global batch."""
+    """(i, n): this worker computes the i-th of n equal parts of the global batch."""
 
     sequence_part: tuple[range, ...] | None = None
-    """The runs of positions that it computes of each sample, dim 1 of inputs, targets and outputs; None: all."""
+    """Ranges of positions that it computes of each sample, dim 1 of inputs, targets and outputs; None for all."""
 
     classes_part: tuple[int, int] = (0, 1)
-    """Its outputs are the i-th of n equal parts of all classes, their last dim."""
+    """(i, n): its outputs are the i-th of n equal parts of all classes, the last dim."""
 
     num_microbatches: int = 1
-    """Pieces that its part is computed in; parity computes the same pieces."""
+    """Number of pieces in which its part is computed; parity uses the same pieces."""
 
     normalizes_together: bool = False
-    """Whether batch norm uses the samples of all workers, so that corresponding pieces of theirs are one."""
+    """Whether batch norm uses the samples of all workers, so that their corresponding pieces form one."""
 
     microbatch: int = 0
-    """The piece that is computed now, where they are computed one after the other by the plain step."""
+    """Index of the current piece, if the plain step computes them one after the other."""
 
     loss_weights: LossWeights | None = None
-    """The weights of the pieces of this step's batch; None: all weigh the same."""
+    """Weights of the pieces of this step's batch; None for equal weights."""
 
     num_copies: dict[str, int] = field(default_factory=dict)
-    """Parameters that several stages hold (tied ones) → how many."""
+    """Parameter held by several stages (tied) → number of stages."""
     keep_outputs: bool = False
-    """Whether a step hands back its outputs: parity compares them; a timed step lets go of them before backward."""
+    """Whether a step returns its outputs. Parity compares them; timed steps free them before backward."""
 
     compute: Compute = field(init=False)
 
     make_optimizer: Callable[..., Optimizer] = lambda kind, groups, **options: kind(groups, **options)
-    """``(class, parameter groups, **options)`` → the optimizer of what this worker holds, possibly wrapped."""
+    """``(class, parameter groups, **options)`` → the optimizer of the local parameters, possibly wrapped."""
 
     def __post_init__(self) -> None:
         self.stages = [self.blocks]
@@ -128,7 +128,7 @@ class WorkerModel:
 
     @property
     def span(self) -> Callable[..., AbstractContextManager[None]]:
-        """``span(kind, stage=…, microbatch=…)`` marks what the worker does."""
+        """``span(kind, stage=…, microbatch=…)`` marks an activity of the worker."""
         return self.recorder.span
 
     @property
@@ -138,12 +138,12 @@ class WorkerModel:
 
     @property
     def batch_size(self) -> int:
-        """Samples of a step that reach this worker."""
+        """Number of samples per step on this worker."""
         return self.rank_view.num_samples
 
     @property
     def num_pieces(self) -> int:
-        """Pieces of the global batch that are computed without regard to one another."""
+        """Number of pieces of the global batch that are computed independently."""
         return self.num_microbatches * (1 if self.normalizes_together else self.batch_part[1])
 
     @property
@@ -152,23 +152,23 @@ class WorkerModel:
         return self.rank_view.trains
 
     def begin_step(self, step: int) -> None:
-        """Says which step it computes next: dropout masks depend on it, and on the samples of the step."""
+        """Sets the next step and its samples, on which dropout masks depend."""
         import torch
 
         first = self.batch_part[0] * self.batch_size
         self.dropout_keys.begin_step(step, torch.arange(first, first + self.batch_size))
 
     def begin_piece(self, index: int) -> None:
-        """Says which microbatch goes forward next."""
+        """Sets the microbatch of the next forward pass."""
         self.dropout_keys.begin_piece(index, self.num_microbatches)
 
     def output_shape(self, block: str) -> tuple[int, ...]:
-        """Shape, per sample, of what a block hands on here."""
+        """Returns the output shape of a block on this worker, per sample."""
         return self.rank_view.output_shape(block)
 
     def divided(self, mesh: DeviceMesh, size: int) -> DeviceMesh:
-        """An axis of the mesh as groups of ``size`` neighbours: a mesh of two dims, such as ``data_outer`` (between groups)
-        and ``data_inner`` (within one), whose communication is recorded as the axis's."""
+        """Returns an axis of the mesh as groups of ``size`` neighbours: a mesh of two dims, such as ``data_outer`` (between
+        groups) and ``data_inner`` (within a group), whose communication is recorded under the axis."""
         from workbench.torch_private.distributed import unflattened
 
         (axis,) = mesh.mesh_dim_names or ()
@@ -178,26 +178,26 @@ class WorkerModel:
         return groups
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Its parameters under the names of the unsplit model; a tied one once, under its source's name if held."""
+        """Yields local parameters under the names of the unsplit model; a tied one once, under the name of its source if held."""
         sources = {tie.parameter: tie.source for tie in self.summary.ties}
         for name, parameter in self.blocks.named_parameters():
             yield sources.get(name, name), parameter
 
     def piece_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """The loss of one piece of the batch (a microbatch, a replica's samples, a part of the sequence), weighted by the
-        targets that count in it, so that the plain mean over equal pieces is the mean over the batch."""
+        """Returns the loss of one piece of the batch (a microbatch, the samples of a replica, a part of the sequence), weighted
+        by its targets that count, so that the mean over equal pieces is the mean over the batch."""
         factor = 1.0 if self.loss_weights is None else self.loss_weights.factor(targets)
-        if factor == 0:  # of no targets: the mean over them is 0 / 0
+        if factor == 0:  # without targets, whose mean is 0 / 0
             import torch
 
             with torch.no_grad():
-                self.loss(outputs, targets)  # what a sliced loss communicates, others wait for
+                self.loss(outputs, targets)  # a sliced loss communicates, and other workers wait for it
             return outputs.sum() * 0
         loss = self.loss(outputs, targets)
         return loss if factor == 1 else loss * factor
 
     def _whole_batch(self, inputs: Tensor, targets: Tensor) -> StepResult:
-        """The plain step: one forward and one backward pass over everything."""
+        """The plain step: one forward and one backward pass over all samples."""
         with self.span("forward", stage=0, microbatch=self.microbatch):
             outputs = self.module(inputs)
             loss = self.piece_loss(outputs, targets) if self.trains else None

@@ -12,7 +12,7 @@ from torch import Tensor
 from workbench.strategies.context.exchange import Pair, PositionRanges, local_slices
 
 
-class AllGather:
+class AllGatherExchange:
     """Gathers all keys and values on every worker, in the order of the sequence."""
 
     def __init__(self, ranges: PositionRanges, group: dist.ProcessGroup) -> None:

@@ -24,7 +24,7 @@ class Pair(NamedTuple):
     is_causal: bool
 
 
-class Exchange(Protocol):
+class KeyValueExchange(Protocol):
     """Brings the keys and values of all workers to each worker, as tensors (2, batch, heads, positions, head_dim)."""
 
     def visit(self, local: Tensor) -> Iterator[tuple[Tensor, list[Pair]]]:

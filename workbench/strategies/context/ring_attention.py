@@ -12,7 +12,7 @@ from torch import Tensor
 from workbench.strategies.context.exchange import Pair, PositionRanges, visible_pairs
 
 
-class Ring:
+class RingExchange:
     """Rotates each part of keys and values once over the workers; the next part is received while one is computed with."""
 
     def __init__(self, ranges: PositionRanges, group: dist.ProcessGroup) -> None:

@@ -12,10 +12,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from workbench.strategies.context.all_gather_attention import AllGather
-from workbench.strategies.context.exchange import Exchange, Pair, PositionRanges
+from workbench.strategies.context.all_gather_attention import AllGatherExchange
+from workbench.strategies.context.exchange import KeyValueExchange, Pair, PositionRanges
 from workbench.strategies.context.partial_attention import attend, attend_backward
-from workbench.strategies.context.ring_attention import Ring
+from workbench.strategies.context.ring_attention import RingExchange
 
 
 def split_attention(kind: str, ranges: PositionRanges, group: dist.ProcessGroup) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
@@ -23,7 +23,7 @@ def split_attention(kind: str, ranges: PositionRanges, group: dist.ProcessGroup)
 
     All tensors are (batch, heads, positions, head_dim) at the positions that this worker holds; k and v may have fewer heads.
     """
-    exchange: Exchange = Ring(ranges, group) if kind == "ring" else AllGather(ranges, group)
+    exchange: KeyValueExchange = RingExchange(ranges, group) if kind == "ring" else AllGatherExchange(ranges, group)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # its communication cannot be traced; the rest of a block is compiled
     def product(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -36,7 +36,7 @@ class SplitAttention(torch.autograd.Function):
     """softmax(q kᵀ / √head_dim) v over the keys and values of all workers."""
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, exchange: Exchange) -> Tensor:
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, exchange: KeyValueExchange) -> Tensor:
         dtype = torch.promote_types(q.dtype, torch.float32)  # bf16 values are rounded once, at the end
         values = torch.zeros_like(q, dtype=dtype)
         lse = torch.full_like(q[..., 0], -torch.inf, dtype=dtype)  # (batch, heads, positions)

@@ -1,4 +1,4 @@
-"""Communication hooks of DDP that make gradients smaller. No postponed annotations here: DDP reads a hook's own."""
+"""Communication hooks of DDP that compress gradients. Without postponed annotations: DDP reads those of a hook."""
 
 import torch
 import torch.distributed as dist
@@ -12,7 +12,7 @@ _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def compress(module: DistributedDataParallel, compression: str, rank: int, group: dist.ProcessGroup) -> None:
-    """Gradients of this module are averaged over the group in a smaller form; PowerSGD's matrices have this rank."""
+    """Averages the gradients of this module over the group in compressed form; ``rank`` is that of the matrices of PowerSGD."""
     if compression in _DTYPES:
         module.register_comm_hook((group, _DTYPES[compression]), _rounded)
         return
@@ -26,7 +26,8 @@ def _rounded(
     state: tuple[dist.ProcessGroup, torch.dtype],
     bucket: dist.GradBucket,  # type: ignore[name-defined]  # torch's stub lacks it
 ) -> torch.futures.Future[Tensor]:
-    """torch's own hook for bf16 demands CUDA (torch 2.13). Dividing before rounding saves a rounding and the overflow."""
+    """Averages rounded gradients. torch's hook for bf16 requires CUDA (torch 2.13). Dividing before rounding avoids a rounding
+    and the overflow."""
     (group, dtype), buffer = state, bucket.buffer()
     rounded = buffer.div_(group.size()).to(dtype)
 
@@ -40,8 +41,8 @@ def _factored(
     state: PowerSGDState,
     bucket: dist.GradBucket,  # type: ignore[name-defined]  # torch's stub lacks it
 ) -> torch.futures.Future[Tensor]:
-    """PowerSGD issues its later all-reduces from gloo's threads, where those of several buckets would overtake one another,
-    in another order on each worker: a bucket is waited for before the next begins."""
+    """Averages factored gradients, one bucket after the other: PowerSGD issues its later all-reduces from gloo's threads, where
+    those of several buckets would run in a different order on each worker."""
     future = powerSGD_hook(state, bucket)
     future.wait()
     return future

@@ -81,7 +81,7 @@ def expected_search(rank_view: RankView) -> list[ExpectedCommunication]:
 
 
 def averaging_advice(pieces: str = "") -> str:
-    """What to try where averaging gradients limits a run; ``pieces`` adds what makes the averages fewer or smaller."""
+    """Returns the suggestion for runs limited by averaging; ``pieces`` adds options that make averages fewer or smaller."""
     return f"Try a larger batch per gradient synchronization{pieces} or fewer workers along data."
 
 

@@ -1,4 +1,4 @@
-"""Torch code of data parallelism: gradients accumulated over the pieces of a batch."""
+"""Accumulates gradients over the pieces of a batch."""
 
 from __future__ import annotations
 
@@ -17,17 +17,16 @@ if TYPE_CHECKING:
 
 
 def quieten_views() -> None:
-    """Blocks may return views, as linear layers do; nothing here writes to a block's output in place, which is what FSDP2
-    warns of."""
+    """Silences the warning of FSDP2 about blocks that return views, as linear layers do: nothing writes to an output in place."""
     warnings.filterwarnings("ignore", message=r"FSDP2-wrapped module \(.*\) returned a view tensor")
 
 
 def accumulate(worker: WorkerModel, num_steps: int) -> None:
-    """Computes the worker's part in ``num_steps`` pieces; their gradients are averaged over the workers with the last."""
+    """Makes the worker compute its part in ``num_steps`` pieces, and average gradients over the workers after the last."""
     compute = worker.compute
 
     def step(inputs: Tensor, targets: Tensor) -> StepResult:
-        with worker.span("schedule"):  # what lies between the pieces
+        with worker.span("schedule"):  # covers the time between pieces
             return in_pieces(inputs, targets)
 
     def in_pieces(inputs: Tensor, targets: Tensor) -> StepResult:
@@ -50,7 +49,7 @@ def accumulate(worker: WorkerModel, num_steps: int) -> None:
 
 
 def _averaging(module: Any, is_on: bool) -> AbstractContextManager[None]:
-    """Whether backward passes in this context average gradients over the workers."""
+    """Returns a context whose backward passes average gradients over the workers, or not."""
     if isinstance(module, FSDPModule):
         module.set_requires_gradient_sync(is_on)
         return nullcontext()

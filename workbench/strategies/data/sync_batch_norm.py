@@ -1,4 +1,4 @@
-"""Batch norm with the statistics of all replicas' samples, as ``torch.nn.SyncBatchNorm`` computes it; on CPU too."""
+"""Batch norm with statistics over the samples of all replicas, as in ``torch.nn.SyncBatchNorm``, also on CPU."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from workbench.torch_private.modules import AnyBatchNorm
 
 
 def synchronize_batch_norms(blocks: nn.Module, group: dist.ProcessGroup) -> None:
-    """Makes every batch norm in ``blocks``, whole or cut by channels, use the samples of all workers of ``group``."""
+    """Makes every batch norm in ``blocks``, full or cut by channels, use the samples of all workers of ``group``."""
     norms: list[Any] = [module for module in blocks.modules() if isinstance(module, AnyBatchNorm | SlicedBatchNorm)]
     for module in norms:
         module.forward = partial(_forward, module, group)  # parameters and buffers keep their names
@@ -25,7 +25,7 @@ def synchronize_batch_norms(blocks: nn.Module, group: dist.ProcessGroup) -> None
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # its collectives cannot be traced; the rest of a block is compiled
 def _forward(norm: Any, group: dist.ProcessGroup, x: Tensor) -> Tensor:
-    """As ``nn.BatchNorm2d.forward``: (batch, channels, …) → the same."""
+    """Computes ``nn.BatchNorm2d.forward``, (batch, channels, …) → the same shape."""
     weight, bias = (p.to_local() if isinstance(p, DTensor) else p for p in (norm.weight, norm.bias))
     if not norm.training and norm.running_mean is not None:
         return nn.functional.batch_norm(x, norm.running_mean, norm.running_var, weight, bias, eps=norm.eps)
@@ -38,7 +38,7 @@ def _forward(norm: Any, group: dist.ProcessGroup, x: Tensor) -> Tensor:
 
 
 def _update_running_statistics(norm: Any, mean: Tensor, variance: Tensor, count: int) -> None:
-    """As ``nn.BatchNorm2d``: the running variance is the unbiased one."""
+    """Updates the running statistics as ``nn.BatchNorm2d``, with the unbiased variance."""
     momentum = norm.momentum
     if (num_batches := getattr(norm, "num_batches_tracked", None)) is not None:
         num_batches.add_(1)
@@ -48,11 +48,11 @@ def _update_running_statistics(norm: Any, mean: Tensor, variance: Tensor, count:
 
 
 class _SynchronizedNorm(Function):
-    """(x − mean) / √(variance + eps) × weight + bias over all workers' x, which have equal shapes.
+    """(x − mean) / √(variance + eps) × weight + bias over the x of all workers, which have equal shapes.
 
-    Forward, one all-gather of each worker's mean and variance; these are combined as Chan et al. (1983) do, which does not
-    cancel where the mean is large. Backward, one all-reduce of the two sums that the gradient of x needs (Ioffe and Szegedy
-    2015, section 3). Statistics are in single precision or better.
+    Forward all-gathers the mean and variance of each worker and combines them as Chan et al. (1983), without cancellation for
+    large means. Backward all-reduces the two sums in the gradient of x (Ioffe and Szegedy 2015, section 3). Statistics are in at
+    least single precision.
     """
 
     @staticmethod
@@ -97,15 +97,15 @@ class _SynchronizedNorm(Function):
 
 
 def _dims(x: Tensor) -> tuple[int, ...]:
-    """All dims but that of the channels."""
+    """Returns all dims except that of the channels."""
     return (0, *range(2, x.dim()))
 
 
 def _count(x: Tensor) -> int:
-    """Elements of one channel."""
+    """Returns the number of elements per channel."""
     return x.numel() // x.shape[1]
 
 
 def _channels(values: Tensor, x: Tensor) -> Tensor:
-    """(channels,) such that it broadcasts over x."""
+    """Reshapes (channels,) so that it broadcasts over x."""
     return values.view(-1, *[1] * (x.dim() - 2))

@@ -75,8 +75,11 @@ def _transposed(items: list[Any], num_columns: int) -> list[Any]:
 
 
 def average(worker: WorkerModel, num_replicas: int, same_experts: dist.ProcessGroup | None) -> None:
-    """Makes the experts' gradients means over all replicas. Backward has summed them over the workers that share the
-    experts; ``same_experts``: the workers of other groups that hold the same experts, if there are any."""
+    """Averages the gradients of experts over all replicas. Backward has summed them over the workers that share the experts.
+
+    Args:
+        same_experts: Workers of other groups that hold the same experts, if any.
+    """
     compute = worker.compute
     expert_names = {p.name for p in worker.rank_view.local_model.parameters if not p.is_replicated}
     parameters = [p for name, p in worker.named_parameters() if name in expert_names]

@@ -1,4 +1,4 @@
-"""One generation by a worker's blocks, alone or as one stage of several: the prompt first, then token after token."""
+"""Generation by the blocks of a worker, alone or as one of several stages: the prompt first, then token by token."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ if TYPE_CHECKING:
 
 @dataclass
 class Links:
-    """How a worker's blocks are joined to those of the other stages, a worker each."""
+    """Communication of a stage with the other stages, each on one worker."""
 
     worker: WorkerModel
     stage: int
     num_stages: int
     stages: dist.ProcessGroup
     ends: dist.ProcessGroup | None
-    """The last stage and the first. A group of its own: back-ends that run a group's operations in order would lock up
-    where activations and tokens pass each other."""
+    """Process group of the last and the first stage. It is separate because backends that run the operations of a group in order
+    would deadlock when activations and tokens cross."""
 
     features: int
-    """Of what the stage before hands on, per position."""
+    """Number of features per position in the output of the previous stage."""
 
     def receive_activation(self, batch: int, positions: int) -> Tensor:
-        """(batch, positions, features) from the stage before."""
+        """Receives (batch, positions, features) from the previous stage."""
         like = torch.empty(batch, positions, self.features, dtype=self.worker.compute_dtype, device=self.worker.device)
         return self._receive(like, self.stages, self.stage - 1)
 
     def send_activation(self, activation: Tensor) -> dist.Work:
-        """To the next stage."""
+        """Sends an activation to the next stage."""
         return self._send(activation.contiguous(), self.stages, self.stage + 1)
 
     def receive_token(self, batch: int) -> Tensor:
-        """(batch, 1) of int64 from the last stage."""
+        """Receives (batch, 1) of int64 from the last stage."""
         return self._receive(torch.empty(batch, 1, dtype=torch.int64, device=self.worker.device), self.ends, 1)
 
     def send_token(self, token: Tensor) -> dist.Work:
-        """To the first stage."""
+        """Sends a token to the first stage."""
         return self._send(token, self.ends, 0)
 
     # What is sent backwards here also belongs to the forward pass, so the phase is announced for every operation.
@@ -62,11 +62,11 @@ class Links:
 
 
 def generation(worker: WorkerModel, links: Links | None = None) -> Compute:
-    """A step that generates for this worker's part of the batch, with all blocks or, with ``links``, with those of a stage.
+    """Returns a step that generates for this worker's part of the batch, with all blocks or, given ``links``, those of one stage.
 
-    The batch goes through in ``worker.num_microbatches`` pieces, each with a cache of its own: while one piece's token is on
-    its way, the stages work on the others. The last stage chooses the tokens and sends them to the first alone, the final
-    ones too: who gave the prompt gets the answer.
+    The batch is divided into ``worker.num_microbatches`` pieces, each with its own cache: while the token of one piece is in
+    transit, the stages work on the others. The last stage selects the tokens and sends all of them to the first stage, including
+    the final ones, since the first stage has the prompt and returns the result.
     """
     options = worker.rank_view.spec.inference
     stage, last = (links.stage, links.num_stages - 1) if links else (0, 0)
@@ -77,7 +77,7 @@ def generation(worker: WorkerModel, links: Links | None = None) -> Compute:
         decoders = [worker.make_decoder(worker.blocks, max_length) for _ in prompts]
         tokens: list[list[Tensor]] = [[] for _ in prompts]
         logits: list[list[Tensor]] = [[] for _ in prompts]
-        sends: list[tuple[dist.Work, Tensor]] = []  # tensors live until they are sent
+        sends: list[tuple[dist.Work, Tensor]] = []  # tensors must live until they are sent
         first_token_at = None
         for turn in range(options.num_new_tokens):
             for piece, prompt in enumerate(prompts):
@@ -110,12 +110,12 @@ def generation(worker: WorkerModel, links: Links | None = None) -> Compute:
 
 
 def _now(device: torch.device) -> float:
-    """The time at which all that was begun is done."""
+    """Returns the time when all work issued so far is complete."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
 def _joined(pieces: list[list[Tensor]]) -> Tensor | None:
-    """(batch of a piece, 1, …) by piece and position → (batch, positions, …); None where there are none."""
+    """Joins (batch of a piece, 1, …) by piece and position to (batch, positions, …); None without pieces."""
     return torch.cat([torch.cat(piece, dim=1) for piece in pieces]) if pieces[0] else None

@@ -1,4 +1,4 @@
-"""The base of layer-wise and pipeline parallelism: the model is cut into stages that pass activations on."""
+"""Base of layer-wise and pipeline parallelism: the model is cut into stages that pass activations on."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ class StagedStrategy(Strategy[O]):
 
     @property
     def worker_of_stage(self) -> list[int]:
-        """The index along the axis of the worker that holds each stage; by default one stage per worker."""
+        """Index along the axis of the worker that holds each stage; by default one stage per worker."""
         return list(range(self.options.size))
 
     @property
     def action_rows(self) -> list[str]:
-        """The actions of each worker as ``action_order`` reads them; here one forward and one backward pass."""
+        """Actions of each worker, as ``action_order`` reads them; by default one forward and one backward pass."""
         return [f"{stage}F0,{stage}B0" for stage in self.worker_of_stage]
 
     @property

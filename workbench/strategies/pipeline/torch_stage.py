@@ -1,4 +1,4 @@
-"""torch's pipeline stage, with each microbatch's forward and backward marked for the timeline."""
+"""torch's pipeline stage, with the forward and backward pass of each microbatch marked in the timeline."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ if TYPE_CHECKING:
 
 
 class RecordedStage(PipelineStage):
-    """A PipelineStage that marks what it computes."""
+    """A PipelineStage that marks its computation."""
 
     recorder: Records
     inputs_meta: tuple[Tensor, ...]
-    """Of the first stage a microbatch of its inputs, without data, which torch 2.11 compares with what it is given."""
+    """Meta tensors of a microbatch of inputs of the first stage, against which torch 2.11 checks its arguments."""
     input_like: Tensor
-    """A microbatch of what it takes, with a shape and no data."""
+    """Meta tensor like a microbatch of its inputs."""
     begin_piece: Callable[[int], None]
-    """Called with a microbatch before it goes forward."""
+    """Called with the index of a microbatch before its forward pass."""
     microbatch: int = 0
-    """The one that went forward last."""
+    """Index of the last microbatch that ran forward."""
     needs_input_gradients: bool = False
-    """Whether its inputs take gradients although none go back: torch finds the weights of a split backward pass from its
-    inputs on, and takes those before them for none of its own (``stage_backward_input``, torch 2.13)."""
+    """Whether its inputs require gradients that are not sent. In a split backward pass torch finds weights from the inputs on,
+    and would miss those before them (``stage_backward_input``, torch 2.13)."""
     shared: Callable[[], list[nn.Parameter]] = list
-    """Parameters that another stage of this worker holds too: the mean over microbatches is taken of all of it, once."""
+    """Returns parameters that another stage of this worker also holds; their mean over microbatches is taken once."""
 
     splits_backward: bool = False
-    """Whether backward passes are split in inputs' and weights': torch then detaches outputs in place, which no view admits
-    (``stage_backward_input``, torch 2.13)."""
+    """Whether backward passes are split into those of inputs and of weights: torch then detaches outputs in place, which views do
+    not allow (``stage_backward_input``, torch 2.13)."""
 
     def forward_maybe_with_nosync(self, *args: Any, **kwargs: Any) -> Any:
         output = super().forward_maybe_with_nosync(*args, **kwargs)
@@ -55,7 +55,7 @@ class RecordedStage(PipelineStage):
         with self._backward(kind, microbatch=bwd_chunk_id):
             super().backward_one_chunk(bwd_chunk_id, loss, full_backward, last_backward)
         if self.needs_input_gradients:
-            self.bwd_cache[bwd_chunk_id] = (None,)  # no stage waits for them
+            self.bwd_cache[bwd_chunk_id] = (None,)  # no stage waits for these gradients
 
     def backward_weight_one_chunk(self, bwd_chunk_id: int, last_backward: bool = False) -> None:
         with self._backward("backward_weight", microbatch=bwd_chunk_id):
@@ -92,5 +92,5 @@ class RecordedStage(PipelineStage):
             super().perform_reduce_grad(grad_scale_factor)
 
     def _backward(self, kind: str, **about: Any) -> AbstractContextManager[Any]:
-        """Marks it, unless nothing goes backward: then torch calls this and does nothing."""
+        """Marks a backward pass, unless there is none: torch then calls this without effect."""
         return self.recorder.span(kind, stage=self.stage_index, **about) if self.has_backward else nullcontext()

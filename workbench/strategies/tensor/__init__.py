@@ -159,11 +159,11 @@ class TensorStrategy(Strategy[TensorOptions]):
             if slicing.group.block in local_blocks:
                 slicing.apply(worker.blocks, mesh[self.axis])
         if self.options.sequence_parallel:
-            from workbench.strategies.tensor.sequence_parallel import take_part_of_positions
+            from workbench.strategies.tensor.sequence_parallel import set_local_positions
 
             assert worker.summary.sequence_length is not None
             for dropout in worker.dropout_keys.dropouts:  # all dropouts are between the cut layers
-                take_part_of_positions(dropout, worker.summary.sequence_length, mesh[self.axis])
+                set_local_positions(dropout, worker.summary.sequence_length, mesh[self.axis])
         for stage in worker.stages:  # a slicing may replace a block
             for name in local_blocks.keys() & dict(stage.named_children()).keys():
                 setattr(stage, name, getattr(worker.blocks, name))

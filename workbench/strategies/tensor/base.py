@@ -1,4 +1,4 @@
-"""The contract of a slicing: how the layers of one group are cut between the workers of the tensor axis."""
+"""Defines the contract of a slicing: how the layers of a group are cut between the workers of the tensor axis."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ G = TypeVar("G", bound=LayerGroup)
 
 
 class Slicing(ABC, Generic[G]):
-    """One group of layers cut along ``dim`` between ``size`` workers.
+    """A group of layers cut along ``dim`` between ``size`` workers.
 
-    With ``sequence_parallel`` every worker has a part of the sequence, (batch, sequence / size, features), before and
-    after linear layers that are cut along the first of their dims; other layers do not know it. With ``parallel_loss`` a
-    head cut by vocabulary hands on its slice of the scores.
+    With ``sequence_parallel`` every worker has a part of the sequence, (batch, sequence / size, features), before and after
+    linear layers that are cut along the first of their dims; other layers ignore it. With ``parallel_loss`` a head cut by
+    vocabulary returns its slice of the scores.
     """
 
     dims: ClassVar[tuple[str, ...]]
-    """What users may choose; the first is the default. ``none``, every worker computes the whole, is the caller's."""
+    """Dims that a user can choose, the default first. ``none``, which replicates the layers, is handled by the caller."""
 
     def __init__(self, group: G, dim: str, size: int, *, sequence_parallel: bool = False, parallel_loss: bool = False) -> None:
         assert dim in self.dims
@@ -35,8 +35,8 @@ class Slicing(ABC, Generic[G]):
 
     @property
     def keeps_block_shapes(self) -> bool:
-        """Whether every worker hands whole activations on to the next block; else stages on other workers would get
-        parts of them."""
+        """Whether every worker passes full activations to the next block; otherwise stages on other workers would receive
+        slices."""
         return True
 
     @property
@@ -46,14 +46,16 @@ class Slicing(ABC, Generic[G]):
 
     @abstractmethod
     def check(self) -> None:
-        """Raises:
-        SplitError: the layers do not divide between the workers; with the arithmetic.
+        """Checks that the layers are divisible.
+
+        Raises:
+            SplitError: they are not; the message includes the numbers.
         """
 
     @abstractmethod
     def cut(self) -> dict[str, int]:
-        """Parameter of the unsplit model → dim along which it is cut into equal parts; those not named stay whole. A
-        bias that a layer may do without is named all the same."""
+        """Returns parameter of the unsplit model → dim along which it is cut into equal parts; other parameters are replicated.
+        Optional biases are always included."""
 
     @abstractmethod
     def expected(self, num_samples: int, element_bytes: int, axis: str) -> list[ExpectedCommunication]:
@@ -68,15 +70,15 @@ class Slicing(ABC, Generic[G]):
 
     @abstractmethod
     def apply(self, blocks: nn.Module, mesh: DeviceMesh) -> None:
-        """Cuts the layers in ``blocks``, which hold all of the group: sliced parameters become DTensors under their
-        original names, and the layers' forward passes communicate over ``mesh`` (one-dimensional)."""
+        """Cuts the layers in ``blocks``, which contain all of the group. Sliced parameters become DTensors under their original
+        names, and forward passes communicate over ``mesh`` (one-dimensional)."""
 
-    def _must_divide(self, width: int, what: str) -> None:
-        """``width`` is what is shared out, ``what`` it is called: ``vocabulary entries of head.projection``."""
+    def _must_divide(self, width: int, units: str) -> None:
+        """Checks that ``width`` units, such as ``vocabulary entries of head.projection``, are divisible."""
         if width % self.size:
             whole = f'set split.tensor.cut.{self.group.kind} = "none" to replicate these layers'
             advice = f"use a divisor of {width}, or {whole}" if width > 1 else whole
             raise SplitError(
                 "split.tensor.size",
-                f"{width} {what} are not divisible by {self.size} workers (remainder {width % self.size}); {advice}",
+                f"{width} {units} are not divisible by {self.size} workers (remainder {width % self.size}); {advice}",
             )

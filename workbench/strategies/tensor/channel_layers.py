@@ -1,4 +1,4 @@
-"""Convolutions and their norms cut along channels, as plain layers with a collective before or after."""
+"""Convolutions and norms cut along channels: plain layers with a collective before or after."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from workbench.strategies.tensor.collectives import copy_to_slices, gather_slice
 
 
 class OutputChannels(nn.Module):
-    """A convolution of which each worker computes a slice of the output channels from the whole input.
+    """A convolution of which each worker computes a slice of the output channels from the full input.
 
-    Its weight (out, in, kernel, kernel) is cut along dim 0. Backward the input's gradient is all-reduced.
+    Its weight (out, in, kernel, kernel) is cut along dim 0. In backward the gradient of the input is all-reduced.
     """
 
     def __init__(self, layer: nn.Conv2d, mesh: DeviceMesh, gather: bool) -> None:
@@ -28,9 +28,9 @@ class OutputChannels(nn.Module):
 
 
 class InputChannels(nn.Module):
-    """A convolution of which each worker uses a slice of the input channels; the parts of the output are all-reduced.
+    """A convolution of which each worker uses a slice of the input channels; the partial outputs are all-reduced.
 
-    Its weight (out, in, kernel, kernel) is cut along dim 1. Where the input comes whole, its gradient is all-gathered.
+    Its weight (out, in, kernel, kernel) is cut along dim 1. If the input is the full tensor, its gradient is all-gathered.
     """
 
     def __init__(self, layer: nn.Conv2d, mesh: DeviceMesh, input_is_slice: bool) -> None:
@@ -44,7 +44,7 @@ class InputChannels(nn.Module):
 
 
 def sliced_norm(layer: nn.Module, mesh: DeviceMesh) -> nn.Module:
-    """The norm of a slice of the channels."""
+    """Returns the norm of a slice of the channels."""
     if isinstance(layer, nn.GroupNorm):
         return SlicedGroupNorm(layer, mesh)
     assert isinstance(layer, nn.BatchNorm2d)
@@ -52,7 +52,7 @@ def sliced_norm(layer: nn.Module, mesh: DeviceMesh) -> nn.Module:
 
 
 class SlicedGroupNorm(nn.Module):
-    """Group norm of a slice that holds whole groups, without communication."""
+    """Group norm of a slice of complete groups, without communication."""
 
     def __init__(self, layer: nn.GroupNorm, mesh: DeviceMesh) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class SlicedGroupNorm(nn.Module):
 
 
 class SlicedBatchNorm(nn.Module):
-    """Batch norm of a slice of the channels, with that slice of the running statistics, without communication."""
+    """Batch norm of a slice of the channels and of the running statistics, without communication."""
 
     running_mean: Tensor
     running_var: Tensor

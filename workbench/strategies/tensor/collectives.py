@@ -1,8 +1,8 @@
-"""Collectives that autograd can pass through, and parameters cut into slices.
+"""Differentiable collectives, and parameters cut into slices.
 
-A tensor is *whole* (the same on every worker), a *slice* (each worker has other entries of it) or a *part* (the sum over
-the workers is meant). So is its gradient: of a whole tensor whole, of a slice a slice. Where a whole tensor is used by
-sliced layers, each worker computes a part of its gradient; ``copy_to_slices`` makes that whole again.
+A tensor is *replicated* (equal on every worker), a *slice* (each worker has different entries) or *partial* (its value is the
+sum over the workers). The gradient of a replicated tensor is replicated, that of a slice is a slice. If sliced layers use a
+replicated tensor, each worker computes a partial gradient, which ``copy_to_slices`` sums.
 """
 
 from __future__ import annotations

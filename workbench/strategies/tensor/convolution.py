@@ -1,4 +1,4 @@
-"""Slicing of a residual convolutional trunk: by channels, or by rows of the images with an exchange of halos."""
+"""Slices a residual convolutional network by channels, or by rows of the images with an exchange of halos."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ConvolutionSlicing(Slicing[ConvolutionBlock]):
 
     @property
     def _sliced(self) -> tuple[Convolution, ...]:
-        """Convolutions that are computed in slices."""
+        """Returns the convolutions that are computed in slices."""
         if self.group.role == "stem":
             return self.group.convolutions if self.dim in ("output_channels", "rows") else ()
         return self.group.convolutions[:2] if self.dim == "channels" else self.group.convolutions
@@ -132,8 +132,8 @@ class ConvolutionSlicing(Slicing[ConvolutionBlock]):
 
 
 class PoolSlicing(Slicing[GlobalPool]):
-    """The mean that ends the trunk. With ``rows``: one all-reduce of the rows' sums (batch, channels) forward, nothing
-    backward; from there on every worker computes the whole. With the other dims it gets whole images."""
+    """The final mean over the image. With ``rows``: one all-reduce of the sums over local rows (batch, channels) forward, nothing
+    backward; later layers are replicated. With other dims it receives full images."""
 
     dims: ClassVar = DIMS
 
@@ -157,7 +157,7 @@ class PoolSlicing(Slicing[GlobalPool]):
 
 
 def _enough_rows(height: int, path: str, size: int) -> None:
-    """Every worker must have a row."""
+    """Checks that every worker has a row."""
     if height < size:
         raise SplitError(
             "split.tensor.size",

@@ -1,4 +1,4 @@
-"""Slicing of linear layers, alone or in pairs, with torch's own DTensor styles (Megatron-LM, Shoeybi et al. 2019)."""
+"""Slices linear layers, alone or in pairs, with torch's DTensor styles (Megatron-LM, Shoeybi et al. 2019)."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 
 SEQUENCE_DIM = 1
-"""Of activations (batch, sequence, features)."""
+"""Dim of the sequence in activations (batch, sequence, features)."""
 
 
 class PairSlicing(Slicing[ColumnRowPair]):
-    """The first layer is cut by output features, the second by input features, so that there is no communication between them.
+    """The first layer is cut by output features and the second by input features, so that no communication is needed in between.
 
-    One all-reduce of the pair's output forward, one of its input's gradient backward (samples have none). With sequence
-    parallelism each is the two halves of an all-reduce (Korthikanti et al. 2022, section 4.2.2): an all-gather of the input
-    and a reduce-scatter of the output forward, and of their gradients the reverse backward.
+    One all-reduce of the output forward and one of the gradient of the input backward (samples have none). With sequence
+    parallelism each becomes the two halves of an all-reduce (Korthikanti et al. 2022, section 4.2.2): an all-gather of the input
+    and a reduce-scatter of the output forward, and the reverse for their gradients backward.
     """
 
     def check(self) -> None:
@@ -62,25 +62,25 @@ class PairSlicing(Slicing[ColumnRowPair]):
 
 
 class AttentionSlicing(PairSlicing):
-    """Each worker computes whole attention heads."""
+    """Each worker computes complete attention heads."""
 
     dims: ClassVar = ("heads",)
 
 
 class FeedForwardSlicing(PairSlicing):
-    """Each worker computes a part of the features between the two linear maps."""
+    """Each worker computes a slice of the features between the two linear layers."""
 
     dims: ClassVar = ("features",)
 
 
 class EmbeddingSlicing(Slicing[ColumnRowPair]):
-    """A table of embeddings cut by its entries or by their features; its weight is (vocabulary, hidden).
+    """An embedding table cut by entries or by features; its weight is (vocabulary, hidden).
 
-    ``vocabulary``: a worker gives zeros for tokens that are not its own; one all-reduce of the output forward.
-    ``hidden``: each worker gives a slice of every token's features; one all-gather of the output forward. Neither needs
-    anything backward, for tokens have no gradient.
+    ``vocabulary``: a worker returns zeros for tokens outside its slice; one all-reduce of the output forward. ``hidden``: each
+    worker returns a slice of the features of every token; one all-gather of the output forward. Backward needs no communication,
+    since tokens have no gradient.
 
-    With sequence parallelism the output of ``vocabulary`` is reduce-scattered forward, its gradient gathered backward.
+    With sequence parallelism the output of ``vocabulary`` is reduce-scattered forward and its gradient all-gathered backward.
     """
 
     dims: ClassVar = ("vocabulary", "hidden")
@@ -111,7 +111,7 @@ class EmbeddingSlicing(Slicing[ColumnRowPair]):
         from workbench.strategies.tensor.collectives import arrived
 
         between = Shard(SEQUENCE_DIM) if self.sequence_parallel else Replicate()
-        # torch calls rows what is looked up and columns what comes out.
+        # torch calls the entries of a table rows and their features columns.
         rows = RowwiseParallel(input_layouts=Replicate(), output_layouts=between)
         columns = ColwiseParallel(output_layouts=Replicate())
         assert self.group.row
@@ -123,27 +123,27 @@ class EmbeddingSlicing(Slicing[ColumnRowPair]):
             self._slice_positions(blocks.get_submodule(self.group.row.rpartition(".")[0]), mesh)
 
     def _slice_positions(self, embedding: Any, mesh: DeviceMesh) -> None:
-        """What is added to the tokens' features is added to the worker's part of the sequence."""
-        from workbench.strategies.tensor.sequence_parallel import take_part_of_positions
+        """Restricts the embeddings that are added to the tokens to the worker's part of the sequence."""
+        from workbench.strategies.tensor.sequence_parallel import set_local_positions
 
         if hasattr(embedding, "positions"):
-            take_part_of_positions(embedding, self.group.output_shape[0], mesh)
+            set_local_positions(embedding, self.group.output_shape[0], mesh)
 
 
 def _keep_local_slice(parameter: DTensor) -> None:
-    """DTensor leaves an embedding's gradient whole on every worker (torch 2.13); each needs its slice of it."""
+    """Reduces the gradient of an embedding to the local slice; DTensor leaves the full gradient on every worker (torch 2.13)."""
     gradient = cast("DTensor", parameter.grad)
     parameter.grad = gradient.redistribute(placements=parameter.placements)
 
 
 class OutputHeadSlicing(Slicing[ColumnRowPair]):
-    """A linear map to the vocabulary cut by what it gives or by what it takes; its weight is (vocabulary, hidden).
+    """A linear projection to the vocabulary, cut by output or input features; its weight is (vocabulary, hidden).
 
-    ``vocabulary``: each worker gives the scores of its entries; one all-gather of the output forward and one all-reduce
-    of the input's gradient backward. ``hidden``: each takes a slice of the input and gives a part of every score; one
-    all-reduce of the output forward and one all-gather of the input's gradient backward.
+    ``vocabulary``: each worker computes the scores of its entries; one all-gather of the output forward and one all-reduce of the
+    gradient of the input backward. ``hidden``: each worker takes a slice of the input and computes partial scores; one all-reduce
+    of the output forward and one all-gather of the gradient of the input backward.
 
-    With sequence parallelism ``vocabulary`` gathers its input forward and reduce-scatters that one's gradient backward.
+    With sequence parallelism ``vocabulary`` all-gathers its input forward and reduce-scatters the gradient of the input backward.
     With a parallel loss its scores are not gathered.
     """
 
@@ -192,7 +192,7 @@ class OutputHeadSlicing(Slicing[ColumnRowPair]):
 
 
 def _wait_without_backward(layer: nn.Module, inputs: Any, outputs: Tensor) -> Tensor:
-    """Waits for the all-reduce of the scores where no loss is going to: an inference step would end before it."""
+    """Waits for the all-reduce of the scores if no loss does; otherwise an inference step would end before it."""
     from workbench.torch_private.distributed import AsyncCollectiveTensor
 
     if isinstance(outputs, AsyncCollectiveTensor) and not outputs.requires_grad:

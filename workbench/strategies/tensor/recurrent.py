@@ -1,4 +1,4 @@
-"""Slicing of recurrent layers: whole hidden units on each worker, or a part of every sum over the hidden features."""
+"""Slices recurrent layers: complete hidden units per worker, or a part of every sum over the hidden features."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
 NUM_SUMS = 4
-"""Sums per hidden unit and step of the dim ``hidden``: of an LSTM its gates; of a GRU the two gates, and the candidate's
-input and hidden part, which the reset gate keeps apart."""
+"""Number of sums per hidden unit and step of the dim ``hidden``: for an LSTM its gates; for a GRU the two gates and both parts of
+the candidate, from input and hidden state, which the reset gate separates."""
 
 
 class RecurrentSlicing(Slicing[RecurrentLayer]):
-    """One LSTM or GRU layer, stepped through in a loop because every step communicates:
+    """One LSTM or GRU layer, computed step by step, since every step communicates:
 
-    - ``gates``: each worker computes every gate of its own hidden units, from the whole of x and h. All-gather of h
-      (batch, hidden) after each step. Backward a reduce-scatter of h's gradient before each step but the first, whose
-      initial state is zeros, and one all-reduce of the gradient of x (batch, sequence, input).
-    - ``hidden``: each worker uses a slice of x and of h for a part of every gate. All-reduce of the parts (batch, 4 ×
-      hidden) at each step. Backward an all-gather of h's gradient before each step but the first, and one of the
+    - ``gates``: each worker computes all gates of its hidden units from the full x and h. All-gather of h (batch, hidden) after
+      each step. In backward a reduce-scatter of the gradient of h before each step except the first, whose initial state is zero,
+      and one all-reduce of the gradient of x (batch, sequence, input).
+    - ``hidden``: each worker uses a slice of x and h for partial sums of all gates. All-reduce of the partial sums (batch, 4 ×
+      hidden) in each step. In backward an all-gather of the gradient of h before each step except the first, and one of the
       gradient of x.
     """
 

@@ -1,4 +1,4 @@
-"""Recurrent layers cut between workers, stepped through in a loop of plain torch."""
+"""Recurrent layers cut between workers, as loops of plain torch."""
 
 from __future__ import annotations
 
@@ -18,21 +18,25 @@ State = tuple[Tensor, ...]
 
 
 def lstm_step(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-    """h and c after a step; gates (batch, units, 4) before their non-linearities: input, forget, candidate, output."""
+    """Returns h and c after a step.
+
+    Args:
+        gates: (batch, units, 4) before the nonlinearities: input, forget, candidate, output.
+    """
     i, f, g, o = gates.unbind(-1)
     c = f.sigmoid() * c + i.sigmoid() * g.tanh()
     return o.sigmoid() * c.tanh(), c
 
 
 def gru_step(reset: Tensor, update: Tensor, from_input: Tensor, from_hidden: Tensor, h: Tensor) -> Tensor:
-    """h after a step; gates and the candidate's two parts (batch, units) before their non-linearities."""
+    """Returns h after a step, from the gates and both parts of the candidate (batch, units) before the nonlinearities."""
     candidate = (from_input + reset.sigmoid() * from_hidden).tanh()
     z = update.sigmoid()
     return (1 - z) * candidate + z * h
 
 
 class SlicedRecurrent(nn.Module):
-    """What both ways of cutting share. Each takes over the four parameters of the whole layer under their names."""
+    """Base of both cuts. They replace the four parameters of the full layer under their names."""
 
     dims: ClassVar[dict[str, int]]
     """Parameter → dim along which it is cut."""
@@ -50,22 +54,23 @@ class SlicedRecurrent(nn.Module):
             self.register_parameter(name, sliced(parameter, self.dims[name], mesh) if name in self.dims else parameter)
 
     def forward(self, x: Tensor, state: State | None = None) -> Tensor | tuple[Tensor, State]:
-        """The outputs; where a state is given, () at the beginning, also the state after the last step."""
+        """Returns the outputs and, if a state is given (() at the beginning), also the final state."""
         outputs, after = self.forward_with_state(x, state)
         outputs = self.dropout(outputs)
         return outputs if state is None else (outputs, after)
 
     def forward_with_state(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """The outputs (batch, sequence, hidden) and the state after the last step."""
+        """Returns the outputs (batch, sequence, hidden) and the final state."""
         raise NotImplementedError
 
     def _by_unit(self, x: Tensor) -> Tensor:
-        """(…, units × gates) → (…, units, gates)."""
+        """Reshapes (…, units × gates) to (…, units, gates)."""
         return x.view(*x.shape[:-1], -1, self.layer.num_gates)
 
 
 class GateSliced(SlicedRecurrent):
-    """Each worker computes its own hidden units: rows of the weights and biases. Its state is h whole, its slice of c."""
+    """Each worker computes a slice of the hidden units: rows of the weights and biases. Its state is the full h and a slice of
+    c."""
 
     dims: ClassVar = {"input_weight": 0, "hidden_weight": 0, "input_bias": 0, "hidden_bias": 0}
 
@@ -75,7 +80,7 @@ class GateSliced(SlicedRecurrent):
         hidden_weight, hidden_bias = local(self.hidden_weight), local(self.hidden_bias)
         from_inputs = linear(copy_to_slices(x, self.mesh), local(self.input_weight), local(self.input_bias))
         outputs = []
-        for from_input in self._by_unit(from_inputs).unbind(1):  # each (batch, own units, gates)
+        for from_input in self._by_unit(from_inputs).unbind(1):  # each (batch, local units, gates)
             from_hidden = self._by_unit(linear(h, hidden_weight, hidden_bias))
             if self.layer.cell == "lstm":
                 local_output, cs[0] = lstm_step(from_input + from_hidden, cs[0])
@@ -89,8 +94,8 @@ class GateSliced(SlicedRecurrent):
 
 
 class _JoinUnits(Function):
-    """The all-gather of the workers' hidden units, given twice because its gradients differ: of what is handed on every
-    worker has the whole gradient, of what the next step uses each has a part; these are reduced and scattered."""
+    """All-gathers the hidden units of the workers and returns them twice, because the gradients differ: that of the output is
+    replicated, that of the next step is partial and is reduce-scattered."""
 
     @staticmethod
     def forward(ctx: Any, units: Tensor, mesh: DeviceMesh) -> tuple[Tensor, Tensor]:
@@ -112,7 +117,7 @@ class _JoinUnits(Function):
 
 
 class HiddenSliced(SlicedRecurrent):
-    """Each worker uses its slice of the input and hidden features: columns of the weights. Its state is whole."""
+    """Each worker uses a slice of the input and hidden features: columns of the weights. Its state is the full one."""
 
     dims: ClassVar = {"input_weight": 1, "hidden_weight": 1}
 
@@ -122,7 +127,7 @@ class HiddenSliced(SlicedRecurrent):
         input_bias, hidden_bias = self._by_unit(self.input_bias), self._by_unit(self.hidden_bias)
         from_inputs = self._by_unit(linear(take_slice(x, 2, self.mesh), local(self.input_weight)))
         outputs = []
-        for from_input in from_inputs.unbind(1):  # parts, each (batch, hidden, gates)
+        for from_input in from_inputs.unbind(1):  # partial sums, each (batch, hidden, gates)
             from_hidden = self._by_unit(linear(take_slice(h, 1, self.mesh), hidden_weight))
             if self.layer.cell == "lstm":
                 gates = reduce_parts(from_input + from_hidden, self.mesh) + input_bias + hidden_bias

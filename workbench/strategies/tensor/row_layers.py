@@ -48,8 +48,8 @@ def row_norm(layer: nn.Module, height: int, mesh: DeviceMesh) -> nn.Module:
 class RowNorm(nn.Module):
     """Group or batch norm over split rows: the sums of its statistics are all-reduced.
 
-    The variance is E[x²] − E[x]², one all-reduce instead of two; good where the mean is not many deviations from zero,
-    such as after a convolution of normalized values.
+    The variance is E[x²] − E[x]², which takes one all-reduce instead of two. It is accurate if the mean is not many deviations
+    from zero, such as after a convolution of normalized values.
     """
 
     def __init__(self, layer: nn.GroupNorm | nn.BatchNorm2d, height: int, mesh: DeviceMesh) -> None:
@@ -69,7 +69,7 @@ class RowNorm(nn.Module):
 
 
 class RowGroupNorm(RowNorm):
-    """Statistics of each sample over groups of channels."""
+    """Group norm over split rows: statistics of each sample and group of channels."""
 
     def __init__(self, layer: nn.GroupNorm, height: int, mesh: DeviceMesh) -> None:
         super().__init__(layer, height, mesh)
@@ -83,7 +83,7 @@ class RowGroupNorm(RowNorm):
 
 
 class RowBatchNorm(RowNorm):
-    """Statistics of each channel over the batch; running ones for evaluation."""
+    """Batch norm over split rows: statistics of each channel over the batch, running ones in eval mode."""
 
     running_mean: Tensor
     running_var: Tensor

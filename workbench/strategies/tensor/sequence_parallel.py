@@ -1,4 +1,4 @@
-"""Gradients of whole parameters that each worker used on a part of the sequence."""
+"""Gradients of replicated parameters that each worker applies to a part of the sequence."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def sum_gradients(worker: WorkerModel, names: set[str], mesh: DeviceMesh) -> None:
-    """Adds up these parameters' gradients over the workers, in one all-reduce after all microbatches and pieces."""
+    """Sums the gradients of these parameters over the workers, in one all-reduce after all pieces."""
     compute = worker.compute
 
     def step(inputs: Tensor, targets: Tensor) -> StepResult:
@@ -33,8 +33,8 @@ def sum_gradients(worker: WorkerModel, names: set[str], mesh: DeviceMesh) -> Non
     worker.compute = step
 
 
-def take_part_of_positions(module: Any, length: int, mesh: DeviceMesh) -> None:
-    """``module.positions`` become those of this worker's part of a sequence of ``length``."""
+def set_local_positions(module: Any, length: int, mesh: DeviceMesh) -> None:
+    """Sets ``module.positions`` to those of this worker's part of a sequence of ``length``."""
     positions = module.positions
     if positions is None:
         positions = torch.arange(length, device=mesh.device_type)

@@ -1,4 +1,4 @@
-"""Cross-entropy of scores that lie in slices of the vocabulary on different workers."""
+"""Cross-entropy of scores that are sliced by vocabulary over the workers."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from workbench.strategies.tensor.collectives import all_reduced
 
 
 def cross_entropy_of_slices(outputs: Tensor, targets: Tensor, mesh: DeviceMesh) -> Tensor:
-    """The mean cross-entropy, whole, of this worker's slice of the scores, (batch, …, classes / workers), against
-    targets (batch, …) that name entries of the whole; as torch's, over those that are not −100."""
+    """Returns the mean cross-entropy of the scores, of which ``outputs`` (batch, …, classes / workers) is the local slice,
+    against targets (batch, …). As in torch, targets of −100 are ignored."""
     return _CrossEntropy.apply(outputs.flatten(0, -2), targets.flatten(), mesh)
 
 
 class _CrossEntropy(Function):
-    """log Σ exp(score) − the target's score; backward softmax − one at the target, which needs no communication (Shoeybi et al.
-    2019, section 3)."""
+    """log Σ exp(score) − score of the target; backward softmax − 1 at the target, without communication (Shoeybi et al. 2019,
+    section 3)."""
 
     @staticmethod
     def forward(ctx: Any, scores: Tensor, targets: Tensor, mesh: DeviceMesh) -> Tensor:
         highest = scores.amax(-1).to(torch.promote_types(scores.dtype, torch.float32))
         dist.all_reduce(highest, dist.ReduceOp.MAX, group=mesh.get_group())
         shifted = scores - highest[:, None]  # (positions, classes / workers)
-        places = targets - mesh.get_local_rank() * scores.shape[1]  # of the targets, in this worker's slice
+        places = targets - mesh.get_local_rank() * scores.shape[1]  # of the targets, relative to the local slice
         is_local = (places >= 0) & (places < scores.shape[1])
         places = places.where(is_local, 0)
         target_scores = shifted.gather(1, places[:, None])[:, 0].where(is_local, 0)

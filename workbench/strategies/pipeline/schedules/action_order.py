@@ -1,4 +1,4 @@
-"""An order of actions: read from rows of text, checked to be whole, and played through to see whether it can run."""
+"""Reads an order of actions from rows of text, and checks that it is complete and free of deadlocks."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _FORM = re.compile(r"(\d{1,6})([FBIW])(\d{1,6})")
 
 
 class Action(NamedTuple):
-    """What a worker does with one microbatch of one of its stages."""
+    """An action of a worker: a pass of one microbatch through one of its stages."""
 
     stage: int
     kind: str
-    """F forward, B whole backward, I backward of inputs, W backward of weights."""
+    """F forward, B full backward, I backward of inputs, W backward of weights."""
 
     microbatch: int
 
@@ -25,7 +25,7 @@ class Action(NamedTuple):
         return f"{self.stage}{self.kind}{self.microbatch}"
 
     def waits_for(self, last_stage: int) -> Iterator[tuple[Action, ...]]:
-        """What must have been done before it; any action of a group will do."""
+        """Yields its dependencies, as groups of actions of which any one suffices."""
         stage, kind, microbatch = self
         if kind == "F":
             if stage > 0:
@@ -39,14 +39,14 @@ class Action(NamedTuple):
 
 
 Order = tuple[tuple[Action, ...], ...]
-"""For each worker its actions, first to last."""
+"""Actions of each worker, first to last."""
 
 
 def read(rows: Sequence[str]) -> Order:
-    """The order that rows such as ``0F0,0F1,,0B0,0B1`` give, a row a worker; an empty cell is a wait.
+    """Reads the order from rows such as ``0F0,0F1,,0B0,0B1``, one per worker; an empty cell is a wait.
 
     Raises:
-        SplitError: a cell is no action.
+        SplitError: a cell is not an action.
     """
     return tuple(tuple(_cells(worker, row)) for worker, row in enumerate(rows))
 
@@ -65,8 +65,10 @@ def _cells(worker: int, row: str) -> Iterator[Action]:
 
 
 def check(order: Order, num_workers: int, num_microbatches: int) -> None:
-    """Raises:
-    SplitError: the order is not whole, or cannot run to its end; which worker, which action, and why.
+    """Checks an order.
+
+    Raises:
+        SplitError: the order is incomplete or deadlocks; the message includes the worker, the action and the reason.
     """
     if len(order) != num_workers:
         raise SplitError(FIELD, f"has {len(order)} rows, but there are {num_workers} workers; use one row per worker")
@@ -120,7 +122,7 @@ def _check_complete(actions: set[Action], worker: int, stage: int, microbatch: i
 
 
 def _check_order(order: Order, last_stage: int) -> None:
-    """Lets each worker do its actions in turn as soon as what they wait for is done, until nothing moves any more."""
+    """Runs the actions of each worker in order as soon as their dependencies are complete, until no worker progresses."""
     all_actions, completed = {action for actions in order for action in actions}, set[Action]()
     rest = [list(reversed(actions)) for actions in order]
 

@@ -1,4 +1,4 @@
-"""The contract of a pipeline schedule: its constraints, and the torch object that implements it."""
+"""Defines the contract of a pipeline schedule: its constraints, and the torch object that implements it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def divisors(whole: int) -> str:
-    """Into how many equal pieces it can be cut: ``1, 2 or 4``."""
+    """Lists the numbers of equal pieces: ``1, 2 or 4``."""
     *others, last = [str(count) for count in range(1, whole + 1) if whole % count == 0]
     return f"{', '.join(others)} or {last}" if others else last
 
@@ -30,7 +30,7 @@ class Schedule(ABC):
 
     name: ClassVar[str]
     Options: ClassVar[type[Options]] = Options
-    """Options of its own: a split gives them beside the pipeline's, ``pipeline=2,schedule=eager_1f1b,eagerness=2``."""
+    """Options of the schedule, given beside those of the pipeline: ``pipeline=2,schedule=eager_1f1b,eagerness=2``."""
     default_stages_per_worker: ClassVar[int] = 1
     min_stages_per_worker: ClassVar[int] = 1
     max_stages_per_worker: ClassVar[int] = 1
@@ -39,48 +39,49 @@ class Schedule(ABC):
     splits_backward: ClassVar[bool] = False
     """Whether the gradients of inputs and of weights are computed at different times."""
     runs_forward_only: ClassVar[bool] = True
-    """Whether torch's schedule can leave the backward passes out, as inference needs."""
+    """Whether torch's schedule can skip backward passes, as inference requires."""
     gathers_stages: ClassVar[bool] = True
-    """Whether torch's schedule gathers a stage's sharded parameters before its first use and frees them after its last
-    (UNSHARD and RESHARD), as all do that can run several stages a worker."""
+    """Whether torch's schedule gathers the sharded parameters of a stage before their first use and frees them after the last
+    (UNSHARD and RESHARD), as schedules of several stages per worker do."""
 
     examples: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """The pipeline's options for two workers by name ("" for the plain one), which the conformance suite runs beside the
-    schedule's name and two microbatches a worker; none: these alone."""
+    """Named options of the pipeline for two workers ("" is the plain one), which the conformance suite runs with this schedule
+    and by default two microbatches per worker."""
     cut_dim: ClassVar[int] = 0
     """Dim of inputs, targets and activations that is cut into microbatches: 0 the batch, 1 the sequence."""
     has_actions: ClassVar[bool] = True
-    """Whether torch has an order of actions for it, which can be written down as a file for `csv`."""
+    """Whether torch has an order of actions for the schedule, which can be written as a file for `csv`."""
 
     def __init__(self, options: PipelineOptions) -> None:
         self.options = options
         self.num_workers, self.num_microbatches = options.size, options.num_microbatches
         self.stages_per_worker = options.stages_per_worker or self.default_stages_per_worker
         self.schedule_options: Any = options.schedule_options
-        """Its own options, an object of its ``Options``; None where that has no fields."""
+        """Options of the schedule, an object of ``Options``; None if that has no fields."""
 
     @property
     def num_stages(self) -> int:
-        """Stages on all workers."""
+        """Number of stages on all workers."""
         return len(self.worker_of_stage())
 
     def worker_of_stage(self) -> list[int]:
-        """For each stage in order, the position of its worker along the pipeline axis."""
+        """Index along the pipeline axis of the worker of each stage."""
         forward_order = list(range(self.num_workers))
         back = forward_order if self.placement == "loop" else forward_order[::-1]
         return [worker for turn in range(self.stages_per_worker) for worker in (back if turn % 2 else forward_order)]
 
     def gathers(self, stage: int, trains: bool) -> tuple[int, int]:
-        """How often sharded parameters of a stage are gathered in its forward and in its backward passes of a step."""
+        """Returns how often the sharded parameters of a stage are gathered in the forward and in the backward passes of a
+        step."""
         return 1, 0
 
     def in_flight(self, worker: int) -> int | None:
-        """The most microbatches whose activations a worker holds at once; None: no formula says."""
+        """Returns the maximum number of microbatches whose activations a worker holds at once; None without a formula."""
         return None
 
     def outputs_kept(self, worker: int) -> int:
-        """How many microbatches' outputs a worker holds beside what their backward passes need: the last stage's, until
-        then."""
+        """Returns the number of microbatches whose outputs a worker holds besides the activations for backward; by default those
+        of the last stage until their backward passes."""
         return (self.in_flight(worker) or 0) if worker == self.num_workers - 1 else 0
 
     def check_pieces(self, model: ModelSummary, spec: RunSpec) -> None:
@@ -126,7 +127,7 @@ class Schedule(ABC):
             )
 
     def at_least_as_many_microbatches_as(self, number: int, what: str) -> None:
-        """Refuses fewer microbatches than ``number``."""
+        """Rejects fewer microbatches than ``number``."""
         if self.num_microbatches < number:
             raise SplitError(
                 "split.pipeline.num_microbatches",
@@ -134,7 +135,7 @@ class Schedule(ABC):
             )
 
     def divides_into_rounds(self) -> None:
-        """Refuses what torch's interleaved schedules cannot divide: ⌊m/p⌋ rounds of equally many microbatches."""
+        """Rejects what torch's interleaved schedules cannot divide: ⌊m/p⌋ rounds of equal numbers of microbatches."""
         rounds = max(1, self.num_microbatches // self.num_workers)
         if over := self.num_microbatches % rounds:
             fitting = [m for m in range(1, 2 * self.num_microbatches) if m % max(1, m // self.num_workers) == 0]
@@ -148,15 +149,15 @@ class Schedule(ABC):
 
     @abstractmethod
     def build(self, stages: Sequence[PipelineStage], loss: Callable[..., Any] | None) -> Any:
-        """The torch schedule for this worker's stages; without a loss it runs forward only."""
+        """Returns the torch schedule of this worker's stages; without a loss it runs forward only."""
 
 
 class ActionSchedule(Schedule):
-    """A schedule that is given by the order of each worker's actions. torch's runtime adds the sends and receives."""
+    """A schedule given by the order of actions of each worker. torch's runtime adds sends and receives."""
 
     @abstractmethod
     def actions(self, worker: int) -> Sequence[str]:
-        """The actions of one worker in order, each a stage, F, B, I or W, and a microbatch: ``0F0``.
+        """Returns the actions of one worker in order, each a stage, F, B, I or W, and a microbatch: ``0F0``.
 
         F is a forward pass and B a backward pass; I and W are the two halves of B, for inputs and for weights.
         """

@@ -1,4 +1,4 @@
-"""A user's own schedule: a file says what each worker does, action by action."""
+"""A schedule that a user defines in a file, action by action."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 class FromCSV(ActionSchedule):
     """Schedule from a CSV file with one row of actions per worker: stage, F, B, I or W, microbatch.
 
-    Two stages and two microbatches as 1F1B has them, ``schedule_file`` being
+    Two stages and two microbatches in the order of 1F1B; ``schedule_file`` contains
 
         0F0,0F1,,0B0,,0B1
         ,1F0,1B0,1F1,1B1
 
-    An empty cell is a wait, for the eye only: an action runs as soon as it can. A row names any stages, and so says where
-    they live. I and W are the two halves of B. `workbench schedules --actions 1f1b` writes one to begin with.
+    An empty cell is a wait, for readability only: an action runs as early as possible. The stages in a row are those of its
+    worker. I and W are the two halves of B. `workbench schedules --actions 1f1b` prints an example.
     """
 
     has_actions = False
@@ -32,7 +32,7 @@ class FromCSV(ActionSchedule):
 
     @cached_property
     def order(self) -> action_order.Order:
-        """For each worker its actions."""
+        """Actions of each worker."""
         return action_order.read(self.options.actions)
 
     @property

@@ -1,4 +1,4 @@
-"""Time chunks: the sequence is cut instead of the batch, for recurrent layers that hand a state from chunk to chunk."""
+"""Time chunks: the sequence is cut instead of the batch, for recurrent layers that pass a state from chunk to chunk."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class TimeChunks(Schedule):
     has_actions = False
 
     def gathers(self, stage: int, trains: bool) -> tuple[int, int]:
-        """As GPipe: each forward pass frees what it gathered; the first backward pass gathers for all."""
+        """Returns the numbers of GPipe: each forward pass frees what it gathered; the first backward pass gathers for all."""
         return self.num_microbatches, int(trains)
 
     def check(self, spec: RunSpec) -> None:

@@ -16,26 +16,26 @@ State = tuple[Tensor, ...]
 
 @dataclass
 class Chunk:
-    """What backward needs of one chunk."""
+    """Tensors of one chunk that backward needs."""
 
     inputs: Tensor
     states: list[State]
-    """What each recurrent block began with, cut off from the chunk before."""
+    """Initial state of each recurrent block, detached from the previous chunk."""
 
     outputs: Tensor
-    """(batch, steps of the chunk, …); on the last stage the loss."""
+    """Outputs (batch, steps of the chunk, …); the loss on the last stage."""
 
     final: list[State]
-    """What each recurrent block ended with."""
+    """Final state of each recurrent block."""
 
 
 class TimeChunkSchedule:
-    """Forward through the chunks of a sequence in turn, backward in reverse. A chunk's graph ends at the states it begins
-    with; their gradients are carried to the chunk before, so gradients are exact."""
+    """Runs forward through the chunks of a sequence and backward in reverse. The graph of a chunk ends at its initial states,
+    whose gradients are passed to the previous chunk; gradients are therefore exact."""
 
     def __init__(self, stage: Any, num_chunks: int, loss: Callable[[Tensor, Tensor], Tensor] | None) -> None:
         self.stage, self.num_chunks, self.loss = stage, num_chunks, loss
-        # Through the stage itself, not its blocks one by one: what wraps it (FSDP) must see the call.
+        # Call the stage instead of its blocks: wrappers such as FSDP must see the call.
         stage.submod.forward = functools.partial(_with_states, stage.submod)
 
     def step(
@@ -45,8 +45,8 @@ class TimeChunkSchedule:
         losses: list[Tensor] | None = None,
         return_outputs: bool = True,
     ) -> Tensor | None:
-        """As torch's: takes ``inputs`` (batch, sequence, …) on the first stage; adds the chunks' losses to ``losses`` and
-        returns the outputs on the last."""
+        """Runs a step with the signature of torch's schedules: takes ``inputs`` (batch, sequence, …) on the first stage, adds the
+        losses of the chunks to ``losses``, and returns the outputs on the last."""
         stage, count = self.stage, self.num_chunks
         pieces = inputs[0].chunk(count, 1) if inputs else ()
         targets = () if target is None else target.chunk(count, 1)
@@ -79,26 +79,26 @@ class TimeChunkSchedule:
         return torch.cat(kept, 1) if kept else None
 
     def _backward(self, chunks: list[Chunk], sends: list[Any]) -> None:
-        """Last chunk first; adds what it sends to ``sends``."""
+        """Runs backward, last chunk first, and appends its sends to ``sends``."""
         stage = self.stage
         arriving = [] if stage.is_last else [self._receive(chunk.outputs, +1) for chunk in reversed(chunks)]
-        of_final: tuple[Any, ...] = ()  # gradients of the states that the chunk after began with
+        state_gradients: tuple[Any, ...] = ()  # gradients of the initial states of the next chunk
         while chunks:
             chunk, number = chunks.pop(), len(chunks)  # after the pop
             gradient = None if stage.is_last else self._arrived(arriving.pop(0))
-            final = [s for state in chunk.final for s in state] if of_final else []
+            final = [s for state in chunk.final for s in state] if state_gradients else []
             with stage.recorder.span("backward", stage=stage.stage_index, microbatch=number):
                 begin = [s for state in chunk.states for s in state]
-                # torch's own: under FSDP it leaves gradients alone until the last of them is there.
+                # torch's function: under FSDP it reduces gradients only once the last one is complete.
                 (of_inputs, *of_begin), _ = stage.backward_maybe_with_nosync(
                     "full",
                     {
                         "stage_output": (chunk.outputs, *final),
-                        "output_grads": (gradient, *of_final),
+                        "output_grads": (gradient, *state_gradients),
                         "input_values": (chunk.inputs, *begin),
                     },
                 )
-            of_final = tuple(of_begin)
+            state_gradients = tuple(of_begin)
             if not stage.is_first:
                 sends.append(self._send(of_inputs, -1))
         stage.perform_reduce_grad(self.num_chunks)
@@ -113,13 +113,13 @@ class TimeChunkSchedule:
         return tensor.requires_grad_(self.loss is not None)
 
     def _send(self, tensor: Tensor, direction: int) -> tuple[Any, Tensor]:
-        """The work, and what must live until it is done."""
+        """Returns the work, and the tensor that must live until it is complete."""
         tensor = tensor.contiguous()
         return dist.isend(tensor, group=self.stage.group, group_dst=self.stage.stage_index + direction), tensor
 
 
 def _with_states(blocks: nn.Sequential, x: Tensor, states: list[State]) -> tuple[Tensor, list[State]]:
-    """The blocks one after the other; those that carry a state take theirs, () at the beginning, and hand on the next."""
+    """Applies the blocks; those with a state take theirs, () at the beginning, and return the next."""
     left, final = iter(states), []
     for block in blocks:
         if hasattr(block, "forward_with_state"):

@@ -22,7 +22,7 @@ class GPipe(Schedule):
     gathers_stages = False
 
     def gathers(self, stage: int, trains: bool) -> tuple[int, int]:
-        """Each forward pass frees what it gathered; the first backward pass gathers for all."""
+        """Returns one gather per forward pass, which frees it, and one for all backward passes."""
         return self.num_microbatches, int(trains)
 
     def in_flight(self, worker: int) -> int:
@@ -43,17 +43,19 @@ class OneForwardOneBackward(Schedule):
     gathers_stages = False
 
     def gathers(self, stage: int, trains: bool) -> tuple[int, int]:
-        """A forward pass frees the gathered parameters, a backward pass keeps them. They are gathered for each of the p − s
-        forward passes that fill the pipeline, then for each backward pass that follows a forward pass: 1 + m − (p − s)."""
+        """Returns the gathers per step. A forward pass frees the gathered parameters, a backward pass keeps them: they are
+        gathered for each of the p − s forward passes that fill the pipeline, then for each backward pass that follows a forward
+        pass, 1 + m − (p − s)."""
         filling = min(self.num_microbatches, self.num_stages - stage) if trains else self.num_microbatches
         return filling, 1 + self.num_microbatches - filling if trains else 0
 
     def in_flight(self, worker: int) -> int:
-        """As many as there are workers from this one to the last (Narayanan et al. 2021, section 2.2)."""
+        """Returns the number of workers from this one to the last (Narayanan et al. 2021, section 2.2)."""
         return min(self.num_microbatches, self.num_workers - worker)
 
     def outputs_kept(self, worker: int) -> int:
-        """On other stages, the output that is being sent while the backward pass of an earlier microbatch begins."""
+        """Returns, on stages other than the last, the output that is being sent while the backward pass of an earlier microbatch
+        starts."""
         return super().outputs_kept(worker) or int(self.num_microbatches > self.in_flight(worker))
 
     def check(self, spec: RunSpec) -> None:
