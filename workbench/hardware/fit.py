@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from math import inf, sqrt
 from typing import TYPE_CHECKING, Any
 
-from workbench.plan.link_model import num_link_passes, num_messages
+from workbench.plan.collective_costs import num_link_passes, num_messages
 
 if TYPE_CHECKING:
     from workbench.plan.plan import Plan
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 def fit(operation: str, n: int, points: Sequence[tuple[int, float]]) -> dict[str, Any]:
     """Fits latency α and bandwidth B of a link, over which an operation of ``n`` workers would take the measured times.
 
-    The formulas of ``plan/link_model.py`` are linear in α and 1/B. The fit minimizes the squares of the relative errors, so that
-    small messages weigh as much as large ones, with neither coefficient below 0.
+    The formulas of ``plan/collective_costs.py`` are linear in α and 1/B. The fit minimizes the squares of the relative errors,
+    so that small messages weigh as much as large ones, with neither coefficient below 0.
 
     Args:
         points: Payload in bytes and time in seconds of each measurement.

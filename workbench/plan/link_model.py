@@ -1,9 +1,7 @@
-"""Model of emulated links: the time of each communication operation, and the links that it uses.
+"""Model of emulated links: the links that each communication operation uses, and its time on them.
 
-Latency α and bandwidth B of a link, n workers, payload S (the full tensor's bytes; all-to-all: one rank's input):
-all-reduce on a ring 2(n−1)·(α + S/(nB)) (Patarasuk and Yuan 2009); all-gather and reduce-scatter on a ring and all-to-all by
-pairwise exchange (n−1)·(α + S/(nB)); broadcast on a binomial tree ⌈log₂ n⌉·(α + S/B) (Thakur, Rabenseifner and Gropp 2005,
-sections 3 and 4); barrier by dissemination ⌈log₂ n⌉·α (Hensgen, Finkel and Manber 1988); a send α + S/B (Hockney 1994).
+With latency α and bandwidth B of a link, an operation of n workers with payload S takes m·α + p·S/B; ``plan/collective_costs.py``
+has the number of messages m and of passes p.
 """
 
 from __future__ import annotations
@@ -15,28 +13,12 @@ from typing import TYPE_CHECKING
 
 from workbench.errors import SpecError
 from workbench.messages import unknown_name
+from workbench.plan.collective_costs import num_link_passes, num_messages
 from workbench.plan.mesh import WORLD, Mesh
 
 if TYPE_CHECKING:
     from workbench.plan.plan import Plan
     from workbench.spec.link import Link
-
-
-def num_messages(operation: str, n: int) -> int:
-    """Returns the number of messages in a row of an operation of ``n`` workers, each with the latency of the link."""
-    tree = (n - 1).bit_length()
-    ring = {"all_reduce": 2 * (n - 1), "all_gather": n - 1, "reduce_scatter": n - 1, "all_to_all": n - 1}
-    return {**ring, "broadcast": tree, "barrier": tree, "send": 1, "recv": 1}[operation]
-
-
-def num_link_passes(operation: str, n: int) -> float:
-    """Returns how often the payload of an operation passes the link of one worker in one direction."""
-    ring = {"all_reduce": 2 * (n - 1) / n, **dict.fromkeys(("all_gather", "reduce_scatter", "all_to_all"), (n - 1) / n)}
-    return {**ring, "broadcast": (n - 1).bit_length(), "barrier": 0, "send": 1, "recv": 1}[operation]
-
-
-OPERATIONS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "barrier", "send", "recv")
-"""Operations with a formula; others are not emulated."""
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,8 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from workbench.plan.link_model import OPERATIONS, Route, link_index, route
+from workbench.plan.collective_costs import OPERATIONS
+from workbench.plan.link_model import Route, link_index, route
 from workbench.plan.mesh import WORLD, Mesh
 from workbench.spec.link import Link
 

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from workbench.plan.collective_costs import ring_bytes
 from workbench.runtime.tracing.gloo import GlooSpan, GlooSpans
 from workbench.torch_private.autograd import after_backward, backward_id
 
 if TYPE_CHECKING:
     from workbench.runtime.link_emulation import EmulatedLinks, EmulatedOperation
-
-RING_FACTOR = {"all_reduce": 2, "all_gather": 1, "reduce_scatter": 1, "all_to_all": 1, "broadcast": 1}
 
 
 @dataclass
@@ -67,12 +66,8 @@ class Operation:
 
     @property
     def ring_bytes(self) -> int:
-        """Bytes that each rank sends under the ring algorithm (Patarasuk and Yuan 2009); expected, not measured. A broadcast
-        sends the tensor over n−1 links, which is averaged over the ranks."""
-        if self.operation in RING_FACTOR:
-            n = self.group_size
-            return RING_FACTOR[self.operation] * (n - 1) * self.payload_bytes // n
-        return self.payload_bytes if self.operation == "send" else 0
+        """Bytes that each rank sends under the ring algorithm; expected, not measured."""
+        return ring_bytes(self.operation, self.group_size, self.payload_bytes)
 
     @property
     def issuing_s(self) -> float:
