@@ -10,6 +10,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
 from tests.helpers import cases
+from tests.helpers.sizes import larger_are_slow
 from workbench.errors import SplitError
 from workbench.models.lstm_modules import Recurrent
 from workbench.plan.layer_groups import RecurrentLayer
@@ -36,7 +37,7 @@ def spec_of(name: str) -> dict[str, Any]:
     return {"model": model, "dataset": dataset, "split": {"tensor": {"size": size, "cut": cut}}, "train": TRAIN}
 
 
-@pytest.mark.parametrize("name", CUTS)
+@pytest.mark.parametrize("name", larger_are_slow(CUTS, lambda name: spec_of(name)["split"]))
 def test_a_sliced_recurrent_net_equals_one_worker_and_its_formulas(name: str) -> None:
     cases.assert_split_as_by_formula(spec_of(name))
 

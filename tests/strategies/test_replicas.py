@@ -205,7 +205,9 @@ def test_a_mistake_beside_compression_is_noticed(compression: str) -> None:
     assert run_in_workers(2, cases.parity, spec_of("mlp", split), "gradients doubled")[0]["ok"] is False
 
 
-@pytest.mark.parametrize("split", [{"zero1": 2}, {"fsdp": 2}, {"fsdp": {"size": 4, "shard_size": 2}}])
+@pytest.mark.parametrize(
+    "split", larger_are_slow([{"zero1": 2}, {"fsdp": 2}, {"fsdp": {"size": 4, "shard_size": 2}}], lambda split: split)
+)
 def test_a_mistake_beside_sharding_is_noticed(split: dict[str, Any]) -> None:
     made = planned("mlp", split)
     assert run_in_workers(made.num_workers, cases.parity, spec_of("mlp", split), "gradients doubled")[0]["ok"] is False
