@@ -1,4 +1,4 @@
-"""What a class must have to be registered as a plugin; what it lacks is said in one sentence, before anything uses it."""
+"""Registers classes as plugins and states in one sentence what a class lacks, before anything uses it."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ class Attribute:
 
     name: str
     example: str
-    """How it is written: ``axis = "data"``."""
+    """Example of a definition: ``axis = "data"``."""
 
     types: tuple[type, ...] = ()
-    """The value is an instance of one of these; empty: see ``subclass_of``."""
+    """Allowed types of the value; empty if ``subclass_of`` applies."""
 
     subclass_of: type | None = None
-    """The value is this class or a subclass of it."""
+    """Class of which the value must be a subclass, or the class itself."""
 
     def problem(self, cls: type) -> str:
-        """What is wrong with it, a clause that follows the class's name; empty where nothing is."""
+        """Returns what is wrong with the attribute of a class, a clause that follows its name; empty if nothing is."""
         if not hasattr(cls, self.name):
             return f"does not define {self.name}; add {self.example} to the class"
         value = getattr(cls, self.name)
@@ -48,20 +48,20 @@ def register(
     attributes: Sequence[Attribute] = (),
     other_problem: Callable[[Any, str], str] = lambda cls, name: "",
 ) -> Callable[[str], Callable[[C], C]]:
-    """The decorator of a kind of plugin: ``@strategy("averaging")`` registers a class as the strategy ``averaging``.
+    """Returns the decorator of a kind of plugin: ``@strategy("averaging")`` registers a class as the strategy ``averaging``.
 
     Args:
-        kind: what one of them is called in messages: ``model``, ``strategy``.
-        base: the contract; its abstract methods and properties must be defined.
-        attributes: class attributes that must be defined.
-        other_problem: of a class and its name, what else is wrong, a clause; empty where nothing is.
+        kind: Name of the kind in messages: ``model``, ``strategy``.
+        base: The contract; its abstract methods and properties must be defined.
+        attributes: Class attributes that must be defined.
+        other_problem: Given a class and its name, returns another problem as a clause; empty if there is none.
 
     Raises:
-        PluginError: from the decorator, when a class does not keep the contract; one sentence.
+        PluginError: from the decorator, if a class violates the contract; one sentence.
     """
 
     def decorator(name: str) -> Callable[[C], C]:
-        """Registers the class below it under this name."""
+        """Registers the decorated class under this name."""
         if not isinstance(name, str) or not name:
             raise PluginError(f'@{kind} requires the name of the {kind}, such as @{kind}("averaging"), but got {name!r}')
 

@@ -1,4 +1,4 @@
-"""How a plugin is found: a decorator (``registration.py``) names the class, the registry finds it by its name.
+"""Finds plugins: a decorator (``registration.py``) names the class, and the registry looks it up by name.
 
 Three sources are searched, and nothing is imported before a name is looked up: the package's own files and
 folders (one plugin each), installed entry points (groups such as ``workbench.strategies``), and the modules or files
@@ -30,23 +30,23 @@ class Family:
     """All plugins of one kind."""
 
     kind: str
-    """What one of them is called in messages: ``model``."""
+    """Name of the kind in messages: ``model``."""
 
     package: str
-    """Package whose files and folders are the built-in ones."""
+    """Package whose files and folders are the built-in plugins."""
 
     group: str
-    """Group of the entry points."""
+    """Entry-point group of external plugins."""
 
     def names(self) -> list[str]:
-        """Names of all plugins that could be loaded, sorted."""
+        """Returns the names of all plugins that can be loaded, sorted."""
         return sorted(_load(self))
 
     def get(self, name: str, field: str = "") -> Any:
-        """The plugin class called ``name``.
+        """Returns the plugin class ``name``.
 
         Raises:
-            SpecError: there is none; the message gives the nearest name and all that exist.
+            SpecError: there is none; the message includes the nearest name and all names.
         """
         plugins = _load(self)
         if not isinstance(name, str) or name not in plugins:
@@ -55,10 +55,11 @@ class Family:
 
 
 def announce(path: Path) -> None:
-    """Makes the plugins in a file known, anew if it was edited: to this process and, by its environment, to those it starts.
+    """Registers the plugins in a file, again if it was edited, in this process and, through the environment, in processes that it
+    starts.
 
     Raises:
-        Exception: whatever the file raises when it is executed; then nothing of it is known.
+        Exception: the error of the file when it is executed; then none of its plugins is registered.
     """
     name = str(path.resolve())
     others = [m for m in os.environ.get("WORKBENCH_PLUGINS", "").split(",") if m.strip() and m.strip() != name]
@@ -82,7 +83,7 @@ def _load(family: Family) -> dict[str, type]:
 
 
 def registered(module: ModuleType) -> list[type]:
-    """The plugins that a module defines, of every kind."""
+    """Returns the plugins that a module defines, of every kind."""
     classes = [value for value in vars(module).values() if isinstance(value, type) and value.__module__ == module.__name__]
     return [cls for cls in dict.fromkeys(classes) if "plugin_kind" in vars(cls)]
 
@@ -112,14 +113,14 @@ def _modules(family: Family) -> Iterator[ModuleType]:
 
 
 def _from_file(path: Path) -> ModuleType:
-    """The file as a module, executed once however many families ask for it."""
+    """Returns the file as a module, executed once for all families."""
     name = str(path.resolve())
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, path)
         assert spec is not None
         sys.modules[name] = importlib.util.module_from_spec(spec)
         try:
-            # Compiled anew: Python's cache takes a file for the one before if its size and the second of its change are the same.
+            # Compiled again: Python's cache mistakes a file for its previous version if size and modification second are equal.
             exec(compile(path.read_bytes(), path, "exec"), vars(sys.modules[name]))
         except BaseException:
             del sys.modules[name]

@@ -129,8 +129,8 @@ def _placement(plan: Plan) -> str:
     else:
         holds = "a part of every block" if is_part.all() else "a part of some blocks and all of the others"
     batch = plan.spec.train.global_batch_size
-    mine = batch // plan.mesh.num_replicas
-    samples = f"all {batch} samples of the step" if mine == batch else f"{mine} of the step's {batch} samples"
+    num_local = batch // plan.mesh.num_replicas
+    samples = f"all {batch} samples of the step" if num_local == batch else f"{num_local} of the step's {batch} samples"
     cut = ", a part of each sequence" if "context" in plan.mesh.axes else ""
     return f"Every worker holds {holds} and processes {samples}{cut}."
 

@@ -112,18 +112,18 @@ def operations_of(
     Returns:
         The first ``most`` rows, times in milliseconds since ``start_s``, and the number of all.
     """
-    found = communication
+    selected = communication
     for column, chosen in (("operation", names), ("axis", axes)):
         if chosen:
-            found = found.filter(pc.is_in(found[column], pa.array(chosen, pa.string())))
-    frame = found.take(pc.sort_indices(found["start_s"])[:most]).to_pandas()
-    shown = frame[["rank", "index", "operation", "axis", "group", "peer", "phase", "payload_bytes"]].assign(
+            selected = selected.filter(pc.is_in(selected[column], pa.array(chosen, pa.string())))
+    frame = selected.take(pc.sort_indices(selected["start_s"])[:most]).to_pandas()
+    columns = frame[["rank", "index", "operation", "axis", "group", "peer", "phase", "payload_bytes"]].assign(
         begin_ms=(frame["start_s"] - start_s) * 1e3,
         duration_ms=(frame["done_s"] - frame["start_s"]) * 1e3,
         exposed_ms=frame["exposed_communication_s"] * 1e3,
         idle_ms=frame["idle_s"] * 1e3,
     )
-    return shown, len(found)
+    return columns, len(selected)
 
 
 def traffic_matrix_of_step(communication: pa.Table) -> pd.DataFrame:

@@ -1,1 +1,1 @@
-"""Charts, the same on every page: one question each, stated in the title; a colour means the same thing everywhere."""
+"""Charts, the same on every page. Each answers one question, its title; a colour has one meaning everywhere."""

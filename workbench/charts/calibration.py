@@ -1,4 +1,4 @@
-"""How long this machine's communication takes."""
+"""Draws the communication times of a calibration."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import pandas as pd
 
 
 def communication_chart(frame: pd.DataFrame) -> alt.FacetChart:
-    """Time against payload, a panel an operation: measured points and the fitted line; ``calibration.communication``."""
+    """Draws time against payload, one panel per operation: measured points and the fitted line; data of
+    ``hardware.frames.communication``."""
     sizes = [int(size) for size in sorted(frame["payload_bytes"].unique())]
     operations = list(dict.fromkeys(frame["operation"]))
     frame = frame.assign(

@@ -1,4 +1,4 @@
-"""The charts of a comparison, one list that the page, the notebook and the report draw: a chart is added here alone."""
+"""Lists the charts of a comparison, which pages, notebooks and reports draw. A new chart is added here only."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ Finished = Sequence[tuple[StoredRun, Row]]
 
 @dataclass(frozen=True)
 class ComparisonChart:
-    """One chart, or several that are drawn from one frame."""
+    """One chart, or several from one frame."""
 
     name: str
-    """Of its frame: in ``CompareView.data``, and of the file that the page offers."""
+    """Name of the frame in ``CompareView.data`` and of the file offered by the page."""
 
     description: str
-    """What is said where the chart cannot be seen."""
+    """Alternative text of the chart."""
 
     frame: Callable[[Finished], pd.DataFrame]
-    """Of finished runs with their rows; ``split`` says of which run a row is. Empty where there is nothing to draw."""
+    """Returns the frame of finished runs and their rows, whose ``split`` names the run; empty if there is nothing to draw."""
 
     charts: Callable[[pd.DataFrame, Sequence[str]], Sequence[alt.Chart | alt.LayerChart]]
-    """Of the frame, and of the labels of all runs in their order, which decides colours."""
+    """Returns the charts of the frame; the labels of all runs, in order, determine the colours."""
 
 
 def _step_parts(finished: Finished) -> pd.DataFrame:
@@ -46,12 +46,12 @@ def _step_parts(finished: Finished) -> pd.DataFrame:
 
 def _scaling(finished: Finished) -> pd.DataFrame:
     frame = scaling([row for _, row in finished])
-    return frame if frame["workers"].nunique() > 2 else frame.head(0)  # two points are no curve
+    return frame if frame["workers"].nunique() > 2 else frame.head(0)  # two points are not a curve
 
 
 def _pareto(finished: Finished) -> pd.DataFrame:
     frame = pareto([row for _, row in finished])
-    return frame if len(frame) > 1 else frame.head(0)  # one point is no choice
+    return frame if len(frame) > 1 else frame.head(0)  # one point is not a choice
 
 
 def _losses(finished: Finished) -> pd.DataFrame:

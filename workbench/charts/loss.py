@@ -1,4 +1,4 @@
-"""The loss of one run."""
+"""Draws the loss of one or several runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from workbench.charts.theme import COLOURS, WIDTH, layered, run_colours, tone_co
 
 
 def loss_chart(frame: pd.DataFrame) -> alt.Chart:
-    """The loss after each step of one run; columns ``step`` and ``loss``."""
+    """Draws the loss after each step of one run; columns ``step`` and ``loss``."""
     return (
         alt.Chart(frame, title="Does the loss fall?", height=220)
         .mark_line(point=alt.OverlayMarkDef(color=COLOURS["compute"]), color=COLOURS["compute"])
@@ -24,14 +24,14 @@ def loss_chart(frame: pd.DataFrame) -> alt.Chart:
 
 
 _LONG = 28
-"""Characters of a legend's entry of which two do not stand side by side on half a page."""
+"""Length in characters of a legend entry from which on two do not fit side by side on half a page."""
 _THINNEST, _WIDENS_BY, _WIDEST = 1.5, 2.0, 8.0
-"""Of lines, in pixels; of many runs each is so much less wider that the widest is no more than that."""
+"""Line widths in pixels: the thinnest, the increase per line, and the maximum, which limits the increase for many runs."""
 
 
 def losses_chart(frame: pd.DataFrame, labels: Iterable[str] = ()) -> alt.LayerChart:
-    """Loss by step, a line a run with its verdict in the legend; ``losses.losses``. Each line is thinner than the one under
-    it, so that equal ones are all seen. ``labels`` of all runs that are compared decide the colours."""
+    """Draws the loss by step, one line per run with its verdict in the legend; data of ``frames.losses``. Each line is thinner
+    than the one below it, so that equal lines are visible. ``labels`` of all compared runs determine the colours."""
     split_of = dict(zip(frame["run"], frame["split"], strict=True))
     names, tones = list(split_of), run_colours([*labels, *frame["split"]])
     colour = tone_colour(

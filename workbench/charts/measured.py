@@ -1,4 +1,4 @@
-"""One measured figure of several runs, beside what a formula says of it."""
+"""Draws one measured figure of several runs beside its value by formula."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ def measured_chart(
     expected: str | None = None,
     mark: str = "expected",
 ) -> alt.LayerChart:
-    """A bar a row, named by the frame's index and in its order; ``side_by_side``.
+    """Draws one bar per row, named by the index of the frame and in its order; data of ``side_by_side``.
 
     Args:
-        axis: what is measured, with its unit.
-        kind: what of a run it is about, as in ``theme.COLOURS``.
-        expected: the column that says where a mark stands, such as where by a formula the bar ends.
-        mark: what the mark is.
+        column: Column of the measured figure.
+        axis: Title of the axis, with the unit.
+        kind: Kind of the figure, which determines its colour (``theme.COLOURS``).
+        expected: Column of the marks, such as the value by formula.
+        mark: Meaning of the marks.
     """
     values = {"what": frame.index.astype(str), "measured": frame[column]}
     drawn = pd.DataFrame(values | ({"expected": frame[expected]} if expected else {}))

@@ -1,4 +1,4 @@
-"""What memory holds: over time, and at the peak."""
+"""Draws memory over time and at the peak."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ _ORDER = [category.replace("_", " ") for category in CATEGORIES]
 def memory_over_time_chart(
     frame: pd.DataFrame, title: str = "What occupies memory during a step?", most_mebibytes: float | None = None
 ) -> alt.Chart:
-    """What is alive during a step, stacked by category, the event in the tooltip; ``analysis.memory.memory_over_time``.
-    ``most_mebibytes``: the axis' end, for several charts side by side."""
+    """Draws memory during a step, stacked by category, with the event in the tooltip; data of ``memory.memory_over_time``.
+
+    Args:
+        most_mebibytes: End of the axis, for several charts side by side.
+    """
     categories = [category for category in _ORDER if category in set(frame["category"])]
     scale = alt.Scale(domain=[0, most_mebibytes]) if most_mebibytes else alt.Scale()
     return (
@@ -40,7 +43,7 @@ def memory_over_time_chart(
 def memory_at_peak_chart(
     frame: pd.DataFrame, budget_bytes: int | None = None, title: str = "What occupies memory at the peak of each worker?"
 ) -> alt.Chart | alt.LayerChart:
-    """A stacked bar a worker, a memory budget as a line; ``analysis.memory.memory_at_peak``."""
+    """Draws one stacked bar per worker and a memory budget as a line; data of ``memory.memory_at_peak``."""
     categories = [category for category in _ORDER if category in set(frame["category"])]
     bars = (
         alt.Chart(frame)

@@ -1,4 +1,4 @@
-"""Which worker holds what, before anything runs."""
+"""Draws the placement of a plan: blocks and memory of each worker, before anything runs."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from workbench.charts.theme import COLOURS, FIT_WIDTH, colour
 
 WHOLE = 0.995
 MAX_BLOCKS_NAMED = 12
-"""With more blocks than this their names would cover each other; hovering gives them."""
+"""Maximum number of blocks whose names are drawn; the names of more would overlap and appear in tooltips only."""
 
 
 def mesh_chart(frame: pd.DataFrame) -> alt.LayerChart | alt.FacetChart:
-    """Which blocks each worker holds, a row a worker: a full cell is a whole block, a partly filled one a slice of it;
+    """Draws the blocks of each worker, one row per worker: a full cell is a complete block, a partly filled one a slice; data of
     ``expected.placement``."""
     workers, blocks = frame["worker"].nunique(), frame.drop_duplicates("number").sort_values("number")["block"].tolist()
     floor = frame["worker"] + 0.9
@@ -55,7 +55,7 @@ def mesh_chart(frame: pd.DataFrame) -> alt.LayerChart | alt.FacetChart:
 
 
 def held_chart(frame: pd.DataFrame) -> alt.Chart:
-    """What each worker holds, stacked by category; ``expected.held``."""
+    """Draws the expected memory of each worker, stacked by category; data of ``expected.held``."""
     categories = [c.replace("_", " ") for c in dict.fromkeys(frame["category"])]
     frame = frame.assign(
         who=_worker_label(frame), category=frame["category"].str.replace("_", " "), mebibytes=frame["bytes"] / 2**20
@@ -79,7 +79,7 @@ def held_chart(frame: pd.DataFrame) -> alt.Chart:
 
 
 def _worker_label(frame: pd.DataFrame) -> pd.Series[str]:
-    """``worker 3: pipeline 1, data 1``"""
+    """Returns the labels of workers: ``worker 3: pipeline 1, data 1``."""
     return "worker " + frame["worker"].astype(str) + frame["place"].map(lambda place: f": {place}" if place else "")
 
 

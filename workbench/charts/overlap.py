@@ -1,4 +1,4 @@
-"""Communication that overlaps with computing."""
+"""Draws communication that overlaps with computation."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from workbench.analysis.overlap import IN_FLIGHT
 from workbench.charts.theme import COLOURS, WIDTH, colour
 
 _LANE = 26
-"""Pixels."""
+"""Height of a lane in pixels."""
 
 
 def overlap_chart(frame: pd.DataFrame, title: str) -> alt.Chart:
-    """Of each worker what it does, and below it the operations that are in flight; what is below computing is hidden, what is
-    below waiting is not. ``overlap.overlap``."""
+    """Draws the activity of each worker and below it its operations in flight: those below computation are hidden, those below
+    waits are exposed. Data of ``overlap.overlap``."""
     frame = frame.sort_values("kind", key=lambda kind: kind.isin(("communication", "idle")), kind="stable")
     lanes = sorted(set(frame["lane"]), key=lambda lane: (int(lane.split()[0]), lane))
     kinds = [kind for kind in COLOURS if kind in set(frame["kind"])]

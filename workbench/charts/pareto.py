@@ -1,4 +1,4 @@
-"""Time against memory."""
+"""Draws step time against memory."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import pandas as pd
 from workbench.charts.theme import REFERENCE, WIDTH, layered, run_colours, tone_colour
 
 _HEIGHT, _LINE, _CHARACTER, _GAP = 280, 13, 6.3, 9
-"""Pixels: of the chart, a line of text, a letter, and between a point and its name."""
+"""Pixels: height of the chart, of a line of text, width of a character, and gap between a point and its name."""
 _WIDTHS = (WIDTH, 290)
-"""Pixels of the plot on a wide page and on a narrow one."""
-_ALONG = tuple(step / 50 for step in range(51))
-"""Where on each piece of the front a name may not lie."""
-_ROOM = 1.2
-"""The axes reach so many times as far as the largest, for names beyond it."""
+"""Width of the plot in pixels, on a wide and on a narrow page."""
+_FRONT_POSITIONS = tuple(step / 50 for step in range(51))
+"""Positions along each segment of the front that a name must not cover."""
+_AXIS_RANGE = 1.2
+"""Range of the axes relative to the largest value, with room for names."""
 
 
 def pareto_chart(frame: pd.DataFrame, labels: Iterable[str] = ()) -> alt.LayerChart:
-    """Step time against peak memory, a point a run, the front joined by a line; ``pareto.pareto``. ``labels`` of all runs that
-    are compared decide the colours."""
+    """Draws step time against peak memory, one point per run, with the front as a line; data of ``frames.pareto``. ``labels`` of
+    all compared runs determine the colours."""
     x = alt.X("step_time_ms:Q", title="step time (ms)", scale=_from_zero(frame["step_time_ms"]))
     y = alt.Y("peak_memory_mib:Q", title="peak memory of the largest worker (MiB)", scale=_from_zero(frame["peak_memory_mib"]))
     best = frame[frame["on_front"]]
@@ -42,7 +42,7 @@ def pareto_chart(frame: pd.DataFrame, labels: Iterable[str] = ()) -> alt.LayerCh
     runs = alt.Chart(frame).mark_point(size=90, strokeWidth=2, opacity=1).encode(**encoded)
     filled = alt.Chart(best).mark_point(size=90, filled=True, opacity=1).encode(**encoded)
     places: dict[str, Any] = {key: alt.ExprRef(f"datum.{key}") for key in ("align", "dx", "dy")}
-    names = alt.Chart(_named(frame)).mark_text(baseline="middle", **places).encode(x=x, y=y, text="split:N")
+    names = alt.Chart(_with_name_positions(frame)).mark_text(baseline="middle", **places).encode(x=x, y=y, text="split:N")
     title = alt.Title(
         "Which splits are fast and need little memory?", subtitle="Filled points on the line: no other run is better in both."
     )
@@ -50,14 +50,14 @@ def pareto_chart(frame: pd.DataFrame, labels: Iterable[str] = ()) -> alt.LayerCh
 
 
 def _from_zero(values: pd.Series) -> alt.Scale:
-    """From zero, with room for names beyond the largest."""
-    return alt.Scale(domain=[0, _ROOM * values.max()], nice=False)
+    """Returns a scale from zero with room for names beyond the largest value."""
+    return alt.Scale(domain=[0, _AXIS_RANGE * values.max()], nice=False)
 
 
-def _named(frame: pd.DataFrame) -> pd.DataFrame:
-    """The points with the place of each one's name beside it: the first that covers no other name, no point and not the front,
-    on a wide page and on a narrow one."""
-    taken = {width: _taken(frame, width) for width in _WIDTHS}
+def _with_name_positions(frame: pd.DataFrame) -> pd.DataFrame:
+    """Returns the points with the position of each name: the first one that covers no other name, no point and not the front, on
+    a wide and on a narrow page."""
+    taken = {width: _occupied(frame, width) for width in _WIDTHS}
     points = {width: _points(frame, width) for width in _WIDTHS}
     chosen = []
     for index, name in enumerate(frame["split"]):
@@ -76,18 +76,18 @@ def _named(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(**dict(zip(("align", "dx", "dy"), zip(*chosen, strict=True), strict=True)))
 
 
-def _taken(frame: pd.DataFrame, width: float) -> list[tuple[float, ...]]:
-    """What no name may cover: the points and the front."""
+def _occupied(frame: pd.DataFrame, width: float) -> list[tuple[float, ...]]:
+    """Returns the rectangles that no name may cover: the points and the front."""
     points = _points(frame, width)
     front = sorted(point for point, is_best in zip(points, frame["on_front"], strict=True) if is_best)
-    line = [(x + (u - x) * t, y + (v - y) * t) for (x, y), (u, v) in pairwise(front) for t in _ALONG]
+    line = [(x + (u - x) * t, y + (v - y) * t) for (x, y), (u, v) in pairwise(front) for t in _FRONT_POSITIONS]
     return [(x - half, y - half, x + half, y + half) for places, half in ((points, _GAP / 2), (line, 1.0)) for x, y in places]
 
 
 def _points(frame: pd.DataFrame, width: float) -> list[tuple[float, float]]:
-    """Where in the plot each run is, in pixels from its left and its top."""
-    across = frame["step_time_ms"] / frame["step_time_ms"].max() * width / _ROOM
-    down = (1 - frame["peak_memory_mib"] / frame["peak_memory_mib"].max() / _ROOM) * _HEIGHT
+    """Returns the position of each run in the plot, in pixels from the left and top."""
+    across = frame["step_time_ms"] / frame["step_time_ms"].max() * width / _AXIS_RANGE
+    down = (1 - frame["peak_memory_mib"] / frame["peak_memory_mib"].max() / _AXIS_RANGE) * _HEIGHT
     return list(zip(across, down, strict=True))
 
 
@@ -97,7 +97,7 @@ def _is_free(box: tuple[float, ...], width: float, taken: list[tuple[float, ...]
 
 
 def _places() -> Iterator[tuple[str, float, float]]:
-    """Beside the point, ever farther above and below it."""
+    """Yields positions of a name beside its point, farther and farther above and below it."""
     for distance in (0.0, *(sign * _LINE * step / 2 for step in range(1, 20) for sign in (-1, 1))):
         yield "left", _GAP, distance
         yield "right", -_GAP, distance

@@ -1,4 +1,4 @@
-"""Speed-up and efficiency against the number of workers."""
+"""Draws speed-up and efficiency against the number of workers."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from workbench.charts.theme import REFERENCE, WIDTH, layered, run_colours, side_
 
 
 def scaling_chart(frame: pd.DataFrame, labels: Iterable[str] = ()) -> alt.HConcatChart:
-    """Speed-up and efficiency against the number of workers, beside what would be ideal; ``scaling.scaling``."""
+    """Draws speed-up and efficiency side by side; data of ``scaling.scaling``."""
     return side_by_side(*scaling_charts(frame, labels))
 
 
 def scaling_charts(frame: pd.DataFrame, labels: Iterable[str] = ()) -> tuple[alt.LayerChart, alt.LayerChart]:
-    """The two of them, each by itself; a way to split has the colour of its first run among the compared ones' ``labels``."""
+    """Draws speed-up and efficiency separately, with their ideal values. A way to split has the colour of its first run among the
+    compared ``labels``."""
     counts = sorted({1, *frame["workers"]})
     ideal = pd.DataFrame({"workers": counts, "speedup": [float(count) for count in counts], "efficiency": 1.0})
     split_runs = frame[frame["workers"] > 1]

@@ -1,4 +1,4 @@
-"""Charts in which a run can be clicked, and the run that was clicked stands out."""
+"""Makes runs selectable in charts, and highlights the selected one."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _PALE = 0.3
 
 
 def pickable(chart: alt.Chart | alt.LayerChart, field: str, picked: str | None = None) -> alt.Chart | alt.LayerChart:
-    """A copy with a selection ``picked`` of one value of this field."""
+    """Returns a copy of a chart with a selection ``picked`` of one value of this field."""
     return standing_out(chart, field, picked).add_params(alt.selection_point(PICKED, fields=[field], toggle=False))
 
 
 def standing_out(chart: alt.Chart | alt.LayerChart, field: str, picked: str | None) -> alt.Chart | alt.LayerChart:
-    """A copy in which all that has another value of this field than the picked one is pale; lines of reference stay."""
+    """Returns a copy in which marks with another value of this field than the picked one are pale; reference lines remain."""
     highlighted = chart.copy(deep=True)
     if picked is not None:
         is_picked = alt.FieldEqualPredicate(field=field, equal=picked)

@@ -1,4 +1,4 @@
-"""Where the time of a step goes."""
+"""Draws the breakdown of the step time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from workbench.charts.theme import WIDTH, colour
 
 
 def step_parts_chart(frame: pd.DataFrame) -> alt.Chart:
-    """Where the time of a step goes, a bar a split; ``frames.step_parts``."""
+    """Draws the breakdown of the step time, one bar per split; data of ``frames.step_parts``."""
     order = list(dict.fromkeys(frame["split"]))
     return (
         alt.Chart(frame, title="Where does the time of a step go?", width=WIDTH, height=22 * len(order))

@@ -1,4 +1,4 @@
-"""What all charts share: colours, and a theme on light and on dark ground."""
+"""Colours and themes of all charts, on light and on dark ground."""
 
 from __future__ import annotations
 
@@ -33,35 +33,38 @@ COLOURS = {
     "buffers": "#CC79A7",
     "workspace": "#882255",
 }
-"""Okabe and Ito's palette, which colour-blind readers can tell apart; waiting is grey."""
+"""Okabe and Ito's palette, which is safe for colour-blind readers; waits are grey."""
 
 RUN_COLOURS = (
     *("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#BBBBBB"),
     *("#44AA99", "#994455", "#999933", "#EE99AA"),
 )
-"""Paul Tol's bright palette and, for more than seven, some of his others that are seen on light and on dark: for runs, so that
-no colour means a run here and a part of the step there."""
+"""Colours of runs: Paul Tol's bright palette and, for more than seven runs, more of his colours that are visible on light and
+dark. They are distinct from ``COLOURS``, so that a colour never means a run in one chart and a part of the step in another."""
 
 REFERENCE: dict[str, Any] = {"color": "#888888", "strokeDash": [4, 4]}
-"""A line that nothing was measured on: an ideal, a front."""
+"""Style of lines that are not measurements: ideals and fronts."""
 
 WIDTH = 560
 _SYMBOL, _CHARACTER = 28, 6.3
-"""Pixels of a legend's entry: its symbol with the space around it, and a letter of a page's font."""
+"""Pixels of a legend entry: symbol with its margin, and one character of the page's font."""
 _TITLE_CHARACTER, _NARROW, _BESIDE = 8, 300, 40
-"""Pixels of a title's letter, of what a title has on a narrow page, and of what it has beside the plot's width."""
+"""Pixels: one character of a title, width of a title on a narrow page, and width of a title beyond that of the plot."""
 _LONG = 13
-"""Characters of a legend's entry of which three do not stand side by side on a narrow page."""
+"""Length in characters of a legend entry from which on three do not fit side by side on a narrow page."""
 
 
 def colour(field: str, values: Sequence[str], columns: int | None = None) -> alt.Color:
-    """Colour by a field whose values are named in ``COLOURS``, with a legend in their order, of so many columns or as many as
-    fit a narrow page."""
+    """Returns a colour encoding of a field with values of ``COLOURS``, with a legend in their order.
+
+    Args:
+        columns: Columns of the legend; by default as many as fit a narrow page.
+    """
     return tone_colour(field, {value: COLOURS[value] for value in values}, columns)
 
 
 def tone_colour(field: str, tones: Mapping[str, str], columns: int | None = None) -> alt.Color:
-    """Colour by a field, value → colour, with a legend in their order."""
+    """Returns a colour encoding of a field from value → colour, with a legend in their order."""
     columns = columns or (2 if max(map(len, tones), default=0) > _LONG else 3)
     scale = alt.Scale(domain=list(tones), range=list(tones.values()))
     legend = alt.Legend(orient="top", columns=columns, labelLimit=400, symbolOpacity=1)
@@ -69,13 +72,13 @@ def tone_colour(field: str, tones: Mapping[str, str], columns: int | None = None
 
 
 def run_colours(labels: Iterable[str]) -> dict[str, str]:
-    """Label → colour of runs that are compared: the same in every chart that is given all of them in the same order."""
+    """Returns label → colour of the compared runs: equal in every chart that gets all labels in the same order."""
     return dict(zip(dict.fromkeys(labels), cycle(RUN_COLOURS), strict=False))
 
 
 def folding(chart: alt.Chart | alt.LayerChart) -> alt.Chart | alt.LayerChart:
-    """A copy whose legend has as many columns, and whose title as many lines, as the width that it is drawn in has room for or
-    needs. Of charts side by side or over each other none has a ``width`` that this could ask for."""
+    """Returns a copy whose legend columns and title lines adapt to the width. Not for concatenated charts, which have no
+    ``width`` signal."""
     folded = chart.copy(deep=True)
     title = alt.Title(folded.title) if isinstance(folded.title, str) else folded.title
     if isinstance(title, alt.TitleParams) and isinstance(title.text, str):
@@ -92,7 +95,7 @@ def folding(chart: alt.Chart | alt.LayerChart) -> alt.Chart | alt.LayerChart:
 
 
 def _columns(entries: Sequence[str], most: int) -> str:
-    """The number of a legend's columns as an expression of the plot's width."""
+    """Returns the number of legend columns as an expression of the width of the plot."""
     expression = "1"
     for number in range(2, most + 1):
         longest = [max(map(len, entries[first::number]), default=0) for first in range(number)]
@@ -102,7 +105,7 @@ def _columns(entries: Sequence[str], most: int) -> str:
 
 
 def theme(dark: bool = False) -> dict[str, Any]:
-    """Fonts, lines and grounds as Vega-Lite's configuration."""
+    """Returns fonts, lines and backgrounds as a configuration of Vega-Lite."""
     ground, ink, soft, line = (
         ("#181b1f", "#e8eaed", "#a9b0b8", "#353b42") if dark else ("#ffffff", "#1d2126", "#5b636d", "#e3e6ea")
     )
@@ -132,22 +135,22 @@ def theme(dark: bool = False) -> dict[str, Any]:
 
 
 def layered(*charts: alt.Chart, **properties: Any) -> alt.LayerChart:
-    """Charts over each other; ``alt.layer`` has no such certain type."""
+    """Layers charts; ``alt.layer`` has a less specific type."""
     return alt.LayerChart(layer=charts).properties(**properties)
 
 
 def side_by_side(*charts: alt.Chart | alt.LayerChart) -> alt.HConcatChart:
-    """Charts beside each other, each with its own legend below its title; a shared one would stand above both."""
+    """Puts charts side by side, each with its own legend below its title; a shared legend would be above both."""
     return alt.hconcat(*charts, spacing=40).resolve_scale(color="independent")
 
 
 def dressed(chart: AnyChart, dark: bool = False) -> AnyChart:
-    """The chart with the theme."""
+    """Returns the chart with the theme."""
     return chart.configure(**theme(dark))
 
 
 def svg(chart: AnyChart, dark: bool = False) -> str:
-    """The chart as an SVG document; drawn without a browser, and so with as many rows as there are."""
+    """Renders the chart as SVG without a browser, and thus without a limit on rows."""
     text = io.StringIO()
     with alt.data_transformers.enable("default", max_rows=None):
         dressed(chart, dark).save(text, format="svg")
@@ -155,4 +158,4 @@ def svg(chart: AnyChart, dark: bool = False) -> str:
 
 
 FIT_WIDTH = alt.AutoSizeParams(type="fit-x", contains="padding")
-"""For charts whose rows have a height of their own: a page may change the width alone."""
+"""Size of charts with a fixed height per row: a page changes only the width."""

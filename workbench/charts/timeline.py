@@ -1,4 +1,4 @@
-"""The timeline of the workers in a step."""
+"""Draws the timeline of the workers in a step."""
 
 from __future__ import annotations
 
@@ -14,20 +14,24 @@ from workbench.charts.theme import COLOURS, RUN_COLOURS, WIDTH, layered, tone_co
 By = Literal["kind", "microbatch", "stage"]
 WAITS = ("idle", "communication")
 _TONES = RUN_COLOURS[:6]
-"""Of microbatches and stages; the seventh is grey, as waiting is."""
+"""Colours of microbatches and stages, without the seventh, grey, which means waiting."""
 _DARK = (COLOURS["forward"], COLOURS["optimizer"], "#4477AA", "#228833", "#AA3377")
-"""Colours that take white letters."""
+"""Colours on which labels are white."""
 _PALE = 0.55
-"""Opacity of backward where colour says something else."""
+"""Opacity of backward passes if colour shows something else."""
 _WHITE, _BLACK = "#ffffff", "#10161c"
 _CHARACTER = 0.008
-"""Share of the whole width that a character of a bar's label needs."""
+"""Share of the width that one character of a label needs."""
 IDEAL = "Ideal timeline of this schedule"
 
 
 def timeline_chart(frame: pd.DataFrame, title: str, ideal: pd.DataFrame | None = None) -> alt.LayerChart | alt.VConcatChart:
-    """Who does what when, a lane a worker, a number a microbatch where there are several (and several stages: stage.microbatch);
-    ``frames.timeline``. Below it, on the same scale, the ``ideal`` schedule, a frame of the same columns."""
+    """Draws the timeline, one lane per worker, labelled by microbatch if there are several (and stage.microbatch for several
+    stages per worker); data of ``frames.timeline``.
+
+    Args:
+        ideal: Timeline of the ideal schedule, drawn below on the same scale.
+    """
     both = frame if ideal is None else pd.concat([frame, ideal])
     span_ms = (0.0, float(both["end_ms"].max()))
     zoom = alt.selection_interval(bind="scales", encodings=["x"])
@@ -35,7 +39,7 @@ def timeline_chart(frame: pd.DataFrame, title: str, ideal: pd.DataFrame | None =
     if ideal is None:
         return measured
     below = lanes_chart(ideal, IDEAL, span_ms, both["kind"])
-    # A legend of both would stand above the title.
+    # A shared legend would be above the title.
     below.layer[0].encoding.color["legend"] = None
     return alt.vconcat(measured, below).resolve_scale(x="shared", color="independent")
 
@@ -43,13 +47,13 @@ def timeline_chart(frame: pd.DataFrame, title: str, ideal: pd.DataFrame | None =
 def lanes_chart(
     frame: pd.DataFrame, title: str, span_ms: tuple[float, float], kinds: Iterable[str], by: By = "kind"
 ) -> alt.LayerChart:
-    """One of the two by itself, over this part of the step, with a legend of these kinds; computing may instead be coloured by
-    its microbatch or stage, backward paler than forward."""
+    """Draws one part of the step with a legend of these kinds; computation may be coloured by microbatch or stage, with backward
+    passes paler."""
     return _lanes(frame, [kind for kind in COLOURS if kind in set(kinds)], span_ms, by).properties(title=title)
 
 
 def _shades(frame: pd.DataFrame, kinds: list[str], by: By) -> tuple[pd.Series, dict[str, str]]:
-    """What colours each bar, and the colour of each of those."""
+    """Returns the colour key of each bar, and key → colour."""
     if by == "kind":
         return frame["kind"], {kind: COLOURS[kind] for kind in kinds}
     numbers = frame[by].where(~frame["kind"].isin(WAITS))
@@ -99,7 +103,7 @@ def _lanes(frame: pd.DataFrame, kinds: list[str], span_ms: tuple[float, float], 
 
 
 def _labels(frame: pd.DataFrame) -> pd.Series:
-    """The microbatch where there are several, with its stage before it where some worker has several of those."""
+    """Returns the labels: the microbatch if there are several, with its stage if a worker has several."""
     if frame["microbatch"].nunique() < 2:
         return pd.Series("", index=frame.index)
     has_stages = "stage" in frame and (frame.groupby("worker")["stage"].nunique() > 1).any()

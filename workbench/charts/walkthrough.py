@@ -1,4 +1,4 @@
-"""A moment of a step: who computes which blocks, and what goes from whom to whom."""
+"""Draws a moment of a step: computation and communication of each worker."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ import pandas as pd
 from workbench.charts.theme import COLOURS, FIT_WIDTH, colour
 
 _ROW, _LANE = 24, 26
-"""Heights of a block and of a lane of communication, in pixels."""
+"""Heights of a block and of a communication lane in pixels."""
 
 
 def walk_chart(cells: pd.DataFrame, wires: pd.DataFrame, kinds: Sequence[str], num_lanes: int) -> alt.LayerChart:
-    """A column a worker, a row a block, filled as far as the worker holds it and coloured by what it computes; below, a line
-    for each communication; ``walk.cells``, ``walk.wires``. ``kinds`` and ``num_lanes`` are those of all moments, so that
-    nothing but the content changes from one to the next."""
+    """Draws one column per worker and one row per block, filled by the part that the worker holds and coloured by its
+    computation, with a line below per communication; data of ``step_walkthrough.cells`` and ``wires``.
+
+    Args:
+        kinds: Kinds of work of all moments, so that the legend is constant.
+        num_lanes: Number of communication lanes of all moments, so that the size is constant.
+    """
     blocks = cells.drop_duplicates("number").sort_values("number")["block"].tolist()
     workers, rows = int(cells["worker"].max()) + 1, len(blocks)
     many = workers > 4
@@ -46,7 +50,7 @@ def walk_chart(cells: pd.DataFrame, wires: pd.DataFrame, kinds: Sequence[str], n
         "scale": y_scale,
         "axis": names,
         "title": None,
-    }  # the same in every layer, else Vega-Lite merges them as it likes
+    }  # equal in every layer, since Vega-Lite merges them
     tooltip = [
         alt.Tooltip("worker:N"),
         alt.Tooltip("place:N", title="mesh coordinate"),
@@ -78,7 +82,7 @@ def walk_chart(cells: pd.DataFrame, wires: pd.DataFrame, kinds: Sequence[str], n
 
 
 def _wires(frame: pd.DataFrame, rows: int, across: dict[str, Any], down: dict[str, Any]) -> list[alt.Chart]:
-    """Lines between workers with a dot at each; those of sends end in an arrow."""
+    """Draws lines between workers with a dot at each; those of sends end in an arrow."""
     tone = COLOURS["communication"]
     y = rows + 0.3 + (frame["lane"] + 0.65) * _LANE / _ROW
     frame = frame.assign(y=y, from_x=frame["low"] + 0.5, to_x=frame["high"] + 0.5, text_x=(frame["low"] + frame["high"] + 1) / 2)

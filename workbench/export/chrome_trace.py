@@ -1,8 +1,8 @@
-"""Runs as a trace that Perfetto, ``chrome://tracing`` and speedscope open, after Google's document "Trace Event Format".
+"""Writes runs as a trace for Perfetto, ``chrome://tracing`` and speedscope, after Google's document "Trace Event Format".
 
-A worker is a process; its threads are its steps, what it computed, its communication and what it waited for. Times are
-microseconds of the run's own clock, to the nanosecond. Events of one thread follow each other or lie one inside the other, as
-the format asks; operations under way at the same time go to threads of their own.
+A worker is a process with threads for its steps, computation, communication and waits. Times are microseconds of the clock of
+the run, with nanosecond precision. Events of a thread are consecutive or nested, as the format requires; concurrent operations
+have separate threads.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from workbench.store.directory import RunDirectory, StoredRun
 
 Row = dict[str, Any]
 WAITS = ("idle", "communication")
-"""Kinds of ``timeline`` that say what a worker stood still for; they lie inside what waited."""
+"""Kinds of ``timeline`` for waits; they lie inside the intervals that waited."""
 
 
 def write_trace(runs: Iterable[StoredRun], to: Path) -> Path:
-    """Writes the trace of these runs as JSON, an event a line, compressed where the name ends in ``.gz``; returns the file."""
+    """Writes the trace of these runs as JSON, one event per line, compressed if the name ends in ``.gz``. Returns the file."""
     encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
     to.parent.mkdir(parents=True, exist_ok=True)
     with gzip.open(to, "wt") if to.suffix == ".gz" else to.open("w") as file:
@@ -36,8 +36,8 @@ def write_trace(runs: Iterable[StoredRun], to: Path) -> Path:
 
 
 def trace_events(runs: Iterable[StoredRun]) -> Iterator[Row]:
-    """The events of these runs."""
-    ids = itertools.count(1)  # of processes, threads and flows alike: viewers take 0 for no process
+    """Yields the events of these runs."""
+    ids = itertools.count(1)  # shared by processes, threads and flows; viewers treat 0 as no process
     for run in (run.directory for run in runs):
         record = run.record()
         workers = [_Worker(next(ids), ids) for _ in range(record.num_workers)]
@@ -64,7 +64,7 @@ def _by_rank(run: RunDirectory, name: str) -> dict[int, list[Row]]:
 
 
 class _Worker:
-    """The ids of a worker's process and threads."""
+    """Ids of a worker's process and threads."""
 
     def __init__(self, pid: int, ids: Iterator[int]) -> None:
         self.pid, self.ids = pid, ids
@@ -72,12 +72,17 @@ class _Worker:
         """Step and index of an operation in the table → its thread."""
 
     def metadata(self, kind: str, tid: int = 0, **args: Any) -> Row:
-        """Metadata (phase M): the name or the place of the process or one of its threads."""
+        """Returns a metadata event (phase M): the name or sort index of the process or a thread."""
         return {"name": kind, "ph": "M", "ts": 0, "pid": self.pid, "tid": tid, "args": args}
 
     def threads(self, name: str, events: list[Row], nest: bool) -> Iterator[Row]:
-        """Gives events their threads, as many as it takes. ``start`` and ``end`` are nanoseconds; an event whose end is not known
-        (its operation was not waited for, or runs on a GPU) is an instant."""
+        """Assigns threads to events, as many as needed.
+
+        Args:
+            events: Events with ``start`` and ``end`` in nanoseconds. An event without a known end (an operation that was not
+                waited for, or on a GPU) becomes an instant.
+            nest: Whether events may be nested.
+        """
         open_until: list[list[int]] = []
         tids: list[int] = []
         for event in sorted(events, key=lambda e: (e["start"], -(e["end"] or e["start"]))):
@@ -94,7 +99,7 @@ class _Worker:
 
 
 def _lane(open_until: list[list[int]], start: int, end: int, nest: bool) -> int:
-    """The first lane on which nothing is under way, or if they may ``nest`` what is ends no sooner than this event."""
+    """Returns the first lane that is free or, if events may ``nest``, whose open event does not end before this one."""
     for lane, ends in enumerate(open_until):
         while ends and ends[-1] <= start:
             ends.pop()
@@ -127,8 +132,8 @@ def _wait(row: Row) -> Row:
 
 
 def _memory(pid: int, rows: list[Row]) -> Iterator[Row]:
-    """Counters (phase C) of bytes by category. A peak noted after the end of the step, as runs were once recorded, says how much
-    and not when, and is left out."""
+    """Yields counters (phase C) of bytes by category. A peak without a time, as older runs recorded it after the end of the step,
+    is left out."""
     for _, in_step in itertools.groupby(rows, key=lambda row: row["step"]):
         moments = [list(alive) for _, alive in itertools.groupby(in_step, key=lambda row: (row["time_s"], row["event"]))]
         if moments[-1][0]["event"] == "peak":
@@ -142,7 +147,7 @@ def _memory(pid: int, rows: list[Row]) -> Iterator[Row]:
 
 
 def _flows(workers: list[_Worker], rows: Iterable[Row], ids: Iterator[int]) -> Iterator[Row]:
-    """An arrow (phases s and f) from each send to its receive: the n-th from one worker to another in a group and step."""
+    """Yields an arrow (phases s and f) from each send to its receive: the n-th from one worker to another in a group and step."""
     sent: Counter[tuple[Any, ...]] = Counter()
     ends: dict[tuple[Any, ...], dict[str, Row]] = {}
     for row in rows:
@@ -156,7 +161,7 @@ def _flows(workers: list[_Worker], rows: Iterable[Row], ids: Iterator[int]) -> I
             continue
         flow, began = next(ids), _nanoseconds(both["send"]["start_s"])
         received = _from_to(both["recv"])
-        # Where both have begun: inside the receive's event, to which the arrow's end is bound.
+        # When both have started: inside the event of the receive, to which the end of the arrow binds.
         arrived = min(max(began, received["start"]), received["end"])
         for phase, row, at in (("s", both["send"], began), ("f", both["recv"], arrived)):
             worker = workers[row["rank"]]
@@ -166,13 +171,14 @@ def _flows(workers: list[_Worker], rows: Iterable[Row], ids: Iterator[int]) -> I
 
 
 def _from_to(row: Row) -> dict[str, Any]:
-    """Begin and end: of an operation what is known to have come first, its completion or the end of the wait for it."""
+    """Returns start and end; an operation ends at its completion or at the end of the wait for it, whichever is known to be
+    first."""
     end_s = min((t for t in (row["end_s"], row.get("completed_s")) if t is not None), default=None)
     return {"start": _nanoseconds(row["start_s"]), "end": None if end_s is None else _nanoseconds(end_s)}
 
 
 def _args(row: Row, *elsewhere: str) -> Row:
-    """What else is known of it; JSON has no value that is not finite."""
+    """Returns the other values of a row; JSON has no infinite values."""
     left_out = ("run_id", "rank", "start_s", "end_s", *elsewhere)
     values = {key: value for key, value in row.items() if key not in left_out and value is not None}
     return {key: value for key, value in values.items() if not (isinstance(value, float) and not math.isfinite(value))}

@@ -1,4 +1,4 @@
-"""Exports runs and their tables as CSV or Parquet, the same columns in both, with what torch's profiler wrote of them."""
+"""Exports runs and their tables as CSV or Parquet, with the same columns in both, and the traces of torch's profiler."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _FORMULA = "^[=+\\-@\t\r]"
-"""How a text begins that a spreadsheet would compute (OWASP, "CSV Injection")."""
+"""Prefix of texts that a spreadsheet would evaluate (OWASP, "CSV Injection")."""
 
 
 def export(runs: Sequence[StoredRun], to: Path, file_format: str) -> list[Path]:
-    """Writes ``runs`` and every table of a run (``steps``, ``memory``, …) under ``to``, and torch's traces under
-    ``profiler/<run id>/``; returns the files."""
+    """Writes ``runs`` and every table of the runs (``steps``, ``memory``, …) under ``to``, and torch's traces under
+    ``profiler/<run id>/``. Returns the files."""
     directories = [run.directory for run in runs]
     import pyarrow as pa
     import pyarrow.csv
@@ -47,7 +47,7 @@ def export(runs: Sequence[StoredRun], to: Path, file_format: str) -> list[Path]:
 
 
 def as_text(table: pa.Table) -> pa.Table:
-    """The table with an apostrophe before each text that a spreadsheet would take for a formula; numbers stay as they are."""
+    """Returns the table with an apostrophe before each text that a spreadsheet would evaluate; numbers are unchanged."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

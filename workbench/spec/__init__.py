@@ -1,4 +1,4 @@
-"""What a run is: frozen, versioned, read from and written to TOML."""
+"""The spec of a run: frozen, versioned, read from and written to TOML."""
 
 from workbench.spec.options import DatasetOptions, ModelOptions, Options, StrategyOptions, describe
 from workbench.spec.run_spec import RunSpec

@@ -1,4 +1,4 @@
-"""The demonstration: the same work on one worker and split over two by each of four strategies."""
+"""The demonstration: the same work on one worker, and split over two by four strategies."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ SPLITS = (
 
 
 def four_strategies(spec: RunSpec) -> list[RunSpec]:
-    """This spec's work split by each of the strategies in turn; of the default spec it is the demonstration. The run on one
-    worker comes with them, as their baseline."""
+    """Returns this spec with each of the four strategies. With the default spec it is the demonstration. The run on one worker is
+    added as their baseline."""
     return [spec.replace(split=split) for split in SPLITS]

@@ -1,4 +1,4 @@
-"""Where specs differ: from the defaults, and from each other. Paths are the file's own."""
+"""Compares specs with the defaults and with each other, by the paths of their files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from workbench.spec.run_spec import RunSpec
 
 
 def flat(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The values of a spec's table with their paths: ``("train.num_steps", 20)``."""
+    """Yields the values of a spec's table with their paths: ``("train.num_steps", 20)``."""
     for key, value in table.items():
         if isinstance(value, dict):
             yield from flat(value, f"{prefix}{key}.")
@@ -19,7 +19,7 @@ def flat(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def not_by_default(spec: RunSpec) -> dict[str, Any]:
-    """What is not by default, without what a run is named by anyway: its name, model, dataset, sizes and device."""
+    """Returns the options that differ from the defaults, without those shown anyway: name, model, dataset, sizes and device."""
     named = {
         "name",
         "model.name",
@@ -31,7 +31,7 @@ def not_by_default(spec: RunSpec) -> dict[str, Any]:
 
 
 def differing(tables: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
-    """Path → the value in each of these specs' tables, None where one has no such key; only those that are not all equal."""
+    """Returns path → the value in each of these tables, None for a missing key; only for values that are not all equal."""
     specs = [dict(flat(table)) for table in tables]
     values = {path: [spec.get(path) for spec in specs] for path in dict.fromkeys(path for spec in specs for path in spec)}
     return {path: row for path, row in values.items() if any(value != row[0] for value in row)}

@@ -1,4 +1,4 @@
-"""Specs as TOML files and as the command line's ``--model``, ``--dataset``, ``--split`` and ``--set``."""
+"""Reads and writes specs as TOML files, and applies ``--model``, ``--dataset``, ``--split`` and ``--set`` of the command line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from workbench.spec.run_spec import RunSpec
 
 
 def load(path: Path) -> RunSpec:
-    """The spec in a TOML file.
+    """Reads a spec from a TOML file.
 
     Raises:
         SpecError: the file cannot be read, is not TOML, or is not a spec.
@@ -21,7 +21,7 @@ def load(path: Path) -> RunSpec:
 
 
 def read_table(path: Path) -> dict[str, Any]:
-    """The file's values, unchecked."""
+    """Reads the values of a TOML file without validation."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -31,7 +31,7 @@ def read_table(path: Path) -> dict[str, Any]:
 
 
 def dumps(spec: RunSpec) -> str:
-    """The spec as TOML with all defaults filled in; reads back to an equal spec."""
+    """Returns the spec as TOML with all defaults filled in; reading it returns an equal spec."""
     import tomli_w
 
     return tomli_w.dumps(spec.as_dict())
@@ -45,15 +45,15 @@ def override(
     splits: Iterable[str],
     sets: Iterable[str],
 ) -> dict[str, Any]:
-    """``table`` with the command line's values laid over it.
+    """Returns ``table`` with the values of the command line applied.
 
     Args:
-        model: name of another model; the file's model options then no longer apply.
-        dataset: name of another dataset, likewise.
-        splits: ``data=2``, ``pipeline=2,schedule=1f1b,num_microbatches=4`` or ``tensor=3,cut.head=none``; together they
-            replace the file's split.
-        sets: ``train.num_steps=50``, dotted paths as in the file, values as in TOML. With another ``model.preset`` the
-            file's model options no longer apply.
+        model: Name of another model, which discards the model options of the file.
+        dataset: Name of another dataset, likewise.
+        splits: ``data=2``, ``pipeline=2,schedule=1f1b,num_microbatches=4`` or ``tensor=3,cut.head=none``; together they replace
+            the split of the file.
+        sets: ``train.num_steps=50``, dotted paths as in the file, values as in TOML. Another ``model.preset`` discards the model
+            options of the file.
     """
     result = {**table}
     if model is not None:
@@ -67,7 +67,7 @@ def override(
             if strategy in result["split"]:
                 raise SpecError(f"split.{strategy}", f"given twice, the second time as --split {text}; use each strategy once")
             result["split"][strategy] = options
-    # A preset first: options set beside it lie over it.
+    # The preset first: options set beside it override it.
     for text in sorted(sets, key=lambda text: not text.startswith("model.preset=")):
         path, _, value = text.partition("=")
         if not value or not all(path.split(".")):
@@ -79,7 +79,7 @@ def override(
 
 
 def parse_value(text: str) -> Any:
-    """A TOML value; what is none is a string: ``2`` → 2, ``1e-3`` → 0.001, ``true`` → True, ``adamw`` → 'adamw'."""
+    """Parses a TOML value; anything else is a string: ``2`` → 2, ``1e-3`` → 0.001, ``true`` → True, ``adamw`` → 'adamw'."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -99,7 +99,7 @@ def _parse_split(text: str) -> tuple[str, dict[str, Any]]:
 
 
 def _at_commas(text: str) -> list[str]:
-    """The parts between commas that stand in no brackets, braces or quotes: ``layer=3,partition=[2,3,1]`` has two."""
+    """Splits at commas outside brackets, braces and quotes: ``layer=3,partition=[2,3,1]`` has two parts."""
     parts, depth, quote = [""], 0, ""
     for character in text:
         if quote or character in "\"'":

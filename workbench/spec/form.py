@@ -1,4 +1,4 @@
-"""Forms made from options classes: what a page or a widget must know of a field to ask for it, without drawing it."""
+"""Derives form fields from options classes, without drawing them."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ _WRITTEN_OUT = {"kv": "key/value", "lr": "learning-rate"}
 
 @dataclass(frozen=True)
 class Field:
-    """One option as a form asks for it."""
+    """One option as a form field."""
 
     path: str
     """Dotted path in the spec: ``split.pipeline.num_microbatches``."""
 
     kind: Kind
-    """``value`` is what has no simpler form, a list or a table, written as in TOML."""
+    """Kind of field; ``value`` is a list or table, written as in TOML."""
 
     default: Any
     help: str
-    """The sentence under the field."""
+    """Help text."""
 
     choices: tuple[str, ...] = ()
     minimum: float | None = None
     maximum: float | None = None
     is_exclusive: bool = False
-    """Whether ``minimum`` itself is not allowed."""
+    """Whether ``minimum`` itself is excluded."""
 
     is_optional: bool = False
     """Whether it may be left empty."""
 
     @property
     def label(self) -> str:
-        """Its name in words, with its unit: ``Bucket size (MiB)``; of options within options ``Within: latency (s)``."""
+        """Name in words with its unit: ``Bucket size (MiB)``; for nested options ``Within: latency (s)``."""
         *parents, name = self.path.split(".")
         within, name = parents[2 if parents[:1] == ["split"] else 1 :], name.removeprefix("num_")
         unit = next((suffix for suffix in _UNITS if name.endswith(suffix)), "")
@@ -63,10 +63,10 @@ class Field:
 
 
 def fields(options: type[Options], where: str, defaults: Options | None = None) -> Iterator[Field]:
-    """The fields of an options class whose path in the spec is ``where``; those of options within follow under theirs.
+    """Yields the fields of an options class at the path ``where`` of the spec, including nested options.
 
     Args:
-        defaults: where its values are the defaults, such as those that a preset fills in; else the class's own are.
+        defaults: Options whose values are the defaults, such as those of a preset; by default those of the class.
     """
     for name, info in options.model_fields.items():
         if not _is_in_form(options, name, info):
@@ -82,7 +82,7 @@ def fields(options: type[Options], where: str, defaults: Options | None = None) 
 
 
 def _schedule_fields(where: str) -> Iterator[Field]:
-    """Options that schedules have of their own, each name once; a split gives them beside the pipeline's."""
+    """Yields the options of schedules, each name once; a split gives them beside those of the pipeline."""
     named: dict[str, Field] = {}
     for schedule in SCHEDULES.names():
         for field in fields(SCHEDULES.get(schedule).Options, where):
@@ -91,13 +91,13 @@ def _schedule_fields(where: str) -> Iterator[Field]:
 
 
 def plugin_field(family: Family) -> Field:
-    """The choice of a plugin, ``model.name`` or ``dataset.name``."""
+    """Returns the field that selects a plugin, ``model.name`` or ``dataset.name``."""
     default = getattr(RunSpec(), family.kind).name
     return Field(f"{family.kind}.name", "choice", default, f"Name of the {family.kind}.", tuple(family.names()))
 
 
 def parts() -> dict[str, type[Options]]:
-    """The parts of a spec that are plain options, by name: train, inference, measure and so on."""
+    """Returns the parts of a spec that are plain options, by name: train, inference, measure and so on."""
     annotations = {name: info.annotation for name, info in RunSpec.model_fields.items()}
     return {
         n: a
@@ -107,12 +107,12 @@ def parts() -> dict[str, type[Options]]:
 
 
 def top_fields() -> list[Field]:
-    """Fields that stand in no part: the name and the mode."""
+    """Returns the fields outside all parts: name and mode."""
     return [_field(RunSpec, name, name, RunSpec.model_fields[name], _default(RunSpec.model_fields[name])) for name in TOP]
 
 
 def all_fields(model: str, dataset: str) -> dict[str, Field]:
-    """Every field of a spec of this model and dataset, by path, whatever its split.
+    """Returns every field of a spec with this model and dataset by path, regardless of the split.
 
     Raises:
         SpecError: there is no such model or dataset.
@@ -161,7 +161,7 @@ def _field(options: type[Options], path: str, name: str, info: FieldInfo, defaul
 
 
 def _plain(annotation: Any) -> tuple[Any, list[Any], bool]:
-    """The type without None and Annotated, the marks of the latter, and whether None is allowed."""
+    """Returns the type without None and Annotated, the marks of the latter, and whether None is allowed."""
     is_optional, marks = False, []
     if get_origin(annotation) in (Union, UnionType):
         options = [part for part in get_args(annotation) if part is not NoneType]

@@ -1,4 +1,4 @@
-"""The link that a run's workers talk over: the machine's own, or a slower one that is emulated."""
+"""The link between the workers of a run: that of the machine, or a slower one that is emulated."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ PRESETS = {
     "ethernet-1g": (100e-6, 125e6),
     "wan": (20e-3, 12.5e6),  # 100 Mbit/s between cities
 }
-"""Seconds of latency and bytes per second: data-sheet bandwidths, and latencies of the right order of magnitude."""
+"""Name → latency in seconds and bandwidth in bytes per second: bandwidths of data sheets, and latencies of the right order of
+magnitude."""
 
 
 class LinkSpeed(Options):
-    """How fast a link is; by default no slower than the machine's own."""
+    """Speed of a link; by default that of the machine."""
 
     preset: Literal["nvlink", "pcie4", "ethernet-10g", "ethernet-1g", "wan"] | None = None
     """Name of a link that provides the default latency and bandwidth; without it, only what is set below is emulated."""
@@ -33,14 +34,14 @@ class LinkSpeed(Options):
 
     @property
     def numbers(self) -> tuple[float | None, float | None]:
-        """Latency in seconds and bandwidth in bytes per second; None: not asked for."""
+        """Latency in seconds and bandwidth in bytes per second; None if not set."""
         latency_s, bandwidth = PRESETS[self.preset] if self.preset else (None, None)
         latency_s = latency_s if self.latency_s is None else self.latency_s
         return latency_s, bandwidth if self.bandwidth_bytes_per_s is None else self.bandwidth_bytes_per_s
 
     @property
     def is_emulated(self) -> bool:
-        """Whether anything was asked for."""
+        """Whether a latency or bandwidth is set."""
         return self.numbers != (None, None)
 
     @property
@@ -55,7 +56,8 @@ class LinkSpeed(Options):
 
 
 class Link(LinkSpeed):
-    """The link between a run's workers: one for all, others along some axes, or a fast one within nodes of several workers."""
+    """The link between the workers of a run: one for all, others along some axes, or a faster one within nodes of several
+    workers."""
 
     workers_per_node: PositiveInt | None = None
     """Number of consecutive ranks that form a node and share one link to the other nodes. By default, each worker has its own
@@ -75,7 +77,7 @@ class Link(LinkSpeed):
 
     @property
     def parts(self) -> Mapping[str, LinkSpeed]:
-        """Every link that is emulated, by its path in the file below ``link``; the one for all under ``""``."""
+        """Every emulated link by its path below ``link``; the one for all has the path ``""``."""
         parts = {"": LinkSpeed.model_validate(self.model_dump(include=set(LinkSpeed.model_fields)))}
         parts |= {"within": self.within, **{f"axes.{axis}": speed for axis, speed in self.axes.items()}}
         return {path: speed for path, speed in parts.items() if speed.is_emulated}
@@ -94,7 +96,7 @@ class Link(LinkSpeed):
 
 
 def _engineering(value: float, units: tuple[str, ...]) -> str:
-    """A value in the first of these units, each a thousandth of the one before, in which it is at least 1."""
+    """Formats a value in the first of these units, each a thousandth of the previous one, in which it is at least 1."""
     for unit in units[:-1]:
         if value >= 1:
             return f"{value:g} {unit}"

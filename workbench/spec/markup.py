@@ -1,4 +1,4 @@
-"""Tables as HTML, and what a spec shows of itself as the last line of a notebook cell. All text is escaped."""
+"""Renders tables and specs as HTML for notebook cells. All text is escaped."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], num_names: int = 1) -> str:
-    """A table; all but the first ``num_names`` columns are figures."""
+    """Renders a table; all columns except the first ``num_names`` are figures."""
     head, body = _row("th", heads, num_names), "".join(_row("td", row, num_names) for row in rows)
     return f'<div style="overflow-x:auto"><table><thead>{head}</thead><tbody>{body}</tbody></table></div>'
 
@@ -24,7 +24,7 @@ def _row(kind: str, texts: Sequence[str], num_names: int) -> str:
 
 
 def spec_html(spec: RunSpec) -> str:
-    """What a spec asks for: its split, what is not by default, and the command that runs it."""
+    """Renders a spec: its split, the options that differ from the defaults, and the command that runs it."""
     from workbench.spec.paths import command, differences, value_text
 
     title = f"<b>{escape(spec.split.label)}</b> · {escape(spec.model.name)} on {escape(spec.dataset.name)} · {spec.mode}"
@@ -34,7 +34,7 @@ def spec_html(spec: RunSpec) -> str:
 
 
 def spec_text(spec: RunSpec) -> str:
-    """The spec as Python that makes it again: ``RunSpec(split={'data': {'size': 2}})``."""
+    """Returns the Python expression of a spec: ``RunSpec(split={'data': {'size': 2}})``."""
     from workbench.spec.paths import differences, nested
 
     return f"RunSpec({', '.join(f'{part}={value!r}' for part, value in nested(differences(spec)).items())})"

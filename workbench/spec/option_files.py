@@ -1,4 +1,4 @@
-"""Files that options name: a spec keeps their SHA-256, so that it runs again on the same contents or says that they changed."""
+"""Records the SHA-256 of files that options name, so that a spec runs again only on the same contents."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _SHOWN = 12
 
 
 def with_file_hashes(spec: RunSpec) -> RunSpec:
-    """The spec with the files of its model, dataset and strategies named by absolute paths and their hashes in ``files``.
+    """Returns the spec with absolute paths of the files of its model, dataset and strategies, and their hashes in ``files``.
 
     Raises:
-        SpecError: a file cannot be read, or holds something else than when the spec was recorded.
+        SpecError: a file cannot be read, or has changed since the spec was recorded.
     """
     table, hashes = spec.as_dict(), dict[str, str]()
     for where, path in option_files(spec):
@@ -39,7 +39,7 @@ def with_file_hashes(spec: RunSpec) -> RunSpec:
 
 
 def option_files(spec: RunSpec) -> Iterator[tuple[str, Path]]:
-    """Options that name a file, as paths in the spec (``dataset.path``), each with its file's absolute path."""
+    """Yields the paths of options that name a file (``dataset.path``), with the absolute path of the file."""
     parts: dict[str, Options] = {"model": spec.model, "dataset": spec.dataset}
     parts |= {f"split.{name}": options for name, options in spec.split.items()}
     for where, options in parts.items():
@@ -51,7 +51,7 @@ def option_files(spec: RunSpec) -> Iterator[tuple[str, Path]]:
 
 
 def _hash(where: str, path: Path) -> str:
-    """Of a folder: of the names and contents of all files in it."""
+    """Returns the hash of a file, or of the names and contents of all files in a folder."""
     try:
         if path.is_dir():
             files = sorted(p for p in path.rglob("*") if p.is_file())

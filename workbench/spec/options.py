@@ -1,4 +1,4 @@
-"""Options: frozen data with a type, a default, bounds, and a sentence under each field; forms and help come from it."""
+"""Options: frozen data with types, defaults, bounds and a sentence per field, from which forms and help are generated."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from workbench.messages import unknown_name
 
 
 class Options(BaseModel):
-    """Base of everything a user can set. Unknown keys are refused with the nearest known one."""
+    """Base of all options. Unknown keys are rejected with the nearest known one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
@@ -31,13 +31,12 @@ class Options(BaseModel):
 
 
 class ReadsFile:
-    """Marks an option that names a file or folder to read, ``Annotated[str, ReadsFile]``. A run keeps its absolute path and
-    the hash of its contents. A page offers no such option, for whoever reaches the page is not always who may read the
-    machine's files."""
+    """Marks an option that names a file or folder to read, ``Annotated[str, ReadsFile]``. A run records its absolute path and the
+    hash of its contents. Pages do not offer such options, since visitors may not be allowed to read the files of the machine."""
 
 
 class PluginOptions(Options):
-    """Options of a plugin that a spec chooses by ``name``; the other keys are the plugin's own."""
+    """Options of a plugin that a spec selects by ``name``; the other keys are those of the plugin."""
 
     name: str
     """Name of the plugin; the other keys are its options."""
@@ -48,16 +47,16 @@ class Preset:
     """A published size of a model."""
 
     options: Mapping[str, Any]
-    """The model's options that it fills in."""
+    """Options of the model that it sets."""
 
     dataset: Mapping[str, Any]
-    """Data of the published shape: the default dataset of a spec with this preset."""
+    """Dataset of the published shape: the default dataset of a spec with this preset."""
 
     num_parameters: int
-    """As published, on that data."""
+    """Published number of parameters on that data."""
 
     source: str
-    """Where the sizes are published."""
+    """Source of the sizes."""
 
 
 class ModelOptions(PluginOptions):
@@ -77,7 +76,7 @@ class ModelOptions(PluginOptions):
         if name not in cls.presets:
             message = unknown_name("preset", name, list(cls.presets))
             raise PydanticCustomError("unknown_key", "{message}", {"message": message, "key": "preset"})
-        # None is what a file cannot say: not given.
+        # None means not given, which a file cannot express.
         return {**cls.presets[name].options, **{key: value for key, value in values.items() if value is not None}}
 
 
@@ -93,7 +92,7 @@ class StrategyOptions(Options):
 
 
 def options_problem(cls: Any, name: str) -> str:
-    """What is wrong with the options of a class that is to be the plugin ``name``; empty where nothing is."""
+    """Returns what is wrong with the options of a class to be registered as the plugin ``name``; empty if nothing is."""
     options: type[Options] = cls.Options
     if issubclass(options, PluginOptions):
         allowed = get_args(options.model_fields["name"].annotation)
@@ -108,14 +107,15 @@ def options_problem(cls: Any, name: str) -> str:
 
 
 def describe(options: type[Options]) -> list[dict[str, str]]:
-    """One row an option: ``name``, ``type``, ``default``, ``bounds``, ``help``. Lists, forms and docs are made from it."""
+    """Returns one row per option: ``name``, ``type``, ``default``, ``bounds``, ``help``. Lists, forms and docs are generated from
+    it."""
     rows = []
     for name, field in options.model_fields.items():
         if name == "name" and issubclass(options, PluginOptions):
             continue
         if name == "preset" and issubclass(options, ModelOptions) and not options.presets:
             continue
-        # The bounds of an option that may be None stand with its type.
+        # The bounds of an option that may be None are part of its type.
         metadata = [*field.metadata, *(m for part in get_args(field.annotation) for m in getattr(part, "__metadata__", ()))]
         default = "required" if field.is_required() else field.get_default(call_default_factory=True)
         rows.append(
@@ -131,7 +131,7 @@ def describe(options: type[Options]) -> list[dict[str, str]]:
 
 
 def spec_error(error: ValidationError, where: str = "") -> SpecError:
-    """The first of pydantic's findings as one sentence: which key, what is wrong, what was given."""
+    """Converts the first error of pydantic to one sentence: the key, the problem and the value."""
     first = _nearest_alternative(error.errors())
     path = ".".join([*([where] if where else []), *map(str, _untagged(first["loc"]))])
     if first["type"] == "unknown_key":
@@ -145,7 +145,7 @@ def spec_error(error: ValidationError, where: str = "") -> SpecError:
 
 
 def _nearest_alternative(findings: Sequence[ErrorDetails]) -> ErrorDetails:
-    """The first finding; of a key that takes one thing or another, what was nearest to being taken, or all that is."""
+    """Returns the first error; for a union, the errors of the alternatives that matched most deeply."""
     first, *others = findings
     key = _untagged(first["loc"])
     if key == first["loc"]:
@@ -158,7 +158,7 @@ def _nearest_alternative(findings: Sequence[ErrorDetails]) -> ErrorDetails:
 
 
 def _untagged(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    """Without what pydantic calls the alternatives of a union: ``literal['a','b']``."""
+    """Removes pydantic's names of union alternatives: ``literal['a','b']``."""
     return tuple(part for part in loc if "[" not in str(part))
 
 

@@ -1,4 +1,4 @@
-"""What of a spec is not by default, as paths and values; the command, the script and the link that say the same."""
+"""Expresses the differences of a spec from the defaults as paths and values, a command, or a script."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _PLAIN = re.compile(r"[A-Za-z0-9_./+-]+")
 
 
 def differences(spec: RunSpec) -> dict[str, Any]:
-    """Path → plain value of all that a spec has not by default. The defaults of a model's options are its preset's, those of
-    the data the model's choice; of a strategy that is there its size is always said."""
+    """Returns path → plain value of all options that differ from the defaults. The defaults of model options are those of the
+    preset, and those of the dataset are the choice of the model; the size of each strategy is always included."""
     name, preset = spec.model.name, spec.model.preset
     model = {"name": name, "preset": preset}
     default = RunSpec(model=model)
@@ -42,16 +42,16 @@ def differences(spec: RunSpec) -> dict[str, Any]:
 
 
 def spec_of(paths: Mapping[str, Any]) -> RunSpec:
-    """The spec that differs from the defaults in these.
+    """Returns the spec that differs from the defaults in these.
 
     Raises:
-        SpecError: it is none.
+        SpecError: it is invalid.
     """
     return RunSpec(**nested(paths))
 
 
 def nested(paths: Mapping[str, Any]) -> dict[str, Any]:
-    """``{"a.b": 1}`` as ``{"a": {"b": 1}}``."""
+    """Converts ``{"a.b": 1}`` to ``{"a": {"b": 1}}``."""
     table: dict[str, Any] = {}
     for path, value in paths.items():
         *parents, key = path.split(".")
@@ -63,7 +63,7 @@ def nested(paths: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def command(spec: RunSpec) -> str:
-    """The line that runs this spec: ``workbench run --model transformer --split data=2 --set train.num_steps=50``."""
+    """Returns the command that runs this spec: ``workbench run --model transformer --split data=2 --set train.num_steps=50``."""
     paths = differences(spec)
     words = ["workbench", "run", "--model", paths.pop("model.name", DEFAULT_MODEL)]
     if dataset := paths.pop("dataset.name", None):
@@ -78,7 +78,7 @@ def command(spec: RunSpec) -> str:
 
 
 def script(spec: RunSpec) -> str:
-    """Python that runs this spec."""
+    """Returns Python code that runs this spec."""
     table = nested(differences(spec))
     arguments = "".join(f"    {part}={value!r},\n" for part, value in table.items())
     call = f"wb.RunSpec(\n{arguments})" if arguments else "wb.RunSpec()"
@@ -86,7 +86,7 @@ def script(spec: RunSpec) -> str:
 
 
 def value_text(value: Any) -> str:
-    """A plain value as ``parse_value`` reads it: as in TOML, and a text without quotes where it needs none."""
+    """Formats a plain value as ``parse_value`` reads it: as in TOML, with strings unquoted where possible."""
     if isinstance(value, str):
         return value if _PLAIN.fullmatch(value) and parse_value(value) == value else _toml(value)
     return _toml(value)
@@ -105,7 +105,7 @@ def _toml(value: Any) -> str:
 
 
 def _changed(options: Options, default: Options, where: str) -> dict[str, Any]:
-    """Path → value where the two differ."""
+    """Returns path → value where the two differ."""
     defaults = dict(_leaves(default, where))
     return {p: v for p, v in _leaves(options, where) if v is not None and (p not in defaults or defaults[p] != v)}
 

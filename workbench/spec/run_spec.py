@@ -1,4 +1,4 @@
-"""The spec: everything that decides a run."""
+"""The spec: everything that determines a run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _ELEMENT_BYTES = {"fp32": 4, "bf16": 2, "fp64": 8}
 
 
 class Train(Options):
-    """How the model is trained. The same in every split that is compared."""
+    """Training options; equal in all splits that are compared."""
 
     num_steps: PositiveInt = 20
     """Number of timed steps. Warm-up, trace and memory steps are additional."""
@@ -100,17 +100,17 @@ class Train(Options):
 
     @property
     def compute_precision(self) -> str:
-        """Number format of activations, and of the parameters that they are computed with."""
+        """Number format of activations and of the parameters in computation."""
         return self.precision if self.mixed_precision == "none" else self.mixed_precision
 
     @property
     def compute_bytes(self) -> int:
-        """Bytes of one element of an activation, or of a parameter as it is computed with."""
+        """Bytes of one element of an activation, or of a parameter in computation."""
         return _ELEMENT_BYTES[self.compute_precision]
 
 
 class Inference(Options):
-    """What an inference run computes of each sample; nothing else is run than forward passes."""
+    """Inference options; such a run has only forward passes."""
 
     prompt_length: PositiveInt = 16
     """Number of tokens in the prompt, taken from each sample; only used if num_new_tokens > 0."""
@@ -121,31 +121,31 @@ class Inference(Options):
 
     @property
     def passes(self) -> list[tuple[int, int]]:
-        """Forward passes of a generation, as (positions of a sample in each, how many): the prompt, then each new token but
-        the last, which nothing follows."""
+        """Forward passes of a generation, as (positions per sample, number of passes): the prompt, then each new token except the
+        last."""
         return [(self.prompt_length, 1), (1, self.num_new_tokens - 1)]
 
 
 _UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 
-def _in_bytes(given: Any) -> Any:
-    """``"64MiB"`` → 67108864; what has no unit stays as it is.
+def _in_bytes(value: Any) -> Any:
+    """Converts ``"64MiB"`` to 67108864; values without a unit are unchanged.
 
     Raises:
         ValueError: a text that is neither.
     """
-    unit = _UNITS.get(given[-3:]) if isinstance(given, str) else None
-    number = given[:-3].strip() if unit else ""
+    unit = _UNITS.get(value[-3:]) if isinstance(value, str) else None
+    number = value[:-3].strip() if unit else ""
     if unit and number.replace(".", "", 1).isdecimal():
         return int(float(number) * unit)
-    if isinstance(given, str) and not given.isdecimal():
+    if isinstance(value, str) and not value.isdecimal():
         raise ValueError(f"input should be an integer number of bytes, or a number with {', '.join(_UNITS)}, such as 64MiB")
-    return given
+    return value
 
 
 class Measure(Options):
-    """What is recorded beside the timed steps."""
+    """Options of the measurements besides the timed steps."""
 
     num_trace_steps: NonNegativeInt = 3
     """Number of steps that record the times of all communication and computation; 0 leaves the figures that need them empty."""
@@ -174,7 +174,7 @@ class Measure(Options):
 
 
 class Baseline(Options):
-    """The run on one worker that this one is compared with."""
+    """The run on one worker that the run is compared with."""
 
     mode: str = "auto"
     """Baseline run: ``auto`` (run once and reused for matching specs), ``none`` or the id of a run."""
@@ -200,18 +200,18 @@ class Launch(Options):
 
 
 def _plugin(family: Family, base: type[PluginOptions]) -> BeforeValidator:
-    """Turns ``"name"`` or ``{"name": …, option: …}`` into the plugin's own options."""
+    """Converts ``"name"`` or ``{"name": …, option: …}`` to the options of the plugin."""
 
-    def resolve(given: Any) -> PluginOptions:
-        if isinstance(given, base):
-            return given
-        if isinstance(given, str):
-            given = {"name": given}
-        if not isinstance(given, dict) or not isinstance(given.get("name"), str):
+    def resolve(value: Any) -> PluginOptions:
+        if isinstance(value, base):
+            return value
+        if isinstance(value, str):
+            value = {"name": value}
+        if not isinstance(value, dict) or not isinstance(value.get("name"), str):
             raise SpecError(f"{family.kind}.name", f"requires the name of a {family.kind}; allowed: {', '.join(family.names())}")
-        plugin = family.get(given["name"], f"{family.kind}.name")
+        plugin = family.get(value["name"], f"{family.kind}.name")
         try:
-            return plugin.Options.model_validate(given)
+            return plugin.Options.model_validate(value)
         except ValidationError as error:
             raise spec_error(error, family.kind) from None
 
@@ -219,12 +219,12 @@ def _plugin(family: Family, base: type[PluginOptions]) -> BeforeValidator:
 
 
 class RunSpec(Options):
-    """Everything that decides a run; every part has a default.
+    """Everything that determines a run; every part has a default.
 
     ``RunSpec(model="mlp", split={"data": 2}, train={"num_steps": 5})``
 
     Raises:
-        SpecError: a key is unknown or a value is not allowed; one sentence with the key's path.
+        SpecError: a key is unknown or a value is not allowed; one sentence with the path of the key.
     """
 
     schema_version: Literal[1] = 1
@@ -267,15 +267,15 @@ class RunSpec(Options):
         values = {"model": DEFAULT_MODEL, **values}
         if isinstance(values["model"], dict):
             values["model"] = {"name": DEFAULT_MODEL, **values["model"]}
-        given = values.get("dataset", {})
-        if isinstance(given, dict) and "name" not in given:
+        dataset = values.get("dataset", {})
+        if isinstance(dataset, dict) and "name" not in dataset:
             model = values["model"]
             if not isinstance(model, dict):
                 model = {"name": getattr(model, "name", model), "preset": getattr(model, "preset", None)}
             plugin = MODELS.get(model["name"], "model.name")
             preset = plugin.Options.presets.get(str(model.get("preset")))
             default = preset.dataset if preset else plugin.default_dataset
-            values["dataset"] = {**({"name": default} if isinstance(default, str) else default), **given}
+            values["dataset"] = {**({"name": default} if isinstance(default, str) else default), **dataset}
         return values
 
     def __repr__(self) -> str:
@@ -292,7 +292,7 @@ class RunSpec(Options):
 
     @property
     def samples_per_replica(self) -> int:
-        """Samples of a step that one replica of the model computes."""
+        """Number of samples per step of one replica of the model."""
         return self.train.global_batch_size // self.split.num_replicas
 
     @property
@@ -301,9 +301,9 @@ class RunSpec(Options):
         return self.mode == "inference" and self.inference.num_new_tokens > 0
 
     def replace(self, **values: Any) -> RunSpec:
-        """A copy with these parts (as in the constructor) in place of its own."""
+        """Returns a copy with these parts replaced, given as in the constructor."""
         return RunSpec(**{**self.as_dict(), **values})
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values with all defaults filled in, as the file has them."""
+        """Returns plain values with all defaults filled in, as in a file."""
         return self.model_dump(mode="json", exclude_none=True)

@@ -1,4 +1,4 @@
-"""A split: the strategies of a run with their options."""
+"""The split: the strategies of a run with their options."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from workbench.spec.options import StrategyOptions, spec_error
 if TYPE_CHECKING:
     from workbench.strategies.base import Strategy
 
-LABEL_ORDER = ("data", "pipeline", "context", "tensor")  # of the mesh's axes, in a split's label, whatever divides them
+LABEL_ORDER = ("data", "pipeline", "context", "tensor")  # of the mesh axes in the label of a split
 SINGLE = "single"
 
 
@@ -50,12 +50,13 @@ class Split(RootModel[dict[str, Any]]):
         return {name: options.model_dump(mode="json", exclude_none=True) for name, options in self.items()}
 
     def items(self) -> Iterator[tuple[str, StrategyOptions]]:
-        """Strategy names with their options."""
+        """Returns strategy names with their options."""
         return iter(self.root.items())
 
     @property
     def num_replicas(self) -> int:
-        """Workers, or groups of workers, that compute different samples: the data axis, which experts share."""
+        """Number of workers, or groups of workers, that process different samples: the size of the data axis, which experts
+        share."""
         of_axis = [(STRATEGIES.get(name), options.size) for name, options in self.items()]
         sizes = {s.divides_axis: size for s, size in of_axis if s.axis == "data"}
         return int(sizes.get(False, sizes.get(True, 1)))
@@ -67,14 +68,14 @@ class Split(RootModel[dict[str, Any]]):
 
     @property
     def label(self) -> str:
-        """What the split is called in tables: ``single``, ``dp2``, ``pp2-1f1b-m4``, ``dp2-tp2``."""
+        """Label of the split in tables: ``single``, ``dp2``, ``pp2-1f1b-m4``, ``dp2-tp2``."""
         order = {axis: place for place, axis in enumerate(LABEL_ORDER)}
         ordered = sorted(self.strategies, key=lambda s: (order.get(s.axis, len(order)), s.divides_axis))
         return "-".join(s.label for s in ordered) or SINGLE
 
 
 def _options(name: str, given: Any) -> tuple[str, StrategyOptions]:
-    """The strategy that ``name`` stands for, and its options from what a user gave."""
+    """Returns the strategy ``name``, which may be an alias, and its validated options."""
     if isinstance(given, StrategyOptions):
         return name, given
     if isinstance(given, int) and not isinstance(given, bool):

@@ -22,8 +22,10 @@ def figure(chart: AnyChart, frame: pd.DataFrame, name: str) -> None:
 
 def run_figure(chart: alt.Chart | alt.LayerChart, frame: pd.DataFrame, name: str, picked: str | None) -> str | None:
     """Draws a chart whose ``split`` can be clicked; returns what was clicked just now."""
-    shown = pickable(_fitting(chart), "split", picked if picked in set(frame["split"]) else None)
-    event: Any = st.altair_chart(shown, key=f"{name} {picked}", on_select="rerun", selection_mode=PICKED, alt=_question(chart))
+    selectable = pickable(_fitting(chart), "split", picked if picked in set(frame["split"]) else None)
+    event: Any = st.altair_chart(
+        selectable, key=f"{name} {picked}", on_select="rerun", selection_mode=PICKED, alt=_question(chart)
+    )
     _take_away(chart, frame, name)
     points = event.selection.get(PICKED, [])
     return str(points[0]["split"]) if points and "split" in points[0] else None
@@ -34,8 +36,8 @@ def _fitting(chart: Any) -> Any:
     Streamlit's theme leaves black is as on this ground."""
     of = theme(dark=st.context.theme.type == "dark")
     is_flat = isinstance(chart, alt.Chart | alt.LayerChart)
-    shown = folding(chart).properties(autosize=FIT_WIDTH) if is_flat else chart
-    return shown.configure_text(color=of["text"]["color"]).configure_title(subtitleColor=of["title"]["subtitleColor"])
+    fitted = folding(chart).properties(autosize=FIT_WIDTH) if is_flat else chart
+    return fitted.configure_text(color=of["text"]["color"]).configure_title(subtitleColor=of["title"]["subtitleColor"])
 
 
 def _question(chart: AnyChart) -> str | None:

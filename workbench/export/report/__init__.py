@@ -1,1 +1,1 @@
-"""A report of a run or a comparison as one HTML file or as Markdown: what was asked, what came out, on what it stands."""
+"""Reports of a run or a comparison, as one HTML file or as Markdown: configuration, results and environment."""

@@ -1,4 +1,5 @@
-"""A report as one HTML file: charts inside as SVG, for light and dark, no script, nothing fetched. All text is escaped."""
+"""Renders a report as one HTML file with charts as SVG for light and dark, without scripts or external resources. All text is
+escaped."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from workbench.export.report.parts import Section
 
 
 def html(title: str, subtitle: str, sections: Sequence[Section]) -> str:
-    """The document."""
+    """Renders the document."""
     return _page().render(title=title, subtitle=subtitle, sections=sections, image=_image)
 
 
@@ -27,5 +28,5 @@ def _page() -> jinja2.Template:
 
 
 def _image(chart: AnyChart, dark: bool) -> str:
-    """The chart as an address that holds it: an image keeps its own names of clips and gradients."""
+    """Returns the chart as a data URL: in an image, ids of clips and gradients are local."""
     return "data:image/svg+xml;base64," + base64.b64encode(svg(chart, dark).encode()).decode()

@@ -1,4 +1,4 @@
-"""A report as Markdown, with its charts as files beside it: code hosts show those, and neither charts nor data inside."""
+"""Renders a report as Markdown with charts in separate files, since code hosts show neither inline charts nor data URLs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from workbench.export.report.parts import Drawing, Listing, Part, Section, Sente
 
 
 def markdown(title: str, subtitle: str, sections: Sequence[Section], folder: str) -> tuple[str, dict[str, str]]:
-    """The document, and the charts by their paths, in this ``folder`` beside it; each on light and on dark ground."""
+    """Renders the document, and returns the charts by path in this ``folder`` beside it, each for light and dark ground."""
     charts: dict[str, str] = {}
     lines = [f"# {_text(title)}", "", _text(subtitle), ""]
     for section in sections:
@@ -45,7 +45,7 @@ def _row(values: Sequence[str], escape: bool = True) -> str:
 
 
 def _text(text: str) -> str:
-    """What people wrote, as letters and nothing else: no HTML, no links, no emphasis, no list, no end of a cell or line."""
+    """Escapes text: no HTML, links, emphasis, lists, or ends of cells and lines."""
     text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
     return re.sub(r"([\\`*_{}\[\]|~#!]|^[-+=])", r"\\\1", text)
 

@@ -1,4 +1,4 @@
-"""What reports are made of, whatever they are written as."""
+"""Parts of a report, independent of its format."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from workbench.store.directory import RunDirectory, StoredRun
 
 @dataclass(frozen=True)
 class Table:
-    """Heads, and rows of as many texts; all but the first ``num_names`` columns are figures."""
+    """A table; all columns except the first ``num_names`` are figures."""
 
     heads: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -30,7 +30,7 @@ class Sentences:
 
 @dataclass(frozen=True)
 class Listing:
-    """Text that is shown as it is, such as a file; closed until asked for, under its ``name``."""
+    """Verbatim text, such as a file, which is folded under its ``name``."""
 
     name: str
     text: str
@@ -38,7 +38,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A chart and what is said where it cannot be seen."""
+    """A chart and its alternative text."""
 
     chart: AnyChart
     description: str
@@ -49,7 +49,7 @@ Part = Table | Sentences | Listing | Drawing
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, a sentence, and what bears it out."""
+    """A heading, a sentence, and the parts that support it."""
 
     heading: str
     sentence: str
@@ -58,25 +58,25 @@ class Section:
 
 @dataclass(frozen=True)
 class Compared:
-    """The runs of a report; one is a comparison of one."""
+    """The runs of a report, one or several."""
 
     runs: Sequence[RunDirectory]
     rows: Sequence[dict[str, Any]]
-    """Theirs as of ``comparison.labelled``."""
+    """Rows of the runs, as ``comparison.labelled`` returns them."""
 
     @property
     def labels(self) -> list[str]:
-        """What they are called."""
+        """Labels of the runs."""
         return [row["split"] for row in self.rows]
 
     @property
     def finished(self) -> list[tuple[RunDirectory, dict[str, Any]]]:
-        """Runs that have figures, with their rows."""
+        """Returns the runs that have figures, with their rows."""
         return [(run, row) for run, row in zip(self.runs, self.rows, strict=True) if row["step_time_s"] is not None]
 
 
 def compare(runs: Sequence[StoredRun]) -> Compared:
-    """The rows of these runs, with labels that no two share."""
+    """Returns the rows of these runs, with unique labels."""
     directories = [run.directory for run in runs]
     threads = {run.id: run.record().threads_per_worker for run in directories}
     return Compared(directories, labelled([listing.row(run) for run in directories], threads))

@@ -1,4 +1,4 @@
-"""The sections of a report, in their order. Each looks at the runs and says what it has to say, or nothing."""
+"""Builds the sections of a report, in their order. Each examines the runs and returns a section, or None."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from workbench.store.directory import RunDirectory
 from workbench.store.json_record import plain
 
 SEPARATE_CHARTS = ("step_parts", "losses", "memory")
-"""Charts of a comparison that stand in sections of their own, that of memory run by run."""
+"""Charts of a comparison that have sections of their own; that of memory is per run."""
 
 
 def configuration(compared: Compared) -> Section:
-    """What differs between the specs; of a single run what is not by default, and the whole spec."""
+    """Lists the differences between the specs; for a single run, its differences from the defaults and the full spec."""
     if len(compared.runs) > 1:
         chosen = {path for run in compared.runs for path in _chosen(run)}
         values = differing([read_table(run.spec_path) for run in compared.runs])
@@ -54,7 +54,7 @@ def _whole_spec(run: RunDirectory) -> Listing:
 
 
 def _chosen(run: RunDirectory) -> dict[str, Any]:
-    """What is not by default; nothing of a spec that names a plugin which is not here today."""
+    """Returns the differences from the defaults; empty if a plugin of the spec is not installed."""
     try:
         return not_by_default(run.spec())
     except SpecError:
@@ -66,7 +66,7 @@ def _value(value: Any) -> str:
 
 
 def results(compared: Compared) -> Section:
-    """The figures, and what they teach."""
+    """Lists the figures and the findings."""
     finished = [row for _, row in compared.finished]
     columns = formatting.columns(compared.rows) if finished else ()
     table = Table(
@@ -85,7 +85,7 @@ def results(compared: Compared) -> Section:
 
 
 def failed(compared: Compared) -> Section | None:
-    """Why runs did not finish."""
+    """Lists the reasons of failed runs."""
     parts: list[Part] = []
     for run, row in zip(compared.runs, compared.rows, strict=True):
         if row["state"] not in ("failed", "cancelled", "lost"):
@@ -102,7 +102,7 @@ def failed(compared: Compared) -> Section | None:
 
 
 def parity(compared: Compared) -> Section | None:
-    """Parity, and the losses over each other."""
+    """Shows parity and the losses."""
     finished = compared.finished
     if not finished:
         return None
@@ -132,7 +132,7 @@ def _small(value: float | None) -> str:
 
 
 def time(compared: Compared) -> Section | None:
-    """Where the time goes, and who does what when."""
+    """Shows the breakdown of the step time and the timelines."""
     traced = [(run, row) for run, row in compared.finished if row["compute_s"] is not None]
     if not traced:
         return None
@@ -147,13 +147,13 @@ def time(compared: Compared) -> Section | None:
 
 
 def choice(compared: Compared) -> Section | None:
-    """Time against memory, what more workers bring, and every chart of a comparison that no other section has."""
+    """Shows step time against memory, scaling, and every chart of a comparison without a section of its own."""
     parts = _drawings(compared, *(chart.name for chart in CHARTS if chart.name not in SEPARATE_CHARTS))
     return Section("Trade-offs", "", parts) if parts else None
 
 
 def _drawings(compared: Compared, *names: str) -> list[Drawing]:
-    """The charts of a comparison with these names that have something to show."""
+    """Returns the charts of a comparison with these names that are not empty."""
     drawings = []
     for chart in (chart for chart in CHARTS if chart.name in names):
         if len(frame := chart.frame(compared.finished)):
@@ -201,7 +201,7 @@ def communication(compared: Compared) -> Section | None:
 
 
 def memory(compared: Compared) -> Section | None:
-    """What each worker holds, and what was alive at its peak."""
+    """Shows the memory of each worker at the end of a step and at its peak."""
     rows, drawings = [], list[Part]()
     for run, row in compared.finished:
         expected = run.record().expected.parameters_per_worker
@@ -222,7 +222,7 @@ def memory(compared: Compared) -> Section | None:
 
 
 def environment(compared: Compared) -> Section:
-    """Machine and versions; one column where they are the same for all."""
+    """Lists machine and versions, in one column if they are equal for all runs."""
     environments = [
         {**plain(run.environment()), "device": row["device"], "backend": row["backend"]}
         for run, row in zip(compared.runs, compared.rows, strict=True)
@@ -247,4 +247,4 @@ SECTIONS: Sequence[Callable[[Compared], Section | None]] = (
     memory,
     environment,
 )
-"""Another section is another line here."""
+"""The sections of a report; a new one is added here."""

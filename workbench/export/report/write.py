@@ -1,4 +1,4 @@
-"""From runs to a report's file."""
+"""Writes the report of runs to a file."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from workbench.store.directory import StoredRun
 
 
 def write_report(runs: Sequence[StoredRun], to: Path) -> list[Path]:
-    """Writes the report of these runs; returns its files: one of HTML, or one of Markdown and its charts in a folder beside.
+    """Writes the report of these runs. Returns its files: one of HTML, or one of Markdown and its charts in a folder beside it.
 
     Raises:
-        UsageError: the file's name ends neither in ``.html`` nor in ``.md``.
+        UsageError: the name of the file ends neither in ``.html`` nor in ``.md``.
     """
     if to.suffix not in (".html", ".md"):
         raise UsageError(f"--to: a report is FILE.html or FILE.md, but got {to}")
