@@ -14,6 +14,7 @@ from workbench.hardware.store import write_calibration
 from workbench.metrics.utilisation import peak_flops_per_s
 from workbench.plan.resolve import plan
 from workbench.spec import RunSpec
+from workbench.store.records import Environment
 from workbench.testing.workers import run_in_workers
 
 LAYERS, HIDDEN, LENGTH, BATCH = 4, 16, 8, 16
@@ -88,7 +89,7 @@ def test_the_peak_is_of_as_many_threads_of_no_more_cores_than_there_are_and_of_t
     here = {"machine": "here", "cpu": "fast", "num_cores": 4, "torch_version": "2"}
 
     def peak(precision: str, threads: int, num_workers: int, num_cores: int, **other: Any) -> float | None:
-        return peak_flops_per_s(tmp_path, {**here, **other}, precision, threads, num_workers, num_cores)
+        return peak_flops_per_s(tmp_path, Environment(**{**here, **other}), precision, threads, num_workers, num_cores)
 
     assert peak("fp32", 1, 2, 4) is None, "nothing was calibrated"
     entries = [
