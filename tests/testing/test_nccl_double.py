@@ -103,6 +103,7 @@ def recorded(rank: int, recorder: Recorder, control: Any) -> list[dict[str, Any]
 def test_what_a_synchronous_collective_and_a_batch_wait_for_is_recorded() -> None:
     workers = run_in_workers(2, recorded, make_group=NCCLDouble)
     entered = [rows[1]["start_s"] for rows in workers]
+    starts = [[row["start_s"] for row in rows[2:]] for rows in workers]
     for rank, (counted, *rows) in enumerate(workers):
         assert [(row["operation"], row["peer"], row["payload_bytes"]) for row in rows] == [
             ("all_reduce", None, 4000), ("send", 1 - rank, 4000), ("recv", 1 - rank, 4000),
@@ -112,7 +113,10 @@ def test_what_a_synchronous_collective_and_a_batch_wait_for_is_recorded() -> Non
         reduced, *batch = rows
         assert reduced["idle_s"] == pytest.approx(max(0.0, entered[1] - entered[rank]), abs=1e-6)
         assert batch[0]["end_s"] == batch[1]["end_s"], "they are waited for together"
-        assert sorted(row["late_rank"] or 0 for row in batch) == [0, 1 - rank], "and what they waited for counts once"
+        late_ranks = [row["late_rank"] for row in batch if row["late_rank"] is not None]
+        assert late_ranks in ([], [1 - rank]), "and what they waited for counts once"
+        if min(starts[1 - rank]) - max(starts[rank]) > 0.05:  # as planned, unless the system stopped rank 0 meanwhile
+            assert late_ranks
         assert sum(row["idle_s"] for row in batch) < batch[0]["end_s"] - batch[0]["start_s"]
 
 
