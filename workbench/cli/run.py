@@ -68,13 +68,13 @@ def run_command(
     plans = [plan(spec) for spec in specs]
     if notice := plans[0].device_notice:
         click.echo(notice, err=True)
-    shown, asked = _run_all(plans, quiet=as_json)
-    rows = [run.row() for run in shown]
+    runs, planned_runs = _run_all(plans, quiet=as_json)
+    rows = [run.row() for run in runs]
     if as_json:
         click.echo(runs_document(rows))
     else:
-        _report(shown, rows)
-    _judge([run.row() for run in asked], assertions)
+        _report(runs, rows)
+    _check_results([run.row() for run in planned_runs], assertions)
 
 
 def _run_all(plans: Sequence[Plan], quiet: bool) -> tuple[list[Run], list[Run]]:
@@ -83,27 +83,27 @@ def _run_all(plans: Sequence[Plan], quiet: bool) -> tuple[list[Run], list[Run]]:
     from workbench.api.submission import submit_plan
     from workbench.cli.progress import follow
 
-    shown: dict[str, Run] = {}
-    asked: list[Run] = []
+    runs: dict[str, Run] = {}
+    planned_runs: list[Run] = []
     try:
         for planned in plans:
             run = submit_plan(planned)
-            asked.append(run)
+            planned_runs.append(run)
             record = run.record
             for other in (record.baseline_run_id, record.same_cores_baseline_run_id, run.id):
-                if other and other not in shown:
-                    shown[other] = open_run(other)
-                    follow(shown[other], quiet)
+                if other and other not in runs:
+                    runs[other] = open_run(other)
+                    follow(runs[other], quiet)
     except KeyboardInterrupt:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # a second one must not leave anything behind
-        for run in asked:
+        for run in planned_runs:
             run.end()
         raise
-    return list(shown.values()), asked
+    return list(runs.values()), planned_runs
 
 
-def _report(shown: list[Run], rows: list[dict[str, Any]]) -> None:
+def _report(runs: list[Run], rows: list[dict[str, Any]]) -> None:
     from rich.console import Console
 
     from workbench.analysis import limits, memory_limits
@@ -111,42 +111,42 @@ def _report(shown: list[Run], rows: list[dict[str, Any]]) -> None:
     from workbench.cli.render import comparison, failure, whole
 
     console = Console()
-    threads = {run.id: run.record.threads_per_worker for run in shown}
+    threads = {run.id: run.record.threads_per_worker for run in runs}
     console.print()
     whole(console, comparison(rows, threads))
     console.print()
-    for sentence in findings(rows, limits.sentences(shown), memory_limits.sentences(shown)):
+    for sentence in findings(rows, limits.sentences(runs), memory_limits.sentences(runs)):
         console.print(f"• {sentence}", highlight=False)
-    for run in shown:
+    for run in runs:
         record = run.record
         if (used := record.num_workers * record.threads_per_worker) > record.num_cores:
             console.print(f"• {record.split} uses {used} threads on {record.num_cores} cores.", highlight=False)
-    if sentence := _does_not_fit(shown):
+    if sentence := _does_not_fit(runs):
         console.print(f"• {sentence}", highlight=False)
-    for run in shown:
+    for run in runs:
         for note in run.record.link_notes:
             console.print(f"• {run.record.split}: {note}.", highlight=False)
     causes = set()
-    for run in shown:
+    for run in runs:
         cause = run.record.split, run.error.exception if run.error else run.id
         if run.state != "finished" and cause not in causes:  # the baseline with more threads fails of the same
             failure(console, run.id, run.error, run.message)
         causes.add(cause)
-    last = shown[-1].id
+    last = runs[-1].id
     console.print(f"\nNext: workbench show {last}  ·  workbench run --help  ·  workbench ls", highlight=False)
 
 
-def _does_not_fit(shown: list[Run]) -> str:
+def _does_not_fit(runs: list[Run]) -> str:
     """Returns a sentence on which splits exceed the memory budget and which fit; empty if none exceeds it."""
-    over = list(dict.fromkeys(run.record.split for run in shown if run.error and run.error.memory))
+    over = list(dict.fromkeys(run.record.split for run in runs if run.error and run.error.memory))
     if not over:
         return ""
-    fits = list(dict.fromkeys(run.record.split for run in shown if run.state == "finished"))
-    budget = f"{(shown[0].spec.measure.memory_budget_bytes or 0) / 2**20:.2f} MiB per worker"
+    fits = list(dict.fromkeys(run.record.split for run in runs if run.state == "finished"))
+    budget = f"{(runs[0].spec.measure.memory_budget_bytes or 0) / 2**20:.2f} MiB per worker"
     return f"Exceeds {budget}: {', '.join(over)}." + (f" Fits: {', '.join(fits)}." if fits else "")
 
 
-def _judge(rows: list[dict[str, Any]], assertions: list[Any]) -> None:
+def _check_results(rows: list[dict[str, Any]], assertions: list[Any]) -> None:
     """Checks the runs and the assertions.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The fastest that workers' devices can compute, as `workbench calibrate` measured it."""
+"""Peak compute rate of the workers, as `workbench calibrate` measured it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from workbench.store.records import Environment
 def peak_flops_per_s(
     store: Path, environment: Environment, precision: str, threads: int, num_workers: int, num_cores: int
 ) -> float | None:
-    """What all workers together can do: as often one worker's matrix products with its threads as cores allow, min(workers,
-    cores / threads) times. None: there is no calibration of the machine and torch of ``environment``, or none with this precision
-    and so many threads."""
+    """Returns the peak of all workers together, in FLOP/s: the rate of matrix products of one worker, times
+    min(num_workers, num_cores / threads).
+
+    None without a calibration of the machine and torch version in ``environment``, in this precision and with as many threads.
+    """
     try:
         calibration = read_calibration(store, environment)
     except UsageError:  # damaged: `workbench calibrate` says so, a run can do without

@@ -25,7 +25,7 @@ from workbench.hardware.store import JOB
 from workbench.runtime.events import EventWriter
 from workbench.runtime.tracing.process_group import control_group, register_backend
 from workbench.runtime.tracing.recorder import Recorder
-from workbench.runtime.worker import exit_with_supervisor, leave, meet
+from workbench.runtime.worker import connect_store, exit_process, exit_with_supervisor
 from workbench.store.directory import RunDirectory
 from workbench.store.events import MeasuredEvent
 
@@ -53,7 +53,7 @@ def main(path: str, rank: int, lifeline: int, rendezvous: int) -> int:
         measured = compute_rows(job["num_threads"])
     else:
         torch.set_num_threads(1)
-        store = meet(rank, job["num_workers"], rendezvous, TIMEOUT)
+        store = connect_store(rank, job["num_workers"], rendezvous, TIMEOUT)
         backend = register_backend(Recorder(), "cpu")
         dist.init_process_group(backend, store=store, rank=rank, world_size=job["num_workers"], timeout=TIMEOUT)
         measured = communication_rows(rank, job["num_workers"], control_group(TIMEOUT))
@@ -135,4 +135,4 @@ def _operations(rank: int, n: int, size: int) -> dict[str, Callable[[], Any]]:
 
 
 if __name__ == "__main__":
-    leave(main(sys.argv[1], *map(int, sys.argv[2:])))
+    exit_process(main(sys.argv[1], *map(int, sys.argv[2:])))

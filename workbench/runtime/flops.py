@@ -27,18 +27,17 @@ class CountedFlops(FlopCounterMode):
                 aten.mkldnn_rnn_layer_backward: _recurrent_backward,
             },
         )
-        self.mod_tracker = _Whole()  # type: ignore[assignment]
+        self.mod_tracker = _NoModuleTracker()  # type: ignore[assignment]
 
     def __enter__(self) -> CountedFlops:
         self.flop_counts.clear()
-        self.mode = _Here(self)
+        self.mode = _LocalFlopCounterMode(self)
         self.mode.__enter__()
         return self
 
 
-class _Here(FlopCounterDispatchMode):
-    """Counts what this worker computes: of a DTensor's operations those on its local tensors, not the whole's, which DTensor
-    plays through without data to learn shapes."""
+class _LocalFlopCounterMode(FlopCounterDispatchMode):
+    """Counts operations on local tensors, not those on whole DTensors, which DTensor runs without data to infer shapes."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if any(issubclass(kind, DTensor) for kind in types):
@@ -48,13 +47,12 @@ class _Here(FlopCounterDispatchMode):
         return super().__torch_dispatch__(func, types, args, kwargs)
 
 
-class _Whole:
-    """In place of torch's tracker of modules, whose hooks fail where a schedule splits backward (torch 2.13): only the sum
-    is wanted."""
+class _NoModuleTracker:
+    """Replaces torch's ModuleTracker, whose hooks fail if a schedule splits backward (torch 2.13); only the total is counted."""
 
     parents = ("Global",)
 
-    def __enter__(self) -> _Whole:
+    def __enter__(self) -> _NoModuleTracker:
         return self
 
     def __exit__(self, *exception: object) -> None:

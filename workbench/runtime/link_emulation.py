@@ -125,7 +125,7 @@ class EmulatedOperation:
         return float(self.entries[self.ranks].max())
 
     @property
-    def has_all(self) -> bool:
+    def all_entered(self) -> bool:
         """Whether all required participants have entered."""
         return bool(self.entries[self.ranks].all())
 
@@ -193,7 +193,7 @@ class EmulatedLinks:
         """Returns when an operation is complete for this worker. Requires that the real operation is."""
         with self._lock:
             if emulated.end is None:
-                ready = [p for p in self._pending if p is emulated or p.has_all]
+                ready = [p for p in self._pending if p is emulated or p.all_entered]
                 with self._board.mutex():
                     for each in sorted(ready, key=lambda p: p.last_entry):  # the order in which links are reserved
                         each.end = self._board.begin(each) + each.duration_s

@@ -136,7 +136,7 @@ def train(
             record.load = Load.now().since(before)
         on_step(kind=kind, step=step, num_steps=len(kinds), loss=loss, duration_s=duration)
     record.dropped_tokens = mean(num_dropped) if dropping else None
-    _weigh(record, worker, optimizer)
+    _record_sizes(record, worker, optimizer)
     return record
 
 
@@ -176,8 +176,8 @@ def _keep_memory(record: TrainingRecord, tracker: MemoryTracker, step: int) -> N
         record.peak_memory, record.allocator_figures = peak, tracker.allocator_figures()
 
 
-def _weigh(record: TrainingRecord, worker: WorkerModel, optimizer: torch.optim.Optimizer | None) -> None:
-    """Bytes that this worker holds after the last step."""
+def _record_sizes(record: TrainingRecord, worker: WorkerModel, optimizer: torch.optim.Optimizer | None) -> None:
+    """Records the parameters, gradients and optimizer state that this worker holds after the last step, in bytes."""
     for _, parameter in worker.named_parameters():
         record.parameters += local(parameter).numel()
         record.parameter_bytes += local(parameter).nbytes

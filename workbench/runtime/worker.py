@@ -63,7 +63,7 @@ def _run(run: RunDirectory, rank: int, rendezvous: int, events: EventWriter, rec
     torch.set_num_threads(record.threads_per_worker)
     if kind == "cuda":
         torch.cuda.set_device(device)
-    backend, store = register_backend(recorder, kind), meet(rank, num_workers, rendezvous, timeout)
+    backend, store = register_backend(recorder, kind), connect_store(rank, num_workers, rendezvous, timeout)
     dist.init_process_group(backend, store=store, rank=rank, world_size=num_workers, timeout=timeout)
     dist.all_reduce(torch.ones(1, device=device))
     events.write(ReadyEvent(rank=rank))
@@ -76,8 +76,8 @@ def _run(run: RunDirectory, rank: int, rendezvous: int, events: EventWriter, rec
     _work(run, plan(spec), rank, device, events, recorder, control_group(timeout))
 
 
-def meet(rank: int, num_workers: int, rendezvous: int, timeout: timedelta) -> Any:
-    """Connects to the store through which the workers find each other; ``rendezvous`` is a listening socket that all inherit."""
+def connect_store(rank: int, num_workers: int, rendezvous: int, timeout: timedelta) -> Any:
+    """Connects to the store of the rendezvous; ``rendezvous`` is the file descriptor of a listening socket, which all inherit."""
     listener = socket.socket(fileno=rendezvous)
     host, port = listener.getsockname()
     return dist.TCPStore(  # type: ignore[attr-defined]  # torch's stub lacks it
@@ -201,7 +201,7 @@ def exit_with_supervisor(lifeline: int) -> None:
     os._exit(1)
 
 
-def leave(code: int) -> None:
+def exit_process(code: int) -> None:
     """Ends the process without the teardown of gloo, which aborts now and then (torch 2.13). All files have been written."""
     sys.stdout.flush()
     sys.stderr.flush()
@@ -209,4 +209,4 @@ def leave(code: int) -> None:
 
 
 if __name__ == "__main__":
-    leave(main(sys.argv[1], *map(int, sys.argv[2:])))
+    exit_process(main(sys.argv[1], *map(int, sys.argv[2:])))

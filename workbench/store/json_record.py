@@ -1,4 +1,7 @@
-"""JSON files as typed records: frozen dataclasses that are built from plain values, with their types checked."""
+"""JSON files as typed records: frozen dataclasses that are built from plain values, with their types checked.
+
+pydantic would do it, but supervisors and workers start without it: importing it would delay the start of every run.
+"""
 
 from __future__ import annotations
 
