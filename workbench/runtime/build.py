@@ -1,4 +1,4 @@
-"""Builds one worker's share: its blocks, from the same seeds whatever the split, then each strategy in turn."""
+"""Builds the model of one worker: its blocks, from seeds that do not depend on the split, then applies each strategy in turn."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def build_worker(
     dtype: torch.dtype,
     compute_dtype: torch.dtype | None = None,
 ) -> WorkerModel:
-    """The share of worker ``rank``, ready to compute steps.
+    """Returns the part of the model on worker ``rank``, ready to compute steps.
 
     Args:
-        dtype: Of parameters, gradients and the optimizer's state.
-        compute_dtype: Of activations; by default that of the spec's mixed precision, or ``dtype``.
+        dtype: dtype of parameters, gradients and optimizer state.
+        compute_dtype: dtype of activations; by default that of the spec's mixed precision, or ``dtype``.
     """
     compute_dtype = compute_dtype or (dtype if plan.spec.train.mixed_precision == "none" else DTYPES["bf16"])
     rank_view = plan.rank_view(rank)
@@ -59,7 +59,7 @@ def build_worker(
             f"a worker gets {samples} samples, but its stage expects {rank_view.num_samples}: with stages, only the data axis can"
             " divide the batch",
         )
-    blocks.train(worker.trains)  # also what a strategy put in a block's place
+    blocks.train(worker.trains)  # also modules that a strategy substituted for blocks
     if compute_dtype != dtype:
         worker.loss = loss_in(dtype, worker.loss)
         if not any(strategy.casts_parameters for strategy in strategies):
@@ -77,15 +77,15 @@ def build_worker(
 
 
 def build_blocks(plan: Plan, names: Iterable[str], dtype: torch.dtype) -> nn.Sequential:
-    """These blocks, initialised as they are in the unsplit model, tied parameters tied; in inference in eval mode: dropout
-    does nothing, batch norm uses its running statistics."""
+    """Returns the named blocks, initialised as in the unsplit model, with tied parameters tied. In inference they are in eval
+    mode: dropout does nothing and batch norm uses its running statistics."""
     blocks = nn.Sequential(OrderedDict((name, _build_block(plan, name)) for name in names))
     held = dict(blocks.named_children())
     for source, names in plan.summary.tied_names.items():
         tied = [name for name in names if block_of(name) in held]
         if tied == [source] or not tied:
             continue
-        # A stage without the source still begins with the source's values, one parameter for all its names.
+        # A stage without the source starts from the values of the source, with one parameter for all its names.
         origin = held.get(block_of(source)) or _build_block(plan, block_of(source))
         parameter = origin.get_parameter(source.split(".", 1)[1])
         for name in tied:
@@ -101,7 +101,7 @@ def _build_block(plan: Plan, name: str) -> nn.Module:
 
 
 def make_mesh(plan: Plan, device: str, recorder: Records) -> DeviceMesh | None:
-    """torch's mesh of the run, its groups made known to the recorder; None for one worker."""
+    """Returns the DeviceMesh of the run and registers its process groups with the recorder. None for one worker."""
     axes = plan.mesh.axes
     if not axes:
         return None
@@ -119,5 +119,5 @@ def make_mesh(plan: Plan, device: str, recorder: Records) -> DeviceMesh | None:
 
 
 def local(tensor: torch.Tensor) -> torch.Tensor:
-    """What this worker holds of a tensor, detached."""
+    """Returns the local part of a tensor, detached."""
     return (tensor.to_local() if isinstance(tensor, DTensor) else tensor).detach()

@@ -32,20 +32,20 @@ from workbench.store.events import MeasuredEvent
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
 MATRIX_SIZE = 1024
 MEMORY_BYTES = 128 * 2**20
-"""Of each array: STREAM wants four times what the caches hold."""
+"""Size of each array: STREAM requires four times the size of the caches."""
 SECONDS = 0.4
-"""How long each product or copy is repeated."""
+"""Minimum time for which each product or copy is repeated."""
 SIZES = tuple(2**exponent for exponent in range(10, 25, 2))
 """Payloads in bytes, 1 KiB to 16 MiB."""
 NUM_ROUNDS = 4
-"""Each size of each operation is measured so often, in turn, so that a disturbance meets a part of each."""
+"""Rounds over all sizes and operations, so that a disturbance affects only a part of the repetitions of each."""
 NUM_WARMUPS = 2
-"""Before the repetitions of each round."""
+"""Warm-up repetitions of each size and operation, in every round."""
 TIMEOUT = timedelta(seconds=60)
 
 
 def main(path: str, rank: int, lifeline: int, rendezvous: int) -> int:
-    """Measures; returns the exit code."""
+    """Measures, and writes each row as an event on rank 0. Returns the exit code."""
     threading.Thread(target=exit_with_supervisor, args=(lifeline,), daemon=True).start()
     run = RunDirectory(Path(path))
     events, job = EventWriter(run.events_path(rank)), json.loads((run.path / JOB).read_bytes())
@@ -64,8 +64,9 @@ def main(path: str, rank: int, lifeline: int, rendezvous: int) -> int:
 
 
 def compute_rows(num_threads: list[int]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """FLOP/s of a matrix product, 2n³ operations, by precision; bytes per second of copying and of the triad a = b + s·c as
-    STREAM counts them (McCalpin 1995), each byte read or written by the program once. The fastest repetition counts."""
+    """Yields the FLOP/s of a matrix product (2n³ operations) by precision, and the bytes per second of copying and of the triad
+    a = b + s·c as STREAM counts them (McCalpin 1995): each byte that the program reads or writes counts once. The fastest
+    repetition counts."""
     for threads in num_threads:
         torch.set_num_threads(threads)
         for precision, dtype in DTYPES.items():
@@ -77,7 +78,7 @@ def compute_rows(num_threads: list[int]) -> Iterator[tuple[str, dict[str, Any]]]
 
 
 def _memory_operations() -> dict[str, tuple[int, Callable[[], Any]]]:
-    """How many arrays an operation reads and writes, and the operation."""
+    """Returns the number of arrays that an operation reads and writes, and the operation."""
     a, b, c = (torch.ones(MEMORY_BYTES // 4) for _ in range(3))
     return {"copy": (2, lambda: a.copy_(b)), "triad": (3, lambda: torch.add(b, c, alpha=3.0, out=a))}
 
@@ -93,8 +94,8 @@ def _fastest(once: Callable[[], Any]) -> float:
 
 
 def communication_rows(rank: int, num_workers: int, control: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Median seconds of each operation and payload, from the last participant's entry to the last one's end; before them,
-    what is being measured."""
+    """Yields a ``progress`` row before each measurement, and at the end the median seconds of each operation and payload, from
+    the entry of the last participant to the end of the last one."""
     times: dict[tuple[str, int], list[tuple[float, float]]] = {}
     for _, size in itertools.product(range(NUM_ROUNDS), SIZES):
         for operation, once in _operations(rank, num_workers, size).items():
@@ -115,12 +116,12 @@ def communication_rows(rank: int, num_workers: int, control: Any) -> Iterator[tu
 
 
 def num_repetitions(payload_bytes: int) -> int:
-    """In each round; fewer of what takes long."""
+    """Returns the number of repetitions in each round; fewer for large payloads."""
     return max(3, min(12, 2**23 // payload_bytes))
 
 
 def _operations(rank: int, n: int, size: int) -> dict[str, Callable[[], Any]]:
-    """The operations on a payload of ``size`` bytes, the full tensor's; all-to-all: this worker's input."""
+    """Returns the operations on a full tensor of ``size`` bytes; for all-to-all, that is the input of this worker."""
     full, part = torch.zeros(size // 4), torch.zeros(size // 4 // n)
     other = torch.zeros_like(full)
     operations: dict[str, Callable[[], Any]] = {

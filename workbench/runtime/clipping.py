@@ -1,4 +1,4 @@
-"""Gradient clipping by the true global norm: over all gradients of the model, wherever their pieces lie."""
+"""Gradient clipping by the true global norm: over all gradients of the model, on whichever workers their pieces are."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def clip_gradients(worker: WorkerModel, max_norm: float) -> None:
 
 
 def num_holders(worker: WorkerModel, name: str, parameter: torch.Tensor) -> int:
-    """How many workers hold this very piece of a gradient."""
+    """Returns the number of workers that hold the same piece of a gradient."""
     axes = worker.rank_view.mesh.axes
     holders = worker.rank_view.mesh.num_workers // axes.get("pipeline", 1)
     if isinstance(parameter, DTensor):

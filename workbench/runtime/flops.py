@@ -1,4 +1,4 @@
-"""Floating-point operations of a step as torch counts them, kernel by kernel: 2 a multiply-add, matrix products only."""
+"""Floating-point operations of a step as torch counts them, per kernel: 2 per multiply-add, matrix products only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ aten = torch.ops.aten
 
 
 class CountedFlops(FlopCounterMode):
-    """torch's counter, with the kernels that it does not know on CPU (torch 2.13): fused attention, counted over the full
+    """Counts as torch does, and also the kernels that torch (2.13) does not know on CPU: fused attention, counted over the full
     square as on GPU, and recurrent layers."""
 
     def __init__(self) -> None:
@@ -60,21 +60,21 @@ class _NoModuleTracker:
 
 
 def _attention(q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
-    """Scores, and values weighted by them; shapes (batch, heads, positions, head_dim)."""
+    """Returns the FLOPs of the scores and of the values weighted by them; shapes (batch, heads, positions, head_dim)."""
     batch, heads, queries, head_dim = q
     return 4 * batch * heads * queries * int(k[2]) * head_dim
 
 
 def _attention_backward(gradient: Any, q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
-    """Five products: scores are computed again (Dao et al. 2022)."""
+    """Returns the FLOPs of five products: the scores are recomputed (Dao et al. 2022)."""
     return sdpa_backward_flop_count(gradient, q, k, v)
 
 
 def _recurrent(x: Any, weight: Any, recurrent: Any, *_: Any, **__: Any) -> int:
-    """Of each step and sample both products; x is (steps, batch, features), weights are (gates, features)."""
+    """Returns the FLOPs of both products of each step and sample; x is (steps, batch, features), weights (gates, features)."""
     return 2 * int(x[0]) * int(x[1]) * int(weight[0]) * (int(weight[1]) + int(recurrent[1]))
 
 
 def _recurrent_backward(x: Any, weight: Any, recurrent: Any, *_: Any, **__: Any) -> int:
-    """The gradients of inputs and of weights each take what forward took."""
+    """Returns twice the FLOPs of forward: the gradients of inputs and of weights each take as many."""
     return 2 * _recurrent(x, weight, recurrent)

@@ -121,7 +121,7 @@ class EmulatedOperation:
 
     @property
     def last_entry(self) -> float:
-        """When the last required participant entered."""
+        """Returns when the last required participant entered."""
         return float(self.entries[self.ranks].max())
 
     @property

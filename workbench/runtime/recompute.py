@@ -1,4 +1,4 @@
-"""Activation checkpointing: a block's inner activations are dropped and computed again in backward (Chen et al. 2016)."""
+"""Activation checkpointing: the activations inside a block are dropped and recomputed in backward (Chen et al. 2016)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 from workbench.models.dropout_modules import SampleDropout
 from workbench.torch_private.dispatch import FUNCTIONAL_COLLECTIVES, FUSED_ATTENTION
 
-_KEPT = (
+_SAVED_OPS = (
     torch.ops.aten.mm.default,
     torch.ops.aten.addmm.default,
     torch.ops.aten.bmm.default,
@@ -21,16 +21,17 @@ _KEPT = (
     *FUSED_ATTENTION,
     *FUNCTIONAL_COLLECTIVES,
 )
-"""What is dear to compute again: matrix products, attention, and what came from other workers."""
+"""Operations that are expensive to recompute: matrix products, convolutions, attention and collectives."""
 
 
 def checkpoint_blocks(blocks: nn.Sequential, mode: Literal["none", "full", "selective"]) -> None:
-    """Makes each block forget its inner activations, all of them or the cheap ones; parameters keep their names."""
+    """Applies activation checkpointing to each block. ``full`` recomputes all activations inside it; ``selective`` saves the
+    outputs of ``_SAVED_OPS``. Parameter names do not change."""
     if mode == "none":
         return
     context: dict[str, Any] = {}
     if mode == "selective":
-        context["context_fn"] = functools.partial(create_selective_checkpoint_contexts, _keep_what_is_dear)
+        context["context_fn"] = functools.partial(create_selective_checkpoint_contexts, _save_policy)
     for block in blocks:
         forward, dropouts = block.forward, [m for m in block.modules() if isinstance(m, SampleDropout) and m.p > 0]
         if dropouts:
@@ -39,11 +40,11 @@ def checkpoint_blocks(blocks: nn.Sequential, mode: Literal["none", "full", "sele
             block.forward = functools.partial(checkpoint, forward, use_reentrant=False, **context)
 
 
-@torch.compiler.disable(recursive=False)  # type: ignore[untyped-decorator]  # what is inside is compiled
+@torch.compiler.disable(recursive=False)  # type: ignore[untyped-decorator]  # only this frame: the block inside is compiled
 def _checkpoint_with_masks(
     forward: Callable[..., Any], dropouts: list[SampleDropout], context: dict[str, Any], *args: Any
 ) -> Any:
-    """As ``checkpoint``; computing again draws the masks of what was computed first, whatever went forward since."""
+    """Runs ``checkpoint``. Recomputation draws the same dropout masks, whatever forward passes ran in between."""
     drawn = [(dropout.keys, dropout.positions) for dropout in dropouts]
 
     def run(*args: Any) -> Any:
@@ -54,5 +55,5 @@ def _checkpoint_with_masks(
     return checkpoint(run, *args, use_reentrant=False, **context)
 
 
-def _keep_what_is_dear(context: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
-    return CheckpointPolicy.MUST_SAVE if operation in _KEPT else CheckpointPolicy.PREFER_RECOMPUTE
+def _save_policy(context: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
+    return CheckpointPolicy.MUST_SAVE if operation in _SAVED_OPS else CheckpointPolicy.PREFER_RECOMPUTE

@@ -147,8 +147,8 @@ def take_step(
     targets: Tensor,
     max_gradient_norm: float | None = None,
 ) -> StepResult:
-    """One step as it is timed: forward, backward and the optimizer's update, or in inference the forward pass. A worker
-    that holds nothing to train has no optimizer."""
+    """Runs one step as it is timed: forward, backward and optimizer update, or only forward in inference. A worker without
+    trained parameters has no optimizer."""
     if not worker.trains:
         # Under inference_mode DTensor (torch 2.13) decomposes linear layers and communicates more than necessary.
         has_cut = any(isinstance(p, DTensor) for p in worker.blocks.parameters())

@@ -211,7 +211,7 @@ class MemoryTracker(TorchDispatchMode):
 
     @contextmanager
     def span(self, kind: str, stage: int | None, microbatch: int | None, name: str | None) -> Iterator[None]:
-        """Called by the recorder around each span of the worker."""
+        """Logs the beginning and end of a span. The recorder calls it around each span of the worker."""
         piece = f", microbatch {microbatch}" if microbatch is not None else ""
         if kind.startswith("backward") and self.worker.rank_view.mesh.num_workers > 1:
             # gloo's threads release their tensors after the operation is complete. Releasing a storage that Python has seen

@@ -46,7 +46,7 @@ _DROPOUTS = {
 
 
 class FunctionalDropoutOff(TorchFunctionMode):
-    """Within this context the functions of dropout return their input, and ``scaled_dot_product_attention`` drops nothing."""
+    """Disables functional dropout: the functions return their input, and ``scaled_dot_product_attention`` drops nothing."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,6 +68,7 @@ class FunctionalDropoutOff(TorchFunctionMode):
 
 
 def without_functional_dropout(model: Model[Any]) -> AbstractContextManager[FunctionalDropoutOff | None]:
-    """``FunctionalDropoutOff``, but for the workbench's own models: they have none, and every call would take longer."""
+    """Returns ``FunctionalDropoutOff``. For the workbench's own models, which have no functional dropout, returns a context that
+    does nothing, because every call would take longer."""
     is_own = type(model).__module__.startswith("workbench.models.")
     return nullcontext() if is_own else FunctionalDropoutOff()

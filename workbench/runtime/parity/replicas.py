@@ -66,7 +66,7 @@ class ReplicaReference:
 
 
 class _ReplicaBatches:
-    """The part of each global batch that one replica computes; in all else the given batches."""
+    """Returns one replica's part of each global batch; delegates all else to the given batches."""
 
     def __init__(self, batches: Any, part: tuple[int, int]) -> None:
         self._batches, self._part = batches, part

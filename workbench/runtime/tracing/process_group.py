@@ -115,14 +115,14 @@ class RecordedProcessGroup(ProcessGroup):
         self._name = name
 
     def allgather_into_tensor_coalesced(self, outputs: list[Tensor], inputs: list[Tensor], opts: Any = None) -> Any:
-        """gloo has no coalesced all-gather: issues one per tensor."""
+        """Issues one all-gather per tensor, since gloo has no coalesced one."""
         works = [getattr(self, ALL_GATHER_INTO_TENSOR)(o, i) for o, i in zip(outputs, inputs, strict=True)]
         for work in works[:-1]:
             work.wait()
         return works[-1]
 
     def reduce_scatter_tensor_coalesced(self, outputs: list[Tensor], inputs: list[Tensor], opts: Any = None) -> Any:
-        """gloo has no coalesced reduce-scatter: issues one per tensor."""
+        """Issues one reduce-scatter per tensor, since gloo has no coalesced one."""
         works = [getattr(self, REDUCE_SCATTER_TENSOR)(o, i, opts) for o, i in zip(outputs, inputs, strict=True)]
         for work in works[:-1]:
             work.wait()
