@@ -1,4 +1,4 @@
-"""What this machine is, and what it computes and communicates."""
+"""This machine: its environment, and its calibrated compute, memory and communication speed."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ __all__ = [
 def calibrate(
     group_sizes: Sequence[int] = (), report: Callable[[str, dict[str, Any]], None] = lambda table, row: None
 ) -> dict[str, Any]:
-    """Measures this machine (matrix products, memory, communication in groups of these sizes, by default 2 and, where there are
-    as many cores, 4) and keeps it in the store; ``report(table, row)`` is called with each measurement."""
+    """Measures the matrix products, memory and communication of this machine, saves the result in the store and returns it.
+    Communication is measured in groups of ``group_sizes`` workers; by default of 2 and, with at least 4 cores, of 4.
+    ``report(table, row)`` is called with each measurement."""
     from workbench.hardware.calibrate import measure
 
     sizes = group_sizes or (2, 4)[: 2 if num_cores() >= 4 else 1]
@@ -39,27 +40,27 @@ def calibrate(
 
 
 def calibration() -> dict[str, Any] | None:
-    """What the store knows of this machine; None before ``calibrate``, or where machine or torch are others than then."""
+    """Returns the stored calibration; None if there is none for this machine and version of torch."""
     return read_calibration(home(), environment())
 
 
 def measured_communication(calibration: dict[str, Any]) -> pd.DataFrame:
-    """Each measured operation of a calibration beside the time of its fitted link."""
+    """Returns the measured operations of a calibration with the time of the fitted link for each."""
     from workbench.hardware.frames import communication
 
     return communication(calibration)
 
 
 def achieved_bandwidth(run: Run) -> pd.DataFrame:
-    """The bandwidth of a run's operations beside that of the calibrated links of its own machine and torch, where the store
-    knows them: an imported run is not compared with the machine of the viewer."""
+    """Returns the bandwidth of the operations of a run and of the calibrated links of the same machine and version of torch, if
+    the store has them. An imported run is not compared with the machine of the viewer."""
     from workbench.hardware.frames import achieved
 
     return achieved(run, read_calibration(home(), run.directory.environment()))
 
 
 def fork_server_socket() -> Path | None:
-    """The Unix socket of the fork server; None where its path would be too long."""
+    """Returns the Unix socket of the fork server; None if its path would be too long."""
     from workbench.launch.start import socket_path
 
     return socket_path()
