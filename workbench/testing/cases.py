@@ -57,7 +57,8 @@ def _compute_in_pieces(worker: WorkerModel, num_pieces: int) -> None:
 
 
 def training(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any], num_pieces: int = 1) -> dict[str, Any]:
-    """A short run's figures, communication, parameters and losses on this worker; on one worker, of the batch in pieces."""
+    """Trains for a few steps. Returns the figures, communication, parameters and losses of this worker. One worker may compute
+    the batch in ``num_pieces``."""
     planned = plan(RunSpec(**spec))
     mesh = make_mesh(planned, "cpu", recorder)
     dtype = DTYPES[planned.spec.train.precision]
@@ -94,5 +95,5 @@ def training(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any], 
 
 
 def parity_and_training(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Runs both in the same workers, for suites of many small cases."""
+    """Runs ``parity`` and ``training`` in the same workers, for suites of many small cases."""
     return parity(rank, recorder, control, spec, None), training(rank, recorder, control, spec)

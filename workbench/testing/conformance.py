@@ -116,7 +116,8 @@ class Outcome:
         return [f"computes something else of the whole batch, which the model does not declare: {report}"] * is_undeclared
 
     def communication_mistakes(self) -> list[str]:
-        """The communication volume is that of the formulas, by operation, axis and phase; at most that of bounds."""
+        """Checks that the communication volume equals that of the formulas, by operation, axis and phase, or is within their
+        bounds."""
         sums, bounds = defaultdict[tuple[str, str, str], Fraction](Fraction), set()
         for t in self.planned.expected_communication:
             sums[t.operation, t.axis, t.phase] += t.count * t.payload_bytes * trace_share(self.planned.spec, t.every)
@@ -127,8 +128,8 @@ class Outcome:
         return _differences("bytes of a step", {key: total for key, total in expected.items() if total}, measured)
 
     def operation_mistakes(self) -> list[str]:
-        """The number of operations is that of the formulas. Not for strategies whose operations torch may merge or
-        divide (DDP's buckets)."""
+        """Checks that the number of operations equals that of the formulas. Does not apply to strategies whose operations torch
+        may merge or divide (DDP's buckets)."""
         sums = defaultdict[tuple[str, str, str], Fraction](Fraction)
         for t in (t for t in self.planned.expected_communication if t.payload_bytes):
             sums[t.operation, t.axis, t.phase] += t.count * trace_share(self.planned.spec, t.every)
@@ -180,8 +181,8 @@ class Outcome:
 
 
 def run_case(spec: dict[str, Any], make_group: Callable[..., Any] | None = None) -> Outcome:
-    """Parity over a few SGD steps and then a short training run, in the same workers, which communicate through what
-    ``make_group`` makes (``run_in_workers``), by default gloo."""
+    """Checks parity over a few SGD steps and then trains for a few steps, in the same workers. They communicate through the
+    process group that ``make_group`` returns (``run_in_workers``), by default gloo."""
     planned = plan(RunSpec(**spec))
     if (longest := max((t.every for t in planned.expected_communication), default=1)) > 1:  # trace steps must have it
         spec = {**spec, "measure": {**spec.get("measure", {}), "num_trace_steps": longest}}
@@ -236,8 +237,8 @@ def assert_model_conforms(parts: dict[str, Any]) -> None:
         expected, counted = 2 * declared.forward_flops, counter.get_total_flops()
         if not (counted <= expected if planned.model.depends_on_batch else counted == expected):
             mistakes.append(f"{declared.name}: {counted} floating-point operations, by formula {expected}")
-    if planned.model.loss(x, targets).shape != ():
-        mistakes.append("the loss is no scalar")
+    if (shape := tuple(planned.model.loss(x, targets).shape)) != ():
+        mistakes.append(f"loss() must return a scalar of shape (), but returned a tensor of shape {shape}")
     _assert_none(mistakes)
 
 
