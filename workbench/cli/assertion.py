@@ -34,7 +34,7 @@ class Assertion:
     bound: float | str
 
     def holds(self, row: dict[str, Any]) -> bool:
-        """An empty value is false."""
+        """Whether the row meets the assertion; an empty value never does."""
         value = row[self.column]
         is_empty = value is None or (isinstance(value, float) and math.isnan(value))
         return not is_empty and bool(_OPERATORS[self.sign](value, self.bound))
@@ -45,10 +45,10 @@ class Assertion:
 
 
 def parse(text: str) -> list[Assertion]:
-    """The terms of an ``--assert``.
+    """Returns the terms of an ``--assert``.
 
     Raises:
-        SpecError: it does not parse, or names no column that holds a figure or a verdict.
+        SpecError: the text does not parse, or a column is unknown or has neither figures nor verdicts.
     """
     assertions = []
     for term in re.split(r"\band\b", text):

@@ -1,4 +1,4 @@
-"""``workbench calibrate``: what this machine computes and communicates."""
+"""``workbench calibrate``: measures the compute, memory and communication speed of this machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from workbench.messages import counted
 
 CHARTS = (".svg", ".png", ".html")
 _POOR_FIT = 0.3
-"""A link that takes up to a third more or less than was measured says little about the next message."""
+"""Relative error above which a fit is reported: the link then says little about the time of the next message."""
 
 
 @click.command("calibrate")
@@ -51,7 +51,7 @@ def calibrate_command(group_sizes: tuple[int, ...], as_json: bool, chart: Path |
 
 
 def _what(row: dict[str, Any]) -> str:
-    """What was measured, without the result."""
+    """Returns a description of a measurement, without its result."""
     operation = row.get("operation")
     if operation is None:
         return f"{row.get('precision') or row['kind']}, {counted(row['num_threads'], 'thread')}"

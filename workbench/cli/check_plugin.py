@@ -1,4 +1,4 @@
-"""``workbench check-plugin``: the conformance cases of a plugin, as its author reads them."""
+"""``workbench check-plugin``: runs the conformance cases of a plugin, for its author."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _document(names: list[str], results: list[CaseResult], refused: Counter[str]
 
 
 def _show(results: list[CaseResult], refused: Counter[str]) -> None:
-    """One table of the cases that were run, every mistake below it, and the reasons of refusals."""
+    """Prints a table of the cases that were run, every mistake below it, and the reasons for rejections."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table

@@ -1,4 +1,4 @@
-"""The table of what works with what, for the terminal and for ``docs/strategies.md``."""
+"""The compatibility table of strategies and models, for the terminal and for ``docs/strategies.md``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ checks as a run. `tests/testing/test_conformance.py` runs the accepted ones.
 
 
 def rows() -> tuple[list[list[str]], list[str]]:
-    """Heads and cells, and the notes that the cells' numbers point to."""
+    """Returns the rows of cells, headings first, and the notes that the numbers in the cells refer to."""
     table, notes = support_table(), dict[str, int]()
     columns = next(iter(table.values()))
     cells = [["strategy", *columns]]
@@ -28,7 +28,7 @@ def rows() -> tuple[list[list[str]], list[str]]:
 
 
 def markdown() -> str:
-    """The page."""
+    """Returns the page as Markdown."""
     (heads, *body), notes = rows()
     lines = [heads, ["---", *[":---:"] * (len(heads) - 1)], *body]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -37,7 +37,7 @@ def markdown() -> str:
 
 
 def text() -> str:
-    """The table for the terminal."""
+    """Returns the table as text for the terminal."""
     body, notes = rows()
     widths = [max(len(line[column]) for line in body) for column in range(len(body[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in body]

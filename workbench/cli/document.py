@@ -9,7 +9,7 @@ from typing import Any
 
 
 def runs_document(rows: Iterable[dict[str, Any]]) -> str:
-    """``{"runs": [row, …]}``. JSON has no NaN and no infinity: such a value is empty, and the exit code tells of it."""
+    """Returns ``{"runs": [row, …]}``. JSON has no NaN and no infinity: such values are null, and the exit code indicates them."""
     return json.dumps({"runs": [{column: _finite(value) for column, value in row.items()} for row in rows]}, allow_nan=False)
 
 

@@ -1,4 +1,4 @@
-"""The command line's entry: each command's code is loaded when it is called."""
+"""The entry point of the command line. The module of a command is imported when the command is used."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def cli() -> None:
 def _show_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
 ) -> None:
-    """A plugin that was left out is one sentence on stderr, as an error is; other warnings are as Python shows them."""
+    """Shows a skipped plugin as one sentence on stderr, like an error, and other warnings as Python does."""
     if issubclass(category, PluginWarning):
         click.echo(f"workbench: {message}", err=True)
     else:
@@ -83,7 +83,8 @@ def _show_warning(
 
 
 def _hang_up(number: int, frame: FrameType | None) -> None:
-    """The terminal is gone, and writing to it an error that would take the interrupt's place."""
+    """Detaches the standard streams and interrupts: the terminal is gone, and an error from writing to it would replace the
+    interrupt."""
     nothing = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(nothing, stream)
@@ -91,8 +92,8 @@ def _hang_up(number: int, frame: FrameType | None) -> None:
 
 
 def main() -> None:
-    """Runs the command line; errors meant for the user are one sentence on stderr. SIGTERM is an interrupt, like Ctrl-C, and so
-    is the end of the terminal, but under ``nohup``."""
+    """Runs the command line. Errors meant for the user are one sentence on stderr. SIGTERM is an interrupt, like Ctrl-C, and so
+    is the end of the terminal, except under ``nohup``."""
     warnings.showwarning = _show_warning
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:

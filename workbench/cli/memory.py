@@ -1,4 +1,4 @@
-"""What ``workbench show`` says of memory: held by formula and measured, the peak by category, the largest tensors."""
+"""The memory figures of ``workbench show``: expected and measured, the peak by category, the largest tensors."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _LOOK: dict[str, Any] = {"box": None, "padding": (0, 1, 0, 0)}
 
 
 def memory(console: Console, run: Run) -> None:
-    """Three tables; of runs that were recorded before there were categories none."""
+    """Prints three tables; none for runs that were recorded before memory had categories."""
     workers = run.summary.workers if run.summary else ()
     expected = run.record.expected.memory_per_worker
     if expected is None or not all(worker.peak_memory_by_category for worker in workers):
@@ -53,7 +53,7 @@ def memory(console: Console, run: Run) -> None:
 
 
 def _held(workers: Sequence[WorkerFigures], expected: Sequence[dict[str, int | None]]) -> Table:
-    """Beside what is held, the activations that are kept when a backward pass begins."""
+    """Returns the table of memory after a step, with the activations that are saved when a backward pass begins."""
     table = Table("worker", *(HEADS[category] for category in HELD), "activations\nsaved for backward", **_LOOK)
     for rank, (worker, formula) in enumerate(zip(workers, expected, strict=True)):
         held = worker.held_memory_by_category or {}
@@ -64,7 +64,7 @@ def _held(workers: Sequence[WorkerFigures], expected: Sequence[dict[str, int | N
 
 
 def _both(expected: int | None, measured: int | None) -> str:
-    """``3.34 = 3.34`` where the bytes are equal, else ``3.34, 3.40 (+1.80%)``."""
+    """Returns ``3.34 = 3.34`` if the bytes are equal, else ``3.34, 3.40 (+1.80%)``."""
     if measured is None:
         return "–"
     if expected is None:

@@ -1,4 +1,4 @@
-"""``workbench notebooks``: the course, for those who installed the package without its repository."""
+"""``workbench notebooks``: lists and copies the course, for installations without the repository."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from workbench.errors import UsageError
 from workbench.messages import counted
 
 COURSE = Path(workbench.__path__[0]) / "course"
-"""The course's notebooks: in a checkout a link to ``notebooks/``, in a wheel a copy of them."""
+"""Directory of the course notebooks: in a checkout a link to ``notebooks/``, in a wheel a copy."""
 
 
 @click.command("notebooks")
@@ -40,7 +40,7 @@ def notebooks_command(to: Path | None) -> None:
 
 
 def title(path: Path) -> str:
-    """A notebook's first heading."""
+    """Returns the first heading of a notebook; empty if it has none."""
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     lines = (line for cell in cells if cell["cell_type"] == "markdown" for line in cell["source"])
     return next((line.lstrip("# ").rstrip() for line in lines if line.startswith("# ")), "")

@@ -1,4 +1,4 @@
-"""What there is to choose from: models, datasets, strategies and schedules, with every option and its meaning."""
+"""Commands that list the models, datasets, strategies and schedules, with every option and its meaning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Live progress of one run on stderr: a bar in a terminal, a line a state elsewhere."""
+"""Live progress of one run on stderr: a bar in a terminal, otherwise one line per state."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def follow(run: Run, quiet: bool) -> None:
-    """Shows the run until it has ended."""
+    """Shows the progress of the run until it has ended; if ``quiet``, only waits."""
     record = run.record
     name = f"{record.split}" + (f", {record.threads_per_worker} threads" if record.threads_per_worker > 1 else "")
     if quiet:

@@ -1,4 +1,4 @@
-"""How figures look in the terminal."""
+"""Tables and figures in the terminal."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Row = dict[str, Any]
 WIDEST = 1000
 NUM_TENSORS = 5
 _SHORT = {"communication\nMiB": "comm.\nMiB"}
-"""Heads of columns that a terminal of 80 characters has no room for."""
+"""Shorter headings of columns that do not fit into a terminal of 80 characters."""
 
 
 def comparison(rows: Iterable[Row], threads: dict[str, int]) -> Table:
-    """The table of a comparison, a row a run; ``threads`` (by run id) are shown where they differ."""
+    """Returns the table of a comparison, one row per run; ``threads`` (by run id) are shown if they differ."""
     rows = list(rows)
     columns = formatting.columns(rows)
     table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
@@ -42,13 +42,13 @@ def comparison(rows: Iterable[Row], threads: dict[str, int]) -> Table:
 
 
 def whole(console: Console, table: Table) -> None:
-    """Prints a table with all its figures: one too wide for the terminal is wrapped by the terminal, not cut."""
+    """Prints a table with all its figures: the terminal wraps a table that is too wide, instead of cutting it."""
     width = Measurement.get(console, console.options.update(max_width=WIDEST), table).maximum
     Console(file=console.file, width=max(width, console.width)).print(table)
 
 
 def largest_tensors(rows: Iterable[Row]) -> Table:
-    """The first five of the largest tensors at a worker's peak; rows as in ``peak_tensors``."""
+    """Returns a table of the first ``NUM_TENSORS`` rows of ``peak_tensors``: the largest tensors at a worker's peak."""
     table = Table("MiB", "category", "module or parameter", "shape", "dtype", box=None, padding=(0, 1, 0, 2))
     for row in list(rows)[:NUM_TENSORS]:
         size, category = f"{row['bytes'] / 2**20:.2f}", row["category"].replace("_", " ")
@@ -57,11 +57,11 @@ def largest_tensors(rows: Iterable[Row]) -> Table:
 
 
 def failure(console: Console, run_id: str, error: RunError | None, message: str) -> None:
-    """Why a run did not finish."""
+    """Prints why a run did not finish."""
     console.print(f"[red]{run_id}[/red] {escape(message)}")
     if error:
         console.print(f"  step {error.step}: {escape(error.exception)}", highlight=False)
-        if memory := error.memory:  # its budget was too small: no traceback tells more than what was alive
+        if memory := error.memory:  # the memory budget was exceeded: the tensors explain more than a traceback
             alive = (
                 f"{name.replace('_', ' ')} {formatting.mebibytes(size)}" for name, size in memory.by_category.items() if size
             )

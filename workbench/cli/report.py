@@ -1,4 +1,4 @@
-"""``workbench report``: a run or a comparison as a file to keep or to send."""
+"""``workbench report``: writes a report of one or several runs to a file."""
 
 from __future__ import annotations
 

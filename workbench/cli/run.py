@@ -1,4 +1,4 @@
-"""``workbench run``: runs a spec or the demonstration, shows progress, one table and the findings."""
+"""``workbench run``: runs a spec or the demonstration, and prints progress, one table and the findings."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def _run_all(plans: Sequence[Plan], quiet: bool) -> tuple[list[Run], list[Run]]:
                     follow(runs[other], quiet)
     except KeyboardInterrupt:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)  # a second one must not leave anything behind
+            signal.signal(number, signal.SIG_IGN)  # a second signal must not leave processes behind
         for run in planned_runs:
             run.end()
         raise
@@ -129,7 +129,7 @@ def _report(runs: list[Run], rows: list[dict[str, Any]]) -> None:
     causes = set()
     for run in runs:
         cause = run.record.split, run.error.exception if run.error else run.id
-        if run.state != "finished" and cause not in causes:  # the baseline with more threads fails of the same
+        if run.state != "finished" and cause not in causes:  # the baseline with more threads fails for the same reason
             failure(console, run.id, run.error, run.message)
         causes.add(cause)
     last = runs[-1].id

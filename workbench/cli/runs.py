@@ -30,7 +30,7 @@ def ls_command(as_json: bool) -> None:
         step = "–" if row["step_time_s"] is None else f"{row['step_time_s'] * 1e3:.1f} ms"
         speedup = "–" if row["speedup"] is None else f"{row['speedup']:.2f}×"
         model = row["model"] or ""
-        # A comparison's two baselines differ in their threads alone.
+        # The two baselines of a comparison differ only in their threads.
         threads = row["threads_per_worker"] if row["num_workers"] == 1 else None
         threads_text = threads and f"[{counted(threads, 'thread')}]"
         name = "  ".join(part for part in (row["name"], row["link"] and f"[{row['link']}]", threads_text) if part)

@@ -1,4 +1,4 @@
-"""``workbench show``: one run, with what the formulas expected beside what was measured."""
+"""``workbench show``: one run in detail, with expected and measured values."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def show_command(run: str) -> None:
 
 
 def _parity(row: dict[str, Any], summary: Summary) -> str:
-    """Whether the split computes what one worker computes, and how nearly; nothing where it was not checked."""
+    """Returns the verdict of the parity check with its largest error; empty if parity was not checked."""
     from rich.markup import escape
 
     from workbench.analysis.parity import per_shard
@@ -89,7 +89,7 @@ def _parity(row: dict[str, Any], summary: Summary) -> str:
     size = "infinite" if error is None else f"{error:.1e} in {summary.parity_tensor}"
     purpose = f" ({summary.parity_on_purpose})" if verdict == "lossy" and summary.parity_on_purpose else ""
     bound = "" if allowed is None else f", allowed {allowed:.1e}"
-    # Where parameters are changed the error is not against one worker, but against what the strategy declares of replicas.
+    # If a strategy changes parameters, the error is not relative to one worker but to what it declares of replicas.
     reference = " against the declared result" if purpose and "gradients" not in purpose else ""
     dropout = " with dropout off" if summary.parity_is_without_dropout else ""
     text = f"{verdicts[verdict]}{dropout}{purpose}, largest error{reference} {size}{bound}"
@@ -100,7 +100,7 @@ def _parity(row: dict[str, Any], summary: Summary) -> str:
 
 
 def _block_times(console: Any, record: RunRecord) -> None:
-    """What the partition of a run that was cut by time goes back to; its sizes stand among what is not by default."""
+    """Prints the block times that a partition by time was computed from; its sizes are among the options."""
     from workbench.analysis.formatting import seconds
 
     if times := record.block_times_s:
@@ -109,7 +109,7 @@ def _block_times(console: Any, record: RunRecord) -> None:
 
 
 def _who_talks_to_whom(run: Run) -> Iterator[tuple[str, str]]:
-    """Each axis of the run's mesh with its groups of ranks: ``data``, ``[0 2] [1 3]``."""
+    """Yields each axis of the mesh of the run with its groups of ranks: ``data``, ``[0 2] [1 3]``."""
     from workbench.api.plans import process_groups
 
     for axis, groups in process_groups(run).items():
@@ -117,25 +117,25 @@ def _who_talks_to_whom(run: Run) -> Iterator[tuple[str, str]]:
 
 
 def _optimizer(run: Run) -> str:
-    """The optimizer with all its options in one line."""
+    """Returns the optimizer with all its options on one line; empty if a plugin is missing."""
     from workbench.api.plans import optimizer_text
     from workbench.errors import SpecError
 
     try:
         return optimizer_text(run.spec.train)
     except SpecError:
-        return ""  # a plugin that is not here today
+        return ""  # a plugin is not installed
 
 
 def _differences(run: Run) -> list[str]:
-    """Where the spec differs from the defaults, as on the command line."""
+    """Returns the options that differ from the defaults, as on the command line; empty if a plugin is missing."""
     from workbench.api.specs import not_by_default
     from workbench.errors import SpecError
 
     try:
         return [f"{path}={value}" for path, value in not_by_default(run.spec).items()]
     except SpecError:
-        return []  # a plugin that is not here today; the run's figures can be shown all the same
+        return []  # a plugin is not installed; the figures of the run can still be shown
 
 
 def _communication_volume(console: Any, run: Run) -> None:
@@ -165,7 +165,7 @@ def _communication_volume(console: Any, run: Run) -> None:
 
 
 def _bandwidths(console: Any, run: Run) -> None:
-    """The bandwidth that each operation had, beside what the run's machine was calibrated to have, where this store knows it."""
+    """Prints the bandwidth of each operation and the calibrated one of the same machine, if this store has it."""
     from rich.table import Table
 
     from workbench.analysis.formatting import mebibytes
@@ -210,7 +210,7 @@ def _traffic_matrix(console: Any, run: Run) -> None:
 
 
 def _completions(console: Any, run: Run) -> None:
-    """Whether what was recorded of the trace steps is what torch's profiler saw."""
+    """Prints whether the recorded operations of the trace steps agree with those that torch's profiler saw."""
     workers = [worker.completions for worker in run.summary.workers] if run.summary else []
     recorded = [completions for completions in workers if completions]  # older runs have none
     names = ("num_operations", "num_seen", "num_completed", "num_late")

@@ -1,4 +1,4 @@
-"""Commands about this installation: doctor, dashboard."""
+"""Commands on this installation: doctor, dashboard."""
 
 from __future__ import annotations
 
@@ -65,15 +65,15 @@ def dashboard_command(host: str, port: int | None, streamlit_options: tuple[str,
 
 
 def served_app() -> Path:
-    """The file that Streamlit serves; its settings lie beside it."""
+    """Returns the file that Streamlit serves; its settings are in the same directory."""
     return Path(workbench.__path__[0]) / "dashboard" / "served" / "app.py"
 
 
 def serve(command: Sequence[str], patience_s: float = 5) -> int:
-    """Runs a server until it ends, or this process is interrupted or terminated; returns its exit status.
+    """Runs a server until it ends, or this process is interrupted or terminated. Returns its exit status.
 
-    Streamlit asked to stop waits without limit for connections on which a browser has asked for nothing yet (uvicorn's
-    ``timeout_graceful_shutdown`` is none), so what has not stopped after ``patience_s`` is killed.
+    When asked to stop, Streamlit waits without limit for connections on which a browser has not yet sent a request (uvicorn's
+    ``timeout_graceful_shutdown`` is None), so a server that has not stopped after ``patience_s`` is killed.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     server = subprocess.Popen(command)
@@ -105,7 +105,7 @@ def _store(store: Path) -> str:
 
 
 def _server() -> str:
-    """Asks by connecting; a connection that says nothing is left at once by the server."""
+    """Returns the state of the fork server, found by connecting; the server closes a connection without a request at once."""
     from workbench.api.hardware import fork_server_socket
 
     path = fork_server_socket()

@@ -1,4 +1,4 @@
-"""Where commands write what a user asked for."""
+"""Errors in writing the files that a user asked for."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from workbench.errors import UsageError
 
 @contextmanager
 def written(subject: str) -> Iterator[None]:
-    """Around writing: a target that cannot be written is the user's mistake.
+    """Reports a file that cannot be written within this context as the user's mistake.
 
     Raises:
-        UsageError: which file or directory, and why.
+        UsageError: names the file or directory, and the reason.
     """
     try:
         yield

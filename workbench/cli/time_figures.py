@@ -1,5 +1,5 @@
-"""What ``workbench show`` says of a run's time: its parts, bubble, floating-point operations, noise, and what limits it.
-Each figure with the formula that it comes from."""
+"""The time figures of ``workbench show``: parts, bubble, floating-point operations, noise, and what limits the run. Each figure
+is shown with its formula."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _PARTS = ("compute", "exposed_communication", "idle", "optimizer", "schedule", "
 
 
 def lines(run: Run) -> Iterator[str]:
-    """Sentences about a finished run, most telling first."""
+    """Yields sentences about a finished run, the most important first."""
     from workbench.analysis.limits import limit_of
     from workbench.analysis.trace import untraced
 
     summary = run.summary
-    if summary is None or (summary.spread is None and summary.compute_s is not None):  # recorded before parts had their spread
+    if summary is None or (summary.spread is None and summary.compute_s is not None):  # recorded before the spread of parts
         return
     unit = "batch" if run.record.mode == "inference" else "step"
     if limit := limit_of(run):
