@@ -22,7 +22,8 @@ from workbench.store.columns import RUN_FIGURES, RUNS
 from workbench.store.directory import RunDirectory
 from workbench.store.figures import Summary
 from workbench.store.json_record import from_json
-from workbench.store.records import Environment, Expected, RunRecord, RunState, RunStatus
+from workbench.store.records import Environment, Expected, RunRecord
+from workbench.store.run_status import RunState, RunStatus
 from workbench.testing.browser import browser, dashboard, settled, when
 
 NUM_RUNS, REPETITIONS = 10_000, 7

@@ -22,7 +22,8 @@ from workbench.spec.files import dumps
 from workbench.store.columns import TABLES
 from workbench.store.directory import RunDirectory
 from workbench.store.figures import Summary
-from workbench.store.records import Environment, Expected, RunRecord, RunState, RunStatus
+from workbench.store.records import Environment, Expected, RunRecord
+from workbench.store.run_status import RunState, RunStatus
 from workbench.store.tables import schema
 from workbench.testing.browser import browser, dashboard, when
 

@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 from workbench.spec import RunSpec
 from workbench.spec.files import dumps
 from workbench.store.directory import RunDirectory
-from workbench.store.records import Environment, Expected, RunRecord, RunState, RunStatus
+from workbench.store.records import Environment, Expected, RunRecord
+from workbench.store.run_status import RunState, RunStatus
 from workbench.store.tables import schema, write_table
 
 NUM_ROWS, NUM_WORKERS, NUM_STEPS, REPETITIONS, LIMIT_S = 1_000_000, 8, 100, 3, 5.0

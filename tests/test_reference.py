@@ -18,7 +18,7 @@ from workbench.plan.mesh import AXES
 from workbench.plan.parity import VERDICTS
 from workbench.store.archive import _JSON
 from workbench.store.columns import RUNS, TABLES
-from workbench.store.records import TERMINAL
+from workbench.store.run_status import TERMINAL
 
 ROOT = DOCS.parent
 

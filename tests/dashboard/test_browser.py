@@ -16,7 +16,7 @@ import pytest
 from tests.helpers.pages import EVIL, failed
 from tests.helpers.states import finished
 from workbench.store import listing
-from workbench.store.records import TERMINAL
+from workbench.store.run_status import TERMINAL
 from workbench.testing.browser import chromium, dashboard, settled
 
 pytestmark = [

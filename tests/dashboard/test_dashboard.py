@@ -33,7 +33,8 @@ from workbench.spec.paths import differences, spec_of
 from workbench.store.active_runs import ActiveRuns
 from workbench.store.events import ParityEvent, ReadyEvent, StepEvent
 from workbench.store.labels import relabel
-from workbench.store.records import RunError, RunState, RunStatus
+from workbench.store.records import RunError
+from workbench.store.run_status import RunState, RunStatus
 
 ROOT = Path(__file__).parents[2]
 

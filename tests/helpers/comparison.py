@@ -12,7 +12,8 @@ from workbench.store.columns import RUN_FIGURES, RUNS
 from workbench.store.directory import RunDirectory
 from workbench.store.figures import Summary
 from workbench.store.json_record import from_json
-from workbench.store.records import Environment, RunState, RunStatus
+from workbench.store.records import Environment
+from workbench.store.run_status import RunState, RunStatus
 
 SINGLE, SPLIT, FAILED = "20261124-100000-single-aaaaaa", "20261124-100001-dp2-bbbbbb", "20261124-100002-dp2-cccccc"
 WORKER = {

@@ -8,7 +8,8 @@ from streamlit.testing.v1 import AppTest
 
 from tests.helpers.run_directory import new_run
 from workbench.store.directory import RunDirectory
-from workbench.store.records import Labels, RunError, RunState, RunStatus
+from workbench.store.records import Labels, RunError
+from workbench.store.run_status import RunState, RunStatus
 
 EVIL = "<img src=x onerror=alert(1)> **bold** $x$ :red[y] [z](http://example.org) =1+1"
 

@@ -11,7 +11,7 @@ import psutil
 from tests.helpers.run_directory import new_run
 from workbench.store.directory import RunDirectory
 from workbench.store.figures import Summary
-from workbench.store.records import RunState, RunStatus, SupervisorProcess, WorkerStatus
+from workbench.store.run_status import RunState, RunStatus, SupervisorProcess, WorkerStatus
 
 ALIVE = SupervisorProcess(os.getpid(), psutil.Process().create_time())
 

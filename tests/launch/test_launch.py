@@ -29,7 +29,8 @@ from workbench.spec.files import dumps
 from workbench.store import listing
 from workbench.store.directory import RunDirectory
 from workbench.store.figures import Summary
-from workbench.store.records import Environment, RunState, RunStatus
+from workbench.store.records import Environment
+from workbench.store.run_status import RunState, RunStatus
 
 WORKER = """
 import json, os, signal, sys, threading, time

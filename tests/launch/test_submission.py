@@ -15,7 +15,7 @@ from workbench.api import submission
 from workbench.errors import RunFailedError, SpecError, UsageError
 from workbench.plan import resolve
 from workbench.store.directory import RunDirectory
-from workbench.store.records import RunState, RunStatus
+from workbench.store.run_status import RunState, RunStatus
 
 SPEC: dict[str, Any] = {"model": {"name": "mlp", "hidden_dim": 8, "num_layers": 2}, "train": {"num_steps": 2}}
 

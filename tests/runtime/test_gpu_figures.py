@@ -29,7 +29,7 @@ from workbench.runtime.tracing.recorder import Recorder
 from workbench.runtime.worker import _work
 from workbench.spec import RunSpec
 from workbench.store.directory import RunDirectory
-from workbench.store.records import RunState, RunStatus
+from workbench.store.run_status import RunState, RunStatus
 from workbench.testing.nccl_double import NCCLDouble
 from workbench.testing.workers import run_in_workers
 

@@ -15,7 +15,8 @@ from workbench.store import listing
 from workbench.store.archive import import_runs, pack
 from workbench.store.directory import RunDirectory
 from workbench.store.figures import Summary
-from workbench.store.records import Labels, RunState, RunStatus
+from workbench.store.records import Labels
+from workbench.store.run_status import RunState, RunStatus
 from workbench.store.tables import write_table
 
 

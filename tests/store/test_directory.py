@@ -21,7 +21,8 @@ from workbench.store.directory import new_run_id
 from workbench.store.events import FinishedEvent, event_from_json
 from workbench.store.figures import CpuLoad, Summary, WorkerFigures
 from workbench.store.json_record import from_json
-from workbench.store.records import Environment, Labels, RunError, RunState, RunStatus, SupervisorProcess
+from workbench.store.records import Environment, Labels, RunError
+from workbench.store.run_status import RunState, RunStatus, SupervisorProcess
 from workbench.store.tables import schema, write_table
 
 FIGURES = {

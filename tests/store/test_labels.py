@@ -16,7 +16,8 @@ from workbench.store import index, listing
 from workbench.store.directory import RunDirectory
 from workbench.store.figures import Summary
 from workbench.store.labels import add_tags, delete, relabel, remove_tags, restore
-from workbench.store.records import Labels, RunState, RunStatus
+from workbench.store.records import Labels
+from workbench.store.run_status import RunState, RunStatus
 
 
 def ended(store: Path, run_id: str) -> RunDirectory:

@@ -15,7 +15,8 @@ from workbench.store import listing
 from workbench.store.columns import RUN_COLUMNS
 from workbench.store.directory import RunDirectory
 from workbench.store.figures import CpuLoad, Summary
-from workbench.store.records import Labels, RunRecord, RunState
+from workbench.store.records import Labels, RunRecord
+from workbench.store.run_status import RunState
 
 READERS = {
     "run.json": RunDirectory.record,

@@ -13,7 +13,7 @@ from workbench.launch.termination import terminated_as_interrupted
 from workbench.plan.plan import Plan
 from workbench.plan.resolve import plan
 from workbench.spec import RunSpec
-from workbench.store.records import RunState
+from workbench.store.run_status import RunState
 
 if TYPE_CHECKING:
     from workbench.analysis.comparison import Comparison

@@ -19,7 +19,8 @@ from workbench.store.index import SETTLED_S
 from workbench.store.labels import MAX_NAME, MAX_NOTE
 from workbench.store.listing import RUN_ID, survey
 from workbench.store.listing import changes as store_changes
-from workbench.store.records import TERMINAL, RunError, RunRecord
+from workbench.store.records import RunError, RunRecord
+from workbench.store.run_status import TERMINAL
 
 if TYPE_CHECKING:
     import pandas as pd

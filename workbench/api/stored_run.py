@@ -15,7 +15,8 @@ from workbench.store import labels, listing
 from workbench.store.directory import RunDirectory
 from workbench.store.events import Event
 from workbench.store.figures import Summary
-from workbench.store.records import Labels, RunError, RunRecord, RunState
+from workbench.store.records import Labels, RunError, RunRecord
+from workbench.store.run_status import RunState
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -24,7 +24,8 @@ from workbench.spec.option_files import with_file_hashes
 from workbench.store import listing
 from workbench.store.directory import RunDirectory, home, new_run_id
 from workbench.store.json_record import from_json
-from workbench.store.records import Expected, RunRecord, RunState, RunStatus
+from workbench.store.records import Expected, RunRecord
+from workbench.store.run_status import RunState, RunStatus
 from workbench.strategies.pipeline.stages import staged_strategy
 
 _UNUSABLE = (RunState.FAILED, RunState.CANCELLED, RunState.LOST)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from workbench.launch.interpreter import module_command, same_packages
-from workbench.store.records import WorkerStatus
+from workbench.store.run_status import WorkerStatus
 
 if TYPE_CHECKING:
     from workbench.store.directory import RunDirectory

@@ -1,6 +1,7 @@
 """The supervisor of a run: waits for the devices, starts the workers, monitors them and writes the run's status.
 
-One process per run, started as ``python -m workbench.launch.supervisor RUN_DIRECTORY``. No other process writes the status.
+One process per run, started as ``python -m workbench.launch.supervisor RUN_DIRECTORY``. Once it has started, no
+other process writes the status, except that a reader records a run as lost.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from workbench.launch.failure import find_cause
 from workbench.launch.spawn import Workers
 from workbench.store.directory import RunDirectory
 from workbench.store.events import Event, FinishedEvent, StepEvent
-from workbench.store.records import RunError, RunState, RunStatus, SupervisorProcess
+from workbench.store.records import RunError
+from workbench.store.run_status import RunState, RunStatus, SupervisorProcess
 
 _POLL_S = 0.02
 _HEARTBEAT_S = 1.0

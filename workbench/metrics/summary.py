@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from statistics import fmean, median, quantiles
 from typing import Any
 
 from workbench.messages import counted
 from workbench.metrics.communication import communication_bytes_per_step
+from workbench.metrics.speedup import speedup_over
 from workbench.metrics.utilisation import peak_flops_per_s
 from workbench.store.directory import RunDirectory
 from workbench.store.events import Event, FinishedEvent, ParityEvent
@@ -37,7 +37,7 @@ def summarize(run: RunDirectory, events: list[list[Event]]) -> Summary:
     if spec.generates:
         tokens = spec.inference.prompt_length + spec.inference.num_new_tokens
     losses = [row["loss"] for row in steps if row["step"] == max(slowest) and row["loss"] is not None]
-    speedup = _speedup(run, record.baseline_run_id, step_time)
+    speedup = speedup_over(run, record.baseline_run_id, step_time)
     return Summary(
         step_time_s=step_time,
         step_time_p10_s=twentieths[1],
@@ -46,7 +46,7 @@ def summarize(run: RunDirectory, events: list[list[Event]]) -> Summary:
         samples_per_s=batch / step_time,
         tokens_per_s=batch * tokens / step_time if tokens else None,
         speedup=speedup,
-        speedup_same_cores=_speedup(run, record.same_cores_baseline_run_id, step_time),
+        speedup_same_cores=speedup_over(run, record.same_cores_baseline_run_id, step_time),
         efficiency=speedup / len(workers) if speedup is not None else None,
         parameters_per_worker=max(w.parameters for w in workers),
         peak_memory_bytes=max((w.peak_memory_bytes for w in workers if w.peak_memory_bytes is not None), default=None),
@@ -159,15 +159,6 @@ def _dropped(per_worker: list[float | None], num_slices: int) -> float | None:
     """Returns the dropped tokens summed over workers; workers along the tensor axis route the same tokens and count once."""
     known = [value for value in per_worker if value is not None]
     return sum(known) / num_slices if known else None
-
-
-def _speedup(run: RunDirectory, other: str | None, step_time: float) -> float | None:
-    if other is None:
-        return None
-    if other == run.id:
-        return 1.0
-    summary = RunDirectory(Path(run.path.parent) / other).summary()
-    return summary.step_time_s / step_time if summary else None
 
 
 def _other_load(loads: list[CpuLoad | None]) -> float | None:

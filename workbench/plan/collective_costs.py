@@ -31,7 +31,8 @@ def num_link_passes(operation: str, n: int) -> float:
 
 
 def ring_bytes(operation: str, n: int, payload_bytes: int) -> int:
-    """Returns the bytes that each rank sends under the ring algorithm, on average over the ranks, rounded down.
+    """Returns the bytes that each rank sends under the ring algorithm, on average over the ranks, rounded down: the volume behind
+    the bus bandwidth of nccl-tests.
 
     A broadcast sends the payload n−1 times, on a ring as on a tree. 0 for a recv, a barrier and what has no formula.
     """

@@ -19,7 +19,8 @@ from workbench.store.directory import RunDirectory
 from workbench.store.figures import Summary
 from workbench.store.json_record import InvalidRecordError, NewerVersionError, R, Record, from_json
 from workbench.store.listing import RUN_ID, row
-from workbench.store.records import Environment, Labels, RunError, RunRecord, RunStatus
+from workbench.store.records import Environment, Labels, RunError, RunRecord
+from workbench.store.run_status import RunStatus
 
 MAX_BYTES = 4 * 2**30
 """Largest unpacked size of an archive; a typical run takes a few megabytes."""

@@ -15,7 +15,8 @@ from workbench.errors import DamagedRunError, UsageError
 from workbench.store.events import Event, event_from_json
 from workbench.store.figures import Summary
 from workbench.store.json_record import InvalidRecordError, NewerVersionError, Record, from_json, to_json
-from workbench.store.records import Environment, Labels, RunError, RunRecord, RunState, RunStatus
+from workbench.store.records import Environment, Labels, RunError, RunRecord
+from workbench.store.run_status import RunState, RunStatus
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.store.columns import RUN_COLUMNS
-from workbench.store.records import TERMINAL
+from workbench.store.run_status import TERMINAL
 
 NAME = "index.json"
 _MIN_NEW = 100

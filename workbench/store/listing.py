@@ -13,7 +13,7 @@ from workbench.errors import DamagedRunError, UsageError
 from workbench.store.columns import RUN_COLUMNS
 from workbench.store.directory import RunDirectory
 from workbench.store.index import Index
-from workbench.store.records import RunState, RunStatus
+from workbench.store.run_status import RunState, RunStatus
 
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,199}")
 """A run's id, which is always the name of a directory and never a path."""

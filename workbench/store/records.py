@@ -3,70 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 from workbench.store.json_record import Record
-
-
-class RunState(StrEnum):
-    """The state of a run. Only the supervisor changes it; the terminal states are final."""
-
-    QUEUED = "queued"
-    STARTING = "starting"
-    RUNNING = "running"
-    FINISHED = "finished"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    LOST = "lost"
-
-    @property
-    def is_terminal(self) -> bool:
-        """Whether the run has ended."""
-        return self in TERMINAL
-
-
-TERMINAL = (RunState.FINISHED, RunState.FAILED, RunState.CANCELLED, RunState.LOST)
-
-
-@dataclass(frozen=True)
-class SupervisorProcess(Record):
-    """The process of a supervisor."""
-
-    pid: int
-    create_time: float
-    """Seconds since 1970, as psutil reports it: tells the process from a later one with the same number."""
-
-
-@dataclass(frozen=True)
-class WorkerStatus(Record):
-    """The process of a worker."""
-
-    rank: int
-    pid: int
-    device: str
-    """``cpu`` or ``cuda:1``."""
-
-
-@dataclass(frozen=True)
-class RunStatus(Record):
-    """``status.json``: what the run does now."""
-
-    state: RunState
-    message: str = ""
-    """What the run waits for, or why it ended."""
-    supervisor: SupervisorProcess | None = None
-    """None until it has started."""
-    workers: tuple[WorkerStatus, ...] = ()
-    step: int | None = None
-    """The last step that rank 0 reported."""
-    heartbeat: float | None = None
-    """When the supervisor last wrote this, in seconds since 1970."""
-
-    @classmethod
-    def upgraded(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """The supervisor was once named ``owner``."""
-        return {**values, "supervisor": values["owner"]} if "owner" in values else values
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Schema of the tables, and their files: one Parquet file per table and worker."""
+"""The Parquet files of the tables, one per table and worker; ``columns.py`` defines the columns."""
 
 from __future__ import annotations
 
