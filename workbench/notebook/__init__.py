@@ -1,4 +1,4 @@
-"""Widgets that configure, run and compare inside JupyterLab, and what notebooks need: ``from workbench import widgets``."""
+"""Widgets that configure, run and compare in JupyterLab, and checks for exercises: ``from workbench import widgets``."""
 
 from workbench.notebook import model_cell, rendering
 from workbench.notebook.compare_view import CompareView

@@ -1,4 +1,4 @@
-"""Runs side by side: a choice of runs, and one among them that stands out, which the table and all charts share."""
+"""The widget ``CompareView``: runs side by side, with a selection of runs and a highlighted one for the table and all charts."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from workbench.notebook.rendering import WidgetBase, output, picture
 
 
 class CompareView(WidgetBase):
-    """Takes runs, their ids, or a comparison; what is chosen above is in the table and in every chart, and what is picked
-    stands out in them and is the run of a ``TraceView`` of this view.
+    """Compares runs, given as runs, run ids or a comparison. The table and all charts show the selected runs and highlight the
+    picked one, which is also the run of a ``TraceView`` of this view.
 
-    ``.chosen`` are the chosen runs, ``.picked`` is the one that stands out or None and can be observed, ``.data`` are the frames
-    behind what is shown, by name.
+    ``.chosen`` are the selected runs, ``.picked`` is the highlighted run or None and can be observed, ``.data`` are the frames
+    of the table and the charts, by name.
 
     Raises:
-        UsageError: what was given are no runs, or not in the store.
+        UsageError: the argument is not runs, or they are not in the store.
     """
 
     picked = traitlets.Instance(Run, allow_none=True)
@@ -57,7 +57,7 @@ class CompareView(WidgetBase):
 
     @traitlets.validate("picked")
     def _validate_picked(self, proposal: dict[str, Any]) -> Run | None:
-        """The same run as this view has it, whose choice compares objects."""
+        """Returns the run object of this view, since the dropdown compares objects."""
         proposed: Run | None = proposal["value"]
         if proposed is None:
             return None
@@ -68,12 +68,12 @@ class CompareView(WidgetBase):
 
     @property
     def chosen(self) -> list[Run]:
-        """The runs that are shown, in their order."""
+        """Returns the selected runs, in their order."""
         return [run for run, button in zip(self.runs, self._buttons, strict=True) if button.value]
 
     @property
     def data(self) -> dict[str, pd.DataFrame]:
-        """``runs`` (rows as in ``wb.runs()``; the split's name tells equal ones apart) and what each chart draws."""
+        """Returns ``runs`` (rows as in ``wb.runs()``; splits have distinct names) and the frame of each chart."""
         selection = self._selection
         return {"runs": pd.DataFrame(selection.rows), **{chart.name: chart.frame(selection.finished) for chart in CHARTS}}
 
@@ -83,7 +83,7 @@ class CompareView(WidgetBase):
 
     @property
     def _compared(self) -> Compared:
-        """All of them, so that none changes its label or its colour when others are left out."""
+        """Returns the comparison of all runs, so that labels and colours do not change with the selection."""
         return compare(self.runs)
 
     @property
@@ -104,7 +104,7 @@ class CompareView(WidgetBase):
         return charts
 
     def _choose(self) -> None:
-        """A run that is left out does not stand out."""
+        """Redraws after a change of the selection; a run that is no longer selected is not highlighted."""
         if self.picked is not None and self.picked.id not in {run.id for run in self.chosen}:
             self.picked = None
         self._draw()

@@ -1,4 +1,4 @@
-"""Exercises: a learner's answer is tested."""
+"""Exercises: checks of a learner's answer."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ A = TypeVar("A")
 
 
 def check(answer: A, holds: Callable[[A], object], hint: str) -> None:
-    """Says whether an answer is right; ``...`` is none yet.
+    """Checks an answer; ``...`` means that there is none yet.
 
     Args:
-        holds: whether the answer is right, by what was measured.
-        hint: said when it is not.
+        holds: returns whether the answer is right, by what was measured.
+        hint: part of the message if it is not.
 
     Raises:
-        AssertionError: it is not right, or not of the kind that is asked for.
-        SpecError: it is a spec that cannot be.
+        AssertionError: the answer is wrong, or not of the requested kind.
+        SpecError: the answer is an invalid spec.
     """
     if answer is ...:
         print("No answer yet: replace the dots in the cell above with your answer and run both cells.")

@@ -1,4 +1,4 @@
-"""Fields of a form (``spec.form``) as widgets, and the values that they hold."""
+"""Widgets of the fields of a form (``spec.form``), and their values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NONE = "none"
 
 
 class Fields(w.GridBox):  # type: ignore[misc]
-    """Widgets of some fields; ``values`` are those that are not by default."""
+    """Widgets of some fields; ``values`` are those that differ from the defaults."""
 
     def __init__(self, fields: Iterable[Field], paths: Mapping[str, Any], changed: Callable[[], None]) -> None:
         self.fields = list(fields)
@@ -27,7 +27,7 @@ class Fields(w.GridBox):  # type: ignore[misc]
 
     @property
     def values(self) -> dict[str, Any]:
-        """Path → value of what is not by default; a strategy's size always."""
+        """Returns the values that differ from the defaults, by path; the size of a strategy is always included."""
         read = {field.path: _value(field, widget.value) for field, widget in zip(self.fields, self.children, strict=True)}
         defaults = {field.path: field.default for field in self.fields}
         return {

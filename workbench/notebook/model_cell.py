@@ -1,4 +1,4 @@
-"""``%%workbench_model name``: the model that a cell defines becomes a file, so that the processes of a run can build it."""
+"""``%%workbench_model name``: writes the model that a cell defines to a file, so that the processes of a run can build it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ DIRECTORY = Path("workbench_models")
 
 
 def write_model(name: str, code: str, directory: Path = DIRECTORY) -> Path:
-    """Writes the code to a file of its own and makes the model in it known, here and to all runs started from now on.
+    """Writes the code to a file and registers its model in this process and in all runs started from now on.
 
     Raises:
-        UsageError: the name is none, is taken by another model, or the code registers no model of this name.
+        UsageError: the name is invalid or belongs to another model, or the code registers no model of this name.
         Exception: whatever the code raises.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
@@ -33,7 +33,7 @@ def write_model(name: str, code: str, directory: Path = DIRECTORY) -> Path:
 
 
 def enable() -> None:
-    """Registers the cell magic where this process is a notebook's or a shell's."""
+    """Registers the cell magic if this process is that of a notebook or an IPython shell."""
     from IPython.core.getipython import get_ipython
 
     if shell := get_ipython():

@@ -1,8 +1,8 @@
-"""How charts are drawn in notebooks: interactive in JupyterLab without internet, as a picture where no front end runs.
+"""Rendering of charts in notebooks: interactive in JupyterLab without internet, as a picture where no front end runs.
 
-JupyterLab 4.6 brings Vega-Lite 5 with it and altair 6 writes Vega-Lite 6, whose charts stay empty there without internet. What
-the workbench draws is the same in both versions, so a chart is handed over as version 5; beside it lies a PNG, which code hosts
-show. Unnecessary once JupyterLab brings Vega-Lite 6 (jupyterlab/jupyterlab, vega5-extension).
+JupyterLab 4.6 includes Vega-Lite 5 and altair 6 writes Vega-Lite 6, whose charts stay empty there without internet. The charts of
+the workbench are the same in both versions, so they are output as version 5, with a PNG that code hosts show. Unnecessary once
+JupyterLab includes Vega-Lite 6 (jupyterlab/jupyterlab, vega5-extension).
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from workbench.charts.theme import theme
 MIME = "application/vnd.vegalite.v5+json"
 _SCHEMA = "https://vega.github.io/schema/vega-lite/v5.json"
 _SCALE = 1.5
-"""Pixels of the picture for each of the chart: sharp enough, and small."""
+"""Pixels of the picture per pixel of the chart: sharp enough, and small."""
 _NUM_COLOURS = 256
-"""Of the picture, which so takes a tenth of the bytes. They are those that are farthest from one another, lest a legend lose one
-that covers little."""
+"""Number of colours of the picture, which reduces its size to a tenth. They are chosen farthest from one another, so that a
+legend keeps colours that cover little."""
 
 
 def enable() -> None:
@@ -34,19 +34,19 @@ def enable() -> None:
 
 
 def mimebundle(chart: alt.TopLevelMixin) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The chart as data and metadata of an output."""
+    """Returns the chart as data and metadata of an output."""
     return _render(chart.to_dict())
 
 
 def picture(chart: alt.TopLevelMixin) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The chart as a PNG alone."""
+    """Returns the data and metadata of the chart without the interactive version: a PNG."""
     data, metadata = mimebundle(chart)
     del data[MIME]
     return data, metadata
 
 
 def output(chart: alt.TopLevelMixin) -> dict[str, Any]:
-    """The chart as one of the outputs of an ``ipywidgets.Output``."""
+    """Returns the chart as one of the outputs of an ``ipywidgets.Output``."""
     data, metadata = mimebundle(chart)
     return {"output_type": "display_data", "data": data, "metadata": metadata}
 
@@ -73,10 +73,10 @@ def _title(spec: dict[str, Any]) -> str:
 
 
 class WidgetBase(ipywidgets.VBox):  # type: ignore[misc]
-    """A column of widgets with a still image of itself; a subclass says what that is."""
+    """A column of widgets with a still image, which subclasses define."""
 
     def still(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Data and metadata, by type, of what is shown where no front end runs."""
+        """Returns data and metadata, by MIME type, of what is shown where no front end runs."""
         raise NotImplementedError
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""A run from a notebook: start, progress, live figures, end; the kernel stays free."""
+"""The widget ``RunPanel``: starts a run and shows its progress, live figures and result; the kernel stays free."""
 
 from __future__ import annotations
 
@@ -26,14 +26,15 @@ _REFRESH_S = 0.5
 
 
 class RunPanel(WidgetBase):
-    """Runs a spec, or what a picker has chosen when *Run* is pressed, and shows how it goes.
+    """Runs a spec, or the selected spec of a picker when *Run* is pressed, and shows its progress.
 
-    The run is a process of its own: the kernel is free meanwhile, and the run outlives it. A panel of the same spec, such as
-    the one that is made when the cell is executed again, takes up the run that is going on or that was made since this session
-    began. ``.wait()`` starts it if nobody has and returns it when it has finished; ``.run`` is the run, once there is one.
+    The run is a separate process: the kernel stays free, and the run outlives it. A panel of the same spec, such as one made by
+    executing the cell again, attaches to the run that is in progress, or that was created since this session began and has
+    finished. ``.wait()`` starts the run if there is none and returns it when it has finished; ``.run`` is the run, or
+    None if there is none.
 
     Raises:
-        UsageError: it was given neither.
+        UsageError: the argument is neither a spec nor a picker.
     """
 
     def __init__(self, spec: RunSpec | SplitPicker) -> None:
@@ -57,13 +58,14 @@ class RunPanel(WidgetBase):
 
     @property
     def spec(self) -> RunSpec | None:
-        """What *Run* would run now; None: what the picker says is refused."""
+        """Returns the spec that *Run* starts; None if that of the picker is invalid."""
         return self._source.spec if isinstance(self._source, SplitPicker) else self._source
 
     def start(self) -> Run:
-        """Starts a new run, whatever ran before.
+        """Starts a new run, even if the spec has run before.
 
         Raises:
+            UsageError: the spec of the picker is invalid, or the current run has not ended.
             SpecError: the spec cannot be run.
         """
         if self.spec is None:
@@ -80,10 +82,10 @@ class RunPanel(WidgetBase):
             self.run.cancel()
 
     def wait(self) -> Run:
-        """Takes up or starts the run if there is none, waits for its end and returns it.
+        """Attaches to a run or starts one if there is none, waits for its end and returns it.
 
         Raises:
-            RunFailedError: it failed, was cancelled or lost.
+            RunFailedError: the run failed, was cancelled or was lost.
         """
         if self.run is None:
             if self.spec and (earlier := _earlier(self.spec)):
@@ -118,7 +120,7 @@ class RunPanel(WidgetBase):
             self._message.value = escape(self.spec.split.label) if self.spec else "invalid"
 
     def _chosen_anew(self) -> None:
-        """What another spec came to is neither shown beside this one's label nor waited for."""
+        """Clears an ended run of another spec: it is neither shown with the label of this one nor waited for."""
         if self.run is None or self.run.state.is_terminal:
             self.run = None
             self._clear()
@@ -141,7 +143,7 @@ class RunPanel(WidgetBase):
         self._thread.start()
 
     def _follow(self, run: Run) -> None:
-        """In a thread: takes in events until the run has ended. Drawing is rare and cheap, the cores are the run's."""
+        """Reads events in a thread until the run has ended. Drawing is rare and cheap, since the run needs the cores."""
         follower = Follower(run)
         while follower.read_new():
             self._draw(run, follower)
@@ -155,12 +157,12 @@ class RunPanel(WidgetBase):
             self._charts.outputs = (output(losses_chart(losses([run], [row]))),)
 
     def _draw(self, run: Run, follower: Follower) -> None:
-        """How far it is and how fast, and the loss of the first worker that has one."""
+        """Shows progress, step time, throughput, loss and process memory."""
         if follower.progress is None:
             self._message.value = escape(run.message or run.state)
             return
         num_done, num_steps = follower.progress
-        self._bar.max, self._bar.value = num_steps, num_done  # in this order: a value beyond the maximum is cut
+        self._bar.max, self._bar.value = num_steps, num_done  # in this order: a value above the maximum is clipped
         workers = follower.workers()
         self._message.value = f"{run.state}, {workers[0]['state']}"
         step_s = max(worker["step_ms"] or 0.0 for worker in workers) / 1e3
@@ -174,8 +176,8 @@ class RunPanel(WidgetBase):
 
 
 def _earlier(spec: RunSpec) -> Run | None:
-    """The latest run of this very spec that is going on in the store, else that was made since this process began and did not
-    fail."""
+    """Returns the latest run of the same spec that is in progress; else the latest that was created since this process began and
+    has finished; else None."""
     finished = None
     began_s = psutil.Process().create_time()
     for run in reversed(all_runs()):
@@ -189,7 +191,7 @@ def _earlier(spec: RunSpec) -> Run | None:
 
 
 def _is_of(run: Run, spec: RunSpec) -> bool:
-    """Whether the run is of this spec; the device of a run is resolved, the spec's may be left open."""
+    """Whether the run has this spec; the device of a run is resolved, that of the spec may be open."""
     try:
         run_spec = run.spec
     except WorkbenchError:
@@ -198,7 +200,7 @@ def _is_of(run: Run, spec: RunSpec) -> bool:
 
 
 def _line(values: list[float], width: int = 360, height: int = 60) -> str:
-    """The values as a line, drawn without any work to speak of: whatever the kernel does, the run has to do without."""
+    """Returns the values as an SVG line, at little cost, since the kernel takes its time from the run."""
     if len(values) < 2:
         return ""
     low, high = min(values), max(values)

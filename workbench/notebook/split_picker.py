@@ -1,4 +1,4 @@
-"""The form for a split with the live picture of what it will amount to."""
+"""The widget ``SplitPicker``: a form for a split, with a live view of its plan."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from workbench.notebook.rendering import WidgetBase, output, picture
 
 
 class SplitPicker(WidgetBase):
-    """Choose how the work is split and see which worker holds what before anything runs.
+    """Shows a form for a split and what each worker holds, before anything runs.
 
-    ``SplitPicker(model="transformer", split={"data": 2})`` takes what ``RunSpec`` takes and begins there. ``.spec`` is what is
-    chosen now, and None while it is refused; ``.observe(…, "spec")`` tells of changes.
+    ``SplitPicker(model="transformer", split={"data": 2})`` takes the arguments of ``RunSpec`` as initial values. ``.spec`` is the
+    selected spec, or None while it is invalid; ``.observe(…, "spec")`` reports changes.
     """
 
     spec = traitlets.Instance(RunSpec, allow_none=True)
@@ -55,7 +55,7 @@ class SplitPicker(WidgetBase):
         return picture(mesh_chart(placement(self._planned)))
 
     def _set(self, paths: dict[str, Any]) -> None:
-        """The form as these paths have it."""
+        """Sets the form to these paths and values."""
         self._is_setting = True
         for name, button in self._strategies.items():
             button.value = f"split.{name}.size" in paths
@@ -72,7 +72,7 @@ class SplitPicker(WidgetBase):
         self._read()
 
     def _build_split(self, paths: dict[str, Any]) -> None:
-        """Of each chosen strategy its fields; the size is seen at once, the others when asked for."""
+        """Builds the fields of each selected strategy."""
         boxes = []
         for name in (name for name, button in self._strategies.items() if button.value):
             form_fields = list(fields(STRATEGIES.get(name).Options, f"split.{name}"))
@@ -95,7 +95,7 @@ class SplitPicker(WidgetBase):
         return {**self._fixed, **form_values}
 
     def _read(self) -> None:
-        """Takes the form in, and draws what it amounts to."""
+        """Reads the form and draws its plan, or why it is invalid."""
         paths = self._paths()
         try:
             self._planned = plan(spec_of(paths))
@@ -122,7 +122,7 @@ class SplitPicker(WidgetBase):
 
 
 def _is_in_form(path: str) -> bool:
-    """The form asks for the split, the model's options and the training; all else stays as it was given."""
+    """Whether the form has this path: split, model options and training. All others keep their initial values."""
     return path.startswith(("split.", "train.", "model.")) and path not in ("model.name", "model.preset")
 
 
@@ -131,7 +131,7 @@ def _summary(strategy: str) -> str:
 
 
 def _plan_html(planned: Plan) -> str:
-    """Label, workers, expected memory and communication."""
+    """Returns the label, workers, expected memory and communication of a plan as HTML."""
     largest = held(planned).groupby("worker")["bytes"].sum().max()
     communication = expected_communication(planned)
     axes = " × ".join(f"{axis} {size}" for axis, size in planned.mesh.axes.items())

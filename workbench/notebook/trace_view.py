@@ -1,4 +1,4 @@
-"""What each worker of a run did when: a choice of step, workers and of a part of the step that all charts share."""
+"""The widget ``TraceView``: the timeline of a run, with a selection of step, workers and part of the step for all charts."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from workbench.notebook.rendering import WidgetBase, output, picture
 
 
 class TraceView(WidgetBase):
-    """A trace step of the run, the last to begin with: lanes of the workers, and the communication within the part of the step
-    that is chosen. Of a ``CompareView`` the run that is picked there, whichever that is, and until then the last
-    that was traced.
+    """Shows a trace step of a run, initially the last: the lanes of the workers, and the communication within the selected part
+    of the step. Given a ``CompareView``, it follows the run that is picked there, and initially shows the last run with a
+    trace.
 
-    ``.data`` are the frames behind it: ``timeline`` and ``communication`` of what is chosen.
+    ``.data`` are the frames of the selection: ``timeline`` and ``communication``.
 
     Raises:
-        UsageError: nothing of the run was traced, or it is none.
+        UsageError: the run has no trace, or the argument is not a run.
     """
 
     run: Run
@@ -56,7 +56,7 @@ class TraceView(WidgetBase):
         self._open(open_run(run))
 
     def _follow(self, picked: Run | None) -> None:
-        """Shows the run that was picked, or why it cannot; of none it keeps what it shows."""
+        """Shows the picked run, or why it cannot be shown; if none is picked, the view does not change."""
         if picked is None:
             return
         try:
@@ -83,7 +83,7 @@ class TraceView(WidgetBase):
 
     @property
     def data(self) -> dict[str, pd.DataFrame]:
-        """What is shown now: what overlaps the chosen part of the step, of the chosen workers (of all, if none is chosen)."""
+        """Returns the rows of the selected workers (all, if none is selected) that overlap the selected part of the step."""
         chosen, (begin_ms, end_ms) = list(self._workers.value), self._window.value
         timeline, _ = trace.lanes(trace.of_workers(self._timeline, chosen), self._start_s, (begin_ms, end_ms))
         operations = trace.of_workers(self._communication, chosen).to_pandas()
@@ -99,7 +99,7 @@ class TraceView(WidgetBase):
         return picture(self._chart()) if len(self.data["timeline"]) else ({}, {})
 
     def _read(self) -> None:
-        """The chosen step, from its begin to its end."""
+        """Reads the selected step and selects all of it."""
         if self._is_setting:
             return
         step = self._step.value
