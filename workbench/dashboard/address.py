@@ -10,20 +10,20 @@ from workbench.errors import SpecError
 from workbench.messages import unknown_name
 
 LONGEST = 4000
-"""Characters of one value."""
+"""Maximum number of characters of one value."""
 _LARGEST = 2**53 - 1
-"""Largest whole number that a browser holds exactly."""
+"""Largest integer that a browser represents exactly."""
 
 
 def write(paths: Mapping[str, Any]) -> dict[str, str]:
-    """Query parameters that say these paths and values; of no differences the model's name, for an address that says nothing
-    opens a beginning."""
+    """Returns these paths and values as query parameters. Without any, the name of the model is a parameter, because an empty
+    address opens the initial spec."""
     return {path: value_text(value) for path, value in (paths or {"model.name": DEFAULT_MODEL}).items()}
 
 
 def read(parameters: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
-    """Paths and values from query parameters, and a sentence for each that was left out: what a form does not offer, such as
-    a file's name, cannot come from an address either."""
+    """Returns paths and values from query parameters, and a sentence for each that was ignored: what the form does not offer,
+    such as a file name, cannot come from an address either."""
     model, dataset = parameters.get("model.name", DEFAULT_MODEL), parameters.get("dataset.name")
     try:
         default = RunSpec(model={"name": model, **({"preset": p} if (p := parameters.get("model.preset")) else {})})
@@ -48,13 +48,13 @@ def read(parameters: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
 
 
 def offered(paths: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a spec's differences those that a form offers."""
+    """Returns those of these paths and values that the form offers."""
     return read(write(paths))[0]
 
 
 def dataset_paths(default: DatasetOptions, name: str, values: Mapping[str, Any], plain: Mapping[str, Any]) -> dict[str, Any]:
-    """What is to be said of the dataset: nothing where it is the model's choice, else its name and what is not as ``plain``,
-    the dataset's own defaults, has it."""
+    """Returns the paths and values of the dataset: none if it is the default of the model, else its name and what differs from
+    ``plain``, the defaults of the dataset."""
     if name == default.name and all(getattr(default, path.split(".")[1]) == value for path, value in values.items()):
         return {}
     return {"dataset.name": name, **{path: value for path, value in values.items() if value != plain[path]}}
@@ -65,10 +65,10 @@ def _number(value: float) -> str:
 
 
 def _value(field: Field, text: str) -> Any:
-    """The value that a field may have.
+    """Returns the value of a field.
 
     Raises:
-        SpecError: it may not have this one.
+        SpecError: the field cannot have this value.
     """
     if len(text) > LONGEST:
         raise SpecError(field.path, f"takes at most {LONGEST} characters, but got {len(text)}")

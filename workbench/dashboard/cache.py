@@ -1,4 +1,4 @@
-"""The store that the pages show: what was read of it is kept for all sessions of this server, and read again where it changed."""
+"""The store that the pages show, cached for all sessions of this server and read again when it changes."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from workbench.dashboard.table import Overview
 
 
 def runs_frame() -> pd.DataFrame:
-    """All runs; ``table.Overview``."""
+    """Returns all runs, as ``Overview.frame``."""
     return overview().frame
 
 
 def overview() -> Overview:
-    """All runs of the store, and the deleted ones."""
+    """Returns the overview of all runs of the store, and of the deleted ones."""
     return _overview(home())
 
 
 def queue() -> Queue:
-    """Those that have not ended."""
+    """Returns the queue: the runs that have not ended."""
     return _queue(home())
 
 

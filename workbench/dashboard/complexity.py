@@ -1,4 +1,4 @@
-"""What a split costs in code: the difference between two scripts that compute the same."""
+"""The cost of a split in code: the difference between two scripts that compute the same."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Difference:
-    """Of the split script from the plain one; blank lines do not count."""
+    """Difference of the split script from the plain one; blank lines do not count."""
 
     num_lines: int
-    """Of the plain one."""
+    """Number of lines of the plain script."""
 
     num_added: int
     num_removed: int
@@ -21,11 +21,11 @@ class Difference:
     """Names of torch.distributed that the split script uses, in their order."""
 
     text: str
-    """As ``diff`` writes it, with all lines."""
+    """Text of the difference in the format of ``diff``, with all lines."""
 
 
 def difference(plain: Path, split: Path) -> Difference:
-    """Of two scripts."""
+    """Returns the difference between two scripts."""
     old, new = (path.read_text(encoding="utf-8").splitlines() for path in (plain, split))
     lines = list(difflib.unified_diff(old, new, plain.name, split.name, n=max(len(old), len(new)), lineterm=""))
     body = [line for line in lines[3:] if line[1:].strip()]
@@ -36,7 +36,7 @@ def difference(plain: Path, split: Path) -> Difference:
 
 
 def concepts(source: str) -> tuple[str, ...]:
-    """What a script takes from torch's modules of parallelism, each once: imported names, and functions of ``dist``."""
+    """Returns what a script uses of torch's modules of parallelism, each once: imported names, and functions of ``dist``."""
     names: list[str] = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(("torch.distributed", "torch.nn.parallel")):

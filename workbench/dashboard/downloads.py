@@ -1,4 +1,4 @@
-"""What a browser downloads."""
+"""Files that the browser downloads."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from workbench.export.tables import as_text, export
 
 
 def tables_of(runs: list[Run], file_format: str) -> bytes:
-    """The runs' tables, as ``workbench export`` writes them, in a zip file."""
+    """Returns a zip file of the tables of the runs, as ``workbench export`` writes them."""
     packed = io.BytesIO()
     with tempfile.TemporaryDirectory() as directory, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in export(runs, Path(directory), file_format):
@@ -29,14 +29,14 @@ def tables_of(runs: list[Run], file_format: str) -> bytes:
 
 
 def csv_of(frame: pd.DataFrame) -> bytes:
-    """The frame as CSV in which no text is a formula."""
+    """Returns the frame as CSV in which no text is a formula."""
     written = io.BytesIO()
     pyarrow.csv.write_csv(as_text(pa.Table.from_pandas(frame, preserve_index=False)), written)
     return written.getvalue()
 
 
 def picture_of(chart: AnyChart, file_format: Literal["png", "svg"]) -> bytes:
-    """The chart as a picture on light ground."""
+    """Returns the chart as a picture on a light background."""
     if file_format == "svg":
         return svg(chart).encode()
     written = io.BytesIO()
@@ -46,6 +46,6 @@ def picture_of(chart: AnyChart, file_format: Literal["png", "svg"]) -> bytes:
 
 
 def trace_of(run: Run) -> bytes:
-    """The run as a trace that Perfetto and chrome://tracing open, compressed."""
+    """Returns the compressed trace of a run, for Perfetto and chrome://tracing."""
     with tempfile.TemporaryDirectory() as directory:
         return write_trace([run], Path(directory) / "trace.json.gz").read_bytes()

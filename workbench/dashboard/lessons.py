@@ -1,5 +1,5 @@
-"""The lessons of the page Learn: a Markdown file each, headed by its title, spec, formulas and scripts as TOML. A
-strategy's lessons are beside it (``Strategy.lessons``), the others in ``learn/``."""
+"""The lessons of the page Learn: one Markdown file each, with title, spec, formulas and scripts in a TOML header. The lessons of
+a strategy are in its folder (``Strategy.lessons``), the others in ``learn/``."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from workbench.dashboard.complexity import difference
 from workbench.errors import PluginWarning
 
 FOLDER = Path(__file__).parent / "learn"
-"""Lessons on no single strategy, and in ``scripts`` what other lessons may compare with."""
+"""Lessons on no single strategy, and in ``scripts`` the scripts that other lessons may compare with."""
 SMALL: dict[str, Any] = {"train": {"num_steps": 10}, "measure": {"num_trace_steps": 2}}
-"""What a lesson's run has not by default: it takes seconds."""
+"""Settings of the run of a lesson that differ from the defaults: it takes seconds."""
 _STATE, _ACTIVATIONS = ("parameters", "gradients", "optimizer_state"), ("activations",)
 
 
 @dataclass(frozen=True)
 class Formula:
-    """In TeX, with what it says and who derived it."""
+    """A formula in TeX, with its meaning and source."""
 
     tex: str
     says: str
@@ -41,24 +41,24 @@ class Formula:
 
 @dataclass(frozen=True)
 class Lesson:
-    """One short page."""
+    """A lesson: one short page."""
 
     name: str
     title: str
     short: str
     formulas: tuple[Formula, ...]
     scripts: tuple[Path, ...]
-    """The plain script and the split one; empty where it has none."""
+    """The plain script and the split one; empty if the lesson has none."""
 
     spec: RunSpec | None
-    """What the diagram shows and the button runs, where it has one."""
+    """Spec that the diagram shows and the button runs, if the lesson has one."""
 
     sections: Mapping[str, str]
     """Heading → text, in order."""
 
 
 def files() -> dict[str, Path]:
-    """The file of each lesson, in the order in which they are offered."""
+    """Returns the file of each lesson, in the order in which they are offered."""
     paths = {"why": FOLDER / "why.md"}
     for strategy in sorted(map(STRATEGIES.get, STRATEGIES.names()), key=lambda s: float(s.lesson_order)):
         for file in strategy.lessons:
@@ -68,12 +68,12 @@ def files() -> dict[str, Path]:
 
 
 def names() -> list[str]:
-    """Names of all lessons, in the order in which they are offered; an unreadable one is skipped with a warning."""
+    """Returns the names of all lessons, in the order in which they are offered; skips unreadable ones with a warning."""
     readable = []
     for name, path in files().items():
         try:
             lesson(name)
-        except Exception as error:  # noqa: BLE001 - somebody else's lesson must not take the rest down
+        except Exception as error:  # noqa: BLE001 - a plugin's lesson must not break the others
             warnings.warn(f"skipped the lesson {path}: {error!r}", PluginWarning, stacklevel=2)
         else:
             readable.append(name)
@@ -82,7 +82,7 @@ def names() -> list[str]:
 
 @functools.cache
 def lesson(name: str) -> Lesson:
-    """One of ``names()``."""
+    """Reads a lesson; ``name`` is one of ``names()``."""
     path = files()[name]
     _, head, text = path.read_text(encoding="utf-8").split("+++\n", 2)
     values = tomllib.loads(head)
@@ -95,14 +95,14 @@ def lesson(name: str) -> Lesson:
 
 
 def _script(beside: Path, name: str) -> Path:
-    """A script of a lesson: in ``scripts`` beside it, or the page's own."""
+    """Returns a script of a lesson: from ``scripts`` in the folder of the lesson, else from that of the page."""
     local = beside / "scripts" / name
     return local if local.exists() else FOLDER / "scripts" / name
 
 
 @functools.cache
 def moments(name: str) -> tuple[Plan, list[Moment]]:
-    """The plan of a lesson and its step, moment by moment."""
+    """Returns the plan of a lesson and the moments of its step."""
     spec = lesson(name).spec
     assert spec is not None
     planned = plan(spec)
@@ -111,9 +111,9 @@ def moments(name: str) -> tuple[Plan, list[Moment]]:
 
 @functools.cache
 def overview() -> pd.DataFrame:
-    """One row a strategy, of its lesson's spec: the parts that its largest worker holds of one worker's parameters, gradients
-    and optimizer state (``state``) and of its activations (where there is a formula), communication of a step over all workers,
-    and what its script has more than the plain one."""
+    """Returns one row per strategy, for the spec of its lesson: parameters, gradients and optimizer state (``state``) and
+    activations (if there is a formula) of the largest worker, relative to one worker; communication of a step over all workers;
+    and what its script adds to the plain one."""
     rows = []
     for name in names():
         entry = lesson(name)
@@ -137,7 +137,7 @@ def overview() -> pd.DataFrame:
 
 
 def _largest(planned: Plan, categories: tuple[str, ...]) -> float:
-    """Bytes of these on the worker that has most; not a number where no formula says."""
+    """Returns the bytes of these categories on the largest worker; NaN if there is no formula."""
     frame = held(planned)
     sums = frame[frame["category"].isin(categories)].groupby("worker")["bytes"].sum()
     return float(sums.max()) if len(sums) else math.nan

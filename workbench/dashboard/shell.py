@@ -1,4 +1,4 @@
-"""The dashboard's shell: the list of pages, a line each, and which of them is shown."""
+"""The shell of the dashboard: the list of pages, and which of them is shown."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from workbench.errors import SpecError, WorkbenchError
 
 @dataclass(frozen=True)
 class Started:
-    """What became of a request to run specs."""
+    """Result of a request to run specs."""
 
     runs: tuple[Run, ...]
     refused: tuple[str, ...]
@@ -20,12 +20,12 @@ class Started:
 
     @property
     def ids(self) -> list[str]:
-        """Of the runs."""
+        """Returns the ids of the runs."""
         return [run.id for run in self.runs]
 
 
 def start(specs: Iterable[RunSpec]) -> Started:
-    """Submits each spec that can be run; they wait for each other and go on whatever becomes of the page."""
+    """Submits each spec that can be run. The runs wait for each other and continue even if the page is closed."""
     runs, refused = [], []
     for spec in specs:
         try:

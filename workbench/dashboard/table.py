@@ -1,4 +1,4 @@
-"""The table of the page Runs: filtered and sorted, with the units that people read."""
+"""The table of the page Runs: filtered and sorted, in readable units."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SHOWN = {
     "created": "created",
     "run_id": "run",
 }
-"""Column → its head, in order."""
+"""Column → its heading, in order."""
 _NUMBERS = (
     "step_time_s", "peak_memory_bytes", "communication_bytes_per_step", "created_at", "speedup", "samples_per_s",
     "threads_per_worker",
@@ -48,7 +48,7 @@ SORTS = {
 
 @dataclass
 class Overview:
-    """All runs of a store; read again only where something has changed."""
+    """All runs of a store, read again only if something has changed."""
 
     store: Path
     _changes: list[tuple[str, int]] | None = None
@@ -56,18 +56,18 @@ class Overview:
 
     @property
     def frame(self) -> pd.DataFrame:
-        """The runs with the columns of ``runs`` and those that the page shows."""
+        """Returns the runs with the columns of ``runs`` and those that the page shows."""
         return self.read()[0]
 
     def read(self) -> tuple[pd.DataFrame, list[str]]:
-        """The runs, and the ids of those that were deleted and can be restored."""
+        """Returns the runs, and the ids of deleted runs that can be restored."""
         changes = store_changes(self.store)
         if self._cached and self._changes == changes:
             return self._cached
         rows, deleted = survey(self.store)
         frame = _frame(rows)
         newest = max((changed for _, changed in changes), default=0)
-        # What has not ended may be found lost without any change of its directory.
+        # A run that has not ended may be found lost without a change of its directory.
         is_settled = frame["state"].isin((*TERMINAL, "damaged")).all() and time.time_ns() - newest > SETTLED_S * 1e9
         self._changes, self._cached = (changes, (frame, deleted)) if is_settled else (None, None)
         return frame, deleted
@@ -92,12 +92,12 @@ def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def _local(seconds: pd.Series) -> pd.Series:
-    """Times of this machine's clock."""
+    """Converts seconds since the epoch to the local time of this machine."""
     return pd.to_datetime(seconds.map(datetime.fromtimestamp, na_action="ignore"))
 
 
 def tags_of(frame: pd.DataFrame) -> list[str]:
-    """Every tag that a run has, sorted."""
+    """Returns all tags of the runs, sorted."""
     return sorted({tag for text in frame["tags"].unique().tolist() for tag in str(text).split(", ") if tag})
 
 
@@ -109,8 +109,8 @@ def filtered(
     tags: Sequence[str] = (),
     sort: str = "newest first",
 ) -> pd.DataFrame:
-    """Runs that have every word of ``text`` in their name, id, split, dataset, tags or note, one of the states, one of the
-    models and all of the tags; nothing given is no condition."""
+    """Returns the runs that have every word of ``text`` in their name, id, split, dataset, tags, note or mode, one of the states,
+    one of the models and all of the tags. An empty argument is no condition."""
     keep = pd.Series(True, index=frame.index)
     for word in text.lower().split():
         keep &= frame["searched"].str.contains(word, regex=False)
@@ -125,13 +125,13 @@ def filtered(
 
 
 def chosen(frame: pd.DataFrame, run_ids: Iterable[str]) -> list[str]:
-    """Of these ids those of runs that there are, in the table's order."""
+    """Returns the ids of these that are in the table, in its order."""
     requested = set(run_ids)
     return [str(run_id) for run_id in frame["run_id"] if run_id in requested]
 
 
 def alike(frame: pd.DataFrame, run: Run) -> list[Run]:
-    """Runs of the store with this one's split, model and dataset, itself among them; of ten thousand few need to be opened."""
+    """Returns the runs of the store with this run's split, model and dataset, itself included, so that few need to be opened."""
     record = run.record
     is_alike = (frame["split"] == record.split) & (frame["model"] == record.model) & (frame["dataset"] == record.dataset)
     frame = frame[is_alike]

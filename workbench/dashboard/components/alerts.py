@@ -1,4 +1,4 @@
-"""Texts that a person or a program wrote, shown as they are: never as Markdown, never as HTML."""
+"""Alerts with texts of users and programs, shown verbatim: never as Markdown, never as HTML."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _HEADS = {"error": st.error, "warning": st.warning}
 
 
 def alert(kind: Literal["error", "warning"], head: str, *texts: str) -> None:
-    """A box with a head of ours and below it the texts."""
+    """Draws a box with a heading of the dashboard and the texts below it."""
     with st.container(border=True):
         _HEADS[kind](head)
         for text in texts:

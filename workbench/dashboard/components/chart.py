@@ -1,4 +1,4 @@
-"""A chart with its picture and its data to take away."""
+"""A chart with a menu that saves its picture and its data."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from workbench.dashboard.downloads import csv_of, picture_of
 
 
 def figure(chart: AnyChart, frame: pd.DataFrame, name: str) -> None:
-    """Draws it; ``name`` is that of the files."""
+    """Draws a chart; ``name`` is the name of the saved files."""
     st.altair_chart(_fitting(chart), key=name, alt=_question(chart))
     _take_away(chart, frame, name)
 
 
 def run_figure(chart: alt.Chart | alt.LayerChart, frame: pd.DataFrame, name: str, picked: str | None) -> str | None:
-    """Draws a chart whose ``split`` can be clicked; returns what was clicked just now."""
+    """Draws a chart whose ``split`` can be clicked. Returns the split that was just clicked; None if none was."""
     selectable = pickable(_fitting(chart), "split", picked if picked in set(frame["split"]) else None)
     event: Any = st.altair_chart(
         selectable, key=f"{name} {picked}", on_select="rerun", selection_mode=PICKED, alt=_question(chart)
@@ -32,8 +32,8 @@ def run_figure(chart: alt.Chart | alt.LayerChart, frame: pd.DataFrame, name: str
 
 
 def _fitting(chart: Any) -> Any:
-    """A copy that fills the width it is given and keeps its height, of which Streamlit else takes title and legend away; what
-    Streamlit's theme leaves black is as on this ground."""
+    """Returns a copy that fills the available width and keeps its height, from which Streamlit would otherwise subtract title and
+    legend. Text that Streamlit's theme leaves black gets the colour for the background."""
     of = theme(dark=st.context.theme.type == "dark")
     is_flat = isinstance(chart, alt.Chart | alt.LayerChart)
     fitted = folding(chart).properties(autosize=FIT_WIDTH) if is_flat else chart
@@ -41,13 +41,13 @@ def _fitting(chart: Any) -> Any:
 
 
 def _question(chart: AnyChart) -> str | None:
-    """The chart's title, which a screen reader says in its place."""
+    """Returns the title of the chart, which a screen reader reads in its place."""
     title = chart.title.text if isinstance(chart.title, alt.TitleParams) else chart.title
     return " ".join(title) if isinstance(title, list) else title if isinstance(title, str) else None
 
 
 def _take_away(chart: AnyChart, frame: pd.DataFrame, name: str) -> None:
-    """Made only when asked for."""
+    """Draws the menu that saves picture and data, which are created only on request."""
     with st.popover("Save", icon=":material/download:", key=f"save {name}"):
         _save("Picture (PNG)", f"{name}.png", lambda: picture_of(chart, "png"))
         _save("Picture (SVG)", f"{name}.svg", lambda: picture_of(chart, "svg"))

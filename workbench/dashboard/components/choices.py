@@ -1,4 +1,4 @@
-"""The form of the page Configure: every choice that decides a run, drawn from the options classes."""
+"""The form of the page Configure: every option of a run, drawn from the options classes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from workbench.dashboard.address import dataset_paths
 from workbench.dashboard.components.fields import PREFIX, Places, draw_field, draw_fields, forget
 
 STATE = "configured"
-"""Key of the session's paths and values; the widgets' own are lost when another page is shown."""
+"""Key of the paths and values in the session; those of the widgets are lost when another page is shown."""
 _TITLES = {
     "train": "Training", "inference": "Inference", "measure": "Measurement", "baseline": "Baseline",
     "launch": "Launch", "link": "Emulated link",
@@ -21,7 +21,8 @@ _TITLES = {
 
 
 def choices(paths: Mapping[str, Any], places: Places) -> dict[str, Any]:
-    """Draws the form, which at first says ``paths``; path → value of what then is not by default. ``places`` is filled."""
+    """Draws the form with the initial values ``paths``. Returns the values that differ from their defaults, by path. Fills
+    ``places``."""
     values: dict[str, Any] = {}
     name, mode = top_fields()
     left, right = st.columns([2, 3])
@@ -58,7 +59,7 @@ def _segments(field: Field, paths: Mapping[str, Any]) -> Any:
 
 
 def _chooser(field: Field, value: Any, *stale: str) -> Any:
-    """A choice on which other fields depend: they are asked anew when it changes."""
+    """Draws a choice on which other fields depend; the ``stale`` ones are reset when it changes."""
     key = PREFIX + field.path
     if key not in st.session_state:
         st.session_state[key] = value
@@ -105,7 +106,7 @@ def _model(paths: Mapping[str, Any], places: Places) -> dict[str, Any]:
 
 
 def _below(family: str) -> list[str]:
-    """Paths of a plugin's options other than its name and preset."""
+    """Returns the paths of the options of all plugins of a family, without name and preset."""
     of = MODELS if family == "model" else DATASETS
     names = {f.path for name in of.names() for f in fields(of.get(name).Options, family)}
     return sorted(names - {f"{family}.preset"})

@@ -1,4 +1,4 @@
-"""Choosing runs of the store by label; the address says which, and what it names that is not there is said."""
+"""Selection of runs of the store by label. The selection is in the address; runs that are not in the store are reported."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOST_COMPARED = 20
 
 
 def choose_run() -> str | None:
-    """The id of the run that the address names or that is chosen from those that have ended; None: there is none."""
+    """Draws a selection of one run, initially that of the address. Returns its id; None if no run has finished."""
     frame = runs_frame()
     if _is_empty(frame):
         return None
@@ -35,7 +35,7 @@ def choose_run() -> str | None:
 
 
 def choose_runs() -> list[str]:
-    """Ids of the runs that are compared, in the order of the choice; at first those that the address names."""
+    """Draws a selection of several runs, initially those of the address. Returns their ids in the order of selection."""
     frame = runs_frame()
     if _is_empty(frame):
         return []
@@ -61,14 +61,14 @@ def choose_runs() -> list[str]:
 
 
 def compare_these(frame: pd.DataFrame, label: str, key: str) -> None:
-    """A button that compares those of these runs that have figures; nothing where fewer than two have."""
+    """Draws a button that compares the finished runs of the frame; nothing if there are fewer than two."""
     finished = list(frame.loc[frame["state"] == "finished", "run_id"])[:MOST_COMPARED]
     if has("compare") and len(finished) > 1 and st.button(label, icon=":material/compare_arrows:", key=key):
         go("compare", {"runs": ",".join(finished)})
 
 
 def _is_empty(frame: pd.DataFrame) -> bool:
-    """Whether there are no runs that have figures, which is then said."""
+    """Whether no run has finished; a message then says so."""
     if (frame["state"] == "finished").any():
         return False
     st.info("No run has finished yet." if len(frame) else "There are no runs yet.")
@@ -78,13 +78,13 @@ def _is_empty(frame: pd.DataFrame) -> bool:
 
 
 def _offered(frame: pd.DataFrame) -> list[str]:
-    """Finished runs, newest first."""
+    """Returns the ids of finished runs, newest first."""
     finished = frame[frame["state"] == "finished"].sort_values("created_at", ascending=False)
     return [str(run_id) for run_id in finished["run_id"].head(MOST_OFFERED)]
 
 
 def _named(frame: pd.DataFrame, run_ids: list[str]) -> list[str]:
-    """Those that there are; of the others it is said."""
+    """Returns the ids of runs that are in the store and readable; warns about the others."""
     existing = set(frame.loc[frame["state"] != "damaged", "run_id"])
     unknown = [run_id for run_id in run_ids if run_id and run_id not in existing]
     if unknown:
@@ -93,8 +93,8 @@ def _named(frame: pd.DataFrame, run_ids: list[str]) -> list[str]:
 
 
 def _labels(frame: pd.DataFrame, run_ids: list[str]) -> dict[str, str]:
-    """``dp2 · transformer · 24 Nov 11:04:05`` by id, with the name where there is one, and the end of the id where two would be
-    alike: the browser answers with labels."""
+    """Returns labels such as ``dp2 · transformer · 24 Nov 11:04:05`` by id, with the name if there is one. Equal labels get the
+    end of the id, because the browser answers with labels."""
     rows = frame[frame["run_id"].isin(run_ids)].set_index("run_id").to_dict("index")
     labels = {run_id: _label(rows[run_id]) for run_id in run_ids}
     times = Counter(labels.values())

@@ -1,4 +1,4 @@
-"""One run: what it is called, what became of it, and its spec as a beginning for another."""
+"""The details of one run: its failure, its name, tags and note, and its spec, which a new run can start from."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from workbench.errors import WorkbenchError
 
 
 def details(run: Run) -> None:
-    """Draws it."""
+    """Draws the details of a run."""
     failure_card(run)
     try:
         labels, record = run.labels, run.record

@@ -1,4 +1,4 @@
-"""A run that did not finish, as a card: worker, step, reason, last lines, what to try."""
+"""The card of a run that did not finish: worker, step, reason, last output, suggestions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ICONS = {"failed": ":material/error:", "lost": ":material/help:", "cancelled": 
 
 
 def failure_card(run: Run) -> None:
-    """Draws it; nothing of a run that did not fail."""
+    """Draws the card of a run that failed, was cancelled or was lost; nothing for others."""
     card = failure(run)
     if card is None:
         return
@@ -50,7 +50,7 @@ _BY_WORD = {
 
 @dataclass(frozen=True)
 class Failure:
-    """One card."""
+    """Content of the card."""
 
     state: str
     reason: str
@@ -62,7 +62,7 @@ class Failure:
 
 
 def failure(run: Run) -> Failure | None:
-    """Of a run that failed, was cancelled or lost; None of others."""
+    """Returns the content of the card of a run that failed, was cancelled or was lost; None for others."""
     state = run.state
     if state not in ("failed", "lost", "cancelled"):
         return None

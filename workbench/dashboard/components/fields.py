@@ -10,15 +10,15 @@ import streamlit as st
 from workbench.api.specs import Field, parse_value, value_text
 
 PREFIX = "field "
-"""What the keys of the form's widgets begin with."""
+"""Prefix of the keys of the widgets of the form."""
 
 
 Places = dict[str, Any]
-"""Path → the empty place below its field, where a refusal can be said."""
+"""Path → the empty place below its field, where an error can be shown."""
 
 
 def draw_fields(fields: Iterable[Field], paths: Mapping[str, Any], places: Places, num_columns: int = 2) -> dict[str, Any]:
-    """Draws the fields, side by side where there is room; returns path → value."""
+    """Draws the fields in columns. Returns path → value."""
     form_fields, values = list(fields), {}
     for first in range(0, len(form_fields), num_columns):
         for field, column in zip(form_fields[first:], st.columns(num_columns), strict=False):
@@ -29,7 +29,7 @@ def draw_fields(fields: Iterable[Field], paths: Mapping[str, Any], places: Place
 
 
 def draw_field(field: Field, value: Any) -> Any:
-    """Draws one field, which at first has this value."""
+    """Draws one field with this initial value. Returns its current value."""
     key = PREFIX + field.path
     if key not in st.session_state:
         st.session_state[key] = _widget_value(field, value)
@@ -47,7 +47,7 @@ def draw_field(field: Field, value: Any) -> Any:
 
 
 def forget(*prefixes: str) -> None:
-    """The widgets whose path begins so are made anew, with what then is their value."""
+    """Resets the widgets of paths with these prefixes, by default all; they are created again with their value at that time."""
     for key in list(st.session_state):
         if isinstance(key, str) and key.startswith(PREFIX) and key.removeprefix(PREFIX).startswith(prefixes or ("",)):
             del st.session_state[key]
@@ -77,7 +77,7 @@ def _widget_value(field: Field, value: Any) -> Any:
 
 
 def _empty_or(default: Any, text: str) -> Any:
-    """A value written as in TOML; an empty text is the default, which is also what equals it."""
+    """Returns the value of a text written as in TOML; the default if the text is empty or its value equals the default."""
     if not text:
         return default
     value = parse_value(text)

@@ -1,4 +1,4 @@
-"""Who does what when, with the schedule's ideal below it on the same scale."""
+"""The timeline of the workers, with the ideal of the schedule below it on the same scale."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from workbench.dashboard.components.chart import figure
 def lanes(
     frame: pd.DataFrame, ideal: pd.DataFrame, question: str, span_ms: tuple[float, float] | None = None, by: By = "kind"
 ) -> None:
-    """Draws both, or where there is no ideal the first; all of it, or a part of the step; coloured by kind, microbatch or
+    """Draws the timeline and, if there is one, the ideal; over the whole step or a part of it, coloured by kind, microbatch or
     stage."""
     span_ms = span_ms or (0.0, float(max([*frame["end_ms"], *ideal["end_ms"]], default=1.0)))
     zoom = alt.selection_interval(bind="scales", encodings=["x"])

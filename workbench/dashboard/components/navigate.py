@@ -1,4 +1,4 @@
-"""From page to page, and what is kept between them."""
+"""Navigation between pages, and the state that is kept between them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from streamlit.runtime.scriptrunner_utils.script_run_context import ScriptRunCon
 
 
 def go(page: str, parameters: Mapping[str, str] | None = None) -> None:
-    """Shows another page of the shell, with these query parameters; stays where there is no such page."""
+    """Shows another page of the shell with these query parameters; does nothing if there is no such page."""
     if has(page):
         _forget_fragments()
         st.switch_page(st.session_state["pages"][page], query_params=dict(parameters or {}))
@@ -23,19 +23,19 @@ def has(page: str) -> bool:
 
 
 def discard_previous_page() -> None:
-    """Begins every run of the shell: where another page was shown before, nothing of it stays."""
+    """Discards the fragments of another page that was shown before. Every run of the shell begins with it."""
     if st.session_state.get("shown") != _context().page_script_hash:
         _forget_fragments()
 
 
 def note_page() -> None:
-    """Notes which page is shown, once Streamlit knows."""
+    """Records which page is shown, once Streamlit knows it."""
     st.session_state["shown"] = _context().page_script_hash
 
 
 def follows_address(key: str, requested: Any) -> bool:
-    """Whether a field takes what the address says: at first, or where a link or the browser's Back changed the address since the
-    field was last noted under ``<key>, asked``. A click that was sent before the browser knew of that note counts more."""
+    """Whether a field takes the value in the address: initially, and when a link or the browser's Back has changed the address
+    since the value was last recorded under ``<key>, asked``. A click sent before the browser knew of that has precedence."""
     if key not in st.session_state:
         return True
     noted = st.session_state.get(f"{key}, asked")
@@ -43,8 +43,8 @@ def follows_address(key: str, requested: Any) -> bool:
 
 
 def _forget_fragments() -> None:
-    """For a refresh that a browser asks of a page while leaving it, Streamlit (1.67) has it empty its window. It refuses what is
-    asked of a fragment that it has forgotten; by itself it forgets when the new page is complete, which is too late."""
+    """Discards all fragments, so that Streamlit (1.67) rejects a refresh that the browser requests while leaving a page;
+    answering it would empty the window. Streamlit itself discards them when the new page is complete, which is too late."""
     _context().fragment_storage.clear()
 
 

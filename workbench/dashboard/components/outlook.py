@@ -15,7 +15,7 @@ _MIB = 2**20
 
 
 def figures(planned: Plan) -> None:
-    """The split in four figures."""
+    """Draws the split in four figures."""
     per_worker = held(planned).groupby("worker")["bytes"].sum()
     with st.container(horizontal=True, gap="large"):
         st.metric("Split", planned.spec.split.label, help="Label of the split in tables.", width="content")
@@ -35,7 +35,7 @@ def figures(planned: Plan) -> None:
 
 
 def outlook(planned: Plan) -> None:
-    """Shows the blocks and the memory that each worker holds, and the communication of a step."""
+    """Draws the blocks and the memory that each worker holds, and the communication of a step."""
     frame = held(planned)
     per_worker = frame.groupby("worker")["bytes"].sum()
     st.altair_chart(mesh_chart(placement(planned)), key="mesh")
@@ -49,7 +49,7 @@ def outlook(planned: Plan) -> None:
 
 
 def in_bytes(value: float) -> str:
-    """``3.54 MiB``"""
+    """Returns the size with its unit: ``3.54 MiB``."""
     for unit, size in (("GiB", 2**30), ("MiB", _MIB), ("KiB", 2**10)):
         if value >= size:
             return f"{value / size:.2f} {unit}"

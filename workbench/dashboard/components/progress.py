@@ -1,4 +1,4 @@
-"""How far a run is."""
+"""The progress bar of a run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from workbench.analysis.progress import Follower
 
 
 def bar(follower: Follower, state: str, message: str) -> None:
-    """Draws it; ``message`` is what the owner says of a run that has not begun."""
+    """Draws the progress of a run; ``message`` is shown for a run that has not begun."""
     progress = follower.progress
     if progress:
         num_done, total = progress

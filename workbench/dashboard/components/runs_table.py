@@ -1,4 +1,4 @@
-"""Runs as a table."""
+"""The table of runs."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _FORMATS = {
     "step_time_ms": "%.1f", "samples_per_s": "%.0f", "speedup": "%.2f×", "peak_memory_mib": "%.1f", "communication_mib": "%.2f",
 }  # fmt: skip
 _WIDTHS = {"name": 140, "parity": 110, "tags": 120}
-"""Pixels of columns whose longest text may come late."""
+"""Widths in pixels of columns whose longest text may be in a later row."""
 
 
 def runs_table(frame: pd.DataFrame, key: str, selection: Literal["multi-row"] | None = None) -> list[str]:
-    """Draws it, without what tells no run from another; the ids of the rows that are selected."""
+    """Draws the table, without columns that distinguish no runs. Returns the ids of the selected rows."""
     needless = {column for column in ("name", "tags") if not frame[column].any()}
     if frame["threads_per_worker"].nunique() < 2:
         needless.add("threads_per_worker")

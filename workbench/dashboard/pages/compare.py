@@ -1,4 +1,4 @@
-"""Compare: runs side by side; configuration differences, results, and what limits each run."""
+"""The page Compare: runs side by side, with configuration differences, results, and what limits each run."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from workbench.dashboard.downloads import csv_of
 from workbench.dashboard.table import alike
 
 PICKED = "picked run"
-"""Key of the run that was clicked: it stands out in every table and chart."""
+"""Key of the clicked run, which is highlighted in every table and chart."""
 _STANDS_OUT = "background-color: rgba(230, 159, 0, 0.3)"
-"""On light ground and on dark."""
+"""Highlight on light and dark backgrounds."""
 
 
 def main() -> None:
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def _summary(runs: list[Run], rows: list[dict[str, Any]]) -> None:
-    """What limits each, with its evidence, and which differences are noise."""
+    """Draws what limits each run, with its evidence, and which differences are noise."""
     st.subheader("Findings", anchor=False)
     _list(findings(rows, limits.sentences(runs), memory_limits.sentences(runs)))
     store = runs_frame()
@@ -127,7 +127,7 @@ def _column_stands_out(column: pd.Series, picked: str | None) -> list[str]:
 
 
 def _picked(rows: list[dict[str, Any]]) -> None:
-    """What can be done with the run that was clicked."""
+    """Draws the actions on the clicked run."""
     row = next((row for row in rows if row["split"] == st.session_state.get(PICKED)), None)
     if row is None:
         st.caption("Click a run in the table or in a chart to highlight it everywhere.")
@@ -138,7 +138,7 @@ def _picked(rows: list[dict[str, Any]]) -> None:
 
 
 def _pick(clicked: list[str], where: str) -> None:
-    """Remembers what was clicked just now; a click that was seen before says nothing."""
+    """Records what was just clicked; ignores a click that was seen before."""
     if clicked and st.session_state.get(f"clicked in {where}") != clicked:
         st.session_state[f"clicked in {where}"] = clicked
         st.session_state[PICKED] = clicked[0]

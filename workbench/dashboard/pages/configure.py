@@ -1,4 +1,4 @@
-"""Configure: choose model, data, mode and split; see where everything goes before anything runs; run it or take it away."""
+"""The page Configure: select model, data, mode and split, see the plan before anything runs, and run or copy the spec."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from workbench.errors import SpecError, WorkbenchError
 BEGINNING = {"split.data.size": 2}
 NUM_EARLIER = 200
 NOT_LOADED = "not loaded"
-"""Key of why an earlier run's spec could not be used."""
+"""Key of the reason why the spec of an earlier run could not be loaded."""
 
 
 def main() -> None:
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def _begin() -> list[str]:
-    """The state at first: the address's, else a beginning; what of the address is left out."""
+    """Sets the initial state: that of the address, else ``BEGINNING``. Returns why parts of the address were ignored."""
     if STATE in st.session_state:
         return []
     parameters = {path: text for path, text in st.query_params.to_dict().items() if path != "from"}
@@ -75,13 +75,13 @@ def _begin() -> list[str]:
 
 
 def load(paths: dict[str, Any]) -> None:
-    """Begins anew with these."""
+    """Resets the form to these paths and values."""
     forget()
     st.session_state[STATE] = paths
 
 
 def _start_from() -> None:
-    """Begin with a preset or with an earlier run."""
+    """Draws the menu that starts from a preset or an earlier run."""
     with st.popover("Start from…", icon=":material/history:"):
         presets = {f"{preset} ({name})": (name, preset) for name in MODELS.names() for preset in MODELS.get(name).Options.presets}
         preset = st.selectbox("Model preset", list(presets), index=None, key="from preset")
@@ -98,7 +98,7 @@ def _start_from() -> None:
 
 
 def load_run(run_id: str) -> None:
-    """Begins anew with the spec of a run; what no form offers stays out."""
+    """Resets the form to the spec of a run, without what the form does not offer."""
     try:
         load(address.offered(differences(open_exact(run_id).spec)))
     except WorkbenchError as error:
@@ -106,7 +106,7 @@ def load_run(run_id: str) -> None:
 
 
 def _refused(paths: dict[str, Any], error: SpecError) -> list[dict[str, Any]]:
-    """Why it cannot run, and the nearest values that work, which it gives."""
+    """Draws why the configuration is invalid, and the nearest valid changes. Returns these."""
     alert("error", "This configuration is invalid", error.field, error.message)
     works = nearest_valid(paths, error)
     if works:
@@ -118,8 +118,8 @@ def _refused(paths: dict[str, Any], error: SpecError) -> list[dict[str, Any]]:
 
 
 def _actions(paths: dict[str, Any], planned: Plan | None) -> None:
-    """Run it, take it away, begin with something else. What is refused cannot be run, but what it asks for can be taken away,
-    and its work can be split otherwise."""
+    """Draws the actions: run, copy or download, start from another spec. An invalid configuration cannot be run, but its spec can
+    be copied, and its work can be split by the four strategies."""
     spec, unsplit = _spec(paths), _spec({path: value for path, value in paths.items() if not path.startswith("split.")})
     with st.container(horizontal=True):
         run = st.button("Run", type="primary", icon=":material/play_arrow:", disabled=planned is None)
@@ -144,7 +144,7 @@ def _actions(paths: dict[str, Any], planned: Plan | None) -> None:
 
 
 def _spec(paths: dict[str, Any]) -> RunSpec | None:
-    """What these ask for, whether it can be run or not; None: nothing that makes sense."""
+    """Returns the spec of these paths, whether it can be run or not; None if they do not form a spec."""
     try:
         return spec_of(paths)
     except SpecError:

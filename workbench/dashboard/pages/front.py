@@ -1,4 +1,4 @@
-"""The front page: what this is, the demonstration, the latest runs."""
+"""The front page: introduction, demonstration and latest runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Learn: a lesson per strategy; the concept step by step, its formulas and costs, a run of it, and the code it takes."""
+"""The page Learn: one lesson per strategy, with the concept step by step, formulas, costs, a run, and the code."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def _chosen() -> str:
-    """The lesson that the page is at; the address says it, so that it can be shared."""
+    """Draws the selection of the lesson, which is in the address so that it can be shared. Returns its name."""
     offered = names()
     requested = st.query_params.get("lesson", offered[0])
     key = "lesson"
@@ -130,7 +130,7 @@ def _overview() -> None:
 
 @st.fragment
 def _diagram(name: str) -> None:
-    """One moment of the step, which a slider chooses."""
+    """Draws one moment of the step, selected by a slider."""
     planned, all_moments = moments(name)
     frames = [cells(planned, moment) for moment in all_moments]
     lines = [wires(moment) for moment in all_moments]
@@ -147,7 +147,7 @@ def _diagram(name: str) -> None:
 
 
 def _for_real(one: Lesson) -> None:
-    """Runs it, follows it and shows what the workers did."""
+    """Runs the spec of the lesson on request, shows its progress and then what the workers did."""
     st.subheader("Run", anchor=False)
     st.caption(
         "Trains a small model with this strategy in separate processes on this machine, after checking parity with one worker."

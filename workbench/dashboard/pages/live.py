@@ -1,4 +1,4 @@
-"""Live: the queue, and the run that is being watched. What is drawn again each second is a fragment; runs need no page."""
+"""The page Live: the queue and the watched run. What is redrawn every second is a fragment; runs do not need the page."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _refresh() -> None:
 
 
 def _watched(active: list[Run], ended: pd.DataFrame) -> Run | None:
-    """The run that the address names, else the one that is at work, else the first of the queue, else the last that ended."""
+    """Returns the run of the address, else the running one, else the first of the queue, else the last that ended."""
     if named := st.query_params.get("run"):
         try:
             return open_exact(named)
@@ -61,7 +61,7 @@ def _watched(active: list[Run], ended: pd.DataFrame) -> Run | None:
 
 
 def _ended_runs(store: Path, active: list[str]) -> pd.DataFrame:
-    """The last that ended; read again only where a run came, went or ended, or something of these changed."""
+    """Returns the last runs that ended; read again only if a run was added, was removed or ended, or one of these changed."""
     cached = st.session_state.get("ended")
     if cached is None or cached[0] != _state(store, active, cached[1]):
         frame = runs_frame()
@@ -71,13 +71,14 @@ def _ended_runs(store: Path, active: list[str]) -> pd.DataFrame:
 
 
 def _state(store: Path, active: list[str], ended: pd.DataFrame) -> tuple[Path, list[str], list[int]]:
-    """What tells whether they have to be read again; a run's directory changes with every file that is made or replaced in it."""
+    """Returns what determines whether ended runs are read again. The directory of a run changes with every file created
+    or replaced in it."""
     directories = [store / "runs", *(store / "runs" / str(run_id) for run_id in ended["run_id"])]
     return store, active, [path.stat().st_mtime_ns if path.exists() else 0 for path in directories]
 
 
 def _run(run: Run) -> None:
-    """The watched run."""
+    """Draws the watched run."""
     follower: Follower = st.session_state.get("follower") or Follower(run)
     if follower.run.path != run.path:
         follower = Follower(run)
@@ -99,7 +100,7 @@ def _run(run: Run) -> None:
 
 
 def _title(run: Run) -> str:
-    """Its split, unless an imported record has something else there, which could be Markdown."""
+    """Returns the split of a run; its id if the split of an imported record could be Markdown."""
     split = run.record.split
     return split if RUN_ID.fullmatch(split) else run.id
 
@@ -112,7 +113,7 @@ def _facts(record: RunRecord, run: Run) -> list[str]:
 
 
 def _figures(follower: Follower) -> None:
-    """Loss, and a row a worker."""
+    """Draws the loss, and one row per worker."""
     if not any(follower.events.values()):
         return
     left, right = st.columns(2)
@@ -141,7 +142,7 @@ def _figures(follower: Follower) -> None:
 
 
 def _queue(active: list[Run], watched: Run) -> None:
-    """The others that have not ended, in their order."""
+    """Draws the other runs that have not ended, in their order."""
     others = [run for run in active if run.id != watched.id]
     if not others:
         return

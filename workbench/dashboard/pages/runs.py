@@ -1,4 +1,4 @@
-"""Runs: find them, name and tag them, delete and bring back, compare, take away and take in."""
+"""The page Runs: find, name, tag, delete, restore, compare, export and import runs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from workbench.errors import WorkbenchError
 from workbench.messages import counted
 
 MOST_SHOWN = 200
-"""Rows that a browser gets at once; the filter finds the others."""
+"""Maximum number of rows that the browser gets at once; the filters find the others."""
 UNDO = "deleted just now"
 IMPORTED = "imported just now"
 
@@ -80,7 +80,7 @@ def _filter(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _selected(run_ids: list[str]) -> None:
-    """What can be done with the selected runs."""
+    """Draws the actions on the selected runs."""
     runs = [open_exact(run_id) for run_id in run_ids]
     if not runs:
         return
@@ -104,7 +104,7 @@ def _selected(run_ids: list[str]) -> None:
 
 
 def _downloads(runs: list[Run]) -> None:
-    """Made only when asked for: the tables of many runs take a while."""
+    """Draws the downloads, which are created only on request: the tables of many runs take a while."""
     name = f"{len(runs)}-runs" if len(runs) > 1 else runs[0].id
     st.download_button("Tables as CSV", lambda: tables_of(runs, "csv"), f"{name}-csv.zip", "application/zip")
     st.download_button("Tables as Parquet", lambda: tables_of(runs, "parquet"), f"{name}-parquet.zip", "application/zip")
@@ -115,7 +115,7 @@ def _downloads(runs: list[Run]) -> None:
 
 
 def _tag(runs: list[Run]) -> None:
-    """Of several at once; those of one stand with its name and note."""
+    """Draws the tags of several runs; those of one run are with its name and note."""
     text = st.text_input("Tags, separated by commas", max_chars=500, key="tags of several")
     with st.container(horizontal=True):
         is_added, is_taken = st.button("Add to all"), st.button("Remove from all")
@@ -152,7 +152,7 @@ def _restore(run_ids: list[str]) -> None:
 
 
 def _undo() -> None:
-    """Says what was deleted, and brings it back."""
+    """Shows what was deleted, with a button that restores it."""
     deleted = st.session_state.get(UNDO)
     if not deleted:
         return

@@ -1,4 +1,4 @@
-"""Trace: one step of one run; the timeline of its workers, communication and memory."""
+"""The page Trace: one step of one run, with the timeline of its workers, communication and memory."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from workbench.dashboard.downloads import trace_of
 
 MOST_OPERATIONS = 1000
 MOST_REPLAYED = 20_000
-"""Intervals of a step of which the ideal schedule is computed: it takes each of them in hand."""
+"""Maximum number of intervals of a step for which the ideal schedule is computed, since it processes each of them."""
 QUESTION = "What does each worker do during the step?"
 
 
@@ -55,7 +55,7 @@ def main() -> None:
     start_s, end_s = trace.span_s(timeline)
     of_step = trace.of_workers(timeline, ranks)
     _timeline(run, of_step, start_s, end_s)
-    communication = trace.of_workers(_communication_of(run, run.path, state, chosen), ranks)  # while the picture is on its way
+    communication = trace.of_workers(_communication_of(run, run.path, state, chosen), ranks)  # while the chart is being sent
     if 0 < len(communication) <= trace.MAX_BARS >= len(of_step):
         frame = overlap(of_step, communication, start_s)
         with st.expander("Overlap of communication and computing"):
@@ -71,7 +71,7 @@ def main() -> None:
 
 @st.cache_resource(max_entries=2, show_spinner=False)
 def _timeline_of(_run: Run, path: Path, state: str, step: int) -> pa.Table:
-    """Read once: in a run whose state is an end nothing changes any more."""
+    """Returns the timeline of a step, read once per state of the run: after its end nothing changes."""
     return trace.timeline_of(_run, step)
 
 
@@ -103,7 +103,7 @@ def _timeline(run: Run, of_step: pa.Table, start_s: float, end_s: float) -> None
 
 
 def _coloured_by(frame: pd.DataFrame, run_id: str) -> By:
-    """Microbatch and stage are offered where there are several."""
+    """Draws the choice of colours. Returns what they stand for; microbatch and stage are offered if there are several."""
     others: tuple[By, ...] = ("microbatch", "stage")
     offered: list[By] = ["kind", *(column for column in others if frame[column].nunique() > 1)]
     if len(offered) == 1:
@@ -171,7 +171,7 @@ def _communication(communication: pa.Table, start_s: float, num_workers: int) ->
 
 
 def _memory(run: Run, ranks: list[int]) -> None:
-    """On the memory steps, which are steps of their own."""
+    """Draws the memory of the memory steps, which are separate steps."""
     st.subheader("Memory", anchor=False)
     rank = ranks[0]
     if len(ranks) > 1:

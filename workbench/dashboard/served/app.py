@@ -1,4 +1,4 @@
-"""What ``workbench dashboard`` serves; not beside ``pages``, which Streamlit would take for a list of pages of its own."""
+"""The script that ``workbench dashboard`` serves. Next to ``pages``, Streamlit would take that for its own list of pages."""
 
 from workbench.dashboard.shell import main
 
