@@ -112,8 +112,8 @@ def make_mesh(plan: Plan, device: str, recorder: Records) -> DeviceMesh | None:
         group = mesh[axis].get_group()
         recorder.axes[group.group_name] = axis
         if getattr(group, "coalesces", False):
-            # NCCL creates a group's communicator at its first operation, which blocks until all ranks come to theirs; a
-            # pipeline's first batch of sends and recvs is one that only neighbours come to.
+            # NCCL creates the communicator of a group at its first operation, which blocks until all ranks have called it.
+            # Only neighbours call the first batch of sends and recvs of a pipeline.
             dist.all_reduce(torch.zeros(1, device=device), group=group)
     return mesh
 

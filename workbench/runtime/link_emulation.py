@@ -177,7 +177,7 @@ class EmulatedLinks:
                 entries[sequence % DEPTH],
                 ends[:1] or ranks,
                 self._uses(link, ranks, ends),
-                # The steps of a collective wait for one another, latencies and all; messages may follow at once.
+                # A collective occupies its links during all its steps, with latencies; a message only while it transfers bytes.
                 busy_s=bytes_s if ends else lasts_s,
                 # A sender is free when its last byte has left.
                 duration_s=bytes_s if operation == "send" else lasts_s,

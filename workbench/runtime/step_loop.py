@@ -38,24 +38,24 @@ class TrainingRecord:
     memory: list[dict[str, Any]] = field(default_factory=list)
     peak_tensors: list[dict[str, Any]] = field(default_factory=list)
     peak_memory: Peak | None = None
-    """Of all memory steps."""
+    """Largest peak of the allocated memory among the memory steps."""
     allocator_figures: dict[str, Any] = field(default_factory=dict)
-    """What the allocator says of the same step."""
+    """Figures of the allocator in the step of that peak."""
     held_memory: dict[str, int] | None = None
     """Bytes by category at the end of the last memory step."""
     kept_activation_bytes: int | None = None
-    """The most activations that were alive when a backward pass of it began; None: it had none."""
+    """Maximum bytes of activations at the beginning of a backward pass of the last memory step; None if it had none."""
     parameters: int = 0
     parameter_bytes: int = 0
     gradient_bytes: int = 0
     optimizer_state_bytes: int = 0
     dropped_tokens: float | None = None
-    """Assignments of tokens to experts held here that were dropped in a step, mean over timed steps; None: no experts."""
+    """Dropped assignments of tokens to local experts per step, mean over the timed steps; None without experts."""
     load: Load | None = None
     """Processor time during the timed steps."""
     counted_flops: int | None = None
-    """Floating-point operations of this worker's step as torch counts them, on the first warm-up step; None: without one,
-    or compiled, where torch sees no kernels."""
+    """Floating-point operations of this worker in the first warm-up step, as torch counts them; None without warm-up steps, or
+    if blocks are compiled, since torch then sees no kernels."""
 
 
 def train(
@@ -94,7 +94,7 @@ def train(
             set_learning_rate(optimizer, options, step)
         tracker = MemoryTracker(worker, optimizer, recorder, measure.memory_budget_bytes) if kind == "memory" else None
         if control is not None and not worker.trains:
-            # Else a worker goes on to the next batch while others compute this one, and a step is how often one comes out.
+            # Otherwise a worker would start the next batch while others compute this one, and a step would measure throughput.
             dist.barrier(group=control)
         profiled = _torch_profile(profile_to, worker.device) if kind == "profiler" and profile_to else nullcontext()
         counts = step == 0 and kind == "warmup" and not options.compile

@@ -72,7 +72,7 @@ def _run(run: RunDirectory, rank: int, rendezvous: int, events: EventWriter, rec
 
     spec = run.spec()
     if rank == 0:
-        with_file_hashes(spec)  # what the run waited for may have taken long enough for a file to change
+        with_file_hashes(spec)  # a file may have changed while the run waited
     _work(run, plan(spec), rank, device, events, recorder, control_group(timeout))
 
 
@@ -152,7 +152,7 @@ def _work(
     for name, rows in tables.items():
         write_table(run.table_path(name, rank), name, [{"run_id": run.id, "rank": rank, **row} for row in rows])
     events.write(FinishedEvent(rank=rank, figures=figures))
-    dist.barrier(group=control)  # nobody's connections close while another still needs them
+    dist.barrier(group=control)  # no worker closes connections that another still needs
 
 
 def _figures(

@@ -215,7 +215,7 @@ class MemoryTracker(TorchDispatchMode):
         piece = f", microbatch {microbatch}" if microbatch is not None else ""
         if kind.startswith("backward") and self.worker.rank_view.mesh.num_workers > 1:
             # gloo's threads release their tensors after the operation is complete. Releasing a storage that Python has seen
-            # requires the GIL, which the worker rarely gives up.
+            # requires the GIL, which the worker rarely releases.
             wait_for_idle_threads()
         self._spans.append((kind, piece if self.worker.num_microbatches > 1 else ""))
         self._mark(f"{name or kind} begins{self._spans[-1][1]}")

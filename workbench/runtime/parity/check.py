@@ -179,7 +179,7 @@ def _check(
             shard_errors.add(errors, partial(allowed, lossy, step, rounding))
             equals_batch = batch_errors.add(errors if step_batch_errors is None else step_batch_errors, rounding)
             if batch_tensors is not None and lossy is not None:
-                # The declared difference hides whether shards alone make one: compare the two references.
+                # The declared difference hides whether sharding alone causes one: compare the two references.
                 shards = [Piece(name, (0,) * tensor.dim(), tensor) for name, tensor in tensors.items()]
                 shards_to_batch.add(compare(batch_tensors, shards, share), rounding)
             equals_batch_only = lossy is None and equals_batch and any(not error <= rounding for error in errors.values())

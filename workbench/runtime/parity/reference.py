@@ -40,7 +40,7 @@ class Reference:
             self.loss = loss_in(worker.dtype, self.loss)
         self.max_norm, self.is_lossy = plan.spec.train.max_gradient_norm, plan.lossy is not None
         self.num_chunks = worker.num_pieces
-        # The state that a model carries from one forward pass to the next, each replica has of its own samples.
+        # Each replica has its own state that a model carries from one forward pass to the next, from its own samples.
         num_replicas = 1 if worker.normalizes_together else worker.batch_part[1]
         self.replica_buffers = [self._buffers() for _ in range(num_replicas)]
         # If corresponding microbatches of all replicas form one piece, its samples are not adjacent in the batch.

@@ -161,7 +161,7 @@ class RecordedProcessGroup(ProcessGroup):
         if self.recorder.watcher is not None:
             self.recorder.watcher.on_communication(operation, self.recorder.axes.get(self._name), args)
         if operation == "send":
-            # gloo takes contiguous tensors alone; the gradient of a recurrent stage's input is a transposed view.
+            # gloo accepts only contiguous tensors; the gradient of a recurrent stage's input is a transposed view.
             args = ([tensor.contiguous() for tensor in args[0]], *args[1:])
         inner, links = getattr(self.inner, _INNER_NAME.get(method, method)), self.recorder.emulated_links
         emulated = links.enter(operation, self._name, self.ranks, pair, sum(t.nbytes for t in tensors)) if links else None
