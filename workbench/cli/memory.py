@@ -43,7 +43,7 @@ def memory(console: Console, run: Run) -> None:
     console.print(_peaks(workers))
     console.print(str(memory_limit(run)), highlight=False)
     for rank, worker in enumerate(workers):
-        if worker.fragmentation is not None:  # of a GPU
+        if worker.fragmentation is not None:  # on GPU
             reserved = mebibytes(worker.reserved_peak_bytes)
             console.print(f"worker {rank}: {reserved} reserved, fragmentation {worker.fragmentation:.1%}", highlight=False)
     largest = max(range(len(workers)), key=lambda rank: workers[rank].peak_memory_bytes or 0)

@@ -24,12 +24,12 @@ from workbench.testing.mistakes import MISTAKES
 
 CPU = torch.device("cpu")
 NUM_PARITY_STEPS = 4
-"""DDP forms its buckets anew on the second step and FSDP prefetches in the order of the first, so that steps are alike from the
-third on. A difference declared on purpose takes more where it needs them (``Lossy.num_parity_steps``)."""
+"""Number of steps of a parity check. DDP rebuilds its buckets on the second step and FSDP prefetches in the order of the first,
+so steps are alike from the third on. A declared difference takes more if it needs them (``Lossy.num_parity_steps``)."""
 
 
 def parity(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any], mistake: str | None) -> dict[str, Any] | None:
-    """Returns the parity report (on rank 0) of ten SGD steps in fp64, optionally with a deliberate mistake."""
+    """Returns the parity report (on rank 0) of ``NUM_PARITY_STEPS`` SGD steps, optionally with a deliberate mistake."""
     planned = plan(RunSpec(**spec))
     if mistake:
         MISTAKES[mistake](planned)

@@ -184,7 +184,7 @@ def run_case(spec: dict[str, Any], make_group: Callable[..., Any] | None = None)
     """Checks parity over a few SGD steps and then trains for a few steps, in the same workers. They communicate through the
     process group that ``make_group`` returns (``run_in_workers``), by default gloo."""
     planned = plan(RunSpec(**spec))
-    if (longest := max((t.every for t in planned.expected_communication), default=1)) > 1:  # trace steps must have it
+    if (longest := max((t.every for t in planned.expected_communication), default=1)) > 1:  # a trace step must include it
         spec = {**spec, "measure": {**spec.get("measure", {}), "num_trace_steps": longest}}
         planned = plan(RunSpec(**spec))
     results = run_in_workers(planned.num_workers, cases.parity_and_training, spec, make_group=make_group)

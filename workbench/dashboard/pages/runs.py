@@ -54,7 +54,7 @@ def main() -> None:
             " first column or press Shift+Space on a row."
         )
     listed = filtered_runs.head(MOST_SHOWN)
-    # A selection is of rows: it must not outlive the list that it was made in.
+    # A selection is of rows: it must not outlive the list in which it was made.
     selection_key = zlib.crc32("\n".join(listed["run_id"]).encode())
     selected = runs_table(listed, key=f"runs {selection_key}", selection="multi-row")
     selected = selected or chosen(frame, st.query_params.get("runs", "").split(","))
