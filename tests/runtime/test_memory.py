@@ -141,7 +141,7 @@ def test_the_table_has_a_category_for_every_byte_at_every_event() -> None:
     events: dict[float, int] = {}
     for row in worker["memory"]:
         assert row["bytes"] >= 0
-        events[row["time"]] = events.get(row["time"], 0) + row["bytes"]
+        events[row["time_s"]] = events.get(row["time_s"], 0) + row["bytes"]
     assert max(events.values()) == worker["peak_memory_bytes"] == sum(at("peak", worker).values())
     assert list(events) == sorted(events)
 

@@ -75,6 +75,14 @@ def test_tables_of_all_workers_come_in_order_of_rank(tmp_path: Path) -> None:
     assert run.table("steps")["rank"].to_pylist() == [0, 9, 10]
 
 
+def test_a_row_with_a_key_that_is_not_a_column_is_not_written(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    misspelt = step_row(run, 0, 1, 1.0) | {"durations": 1.0, "batch": 8}
+    with pytest.raises(AssertionError, match="the table 'steps' has no column batch, durations"):
+        write_table(run.table_path("steps", 0), "steps", [step_row(run, 0, 0, 1.0), misspelt])
+    assert not run.table_path("steps", 0).exists()
+
+
 def test_the_step_time_is_the_median_of_the_slowest_workers(tmp_path: Path) -> None:
     run = new_run(tmp_path, baseline_run_id="base", same_cores_baseline_run_id="missing")
     new_run(tmp_path, "base").write_summary(Summary(step_time_s=6.0))

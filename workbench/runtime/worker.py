@@ -144,9 +144,9 @@ def _work(
     figures = _figures(trained, step_parts(recorder, trained.steps), agreement, per_step)
     tables = {
         "steps": [{**row, "start_s": row["start_s"] - origin_s} for row in trained.steps],
-        "memory": [{**row, "time_s": row["time"] - origin_s} for row in trained.memory],
+        "memory": [{**row, "time_s": row["time_s"] - origin_s} for row in trained.memory],
         "peak_tensors": trained.peak_tensors,
-        "communication": communication,
+        "communication": [{k: value for k, value in row.items() if k != "group_size"} for row in communication],
         "timeline": timeline_rows(recorder, origin_s),
     }
     for name, rows in tables.items():

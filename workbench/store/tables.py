@@ -29,10 +29,12 @@ def done_s(communication: Any) -> Any:
 
 
 def write_table(path: Path, name: str, rows: list[dict[str, Any]]) -> None:
-    """Writes rows as a Parquet file of the table's columns."""
+    """Writes rows as a Parquet file of the table's columns; those that a row lacks are empty."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    unknown = set().union(*rows) - TABLES[name].keys()
+    assert not unknown, f"the table {name!r} has no column {', '.join(sorted(unknown))}"
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows, schema=schema(name)), path)
 

@@ -154,7 +154,7 @@ class AllocationLog:
         alive, rows = dict.fromkeys(CATEGORIES, 0), list[dict[str, Any]]()
 
         def note(now: float, event: str, totals: dict[str, int]) -> None:
-            rows.extend({"time": now, "event": event, "category": c, "bytes": b} for c, b in totals.items())
+            rows.extend({"time_s": now, "event": event, "category": c, "bytes": b} for c, b in totals.items())
 
         for mark, following in zip(self._marks, [*self._marks[1:], None], strict=True):
             if mark is self._marks[0]:

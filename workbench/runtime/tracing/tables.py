@@ -11,7 +11,7 @@ from workbench.runtime.tracing.step_breakdown import Activity, intervals
 
 
 def communication_rows(recorder: Recorder, origin_s: float) -> list[dict[str, Any]]:
-    """Returns the rows of ``communication``, one per operation, in order of issue.
+    """Returns the rows of ``communication``, one per operation, in order of issue, and with the ``group_size`` of each.
 
     On GPUs only the time of issue is known, because the host does not observe when an operation runs; other times are left out.
 
