@@ -123,8 +123,8 @@ def context(rank: int, group: dist.ProcessGroup) -> Step:
         return scaled_dot_product_attention(q, keys, values, attn_mask=positions[:, None] >= order)
 
     for module in inner.modules():
-        if hasattr(module, "product"):
-            module.product = attention
+        if hasattr(module, "attention_fn"):
+            module.attention_fn = attention
         if hasattr(module, "positions"):
             module.positions = positions
     model = DistributedDataParallel(inner, process_group=group)

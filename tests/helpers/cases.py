@@ -8,13 +8,16 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from workbench.plan.resolve import plan
 from workbench.registry import announce
-from workbench.runtime.build import DTYPES
+from workbench.runtime.build import DTYPES, build_worker, make_mesh
 from workbench.runtime.tracing.recorder import Recorder
+from workbench.spec import RunSpec
 from workbench.testing.cases import parity, parity_and_training, training
 from workbench.testing.conformance import run_case
 
 __all__ = [
+    "apply_beside_another_module",
     "assert_split_as_by_formula",
     "cross_entropy_of_slices",
     "parity",
@@ -67,6 +70,21 @@ def split_attention(rank: int, recorder: Recorder, control: Any, options: dict[s
     pairs = {"values": (wanted, found)}
     pairs |= {f"gradient of {name}": (w.grad, f.grad) for name, w, f in zip("qkv", whole, part, strict=True)}
     return {name: float((w[:, :, mine] - f).abs().max()) for name, (w, f) in pairs.items()}
+
+
+def apply_beside_another_module(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any]) -> dict[str, Any]:
+    """Applies the split to blocks one of which is a module whose attributes merely have the names that the split sets."""
+    planned = plan(RunSpec(**spec))
+    mesh = make_mesh(planned, "cpu", recorder)
+    assert mesh is not None
+    worker = build_worker(planned, rank, mesh, recorder, torch.device("cpu"), torch.float32)
+    attributes = {"product": "a product", "attention_fn": "a function", "positions": "some positions"}
+    other = torch.nn.Identity()
+    vars(other).update(attributes)
+    worker.blocks.add_module("other", other)
+    for strategy in planned.strategies:
+        strategy.apply(worker, mesh)
+    return {name: getattr(other, name) for name in attributes}
 
 
 def cross_entropy_of_slices(rank: int, recorder: Recorder, control: Any, dtype: str, scale: float) -> dict[str, float]:

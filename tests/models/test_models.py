@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from workbench.errors import SpecError
 from workbench.models.kv_cache import Decoder, generate
 from workbench.models.moe_modules import Experts, MixtureOfExperts, Router, balance_loss
-from workbench.models.transformer_modules import Attention, Embedding, FeedForward, Rotary, causal_product
+from workbench.models.transformer_modules import Attention, Embedding, FeedForward, Rotary, causal_attention
 from workbench.plan import compatibility
 from workbench.plan.plan import Plan
 from workbench.plan.resolve import plan
@@ -107,8 +107,8 @@ def test_sizes_that_do_not_fit_are_refused(model: dict[str, Any], field: str) ->
 
 
 def test_grouped_queries_are_full_attention_with_each_key_and_value_repeated() -> None:
-    grouped = Attention(HIDDEN, 4, 2, causal_product, bias=True, rotary=Rotary(100.0))
-    full = Attention(HIDDEN, 4, 4, causal_product, bias=True, rotary=Rotary(100.0))
+    grouped = Attention(HIDDEN, 4, 2, causal_attention, bias=True, rotary=Rotary(100.0))
+    full = Attention(HIDDEN, 4, 4, causal_attention, bias=True, rotary=Rotary(100.0))
     full.output = grouped.output
     for name, parameter in grouped.qkv.named_parameters():
         q, k, v = parameter.detach().unflatten(0, (2, 4, 4)).split([2, 1, 1], dim=1)  # (kv head, q q k v, head_dim, …)
@@ -121,11 +121,11 @@ def test_grouped_queries_are_full_attention_with_each_key_and_value_repeated() -
 
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_a_slice_of_qkv_and_output_is_attention_over_some_of_the_heads(num_workers: int) -> None:
-    whole = Attention(HIDDEN, 4, 2, causal_product, bias=False)
+    whole = Attention(HIDDEN, 4, 2, causal_attention, bias=False)
     x = torch.randn(2, TOKENS, HIDDEN)
     parts = []
     for index in range(num_workers):
-        part = Attention(HIDDEN, 4, 2, causal_product, bias=False)
+        part = Attention(HIDDEN, 4, 2, causal_attention, bias=False)
         part.qkv.weight = nn.Parameter(whole.qkv.weight.chunk(num_workers, dim=0)[index])
         part.output.weight = nn.Parameter(whole.output.weight.chunk(num_workers, dim=1)[index])
         parts.append(part(x))
@@ -141,7 +141,7 @@ def test_a_gated_feed_forward_is_swiglu_of_interleaved_gates_and_values() -> Non
 
 
 def test_rotary_attention_depends_on_distances_alone() -> None:
-    attention = Attention(HIDDEN, 2, 2, causal_product, bias=True, rotary=Rotary(100.0)).double()
+    attention = Attention(HIDDEN, 2, 2, causal_attention, bias=True, rotary=Rotary(100.0)).double()
     x = torch.randn(2, TOKENS, HIDDEN, dtype=torch.float64)
     assert attention.rotary is not None
     at_the_start = attention(x)
@@ -152,21 +152,21 @@ def test_rotary_attention_depends_on_distances_alone() -> None:
     assert (attention(x) - at_the_start).abs().max() > 1e-3
 
 
-def test_a_part_of_the_sequence_is_computed_where_positions_and_product_say_so() -> None:
+def test_a_part_of_the_sequence_is_computed_where_positions_and_attention_fn_say_so() -> None:
     embedding = Embedding(10, HIDDEN, TOKENS)
-    attention = Attention(HIDDEN, 4, 2, causal_product, bias=True, rotary=Rotary(100.0))
+    attention = Attention(HIDDEN, 4, 2, causal_attention, bias=True, rotary=Rotary(100.0))
     tokens, half = torch.randint(10, (2, TOKENS)), TOKENS // 2
     whole = attention(embedding(tokens))
     earlier: list[Tensor] = []
 
     def keep(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         earlier.extend((k, v))
-        return causal_product(q, k, v)
+        return causal_attention(q, k, v)
 
-    attention.product = keep
+    attention.attention_fn = keep
     first = attention(embedding(tokens[:, :half]))
     embedding.positions = attention.rotary.positions = torch.arange(half, TOKENS)  # type: ignore[union-attr]
-    attention.product = lambda q, k, v: causal_product(q, torch.cat([earlier[0], k], 2), torch.cat([earlier[1], v], 2))
+    attention.attention_fn = lambda q, k, v: causal_attention(q, torch.cat([earlier[0], k], 2), torch.cat([earlier[1], v], 2))
     second = attention(embedding(tokens[:, half:]))
 
     torch.testing.assert_close(torch.cat([first, second], dim=1), whole)

@@ -40,6 +40,11 @@ def test_attention_over_parts_equals_attention_over_the_whole(attention: str, ba
         assert max(errors.values()) <= 1e-12
 
 
+def test_attributes_of_an_unrelated_module_stay() -> None:
+    for found in run_in_workers(2, cases.apply_beside_another_module, {**SPEC, "split": {"context": 2}}):
+        assert found == {"product": "a product", "attention_fn": "a function", "positions": "some positions"}
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.bfloat16, 2**-6)])
 @pytest.mark.parametrize("is_causal", [True, False])
 def test_attention_by_hand_is_the_fused_one(is_causal: bool, dtype: torch.dtype, tolerance: float) -> None:

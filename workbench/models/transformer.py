@@ -164,7 +164,7 @@ class Transformer(Model[O]):
             o.hidden_dim,
             o.num_heads,
             self.shape.num_kv_heads,
-            modules.causal_product,
+            modules.causal_attention,
             bias=o.bias,
             rotary=modules.Rotary(o.rotary_base) if o.positions == "rotary" else None,
         )

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 INITIAL_STD = 0.02  # GPT-2's
 NORM_EPSILON = 1e-5  # GPT-2's and Llama's
 
-Product = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Attention product: q (batch, heads, new positions, head_dim), k and v (batch, key/value heads, positions, head_dim) → the shape
+AttentionFn = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""q (batch, heads, new positions, head_dim), k and v (batch, key/value heads, positions, head_dim) → attention, of the shape
 of q."""
 
 
@@ -41,14 +41,14 @@ def swiglu(x: Tensor) -> Tensor:
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": gelu, "gated": swiglu}
 
 
-def causal_product(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Returns softmax(q kᵀ / √head_dim) v with a causal mask; the queries belong to the last positions of the keys."""
     new, total = q.shape[2], k.shape[2]
     mask = torch.ones(new, total, dtype=torch.bool, device=q.device).tril(total - new) if new < total else None
     return scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, enable_gqa=q.shape[1] != k.shape[1])
 
 
-def full_product(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def full_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Returns softmax(q kᵀ / √head_dim) v without a mask."""
     return scaled_dot_product_attention(q, k, v, enable_gqa=q.shape[1] != k.shape[1])
 
@@ -116,15 +116,22 @@ class Attention(nn.Module):
     """Keys and values of previous positions; set during generation by ``models/kv_cache.py``."""
 
     def __init__(
-        self, hidden_dim: int, num_heads: int, num_kv_heads: int, product: Product, *, bias: bool, rotary: Rotary | None = None
+        self,
+        hidden_dim: int,
+        num_heads: int,
+        num_kv_heads: int,
+        attention_fn: AttentionFn,
+        *,
+        bias: bool,
+        rotary: Rotary | None = None,
     ) -> None:
         super().__init__()
         self.head_dim, self.queries_per_kv_head = hidden_dim // num_heads, num_heads // num_kv_heads
         self.qkv = nn.Linear(hidden_dim, (num_heads + 2 * num_kv_heads) * self.head_dim, bias=bias)
         self.output = nn.Linear(hidden_dim, hidden_dim, bias=bias)
         self.rotary = rotary
-        self.product = product
-        """Attention product; context parallelism replaces it by one over parts of the sequence."""
+        self.attention_fn = attention_fn
+        """Attention of queries over keys and values; context parallelism replaces it by one over parts of the sequence."""
 
     def forward(self, x: Tensor) -> Tensor:
         groups = self.qkv(x).unflatten(-1, (-1, self.queries_per_kv_head + 2, self.head_dim))
@@ -135,7 +142,7 @@ class Attention(nn.Module):
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         if self.cache is not None:
             k, v = self.cache.extend(k, v)
-        values = self.product(q, k, v)  # (batch, heads, sequence, head_dim)
+        values = self.attention_fn(q, k, v)  # (batch, heads, sequence, head_dim)
         return self.output(values.transpose(1, 2).flatten(2))
 
 

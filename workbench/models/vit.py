@@ -98,7 +98,7 @@ class ViT(Model[ViTOptions]):
         return ModelSummary(self.name, blocks, groups)
 
     def build_block(self, block: str) -> nn.Module:
-        from workbench.models.transformer_modules import Attention, FeedForward, Layer, full_product, make_norm
+        from workbench.models.transformer_modules import Attention, FeedForward, Layer, full_attention, make_norm
         from workbench.models.vit_modules import ClassHead, PatchEmbedding
 
         o, pools_mean = self.options, self.options.pooling == "mean"
@@ -113,5 +113,5 @@ class ViT(Model[ViTOptions]):
             )
         if block == "head":
             return ClassHead(norm(), o.hidden_dim, self.data.num_classes, pools_mean)
-        attention = Attention(o.hidden_dim, o.num_heads, o.num_heads, full_product, bias=True)
+        attention = Attention(o.hidden_dim, o.num_heads, o.num_heads, full_attention, bias=True)
         return Layer(attention, FeedForward(o.hidden_dim, o.feedforward_dim, "gelu", bias=True), norm, o.dropout)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import chain
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from workbench.errors import SplitError
 from workbench.plan.communication import ExpectedCommunication
@@ -155,11 +155,16 @@ class ContextStrategy(Strategy[ContextOptions]):
         workers, position_ranges = mesh[self.axis], self.position_ranges(worker.summary.sequence_length)
         worker.sequence_part = position_ranges[workers.get_local_rank()]
         positions = torch.tensor(list(chain.from_iterable(worker.sequence_part)), device=worker.device)
-        product = split_attention(self.options.attention, position_ranges, workers.get_group())
+        attention_fn = split_attention(self.options.attention, position_ranges, workers.get_group())
+        for group in worker.rank_view.local_model.groups:
+            if group.kind == "attention":
+                assert isinstance(group, ColumnRowPair) and group.column is not None
+                attention: Any = worker.blocks.get_submodule(group.column.rpartition(".")[0])
+                attention.attention_fn = attention_fn
+        module: Any
         for module in worker.blocks.modules():
-            for seam, value in (("product", product), ("positions", positions)):
-                if hasattr(module, seam):
-                    setattr(module, seam, value)
+            if getattr(module, "positions", ...) is None:  # those of its input, by default 0, 1, …
+                module.positions = positions
 
     def finish(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
         if "data" not in (mesh.mesh_dim_names or ()):  # else the data strategy averages over both
