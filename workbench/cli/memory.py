@@ -59,11 +59,11 @@ def _held(workers: Sequence[WorkerFigures], expected: Sequence[dict[str, int | N
         held = worker.held_memory_by_category or {}
         pairs = [(formula[category], held.get(category)) for category in HELD]
         pairs.append((formula["activations"], worker.kept_activation_bytes))
-        table.add_row(str(rank), *(_both(*pair) for pair in pairs))
+        table.add_row(str(rank), *(_comparison_text(*pair) for pair in pairs))
     return table
 
 
-def _both(expected: int | None, measured: int | None) -> str:
+def _comparison_text(expected: int | None, measured: int | None) -> str:
     """Returns ``3.34 = 3.34`` if the bytes are equal, else ``3.34, 3.40 (+1.80%)``."""
     if measured is None:
         return "–"

@@ -31,7 +31,7 @@ def show_command(run: str) -> None:
     console.print(
         f"{row['model']} on {row['dataset']}, {row['split']}, {row['num_workers']} × {row['device']} ({row['backend']})"
     )
-    for axis, groups in _who_talks_to_whom(opened):
+    for axis, groups in _process_groups(opened):
         console.print(f"{axis} axis: {groups}", highlight=False, markup=False)
     if differences := _differences(opened):
         console.print(f"options: {escape(', '.join(differences))}", highlight=False)
@@ -108,7 +108,7 @@ def _block_times(console: Any, record: RunRecord) -> None:
         console.print(f"block times, measured before the run: {blocks}", highlight=False)
 
 
-def _who_talks_to_whom(run: Run) -> Iterator[tuple[str, str]]:
+def _process_groups(run: Run) -> Iterator[tuple[str, str]]:
     """Yields each axis of the mesh of the run with its groups of ranks: ``data``, ``[0 2] [1 3]``."""
     from workbench.api.plans import process_groups
 

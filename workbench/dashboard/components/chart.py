@@ -16,22 +16,20 @@ from workbench.dashboard.downloads import csv_of, picture_of
 
 def figure(chart: AnyChart, frame: pd.DataFrame, name: str) -> None:
     """Draws a chart; ``name`` is the name of the saved files."""
-    st.altair_chart(_fitting(chart), key=name, alt=_question(chart))
-    _take_away(chart, frame, name)
+    st.altair_chart(_full_width(chart), key=name, alt=_title(chart))
+    _save_menu(chart, frame, name)
 
 
 def run_figure(chart: alt.Chart | alt.LayerChart, frame: pd.DataFrame, name: str, picked: str | None) -> str | None:
     """Draws a chart whose ``split`` can be clicked. Returns the split that was just clicked; None if none was."""
-    selectable = pickable(_fitting(chart), "split", picked if picked in set(frame["split"]) else None)
-    event: Any = st.altair_chart(
-        selectable, key=f"{name} {picked}", on_select="rerun", selection_mode=PICKED, alt=_question(chart)
-    )
-    _take_away(chart, frame, name)
+    selectable = pickable(_full_width(chart), "split", picked if picked in set(frame["split"]) else None)
+    event: Any = st.altair_chart(selectable, key=f"{name} {picked}", on_select="rerun", selection_mode=PICKED, alt=_title(chart))
+    _save_menu(chart, frame, name)
     points = event.selection.get(PICKED, [])
     return str(points[0]["split"]) if points and "split" in points[0] else None
 
 
-def _fitting(chart: Any) -> Any:
+def _full_width(chart: Any) -> Any:
     """Returns a copy that fills the available width and keeps its height, from which Streamlit would otherwise subtract title and
     legend. Text that Streamlit's theme leaves black gets the colour for the background."""
     of = theme(dark=st.context.theme.type == "dark")
@@ -40,13 +38,13 @@ def _fitting(chart: Any) -> Any:
     return fitted.configure_text(color=of["text"]["color"]).configure_title(subtitleColor=of["title"]["subtitleColor"])
 
 
-def _question(chart: AnyChart) -> str | None:
+def _title(chart: AnyChart) -> str | None:
     """Returns the title of the chart, which a screen reader reads in its place."""
     title = chart.title.text if isinstance(chart.title, alt.TitleParams) else chart.title
     return " ".join(title) if isinstance(title, list) else title if isinstance(title, str) else None
 
 
-def _take_away(chart: AnyChart, frame: pd.DataFrame, name: str) -> None:
+def _save_menu(chart: AnyChart, frame: pd.DataFrame, name: str) -> None:
     """Draws the menu that saves picture and data, which are created only on request."""
     with st.popover("Save", icon=":material/download:", key=f"save {name}"):
         _save("Picture (PNG)", f"{name}.png", lambda: picture_of(chart, "png"))

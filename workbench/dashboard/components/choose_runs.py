@@ -23,7 +23,7 @@ def choose_run() -> str | None:
     if _is_empty(frame):
         return None
     offered = _offered(frame)
-    (named,) = _named(frame, [st.query_params.get("run", "")])[:1] or [offered[0]]
+    (named,) = _existing_ids(frame, [st.query_params.get("run", "")])[:1] or [offered[0]]
     key = "run of the trace"
     if follows_address(key, named):
         st.session_state[key] = st.session_state[f"{key}, asked"] = named
@@ -41,7 +41,7 @@ def choose_runs() -> list[str]:
         return []
     requested = [run_id for run_id in st.query_params.get("runs", "").split(",") if run_id]
     key = "compared runs"
-    named = _named(frame, requested if follows_address(key, requested) else st.session_state[key])
+    named = _existing_ids(frame, requested if follows_address(key, requested) else st.session_state[key])
     if len(named) > MOST_COMPARED:
         alert("warning", f"Only the first {MOST_COMPARED} of {len(named)} runs are compared")
     st.session_state[key] = named[:MOST_COMPARED]
@@ -83,7 +83,7 @@ def _offered(frame: pd.DataFrame) -> list[str]:
     return [str(run_id) for run_id in finished["run_id"].head(MOST_OFFERED)]
 
 
-def _named(frame: pd.DataFrame, run_ids: list[str]) -> list[str]:
+def _existing_ids(frame: pd.DataFrame, run_ids: list[str]) -> list[str]:
     """Returns the ids of runs that are in the store and readable; warns about the others."""
     existing = set(frame.loc[frame["state"] != "damaged", "run_id"])
     unknown = [run_id for run_id in run_ids if run_id and run_id not in existing]

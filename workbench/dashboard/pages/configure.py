@@ -47,7 +47,7 @@ def main() -> None:
     except SpecError as error:
         with above:
             _actions(paths, None)
-            works = _refused(paths, error)
+            works = _rejection(paths, error)
         if error.field in places:
             with places[error.field].container():
                 st.markdown(":red-badge[invalid]")
@@ -105,7 +105,7 @@ def load_run(run_id: str) -> None:
         st.session_state[NOT_LOADED] = str(error)
 
 
-def _refused(paths: dict[str, Any], error: SpecError) -> list[dict[str, Any]]:
+def _rejection(paths: dict[str, Any], error: SpecError) -> list[dict[str, Any]]:
     """Draws why the configuration is invalid, and the nearest valid changes. Returns these."""
     alert("error", "This configuration is invalid", error.field, error.message)
     works = nearest_valid(paths, error)
@@ -130,7 +130,7 @@ def _actions(paths: dict[str, Any], planned: Plan | None) -> None:
             help="Runs this model, dataset and training on one worker, and on two split by data, layer, pipeline and tensor.",
         )
         if spec:
-            _take_away(spec)
+            _copy_menu(spec)
         _start_from()
     specs = four_strategies(unsplit) if all_four and unsplit else [planned.spec] if run and planned else []
     if not specs:
@@ -151,7 +151,7 @@ def _spec(paths: dict[str, Any]) -> RunSpec | None:
         return None
 
 
-def _take_away(spec: RunSpec) -> None:
+def _copy_menu(spec: RunSpec) -> None:
     with st.popover("Copy or download", icon=":material/content_copy:"):
         st.caption("Command")
         st.code(command(spec), language="bash", wrap_lines=True)

@@ -51,7 +51,7 @@ def main() -> None:
         for column, heading in zip(st.columns(len(last), gap="large"), last, strict=True):
             with column:
                 _text(one, [heading])
-    _for_real(one)
+    _run_section(one)
     if one.scripts:
         _code(one)
 
@@ -146,7 +146,7 @@ def _diagram(name: str) -> None:
     st.markdown(f"**{sentence}**")
 
 
-def _for_real(one: Lesson) -> None:
+def _run_section(one: Lesson) -> None:
     """Runs the spec of the lesson on request, shows its progress and then what the workers did."""
     st.subheader("Run", anchor=False)
     st.caption(
