@@ -22,7 +22,7 @@ from workbench.runtime.tracing.process_group import control_group, device_of, re
 from workbench.runtime.tracing.recorder import Recorder
 from workbench.store.directory import RunDirectory
 from workbench.store.events import ErrorEvent, FinishedEvent, ParityEvent, ReadyEvent, StepEvent
-from workbench.store.figures import AxisTimes, Completions, TraceStep, WorkerFigures
+from workbench.store.figures import Completions, WorkerFigures
 
 if TYPE_CHECKING:
     from workbench.plan.plan import Plan
@@ -175,8 +175,6 @@ def _figures(
         load=trained.load,
         counted_flops=trained.counted_flops,
         completions=Completions(**{**asdict(agreement), "differences": tuple(agreement.differences)}),
-        trace_steps=tuple(TraceStep(**step) for step in parts.pop("trace_steps")),
-        axes={axis: AxisTimes(**times) for axis, times in parts.pop("axes").items()},
         **parts,
         communication=tuple(communication),
     )

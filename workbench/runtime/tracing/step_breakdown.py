@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from workbench.plan.intervals import Interval, innermost
 from workbench.runtime.tracing.recorder import Operation, Recorder, SpanRecord
+from workbench.store.figures import AxisTimes, TraceStep
 
 PART_OF_KIND = {
     "forward": "compute_s",
@@ -39,27 +40,27 @@ def step_parts(recorder: Recorder, steps: list[dict[str, Any]]) -> dict[str, Any
         steps: rows of ``steps``, with ``start_s`` in seconds of the machine's monotonic clock.
 
     Returns:
-        Seconds, mean over the trace steps: ``step_s`` and its parts; ``trace_steps``, the same of each trace step; and ``axes``,
-        exposed communication and idle time along each axis of the mesh.
+        Figures of ``WorkerFigures``, in seconds: mean over the trace steps ``step_s`` and its parts; ``trace_steps``, the same of
+        each trace step; and ``axes``, exposed communication and idle time along each axis of the mesh.
     """
     if recorder.device == "cuda":
         durations = [row["duration_s"] for row in steps if row["kind"] == "trace"]
         unknown = dict.fromkeys((*PART_OF_KIND.values(), "other_s"))
-        return {"step_s": mean(durations) if durations else None, **unknown, "trace_steps": [], "axes": {}}
+        return {"step_s": mean(durations) if durations else None, **unknown, "trace_steps": (), "axes": {}}
     parts = [{"step": row["step"], **parts_of(recorder, row)} for row in steps if row["kind"] == "trace"]
     names = ("step_s", *dict.fromkeys(PART_OF_KIND.values()), "other_s")
     means = {name: mean(part[name] for part in parts) if parts else None for name in names}
-    return {**means, "trace_steps": parts, "axes": _by_axis(recorder, len(parts))}
+    return {**means, "trace_steps": tuple(TraceStep(**part) for part in parts), "axes": _by_axis(recorder, len(parts))}
 
 
-def _by_axis(recorder: Recorder, num_steps: int) -> dict[str, dict[str, float]]:
+def _by_axis(recorder: Recorder, num_steps: int) -> dict[str, AxisTimes]:
     """Returns exposed communication and idle time of a trace step along each axis, in seconds."""
     axes: dict[str, dict[str, float]] = {}
     for op in recorder.operations:
         of_axis = axes.setdefault(recorder.axes.get(op.group, op.group), {"exposed_communication_s": 0.0, "idle_s": 0.0})
         of_axis["idle_s"] += op.idle_s / num_steps
         of_axis["exposed_communication_s"] += op.exposed_s / num_steps
-    return axes
+    return {axis: AxisTimes(**times) for axis, times in axes.items()}
 
 
 def parts_of(recorder: Recorder, row: dict[str, Any]) -> dict[str, float]:
