@@ -12,6 +12,10 @@ def counted(count: int | str, noun: str) -> str:
 
 def unknown_name(kind: str, given: str, allowed: list[str]) -> str:
     """Rejects a name: ``unknown model 'trasformer'; did you mean 'transformer'? Allowed: mlp, transformer``."""
+    return f"unknown {kind} {given!r}{nearest_name(given, allowed)} Allowed: {', '.join(allowed) or 'none'}"
+
+
+def nearest_name(given: str, allowed: list[str]) -> str:
+    """Ends a sentence that rejects a name, with the most similar allowed one if there is any."""
     nearest = difflib.get_close_matches(str(given), allowed, n=1)
-    hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
-    return f"unknown {kind} {given!r}{hint} Allowed: {', '.join(allowed) or 'none'}"
+    return f"; did you mean {nearest[0]!r}?" if nearest else "."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import time
 from collections.abc import Iterator
 
@@ -16,6 +15,7 @@ from workbench.launch import start as launcher
 from workbench.launch.block_times import block_times
 from workbench.launch.environment import baseline_key, environment, num_cores
 from workbench.launch.termination import terminated_as_interrupted
+from workbench.messages import nearest_name
 from workbench.plan.plan import Plan
 from workbench.plan.resolve import plan
 from workbench.spec import RunSpec
@@ -151,8 +151,7 @@ def named_baseline(spec: RunSpec) -> Run | None:
         return Run(listing.find(home(), mode))
     except UsageError as error:
         ids = [directory.id for directory in listing.all_runs(home())]
-        nearest = difflib.get_close_matches(mode, ["auto", "none", *ids], n=1)
-        hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
+        hint = nearest_name(mode, ["auto", "none", *ids])
         raise SpecError("baseline.mode", f"{error}{hint} Allowed: 'auto', 'none' or the id of a run") from None
 
 
