@@ -45,7 +45,7 @@ def by_operation(communication: pa.Table) -> pd.DataFrame:
 
     Returns:
         Sums over workers: ``count``, ``payload_bytes`` (a collective counts once per member), and in seconds ``duration_s`` (from
-        issue to completion), ``exposed_communication_s`` and ``idle_s``.
+        entry to completion), ``exposed_communication_s`` and ``idle_s``.
     """
     table = communication.append_column("duration_s", pc.subtract(done_s(communication), communication["start_s"]))
     keys = ["operation", "axis", "phase"]
@@ -64,7 +64,7 @@ def num_trace_steps(run: StoredRun) -> int:
 def achieved_bandwidth(communication: pd.DataFrame) -> pd.DataFrame:
     """Returns the bandwidth of operations by operation, axis, group size and size class.
 
-    An operation lasts from its issue by the last participant, so that waiting for a late worker does not count, to its completion
+    An operation lasts from its entry by the last participant, so that waiting for a late worker does not count, to its completion
     at the last participant; queueing in the threads of the backend counts. Operations whose completion one participant did not
     observe are excluded; of sends, those that the receiver was not waiting for.
 
@@ -86,7 +86,7 @@ def achieved_bandwidth(communication: pd.DataFrame) -> pd.DataFrame:
         is_seen=with_payload["completed_s"].notna() | is_send,
     )
     of_one = rows.groupby(["step", "operation", "axis", "group", "sender", "receiver", "sequence"], as_index=False).agg(
-        issued_s=("start_s", "max"),
+        entered_s=("start_s", "max"),
         completed_s=("completed_s", "max"),
         payload_bytes=("payload_bytes", "max"),
         ring_bytes=("ring_bytes", "max"),
@@ -94,7 +94,7 @@ def achieved_bandwidth(communication: pd.DataFrame) -> pd.DataFrame:
         is_seen=("is_seen", "all"),
     )
     of_one = of_one[of_one["is_seen"] & (of_one["group_size"] > 1)]
-    of_one["seconds"] = of_one["completed_s"] - of_one["issued_s"]
+    of_one["seconds"] = of_one["completed_s"] - of_one["entered_s"]
     of_one["ring_bytes_per_s"] = of_one["ring_bytes"] / of_one["seconds"]
     of_one["size_from_bytes"] = 2 ** np.floor(np.log2(of_one["payload_bytes"])).astype("int64")
     return of_one.groupby(["operation", "axis", "group_size", "size_from_bytes"], as_index=False).agg(

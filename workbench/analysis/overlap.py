@@ -19,7 +19,7 @@ def overlap_of(run: StoredRun) -> pd.DataFrame:
 
 
 def overlap(timeline: pa.Table, communication: pa.Table, start_s: float) -> pd.DataFrame:
-    """Returns two lanes per worker: its intervals, and the operations in flight, from issue to completion.
+    """Returns two lanes per worker: its intervals, and the operations in flight, from entry to completion.
 
     Operations that no worker waited for are left out.
 
