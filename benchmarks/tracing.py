@@ -90,7 +90,7 @@ def full(rank: int, recorder: Any, control: Any, split: dict[str, Any], rounds: 
     step_loop.step_kinds = lambda _: iter(kinds)
     worker = build_worker(planned, rank, make_mesh(planned, "cpu", recorder), recorder, device, torch.float32)
     batches = Batches(planned, device, torch.float32)
-    steps = step_loop.train(planned, worker, batches, recorder, lambda **_: None).steps[WARMUP:]
+    steps = step_loop.run_steps(planned, worker, batches, recorder, lambda **_: None).steps[WARMUP:]
     took = np.empty((rounds, 3))
     for row, place in zip(steps, ((turn, which) for turn, order in enumerate(orders) for which in order), strict=True):
         took[place] = row["duration_s"]

@@ -23,7 +23,7 @@ from workbench.plan.resolve import plan
 from workbench.runtime.batches import Batches
 from workbench.runtime.build import build_worker, make_mesh
 from workbench.runtime.optimizer import make_optimizer
-from workbench.runtime.step_loop import take_step, train
+from workbench.runtime.step_loop import run_steps, take_step
 from workbench.runtime.tracing.completion import complete
 from workbench.runtime.tracing.gloo import GlooSpan
 from workbench.runtime.tracing.process_group import control_group
@@ -67,7 +67,7 @@ def traced(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any]) ->
     """What the recorder says: the steps, and the rows of the trace step."""
     planned = plan(RunSpec(**spec))
     worker = build_worker(planned, rank, make_mesh(planned, "cpu", recorder), recorder, CPU, torch.float32)
-    record = train(planned, worker, Batches(planned, CPU, torch.float32), recorder, lambda **_: None)
+    record = run_steps(planned, worker, Batches(planned, CPU, torch.float32), recorder, lambda **_: None)
     agreement = complete(recorder)
     attribute_waits(recorder, control, planned.num_workers)
     return {"steps": record.steps, "rows": communication_rows(recorder, origin_s=0.0), "agreement": agreement}

@@ -19,7 +19,7 @@ from workbench.plan.model_summary import block_of
 from workbench.plan.plan import Plan
 from workbench.runtime.mixed_precision import ComputeCopies, clear_after_steps, loss_in
 from workbench.runtime.recompute import checkpoint_blocks
-from workbench.strategies.worker_model import Records, WorkerModel
+from workbench.strategies.worker_model import StepRecorder, WorkerModel
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,7 +32,7 @@ def build_worker(
     plan: Plan,
     rank: int,
     mesh: DeviceMesh | None,
-    recorder: Records,
+    recorder: StepRecorder,
     device: torch.device,
     dtype: torch.dtype,
     compute_dtype: torch.dtype | None = None,
@@ -100,7 +100,7 @@ def _build_block(plan: Plan, name: str) -> nn.Module:
     return substitute_dropout(plan.model.build_block(name))
 
 
-def make_mesh(plan: Plan, device: str, recorder: Records) -> DeviceMesh | None:
+def make_mesh(plan: Plan, device: str, recorder: StepRecorder) -> DeviceMesh | None:
     """Returns the DeviceMesh of the run and registers its process groups with the recorder. None for one worker."""
     axes = plan.mesh.axes
     if not axes:

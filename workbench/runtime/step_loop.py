@@ -31,7 +31,7 @@ from workbench.strategies.worker_model import StepResult, WorkerModel
 
 
 @dataclass
-class TrainingRecord:
+class Measurements:
     """What the loop measured on this worker; times on the machine's monotonic clock."""
 
     steps: list[dict[str, Any]] = field(default_factory=list)
@@ -58,7 +58,7 @@ class TrainingRecord:
     if blocks are compiled, since torch then sees no kernels."""
 
 
-def train(
+def run_steps(
     plan: Plan,
     worker: WorkerModel,
     batches: Batches,
@@ -66,14 +66,14 @@ def train(
     on_step: Callable[..., None],
     profile_to: Path | None = None,
     control: Any = None,
-) -> TrainingRecord:
+) -> Measurements:
     """Runs all steps; ``on_step(kind, step, num_steps, loss, duration_s)`` is called after each. torch's own trace of a
     profiler step is written to ``profile_to``. In inference the workers of the group ``control`` begin each batch together.
 
     A step's duration holds forward, backward, communication and optimizer; fetching the batch is outside it, and has a
     column of its own.
     """
-    record = TrainingRecord()
+    record = Measurements()
     options, measure = plan.spec.train, plan.spec.measure
     optimizer = make_optimizer(worker, options) if worker.trains else None
     has_tokens = plan.dataset.summary().tokens_per_sample > 0
@@ -166,7 +166,7 @@ def take_step(
     return result
 
 
-def _keep_memory(record: TrainingRecord, tracker: MemoryTracker, step: int) -> None:
+def _keep_memory(record: Measurements, tracker: MemoryTracker, step: int) -> None:
     peak, rows = tracker.log.peak(), tracker.log.rows()
     record.memory += [{"step": step, **row} for row in rows]
     record.held_memory = tracker.log.bytes_at_end()
@@ -176,7 +176,7 @@ def _keep_memory(record: TrainingRecord, tracker: MemoryTracker, step: int) -> N
         record.peak_memory, record.allocator_figures = peak, tracker.allocator_figures()
 
 
-def _record_sizes(record: TrainingRecord, worker: WorkerModel, optimizer: torch.optim.Optimizer | None) -> None:
+def _record_sizes(record: Measurements, worker: WorkerModel, optimizer: torch.optim.Optimizer | None) -> None:
     """Records the parameters, gradients and optimizer state that this worker holds after the last step, in bytes."""
     for _, parameter in worker.named_parameters():
         record.parameters += local(parameter).numel()

@@ -26,7 +26,7 @@ from workbench.store.figures import Completions, WorkerFigures
 
 if TYPE_CHECKING:
     from workbench.plan.plan import Plan
-    from workbench.runtime.step_loop import TrainingRecord
+    from workbench.runtime.step_loop import Measurements
     from workbench.runtime.tracing.completion import Agreement
 
 _PROGRESS_INTERVAL_S = 0.1
@@ -105,7 +105,7 @@ def _work(
     from workbench.runtime.build import DTYPES, build_worker, make_mesh
     from workbench.runtime.link_emulation import emulate_links
     from workbench.runtime.parity.check import check_parity
-    from workbench.runtime.step_loop import train
+    from workbench.runtime.step_loop import run_steps
     from workbench.runtime.tracing.completion import complete
     from workbench.runtime.tracing.step_breakdown import step_parts
     from workbench.runtime.tracing.tables import communication_rows, timeline_rows
@@ -135,17 +135,17 @@ def _work(
     dist.broadcast_object_list(origins, src=0, group=control)
     origin_s = origins[0]
     recorder.emulated_links = emulate_links(spec.link, plan_.mesh, recorder.axes, rank, control)
-    trained = train(plan_, worker, Batches(plan_, device, dtype), recorder, on_step, run.profiler_path(rank), control)
+    measured = run_steps(plan_, worker, Batches(plan_, device, dtype), recorder, on_step, run.profiler_path(rank), control)
     agreement = complete(recorder)
     if device.type == "cpu":
         attribute_waits(recorder, control, plan_.num_workers)
     communication = communication_rows(recorder, origin_s)
     per_step = worker_communication(communication, spec.measure.num_trace_steps)
-    figures = _figures(trained, step_parts(recorder, trained.steps), agreement, per_step)
+    figures = _figures(measured, step_parts(recorder, measured.steps), agreement, per_step)
     tables = {
-        "steps": [{**row, "start_s": row["start_s"] - origin_s} for row in trained.steps],
-        "memory": [{**row, "time_s": row["time_s"] - origin_s} for row in trained.memory],
-        "peak_tensors": trained.peak_tensors,
+        "steps": [{**row, "start_s": row["start_s"] - origin_s} for row in measured.steps],
+        "memory": [{**row, "time_s": row["time_s"] - origin_s} for row in measured.memory],
+        "peak_tensors": measured.peak_tensors,
         "communication": [{k: value for k, value in row.items() if k != "group_size"} for row in communication],
         "timeline": timeline_rows(recorder, origin_s),
     }
@@ -156,24 +156,24 @@ def _work(
 
 
 def _figures(
-    trained: TrainingRecord, parts: dict[str, Any], agreement: Agreement, communication: list[dict[str, Any]]
+    measured: Measurements, parts: dict[str, Any], agreement: Agreement, communication: list[dict[str, Any]]
 ) -> WorkerFigures:
     """Returns the figures of this worker; ``parts`` are those of ``step_parts``."""
     from workbench.runtime.memory.allocator import resident_peak_bytes
 
     return WorkerFigures(
-        parameters=trained.parameters,
-        parameter_bytes=trained.parameter_bytes,
-        gradient_bytes=trained.gradient_bytes,
-        optimizer_state_bytes=trained.optimizer_state_bytes,
-        **({} if trained.peak_memory is None else trained.peak_memory.figures()),
-        held_memory_by_category=trained.held_memory,
-        kept_activation_bytes=trained.kept_activation_bytes,
-        **trained.allocator_figures,
-        dropped_tokens=trained.dropped_tokens,
+        parameters=measured.parameters,
+        parameter_bytes=measured.parameter_bytes,
+        gradient_bytes=measured.gradient_bytes,
+        optimizer_state_bytes=measured.optimizer_state_bytes,
+        **({} if measured.peak_memory is None else measured.peak_memory.figures()),
+        held_memory_by_category=measured.held_memory,
+        kept_activation_bytes=measured.kept_activation_bytes,
+        **measured.allocator_figures,
+        dropped_tokens=measured.dropped_tokens,
         resident_peak_bytes=resident_peak_bytes(),
-        load=trained.load,
-        counted_flops=trained.counted_flops,
+        load=measured.load,
+        counted_flops=measured.counted_flops,
         completions=Completions(**{**asdict(agreement), "differences": tuple(agreement.differences)}),
         **parts,
         communication=tuple(communication),

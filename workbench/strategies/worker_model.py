@@ -35,7 +35,7 @@ Compute = Callable[["Tensor", "Tensor"], StepResult]
 """Forward and, in training, backward pass of (inputs, targets); leaves the gradients of the mean loss in the parameters."""
 
 
-class Records(Protocol):
+class StepRecorder(Protocol):
     """Recorder of a worker's steps."""
 
     axes: dict[str, str]
@@ -71,7 +71,7 @@ class WorkerModel:
     compute_dtype: torch.dtype
     """Dtype of activations; differs from ``dtype`` under mixed precision."""
 
-    recorder: Records
+    recorder: StepRecorder
 
     make_decoder: Callable[[nn.Module, int], Callable[[Tensor], Tensor]]
     """``(blocks, maximum positions)`` → a function that calls the blocks in generation: the input of each call has the positions

@@ -13,7 +13,7 @@ from workbench.runtime.batches import Batches
 from workbench.runtime.build import DTYPES, build_worker, make_mesh
 from workbench.runtime.link_emulation import emulate_links
 from workbench.runtime.parity.check import check_parity
-from workbench.runtime.step_loop import train
+from workbench.runtime.step_loop import run_steps
 from workbench.runtime.tracing.recorder import Recorder
 from workbench.runtime.tracing.step_breakdown import step_parts
 from workbench.runtime.tracing.tables import communication_rows, timeline_rows
@@ -66,7 +66,7 @@ def training(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any], 
     if num_pieces > 1:
         _compute_in_pieces(worker, num_pieces)
     recorder.emulated_links = emulate_links(planned.spec.link, planned.mesh, recorder.axes, rank, control)
-    record = train(planned, worker, Batches(planned, CPU, dtype), recorder, lambda **_: None)
+    record = run_steps(planned, worker, Batches(planned, CPU, dtype), recorder, lambda **_: None)
     attribute_waits(recorder, control, planned.num_workers)
     rows = communication_rows(recorder, origin_s=0.0)
     peak = record.peak_memory

@@ -48,7 +48,7 @@ from workbench.runtime.parity.reference import LEARNING_RATE, Reference
 from workbench.runtime.parity.replicas import ReplicaReference, rename_by_replica
 from workbench.runtime.step_loop import take_step
 from workbench.spec.run_spec import Train
-from workbench.strategies.worker_model import Records, WorkerModel
+from workbench.strategies.worker_model import StepRecorder, WorkerModel
 
 _GLOBAL_NORM_SHARE = {"fp64": 1e-3, "fp32": 1e-3, "bf16": 1.0}
 _BF16_ROUNDOFF = 2**-8
@@ -113,7 +113,7 @@ def check_parity(
     plan: Plan,
     rank: int,
     mesh: DeviceMesh | None,
-    recorder: Records,
+    recorder: StepRecorder,
     device: torch.device,
     control: Any,
     num_steps: int,
@@ -133,7 +133,7 @@ def _check(
     plan: Plan,
     rank: int,
     mesh: DeviceMesh | None,
-    recorder: Records,
+    recorder: StepRecorder,
     device: torch.device,
     control: Any,
     num_steps: int,

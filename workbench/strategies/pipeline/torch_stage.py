@@ -13,13 +13,13 @@ from workbench.torch_private.autograd import is_view
 from workbench.torch_private.pipelining import PipelineStage
 
 if TYPE_CHECKING:
-    from workbench.strategies.worker_model import Records
+    from workbench.strategies.worker_model import StepRecorder
 
 
 class RecordedStage(PipelineStage):
     """A PipelineStage that marks its computation."""
 
-    recorder: Records
+    recorder: StepRecorder
     inputs_meta: tuple[Tensor, ...]
     """Meta tensors of a microbatch of inputs of the first stage, against which torch 2.11 checks its arguments."""
     input_like: Tensor
