@@ -25,6 +25,7 @@ DIGEST = "executed_source"
 LIVE = ("application/vnd.jupyter.widget-view+json", "application/vnd.vegalite.v5+json")
 ROOT = Path(__file__).parents[1]
 _ANSWER = re.compile(r"^(answer_\d+) = \.\.\.", re.MULTILINE)
+_TIME_CLAIM = re.compile(r"^( *)assert .*  # of measured times$", re.MULTILINE)
 _SHOWN_ANSWER = re.compile(r"```python\n(.*?)```", re.DOTALL)
 
 
@@ -71,6 +72,13 @@ def with_answers(notebook: NotebookNode) -> NotebookNode:
         if cell.cell_type == "code" and _ANSWER.search(cell.source):
             shown = (later.source for later in notebook.cells[index:] if later.cell_type == "markdown")
             cell.source = next(found[1] for text in shown if (found := _SHOWN_ANSWER.search(text)))
+    return notebook
+
+
+def without_time_claims(notebook: NotebookNode) -> NotebookNode:
+    """Drops the claims about measured times, which other programs can make false, in place: only a quiet machine shows them."""
+    for cell in code_cells(notebook):
+        cell.source = _TIME_CLAIM.sub(r"\1pass", cell.source)
     return notebook
 
 
