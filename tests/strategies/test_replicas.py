@@ -38,7 +38,7 @@ def planned(model: str, split: dict[str, Any], **train: Any) -> Plan:
 @cache
 def _trained(spec: str) -> str:
     given = json.loads(spec)
-    return json.dumps(run_in_workers(plan(RunSpec(**given)).num_workers, cases.training, given))
+    return json.dumps(run_in_workers(plan(RunSpec(**given)).num_workers, cases.training, given), default=asdict)
 
 
 def bytes_of(rows: Iterable[dict[str, Any]], times_count: bool) -> dict[tuple[str, str, str], float]:
