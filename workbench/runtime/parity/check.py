@@ -157,17 +157,7 @@ def _check(
     for step in range(num_steps):
         inputs, targets = batches.worker_batch(step, worker)
         worker.begin_step(step)
-        if worker.trains:
-            if optimizer is not None:
-                optimizer.zero_grad()
-            pieces = result_pieces(worker, worker.compute(inputs, targets)) + gradient_pieces(worker)
-            if max_norm is not None:
-                clip_gradients(worker, max_norm)
-            if optimizer is not None:
-                optimizer.step()
-            pieces += parameter_pieces(worker)
-        else:
-            pieces = result_pieces(worker, take_step(worker, None, inputs, targets))
+        pieces = _split_step(worker, optimizer, max_norm, inputs, targets)
         if has_local_parameters:
             pieces = rename_by_replica(pieces, worker.batch_part[0])
         gathered = gather(pieces, control, plan.num_workers, rank)
@@ -226,6 +216,22 @@ def _check(
         remedy=dependence.remedy if dependence else None,
         is_without_dropout=worker.trains and reference.had_dropout,
     )
+
+
+def _split_step(
+    worker: WorkerModel, optimizer: torch.optim.Optimizer | None, max_norm: float | None, inputs: Any, targets: Any
+) -> list[Piece]:
+    """Takes one step with the split; returns this worker's pieces of results, gradients and updated parameters."""
+    if not worker.trains:
+        return result_pieces(worker, take_step(worker, None, inputs, targets))
+    if optimizer is not None:
+        optimizer.zero_grad()
+    pieces = result_pieces(worker, worker.compute(inputs, targets)) + gradient_pieces(worker)
+    if max_norm is not None:
+        clip_gradients(worker, max_norm)
+    if optimizer is not None:
+        optimizer.step()
+    return pieces + parameter_pieces(worker)
 
 
 def make_reference(plan: Plan, worker: WorkerModel, batches: Batches) -> Reference | ReplicaReference:
