@@ -95,9 +95,9 @@ def test_the_pictures_name_every_worker() -> None:
 def test_the_nearest_values_work(paths: dict[str, Any], first: dict[str, Any]) -> None:
     with pytest.raises(SpecError) as refused:
         plan(spec_of(paths))
-    found = nearest_valid(paths, refused.value, limit_s=20)
-    assert found[0] == first
-    for change in found:
+    changes = nearest_valid(paths, refused.value, limit_s=20)
+    assert changes[0] == first
+    for change in changes:
         plan(spec_of(with_change(paths, change)))
 
 

@@ -125,12 +125,12 @@ def test_show_says_what_was_dropped_and_which_formulas_are_bounds(store: Path) -
 
 
 def test_show_reads_the_expected_communication_of_older_runs(store: Path) -> None:
-    run, shown = record_run(store, SPLIT + "o", "finished", 2), done(store, "show", SPLIT + "o")
+    run, output = record_run(store, SPLIT + "o", "finished", 2), done(store, "show", SPLIT + "o")
     record = json.loads((run.path / "run.json").read_text())
     record["expected"]["transfers"] = record["expected"].pop("communication")
     (run.path / "run.json").write_text(json.dumps(record))
-    assert "4,096" in shown
-    assert done(store, "show", SPLIT + "o") == shown
+    assert "4,096" in output
+    assert done(store, "show", SPLIT + "o") == output
 
 
 @pytest.mark.parametrize(

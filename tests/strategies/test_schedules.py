@@ -284,5 +284,5 @@ def test_a_run_cut_by_time_records_the_times_and_the_partition_that_they_make(tm
     assert all(time_s > 0 for time_s in times.values())
     strategy: Any = staged_strategy(load(directory / "spec.toml"))
     assert strategy.options.partition == strategy.with_partition_by(times).partition
-    shown = subprocess.run([*command, "show", run["run_id"]], capture_output=True, text=True, env=environment)
-    assert "measured before the run" in shown.stdout
+    process = subprocess.run([*command, "show", run["run_id"]], capture_output=True, text=True, env=environment)
+    assert "measured before the run" in process.stdout

@@ -55,7 +55,7 @@ def submit_plan(planned: Plan, *, as_baseline: bool = False) -> Run:
     """Starts the run of a plan, as ``submit`` starts the run of a spec."""
     baseline, same_cores = named_baseline(planned.spec), None
     planned, block_times_s = _resolved(planned)
-    spec, here = planned.spec, environment()
+    spec, machine = planned.spec, environment()
     is_own_baseline = spec.baseline.mode == "auto" and planned.num_workers == 1
     if spec.baseline.mode == "auto" and not is_own_baseline:
         baseline, same_cores = _baselines(planned)
@@ -71,7 +71,7 @@ def submit_plan(planned: Plan, *, as_baseline: bool = False) -> Run:
             num_workers=planned.num_workers,
             device=planned.device,
             backend="nccl" if planned.device == "cuda" else "gloo",
-            torch_version=str(here.torch_version),
+            torch_version=str(machine.torch_version),
             created_at=time.time(),
             baseline_run_id=run_id if is_own_baseline else baseline.id if baseline else None,
             same_cores_baseline_run_id=same_cores.id if same_cores else None,
@@ -86,7 +86,7 @@ def submit_plan(planned: Plan, *, as_baseline: bool = False) -> Run:
             link_notes=tuple(link_notes(planned, calibration()) if spec.link.parts else ()),
             started_as_baseline=as_baseline,
         )
-        run = Run(RunDirectory.create(home(), run_id, dumps(spec), record, here))
+        run = Run(RunDirectory.create(home(), run_id, dumps(spec), record, machine))
         _start(run, spec.launch.fork_server)
     return run
 

@@ -113,8 +113,8 @@ def _spread(workers: list[WorkerFigures]) -> dict[str, tuple[float, ...]]:
 
 def _ready(loads: list[CpuLoad | None], num_steps: int) -> float | None:
     """Seconds of a timed step in which a worker was ready to compute and no core was free, mean over workers."""
-    known = [load.ready_s for load in loads if load and load.ready_s is not None]
-    return fmean(known) / num_steps if known else None
+    times = [load.ready_s for load in loads if load and load.ready_s is not None]
+    return fmean(times) / num_steps if times else None
 
 
 def _flops(run: RunDirectory, workers: list[WorkerFigures], step_time: float) -> dict[str, Any]:
@@ -157,14 +157,14 @@ def _generation(steps: list[dict[str, Any]], durations: dict[int, float], batch:
 
 def _dropped(per_worker: list[float | None], num_slices: int) -> float | None:
     """Returns the dropped tokens summed over workers; workers along the tensor axis route the same tokens and count once."""
-    known = [value for value in per_worker if value is not None]
-    return sum(known) / num_slices if known else None
+    counts = [value for value in per_worker if value is not None]
+    return sum(counts) / num_slices if counts else None
 
 
 def _other_load(loads: list[CpuLoad | None]) -> float | None:
     """Cores that programs other than the workers kept busy during the timed steps; None: these were too short to tell."""
-    known = [load for load in loads if load]
-    if len(known) < len(loads) or known[0].elapsed_s < SHORTEST_LOAD_S:
+    measured = [load for load in loads if load]
+    if len(measured) < len(loads) or measured[0].elapsed_s < SHORTEST_LOAD_S:
         return None
-    others = known[0].machine_s - sum(load.process_s for load in known)
-    return max(0.0, others / known[0].elapsed_s)
+    others = measured[0].machine_s - sum(load.process_s for load in measured)
+    return max(0.0, others / measured[0].elapsed_s)

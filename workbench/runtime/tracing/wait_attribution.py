@@ -26,14 +26,14 @@ def attribute_waits(recorder: Recorder, control: Any, num_workers: int) -> None:
         control: process group over all workers that is not recorded.
         num_workers: number of workers of the run.
     """
-    mine = {op.key: (op.entered, _end(op) if op.operation == "recv" else None) for op in recorder.operations}
-    everyone: list[dict[_Key, tuple[float, float | None]]] = [mine]
+    own_entries = {op.key: (op.entered, _end(op) if op.operation == "recv" else None) for op in recorder.operations}
+    all_entries: list[dict[_Key, tuple[float, float | None]]] = [own_entries]
     if num_workers > 1:
-        everyone = [{} for _ in range(num_workers)]
-        dist.all_gather_object(everyone, mine, group=control)
+        all_entries = [{} for _ in range(num_workers)]
+        dist.all_gather_object(all_entries, own_entries, group=control)
     last: dict[_Key, tuple[float, int]] = {}
     received: dict[_Key, float] = {}
-    for rank, operations in enumerate(everyone):
+    for rank, operations in enumerate(all_entries):
         for key, (entered, end) in operations.items():
             last[key] = max((entered, rank), last.get(key, (entered, rank)))
             if end is not None:
