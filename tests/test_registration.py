@@ -24,7 +24,7 @@ from workbench.strategies.pipeline.schedules.base import Schedule, schedule
 
 class WholeStrategy(Strategy[StrategyOptions]):
     Options, axis, apply_order, label = StrategyOptions, "data", 2, "mine"
-    check = expected = apply = lambda self, *_: None  # type: ignore[assignment]
+    check = expected = apply = lambda self, *_: None
 
 
 class Required(Options):
@@ -41,12 +41,12 @@ class Path_(DatasetOptions):  # noqa: N801
 
 class WholeModel(OwnModel[ModelOptions]):
     default_dataset = "digits"
-    blocks = lambda self: {}  # type: ignore[assignment]  # noqa: E731
+    blocks = lambda self: {}  # noqa: E731
 
 
 class WholeDataset(Dataset[DatasetOptions]):
     Options = DatasetOptions
-    summary = load = lambda self: None  # type: ignore[assignment]
+    summary = load = lambda self: None
 
 
 class WholeSchedule(Schedule):
@@ -80,7 +80,7 @@ def lacking(cls: type, name: str) -> type:
 )  # fmt: skip
 def test_what_a_class_lacks_is_said_in_one_sentence_when_it_is_registered(decorator: object, cls: type, sentence: str) -> None:
     with pytest.raises(PluginError) as refused:
-        decorator("mine")(cls)  # type: ignore[operator]
+        decorator("mine")(cls)
     assert sentence in str(refused.value)
     assert "\n" not in str(refused.value)
     assert "plugin_kind" not in vars(cls)
@@ -90,13 +90,13 @@ def test_what_a_class_lacks_is_said_in_one_sentence_when_it_is_registered(decora
     ("decorator", "cls"), [(strategy, WholeStrategy), (schedule, WholeSchedule), (model, WholeModel), (dataset, WholeDataset)]
 )
 def test_a_whole_class_is_registered(decorator: object, cls: type) -> None:
-    whole = decorator("mine")(type("Mine", (cls,), {}))  # type: ignore[operator]
+    whole = decorator("mine")(type("Mine", (cls,), {}))
     assert whole.name == "mine"
 
 
 def test_a_decorator_without_a_name_is_refused() -> None:
     with pytest.raises(PluginError, match=r'@strategy requires the name of the strategy, such as @strategy\("averaging"\)'):
-        strategy(WholeStrategy)  # type: ignore[arg-type]
+        strategy(WholeStrategy)
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_a_file_that_registers_nothing_new_is_left_out_with_one_sentence(
 
 def test_groups_from_a_generator_are_kept_for_every_reader() -> None:
     pair = ColumnRowPair("feedforward", "a.up", "a.down", 8, "features", (4,), (8,))
-    summary = ModelSummary("mine", (), (group for group in [pair]))  # type: ignore[arg-type]
+    summary = ModelSummary("mine", (), (group for group in [pair]))
     assert [list(summary.groups), list(summary.groups)] == [[pair], [pair]]
 
 
@@ -148,7 +148,7 @@ def test_a_block_that_is_given_as_a_module_is_refused_in_one_sentence() -> None:
     class Mine(WholeModel):
         name = "mine"
 
-        def blocks(self) -> dict[str, object]:  # type: ignore[override]
+        def blocks(self) -> dict[str, object]:
             return {"body": nn.Linear(4, 4)}
 
     data = DatasetSummary("features", (4,), 4, 8)

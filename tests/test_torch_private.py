@@ -167,7 +167,7 @@ def _(parameters_of: Any) -> None:
 
 @check("dispatch.TorchDispatchMode")
 def _(base: Any) -> None:
-    class Seen(base):  # type: ignore[misc]
+    class Seen(base):
         def __init__(self) -> None:
             super().__init__()
             self.operators: list[Any] = []
@@ -301,8 +301,8 @@ def _(check_p2p_batch: Any) -> None:
 def _(gloo_options: Any) -> None:
     options = gloo_options([dist.ProcessGroupGloo.create_device(hostname="127.0.0.1")], timedelta(seconds=7))
     assert options._timeout == timedelta(seconds=7) and len(options._devices) == 1
-    group = dist.ProcessGroupGloo(dist.HashStore(), 0, 1, options)
-    group.allreduce([torch.ones(1)]).wait()
+    group = dist.ProcessGroupGloo(dist.HashStore(), 0, 1, options)  # type: ignore[attr-defined]  # torch's stub lacks it
+    group.allreduce([torch.ones(1)]).wait()  # type: ignore[attr-defined]  # torch's stub lacks it
 
 
 @check("distributed.nccl_options")
@@ -319,7 +319,7 @@ def async_tensor(rank: int, recorder: Any, control: Any) -> list[Any]:
 
     mesh = init_device_mesh("cpu", (2,))
     partial = DTensor.from_local(torch.ones(2), mesh, [Partial()])
-    tensor = partial.redistribute(placements=[Replicate()], async_op=True).to_local()
+    tensor: Any = partial.redistribute(placements=[Replicate()], async_op=True).to_local()
     x = torch.ones(2, requires_grad=True)
     exchanged = wait_tensor(all_to_all_single_autograd((rank + 1) * x, [1, 1], [1, 1], mesh.get_group()))
     exchanged.sum().backward()
@@ -370,7 +370,7 @@ def ignored_by_ddp(rank: int, recorder: Any, control: Any) -> list[bool]:
     leave_out_of_ddp(layer, {"bias"})
     replica = DistributedDataParallel(layer)
     replica(torch.full((1, 2), 1.0 + rank)).sum().backward()
-    return [layer.weight.grad.tolist() == [[1.5, 1.5]] * 2, recorder.payload_bytes]  # type: ignore[union-attr]
+    return [layer.weight.grad.tolist() == [[1.5, 1.5]] * 2, recorder.payload_bytes]
 
 
 @check("distributed.leave_out_of_ddp")

@@ -166,7 +166,9 @@ def test_a_follower_reads_on_where_it_left_off(tmp_path: Path) -> None:
     assert follower.progress == (2, 9), "as far as the slowest is"
     assert follower.losses == [{"step": s, "loss": 2.0 - s} for s in range(3)]
     assert follower.parity == "equals one worker"
-    follower.events[0][1] = replace(follower.events[0][1], verdict="equal per shard")
+    parity = follower.events[0][1]
+    assert isinstance(parity, ParityEvent)
+    follower.events[0][1] = replace(parity, verdict="equal per shard")
     assert follower.parity == "equals one worker per shard"
     first, second = follower.workers()
     assert (first["state"], first["step"], first["samples_per_s"]) == ("timed steps", 3, 16 / 0.5)
@@ -187,7 +189,7 @@ def test_a_failure_names_worker_step_reason_lines_and_what_to_try(tmp_path: Path
     assert "memory" in card.advice[0]
     lost = new_run(tmp_path, "run-2")
     lost.write_status(RunStatus(RunState.LOST, "the supervisor process is gone"))
-    assert "run it again" in failure(Run(lost)).advice[0]  # type: ignore[union-attr]
+    assert "run it again" in failure(Run(lost)).advice[0]
 
 
 def test_downloads_hold_every_table(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ LESSONS = [name for name in names() if lesson(name).spec]
 
 
 def test_every_strategy_has_a_lesson_and_every_file_is_one() -> None:
-    taught = {strategy for name in LESSONS for strategy, _ in lesson(name).spec.split.items()}  # type: ignore[union-attr]
+    taught = {strategy for name in LESSONS for strategy, _ in lesson(name).spec.split.items()}
     assert taught == set(STRATEGIES.names())
     strategies = Path(workbench.strategies.__path__[0])
     assert {*FOLDER.glob("*.md"), *strategies.glob("*/*.md")} == set(files().values())

@@ -95,7 +95,7 @@ def test_turning_a_knob_changes_the_command_the_address_and_the_figures() -> Non
 
 def test_another_model_brings_its_own_options_and_data() -> None:
     test = page("configure", **{"model.num_layers": "6", "dataset.sequence_length": "64"})
-    assert configured(test).dataset.sequence_length == 64
+    assert configured(test).dataset.model_dump()["sequence_length"] == 64
     test.selectbox(key="field model.name").set_value("mlp").run()
     assert configured(test) == RunSpec(model="mlp")
     assert not test.exception
@@ -103,7 +103,7 @@ def test_another_model_brings_its_own_options_and_data() -> None:
     test.selectbox(key="field model.preset").set_value("gpt2-tiny").run()
     preset = RunSpec(model={"name": "transformer", "preset": "gpt2-tiny"})
     assert configured(test) == preset
-    assert test.number_input(key="field model.num_layers").value == preset.model.num_layers
+    assert test.number_input(key="field model.num_layers").value == preset.model.model_dump()["num_layers"]
 
 
 def test_a_link_opens_the_same_configuration_and_says_what_it_left_out() -> None:

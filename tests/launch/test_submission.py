@@ -13,7 +13,9 @@ import workbench as wb
 from tests.helpers.command import workbench
 from workbench.api import submission
 from workbench.errors import RunFailedError, SpecError, UsageError
+from workbench.launch import start as launcher
 from workbench.plan import resolve
+from workbench.plan.plan import Plan
 from workbench.store.directory import RunDirectory
 from workbench.store.run_status import RunState, RunStatus
 
@@ -25,7 +27,7 @@ def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[RunDirector
     """The runs whose supervisor would have been started, in a store of the test's own."""
     runs: list[RunDirectory] = []
     monkeypatch.setenv("WORKBENCH_HOME", str(tmp_path))
-    monkeypatch.setattr(submission.launcher, "start", lambda run, use_server: runs.append(run))
+    monkeypatch.setattr(launcher, "start", lambda run, use_server: runs.append(run))
     return runs
 
 
@@ -38,7 +40,7 @@ def end(run: wb.Run) -> wb.Run:
 def test_each_spec_is_planned_once(started: list[RunDirectory], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     planned: list[str] = []
 
-    def check_link(plan: resolve.Plan) -> None:
+    def check_link(plan: Plan) -> None:
         planned.append(plan.spec.split.label)
 
     monkeypatch.setattr(resolve, "check_link", check_link)  # the last check of a plan
@@ -86,7 +88,7 @@ def test_a_run_and_its_baselines_start_without_the_fork_server_where_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[bool] = []
-    monkeypatch.setattr(submission.launcher, "start", lambda run, use_server: asked.append(use_server))
+    monkeypatch.setattr(launcher, "start", lambda run, use_server: asked.append(use_server))
     monkeypatch.setattr(wb.Run, "wait", end)
     split = ("run", "--json", "--model", "mlp", "--split", "data=2")
     workbench(tmp_path / "command", *split, "--no-server")
@@ -106,7 +108,7 @@ def test_a_supervisor_that_cannot_start_ends_the_run_and_its_baselines(
             raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         started.append(run)
 
-    monkeypatch.setattr(submission.launcher, "start", start)
+    monkeypatch.setattr(launcher, "start", start)
     monkeypatch.setattr(wb.Run, "wait", end)
     with pytest.raises(RunFailedError, match=r"the supervisor cannot be started: .* Resource temporarily unavailable"):
         wb.submit(wb.RunSpec(**SPEC, split={"data": 2}))

@@ -257,7 +257,7 @@ class Pair(torch.nn.Module):
     ],
 )
 def test_a_block_that_does_not_take_or_return_one_tensor_is_refused(block: Any, sentence: str) -> None:
-    made = planned("frozen", {}).model
+    made: Any = planned("frozen", {}).model
     del vars(made)["_summary"]
     made.blocks = lambda: {"head": block}
     with pytest.raises(SpecError, match=sentence):
@@ -265,7 +265,7 @@ def test_a_block_that_does_not_take_or_return_one_tensor_is_refused(block: Any, 
 
 
 def test_a_tensor_that_all_builds_would_share_is_refused() -> None:
-    made = planned("frozen", {}).model
+    made: Any = planned("frozen", {}).model
     kept = torch.nn.Linear(64, 10)
     del vars(made)["_summary"]
     made.blocks = lambda: {"head": lambda: kept}

@@ -165,7 +165,7 @@ def test_a_part_of_the_sequence_is_computed_where_positions_and_attention_fn_say
 
     attention.attention_fn = keep
     first = attention(embedding(tokens[:, :half]))
-    embedding.positions = attention.rotary.positions = torch.arange(half, TOKENS)  # type: ignore[union-attr]
+    embedding.positions = attention.rotary.positions = torch.arange(half, TOKENS)
     attention.attention_fn = lambda q, k, v: causal_attention(q, torch.cat([earlier[0], k], 2), torch.cat([earlier[1], v], 2))
     second = attention(embedding(tokens[:, half:]))
 

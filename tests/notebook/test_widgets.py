@@ -137,7 +137,7 @@ def test_a_panel_shows_the_loss_of_the_last_stage_and_cancel_ends_the_run_and_it
     run.wait()
     assert run.state == "cancelled"
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
-    panel._thread.join()  # type: ignore[union-attr]
+    panel._thread.join()
     assert not panel._start.disabled
 
 
@@ -222,7 +222,7 @@ def look_up(chart: dict[str, Any]) -> dict[str, str]:
 
 def test_what_is_no_spec_and_no_picker_is_refused_and_one_run_is_a_comparison_of_one(run: Run) -> None:
     with pytest.raises(UsageError, match="takes a RunSpec or a SplitPicker, but got 'dp2'"):
-        widgets.RunPanel("dp2")  # type: ignore[arg-type]
+        widgets.RunPanel("dp2")
     assert [one.id for one in widgets.CompareView(run.id).chosen] == [run.id]
     assert [one.id for one in widgets.CompareView(run).chosen] == [run.id]
     with pytest.raises(UsageError, match="is not in the store"):
@@ -230,14 +230,14 @@ def test_what_is_no_spec_and_no_picker_is_refused_and_one_run_is_a_comparison_of
     for wrong in (3, None, [3]):
         for view in (widgets.CompareView, widgets.TraceView):
             with pytest.raises(UsageError, match="requires a run or a run id, but got"):
-                view(wrong)  # type: ignore[arg-type]
+                view(wrong)
     with pytest.raises(UsageError, match="no run to trace"):
         widgets.TraceView(widgets.CompareView([]))
     assert list(wb.compare(run.id)["run_id"]) == [run.id]
     with pytest.raises(UsageError, match="requires a run or a run id, but got 3"):
-        wb.compare(3)  # type: ignore[arg-type]
+        wb.compare(3)
     with pytest.raises(UsageError, match="requires a RunSpec, but got 'x'"):
-        wb.run("x")  # type: ignore[arg-type]
+        wb.run("x")
 
 
 def test_a_panel_does_not_show_what_another_spec_came_to(run: Run) -> None:

@@ -86,7 +86,7 @@ def profiled(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any]) 
     inputs, targets = batches.worker_batch(TRACE_STEP, worker)
     with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiler:
         take_step(worker, optimizer, inputs, targets)
-    spans = [e for e in profiler.profiler.kineto_results.events() if e.name().startswith("gloo:")]  # type: ignore[union-attr]
+    spans = [e for e in profiler.profiler.kineto_results.events() if e.name().startswith("gloo:")]
     seen = []
     for span in spans:
         operation = span.name().removeprefix("gloo:")

@@ -127,7 +127,7 @@ def dropped(
     """What is left of ones of this shape."""
     layers = nn.ModuleDict({"first": SampleDropout(P), "second": SampleDropout(P)})
     DropoutKeys(layers, seed, CPU).begin_step(step, torch.arange(SAMPLES))
-    return layers[layer](torch.ones(shape))  # type: ignore[no-any-return]
+    return layers[layer](torch.ones(shape))
 
 
 def test_a_mask_is_the_same_whatever_part_of_the_batch_and_of_the_sequence_is_computed() -> None:

@@ -17,9 +17,9 @@ from workbench.analysis import trace
 from workbench.analysis.communication import achieved_bandwidth
 from workbench.analysis.limits import limit_of, sentences
 from workbench.analysis.side_by_side import side_by_side
-from workbench.api import submission
 from workbench.cli.main import cli
 from workbench.errors import UsageError
+from workbench.launch import start as launcher
 from workbench.metrics.summary import PARTS, summarize
 from workbench.notebook.trace_view import TraceView
 from workbench.plan import plan as plan_module
@@ -58,7 +58,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[api.Run]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WORKBENCH_HOME", str(tmp_path_factory.mktemp("store")))
         patch.setattr(plan_module, "num_gpus", lambda: 2)
-        patch.setattr(submission.launcher, "start", lambda directory, use_server: None)
+        patch.setattr(launcher, "start", lambda directory, use_server: None)
         started = api.submit(RunSpec(**SPEC))
         run_in_workers(2, work, str(started.directory.path), make_group=NCCLDouble)
         events = [started.directory.events(rank, 0)[0] for rank in range(2)]

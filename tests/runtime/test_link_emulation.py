@@ -287,7 +287,7 @@ class Thinks(torch.autograd.Function):
         return x.clone()
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
         time.sleep(0.1)
         return gradient
 
@@ -337,7 +337,7 @@ def torn_future(rank: int, recorder: Recorder, control: Any) -> str:
     """What a delayed future says when its operation failed."""
     begin(rank, recorder, control, Link(latency_s=0.01))
     future: Any = torch.futures.Future()
-    late = recorder.emulated_links.timer.delay(future, time.perf_counter)  # type: ignore[union-attr]
+    late = recorder.emulated_links.timer.delay(future, time.perf_counter)
     future.set_exception(ValueError("torn"))
     try:
         late.wait()

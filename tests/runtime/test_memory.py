@@ -83,7 +83,7 @@ def test_gpipe_keeps_all_microbatches_and_1f1b_as_many_as_there_are_stages_to_co
     split = {"pipeline": {"size": 2, "num_microbatches": 8}}
     kept = {}
     for schedule in ("gpipe", "1f1b"):
-        split["pipeline"]["schedule"] = schedule  # type: ignore[assignment]
+        split["pipeline"]["schedule"] = schedule
         kept[schedule] = [w["kept_activation_bytes"] for _, w in measured(spec_of(SHAPES["gpt"], split))]
     assert kept["1f1b"][0] / kept["gpipe"][0] == pytest.approx(2 / 8, rel=0.05)
     assert kept["1f1b"][1] / kept["gpipe"][1] == pytest.approx(1 / 8, rel=0.05)

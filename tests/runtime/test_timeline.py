@@ -12,6 +12,7 @@ from tests.helpers.cases import training
 from workbench.plan.resolve import plan
 from workbench.registry import SCHEDULES
 from workbench.spec import RunSpec
+from workbench.strategies.pipeline import PipelineStrategy
 from workbench.strategies.pipeline.schedules import action_order
 from workbench.strategies.pipeline.schedules.to_csv import rows_of
 from workbench.testing.workers import run_in_workers
@@ -43,6 +44,7 @@ def test_there_are_seven_schedules_of_torch() -> None:
 def test_every_action_of_a_schedule_is_there_once_with_its_stage_and_microbatch(schedule: str) -> None:
     split = {"pipeline": {"size": 2, "schedule": schedule, "num_microbatches": 4}}
     (strategy,) = plan(RunSpec(model=SMALL, dataset=DATA, split=split)).strategies
+    assert isinstance(strategy, PipelineStrategy)
     order = action_order.read(rows_of(strategy.schedule))
     for actions, rows in zip(order, timelines(split), strict=True):
         wanted = Counter((KINDS[a.kind], a.stage, a.microbatch) for a in actions)

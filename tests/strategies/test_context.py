@@ -132,11 +132,11 @@ def test_a_step_counts_the_tokens_that_a_worker_computes() -> None:
 
 def _scores_per_worker(exchange: type[RingExchange | AllGatherExchange], num_workers: int, balance: str) -> list[int]:
     """Products of a query and a key that each worker computes."""
-    strategy = ContextStrategy(ContextOptions(size=num_workers, balance=balance))  # type: ignore[arg-type]
+    strategy = ContextStrategy(ContextOptions(size=num_workers, balance=balance))
     ranges = strategy.position_ranges(LENGTH)
     counts = []
     for rank, mine in enumerate(ranges):
-        visits = exchange(ranges, SimpleNamespace(rank=lambda r=rank: r, size=lambda: num_workers)).pairs  # type: ignore[arg-type]
+        visits = exchange(ranges, SimpleNamespace(rank=lambda r=rank: r, size=lambda: num_workers)).pairs
         held = sum(map(len, mine))
         pairs = [pair for visit in visits for pair in visit] if exchange is RingExchange else visits
         counts.append(sum(_scores(pair, held) for pair in pairs))

@@ -156,7 +156,7 @@ def forgetting(rank: int, recorder: Any, control: Any, spec: dict[str, Any]) -> 
     from workbench.models.lstm_modules import Recurrent
 
     right = Recurrent.forward_with_state
-    Recurrent.forward_with_state = lambda self, x, state=None: right(self, x, tuple(s.detach() + 0 * s for s in state or ()))  # type: ignore[method-assign]
+    Recurrent.forward_with_state = lambda self, x, state=None: right(self, x, tuple(s.detach() + 0 * s for s in state or ()))
     return cases.parity(rank, recorder, control, spec, None)
 
 

@@ -126,7 +126,8 @@ def communicators(rank: int, recorder: Recorder, control: Any) -> list[Any]:
     spec = RunSpec(model={"name": "mlp"}, split={"pipeline": {"size": 2, "num_microbatches": 2}})
     mesh = make_mesh(plan(spec), "cpu", recorder)
     assert mesh is not None
-    return list(mesh["pipeline"].get_group().inner._communicators)
+    group: Any = mesh["pipeline"].get_group()
+    return list(group.inner._communicators)
 
 
 def test_the_communicator_of_an_axis_is_there_before_its_first_batch() -> None:
