@@ -214,4 +214,4 @@ def test_a_send_that_is_waited_for_last_takes_nothing_from_the_waits_before() ->
         for name, pair, entered, wait_started, ended in (("send", (0, 1), 0.0, 9.0, 10.0), ("recv", (1, 0), 1.0, 1.0, 4.0))
     )
     attribute_waits(Recorder(operations=[early_send, receive]), None, num_workers=1)
-    assert (receive.blocked_s, early_send.blocked_s) == (3.0, 1.0)
+    assert (receive.wait_s, early_send.wait_s) == (3.0, 1.0)

@@ -180,7 +180,8 @@ TABLES: dict[str, dict[str, Column]] = {
         "payload_bytes": Column("int64", "Payload of these operations, of a collective the full tensor's.", "bytes"),
         "blocked_s": Column(
             "float64",
-            "How long the worker waited for these operations, idle or not; issuing them is excluded. Empty on GPUs.",
+            "How long the worker waited for these operations, idle or not, from the start to the end of each wait. Unlike the"
+            " column of `communication`, without issuing them. Empty on GPUs.",
             "s",
         ),
         "data_s": Column("float64", "Fetching the batch, before the step and outside `duration_s`.", "s"),
@@ -239,7 +240,12 @@ TABLES: dict[str, dict[str, Column]] = {
             "float64", "Issuing it, and the wait after its last participant had entered; empty on GPUs.", "s"
         ),
         "idle_s": Column("float64", "The wait until its last participant had entered; empty on GPUs.", "s"),
-        "blocked_s": Column("float64", "`exposed_communication_s` + `idle_s`; empty on GPUs.", "s"),
+        "blocked_s": Column(
+            "float64",
+            "`exposed_communication_s` + `idle_s`: issuing it, from `start_s` on, and the wait for it, until `end_s`. The"
+            " worker's computation in between is not part of it. Empty on GPUs.",
+            "s",
+        ),
         "late_rank": Column("int64", "Rank that entered last, for which this worker was idle; empty if it was not."),
         "sequence": Column(
             "int64",

@@ -89,7 +89,7 @@ def _pair(rows: list[Operation], spans: list[GlooSpan], agreement: Agreement) ->
     for i, (span, following) in enumerate(pairwise(spans)):
         num_overlaps.update({i: following.start < span.end, i + 1: following.start < span.end})
     for i, (row, span) in enumerate(zip(rows, spans, strict=True)):
-        if row.blocked_s < RETURNS_AT_ONCE_S if is_send else num_overlaps[i]:
+        if row.wait_s < RETURNS_AT_ONCE_S if is_send else num_overlaps[i]:
             continue
         row.completed = max(span.end, row.completed or span.end)
         agreement.num_late += row.ended is not None and span.end > row.ended + TOLERANCE_S

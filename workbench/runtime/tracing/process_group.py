@@ -157,14 +157,15 @@ class RecordedProcessGroup(ProcessGroup):
     def _issue(self, method: str, *args: Any, **kwargs: Any) -> RecordedWork | None:
         operation, payload = _OPERATIONS[method]
         tensors, peer, pair = payload(args), self._peer(operation, args), self._pair(operation, args)
-        row = self.recorder.begin(operation, self._name, self.ranks, tensors, peer, pair)
+        payload_bytes = sum(tensor.nbytes for tensor in tensors)
+        row = self.recorder.begin(operation, self._name, self.ranks, tensors, payload_bytes, peer, pair)
         if self.recorder.watcher is not None:
             self.recorder.watcher.on_communication(operation, self.recorder.axes.get(self._name), args)
         if operation == "send":
             # gloo accepts only contiguous tensors; the gradient of a recurrent stage's input is a transposed view.
             args = ([tensor.contiguous() for tensor in args[0]], *args[1:])
         inner, links = getattr(self.inner, _INNER_NAME.get(method, method)), self.recorder.emulated_links
-        emulated = links.enter(operation, self._name, self.ranks, pair, sum(t.nbytes for t in tensors)) if links else None
+        emulated = links.enter(operation, self._name, self.ranks, pair, payload_bytes) if links else None
         started = time.perf_counter()
         try:
             work = inner(*args, **kwargs)
@@ -179,7 +180,7 @@ class RecordedProcessGroup(ProcessGroup):
             return None  # as NCCL; the batch has one work
         if work is None:  # a synchronous collective of NCCL: the call is the wait
             work = DoneWork(_flattened(args[0]) if tensors else [])
-            self.recorder.blocked_s += ended - started
+            self.recorder.wait_s += ended - started
             if row is not None:
                 row.issued, row.wait_started, row.ended = row.entered, row.entered, ended
         work = links.delay(work, emulated) if links and emulated else work

@@ -61,7 +61,7 @@ class RecordedWork(dist.Work):
     Args:
         inner: the work of the real process group.
         rows: on trace steps, the entry of the operation or those of a batch of sends and recvs; empty otherwise.
-        recorder: counts the blocked time of the step.
+        recorder: counts the waits of the step.
         sent: tensors to keep alive until they have been sent.
     """
 
@@ -78,7 +78,7 @@ class RecordedWork(dist.Work):
             self.recorder.communication_failed = True
             raise
         ended = time.perf_counter()
-        self.recorder.blocked_s += ended - started
+        self.recorder.wait_s += ended - started
         for row in self.rows:
             if row.wait_started is None:
                 row.wait_started, row.ended = started, ended

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Wait:
-    """The wait of a worker for an operation; None before it starts and ends."""
+    """The wait of a worker for an operation, without its issue; None before it starts and ends."""
 
     wait_started: float | None = None
     ended: float | None = None
@@ -71,12 +71,12 @@ class Operation:
 
     @property
     def issuing_s(self) -> float:
-        """Time to issue the operation in seconds. It counts as exposed communication."""
+        """Seconds from ``entered`` to ``issued``. They count as exposed communication."""
         return 0.0 if self.issued is None else self.issued - self.entered
 
     @property
-    def blocked_s(self) -> float:
-        """Time that the worker waited for the operation in seconds."""
+    def wait_s(self) -> float:
+        """Seconds from ``wait_started`` to ``ended``; 0 if the worker did not wait. Issuing is not part of it."""
         if self.ended is None or self.wait_started is None:
             return 0.0
         return max(0.0, self.ended - self.wait_started)
@@ -84,7 +84,7 @@ class Operation:
     @property
     def exposed_s(self) -> float:
         """Exposed communication in seconds: the time that communication, not a late worker, blocked this worker."""
-        return self.issuing_s + self.blocked_s - self.idle_s
+        return self.issuing_s + self.wait_s - self.idle_s
 
 
 @dataclass
@@ -121,8 +121,8 @@ class Recorder:
     """On memory steps the ``MemoryTracker``, notified of spans and of communication."""
     num_operations: int = 0
     payload_bytes: int = 0
-    blocked_s: float = 0.0
-    """Counters of the current step."""
+    wait_s: float = 0.0
+    """Counters of the current step; ``wait_s`` without the waits of C++ (``_futures``)."""
     operations: list[Operation] = field(default_factory=list)
     spans: list[SpanRecord] = field(default_factory=list)
     gloo_spans: list[GlooSpan] = field(default_factory=list)
@@ -144,20 +144,20 @@ class Recorder:
             tracing: whether it is a trace step.
         """
         self.step, self.tracing = step, tracing
-        self.num_operations, self.payload_bytes, self.blocked_s = 0, 0, 0.0
+        self.num_operations, self.payload_bytes, self.wait_s = 0, 0, 0.0
         self._futures.clear()
         if tracing and self.device == "cpu":
             self._watch = GlooSpans()
 
     def end_step(self) -> dict[str, Any]:
-        """Ends a step, on GPUs after synchronization. Returns its counters as columns of ``steps``; the blocked time is None on
-        GPUs, where the host is not blocked."""
+        """Ends a step, on GPUs after synchronization. Returns its counters as columns of ``steps``, where the wait is
+        ``blocked_s``: from the start to the end of each wait. It is None on GPUs, where the host does not wait."""
         if self._watch is not None:
             self.gloo_spans += self._watch.end(self.step)
         self.tracing, self._watch = False, None
-        blocked_s = None if self.device == "cuda" else self.blocked_s + self._blocked_on_futures()
+        wait_s = None if self.device == "cuda" else self.wait_s + self._wait_for_futures_s()
         self._futures.clear()  # and with them their tensors
-        return {"num_operations": self.num_operations, "payload_bytes": self.payload_bytes, "blocked_s": blocked_s}
+        return {"num_operations": self.num_operations, "payload_bytes": self.payload_bytes, "blocked_s": wait_s}
 
     def begin(
         self,
@@ -165,6 +165,7 @@ class Recorder:
         group: str,
         ranks: list[int],
         tensors: list[torch.Tensor],
+        payload_bytes: int,
         peer: int | None = None,
         pair: tuple[int, ...] = (),
     ) -> Operation | None:
@@ -175,13 +176,13 @@ class Recorder:
             group: name of its process group.
             ranks: ranks of the group.
             tensors: the payload.
+            payload_bytes: its size.
             peer: rank at the other end of a send or recv, or root of a broadcast, reduce, gather or scatter.
             pair: sender and receiver of a send or recv.
         """
-        payload = sum(t.numel() * t.element_size() for t in tensors)
         self.num_operations += 1
-        self.payload_bytes += payload
-        self.last.append(f"step {self.step}: {operation} {payload} bytes" + ("" if peer is None else f" with rank {peer}"))
+        self.payload_bytes += payload_bytes
+        self.last.append(f"step {self.step}: {operation} {payload_bytes} bytes" + ("" if peer is None else f" with rank {peer}"))
         self._sequence[(group, *pair)] += 1
         if not self.tracing:
             return None
@@ -194,7 +195,7 @@ class Recorder:
             self._sequence[(group, *pair)],
             peer,
             self._announced.pop(tensors[0].data_ptr() if tensors else 0, "") or self._phase_of(group, pair),
-            payload,
+            payload_bytes,
             dtype,
             self.step,
             time.perf_counter(),
@@ -237,19 +238,19 @@ class Recorder:
             if wait.wait_started is None:
                 wait.wait_started = now
 
-    def _blocked_on_futures(self) -> float:
-        """Returns the blocked time in seconds. Of several futures waited for at once, each counts from the end of the one
+    def _wait_for_futures_s(self) -> float:
+        """Returns how long C++ waited for futures, in seconds. Of several waited for at once, each counts from the end of the one
         before."""
-        blocked, free_from, waits = 0.0, float("-inf"), []
+        wait_s, free_from, waits = 0.0, float("-inf"), []
         for wait, future in self._futures:
             while wait.ended is None and future.done():
                 time.sleep(1e-4)  # its callback is about to run: the thread of gloo waits for the GIL
             if wait.wait_started is not None and wait.ended is not None:
                 waits.append((wait.wait_started, wait.ended))
         for started, ended in sorted(waits):
-            blocked += max(0.0, ended - max(started, free_from))
+            wait_s += max(0.0, ended - max(started, free_from))
             free_from = max(ended, free_from)
-        return blocked
+        return wait_s
 
     def span(
         self, kind: str, stage: int | None = None, microbatch: int | None = None, name: str | None = None

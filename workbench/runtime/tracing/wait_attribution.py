@@ -48,7 +48,7 @@ def attribute_waits(recorder: Recorder, control: Any, num_workers: int) -> None:
         op.wait_started = max(op.wait_started, min(free_from, op.ended))
         free_from = max(free_from, op.ended)
         last_entered, late_rank = last[op.key]
-        op.idle_s = min(op.blocked_s, max(0.0, last_entered - op.wait_started))
+        op.idle_s = min(op.wait_s, max(0.0, last_entered - op.wait_started))
         op.late_rank = late_rank if op.idle_s else None
 
 
