@@ -210,11 +210,11 @@ def test_each_replica_keeps_what_it_carries_from_batch_to_batch(split: dict[str,
 
 def test_workers_that_have_the_same_part_of_the_loss_must_agree_on_it() -> None:
     from workbench.runtime.parity.errors import compare
-    from workbench.runtime.parity.pieces import Piece
+    from workbench.runtime.parity.local_tensors import LocalTensor
 
-    pieces = [Piece("loss", (0, 0), torch.tensor([loss])) for loss in (3.0, 1.0)]
-    assert compare({"loss": torch.ones(1)}, pieces[1:], 1e-3) == {"loss": 0.0}
-    assert compare({"loss": torch.ones(1)}, pieces, 1e-3)["loss"] > 1
+    parts = [LocalTensor("loss", (0, 0), torch.tensor([loss])) for loss in (3.0, 1.0)]
+    assert compare({"loss": torch.ones(1)}, parts[1:], 1e-3) == {"loss": 0.0}
+    assert compare({"loss": torch.ones(1)}, parts, 1e-3)["loss"] > 1
 
 
 def test_one_forward_pass_of_each_replica_is_one_of_the_whole_batch() -> None:
@@ -224,21 +224,21 @@ def test_one_forward_pass_of_each_replica_is_one_of_the_whole_batch() -> None:
 
 def test_an_error_that_is_no_number_is_infinite() -> None:
     from workbench.runtime.parity.errors import compare
-    from workbench.runtime.parity.pieces import Piece
+    from workbench.runtime.parity.local_tensors import LocalTensor
 
     values = torch.tensor([1.0, math.nan])
-    assert compare({"outputs": torch.ones(2)}, [Piece("outputs", (0,), values)], 1e-3) == {"outputs": math.inf}
+    assert compare({"outputs": torch.ones(2)}, [LocalTensor("outputs", (0,), values)], 1e-3) == {"outputs": math.inf}
 
 
 @pytest.mark.parametrize("has_it", ["reference", "split"])
 def test_a_gradient_that_one_side_lacks_is_an_error_with_its_name(has_it: str) -> None:
     from workbench.runtime.parity.errors import compare
-    from workbench.runtime.parity.pieces import Piece
+    from workbench.runtime.parity.local_tensors import LocalTensor
 
     values = torch.zeros(2)
     reference = {"gradient of a": values} if has_it == "reference" else {}
-    pieces = [Piece("gradient of a", (0,), values)] if has_it == "split" else []
-    assert compare(reference, pieces, 1e-3) == {"gradient of a": math.inf}
+    parts = [LocalTensor("gradient of a", (0,), values)] if has_it == "split" else []
+    assert compare(reference, parts, 1e-3) == {"gradient of a": math.inf}
 
 
 class Pair(torch.nn.Module):

@@ -96,10 +96,10 @@ class WorkerModel:
     """(i, n): its outputs are the i-th of n equal parts of all classes, the last dim."""
 
     num_microbatches: int = 1
-    """Number of pieces in which its part is computed; parity uses the same pieces."""
+    """Number of microbatches or accumulation steps in which its part is computed; parity computes the same shards."""
 
     normalizes_together: bool = False
-    """Whether batch norm uses the samples of all workers, so that their corresponding pieces form one."""
+    """Whether batch norm uses the samples of all workers, so that their corresponding microbatches form one shard."""
 
     microbatch: int = 0
     """Index of the current piece, if the plain step computes them one after the other."""
@@ -142,8 +142,8 @@ class WorkerModel:
         return self.rank_view.num_samples
 
     @property
-    def num_pieces(self) -> int:
-        """Number of pieces of the global batch that are computed independently."""
+    def num_shards(self) -> int:
+        """Number of shards of the global batch, the microbatches of all replicas, that are computed independently."""
         return self.num_microbatches * (1 if self.normalizes_together else self.batch_part[1])
 
     @property

@@ -38,33 +38,33 @@ def parity(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any], mi
     return report.as_dict() if report else None
 
 
-def _compute_in_pieces(worker: WorkerModel, num_pieces: int) -> None:
-    """Makes one worker compute its batch in pieces and average their gradients, as replicas and microbatches do."""
+def _compute_in_shards(worker: WorkerModel, num_shards: int) -> None:
+    """Makes one worker compute its batch in shards and average their gradients, as replicas and microbatches do."""
     compute = worker.compute
 
     def step(inputs: Tensor, targets: Tensor) -> StepResult:
         losses = []
-        for index, (x, y) in enumerate(zip(inputs.chunk(num_pieces), targets.chunk(num_pieces), strict=True)):
-            worker.dropout_keys.begin_piece(index, num_pieces)
+        for index, (x, y) in enumerate(zip(inputs.chunk(num_shards), targets.chunk(num_shards), strict=True)):
+            worker.dropout_keys.begin_piece(index, num_shards)
             if (loss := compute(x, y).loss) is not None:
                 losses.append(loss)
         for _, parameter in worker.named_parameters():
             if parameter.grad is not None:
-                parameter.grad.div_(num_pieces)
+                parameter.grad.div_(num_shards)
         return StepResult(torch.stack(losses).mean(), None)
 
     worker.compute = step
 
 
-def training(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any], num_pieces: int = 1) -> dict[str, Any]:
+def training(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any], num_shards: int = 1) -> dict[str, Any]:
     """Trains for a few steps. Returns the figures, communication, parameters and losses of this worker. One worker may compute
-    the batch in ``num_pieces``."""
+    the batch in ``num_shards`` shards."""
     planned = plan(RunSpec(**spec))
     mesh = make_mesh(planned, "cpu", recorder)
     dtype = DTYPES[planned.spec.train.precision]
     worker = build_worker(planned, rank, mesh, recorder, CPU, dtype)
-    if num_pieces > 1:
-        _compute_in_pieces(worker, num_pieces)
+    if num_shards > 1:
+        _compute_in_shards(worker, num_shards)
     recorder.emulated_links = emulate_links(planned.spec.link, planned.mesh, recorder.axes, rank, control)
     record = run_steps(planned, worker, Batches(planned, CPU, dtype), recorder, lambda **_: None)
     attribute_waits(recorder, control, planned.num_workers)
@@ -83,7 +83,7 @@ def training(rank: int, recorder: Recorder, control: Any, spec: dict[str, Any], 
         **record.allocator_figures,
         "memory": record.memory,
         "peak_tensors": record.peak_tensors,
-        "num_pieces": worker.num_pieces,
+        "num_shards": worker.num_shards,
         "normalizes_together": worker.normalizes_together,
         "losses": [row["loss"] for row in record.steps],
         "tokens": [row["num_tokens"] for row in record.steps],

@@ -26,7 +26,7 @@ from workbench.plan.plan import Plan
 from workbench.plan.resolve import plan
 from workbench.plan.steps import trace_share
 from workbench.registry import STRATEGIES
-from workbench.runtime.parity.check import limit
+from workbench.runtime.parity.tolerance import tolerance
 from workbench.spec import RunSpec
 from workbench.testing import cases
 from workbench.testing.workers import run_in_workers
@@ -109,7 +109,7 @@ class Outcome:
             error = "infinitely (it is missing)" if report["max_error"] is None else f"by {report['max_error']:.2g}"
             sentence = f"{report['tensor']} differs {error}, allowed {report['allowed']}; declared: {report['on_purpose']}"
             return [f"{sentence} ({report['num_steps']} steps in {report['precision']})"] * (report["ok"] is False)
-        bound = limit(precision, len(self.planned.summary.blocks))
+        bound = tolerance(precision, len(self.planned.summary.blocks)).rounding
         if not (report["ok"] and report["max_error"] <= bound):
             return [f"does not compute what one worker computes, up to {bound:g}: {report}"]
         is_undeclared = report["verdict"] == "equal per shard" and not self.planned.model.depends_on_batch
@@ -167,9 +167,9 @@ class Outcome:
         is_incomparable = self.workers[0]["normalizes_together"] or bool(self.planned.summary.mixtures)
         if self.planned.spec.mode != "train" or not is_exact or (per_shard and is_incomparable):
             return []
-        num_pieces = self.workers[0]["num_pieces"] if per_shard else 1
+        num_shards = self.workers[0]["num_shards"] if per_shard else 1
         single_spec, mistakes = json.dumps(self.planned.spec.as_dict() | {"split": {}}), []
-        for step, reference in enumerate(_losses_of_one_worker(single_spec, num_pieces)):
+        for step, reference in enumerate(_losses_of_one_worker(single_spec, num_shards)):
             worker_losses = [w["losses"][step] for w in self.workers if w["losses"][step] is not None]
             loss = sum(worker_losses) / len(worker_losses) if worker_losses else float("nan")
             if not abs(loss - reference) <= LOSS_TOLERANCE:
@@ -289,8 +289,8 @@ def assert_dataset_conforms(options: dict[str, Any]) -> None:
 
 
 @functools.cache
-def _losses_of_one_worker(spec: str, num_pieces: int) -> list[float]:
-    (worker,) = run_in_workers(1, cases.training, json.loads(spec), num_pieces)
+def _losses_of_one_worker(spec: str, num_shards: int) -> list[float]:
+    (worker,) = run_in_workers(1, cases.training, json.loads(spec), num_shards)
     return list(worker["losses"])
 
 

@@ -10,24 +10,24 @@ import torch
 from torch import Tensor
 
 from workbench.plan.parity import BatchDependence
-from workbench.runtime.parity.pieces import Piece
+from workbench.runtime.parity.local_tensors import LocalTensor
 
 
 def compare(
-    reference: dict[str, Tensor], gathered: list[Piece], global_norm_share: float, floors: Mapping[str, float] = {}
+    reference: dict[str, Tensor], gathered: list[LocalTensor], global_norm_share: float, floors: Mapping[str, float] = {}
 ) -> dict[str, float]:
     """Returns the error of each tensor, by name.
 
-    The error is infinite for a tensor that the pieces do not cover, and for a gradient that only one side has. Of pieces with
-    the same offset (replicas) the worst counts. The parts of the loss are added.
+    The error is infinite for a tensor that the local tensors do not cover, and for a gradient that only one side has. Of
+    those with the same offset (replicas) the worst counts. The parts of the loss are added.
 
     Args:
         global_norm_share: Share of the norm of all tensors of a kind that is the least denominator of their errors.
         floors: Least denominators of single tensors, by name.
     """
-    by_name: dict[str, list[Piece]] = {}
-    for piece in gathered:
-        by_name.setdefault(piece.name, []).append(piece)
+    by_name: dict[str, list[LocalTensor]] = {}
+    for part in gathered:
+        by_name.setdefault(part.name, []).append(part)
     errors: dict[str, float] = {}
     for kind in ("loss", "tokens", "outputs", "gradient of ", "parameter "):
         names = [name for name in reference if name.startswith(kind)]
@@ -41,25 +41,25 @@ def compare(
     return errors
 
 
-def _difference(reference: Tensor, pieces: list[Piece], is_sum: bool) -> float:
+def _difference(reference: Tensor, local_tensors: list[LocalTensor], is_sum: bool) -> float:
     """Returns ‖split − reference‖ of a full tensor."""
     if is_sum:
         parts: dict[tuple[int, ...], Tensor] = {}
         disagreement = 0.0  # workers that have the same part must agree on it
-        for piece in pieces:
-            values = piece.values.to(reference.device)
-            disagreement += float((values - parts.setdefault(piece.offset, values)).norm())
+        for part in local_tensors:
+            values = part.values.to(reference.device)
+            disagreement += float((values - parts.setdefault(part.offset, values)).norm())
         return disagreement + float((sum(parts.values(), torch.zeros_like(reference)) - reference).norm())
     squares: dict[tuple[int, ...], float] = {}
     covered = torch.zeros(reference.shape, dtype=torch.bool)
-    for piece in pieces:
-        at = piece.slices
-        if reference[at].shape != piece.values.shape:
+    for part in local_tensors:
+        at = part.slices
+        if reference[at].shape != part.values.shape:
             return math.inf
-        square = float((piece.values.to(reference.device) - reference[at]).norm()) ** 2
+        square = float((part.values.to(reference.device) - reference[at]).norm()) ** 2
         if math.isnan(square):  # which max() would drop
             return math.inf
-        squares[piece.offset] = max(squares.get(piece.offset, 0.0), square)
+        squares[part.offset] = max(squares.get(part.offset, 0.0), square)
         covered[at] = True
     return math.sqrt(sum(squares.values())) if bool(covered.all()) else math.inf
 

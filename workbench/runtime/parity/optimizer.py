@@ -13,13 +13,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from workbench.plan.optimizer import decays, learning_rate_factor, optimizer_options
 from workbench.runtime.build import local
 from workbench.runtime.optimizer import make_optimizer, set_learning_rate
 from workbench.runtime.parity.errors import compare
-from workbench.runtime.parity.pieces import Piece, offset
+from workbench.runtime.parity.local_tensors import LocalTensor, local_parameters, offset
 
 if TYPE_CHECKING:
     from workbench.plan.model_summary import ModelSummary
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def optimizer_errors(
     train: Train,
     worker: WorkerModel,
-    gather: Callable[[list[Piece]], list[Piece]],
+    gather: Callable[[list[LocalTensor]], list[LocalTensor]],
     is_reference: bool,
     global_norm_share: float,
     has_local_parameters: bool = False,
@@ -39,15 +39,15 @@ def optimizer_errors(
     step of the learning-rate schedule. Empty but on the worker that holds the reference.
 
     Args:
-        gather: Collects all workers' pieces on the worker that holds the reference.
+        gather: Collects all workers' local tensors on the worker that holds the reference.
         global_norm_share: As in ``compare``.
         has_local_parameters: Whether replicas may hold different parameters by now; all then start from fixed ones.
     """
     trained = [(name, parameter) for name, parameter in worker.named_parameters() if parameter.requires_grad]
     for name, parameter in trained if has_local_parameters else ():
         values = local(parameter)
-        values.copy_(fixed_gradient(name, parameter.shape, -1)[Piece(name, offset(parameter), values).slices])
-    initial = gather(_pieces(trained))
+        values.copy_(fixed_gradient(name, parameter.shape, -1)[LocalTensor(name, offset(parameter), values).slices])
+    initial = gather(local_parameters(trained))
     num_steps = train.num_warmup_steps + train.num_steps
     steps = (0, num_steps // 2, num_steps - 1)
     optimizer = make_optimizer(worker, train)
@@ -56,11 +56,11 @@ def optimizer_errors(
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             values = local(parameter.grad)
-            values.copy_(fixed_gradient(name, parameter.shape, turn)[Piece(name, offset(parameter), values).slices])
+            values.copy_(fixed_gradient(name, parameter.shape, turn)[LocalTensor(name, offset(parameter), values).slices])
         if optimizer is not None:
             set_learning_rate(optimizer, train, step)
             optimizer.step()
-    updated = gather(_pieces(trained))
+    updated = gather(local_parameters(trained))
     if not is_reference:
         return {}
     expected = {
@@ -71,23 +71,19 @@ def optimizer_errors(
     return {f"{name} after steps of {train.optimizer}": error for name, error in errors.items()}
 
 
-def _pieces(named: list[tuple[str, nn.Parameter]]) -> list[Piece]:
-    return [Piece(f"parameter {name}", offset(parameter), local(parameter).clone()) for name, parameter in named]
-
-
 def fixed_gradient(name: str, shape: torch.Size, turn: int) -> Tensor:
     """Returns the fixed gradient of a full parameter at a turn, in fp64; it depends on the arguments only."""
     generator = torch.Generator().manual_seed(zlib.crc32(f"{name} {turn}".encode()))
     return torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
-def _full_parameters(pieces: list[Piece], summary: ModelSummary) -> dict[str, Tensor]:
-    """Assembles the full parameters from their pieces, by name, in fp64."""
+def _full_parameters(local_tensors: list[LocalTensor], summary: ModelSummary) -> dict[str, Tensor]:
+    """Assembles the full parameters from their parts, by name, in fp64."""
     shapes = {parameter.name: parameter.shape for parameter in summary.parameters}
     parameters: dict[str, Tensor] = {}
-    for piece in pieces:
-        name = piece.name.removeprefix("parameter ")
-        parameters.setdefault(name, torch.zeros(shapes[name], dtype=torch.float64))[piece.slices] = piece.values.double()
+    for part in local_tensors:
+        name = part.name.removeprefix("parameter ")
+        parameters.setdefault(name, torch.zeros(shapes[name], dtype=torch.float64))[part.slices] = part.values.double()
     return parameters
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from math import sqrt
 
 import torch
@@ -17,13 +18,28 @@ from workbench.runtime.batches import Batches
 from workbench.runtime.build import build_blocks
 from workbench.runtime.mixed_precision import ComputeCopies, loss_in
 from workbench.runtime.parity.dropout import turn_off_dropout
-from workbench.runtime.parity.pieces import Piece
+from workbench.runtime.parity.local_tensors import LocalTensor
 from workbench.spec.run_spec import Inference
 from workbench.strategies.worker_model import WorkerModel
 from workbench.torch_private.modules import AnyBatchNorm
 
 LEARNING_RATE = 0.1
 """Learning rate of the SGD steps. Adam would turn the rounding noise of a gradient that is exactly zero into a full step."""
+
+
+@dataclass(frozen=True)
+class ReferenceStep:
+    """What one worker computes in a step: the tensors to compare with those of the split, by name."""
+
+    shards: dict[str, Tensor]
+    """Of the same shards, one after the other."""
+
+    whole_batch: dict[str, Tensor] | None
+    """Of the whole batch at once, from the same parameters. None if it is a single shard, or if no single worker has the
+    parameters of all replicas."""
+
+    floors: Mapping[str, float] = field(default_factory=dict)
+    """Least denominators of the errors of some of them."""
 
 
 class Reference:
@@ -39,11 +55,11 @@ class Reference:
             self.copies = ComputeCopies(self.blocks, worker.compute_dtype)
             self.loss = loss_in(worker.dtype, self.loss)
         self.max_norm, self.is_lossy = plan.spec.train.max_gradient_norm, plan.lossy is not None
-        self.num_chunks = worker.num_pieces
+        self.num_shards = worker.num_shards
         # Each replica has its own state that a model carries from one forward pass to the next, from its own samples.
         num_replicas = 1 if worker.normalizes_together else worker.batch_part[1]
         self.replica_buffers = [self._buffers() for _ in range(num_replicas)]
-        # If corresponding microbatches of all replicas form one piece, its samples are not adjacent in the batch.
+        # If corresponding microbatches of all replicas form one shard, its samples are not adjacent in the batch.
         indices = torch.arange(plan.spec.train.global_batch_size, device=worker.device)
         if worker.normalizes_together:
             indices = indices.view(worker.batch_part[1], worker.num_microbatches, -1).transpose(0, 1).flatten()
@@ -53,38 +69,37 @@ class Reference:
         self.dropout_keys = DropoutKeys(self.blocks, plan.spec.train.seed, worker.device)
         self.generation = plan.spec.inference if plan.spec.generates else None
 
-    def whole_batch(self, step: int) -> dict[str, Tensor] | None:
-        """Returns ``tensors`` of the whole batch as one piece, without changing the model. None if there is only one piece."""
-        if self.num_chunks == 1:
-            return None
-        return self.tensors(step, is_whole=True)
-
-    def step(self, step: int, gathered: list[Piece]) -> tuple[dict[str, Tensor], dict[str, float]]:
-        """Returns the tensors to compare, by name, and the least denominators of the errors of some of them."""
+    def step(self, step: int, gathered: list[LocalTensor]) -> ReferenceStep:
+        """Takes a step; ``gathered`` is what the split computed in it."""
+        whole_batch = self.tensors(step, is_whole=True) if self.num_shards > 1 else None
         if not self.is_lossy:
-            return self.tensors(step), {}
-        norms = PieceGradientNorms(self.blocks)
+            return ReferenceStep(self.tensors(step), whole_batch)
+        norms = ShardGradientNorms(self.blocks)
         with norms.recorded():
             tensors = self.tensors(step)
-        return tensors, norms.floors(tensors, LEARNING_RATE, self.max_norm is not None)
+        return ReferenceStep(tensors, whole_batch, norms.floors(tensors, LEARNING_RATE, self.max_norm is not None))
 
     def tensors(self, step: int, is_whole: bool = False) -> dict[str, Tensor]:
-        """Takes a step. Returns the tensors to compare, by name."""
+        """Returns the tensors of a step, by name.
+
+        Args:
+            is_whole: Whether to compute the whole batch at once, and leave parameters and buffers as they are.
+        """
         self.blocks.zero_grad()
         if self.copies is not None:
             self.copies.clear()
         outputs, losses = [], []
         inputs, targets = self.batches.step_batch(step)
-        weights, num_chunks = self.batches.loss_weights(step), 1 if is_whole else self.num_chunks
+        weights, num_shards = self.batches.loss_weights(step), 1 if is_whole else self.num_shards
         if self.generation is not None:
             return self._generate(inputs, self.generation)
         if not self.trains:
             with torch.inference_mode():
-                return {"outputs": torch.cat([self.blocks(x) for x in inputs.chunk(num_chunks)])}
+                return {"outputs": torch.cat([self.blocks(x) for x in inputs.chunk(num_shards)])}
         self.dropout_keys.begin_step(step, self.sample_indices + self.first_sample)
-        for chunk, indices in enumerate(self.sample_indices.chunk(num_chunks)):
-            self.dropout_keys.begin_piece(chunk, num_chunks)
-            replica = chunk * len(self.replica_buffers) // num_chunks
+        for shard, indices in enumerate(self.sample_indices.chunk(num_shards)):
+            self.dropout_keys.begin_piece(shard, num_shards)
+            replica = shard * len(self.replica_buffers) // num_shards
             with torch.no_grad():
                 for buffer, saved in zip(self.blocks.buffers(), self.replica_buffers[replica], strict=True):
                     buffer.copy_(saved)
@@ -103,7 +118,7 @@ class Reference:
             for name, parameter in named.items():
                 if parameter.grad is None:  # frozen or unused: the split must have none either
                     continue
-                parameter.grad /= num_chunks
+                parameter.grad /= num_shards
                 tensors[f"gradient of {name}"] = parameter.grad.clone()
             if self.max_norm is not None:
                 nn.utils.clip_grad_norm_(named.values(), self.max_norm)
@@ -137,16 +152,16 @@ class Reference:
             outputs = self.blocks(torch.cat([prompts, tokens[:, :-1]], dim=1))[:, options.prompt_length - 1 :]
         return {"tokens": tokens.double(), "outputs": outputs}
 
-    def adopt(self, gathered: list[Piece]) -> None:
+    def adopt(self, gathered: list[LocalTensor]) -> None:
         """Continues from the parameters of the split."""
         with torch.no_grad():
             for name, parameter in self.blocks.named_parameters():
-                for piece in (p for p in gathered if p.name == f"parameter {name}"):
-                    parameter[piece.slices] = piece.values.to(parameter.device)
+                for part in (t for t in gathered if t.name == f"parameter {name}"):
+                    parameter[part.slices] = part.values.to(parameter.device)
 
 
-class PieceGradientNorms:
-    """Norms of the gradients of a batch's pieces, whose mean is the gradient of the reference."""
+class ShardGradientNorms:
+    """Norms of the gradients of the batch's shards, whose mean is the gradient of the reference."""
 
     def __init__(self, blocks: nn.Module) -> None:
         self.blocks = blocks
@@ -175,7 +190,7 @@ class PieceGradientNorms:
                 hook.remove()
 
     def floors(self, tensors: dict[str, Tensor], learning_rate: float, is_clipped: bool) -> dict[str, float]:
-        """Returns the least denominator of the error of each gradient and updated parameter: the mean norm over the pieces. An
+        """Returns the least denominator of the error of each gradient and updated parameter: the mean norm over the shards. An
         update changes a parameter by the learning rate times its gradient, and clipping scales gradients by their global norm."""
         means = {name: sum(norms) / len(norms) for name, norms in self.norms.items()}
         gradients = {name: float(tensors[f"gradient of {name}"].norm()) for name in means}

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from workbench.runtime.parity.reference import Reference, ReferenceStep
+
 if TYPE_CHECKING:
     from workbench.plan.lossy import Lossy
-    from workbench.runtime.parity.pieces import Piece
-    from workbench.runtime.parity.reference import Reference
+    from workbench.runtime.parity.local_tensors import LocalTensor
 
 
 class ReplicaReference:
@@ -25,15 +26,12 @@ class ReplicaReference:
             num_samples = len(reference.sample_indices) // len(replicas)
             reference.sample_indices = torch.arange(num_samples, device=reference.sample_indices.device)
             reference.first_sample = index * num_samples
-            reference.num_chunks //= len(replicas)
+            reference.num_shards //= len(replicas)
             del reference.replica_buffers[1:]
             reference.batches = _ReplicaBatches(reference.batches, (index, len(replicas)))  # type: ignore[assignment]
 
-    def whole_batch(self, step: int) -> None:
-        """Returns None: no single worker has the parameters of all replicas."""
-
-    def step(self, step: int, gathered: list[Piece]) -> tuple[dict[str, Tensor], dict[str, float]]:
-        """Returns the tensors to compare, by name, as ``Reference.step``. ``gathered`` are the pieces of the split."""
+    def step(self, step: int, gathered: list[LocalTensor]) -> ReferenceStep:
+        """Takes a step with each replica; ``gathered`` is what the split computed in it."""
         parts = [reference.tensors(step) for reference in self.replicas]
         if self.lossy.averages(step):
             self._average(parts, gathered)
@@ -41,13 +39,13 @@ class ReplicaReference:
         tensors["loss"] = torch.stack([part["loss"] for part in parts]).mean(dim=0)
         for index, part in enumerate(parts):
             tensors |= {replica_name(name, index): tensor for name, tensor in part.items() if name not in tensors}
-        return tensors, {}
+        return ReferenceStep(tensors, whole_batch=None)
 
-    def _average(self, parts: list[dict[str, Tensor]], gathered: list[Piece]) -> None:
+    def _average(self, parts: list[dict[str, Tensor]], gathered: list[LocalTensor]) -> None:
         """Continues all replicas from the mean. If the strategy states no bound on its own average, continues them from the
         parameters of the split's first replica, which all others must equal."""
         if self.lossy.limit is None:
-            self.adopt([piece for piece in gathered if piece.name.endswith(replica_name("", 0))], first_only=True)
+            self.adopt([tensor for tensor in gathered if tensor.name.endswith(replica_name("", 0))], first_only=True)
         with torch.no_grad():
             named = [dict(reference.blocks.named_parameters()) for reference in self.replicas]
             for name, first in named[0].items():
@@ -57,12 +55,11 @@ class ReplicaReference:
                     copy.copy_(mean)
                     part[f"parameter {name}"] = mean
 
-    def adopt(self, gathered: list[Piece], first_only: bool = False) -> None:
+    def adopt(self, gathered: list[LocalTensor], first_only: bool = False) -> None:
         """Continues from the parameters of the split's replicas."""
         for index, reference in enumerate(self.replicas[:1] if first_only else self.replicas):
             ending = replica_name("", index)
-            local_pieces = [replace(p, name=p.name.removesuffix(ending)) for p in gathered if p.name.endswith(ending)]
-            reference.adopt(local_pieces)
+            reference.adopt([replace(t, name=t.name.removesuffix(ending)) for t in gathered if t.name.endswith(ending)])
 
 
 class _ReplicaBatches:
@@ -79,12 +76,17 @@ class _ReplicaBatches:
         return getattr(self._batches, name)
 
 
+def has_local_parameters(lossy: Lossy | None) -> bool:
+    """Returns whether replicas have parameters of their own."""
+    return lossy is not None and lossy.changes == "parameters"
+
+
 def replica_name(name: str, index: int) -> str:
     """Returns ``parameter head.weight on replica 1``: tensors that may differ between replicas are compared by replica."""
     return f"{name} on replica {index}"
 
 
-def rename_by_replica(pieces: list[Piece], index: int) -> list[Piece]:
-    """Returns a worker's pieces with gradients and parameters renamed by its replica."""
+def rename_by_replica(tensors: list[LocalTensor], index: int) -> list[LocalTensor]:
+    """Returns a worker's local tensors, with gradients and parameters renamed by its replica."""
     shared = ("loss", "outputs", "tokens")
-    return [piece if piece.name in shared else replace(piece, name=replica_name(piece.name, index)) for piece in pieces]
+    return [t if t.name in shared else replace(t, name=replica_name(t.name, index)) for t in tensors]

@@ -1,13 +1,14 @@
-"""Pieces: the parts of the unsplit model's tensors that each worker holds, gathered on rank 0 for comparison."""
+"""Local tensors: each worker's parts of the tensors of the unsplit model, gathered on rank 0 for comparison."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from workbench.runtime.build import local
@@ -16,7 +17,7 @@ from workbench.torch_private.dtensor import local_shape_and_offset
 
 
 @dataclass(frozen=True)
-class Piece:
+class LocalTensor:
     """A worker's part of a tensor of the unsplit model."""
 
     name: str
@@ -25,7 +26,7 @@ class Piece:
 
     @property
     def slices(self) -> tuple[slice, ...]:
-        """Index of the piece in the full tensor."""
+        """Index of this part in the full tensor."""
         return tuple(slice(o, o + s) for o, s in zip(self.offset, self.values.shape, strict=True))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -35,44 +36,44 @@ class Piece:
         return _unpickled, (self.name, self.offset, data, values.dtype, tuple(values.shape))
 
 
-def _unpickled(name: str, offset: tuple[int, ...], data: Any, dtype: torch.dtype, shape: tuple[int, ...]) -> Piece:
-    return Piece(name, offset, torch.from_numpy(data).view(dtype).reshape(shape))
+def _unpickled(name: str, offset: tuple[int, ...], data: Any, dtype: torch.dtype, shape: tuple[int, ...]) -> LocalTensor:
+    return LocalTensor(name, offset, torch.from_numpy(data).view(dtype).reshape(shape))
 
 
-def gradient_pieces(worker: WorkerModel) -> list[Piece]:
-    """Returns this worker's gradients; a parameter without a gradient has no piece."""
+def local_gradients(worker: WorkerModel) -> list[LocalTensor]:
+    """Returns this worker's gradients; a parameter may have none."""
     named = [(name, p.grad) for name, p in worker.named_parameters() if p.grad is not None]
-    return [Piece(f"gradient of {name}", offset(grad), local(grad).clone()) for name, grad in named]
+    return [LocalTensor(f"gradient of {name}", offset(grad), local(grad).clone()) for name, grad in named]
 
 
-def parameter_pieces(worker: WorkerModel) -> list[Piece]:
-    """Returns this worker's parameters."""
-    return [Piece(f"parameter {name}", offset(p), local(p).clone()) for name, p in worker.named_parameters()]
+def local_parameters(named: Iterable[tuple[str, nn.Parameter]]) -> list[LocalTensor]:
+    """Returns copies of a worker's parameters, given by name."""
+    return [LocalTensor(f"parameter {name}", offset(parameter), local(parameter).clone()) for name, parameter in named]
 
 
-def result_pieces(worker: WorkerModel, result: StepResult) -> list[Piece]:
+def local_results(worker: WorkerModel, result: StepResult) -> list[LocalTensor]:
     """Returns the outputs and tokens at their offsets in the full tensors, and this worker's part of the mean loss."""
     index, count = worker.batch_part
     first_position = 0
-    pieces = []
+    tensors = []
     if result.outputs is not None:
         offset = [0] * result.outputs.dim()
         offset[0] = index * len(result.outputs)
         offset[-1] += worker.classes_part[0] * result.outputs.shape[-1]
-        pieces.append(Piece("outputs", tuple(offset), result.outputs))
+        tensors.append(LocalTensor("outputs", tuple(offset), result.outputs))
     if result.tokens is not None:
-        pieces.append(Piece("tokens", (index * len(result.tokens), 0), result.tokens.double()))
+        tensors.append(LocalTensor("tokens", (index * len(result.tokens), 0), result.tokens.double()))
     if (runs := worker.sequence_part) is not None:
         assert worker.summary.sequence_length is not None
         first_position, count = runs[0].start, count * worker.summary.sequence_length // sum(map(len, runs))
-        pieces = [
-            Piece(whole.name, (whole.offset[0], run.start, *whole.offset[2:]), values)
-            for whole in pieces
+        tensors = [
+            LocalTensor(whole.name, (whole.offset[0], run.start, *whole.offset[2:]), values)
+            for whole in tensors
             for run, values in zip(runs, whole.values.split([len(run) for run in runs], dim=1), strict=True)
         ]
     if result.loss is not None:
-        pieces.append(Piece("loss", (index, first_position), result.loss.reshape(1) / count))
-    return pieces
+        tensors.append(LocalTensor("loss", (index, first_position), result.loss.reshape(1) / count))
+    return tensors
 
 
 def offset(tensor: Tensor) -> tuple[int, ...]:
@@ -82,11 +83,11 @@ def offset(tensor: Tensor) -> tuple[int, ...]:
     return (0,) * tensor.dim()
 
 
-def gather(pieces: list[Piece], control: Any, num_workers: int, rank: int) -> list[Piece]:
-    """Returns the pieces of all workers on rank 0, and an empty list on other ranks."""
-    pieces = [Piece(p.name, p.offset, p.values.cpu()) for p in pieces]
+def gather(tensors: list[LocalTensor], control: Any, num_workers: int, rank: int) -> list[LocalTensor]:
+    """Returns the local tensors of all workers on rank 0, and an empty list on other ranks."""
+    tensors = [LocalTensor(t.name, t.offset, t.values.cpu()) for t in tensors]
     if num_workers == 1:
-        return pieces
+        return tensors
     gathered: list[Any] | None = [None] * num_workers if rank == 0 else None
-    dist.gather_object(pieces, gathered, dst=0, group=control)
-    return [piece for part in gathered or [] for piece in part]
+    dist.gather_object(tensors, gathered, dst=0, group=control)
+    return [tensor for part in gathered or [] for tensor in part]
