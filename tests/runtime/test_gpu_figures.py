@@ -26,7 +26,7 @@ from workbench.plan import plan as plan_module
 from workbench.plan.resolve import plan
 from workbench.runtime.events import EventWriter
 from workbench.runtime.tracing.recorder import Recorder
-from workbench.runtime.worker import _work
+from workbench.runtime.worker import measure_run
 from workbench.spec import RunSpec
 from workbench.store.directory import RunDirectory
 from workbench.store.run_status import RunState, RunStatus
@@ -50,7 +50,7 @@ def work(rank: int, recorder: Recorder, control: Any, path: str) -> None:
     run = RunDirectory(Path(path))
     recorder.device = "cuda"
     planned = plan(run.spec())
-    _work(run, planned, rank, torch.device("cpu"), EventWriter(run.events_path(rank)), recorder, control)
+    measure_run(run, planned, rank, torch.device("cpu"), EventWriter(run.events_path(rank)), recorder, control)
 
 
 @pytest.fixture(scope="module")

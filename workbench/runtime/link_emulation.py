@@ -162,8 +162,8 @@ class EmulatedLinks:
         link = self._route(group, ends or ranks)
         if not link.is_emulated or operation not in OPERATIONS:
             return None
-        lasts_s = link.duration_s(operation, len(ranks), num_bytes)
-        bytes_s = link.transmission_s(operation, len(ranks), num_bytes)
+        duration_s = link.duration_s(operation, len(ranks), num_bytes)
+        transmission_s = link.transmission_s(operation, len(ranks), num_bytes)
         with self._lock:
             channel = self._channel((group, *ranks, *ends))
             sequence = self._sequence[channel]
@@ -178,9 +178,9 @@ class EmulatedLinks:
                 ends[:1] or ranks,
                 self._uses(link, ranks, ends),
                 # A collective occupies its links during all its steps, with latencies; a message only while it transfers bytes.
-                busy_s=bytes_s if ends else lasts_s,
+                busy_s=transmission_s if ends else duration_s,
                 # A sender is free when its last byte has left.
-                duration_s=bytes_s if operation == "send" else lasts_s,
+                duration_s=transmission_s if operation == "send" else duration_s,
             )
             self._pending.append(emulated)
         return emulated

@@ -84,9 +84,9 @@ def run_steps(
     for step, kind in enumerate(kinds):
         if step == first:
             before = Load.now()
-        fetching = time.perf_counter()
+        fetch_started = time.perf_counter()
         inputs, targets = batches.worker_batch(step, worker)
-        data_s = time.perf_counter() - fetching
+        data_s = time.perf_counter() - fetch_started
         worker.begin_step(step)
         for module in dropping:
             module.dropped = 0
@@ -97,18 +97,10 @@ def run_steps(
             # Otherwise a worker would start the next batch while others compute this one, and a step would measure throughput.
             dist.barrier(group=control)
         profiled = _torch_profile(profile_to, worker.device) if kind == "profiler" and profile_to else nullcontext()
-        counts = step == 0 and kind == "warmup" and not options.compile
-        with tracker or profiled, CountedFlops() if counts else nullcontext() as counter:
+        counts_flops = step == 0 and kind == "warmup" and not options.compile
+        with tracker or profiled, CountedFlops() if counts_flops else nullcontext() as counter:
             recorder.begin_step(step, tracing=kind == "trace")
-            start = time.perf_counter()
-            result = take_step(worker, optimizer, inputs, targets, options.max_gradient_norm)
-            loss = None if result.loss is None else float(result.loss)
-            if worker.device.type == "cuda":
-                torch.cuda.synchronize(worker.device)
-            duration = time.perf_counter() - start
-            counted = recorder.end_step()
-            to_first_token = None if result.first_token_at is None else result.first_token_at - start
-            del result
+            measured = _measured_step(worker, optimizer, recorder, inputs, targets, options.max_gradient_norm)
         if counter is not None:
             record.counted_flops = counter.get_total_flops()
         if kind == "timed":
@@ -118,26 +110,39 @@ def run_steps(
         num_tokens = targets.numel() if has_tokens else None
         if plan.spec.generates:
             num_tokens = len(inputs) * plan.spec.inference.num_new_tokens
-        record.steps.append(
-            {
-                "step": step,
-                "kind": kind,
-                "start_s": start,
-                "duration_s": duration,
-                "num_samples": len(inputs),
-                "num_tokens": num_tokens,
-                "loss": loss,
-                "time_to_first_token_s": to_first_token,
-                **counted,
-                "data_s": data_s,
-            }
-        )
+        counts = {"num_samples": len(inputs), "num_tokens": num_tokens}
+        record.steps.append({"step": step, "kind": kind, **counts, "data_s": data_s, **measured})
         if step == last:
             record.load = Load.now().since(before)
-        on_step(kind=kind, step=step, num_steps=len(kinds), loss=loss, duration_s=duration)
+        on_step(kind=kind, step=step, num_steps=len(kinds), loss=measured["loss"], duration_s=measured["duration_s"])
     record.dropped_tokens = mean(num_dropped) if dropping else None
     _record_sizes(record, worker, optimizer)
     return record
+
+
+def _measured_step(
+    worker: WorkerModel,
+    optimizer: torch.optim.Optimizer | None,
+    recorder: Recorder,
+    inputs: Tensor,
+    targets: Tensor,
+    max_gradient_norm: float | None,
+) -> dict[str, Any]:
+    """Takes a step that the recorder has begun, and ends it there. Returns the columns of ``steps`` that are measured in it. The
+    loss is read, and on GPUs all kernels have run, before the clock stops."""
+    start = time.perf_counter()
+    result = take_step(worker, optimizer, inputs, targets, max_gradient_norm)
+    loss = None if result.loss is None else float(result.loss)
+    if worker.device.type == "cuda":
+        torch.cuda.synchronize(worker.device)
+    duration = time.perf_counter() - start
+    return {
+        "start_s": start,
+        "duration_s": duration,
+        "loss": loss,
+        "time_to_first_token_s": None if result.first_token_at is None else result.first_token_at - start,
+        **recorder.end_step(),
+    }
 
 
 def take_step(

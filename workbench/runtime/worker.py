@@ -48,7 +48,7 @@ def main(run_path: str, rank: int, lifeline: int, rendezvous: int) -> int:
                 exception=describe(error),
                 traceback=traceback.format_exc(),
                 is_communication=recorder.communication_failed or _is_communication_error(error),
-                operations=tuple(recorder.last),
+                operations=tuple(recorder.last_operations),
                 **getattr(error, "details", {}),  # of a memory budget that was exceeded
             )
         )
@@ -73,7 +73,7 @@ def _run(run: RunDirectory, rank: int, rendezvous: int, events: EventWriter, rec
     spec = run.spec()
     if rank == 0:
         with_file_hashes(spec)  # a file may have changed while the run waited
-    _work(run, plan(spec), rank, device, events, recorder, control_group(timeout))
+    measure_run(run, plan(spec), rank, device, events, recorder, control_group(timeout))
 
 
 def connect_store(rank: int, num_workers: int, rendezvous: int, timeout: timedelta) -> Any:
@@ -91,7 +91,7 @@ def connect_store(rank: int, num_workers: int, rendezvous: int, timeout: timedel
     )
 
 
-def _work(
+def measure_run(
     run: RunDirectory,
     plan_: Plan,
     rank: int,
@@ -100,6 +100,7 @@ def _work(
     recorder: Recorder,
     control: Any,
 ) -> None:
+    """Checks parity, runs the steps and writes the tables and figures of this worker."""
     from workbench.metrics.communication import worker_communication
     from workbench.runtime.batches import Batches
     from workbench.runtime.build import DTYPES, build_worker, make_mesh
@@ -110,7 +111,6 @@ def _work(
     from workbench.runtime.tracing.step_breakdown import step_parts
     from workbench.runtime.tracing.tables import communication_rows, timeline_rows
     from workbench.runtime.tracing.wait_attribution import attribute_waits
-    from workbench.store.tables import write_table
 
     spec = plan_.spec
     mesh = make_mesh(plan_, device.type, recorder)
@@ -142,17 +142,31 @@ def _work(
     communication = communication_rows(recorder, origin_s)
     per_step = worker_communication(communication, spec.measure.num_trace_steps)
     figures = _figures(measured, step_parts(recorder, measured.steps), agreement, per_step)
+    _write_tables(run, rank, origin_s, measured, communication, timeline_rows(recorder, origin_s))
+    events.write(FinishedEvent(rank=rank, figures=figures))
+    dist.barrier(group=control)  # no worker closes connections that another still needs
+
+
+def _write_tables(
+    run: RunDirectory,
+    rank: int,
+    origin_s: float,
+    measured: Measurements,
+    communication: list[dict[str, Any]],
+    timeline: list[dict[str, Any]],
+) -> None:
+    """Writes the tables of this worker. Times become seconds since the origin of the run's clock."""
+    from workbench.store.tables import write_table
+
     tables = {
         "steps": [{**row, "start_s": row["start_s"] - origin_s} for row in measured.steps],
         "memory": [{**row, "time_s": row["time_s"] - origin_s} for row in measured.memory],
         "peak_tensors": measured.peak_tensors,
         "communication": [{k: value for k, value in row.items() if k != "group_size"} for row in communication],
-        "timeline": timeline_rows(recorder, origin_s),
+        "timeline": timeline,
     }
     for name, rows in tables.items():
         write_table(run.table_path(name, rank), name, [{"run_id": run.id, "rank": rank, **row} for row in rows])
-    events.write(FinishedEvent(rank=rank, figures=figures))
-    dist.barrier(group=control)  # no worker closes connections that another still needs
 
 
 def _figures(

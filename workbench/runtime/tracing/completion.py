@@ -52,45 +52,45 @@ def complete(recorder: Recorder) -> Agreement:
         Numbers of operations and spans, and one sentence per step, kind and size that differ.
     """
     agreement = Agreement(len(recorder.operations), len(recorder.gloo_spans))
-    for row in recorder.operations:
-        if row.emulated is not None:
-            row.completed = row.emulated.end  # an emulated link delivers later than gloo
-    rows: dict[_Key, list[Operation]] = {}
-    for row in recorder.operations if recorder.device == "cpu" else []:
-        operation = _AS_GLOO_RUNS_IT.get(row.operation, row.operation)
-        rows.setdefault((row.step, operation, _input_elements(row)), []).append(row)
+    for op in recorder.operations:
+        if op.emulated is not None:
+            op.completed = op.emulated.end  # an emulated link delivers later than gloo
+    ops: dict[_Key, list[Operation]] = {}
+    for op in recorder.operations if recorder.device == "cpu" else []:
+        operation = _AS_GLOO_RUNS_IT.get(op.operation, op.operation)
+        ops.setdefault((op.step, operation, _input_elements(op)), []).append(op)
     spans: dict[_Key, list[GlooSpan]] = {}
     for span in recorder.gloo_spans:
         spans.setdefault((span.step, span.operation, span.elements), []).append(span)
-    for key in sorted({*rows, *spans}):
-        if difference := _pair(rows.get(key, []), spans.get(key, []), agreement):
+    for key in sorted({*ops, *spans}):
+        if difference := _pair(ops.get(key, []), spans.get(key, []), agreement):
             step, operation, elements = key
             agreement.differences.append(f"step {step}, {operation} of {elements:,} elements: {difference}")
-    agreement.num_completed = sum(row.completed is not None for row in recorder.operations)
+    agreement.num_completed = sum(op.completed is not None for op in recorder.operations)
     return agreement
 
 
-def _input_elements(row: Operation) -> int:
+def _input_elements(op: Operation) -> int:
     """Returns the elements of the input; of an all-gather, this worker's part."""
-    if row.dtype is None:
+    if op.dtype is None:
         return 0
-    elements = row.payload_bytes // getattr(torch, row.dtype).itemsize
-    return int(elements // row.group_size if row.operation == "all_gather" else elements)
+    elements = op.payload_bytes // getattr(torch, op.dtype).itemsize
+    return int(elements // op.group_size if op.operation == "all_gather" else elements)
 
 
-def _pair(rows: list[Operation], spans: list[GlooSpan], agreement: Agreement) -> str:
+def _pair(ops: list[Operation], spans: list[GlooSpan], agreement: Agreement) -> str:
     """Sets the completion of operations. Returns how they differ from the spans; empty if they do not."""
-    if len(rows) != len(spans):
-        return f"{len(rows)} recorded, {len(spans)} seen by torch's profiler"
-    if not all(r.entered <= s.start and (r.ended is None or s.start <= r.ended) for r, s in zip(rows, spans, strict=True)):
+    if len(ops) != len(spans):
+        return f"{len(ops)} recorded, {len(spans)} seen by torch's profiler"
+    if not all(o.entered <= s.start and (o.ended is None or s.start <= o.ended) for o, s in zip(ops, spans, strict=True)):
         return "torch's profiler saw it begin at another time"
-    is_send = rows[0].operation in _POINT_TO_POINT
+    is_send = ops[0].operation in _POINT_TO_POINT
     num_overlaps = Counter[int]()
     for i, (span, following) in enumerate(pairwise(spans)):
         num_overlaps.update({i: following.start < span.end, i + 1: following.start < span.end})
-    for i, (row, span) in enumerate(zip(rows, spans, strict=True)):
-        if row.wait_s < RETURNS_AT_ONCE_S if is_send else num_overlaps[i]:
+    for i, (op, span) in enumerate(zip(ops, spans, strict=True)):
+        if op.wait_s < RETURNS_AT_ONCE_S if is_send else num_overlaps[i]:
             continue
-        row.completed = max(span.end, row.completed or span.end)
-        agreement.num_late += row.ended is not None and span.end > row.ended + TOLERANCE_S
+        op.completed = max(span.end, op.completed or span.end)
+        agreement.num_late += op.ended is not None and span.end > op.ended + TOLERANCE_S
     return ""

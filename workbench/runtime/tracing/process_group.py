@@ -99,7 +99,7 @@ class RecordedProcessGroup(ProcessGroup):
         self.inner, self.ranks, self.recorder = inner, ranks, recorder
         self._name = name
         self._batch: list[tuple[Operation | None, EmulatedOperation | None, list[Tensor]]] | None = None
-        """Each send or recv since ``start_coalescing``: its entry on trace steps, its emulated operation, its tensors."""
+        """Each send or recv since ``start_coalescing``: the recorded operation on trace steps, the emulated one, its tensors."""
 
     def getBackendName(self) -> str:  # noqa: N802 - torch's name
         return BACKEND
@@ -146,19 +146,19 @@ class RecordedProcessGroup(ProcessGroup):
         except RuntimeError:
             self.recorder.communication_failed = True
             raise
-        rows = [row for row, _, _ in batch if row is not None]
-        for row in rows:
-            row.issued = time.perf_counter()
+        ops = [op for op, _, _ in batch if op is not None]
+        for op in ops:
+            op.issued = time.perf_counter()
         for _, emulated, _ in batch:
             if self.recorder.emulated_links and emulated:
                 work = self.recorder.emulated_links.delay(work, emulated)
-        return RecordedWork(work, rows, self.recorder, sent=[tensor for _, _, tensors in batch for tensor in tensors])
+        return RecordedWork(work, ops, self.recorder, sent=[tensor for _, _, tensors in batch for tensor in tensors])
 
     def _issue(self, method: str, *args: Any, **kwargs: Any) -> RecordedWork | None:
         operation, payload = _OPERATIONS[method]
         tensors, peer, pair = payload(args), self._peer(operation, args), self._pair(operation, args)
         payload_bytes = sum(tensor.nbytes for tensor in tensors)
-        row = self.recorder.begin(operation, self._name, self.ranks, tensors, payload_bytes, peer, pair)
+        op = self.recorder.begin(operation, self._name, self.ranks, tensors, payload_bytes, peer, pair)
         if self.recorder.watcher is not None:
             self.recorder.watcher.on_communication(operation, self.recorder.axes.get(self._name), args)
         if operation == "send":
@@ -173,18 +173,18 @@ class RecordedProcessGroup(ProcessGroup):
             self.recorder.communication_failed = True
             raise
         ended = time.perf_counter()
-        if row is not None:
-            row.issued, row.emulated = ended, emulated
+        if op is not None:
+            op.issued, op.emulated = ended, emulated
         if self._batch is not None and pair:
-            self._batch.append((row, emulated, args[0]))
+            self._batch.append((op, emulated, args[0]))
             return None  # as NCCL; the batch has one work
         if work is None:  # a synchronous collective of NCCL: the call is the wait
             work = DoneWork(_flattened(args[0]) if tensors else [])
             self.recorder.wait_s += ended - started
-            if row is not None:
-                row.issued, row.wait_started, row.ended = row.entered, row.entered, ended
+            if op is not None:
+                op.issued, op.wait_started, op.ended = op.entered, op.entered, ended
         work = links.delay(work, emulated) if links and emulated else work
-        return RecordedWork(work, [row] if row else [], self.recorder, sent=args[0] if operation == "send" else [])
+        return RecordedWork(work, [op] if op else [], self.recorder, sent=args[0] if operation == "send" else [])
 
     def _pair(self, operation: str, args: tuple[Any, ...]) -> tuple[int, ...]:
         """Returns sender and receiver of a send or recv, nothing for collectives."""

@@ -60,14 +60,14 @@ class RecordedWork(dist.Work):
 
     Args:
         inner: the work of the real process group.
-        rows: on trace steps, the entry of the operation or those of a batch of sends and recvs; empty otherwise.
+        ops: on trace steps, the recorded operation or those of a batch of sends and recvs; empty otherwise.
         recorder: counts the waits of the step.
         sent: tensors to keep alive until they have been sent.
     """
 
-    def __init__(self, inner: Any, rows: Sequence[Operation], recorder: Recorder, sent: list[Tensor]) -> None:
+    def __init__(self, inner: Any, ops: Sequence[Operation], recorder: Recorder, sent: list[Tensor]) -> None:
         super().__init__()
-        self.inner, self.rows, self.recorder = inner, rows, recorder
+        self.inner, self.ops, self.recorder = inner, ops, recorder
         self._sent = sent
 
     def wait(self, timeout: timedelta | None = None) -> bool:
@@ -79,9 +79,9 @@ class RecordedWork(dist.Work):
             raise
         ended = time.perf_counter()
         self.recorder.wait_s += ended - started
-        for row in self.rows:
-            if row.wait_started is None:
-                row.wait_started, row.ended = started, ended
+        for op in self.ops:
+            if op.wait_started is None:
+                op.wait_started, op.ended = started, ended
         return True
 
     def synchronize(self) -> None:
@@ -93,7 +93,7 @@ class RecordedWork(dist.Work):
     def get_future(self) -> Any:
         future = self.inner.get_future()
         if self.recorder.device == "cpu":  # callbacks of NCCL's futures run when the operation is issued, not when it is done
-            self.recorder.watch_future(self.rows[0] if self.rows else None, future)
+            self.recorder.watch_future(self.ops[0] if self.ops else None, future)
         return future
 
     def is_completed(self) -> bool:

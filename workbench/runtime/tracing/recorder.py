@@ -127,7 +127,7 @@ class Recorder:
     spans: list[SpanRecord] = field(default_factory=list)
     gloo_spans: list[GlooSpan] = field(default_factory=list)
     """Spans that gloo reported on trace steps."""
-    last: deque[str] = field(default_factory=lambda: deque(maxlen=8))
+    last_operations: deque[str] = field(default_factory=lambda: deque(maxlen=8))
     communication_failed: bool = False
     _sequence: Counter[tuple[Any, ...]] = field(default_factory=Counter)
     _announced: dict[int, str] = field(default_factory=dict)
@@ -155,7 +155,7 @@ class Recorder:
         if self._watch is not None:
             self.gloo_spans += self._watch.end(self.step)
         self.tracing, self._watch = False, None
-        wait_s = None if self.device == "cuda" else self.wait_s + self._wait_for_futures_s()
+        wait_s = None if self.device == "cuda" else self.wait_s + self._futures_wait_s()
         self._futures.clear()  # and with them their tensors
         return {"num_operations": self.num_operations, "payload_bytes": self.payload_bytes, "blocked_s": wait_s}
 
@@ -169,7 +169,7 @@ class Recorder:
         peer: int | None = None,
         pair: tuple[int, ...] = (),
     ) -> Operation | None:
-        """Records an operation that is about to be issued. Returns its entry on trace steps, None otherwise.
+        """Counts an operation that is about to be issued. Records and returns it on trace steps; returns None on others.
 
         Args:
             operation: name of the operation, as in the table ``communication``.
@@ -182,12 +182,13 @@ class Recorder:
         """
         self.num_operations += 1
         self.payload_bytes += payload_bytes
-        self.last.append(f"step {self.step}: {operation} {payload_bytes} bytes" + ("" if peer is None else f" with rank {peer}"))
+        with_peer = "" if peer is None else f" with rank {peer}"
+        self.last_operations.append(f"step {self.step}: {operation} {payload_bytes} bytes{with_peer}")
         self._sequence[(group, *pair)] += 1
         if not self.tracing:
             return None
         dtype = str(tensors[0].dtype).removeprefix("torch.") if tensors else None
-        row = Operation(
+        op = Operation(
             operation,
             group,
             len(ranks),
@@ -200,8 +201,8 @@ class Recorder:
             self.step,
             time.perf_counter(),
         )
-        self.operations.append(row)
-        return row
+        self.operations.append(op)
+        return op
 
     def announce(self, tensors: Iterable[torch.Tensor], phase: str) -> None:
         """Sets the phase of the next operation on each of these tensors, which is issued outside the span of that phase."""
@@ -218,13 +219,13 @@ class Recorder:
             return "forward" if pair[0] < pair[1] else "backward"
         return "forward"
 
-    def watch_future(self, row: Operation | None, future: Any) -> None:
+    def watch_future(self, op: Operation | None, future: Any) -> None:
         """Records the wait for an operation that C++ waits for through its future, such as a bucket of DDP.
 
         The wait starts when autograd has nothing left to compute, which is when callbacks queued on its engine run, and ends when
         the future is done.
         """
-        wait = Wait() if row is None else row
+        wait = Wait() if op is None else op
         self._futures.append((wait, future))
         future.add_done_callback(lambda _: setattr(wait, "ended", time.perf_counter()))
         task = backward_id()
@@ -238,7 +239,7 @@ class Recorder:
             if wait.wait_started is None:
                 wait.wait_started = now
 
-    def _wait_for_futures_s(self) -> float:
+    def _futures_wait_s(self) -> float:
         """Returns how long C++ waited for futures, in seconds. Of several waited for at once, each counts from the end of the one
         before."""
         wait_s, free_from, waits = 0.0, float("-inf"), []
