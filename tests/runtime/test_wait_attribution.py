@@ -48,6 +48,39 @@ def test_what_lies_inside_the_schedules_span_is_taken_out_of_it_and_the_rest_is_
     ]  # fmt: skip
 
 
+def test_the_times_along_an_axis_are_means_over_the_trace_steps_like_those_of_the_step() -> None:
+    waits = [
+        Operation("all_reduce", "g", 2, (), step, None, "backward", 8, "float32", step, 0.0, issued, 0.5, 0.5 + wait_s, idle_s)
+        for step, issued, wait_s, idle_s in ((0, 0.1, 0.3, 0.2), (1, 0.3, 0.5, 0.4))
+    ]
+    recorder = Recorder(axes={"g": "data"}, operations=waits)
+    steps = [{"step": step, "kind": "trace", "start_s": 0.0, "duration_s": 1.0} for step in (0, 1)]
+    parts = step_parts(recorder, steps)
+    along = parts["axes"]["data"]
+    assert (along.exposed_communication_s, along.idle_s) == pytest.approx((0.3, 0.3))
+    assert (parts["exposed_communication_s"], parts["idle_s"]) == pytest.approx((0.3, 0.3))
+
+
+def given_times(rank: int, recorder: Recorder, control: Any) -> list[tuple[float, float, int | None, float | None]]:
+    """Waits at given times: worker 1 is late for an all-reduce; worker 0 waits last for a send that was received long before."""
+    entered, wait_started = ((0.0, 0.5), (2.0, 2.0))[rank]
+    message, sent_at = ("send", 4.0) if rank == 0 else ("recv", 3.5)
+    recorder.operations = [
+        Operation("all_reduce", "g", 2, (), 1, None, "backward", 8, "float32", 0, entered, entered, wait_started, 3.0),
+        Operation(
+            message, "g", 2, (0, 1), 1, 1 - rank, "forward", 8, "float32", 0, sent_at, sent_at, (8.0, 3.5)[rank], (9.0, 5.0)[rank]
+        ),
+    ]
+    attribute_waits(recorder, control, 2)
+    return [(op.idle_s, op.exposed_s, op.late_rank, op.completed) for op in recorder.operations]
+
+
+def test_a_wait_is_idle_until_the_last_participant_enters_and_a_send_is_done_when_it_is_received() -> None:
+    first, second = run_in_workers(2, given_times)
+    assert first == [(1.5, 1.0, 1, None), (0.0, 1.0, None, 5.0)]
+    assert second == [(0.0, 1.0, None, None), (0.5, 1.0, 0, None)]
+
+
 def late_second_worker(rank: int, recorder: Recorder, control: Any) -> dict[str, float | None]:
     """A step in which worker 1 enters an all-reduce half a second after worker 0."""
     dist.all_reduce(torch.ones(1))

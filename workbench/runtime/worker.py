@@ -41,17 +41,7 @@ def main(run_path: str, rank: int, lifeline: int, rendezvous: int) -> int:
         _run(run, rank, rendezvous, events, recorder)
     except Exception as error:  # noqa: BLE001 - reported to the supervisor, which ends the run
         traceback.print_exc()
-        events.write(
-            ErrorEvent(
-                rank=rank,
-                step=recorder.step,
-                exception=describe(error),
-                traceback=traceback.format_exc(),
-                is_communication=recorder.communication_failed or _is_communication_error(error),
-                operations=tuple(recorder.last_operations),
-                **getattr(error, "details", {}),  # of a memory budget that was exceeded
-            )
-        )
+        events.write(error_event(error, rank, recorder))
         return 1
     return 0
 
@@ -191,6 +181,19 @@ def _figures(
         completions=Completions(**{**asdict(agreement), "differences": tuple(agreement.differences)}),
         **parts,
         communication=tuple(communication),
+    )
+
+
+def error_event(error: Exception, rank: int, recorder: Recorder) -> ErrorEvent:
+    """Returns the event of an exception that is being handled, by which the supervisor finds the worker that caused a failure."""
+    return ErrorEvent(
+        rank=rank,
+        step=recorder.step,
+        exception=describe(error),
+        traceback=traceback.format_exc(),
+        is_communication=recorder.communication_failed or _is_communication_error(error),
+        operations=tuple(recorder.last_operations),
+        **getattr(error, "details", {}),  # of a memory budget that was exceeded
     )
 
 
