@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import pytest
 from pydantic import PositiveFloat, PositiveInt
 
 from workbench.registry import DATASETS, MODELS, SCHEDULES, STRATEGIES
 from workbench.spec.form import all_fields, fields, parts
-from workbench.spec.options import Options, ReadsFile
+from workbench.spec.options import AppliesIf, Options, ReadsFile
+from workbench.spec.units import DURATION
 
 
 class Inner(Options):
@@ -52,11 +53,11 @@ def test_what_reads_a_file_is_offered_nowhere() -> None:
     known = all_fields("transformer", "text")
     assert "split.pipeline.actions" in known
     labels = {
-        "split.data.bucket_size_mib": "Bucket size (MiB)",
+        "split.data.bucket_size_mib": "Bucket size",
         "model.num_kv_heads": "Key/value heads",
         "train.lr_schedule": "Learning-rate schedule",
         "train.num_lr_warmup_steps": "Learning-rate warmup steps",
-        "measure.peak_flops_per_s": "Peak (FLOP/s)",
+        "measure.peak_flops_per_s": "Peak FLOP/s of one device",
     }
     assert {path: known[path].label for path in labels} == labels
     assert not [path for path in known if path.endswith("_file")]
@@ -85,3 +86,36 @@ def test_defaults_can_be_a_presets() -> None:
 
 def test_all_plain_parts_of_a_spec_have_a_form() -> None:
     assert {"train", "inference", "measure", "baseline", "launch", "link"} <= set(parts())
+
+
+class Limited(Options):
+    kind: Literal["free", "limited"] = "free"
+    """Kind."""
+
+    limit_s: Annotated[PositiveFloat | None, DURATION, AppliesIf("kind", ("limited",)), AppliesIf("mode", ("train",))] = 60.0
+    """Limit."""
+
+    inner: Annotated[Inner, AppliesIf("limit_s")] = Inner()
+    """Options within options."""
+
+
+def test_an_option_says_when_it_has_an_effect_and_in_which_units_it_is_written() -> None:
+    _, limit, rate = fields(Limited, "part")
+    assert (limit.label, limit.kind, limit.text(limit.default), limit.parse("2min")) == ("Limit", "quantity", "1 min", 120.0)
+    assert limit.hint == "Limit. (more than 0, default 1 min)"
+    assert limit.no_effect({"part.kind": "limited", "mode": "train"}) == ""
+    assert limit.no_effect({"part.kind": "free", "mode": "train"}) == "No effect: requires kind = limited"
+    assert limit.no_effect({"part.kind": "limited", "mode": "inference"}) == "No effect: requires mode = train"
+    assert (rate.no_effect({"part.limit_s": 1.0}), rate.no_effect({"part.limit_s": None})) == ("", "No effect: requires limit_s")
+
+
+def test_every_condition_of_an_option_names_another_option() -> None:
+    known = all_fields("transformer", "synthetic")
+    for model in MODELS.names():
+        known |= all_fields(model, "synthetic")
+    conditions = {condition for field in known.values() for condition in field.applies_if}
+    assert AppliesIf("split.data.compression", ("powersgd",)) in conditions
+    assert AppliesIf("split.pipeline.schedule", ("csv",)) in conditions
+    for condition in conditions:
+        choices = known[condition.option].choices
+        assert not choices or set(condition.values) <= set(choices)

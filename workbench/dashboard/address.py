@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from workbench.api.specs import DEFAULT_MODEL, DatasetOptions, Field, RunSpec, all_fields, parse_value, value_text
+from workbench.api.specs import DEFAULT_MODEL, DatasetOptions, Field, RunSpec, all_fields, value_text
 from workbench.errors import SpecError
 from workbench.messages import unknown_name
 
@@ -72,14 +72,16 @@ def _value(field: Field, text: str) -> Any:
     """
     if len(text) > LONGEST:
         raise SpecError(field.path, f"takes at most {LONGEST} characters, but got {len(text)}")
-    value = parse_value(text)
+    value = field.parse(text)
+    if field.quantity and isinstance(value, str):
+        raise SpecError(field.path, f"{field.quantity.allowed}, but got {text!r}")
     if field.kind in ("text", "choice"):
         value = value if isinstance(value, str) else text
     if field.kind == "choice" and value not in field.choices:
         raise SpecError(field.path, unknown_name("choice", value, list(field.choices)))
     if field.kind == "flag" and not isinstance(value, bool):
         raise SpecError(field.path, f"takes true or false, but got {text!r}")
-    if field.kind in ("integer", "number"):
+    if field.kind in ("integer", "number", "quantity"):
         if isinstance(value, bool) or not isinstance(value, int if field.kind == "integer" else int | float):
             raise SpecError(field.path, f"takes a number, but got {text!r}")
         low = -_LARGEST if field.minimum is None else field.minimum

@@ -9,7 +9,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from workbench.data.base import Dataset, DatasetSummary, LabelledSamples, PaddedWindows, Sequences, TokenWindows, dataset
 from workbench.errors import SpecError
-from workbench.spec.options import DatasetOptions
+from workbench.spec.options import AppliesIf, DatasetOptions
 
 _SURPRISE = 0.1  # share of tokens that the previous token does not determine
 _RADIANS_PER_STEP = (0.1, 1.0)
@@ -24,34 +24,34 @@ class SyntheticOptions(DatasetOptions):
     num_samples: PositiveInt = 1024
     """Number of samples."""
 
-    sequence_length: PositiveInt = 128
+    sequence_length: Annotated[PositiveInt, AppliesIf("kind", ("tokens", "series"))] = 128
     """Number of tokens or time steps per sample (tokens, series)."""
 
-    vocabulary_size: Annotated[int, Field(ge=2)] = 256
+    vocabulary_size: Annotated[int, Field(ge=2), AppliesIf("kind", ("tokens",))] = 256
     """Vocabulary size (tokens)."""
 
-    num_features: PositiveInt = 64
+    num_features: Annotated[PositiveInt, AppliesIf("kind", ("features", "series"))] = 64
     """Number of features per sample or time step (features, series)."""
 
-    channels: PositiveInt = 3
+    channels: Annotated[PositiveInt, AppliesIf("kind", ("images",))] = 3
     """Number of image channels (images)."""
 
-    height: PositiveInt = 32
+    height: Annotated[PositiveInt, AppliesIf("kind", ("images",))] = 32
     """Image height in pixels (images)."""
 
-    width: PositiveInt = 32
+    width: Annotated[PositiveInt, AppliesIf("kind", ("images",))] = 32
     """Image width in pixels (images)."""
 
-    num_classes: Annotated[int, Field(ge=2)] = 10
+    num_classes: Annotated[int, Field(ge=2), AppliesIf("kind", ("features", "images"))] = 10
     """Number of classes (features, images)."""
 
-    num_values: NonNegativeInt = 0
+    num_values: Annotated[NonNegativeInt, AppliesIf("kind", ("features",))] = 0
     """Number of values to predict instead of a class (features); 0 predicts a class."""
 
     seed: NonNegativeInt = 0
     """Random seed of the samples."""
 
-    padded: bool = False
+    padded: Annotated[bool, AppliesIf("kind", ("tokens",))] = False
     """Whether samples have different lengths, from 0 to sequence_length, with padding that the loss ignores (tokens)."""
 
 

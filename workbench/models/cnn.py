@@ -13,7 +13,7 @@ from workbench.models.base import Dropout, Model, model
 from workbench.plan.layer_groups import Convolution, ConvolutionBlock, GlobalPool, LayerGroup
 from workbench.plan.model_summary import BatchNorm, BlockSummary, ModelSummary, ParameterSummary, linear_parameters
 from workbench.plan.parity import BATCH_NORM, BatchDependence
-from workbench.spec.options import ModelOptions
+from workbench.spec.options import AppliesIf, ModelOptions
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,7 +34,7 @@ class CNNOptions(ModelOptions):
     """Group norm (Wu and He 2018), or batch norm, whose statistics are separate for each microbatch and, without
     sync_batch_norm, for each replica."""
 
-    num_groups: PositiveInt = 8
+    num_groups: Annotated[PositiveInt, AppliesIf("norm", ("group",))] = 8
     """Number of channel groups of group norm; must divide every width."""
 
     dropout: Dropout = 0.0

@@ -7,7 +7,7 @@ from typing import Any
 
 import ipywidgets as w
 
-from workbench.api.specs import Field, parse_value, value_text
+from workbench.api.specs import Field
 
 _MOST = 2**31 - 1
 _NONE = "none"
@@ -47,8 +47,7 @@ def _widget(field: Field, value: Any) -> Any:
     if field.kind == "integer" and not field.is_optional:
         low = -_MOST if field.minimum is None else int(field.minimum)
         return w.BoundedIntText(value, min=low, max=_MOST if field.maximum is None else int(field.maximum), **texts)
-    text = "" if value in (None, (), {}, []) else value_text(list(value) if isinstance(value, tuple) else value)
-    return w.Text(str(value) if field.kind == "text" else text, placeholder="none", continuous_update=False, **texts)
+    return w.Text(str(value) if field.kind == "text" else field.text(value), placeholder="none", continuous_update=False, **texts)
 
 
 def _value(field: Field, value: Any) -> Any:
@@ -59,5 +58,5 @@ def _value(field: Field, value: Any) -> Any:
     text = value.strip()
     if not text:
         return field.default if field.kind == "value" else None
-    parsed = parse_value(text)
+    parsed = field.parse(text)
     return field.default if isinstance(field.default, tuple) and parsed == list(field.default) else parsed

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-from workbench.spec.options import Options
+from workbench.spec.options import AppliesIf, Options
+from workbench.spec.units import DURATION, RATE
 
 PRESETS = {
     "nvlink": (2e-6, 450e9),  # fourth generation, one direction
@@ -26,11 +27,13 @@ class LinkSpeed(Options):
     preset: Literal["nvlink", "pcie4", "ethernet-10g", "ethernet-1g", "wan"] | None = None
     """Name of a link that provides the default latency and bandwidth; without it, only what is set below is emulated."""
 
-    latency_s: NonNegativeFloat | None = None
-    """Latency per message in seconds; the default is the preset's latency, or 0 without a preset."""
+    latency_s: Annotated[NonNegativeFloat, DURATION] | None = None
+    """Latency per message in seconds, or with a unit such as "100us"; the default is the preset's latency, or 0 without a
+    preset."""
 
-    bandwidth_bytes_per_s: PositiveFloat | None = None
-    """Bandwidth per direction in bytes per second; the default is the preset's bandwidth, or unlimited without a preset."""
+    bandwidth_bytes_per_s: Annotated[PositiveFloat, RATE] | None = None
+    """Bandwidth per direction in bytes per second, or with a unit such as "1Gbit/s"; the default is the preset's bandwidth, or
+    unlimited without a preset."""
 
     @property
     def numbers(self) -> tuple[float | None, float | None]:
@@ -63,7 +66,7 @@ class Link(LinkSpeed):
     """Number of consecutive ranks that form a node and share one link to the other nodes. By default, each worker has its own
     link to all others."""
 
-    within: LinkSpeed = Field(default_factory=LinkSpeed)
+    within: Annotated[LinkSpeed, AppliesIf("workers_per_node")] = Field(default_factory=LinkSpeed)
     """Link between the workers of a node; each worker has its own."""
 
     axes: dict[str, LinkSpeed] = Field(default_factory=dict)

@@ -35,6 +35,20 @@ class ReadsFile:
     hash of its contents. Pages do not offer such options, since visitors may not be allowed to read the files of the machine."""
 
 
+@dataclass(frozen=True)
+class AppliesIf:
+    """Marks an option that has no effect unless another has one of these values; forms disable it and say why.
+
+    ``compression_rank: Annotated[PositiveInt, AppliesIf("compression", ("powersgd",))] = 1``
+    """
+
+    option: str
+    """The other option: its name in the same class, or its path in the spec, such as ``mode``."""
+
+    values: tuple[Any, ...] = ()
+    """Without any, it must be set: not None, 0, false or empty."""
+
+
 class PluginOptions(Options):
     """Options of a plugin that a spec selects by ``name``; the other keys are those of the plugin."""
 

@@ -19,13 +19,20 @@ from pydantic import (
 from workbench.errors import SpecError
 from workbench.registry import DATASETS, MODELS, Family
 from workbench.spec.link import Link
-from workbench.spec.options import DatasetOptions, ModelOptions, Options, PluginOptions, spec_error
+from workbench.spec.options import AppliesIf, DatasetOptions, ModelOptions, Options, PluginOptions, spec_error
 from workbench.spec.split import Split
+from workbench.spec.units import DURATION, FLOP_RATE, SIZE
 
 DEFAULT_MODEL = "transformer"
 
 
 _ELEMENT_BYTES = {"fp32": 4, "bf16": 2, "fp64": 8}
+
+
+_Rate = Annotated[float, Field(ge=0, lt=1)]
+_TRAINING = AppliesIf("mode", ("train",))
+_ADAM = AppliesIf("optimizer", ("adam", "adamw"))
+_DECAYS = AppliesIf("lr_schedule", ("linear", "cosine"))
 
 
 class Train(Options):
@@ -40,50 +47,50 @@ class Train(Options):
     global_batch_size: PositiveInt = 16
     """Number of samples per step over all workers."""
 
-    optimizer: Literal["sgd", "momentum", "adam", "adamw"] = "adamw"
+    optimizer: Annotated[Literal["sgd", "momentum", "adam", "adamw"], _TRAINING] = "adamw"
     """Optimizer: SGD without momentum (sgd), SGD with momentum 0.9 (momentum), Adam or AdamW. The defaults are torch's."""
 
-    learning_rate: PositiveFloat = 1e-3
+    learning_rate: Annotated[PositiveFloat, _TRAINING] = 1e-3
     """Base learning rate; lr_schedule scales it."""
 
-    weight_decay: NonNegativeFloat | None = None
+    weight_decay: Annotated[NonNegativeFloat | None, _TRAINING] = None
     """Weight decay: decoupled for adamw, an L2 penalty otherwise. The default is torch's: 0.01 for adamw, else 0."""
 
-    decay_norms_and_biases: bool = True
+    decay_norms_and_biases: Annotated[bool, _TRAINING] = True
     """Whether weight decay also applies to norms and biases: parameters with fewer than two dims or named bias."""
 
-    momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
+    momentum: Annotated[_Rate | None, AppliesIf("optimizer", ("sgd", "momentum")), _TRAINING] = None
     """Momentum of SGD; the default is 0.9 for the optimizer momentum and 0 for sgd."""
 
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] | None = None
+    betas: Annotated[tuple[_Rate, _Rate] | None, _ADAM, _TRAINING] = None
     """Decay rates of Adam's two moments, such as [0.9, 0.95]; the default is [0.9, 0.999]."""
 
-    epsilon: PositiveFloat | None = None
+    epsilon: Annotated[PositiveFloat | None, _ADAM, _TRAINING] = None
     """Term added to Adam's denominator for numerical stability; the default is 1e-8."""
 
-    lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    lr_schedule: Annotated[Literal["constant", "linear", "cosine"], _TRAINING] = "constant"
     """Learning rate after the warm-up: constant, or decayed linearly or with a cosine to min_lr_ratio × learning_rate."""
 
-    num_lr_warmup_steps: NonNegativeInt = 0
+    num_lr_warmup_steps: Annotated[NonNegativeInt, _TRAINING] = 0
     """Number of steps at the start of the run over which the learning rate rises linearly, whether timed or not."""
 
-    num_lr_decay_steps: PositiveInt | None = None
+    num_lr_decay_steps: Annotated[PositiveInt | None, _DECAYS, _TRAINING] = None
     """Number of steps after the learning rate warm-up over which it decays; by default until the last timed step."""
 
-    min_lr_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0
+    min_lr_ratio: Annotated[float, Field(ge=0, le=1), _DECAYS, _TRAINING] = 0.0
     """Final learning rate of the decay, as a fraction of learning_rate."""
 
     precision: Literal["fp32", "bf16", "fp64"] = "fp32"
     """Dtype of parameters, activations, gradients and optimizer state."""
 
-    mixed_precision: Literal["none", "bf16"] = "none"
+    mixed_precision: Annotated[Literal["none", "bf16"], _TRAINING] = "none"
     """Dtype of the forward and backward computation, which uses copies of the fp32 parameters. Gradients are accumulated and
     reduced, and parameters updated, in fp32."""
 
-    max_gradient_norm: PositiveFloat | None = None
+    max_gradient_norm: Annotated[PositiveFloat | None, _TRAINING] = None
     """Maximum norm of the gradients, computed over all parameters of all workers; by default, gradients are not clipped."""
 
-    checkpointing: Literal["none", "full", "selective"] = "none"
+    checkpointing: Annotated[Literal["none", "full", "selective"], _TRAINING] = "none"
     """Activation checkpointing: recompute no activations in the backward pass (none), all inside each block (full), or all inside
     each block except the outputs of matrix products (selective)."""
 
@@ -112,7 +119,7 @@ class Train(Options):
 class Inference(Options):
     """Inference options; such a run has only forward passes."""
 
-    prompt_length: PositiveInt = 16
+    prompt_length: Annotated[PositiveInt, AppliesIf("num_new_tokens")] = 16
     """Number of tokens in the prompt, taken from each sample; only used if num_new_tokens > 0."""
 
     num_new_tokens: NonNegativeInt = 0
@@ -124,24 +131,6 @@ class Inference(Options):
         """Forward passes of a generation, as (positions per sample, number of passes): the prompt, then each new token except the
         last."""
         return [(self.prompt_length, 1), (1, self.num_new_tokens - 1)]
-
-
-_UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
-
-
-def _in_bytes(value: Any) -> Any:
-    """Converts ``"64MiB"`` to 67108864; values without a unit are unchanged.
-
-    Raises:
-        ValueError: a text that is neither.
-    """
-    unit = _UNITS.get(value[-3:]) if isinstance(value, str) else None
-    number = value[:-3].strip() if unit else ""
-    if unit and number.replace(".", "", 1).isdecimal():
-        return int(float(number) * unit)
-    if isinstance(value, str) and not value.isdecimal():
-        raise ValueError(f"input should be an integer number of bytes, or a number with {', '.join(_UNITS)}, such as 64MiB")
-    return value
 
 
 class Measure(Options):
@@ -156,21 +145,22 @@ class Measure(Options):
     torch_profiler: bool = False
     """Whether to run one additional step under torch.profiler; each worker writes its trace to the run directory."""
 
-    memory_budget_bytes: Annotated[PositiveInt, BeforeValidator(_in_bytes)] | None = None
+    memory_budget_bytes: Annotated[PositiveInt, SIZE] | None = None
     """Memory limit per worker in bytes, or a size such as "64MiB" or "2GiB". A run that exceeds it fails, as on a device of that
     size. By default unlimited. It does not apply to the parity check."""
 
     parity: bool = True
     """Whether to check that the split computes what one worker computes. Disable if the model is too large for one worker."""
 
-    num_parity_steps: PositiveInt = 2
+    num_parity_steps: Annotated[PositiveInt, AppliesIf("parity")] = 2
     """Number of SGD steps of the parity check."""
 
-    parity_precision: Literal["fp32", "bf16", "fp64"] = "fp64"
+    parity_precision: Annotated[Literal["fp32", "bf16", "fp64"], AppliesIf("parity")] = "fp64"
     """Dtype of the parity check. Only bf16 also checks train.mixed_precision, with both sides in mixed precision."""
 
-    peak_flops_per_s: PositiveFloat | None = None
-    """Peak FLOP/s of one worker's device according to its data sheet; reported next to the calibrated peak."""
+    peak_flops_per_s: Annotated[PositiveFloat, FLOP_RATE, Field(title="Peak FLOP/s of one device")] | None = None
+    """Peak FLOP/s of one worker's device according to its data sheet, such as "19.5TFLOP/s"; reported next to the calibrated
+    peak."""
 
 
 class Baseline(Options):
@@ -195,8 +185,9 @@ class Launch(Options):
     threads_per_worker: PositiveInt = 1
     """Number of CPU threads per worker."""
 
-    timeout_s: PositiveFloat = 300.0
-    """Timeout of communication in seconds. If a worker waits longer for another, the run fails and names the missing worker."""
+    timeout_s: Annotated[PositiveFloat, DURATION] = 300.0
+    """Timeout of communication in seconds, or with a unit such as "5min". If a worker waits longer for another, the run fails and
+    names the missing worker."""
 
 
 def _plugin(family: Family, base: type[PluginOptions]) -> BeforeValidator:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import PositiveFloat, PositiveInt
 
-from workbench.spec.options import StrategyOptions
+from workbench.spec.options import AppliesIf, StrategyOptions
+from workbench.spec.units import SIZE_MIB
 from workbench.strategies.data.compression import Compression
 from workbench.strategies.data.ddp import BUCKET_SIZE_MIB
+
+_DDP = AppliesIf("shard", ("none", "optimizer"))
+_TRAINING = AppliesIf("mode", ("train",))
 
 
 class DataOptions(StrategyOptions):
@@ -16,30 +20,31 @@ class DataOptions(StrategyOptions):
     """What is sharded over the workers: nothing (DDP), optimizer state (ZeRO-1), also gradients and, between steps, parameters
     (ZeRO-2), or parameters also between the forward and backward pass (ZeRO-3, FSDP)."""
 
-    shard_size: PositiveInt | None = None
+    shard_size: Annotated[PositiveInt | None, AppliesIf("shard", ("gradients", "parameters"))] = None
     """Number of consecutive workers that parameters and gradients are sharded over, with replication across these groups (HSDP);
     by default all workers."""
 
-    bucket_size_mib: PositiveFloat = BUCKET_SIZE_MIB
-    """Size in MiB of the DDP buckets, in which gradients are all-reduced during the backward pass."""
+    bucket_size_mib: Annotated[PositiveFloat, SIZE_MIB, _DDP, _TRAINING] = BUCKET_SIZE_MIB
+    """Size of the DDP buckets in MiB, or with a unit such as "64KiB". Gradients are all-reduced in buckets during the backward
+    pass."""
 
-    num_accumulation_steps: PositiveInt = 1
+    num_accumulation_steps: Annotated[PositiveInt, _TRAINING] = 1
     """Number of gradient accumulation steps: equal parts of a worker's share of the batch, computed one after the other.
     Gradients are averaged over the workers after the last."""
 
-    sync_batch_norm: bool = False
+    sync_batch_norm: Annotated[bool, _TRAINING] = False
     """Whether batch norm computes its statistics over all workers (``torch.nn.SyncBatchNorm``). Accumulation steps still have
     their own statistics."""
 
-    find_unused_parameters: bool = False
+    find_unused_parameters: Annotated[bool, _DDP, _TRAINING] = False
     """Whether DDP searches in every step for parameters that the forward pass did not use, and averages zeros for them instead of
     waiting for their gradients."""
 
-    compression: Compression = "none"
+    compression: Annotated[Compression, AppliesIf("shard", ("none",)), _TRAINING] = "none"
     """Gradient compression for the all-reduce: cast to fp16 or bf16, or low-rank approximation (PowerSGD, Vogels et al. 2019).
     The result then differs slightly from that of one worker."""
 
-    compression_rank: PositiveInt = 1
+    compression_rank: Annotated[PositiveInt, AppliesIf("compression", ("powersgd",))] = 1
     """Rank of the PowerSGD approximation."""
 
     @property

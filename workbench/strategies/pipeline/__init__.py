@@ -12,7 +12,7 @@ from pydantic import PositiveInt, SerializeAsAny, ValidationError, model_validat
 from workbench.errors import SplitError
 from workbench.messages import unknown_name
 from workbench.registry import SCHEDULES
-from workbench.spec.options import Options, ReadsFile, spec_error
+from workbench.spec.options import AppliesIf, Options, ReadsFile, spec_error
 from workbench.strategies.base import Limiting, strategy
 from workbench.strategies.pipeline.stages import StagedOptions, StagedStrategy
 
@@ -40,7 +40,7 @@ class PipelineOptions(StagedOptions):
     schedule_file: Annotated[str, ReadsFile] = ""
     """File of the schedule `csv`, with one row per worker that lists its actions in order, such as 0F0,0F1,0B0,0B1."""
 
-    actions: tuple[str, ...] = ()
+    actions: Annotated[tuple[str, ...], AppliesIf("schedule", ("csv",))] = ()
     """Rows of schedule_file, stored so that the recorded spec runs again without the file."""
 
     schedule_options: SerializeAsAny[Options] | None = None
