@@ -30,9 +30,9 @@ from workbench.dashboard.table import SHOWN, Overview, chosen, filtered, tags_of
 from workbench.runtime.events import EventWriter
 from workbench.spec import RunSpec
 from workbench.spec.paths import differences, spec_of
-from workbench.store.active_runs import ActiveRuns
 from workbench.store.events import ParityEvent, ReadyEvent, StepEvent
 from workbench.store.labels import relabel
+from workbench.store.listing import ActiveRuns
 from workbench.store.records import RunError
 from workbench.store.run_status import RunState, RunStatus
 

@@ -12,9 +12,9 @@ import workbench as wb
 from workbench import registry
 from workbench.errors import SpecError
 from workbench.launch.environment import baseline_key
-from workbench.spec.differences import not_by_default
 from workbench.spec.files import dumps, load
 from workbench.spec.option_files import with_file_hashes
+from workbench.spec.paths import not_by_default
 
 TABLE = '''
 from pathlib import Path

@@ -8,9 +8,9 @@ from typing import Any
 import click
 import pytest
 
+from workbench.api.specs import four_strategies
 from workbench.cli.run import run_command
 from workbench.spec import RunSpec
-from workbench.spec.demonstration import four_strategies
 from workbench.spec.files import override, parse_value
 from workbench.spec.paths import command, differences, script, spec_of, value_text
 

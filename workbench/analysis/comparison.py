@@ -14,8 +14,7 @@ from workbench.analysis.memory import memory_at_peak
 from workbench.analysis.parity import parity_text
 from workbench.analysis.scaling import way
 from workbench.errors import SpecError
-from workbench.spec.differences import flat
-from workbench.spec.paths import differences, value_text
+from workbench.spec.paths import differences, flat, value_text
 from workbench.store.columns import RUN_COLUMNS
 from workbench.store.directory import StoredRun
 

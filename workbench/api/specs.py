@@ -1,13 +1,11 @@
-"""What a run is: specs, the forms that ask for one, and the files, paths and commands that say one."""
+"""What a run is: specs, the forms that ask for one, the files, paths and commands that say one, and the demonstration."""
 
 from __future__ import annotations
 
-from workbench.spec.demonstration import four_strategies
-from workbench.spec.differences import not_by_default
 from workbench.spec.files import dumps, override, parse_value, read_table
 from workbench.spec.form import Field, all_fields, fields, parts, plugin_field, top_fields
 from workbench.spec.options import DatasetOptions, describe
-from workbench.spec.paths import command, differences, script, spec_of, value_text
+from workbench.spec.paths import command, differences, not_by_default, script, spec_of, value_text
 from workbench.spec.run_spec import DEFAULT_MODEL, RunSpec
 
 __all__ = [
@@ -33,3 +31,16 @@ __all__ = [
     "top_fields",
     "value_text",
 ]
+
+_FOUR_STRATEGIES = (
+    {"data": {"size": 2}},
+    {"layer": {"size": 2}},
+    {"pipeline": {"size": 2, "schedule": "1f1b", "num_microbatches": 4}},
+    {"tensor": {"size": 2}},
+)
+
+
+def four_strategies(spec: RunSpec) -> list[RunSpec]:
+    """Returns this spec split over two workers by each of four strategies. With the default spec it is the demonstration. The run
+    on one worker is added as their baseline."""
+    return [spec.replace(split=split) for split in _FOUR_STRATEGIES]

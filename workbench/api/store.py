@@ -10,14 +10,13 @@ from workbench.api.stored_run import Run
 from workbench.errors import UsageError
 from workbench.plan.parity import VERDICTS
 from workbench.store import archive, listing
-from workbench.store.active_runs import ActiveRuns
 from workbench.store.columns import RUN_COLUMNS, RUN_FIGURES
 from workbench.store.directory import RunDirectory, home
 from workbench.store.events import ParityEvent, StepEvent
 from workbench.store.figures import Summary, WorkerFigures
 from workbench.store.index import SETTLED_S
 from workbench.store.labels import MAX_NAME, MAX_NOTE
-from workbench.store.listing import RUN_ID, survey
+from workbench.store.listing import RUN_ID, ActiveRuns, survey
 from workbench.store.listing import changes as store_changes
 from workbench.store.records import RunError, RunRecord
 from workbench.store.run_status import TERMINAL

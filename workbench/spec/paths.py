@@ -1,11 +1,11 @@
-"""Expresses the differences of a spec from the defaults as paths and values, a command, or a script."""
+"""Expresses the differences of specs, from the defaults and from each other, as paths and values, a command, or a script."""
 
 from __future__ import annotations
 
 import json
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from workbench.spec.files import parse_value
@@ -39,6 +39,34 @@ def differences(spec: RunSpec) -> dict[str, Any]:
         elif value != getattr(default, part):
             paths[part] = value
     return paths
+
+
+def not_by_default(spec: RunSpec) -> dict[str, Any]:
+    """Returns the options that differ from the defaults, without those shown anyway: name, model, dataset, sizes and device."""
+    named = {
+        "name",
+        "model.name",
+        "dataset.name",
+        "launch.device",
+        *(f"split.{strategy}.size" for strategy, _ in spec.split.items()),
+    }
+    return {path: value for path, value in differences(spec).items() if path not in named}
+
+
+def differing(tables: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+    """Returns path → the value in each of these tables, None for a missing key; only for values that are not all equal."""
+    specs = [dict(flat(table)) for table in tables]
+    values = {path: [spec.get(path) for spec in specs] for path in dict.fromkeys(path for spec in specs for path in spec)}
+    return {path: row for path, row in values.items() if any(value != row[0] for value in row)}
+
+
+def flat(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields the values of a spec's table with their paths: ``("train.num_steps", 20)``."""
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
 
 
 def spec_of(paths: Mapping[str, Any]) -> RunSpec:

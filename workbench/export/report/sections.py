@@ -20,8 +20,8 @@ from workbench.charts.theme import side_by_side
 from workbench.charts.timeline import timeline_chart
 from workbench.errors import SpecError
 from workbench.export.report.parts import Compared, Drawing, Listing, Part, Section, Sentences, Table
-from workbench.spec.differences import differing, not_by_default
 from workbench.spec.files import read_table
+from workbench.spec.paths import differing, not_by_default
 from workbench.store.directory import RunDirectory
 from workbench.store.json_record import plain
 
