@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, Typ
 
 from workbench.errors import PluginError, SpecError
 from workbench.plan.loss_weights import IGNORED
-from workbench.registration import Attribute, register
+from workbench.registry import Attribute, register
 from workbench.spec.options import DatasetOptions, options_problem
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, TypeVar
 from pydantic import Field
 
 from workbench.plan.loss_weights import IGNORED
-from workbench.registration import Attribute, register
+from workbench.registry import Attribute, register
 from workbench.spec.options import ModelOptions, options_problem
 
 if TYPE_CHECKING:

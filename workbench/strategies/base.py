@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
-from workbench.registration import Attribute, register
+from workbench.registry import Attribute, register
 from workbench.spec.options import StrategyOptions, options_problem
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from workbench.errors import SplitError
 from workbench.messages import counted
-from workbench.registration import Attribute, register
+from workbench.registry import Attribute, register
 from workbench.spec.options import Options, options_problem
 
 if TYPE_CHECKING:
