@@ -27,10 +27,9 @@ from workbench.dashboard import address
 from workbench.dashboard.components.failure import failure
 from workbench.dashboard.downloads import csv_of, picture_of, tables_of
 from workbench.dashboard.table import SHOWN, Overview, chosen, filtered, tags_of
-from workbench.runtime.events import EventWriter
 from workbench.spec import RunSpec
 from workbench.spec.paths import differences, spec_of
-from workbench.store.events import ParityEvent, ReadyEvent, StepEvent
+from workbench.store.events import EventWriter, ParityEvent, ReadyEvent, StepEvent
 from workbench.store.labels import relabel
 from workbench.store.listing import ActiveRuns
 from workbench.store.records import RunError

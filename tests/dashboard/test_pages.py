@@ -15,12 +15,11 @@ from tests.helpers.run_directory import new_run
 from tests.helpers.states import finished, live
 from workbench.dashboard.pages.runs import IMPORTED
 from workbench.dashboard.shell import PAGES
-from workbench.runtime.events import EventWriter
 from workbench.spec import RunSpec
 from workbench.spec.paths import command, spec_of
 from workbench.store import listing
 from workbench.store.directory import RunDirectory
-from workbench.store.events import StepEvent
+from workbench.store.events import EventWriter, StepEvent
 from workbench.store.records import Labels
 
 

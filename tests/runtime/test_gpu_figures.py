@@ -24,11 +24,11 @@ from workbench.metrics.summary import PARTS, summarize
 from workbench.notebook.trace_view import TraceView
 from workbench.plan import plan as plan_module
 from workbench.plan.resolve import plan
-from workbench.runtime.events import EventWriter
 from workbench.runtime.tracing.recorder import Recorder
 from workbench.runtime.worker import measure_run
 from workbench.spec import RunSpec
 from workbench.store.directory import RunDirectory
+from workbench.store.events import EventWriter
 from workbench.store.run_status import RunState, RunStatus
 from workbench.testing.nccl_double import NCCLDouble
 from workbench.testing.workers import run_in_workers

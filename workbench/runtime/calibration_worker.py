@@ -22,12 +22,11 @@ import torch
 import torch.distributed as dist
 
 from workbench.hardware.store import JOB
-from workbench.runtime.events import EventWriter
 from workbench.runtime.tracing.process_group import control_group, register_backend
 from workbench.runtime.tracing.recorder import Recorder
 from workbench.runtime.worker import connect_store, exit_process, exit_with_supervisor
 from workbench.store.directory import RunDirectory
-from workbench.store.events import MeasuredEvent
+from workbench.store.events import EventWriter, MeasuredEvent
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
 MATRIX_SIZE = 1024

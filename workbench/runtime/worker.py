@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 
-from workbench.runtime.events import EventWriter
 from workbench.runtime.tracing.process_group import control_group, device_of, register_backend
 from workbench.runtime.tracing.recorder import Recorder
 from workbench.store.directory import RunDirectory
-from workbench.store.events import ErrorEvent, FinishedEvent, ParityEvent, ReadyEvent, StepEvent
+from workbench.store.events import ErrorEvent, EventWriter, FinishedEvent, ParityEvent, ReadyEvent, StepEvent
 from workbench.store.figures import Completions, WorkerFigures
 
 if TYPE_CHECKING:

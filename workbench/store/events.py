@@ -1,9 +1,11 @@
-"""Typed records of the events of a worker: the lines of ``events/rank-N.jsonl``."""
+"""Typed records of the events of a worker: the lines of ``events/rank-N.jsonl``, appended as they happen."""
 
 from __future__ import annotations
 
+import json
 import time as clock
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 from workbench.plan.parity import Verdict, verdict_of_event
@@ -113,6 +115,12 @@ def event_from_json(values: dict[str, Any]) -> Event | None:
     return None if kind is None else from_json(kind, values)
 
 
-def event_to_json(event: Event) -> dict[str, Any]:
-    """Returns the plain values of a line."""
-    return {"event": event.event, **plain(event)}
+class EventWriter:
+    """Appends to the event file of a worker."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("a", encoding="utf-8", buffering=1)
+
+    def write(self, event: Event) -> None:
+        """Writes one event."""
+        self._file.write(json.dumps({"event": event.event, **plain(event)}) + "\n")
