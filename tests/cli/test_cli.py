@@ -16,7 +16,7 @@ from tests.helpers.command import workbench
 from tests.helpers.comparison import FAILED, HELD, SINGLE, SPLIT, WORKER, record_run
 from workbench.analysis.memory import CATEGORIES
 from workbench.cli.assertion import parse
-from workbench.cli.document import runs_document
+from workbench.cli.output import runs_document
 from workbench.errors import SpecError
 from workbench.store.columns import RUN_COLUMNS
 from workbench.store.records import RunError

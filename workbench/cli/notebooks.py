@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 import workbench
-from workbench.cli.target import written
+from workbench.cli.output import written
 from workbench.errors import UsageError
 from workbench.messages import counted
 

@@ -1,12 +1,30 @@
-"""Commands that list the models, datasets, strategies and schedules, with every option and its meaning."""
+"""Commands that list the models, datasets, strategies and schedules, with every option and its meaning, and the compatibility
+of strategies and models."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import click
 
 from workbench.api.plugins import DATASETS, MODELS, SCHEDULES, STRATEGIES, Family
 from workbench.api.specs import describe
 from workbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from workbench.api.plans import Support
+
+_SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+_LEGEND = (
+    "✓: training and inference work on cpu (the GPU path has not been tested on hardware); otherwise the"
+    " supported mode, with a note that gives the reason. Two workers, first example of each model."
+)
+_PAGE = """# Compatibility of strategies and models
+
+`workbench strategies --markdown > docs/strategies.md` generates this page: the examples of each strategy go through the same
+checks as a run. `tests/testing/test_conformance.py` runs the accepted ones.
+
+"""
 
 
 def _list(family: Family) -> None:
@@ -38,13 +56,49 @@ datasets_command = _command("datasets", DATASETS)
 @click.command("strategies", help="List the strategies, their options and the combinations that are supported.")
 @click.option("--markdown", is_flag=True, help="Print only the compatibility table, as Markdown (docs/strategies.md).")
 def strategies_command(markdown: bool) -> None:
-    from workbench.cli import compatibility
-
     if markdown:
-        click.echo(compatibility.markdown(), nl=False)
+        click.echo(_compatibility_page(), nl=False)
         return
     _list(STRATEGIES)
-    click.echo(f"\n{compatibility.text()}")
+    click.echo(f"\n{_compatibility_text()}")
+
+
+def _compatibility() -> tuple[list[list[str]], list[str]]:
+    """Returns the rows of cells, headings first, and the notes that the numbers in the cells refer to."""
+    from workbench.api.plans import support_table
+
+    table, notes = support_table(), dict[str, int]()
+    columns = next(iter(table.values()))
+    cells = [["strategy", *columns]]
+    for split, by_model in table.items():
+        cells.append([split, *(_cell(support, notes) for support in by_model.values())])
+    return cells, [f"{number} {note}" for note, number in notes.items()]
+
+
+def _compatibility_page() -> str:
+    """Returns the page as Markdown."""
+    (heads, *body), notes = _compatibility()
+    lines = [heads, ["---", *[":---:"] * (len(heads) - 1)], *body]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    numbered = "\n".join(note.replace(" ", ". ", 1) for note in notes)
+    return f"{_PAGE}{_LEGEND}\n\n{table}\n\n{numbered}\n"
+
+
+def _compatibility_text() -> str:
+    """Returns the table as text for the terminal."""
+    body, notes = _compatibility()
+    widths = [max(len(line[column]) for line in body) for column in range(len(body[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in body]
+    return "\n".join([_LEGEND, "", *lines, "", *notes])
+
+
+def _cell(support: Support, notes: dict[str, int]) -> str:
+    from workbench.api.plans import MODES
+
+    modes = [mode for mode in MODES if mode in support.works]
+    mark = "–" if not modes else "✓" if modes == list(MODES) else " ".join(modes)
+    numbers = sorted(notes.setdefault(sentence, len(notes) + 1) for sentence in support.refusals)
+    return mark + " ".join(str(number).translate(_SUPERSCRIPTS) for number in numbers)
 
 
 @click.command("schedules")

@@ -22,7 +22,7 @@ def report_command(runs: tuple[str, ...], to: Path) -> None:
     HTML is one self-contained file; Markdown stores its charts in a folder next to the file.
     """
     from workbench.api import open_run
-    from workbench.cli.target import written
+    from workbench.cli.output import written
     from workbench.export.report.write import write_report
 
     opened_runs = [open_run(run) for run in runs]

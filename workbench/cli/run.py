@@ -12,7 +12,7 @@ import click
 
 from workbench.api.specs import RunSpec, four_strategies, override, read_table
 from workbench.cli.assertion import parse
-from workbench.cli.document import runs_document
+from workbench.cli.output import runs_document
 from workbench.errors import AssertionFailedError, RunFailedError
 
 if TYPE_CHECKING:
@@ -81,7 +81,6 @@ def _run_all(plans: Sequence[Plan], quiet: bool) -> tuple[list[Run], list[Run]]:
     """Runs each plan to its end; returns all runs to show, baselines first, and the runs of the plans."""
     from workbench.api import open_run
     from workbench.api.submission import submit_plan
-    from workbench.cli.progress import follow
 
     runs: dict[str, Run] = {}
     planned_runs: list[Run] = []
@@ -93,7 +92,7 @@ def _run_all(plans: Sequence[Plan], quiet: bool) -> tuple[list[Run], list[Run]]:
             for other in (record.baseline_run_id, record.same_cores_baseline_run_id, run.id):
                 if other and other not in runs:
                     runs[other] = open_run(other)
-                    follow(runs[other], quiet)
+                    _follow(runs[other], quiet)
     except KeyboardInterrupt:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # a second signal must not leave processes behind
@@ -101,6 +100,51 @@ def _run_all(plans: Sequence[Plan], quiet: bool) -> tuple[list[Run], list[Run]]:
             run.end()
         raise
     return list(runs.values()), planned_runs
+
+
+def _follow(run: Run, quiet: bool) -> None:
+    """Shows the progress of the run on stderr until it has ended: a bar in a terminal, otherwise a line per state; if ``quiet``,
+    only waits."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from workbench.analysis.parity import event_text
+    from workbench.api.store import ParityEvent, StepEvent
+
+    record = run.record
+    name = f"{record.split}" + (f", {record.threads_per_worker} threads" if record.threads_per_worker > 1 else "")
+    if quiet:
+        run.wait()
+        return
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description:<24}"),
+        BarColumn(24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    last_message = ""
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(name, total=None, note=run.message)
+        for event in run.follow(with_silence=True):
+            if event is None:
+                message = run.message or run.state
+                if message != last_message and run.state in ("queued", "starting"):
+                    progress.update(task, note=message)
+                    if not console.is_terminal:
+                        console.print(f"{name}: {message}", highlight=False)
+                    last_message = message
+            elif isinstance(event, ParityEvent):
+                progress.update(task, note=event_text(event))
+            elif isinstance(event, StepEvent):
+                loss = None if event.loss is None else f"loss {event.loss:.3f}"
+                figure = f"{event.duration_s * 1e3:.1f} ms per batch" if record.mode == "inference" else loss
+                note = "  ".join([event.kind, *([figure] if figure else [])])
+                progress.update(task, total=event.num_steps, completed=event.step + 1, note=note)
+        progress.update(task, note=run.state)
+    if not console.is_terminal:
+        console.print(f"{name}: {run.state}", highlight=False)
 
 
 def _report(runs: list[Run], rows: list[dict[str, Any]]) -> None:

@@ -7,8 +7,7 @@ from pathlib import Path
 import click
 
 from workbench.api.store import all_runs, import_runs, open_exact, open_run, run_rows
-from workbench.cli.document import runs_document
-from workbench.cli.target import written
+from workbench.cli.output import runs_document, written
 from workbench.errors import UsageError
 from workbench.messages import counted
 
