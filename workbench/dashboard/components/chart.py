@@ -1,4 +1,4 @@
-"""A chart with a menu that saves its picture and its data."""
+"""Charts with a menu that saves picture and data."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import streamlit as st
 
 from workbench.charts.selection import PICKED, pickable
 from workbench.charts.theme import FIT_WIDTH, AnyChart, folding, theme
+from workbench.charts.timeline import IDEAL, By, lanes_chart
 from workbench.dashboard.downloads import csv_of, picture_of
 
 
@@ -27,6 +28,18 @@ def run_figure(chart: alt.Chart | alt.LayerChart, frame: pd.DataFrame, name: str
     _save_menu(chart, frame, name)
     points = event.selection.get(PICKED, [])
     return str(points[0]["split"]) if points and "split" in points[0] else None
+
+
+def lanes(
+    frame: pd.DataFrame, ideal: pd.DataFrame, question: str, span_ms: tuple[float, float] | None = None, by: By = "kind"
+) -> None:
+    """Draws the timeline of the workers and, if there is one, the ideal of the schedule below it on the same scale; over the
+    whole step or a part of it, coloured by kind, microbatch or stage."""
+    span_ms = span_ms or (0.0, float(max([*frame["end_ms"], *ideal["end_ms"]], default=1.0)))
+    zoom = alt.selection_interval(bind="scales", encodings=["x"])
+    figure(lanes_chart(frame, question, span_ms, frame["kind"], by).add_params(zoom), frame, "timeline")
+    if len(ideal):
+        figure(lanes_chart(ideal, IDEAL, span_ms, ideal["kind"], by), ideal, "ideal")
 
 
 def _full_width(chart: Any) -> Any:

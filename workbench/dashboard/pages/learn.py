@@ -17,8 +17,8 @@ from workbench.charts.theme import folding
 from workbench.charts.walkthrough import walk_chart
 from workbench.dashboard.complexity import difference
 from workbench.dashboard.components.alerts import alert
+from workbench.dashboard.components.chart import lanes
 from workbench.dashboard.components.failure import failure_card
-from workbench.dashboard.components.lanes import lanes
 from workbench.dashboard.components.navigate import follows_address, go, has
 from workbench.dashboard.components.outlook import in_bytes
 from workbench.dashboard.components.progress import bar

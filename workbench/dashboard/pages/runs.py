@@ -10,11 +10,11 @@ import streamlit as st
 
 from workbench.analysis import limits, memory_limits
 from workbench.analysis.findings import findings
-from workbench.api.store import Run, import_runs, open_exact, pack_runs
+from workbench.api.store import MAX_NAME, MAX_NOTE, Run, import_runs, open_exact, pack_runs
 from workbench.dashboard.cache import overview
 from workbench.dashboard.components.alerts import alert
 from workbench.dashboard.components.choose_runs import MOST_COMPARED
-from workbench.dashboard.components.details import details
+from workbench.dashboard.components.failure import failure_card
 from workbench.dashboard.components.navigate import go, has
 from workbench.dashboard.components.runs_table import runs_table
 from workbench.dashboard.downloads import tables_of
@@ -95,12 +95,43 @@ def _selected(run_ids: list[str]) -> None:
             with st.popover("Tag", icon=":material/label:"):
                 _tag(runs)
     if len(runs) == 1:
-        details(runs[0])
+        _details(runs[0])
     else:
         rows = [run.row() for run in runs[:MOST_COMPARED]]
         compared = runs[:MOST_COMPARED]
         for sentence in findings(rows, limits.sentences(compared), memory_limits.sentences(compared)):
             st.text(f"• {sentence}")
+
+
+def _details(run: Run) -> None:
+    """Draws the details of one run: its failure, its name, tags and note, and its spec, which a new run can start from."""
+    failure_card(run)
+    try:
+        labels, record = run.labels, run.record
+    except WorkbenchError as error:
+        alert("error", "This run cannot be read", str(error))
+        return
+    with st.form(f"labels {run.id}"):
+        left, right = st.columns(2)
+        with left:
+            name = st.text_input("Name", labels.name or record.name, max_chars=MAX_NAME)
+            tags = st.text_input("Tags, separated by commas", ", ".join(labels.tags or ()), max_chars=500)
+        with right:
+            note = st.text_area("Note", labels.note or "", max_chars=MAX_NOTE)
+        if st.form_submit_button("Save", icon=":material/save:"):
+            try:
+                run.relabel(name=name, tags=tags.split(","), note=note)
+            except WorkbenchError as error:
+                alert("error", "Not saved", str(error))
+            else:
+                st.rerun()
+    if st.button("Use this spec for a new run", icon=":material/tune:"):
+        from workbench.dashboard.pages.configure import load_run
+
+        load_run(run.id)
+        go("configure")
+    with st.expander("Spec"):
+        st.code(run.spec_text, language="toml")
 
 
 def _downloads(runs: list[Run]) -> None:
@@ -168,8 +199,6 @@ def _failed(listed: pd.DataFrame) -> None:
     failed = listed[listed["state"].isin(["failed", "lost"])]
     if failed.empty:
         return
-    from workbench.dashboard.components.failure import failure_card
-
     st.subheader("Failures", anchor=False)
     st.caption("The latest three failed runs of this list. Select another run to see its failure.")
     for run_id in failed["run_id"].head(3):

@@ -18,10 +18,9 @@ from workbench.charts.communication import traffic_matrix_chart
 from workbench.charts.memory import memory_at_peak_chart, memory_over_time_chart
 from workbench.charts.overlap import overlap_chart
 from workbench.charts.timeline import By
-from workbench.dashboard.components.chart import figure
+from workbench.dashboard.components.chart import figure, lanes
 from workbench.dashboard.components.choose_runs import choose_run
 from workbench.dashboard.components.failure import failure_card
-from workbench.dashboard.components.lanes import lanes
 from workbench.dashboard.downloads import trace_of
 
 MOST_OPERATIONS = 1000
