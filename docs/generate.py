@@ -88,8 +88,7 @@ def api_page() -> str:
         _names(errors, [name for name, value in vars(errors).items() if getattr(value, "__module__", "") == errors.__name__])
     )
     lines += [f"## {ANALYSIS}\n", "Functions that return a DataFrame, by module.\n"]
-    for package in (ANALYSIS, "workbench.hardware"):
-        lines.append(_by_module(package, lambda name, value: inspect.signature(value).return_annotation == "pd.DataFrame"))
+    lines.append(_by_module(ANALYSIS, lambda name, value: inspect.signature(value).return_annotation == "pd.DataFrame"))
     lines += [f"## {CHARTS}\n", "Functions that return an Altair chart, by module, and how to show one.\n"]
     lines.append(_by_module(CHARTS, lambda name, value: name.endswith(("_chart", "_charts")) or name in ("dressed", "svg")))
     lines += ["## Plugins\n", "What a plugin imports; [extending.md](extending.md) shows one of each kind.\n"]

@@ -10,7 +10,7 @@ import pytest
 
 import workbench
 from docs.generate import DOCS, PAGES, plugin_imports
-from workbench.analysis.frames import PARTS
+from workbench.analysis.comparison import PARTS
 from workbench.analysis.memory import CATEGORIES
 from workbench.cli.main import cli
 from workbench.errors import WorkbenchError

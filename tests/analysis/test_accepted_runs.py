@@ -12,11 +12,11 @@ import pytest
 from tests.helpers.recorded import pipeline_run
 from workbench.analysis import memory_limits, trace
 from workbench.analysis.bubble import bubble, ideal_timeline
-from workbench.analysis.frames import losses, timeline
+from workbench.analysis.comparison import losses
 from workbench.analysis.limits import limit_of
 from workbench.analysis.memory import memory_at_peak, memory_over_time
-from workbench.analysis.overlap import overlap_of
 from workbench.analysis.progress import Follower
+from workbench.analysis.trace import overlap_of, timeline
 from workbench.analysis.traffic_matrix import traffic_matrix_of
 from workbench.api import Run
 from workbench.export.chrome_trace import trace_events

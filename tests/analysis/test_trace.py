@@ -12,8 +12,8 @@ import pytest
 from tests.helpers.recorded import NUM_MICROBATCHES, PAYLOAD_BYTES, pipeline_run
 from workbench.analysis import trace
 from workbench.analysis.communication import by_operation
-from workbench.analysis.frames import timeline
 from workbench.analysis.memory import largest_at_peak
+from workbench.analysis.trace import timeline
 from workbench.store.tables import schema, write_table
 
 

@@ -14,19 +14,17 @@ from pandas.testing import assert_frame_equal
 
 from tests.helpers.recorded import NUM_MICROBATCHES, pipeline_run
 from workbench.analysis.communication import operations, volume_frame
-from workbench.analysis.comparison import labelled
-from workbench.analysis.frames import PARTS, losses, pareto, step_parts, timeline
-from workbench.analysis.overlap import IN_FLIGHT, overlap_of
+from workbench.analysis.comparison import PARTS, labelled, losses, pareto, step_parts
 from workbench.analysis.scaling import scaling
+from workbench.analysis.trace import IN_FLIGHT, overlap_of, timeline
 from workbench.charts import theme
 from workbench.charts.communication import communication_volume_chart
+from workbench.charts.comparison import step_parts_chart
 from workbench.charts.loss import losses_chart
-from workbench.charts.overlap import overlap_chart
 from workbench.charts.pareto import pareto_chart
 from workbench.charts.scaling import scaling_chart, scaling_charts
 from workbench.charts.selection import standing_out
-from workbench.charts.step_parts import step_parts_chart
-from workbench.charts.timeline import By, lanes_chart, timeline_chart
+from workbench.charts.timeline import By, lanes_chart, overlap_chart, timeline_chart
 from workbench.store import listing
 from workbench.store.columns import RUN_COLUMNS
 

@@ -16,12 +16,12 @@ import pytest
 from rich.console import Console
 
 from tests.helpers.run_directory import new_run, run_record
+from workbench.analysis.calibration import achieved, communication
 from workbench.api import Run
 from workbench.charts.calibration import communication_chart
 from workbench.cli import calibrate
 from workbench.cli.show import _bandwidths
 from workbench.errors import UsageError
-from workbench.hardware import frames
 from workbench.hardware.fit import fit, link_notes
 from workbench.hardware.store import read_calibration, write_calibration
 from workbench.plan.link_model import Route
@@ -117,7 +117,7 @@ def test_a_calibration_of_another_machine_is_none(tmp_path: Path) -> None:
 
 
 def test_the_frame_has_the_fit_and_the_bandwidth_beside_each_time() -> None:
-    frame = frames.communication(calibration(0.0, 1e9))
+    frame = communication(calibration(0.0, 1e9))
     assert frame["fitted_s"].tolist() == pytest.approx(frame["time_s"].tolist())
     assert frame["bandwidth_bytes_per_s"].tolist() == pytest.approx([1e9] * len(frame))
     assert communication_chart(frame).to_dict()["facet"]["sort"] == ["all-reduce", "send"]
@@ -129,11 +129,11 @@ def test_a_runs_bandwidth_stands_beside_the_calibrated_one(tmp_path: Path) -> No
         row = {"step": 0, "rank": rank, "group": "g", "axis": "data", "sequence": 1, "operation": "all_reduce"}
         rows = [{**row, "payload_bytes": 100, "ring_bytes": 100, "start_s": entered_s, "completed_s": 3.0}]
         write_table(run.table_path("communication", rank), "communication", rows)
-    found = frames.achieved(run, calibration(1e-4, 1e9))
+    found = achieved(run, calibration(1e-4, 1e9))
     assert found["ring_bytes_per_s"].tolist() == [100 / 2]
     assert found["calibrated_bytes_per_s"].tolist() == pytest.approx([1e9])
-    assert frames.achieved(run, None)["calibrated_bytes_per_s"].isna().all()
-    assert frames.achieved(new_run(tmp_path, "silent", ""), None).empty
+    assert achieved(run, None)["calibrated_bytes_per_s"].isna().all()
+    assert achieved(new_run(tmp_path, "silent", ""), None).empty
 
 
 @pytest.mark.parametrize(("machine", "calibrated"), [("m", "1,000.0 MB/s"), ("another", "–")])

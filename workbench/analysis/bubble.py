@@ -103,7 +103,7 @@ def mean_of(pipelines: Iterable[list[Worker]]) -> dict[str, float]:
 
 
 def ideal_timeline(run: StoredRun) -> pd.DataFrame:
-    """Returns the timeline of one step at the ideal of the schedule; columns as ``frames.timeline``."""
+    """Returns the timeline of one step at the ideal of the schedule; columns as ``trace.timeline``."""
     run = run.directory
     import pandas as pd
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -19,6 +19,8 @@ from workbench.store.columns import RUN_COLUMNS
 from workbench.store.directory import StoredRun
 
 Row = dict[str, Any]
+PARTS = ("compute", "optimizer", "exposed communication", "idle", "schedule", "other")
+"""Parts of a step, in the order in which they are drawn."""
 _IRRELEVANT_PATHS = ("name", "baseline.mode", "launch.fork_server")
 """Paths of a spec that do not change what a run computes."""
 
@@ -94,6 +96,61 @@ def peaks(runs: Sequence[StoredRun], labels: Sequence[str]) -> pd.DataFrame:
         name = label if frame["worker"].nunique() == 1 else label + " · worker " + frame["worker"]
         frames.append(frame.assign(split=label, worker=name))
     return pd.concat(frames, ignore_index=True)
+
+
+def step_parts(rows: Iterable[Row]) -> pd.DataFrame:
+    """Returns the step breakdown of each run: ``split``, ``part`` and ``milliseconds``, means over workers and trace steps.
+
+    Args:
+        rows: Rows as in ``runs``.
+    """
+    return pd.DataFrame(
+        [
+            {"split": row["split"], "part": part, "milliseconds": row[f"{part.replace(' ', '_')}_s"] * 1e3}
+            for row in rows
+            if row["step_time_s"] is not None
+            for part in PARTS
+            if row[f"{part.replace(' ', '_')}_s"] is not None  # not recorded in older runs
+        ]
+    )
+
+
+def losses(runs: Iterable[StoredRun], rows: Iterable[Row]) -> pd.DataFrame:
+    """Returns the losses of each run: ``split``, ``run`` (split and verdict), ``step`` and ``loss``, the mean over the workers
+    that compute it.
+
+    Args:
+        rows: Rows of the runs as in ``runs``, in the same order.
+    """
+    frames = []
+    for run, row in zip(runs, rows, strict=True):
+        steps = run.directory.table("steps").to_pandas()
+        mean = steps.dropna(subset="loss").groupby("step", as_index=False)["loss"].mean()
+        frames.append(mean.assign(split=row["split"], run=f"{row['split']}: {parity_text(row)}"))
+    return pd.concat(frames, ignore_index=True)[["split", "run", "step", "loss"]]
+
+
+def pareto(rows: Iterable[Row]) -> pd.DataFrame:
+    """Returns step time against peak memory: ``split``, ``step_time_ms``, ``peak_memory_mib`` of the largest worker, and
+    ``on_front``, whether no other run is at least as good in both and better in one. Runs without both figures are left out.
+
+    Args:
+        rows: Rows as in ``runs``.
+    """
+    measured = [row for row in rows if row["step_time_s"] is not None and row["peak_memory_bytes"] is not None]
+    points = [(row["step_time_s"], row["peak_memory_bytes"]) for row in measured]
+    return pd.DataFrame(
+        {
+            "split": [row["split"] for row in measured],
+            "step_time_ms": [time_s * 1e3 for time_s, _ in points],
+            "peak_memory_mib": [size / 2**20 for _, size in points],
+            "on_front": [not any(_dominates(other, point) for other in points) for point in points],
+        }
+    )
+
+
+def _dominates(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    return one != other and one[0] <= other[0] and one[1] <= other[1]
 
 
 def numbers(rows: Sequence[Row]) -> pd.DataFrame:

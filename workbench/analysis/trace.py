@@ -1,4 +1,5 @@
-"""Reads one trace step of a run: the timeline of its workers and their operations. Long steps are summarized to an outline."""
+"""Reads one trace step of a run: the timeline of its workers, their operations, and the overlap of the two. Long steps are
+summarized to an outline."""
 
 from __future__ import annotations
 
@@ -24,6 +25,7 @@ _COMMUNICATION = (
     "rank", "step", "index", "operation", "axis", "group", "peer", "phase", "payload_bytes", "ring_bytes", "start_s", "end_s",
     "completed_s", "exposed_communication_s", "idle_s",
 )  # fmt: skip
+IN_FLIGHT = "in flight"
 COLUMNS = ["kind", "stage", "microbatch", "worker", "begin_ms", "end_ms"]
 
 
@@ -40,6 +42,25 @@ def untraced(run: StoredRun) -> str:
         return "The timeline is not measured on GPUs yet: the host clock does not see when kernels run."
     reason = "measure.num_trace_steps is 0" if run.summary() else "the run has not reached its trace steps"
     return f"No trace step was recorded: {reason}."
+
+
+def timeline(run: StoredRun) -> pd.DataFrame:
+    """Returns the timeline of the last trace step: kind, stage, microbatch, worker, begin and end in milliseconds since its
+    start. Waits lie inside other intervals and are drawn over them."""
+    run = run.directory
+    frame = run.table("timeline").to_pandas()
+    frame = frame[frame["step"] == frame["step"].max()]
+    start = frame["start_s"].min()
+    return pd.DataFrame(
+        {
+            "kind": frame["kind"],
+            "stage": frame["stage"],
+            "microbatch": frame["microbatch"],
+            "worker": frame["rank"].astype(str),
+            "begin_ms": (frame["start_s"] - start) * 1e3,
+            "end_ms": (frame["end_s"] - start) * 1e3,
+        }
+    )
 
 
 def timeline_of(run: StoredRun, step: int) -> pa.Table:
@@ -85,7 +106,7 @@ def lanes(
         most: largest number of intervals before the outline.
 
     Returns:
-        A frame with the columns of ``frames.timeline``, times in milliseconds since ``start_s``, and whether it is an outline.
+        A frame with the columns of ``timeline``, times in milliseconds since ``start_s``, and whether it is an outline.
     """
     if part_ms is not None:
         begins, ends = (start_s + edge / 1e3 for edge in part_ms)
@@ -124,6 +145,47 @@ def operations_of(
         idle_ms=frame["idle_s"] * 1e3,
     )
     return columns, len(selected)
+
+
+def overlap_of(run: StoredRun) -> pd.DataFrame:
+    """Returns ``overlap`` of the last trace step of a run."""
+    step = steps(run)[-1]
+    timeline = timeline_of(run, step)
+    return overlap(timeline, communication_of(run, step), span_s(timeline)[0])
+
+
+def overlap(timeline: pa.Table, communication: pa.Table, start_s: float) -> pd.DataFrame:
+    """Returns two lanes per worker: its intervals, and the operations in flight, from entry to completion. They show which
+    communication overlaps with compute, which no part of a step shows because it costs no time.
+
+    Operations that no worker waited for are left out.
+
+    Args:
+        timeline: rows of a step, as of ``timeline_of``.
+        communication: rows of the step, as of ``communication_of``.
+        start_s: start of the step, as of ``span_s``.
+
+    Returns:
+        Columns ``worker``, ``lane``, ``kind`` (of ``timeline``, or ``in flight``), ``operation``, and ``begin_ms`` and
+        ``end_ms`` in milliseconds since ``start_s``.
+    """
+    operations = communication.to_pandas()
+    intervals, _ = lanes(timeline, start_s)
+    operations = operations[(operations["operation"] != "barrier") & operations["end_s"].notna()]
+    in_flight = pd.DataFrame(
+        {
+            "worker": operations["rank"].astype(str),
+            "kind": IN_FLIGHT,
+            "operation": operations["operation"],
+            "begin_ms": (operations["start_s"] - start_s) * 1e3,
+            "end_ms": (operations["done_s"] - start_s) * 1e3,
+        }
+    )
+    both = [
+        intervals.assign(lane=intervals["worker"], operation=""),
+        in_flight.assign(lane=in_flight["worker"] + " " + IN_FLIGHT),
+    ]
+    return pd.concat(both, ignore_index=True)[["worker", "lane", "kind", "operation", "begin_ms", "end_ms"]]
 
 
 def traffic_matrix_of_step(communication: pa.Table) -> pd.DataFrame:

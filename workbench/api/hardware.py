@@ -46,7 +46,7 @@ def calibration() -> dict[str, Any] | None:
 
 def measured_communication(calibration: dict[str, Any]) -> pd.DataFrame:
     """Returns the measured operations of a calibration with the time of the fitted link for each."""
-    from workbench.hardware.frames import communication
+    from workbench.analysis.calibration import communication
 
     return communication(calibration)
 
@@ -54,7 +54,7 @@ def measured_communication(calibration: dict[str, Any]) -> pd.DataFrame:
 def achieved_bandwidth(run: Run) -> pd.DataFrame:
     """Returns the bandwidth of the operations of a run and of the calibrated links of the same machine and version of torch, if
     the store has them. An imported run is not compared with the machine of the viewer."""
-    from workbench.hardware.frames import achieved
+    from workbench.analysis.calibration import achieved
 
     return achieved(run, read_calibration(home(), run.directory.environment()))
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 def communication_chart(frame: pd.DataFrame) -> alt.FacetChart:
     """Draws time against payload, one panel per operation: measured points and the fitted line; data of
-    ``hardware.frames.communication``."""
+    ``calibration.communication``."""
     sizes = [int(size) for size in sorted(frame["payload_bytes"].unique())]
     operations = list(dict.fromkeys(frame["operation"]))
     frame = frame.assign(

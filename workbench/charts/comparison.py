@@ -1,4 +1,5 @@
-"""Lists the charts of a comparison, which pages, notebooks and reports draw. A new chart is added here only."""
+"""Lists the charts of a comparison, which pages, notebooks and reports draw, and draws the first of them. A new chart is added
+here only."""
 
 from __future__ import annotations
 
@@ -9,14 +10,13 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from workbench.analysis.comparison import peaks
-from workbench.analysis.frames import losses, pareto, step_parts
+from workbench.analysis.comparison import PARTS, losses, pareto, peaks, step_parts
 from workbench.analysis.scaling import scaling
 from workbench.charts.loss import losses_chart
 from workbench.charts.memory import memory_at_peak_chart
 from workbench.charts.pareto import pareto_chart
 from workbench.charts.scaling import scaling_charts
-from workbench.charts.step_parts import step_parts_chart
+from workbench.charts.theme import WIDTH, colour
 from workbench.store.directory import StoredRun
 
 Row = dict[str, Any]
@@ -61,6 +61,23 @@ def _losses(finished: Finished) -> pd.DataFrame:
 
 def _memory(finished: Finished) -> pd.DataFrame:
     return peaks([run for run, _ in finished], [row["split"] for _, row in finished]) if finished else pd.DataFrame()
+
+
+def step_parts_chart(frame: pd.DataFrame) -> alt.Chart:
+    """Draws the breakdown of the step time, one bar per split; data of ``comparison.step_parts``."""
+    order = list(dict.fromkeys(frame["split"]))
+    return (
+        alt.Chart(frame, title="Where does the time of a step go?", width=WIDTH, height=22 * len(order))
+        .transform_calculate(order=f"indexof({list(PARTS)}, datum.part)")
+        .mark_bar()
+        .encode(
+            x=alt.X("milliseconds:Q", title="time (ms, mean over workers)"),
+            y=alt.Y("split:N", title=None, sort=order, axis=alt.Axis(labelLimit=200)),
+            color=colour("part", PARTS),
+            order="order:Q",
+            tooltip=["split", "part", alt.Tooltip("milliseconds", format=".2f")],
+        )
+    )
 
 
 CHARTS = (

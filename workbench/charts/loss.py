@@ -30,8 +30,8 @@ _THINNEST, _WIDENS_BY, _WIDEST = 1.5, 2.0, 8.0
 
 
 def losses_chart(frame: pd.DataFrame, labels: Iterable[str] = ()) -> alt.LayerChart:
-    """Draws the loss by step, one line per run with its verdict in the legend; data of ``frames.losses``. Each line is thinner
-    than the one below it, so that equal lines are visible. ``labels`` of all compared runs determine the colours."""
+    """Draws the loss by step, one line per run with its verdict in the legend; data of ``comparison.losses``. Each line is
+    thinner than the one below it, so that equal lines are visible. ``labels`` of all compared runs determine the colours."""
     split_of = dict(zip(frame["run"], frame["split"], strict=True))
     names, tones = list(split_of), run_colours([*labels, *frame["split"]])
     colour = tone_colour(

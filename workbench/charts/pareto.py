@@ -22,8 +22,8 @@ _AXIS_RANGE = 1.2
 
 
 def pareto_chart(frame: pd.DataFrame, labels: Iterable[str] = ()) -> alt.LayerChart:
-    """Draws step time against peak memory, one point per run, with the front as a line; data of ``frames.pareto``. ``labels`` of
-    all compared runs determine the colours."""
+    """Draws step time against peak memory, one point per run, with the front as a line; data of ``comparison.pareto``. ``labels``
+    of all compared runs determine the colours."""
     x = alt.X("step_time_ms:Q", title="step time (ms)", scale=_from_zero(frame["step_time_ms"]))
     y = alt.Y("peak_memory_mib:Q", title="peak memory of the largest worker (MiB)", scale=_from_zero(frame["peak_memory_mib"]))
     best = frame[frame["on_front"]]

@@ -1,4 +1,4 @@
-"""Draws the timeline of the workers in a step."""
+"""Draws the timeline of the workers in a step, alone or with the communication that overlaps with it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Literal
 import altair as alt
 import pandas as pd
 
-from workbench.charts.theme import COLOURS, RUN_COLOURS, WIDTH, layered, tone_colour
+from workbench.analysis.trace import IN_FLIGHT
+from workbench.charts.theme import COLOURS, RUN_COLOURS, WIDTH, colour, layered, tone_colour
 
 By = Literal["kind", "microbatch", "stage"]
 WAITS = ("idle", "communication")
@@ -22,12 +23,14 @@ _PALE = 0.55
 _WHITE, _BLACK = "#ffffff", "#10161c"
 _CHARACTER = 0.008
 """Share of the width that one character of a label needs."""
+_LANE, _HALF_LANE = 36, 26
+"""Heights in pixels of the lane of a worker, and of each of its two where there are two."""
 IDEAL = "Ideal timeline of this schedule"
 
 
 def timeline_chart(frame: pd.DataFrame, title: str, ideal: pd.DataFrame | None = None) -> alt.LayerChart | alt.VConcatChart:
     """Draws the timeline, one lane per worker, labelled by microbatch if there are several (and stage.microbatch for several
-    stages per worker); data of ``frames.timeline``.
+    stages per worker); data of ``trace.timeline``.
 
     Args:
         ideal: Timeline of the ideal schedule, drawn below on the same scale.
@@ -50,6 +53,26 @@ def lanes_chart(
     """Draws one part of the step with a legend of these kinds; computation may be coloured by microbatch or stage, with backward
     passes paler."""
     return _lanes(frame, [kind for kind in COLOURS if kind in set(kinds)], span_ms, by).properties(title=title)
+
+
+def overlap_chart(frame: pd.DataFrame, title: str) -> alt.Chart:
+    """Draws the activity of each worker and below it its operations in flight: those below computation are hidden, those below
+    waits are exposed. Data of ``trace.overlap``."""
+    frame = frame.sort_values("kind", key=lambda kind: kind.isin(("communication", "idle")), kind="stable")
+    lanes = sorted(set(frame["lane"]), key=lambda lane: (int(lane.split()[0]), lane))
+    kinds = [kind for kind in COLOURS if kind in set(frame["kind"])]
+    return (
+        alt.Chart(frame, width=WIDTH, height=_HALF_LANE * len(lanes))
+        .mark_bar()
+        .encode(
+            x=alt.X("begin_ms:Q", title="time since the step began (ms)", scale=alt.Scale(nice=False)),
+            x2="end_ms:Q",
+            y=alt.Y("lane:N", title="worker", sort=lanes),
+            color=colour("kind", kinds),
+            tooltip=["worker", "kind", "operation", alt.Tooltip("begin_ms", format=".2f"), alt.Tooltip("end_ms", format=".2f")],
+        )
+        .properties(title=alt.Title(title, subtitle=f"Lower lane of each worker: communication {IN_FLIGHT}."))
+    )
 
 
 def _shades(frame: pd.DataFrame, kinds: list[str], by: By) -> tuple[pd.Series, dict[str, str]]:
@@ -99,7 +122,7 @@ def _lanes(frame: pd.DataFrame, kinds: list[str], span_ms: tuple[float, float], 
     wide = frame[(frame["label"] != "") & (frame["width_ms"] > needed)]
     ink_as_it_is = alt.Color("ink:N", scale=None)
     labels = alt.Chart(wide).mark_text(fontSize=10).encode(x="middle_ms:Q", y=lane, text="label:N", color=ink_as_it_is)
-    return layered(bars, labels, width=WIDTH, height=36 * len(workers))
+    return layered(bars, labels, width=WIDTH, height=_LANE * len(workers))
 
 
 def _labels(frame: pd.DataFrame) -> pd.Series:

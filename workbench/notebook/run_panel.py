@@ -10,8 +10,8 @@ from typing import Any
 import ipywidgets as w
 import psutil
 
+from workbench.analysis.comparison import losses
 from workbench.analysis.formatting import seconds
-from workbench.analysis.frames import losses
 from workbench.analysis.progress import Follower
 from workbench.api import Run, submit
 from workbench.api.execution import terminated_as_interrupted

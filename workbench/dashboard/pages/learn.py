@@ -7,10 +7,10 @@ from collections.abc import Callable
 import streamlit as st
 
 from workbench.analysis.bubble import ideal_timeline
-from workbench.analysis.frames import timeline
 from workbench.analysis.parity import parity_text
 from workbench.analysis.progress import Follower
 from workbench.analysis.step_walkthrough import cells, wires
+from workbench.analysis.trace import timeline
 from workbench.api.specs import RunSpec, four_strategies
 from workbench.api.store import Run, open_exact
 from workbench.charts.theme import folding

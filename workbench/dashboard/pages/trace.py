@@ -12,12 +12,11 @@ from workbench.analysis import trace
 from workbench.analysis.bubble import ideal_timeline
 from workbench.analysis.communication import by_operation
 from workbench.analysis.memory import largest_at_peak, memory_at_peak, memory_over_time
-from workbench.analysis.overlap import overlap
+from workbench.analysis.trace import overlap
 from workbench.api.store import Run, open_exact
 from workbench.charts.communication import traffic_matrix_chart
 from workbench.charts.memory import memory_at_peak_chart, memory_over_time_chart
-from workbench.charts.overlap import overlap_chart
-from workbench.charts.timeline import By
+from workbench.charts.timeline import By, overlap_chart
 from workbench.dashboard.components.chart import figure, lanes
 from workbench.dashboard.components.choose_runs import choose_run
 from workbench.dashboard.components.failure import failure_card

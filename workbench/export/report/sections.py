@@ -9,9 +9,9 @@ from workbench.analysis import formatting, limits, memory_limits, noise
 from workbench.analysis.bubble import ideal_timeline
 from workbench.analysis.communication import operations, volume_frame
 from workbench.analysis.findings import findings
-from workbench.analysis.frames import timeline
 from workbench.analysis.memory import memory_at_peak
 from workbench.analysis.parity import parity_text
+from workbench.analysis.trace import timeline
 from workbench.analysis.traffic_matrix import traffic_matrix_of
 from workbench.charts.communication import communication_volume_chart, traffic_matrix_chart
 from workbench.charts.comparison import CHARTS

@@ -46,8 +46,8 @@ def communication(calibration: Calibration) -> pd.DataFrame:
 
 
 def achieved(run: StoredRun, calibration: Calibration | None) -> pd.DataFrame:
-    """Returns the achieved bandwidth of a run's operations (``traffic.achieved_bandwidth``) with that of the calibrated link in
-    ``calibrated_bytes_per_s``; empty if it was not measured."""
+    """Returns the bandwidth that a run's operations achieved (``communication.achieved_bandwidth``), and that of the calibrated
+    link in ``calibrated_bytes_per_s``; empty if it was not measured."""
     run = run.directory
     frame = achieved_bandwidth(run.table("communication").to_pandas())
     kinds = zip(frame["operation"].astype(str), frame["group_size"].astype(int), strict=True)
