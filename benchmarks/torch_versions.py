@@ -18,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 CORE = [
-    "tests/test_torch_private.py",
+    "tests/torch_private",
     "tests/testing/test_conformance.py",
     "-q",
     "-p",

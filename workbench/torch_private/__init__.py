@@ -2,5 +2,5 @@
 
 The docstring of an entry names what it stands for (``Private``), the file in which torch defines or uses that (``Upstream``), the
 versions with which its test passed (``Checked``), and why no public API does it (``Reason``).
-``tests/test_torch_private.py`` tests each entry against the installed torch and rejects private names in all other files.
+``tests/torch_private`` tests each entry against the installed torch and rejects private names in all other files.
 """

@@ -1,13 +1,10 @@
-"""The notebooks' widgets, without a front end: what is chosen, what is run, what is behind a picture."""
+"""The widgets that compare and trace runs, without a front end, and what is behind a picture."""
 
 from __future__ import annotations
 
 import base64
 import io
 import json
-import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import altair as alt
@@ -16,147 +13,19 @@ import pytest
 from PIL import Image
 
 import workbench as wb
+from tests.helpers.specs import TINY, tiny
 from workbench import widgets
 from workbench.analysis.side_by_side import side_by_side
 from workbench.api import Run
 from workbench.charts.measured import measured_chart
 from workbench.charts.theme import COLOURS
 from workbench.charts.timeline import timeline_chart
-from workbench.errors import RunFailedError, SpecError, UsageError
+from workbench.errors import SpecError, UsageError
 from workbench.notebook import rendering
-from workbench.notebook.fields import Fields
 from workbench.spec import RunSpec
 from workbench.store.directory import RunDirectory
 
-TINY = {"name": "mlp", "num_layers": 2, "hidden_dim": 16, "feedforward_dim": 32}
-QUICK = {"num_steps": 3, "num_warmup_steps": 1}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("WORKBENCH_HOME", str(tmp_path_factory.mktemp("store")))
-        yield
-
-
-@pytest.fixture(scope="module")
-def run(_store: None) -> Run:
-    return wb.run(tiny(data=2))
-
-
-def tiny(**split: object) -> wb.RunSpec:
-    return wb.RunSpec(model=TINY, train=QUICK, split=split)
-
-
-def turn(picker: widgets.SplitPicker, path: str, value: object) -> None:
-    """As a user does: the field of this path gets a value."""
-    boxes = [box for box in (*picker._split.children, *picker._options.children) if isinstance(box, Fields)]
-    by_path = {f.path: child for box in boxes for f, child in zip(box.fields, box.children, strict=True)}
-    by_path[path].value = value
-
-
-def test_a_picker_begins_with_what_it_is_given_and_tells_of_each_choice() -> None:
-    picker = widgets.SplitPicker(model=TINY, train=QUICK, split={"data": 2})
-    seen: list[wb.RunSpec | None] = []
-    picker.observe(lambda change: seen.append(change["new"]), "spec")
-    assert picker.spec == tiny(data=2)
-    turn(picker, "split.data.size", 4)
-    turn(picker, "model.num_layers", 3)
-    assert [s.split.label for s in seen if s] == ["dp4", "dp4"]
-    assert picker.spec == wb.RunSpec(model={**TINY, "num_layers": 3}, train=QUICK, split={"data": 4})
-
-
-def test_strategies_are_added_and_left_out_by_their_buttons() -> None:
-    picker = widgets.SplitPicker(model=TINY, split={"data": 2})
-    picker._strategies["tensor"].value = True
-    assert picker.spec is not None
-    assert picker.spec.split.label == "dp2-tp2"
-    picker._strategies["data"].value = picker._strategies["tensor"].value = False
-    assert picker.spec.split.label == "single"
-
-
-def test_a_refused_choice_has_no_spec_and_offers_the_nearest_that_works() -> None:
-    picker = widgets.SplitPicker(model=TINY, split={"data": 2})
-    panel = widgets.RunPanel(picker)
-    turn(picker, "split.data.size", 3)
-    assert picker.spec is None
-    assert "(remainder 1)" in picker._text.value
-    assert panel._start.disabled
-    assert picker._remedies.children[0].description == "data.size = 2"
-    picker._remedies.children[0].click()
-    assert picker.spec is not None
-    assert picker.spec.split.label in ("dp2", "dp4")
-    assert not panel._start.disabled
-
-
-def test_what_the_form_does_not_ask_for_stays_as_it_was_given() -> None:
-    picker = widgets.SplitPicker(model=TINY, measure={"num_trace_steps": 1}, dataset={"name": "synthetic", "kind": "features"})
-    turn(picker, "train.global_batch_size", 32)
-    assert picker.spec is not None
-    assert picker.spec.measure.num_trace_steps == 1
-    assert picker.spec.dataset.name == "synthetic"
-    assert picker.spec.train.global_batch_size == 32
-
-
-def test_a_panel_runs_while_the_kernel_is_free_and_a_second_one_takes_the_run_up() -> None:
-    spec = tiny(layer=2)
-    panel = widgets.RunPanel(spec)
-    assert panel.run is None
-    panel.start()
-    again = widgets.RunPanel(spec)
-    assert again.run is not None
-    assert panel.run is not None
-    assert again.run.id == panel.run.id
-    run = again.wait()
-    assert run.state == "finished"
-    assert panel.wait().id == run.id
-    assert widgets.RunPanel(spec).wait().id == run.id, "the cell executed once more shows the run that it made"
-    assert panel._bar.value == panel._bar.max > 1
-    assert "parity" in again._figures.value
-    assert run.id in set(wb.runs()["run_id"]), "the dashboard reads the same store"
-
-
-def test_a_panel_takes_up_a_run_that_was_started_elsewhere() -> None:
-    spec = tiny(pipeline=2)
-    elsewhere = wb.submit(spec)
-    assert widgets.RunPanel(spec).wait().id == elsewhere.id
-
-
-def test_a_panel_shows_the_loss_of_the_last_stage_and_cancel_ends_the_run_and_its_workers() -> None:
-    spec = wb.RunSpec(model=TINY, train={"num_steps": 1_000_000}, split={"layer": 2}, baseline={"mode": "none"})
-    panel = widgets.RunPanel(spec)
-    run = panel.start()
-    while "loss" not in panel._figures.value:
-        time.sleep(0.05)
-    assert "samples/s" in panel._figures.value
-    assert "process memory" in panel._figures.value
-    pids = [worker.pid for worker in run.directory.status().workers]
-    with pytest.raises(UsageError, match="still running"):
-        panel.start()
-    panel._cancel.click()
-    run.wait()
-    assert run.state == "cancelled"
-    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
-    panel._thread.join()
-    assert not panel._start.disabled
-
-
-def test_cancel_ends_the_baselines_that_the_run_waits_for() -> None:
-    panel = widgets.RunPanel(tiny(data=2).replace(train={"num_steps": 1_000_000}))
-    run = panel.start()
-    baselines = [wb.open_run(other) for other in run.record.baseline_ids]
-    while not any(baseline.state == "running" for baseline in baselines):
-        time.sleep(0.05)
-    panel.cancel()
-    assert {one.wait().state for one in (run, *baselines)} == {"cancelled"}
-
-
-def test_waiting_for_a_run_that_is_cancelled_raises() -> None:
-    panel = widgets.RunPanel(tiny(data=2).replace(baseline={"mode": "none"}, train={"num_steps": 1_000_000}))
-    panel.start()
-    panel.cancel()
-    with pytest.raises(RunFailedError, match="cancelled"):
-        panel.wait()
+pytestmark = pytest.mark.usefixtures("store")
 
 
 def test_a_comparison_shares_its_choice_between_table_charts_and_data(run: Run) -> None:
@@ -238,18 +107,6 @@ def test_what_is_no_spec_and_no_picker_is_refused_and_one_run_is_a_comparison_of
         wb.compare(3)
     with pytest.raises(UsageError, match="requires a RunSpec, but got 'x'"):
         wb.run("x")
-
-
-def test_a_panel_does_not_show_what_another_spec_came_to(run: Run) -> None:
-    picker = widgets.SplitPicker(**tiny(data=2).as_dict())
-    panel = widgets.RunPanel(picker)
-    panel.wait()
-    assert panel._bar.value == panel._bar.max > 1
-    turn(picker, "train.num_steps", 4)
-    assert (panel._bar.value, panel._figures.value, panel._charts.outputs) == (0, "", ())
-    assert panel._message.value == "dp2"
-    assert panel.run is None
-    assert panel.wait().spec.train.num_steps == 4
 
 
 def test_a_trace_shares_its_choice_between_timeline_and_communication(run: Run) -> None:
