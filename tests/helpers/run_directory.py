@@ -20,7 +20,6 @@ RECORD: dict[str, Any] = {
     "split": "dp2",
     "num_workers": 2,
     "device": "cpu",
-    "backend": "gloo",
     "torch_version": "2",
     "created_at": 0.0,
     "baseline_run_id": None,

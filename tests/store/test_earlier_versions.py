@@ -94,6 +94,7 @@ def test_a_run_of_an_earlier_version_is_opened(run: RunDirectory) -> None:
     row = opened.row()
     assert (row["name"], row["tags"], row["state"], row["parity_verdict"]) == ("renamed", "a, b", "finished", "equal")
     assert (row["step_time_s"], row["communication_bytes_per_step"], row["created_at"]) == (1.0, 8192, 1.79e9)
+    assert row["backend"] == "gloo"
     assert run.status().supervisor is not None
     (volume,) = opened.communication_volume()
     assert (volume["expected_bytes"], volume["measured_bytes"]) == (8192, 4096)

@@ -86,7 +86,14 @@ def test_a_summary_of_the_first_version_is_read(tmp_path: Path) -> None:
 
 def test_every_column_of_runs_is_a_field_of_a_record() -> None:
     names = {field.name for kind in (RunRecord, Summary, Labels) for field in fields(kind)}
-    assert set(RUN_COLUMNS) - names == {"state"}
+    assert set(RUN_COLUMNS) - names == {"state", "backend"}
+
+
+@pytest.mark.parametrize(("device", "backend"), [("cpu", "gloo"), ("cuda", "nccl")])
+def test_the_backend_of_a_run_follows_from_its_device(tmp_path: Path, device: str, backend: str) -> None:
+    run = new_run(tmp_path, device=device)
+    assert "backend" not in json.loads((run.path / "run.json").read_text())
+    assert listing.row(run)["backend"] == backend
 
 
 def test_records_are_read_by_key_too_as_when_they_were_dicts(tmp_path: Path) -> None:

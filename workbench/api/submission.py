@@ -70,7 +70,6 @@ def submit_plan(planned: Plan, *, as_baseline: bool = False) -> Run:
             split=spec.split.label,
             num_workers=planned.num_workers,
             device=planned.device,
-            backend="nccl" if planned.device == "cuda" else "gloo",
             torch_version=str(machine.torch_version),
             created_at=time.time(),
             baseline_run_id=run_id if is_own_baseline else baseline.id if baseline else None,

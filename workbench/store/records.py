@@ -40,7 +40,6 @@ class RunRecord(Record):
     """Label of the split: ``dp2-tp2``."""
     num_workers: int
     device: str
-    backend: str
     torch_version: str
     created_at: float
     """Seconds since 1970."""
@@ -63,6 +62,11 @@ class RunRecord(Record):
     link_notes: tuple[str, ...] = ()
     started_as_baseline: bool = True
     """Whether it ends when no other run needs it; earlier versions did not record it."""
+
+    @property
+    def backend(self) -> str:
+        """The backend of its process groups, which follows from the device; earlier versions recorded it."""
+        return "nccl" if self.device == "cuda" else "gloo"
 
     @property
     def baseline_ids(self) -> tuple[str, ...]:
