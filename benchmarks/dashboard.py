@@ -16,15 +16,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from workbench.spec import RunSpec
-from workbench.spec.files import dumps
 from workbench.store.columns import RUN_FIGURES, RUNS
-from workbench.store.directory import RunDirectory
 from workbench.store.figures import Summary
 from workbench.store.json_record import from_json
-from workbench.store.records import Environment, Expected, RunRecord
-from workbench.store.run_status import RunState, RunStatus
+from workbench.store.records import Expected
 from workbench.testing.browser import browser, dashboard, settled, when
+from workbench.testing.stored_run import stored_run
 
 NUM_RUNS, REPETITIONS = 10_000, 7
 _TABLE = """document.querySelector('[data-testid="stDataFrame"]') !== null"""
@@ -33,20 +30,15 @@ SPLITS = ("single", "dp2", "layer2", "pp2-1f1b-m4", "tp2")
 
 def fill(store: Path, num_runs: int) -> None:
     """Ended runs with figures, and workers and communication of the usual size, so that their files are as large as real ones."""
-    text = dumps(RunSpec())
     integers = {name: 1 for name in RUN_FIGURES if RUNS[name].kind == "int64"}
     operation = {"operation": "all_reduce", "axis": "data", "phase": "backward", "count": 1, "payload_bytes": 3_500_000}
     for i in range(num_runs):
         split = SPLITS[i % len(SPLITS)]
         run_id = f"20260101-{i:06d}-{split}-{i:06x}"
-        record = RunRecord(
-            run_id=run_id, name=f"number {i}", mode="train", model="transformer", dataset="text", split=split, num_workers=2,
-            device="cpu", backend="gloo", torch_version="2", created_at=1.79e9 + i, baseline_run_id=None, threads_per_worker=1,
-            num_cores=2, mesh={"data": 2},
+        run = stored_run(
+            store, run_id, 2, name=f"number {i}", split=split, created_at=1.79e9 + i,
             expected=Expected((875_000,) * 2, communication=(operation,) * 10),
         )  # fmt: skip
-        run = RunDirectory.create(store, run_id, text, record, Environment())
-        run.write_status(RunStatus(RunState.FINISHED))
         figures = {**dict.fromkeys(RUN_FIGURES, 0.5), **integers, "step_time_s": 0.05 + i / 1e6, "parity_ok": True}
         worker = {"parameters": 875_000, "communication": [operation] * 10}
         run.write_summary(from_json(Summary, {**figures, "workers": [worker] * 2}))

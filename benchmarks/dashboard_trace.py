@@ -14,18 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from workbench.spec import RunSpec
-from workbench.spec.files import dumps
-from workbench.store.columns import TABLES
-from workbench.store.directory import RunDirectory
 from workbench.store.figures import Summary
-from workbench.store.records import Environment, Expected, RunRecord
-from workbench.store.run_status import RunState, RunStatus
-from workbench.store.tables import schema
 from workbench.testing.browser import browser, dashboard, when
+from workbench.testing.stored_run import stored_run, write_columns
 
 NUM_WORKERS, NUM_OPERATIONS, STEP_S = 8, 125_000, 10.0
 NUM_PHASES = 300
@@ -36,12 +28,7 @@ WHOLE = "document.body.innerText.includes('Trace for Perfetto')"
 
 def fill(store: Path, run_id: str, num_operations: int) -> None:
     """A run of one trace step: every worker computes and communicates in turn, a bit of each wait being for a late worker."""
-    record = RunRecord(
-        run_id=run_id, name="", mode="train", model="transformer", dataset="text", split="dp8", num_workers=NUM_WORKERS,
-        device="cpu", backend="gloo", torch_version="2", created_at=1.79e9, baseline_run_id=None, threads_per_worker=1,
-        num_cores=NUM_WORKERS, mesh={"data": NUM_WORKERS}, expected=Expected(),
-    )  # fmt: skip
-    run = RunDirectory.create(store, run_id, dumps(RunSpec()), record, Environment())
+    run = stored_run(store, run_id, NUM_WORKERS)
     starts, pitch = np.linspace(0, STEP_S, num_operations, endpoint=False), STEP_S / num_operations
     for rank in range(NUM_WORKERS):
         # What takes most of the time changes a few hundred times in the step, so that its outline has as many pieces.
@@ -61,19 +48,8 @@ def fill(store: Path, run_id: str, num_operations: int) -> None:
             "name": "", "start_s": np.concatenate(begins), "end_s": np.concatenate(ends),
         }  # fmt: skip
         for name, columns in (("communication", operations), ("timeline", spans)):
-            write(run.table_path(name, rank), name, columns)
-    run.write_status(RunStatus(RunState.FINISHED))
+            write_columns(run.table_path(name, rank), name, columns)
     run.write_summary(Summary(step_time_s=STEP_S, parity_ok=True, parity_verdict="equal"))
-
-
-def write(path: Path, name: str, columns: dict[str, Any]) -> None:
-    """A table from columns, of which those that are one value are that in every row."""
-    count = max(len(column) for column in columns.values() if isinstance(column, np.ndarray))
-    full = {c: values if isinstance(values, np.ndarray) else [values] * count for c, values in columns.items()}
-    arrays = {field.name: pa.array(full.get(field.name, [None] * count), field.type) for field in schema(name)}
-    assert set(columns) <= set(TABLES[name])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table(arrays), path)
 
 
 def opening_s(context: Any, address: str) -> tuple[float, float]:
