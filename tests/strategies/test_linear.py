@@ -40,6 +40,14 @@ def test_sliced_linear_layers_equal_one_worker_and_their_formulas(name: str) -> 
     cases.assert_split_as_by_formula(spec_of(*CUTS[name]))
 
 
+def test_a_stage_without_sliced_layers_communicates_nothing_along_tensor() -> None:
+    spec = spec_of(TRANSFORMER, {"head": "none"}, 2)
+    spec["split"]["layer"] = {"size": 2, "partition": [2, 1]}  # the second stage is the head
+    cases.assert_split_as_by_formula(spec)
+    communication = [list(plan(RunSpec(**spec)).expected_communication_of(rank)) for rank in (0, 2)]
+    assert ["tensor" in {c.axis for c in of_worker} for of_worker in communication] == [True, False]
+
+
 def test_what_is_tied_must_be_cut_alike() -> None:
     with pytest.raises(SplitError, match="cut both in the same way"):
         plan(RunSpec(**spec_of(TIED, {"embedding": "hidden"}, 2)))

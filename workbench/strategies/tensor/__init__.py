@@ -131,7 +131,7 @@ class TensorStrategy(Strategy[TensorOptions]):
         """
         expected = []
         slicings = slicings_of(model, self.options)
-        for slicing, next_slicing in zip(slicings, [*slicings[1:], None], strict=True):
+        for slicing, next_slicing in zip(slicings, [*slicings, None][1:], strict=True):
             of_group = slicing.expected(rank_view.num_samples, rank_view.compute_bytes, self.axis)
             if rank_view.spec.generates:
                 of_group = _expected_of_generation(of_group, slicing.group, rank_view.spec.inference)
