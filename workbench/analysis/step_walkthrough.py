@@ -186,7 +186,7 @@ def _inside(plan: Plan, expected: dict[str, list[ExpectedCommunication]], work: 
 
 
 def _update(plan: Plan) -> Iterator[Moment]:
-    blocks = [tuple(b.name for b in plan.updated_by(r).blocks if b.parameters) for r in range(plan.num_workers)]
+    blocks = [tuple(b.name for b in plan.placement(r).updated.blocks if b.parameters) for r in range(plan.num_workers)]
     sentence = "The optimizer of each worker updates the parameters that it owns."
     yield Moment(sentence, tuple(Work(rank, "optimizer", names) for rank, names in enumerate(blocks)))
     for communication in _merged(plan, "optimizer"):

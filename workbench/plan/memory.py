@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from workbench.plan.optimizer import optimizer_state
 
 if TYPE_CHECKING:
-    from workbench.plan.model_summary import ModelSummary
     from workbench.plan.plan import Plan
+    from workbench.plan.rank_view import RankView
 
 _SMALLER_PIECES = "smaller microbatches (split.data.num_accumulation_steps, or more microbatches with 1f1b)"
 REMEDIES = {
@@ -41,38 +41,28 @@ class ExpectedMemory:
 
 def expected_memory(plan: Plan, rank: int) -> ExpectedMemory:
     """Returns the expected memory of worker ``rank``, including rows that a strategy pads, as they are allocated."""
-    rank_view, coordinate, size = plan.rank_view(rank), plan.mesh.coordinate(rank), plan.spec.train.element_bytes
-    allocated = plan.summary
-    for strategy in plan.strategies:
-        allocated = strategy.allocates(allocated, coordinate[strategy.axis])
+    rank_view, size = plan.rank_view(rank), plan.spec.train.element_bytes
+    allocated, updated = rank_view.placement.allocated, rank_view.placement.updated
     parameters = allocated.num_parameters * size
     if not rank_view.trains:
         return ExpectedMemory(parameters, 0, 0, None)
-    updated, (numbers, per_parameter) = plan.updated_by(rank), optimizer_state(plan.spec.train)
+    numbers, per_parameter = optimizer_state(plan.spec.train)
     state = numbers * updated.num_parameters * size + per_parameter * len(updated.distinct_parameters)
     with_gradient = allocated.trained_parameters
-    if any(strategy.buffers_unused(plan.spec) for strategy in plan.strategies):
+    if rank_view.placement.allocates_unused:
         with_gradient += allocated.unused_parameters
     gradients = sum(p.numel for p in with_gradient) * size
-    return ExpectedMemory(parameters, gradients, state, _activations(plan, rank))
+    return ExpectedMemory(parameters, gradients, state, _activations(plan, rank_view))
 
 
-def _activations(plan: Plan, rank: int) -> int | None:
+def _activations(plan: Plan, rank_view: RankView) -> int | None:
     """Returns the saved activations of all samples in flight; a sharded block is gathered while it computes."""
-    rank_view, coordinate, total = plan.rank_view(rank), plan.mesh.coordinate(rank), 0
-    held: ModelSummary = plan.summary
-    if not all(p.has_gradient for p in held.parameters):
-        return None  # frozen layers save less than the formulas of the models
-    in_flight = 1
-    for strategy in plan.strategies:
-        pieces = strategy.in_flight(coordinate[strategy.axis])
-        if pieces is None:
-            return None
-        in_flight *= pieces
-        held = held if strategy.axis == "data" else strategy.place(held, coordinate[strategy.axis])
+    placement, total = rank_view.placement, 0
+    if placement.in_flight is None or not all(p.has_gradient for p in plan.summary.parameters):
+        return None  # a schedule without a formula; frozen layers save less than the formulas of the models
     sequence = plan.summary.sequence_length
     positions = sequence // plan.mesh.axes.get("context", 1) if sequence else None
-    for block in held.blocks:
+    for block in placement.gathered.blocks:
         kept = plan.model.kept_bytes(block, positions, rank_view.compute_bytes, plan.spec.train.checkpointing)
         if kept is None:
             return None
@@ -80,14 +70,14 @@ def _activations(plan: Plan, rank: int) -> int | None:
         if block.name == plan.summary.blocks[-1].name:  # the loss saves its intermediate results at full precision
             elements = positions * prod(block.output_shape[1:]) if positions else prod(block.output_shape)
             total += elements * (rank_view.element_bytes - rank_view.compute_bytes)
-    outputs = sum(strategy.outputs_kept(coordinate[strategy.axis]) for strategy in plan.strategies)
-    total = total * in_flight + outputs * prod(held.blocks[-1].output_shape) * rank_view.compute_bytes
-    return total * (rank_view.num_samples // rank_view.num_microbatches) + _copies(plan, rank)
+    output = prod(placement.gathered.blocks[-1].output_shape) * rank_view.compute_bytes
+    total = total * placement.in_flight + placement.outputs_kept * output
+    return total * (rank_view.num_samples // rank_view.num_microbatches) + _copies(plan, rank_view)
 
 
-def _copies(plan: Plan, rank: int) -> int:
+def _copies(plan: Plan, rank_view: RankView) -> int:
     """Returns the bytes of the copies of the parameters in the compute dtype under mixed precision; with FSDP these are the
     gathered parameters."""
     is_mixed = plan.spec.train.mixed_precision != "none"
     makes_copies = is_mixed and not any(strategy.casts_parameters for strategy in plan.strategies)
-    return plan.part_of(rank).num_parameters * plan.spec.train.compute_bytes if makes_copies else 0
+    return rank_view.local_model.num_parameters * plan.spec.train.compute_bytes if makes_copies else 0

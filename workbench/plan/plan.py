@@ -6,7 +6,7 @@ import functools
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from workbench.plan.communication import ExpectedCommunication, totals
 from workbench.plan.memory import expected_memory
 from workbench.plan.mesh import Mesh
 from workbench.plan.model_summary import ModelSummary
+from workbench.plan.placement import Placement
 from workbench.plan.rank_view import RankView
 from workbench.plan.steps import trace_share
 from workbench.spec.run_spec import RunSpec
@@ -72,41 +73,36 @@ class Plan:
         notice = f'{counted(gpus, "GPU")} found, but workers run on the CPU unless launch.device = "cuda";'
         return f"{notice} the GPU path has not been tested on hardware"
 
+    def placement(self, rank: int, without_axis: str | None = None) -> Placement:
+        """Returns what a worker holds, after all strategies or without those along one axis."""
+        coordinate, placement = self.mesh.coordinate(rank), Placement(self.summary)
+        for strategy in self.strategies:
+            if strategy.axis != without_axis:
+                placement = placement.then(strategy.place, coordinate[strategy.axis])
+        return replace(placement, updated=placement.updated.only_trained())
+
     def part_of(self, rank: int) -> ModelSummary:
         """Returns the part of the model that a worker holds."""
-        part, coordinate = self.summary, self.mesh.coordinate(rank)
-        for strategy in self.strategies:
-            part = strategy.place(part, coordinate[strategy.axis])
-        return part
+        return self.placement(rank).local_model
 
     def rank_view(self, rank: int) -> RankView:
         """Returns the plan of one worker."""
         num_samples = self.spec.train.global_batch_size // self.mesh.num_replicas
-        all_stages, coordinate = self.summary, self.mesh.coordinate(rank)
-        for strategy in self.strategies:
-            if strategy.axis != "pipeline":
-                all_stages = strategy.place(all_stages, coordinate[strategy.axis])
         num_microbatches = prod(s.num_microbatches for s in self.strategies)
-        return RankView(self.spec, self.mesh, rank, num_samples, num_microbatches, self.summary, self.part_of(rank), all_stages)
+        all_stages = self.placement(rank, without_axis="pipeline").local_model
+        return RankView(self.spec, self.mesh, rank, num_samples, num_microbatches, self.summary, self.placement(rank), all_stages)
 
     def expected_communication_of(self, rank: int) -> Iterator[ExpectedCommunication]:
         """Returns the communication of a worker in one step, by the formulas of the strategies."""
-        part, rank_view = self.summary, self.rank_view(rank)
+        remaining, rank_view = self.summary, self.rank_view(rank)
         for strategy in self.strategies:
-            yield from strategy.expected(part, rank_view)
-            part = strategy.place(part, rank_view.index(strategy.axis))
+            yield from strategy.expected(remaining, rank_view)
+            remaining = strategy.place(remaining, rank_view.index(strategy.axis)).local_model
         if rank_view.trains and self.spec.train.max_gradient_norm is not None and self.num_workers > 1:
             # The sum of the gradients' squares, one number of at least single precision.
             yield ExpectedCommunication(
                 "all_reduce", self.mesh.world_axis, "optimizer", 1, max(4, rank_view.element_bytes), self.num_workers
             )
-
-    def updated_by(self, rank: int) -> ModelSummary:
-        """Returns the part of the model that a worker's optimizer updates and keeps state for."""
-        part, coordinate = self.part_of(rank), self.mesh.coordinate(rank)
-        for strategy in self.strategies:
-            part = strategy.updates(part, coordinate[strategy.axis])
-        return part.only_trained()
 
     @property
     def lossy(self) -> Lossy | None:
@@ -134,9 +130,10 @@ class Plan:
     def expected_record(self) -> dict[str, Any]:
         """Returns the results of the formulas as plain values: parameters held and updated by each worker, memory, communication
         and floating-point operations of a step."""
+        placements = [self.placement(rank) for rank in range(self.num_workers)]
         return {
-            "parameters_per_worker": [self.part_of(rank).num_parameters for rank in range(self.num_workers)],
-            "updated_parameters_per_worker": [self.updated_by(rank).num_parameters for rank in range(self.num_workers)],
+            "parameters_per_worker": [p.local_model.num_parameters for p in placements],
+            "updated_parameters_per_worker": [p.updated.num_parameters for p in placements],
             "communication": [
                 {**asdict(t), "trace_share": float(trace_share(self.spec, t.every))} for t in self.expected_communication
             ],

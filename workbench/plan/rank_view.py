@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from workbench.plan.mesh import Mesh
 from workbench.plan.model_summary import ModelSummary
+from workbench.plan.placement import Placement
 
 if TYPE_CHECKING:
     from workbench.spec.run_spec import RunSpec
@@ -28,11 +29,16 @@ class RankView:
     full_model: ModelSummary
     """The unsplit model."""
 
-    local_model: ModelSummary
-    """The part of the model that this worker holds, after all strategies."""
+    placement: Placement
+    """What this worker holds, after all strategies."""
 
     local_model_all_stages: ModelSummary
     """``local_model`` with the blocks of the other stages: the part that the workers at the same position in all stages hold."""
+
+    @property
+    def local_model(self) -> ModelSummary:
+        """The part of the model that this worker holds."""
+        return self.placement.local_model
 
     @property
     def element_bytes(self) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
+from workbench.plan.placement import Placement
 from workbench.registry import Attribute, register
 from workbench.spec.options import StrategyOptions, options_problem
 
@@ -37,7 +38,7 @@ class Caption:
 
 class Strategy(ABC, Generic[O]):
     """One way to split work. A plugin is one file or folder that defines, in this order: the options; ``check``, which rejects
-    unsupported configurations; ``place``, the parameters held by each rank; ``expected``, the communication volume by formula;
+    unsupported configurations; ``place``, what each rank holds; ``expected``, the communication volume by formula;
     ``apply``, plain torch. Only ``apply`` and ``finish`` may import torch."""
 
     name: ClassVar[str]
@@ -109,31 +110,14 @@ class Strategy(ABC, Generic[O]):
         one."""
         return ""
 
-    def place(self, model: ModelSummary, index: int) -> ModelSummary:
-        """Returns the part of the model that worker ``index`` of the axis holds; by default all of it."""
-        return model
+    def place(self, model: ModelSummary, index: int) -> Placement:
+        """Returns what worker ``index`` of the axis holds; by default all of the model.
 
-    def updates(self, local_model: ModelSummary, index: int) -> ModelSummary:
-        """Returns the part of ``local_model`` that the optimizer of worker ``index`` of the axis updates; by default all."""
-        return local_model
-
-    def allocates(self, model: ModelSummary, index: int) -> ModelSummary:
-        """Returns the parameters allocated on worker ``index`` of the axis, including padding; by default those of ``place``."""
-        return self.place(model, index)
-
-    def buffers_unused(self, spec: RunSpec) -> bool:
-        """Whether gradients of unused parameters are allocated, as in DDP's buckets; by default not."""
-        return False
-
-    def outputs_kept(self, index: int) -> int:
-        """Returns the number of microbatches whose outputs of the last block worker ``index`` of the axis keeps beside the saved
-        activations."""
-        return 0
-
-    def in_flight(self, index: int) -> int | None:
-        """Returns the largest number of microbatches whose activations worker ``index`` of the axis holds at once; None without a
-        formula."""
-        return 1
+        Args:
+            model: the part of the model that remains after the strategies applied before this one.
+            index: position of the worker along the axis.
+        """
+        return Placement(model)
 
     @abstractmethod
     def expected(self, model: ModelSummary, rank_view: RankView) -> list[ExpectedCommunication]:

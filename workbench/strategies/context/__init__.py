@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from workbench.errors import SplitError
 from workbench.plan.communication import ExpectedCommunication
 from workbench.plan.layer_groups import ColumnRowPair, LayerGroup
+from workbench.plan.placement import Placement
 from workbench.spec.options import StrategyOptions
 from workbench.strategies.base import Caption, Limiting, Strategy, strategy
 from workbench.strategies.data.ddp import average_gradients, check_all_trained, check_replicas, expected_average
@@ -100,7 +101,7 @@ class ContextStrategy(Strategy[ContextOptions]):
             return [(chunks[i], chunks[-1 - i]) for i in range(size)]
         return [(chunk,) for chunk in chunks]
 
-    def place(self, model: ModelSummary, index: int) -> ModelSummary:
+    def place(self, model: ModelSummary, index: int) -> Placement:
         assert model.sequence_length is not None
         size = self.options.size
 
@@ -113,7 +114,7 @@ class ContextStrategy(Strategy[ContextOptions]):
 
         blocks = [replace(b, output_shape=part(b.output_shape), forward_flops=b.forward_flops // size) for b in model.blocks]
         groups, length = tuple(map(cut, model.groups)), model.sequence_length // size
-        return replace(model, blocks=tuple(blocks), groups=groups, sequence_length=length)
+        return Placement(replace(model, blocks=tuple(blocks), groups=groups, sequence_length=length))
 
     def expected(self, model: ModelSummary, rank_view: RankView) -> list[ExpectedCommunication]:
         """Returns the communication per attention layer, with n workers and s bytes of keys and values at a worker's positions.

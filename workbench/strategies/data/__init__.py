@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from workbench.plan.communication import ExpectedCommunication
+from workbench.plan.placement import Placement
 from workbench.strategies.base import Caption, Limiting, Strategy, strategy
 from workbench.strategies.data.checks import check_data
 from workbench.strategies.data.compression import lossiness, sent_bytes
@@ -19,7 +20,7 @@ from workbench.strategies.data.ddp import (
     expected_search,
 )
 from workbench.strategies.data.options import DataOptions
-from workbench.strategies.data.sharding import StageGathers, expected_fsdp, owners, shard, units
+from workbench.strategies.data.sharding import StageGathers, expected_fsdp, owned, shard, units
 from workbench.strategies.pipeline.stages import staged_strategy
 
 if TYPE_CHECKING:
@@ -111,25 +112,16 @@ class DataStrategy(Strategy[DataOptions]):
     def check(self, model: ModelSummary, spec: RunSpec) -> None:
         check_data(self.options, model, spec)
 
-    def place(self, model: ModelSummary, index: int) -> ModelSummary:
-        return shard(model, index % self.options.num_shards, self.options.num_shards)
-
-    def allocates(self, model: ModelSummary, index: int) -> ModelSummary:
-        """All shards are allocated with the number of rows of the first."""
-        return shard(model, 0, self.options.num_shards)
-
-    def buffers_unused(self, spec: RunSpec) -> bool:
-        return self.options.find_unused_parameters
-
-    def updates(self, local_model: ModelSummary, index: int) -> ModelSummary:
-        """ZeRO-1 assigns whole parameters to workers, balanced by size."""
-        if self.options.shard != "optimizer":
-            return local_model
-        parameters = tuple(p for p in local_model.distinct_parameters if p.requires_grad)
-        owner = owners([p.numel for p in parameters], self.options.size)
-        local_names = {p.name for p, worker in zip(parameters, owner, strict=True) if worker == index}
-        blocks = [replace(b, parameters=tuple(p for p in b.parameters if p.name in local_names)) for b in local_model.blocks]
-        return replace(local_model, blocks=tuple(blocks))
+    def place(self, model: ModelSummary, index: int) -> Placement:
+        o = self.options
+        local_model = shard(model, index % o.num_shards, o.num_shards)
+        return Placement(
+            local_model,
+            gathered=model,
+            allocated=shard(model, 0, o.num_shards),  # all shards have the number of rows of the first
+            updated=owned(model, index, o.size) if o.shard == "optimizer" else local_model,
+            allocates_unused=o.find_unused_parameters,
+        )
 
     def expected(self, model: ModelSummary, rank_view: RankView) -> list[ExpectedCommunication]:
         """DDP all-reduces all gradients once, compressed or not, in torch's buckets (Li et al. 2020). ZeRO-1 also broadcasts each

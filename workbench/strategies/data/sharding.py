@@ -93,6 +93,15 @@ def expected_fsdp(
                 )
 
 
+def owned(model: ModelSummary, index: int, num_workers: int) -> ModelSummary:
+    """Returns the part of the model that worker ``index`` updates under ZeRO-1, which assigns whole parameters to workers."""
+    parameters = tuple(p for p in model.distinct_parameters if p.requires_grad)
+    owner = owners([p.numel for p in parameters], num_workers)
+    names = {p.name for p, worker in zip(parameters, owner, strict=True) if worker == index}
+    blocks = (replace(b, parameters=tuple(p for p in b.parameters if p.name in names)) for b in model.blocks)
+    return replace(model, blocks=tuple(blocks))
+
+
 def owners(sizes: Sequence[int], num_workers: int) -> list[int]:
     """Returns the worker that updates each parameter under ZeRO-1.
 

@@ -10,6 +10,7 @@ from pydantic import Field
 from workbench.errors import SplitError
 from workbench.plan.communication import ExpectedCommunication
 from workbench.plan.model_summary import ParameterSummary
+from workbench.plan.placement import Placement
 from workbench.spec.options import StrategyOptions
 from workbench.strategies.base import Caption, Limiting, Strategy, strategy
 from workbench.strategies.data.ddp import (
@@ -101,7 +102,7 @@ class ExpertStrategy(Strategy[ExpertOptions]):
                 f'"{data.shard}" is incompatible with expert: workers of the data axis hold different experts; use none',
             )
 
-    def place(self, model: ModelSummary, index: int) -> ModelSummary:
+    def place(self, model: ModelSummary, index: int) -> Placement:
         names = tuple(f"{mixture.path}.experts." for mixture in model.mixtures)
 
         def cut(parameter: ParameterSummary) -> ParameterSummary:
@@ -110,7 +111,8 @@ class ExpertStrategy(Strategy[ExpertOptions]):
             num_experts, *shape = parameter.shape
             return replace(parameter, shape=(num_experts // self.options.size, *shape), is_replicated=False)
 
-        return replace(model, blocks=tuple(replace(b, parameters=tuple(map(cut, b.parameters))) for b in model.blocks))
+        blocks = (replace(b, parameters=tuple(map(cut, b.parameters))) for b in model.blocks)
+        return Placement(replace(model, blocks=tuple(blocks)))
 
     def expected(self, model: ModelSummary, rank_view: RankView) -> list[ExpectedCommunication]:
         """Returns the all-to-alls of each mixture and microbatch: the number of tokens per expert, the tokens to their experts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
     from workbench.plan.model_summary import ModelSummary
+    from workbench.plan.placement import Placement
     from workbench.spec.run_spec import RunSpec
     from workbench.strategies.pipeline.schedules.base import Schedule
     from workbench.strategies.worker_model import WorkerModel
@@ -152,11 +154,9 @@ class PipelineStrategy(StagedStrategy[PipelineOptions]):
     def gathers(self, stage: int, trains: bool) -> tuple[int, int]:
         return self.schedule.gathers(stage, trains)
 
-    def in_flight(self, index: int) -> int | None:
-        return self.schedule.in_flight(index)
-
-    def outputs_kept(self, index: int) -> int:
-        return self.schedule.outputs_kept(index)
+    def place(self, model: ModelSummary, index: int) -> Placement:
+        schedule, placement = self.schedule, super().place(model, index)
+        return replace(placement, in_flight=schedule.in_flight(index), outputs_kept=schedule.outputs_kept(index))
 
     def check(self, model: ModelSummary, spec: RunSpec) -> None:
         if self.options.actions and self.options.schedule != "csv":

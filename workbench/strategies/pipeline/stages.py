@@ -15,6 +15,7 @@ from workbench.messages import counted
 from workbench.plan.communication import ExpectedCommunication
 from workbench.plan.model_summary import block_of
 from workbench.plan.partition import balanced
+from workbench.plan.placement import Placement
 from workbench.spec.options import StrategyOptions
 from workbench.strategies.base import Limiting, Strategy
 
@@ -121,11 +122,11 @@ class StagedStrategy(Strategy[O]):
         sizes = balanced(list(times.values()), len(self.worker_of_stage))
         return self.options.model_copy(update={"partition": tuple(sizes)})
 
-    def place(self, model: ModelSummary, index: int) -> ModelSummary:
+    def place(self, model: ModelSummary, index: int) -> Placement:
         local_stages = [
             blocks for blocks, worker in zip(self.stages(model), self.worker_of_stage, strict=True) if worker == index
         ]
-        return model.with_blocks(name for blocks in local_stages for name in blocks)
+        return Placement(model.with_blocks(name for blocks in local_stages for name in blocks))
 
     def expected(self, model: ModelSummary, rank_view: RankView) -> list[ExpectedCommunication]:
         """Returns one send of the boundary activation per cut and microbatch, and one of its gradient if a parameter before the

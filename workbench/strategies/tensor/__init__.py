@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from workbench.plan.communication import ExpectedCommunication
 from workbench.plan.layer_groups import ColumnRowPair, LayerGroup
 from workbench.plan.model_summary import BlockSummary, ModelSummary, ParameterSummary, block_of
+from workbench.plan.placement import Placement
 from workbench.spec.options import StrategyOptions
 from workbench.strategies.base import Caption, Limiting, Strategy, strategy
 from workbench.strategies.tensor.checks import check_tensor
@@ -95,7 +96,7 @@ class TensorStrategy(Strategy[TensorOptions]):
     def check(self, model: ModelSummary, spec: RunSpec) -> None:
         check_tensor(self.options, model, spec)
 
-    def place(self, model: ModelSummary, index: int) -> ModelSummary:
+    def place(self, model: ModelSummary, index: int) -> Placement:
         dims = cut_dims(model, self.options)
 
         def cut(parameter: ParameterSummary) -> ParameterSummary:
@@ -120,7 +121,7 @@ class TensorStrategy(Strategy[TensorOptions]):
             replace(n, num_features=n.num_features // self.options.size) if f"{n.path}.weight" in dims else n
             for n in model.batch_norms
         ]
-        return replace(model, blocks=tuple(blocks), batch_norms=tuple(norms))
+        return Placement(replace(model, blocks=tuple(blocks), batch_norms=tuple(norms)))
 
     def expected(self, model: ModelSummary, rank_view: RankView) -> list[ExpectedCommunication]:
         """Returns the communication of each group of sliced layers; all workers of the axis take part.
