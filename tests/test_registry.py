@@ -18,12 +18,12 @@ from workbench.plan.layer_groups import ColumnRowPair
 from workbench.plan.model_summary import ModelSummary
 from workbench.registry import STRATEGIES
 from workbench.spec.options import DatasetOptions, ModelOptions, Options, StrategyOptions
-from workbench.strategies.base import Strategy, strategy
+from workbench.strategies.base import ApplyOrder, Strategy, strategy
 from workbench.strategies.pipeline.schedules.base import Schedule, schedule
 
 
 class WholeStrategy(Strategy[StrategyOptions]):
-    Options, axis, apply_order, label = StrategyOptions, "data", 2, "mine"
+    Options, axis, apply_order, label = StrategyOptions, "data", ApplyOrder.DATA, "mine"
     check = expected = apply = lambda self, *_: None
 
 
@@ -62,10 +62,12 @@ def lacking(cls: type, name: str) -> type:
     ("decorator", "cls", "sentence"),
     [
         (strategy, lacking(WholeStrategy, "axis"), "class Mine does not define axis; add axis = \"data\" to the class"),
-        (strategy, lacking(WholeStrategy, "apply_order"), "does not define apply_order; add apply_order = 2 to the class"),
+        (strategy, lacking(WholeStrategy, "apply_order"), "does not define apply_order; add apply_order = ApplyOrder.DATA to"),
         (strategy, lacking(WholeStrategy, "Options"), "does not define Options; add Options = StrategyOptions to the class"),
         (strategy, lacking(WholeStrategy, "expected"), "does not define expected, required by workbench.strategies.base.Strat"),
         (strategy, type("Mine", (WholeStrategy,), {"axis": 1}), "has axis = 1, which is not str; use axis = \"data\""),
+        (strategy, type("Mine", (WholeStrategy,), {"apply_order": 3}), "has apply_order = 3, which is not one of ApplyOrder.S"),
+        (strategy, type("Mine", (WholeStrategy,), {"apply_order": True}), "apply_order = True, which is not one of Apply"),
         (strategy, type("Mine", (WholeStrategy,), {"Options": Options}), "is not a subclass of workbench.spec.options.Strat"),
         (strategy, type("Mine", (WholeStrategy,), {"examples": [{}]}), "has examples = [{}], which is not a dict from names"),
         (strategy, Options, "class Options is not a subclass of workbench.strategies.base.Strategy"),
@@ -92,6 +94,13 @@ def test_what_a_class_lacks_is_said_in_one_sentence_when_it_is_registered(decora
 def test_a_whole_class_is_registered(decorator: object, cls: type) -> None:
     whole = decorator("mine")(type("Mine", (cls,), {}))
     assert whole.name == "mine"
+
+
+@pytest.mark.parametrize(("number", "member"), zip([0, 0.5, 1, 1.5, 2], ApplyOrder, strict=True))
+def test_a_plugin_may_still_give_a_number_of_the_apply_order(number: float, member: ApplyOrder) -> None:
+    older = type("Mine", (WholeStrategy,), {"apply_order": number})
+    assert strategy("mine")(older) is older
+    assert number == member
 
 
 def test_a_decorator_without_a_name_is_refused() -> None:

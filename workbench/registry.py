@@ -16,6 +16,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -149,10 +150,13 @@ class Attribute:
     """Example of a definition: ``axis = "data"``."""
 
     types: tuple[type, ...] = ()
-    """Allowed types of the value; empty if ``subclass_of`` applies."""
+    """Allowed types of the value; empty if ``subclass_of`` or ``member_of`` applies."""
 
     subclass_of: type | None = None
     """Class of which the value must be a subclass, or the class itself."""
+
+    member_of: type[Enum] | None = None
+    """Enum of which the value must be a member, or equal to one."""
 
     def problem(self, cls: type) -> str:
         """Returns what is wrong with the attribute of a class, a clause that follows its name; empty if nothing is."""
@@ -161,13 +165,15 @@ class Attribute:
         value = getattr(cls, self.name)
         if self.subclass_of is not None:
             fits = isinstance(value, type) and issubclass(value, self.subclass_of)
+            requirement = f"a subclass of {_path(self.subclass_of)}"
+        elif self.member_of is not None:
+            fits = value in list(self.member_of)
+            requirement = f"one of {', '.join(map(str, self.member_of))}"
         else:
-            fits = isinstance(value, self.types) and not isinstance(value, bool)
-        if fits:
+            fits = isinstance(value, self.types)
+            requirement = " or ".join(t.__name__ for t in self.types)
+        if fits and not isinstance(value, bool):
             return ""
-        requirement = (
-            f"a subclass of {_path(self.subclass_of)}" if self.subclass_of else " or ".join(t.__name__ for t in self.types)
-        )
         return f"has {self.name} = {value!r}, which is not {requirement}; use {self.example}"
 
 

@@ -63,7 +63,7 @@ def averaging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     """The strategy of docs/extending.md with its explanations, and its lesson, each a file of its own."""
     blocks = dict(re.findall(r"^```\w+ ?(\S*)\n(.*?)^```$", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL))
     _, explanations = re.findall(r"class Averaging\(.*?\n(.*?)^```$", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
-    order = "    apply_order = 2\n"
+    order = "    apply_order = ApplyOrder.DATA\n"
     code = blocks["averaging.py"].replace(order, order + explanations).replace("base import", "base import Caption,")
     (tmp_path / "averaging.py").write_text(code, "utf-8")
     (tmp_path / "averaging.md").write_text(blocks["averaging.md"], "utf-8")

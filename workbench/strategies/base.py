@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from workbench.plan.placement import Placement
@@ -25,6 +26,17 @@ if TYPE_CHECKING:
 O = TypeVar("O", bound=StrategyOptions)
 Limiting = Literal["communication", "bubble", "imbalance"]
 """What may limit a run because of its split: communication along an axis, the order of a schedule, or unequal stages."""
+
+
+class ApplyOrder(float, Enum):
+    """What a strategy splits. Strategies are applied in this order, and finish in the reverse order. The numbers are those that
+    plugins gave before; they are equal to the members."""
+
+    STAGES = 0
+    SEQUENCES = 0.5
+    TENSORS = 1
+    EXPERTS = 1.5
+    DATA = 2
 
 
 @dataclass(frozen=True)
@@ -48,8 +60,8 @@ class Strategy(ABC, Generic[O]):
     divides_axis: ClassVar[bool] = False
     """Whether it splits work within groups of neighbours along the axis of another strategy; without that strategy all workers
     are one group. Communication within these groups is recorded under the strategy's name."""
-    apply_order: ClassVar[float]
-    """Order in which strategies are applied: stages (0), sequences (0.5), tensors (1), experts (1.5), data parallelism (2)."""
+    apply_order: ClassVar[ApplyOrder]
+    """What it splits, which determines when it is applied."""
 
     aliases: ClassVar[dict[str, dict[str, Any]]] = {}
     """Other names of the strategy in a split, each with the options that it implies."""
@@ -143,7 +155,7 @@ strategy = register(
     (
         Attribute("Options", "Options = StrategyOptions", subclass_of=StrategyOptions),
         Attribute("axis", 'axis = "data"', (str,)),
-        Attribute("apply_order", "apply_order = 2", (int, float)),
+        Attribute("apply_order", "apply_order = ApplyOrder.DATA", member_of=ApplyOrder),
     ),
     options_problem,
 )

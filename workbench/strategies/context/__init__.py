@@ -11,7 +11,7 @@ from workbench.plan.communication import ExpectedCommunication
 from workbench.plan.layer_groups import ColumnRowPair, LayerGroup
 from workbench.plan.placement import Placement
 from workbench.spec.options import StrategyOptions
-from workbench.strategies.base import Caption, Limiting, Strategy, strategy
+from workbench.strategies.base import ApplyOrder, Caption, Limiting, Strategy, strategy
 from workbench.strategies.data.ddp import average_gradients, check_all_trained, check_replicas, expected_average
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class ContextStrategy(Strategy[ContextOptions]):
 
     Options = ContextOptions
     axis = "context"
-    apply_order = 0.5
+    apply_order = ApplyOrder.SEQUENCES
     examples = {
         "": {},
         "contiguous": {"balance": "contiguous"},

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from workbench.plan.communication import ExpectedCommunication
 from workbench.plan.placement import Placement
-from workbench.strategies.base import Caption, Limiting, Strategy, strategy
+from workbench.strategies.base import ApplyOrder, Caption, Limiting, Strategy, strategy
 from workbench.strategies.data.checks import check_data
 from workbench.strategies.data.compression import lossiness, sent_bytes
 from workbench.strategies.data.ddp import (
@@ -40,7 +40,7 @@ class DataStrategy(Strategy[DataOptions]):
 
     Options = DataOptions
     axis = "data"
-    apply_order = 2
+    apply_order = ApplyOrder.DATA
     aliases = {
         "zero1": {"shard": "optimizer"},
         "zero2": {"shard": "gradients"},

@@ -12,7 +12,7 @@ from workbench.plan.communication import ExpectedCommunication
 from workbench.plan.model_summary import ParameterSummary
 from workbench.plan.placement import Placement
 from workbench.spec.options import StrategyOptions
-from workbench.strategies.base import Caption, Limiting, Strategy, strategy
+from workbench.strategies.base import ApplyOrder, Caption, Limiting, Strategy, strategy
 from workbench.strategies.data.ddp import (
     AVERAGING,
     average_gradients,
@@ -48,7 +48,7 @@ class ExpertStrategy(Strategy[ExpertOptions]):
     Options = ExpertOptions
     axis = "data"
     divides_axis = True
-    apply_order = 1.5  # finishes after data, whose accumulated gradients it averages once they are complete
+    apply_order = ApplyOrder.EXPERTS  # finishes after data, whose accumulated gradients it averages once they are complete
     captions = {
         ("expert", "all_to_all", "forward"): Caption(
             "Each token is dispatched to the worker that has its expert, and the result is returned."

@@ -17,7 +17,7 @@ from workbench.plan.model_summary import block_of
 from workbench.plan.partition import balanced
 from workbench.plan.placement import Placement
 from workbench.spec.options import StrategyOptions
-from workbench.strategies.base import Limiting, Strategy
+from workbench.strategies.base import ApplyOrder, Limiting, Strategy
 
 if TYPE_CHECKING:
     import torch
@@ -44,7 +44,7 @@ class StagedStrategy(Strategy[O]):
     """Consecutive blocks on each worker of the ``pipeline`` axis."""
 
     axis = "pipeline"
-    apply_order = 0
+    apply_order = ApplyOrder.STAGES
 
     @property
     def worker_of_stage(self) -> list[int]:

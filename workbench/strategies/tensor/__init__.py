@@ -11,7 +11,7 @@ from workbench.plan.layer_groups import ColumnRowPair, LayerGroup
 from workbench.plan.model_summary import BlockSummary, ModelSummary, ParameterSummary, block_of
 from workbench.plan.placement import Placement
 from workbench.spec.options import StrategyOptions
-from workbench.strategies.base import Caption, Limiting, Strategy, strategy
+from workbench.strategies.base import ApplyOrder, Caption, Limiting, Strategy, strategy
 from workbench.strategies.tensor.checks import check_tensor
 from workbench.strategies.tensor.linear import OutputHeadSlicing
 from workbench.strategies.tensor.slicings import cut_dims, slicings_of
@@ -44,7 +44,7 @@ class TensorStrategy(Strategy[TensorOptions]):
 
     Options = TensorOptions
     axis = "tensor"
-    apply_order = 1
+    apply_order = ApplyOrder.TENSORS
     examples = {
         "": {},
         "embedding and head by hidden features": {"cut": {"embedding": "hidden", "head": "hidden"}},
