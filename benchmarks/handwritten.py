@@ -180,7 +180,7 @@ def _whole(model: nn.Module, summed: Sequence[nn.Parameter] = ()) -> Step:
 def _model(name: str = "transformer") -> nn.Sequential:
     """A default model with the parameters that the workbench begins with, so that both compute the same losses."""
     planned = plan(RunSpec(model=name))
-    return build_blocks(planned, (block.name for block in planned.summary.blocks), torch.float32)
+    return build_blocks(planned, (block.name for block in planned.full_model.blocks), torch.float32)
 
 
 def _loss(outputs: Tensor, targets: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ def test_each_block_is_held_by_the_workers_of_its_stage_and_by_no_other() -> Non
     planned = plan(RunSpec(split=EIGHT))
     frame = placement(planned)
     assert set(frame["worker"]) == set(range(8))
-    assert set(frame["block"]) == {block.name for block in planned.summary.blocks}
+    assert set(frame["block"]) == {block.name for block in planned.full_model.blocks}
     assert (frame.groupby("block")["worker"].nunique() == 4).all(), "two replicas of two slices"
     first = frame[frame["worker"] == 0]
     assert first["place"].unique().tolist() == ["pipeline 0, data 0, tensor 0"]
@@ -36,7 +36,7 @@ def test_replicas_compute_consecutive_parts_of_the_batch() -> None:
 
 def test_sharded_parameters_add_up_to_the_model() -> None:
     planned = plan(RunSpec(split={"fsdp": 2}))
-    assert placement(planned)["parameters"].sum() == planned.summary.num_parameters
+    assert placement(planned)["parameters"].sum() == planned.full_model.num_parameters
     assert placement(planned)["fraction"].between(0.4, 0.6).all()
 
 
@@ -44,7 +44,7 @@ def test_sharded_parameters_add_up_to_the_model() -> None:
 def test_held_bytes_are_those_of_torch_on_one_worker(optimizer: str) -> None:
     spec = RunSpec(model={"name": "mlp", "num_layers": 2}, train={"optimizer": optimizer})
     planned = plan(spec)
-    model = torch.nn.Sequential(*(planned.model.build_block(block.name) for block in planned.summary.blocks))
+    model = torch.nn.Sequential(*(planned.model.build_block(block.name) for block in planned.full_model.blocks))
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}.get(optimizer, torch.optim.SGD)
     options: Any = {"momentum": 0.9} if optimizer == "momentum" else {}
     torch_optimizer = kind(model.parameters(), lr=0.1, **options)

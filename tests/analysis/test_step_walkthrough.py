@@ -52,7 +52,7 @@ def test_every_worker_computes_each_of_its_blocks_forward_and_backward_and_updat
     done = Counter((w.worker, block, w.kind) for moment in all_moments for w in moment.work for block in w.blocks)
     for rank in range(planned.num_workers):
         num_microbatches = planned.rank_view(rank).num_microbatches
-        for block in planned.part_of(rank).blocks:
+        for block in planned.local_model(rank).blocks:
             for kind in ("forward", "backward"):
                 assert done[rank, block.name, kind] == num_microbatches
 

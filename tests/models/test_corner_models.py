@@ -189,7 +189,7 @@ def test_what_torchs_wrappers_do_not_take_is_refused_by_name(model: str, split: 
     ],
 )
 def test_a_tie_that_cannot_be_is_refused(ties: list[tuple[str, str]], sentence: str) -> None:
-    summary = planned({"name": "albert", "ties": "source"}, {}).summary
+    summary = planned({"name": "albert", "ties": "source"}, {}).full_model
     with pytest.raises(SpecError, match=sentence):
         with_resolved_ties(replace(summary, ties=tuple(Tie(*names) for names in ties)))
 
@@ -280,7 +280,7 @@ def test_the_gradient_of_a_shared_weight_is_the_sum_over_its_uses() -> None:
     from workbench.runtime.build import build_blocks
 
     made = planned("albert", {"layer": 3})
-    blocks = build_blocks(made, (b.name for b in made.summary.blocks), torch.float64)
+    blocks = build_blocks(made, (b.name for b in made.full_model.blocks), torch.float64)
     part = build_blocks(made, ("b1", "b2"), torch.float64)
     assert len(list(part.parameters())) == 1
     shared = next(blocks.parameters())
@@ -300,7 +300,7 @@ def test_a_shared_weight_is_reduced_once_over_all_that_hold_it(ties: str) -> Non
     made = planned({"name": "albert", "ties": ties}, {"layer": 3})
     (reduced,) = [t for t in made.expected_communication if t.operation == "all_reduce"]
     assert (reduced.count, reduced.payload_bytes, reduced.group_size) == (1, 16 * 16 * 4, 3)
-    assert made.summary.num_parameters == 16 * 16 + 16 * 4 + 4
+    assert made.full_model.num_parameters == 16 * 16 + 16 * 4 + 4
 
 
 def test_a_frozen_trunk_costs_neither_gradients_nor_communication() -> None:

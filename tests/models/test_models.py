@@ -33,7 +33,7 @@ def planned(model: str) -> Plan:
 
 
 def built(model: str) -> nn.Sequential:
-    return build_blocks(planned(model), (b.name for b in planned(model).summary.blocks), torch.float64).eval()
+    return build_blocks(planned(model), (b.name for b in planned(model).full_model.blocks), torch.float64).eval()
 
 
 def inputs_of(model: str, batch: int = 2) -> Tensor:
@@ -50,7 +50,7 @@ def _seed() -> None:
 
 @pytest.mark.parametrize(("name", "preset"), PRESETS)
 def test_a_preset_has_the_published_number_of_parameters(name: str, preset: str) -> None:
-    summary = plan(RunSpec(model={"name": name, "preset": preset})).summary
+    summary = plan(RunSpec(model={"name": name, "preset": preset})).full_model
 
     assert summary.num_parameters == FAMILY.get(name).Options.presets[preset].num_parameters
 
@@ -58,7 +58,7 @@ def test_a_preset_has_the_published_number_of_parameters(name: str, preset: str)
 @pytest.mark.parametrize(("preset", "giga_multiply_adds"), [("vit-b16", 17.56), ("vit-l16", 61.55)])
 def test_a_vision_transformer_has_the_published_multiply_adds(preset: str, giga_multiply_adds: float) -> None:
     """As torchvision lists them for its ``vit_b_16`` and ``vit_l_16``."""
-    blocks = plan(RunSpec(model={"name": "vit", "preset": preset})).summary.blocks
+    blocks = plan(RunSpec(model={"name": "vit", "preset": preset})).full_model.blocks
 
     assert sum(b.forward_flops for b in blocks) / 2e9 == pytest.approx(giga_multiply_adds, abs=0.01)
 

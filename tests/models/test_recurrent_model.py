@@ -86,7 +86,7 @@ MODELS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", MODELS)
 def test_flops_and_shapes_of_every_block_are_the_formulas(name: str) -> None:
     planned = plan(RunSpec(**MODELS[name]))
-    summary, data = planned.summary, planned.dataset.summary()
+    summary, data = planned.full_model, planned.dataset.summary()
     # In fp64 recurrent layers are made of plain matrix products, which the counter sees; the fused kernel hides them.
     blocks = build_blocks(planned, (b.name for b in summary.blocks), torch.float64)
     x = torch.randint(9, (2, *data.input_shape)) if data.kind == "tokens" else torch.randn(2, *data.input_shape).double()
@@ -103,7 +103,7 @@ def test_flops_and_shapes_of_every_block_are_the_formulas(name: str) -> None:
 )
 def test_a_few_steps_lower_the_loss(name: str) -> None:
     planned = plan(RunSpec(**MODELS[name]))
-    blocks = build_blocks(planned, (b.name for b in planned.summary.blocks), torch.float32)
+    blocks = build_blocks(planned, (b.name for b in planned.full_model.blocks), torch.float32)
     import numpy as np
 
     inputs, targets = map(torch.from_numpy, planned.dataset.load().batch(np.arange(16)))

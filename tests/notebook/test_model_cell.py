@@ -54,7 +54,7 @@ def plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_a_model_of_a_cell_is_built_by_the_workers_of_a_run(plugins: None, tmp_path: Path) -> None:
     path = write_model("three_layers", OWN.format(name="three_layers", hidden=32), tmp_path)
     assert path == tmp_path / "three_layers.py"
-    summary = plan(wb.RunSpec(model="three_layers")).summary
+    summary = plan(wb.RunSpec(model="three_layers")).full_model
     assert [(b.name, b.num_parameters, b.output_shape) for b in summary.blocks] == [
         ("first", 64 * 32 + 32, (32,)), ("second", 0, (32,)), ("head", 32 * 10 + 10, (10,)),
     ]  # fmt: skip
@@ -67,7 +67,7 @@ def test_a_model_of_a_cell_is_built_by_the_workers_of_a_run(plugins: None, tmp_p
 def test_a_cell_executed_again_replaces_its_model(plugins: None, tmp_path: Path) -> None:
     for hidden in (32, 48):
         write_model("again", OWN.format(name="again", hidden=hidden), tmp_path)
-        assert plan(wb.RunSpec(model="again")).summary.num_parameters == 65 * hidden + (hidden + 1) * 10
+        assert plan(wb.RunSpec(model="again")).full_model.num_parameters == 65 * hidden + (hidden + 1) * 10
 
 
 @pytest.mark.parametrize(

@@ -29,11 +29,11 @@ def placements(**split: Any) -> list[Placement]:
 
 def test_one_worker_holds_gathers_allocates_and_updates_the_model() -> None:
     single = planned()
-    assert single.placement(0) == Placement(single.summary)
+    assert single.placement(0) == Placement(single.full_model)
 
 
 def test_shards_add_up_to_the_model_which_every_worker_gathers() -> None:
-    full_model, shards = planned().summary, placements(data={"size": 5, "shard": "parameters"})
+    full_model, shards = planned().full_model, placements(data={"size": 5, "shard": "parameters"})
     assert sum(p.local_model.num_parameters for p in shards) == full_model.num_parameters
     assert all(p.gathered == full_model and p.updated == p.local_model for p in shards)
     assert len({p.allocated for p in shards}) == 1
@@ -42,7 +42,7 @@ def test_shards_add_up_to_the_model_which_every_worker_gathers() -> None:
 
 
 def test_workers_of_zero1_hold_everything_and_update_each_parameter_once() -> None:
-    full_model, replicas = planned().summary, placements(data={"size": 3, "shard": "optimizer"})
+    full_model, replicas = planned().full_model, placements(data={"size": 3, "shard": "optimizer"})
     assert all(p.local_model == p.allocated == full_model for p in replicas)
     updated = [parameter.name for p in replicas for parameter in p.updated.parameters]
     assert sorted(updated) == sorted(p.name for p in full_model.parameters)
@@ -57,7 +57,7 @@ def test_stages_of_slices_of_shards_add_up_to_the_model_and_its_replicated_param
 
 
 def test_microbatches_in_flight_multiply_and_none_stays_none() -> None:
-    model = planned().summary
+    model = planned().full_model
 
     def place(in_flight: int | None) -> Any:
         return lambda model, index: Placement(model, in_flight=in_flight, outputs_kept=1)

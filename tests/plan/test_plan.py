@@ -135,4 +135,4 @@ def test_an_axis_that_no_built_in_strategy_has_stands_inside_the_others(monkeypa
     planned = plan(RunSpec(model="mlp", split={"data": 2, "tensor": 4}))
     assert planned.mesh.axes == {"tensor": 4, "copies": 2}
     assert planned.mesh.groups("copies") == [[0, 1], [2, 3], [4, 5], [6, 7]]
-    assert planned.part_of(7).num_parameters < planned.summary.num_parameters
+    assert planned.local_model(7).num_parameters < planned.full_model.num_parameters

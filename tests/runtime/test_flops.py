@@ -70,7 +70,7 @@ def test_inference_is_the_forward_pass_alone_and_a_generation_has_no_formula() -
 def test_what_checkpointing_computes_again_is_counted_and_is_not_in_the_formula() -> None:
     (plain,) = counted(1)
     (again,) = counted(1, train={**SPEC["train"], "checkpointing": "full"})
-    forward = sum(b.forward_flops for b in plan(RunSpec(**SPEC)).summary.blocks) * BATCH
+    forward = sum(b.forward_flops for b in plan(RunSpec(**SPEC)).full_model.blocks) * BATCH
     assert plain < again <= plain + forward
 
 

@@ -36,7 +36,7 @@ def plain_losses(rank: int, recorder: Any, control: Any, spec: dict[str, Any]) -
     """Mixed precision in plain torch."""
     planned, device = plan(RunSpec(**spec)), torch.device("cpu")
     batches = Batches(planned, device, torch.float32)
-    model = build_blocks(planned, [block.name for block in planned.summary.blocks], torch.float32)
+    model = build_blocks(planned, [block.name for block in planned.full_model.blocks], torch.float32)
     groups = [[p for p in model.parameters() if p.dim() >= 2], [p for p in model.parameters() if p.dim() < 2]]
     optimizer = torch.optim.SGD([{"params": groups[0], "weight_decay": 0.1}, {"params": groups[1]}], lr=0.1)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: (0.5, 1.0, 1.0, 0.5, 0.0)[step])

@@ -73,7 +73,7 @@ def test_a_step_is_torchs_with_groups_and_a_schedule() -> None:
 
 
 def _names(planned: Any) -> list[str]:
-    return [block.name for block in planned.summary.blocks]
+    return [block.name for block in planned.full_model.blocks]
 
 
 SPLITS: dict[str, tuple[str, dict[str, Any]]] = {

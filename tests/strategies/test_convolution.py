@@ -93,9 +93,9 @@ def running_statistics(rank: int, recorder: Any, control: Any, dim: str) -> list
     """Differences of a sliced stem's and residual block's running statistics from the whole ones', after two batches."""
     mesh = init_device_mesh("cpu", (2,))
     planned = plan(RunSpec(**spec_of(dim, 2, "batch")))
-    names = [b.name for b in planned.summary.blocks]
+    names = [b.name for b in planned.full_model.blocks]
     whole, split = (build_blocks(planned, names, torch.float64) for _ in range(2))
-    for group in planned.summary.groups:
+    for group in planned.full_model.groups:
         slicing_of(group)(group, dim, 2).apply(split, mesh)
     for seed in range(2):
         torch.manual_seed(seed)

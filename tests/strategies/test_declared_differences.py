@@ -80,7 +80,7 @@ def test_local_sgd_is_each_replicas_own_steps_and_their_mean(known: Any) -> None
     assert report["on_purpose"] == "trains replicas with parameters of their own and averages these every 2 steps"
     # Trace steps are the 4th to the 6th of the run, two of which average; a step does so every second time.
     planned = plan(RunSpec(**spec))
-    num_bytes = 4 * planned.summary.num_parameters
+    num_bytes = 4 * planned.full_model.num_parameters
     assert sum(t["payload_bytes"] for t in measured_communication(workers)) == pytest.approx(num_bytes * 2 / 3)
     (expected,) = {(t["trace_share"], t["every"]) for t in planned.expected_record()["communication"]}
     assert expected == (pytest.approx(2 / 3), 2)

@@ -124,8 +124,8 @@ def test_parity_notices_experts_whose_gradients_are_not_divided() -> None:
 
 def test_each_worker_keeps_its_experts_alone_in_memory() -> None:
     whole, part = (plan(RunSpec(**spec_of(split))) for split in ({"data": 4}, {"data": 4, "expert": 4}))
-    experts = sum(p.numel for p in whole.summary.parameters if ".experts." in p.name)
-    assert part.part_of(1).num_parameters == whole.part_of(1).num_parameters - experts * 3 // 4
+    experts = sum(p.numel for p in whole.full_model.parameters if ".experts." in p.name)
+    assert part.local_model(1).num_parameters == whole.local_model(1).num_parameters - experts * 3 // 4
     results = run_in_workers(4, cases.training, spec_of({"data": 4, "expert": 4}))
     assert {r["optimizer_state_bytes"] // r["parameter_bytes"] for r in results} == {2}  # AdamW's two moments
 

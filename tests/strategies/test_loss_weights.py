@@ -53,7 +53,7 @@ def spec_of(model: dict[str, Any], split: dict[str, Any], **parts: Any) -> dict[
 
 def built(spec: dict[str, Any]) -> tuple[nn.Sequential, Batches]:
     planned = plan(RunSpec(**{**spec, "split": {}}))
-    blocks = build_blocks(planned, (block.name for block in planned.summary.blocks), torch.float64)
+    blocks = build_blocks(planned, (block.name for block in planned.full_model.blocks), torch.float64)
     return blocks, Batches(planned, torch.device("cpu"), torch.float64)
 
 

@@ -95,7 +95,7 @@ def test_labels_tell_replicas_apart() -> None:
     ),
 )
 def test_a_worker_keeps_its_part_between_steps(split: dict[str, Any], parameters: float, gradients: float, states: float) -> None:
-    whole = planned("transformer", {}).summary.num_parameters
+    whole = planned("transformer", {}).full_model.num_parameters
     for worker in trained("transformer", split):
         assert worker["parameters"] == parameters * whole
         assert worker["gradient_bytes"] == gradients * whole * FP32

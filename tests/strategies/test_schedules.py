@@ -280,7 +280,7 @@ def test_a_run_cut_by_time_records_the_times_and_the_partition_that_they_make(tm
     assert run["parity_ok"]
     directory = tmp_path / "runs" / run["run_id"]
     times = json.loads((directory / "run.json").read_text())["block_times_s"]
-    assert list(times) == [b.name for b in plan(load(directory / "spec.toml")).summary.blocks]
+    assert list(times) == [b.name for b in plan(load(directory / "spec.toml")).full_model.blocks]
     assert all(time_s > 0 for time_s in times.values())
     strategy: Any = staged_strategy(load(directory / "spec.toml"))
     assert strategy.options.partition == strategy.with_partition_by(times).partition

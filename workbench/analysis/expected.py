@@ -17,7 +17,7 @@ def placement(plan: Plan) -> pd.DataFrame:
         One row per ``worker`` and ``block``: ``place`` in the mesh, ``samples`` of a step that the worker computes, ``number`` of
         the block in the model, ``parameters`` (elements held), and ``fraction`` of the block's parameters.
     """
-    size = {block.name: block.num_parameters for block in plan.summary.blocks}
+    size = {block.name: block.num_parameters for block in plan.full_model.blocks}
     number = {name: index for index, name in enumerate(size)}
     rows = []
     for rank in range(plan.num_workers):

@@ -120,7 +120,7 @@ def slots(order: Order) -> list[dict[int, Action]]:
 
 
 def _placement(plan: Plan) -> str:
-    frame, num_blocks = placement(plan), len(plan.summary.blocks)
+    frame, num_blocks = placement(plan), len(plan.full_model.blocks)
     is_part = frame["fraction"] < _WHOLE
     if frame.groupby("worker")["block"].nunique().min() < num_blocks:
         holds = "some of the blocks" + (", and a part of each" if is_part.all() else "")
@@ -146,7 +146,7 @@ def _phases(plan: Plan) -> Iterator[Moment]:
             gathered |= is_before
             (before if is_before else after).append(_communicates(plan, communication))
         yield from before
-        held = ((rank, tuple(b.name for b in plan.part_of(rank).blocks)) for rank in range(plan.num_workers))
+        held = ((rank, tuple(b.name for b in plan.local_model(rank).blocks)) for rank in range(plan.num_workers))
         work = tuple(Work(rank, phase, blocks, is_gathered=gathered) for rank, blocks in held)
         yield Moment(f"All workers run the {phase} pass.", work)
         yield from after
@@ -155,7 +155,7 @@ def _phases(plan: Plan) -> Iterator[Moment]:
 def _slots(plan: Plan, order: Order) -> Iterator[Moment]:
     """Yields one moment per unit of time, then the averaging of gradients over replicas."""
     mesh, strategy = plan.mesh, cast(Any, next(s for s in plan.strategies if s.axis == "pipeline"))
-    stages, worker_of = strategy.stages(plan.summary), strategy.worker_of_stage
+    stages, worker_of = strategy.stages(plan.full_model), strategy.worker_of_stage
     expected = {phase: _merged(plan, phase) for phase in ("forward", "backward")}
     sizes = {phase: next((t for t in merged if t.axis == "pipeline"), None) for phase, merged in expected.items()}
     for number, actions in enumerate(slots(order), start=1):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from math import ceil, prod
 
 from workbench.errors import SpecError
-from workbench.plan.layer_groups import LayerGroup
+from workbench.plan.layer_groups import ColumnRowPair, LayerGroup
 
 
 @dataclass(frozen=True)
@@ -236,6 +236,23 @@ def with_resolved_ties(model: ModelSummary) -> ModelSummary:
             )
         ties.append(Tie(tie.parameter, source))
     return replace(model, ties=tuple(dict.fromkeys(ties)))
+
+
+def with_ends_of_backward(model: ModelSummary) -> ModelSummary:
+    """Returns the model with the first pairs of layers marked like those that take samples, if nothing before them is trained:
+    their inputs have no gradient. Parameters are taken in the order of the model."""
+    names = [p.name for p in model.parameters]
+    first = next((i for i, p in enumerate(model.parameters) if p.has_gradient), len(names))
+    if all(p.has_gradient for p in model.parameters):
+        return model
+
+    def marked(group: LayerGroup) -> LayerGroup:
+        if not isinstance(group, ColumnRowPair) or group.column is None:
+            return group
+        reached = any(name.rpartition(".")[0] != group.column for name in names[first : names.index(f"{group.column}.weight")])
+        return group if reached else replace(group, takes_samples=True)
+
+    return replace(model, groups=tuple(map(marked, model.groups)))
 
 
 def block_of(path: str) -> str:

@@ -41,7 +41,9 @@ class Plan:
     strategies: tuple[Strategy[Any], ...]
     """In the order in which they are applied: stages, then context, then tensor, then experts, then data."""
 
-    summary: ModelSummary
+    full_model: ModelSummary
+    """The unsplit model."""
+
     mesh: Mesh
 
     @property
@@ -75,13 +77,13 @@ class Plan:
 
     def placement(self, rank: int, without_axis: str | None = None) -> Placement:
         """Returns what a worker holds, after all strategies or without those along one axis."""
-        coordinate, placement = self.mesh.coordinate(rank), Placement(self.summary)
+        coordinate, placement = self.mesh.coordinate(rank), Placement(self.full_model)
         for strategy in self.strategies:
             if strategy.axis != without_axis:
                 placement = placement.then(strategy.place, coordinate[strategy.axis])
         return replace(placement, updated=placement.updated.only_trained())
 
-    def part_of(self, rank: int) -> ModelSummary:
+    def local_model(self, rank: int) -> ModelSummary:
         """Returns the part of the model that a worker holds."""
         return self.placement(rank).local_model
 
@@ -90,11 +92,13 @@ class Plan:
         num_samples = self.spec.train.global_batch_size // self.mesh.num_replicas
         num_microbatches = prod(s.num_microbatches for s in self.strategies)
         all_stages = self.placement(rank, without_axis="pipeline").local_model
-        return RankView(self.spec, self.mesh, rank, num_samples, num_microbatches, self.summary, self.placement(rank), all_stages)
+        return RankView(
+            self.spec, self.mesh, rank, num_samples, num_microbatches, self.full_model, self.placement(rank), all_stages
+        )
 
     def expected_communication_of(self, rank: int) -> Iterator[ExpectedCommunication]:
         """Returns the communication of a worker in one step, by the formulas of the strategies."""
-        remaining, rank_view = self.summary, self.rank_view(rank)
+        remaining, rank_view = self.full_model, self.rank_view(rank)
         for strategy in self.strategies:
             yield from strategy.expected(remaining, rank_view)
             remaining = strategy.place(remaining, rank_view.index(strategy.axis)).local_model
@@ -123,8 +127,8 @@ class Plan:
         need. Without recomputation by a split or by checkpointing. None for generation, which has no formula."""
         if self.spec.generates:
             return None
-        forward = sum(block.forward_flops for block in self.summary.blocks)
-        backward = self.summary.backward_flops if self.spec.mode == "train" else 0
+        forward = sum(block.forward_flops for block in self.full_model.blocks)
+        backward = self.full_model.backward_flops if self.spec.mode == "train" else 0
         return (forward + backward) * self.spec.train.global_batch_size
 
     def expected_record(self) -> dict[str, Any]:

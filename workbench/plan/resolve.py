@@ -7,14 +7,13 @@ from itertools import pairwise
 from shutil import which
 
 from workbench.errors import SpecError, SplitError, UsageError
-from workbench.plan.generation import check_generation
+from workbench.messages import counted
 from workbench.plan.layer_groups import RecurrentLayer
 from workbench.plan.link_model import check_link
 from workbench.plan.mesh import AXES, Mesh
-from workbench.plan.model_summary import with_resolved_ties
+from workbench.plan.model_summary import ModelSummary, with_ends_of_backward, with_resolved_ties
 from workbench.plan.optimizer import check_optimizer
 from workbench.plan.plan import Plan
-from workbench.plan.trained import check_trained, with_ends_of_backward
 from workbench.registry import DATASETS, MODELS, STRATEGIES
 from workbench.spec.run_spec import RunSpec
 
@@ -23,7 +22,7 @@ def plan(spec: RunSpec) -> Plan:
     """Looks up the plugins that a spec names and checks that they work together.
 
     Raises:
-        SpecError: the model does not accept the dataset.
+        SpecError: the model does not accept the dataset, or options of the run are incompatible with it.
         SplitError: the split is incompatible with the model, batch size or hardware; the message includes the numbers.
         UsageError: the argument is not a RunSpec.
     """
@@ -40,21 +39,21 @@ def plan(spec: RunSpec) -> Plan:
     sizes = {s.axis: s.options.size for s in sorted(strategies, key=lambda s: not s.divides_axis)}
     axes = dict.fromkeys((*AXES, *(s.axis for s in strategies)))  # other axes inside the built-in ones, in order of application
     mesh = Mesh({axis: sizes[axis] for axis in axes if axis in sizes})
-    summary = with_ends_of_backward(with_resolved_ties(model.summary()))
-    result = Plan(spec, dataset, model, tuple(strategies), summary, mesh)
+    full_model = with_ends_of_backward(with_resolved_ties(model.summary()))
+    result = Plan(spec, dataset, model, tuple(strategies), full_model, mesh)
     if dataset.summary().num_samples < spec.train.global_batch_size:
         raise SplitError(
             "train.global_batch_size",
             f"{spec.train.global_batch_size} exceeds the {dataset.summary().num_samples} samples of the dataset"
             f" {spec.dataset.name}",
         )
-    check_trained(spec, result.summary)
+    _check_trained(spec, result.full_model)
     for strategy in strategies:
-        strategy.check(result.summary, spec)
-    check_generation(result)
+        strategy.check(result.full_model, spec)
+    _check_generation(result)
     check_optimizer(result)
     _check_mixed_precision(result)
-    if spec.train.checkpointing == "selective" and any(isinstance(group, RecurrentLayer) for group in result.summary.groups):
+    if spec.train.checkpointing == "selective" and any(isinstance(group, RecurrentLayer) for group in result.full_model.groups):
         # Measured with torch 2.13: a GRU's gradients are off by half their norm, an LSTM raises.
         raise SpecError(
             "train.checkpointing", f"{spec.model.name} has recurrent layers, which selective does not support; use full"
@@ -63,6 +62,46 @@ def plan(spec: RunSpec) -> Plan:
         raise SpecError("train.compile", "torch.compile requires a C++ compiler, but c++, g++ and clang++ were not found")
     check_link(result)
     return result
+
+
+def _check_trained(spec: RunSpec, model: ModelSummary) -> None:
+    """Rejects training without a parameter to update."""
+    if spec.mode != "train" or model.trained_parameters:
+        return
+    problem = "has no parameters; "
+    if model.parameters:
+        number = counted(len(model.distinct_parameters), "parameter")
+        problem = f"has {number}, all of them frozen or unused; unfreeze one with requires_grad_(), or "
+    raise SpecError("model.name", f'{model.name} {problem}set mode = "inference"')
+
+
+def _check_generation(plan: Plan) -> None:
+    """Rejects a generation that the model or a strategy does not support."""
+    spec, options, field = plan.spec, plan.spec.inference, "inference.num_new_tokens"
+    if not options.num_new_tokens:
+        return
+    if spec.mode == "train":
+        raise SpecError(field, f'{options.num_new_tokens} requires mode = "inference", but mode = "train"')
+    if not plan.model.has_cache:
+        of = f" with capacity_factor = {capacity}" if (capacity := getattr(spec.model, "capacity_factor", None)) else ""
+        raise SpecError(
+            field,
+            f"{spec.model.name}{of} does not support generation with a key/value cache; use transformer, or moe without"
+            " capacity_factor",
+        )
+    (sequence,) = plan.dataset.summary().input_shape
+    prompt, new = options.prompt_length, options.num_new_tokens
+    if prompt + new > sequence:
+        raise SpecError(
+            field,
+            f"a prompt of {prompt} and {new} new tokens need {prompt + new} positions, but the model has {sequence};"
+            f" generate at most {max(0, sequence - prompt)} tokens, or set dataset.sequence_length = {prompt + new}",
+        )
+    if spec.train.compile:
+        raise SpecError("train.compile", "generation would recompile for every cache length; set it to false")
+    for strategy in plan.strategies:
+        if reason := strategy.why_no_generation:
+            raise SplitError(f"split.{strategy.name}", reason)
 
 
 def _check_mixed_precision(plan: Plan) -> None:

@@ -30,7 +30,7 @@ def block_times(planned: Plan) -> dict[str, float]:
     device, dtype = torch.device(planned.device), DTYPES[planned.spec.train.compute_precision]
     strategy = staged_strategy(planned.spec)
     cut_dim, count = (0, 1) if strategy is None else (strategy.cut_dim, strategy.num_microbatches)
-    names = [b.name for b in planned.summary.blocks]
+    names = [b.name for b in planned.full_model.blocks]
     blocks = build_blocks(planned, names, dtype).to(device)
     inputs, targets = Batches(planned, device, dtype).step_batch(0, (0, planned.mesh.num_replicas))
     x, targets = inputs.chunk(count, cut_dim)[0], targets.chunk(count, cut_dim)[0]

@@ -47,7 +47,7 @@ def build_worker(
     rank_view = plan.rank_view(rank)
     blocks = build_blocks(plan, (b.name for b in rank_view.local_model.blocks), dtype).to(device)
     keys = DropoutKeys(blocks, plan.spec.train.seed, device)
-    worker = WorkerModel(plan.summary, rank_view, blocks, plan.model.loss, device, dtype, compute_dtype, recorder, Decoder, keys)
+    worker = WorkerModel(rank_view, blocks, plan.model.loss, device, dtype, compute_dtype, recorder, Decoder, keys)
     strategies, train = plan.strategies, plan.spec.train
     for strategy in strategies:
         assert mesh is not None
@@ -81,7 +81,7 @@ def build_blocks(plan: Plan, names: Iterable[str], dtype: torch.dtype) -> nn.Seq
     mode: dropout does nothing and batch norm uses its running statistics."""
     blocks = nn.Sequential(OrderedDict((name, _build_block(plan, name)) for name in names))
     held = dict(blocks.named_children())
-    for source, names in plan.summary.tied_names.items():
+    for source, names in plan.full_model.tied_names.items():
         tied = [name for name in names if block_of(name) in held]
         if tied == [source] or not tied:
             continue
@@ -95,7 +95,7 @@ def build_blocks(plan: Plan, names: Iterable[str], dtype: torch.dtype) -> nn.Seq
 
 
 def _build_block(plan: Plan, name: str) -> nn.Module:
-    index = [b.name for b in plan.summary.blocks].index(name)
+    index = [b.name for b in plan.full_model.blocks].index(name)
     torch.manual_seed(plan.spec.train.seed * _SEED_STRIDE + index)
     return substitute_dropout(plan.model.build_block(name))
 

@@ -20,7 +20,7 @@ def make_optimizer(worker: WorkerModel, train: Train) -> torch.optim.Optimizer |
     whatever the split.
     """
     options = optimizer_options(train)
-    summaries = {parameter.name: parameter for parameter in worker.summary.parameters}
+    summaries = {parameter.name: parameter for parameter in worker.full_model.parameters}
     # torch's multi-tensor kernels take neither sliced and whole tensors nor tensors of different meshes in one list.
     groups: dict[Any, list[nn.Parameter]] = {}
     for name, parameter in worker.named_parameters():

@@ -54,9 +54,6 @@ class StepRecorder(Protocol):
 class WorkerModel:
     """The share of one worker, passed from strategy to strategy."""
 
-    summary: ModelSummary
-    """The unsplit model."""
-
     rank_view: RankView
     """The plan of this worker."""
 
@@ -127,6 +124,11 @@ class WorkerModel:
             self.compute = generation(self)
 
     @property
+    def full_model(self) -> ModelSummary:
+        """The unsplit model."""
+        return self.rank_view.full_model
+
+    @property
     def span(self) -> Callable[..., AbstractContextManager[None]]:
         """``span(kind, stage=…, microbatch=…)`` marks an activity of the worker."""
         return self.recorder.span
@@ -179,7 +181,7 @@ class WorkerModel:
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yields local parameters under the names of the unsplit model; a tied one once, under the name of its source if held."""
-        sources = {tie.parameter: tie.source for tie in self.summary.ties}
+        sources = {tie.parameter: tie.source for tie in self.full_model.ties}
         for name, parameter in self.blocks.named_parameters():
             yield sources.get(name, name), parameter
 

@@ -109,7 +109,7 @@ class Outcome:
             error = "infinitely (it is missing)" if report["max_error"] is None else f"by {report['max_error']:.2g}"
             sentence = f"{report['tensor']} differs {error}, allowed {report['allowed']}; declared: {report['on_purpose']}"
             return [f"{sentence} ({report['num_steps']} steps in {report['precision']})"] * (report["ok"] is False)
-        bound = tolerance(precision, len(self.planned.summary.blocks)).rounding
+        bound = tolerance(precision, len(self.planned.full_model.blocks)).rounding
         if not (report["ok"] and report["max_error"] <= bound):
             return [f"does not compute what one worker computes, up to {bound:g}: {report}"]
         is_undeclared = report["verdict"] == "equal per shard" and not self.planned.model.depends_on_batch
@@ -164,7 +164,7 @@ class Outcome:
             s.lossy for s in self.planned.strategies
         )
         per_shard = self.parity["verdict"] == "equal per shard"
-        is_incomparable = self.workers[0]["normalizes_together"] or bool(self.planned.summary.mixtures)
+        is_incomparable = self.workers[0]["normalizes_together"] or bool(self.planned.full_model.mixtures)
         if self.planned.spec.mode != "train" or not is_exact or (per_shard and is_incomparable):
             return []
         num_shards = self.workers[0]["num_shards"] if per_shard else 1
@@ -223,7 +223,7 @@ def assert_model_conforms(parts: dict[str, Any]) -> None:
     from workbench.runtime.build import build_blocks
 
     planned = plan(RunSpec(**parts, train={"global_batch_size": 2}))
-    summary, device = planned.summary, torch.device("cpu")
+    summary, device = planned.full_model, torch.device("cpu")
     blocks = build_blocks(planned, (b.name for b in summary.blocks), torch.float64)
     built = {name: tuple(p.shape) for name, p in blocks.named_parameters(remove_duplicate=False)}
     mistakes = _differences("shapes of parameters", {p.name: p.shape for p in summary.parameters}, built)

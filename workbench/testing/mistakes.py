@@ -63,7 +63,7 @@ def _dropped_slice(planned: Plan) -> None:
     def wrong(worker: Any, mesh: Any) -> None:
         right(strategy, worker, mesh)
         if mesh.get_local_rank("tensor") == 1:
-            layer = next(p.row for p in worker.summary.groups if p.row and p.column)
+            layer = next(p.row for p in worker.full_model.groups if p.row and p.column)
             with torch.no_grad():
                 worker.blocks.get_submodule(layer).weight.to_local().zero_()
 

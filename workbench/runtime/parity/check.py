@@ -66,7 +66,7 @@ def check_parity(
         worker = build_worker(plan, rank, mesh, recorder, device, DTYPES[parameter_precision], DTYPES[precision])
         batches = Batches(plan, device, worker.dtype)
         split = Split(plan, worker, batches, control)
-        num_blocks = len(plan.summary.blocks)
+        num_blocks = len(plan.full_model.blocks)
         # The tolerance of bf16 is wider than the difference that most batch norms and routers make between shards and the batch.
         hides_dependence = precision == "bf16" and worker.trains and worker.num_shards > 1 and plan.model.depends_on_batch
         comparison = Comparison(plan.lossy, tolerance(precision, num_blocks), hides_dependence)

@@ -64,8 +64,8 @@ def local_results(worker: WorkerModel, result: StepResult) -> list[LocalTensor]:
     if result.tokens is not None:
         tensors.append(LocalTensor("tokens", (index * len(result.tokens), 0), result.tokens.double()))
     if (runs := worker.sequence_part) is not None:
-        assert worker.summary.sequence_length is not None
-        first_position, count = runs[0].start, count * worker.summary.sequence_length // sum(map(len, runs))
+        assert worker.full_model.sequence_length is not None
+        first_position, count = runs[0].start, count * worker.full_model.sequence_length // sum(map(len, runs))
         tensors = [
             LocalTensor(whole.name, (whole.offset[0], run.start, *whole.offset[2:]), values)
             for whole in tensors

@@ -64,8 +64,8 @@ def optimizer_errors(
     if not is_reference:
         return {}
     expected = {
-        f"parameter {name}": _by_formula(train, worker.summary, name, parameter, steps)
-        for name, parameter in _full_parameters(initial, worker.summary).items()
+        f"parameter {name}": _by_formula(train, worker.full_model, name, parameter, steps)
+        for name, parameter in _full_parameters(initial, worker.full_model).items()
     }
     errors = compare(expected, updated, global_norm_share)
     return {f"{name} after steps of {train.optimizer}": error for name, error in errors.items()}

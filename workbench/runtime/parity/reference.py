@@ -46,7 +46,7 @@ class Reference:
     """The unsplit model on one worker."""
 
     def __init__(self, plan: Plan, worker: WorkerModel, batches: Batches) -> None:
-        self.blocks = build_blocks(plan, (b.name for b in plan.summary.blocks), worker.dtype).to(worker.device)
+        self.blocks = build_blocks(plan, (b.name for b in plan.full_model.blocks), worker.dtype).to(worker.device)
         self.had_dropout = bool(turn_off_dropout(self.blocks))
         self.loss: Callable[[Tensor, Tensor], Tensor] = plan.model.loss
         self.batches, self.trains = batches, worker.trains

@@ -152,8 +152,8 @@ class ContextStrategy(Strategy[ContextOptions]):
 
         from workbench.strategies.context.split_attention import split_attention
 
-        assert worker.summary.sequence_length is not None
-        workers, position_ranges = mesh[self.axis], self.position_ranges(worker.summary.sequence_length)
+        assert worker.full_model.sequence_length is not None
+        workers, position_ranges = mesh[self.axis], self.position_ranges(worker.full_model.sequence_length)
         worker.sequence_part = position_ranges[workers.get_local_rank()]
         positions = torch.tensor(list(chain.from_iterable(worker.sequence_part)), device=worker.device)
         attention_fn = split_attention(self.options.attention, position_ranges, workers.get_group())

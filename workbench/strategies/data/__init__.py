@@ -224,6 +224,6 @@ class DataStrategy(Strategy[DataOptions]):
             frees = False
         for stage in worker.stages:
             blocks = dict(stage.named_children())
-            for unit in units(list(blocks), worker.summary):
+            for unit in units(list(blocks), worker.full_model):
                 fully_shard([blocks[name] for name in unit], mesh=shards, reshard_after_forward=frees, mp_policy=policy)
             fully_shard(stage, mesh=shards, reshard_after_forward=frees, mp_policy=policy)

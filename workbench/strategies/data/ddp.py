@@ -158,6 +158,6 @@ def _replicate_blocks(worker: WorkerModel, replicas: DeviceMesh, excluded: set[s
     quieten_views()
     for stage in worker.stages:
         blocks, ignored = dict(stage.named_children()), {p for name, p in stage.named_parameters() if name in excluded}
-        for unit in units(list(blocks), worker.summary):
+        for unit in units(list(blocks), worker.full_model):
             replicate([blocks[name] for name in unit], mesh=replicas, ignored_params=ignored)
         replicate(stage, mesh=replicas, ignored_params=ignored)

@@ -43,10 +43,10 @@ class LayerStrategy(StagedStrategy[LayerOptions]):
         from workbench.strategies.worker_model import StepResult
 
         group, stage, last = mesh.get_group(), mesh.get_local_rank(), mesh.size() - 1
-        stages = self.stages(worker.summary)
+        stages = self.stages(worker.full_model)
         # A stage receives the gradients of its outputs if a parameter in it or before it is trained.
-        sends_gradients = worker.trains and stage > 0 and self.receives_gradients(worker.summary, stage - 1)
-        receives_gradients = worker.trains and self.receives_gradients(worker.summary, stage)
+        sends_gradients = worker.trains and stage > 0 and self.receives_gradients(worker.full_model, stage - 1)
+        receives_gradients = worker.trains and self.receives_gradients(worker.full_model, stage)
 
         def receive(shape: tuple[int, ...], source: int) -> Tensor:
             tensor = torch.empty(worker.batch_size, *shape, dtype=worker.compute_dtype, device=worker.device)

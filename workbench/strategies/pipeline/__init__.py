@@ -175,7 +175,7 @@ class PipelineStrategy(StagedStrategy[PipelineOptions]):
         from workbench.strategies.worker_model import StepResult
 
         index, worker_by_stage, blocks = mesh.get_local_rank(), self.worker_of_stage, dict(worker.blocks.named_children())
-        names, last = self.stages(worker.summary), len(worker_by_stage) - 1
+        names, last = self.stages(worker.full_model), len(worker_by_stage) - 1
         local_stages = [stage for stage, holder in enumerate(worker_by_stage) if holder == index]
         worker.stages = [nn.Sequential(OrderedDict((name, blocks[name]) for name in names[stage])) for stage in local_stages]
 
@@ -183,7 +183,7 @@ class PipelineStrategy(StagedStrategy[PipelineOptions]):
             """Returns a meta tensor like a microbatch of the outputs of a stage."""
             shape = [worker.batch_size, *worker.output_shape(names[stage][-1])]
             shape[self.cut_dim] //= self.num_microbatches
-            has_gradient = worker.trains and self.receives_gradients(worker.summary, stage)
+            has_gradient = worker.trains and self.receives_gradients(worker.full_model, stage)
             return torch.empty(shape, dtype=worker.compute_dtype, device="meta", requires_grad=has_gradient)
 
         def begin_chunk(chunk: int) -> None:
@@ -207,8 +207,10 @@ class PipelineStrategy(StagedStrategy[PipelineOptions]):
             stage_module.splits_backward = worker.trains and self.schedule.splits_backward
             stage_module.begin_piece = worker.begin_piece if self.cut_dim == 0 else begin_chunk
             if worker.trains and self.schedule.splits_backward and stage > 0:
-                previous_has_gradient = self.receives_gradients(worker.summary, stage - 1)
-                stage_module.needs_input_gradients = not previous_has_gradient and self.receives_gradients(worker.summary, stage)
+                previous_has_gradient = self.receives_gradients(worker.full_model, stage - 1)
+                stage_module.needs_input_gradients = not previous_has_gradient and self.receives_gradients(
+                    worker.full_model, stage
+                )
             return stage_module
 
         stages = [make_stage(stage, module) for stage, module in zip(local_stages, worker.stages, strict=True)]

@@ -190,7 +190,7 @@ class StagedStrategy(Strategy[O]):
         if index in (0, last):
             ends = dist.new_group([ranks[0], ranks[last]], use_local_synchronization=True)
             worker.axes[ends.group_name] = self.axis
-        input_shape = worker.output_shape(self.stages(worker.summary)[index - 1][-1]) if index else (0,)
+        input_shape = worker.output_shape(self.stages(worker.full_model)[index - 1][-1]) if index else (0,)
         worker.num_microbatches = self.num_microbatches
         links = Links(worker, index, mesh.size(), mesh.get_group(), ends, features=input_shape[-1])
         worker.compute = generation(worker, links)
@@ -232,7 +232,7 @@ class StagedStrategy(Strategy[O]):
         assert mesh.mesh_dim_names is not None
         axis, index, rank = mesh.mesh_dim_names.index(self.axis), mesh.get_local_rank(self.axis), mesh.get_rank()
         pipelines = mesh.mesh.movedim(axis, -1).reshape(-1, mesh.size(axis)).tolist()
-        ties = self._ties_across_workers(worker.summary)
+        ties = self._ties_across_workers(worker.full_model)
         groups: dict[tuple[int, ...], dist.ProcessGroup] = {}
         for workers in dict.fromkeys(tuple(workers) for _, workers in ties):
             for ranks in pipelines:

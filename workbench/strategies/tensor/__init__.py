@@ -156,19 +156,19 @@ class TensorStrategy(Strategy[TensorOptions]):
             worker.loss = partial(cross_entropy_of_slices, mesh=mesh[self.axis])
             worker.classes_part = (mesh.get_local_rank(self.axis), self.options.size)
         local_blocks = dict(worker.blocks.named_children())
-        for slicing in slicings_of(worker.summary, self.options):
+        for slicing in slicings_of(worker.full_model, self.options):
             if slicing.group.block in local_blocks:
                 slicing.apply(worker.blocks, mesh[self.axis])
         if self.options.sequence_parallel:
             from workbench.strategies.tensor.sequence_parallel import set_local_positions
 
-            assert worker.summary.sequence_length is not None
+            assert worker.full_model.sequence_length is not None
             for dropout in worker.dropout_keys.dropouts:  # all dropouts are between the cut layers
-                set_local_positions(dropout, worker.summary.sequence_length, mesh[self.axis])
+                set_local_positions(dropout, worker.full_model.sequence_length, mesh[self.axis])
         for stage in worker.stages:  # a slicing may replace a block
             for name in local_blocks.keys() & dict(stage.named_children()).keys():
                 setattr(stage, name, getattr(worker.blocks, name))
-        for names in worker.summary.tied_names.values():
+        for names in worker.full_model.tied_names.values():
             # Slicing replaced each parameter of a tie; tie them again.
             paths = [name.rsplit(".", 1) for name in names if block_of(name) in local_blocks]
             for layer, attribute in paths[1:]:
@@ -176,7 +176,7 @@ class TensorStrategy(Strategy[TensorOptions]):
                 setattr(worker.blocks.get_submodule(layer), attribute, first)
 
     def finish(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
-        if worker.trains and (with_partial := self._partial_gradients(worker.summary, worker.rank_view.local_model)):
+        if worker.trains and (with_partial := self._partial_gradients(worker.full_model, worker.rank_view.local_model)):
             from workbench.strategies.tensor.sequence_parallel import sum_gradients
 
             sum_gradients(worker, {p.name for p in with_partial}, mesh[self.axis])
