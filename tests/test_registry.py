@@ -96,7 +96,7 @@ def test_a_whole_class_is_registered(decorator: object, cls: type) -> None:
     assert whole.name == "mine"
 
 
-@pytest.mark.parametrize(("number", "member"), zip([0, 0.5, 1, 1.5, 2], ApplyOrder, strict=True))
+@pytest.mark.parametrize(("number", "member"), list(zip([0, 0.5, 1, 1.5, 2], ApplyOrder, strict=True)))
 def test_a_plugin_may_still_give_a_number_of_the_apply_order(number: float, member: ApplyOrder) -> None:
     older = type("Mine", (WholeStrategy,), {"apply_order": number})
     assert strategy("mine")(older) is older
