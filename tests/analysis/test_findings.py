@@ -82,10 +82,20 @@ def test_missing_figures_are_left_out() -> None:
     assert not [sentence for sentence in sentences if "None" in sentence]
 
 
-def test_it_is_said_when_other_programs_had_a_part_in_the_times() -> None:
-    quiet, busy = {**SINGLE, "other_load_cores": 0.1}, {**DATA, "other_load_cores": 1.26, "run_id": "another"}
-    assert findings([quiet, busy])[0].startswith("Other programs ran at the same time (dp2 (nother): 1.3 cores)")
-    assert findings([quiet, DATA]) == findings([SINGLE, DATA])
+def test_findings_about_undisturbed_runs_stay_when_one_is_disturbed() -> None:
+    busy = {**DATA, "split": "tp2", "step_time_s": 0.01, "trust": "disturbed", "other_load_cores": 1.26, "run_id": "another"}
+    sentences = findings([SINGLE, DATA, busy])
+    assert sentences[0].startswith("⚠ disturbed: other programs ran at the same time (tp2 (nother): 1.3 cores)")
+    assert sentences[1:] == [s for s in findings([SINGLE, DATA]) if s]
+    assert not [s for s in findings([SINGLE, busy]) if "shortest step" in s or "no trace step" in s]
+
+
+def test_other_states_and_empty_speedups_have_a_sentence_each() -> None:
+    few, shared = {**DATA, "trust": "too few steps"}, {**DATA, "trust": "shared cores"}
+    bare = {**DATA, "speedup": None, "baseline_run_id": "base"}
+    starts = ["⚠ too few steps: the timed steps of dp2", "⚠ shared cores: the workers of dp2", "No speed-up of dp2"]
+    for other, start in zip((few, shared, bare), starts, strict=True):
+        assert [s for s in findings([SINGLE, other]) if s.startswith(start)]
 
 
 def test_a_wrong_split_is_neither_the_fastest_nor_the_smallest() -> None:

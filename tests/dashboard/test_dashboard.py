@@ -19,6 +19,7 @@ import pytest
 
 from tests.helpers.run_directory import new_run
 from tests.helpers.states import finished, live
+from workbench.analysis.formatting import duration
 from workbench.analysis.progress import Follower
 from workbench.api import Run
 from workbench.charts.comparison import step_parts_chart
@@ -29,7 +30,7 @@ from workbench.dashboard.downloads import csv_of, picture_of, tables_of
 from workbench.dashboard.table import SHOWN, Overview, chosen, filtered, tags_of
 from workbench.spec import RunSpec
 from workbench.spec.paths import differences, spec_of
-from workbench.store.events import EventWriter, ParityEvent, ReadyEvent, StepEvent
+from workbench.store.events import Event, EventWriter, ParityEvent, ReadyEvent, StepEvent
 from workbench.store.labels import relabel
 from workbench.store.listing import ActiveRuns
 from workbench.store.records import RunError
@@ -177,6 +178,18 @@ def test_a_follower_reads_on_where_it_left_off(tmp_path: Path) -> None:
     assert follower.workers()[0]["memory_mib"] is None, "another process may have the number now"
 
 
+def test_the_remaining_time_is_that_of_the_slowest_worker(tmp_path: Path) -> None:
+    follower = Follower(live(tmp_path, "run-1", 1.0, "running"))
+    steps: list[Event] = [
+        StepEvent(rank=0, time=10.0 + 2 * s, kind="timed", step=s, num_steps=9, loss=None, duration_s=0.5) for s in range(3)
+    ]
+    follower.events = {0: steps, 1: steps[:1]}
+    assert follower.remaining_s is None
+    follower.events = {0: steps, 1: steps[:2]}
+    assert follower.remaining_s == 7 * 2.0
+    assert [duration(seconds) for seconds in (8.4, 125.0)] == ["8 s", "2 min 05 s"]
+
+
 def test_a_failure_names_worker_step_reason_lines_and_what_to_try(tmp_path: Path) -> None:
     run = new_run(tmp_path, "run-1")
     assert failure(Run(run)) is None
@@ -199,10 +212,10 @@ def test_downloads_hold_every_table(tmp_path: Path) -> None:
 
 
 def test_a_chart_is_downloaded_as_a_picture_and_its_data_whole() -> None:
-    frame = pd.DataFrame({"split": ["dp2", "=1+1"], "part": "compute", "milliseconds": [3.0, 4.0]})
+    frame = pd.DataFrame({"split": ["dp2", "=1+1"], "part": "compute", "milliseconds": [3.0, 4.0], "step_ms": [3.5, 4.5]})
     chart = step_parts_chart(frame)
     assert picture_of(chart, "png").startswith(b"\x89PNG")
-    assert b"milliseconds" in picture_of(chart, "svg")
+    assert b"Where does the time of a step go?" in picture_of(chart, "svg")
     read = pd.read_csv(io.BytesIO(csv_of(frame)))
     assert list(read["split"]) == ["dp2", "'=1+1"]
     assert list(read["milliseconds"]) == [3.0, 4.0]

@@ -25,13 +25,13 @@ ALL_REDUCE = {"operation": "all_reduce", "axis": "data", "phase": "backward", "c
               "group_size": 2}  # fmt: skip
 
 
-def record_run(store: Path, run_id: str, state: str, num_workers: int, **figures: Any) -> RunDirectory:
+def record_run(store: Path, run_id: str, state: str, num_workers: int, *, baseline: str = SINGLE, **figures: Any) -> RunDirectory:
     split = {"data": num_workers} if num_workers > 1 else {}
     spec = RunSpec(model="mlp", split=split, train={"num_steps": 7}, launch={"device": "cpu"})
     record = {
         "run_id": run_id, "name": "", "mode": "train", "model": "mlp", "dataset": "digits", "split": spec.split.label,
         "num_workers": num_workers, "device": "cpu", "torch_version": "2", "created_at": 0.0,
-        "baseline_run_id": SINGLE, "threads_per_worker": 1, "num_cores": 2, "mesh": {"data": num_workers},
+        "baseline_run_id": baseline, "threads_per_worker": 1, "num_cores": 2, "mesh": {"data": num_workers},
         "expected": {"parameters_per_worker": [1000] * num_workers, "communication": [{**ALL_REDUCE, "count": 1}],
                      "memory_per_worker": [{**HELD, "activations": 2**18}] * num_workers},
     }  # fmt: skip
@@ -39,6 +39,7 @@ def record_run(store: Path, run_id: str, state: str, num_workers: int, **figures
     run.write_status(RunStatus(RunState(state)))
     if state == "finished":
         numbers: dict[str, Any] = {name: 1 if RUNS[name].kind == "int64" else 0.5 for name in RUN_FIGURES}
+        numbers["other_load_cores"] = 0.0
         worker = {**WORKER, "communication": [{**ALL_REDUCE, "payload_bytes": 5000}]}
         parity = {"parity_ok": True, "parity_tensor": "a.weight"}
         run.write_summary(from_json(Summary, {**numbers, **parity, "workers": [worker] * num_workers, **figures}))

@@ -229,6 +229,17 @@ def test_a_run_waits_for_its_baseline(owners: Owners) -> None:
     assert run.summary().speedup == 2.0
 
 
+def test_a_run_waits_for_a_quiet_machine_without_the_devices(owners: Owners) -> None:
+    never, waiting = owners.start("none", waits_for_quiet=True, max_other_load_cores=-1.0)
+    wait_until(lambda: never.status().message.startswith("waiting for a quiet machine: other programs use "))
+    other, owner = owners.start("none", "run-2", waits_for_quiet=True, max_other_load_cores=1e6)
+    assert owner.wait() == 0
+    assert (never.status().state, other.status().state) == ("queued", "finished")
+    never.request_cancel()
+    assert waiting.wait() == 0
+    assert never.status().state == "cancelled"
+
+
 def test_the_workers_of_a_killed_owner_die_and_the_run_is_lost(owners: Owners) -> None:
     run, owner = owners.start("cancel")
     wait_until(lambda: run.status().state == "running")

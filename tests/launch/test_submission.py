@@ -12,11 +12,13 @@ import pytest
 import workbench as wb
 from tests.helpers.command import workbench
 from workbench.api import submission
+from workbench.api.measure_again import can_be_measured_again, measure_again, pending
 from workbench.errors import RunFailedError, SpecError, UsageError
 from workbench.launch import start as launcher
 from workbench.plan import resolve
 from workbench.plan.plan import Plan
 from workbench.store.directory import RunDirectory
+from workbench.store.figures import Summary
 from workbench.store.run_status import RunState, RunStatus
 
 SPEC: dict[str, Any] = {"model": {"name": "mlp", "hidden_dim": 8, "num_layers": 2}, "train": {"num_steps": 2}}
@@ -127,3 +129,64 @@ def test_a_full_disk_is_one_sentence_and_leaves_no_run(tmp_path: Path, monkeypat
     with pytest.raises(UsageError, match=r"cannot write to the store .* \(No space left on device\)"):
         wb.submit(wb.RunSpec(**SPEC))
     assert not list((tmp_path / "runs").iterdir())
+
+
+def finish(run: RunDirectory, other_load_cores: float) -> None:
+    """Takes the place of the supervisor of a run that has finished."""
+    run.write_summary(Summary(step_time_s=1.0, other_load_cores=other_load_cores, num_timed_steps=20))
+    run.write_status(RunStatus(RunState.FINISHED))
+
+
+def test_a_machine_that_is_never_quiet_can_allow_more_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORKBENCH_MAX_OTHER_LOAD_CORES")
+    assert wb.submit(wb.RunSpec(**SPEC)).record.max_other_load_cores == 0.2
+    monkeypatch.setenv("WORKBENCH_MAX_OTHER_LOAD_CORES", "1.5")
+    assert wb.submit(wb.RunSpec(**SPEC)).record.max_other_load_cores == 1.5
+    monkeypatch.setenv("WORKBENCH_MAX_OTHER_LOAD_CORES", "much")
+    with pytest.raises(UsageError, match="must be a number of cores, but is 'much'"):
+        wb.submit(wb.RunSpec(**SPEC))
+
+
+def test_a_disturbed_baseline_is_measured_again_before_it_is_used_again(
+    started: list[RunDirectory], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WORKBENCH_MAX_OTHER_LOAD_CORES")
+    first = wb.submit(wb.RunSpec(**SPEC, split={"data": 2}))
+    busy, quiet = (RunDirectory(first.path.parent / run_id) for run_id in first.record.baseline_ids)
+    finish(busy, 1.3)
+    finish(quiet, 0.1)
+    second = wb.submit(wb.RunSpec(**SPEC, split={"tensor": 2}))
+    assert len(started) == 5, "two splits, two baselines, and one of these again"
+    assert second.record.baseline_run_id not in first.record.baseline_ids
+    assert second.record.same_cores_baseline_run_id == quiet.id
+    finish(RunDirectory(first.path.parent / str(second.record.baseline_run_id)), 0.0)
+    third = wb.submit(wb.RunSpec(**SPEC, split={"pipeline": 2}))
+    assert third.record.baseline_ids == second.record.baseline_ids
+
+    tolerant = wb.submit(wb.RunSpec(**SPEC, split={"pipeline": 2}, measure={"max_other_load_cores": 4.0}))
+    assert tolerant.record.max_other_load_cores == 4.0
+
+
+def test_only_what_was_disturbed_is_measured_again(started: list[RunDirectory], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORKBENCH_MAX_OTHER_LOAD_CORES")
+    one, two = (wb.submit(wb.RunSpec(**SPEC, split={name: 2})) for name in ("data", "tensor"))
+    busy, quiet = (RunDirectory(one.path.parent / run_id) for run_id in one.record.baseline_ids)
+    for run, load in ((busy, 1.3), (quiet, 0.1), (one.directory, 0.1), (two.directory, 0.9)):
+        finish(run, load)
+    assert one.row()["speedup"] is None
+    assert [can_be_measured_again(run) for run in (one, two, wb.Run(quiet))] == [True, True, True], (
+        "the baseline with one thread is that of the other"
+    )
+
+    same, new, single = measure_again([one, two, wb.Run(busy)])
+
+    assert (same.id, [run.id for run in started[4:]]) == (one.id, [single.id, new.id])
+    assert [run.record().waits_for_quiet for run in started] == [False] * 4 + [True] * 2
+    assert new.record.baseline_run_id == single.id
+    assert [run.id for run in pending([same, new])] == [single.id, new.id]
+    assert one.row()["speedup"] is None, "not yet"
+    finish(single.directory, 0.1)
+    row = one.row()
+    assert (row["baseline_run_id"], row["speedup"]) == (single.id, 1.0)
+    assert not can_be_measured_again(one)
+    assert measure_again([one, wb.Run(busy)])[1].id == single.id, "it has been measured again"

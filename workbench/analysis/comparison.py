@@ -13,15 +13,17 @@ from workbench.analysis.markup import cells, comparison_html
 from workbench.analysis.memory import memory_at_peak
 from workbench.analysis.parity import parity_text
 from workbench.analysis.scaling import way
+from workbench.analysis.trust import is_disturbed
 from workbench.errors import SpecError
 from workbench.spec.paths import differences, flat, value_text
 from workbench.store.columns import RUN_COLUMNS
 from workbench.store.directory import StoredRun
+from workbench.store.trust import Trust
 
 Row = dict[str, Any]
 PARTS = ("compute", "optimizer", "exposed communication", "idle", "schedule", "other")
 """Parts of a step, in the order in which they are drawn."""
-_IRRELEVANT_PATHS = ("name", "baseline.mode", "launch.fork_server")
+_IRRELEVANT_PATHS = ("name", "baseline.mode", "launch.fork_server", "launch.wait_for_quiet")
 """Paths of a spec that do not change what a run computes."""
 
 
@@ -64,7 +66,8 @@ def labelled(rows: Sequence[Row], threads: dict[str, int]) -> list[Row]:
         numbers[label] += 1
         is_unique = row["name"] and named[label, row["name"]] == 1
         suffix = f" ({row['name']})" if is_unique else f" #{numbers[label]}"
-        result.append({**row, "split": label + (suffix if count[label] > 1 else ""), "way": way(row["split"])})
+        mark = Trust.DISTURBED.mark if is_disturbed(row) else ""  # so that every chart shows it
+        result.append({**row, "split": f"{label}{suffix if count[label] > 1 else ''} {mark}".rstrip(), "way": way(row["split"])})
     return result
 
 
@@ -99,14 +102,20 @@ def peaks(runs: Sequence[StoredRun], labels: Sequence[str]) -> pd.DataFrame:
 
 
 def step_parts(rows: Iterable[Row]) -> pd.DataFrame:
-    """Returns the step breakdown of each run: ``split``, ``part`` and ``milliseconds``, means over workers and trace steps.
+    """Returns the step breakdown of each run: ``split``, ``part``, ``milliseconds``, means over workers and trace steps, and
+    ``step_ms``, the median of the timed steps.
 
     Args:
         rows: Rows as in ``runs``.
     """
     return pd.DataFrame(
         [
-            {"split": row["split"], "part": part, "milliseconds": row[f"{part.replace(' ', '_')}_s"] * 1e3}
+            {
+                "split": row["split"],
+                "part": part,
+                "milliseconds": row[f"{part.replace(' ', '_')}_s"] * 1e3,
+                "step_ms": row["step_time_s"] * 1e3,
+            }
             for row in rows
             if row["step_time_s"] is not None
             for part in PARTS
@@ -175,6 +184,7 @@ def numbers(rows: Sequence[Row]) -> pd.DataFrame:
             "peak_mib": number["peak_memory_bytes"] / 2**20,
             "communication_mib": number["communication_bytes_per_step"] / 2**20,
             "parity": [parity_text(row) for row in rows],
+            "trust": frame["trust"],
             "state": frame["state"],
         }
     )

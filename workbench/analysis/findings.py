@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from workbench.analysis.parity import per_shard
+from workbench.analysis.trust import is_disturbed, trust_sentences
 from workbench.plan.parity import VERDICTS, verdict
 
 Row = dict[str, Any]
-NOTABLE_LOAD_CORES = 0.2
 NOTABLE_MEMORY_SHARE = 0.995
 """Share of one worker's peak memory from which on a split needs as much memory as one worker."""
 
@@ -27,20 +27,21 @@ def findings(
     named = [{**row, "split": f"{row['split']} over {row['link']}" if row.get("link") else row["split"]} for row in rows]
     finished = [row for row in named if row["step_time_s"] is not None]
     splits = [row for row in finished if row["num_workers"] > 1]
-    disturbed = _disturbed(finished)
+    undisturbed = [row for row in splits if not is_disturbed(row)]
+    trust = trust_sentences(finished)
     if work := different_work(finished):
-        limited = [(limits or {})[row["run_id"]] for row in splits if row["run_id"] in (limits or {})]
-        return [*disturbed, work, *([] if disturbed else limited), *parity_sentences(finished)]
+        limited = [(limits or {})[row["run_id"]] for row in undisturbed if row["run_id"] in (limits or {})]
+        return [*trust, work, *limited, *parity_sentences(finished)]
     if not splits:
-        return []
-    correct = [row for row in splits if verdict(row) != "wrong"]  # how fast something else is computed says nothing
-    time_sentences = [_fastest(correct), *_first_tokens(correct)] if correct and not disturbed else []
-    limit_sentences = [(limits or {}).get(row["run_id"], f"{row['split']}: no trace step was recorded.") for row in splits]
+        return trust
+    correct = [row for row in undisturbed if verdict(row) != "wrong"]  # how fast something else is computed says nothing
+    time_sentences = [_fastest(correct), *_first_tokens(correct)] if correct else []
+    limit_sentences = [(limits or {}).get(row["run_id"], f"{row['split']}: no trace step was recorded.") for row in undisturbed]
     memory_sentences = [
         *_smallest([row for row in finished if verdict(row) != "wrong"]),
         *(memory_limits[r["run_id"]] for r in splits if memory_limits and r["run_id"] in memory_limits),
     ]
-    return [*disturbed, *time_sentences, *memory_sentences, *([] if disturbed else limit_sentences), *parity_sentences(finished)]
+    return [*trust, *time_sentences, *memory_sentences, *limit_sentences, *parity_sentences(finished)]
 
 
 def different_work(rows: list[Row]) -> str:
@@ -51,22 +52,6 @@ def different_work(rows: list[Row]) -> str:
     return (
         f"These runs have different {' and '.join(differ)}: their times and memory do not compare the splits." if differ else ""
     )
-
-
-def is_disturbed(row: Row) -> bool:
-    """Whether other programs notably affected a run's times."""
-    return (row.get("other_load_cores") or 0.0) > NOTABLE_LOAD_CORES
-
-
-def _disturbed(rows: list[Row]) -> list[str]:
-    """Reports the runs whose times other programs affected."""
-    busy = [
-        f"{row['split']} ({str(row['run_id'])[-6:]}): {row['other_load_cores']:.1f} cores" for row in rows if is_disturbed(row)
-    ]
-    if not busy:
-        return []
-    text = f"Other programs ran at the same time ({'; '.join(busy)}): the times do not show the splits alone."
-    return [f"{text} Repeat the runs; a disturbed baseline is reused until `workbench rm` removes it."]
 
 
 def _fastest(splits: list[Row]) -> str:

@@ -4,14 +4,39 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from workbench.analysis.parity import cell
 from workbench.messages import counted
+from workbench.store.trust import trust_of
 
 Row = dict[str, Any]
-Column = tuple[str, Callable[[Row], str]]
-"""Column head, and the function that formats a row's value."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a comparison."""
+
+    head: str
+    figure: str
+    """The column of ``runs`` whose trust state applies."""
+
+    format: Callable[[Row], str]
+
+    @property
+    def title(self) -> str:
+        """The head on one line."""
+        return self.head.replace("-\n", "-").replace("\n", " ").strip()
+
+    def text(self, row: Row) -> str:
+        """Formats the value of a row of ``runs``, with the mark of its trust state."""
+        return marked(self.format(row), row, self.figure)
+
+
+def marked(text: str, row: Row, figure: str) -> str:
+    """Returns the text of a figure with the mark of its trust state; a missing value has none."""
+    return text if text == "–" else text + trust_of(figure, row["trust"]).mark
 
 
 def seconds(value: float | None) -> str:
@@ -19,6 +44,12 @@ def seconds(value: float | None) -> str:
     if value is None:
         return "–"
     return f"{value:.2f} s" if value >= 1 else f"{value * 1e3:.1f} ms"
+
+
+def duration(value: float) -> str:
+    """Formats a time that people wait: ``8 s``, ``2 min 05 s``."""
+    minutes, rest = divmod(round(value), 60)
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
 def mebibytes(value: float | None) -> str:
@@ -48,27 +79,31 @@ def _rate(value: float | None) -> str:
 
 
 _TRAINING: tuple[Column, ...] = (
-    ("step\nms", lambda row: milliseconds(row["step_time_s"])),
-    ("p10–p90\nms", lambda row: f"{milliseconds(row['step_time_p10_s'])}–{milliseconds(row['step_time_p90_s'])}"),
-    ("samples\n/s", lambda row: _rate(row["samples_per_s"])),
+    Column("step\nms", "step_time_s", lambda row: milliseconds(row["step_time_s"])),
+    Column(
+        "p10–p90\nms",
+        "step_time_p10_s",
+        lambda row: f"{milliseconds(row['step_time_p10_s'])}–{milliseconds(row['step_time_p90_s'])}",
+    ),
+    Column("samples\n/s", "samples_per_s", lambda row: _rate(row["samples_per_s"])),
 )
 _INFERENCE: tuple[Column, ...] = (
-    ("latency\nms", lambda row: milliseconds(row["step_time_s"])),
-    ("p95\nms", lambda row: milliseconds(row["step_time_p95_s"])),
-    ("samples\n/s", lambda row: _rate(row["samples_per_s"])),
+    Column("latency\nms", "step_time_s", lambda row: milliseconds(row["step_time_s"])),
+    Column("p95\nms", "step_time_p95_s", lambda row: milliseconds(row["step_time_p95_s"])),
+    Column("samples\n/s", "samples_per_s", lambda row: _rate(row["samples_per_s"])),
 )
 _GENERATION: tuple[Column, ...] = (
     _INFERENCE[0],
-    ("first\ntoken ms", lambda row: milliseconds(row["time_to_first_token_s"])),
-    ("ms per\ntoken", lambda row: milliseconds(row["time_per_token_s"])),
-    ("tokens\n/s", lambda row: _rate(row["generated_tokens_per_s"])),
+    Column("first\ntoken ms", "time_to_first_token_s", lambda row: milliseconds(row["time_to_first_token_s"])),
+    Column("ms per\ntoken", "time_per_token_s", lambda row: milliseconds(row["time_per_token_s"])),
+    Column("tokens\n/s", "generated_tokens_per_s", lambda row: _rate(row["generated_tokens_per_s"])),
 )
 _COMMON: tuple[Column, ...] = (
-    ("speed-\nup", lambda row: factor(row["speedup"])),
-    ("vs same\ncores", lambda row: factor(row["speedup_same_cores"])),
-    ("peak\nMiB", lambda row: _mebibytes(row["peak_memory_bytes"])),
-    ("communication\nMiB", lambda row: _mebibytes(row["communication_bytes_per_step"])),
-    ("parity\n", cell),
+    Column("speed-\nup", "speedup", lambda row: factor(row["speedup"])),
+    Column("vs same\ncores", "speedup_same_cores", lambda row: factor(row["speedup_same_cores"])),
+    Column("peak\nMiB", "peak_memory_bytes", lambda row: _mebibytes(row["peak_memory_bytes"])),
+    Column("communication\nMiB", "communication_bytes_per_step", lambda row: _mebibytes(row["communication_bytes_per_step"])),
+    Column("parity\n", "parity_verdict", cell),
 )
 
 

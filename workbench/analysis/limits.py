@@ -281,6 +281,12 @@ def _spec_of(run: RunDirectory) -> RunSpec | None:
         return None
 
 
+def kinds(runs: Iterable[StoredRun]) -> dict[str, str]:
+    """Returns the kind of what limits each run, by run id."""
+    limits = {run.id: limit_of(run) for run in runs}
+    return {run_id: limit_.kind for run_id, limit_ in limits.items() if limit_}
+
+
 def sentences(runs: Iterable[StoredRun]) -> dict[str, str]:
     """Returns what limits each run, by run id; for a run on GPUs that this is not measured."""
     by_run = {}

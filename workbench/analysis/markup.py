@@ -22,11 +22,11 @@ def cells(rows: Sequence[Row], threads: Mapping[str, int]) -> tuple[list[str], l
         threads: Threads of a worker, by run id.
     """
     columns = formatting.columns(rows)
-    heads = ["split", *(head.replace("-\n", "-").replace("\n", " ").strip() for head, _ in columns)]
+    heads = ["split", *(column.title for column in columns)]
     texts = []
     for row, name in zip(rows, formatting.names(rows, dict(threads)), strict=True):
         has_figures = row["step_time_s"] is not None
-        values = [value(row) for _, value in columns] if has_figures else [str(row["state"]), *[""] * (len(columns) - 1)]
+        values = [column.text(row) for column in columns] if has_figures else [str(row["state"]), *[""] * (len(columns) - 1)]
         texts.append([name, *values])
     return heads, texts
 
@@ -53,6 +53,8 @@ def run_text(row: Row) -> str:
     text = f"Run {row['run_id']} {row['state']}"
     if row["step_time_s"] is not None:
         unit = "batch" if row["mode"] == "inference" else "step"
-        text += f": {row['split']} of {row['model']}, {formatting.seconds(row['step_time_s'])} per {unit}"
-        text += f", speed-up {formatting.factor(row['speedup'])}" if row["speedup"] is not None else ""
+        step_time = formatting.marked(formatting.seconds(row["step_time_s"]), row, "step_time_s")
+        text += f": {row['split']} of {row['model']}, {step_time} per {unit}"
+        if row["speedup"] is not None:
+            text += f", speed-up {formatting.marked(formatting.factor(row['speedup']), row, 'speedup')}"
     return f"<{text}>"

@@ -17,7 +17,8 @@ from functools import cached_property
 from statistics import NormalDist, fmean, median
 from typing import Any
 
-from workbench.analysis.findings import different_work, is_disturbed
+from workbench.analysis.findings import different_work
+from workbench.analysis.trust import is_disturbed
 from workbench.errors import DamagedRunError
 from workbench.store.directory import RunDirectory, StoredRun
 from workbench.store.json_record import plain
@@ -133,13 +134,15 @@ def _band(factor: float) -> str:
 
 
 def sentences(rows: list[dict[str, Any]], measured: Sequence[Measured]) -> list[str]:
-    """Compares each run with the fastest by samples per second.
+    """Compares each run with the fastest by samples per second; disturbed runs are left out.
 
     Args:
         rows: Rows as in ``runs``, in the order of ``measured``.
     """
-    finished = [m for row, m in zip(rows, measured, strict=True) if row["step_time_s"] is not None and m.times]
-    if len(finished) < 2 or different_work(rows) or any(map(is_disturbed, rows)):
+    finished = [
+        m for row, m in zip(rows, measured, strict=True) if row["step_time_s"] is not None and m.times and not is_disturbed(row)
+    ]
+    if len(finished) < 2 or different_work(rows):
         return []
     fastest = min(finished, key=lambda m: m.step_time / m.samples)
     return [sentence(fastest, other) for other in finished if other is not fastest]
@@ -162,6 +165,8 @@ def same_spec_key(run: RunDirectory) -> str:
     """Returns a key that is equal for runs with the same spec, except name and baseline, and the same environment."""
     spec = tomllib.loads(run.spec_path.read_text(encoding="utf-8"))
     parts = {key: value for key, value in spec.items() if key not in ("name", "baseline")}
+    parts["launch"] = {key: value for key, value in parts.get("launch", {}).items() if key != "wait_for_quiet"}
+    parts["measure"] = {key: value for key, value in parts.get("measure", {}).items() if key != "max_other_load_cores"}
     return json.dumps([parts, plain(run.environment())], sort_keys=True, default=str)
 
 

@@ -40,6 +40,18 @@ class Follower:
         return min((e.step + 1, e.num_steps) for e in last) if last else None
 
     @property
+    def remaining_s(self) -> float | None:
+        """Seconds until the last step, at the rate of the latest steps of the slowest worker; None before its second step."""
+        estimates = []
+        for rank in self.events:
+            recent = self._steps(rank)[-_RECENT:]
+            if len(recent) < 2:
+                return None
+            per_step_s = (recent[-1].time - recent[0].time) / (len(recent) - 1)
+            estimates.append((recent[-1].num_steps - recent[-1].step - 1) * per_step_s)
+        return max(estimates, default=None)
+
+    @property
     def losses(self) -> list[dict[str, Any]]:
         """Step and loss from the worker that has most of them; each loss is that of its part of the batch."""
         of = [[{"step": e.step, "loss": e.loss} for e in self._steps(r) if e.loss is not None] for r in self.events]

@@ -13,7 +13,7 @@ from workbench.errors import DamagedRunError, RunFailedError, SpecError, UsageEr
 from workbench.hardware.fit import link_notes
 from workbench.launch import start as launcher
 from workbench.launch.block_times import block_times
-from workbench.launch.environment import baseline_key, environment, num_cores
+from workbench.launch.environment import baseline_key, environment, max_other_load_cores, num_cores
 from workbench.launch.termination import terminated_as_interrupted
 from workbench.messages import nearest_name
 from workbench.plan.plan import Plan
@@ -26,6 +26,7 @@ from workbench.store.directory import RunDirectory, home, new_run_id
 from workbench.store.json_record import from_json
 from workbench.store.records import Expected, RunRecord
 from workbench.store.run_status import RunState, RunStatus
+from workbench.store.trust import Trust, trust_of_times
 from workbench.strategies.pipeline.stages import staged_strategy
 
 _UNUSABLE = (RunState.FAILED, RunState.CANCELLED, RunState.LOST)
@@ -47,7 +48,7 @@ def submit(spec: RunSpec, *, use_server: bool = True) -> Run:
     with terminated_as_interrupted():
         planned = plan(spec)
         if not use_server:
-            planned = dataclasses.replace(planned, spec=_with_launch(spec, fork_server=False))
+            planned = dataclasses.replace(planned, spec=with_launch(spec, fork_server=False))
         return submit_plan(planned)
 
 
@@ -83,6 +84,8 @@ def submit_plan(planned: Plan, *, as_baseline: bool = False) -> Run:
             block_times_s=block_times_s,
             link=spec.link.label if spec.link.parts and planned.num_workers > 1 else None,
             link_notes=tuple(link_notes(planned, calibration()) if spec.link.parts else ()),
+            max_other_load_cores=max_other_load_cores(spec),
+            waits_for_quiet=spec.launch.wait_for_quiet,
             started_as_baseline=as_baseline,
         )
         run = Run(RunDirectory.create(home(), run_id, dumps(spec), record, machine))
@@ -129,10 +132,10 @@ def _resolved(planned: Plan) -> tuple[Plan, dict[str, float] | None]:
         times = block_times(spec, planned.device)
         spec = spec.replace(split={**dict(spec.split.items()), strategy.name: strategy.with_partition_by(times)})
         planned = plan(spec)
-    return dataclasses.replace(planned, spec=_with_launch(spec, device=planned.device)), times
+    return dataclasses.replace(planned, spec=with_launch(spec, device=planned.device)), times
 
 
-def _with_launch(spec: RunSpec, **options: str | int) -> RunSpec:
+def with_launch(spec: RunSpec, **options: str | int) -> RunSpec:
     """Returns the spec with these launch options."""
     return spec.replace(launch={**spec.as_dict()["launch"], **options})
 
@@ -168,16 +171,23 @@ def _baselines(planned: Plan) -> tuple[Run, Run]:
 
 def _on_one_worker(spec: RunSpec, num_threads: int, baseline: str) -> Run:
     """Returns a run of the spec on one worker: a matching run in the store, or a new one, compared with ``baseline``."""
-    single = _with_launch(spec, threads_per_worker=num_threads)
+    single = with_launch(spec, threads_per_worker=num_threads)
     single = single.replace(name="", split={}, link={}, baseline={"mode": baseline})
-    key = baseline_key(single)
+    return reusable_baseline(baseline_key(single)) or submit_plan(plan(single), as_baseline=True)
+
+
+def reusable_baseline(key: str) -> Run | None:
+    """Returns the newest run in the store with this baseline key that can serve as a baseline."""
     for directory in reversed(listing.all_runs(home())):
         with contextlib.suppress(DamagedRunError):
             if directory.record().baseline_key == key and _is_reusable(Run(directory)):
                 return Run(directory)
-    return submit_plan(plan(single), as_baseline=True)
+    return None
 
 
 def _is_reusable(run: Run) -> bool:
-    """Whether a run can serve as a baseline: it finished or still may, or it exceeded its memory budget, as it would again."""
+    """Whether a run can serve as a baseline: it finished undisturbed or still may, or it exceeded its memory budget, as it would
+    again."""
+    if run.state is RunState.FINISHED and run.summary is not None:
+        return trust_of_times(run.record, run.summary) is not Trust.DISTURBED
     return run.state not in _UNUSABLE or (run.error is not None and run.error.memory is not None)

@@ -20,6 +20,7 @@ _COMMANDS = {
     "show": ("workbench.cli.show", "Show one run in detail."),
     "logs": ("workbench.cli.runs", "Show the output of the workers."),
     "compare": ("workbench.cli.runs", "Compare runs side by side."),
+    "measure-again": ("workbench.cli.measure_again", "Measure disturbed runs again, once the machine is quiet."),
     "report": ("workbench.cli.report", "Write a report of runs, with charts, as HTML or Markdown."),
     "export": ("workbench.cli.runs", "Export runs and their tables as CSV or Parquet, or a trace of the workers."),
     "cancel": ("workbench.cli.runs", "Cancel runs."),

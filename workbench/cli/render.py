@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from textwrap import wrap
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.markup import escape
@@ -27,18 +27,23 @@ def comparison(rows: Iterable[Row], threads: dict[str, int]) -> Table:
     columns = formatting.columns(rows)
     table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
     table.add_column("split\n", no_wrap=True)
-    for head, _ in columns:
-        table.add_column(_SHORT.get(head, head), justify="left" if head == "parity\n" else "right", no_wrap=True)
+    for column in columns:
+        justify: Literal["left", "right"] = "left" if column.figure == "parity_verdict" else "right"
+        table.add_column(_SHORT.get(column.head, column.head), justify=justify, no_wrap=True)
     for row, name in zip(rows, formatting.names(rows, threads), strict=True):
         split, over, link = name.partition(" over ")
         name = "\n  ".join([split, *wrap(over.lstrip() + link, 18)])
         if row["step_time_s"] is None:
             table.add_row(name, f"[red]{row['state']}[/red]")
         else:
-            values = (value(row) for _, value in columns)
-            written = {"WRONG": "[red]WRONG[/red]", "equal per shard": "equal per\nshard"}
-            table.add_row(name, *(written.get(value, value) for value in values))
+            table.add_row(name, *(_cell(column.text(row)) for column in columns))
     return table
+
+
+def _cell(text: str) -> str:
+    """Returns the markup of a cell: a figure with a mark is dim."""
+    verdicts = {"WRONG": "[red]WRONG[/red]", "equal per shard": "equal per\nshard"}
+    return f"[dim]{text}[/dim]" if text.endswith("⚠") else verdicts.get(text, text)
 
 
 def whole(console: Console, table: Table) -> None:

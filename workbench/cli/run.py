@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +74,7 @@ def run_command(
     if as_json:
         click.echo(runs_document(rows))
     else:
-        _report(runs, rows)
+        report(runs, rows)
     _check_results([run.row() for run in planned_runs], assertions)
 
 
@@ -84,7 +85,7 @@ def _run_all(plans: Sequence[Plan], quiet: bool) -> tuple[list[Run], list[Run]]:
 
     runs: dict[str, Run] = {}
     planned_runs: list[Run] = []
-    try:
+    with ended_on_interrupt(planned_runs):
         for planned in plans:
             run = submit_plan(planned)
             planned_runs.append(run)
@@ -92,21 +93,28 @@ def _run_all(plans: Sequence[Plan], quiet: bool) -> tuple[list[Run], list[Run]]:
             for other in (record.baseline_run_id, record.same_cores_baseline_run_id, run.id):
                 if other and other not in runs:
                     runs[other] = open_run(other)
-                    _follow(runs[other], quiet)
-    except KeyboardInterrupt:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)  # a second signal must not leave processes behind
-        for run in planned_runs:
-            run.end()
-        raise
+                    follow(runs[other], quiet)
     return list(runs.values()), planned_runs
 
 
-def _follow(run: Run, quiet: bool) -> None:
+@contextlib.contextmanager
+def ended_on_interrupt(runs: list[Run]) -> Iterator[None]:
+    """Ends the runs, which may become more in the block, if the block is interrupted."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)  # a second signal must not leave processes behind
+        for run in runs:
+            run.end()
+        raise
+
+
+def follow(run: Run, quiet: bool) -> None:
     """Shows the progress of the run on stderr until it has ended: a bar in a terminal, otherwise a line per state; if ``quiet``,
     only waits."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     from workbench.analysis.parity import event_text
     from workbench.api.store import ParityEvent, StepEvent
@@ -119,9 +127,10 @@ def _follow(run: Run, quiet: bool) -> None:
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description:<24}"),
-        BarColumn(24),
+        BarColumn(14),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
+        TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
     last_message = ""
@@ -147,7 +156,8 @@ def _follow(run: Run, quiet: bool) -> None:
         console.print(f"{name}: {run.state}", highlight=False)
 
 
-def _report(runs: list[Run], rows: list[dict[str, Any]]) -> None:
+def report(runs: Sequence[Run], rows: list[dict[str, Any]]) -> None:
+    """Prints the table, the findings, the failures and the next command."""
     from rich.console import Console
 
     from workbench.analysis import limits, memory_limits
@@ -161,10 +171,6 @@ def _report(runs: list[Run], rows: list[dict[str, Any]]) -> None:
     console.print()
     for sentence in findings(rows, limits.sentences(runs), memory_limits.sentences(runs)):
         console.print(f"• {sentence}", highlight=False)
-    for run in runs:
-        record = run.record
-        if (used := record.num_workers * record.threads_per_worker) > record.num_cores:
-            console.print(f"• {record.split} uses {used} threads on {record.num_cores} cores.", highlight=False)
     if sentence := _does_not_fit(runs):
         console.print(f"• {sentence}", highlight=False)
     for run in runs:
@@ -176,11 +182,16 @@ def _report(runs: list[Run], rows: list[dict[str, Any]]) -> None:
         if run.state != "finished" and cause not in causes:  # the baseline with more threads fails for the same reason
             failure(console, run.id, run.error, run.message)
         causes.add(cause)
+    from workbench.api.measure_again import can_be_measured_again
+
+    again = [run.id for run in runs if can_be_measured_again(run)]
+    if again:
+        console.print(f"\nOnce the machine is quiet: workbench measure-again {' '.join(again)}", highlight=False, soft_wrap=True)
     last = runs[-1].id
     console.print(f"\nNext: workbench show {last}  ·  workbench run --help  ·  workbench ls", highlight=False)
 
 
-def _does_not_fit(runs: list[Run]) -> str:
+def _does_not_fit(runs: Sequence[Run]) -> str:
     """Returns a sentence on which splits exceed the memory budget and which fit; empty if none exceeds it."""
     over = list(dict.fromkeys(run.record.split for run in runs if run.error and run.error.memory))
     if not over:

@@ -16,6 +16,8 @@ from workbench.messages import counted
 @click.option("--json", "as_json", is_flag=True, help='Print one JSON document on stdout: {"runs": [row, …]}.')
 def ls_command(as_json: bool) -> None:
     """List the runs in the store, oldest first."""
+    from workbench.analysis.formatting import factor, marked
+
     rows = run_rows()
     if as_json:
         click.echo(runs_document(rows))
@@ -26,8 +28,8 @@ def ls_command(as_json: bool) -> None:
     width = max(len(row["run_id"]) for row in rows)
     click.echo(f"{'run':<{width}}  {'state':<9}  {'model':<12}  {'step time':>10}  {'speed-up':>8}  name")
     for row in rows:
-        step = "–" if row["step_time_s"] is None else f"{row['step_time_s'] * 1e3:.1f} ms"
-        speedup = "–" if row["speedup"] is None else f"{row['speedup']:.2f}×"
+        step = "–" if row["step_time_s"] is None else marked(f"{row['step_time_s'] * 1e3:.1f} ms", row, "step_time_s")
+        speedup = marked(factor(row["speedup"]), row, "speedup")
         model = row["model"] or ""
         # The two baselines of a comparison differ only in their threads.
         threads = row["threads_per_worker"] if row["num_workers"] == 1 else None

@@ -20,8 +20,8 @@ def show_command(run: str) -> None:
     from rich.console import Console
     from rich.markup import escape
 
-    from workbench.analysis.findings import NOTABLE_LOAD_CORES
     from workbench.analysis.formatting import seconds
+    from workbench.analysis.trust import reason
     from workbench.cli import render, time_figures
     from workbench.cli.memory import memory
 
@@ -38,12 +38,10 @@ def show_command(run: str) -> None:
     if row["mode"] == "train" and (optimizer := _optimizer(opened)):
         console.print(f"optimizer: {optimizer}", highlight=False)
     record = opened.record
-    if record.num_workers * record.threads_per_worker > record.num_cores:
-        console.print(f"[yellow]oversubscribed:[/yellow] workers × threads exceed the {record.num_cores} cores")
+    if opened.summary and (why := reason(record, opened.summary)):
+        console.print(f"[yellow]⚠ {row['trust']}:[/yellow] {why}", highlight=False)
     if row["link"]:
         console.print(f"link: {row['link']}, emulated; {'; '.join(record.link_notes)}", highlight=False)
-    if (load := row["other_load_cores"] or 0.0) > NOTABLE_LOAD_CORES:
-        console.print(f"[yellow]disturbed:[/yellow] other programs used {load:.1f} cores during the run", highlight=False)
     _block_times(console, record)
     if row["state"] != "finished":
         render.failure(console, opened.id, opened.error, opened.message)

@@ -23,6 +23,7 @@ SHOWN = {
     "step_time_ms": "step (ms)",
     "samples_per_s": "samples/s",
     "speedup": "speed-up",
+    "trust": "trust",
     "peak_memory_mib": "peak (MiB)",
     "communication_mib": "communication (MiB)",
     "parity": "parity",

@@ -11,6 +11,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+from workbench.errors import UsageError
 from workbench.registry import DATASETS, MODELS
 from workbench.spec.run_spec import RunSpec
 from workbench.store.json_record import plain
@@ -36,11 +37,25 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def max_other_load_cores(spec: RunSpec) -> float:
+    """Returns the load of other programs from which on a run of the spec counts as disturbed, in cores:
+    ``$WORKBENCH_MAX_OTHER_LOAD_CORES``, for machines that are never quiet, or ``measure.max_other_load_cores``.
+
+    Raises:
+        UsageError: the variable is not a number.
+    """
+    text = os.environ.get("WORKBENCH_MAX_OTHER_LOAD_CORES")
+    try:
+        return float(text) if text else spec.measure.max_other_load_cores
+    except ValueError:
+        raise UsageError(f"WORKBENCH_MAX_OTHER_LOAD_CORES must be a number of cores, but is {text!r}") from None
+
+
 def baseline_key(spec: RunSpec) -> str:
     """Returns a key that is equal for runs on one worker with the same model and code, data, training options, device, threads,
     environment and memory budget."""
     table = spec.as_dict()
-    del table["launch"]["fork_server"]  # how fast the processes start changes nothing that they measure
+    del table["launch"]["fork_server"], table["launch"]["wait_for_quiet"]  # how and when processes start changes no figure
     parts = [table[part] for part in ("mode", "model", "dataset", "train", "inference", "launch")]
     parts += [_source(MODELS.get(spec.model.name)), _source(DATASETS.get(spec.dataset.name))]
     parts += [spec.measure.memory_budget_bytes] if spec.measure.memory_budget_bytes is not None else []

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from workbench.launch.device_queue import Holder, Ticket
 from workbench.launch.failure import find_cause
+from workbench.launch.machine_load import NUM_QUIET_WINDOWS, WINDOW_S, MachineLoad
 from workbench.launch.spawn import Workers
 from workbench.store.directory import RunDirectory
 from workbench.store.events import Event, FinishedEvent, StepEvent
@@ -56,12 +57,15 @@ class Supervisor:
             self._wait_for_baselines()
             devices = ["cpu"] if self.device == "cpu" else [f"cuda:{i}" for i in range(self.num_workers)]
             store = self.directory.path.resolve().parent.parent
-            ticket = Ticket(devices, Holder(f"run {self.directory.id}", str(store)))
-            while holder := ticket.earlier_holder():
-                message = f"waiting for {', '.join(devices)}: held by {holder.description(store)}"
-                if message != self.status.message:
-                    self._write(replace(self.status, message=message))
-                self._pause()
+            while True:
+                if self.record.waits_for_quiet:
+                    self._wait_for_quiet(NUM_QUIET_WINDOWS)  # without the devices: other runs may use them meanwhile
+                ticket = Ticket(devices, Holder(f"run {self.directory.id}", str(store)))
+                while holder := ticket.earlier_holder():
+                    self._wait_for(f"{', '.join(devices)}: held by {holder.description(store)}")
+                if not self.record.waits_for_quiet or self._wait_for_quiet(1):
+                    break
+                ticket.release()
             self._run_workers()
         except Cancelled:
             self._write(replace(self.status, state=RunState.CANCELLED, message="cancelled by the user"))
@@ -86,13 +90,34 @@ class Supervisor:
             self._write(self.status)
         time.sleep(_POLL_S)
 
+    def _wait_for(self, reason: str) -> None:
+        """Pauses, with the reason as the message of the status."""
+        if self.status.message != (message := f"waiting for {reason}"):
+            self._write(replace(self.status, message=message))
+        self._pause()
+
+    def _wait_for_quiet(self, num_windows: int) -> bool:
+        """Waits until other programs load the machine less than ``measure.max_other_load_cores`` in this many windows in a row;
+        for a single window it does not wait, but returns whether it was quiet."""
+        allowed, load, num_quiet = self.record.max_other_load_cores, MachineLoad(), 0
+        message = self.status.message.removeprefix("waiting for ") or "a quiet machine"
+        while num_quiet < num_windows:
+            end = time.monotonic() + WINDOW_S
+            while time.monotonic() < end:
+                self._wait_for(message)
+            cores = load.cores()
+            message = f"a quiet machine: other programs use {cores:.1f} cores, allowed are {allowed:g}"
+            num_quiet = num_quiet + 1 if cores <= allowed else 0
+            if num_windows == 1:
+                return num_quiet == 1
+        return True
+
     def _wait_for_baselines(self) -> None:
         for baseline in self.record.baseline_ids:
-            self.status = replace(self.status, message=f"waiting for baseline {baseline}")
             from workbench.store.listing import state_of
 
             while not state_of(RunDirectory(self.directory.path.parent / baseline)).is_terminal:
-                self._pause()
+                self._wait_for(f"baseline {baseline}")
 
     def _run_workers(self) -> None:
         self._write(replace(self.status, state=RunState.STARTING, message=""))

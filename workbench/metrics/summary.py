@@ -7,12 +7,12 @@ from typing import Any
 
 from workbench.messages import counted
 from workbench.metrics.communication import communication_bytes_per_step
-from workbench.metrics.speedup import speedup_over
 from workbench.metrics.utilisation import peak_flops_per_s
 from workbench.store.directory import RunDirectory
 from workbench.store.events import Event, FinishedEvent, ParityEvent
 from workbench.store.figures import CpuLoad, Summary, WorkerFigures
 from workbench.store.records import RunRecord
+from workbench.store.speedup import speedup_over
 
 SHORTEST_LOAD_S = 0.3
 """The system counts busy time in ticks of 10 ms a core, whose rounding then stays below 0.1 cores."""

@@ -158,6 +158,9 @@ class Measure(Options):
     parity_precision: Annotated[Literal["fp32", "bf16", "fp64"], AppliesIf("parity")] = "fp64"
     """Dtype of the parity check. Only bf16 also checks train.mixed_precision, with both sides in mixed precision."""
 
+    max_other_load_cores: NonNegativeFloat = 0.2
+    """Load of other programs during the timed steps, in cores, from which on the times count as disturbed."""
+
     peak_flops_per_s: Annotated[PositiveFloat, FLOP_RATE, Field(title="Peak FLOP/s of one device")] | None = None
     """Peak FLOP/s of one worker's device according to its data sheet, such as "19.5TFLOP/s"; reported next to the calibrated
     peak."""
@@ -181,6 +184,9 @@ class Launch(Options):
 
     fork_server: bool = True
     """Whether a resident process that has torch imported starts the run by forking; slower without. Linux only."""
+
+    wait_for_quiet: bool = False
+    """Whether the run starts only once other programs load the machine less than measure.max_other_load_cores."""
 
     threads_per_worker: PositiveInt = 1
     """Number of CPU threads per worker."""

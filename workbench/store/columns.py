@@ -140,6 +140,10 @@ RUNS: dict[str, Column] = {
     ),
     "parity_cause": Column("string", "Why the whole batch gives another result than its shards; empty if it does not."),
     "parity_remedy": Column("string", "What makes both equal; empty if they are, or if nothing does."),
+    "trust": Column(
+        "string",
+        "State of the times: `quiet`, `shared cores`, `too few steps` or `disturbed`; empty for a run that has not finished.",
+    ),
 }
 """Columns of ``runs``, in order; a new one comes last."""
 

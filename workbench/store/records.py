@@ -60,6 +60,10 @@ class RunRecord(Record):
     link: str | None = None
     """Label of the emulated link."""
     link_notes: tuple[str, ...] = ()
+    max_other_load_cores: float = 0.2
+    """Load of other programs from which on the times count as disturbed."""
+    waits_for_quiet: bool = False
+    """Whether it starts only once other programs load the machine less than that."""
     started_as_baseline: bool = True
     """Whether it ends when no other run needs it; earlier versions did not record it."""
 
@@ -97,6 +101,9 @@ class Labels(Record):
     note: str | None = None
     deleted_at: float | None = None
     """Seconds since 1970; None for a run that is in the lists."""
+    baseline_run_id: str | None = None
+    """The baseline that was measured again, in place of the one in ``run.json``; so is the next."""
+    same_cores_baseline_run_id: str | None = None
 
     @classmethod
     def upgraded(cls, values: dict[str, Any]) -> dict[str, Any]:

@@ -23,15 +23,15 @@ def failure_card(run: Run) -> None:
         st.markdown(f"{_ICONS[card.state]} **{card.state.capitalize()}**" + (f" · {', '.join(where)}" if where else ""))
         st.caption(run.id)
         st.text(card.reason)
+        st.caption("Suggestions")
+        for text in card.advice:
+            st.text(text)
         if card.last_lines:
             st.caption("Last output")
             st.code("\n".join(card.last_lines), language=None, wrap_lines=True)
         if card.operations:
             st.caption("Last communication")
             st.code("\n".join(card.operations), language=None, wrap_lines=True)
-        st.caption("Suggestions")
-        for text in card.advice:
-            st.text(text)
 
 
 NUM_LINES = 12

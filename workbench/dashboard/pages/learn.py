@@ -7,6 +7,7 @@ from collections.abc import Callable
 import streamlit as st
 
 from workbench.analysis.bubble import ideal_timeline
+from workbench.analysis.formatting import factor, marked
 from workbench.analysis.parity import parity_text
 from workbench.analysis.progress import Follower
 from workbench.analysis.step_walkthrough import cells, wires
@@ -190,11 +191,11 @@ def _result(run: Run) -> None:
     if row["step_time_s"] is None:
         return
     with st.container(horizontal=True, gap="large"):
-        st.metric("Step", f"{row['step_time_s'] * 1e3:.1f} ms", width="content")
+        st.metric("Step", marked(f"{row['step_time_s'] * 1e3:.1f} ms", row, "step_time_s"), width="content")
         if row["speedup"] is not None:
             st.metric(
                 "Speed-up",
-                f"{row['speedup']:.2f}×",
+                marked(factor(row["speedup"]), row, "speedup"),
                 help="Step time of one worker divided by the step time of this run.",
                 width="content",
             )

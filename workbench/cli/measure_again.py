@@ -1,0 +1,31 @@
+"""``workbench measure-again``: repeats what other programs disturbed, once the machine is quiet."""
+
+from __future__ import annotations
+
+import click
+
+from workbench.api.store import open_run
+from workbench.cli.output import runs_document
+
+
+@click.command("measure-again")
+@click.argument("runs", nargs=-1, required=True)
+@click.option("--json", "as_json", is_flag=True, help='Print one JSON document on stdout: {"runs": [row, …]}.')
+def measure_again_command(runs: tuple[str, ...], as_json: bool) -> None:
+    """Measure RUNS again that other programs disturbed, and disturbed baselines, once the machine is quiet."""
+    opened_runs = [open_run(run) for run in runs]
+
+    from workbench.api.measure_again import measure_again, pending
+    from workbench.cli.run import ended_on_interrupt, follow, report
+
+    new_runs = measure_again(opened_runs)
+    with ended_on_interrupt(waiting := pending(new_runs)):
+        for run in waiting:
+            follow(run, as_json)
+    rows = [run.row() for run in new_runs]
+    if as_json:
+        click.echo(runs_document(rows))
+        return
+    if not waiting:
+        click.echo("Nothing was disturbed; no run was started.", err=True)
+    report(new_runs, rows)
