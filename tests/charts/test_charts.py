@@ -17,6 +17,7 @@ from workbench.analysis.communication import operations, volume_frame
 from workbench.analysis.comparison import PARTS, labelled, losses, pareto, step_parts
 from workbench.analysis.scaling import scaling
 from workbench.analysis.trace import IN_FLIGHT, overlap_of, timeline
+from workbench.analysis.winners import step_times
 from workbench.charts import theme
 from workbench.charts.communication import communication_volume_chart
 from workbench.charts.comparison import step_parts_chart
@@ -24,6 +25,7 @@ from workbench.charts.loss import losses_chart
 from workbench.charts.pareto import pareto_chart
 from workbench.charts.scaling import scaling_chart, scaling_charts
 from workbench.charts.selection import standing_out
+from workbench.charts.step_time import step_time_chart
 from workbench.charts.timeline import By, lanes_chart, overlap_chart, timeline_chart
 from workbench.store import listing
 from workbench.store.columns import RUN_COLUMNS
@@ -180,7 +182,7 @@ def test_a_run_has_one_colour_in_all_charts_and_stands_out_in_them(tmp_path: Pat
     ]
     for chart in charts:
         assert tone in drawn(chart)
-        assert "#4477AA" not in drawn(chart), "that is the colour of the run that it does not show"
+        assert theme.STRATEGY_COLOURS["single"] not in drawn(chart), "that is the colour of the run that it does not show"
         assert len(set(re.findall(r'opacity="([\d.]+)"', drawn(standing_out(chart, "split", "tp2"))))) == 2
 
 
@@ -219,13 +221,61 @@ def test_operations_are_sums_of_a_step_over_all_workers(tmp_path: Path) -> None:
 
 
 def test_a_colour_means_one_thing() -> None:
-    """Parts of a step have Okabe and Ito's colours, runs have others; the same part has the same colour on each chart."""
-    assert not set(theme.RUN_COLOURS) & set(theme.COLOURS.values())
-    assert len(set(theme.run_colours(map(str, range(11))).values())) == 11, "more than the demonstration and two of one's own"
+    """Parts of a step have Okabe and Ito's colours, strategies have others; the same part has the same colour on each chart."""
+    strategies = theme.STRATEGY_COLOURS.values()
+    assert not {*strategies, *theme.RUN_COLOURS} & set(theme.COLOURS.values())
+    assert len(set(strategies)) == len(strategies)
     shown = theme.svg(step_parts_chart(step_parts([row("dp2")])))
     frame = pd.DataFrame({"kind": ["idle"], "microbatch": [None], "worker": ["0"], "begin_ms": [0.0], "end_ms": [1.0]})
     assert theme.COLOURS["idle"] in theme.svg(timeline_chart(frame, "Who?"))
     assert theme.COLOURS["idle"] in shown
+
+
+def test_a_strategy_has_one_colour_whatever_its_size_and_options() -> None:
+    colour = theme.split_colour
+    assert colour("dp2") == colour("dp4-zero1") == colour("dp8 ⚠") == colour("dp2, train") != colour("pp2-1f1b-m4")
+    assert colour("single, 2 threads") == theme.STRATEGY_COLOURS["single"]
+    assert colour("dp2-tp2") == colour("dp4-tp8") not in theme.STRATEGY_COLOURS.values()
+    assert colour("outside3") == colour("outside3")
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_colours_of_strategies_are_seen_on_both_grounds(dark: bool) -> None:
+    """WCAG 2.2: contrast of graphics at least 3:1 (1.4.11), of text at least 4.5:1 (1.4.3)."""
+    of = theme.theme(dark)
+    ground = of["background"]
+    labels = ["single", "dp2", "fsdp2", "layer2", "pp2", "tp2", "cp2", "ep2", "dp2-tp2", "pp2-tp2", "dp2-pp2", "cp2-tp2"]
+    assert all(contrast(tone, ground) >= 3 for tone in theme.run_colours(labels).values())
+    inks = (of["title"]["color"], of["title"]["subtitleColor"], of["axis"]["labelColor"], of["text"]["color"])
+    assert all(contrast(ink, ground) >= 4.5 for ink in inks)
+
+
+def contrast(one: str, other: str) -> float:
+    """Contrast ratio of WCAG 2.2 of two colours #rrggbb."""
+
+    def luminance(colour: str) -> float:
+        shares = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in shares]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    darker, lighter = sorted((luminance(one), luminance(other)))
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def test_step_times_are_sorted_with_their_spread_and_the_baseline() -> None:
+    rows = [
+        row("single", 1, step_time_s=0.1, step_time_p10_s=0.09, step_time_p90_s=0.12, trust="quiet"),
+        row("tp2", step_time_s=0.2, trust="disturbed"),
+        row("dp2", step_time_s=0.05, speedup=2.0, trust="quiet"),
+        row("failed", step_time_s=None),
+    ]
+    frame = step_times(rows)
+    assert list(frame["split"]) == ["dp2", "single", "tp2"]
+    assert list(frame.loc[1, ["step_ms", "p10_ms", "p90_ms"]]) == pytest.approx([100.0, 90.0, 120.0])
+    shown = drawn(step_time_chart(frame))
+    assert {"50.0 ms  2.00×", "100.0 ms", "dp2", "tp2"} <= set(texts(shown))
+    counted = marks(shown)
+    assert (counted["rule mark"], counted["point"], counted["text mark"]) == (3 + 1, 3, 3)
 
 
 def test_a_legend_has_as_many_columns_as_there_is_room_for() -> None:

@@ -111,9 +111,10 @@ def test_the_trace_of_a_run_that_failed_or_is_not_there_says_so(store: Path) -> 
 def test_runs_are_compared_by_spec_and_figures_and_one_alone_says_little(store: Path) -> None:
     runs = two_runs(store)
     test = page("compare", runs=",".join(run.id for run in runs))
-    figures = test.dataframe[-1].value if len(test.dataframe) == 1 else test.dataframe[1].value
+    shown = next(element for element in test.dataframe if "efficiency" in element.value)
+    figures = shown.value
     assert len(figures) == 2
-    columns = json.loads(test.dataframe[-1].proto.columns)
+    columns = json.loads(shown.proto.columns)
     assert list(figures["efficiency"]) == pytest.approx([listing.row(run)["efficiency"] * 100 for run in runs])
     assert columns["efficiency"]["type_config"]["format"] == "%.0f%%", "percent of percent"
     alone = page("compare", runs=runs[0].id)
@@ -166,3 +167,52 @@ def test_runs_of_the_same_second_stay_two_when_the_page_is_drawn_again(store: Pa
     assert test.query_params == {"runs": ",".join(ids)}
     trace = page("trace", run=ids[0]).run()
     assert len(set(trace.selectbox(key="run of the trace").options)) == 2
+
+
+def test_a_comparison_begins_with_the_best_runs(store: Path) -> None:
+    record_run(store, SINGLE, "finished", 1, step_time_s=0.2, speedup=1.0, num_timed_steps=20)
+    record_run(store, DATA, "finished", 2, step_time_s=0.1, num_timed_steps=20, baseline=SINGLE)
+    test = page("compare", runs=f"{DATA},{SINGLE}")
+    assert next((metric.label, metric.value) for metric in test.metric) == ("Fastest", "100.0 ms")
+    assert "dp2, 2.00× one worker" in texts(test)
+    table = next(frame.value for frame in test.dataframe if "trust" in frame.value)
+    assert list(table["run"]) == ["single", "dp2"], "the baseline first"
+    assert list(table["speedup"]) == pytest.approx([1.0, 2.0])
+    assert "Measure again when quiet" not in labels(test)
+
+
+def test_disturbed_runs_are_marked_and_measured_again(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    again: list[str] = []
+
+    def measure_again(runs: list[Any]) -> list[Any]:
+        again.extend(run.id for run in runs)
+        return []
+
+    monkeypatch.setattr("workbench.dashboard.components.measure_again.measure_again", measure_again)
+    record_run(store, SINGLE, "finished", 1, step_time_s=0.2, num_timed_steps=20, other_load_cores=1.4)
+    record_run(store, DATA, "finished", 2, step_time_s=0.1, num_timed_steps=20, baseline=SINGLE)
+    test = page("compare", runs=f"{SINGLE},{DATA}")
+    table = next(frame.value for frame in test.dataframe if "trust" in frame.value)
+    assert list(table["run"]) == ["single ⚠", "dp2"]
+    assert list(table["trust"]) == ["disturbed", "quiet"]
+    assert table["speedup"].isna().tolist() == [False, True], "the baseline is disturbed"
+    assert "⚠ disturbed: other programs ran at the same time" in texts(test)
+    next(button for button in test.button if button.label == "Measure again when quiet").click().run()
+    assert again == [SINGLE, DATA]
+
+
+def test_the_page_of_a_run_shows_its_figures_its_report_and_the_runs_beside_it(store: Path) -> None:
+    single, run = two_runs(store)
+    test = page("run", run=run.id)
+    assert {"Step", "Peak memory", "Parity"} <= {metric.label for metric in test.metric}
+    headings = [heading.value for heading in test.subheader]
+    assert {"Results", "Step time", "Communication", "Memory", "Environment"} <= set(headings)
+    assert run.id in texts(test)
+    assert page("run", run="../../etc").selectbox(key="open run").value in (single.id, run.id)
+
+
+def test_the_page_of_a_run_that_failed_says_why(store: Path) -> None:
+    failed(store)
+    test = page("run", run="run-9")
+    assert "worker 1, step 4" in marked_up(test)
+    assert "onerror" not in marked_up(test)

@@ -12,11 +12,13 @@ import pandas as pd
 
 from workbench.analysis.comparison import PARTS, losses, pareto, peaks, step_parts
 from workbench.analysis.scaling import scaling
+from workbench.analysis.winners import step_times
 from workbench.charts.loss import losses_chart
 from workbench.charts.memory import memory_at_peak_chart
 from workbench.charts.pareto import pareto_chart
 from workbench.charts.scaling import scaling_charts
-from workbench.charts.theme import WIDTH, colour
+from workbench.charts.step_time import step_time_chart
+from workbench.charts.theme import WIDTH, colour, layered
 from workbench.store.directory import StoredRun
 
 Row = dict[str, Any]
@@ -38,6 +40,11 @@ class ComparisonChart:
 
     charts: Callable[[pd.DataFrame, Sequence[str]], Sequence[alt.Chart | alt.LayerChart]]
     """Returns the charts of the frame; the labels of all runs, in order, determine the colours."""
+
+
+def _step_times(finished: Finished) -> pd.DataFrame:
+    frame = step_times([row for _, row in finished])
+    return frame if len(frame) > 1 else frame.head(0)  # one run alone is not compared
 
 
 def _step_parts(finished: Finished) -> pd.DataFrame:
@@ -63,24 +70,39 @@ def _memory(finished: Finished) -> pd.DataFrame:
     return peaks([run for run, _ in finished], [row["split"] for _, row in finished]) if finished else pd.DataFrame()
 
 
-def step_parts_chart(frame: pd.DataFrame) -> alt.Chart:
-    """Draws the breakdown of the step time, one bar per split; data of ``comparison.step_parts``."""
-    order = list(dict.fromkeys(frame["split"]))
-    return (
-        alt.Chart(frame, title="Where does the time of a step go?", width=WIDTH, height=22 * len(order))
+def step_parts_chart(frame: pd.DataFrame) -> alt.LayerChart:
+    """Draws the breakdown of the step time, one bar per split and a tick at the median of the timed steps, shortest first; data
+    of ``comparison.step_parts``."""
+    order = list(dict.fromkeys(frame.sort_values("step_ms", kind="stable")["split"]))
+    y = alt.Y("split:N", title=None, sort=order, axis=alt.Axis(labelLimit=220))
+    bars = (
+        alt.Chart(frame)
         .transform_calculate(order=f"indexof({list(PARTS)}, datum.part)")
         .mark_bar()
         .encode(
-            x=alt.X("milliseconds:Q", title="time (ms, mean over workers)"),
-            y=alt.Y("split:N", title=None, sort=order, axis=alt.Axis(labelLimit=200)),
+            x=alt.X("milliseconds:Q", title="time (ms)"),
+            y=y,
             color=colour("part", PARTS),
             order="order:Q",
-            tooltip=["split", "part", alt.Tooltip("milliseconds", format=".2f")],
+            tooltip=["split", "part", alt.Tooltip("milliseconds", title="ms", format=".2f")],
         )
     )
+    medians = (
+        alt.Chart(frame.drop_duplicates("split"))
+        .mark_tick(thickness=3, size=18)
+        .encode(x=alt.X("step_ms:Q"), y=y, tooltip=["split", alt.Tooltip("step_ms", title="median (ms)", format=".1f")])
+    )
+    title = alt.Title(
+        "Where does the time of a step go?",
+        subtitle="Bars: trace steps, mean over workers. Tick: median of the timed steps, as in the table.",
+    )
+    return layered(bars, medians, title=title, width=WIDTH, height=26 * len(order))
 
 
 CHARTS = (
+    ComparisonChart(
+        "step_time", "Step time of each run, with its spread", _step_times, lambda frame, labels: [step_time_chart(frame, labels)]
+    ),
     ComparisonChart(
         "step_parts", "Step time breakdown of each run", _step_parts, lambda frame, labels: [step_parts_chart(frame)]
     ),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import textwrap
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import cycle
 from typing import Any
 
 import altair as alt
@@ -39,8 +40,24 @@ RUN_COLOURS = (
     *("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#BBBBBB"),
     *("#44AA99", "#994455", "#999933", "#EE99AA"),
 )
-"""Colours of runs: Paul Tol's bright palette and, for more than seven runs, more of his colours that are visible on light and
-dark. They are distinct from ``COLOURS``, so that a colour never means a run in one chart and a part of the step in another."""
+"""Colours of a sequence, such as microbatches: Paul Tol's bright palette and more of his colours."""
+
+STRATEGY_COLOURS = {
+    "single": "#808080",
+    "dp": "#4477AA", "fsdp": "#5F7FC4",
+    "layer": "#B8862B",
+    "pp": "#D0514E",
+    "tp": "#3A8F4D",
+    "cp": "#A0559B",
+    "ep": "#8A6D3B",
+}  # fmt: skip
+"""Colour of a split by the start of its label, the same on every page. Its contrast is at least 3:1 with light and with dark
+ground (WCAG 2.2, 1.4.11). They are distinct from ``COLOURS``, so that a colour never means a run in one chart and a part of the
+step in another."""
+
+_STRATEGIES = re.compile(rf"(?:^|-)({'|'.join(STRATEGY_COLOURS)})(?=\d|$|,| )")
+_OTHER_COLOURS = ("#C0507A", "#2E8E85", "#8B67C7", "#7F8B2E")
+"""Of combinations and of strategies from outside, by a digest of the label without sizes."""
 
 REFERENCE: dict[str, Any] = {"color": "#888888", "strokeDash": [4, 4]}
 """Style of lines that are not measurements: ideals and fronts."""
@@ -72,8 +89,18 @@ def tone_colour(field: str, tones: Mapping[str, str], columns: int | None = None
 
 
 def run_colours(labels: Iterable[str]) -> dict[str, str]:
-    """Returns label → colour of the compared runs: equal in every chart that gets all labels in the same order."""
-    return dict(zip(dict.fromkeys(labels), cycle(RUN_COLOURS), strict=False))
+    """Returns label → colour of the compared runs, the same in every chart and on every page."""
+    return {label: split_colour(label) for label in labels}
+
+
+def split_colour(label: str) -> str:
+    """Returns the colour of a split, given by a label that begins with that of the split: one per strategy, whatever its size
+    and options."""
+    strategies = _STRATEGIES.findall(label)
+    if len(strategies) == 1:
+        return STRATEGY_COLOURS[strategies[0]]
+    kind = "-".join(strategies) or label
+    return _OTHER_COLOURS[zlib.crc32(kind.encode()) % len(_OTHER_COLOURS)]
 
 
 def folding(chart: alt.Chart | alt.LayerChart) -> alt.Chart | alt.LayerChart:

@@ -48,7 +48,11 @@ def _full_width(chart: Any) -> Any:
     of = theme(dark=st.context.theme.type == "dark")
     is_flat = isinstance(chart, alt.Chart | alt.LayerChart)
     fitted = folding(chart).properties(autosize=FIT_WIDTH) if is_flat else chart
-    return fitted.configure_text(color=of["text"]["color"]).configure_title(subtitleColor=of["title"]["subtitleColor"])
+    return (
+        fitted.configure_text(color=of["text"]["color"])
+        .configure_tick(color=of["tick"]["color"])
+        .configure_title(subtitleColor=of["title"]["subtitleColor"])
+    )
 
 
 def _title(chart: AnyChart) -> str | None:

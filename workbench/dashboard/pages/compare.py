@@ -1,4 +1,4 @@
-"""The page Compare: runs side by side, with configuration differences, results, and what limits each run."""
+"""The page Compare: the best runs, the step times, the figures, and below these the findings, differences and charts."""
 
 from __future__ import annotations
 
@@ -13,19 +13,28 @@ from workbench.analysis.communication import volume_frame
 from workbench.analysis.comparison import labelled, numbers, spec_differences
 from workbench.analysis.findings import findings
 from workbench.analysis.parity import HELP
+from workbench.analysis.winners import in_table_order, step_times, winners
 from workbench.api.store import Run, open_exact
 from workbench.charts.communication import communication_volume_chart
 from workbench.charts.comparison import CHARTS
+from workbench.charts.step_time import step_time_chart
 from workbench.dashboard.cache import runs_frame
 from workbench.dashboard.components.chart import run_figure
 from workbench.dashboard.components.choose_runs import choose_runs
 from workbench.dashboard.components.failure import failure_card
+from workbench.dashboard.components.measure_again import measure_again_button
 from workbench.dashboard.components.navigate import go, has
 from workbench.dashboard.downloads import csv_of
 from workbench.dashboard.table import alike
 
 PICKED = "picked run"
 """Key of the clicked run, which is highlighted in every table and chart."""
+TIMES = ("step_ms", "p10_ms", "p90_ms", "samples_per_s", "speedup", "speedup_same_cores", "efficiency")
+"""Columns of the table that depend on time."""
+BEST = {"step_ms": True, "samples_per_s": False, "speedup": False, "peak_mib": True, "communication_mib": True}
+"""Column → whether the smallest value is the best."""
+_IS_BEST = "background-color: rgba(0, 158, 115, 0.25)"
+_IS_UNRELIABLE = "color: #8a8a8a"
 _STANDS_OUT = "background-color: rgba(230, 159, 0, 0.3)"
 """Highlight on light and dark backgrounds."""
 
@@ -47,13 +56,27 @@ def main() -> None:
             failure_card(run)
     if not finished:
         return
-    _summary([run for run, _ in finished], [row for _, row in finished])
+    finished_runs, finished_rows = [run for run, _ in finished], [row for _, row in finished]
+    _winners(finished_runs, finished_rows)
+    measure_again_button(runs)
+    frame = step_times(finished_rows)
+    _run_figure(step_time_chart(frame, [row["split"] for row in rows]), frame, "step_time")
+    _table(in_table_order(finished_rows))
+    _findings(finished_runs, finished_rows)
     _spec(runs, rows)
-    _table([row for _, row in finished])
-    _charts([run for run, _ in finished], [row for _, row in finished])
+    _charts(finished_runs, finished_rows)
 
 
-def _summary(runs: list[Run], rows: list[dict[str, Any]]) -> None:
+def _winners(runs: list[Run], rows: list[dict[str, Any]]) -> None:
+    """Draws the best runs, one metric each."""
+    best = winners(rows, limits.kinds(runs))
+    for column, winner in zip(st.columns(len(best) or 1), best, strict=False):
+        with column, st.container(border=True):
+            st.metric(winner.title, winner.figure)
+            st.text(", ".join(filter(None, (winner.split, winner.detail))))  # a label of an imported run may hold Markdown
+
+
+def _findings(runs: list[Run], rows: list[dict[str, Any]]) -> None:
     """Draws what limits each run, with its evidence, and which differences are noise."""
     st.subheader("Findings", anchor=False)
     _list(findings(rows, limits.sentences(runs), memory_limits.sentences(runs)))
@@ -86,7 +109,7 @@ def _table(rows: list[dict[str, Any]]) -> None:
     number = st.column_config.NumberColumn
     frame = numbers(rows)
     event: Any = st.dataframe(
-        frame.style.apply(_row_stands_out, axis=1, picked=st.session_state.get(PICKED)),
+        _styled(frame),
         hide_index=True,
         key="figures",
         on_select="rerun",
@@ -110,12 +133,26 @@ def _table(rows: list[dict[str, Any]]) -> None:
                 help="Communication volume per step: each collective counts once per group, each send once.",
             ),
             "parity": st.column_config.TextColumn("parity", help=HELP),
+            "trust": st.column_config.TextColumn("trust", help="State of the times: quiet, or why they are unreliable (grey)."),
         },
     )
     _pick([str(frame["run"].iloc[row]) for row in event.selection.rows], "figures")
     with st.container(horizontal=True):
         st.download_button("Results (CSV)", lambda: csv_of(frame), "results.csv", "text/csv", on_click="ignore")
         _picked(rows)
+
+
+def _styled(frame: pd.DataFrame) -> Any:
+    """Marks the best value of each column, the times that are not trusted, and the clicked run."""
+    styled = frame.style.apply(_row_stands_out, axis=1, picked=st.session_state.get(PICKED))
+    for column, is_least in BEST.items() if len(frame) > 1 else ():
+        among = frame[frame["trust"] != "disturbed"] if column in TIMES else frame
+        values = among.loc[among["workers"] > 1 if column == "communication_mib" else among.index, column].dropna()
+        if len(values):
+            best = values.idxmin() if is_least else values.idxmax()
+            styled = styled.map(lambda _: _IS_BEST, subset=pd.IndexSlice[[best], [column]])
+    unreliable = frame.index[~frame["trust"].isin(["quiet"]) & frame["trust"].notna()]
+    return styled.map(lambda _: _IS_UNRELIABLE, subset=pd.IndexSlice[unreliable, list(TIMES)])
 
 
 def _row_stands_out(row: pd.Series, picked: str | None) -> list[str]:
@@ -132,6 +169,8 @@ def _picked(rows: list[dict[str, Any]]) -> None:
     if row is None:
         st.caption("Click a run in the table or in a chart to highlight it everywhere.")
         return
+    if has("run") and st.button(f"Open {row['split']}", icon=":material/open_in_full:"):
+        go("run", {"run": row["run_id"]})
     if has("trace") and st.button(f"Trace of {row['split']}", icon=":material/timeline:"):
         go("trace", {"run": row["run_id"]})
     st.button("Clear selection", icon=":material/close:", on_click=lambda: st.session_state.pop(PICKED, None))
@@ -149,7 +188,7 @@ def _pick(clicked: list[str], where: str) -> None:
 
 def _charts(runs: list[Run], rows: list[dict[str, Any]]) -> None:
     finished, labels, columns = list(zip(runs, rows, strict=True)), [row["split"] for row in rows], st.columns(2, gap="large")
-    for number, chart in enumerate(CHARTS):
+    for number, chart in enumerate(chart for chart in CHARTS if chart.name != "step_time"):  # drawn above
         frame = chart.frame(finished)
         if frame.empty:
             continue

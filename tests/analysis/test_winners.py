@@ -1,0 +1,48 @@
+"""The best runs of a comparison."""
+
+from __future__ import annotations
+
+from tests.helpers.rows import row
+from workbench.analysis.winners import in_table_order, winners
+
+MIB = 2**20
+SINGLE = row("single", 1, run_id="a", step_time_s=0.1, peak_memory_bytes=80 * MIB, speedup=1.0, trust="quiet")
+DATA = row(
+    "dp2", 2, run_id="b", step_time_s=0.05, peak_memory_bytes=50 * MIB, communication_bytes_per_step=3 * MIB, speedup=2.0,
+    trust="quiet",
+)  # fmt: skip
+PIPELINE = row(
+    "pp2", 2, run_id="c", step_time_s=0.08, peak_memory_bytes=20 * MIB, communication_bytes_per_step=2 * MIB, speedup=1.25,
+    trust="quiet",
+)  # fmt: skip
+
+
+def test_each_respect_has_one_winner_with_its_figure() -> None:
+    best = winners([SINGLE, DATA, PIPELINE], {"b": "compute"})
+    assert [(w.title, w.split, w.figure, w.detail) for w in best] == [
+        ("Fastest", "dp2", "50.0 ms", "2.00× one worker, limited by compute"),
+        ("Smallest", "pp2", "20.00 MiB", "25% of one worker"),
+        ("Least communication", "pp2", "2.00 MiB per step", ""),
+    ]
+
+
+def test_one_worker_can_win() -> None:
+    slow, large = {**DATA, "step_time_s": 0.2}, {**PIPELINE, "peak_memory_bytes": 100 * MIB, "step_time_s": 0.3}
+    best = winners([SINGLE, slow, large], {})
+    assert [(w.title, w.split) for w in best[:2]] == [("Fastest", "single"), ("Smallest", "dp2")]
+    assert best[0].detail == ""
+
+
+def test_disturbed_and_wrong_runs_do_not_win() -> None:
+    disturbed, wrong = {**DATA, "trust": "disturbed"}, {**PIPELINE, "parity_ok": False, "parity_verdict": "wrong"}
+    best = winners([SINGLE, disturbed, wrong], {})
+    assert [(w.title, w.split) for w in best] == [("Fastest", "single"), ("Smallest", "dp2"), ("Least communication", "dp2")]
+
+
+def test_runs_of_different_work_and_one_run_have_no_winner() -> None:
+    assert winners([SINGLE, {**DATA, "model": "mlp"}], {}) == []
+    assert winners([DATA], {}) == []
+
+
+def test_the_table_begins_with_one_worker() -> None:
+    assert [row["split"] for row in in_table_order([PIPELINE, DATA, SINGLE])] == ["single", "dp2", "pp2"]

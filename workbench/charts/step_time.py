@@ -1,0 +1,50 @@
+"""Draws the step time of each run: its median and its spread."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import altair as alt
+import pandas as pd
+
+from workbench.charts.theme import REFERENCE, WIDTH, layered, run_colours, tone_colour
+
+_ROW = 26
+_UNTRUSTED = 0.45
+"""Opacity of a time that does not show the split alone."""
+
+
+def step_time_chart(frame: pd.DataFrame, labels: Iterable[str] = ()) -> alt.LayerChart:
+    """Draws one dot per run at the median step time and a whisker from the 10th to the 90th percentile, shortest first; data of
+    ``winners.step_times``. Dashed lines are the runs on one worker. ``labels`` of all compared runs determine the colours."""
+    is_split = frame["workers"] > 1
+    text = frame.apply(
+        lambda row: f"{row['step_ms']:.1f} ms" + ("" if pd.isna(row["speedup"]) else f"  {row['speedup']:.2f}×"), axis=1
+    )
+    data = frame.assign(text=text, opacity=[_UNTRUSTED if trust == "disturbed" else 1.0 for trust in frame["trust"]])
+    end = 1.25 * frame[["step_ms", "p90_ms"]].max().max()
+    y = alt.Y("split:N", title=None, sort=list(frame["split"]), axis=alt.Axis(labelLimit=220))
+    title, scale = "step time (ms): median, 10th to 90th percentile", alt.Scale(domain=[0, end], nice=False)
+    x = alt.X("step_ms:Q", title=title, scale=scale)
+    opacity = alt.Opacity("opacity:Q", scale=None, legend=None)
+    tones = tone_colour("split", run_colours([*labels, *frame["split"]])).legend(None)
+    tooltip = [
+        "split",
+        alt.Tooltip("step_ms", title="median (ms)", format=".1f"),
+        alt.Tooltip("p10_ms", title="10th percentile (ms)", format=".1f"),
+        alt.Tooltip("p90_ms", title="90th percentile (ms)", format=".1f"),
+        alt.Tooltip("speedup", title="speed-up", format=".2f"),
+        "trust",
+    ]
+    base = alt.Chart(data)
+    layers = [
+        base.mark_rule(strokeWidth=2).encode(
+            x=alt.X("p10_ms:Q", title=title, scale=scale), x2="p90_ms:Q", y=y, color=tones, opacity=opacity
+        ),
+        base.mark_point(size=90, filled=True).encode(x=x, y=y, color=tones, opacity=opacity, tooltip=tooltip),
+        base.mark_text(align="left", dx=8).encode(x=alt.X("p90_ms:Q", title=title, scale=scale), y=y, text="text:N"),
+    ]
+    if is_split.any() and not is_split.all():
+        baseline = alt.Chart(frame[~is_split])
+        layers.insert(0, baseline.mark_rule(**REFERENCE).encode(x=x))
+    return layered(*layers, title="How long does a step take?", width=WIDTH, height=_ROW * len(frame))
