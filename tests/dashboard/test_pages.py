@@ -54,7 +54,7 @@ def test_the_front_page_with_runs_shows_the_latest(store: Path) -> None:
     for number in range(12):
         finished(store, f"run-{number:02d}", float(number), 0.5)
     (table,) = page("front").dataframe
-    assert list(table.value["run_id"]) == [f"run-{number:02d}" for number in range(11, 1, -1)]
+    assert list(table.value["run_id"]) == [f"run?run=run-{number:02d}" for number in range(11, 1, -1)]
 
 
 def test_threads_are_listed_only_where_runs_differ_in_them(store: Path) -> None:
@@ -169,7 +169,7 @@ def test_what_ended_last_is_read_again_when_it_was_named_or_purged(store: Path) 
     shutil.rmtree(store / "runs" / "run-2")
     assert not test.run().exception
     (table,) = (frame.value for frame in test.dataframe if "run_id" in frame.value)
-    assert (list(table["run_id"]), list(table["name"])) == (["run-1"], ["the first"])
+    assert (list(table["run_id"]), list(table["name"])) == (["run?run=run-1"], ["the first"])
 
 
 def test_an_earlier_runs_spec_that_cannot_be_used_is_said(store: Path) -> None:
@@ -193,7 +193,7 @@ def test_runs_are_filtered_named_deleted_and_brought_back(store: Path) -> None:
     finished(store, "run-1", 1.0, 0.5), finished(store, "run-2", 2.0, 0.4)
     test = page("runs", runs="run-1")
     test.text_input(key="find").set_value("run-2").run()
-    assert list(test.dataframe[0].value["run_id"]) == ["run-2"]
+    assert list(test.dataframe[0].value["run_id"]) == ["run?run=run-2"]
     test.text_input(key="find").set_value("").run()
     next(field for field in test.text_input if field.label == "Name").set_value(EVIL)
     next(button for button in test.button if button.label == "Save").click().run()

@@ -16,6 +16,7 @@ import pyarrow.csv
 from workbench.api import Run
 from workbench.charts.theme import AnyChart, dressed, svg
 from workbench.export.chrome_trace import write_trace
+from workbench.export.report.write import write_report
 from workbench.export.tables import as_text, export
 
 
@@ -26,6 +27,12 @@ def tables_of(runs: list[Run], file_format: str) -> bytes:
         for path in export(runs, Path(directory), file_format):
             archive.write(path, path.relative_to(directory))
     return packed.getvalue()
+
+
+def report_of(runs: list[Run]) -> bytes:
+    """Returns the report of the runs as one HTML file."""
+    with tempfile.TemporaryDirectory() as directory:
+        return write_report(runs, Path(directory) / "report.html")[0].read_bytes()
 
 
 def csv_of(frame: pd.DataFrame) -> bytes:

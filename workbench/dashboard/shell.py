@@ -14,6 +14,7 @@ PAGES = {
     "configure": "Configure",
     "live": "Live",
     "runs": "Runs",
+    "run": "Run",
     "compare": "Compare",
     "trace": "Trace",
     "learn": "Learn",
@@ -26,7 +27,12 @@ def main() -> None:
     """Draws the page that the address names."""
     discard_previous_page()
     st.set_page_config(page_title="The workbench", layout="wide")
-    pages = {name: st.Page(_draw(name), title=title, url_path=name, default=name == "front") for name, title in PAGES.items()}
+    pages = {
+        name: st.Page(
+            _draw(name), title=title, url_path=name, default=name == "front", visibility="hidden" if name == "run" else "visible"
+        )
+        for name, title in PAGES.items()
+    }
     st.session_state["pages"] = pages
     page = st.navigation(list(pages.values()), position="top")
     note_page()

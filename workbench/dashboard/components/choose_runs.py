@@ -17,14 +17,15 @@ MOST_OFFERED = 500
 MOST_COMPARED = 20
 
 
-def choose_run() -> str | None:
-    """Draws a selection of one run, initially that of the address. Returns its id; None if no run has finished."""
+def choose_run(any_state: bool = False) -> str | None:
+    """Draws a selection of one run, initially that of the address. Returns its id; None if no run has finished, or if there is
+    none, where it may be in ``any_state``."""
     frame = runs_frame()
-    if _is_empty(frame):
+    if _is_empty(frame, any_state):
         return None
-    offered = _offered(frame)
+    offered = _offered(frame, any_state)
     (named,) = _existing_ids(frame, [st.query_params.get("run", "")])[:1] or [offered[0]]
-    key = "run of the trace"
+    key = "open run" if any_state else "run of the trace"
     if follows_address(key, named):
         st.session_state[key] = st.session_state[f"{key}, asked"] = named
     offered = list(dict.fromkeys([named, *offered]))
@@ -67,9 +68,9 @@ def compare_these(frame: pd.DataFrame, label: str, key: str) -> None:
         go("compare", {"runs": ",".join(finished)})
 
 
-def _is_empty(frame: pd.DataFrame) -> bool:
-    """Whether no run has finished; a message then says so."""
-    if (frame["state"] == "finished").any():
+def _is_empty(frame: pd.DataFrame, any_state: bool = False) -> bool:
+    """Whether no run has finished, or there is none, where it may be in ``any_state``; a message then says so."""
+    if len(frame) if any_state else (frame["state"] == "finished").any():
         return False
     st.info("No run has finished yet." if len(frame) else "There are no runs yet.")
     if st.button("Configure a run", type="primary"):
@@ -77,10 +78,10 @@ def _is_empty(frame: pd.DataFrame) -> bool:
     return True
 
 
-def _offered(frame: pd.DataFrame) -> list[str]:
-    """Returns the ids of finished runs, newest first."""
-    finished = frame[frame["state"] == "finished"].sort_values("created_at", ascending=False)
-    return [str(run_id) for run_id in finished["run_id"].head(MOST_OFFERED)]
+def _offered(frame: pd.DataFrame, any_state: bool = False) -> list[str]:
+    """Returns the ids of finished runs, or of all, newest first."""
+    offered = frame if any_state else frame[frame["state"] == "finished"]
+    return [str(run_id) for run_id in offered.sort_values("created_at", ascending=False)["run_id"].head(MOST_OFFERED)]
 
 
 def _existing_ids(frame: pd.DataFrame, run_ids: list[str]) -> list[str]:

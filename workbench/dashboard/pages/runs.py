@@ -10,14 +10,15 @@ import streamlit as st
 
 from workbench.analysis import limits, memory_limits
 from workbench.analysis.findings import findings
-from workbench.api.store import MAX_NAME, MAX_NOTE, Run, import_runs, open_exact, pack_runs
+from workbench.api.store import Run, import_runs, open_exact
 from workbench.dashboard.cache import overview
 from workbench.dashboard.components.alerts import alert
 from workbench.dashboard.components.choose_runs import MOST_COMPARED
+from workbench.dashboard.components.details import details
+from workbench.dashboard.components.export import downloads
 from workbench.dashboard.components.failure import failure_card
 from workbench.dashboard.components.navigate import go, has
 from workbench.dashboard.components.runs_table import runs_table
-from workbench.dashboard.downloads import tables_of
 from workbench.dashboard.table import SORTS, chosen, filtered, tags_of
 from workbench.errors import WorkbenchError
 from workbench.messages import counted
@@ -88,61 +89,21 @@ def _selected(run_ids: list[str]) -> None:
     with st.container(horizontal=True):
         if has("compare") and len(runs) > 1 and st.button("Compare", type="primary", icon=":material/compare_arrows:"):
             go("compare", {"runs": ",".join(run_ids)})
+        if has("run") and len(runs) == 1 and st.button("Open", type="primary", icon=":material/open_in_full:"):
+            go("run", {"run": run_ids[0]})
         st.button("Delete", icon=":material/delete:", on_click=_delete, args=(run_ids,))
         with st.popover("Export", icon=":material/download:"):
-            _downloads(runs)
+            downloads(runs)
         if len(runs) > 1:
             with st.popover("Tag", icon=":material/label:"):
                 _tag(runs)
     if len(runs) == 1:
-        _details(runs[0])
+        details(runs[0])
     else:
         rows = [run.row() for run in runs[:MOST_COMPARED]]
         compared = runs[:MOST_COMPARED]
         for sentence in findings(rows, limits.sentences(compared), memory_limits.sentences(compared)):
             st.text(f"• {sentence}")
-
-
-def _details(run: Run) -> None:
-    """Draws the details of one run: its failure, its name, tags and note, and its spec, which a new run can start from."""
-    failure_card(run)
-    try:
-        labels, record = run.labels, run.record
-    except WorkbenchError as error:
-        alert("error", "This run cannot be read", str(error))
-        return
-    with st.form(f"labels {run.id}"):
-        left, right = st.columns(2)
-        with left:
-            name = st.text_input("Name", labels.name or record.name, max_chars=MAX_NAME)
-            tags = st.text_input("Tags, separated by commas", ", ".join(labels.tags or ()), max_chars=500)
-        with right:
-            note = st.text_area("Note", labels.note or "", max_chars=MAX_NOTE)
-        if st.form_submit_button("Save", icon=":material/save:"):
-            try:
-                run.relabel(name=name, tags=tags.split(","), note=note)
-            except WorkbenchError as error:
-                alert("error", "Not saved", str(error))
-            else:
-                st.rerun()
-    if st.button("Use this spec for a new run", icon=":material/tune:"):
-        from workbench.dashboard.pages.configure import load_run
-
-        load_run(run.id)
-        go("configure")
-    with st.expander("Spec"):
-        st.code(run.spec_text, language="toml")
-
-
-def _downloads(runs: list[Run]) -> None:
-    """Draws the downloads, which are created only on request: the tables of many runs take a while."""
-    name = f"{len(runs)}-runs" if len(runs) > 1 else runs[0].id
-    st.download_button("Tables as CSV", lambda: tables_of(runs, "csv"), f"{name}-csv.zip", "application/zip")
-    st.download_button("Tables as Parquet", lambda: tables_of(runs, "parquet"), f"{name}-parquet.zip", "application/zip")
-    st.download_button(
-        "Complete runs (for import)", lambda: pack_runs(runs), f"{name}.zip", "application/zip",
-        help="The run directories. Import loads them into another store.",
-    )  # fmt: skip
 
 
 def _tag(runs: list[Run]) -> None:

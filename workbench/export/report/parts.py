@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
+
 from workbench.analysis.comparison import labelled
 from workbench.charts.theme import AnyChart
 from workbench.store import listing
@@ -38,10 +40,11 @@ class Listing:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A chart and its alternative text."""
+    """A chart, its alternative text and its data."""
 
     chart: AnyChart
     description: str
+    frame: pd.DataFrame
 
 
 Part = Table | Sentences | Listing | Drawing

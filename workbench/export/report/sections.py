@@ -25,7 +25,7 @@ from workbench.spec.paths import differing, not_by_default
 from workbench.store.directory import RunDirectory
 from workbench.store.json_record import plain
 
-SEPARATE_CHARTS = ("step_parts", "losses", "memory")
+SEPARATE_CHARTS = ("step_time", "step_parts", "losses", "memory")
 """Charts of a comparison that have sections of their own; that of memory is per run."""
 
 
@@ -70,9 +70,9 @@ def results(compared: Compared) -> Section:
     finished = [row for _, row in compared.finished]
     columns = formatting.columns(compared.rows) if finished else ()
     table = Table(
-        ["split", "state", *(head.replace("-\n", "-").replace("\n", " ").strip() for head, _ in columns)],
+        ["split", "state", *(column.title for column in columns)],
         [
-            [row["split"], row["state"], *(value(row) if row["step_time_s"] is not None else "" for _, value in columns)]
+            [row["split"], row["state"], *(column.text(row) if row["step_time_s"] is not None else "" for column in columns)]
             for row in compared.rows
         ],
         num_names=2,
@@ -81,7 +81,8 @@ def results(compared: Compared) -> Section:
     if len(compared.runs) > 1:
         sentences += noise.sentences(list(compared.rows), [noise.measured(run, compared.runs) for run in compared.runs])
     sentence = "Step: median over the timed steps of the slowest worker. Peak: peak memory of the largest worker."
-    return Section("Results", sentence, [table, *([Sentences(sentences)] if sentences else [])])
+    drawings = _drawings(compared, "step_time")
+    return Section("Results", sentence, [*drawings, table, *([Sentences(sentences)] if sentences else [])])
 
 
 def failed(compared: Compared) -> Section | None:
@@ -142,7 +143,7 @@ def time(compared: Compared) -> Section | None:
         if row["num_workers"] > 1 and len(frame):
             title = f"What does each worker of {row['split']} do during one step?"
             chart = timeline_chart(frame, title, ideal_timeline(run) if "pipeline" in run.record().mesh else None)
-            parts.append(Drawing(chart, f"Timeline of the workers of {row['split']}"))
+            parts.append(Drawing(chart, f"Timeline of the workers of {row['split']}", frame))
     return Section("Step time", "Measured in trace steps, which are never timed steps.", parts)
 
 
@@ -158,7 +159,7 @@ def _drawings(compared: Compared, *names: str) -> list[Drawing]:
     for chart in (chart for chart in CHARTS if chart.name in names):
         if len(frame := chart.frame(compared.finished)):
             charts = chart.charts(frame, compared.labels)
-            drawings.append(Drawing(side_by_side(*charts) if len(charts) > 1 else charts[0], chart.description))
+            drawings.append(Drawing(side_by_side(*charts) if len(charts) > 1 else charts[0], chart.description, frame))
     return drawings
 
 
@@ -171,7 +172,7 @@ def communication(compared: Compared) -> Section | None:
             continue
         is_traced = bool(frame["count"].notna().all())
         chart = communication_volume_chart(frame, f"What does {row['split']} communicate per step?")
-        parts.append(Drawing(chart, f"Communication of {row['split']}"))
+        parts.append(Drawing(chart, f"Communication of {row['split']}", frame))
         heads = ["operation", "axis", "phase", "expected bytes", "measured bytes", "count"]
         rows = [
             [
@@ -183,7 +184,7 @@ def communication(compared: Compared) -> Section | None:
         ]
         parts.append(Table(heads, rows, num_names=3))
         if len(flows := traffic_matrix_of(run)):
-            parts.append(Drawing(traffic_matrix_chart(flows, row["num_workers"]), f"Traffic matrix of {row['split']}"))
+            parts.append(Drawing(traffic_matrix_chart(flows, row["num_workers"]), f"Traffic matrix of {row['split']}", flows))
         if len(spent := operations(run)):
             heads = ["operation", "axis", "phase", "count", "duration (ms)", "exposed (ms)", "idle (ms)"]
             sums = [
@@ -212,7 +213,7 @@ def memory(compared: Compared) -> Section | None:
             rows.append([row["split"], str(rank), *counts, *(formatting.mebibytes(getattr(worker, size)) for size in sizes)])
         if len(frame := memory_at_peak(run)):
             title = f"What occupies memory on each worker of {row['split']}?"
-            drawings.append(Drawing(memory_at_peak_chart(frame, title=title), f"Memory by category of {row['split']}"))
+            drawings.append(Drawing(memory_at_peak_chart(frame, title=title), f"Memory by category of {row['split']}", frame))
     heads = ["split", "worker", "expected parameters", "parameters", "gradients", "optimizer state", "peak", "resident peak"]
     sentence = (
         "Parameters, gradients and optimizer state are measured at the end of a step. Peak and categories are measured when the"

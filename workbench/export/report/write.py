@@ -28,7 +28,7 @@ def write_report(runs: Sequence[StoredRun], to: Path) -> list[Path]:
     if to.suffix not in (".html", ".md"):
         raise UsageError(f"--to: a report is FILE.html or FILE.md, but got {to}")
     compared = compare(runs)
-    sections = [section for make in SECTIONS if (section := make(compared)) is not None]
+    sections = sections_of(compared)
     title, subtitle = _heading(compared)
     to.parent.mkdir(parents=True, exist_ok=True)
     if to.suffix == ".html":
@@ -40,6 +40,11 @@ def write_report(runs: Sequence[StoredRun], to: Path) -> list[Path]:
         (to.parent / name).parent.mkdir(exist_ok=True)
         (to.parent / name).write_text(picture, encoding="utf-8")
     return [to, *(to.parent / name for name in charts)]
+
+
+def sections_of(compared: Compared) -> list[Section]:
+    """Returns the sections of the report of these runs, in their order."""
+    return [section for make in SECTIONS if (section := make(compared)) is not None]
 
 
 def _heading(compared: Compared) -> tuple[str, str]:
@@ -94,7 +99,7 @@ def _lines(part: Part, folder: str, charts: dict[str, str]) -> Iterator[str]:
         case Listing(name, text):
             fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=2))
             yield from (f"<details><summary>{_text(name)}</summary>", "", fence, text.rstrip("\n"), fence, "", "</details>")
-        case Drawing(chart, description):
+        case Drawing(chart, description, _):
             name = f"{folder}/{len(charts) // 2 + 1}"
             charts[f"{name}-light.svg"], charts[f"{name}-dark.svg"] = svg(chart), svg(chart, dark=True)
             dark = f'<source media="(prefers-color-scheme: dark)" srcset="{_link(name)}-dark.svg">'
