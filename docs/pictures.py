@@ -1,7 +1,7 @@
 """Draws the README's picture from recorded runs: ``python docs/pictures.py RUN… --to FILE.svg``.
 
 ``workbench run`` with no argument makes such runs; the last pipeline among them gives the timeline. A file that exists is
-kept unless ``--replace`` is given: ``docs/demonstration.svg``, the picture of the README, is tracked.
+kept unless ``--replace`` is given: ``workbench/dashboard/demonstration.svg``, of the README and the front page, is tracked.
 """
 
 from __future__ import annotations

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pandas as pd
 import streamlit as st
 
+from workbench.analysis.formatting import duration
+from workbench.analysis.latest import latest_comparable
 from workbench.analysis.progress import Follower
 from workbench.api.store import RUN_ID, TERMINAL, Run, RunRecord, home, open_exact
 from workbench.charts.loss import loss_chart
@@ -147,9 +150,10 @@ def _queue(active: list[Run], watched: Run) -> None:
     if not others:
         return
     st.subheader("Queue", anchor=False)
-    for run in others:
+    for position, run in enumerate(others, start=1):
         with st.container(horizontal=True, vertical_alignment="center"):
-            st.text(f"{run.record.split}  ·  {run.state}  ·  {run.message or run.id}")
+            waited = duration(time.time() - run.record.created_at)
+            st.text(f"{position}.  {run.record.split}  ·  {run.state} for {waited}  ·  {run.message or run.id}")
             if st.button("Cancel", key=f"cancel {run.id}"):
                 run.cancel()
                 st.toast("Cancelling.")
@@ -159,4 +163,5 @@ def _ended(ended: pd.DataFrame) -> None:
     if not ended.empty:
         st.subheader("Recent runs", anchor=False)
         runs_table(ended, key="ended")
-        compare_these(ended, "Compare these runs", key="compare ended")
+        same_work = ended[ended["run_id"].isin(latest_comparable(ended))]
+        compare_these(same_work, "Compare these runs", key="compare ended")
