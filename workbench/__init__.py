@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from workbench import notebook as widgets
-    from workbench.api import Run, calibrate, calibration, compare, open_run, run, runs, submit
+    from workbench.api import Run, all_splits, calibrate, calibration, compare, open_run, run, runs, submit
     from workbench.spec import RunSpec, Split
 
 __all__ = [
     "Run",
     "RunSpec",
     "Split",
+    "all_splits",
     "calibrate",
     "calibration",
     "compare",

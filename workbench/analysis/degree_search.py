@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
 from workbench.analysis.expected import expected_communication, held
 from workbench.errors import SplitError
+from workbench.plan.all_splits import factors
 from workbench.plan.resolve import plan
 from workbench.spec.run_spec import RunSpec
 
@@ -27,7 +28,7 @@ def choices(spec: RunSpec, num_workers: int, axes: Mapping[str, Mapping[str, Any
             expected per step over all workers; ``refused``, why the split is rejected, with the other columns then empty.
     """
     rows = []
-    for sizes in _factors(num_workers, len(axes)):
+    for sizes in factors(num_workers, len(axes)):
         row: dict[str, Any] = dict(zip(axes, sizes, strict=True))
         split = {name: {**options, "size": row[name]} for name, options in axes.items() if row[name] > 1}
         try:
@@ -40,13 +41,3 @@ def choices(spec: RunSpec, num_workers: int, axes: Mapping[str, Mapping[str, Any
         rows.append({**row, "split": planned.spec.split.label, **figures, "refused": ""})
     columns = [*axes, "split", "memory_mib", "communication_mib", "refused"]
     return pd.DataFrame(rows, columns=columns).sort_values("memory_mib", ignore_index=True)
-
-
-def _factors(number: int, count: int) -> Iterator[tuple[int, ...]]:
-    """Yields every tuple of ``count`` numbers whose product is ``number``."""
-    if count == 1:
-        yield (number,)
-        return
-    for first in range(1, number + 1):
-        if number % first == 0:
-            yield from ((first, *rest) for rest in _factors(number // first, count - 1))

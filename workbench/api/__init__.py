@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from workbench.api.execution import compare, run
     from workbench.api.hardware import calibrate, calibration
+    from workbench.api.plans import all_splits
     from workbench.api.store import open_run, runs
     from workbench.api.stored_run import Run
     from workbench.api.submission import submit
 
-__all__ = ["Run", "calibrate", "calibration", "compare", "open_run", "run", "runs", "submit"]
+__all__ = ["Run", "all_splits", "calibrate", "calibration", "compare", "open_run", "run", "runs", "submit"]
 
 _MODULES = {
     "Run": "stored_run",
+    "all_splits": "plans",
     "calibrate": "hardware",
     "calibration": "hardware",
     "compare": "execution",

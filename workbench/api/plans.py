@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from workbench.plan.all_splits import all_splits
 from workbench.plan.compatibility import MODES, Support, support_table
 from workbench.plan.mesh import Mesh
 from workbench.plan.nearest_valid import change_text, nearest_valid, with_change
@@ -24,6 +25,7 @@ __all__ = [
     "MODES",
     "Plan",
     "Support",
+    "all_splits",
     "change_text",
     "nearest_valid",
     "optimizer_text",

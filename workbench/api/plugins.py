@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from workbench.registry import DATASETS, MODELS, SCHEDULES, STRATEGIES, Family, announce
+from pathlib import Path
+
+from workbench.registry import DATASETS, FAMILIES, MODELS, SCHEDULES, STRATEGIES, Family, announce
 
 __all__ = [
     "DATASETS",
@@ -11,4 +13,16 @@ __all__ = [
     "STRATEGIES",
     "Family",
     "announce",
+    "external_plugins",
 ]
+
+
+def external_plugins() -> list[str]:
+    """Returns the loaded plugins from outside the package: ``model mine (mine.py)``, with the file or module."""
+    found = []
+    for family in FAMILIES:
+        for name in family.names():
+            module = family.get(name).__module__
+            if not module.startswith("workbench."):
+                found.append(f"{family.kind} {name} ({Path(module).name})")
+    return found

@@ -89,7 +89,7 @@ class Run:
 
     @property
     def labels(self) -> Labels:
-        """Name, tags and note, as users changed them."""
+        """Name, tags, note and group, as users changed them."""
         return self.directory.labels()
 
     def row(self) -> dict[str, Any]:
@@ -139,9 +139,11 @@ class Run:
         """Cancels the run, waits until no process of the cancelled runs is left, and returns these runs."""
         return [run.wait() for run in self.cancel()]
 
-    def relabel(self, *, name: str | None = None, tags: Iterable[str] | None = None, note: str | None = None) -> None:
-        """Changes the name, tags or note, those that are given."""
-        labels.relabel(self.directory, name=name, tags=tags, note=note)
+    def relabel(
+        self, *, name: str | None = None, tags: Iterable[str] | None = None, note: str | None = None, group: str | None = None
+    ) -> None:
+        """Changes the name, tags, note or group, those that are given."""
+        labels.relabel(self.directory, name=name, tags=tags, note=note, group=group)
 
     def add_tags(self, tags: Iterable[str]) -> None:
         """Adds tags to the run."""

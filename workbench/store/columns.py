@@ -144,6 +144,7 @@ RUNS: dict[str, Column] = {
         "string",
         "State of the times: `quiet`, `shared cores`, `too few steps` or `disturbed`; empty for a run that has not finished.",
     ),
+    "group": Column("string", "Name that runs submitted together share, such as all splits of four workers; empty for others."),
 }
 """Columns of ``runs``, in order; a new one comes last."""
 

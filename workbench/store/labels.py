@@ -1,4 +1,4 @@
-"""What people change of a run after it was made: its name, tags and note, its baselines, and whether it is in the lists."""
+"""What people change of a run after it was made: its name, tags, note and group, its baselines, and whether it is in the lists."""
 
 from __future__ import annotations
 
@@ -14,8 +14,15 @@ MAX_NAME, MAX_TAG, MAX_NOTE = 200, 50, 10_000
 """Characters."""
 
 
-def relabel(run: RunDirectory, *, name: str | None = None, tags: Iterable[str] | None = None, note: str | None = None) -> None:
-    """Changes the given labels. A name and a tag are one line; a tag has no comma, which separates tags.
+def relabel(
+    run: RunDirectory,
+    *,
+    name: str | None = None,
+    tags: Iterable[str] | None = None,
+    note: str | None = None,
+    group: str | None = None,
+) -> None:
+    """Changes the given labels. A name, a group and a tag are one line; a tag has no comma, which separates tags.
 
     Raises:
         UsageError: a label is too long.
@@ -28,6 +35,8 @@ def relabel(run: RunDirectory, *, name: str | None = None, tags: Iterable[str] |
         labels = replace(labels, tags=tuple(dict.fromkeys(_checked("tag", tag, MAX_TAG) for tag in cleaned if tag)))
     if note is not None:
         labels = replace(labels, note=_checked("note", note.strip(), MAX_NOTE))
+    if group is not None:
+        labels = replace(labels, group=_checked("group", " ".join(group.split()), MAX_NAME) or None)
     run.write_labels(labels)
 
 

@@ -116,7 +116,7 @@ def row(run: RunDirectory) -> dict[str, Any]:
     """Returns the run's row of the table ``runs``; missing values are None."""
     record, summary, labels = run.record(), run.summary(), run.labels()
     row = {column: getattr(record if hasattr(record, column) else summary, column, None) for column in RUN_COLUMNS}
-    row |= {"run_id": run.id, "state": state_of(run).value, "note": labels.note}
+    row |= {"run_id": run.id, "state": state_of(run).value, "note": labels.note, "group": labels.group}
     if summary is not None:
         row |= {
             "baseline_run_id": baselines(record, labels)[0],

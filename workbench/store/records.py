@@ -99,6 +99,8 @@ class Labels(Record):
     name: str | None = None
     tags: tuple[str, ...] | None = None
     note: str | None = None
+    group: str | None = None
+    """Name that runs submitted together share, such as all splits of four workers."""
     deleted_at: float | None = None
     """Seconds since 1970; None for a run that is in the lists."""
     baseline_run_id: str | None = None

@@ -82,6 +82,12 @@ class Strategy(ABC, Generic[O]):
     def __init__(self, options: O) -> None:
         self.options = options
 
+    @classmethod
+    def plain_options(cls, size: int) -> dict[str, Any]:
+        """Returns its options on ``size`` workers where a split names the strategy alone; by default those of the example "", or
+        of the first."""
+        return {**cls.examples.get("", next(iter(cls.examples.values()), {})), "size": size}
+
     @property
     @abstractmethod
     def label(self) -> str:

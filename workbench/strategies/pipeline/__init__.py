@@ -104,6 +104,11 @@ class PipelineStrategy(StagedStrategy[PipelineOptions]):
     lessons = ("lesson.md",)
     lesson_order = 2
 
+    @classmethod
+    def plain_options(cls, size: int) -> dict[str, Any]:
+        """Returns as many microbatches as stages, if the default is fewer: 1F1B requires them."""
+        return {"size": size, "num_microbatches": max(size, cls.Options().num_microbatches)}
+
     @property
     def schedule(self) -> Schedule:
         """The schedule for this many stages and microbatches."""
