@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -69,7 +70,8 @@ def test_a_refused_split_says_why_offers_what_works_and_does_not_run() -> None:
     assert "(remainder 1)" in texts(test)
     assert next(button for button in test.button if button.label == "Run").disabled
     assert "data.size = 2" in labels(test)
-    assert "The plan with data.size = 2" in marked_up(test), "and is shown"
+    assert "Preview of the nearest valid setting (data size 2)" in marked_up(test), "what is shown is not what was asked for"
+    assert [button.key for button in test.button if button.label == "data.size = 2"] == ["use 0 field", "use 0 card"]
     assert "--split data=3" in next(code.value for code in test.code), "it can be shown to somebody"
     next(button for button in test.button if button.label == "data.size = 4").click().run()
     assert configured(test) == RunSpec(split={"data": 4})
@@ -77,6 +79,13 @@ def test_a_refused_split_says_why_offers_what_works_and_does_not_run() -> None:
     assert test.query_params == {"split.data.size": "4"}
 
 
+@pytest.fixture
+def _torch_is_imported() -> None:
+    """The schedules are torch's: its import takes seconds, which are not the page's."""
+    importlib.import_module("torch.distributed.pipelining")
+
+
+@pytest.mark.usefixtures("_torch_is_imported")
 def test_turning_a_knob_changes_the_command_the_address_and_the_figures() -> None:
     test = page("configure")
     test.number_input(key="field train.num_steps").set_value(7).run()
@@ -142,12 +151,98 @@ def test_run_starts_what_the_page_shows(monkeypatch: pytest.MonkeyPatch) -> None
     test = page("configure", **{"split.data.size": "4"})
     next(button for button in test.button if button.label == "Run").click().run()
     assert asked == [RunSpec(split={"data": 4})]
-    next(button for button in test.button if button.label == "Run all four strategies").click().run()
-    assert [spec.split.label for spec in asked[1:]] == ["dp2", "layer2", "pp2-1f1b-m4", "tp2"]
-    refused = page("configure", **{"split.data.size": "3", "train.num_steps": "7"})
-    next(button for button in refused.button if button.label == "Run all four strategies").click().run()
-    assert [spec.split.label for spec in asked[5:]] == ["dp2", "layer2", "pp2-1f1b-m4", "tp2"], "none of them is split in three"
-    assert {spec.train.num_steps for spec in asked[5:]} == {7}
+    next(button for button in test.button if button.label == "Add to queue").click().run()
+    assert asked[1:] == [RunSpec(split={"data": 4})]
+    assert "queued: dp4; 0 in the queue" in texts(test), "and the page stays"
+
+
+def test_all_splits_are_listed_by_formula_and_queued_as_one_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[RunSpec] = []
+    groups: list[str] = []
+
+    def submit(spec: RunSpec) -> Any:
+        asked.append(spec)
+        return SimpleNamespace(id=f"run-{len(asked)}", relabel=lambda group: groups.append(group))
+
+    monkeypatch.setattr("workbench.dashboard.start.submit", submit)
+    test = page("configure", **{"split.data.size": "3", "train.num_steps": "7", "model.name": "mlp"})
+    test.toggle(key="all splits").set_value(True).run()
+    expected = ["tp2", "layer2", "pp2-1f1b-m4", "dp2"]
+    (table,) = (frame.value for frame in test.dataframe if "fits" in frame.value)
+    assert (sorted(table["split"]), set(table["fits"])) == (sorted(expected), {"yes"})
+    assert not asked
+    test.button(key="queue all").click().run()
+    assert sorted(spec.split.label for spec in asked) == sorted(expected), "none of them is split in three"
+    assert {spec.train.num_steps for spec in asked} == {7}
+    assert groups == ["all splits of 2, mlp"] * 4
+    assert "queued: 4 splits (all splits of 2, mlp); 0 in the queue" in texts(test)
+
+
+def test_a_run_that_cannot_fit_is_started_only_when_confirmed(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[RunSpec] = []
+    monkeypatch.setattr("workbench.dashboard.start.submit", lambda spec: asked.append(spec) or SimpleNamespace(id="run-1"))
+    test = page("configure", **{"split.data.size": "2", "measure.memory_budget_bytes": "1MiB"})
+    assert configured(test).measure.memory_budget_bytes == 2**20
+    assert test.selectbox(key="device").value == "memory budget"
+    next(button for button in test.button if button.label == "Run").click().run()
+    assert "but measure.memory_budget_bytes is 1.00 MiB" in texts(test)
+    assert not asked
+    test.button(key="do not run").click().run()
+    assert "run anyway" not in [button.key for button in test.button]
+    next(button for button in test.button if button.label == "Run").click().run()
+    test.button(key="run anyway").click().run()
+    assert [spec.split.label for spec in asked] == ["dp2"]
+
+
+def test_memory_is_compared_with_a_device_that_is_picked_or_typed() -> None:
+    test = page("configure", device="H200, 141 GB")
+    assert test.selectbox(key="device").value == "H200, 141 GB"
+    assert "H200, 141 GB" in str(test.query_params["device"])
+    test = page("configure", device="1 parsec")
+    assert "takes a number of bytes, or one with B, KiB" in texts(test)
+
+
+def test_quantities_are_written_with_units_and_a_wrong_one_is_refused_at_its_field() -> None:
+    test = page("configure", **{"split.data.size": "2", "link.latency_s": "0.0001"})
+    field = test.text_input(key="field link.latency_s")
+    assert (field.label, field.value) == ("Latency", "100 µs")
+    test.text_input(key="field link.bandwidth_bytes_per_s").set_value("1Gbit/s").run()
+    assert configured(test).link.numbers == (1e-4, 125e6)
+    test.text_input(key="field link.bandwidth_bytes_per_s").set_value("1Gbps").run()
+    assert "takes a number of bytes per second" in texts(test)
+    assert next(button for button in test.button if button.label == "Run").disabled
+
+
+def test_changed_sections_are_marked_and_options_without_effect_disabled() -> None:
+    test = page("configure", **{"split.data.size": "2", "train.num_steps": "7", "train.seed": "1"})
+    titles = [expander.label for expander in test.expander]
+    assert "Training :blue-badge[2 changed]" in titles
+    assert "Measurement" in titles
+    rank = test.number_input(key="field split.data.compression_rank")
+    assert rank.disabled
+    assert rank.help.startswith("No effect: requires compression = powersgd.")
+    test.selectbox(key="field split.data.compression").set_value("powersgd").run()
+    assert not test.number_input(key="field split.data.compression_rank").disabled
+    test.number_input(key="field split.data.compression_rank").set_value(2).run()
+    test.selectbox(key="field split.data.compression").set_value("none").run()
+    rank = test.number_input(key="field split.data.compression_rank")
+    assert not rank.disabled, "what was changed can be undone"
+    assert ":orange-badge[no effect] requires compression = powersgd" in marked_up(test)
+
+
+@pytest.mark.usefixtures("_torch_is_imported")
+def test_a_pipeline_shows_its_bubble_and_its_schedule() -> None:
+    test = page("configure", **{"split.pipeline.size": "2", "split.pipeline.schedule": "gpipe"})
+    charts = str([chart.proto.spec for chart in test.get("vega_lite_chart")])
+    assert "Bubble: 20.0% of the workers" in charts
+    assert "p = 2 stages and m = 4" in charts
+
+
+def test_the_page_says_how_a_model_of_ones_own_gets_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workbench.dashboard.components.own_model.external_plugins", lambda: ["model mine (mine.py)"])
+    test = page("configure")
+    assert "WORKBENCH_PLUGINS=my_model.py,my_data.py workbench dashboard" in marked_up(test)
+    assert "Loaded now: model mine (mine.py)." in texts(test)
 
 
 def test_the_queue_is_shown_and_a_run_is_cancelled_with_its_baseline(store: Path) -> None:

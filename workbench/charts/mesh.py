@@ -3,32 +3,38 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import altair as alt
 import pandas as pd
 
-from workbench.charts.theme import COLOURS, FIT_WIDTH, colour
+from workbench.analysis.byte_units import byte_unit, in_bytes
+from workbench.analysis.folding import folded
+from workbench.charts.theme import COLOURS, FIT_WIDTH, colour, layered
 
 WHOLE = 0.995
 MAX_BLOCKS_NAMED = 12
 """Maximum number of blocks whose names are drawn; the names of more would overlap and appear in tooltips only."""
+_FAR = 4
+"""A limit of more than this multiple of the largest bar is not drawn: beside it the bars could not be read."""
 
 
 def mesh_chart(frame: pd.DataFrame) -> alt.LayerChart | alt.FacetChart:
-    """Draws the blocks of each worker, one row per worker: a full cell is a complete block, a partly filled one a slice; data of
-    ``expected.placement``."""
-    workers, blocks = frame["worker"].nunique(), frame.drop_duplicates("number").sort_values("number")["block"].tolist()
-    floor = frame["worker"] + 0.9
+    """Draws the blocks of each worker, one row per worker, or per set of alike workers if there are many: a full cell is a
+    complete block, a partly filled one a slice; data of ``expected.placement``."""
+    frame = folded(frame, ("block", "parameters", "fraction"))
+    workers, blocks = frame["row"].nunique(), frame.drop_duplicates("number").sort_values("number")["block"].tolist()
+    floor = frame["row"] + 0.9
     frame = frame.assign(
         part=[_part(fraction) for fraction in frame["fraction"]],
         floor=floor,
-        ceiling=frame["worker"] + 0.1,
+        ceiling=frame["row"] + 0.1,
         top=floor - 0.8 * frame["fraction"],
     )
     named = len(blocks) <= MAX_BLOCKS_NAMED
     meaning = ["blocks in model order;", "a partly filled cell is a slice"]
     x = alt.X("block:N", sort=blocks, title=meaning, axis=alt.Axis(labels=named, ticks=False, labelAngle=-40, domain=False))
-    labels = json.dumps(list(dict.fromkeys(_worker_label(frame))))
+    labels = json.dumps(list(frame.drop_duplicates("row").sort_values("row")["who"]), ensure_ascii=False)
     middles = [index + 0.5 for index in range(workers)]
     rows = alt.Axis(
         values=middles, labelExpr=f"{labels}[datum.value - 0.5]", ticks=False, domain=False, grid=False, labelLimit=230
@@ -36,9 +42,8 @@ def mesh_chart(frame: pd.DataFrame) -> alt.LayerChart | alt.FacetChart:
     scale = alt.Scale(domain=[0, workers], reverse=True, nice=False)
     y = alt.Y("floor:Q", scale=scale, title=None, axis=rows)
     tooltip = [
-        alt.Tooltip("worker:N", title="worker"),
-        alt.Tooltip("place:N", title="mesh coordinate"),
-        alt.Tooltip("samples:N", title="samples"),
+        alt.Tooltip("who:N", title="worker"),
+        alt.Tooltip("samples:N", title="samples of the first" if frame["worker"].nunique() < workers else "samples"),
         alt.Tooltip("block:N", title="block"),
         alt.Tooltip("parameters:Q", format=",", title="parameters"),
         alt.Tooltip("part:N", title="fraction of the block"),
@@ -54,33 +59,55 @@ def mesh_chart(frame: pd.DataFrame) -> alt.LayerChart | alt.FacetChart:
     return alt.layer(*layers, title="Which worker holds which blocks?", width=520, height=height, autosize=FIT_WIDTH)
 
 
-def held_chart(frame: pd.DataFrame) -> alt.Chart:
-    """Draws the expected memory of each worker, stacked by category; data of ``expected.held``."""
+def held_chart(frame: pd.DataFrame, limit_bytes: int | None = None, limit_name: str = "limit") -> alt.Chart | alt.LayerChart:
+    """Draws the expected memory of each worker, stacked by category, in one row per set of alike workers if there are many; data
+    of ``expected.held``.
+
+    Args:
+        limit_bytes: Memory that a worker may use, drawn as a line unless it is far beyond the bars.
+        limit_name: Name of that limit.
+    """
     categories = [c.replace("_", " ") for c in dict.fromkeys(frame["category"])]
-    frame = frame.assign(
-        who=_worker_label(frame), category=frame["category"].str.replace("_", " "), mebibytes=frame["bytes"] / 2**20
-    )
+    frame = folded(frame, ("category", "bytes"))
+    sums = frame.groupby("worker")["bytes"].sum()
+    largest = float(sums.max())
+    is_near = limit_bytes is not None and limit_bytes <= _FAR * largest
+    unit, size = byte_unit(max(largest, limit_bytes or 0) if is_near else largest)
+    frame = frame.assign(category=frame["category"].str.replace("_", " "), size=frame["bytes"] / size)
     tooltip = [
         alt.Tooltip("who:N", title="worker"), "category:N", alt.Tooltip("bytes:Q", format=",", title="bytes"),
-        alt.Tooltip("mebibytes:Q", format=".2f", title="MiB"),
+        alt.Tooltip("size:Q", format=".2f", title=unit),
     ]  # fmt: skip
-    return (
-        alt.Chart(frame, title="How much memory does each worker need?", width=520, height=alt.Step(24), autosize=FIT_WIDTH)
+    bars = (
+        alt.Chart(frame)
         .transform_calculate(order=f"indexof({categories}, datum.category)")
         .mark_bar()
         .encode(
-            x=alt.X("mebibytes:Q", title="expected memory (MiB)"),
+            x=alt.X("size:Q", title=f"expected memory ({unit})"),
             y=alt.Y("who:N", title=None, sort=list(dict.fromkeys(frame["who"])), axis=alt.Axis(labelLimit=260)),
             color=colour("category", categories),
             order="order:Q",
             tooltip=tooltip,
         )
     )
+    subtitle = [] if limit_bytes is None else [_against(largest, limit_bytes, limit_name)]
+    of: dict[str, Any] = {
+        "title": alt.Title("How much memory does each worker need?", subtitle=subtitle),
+        "width": 520,
+        "height": alt.Step(24),
+        "autosize": FIT_WIDTH,
+    }
+    if not is_near:
+        return bars.properties(**of)
+    limit = alt.Chart(pd.DataFrame({"size": [(limit_bytes or 0) / size], "name": [limit_name]})).encode(x="size:Q")
+    line = limit.mark_rule(color=COLOURS["communication"], strokeDash=[5, 3], size=2).encode(tooltip=["name:N"])
+    return layered(bars, line, **of)
 
 
-def _worker_label(frame: pd.DataFrame) -> pd.Series[str]:
-    """Returns the labels of workers: ``worker 3: pipeline 1, data 1``."""
-    return "worker " + frame["worker"].astype(str) + frame["place"].map(lambda place: f": {place}" if place else "")
+def _against(largest: float, limit: int, name: str) -> str:
+    """Returns how the largest worker compares with a limit."""
+    verdict = "does not fit" if largest > limit else "fits"
+    return f"Largest worker: {in_bytes(largest)}. {name[0].upper()}{name[1:]}: {in_bytes(limit)} per worker ({verdict})."
 
 
 def _part(fraction: float) -> str:

@@ -10,7 +10,7 @@ import altair as alt
 import pandas as pd
 
 from workbench.analysis.trace import IN_FLIGHT
-from workbench.charts.theme import COLOURS, RUN_COLOURS, WIDTH, colour, layered, tone_colour
+from workbench.charts.theme import COLOURS, FIT_WIDTH, RUN_COLOURS, WIDTH, colour, layered, tone_colour
 
 By = Literal["kind", "microbatch", "stage"]
 WAITS = ("idle", "communication")
@@ -45,6 +45,15 @@ def timeline_chart(frame: pd.DataFrame, title: str, ideal: pd.DataFrame | None =
     # A shared legend would be above the title.
     below.layer[0].encoding.color["legend"] = None
     return alt.vconcat(measured, below).resolve_scale(x="shared", color="independent")
+
+
+def schedule_chart(frame: pd.DataFrame, title: str, subtitle: str = "") -> alt.LayerChart:
+    """Draws the timeline of a schedule whose stages take equal time; data of ``schedule.schedule_timeline``."""
+    chart = lanes_chart(frame, title, (0.0, float(frame["end_ms"].max())), frame["kind"])
+    bars = chart.layer[0]
+    bars.encoding.x["title"] = "time (forward passes of one stage)"
+    bars.encoding.tooltip = [alt.Tooltip(f"{column}:N") for column in ("worker", "kind", "stage", "microbatch")]
+    return chart.properties(title=alt.Title(title, subtitle=subtitle), height=24 * frame["worker"].nunique(), autosize=FIT_WIDTH)
 
 
 def lanes_chart(

@@ -24,12 +24,15 @@ class Started:
         return [run.id for run in self.runs]
 
 
-def start(specs: Iterable[RunSpec]) -> Started:
-    """Submits each spec that can be run. The runs wait for each other and continue even if the page is closed."""
+def start(specs: Iterable[RunSpec], group: str | None = None) -> Started:
+    """Submits each spec that can be run, with this group as label. The runs wait for each other and continue even if the page is
+    closed."""
     runs, refused = [], []
     for spec in specs:
         try:
             runs.append(submit(spec))
+            if group:
+                runs[-1].relabel(group=group)
         except SpecError as error:
             refused.append(f"{spec.split.label}: {error}")
         except WorkbenchError as error:

@@ -76,7 +76,7 @@ class Overview:
 
 def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=list(RUN_COLUMNS))
-    for column in ("name", "model", "split", "mode", "tags", "note", "dataset"):
+    for column in ("name", "model", "split", "mode", "tags", "note", "dataset", "group"):
         frame[column] = frame[column].fillna("").astype(str)
     number = {column: pd.to_numeric(frame[column], errors="coerce") for column in _NUMBERS}
     frame = frame.assign(
@@ -85,7 +85,9 @@ def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
         peak_memory_mib=number["peak_memory_bytes"] / 2**20,
         communication_mib=number["communication_bytes_per_step"] / 2**20,
         created=_local(number["created_at"]),
-        searched=frame["run_id"].str.cat(frame[["name", "split", "dataset", "tags", "note", "mode"]], sep="\n").str.lower(),
+        searched=frame["run_id"]
+        .str.cat(frame[["name", "split", "dataset", "tags", "note", "mode", "group"]], sep="\n")
+        .str.lower(),
     )
     cells = {**CELLS, None: ""}
     frame["parity"] = [cells[value if isinstance(value, str) else None] for value in frame["parity_verdict"]]
@@ -110,8 +112,8 @@ def filtered(
     tags: Sequence[str] = (),
     sort: str = "newest first",
 ) -> pd.DataFrame:
-    """Returns the runs that have every word of ``text`` in their name, id, split, dataset, tags, note or mode, one of the states,
-    one of the models and all of the tags. An empty argument is no condition."""
+    """Returns the runs that have every word of ``text`` in their name, id, split, dataset, tags, note, mode or group, one of the
+    states, one of the models and all of the tags. An empty argument is no condition."""
     keep = pd.Series(True, index=frame.index)
     for word in text.lower().split():
         keep &= frame["searched"].str.contains(word, regex=False)

@@ -10,7 +10,8 @@ import streamlit as st
 from workbench.api.plugins import DATASETS, MODELS, STRATEGIES
 from workbench.api.specs import DEFAULT_MODEL, Field, RunSpec, fields, parts, plugin_field, top_fields
 from workbench.dashboard.address import dataset_paths
-from workbench.dashboard.components.fields import PREFIX, Places, draw_field, draw_fields, forget
+from workbench.dashboard.components.fields import PREFIX, Places, changes, current, draw_field, draw_fields, forget
+from workbench.dashboard.components.own_model import own_model
 
 STATE = "configured"
 """Key of the paths and values in the session; those of the widgets are lost when another page is shown."""
@@ -23,31 +24,37 @@ _TITLES = {
 def choices(paths: Mapping[str, Any], places: Places) -> dict[str, Any]:
     """Draws the form with the initial values ``paths``. Returns the values that differ from their defaults, by path. Fills
     ``places``."""
-    values: dict[str, Any] = {}
     name, mode = top_fields()
-    left, right = st.columns([2, 3])
-    with left:
-        values |= {} if (value := _segments(mode, paths)) == mode.default else {mode.path: value}
-    with right:
-        values |= {} if (value := draw_field(name, paths.get(name.path, ""))) == name.default else {name.path: value}
-    st.subheader("Model and data", anchor=False)
-    values |= _model(paths, places)
-    values |= _dataset(paths, values, places)
+    others = {mode.path: current(mode, paths)}
     st.subheader("Split", anchor=False)
-    values |= _split(paths, places)
-    st.subheader("Execution", anchor=False)
+    split = _split(paths, places, others)
+    st.subheader("Model and data", anchor=False)
+    values: dict[str, Any] = {} if (value := _segments(mode, paths)) == mode.default else {mode.path: value}
+    values |= _model(paths, places, others)
+    values |= _dataset(paths, values, places, others)
+    own_model()
+    st.subheader("Run settings", anchor=False)
+    values |= {} if (value := draw_field(name, paths.get(name.path, ""))) == name.default else {name.path: value}
     for part, options in parts().items():
         if part == "inference" and values.get("mode") != "inference":
             values |= {path: value for path, value in paths.items() if path.startswith("inference.")}
             continue
-        with st.expander(_TITLES.get(part, part.capitalize())):
-            values |= _changed_values(list(fields(options, part)), paths, places)
-    return values
+        values |= _section(_TITLES.get(part, part.capitalize()), list(fields(options, part)), paths, places, others)
+    return values | split
 
 
-def _changed_values(form_fields: list[Field], paths: Mapping[str, Any], places: Places) -> dict[str, Any]:
-    values, defaults = draw_fields(form_fields, paths, places), {field.path: field.default for field in form_fields}
-    return {path: value for path, value in values.items() if value is not None and value != defaults[path]}
+def _section(
+    title: str, form_fields: list[Field], paths: Mapping[str, Any], places: Places, others: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Draws fields that can be folded away. Returns the values that differ from the defaults."""
+    with st.expander(_counted(title, form_fields, paths), key=f"section {title}"):
+        return changes(form_fields, draw_fields(form_fields, paths, places, others))
+
+
+def _counted(title: str, form_fields: list[Field], paths: Mapping[str, Any]) -> str:
+    """Returns the title of a section with the number of changed fields, which is visible while it is folded."""
+    number = len(changes(form_fields, {field.path: current(field, paths) for field in form_fields}))
+    return f"{title} :blue-badge[{number} changed]" if number else title
 
 
 def _segments(field: Field, paths: Mapping[str, Any]) -> Any:
@@ -83,7 +90,7 @@ def _forget_below(*stale: str) -> None:
     st.session_state[STATE] = kept
 
 
-def _model(paths: Mapping[str, Any], places: Places) -> dict[str, Any]:
+def _model(paths: Mapping[str, Any], places: Places, others: Mapping[str, Any]) -> dict[str, Any]:
     left, right = st.columns(2)
     with left:
         name = _chooser(
@@ -100,8 +107,7 @@ def _model(paths: Mapping[str, Any], places: Places) -> dict[str, Any]:
     defaults = options(name=name, preset=preset)
     form_fields = [field for field in fields(options, "model", defaults) if field.path != "model.preset"]
     if form_fields:
-        with st.expander("Model options"):
-            values |= _changed_values(form_fields, paths, places)
+        values |= _section("Model options", form_fields, paths, places, others)
     return values
 
 
@@ -112,7 +118,7 @@ def _below(family: str) -> list[str]:
     return sorted(names - {f"{family}.preset"})
 
 
-def _dataset(paths: Mapping[str, Any], model: Mapping[str, Any], places: Places) -> dict[str, Any]:
+def _dataset(paths: Mapping[str, Any], model: Mapping[str, Any], places: Places, others: Mapping[str, Any]) -> dict[str, Any]:
     default = RunSpec(model={k.split(".")[1]: v for k, v in model.items() if k in ("model.name", "model.preset")}).dataset
     name = _chooser(plugin_field(DATASETS), paths.get("dataset.name", default.name), *_below("dataset"))
     options = DATASETS.get(name).Options
@@ -120,19 +126,23 @@ def _dataset(paths: Mapping[str, Any], model: Mapping[str, Any], places: Places)
     form_fields = list(fields(options, "dataset", default if name == default.name and "dataset.name" not in paths else None))
     values: dict[str, Any] = {}
     if form_fields:
-        with st.expander("Dataset options"):
-            values = draw_fields(form_fields, paths, places)
+        with st.expander(_counted("Dataset options", form_fields, paths), key="section Dataset options"):
+            values = draw_fields(form_fields, paths, places, others)
     return dataset_paths(default, name, values, plain)
 
 
-def _split(paths: Mapping[str, Any], places: Places) -> dict[str, Any]:
+def _split(paths: Mapping[str, Any], places: Places, others: Mapping[str, Any]) -> dict[str, Any]:
     key, selected = f"{PREFIX}split", [name for name in STRATEGIES.names() if f"split.{name}.size" in paths]
     if key not in st.session_state:
         st.session_state[key] = selected
     chosen = st.pills(
-        "Strategies (none selected: one worker)", STRATEGIES.names(), selection_mode="multi", key=key, wrap=True,
+        "Strategies (combine any; choose none to run on a single worker)",
+        STRATEGIES.names(),
+        selection_mode="multi",
+        key=key,
+        wrap=True,
         help="Each strategy divides the work along its own mesh axis; the sizes multiply. " + _sentences(),
-    )  # fmt: skip
+    )
     chosen_paths: dict[str, Any] = {}
     for name in chosen:
         with st.container(border=True):
@@ -141,7 +151,10 @@ def _split(paths: Mapping[str, Any], places: Places) -> dict[str, Any]:
             st.caption(_summary(strategy))
             places[f"split.{name}"] = st.empty()
             form_fields = list(fields(strategy.Options, f"split.{name}"))
-            values, defaults = draw_fields(form_fields, paths, places), {field.path: field.default for field in form_fields}
+            values, defaults = (
+                draw_fields(form_fields, paths, places, others),
+                {field.path: field.default for field in form_fields},
+            )
             for path, value in values.items():
                 if path.endswith(".size") or (value is not None and value != defaults[path]):
                     chosen_paths[path] = defaults[path] if value is None else value

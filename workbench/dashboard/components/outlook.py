@@ -1,59 +1,100 @@
-"""The expected values of a plan, before anything runs: placement, memory and communication."""
+"""The expected values of a plan, before anything runs: memory against a device, communication, placement and schedule."""
 
 from __future__ import annotations
 
+import dataclasses
+
 import pandas as pd
-import psutil
 import streamlit as st
 
+from workbench.analysis.byte_units import byte_unit, in_bytes
+from workbench.analysis.device_memory import DeviceMemory, device_memory, devices
 from workbench.analysis.expected import expected_communication, held, placement
-from workbench.api.plans import Plan
+from workbench.analysis.schedule import bubble_fraction, schedule_timeline
+from workbench.api.plans import Plan, order_of_actions
+from workbench.api.specs import RunSpec
 from workbench.charts.mesh import held_chart, mesh_chart
 from workbench.charts.theme import folding
+from workbench.charts.timeline import schedule_chart
+from workbench.dashboard.components.alerts import alert
+from workbench.errors import SpecError
 
-_MIB = 2**20
+DEVICE = "device"
+"""Key of the selected device, and its parameter in the address."""
 
 
-def figures(planned: Plan) -> None:
-    """Draws the split in four figures."""
-    per_worker = held(planned).groupby("worker")["bytes"].sum()
-    with st.container(horizontal=True, gap="large"):
+@dataclasses.dataclass(frozen=True)
+class Outlook:
+    """A plan with the results of its formulas."""
+
+    plan: Plan
+    held: pd.DataFrame
+    """As of ``expected.held``."""
+    communication: pd.DataFrame
+    """As of ``expected.expected_communication``."""
+
+    @classmethod
+    def of(cls, planned: Plan) -> Outlook:
+        """Computes the formulas of a plan."""
+        return cls(planned, held(planned), expected_communication(planned))
+
+    @property
+    def bytes_of_workers(self) -> dict[int, int]:
+        """Expected memory by rank."""
+        sums = self.held.groupby("worker")["bytes"].sum()
+        return {int(str(rank)): int(size) for rank, size in sums.items()}
+
+
+def draw_outlook(outlook: Outlook) -> None:
+    """Draws the figures, memory, communication, placement and schedule of a plan."""
+    _figures(outlook)
+    _memory(outlook)
+    _communication(outlook.communication)
+    st.altair_chart(mesh_chart(placement(outlook.plan)), key="mesh")
+    _schedule(outlook.plan)
+
+
+def select_device(planned: Plan, key: str = DEVICE) -> DeviceMemory:
+    """Draws the selection of the device that memory is compared with. Returns it."""
+    offered = devices(planned)
+    default = f"{key}, default"
+    if st.session_state.get(key) is None:
+        st.session_state[key] = st.session_state.get(DEVICE) or offered[0]
+    elif st.session_state[key] == st.session_state.get(default):  # which follows whether there is a budget
+        st.session_state[key] = offered[0]
+    st.session_state[default] = offered[0]
+    chosen = st.selectbox(
+        "Compare with",
+        list(dict.fromkeys([*offered, st.session_state[key]])),
+        key=key,
+        accept_new_options=True,
+        help="Memory that each worker may use: its part of this machine's, the memory budget of the spec, or that of a device."
+        " Type a size such as 48 GB for another device.",
+    )
+    try:
+        return device_memory(str(chosen or offered[0]), planned)
+    except SpecError as error:
+        alert("warning", "Unknown device", error.message)
+        return device_memory(offered[0], planned)
+
+
+def _figures(outlook: Outlook) -> None:
+    planned, largest = outlook.plan, max(outlook.bytes_of_workers.values())
+    with st.container(horizontal=True, gap="medium"):
         st.metric("Split", planned.spec.split.label, help="Label of the split in tables.", width="content")
         st.metric("Workers", planned.num_workers, help=_mesh_text(planned), width="content")
         st.metric(
-            "Expected memory, largest worker",
-            in_bytes(per_worker.max()),
-            help="Parameters, gradients, optimizer state and, where there is a formula, the peak of the activations.",
+            "Memory, largest worker",
+            in_bytes(largest),
+            help="Expected: parameters, gradients, optimizer state and, where there is a formula, the peak of the activations.",
             width="content",
         )
         st.metric(
             "Communication per step",
-            in_bytes(expected_communication(planned)["bytes"].sum()),
+            in_bytes(outlook.communication["bytes"].sum()),
             help="Expected communication volume of all workers: each collective counts once per group, each send once.",
             width="content",
         )
-
-
-def outlook(planned: Plan) -> None:
-    """Draws the blocks and the memory that each worker holds, and the communication of a step."""
-    frame = held(planned)
-    per_worker = frame.groupby("worker")["bytes"].sum()
-    st.altair_chart(mesh_chart(placement(planned)), key="mesh")
-    st.altair_chart(folding(held_chart(frame)), key="held")
-    st.caption(_against_memory(planned, int(per_worker.sum()), int(per_worker.max())))
-    if notice := planned.device_notice:
-        st.caption(f"{notice}.")
-    if planned.spec.mode == "train" and "activations" not in set(frame["category"]):
-        st.caption("Activations are not included: there is no formula for this model.")
-    _table(expected_communication(planned))
-
-
-def in_bytes(value: float) -> str:
-    """Returns the size with its unit: ``3.54 MiB``."""
-    for unit, size in (("GiB", 2**30), ("MiB", _MIB), ("KiB", 2**10)):
-        if value >= size:
-            return f"{value / size:.2f} {unit}"
-    return f"{value:.0f} bytes"
 
 
 def _mesh_text(planned: Plan) -> str:
@@ -61,20 +102,24 @@ def _mesh_text(planned: Plan) -> str:
     return f"{axes or 'one worker'}, on {planned.device}"
 
 
-def _against_memory(planned: Plan, together: int, largest: int) -> str:
-    if planned.device == "cpu":
-        total = psutil.virtual_memory().total
-        return f"All workers together need {in_bytes(together)}, {together / total:.2%} of the {in_bytes(total)} of this machine."
-    return f"Each worker has its own GPU; the largest worker needs {in_bytes(largest)}."
+def _memory(outlook: Outlook) -> None:
+    device = select_device(outlook.plan)
+    chart = held_chart(outlook.held, device.bytes_per_worker, device.name)
+    st.altair_chart(folding(chart), key="held")
+    if notice := outlook.plan.device_notice:
+        st.caption(f"{notice}.")
+    if outlook.plan.spec.mode == "train" and "activations" not in set(outlook.held["category"]):
+        st.caption("Activations are not included: there is no formula for this model.")
 
 
-def _table(frame: pd.DataFrame) -> None:
+def _communication(frame: pd.DataFrame) -> None:
     st.markdown("**Expected communication per step**")
     if frame.empty:
         st.caption("No communication: single worker.")
         return
+    unit, size = byte_unit(frame["bytes"].max())
     columns = frame.assign(
-        bytes=frame["bytes"] / _MIB,
+        bytes=frame["bytes"] / size,
         is_bound=frame["is_bound"].map({True: "upper bound", False: ""}),
         operation=frame["operation"].str.replace("_", "-"),
     )
@@ -87,8 +132,31 @@ def _table(frame: pd.DataFrame) -> None:
             "axis": st.column_config.TextColumn("axis", help="Mesh axis of the communicating workers."),
             "count": st.column_config.NumberColumn("count", help="Each collective counts once per group, each send once."),
             "bytes": st.column_config.NumberColumn(
-                "payload (MiB)", format="%.3f", help="Sum of the tensors' sizes over all counted operations."
+                f"payload ({unit})", format="%.2f", help="Sum of the tensors' sizes over all counted operations."
             ),
             "is_bound": st.column_config.TextColumn("", help="The volume depends on the data; this is an upper bound."),
         },
     )
+
+
+def _schedule(planned: Plan) -> None:
+    """Draws the schedule of the stages and the bubble that it has with equal stages."""
+    if "pipeline" not in planned.mesh.axes or planned.spec.generates:
+        return
+    strategy = next(strategy for strategy in planned.strategies if strategy.axis == "pipeline")
+    frame = _timeline(f"{strategy.name} {strategy.options!r}", planned.spec.mode == "train", planned.spec)
+    if frame is None:
+        return
+    bubble, num_stages, count = bubble_fraction(frame), planned.mesh.axes["pipeline"], frame["microbatch"].nunique()
+    formula = (num_stages - 1) / (count + num_stages - 1)
+    text = f"Bubble: {bubble:.1%} of the workers' time"
+    if abs(bubble - formula) < 1e-6:
+        text += f" = (p−1)/(m+p−1) with p = {num_stages} stages and m = {count}"
+    st.altair_chart(folding(schedule_chart(frame, "Schedule with equal stages", f"{text}.")), key="schedule")
+
+
+@st.cache_data(max_entries=64, show_spinner="Computing the schedule…")
+def _timeline(options: str, trains: bool, _spec: RunSpec) -> pd.DataFrame | None:
+    """Returns the timeline of the schedule with these ``options``; None if the strategy has no order of actions."""
+    order = order_of_actions(_spec)
+    return None if order is None else schedule_timeline(order, trains)

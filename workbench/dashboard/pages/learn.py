@@ -7,6 +7,7 @@ from collections.abc import Callable
 import streamlit as st
 
 from workbench.analysis.bubble import ideal_timeline
+from workbench.analysis.byte_units import in_bytes
 from workbench.analysis.formatting import factor, marked
 from workbench.analysis.parity import parity_text
 from workbench.analysis.progress import Follower
@@ -21,7 +22,6 @@ from workbench.dashboard.components.alerts import alert
 from workbench.dashboard.components.chart import lanes
 from workbench.dashboard.components.failure import failure_card
 from workbench.dashboard.components.navigate import follows_address, go, has
-from workbench.dashboard.components.outlook import in_bytes
 from workbench.dashboard.components.progress import bar
 from workbench.dashboard.lessons import Lesson, lesson, moments, names, overview
 from workbench.dashboard.start import start
