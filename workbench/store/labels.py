@@ -1,4 +1,4 @@
-"""What people change of a run after it was made: its name, tags, note and group, its baselines, and whether it is in the lists."""
+"""What people change of a run after it was made: name, tags, note, group and baselines, and whether it is in the lists."""
 
 from __future__ import annotations
 
