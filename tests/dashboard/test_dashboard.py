@@ -176,6 +176,8 @@ def test_a_follower_reads_on_where_it_left_off(tmp_path: Path) -> None:
     assert second["memory_mib"] is None
     run.write_status(RunStatus(RunState.FINISHED))
     assert follower.workers()[0]["memory_mib"] is None, "another process may have the number now"
+    follower.events[0] = follower.events[0][:1]
+    assert follower.workers()[0]["state"] == "stopped", "it does not check parity any more"
 
 
 def test_the_remaining_time_is_that_of_the_slowest_worker(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def _activity(events: list[Event], is_live: bool) -> str:
         return "starting" if is_live else "not started"
     names = {"ready": "checking parity", "parity": "preparing", "finished": "finished", "error": "failed"}
     if not isinstance(last, StepEvent):
-        return names[last.event]
+        return names[last.event] if is_live or last.event in ("finished", "error") else "stopped"
     return f"{last.kind} steps" if is_live else "stopped"
 
 

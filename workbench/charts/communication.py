@@ -11,13 +11,15 @@ CELL, SMALL_CELL, MOST_LARGE = 44, 30, 4
 """Sizes of a cell in pixels, and the largest number of workers with the larger one."""
 
 
-def communication_volume_chart(frame: pd.DataFrame, title: str) -> alt.LayerChart:
+def communication_volume_chart(frame: pd.DataFrame, title: str, most_mebibytes: float | None = None) -> alt.LayerChart:
     """Draws a bar for the measured volume of each operation and a mark for the expected one.
 
     Args:
         frame: as of ``analysis.communication.volume_frame``.
         title: title of the chart.
+        most_mebibytes: end of the axis, for several charts on one scale.
     """
+    scale = alt.Scale(domain=[0, most_mebibytes]) if most_mebibytes else alt.Scale()
     order = list(frame["what"])
     y = alt.Y("what:N", title=None, sort=order, axis=alt.Axis(labelLimit=200))
     tooltip = [
@@ -27,7 +29,7 @@ def communication_volume_chart(frame: pd.DataFrame, title: str) -> alt.LayerChar
         alt.Tooltip("measured_bytes", title="measured bytes"),
         alt.Tooltip("is_bound", title="expected is an upper bound"),
     ]
-    x = alt.X("measured_mib:Q", title="communication per step, all workers (MiB)")
+    x = alt.X("measured_mib:Q", title="MiB per step, all workers", scale=scale)
     bars = alt.Chart(frame).mark_bar(color=COLOURS["communication"], height=12).encode(x=x, y=y, tooltip=tooltip)
     marks = alt.Chart(frame).mark_tick(thickness=3, size=22).encode(x="expected_mib:Q", y=y, tooltip=tooltip)
     heading = alt.Title(title, subtitle="Bar: measured. Mark: expected.")

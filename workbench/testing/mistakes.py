@@ -105,10 +105,10 @@ def _positions_not_set(planned: Plan) -> None:
 
 def _experts_summed(planned: Plan) -> None:
     """Experts whose gradients are summed over the replicas instead of averaged."""
-    from workbench.strategies.expert import token_dispatch
+    from workbench.strategies.expert import all_to_all
 
-    right = token_dispatch.average
-    token_dispatch.average = lambda worker, num_replicas, same_experts: right(worker, 1, same_experts)
+    right = all_to_all.average
+    all_to_all.average = lambda worker, num_replicas, same_experts: right(worker, 1, same_experts)
 
 
 def _parts_not_summed(planned: Plan) -> None:

@@ -208,9 +208,10 @@ def _communication(runs: list[Run], rows: list[dict[str, Any]]) -> None:
     frames = [volume_frame(run).assign(split=row["split"]) for run, row in zip(runs, rows, strict=True)]
     drawn = [(str(frame["split"].iloc[0]), frame) for frame in frames if not frame.empty]
     columns = st.columns(2, gap="large")
+    most = max((float(frame[["measured_mib", "expected_mib"]].max().max()) for _, frame in drawn), default=0.0)
     for number, (split, frame) in enumerate(drawn):
         with columns[number % 2]:
-            chart = communication_volume_chart(frame, f"What does {split} communicate per step?")
+            chart = communication_volume_chart(frame, f"What does {split} communicate per step?", most)
             _run_figure(chart, frame, f"communication {number}")
     if not drawn:
         st.caption("No communication: each run has a single worker.")

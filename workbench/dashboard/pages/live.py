@@ -123,7 +123,7 @@ def _figures(follower: Follower) -> None:
     with left:
         if len(follower.losses) > 1:
             st.altair_chart(loss_chart(pd.DataFrame(follower.losses)), key="loss")
-        else:
+        elif not follower.run.directory.status().state.is_terminal:
             st.caption("The loss appears after the first steps.")
     with right:
         st.caption("Workers")

@@ -166,12 +166,13 @@ def _drawings(compared: Compared, *names: str) -> list[Drawing]:
 def communication(compared: Compared) -> Section | None:
     """Returns expected and measured volume, traffic matrix, and time spent by operation."""
     parts: list[Part] = []
-    for run, row in compared.finished:
-        frame = volume_frame(run)
+    frames = [(run, row, volume_frame(run)) for run, row in compared.finished]
+    most = max((float(f[["measured_mib", "expected_mib"]].max().max()) for _, _, f in frames if len(f)), default=0.0)
+    for run, row, frame in frames:
         if not len(frame):
             continue
         is_traced = bool(frame["count"].notna().all())
-        chart = communication_volume_chart(frame, f"What does {row['split']} communicate per step?")
+        chart = communication_volume_chart(frame, f"What does {row['split']} communicate per step?", most)
         parts.append(Drawing(chart, f"Communication of {row['split']}", frame))
         heads = ["operation", "axis", "phase", "expected bytes", "measured bytes", "count"]
         rows = [

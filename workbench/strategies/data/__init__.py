@@ -20,7 +20,7 @@ from workbench.strategies.data.ddp import (
     expected_search,
 )
 from workbench.strategies.data.options import DataOptions
-from workbench.strategies.data.sharding import StageGathers, expected_fsdp, owned, shard, units
+from workbench.strategies.data.sharding import StageGathers, expected_fsdp, owned, shard
 from workbench.strategies.pipeline.stages import staged_strategy
 
 if TYPE_CHECKING:
@@ -189,7 +189,9 @@ class DataStrategy(Strategy[DataOptions]):
     def finish(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
         o = self.options
         if self.options.is_sharded:
-            self._shard_blocks(worker, mesh[self.axis])
+            from workbench.strategies.data.fsdp import shard_blocks
+
+            shard_blocks(worker, mesh[self.axis], o)
         else:
             average_gradients(worker, mesh, o.bucket_size_mib, o.find_unused_parameters)
         if o.compression != "none":
@@ -204,26 +206,3 @@ class DataStrategy(Strategy[DataOptions]):
             from workbench.strategies.data.gradient_accumulation import accumulate
 
             accumulate(worker, o.num_accumulation_steps)
-
-    def _shard_blocks(self, worker: WorkerModel, replicas: DeviceMesh) -> None:
-        """Applies FSDP2 with each block as a unit and each stage as a root. Schedules of several stages per worker gather and
-        free a stage themselves, and split backward passes need it gathered from the first to the last use; blocks are then not
-        resharded after forward."""
-        from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-
-        from workbench.strategies.data.gradient_accumulation import quieten_views
-
-        quieten_views()
-        shards = worker.divided(replicas, self.options.shard_size) if self.options.shard_size else replicas
-        staged = staged_strategy(worker.rank_view.spec)
-        policy = MixedPrecisionPolicy()
-        if worker.compute_dtype != worker.dtype:
-            policy = MixedPrecisionPolicy(param_dtype=worker.compute_dtype, reduce_dtype=worker.dtype)
-        frees = self.options.shard == "parameters"
-        if staged and staged.gathers_stages and not worker.rank_view.spec.generates:
-            frees = False
-        for stage in worker.stages:
-            blocks = dict(stage.named_children())
-            for unit in units(list(blocks), worker.full_model):
-                fully_shard([blocks[name] for name in unit], mesh=shards, reshard_after_forward=frees, mp_policy=policy)
-            fully_shard(stage, mesh=shards, reshard_after_forward=frees, mp_policy=policy)

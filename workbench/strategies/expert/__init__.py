@@ -148,7 +148,7 @@ class ExpertStrategy(Strategy[ExpertOptions]):
     def apply(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
         from torch.distributed.device_mesh import DeviceMesh
 
-        from workbench.strategies.expert.token_dispatch import dispatch_over, divide
+        from workbench.strategies.expert.all_to_all import dispatch_over, divide
 
         replicas, size = mesh[self.axis], self.options.size
         worker.batch_part = (replicas.get_local_rank(), replicas.size())
@@ -161,7 +161,7 @@ class ExpertStrategy(Strategy[ExpertOptions]):
             layer.dispatch = dispatch_over(group)
 
     def finish(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
-        from workbench.strategies.expert.token_dispatch import average
+        from workbench.strategies.expert.all_to_all import average
 
         if not worker.trains:
             return
