@@ -123,7 +123,7 @@ def test_runs_are_compared_by_spec_and_figures_and_one_alone_says_little(store: 
 
 def test_coming_back_to_a_comparison_finds_it_again(store: Path) -> None:
     runs = [run.id for run in two_runs(store)]
-    test = AppTest.from_string("from workbench.dashboard.pages.compare import main\nmain()", default_timeout=30)
+    test = AppTest.from_string("from workbench.dashboard.pages.compare import main\nmain()", default_timeout=240)
     test.query_params["runs"] = ",".join(runs)
     test.session_state["compared runs, asked"] = runs  # Streamlit forgets the field's own value when another page is shown
     assert not test.run().exception

@@ -15,7 +15,7 @@ EVIL = "<img src=x onerror=alert(1)> **bold** $x$ :red[y] [z](http://example.org
 
 
 def page(name: str, **parameters: str) -> AppTest:
-    test = AppTest.from_string(f"from workbench.dashboard.pages.{name} import main\nmain()", default_timeout=30)
+    test = AppTest.from_string(f"from workbench.dashboard.pages.{name} import main\nmain()", default_timeout=240)
     for key, value in parameters.items():
         test.query_params[key] = value
     test.run()
