@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from workbench import notebook as widgets
-    from workbench.api import Run, all_splits, calibrate, calibration, compare, open_run, run, runs, submit
+    from workbench.api import Run, all_splits, calibrate, calibration, compare, measure_again, open_run, run, runs, submit
     from workbench.spec import RunSpec, Split
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "calibrate",
     "calibration",
     "compare",
+    "measure_again",
     "open_run",
     "run",
     "runs",

@@ -12,7 +12,7 @@ import pytest
 import workbench as wb
 from tests.helpers.command import workbench
 from workbench.api import submission
-from workbench.api.measure_again import can_be_measured_again, measure_again, pending
+from workbench.api.remeasurement import can_be_measured_again, measure_again, pending
 from workbench.errors import RunFailedError, SpecError, UsageError
 from workbench.launch import start as launcher
 from workbench.plan import resolve

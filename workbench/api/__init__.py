@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from workbench.api.execution import compare, run
     from workbench.api.hardware import calibrate, calibration
     from workbench.api.plans import all_splits
+    from workbench.api.remeasurement import measure_again
     from workbench.api.store import open_run, runs
     from workbench.api.stored_run import Run
     from workbench.api.submission import submit
 
-__all__ = ["Run", "all_splits", "calibrate", "calibration", "compare", "open_run", "run", "runs", "submit"]
+__all__ = ["Run", "all_splits", "calibrate", "calibration", "compare", "measure_again", "open_run", "run", "runs", "submit"]
 
 _MODULES = {
     "Run": "stored_run",
@@ -25,6 +26,7 @@ _MODULES = {
     "calibrate": "hardware",
     "calibration": "hardware",
     "compare": "execution",
+    "measure_again": "remeasurement",
     "open_run": "store",
     "run": "execution",
     "runs": "store",

@@ -15,7 +15,7 @@ def measure_again_command(runs: tuple[str, ...], as_json: bool) -> None:
     """Measure RUNS again that other programs disturbed, and disturbed baselines, once the machine is quiet."""
     opened_runs = [open_run(run) for run in runs]
 
-    from workbench.api.measure_again import measure_again, pending
+    from workbench.api.remeasurement import measure_again, pending
     from workbench.cli.run import ended_on_interrupt, follow, report
 
     new_runs = measure_again(opened_runs)

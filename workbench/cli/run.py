@@ -182,7 +182,7 @@ def report(runs: Sequence[Run], rows: list[dict[str, Any]]) -> None:
         if run.state != "finished" and cause not in causes:  # the baseline with more threads fails for the same reason
             failure(console, run.id, run.error, run.message)
         causes.add(cause)
-    from workbench.api.measure_again import can_be_measured_again
+    from workbench.api.remeasurement import can_be_measured_again
 
     again = [run.id for run in runs if can_be_measured_again(run)]
     if again:

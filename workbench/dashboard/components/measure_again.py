@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from workbench.api.measure_again import can_be_measured_again, measure_again, pending
+from workbench.api.remeasurement import can_be_measured_again, measure_again, pending
 from workbench.api.store import Run
 from workbench.dashboard.components.alerts import alert
 from workbench.dashboard.components.navigate import go

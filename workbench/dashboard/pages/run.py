@@ -9,7 +9,7 @@ import streamlit as st
 from workbench.analysis.formatting import factor, marked, mebibytes, seconds
 from workbench.analysis.parity import parity_text
 from workbench.analysis.trust import reason
-from workbench.api.measure_again import can_be_measured_again
+from workbench.api.remeasurement import can_be_measured_again
 from workbench.api.store import Run, open_exact
 from workbench.dashboard.cache import runs_frame
 from workbench.dashboard.components.alerts import alert
