@@ -22,7 +22,8 @@ from workbench.testing.stored_run import stored_run, write_columns
 NUM_WORKERS, NUM_OPERATIONS, STEP_S = 8, 125_000, 10.0
 NUM_PHASES = 300
 REPETITIONS = 5
-PICTURE = """document.querySelector('[data-testid="stVegaLiteChart"] canvas, [data-testid="stVegaLiteChart"] svg') !== null"""
+PICTURE = """[...document.querySelectorAll('[data-testid="stBidiComponentIsolated"]')].some(
+    e => e.shadowRoot?.querySelector('canvas[data-drawn]'))"""
 WHOLE = "document.body.innerText.includes('Trace for Perfetto')"
 
 

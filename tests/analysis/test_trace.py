@@ -1,4 +1,4 @@
-"""One trace step: what its outline shows is what most of each piece was, and a part shows every interval."""
+"""One trace step: a part of it shows every interval, and the most typical step is found."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 import pytest
 
 from tests.helpers.recorded import NUM_MICROBATCHES, PAYLOAD_BYTES, pipeline_run
@@ -14,21 +13,13 @@ from workbench.analysis import trace
 from workbench.analysis.communication import by_operation
 from workbench.analysis.memory import largest_at_peak
 from workbench.analysis.trace import timeline
-from workbench.store.tables import schema, write_table
-
-
-def spans(rows: list[tuple[int, str, float, float]]) -> pa.Table:
-    """A timeline of one step from rank, kind, begin and end in seconds, in order of rank as tables are."""
-    names = ("rank", "kind", "start_s", "end_s")
-    found = [{"step": 3, **dict(zip(names, row, strict=True))} for row in sorted(rows)]
-    return pa.Table.from_pylist(found, schema=schema("timeline"))
+from workbench.store.tables import write_table
 
 
 def test_a_short_step_is_shown_as_it_was(tmp_path: Path) -> None:
     run = pipeline_run(tmp_path)
     assert trace.steps(run) == [3, 4]
-    found, is_outline = trace.lanes(trace.timeline_of(run, 4), 4.01)
-    assert not is_outline
+    found = trace.intervals(trace.timeline_of(run, 4), 4.01)
     order = ["worker", "begin_ms", "kind"]
     pd.testing.assert_frame_equal(
         found.sort_values(order, ignore_index=True), timeline(run).sort_values(order, ignore_index=True), check_like=True
@@ -37,7 +28,7 @@ def test_a_short_step_is_shown_as_it_was(tmp_path: Path) -> None:
 
 def test_a_part_has_all_that_lies_in_it_cut_to_it_and_nothing_else(tmp_path: Path) -> None:
     table = trace.of_workers(trace.timeline_of(pipeline_run(tmp_path), 4), [1])
-    found, _ = trace.lanes(table, 4.0, (130.0, 195.0))
+    found = trace.intervals(table, 4.0, (130.0, 195.0))
     assert set(found["worker"]) == {"1"}
     assert found["begin_ms"].min() == pytest.approx(130.0), "a forward was under way"
     assert found["end_ms"].max() == pytest.approx(195.0), "communication went on"
@@ -45,31 +36,24 @@ def test_a_part_has_all_that_lies_in_it_cut_to_it_and_nothing_else(tmp_path: Pat
     assert (found["end_ms"] > found["begin_ms"]).all()
 
 
-def test_an_outline_of_a_long_step_has_few_bars_and_shows_what_most_of_each_piece_was() -> None:
-    tick = 1e-5
-    rows = [(0, "forward", 0.0, 1.0), (1, "forward", 0.0, 0.25), (1, "backward", 0.75, 1.0)]
-    # In the second half of worker 0's forward it stands still for nine tenths of the time, in 5,000 short waits.
-    rows += [(0, "communication", 0.5 + i * 10 * tick, 0.5 + (i * 10 + 9) * tick) for i in range(5000)]
-    found, is_outline = trace.lanes(spans(rows), 0.0, most=200)
-    assert is_outline
-    assert len(found) <= 200
-    bars = {(row.worker, row.kind, round(row.begin_ms), round(row.end_ms)) for row in found.itertuples()}
-    expected = {
-        ("0", "forward", 0, 500),
-        ("0", "communication", 500, 1000),
-        ("1", "forward", 0, 250),
-        ("1", "backward", 750, 1000),
-    }
-    assert bars == expected
-
-
-def test_an_outline_never_has_more_bars_than_allowed() -> None:
-    kinds = ("forward", "backward", "optimizer", "idle")
-    rows = [(rank, kinds[i % 4], i * 1e-3, (i + 1) * 1e-3) for rank in range(8) for i in range(2000)]
-    found, is_outline = trace.lanes(spans(rows), 0.0, most=1000)
-    assert is_outline
-    assert len(found) <= 1000
-    assert set(found["worker"]) == {str(rank) for rank in range(8)}
+def test_the_most_typical_trace_step_is_the_one_nearest_to_the_median_of_the_timed_steps(tmp_path: Path) -> None:
+    run = pipeline_run(tmp_path)
+    for rank, factor in enumerate((1.0, 0.5)):  # the slower worker counts
+        durations = {1: 0.10, 2: 0.14, 3: 0.30, 4: 0.13, 5: 0.9}
+        kinds = {1: "timed", 2: "timed", 3: "trace", 4: "trace", 5: "memory"}
+        rows = [
+            {"rank": rank, "step": s, "kind": kinds[s], "start_s": 0.0, "duration_s": d * factor} for s, d in durations.items()
+        ]
+        write_table(run.table_path("steps", rank), "steps", rows)
+    assert trace.durations_s(run) == {3: 0.30, 4: 0.13}
+    assert trace.typical_step(run) == 4
+    for rank in range(2):
+        rows = [
+            {"rank": rank, "step": s, "kind": "trace", "start_s": 0.0, "duration_s": d} for s, d in ((3, 0.2), (4, 0.2), (5, 9.0))
+        ]
+        write_table(run.table_path("steps", rank), "steps", rows)
+    assert trace.typical_step(run) == 3, "without timed steps, the median of the trace steps"
+    assert [trace.step_label(23, 0.1523), trace.step_label(3, 2.5)] == ["23 · 152 ms", "3 · 2.50 s"]
 
 
 def test_operations_are_listed_as_they_began_and_counted(tmp_path: Path) -> None:

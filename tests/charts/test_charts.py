@@ -26,7 +26,7 @@ from workbench.charts.pareto import pareto_chart
 from workbench.charts.scaling import scaling_chart, scaling_charts
 from workbench.charts.selection import standing_out
 from workbench.charts.step_time import step_time_chart
-from workbench.charts.timeline import By, lanes_chart, overlap_chart, timeline_chart
+from workbench.charts.timeline import overlap_chart, timeline_chart
 from workbench.store import listing
 from workbench.store.columns import RUN_COLUMNS
 
@@ -90,17 +90,6 @@ def test_what_travels_lies_below_what_the_worker_does_meanwhile(tmp_path: Path) 
     shown = drawn(overlap_chart(frame, "Hidden?"))
     assert marks(shown)["bar"] == len(frame)
     assert {"0", "0 in flight", "1", "1 in flight"} <= set(texts(shown))
-
-
-@pytest.mark.parametrize(("by", "count"), [("microbatch", NUM_MICROBATCHES), ("stage", 2)])
-def test_lanes_are_coloured_by_microbatch_or_stage_and_waiting_as_ever(tmp_path: Path, by: By, count: int) -> None:
-    frame = timeline(pipeline_run(tmp_path))
-    shown = theme.svg(lanes_chart(frame, "Who?", (0.0, frame["end_ms"].max()), frame["kind"], by))
-    computing = frame[frame["kind"].isin(["forward", "backward"])]
-    assert {f"{by} {int(number)}" for number in computing[by]} <= set(texts(shown))
-    for tone in theme.RUN_COLOURS[:count]:
-        assert shown.count(f'fill="{tone}"') >= len(computing) / count
-    assert theme.COLOURS["idle"] in shown
 
 
 def test_the_ideal_schedule_lies_below_on_the_same_scale(tmp_path: Path) -> None:

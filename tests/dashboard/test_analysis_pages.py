@@ -91,10 +91,25 @@ def test_the_trace_shows_a_step_its_operations_and_lets_choose_another(store: Pa
     operations, listed = (table.value for table in test.dataframe)
     assert set(operations["operation"]) == {"send", "recv", "all_reduce"}
     assert len(listed) == 14
+    assert "Worker 0 computes 71 %, waits 5 %; worker 1 computes 71 %, waits 5 %." in marked_up(test)
+    steps = test.button_group(key=f"step of {run.id}")
+    assert steps.options[0] == "3 · 900 ms"
+    assert list(test.table[0].value["position"]) == ["data 0", "data 1"]
     test.multiselect(key=f"workers of {run.id}").set_value([1]).run()
     assert set(test.dataframe[1].value["rank"]) == {1}
-    test.button_group(key=f"step of {run.id}").set_value(3).run()
+    assert steps.value == 3, "both are as typical"
+    test.button_group(key=f"step of {run.id}").set_value(4).run()
     assert not test.exception
+    assert "during step 4" in marked_up(test)
+
+
+def test_more_events_than_a_browser_holds_are_refused_with_what_to_do(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = pipeline_run(store)
+    monkeypatch.setattr("workbench.dashboard.components.lanes.MOST_EVENTS", 20)
+    test = page("trace", run=run.id)
+    assert "at most 20 are shown; select fewer workers" in marked_up(test)
+    test.multiselect(key=f"workers of {run.id}").set_value([1]).run()
+    assert "select fewer workers" not in marked_up(test)
 
 
 def test_the_trace_of_a_run_that_failed_or_is_not_there_says_so(store: Path) -> None:

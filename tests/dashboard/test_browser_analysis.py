@@ -71,11 +71,21 @@ def test_a_trace_is_drawn_filtered_and_taken_away(page: Any, tmp_path: Path) -> 
     with dashboard(tmp_path) as address:
         page.goto(f"{address}/trace?run={run.id}")
         settled(page)
-        page.locator('[data-testid="stVegaLiteChart"]').locator("canvas, svg").first.wait_for()
+        page.locator("canvas[data-drawn]").wait_for()
+        page.get_by_label("Color by").select_option("microbatch")
+        page.get_by_role("searchbox", name="Search operations").fill("forward")
+        page.get_by_text("8 events found").wait_for()
         page.get_by_text("14 operations").wait_for()
         page.get_by_role("combobox", name="Operation").fill("send")
         page.keyboard.press("Enter")
         page.get_by_text("4 operations").wait_for()
+        expect(page.get_by_role("searchbox"), "the timeline stays as it is when the page is drawn again").to_have_value(
+            "forward", timeout=LIMIT_MS
+        )
+        page.keyboard.press("Escape")
+        page.get_by_role("button", name="Save").first.click()
+        events = list(csv.DictReader(saved(page, "Data (CSV)").read_text().splitlines()))
+        assert {event["kind"] for event in events} == {"forward", "backward", "optimizer", "idle", "communication"}
         page.keyboard.press("Escape")
         trace = json.loads(gzip.decompress(saved(page, "Trace for Perfetto").read_bytes()))
         assert {event["ph"] for event in trace["traceEvents"]} >= {"M", "X"}

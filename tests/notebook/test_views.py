@@ -16,6 +16,7 @@ import workbench as wb
 from tests.helpers.specs import TINY, tiny
 from workbench import widgets
 from workbench.analysis.side_by_side import side_by_side
+from workbench.analysis.trace import typical_step
 from workbench.api import Run
 from workbench.charts.measured import measured_chart
 from workbench.charts.theme import COLOURS
@@ -58,7 +59,7 @@ def test_the_run_that_is_picked_stands_out_in_every_chart_and_is_the_one_that_is
     assert traced.run.id == run.id, "the last that was traced"
     other.picked = failed
     assert "No trace step was recorded" in traced._operations.value
-    assert traced._charts.outputs == ()
+    assert traced._lanes.layout.display == "none"
     assert traced.run.id == failed.id
     assert all(frame.empty for frame in traced.data.values())
     other.picked = run
@@ -115,11 +116,16 @@ def test_a_trace_shares_its_choice_between_timeline_and_communication(run: Run) 
     assert set(everything["timeline"]["worker"]) == {"0", "1"}
     view._workers.value = (1,)
     assert set(view.data["communication"]["worker"]) == {"1"}
-    end = view._window.max
-    view._window.value = (0.0, end / 4)
+    end = float(everything["timeline"]["end_ms"].max())
+    view._lanes.region = [0.0, end / 4]  # as the browser does when a region is selected
     assert len(view.data["timeline"]) < len(everything["timeline"])
     for frame in view.data.values():
         assert (frame["begin_ms"] <= end / 4).all()
+    before = view._lanes.packed
+    view._workers.value = (0, 1)
+    assert view._lanes.region == [], "of the new lanes nothing is selected"
+    assert view._lanes.packed != before
+    assert "computes" in view._sentence.value
 
 
 def test_a_run_is_shown_where_nobody_knows_its_model(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,13 +138,14 @@ def test_a_run_is_shown_where_nobody_knows_its_model(run: Run, monkeypatch: pyte
 
 def test_a_trace_shows_each_trace_step_and_what_has_none_is_refused(run: Run) -> None:
     view = widgets.TraceView(run)
-    first, *_, last = view._step.options
-    assert set(view.data["communication"]["step"]) == {last}
-    view._step.value = first
-    assert set(view.data["communication"]["step"]) == {first}
-    assert view._window.value == (0.0, view._window.max)
-    of_first = run.timeline().query(f"step == {first}")
-    assert view._window.max == pytest.approx((of_first["end_s"].max() - of_first["start_s"].min()) * 1e3)
+    steps = [step for _, step in view._step.options]
+    assert view._step.value == typical_step(run)
+    assert all(label.startswith(f"{step} · ") for label, step in view._step.options)
+    for step in steps:
+        view._step.value = step
+        assert set(view.data["communication"]["step"]) == {step}
+        of_step = run.timeline().query(f"step == {step}")
+        assert view.data["timeline"]["end_ms"].max() == pytest.approx((of_step["end_s"].max() - of_step["start_s"].min()) * 1e3)
     view._workers.value = ()
     assert "image/png" in view._repr_mimebundle_()[0], "no choice is a choice of all"
     failed = wb.submit(tiny().replace(measure={"memory_budget_bytes": 100}, baseline={"mode": "none"})).wait()

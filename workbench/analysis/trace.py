@@ -1,10 +1,8 @@
-"""Reads one trace step of a run: the timeline of its workers, their operations, and the overlap of the two. Long steps are
-summarized to an outline."""
+"""Reads one trace step of a run: the timeline of its workers, their operations, and the overlap of the two."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,12 +13,6 @@ from workbench.analysis.traffic_matrix import traffic_matrix
 from workbench.store.directory import StoredRun
 from workbench.store.tables import done_s
 
-MAX_BARS = 3000
-"""Largest number of intervals that are drawn one by one; of more, an outline is drawn."""
-_WAITS = ("communication", "idle")
-"""Kinds that lie inside other intervals. Time that they cover does not count as that of the interval around them."""
-_BUSY = 0.01
-"""Share of a piece of time that events must cover; a piece with less is empty."""
 _COMMUNICATION = (
     "rank", "step", "index", "operation", "axis", "group", "peer", "phase", "payload_bytes", "ring_bytes", "start_s", "end_s",
     "completed_s", "exposed_communication_s", "idle_s",
@@ -33,6 +25,31 @@ def steps(run: StoredRun) -> list[int]:
     """Returns the numbers of the trace steps of a run, in order."""
     run = run.directory
     return sorted(pc.unique(run.table("timeline", ["step"])["step"]).to_pylist())
+
+
+def durations_s(run: StoredRun) -> dict[int, float]:
+    """Returns trace step → its duration, that of its slowest worker, in order."""
+    return _slowest(run, "trace")
+
+
+def typical_step(run: StoredRun) -> int:
+    """Returns the trace step whose duration is closest to the median of the timed steps, or of the trace steps without any timed
+    ones. The run has a trace step."""
+    traced, durations = set(steps(run)), durations_s(run)
+    of_trace = {step: duration for step, duration in durations.items() if step in traced}
+    median = float(np.median(list((_slowest(run, "timed") or of_trace).values())))
+    return min(of_trace, key=lambda step: abs(of_trace[step] - median))
+
+
+def step_label(step: int, duration_s: float | None) -> str:
+    """Returns number and duration of a step, such as ``23 · 152 ms``."""
+    return f"{step} · {'–' if duration_s is None else f'{duration_s * 1e3:.3g} ms' if duration_s < 1 else f'{duration_s:.2f} s'}"
+
+
+def _slowest(run: StoredRun, kind: str) -> dict[int, float]:
+    frame = run.directory.table("steps", ["step", "kind", "duration_s"]).to_pandas()
+    of_kind = frame[frame["kind"] == kind].groupby("step")["duration_s"].max()
+    return {int(str(step)): float(duration) for step, duration in of_kind.items()}
 
 
 def untraced(run: StoredRun) -> str:
@@ -65,7 +82,7 @@ def timeline(run: StoredRun) -> pd.DataFrame:
 
 def timeline_of(run: StoredRun, step: int) -> pa.Table:
     """Returns the rows of ``timeline`` of a step, in order of rank, with the columns that this module uses."""
-    return _of_step(run, "timeline", ("rank", "kind", "stage", "microbatch", "start_s", "end_s"), step)
+    return _of_step(run, "timeline", ("rank", "kind", "stage", "microbatch", "name", "start_s", "end_s"), step)
 
 
 def communication_of(run: StoredRun, step: int) -> pa.Table:
@@ -91,31 +108,23 @@ def span_s(timeline: pa.Table) -> tuple[float, float]:
     return pc.min(timeline["start_s"]).as_py(), pc.max(timeline["end_s"]).as_py()
 
 
-def lanes(
-    timeline: pa.Table, start_s: float, part_ms: tuple[float, float] | None = None, most: int = MAX_BARS
-) -> tuple[pd.DataFrame, bool]:
-    """Returns the intervals of each worker in a step, or in a part of it.
-
-    Of more than ``most`` intervals, it returns an outline: time is divided into equal pieces, and each has the kind of most of
-    its time.
+def intervals(timeline: pa.Table, start_s: float, part_ms: tuple[float, float] | None = None) -> pd.DataFrame:
+    """Returns the events of each worker in a step, or in a part of it, cut to it. Waits lie inside other events.
 
     Args:
         timeline: as of ``timeline_of``.
         start_s: start of the step, as of ``span_s``.
         part_ms: start and end of the part, in milliseconds since ``start_s``; None for the whole step.
-        most: largest number of intervals before the outline.
 
     Returns:
-        A frame with the columns of ``timeline``, times in milliseconds since ``start_s``, and whether it is an outline.
+        The columns of ``timeline``, times in milliseconds since ``start_s``.
     """
-    if part_ms is not None:
-        begins, ends = (start_s + edge / 1e3 for edge in part_ms)
-        timeline = timeline.filter(pc.and_(pc.less(timeline["start_s"], ends), pc.greater(timeline["end_s"], begins)))
-    if len(timeline) > most:
-        return _outline(timeline, start_s, part_ms, most), True
+    begin_ms, end_ms = part_ms or (0.0, float("inf"))
     frame = timeline.to_pandas()
-    frame["begin_ms"], frame["end_ms"] = (_milliseconds(frame[column], start_s, part_ms) for column in ("start_s", "end_s"))
-    return frame.assign(worker=frame["rank"].astype(str))[COLUMNS], False
+    frame["begin_ms"], frame["end_ms"] = ((frame[column] - start_s) * 1e3 for column in ("start_s", "end_s"))
+    frame = frame[(frame["begin_ms"] < end_ms) & (frame["end_ms"] > begin_ms)]
+    cut = {column: frame[column].clip(begin_ms, end_ms) for column in ("begin_ms", "end_ms")}
+    return frame.assign(worker=frame["rank"].astype(str), **cut)[COLUMNS]
 
 
 def operations_of(
@@ -170,7 +179,7 @@ def overlap(timeline: pa.Table, communication: pa.Table, start_s: float) -> pd.D
         ``end_ms`` in milliseconds since ``start_s``.
     """
     operations = communication.to_pandas()
-    intervals, _ = lanes(timeline, start_s)
+    events = intervals(timeline, start_s)
     operations = operations[(operations["operation"] != "barrier") & operations["end_s"].notna()]
     in_flight = pd.DataFrame(
         {
@@ -182,7 +191,7 @@ def overlap(timeline: pa.Table, communication: pa.Table, start_s: float) -> pd.D
         }
     )
     both = [
-        intervals.assign(lane=intervals["worker"], operation=""),
+        events.assign(lane=events["worker"], operation=""),
         in_flight.assign(lane=in_flight["worker"] + " " + IN_FLIGHT),
     ]
     return pd.concat(both, ignore_index=True)[["worker", "lane", "kind", "operation", "begin_ms", "end_ms"]]
@@ -193,54 +202,3 @@ def traffic_matrix_of_step(communication: pa.Table) -> pd.DataFrame:
     keys, sums = ["step", "axis", "group", "rank", "operation", "peer"], ["payload_bytes", "ring_bytes"]
     grouped = communication.group_by(keys).aggregate([(column, "sum") for column in sums])
     return traffic_matrix(grouped.to_pandas().rename(columns={f"{column}_sum": column for column in sums}))
-
-
-def _milliseconds(times: Any, start_s: float, part_ms: tuple[float, float] | None) -> Any:
-    """Returns times in milliseconds since ``start_s``, clipped to the part."""
-    relative = (times - start_s) * 1e3
-    return relative if part_ms is None else relative.clip(*part_ms)
-
-
-def _outline(timeline: pa.Table, start_s: float, part_ms: tuple[float, float] | None, most: int) -> pd.DataFrame:
-    """Divides time into at most ``most`` pieces of equal length and merges neighbours of one kind.
-
-    Workers are processed one by one, because arrays of a million rows would exceed the caches; their rows are contiguous.
-    """
-    firsts = np.flatnonzero(np.diff(timeline["rank"].to_numpy(), prepend=-1))
-    begins_ms, ends_ms = _milliseconds(np.array(span_s(timeline)), start_s, part_ms)
-    edges = np.linspace(begins_ms, ends_ms, max(2, most // len(firsts)) + 1)
-    rows = []
-    for first, last in zip(firsts, [*firsts[1:], len(timeline)], strict=True):
-        rows_of_rank = timeline.slice(first, last - first)
-        kind = rows_of_rank["kind"].combine_chunks().dictionary_encode()
-        kinds, kind_of = kind.dictionary.to_pylist(), kind.indices.to_numpy()
-        begin, end = (_milliseconds(rows_of_rank[column].to_numpy(), start_s, part_ms) for column in ("start_s", "end_s"))
-        covered = np.stack([_covered(begin[kind_of == i], end[kind_of == i], edges) for i in range(len(kinds))])
-        waits = np.array([name in _WAITS for name in kinds])
-        covered[~waits] -= np.minimum(covered[waits].sum(axis=0), covered[~waits].sum(axis=0)) * _shares(covered[~waits])
-        largest = np.where(covered.sum(axis=0) > _BUSY * np.diff(edges), covered.argmax(axis=0), -1)
-        changes = np.flatnonzero(np.diff(largest, prepend=-2))
-        rows += [
-            {"kind": kinds[largest[b]], "worker": str(rows_of_rank["rank"][0]), "begin_ms": edges[b], "end_ms": edges[e]}
-            for b, e in zip(changes, [*changes[1:], len(largest)], strict=True)
-            if largest[b] >= 0
-        ]
-    return pd.DataFrame(rows, columns=COLUMNS)
-
-
-def _covered(begin: np.ndarray, end: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Returns how much of each piece the intervals cover, in milliseconds: the integral of the number of open intervals."""
-
-    def before(times: np.ndarray) -> np.ndarray:
-        """Returns Σ max(0, edge − time) for each edge."""
-        ordered = np.sort(times, kind="stable")  # fast for sorted input, which the rows of a worker mostly are
-        sums = np.concatenate([[0.0], np.cumsum(ordered)])
-        counts = np.searchsorted(ordered, edges)
-        return np.asarray(counts * edges - sums[counts])
-
-    return np.asarray(np.diff(before(begin) - before(end)))
-
-
-def _shares(covered: np.ndarray) -> np.ndarray:
-    total = covered.sum(axis=0)
-    return np.asarray(np.divide(covered, total, out=np.zeros_like(covered), where=total > 0))

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import cycle
-from typing import Literal
 
 import altair as alt
 import pandas as pd
 
 from workbench.analysis.trace import IN_FLIGHT
-from workbench.charts.theme import COLOURS, FIT_WIDTH, RUN_COLOURS, WIDTH, colour, layered, tone_colour
+from workbench.charts.theme import COLOURS, FIT_WIDTH, WIDTH, colour, layered, tone_colour
 
-By = Literal["kind", "microbatch", "stage"]
 WAITS = ("idle", "communication")
-_TONES = RUN_COLOURS[:6]
-"""Colours of microbatches and stages, without the seventh, grey, which means waiting."""
-_DARK = (COLOURS["forward"], COLOURS["optimizer"], "#4477AA", "#228833", "#AA3377")
+_DARK = (COLOURS["forward"], COLOURS["optimizer"])
 """Colours on which labels are white."""
-_PALE = 0.55
-"""Opacity of backward passes if colour shows something else."""
 _WHITE, _BLACK = "#ffffff", "#10161c"
 _CHARACTER = 0.008
 """Share of the width that one character of a label needs."""
@@ -38,10 +31,10 @@ def timeline_chart(frame: pd.DataFrame, title: str, ideal: pd.DataFrame | None =
     both = frame if ideal is None else pd.concat([frame, ideal])
     span_ms = (0.0, float(both["end_ms"].max()))
     zoom = alt.selection_interval(bind="scales", encodings=["x"])
-    measured: alt.LayerChart = lanes_chart(frame, title, span_ms, both["kind"]).add_params(zoom)
+    measured: alt.LayerChart = _lanes(frame, title, span_ms, both["kind"]).add_params(zoom)
     if ideal is None:
         return measured
-    below = lanes_chart(ideal, IDEAL, span_ms, both["kind"])
+    below = _lanes(ideal, IDEAL, span_ms, both["kind"])
     # A shared legend would be above the title.
     below.layer[0].encoding.color["legend"] = None
     return alt.vconcat(measured, below).resolve_scale(x="shared", color="independent")
@@ -49,19 +42,11 @@ def timeline_chart(frame: pd.DataFrame, title: str, ideal: pd.DataFrame | None =
 
 def schedule_chart(frame: pd.DataFrame, title: str, subtitle: str = "") -> alt.LayerChart:
     """Draws the timeline of a schedule whose stages take equal time; data of ``schedule.schedule_timeline``."""
-    chart = lanes_chart(frame, title, (0.0, float(frame["end_ms"].max())), frame["kind"])
+    chart = _lanes(frame, title, (0.0, float(frame["end_ms"].max())), frame["kind"])
     bars = chart.layer[0]
     bars.encoding.x["title"] = "time (forward passes of one stage)"
     bars.encoding.tooltip = [alt.Tooltip(f"{column}:N") for column in ("worker", "kind", "stage", "microbatch")]
     return chart.properties(title=alt.Title(title, subtitle=subtitle), height=24 * frame["worker"].nunique(), autosize=FIT_WIDTH)
-
-
-def lanes_chart(
-    frame: pd.DataFrame, title: str, span_ms: tuple[float, float], kinds: Iterable[str], by: By = "kind"
-) -> alt.LayerChart:
-    """Draws one part of the step with a legend of these kinds; computation may be coloured by microbatch or stage, with backward
-    passes paler."""
-    return _lanes(frame, [kind for kind in COLOURS if kind in set(kinds)], span_ms, by).properties(title=title)
 
 
 def overlap_chart(frame: pd.DataFrame, title: str) -> alt.Chart:
@@ -84,30 +69,16 @@ def overlap_chart(frame: pd.DataFrame, title: str) -> alt.Chart:
     )
 
 
-def _shades(frame: pd.DataFrame, kinds: list[str], by: By) -> tuple[pd.Series, dict[str, str]]:
-    """Returns the colour key of each bar, and key → colour."""
-    if by == "kind":
-        return frame["kind"], {kind: COLOURS[kind] for kind in kinds}
-    numbers = frame[by].where(~frame["kind"].isin(WAITS))
-    named = numbers.map(lambda number: "" if pd.isna(number) else f"{by} {int(number)}")
-    values = [f"{by} {int(number)}" for number in sorted(numbers.dropna().unique())]
-    others = [kind for kind in kinds if kind in set(frame.loc[named == "", "kind"])]
-    tones = dict(zip(values, cycle(_TONES), strict=False)) | {kind: COLOURS[kind] for kind in others}
-    return named.where(named != "", frame["kind"]), tones
-
-
-def _lanes(frame: pd.DataFrame, kinds: list[str], span_ms: tuple[float, float], by: By = "kind") -> alt.LayerChart:
+def _lanes(frame: pd.DataFrame, title: str, span_ms: tuple[float, float], kinds: Iterable[str]) -> alt.LayerChart:
+    """Draws the measured step or the ideal, with a legend of these kinds."""
+    tones = {kind: tone for kind, tone in COLOURS.items() if kind in set(kinds)}
     workers = sorted(set(frame["worker"]), key=int)
-    shades, tones = _shades(frame, kinds, by)
-    is_pale = frame["kind"].str.startswith("backward") & (by != "kind")
-    takes_white = shades.map(tones).isin(_DARK) & ~is_pale
-    ink = takes_white.map({True: _WHITE, False: _BLACK})
-    frame = frame.assign(shade=shades, opacity=is_pale.map({True: _PALE, False: 1.0}), ink=ink)
-    frame = frame.assign(label=_labels(frame)).sort_values("kind", key=lambda kind: kind.isin(WAITS), kind="stable")
+    frame = frame.assign(ink=frame["kind"].map(tones).isin(_DARK).map({True: _WHITE, False: _BLACK}), label=_labels(frame))
+    frame = frame.sort_values("kind", key=lambda kind: kind.isin(WAITS), kind="stable")
     frame["width_ms"] = frame["end_ms"] - frame["begin_ms"]
     frame["middle_ms"] = frame["begin_ms"] + frame["width_ms"] / 2
     lane = alt.Y("worker:N", title="worker", sort=workers)
-    shade = tone_colour("shade", tones)
+    shade = tone_colour("kind", tones)
     shade["legend"]["symbolType"] = "square"  # as bars have it, which the labels' own colour takes away
     bars = (
         alt.Chart(frame)
@@ -117,7 +88,6 @@ def _lanes(frame: pd.DataFrame, kinds: list[str], span_ms: tuple[float, float], 
             x2="end_ms:Q",
             y=lane,
             color=shade,
-            opacity=alt.Opacity("opacity:Q", scale=None),
             tooltip=[
                 "worker",
                 "kind",
@@ -131,7 +101,7 @@ def _lanes(frame: pd.DataFrame, kinds: list[str], span_ms: tuple[float, float], 
     wide = frame[(frame["label"] != "") & (frame["width_ms"] > needed)]
     ink_as_it_is = alt.Color("ink:N", scale=None)
     labels = alt.Chart(wide).mark_text(fontSize=10).encode(x="middle_ms:Q", y=lane, text="label:N", color=ink_as_it_is)
-    return layered(bars, labels, width=WIDTH, height=_LANE * len(workers))
+    return layered(bars, labels, width=WIDTH, height=_LANE * len(workers), title=title)
 
 
 def _labels(frame: pd.DataFrame) -> pd.Series:

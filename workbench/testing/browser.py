@@ -19,9 +19,20 @@ _START_S = 60.0
 _DRAWN = """() => {
     const every = (name, parts) => [...document.querySelectorAll(`[data-testid="${name}"]`)].every(e => e.querySelector(parts));
     return !document.querySelector('[data-stale="true"], [data-testid="stSkeleton"]')
-        && every('stVegaLiteChart', 'canvas, svg') && every('stDataFrame', 'canvas');
+        && every('stVegaLiteChart', 'canvas, svg') && every('stDataFrame', 'canvas')
+        && [...document.querySelectorAll('[data-testid="stBidiComponentIsolated"]')].every(
+            e => e.shadowRoot?.querySelector('canvas[data-drawn]'));
 }"""
 """Condition that all charts and tables are drawn, which is some time after Streamlit reports the page complete."""
+_TIMELINE = """<!doctype html><html lang="en"><title>Timeline</title>
+<style>:root { color-scheme: light dark } body { font-family: sans-serif; background: light-dark(#fff, #181b1f) }
+STYLES</style><main id="main"></main><script type="module">
+import timeline from "./timeline.js";
+const packed = new DataView(await (await fetch("packed")).arrayBuffer());
+const model = { get: () => packed, set: (_, region) => { window.region = region }, save_changes() {}, on() {}, off() {} };
+timeline().render({ model, el: document.getElementById("main") });
+</script>"""
+"""Page of a timeline alone, with a model like anywidget's."""
 _SETTLE_MS = 1500
 """Pause before screenshots, in milliseconds: charts are redrawn in the size of the window."""
 _TALLEST = 4000
@@ -78,6 +89,23 @@ def when(page: Any, condition: str) -> None:
     """Waits until a JavaScript expression is true, to the frame. Playwright's own waiting polls at intervals of up to half a
     second."""
     page.wait_for_function(condition, polling="raf")
+
+
+def show_timeline(page: Any, packed: bytes) -> None:
+    """Shows packed lanes on an empty page, as JupyterLab would, and waits until they are drawn. ``window.region`` is the region
+    selected in them."""
+    from workbench.charts.timeline_view import JAVASCRIPT, STYLES
+
+    files = {"": (_TIMELINE.replace("STYLES", STYLES), "text/html"), "packed": (packed, "application/octet-stream")}
+    files["timeline.js"] = (JAVASCRIPT, "text/javascript")
+
+    def answer(route: Any) -> None:
+        body, kind = files[route.request.url.rpartition("/")[2]]
+        route.fulfill(body=body, content_type=f"{kind}; charset=utf-8")
+
+    page.route("http://127.0.0.1/timeline/**", answer)
+    page.goto("http://127.0.0.1/timeline/")
+    page.wait_for_selector("canvas[data-drawn]", timeout=_START_S * 1e3)
 
 
 def screenshots(address: str, pages: dict[str, str], to: Path, suffix: str = "") -> list[Path]:

@@ -11,35 +11,22 @@ import streamlit as st
 
 from workbench.charts.selection import PICKED, pickable
 from workbench.charts.theme import FIT_WIDTH, AnyChart, folding, theme
-from workbench.charts.timeline import IDEAL, By, lanes_chart
 from workbench.dashboard.downloads import csv_of, picture_of
 
 
 def figure(chart: AnyChart, frame: pd.DataFrame, name: str) -> None:
     """Draws a chart; ``name`` is the name of the saved files."""
     st.altair_chart(_full_width(chart), key=name, alt=_title(chart))
-    _save_menu(chart, frame, name)
+    save_menu(lambda: chart, lambda: frame, name)
 
 
 def run_figure(chart: alt.Chart | alt.LayerChart, frame: pd.DataFrame, name: str, picked: str | None) -> str | None:
     """Draws a chart whose ``split`` can be clicked. Returns the split that was just clicked; None if none was."""
     selectable = pickable(_full_width(chart), "split", picked if picked in set(frame["split"]) else None)
     event: Any = st.altair_chart(selectable, key=f"{name} {picked}", on_select="rerun", selection_mode=PICKED, alt=_title(chart))
-    _save_menu(chart, frame, name)
+    save_menu(lambda: chart, lambda: frame, name)
     points = event.selection.get(PICKED, [])
     return str(points[0]["split"]) if points and "split" in points[0] else None
-
-
-def lanes(
-    frame: pd.DataFrame, ideal: pd.DataFrame, question: str, span_ms: tuple[float, float] | None = None, by: By = "kind"
-) -> None:
-    """Draws the timeline of the workers and, if there is one, the ideal of the schedule below it on the same scale; over the
-    whole step or a part of it, coloured by kind, microbatch or stage."""
-    span_ms = span_ms or (0.0, float(max([*frame["end_ms"], *ideal["end_ms"]], default=1.0)))
-    zoom = alt.selection_interval(bind="scales", encodings=["x"])
-    figure(lanes_chart(frame, question, span_ms, frame["kind"], by).add_params(zoom), frame, "timeline")
-    if len(ideal):
-        figure(lanes_chart(ideal, IDEAL, span_ms, ideal["kind"], by), ideal, "ideal")
 
 
 def _full_width(chart: Any) -> Any:
@@ -61,12 +48,13 @@ def _title(chart: AnyChart) -> str | None:
     return " ".join(title) if isinstance(title, list) else title if isinstance(title, str) else None
 
 
-def _save_menu(chart: AnyChart, frame: pd.DataFrame, name: str) -> None:
-    """Draws the menu that saves picture and data, which are created only on request."""
+def save_menu(chart: Callable[[], AnyChart] | None, frame: Callable[[], pd.DataFrame], name: str) -> None:
+    """Draws the menu that saves picture and data, which are created only on request; without a chart, there is no picture."""
     with st.popover("Save", icon=":material/download:", key=f"save {name}"):
-        _save("Picture (PNG)", f"{name}.png", lambda: picture_of(chart, "png"))
-        _save("Picture (SVG)", f"{name}.svg", lambda: picture_of(chart, "svg"))
-        _save("Data (CSV)", f"{name}.csv", lambda: csv_of(frame))
+        if chart:
+            _save("Picture (PNG)", f"{name}.png", lambda: picture_of(chart(), "png"))
+            _save("Picture (SVG)", f"{name}.svg", lambda: picture_of(chart(), "svg"))
+        _save("Data (CSV)", f"{name}.csv", lambda: csv_of(frame()))
 
 
 def _save(label: str, file_name: str, make: Callable[[], bytes]) -> None:

@@ -6,21 +6,20 @@ from collections.abc import Callable
 
 import streamlit as st
 
-from workbench.analysis.bubble import ideal_timeline
+from workbench.analysis import trace
 from workbench.analysis.byte_units import in_bytes
 from workbench.analysis.formatting import factor, marked
 from workbench.analysis.parity import parity_text
 from workbench.analysis.progress import Follower
 from workbench.analysis.step_walkthrough import cells, wires
-from workbench.analysis.trace import timeline
 from workbench.api.specs import RunSpec, four_strategies
 from workbench.api.store import Run, open_exact
 from workbench.charts.theme import folding
 from workbench.charts.walkthrough import walk_chart
 from workbench.dashboard.complexity import difference
 from workbench.dashboard.components.alerts import alert
-from workbench.dashboard.components.chart import lanes
 from workbench.dashboard.components.failure import failure_card
+from workbench.dashboard.components.lanes import lanes
 from workbench.dashboard.components.navigate import follows_address, go, has
 from workbench.dashboard.components.progress import bar
 from workbench.dashboard.lessons import Lesson, lesson, moments, names, overview
@@ -28,7 +27,6 @@ from workbench.dashboard.start import start
 from workbench.errors import UsageError
 
 REFRESH_S = 1.0
-TIMELINE = "What does each worker do during one step?"
 
 
 def main() -> None:
@@ -202,7 +200,8 @@ def _result(run: Run) -> None:
         if row["communication_bytes_per_step"] is not None:
             st.metric("Communication per step", in_bytes(row["communication_bytes_per_step"]), width="content")
         st.metric("Parity", parity_text(row), width="content")
-    lanes(timeline(run), ideal_timeline(run), TIMELINE)
+    if trace.steps(run):
+        lanes(run, trace.typical_step(run))
     if has("trace") and st.button("Open trace", icon=":material/timeline:"):
         go("trace", {"run": run.id})
 

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import pandas as pd
 import pyarrow as pa
 import streamlit as st
 
 from workbench.analysis import trace
-from workbench.analysis.bubble import ideal_timeline
 from workbench.analysis.communication import by_operation
 from workbench.analysis.memory import largest_at_peak, memory_at_peak, memory_over_time
-from workbench.analysis.trace import overlap
 from workbench.api.store import Run, open_exact
 from workbench.charts.communication import traffic_matrix_chart
 from workbench.charts.memory import memory_at_peak_chart, memory_over_time_chart
-from workbench.charts.timeline import By, overlap_chart
-from workbench.dashboard.components.chart import figure, lanes
+from workbench.charts.timeline import overlap_chart
+from workbench.dashboard.components.chart import figure
 from workbench.dashboard.components.choose_runs import choose_run
 from workbench.dashboard.components.failure import failure_card
+from workbench.dashboard.components.lanes import lanes
 from workbench.dashboard.downloads import trace_of
+from workbench.dashboard.traces import communication_of, timeline_of
 
 MOST_OPERATIONS = 1000
-MOST_REPLAYED = 20_000
-"""Maximum number of intervals of a step for which the ideal schedule is computed, since it processes each of them."""
-QUESTION = "What does each worker do during the step?"
+MOST_OVERLAPPED = 3000
+"""Largest number of operations, and of other events, whose overlap is drawn."""
 
 
 def main() -> None:
@@ -41,23 +37,27 @@ def main() -> None:
         st.info(trace.untraced(run))
         return
     record = run.record
+    durations, typical = trace.durations_s(run), trace.typical_step(run)
     left, right = st.columns(2)
     with left:
-        step = st.segmented_control("Trace step", steps, default=steps[-1], required=True, key=f"step of {run_id}")
+        step = st.segmented_control(
+            "Trace step", steps, default=typical, required=True, key=f"step of {run_id}",
+            format_func=lambda number: trace.step_label(number, durations.get(number)),
+            help="Initially the step whose duration is closest to the median of the timed steps.",
+        )  # fmt: skip
     with right:
         workers = list(range(record.num_workers))
         ranks = st.multiselect("Workers", workers, placeholder="all", key=f"workers of {run_id}") if len(workers) > 1 else []
-    chosen = int(step if step is not None else steps[-1])
-    state = run.state
-    timeline = _timeline_of(run, run.path, state, chosen)
-    start_s, end_s = trace.span_s(timeline)
-    of_step = trace.of_workers(timeline, ranks)
-    _timeline(run, of_step, start_s, end_s)
-    communication = trace.of_workers(_communication_of(run, run.path, state, chosen), ranks)  # while the chart is being sent
-    if 0 < len(communication) <= trace.MAX_BARS >= len(of_step):
-        frame = overlap(of_step, communication, start_s)
+    chosen = int(step if step is not None else typical)
+    timeline = timeline_of(run, chosen)
+    start_s = trace.span_s(timeline)[0]
+    st.subheader(f"What does each worker do during step {chosen}?", anchor=False)
+    lanes(run, chosen, ranks)
+    of_step, communication = (trace.of_workers(table, ranks) for table in (timeline, communication_of(run, chosen)))
+    if 0 < len(communication) <= MOST_OVERLAPPED >= len(of_step):
+        frame = trace.overlap(of_step, communication, start_s)
         with st.expander("Overlap of communication and computing"):
-            figure(overlap_chart(frame, "Does communication overlap with computing?"), frame, "overlap")
+            figure(overlap_chart(frame, "Is communication hidden behind computation?"), frame, "overlap")
     _communication(communication, start_s, len(workers))
     _memory(run, ranks or workers)
     st.subheader("Export", anchor=False)
@@ -65,48 +65,6 @@ def main() -> None:
         "Trace for Perfetto or chrome://tracing", lambda: trace_of(run), f"{run.id}.trace.json.gz", "application/gzip",
         icon=":material/download:", on_click="ignore", help="All trace steps of all workers. Open the file at ui.perfetto.dev.",
     )  # fmt: skip
-
-
-@st.cache_resource(max_entries=2, show_spinner=False)
-def _timeline_of(_run: Run, path: Path, state: str, step: int) -> pa.Table:
-    """Returns the timeline of a step, read once per state of the run: after its end nothing changes."""
-    return trace.timeline_of(_run, step)
-
-
-@st.cache_resource(max_entries=2, show_spinner=False)
-def _communication_of(_run: Run, path: Path, state: str, step: int) -> pa.Table:
-    return trace.communication_of(_run, step)
-
-
-def _timeline(run: Run, of_step: pa.Table, start_s: float, end_s: float) -> None:
-    whole = (end_s - start_s) * 1e3
-    part = None
-    if len(of_step) > trace.MAX_BARS:
-        part = st.slider("Part of the step (ms)", 0.0, whole, (0.0, whole), key=f"part of {run.id}")
-    frame, is_outline = trace.lanes(of_step, start_s, part)
-    ideal = ideal_timeline(run) if len(of_step) <= MOST_REPLAYED and part is None else frame[:0]
-    lanes(frame, ideal, QUESTION, part, _coloured_by(frame, run.id))
-    if is_outline:
-        st.caption(
-            f"Outline of {len(of_step):,} intervals: each piece shows the kind that takes most of it. Select a shorter part of"
-            " the step to see every interval."
-        )
-    else:
-        st.caption("Scroll to zoom, drag to pan. Numbers are microbatches.")
-    if len(ideal):
-        st.caption(
-            "In the ideal timeline each action takes its mean measured time and starts as early as possible."
-            " Communication takes no time."
-        )
-
-
-def _coloured_by(frame: pd.DataFrame, run_id: str) -> By:
-    """Draws the choice of colours. Returns what they stand for; microbatch and stage are offered if there are several."""
-    others: tuple[By, ...] = ("microbatch", "stage")
-    offered: list[By] = ["kind", *(column for column in others if frame[column].nunique() > 1)]
-    if len(offered) == 1:
-        return "kind"
-    return st.segmented_control("Color by", offered, default="kind", required=True, key=f"coloured by {run_id}") or "kind"
 
 
 def _communication(communication: pa.Table, start_s: float, num_workers: int) -> None:
