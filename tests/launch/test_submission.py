@@ -86,6 +86,37 @@ def test_a_run_is_compared_with_the_run_that_baseline_mode_names() -> None:
     assert single.record["baseline_run_id"] == single.id, "one worker is its own baseline"
 
 
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"model": {**SPEC["model"], "hidden_dim": 16}}, "do different work: model.hidden_dim 8 and 16"),
+        ({"train": {"num_steps": 2, "global_batch_size": 32}}, "do different work: train.global_batch_size 16 and 32"),
+        ({"model": {"name": "transformer"}}, "do different work: model.name mlp and transformer, dataset.name digits and text"),
+        ({"mode": "inference"}, "do different work: mode train and inference"),
+    ],
+)
+def test_a_named_baseline_of_different_work_is_rejected(
+    started: list[RunDirectory], tmp_path: Path, values: dict[str, Any], reason: str
+) -> None:
+    single = wb.submit(wb.RunSpec(**SPEC))
+    assert wb.submit(wb.RunSpec(**SPEC, launch={"threads_per_worker": 2}, name="b", baseline={"mode": single.id})).is_new
+    spec = wb.RunSpec(**{**SPEC, **values}, split={"data": 2}, baseline={"mode": single.id})
+    with pytest.raises(SpecError) as error:
+        wb.submit(spec)
+    assert (error.value.field, error.value.message) == ("baseline.mode", f"run {single.id} and this spec {reason}")
+    assert len(started) == 2, "nothing more was started"
+
+
+def test_a_named_baseline_has_one_worker_and_figures(started: list[RunDirectory]) -> None:
+    split = wb.submit(wb.RunSpec(**SPEC, split={"data": 2}))
+    with pytest.raises(SpecError, match=r"has 2 workers, but a baseline has one"):
+        wb.submit(wb.RunSpec(**SPEC, split={"data": 2}, baseline={"mode": split.id}))
+    single = end(wb.submit(wb.RunSpec(**SPEC, baseline={"mode": "none"})))
+    with pytest.raises(SpecError, match=f"run {single.id} has no figures to compare with: it is failed"):
+        wb.submit(wb.RunSpec(**SPEC, split={"data": 2}, baseline={"mode": single.id}))
+    assert len(started) == 4, "the split, its baselines and the single worker"
+
+
 def test_a_run_and_its_baselines_start_without_the_fork_server_where_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

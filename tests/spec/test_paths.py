@@ -70,6 +70,12 @@ def test_the_text_of_a_value_reads_back(value: Any) -> None:
     assert parse_value(value_text(value)) == value
 
 
+@pytest.mark.parametrize("text", ["432878", "12e456", "true", "auto"])
+def test_an_id_that_looks_like_a_number_is_a_text(text: str) -> None:
+    table = override({}, model=None, dataset=None, splits=(), sets=[f"baseline.mode={text}", f"name={text}"])
+    assert (RunSpec(**table).baseline.mode, RunSpec(**table).name) == (text, text)
+
+
 def test_the_demonstration_is_four_strategies_on_two_workers() -> None:
     assert [spec.split.label for spec in four_strategies(RunSpec())] == ["dp2", "layer2", "pp2-1f1b-m4", "tp2"]
     other = four_strategies(RunSpec(model="mlp", split={"data": 4}, train={"num_steps": 5}))

@@ -21,6 +21,7 @@ from workbench.plan.resolve import plan
 from workbench.spec import RunSpec
 from workbench.spec.files import dumps
 from workbench.spec.option_files import with_file_hashes
+from workbench.spec.paths import work_differences
 from workbench.store import listing
 from workbench.store.directory import RunDirectory, home, new_run_id
 from workbench.store.json_record import from_json
@@ -42,7 +43,7 @@ def submit(spec: RunSpec, *, use_server: bool = True) -> Run:
         use_server: False has the effect of ``launch.fork_server = false`` in the spec.
 
     Raises:
-        SpecError: the spec cannot be run, or ``baseline.mode`` names a run that does not exist; nothing was started.
+        SpecError: the spec cannot be run, or ``baseline.mode`` names a run that it cannot be compared with; nothing was started.
         RunFailedError: the blocks could not be timed, or the supervisor could not be started.
     """
     with terminated_as_interrupted():
@@ -54,7 +55,7 @@ def submit(spec: RunSpec, *, use_server: bool = True) -> Run:
 
 def submit_plan(planned: Plan, *, as_baseline: bool = False) -> Run:
     """Starts the run of a plan, as ``submit`` starts the run of a spec."""
-    baseline, same_cores = named_baseline(planned.spec), None
+    baseline, same_cores = _find_named(planned.spec) if as_baseline else named_baseline(planned.spec), None
     planned, block_times_s = _resolved(planned)
     spec, machine = planned.spec, environment()
     is_own_baseline = spec.baseline.mode == "auto" and planned.num_workers == 1
@@ -144,8 +145,21 @@ def named_baseline(spec: RunSpec) -> Run | None:
     """Returns the run that ``baseline.mode`` names; None for ``auto`` and ``none``.
 
     Raises:
-        SpecError: there is no such run, or several.
+        SpecError: there is no such run, or several; or it failed, has several workers, or does different work.
     """
+    run = _find_named(spec)
+    if run is None:
+        return None
+    if run.state in _UNUSABLE:
+        raise SpecError("baseline.mode", f"run {run.id} has no figures to compare with: it is {run.state}")
+    if (num_workers := run.record.num_workers) != 1:
+        raise SpecError("baseline.mode", f"run {run.id} has {num_workers} workers, but a baseline has one")
+    if texts := work_differences([run.spec.as_dict(), with_file_hashes(spec).as_dict()]):
+        raise SpecError("baseline.mode", f"run {run.id} and this spec do different work: {', '.join(texts)}")
+    return run
+
+
+def _find_named(spec: RunSpec) -> Run | None:
     mode = spec.baseline.mode
     if mode in ("auto", "none"):
         return None

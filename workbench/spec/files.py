@@ -10,6 +10,9 @@ from typing import Any
 from workbench.errors import SpecError
 from workbench.spec.run_spec import RunSpec
 
+_TEXTS = ("name", "baseline.mode")
+"""Paths whose values are texts even if they look like numbers, as a part of a run's id may: 432878, 12e456."""
+
 
 def load(path: Path) -> RunSpec:
     """Reads a spec from a TOML file.
@@ -74,7 +77,8 @@ def override(
             raise SpecError("--set", f"expects path=value, such as train.num_steps=50, but got {text!r}")
         if path == "model.preset" and isinstance(result.get("model"), dict):
             result["model"] = {key: value for key, value in result["model"].items() if key == "name"}
-        _assign(result, path.split("."), parse_value(value))
+        parsed = parse_value(value)
+        _assign(result, path.split("."), value if path in _TEXTS and not isinstance(parsed, str) else parsed)
     return result
 
 
