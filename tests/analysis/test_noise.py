@@ -85,5 +85,5 @@ def test_runs_of_one_spec_count_once() -> None:
 def test_all_are_held_against_the_fastest_and_samples_count_not_steps() -> None:
     slow, fast = Measured("one", (1.0,) * 6, samples=8), Measured("two", (1.5,) * 6, samples=16)
     row = {"step_time_s": 1.0}
-    (told,) = sentences([row, row, {"step_time_s": None}], [slow, fast, Measured("failed", ())])
+    (told,) = sentences([row, row, {"step_time_s": None}], [slow, fast, Measured("failed", ())], work="")
     assert told.startswith("one takes 33.3% more time per sample than two")

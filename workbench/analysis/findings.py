@@ -2,34 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
+from workbench.analysis.limits import sentences as sentences_on_limits
+from workbench.analysis.memory_limits import sentences as sentences_on_memory
 from workbench.analysis.parity import per_shard
 from workbench.analysis.trust import is_disturbed, trust_sentences
+from workbench.analysis.work import different_work
 from workbench.plan.parity import VERDICTS, verdict
+
+if TYPE_CHECKING:
+    from workbench.store.directory import StoredRun
 
 Row = dict[str, Any]
 NOTABLE_MEMORY_SHARE = 0.995
 """Share of one worker's peak memory from which on a split needs as much memory as one worker."""
 
 
-def findings(
-    rows: list[Row], limits: Mapping[str, str] | None = None, memory_limits: Mapping[str, str] | None = None
-) -> list[str]:
+def findings_on(runs: Sequence[StoredRun], rows: Sequence[Row]) -> list[str]:
     """Returns the findings on the finished runs of a comparison.
+
+    Args:
+        rows: Rows of the runs as in ``runs``, in the same order.
+    """
+    finished = [run for run, row in zip(runs, rows, strict=True) if row["step_time_s"] is not None]
+    return findings(rows, sentences_on_limits(finished), sentences_on_memory(finished), different_work(finished))
+
+
+def findings(
+    rows: Sequence[Row], limits: Mapping[str, str] | None = None, memory_limits: Mapping[str, str] | None = None, work: str = ""
+) -> list[str]:
+    """Returns the findings from the rows of a comparison and from what was found of its runs.
 
     Args:
         rows: Rows as in ``runs``.
         limits: Sentences of ``limits.sentences``, by run id.
         memory_limits: Sentences of ``memory_limits.sentences``, by run id.
+        work: The sentence of ``different_work``; empty if the runs do the same work.
     """
     named = [{**row, "split": f"{row['split']} over {row['link']}" if row.get("link") else row["split"]} for row in rows]
     finished = [row for row in named if row["step_time_s"] is not None]
     splits = [row for row in finished if row["num_workers"] > 1]
     undisturbed = [row for row in splits if not is_disturbed(row)]
     trust = trust_sentences(finished)
-    if work := different_work(finished):
+    if work:
         limited = [(limits or {})[row["run_id"]] for row in undisturbed if row["run_id"] in (limits or {})]
         return [*trust, work, *limited, *parity_sentences(finished)]
     if not splits:
@@ -42,16 +59,6 @@ def findings(
         *(memory_limits[r["run_id"]] for r in splits if memory_limits and r["run_id"] in memory_limits),
     ]
     return [*trust, *time_sentences, *memory_sentences, *limit_sentences, *parity_sentences(finished)]
-
-
-def different_work(rows: list[Row]) -> str:
-    """Returns a sentence if the runs do different work, so that their times and memory do not compare the splits; else an empty
-    string."""
-    kinds = [("model", "models"), ("dataset", "datasets"), ("mode", "modes")]
-    differ = [names for kind, names in kinds if len({row.get(kind) for row in rows}) > 1]
-    return (
-        f"These runs have different {' and '.join(differ)}: their times and memory do not compare the splits." if differ else ""
-    )
 
 
 def _fastest(splits: list[Row]) -> str:

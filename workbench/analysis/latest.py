@@ -8,7 +8,7 @@ MOST = 10
 
 
 def latest_comparable(frame: pd.DataFrame) -> list[str]:
-    """Returns the ids of the latest finished run of each split that does the work of the newest finished run, oldest first.
+    """Returns the ids of the latest finished run of each split, oldest first, with the model, dataset and mode of the newest.
 
     Args:
         frame: the columns of ``runs``.

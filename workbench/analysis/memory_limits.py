@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from workbench.analysis.work import same_work
 from workbench.plan.memory import REMEDIES
 
 if TYPE_CHECKING:
@@ -48,13 +49,15 @@ def memory_limit(run: StoredRun) -> MemoryLimit | None:
 
 def sentences(runs: Iterable[StoredRun]) -> dict[str, str]:
     """Returns, by run id, why a split needs more than its even share of one worker's memory. The runs must include one on a
-    single worker."""
+    single worker that does the same work."""
     records = [(run, run.directory.record(), limit) for run in runs if (limit := memory_limit(run))]
-    single_peaks = [limit.peak_bytes for _, record, limit in records if record.num_workers == 1]
+    singles = [run for run, record, _ in records if record.num_workers == 1]
+    peak_bytes = {run.id: limit.peak_bytes for run, _, limit in records}
     by_run = {}
     for run, record, limit in records:
+        comparable = same_work(singles, run) if record.num_workers > 1 else []
         even_share = 1 / record.num_workers
-        if single_peaks and (share := limit.peak_bytes / single_peaks[0]) > NOTABLE * even_share and record.num_workers > 1:
+        if comparable and (share := limit.peak_bytes / peak_bytes[comparable[0].id]) > NOTABLE * even_share:
             by_run[run.id] = (
                 f"{record.split} needs {share:.0%} of one worker's memory, more than its even share of {even_share:.0%}: {limit}."
             )

@@ -17,7 +17,6 @@ from functools import cached_property
 from statistics import NormalDist, fmean, median
 from typing import Any
 
-from workbench.analysis.findings import different_work
 from workbench.analysis.trust import is_disturbed
 from workbench.errors import DamagedRunError
 from workbench.store.directory import RunDirectory, StoredRun
@@ -133,16 +132,17 @@ def _band(factor: float) -> str:
     return f"{factor - 1:.1%}" if factor < 2 else f"a factor of {factor:.3g}, estimated from few runs; repeat them"
 
 
-def sentences(rows: list[dict[str, Any]], measured: Sequence[Measured]) -> list[str]:
+def sentences(rows: Sequence[dict[str, Any]], measured: Sequence[Measured], work: str) -> list[str]:
     """Compares each run with the fastest by samples per second; disturbed runs are left out.
 
     Args:
         rows: Rows as in ``runs``, in the order of ``measured``.
+        work: The sentence of ``different_work``, as such runs are not compared; empty if they do the same work.
     """
     finished = [
         m for row, m in zip(rows, measured, strict=True) if row["step_time_s"] is not None and m.times and not is_disturbed(row)
     ]
-    if len(finished) < 2 or different_work(rows):
+    if len(finished) < 2 or work:
         return []
     fastest = min(finished, key=lambda m: m.step_time / m.samples)
     return [sentence(fastest, other) for other in finished if other is not fastest]

@@ -8,7 +8,6 @@ from typing import Any
 
 import pandas as pd
 
-from workbench.analysis.findings import different_work
 from workbench.analysis.formatting import factor, mebibytes, milliseconds
 from workbench.analysis.trust import is_disturbed
 from workbench.plan.parity import verdict
@@ -32,7 +31,7 @@ class Winner:
     """How it compares with one worker, and what limits it; empty if neither is known."""
 
 
-def winners(rows: Sequence[Row], limits: Mapping[str, str]) -> list[Winner]:
+def winners(rows: Sequence[Row], limits: Mapping[str, str], work: str) -> list[Winner]:
     """Returns the best runs of a comparison; none if the runs do different work, or if there is one run only.
 
     Disturbed runs cannot be the fastest, and runs that compute something else win nothing.
@@ -40,9 +39,10 @@ def winners(rows: Sequence[Row], limits: Mapping[str, str]) -> list[Winner]:
     Args:
         rows: rows as in ``runs``.
         limits: what limits a run (``compute``, ``communication``, …), by run id.
+        work: the sentence of ``different_work``; empty if the runs do the same work.
     """
     correct = [row for row in rows if row["step_time_s"] is not None and verdict(row) != "wrong"]
-    if len(correct) < 2 or different_work(correct):
+    if len(correct) < 2 or work:
         return []
     quiet = [row for row in correct if not is_disturbed(row)]
     splits = [row for row in correct if row["num_workers"] > 1]

@@ -160,8 +160,7 @@ def report(runs: Sequence[Run], rows: list[dict[str, Any]]) -> None:
     """Prints the table, the findings, the failures and the next command."""
     from rich.console import Console
 
-    from workbench.analysis import limits, memory_limits
-    from workbench.analysis.findings import findings
+    from workbench.analysis.findings import findings_on
     from workbench.cli.render import comparison, failure, whole
 
     console = Console()
@@ -169,7 +168,7 @@ def report(runs: Sequence[Run], rows: list[dict[str, Any]]) -> None:
     console.print()
     whole(console, comparison(rows, threads))
     console.print()
-    for sentence in findings(rows, limits.sentences(runs), memory_limits.sentences(runs)):
+    for sentence in findings_on(runs, rows):
         console.print(f"• {sentence}", highlight=False)
     if sentence := _does_not_fit(runs):
         console.print(f"• {sentence}", highlight=False)

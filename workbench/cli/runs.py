@@ -68,15 +68,17 @@ def compare_command(runs: tuple[str, ...], as_json: bool) -> None:
         return
     from rich.console import Console
 
-    from workbench.analysis import limits, memory_limits, noise
-    from workbench.analysis.findings import findings
+    from workbench.analysis import noise
+    from workbench.analysis.findings import findings_on
+    from workbench.analysis.work import different_work
     from workbench.cli.render import comparison, whole
 
     console = Console()
     whole(console, comparison(rows, {run.id: run.record.threads_per_worker for run in opened_runs}))
     store = all_runs()
-    differences = noise.sentences(rows, [noise.measured(run, store) for run in opened_runs])
-    for sentence in [*findings(rows, limits.sentences(opened_runs), memory_limits.sentences(opened_runs)), *differences]:
+    work = different_work([run for run in opened_runs if run.summary])
+    differences = noise.sentences(rows, [noise.measured(run, store) for run in opened_runs], work)
+    for sentence in [*findings_on(opened_runs, rows), *differences]:
         console.print(f"• {sentence}", highlight=False)
 
 

@@ -11,8 +11,7 @@ import ipywidgets as w
 import pandas as pd
 import traitlets
 
-from workbench.analysis import limits, memory_limits
-from workbench.analysis.findings import findings
+from workbench.analysis.findings import findings_on
 from workbench.analysis.markup import comparison_html
 from workbench.api import Run, open_run
 from workbench.charts.comparison import CHARTS
@@ -111,10 +110,7 @@ class CompareView(WidgetBase):
 
     def _draw(self) -> None:
         selection = self._selection
-        rows, sentences_of_runs = (
-            selection.rows,
-            findings(list(selection.rows), limits.sentences(selection.runs), memory_limits.sentences(selection.runs)),
-        )
-        sentences = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences_of_runs)
+        rows = selection.rows
+        sentences = "".join(f"<li>{escape(sentence)}</li>" for sentence in findings_on(selection.runs, rows))
         self._table.value = (comparison_html(rows, {}) + f"<ul>{sentences}</ul>") if rows else "Select runs above."
         self._charts.outputs = tuple(map(output, self._drawn()))

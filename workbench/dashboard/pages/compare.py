@@ -8,12 +8,13 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from workbench.analysis import limits, memory_limits, noise
+from workbench.analysis import limits, noise
 from workbench.analysis.communication import volume_frame
 from workbench.analysis.comparison import labelled, numbers, spec_differences
-from workbench.analysis.findings import findings
+from workbench.analysis.findings import findings_on
 from workbench.analysis.parity import HELP
 from workbench.analysis.winners import in_table_order, step_times, winners
+from workbench.analysis.work import different_work
 from workbench.api.store import Run, open_exact
 from workbench.charts.communication import communication_volume_chart
 from workbench.charts.comparison import CHARTS
@@ -69,7 +70,7 @@ def main() -> None:
 
 def _winners(runs: list[Run], rows: list[dict[str, Any]]) -> None:
     """Draws the best runs, one metric each."""
-    best = winners(rows, limits.kinds(runs))
+    best = winners(rows, limits.kinds(runs), different_work(runs))
     for column, winner in zip(st.columns(len(best) or 1), best, strict=False):
         with column, st.container(border=True):
             st.metric(winner.title, winner.figure)
@@ -79,11 +80,11 @@ def _winners(runs: list[Run], rows: list[dict[str, Any]]) -> None:
 def _findings(runs: list[Run], rows: list[dict[str, Any]]) -> None:
     """Draws what limits each run, with its evidence, and which differences are noise."""
     st.subheader("Findings", anchor=False)
-    _list(findings(rows, limits.sentences(runs), memory_limits.sentences(runs)))
+    _list(findings_on(runs, rows))
     store = runs_frame()
     times_of_runs = (noise.measured(run, alike(store, run)) for run in runs)
     measured = [replace(times, name=row["split"]) for times, row in zip(times_of_runs, rows, strict=True)]
-    if differences := noise.sentences(rows, measured):
+    if differences := noise.sentences(rows, measured, different_work(runs)):
         with st.expander("Noise analysis"):
             _list(differences)
 

@@ -8,11 +8,11 @@ from typing import Literal
 import pandas as pd
 import streamlit as st
 
-from workbench.analysis import limits, memory_limits
 from workbench.analysis.comparison import labelled
-from workbench.analysis.findings import findings
+from workbench.analysis.findings import findings_on
 from workbench.analysis.latest import latest_comparable
 from workbench.analysis.winners import step_times
+from workbench.analysis.work import same_work
 from workbench.api.specs import RunSpec, four_strategies
 from workbench.api.store import open_exact
 from workbench.charts.step_time import step_time_chart
@@ -92,7 +92,8 @@ def _demonstration(kind: Literal["primary", "secondary"]) -> None:
 
 def _comparison(frame: pd.DataFrame) -> None:
     """Draws the latest comparison: step times and the first findings."""
-    runs = [open_exact(run_id) for run_id in latest_comparable(frame)]
+    latest = [open_exact(run_id) for run_id in latest_comparable(frame)]
+    runs = same_work(latest, latest[-1]) if latest else []
     if len(runs) < 2:
         _demonstration("secondary")
         return
@@ -105,7 +106,7 @@ def _comparison(frame: pd.DataFrame) -> None:
         times = step_times(rows)
         figure(step_time_chart(times), times, "latest_step_time")
     with sentences:
-        found = findings(rows, limits.sentences(runs), memory_limits.sentences(runs))[:NUM_FINDINGS]
+        found = findings_on(runs, rows)[:NUM_FINDINGS]
         st.text("\n".join(f"• {sentence}" for sentence in found), width="stretch")
         if has("compare") and st.button("Compare these runs", type="primary", icon=":material/compare_arrows:"):
             go("compare", {"runs": ",".join(run.id for run in runs)})

@@ -8,8 +8,7 @@ from typing import IO
 import pandas as pd
 import streamlit as st
 
-from workbench.analysis import limits, memory_limits
-from workbench.analysis.findings import findings
+from workbench.analysis.findings import findings_on
 from workbench.api.store import Run, import_runs, open_exact
 from workbench.dashboard.cache import overview
 from workbench.dashboard.components.alerts import alert
@@ -102,7 +101,7 @@ def _selected(run_ids: list[str]) -> None:
     else:
         rows = [run.row() for run in runs[:MOST_COMPARED]]
         compared = runs[:MOST_COMPARED]
-        for sentence in findings(rows, limits.sentences(compared), memory_limits.sentences(compared)):
+        for sentence in findings_on(compared, rows):
             st.text(f"• {sentence}")
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from workbench.analysis import formatting, limits, memory_limits, noise
+from workbench.analysis import formatting, noise
 from workbench.analysis.bubble import ideal_timeline
 from workbench.analysis.communication import operations, volume_frame
-from workbench.analysis.findings import findings
+from workbench.analysis.findings import findings_on
 from workbench.analysis.memory import memory_at_peak
 from workbench.analysis.parity import parity_text
 from workbench.analysis.trace import timeline
 from workbench.analysis.traffic_matrix import traffic_matrix_of
+from workbench.analysis.work import different_work
 from workbench.charts.communication import communication_volume_chart, traffic_matrix_chart
 from workbench.charts.comparison import CHARTS
 from workbench.charts.memory import memory_at_peak_chart
@@ -77,9 +78,10 @@ def results(compared: Compared) -> Section:
         ],
         num_names=2,
     )
-    sentences = findings(list(compared.rows), limits.sentences(compared.runs), memory_limits.sentences(compared.runs))
+    sentences = findings_on(compared.runs, compared.rows)
     if len(compared.runs) > 1:
-        sentences += noise.sentences(list(compared.rows), [noise.measured(run, compared.runs) for run in compared.runs])
+        measured = [noise.measured(run, compared.runs) for run in compared.runs]
+        sentences += noise.sentences(compared.rows, measured, different_work([run for run, _ in compared.finished]))
     sentence = "Step: median over the timed steps of the slowest worker. Peak: peak memory of the largest worker."
     drawings = _drawings(compared, "step_time")
     return Section("Results", sentence, [*drawings, table, *([Sentences(sentences)] if sentences else [])])
