@@ -69,7 +69,7 @@ def test_a_refused_split_shows_its_reason_and_a_click_mends_it(page: Any, tmp_pa
         page.goto(f"{address}/configure?split.data.size=3")
         page.get_by_text("(remainder 1)").first.wait_for()
         expect(page.get_by_role("button", name="Run", exact=True)).to_be_disabled(timeout=LIMIT_MS)
-        page.get_by_role("button", name="data.size = 4").click()
+        page.get_by_role("button", name="data.size = 4").first.click()
         page.wait_for_url("**/configure?split.data.size=4")
         page.get_by_text("dp4", exact=True).wait_for()
 
@@ -82,11 +82,13 @@ def test_a_shared_link_opens_the_same_configuration_and_runs_it(page: Any, tmp_p
         page.get_by_label("Steps", exact=True).first.fill("400")
         page.keyboard.press("Enter")
         page.wait_for_url("**train.num_steps=400**")
+        page.get_by_text("1 changed").wait_for()
+        expect(page.get_by_label("Steps", exact=True).first, "the section stays open").to_be_visible(timeout=LIMIT_MS)
         link = page.url
         other = page.context.new_page()
         other.goto(link)
         settled(other)
-        other.get_by_text("Training", exact=True).click()
+        other.get_by_text(re.compile("^Training")).first.click()
         expect(other.get_by_label("Steps", exact=True).first).to_have_value("400", timeout=LIMIT_MS)
         other.get_by_role("button", name="Run", exact=True).click()
         other.wait_for_url("**/live?run=*")

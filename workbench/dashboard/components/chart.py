@@ -14,9 +14,14 @@ from workbench.charts.theme import FIT_WIDTH, AnyChart, folding, theme
 from workbench.dashboard.downloads import csv_of, picture_of
 
 
+def plain_figure(chart: AnyChart, name: str) -> None:
+    """Draws a chart without a menu; ``name`` is its key."""
+    st.altair_chart(_full_width(chart), key=name, alt=_title(chart))
+
+
 def figure(chart: AnyChart, frame: pd.DataFrame, name: str) -> None:
     """Draws a chart; ``name`` is the name of the saved files."""
-    st.altair_chart(_full_width(chart), key=name, alt=_title(chart))
+    plain_figure(chart, name)
     save_menu(lambda: chart, lambda: frame, name)
 
 

@@ -27,10 +27,11 @@ def draw_fields(
     form_fields, values = list(fields), {}
     now = {**(others or {}), **{field.path: current(field, paths) for field in form_fields}}
     for first in range(0, len(form_fields), 2):
-        for field, column in zip(form_fields[first:], st.columns(2), strict=False):
+        pair = form_fields[first : first + 2]
+        for field, column in zip(pair, st.columns(2), strict=False):
             with column:
                 values[field.path] = draw_field(field, paths.get(field.path, field.default), field.no_effect(now))
-                places[field.path] = st.empty()
+        places.update({field.path: st.empty() for field in pair})
     return values
 
 

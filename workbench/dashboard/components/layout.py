@@ -7,10 +7,12 @@ from streamlit.delta_generator import DeltaGenerator
 
 _KEY = "consequence"
 _STYLE = f"""<style>
+[data-testid="stMainBlockContainer"]:has(.st-key-{_KEY}) {{ padding-top: 4.5rem; }}
 [data-testid="stColumn"]:has(.st-key-{_KEY}) {{
   position: sticky; align-self: flex-start; overflow-y: auto; z-index: 1;
   top: 4rem; max-height: calc(100vh - 4.5rem);
 }}
+.st-key-{_KEY} [data-testid="stMetricValue"] {{ font-size: 1.25rem; }}
 @media (max-width: 640px) {{
   [data-testid="stColumn"]:has(.st-key-{_KEY}) {{
     top: auto; bottom: 0; max-height: 38vh; padding-top: 0.5rem;

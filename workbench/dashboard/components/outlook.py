@@ -14,9 +14,9 @@ from workbench.analysis.schedule import bubble_fraction, schedule_timeline
 from workbench.api.plans import Plan, order_of_actions
 from workbench.api.specs import RunSpec
 from workbench.charts.mesh import held_chart, mesh_chart
-from workbench.charts.theme import folding
 from workbench.charts.timeline import schedule_chart
 from workbench.dashboard.components.alerts import alert
+from workbench.dashboard.components.chart import plain_figure
 from workbench.errors import SpecError
 
 DEVICE = "device"
@@ -50,7 +50,7 @@ def draw_outlook(outlook: Outlook) -> None:
     _figures(outlook)
     _memory(outlook)
     _communication(outlook.communication)
-    st.altair_chart(mesh_chart(placement(outlook.plan)), key="mesh")
+    plain_figure(mesh_chart(placement(outlook.plan)), "mesh")
     _schedule(outlook.plan)
 
 
@@ -80,11 +80,11 @@ def select_device(planned: Plan, key: str = DEVICE) -> DeviceMemory:
 
 def _figures(outlook: Outlook) -> None:
     planned, largest = outlook.plan, max(outlook.bytes_of_workers.values())
-    with st.container(horizontal=True, gap="medium"):
+    with st.container(horizontal=True, gap="medium", horizontal_alignment="distribute"):
         st.metric("Split", planned.spec.split.label, help="Label of the split in tables.", width="content")
         st.metric("Workers", planned.num_workers, help=_mesh_text(planned), width="content")
         st.metric(
-            "Memory, largest worker",
+            "Largest worker",
             in_bytes(largest),
             help="Expected: parameters, gradients, optimizer state and, where there is a formula, the peak of the activations.",
             width="content",
@@ -105,7 +105,9 @@ def _mesh_text(planned: Plan) -> str:
 def _memory(outlook: Outlook) -> None:
     device = select_device(outlook.plan)
     chart = held_chart(outlook.held, device.bytes_per_worker, device.name)
-    st.altair_chart(folding(chart), key="held")
+    plain_figure(chart, "held")
+    if max(outlook.bytes_of_workers.values()) > device.bytes_per_worker:
+        st.markdown(f":red-badge[does not fit: {device.name}]")
     if notice := outlook.plan.device_notice:
         st.caption(f"{notice}.")
     if outlook.plan.spec.mode == "train" and "activations" not in set(outlook.held["category"]):
@@ -152,7 +154,7 @@ def _schedule(planned: Plan) -> None:
     text = f"Bubble: {bubble:.1%} of the workers' time"
     if abs(bubble - formula) < 1e-6:
         text += f" = (p−1)/(m+p−1) with p = {num_stages} stages and m = {count}"
-    st.altair_chart(folding(schedule_chart(frame, "Schedule with equal stages", f"{text}.")), key="schedule")
+    plain_figure(schedule_chart(frame, "Schedule with equal stages", f"{text}."), "schedule")
 
 
 @st.cache_data(max_entries=64, show_spinner="Computing the schedule…")

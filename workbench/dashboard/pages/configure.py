@@ -123,7 +123,7 @@ def _actions(paths: dict[str, Any], outlook: Outlook | None) -> None:
     """Draws the actions: run, queue, queue all splits, copy or download, start from another spec. An invalid configuration cannot
     be run, but its spec can be copied, and its work can be split otherwise."""
     spec, unsplit = _spec(paths), _spec({path: value for path, value in paths.items() if not path.startswith("split.")})
-    with st.container(horizontal=True):
+    with st.container(horizontal=True, vertical_alignment="center"):
         submit_buttons(outlook)
         st.toggle("All splits", key="all splits", disabled=unsplit is None, help=_ALL_SPLITS)
         if spec:
