@@ -182,6 +182,30 @@ def test_a_failed_run_says_why(store: Path) -> None:
     assert "printed by rank 1" in done(store, "logs", FAILED, "--rank", "1")
 
 
+def test_text_of_users_reaches_the_terminal_as_it_is_but_without_control_characters(store: Path) -> None:
+    name = "[/x] [red]alert :smile:"
+    done(store, "label", SPLIT, "--name", f"{name}\x1b[2J", "--tag", "[b]", "--tag", "slow", "--note", "[/note]")
+    for command in ("show", SPLIT), ("ls",):
+        shown = done(store, *command)
+        assert name in shown
+        assert "[b], slow" in shown
+        assert "\x1b" not in shown
+    assert "[/note]" in done(store, "show", SPLIT)
+    record = store / "runs" / SPLIT / "run.json"
+    record.write_text(record.read_text().replace('"split": "dp2"', '"split": "[/dp2]"'))
+    assert "[/dp2]" in done(store, "compare", SINGLE, SPLIT)
+    assert "\x1b" not in workbench(store, "show", "\x1b[2J").stderr
+
+
+def test_compare_tells_runs_of_the_same_split_apart(store: Path) -> None:
+    other = record_run(store, "20261124-100003-dp2-dddddd", "finished", 2).id
+    compared = done(store, "compare", SPLIT, other)
+    assert "dp2 #1" in compared and "dp2 #2" in compared
+    done(store, "label", SPLIT, "--name", "larger batch")
+    compared = done(store, "compare", SPLIT, other)
+    assert "(larger batch)" in compared and "dp2 #2" in compared
+
+
 def test_a_deleted_run_is_left_out_and_its_files_go_only_with_purge(store: Path) -> None:
     done(store, "rm", SPLIT)
     assert ids(done(store, "ls", "--json")) == [SINGLE, FAILED]
@@ -197,6 +221,8 @@ def test_a_deleted_run_is_left_out_and_its_files_go_only_with_purge(store: Path)
         ("show", "dp2"),
         ("logs", FAILED, "--rank", "2"),
         ("export", SINGLE),
+        ("label", SINGLE),
+        ("label", SINGLE, "--tag", "a,b"),
         ("compare",),
         ("nonsense",),
         ("run", "--assert", "speedup"),

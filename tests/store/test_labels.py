@@ -30,10 +30,12 @@ def ended(store: Path, run_id: str) -> RunDirectory:
 
 def test_a_name_and_a_tag_are_one_line_and_tags_are_told_apart(tmp_path: Path) -> None:
     run = ended(tmp_path, "run-1")
-    relabel(run, name="  two\nlines ", tags=["a,b", " c ", "", "c"], note="<b>kept\nas it is</b>")
+    relabel(run, name="  two\nlines ", tags=["a  b", " c ", "", "c"], note="<b>kept\nas it is</b>")
     assert run.labels() == Labels("two lines", ("a b", "c"), "<b>kept\nas it is</b>")
     (row,) = listing.rows(tmp_path)
     assert (row["name"], row["tags"]) == ("two lines", "a b, c")
+    with pytest.raises(UsageError, match="comma, but got 'a,b'"):
+        relabel(run, tags=["a,b"])
     with pytest.raises(UsageError, match="at most 200 characters"):
         relabel(run, name="x" * 201)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -51,24 +50,15 @@ class Comparison(pd.DataFrame):
 
 
 def labelled(rows: Sequence[Row], threads: dict[str, int]) -> list[Row]:
-    """Returns the rows with unique labels in place of their splits: those of ``formatting.names``, with the name of the run or a
-    number added where needed. ``way`` is the label without sizes.
+    """Returns the rows with unique labels in place of their splits: ``formatting.names``, with the mark of a disturbed run, so
+    that every chart shows it. ``way`` is the label without sizes.
 
     Args:
         threads: Threads of a worker, by run id.
     """
-    labels = names(rows, threads)
-    count = Counter(labels)
-    named = Counter(zip(labels, (row["name"] for row in rows), strict=True))
-    numbers: Counter[str] = Counter()
-    result = []
-    for row, label in zip(rows, labels, strict=True):
-        numbers[label] += 1
-        is_unique = row["name"] and named[label, row["name"]] == 1
-        suffix = f" ({row['name']})" if is_unique else f" #{numbers[label]}"
-        mark = Trust.DISTURBED.mark if is_disturbed(row) else ""  # so that every chart shows it
-        result.append({**row, "split": f"{label}{suffix if count[label] > 1 else ''} {mark}".rstrip(), "way": way(row["split"])})
-    return result
+    marks = [f" {Trust.DISTURBED.mark}" if is_disturbed(row) else "" for row in rows]
+    labels = zip(rows, names(rows, threads), marks, strict=True)
+    return [{**row, "split": f"{label}{mark}", "way": way(row["split"])} for row, label, mark in labels]
 
 
 def spec_differences(runs: Sequence[StoredRun], labels: Sequence[str]) -> pd.DataFrame:

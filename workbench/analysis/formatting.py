@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -117,8 +118,8 @@ def columns(rows: Sequence[Row]) -> tuple[Column, ...]:
 
 
 def names(rows: Sequence[Row], threads: dict[str, int]) -> list[str]:
-    """Returns the name of each run in a comparison: its split, and what distinguishes the runs among threads of single workers,
-    model, mode and emulated link.
+    """Returns the unique name of each run in a comparison: its split, and what distinguishes the runs among threads of single
+    workers, model, mode, emulated link, name of the run, or a number.
 
     Args:
         threads: Threads of a worker, by run id.
@@ -130,4 +131,12 @@ def names(rows: Sequence[Row], threads: dict[str, int]) -> list[str]:
     links = [f" over {row['link']}" if row["link"] else "" for row in rows]
     work = [", ".join(row[part] for part in ("model", "mode") if len({other.get(part) for other in rows}) > 1) for row in rows]
     parts = zip(rows, thread_texts, work, links, strict=True)
-    return [row["split"] + threads_text + (f", {kinds}" if kinds else "") + link for row, threads_text, kinds, link in parts]
+    labels = [row["split"] + threads_text + (f", {kinds}" if kinds else "") + link for row, threads_text, kinds, link in parts]
+    count, numbers = Counter(labels), Counter[str]()
+    named = Counter((label, row["name"]) for label, row in zip(labels, rows, strict=True))
+    result = []
+    for row, label in zip(rows, labels, strict=True):
+        numbers[label] += 1
+        suffix = f" ({row['name']})" if row["name"] and named[label, row["name"]] == 1 else f" #{numbers[label]}"
+        result.append(label + suffix if count[label] > 1 else label)
+    return result

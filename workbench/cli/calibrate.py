@@ -33,11 +33,10 @@ def calibrate_command(group_sizes: tuple[int, ...], as_json: bool, chart: Path |
     """
     if chart is not None and chart.suffix not in CHARTS:
         raise UsageError(f"--chart: {chart} must end in one of {', '.join(CHARTS)}")
-    from rich.console import Console
-
     from workbench.api import calibrate
+    from workbench.cli.terminal import Terminal
 
-    with Console(stderr=True).status("waiting for devices") as status:
+    with Terminal(stderr=True).status("waiting for devices") as status:
         calibration = calibrate(group_sizes, lambda table, row: status.update(f"{table}: {_what(row)}"))
     if as_json:
         click.echo(json.dumps(calibration))
@@ -59,12 +58,12 @@ def _what(row: dict[str, Any]) -> str:
 
 
 def _report(calibration: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from workbench.cli.render import whole
+    from workbench.cli.terminal import Terminal
 
-    console, matmul, memory = Console(), calibration["matmul"], calibration["memory"]
+    console, matmul, memory = Terminal(), calibration["matmul"], calibration["memory"]
     precisions, kinds = list(dict.fromkeys(row["precision"] for row in matmul)), ("copy", "triad")
     heads = [f"matmul {precision}\nGFLOP/s" for precision in precisions] + [f"{kind}\nGB/s" for kind in kinds]
     table = Table("threads\n", box=None, header_style="bold")
@@ -97,7 +96,6 @@ def _report(calibration: dict[str, Any]) -> None:
     console.print(
         "\nLatency and GB/s describe the link on which the ring algorithm would take the measured times (ms); ±% is the relative"
         " root mean square error of the fit. The store keeps the result; runs with an emulated link are checked against it.",
-        highlight=False,
     )
     if poor := [fit for fit in calibration["links"] if fit["residual"] > _POOR_FIT]:
         worst = max(poor, key=lambda fit: fit["residual"])
@@ -105,7 +103,6 @@ def _report(calibration: dict[str, Any]) -> None:
             f"{len(poor)} of {len(calibration['links'])} fits have an error of more than {_POOR_FIT:.0%}; the largest is"
             f" {worst['residual']:.0%}, for {worst['operation']} of {worst['group_size']} workers. Use the times, not latency"
             " and bandwidth, or calibrate again while the machine is idle.",
-            highlight=False,
         )
 
 

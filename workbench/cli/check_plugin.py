@@ -50,17 +50,18 @@ def check_plugin_command(file: Path, only: str, only_list: bool, as_json: bool) 
         for case in chosen if not as_json else ():
             click.echo(case.name)
     else:
-        from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+        from workbench.cli.terminal import Terminal
+
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("remaining"),
             TimeRemainingColumn(),
         )
-        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        with Progress(*columns, console=Terminal(stderr=True), transient=True) as progress:
             task = progress.add_task("", total=len(chosen))
             for case in chosen:
                 progress.update(task, description=case.name)
@@ -81,31 +82,32 @@ def _document(names: list[str], results: list[CaseResult], refused: Counter[str]
 
 def _show(results: list[CaseResult], refused: Counter[str]) -> None:
     """Prints a table of the cases that were run, every mistake below it, and the reasons for rejections."""
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
-    console = Console()
+    from workbench.cli.terminal import Terminal
+
+    console = Terminal()
     checks = list(dict.fromkeys(check for r in results for check in r.mistakes))
     if results:
         table = Table("case", *checks, box=None)
         for r in results:
-            cells = ["" if c not in r.mistakes else "[red]wrong[/red]" if r.mistakes[c] else "ok" for c in checks]
+            cells = ["" if c not in r.mistakes else Text("wrong", style="red") if r.mistakes[c] else "ok" for c in checks]
             if r.error:
-                cells = ["[red]failed[/red]", *[""] * (len(checks) - 1)] if checks else []
-            table.add_row(escape(r.name), *cells)
+                cells = [Text("failed", style="red"), *[""] * (len(checks) - 1)] if checks else []
+            table.add_row(r.name, *cells)
         console.print(table)
     for r in results:
         mistakes = [f"{check}: {text}" for check, texts in r.mistakes.items() for text in texts]
         for text in [r.error] if r.error else mistakes:
-            console.print(f"[red]{escape(r.name)}:[/red] {escape(text)}", highlight=False)
+            console.print(Text.assemble((f"{r.name}:", "red"), f" {text}"))
     num_failed = sum(not r.passed for r in results)
     if results:
-        console.print(f"\n{len(results) - num_failed} of {len(results)} cases passed", highlight=False)
+        console.print(f"\n{len(results) - num_failed} of {len(results)} cases passed")
     if refused:
         console.print("\nrejected configurations:")
         for sentence, number in refused.most_common():
-            console.print(f"  {number} × {escape(sentence)}", highlight=False)
+            console.print(f"  {number} × {sentence}")
 
 
 def _reasons(refused: Counter[str]) -> str:

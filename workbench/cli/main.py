@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from workbench.cli.output import printable
 from workbench.errors import PluginWarning, WorkbenchError
 
 _COMMANDS = {
@@ -78,7 +79,7 @@ def _show_warning(
 ) -> None:
     """Shows a skipped plugin as one sentence on stderr, like an error, and other warnings as Python does."""
     if issubclass(category, PluginWarning):
-        click.echo(f"workbench: {message}", err=True)
+        click.echo(printable(f"workbench: {message}"), err=True)
     else:
         sys.stderr.write(warnings.formatwarning(message, category, filename, lineno))
 
@@ -102,7 +103,7 @@ def main() -> None:
     try:
         code = cli.main(standalone_mode=False)
     except WorkbenchError as error:
-        click.echo(f"workbench: {error}", err=True)
+        click.echo(printable(f"workbench: {error}"), err=True)
         code = error.exit_code
     except click.ClickException as error:
         error.show()

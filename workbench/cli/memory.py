@@ -41,14 +41,14 @@ def memory(console: Console, run: Run) -> None:
     console.print(_held(workers, expected))
     console.print("\npeak memory per worker by category, MiB:")
     console.print(_peaks(workers))
-    console.print(str(memory_limit(run)), highlight=False)
+    console.print(str(memory_limit(run)))
     for rank, worker in enumerate(workers):
         if worker.fragmentation is not None:  # on GPU
             reserved = mebibytes(worker.reserved_peak_bytes)
-            console.print(f"worker {rank}: {reserved} reserved, fragmentation {worker.fragmentation:.1%}", highlight=False)
+            console.print(f"worker {rank}: {reserved} reserved, fragmentation {worker.fragmentation:.1%}")
     largest = max(range(len(workers)), key=lambda rank: workers[rank].peak_memory_bytes or 0)
     rows = [row for row in run.table("peak_tensors").to_pylist() if row["rank"] == largest]
-    console.print(f"\nlargest tensors at the peak of worker {largest} ({workers[largest].peak_memory_event}):", highlight=False)
+    console.print(f"\nlargest tensors at the peak of worker {largest} ({workers[largest].peak_memory_event}):")
     console.print(largest_tensors(row for row in rows if row["step"] == rows[-1]["step"]))
 
 

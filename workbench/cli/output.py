@@ -1,4 +1,4 @@
-"""What commands write: the one JSON document that ``--json`` prints, and the files that a user asked for."""
+"""What commands write: text for the terminal, the JSON document of ``--json``, and the files that a user asked for."""
 
 from __future__ import annotations
 
@@ -9,6 +9,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from workbench.errors import UsageError
+
+_CONTROL = dict.fromkeys(code for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t")
+
+
+def printable(text: str) -> str:
+    """Returns the text without control characters, with which a name or message could steer the terminal."""
+    return text.translate(_CONTROL)
 
 
 def runs_document(rows: Iterable[dict[str, Any]]) -> str:

@@ -113,25 +113,25 @@ def ended_on_interrupt(runs: list[Run]) -> Iterator[None]:
 def follow(run: Run, quiet: bool) -> None:
     """Shows the progress of the run on stderr until it has ended: a bar in a terminal, otherwise a line per state; if ``quiet``,
     only waits."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     from workbench.analysis.parity import event_text
     from workbench.api.store import ParityEvent, StepEvent
+    from workbench.cli.terminal import Terminal
 
     record = run.record
     name = f"{record.split}" + (f", {record.threads_per_worker} threads" if record.threads_per_worker > 1 else "")
     if quiet:
         run.wait()
         return
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     columns = (
-        TextColumn("{task.description:<24}"),
+        TextColumn("{task.description:<24}", markup=False),
         BarColumn(14),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     last_message = ""
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
@@ -142,7 +142,7 @@ def follow(run: Run, quiet: bool) -> None:
                 if message != last_message and run.state in ("queued", "starting"):
                     progress.update(task, note=message)
                     if not console.is_terminal:
-                        console.print(f"{name}: {message}", highlight=False)
+                        console.print(f"{name}: {message}")
                     last_message = message
             elif isinstance(event, ParityEvent):
                 progress.update(task, note=event_text(event))
@@ -153,28 +153,27 @@ def follow(run: Run, quiet: bool) -> None:
                 progress.update(task, total=event.num_steps, completed=event.step + 1, note=note)
         progress.update(task, note=run.state)
     if not console.is_terminal:
-        console.print(f"{name}: {run.state}", highlight=False)
+        console.print(f"{name}: {run.state}")
 
 
 def report(runs: Sequence[Run], rows: list[dict[str, Any]]) -> None:
     """Prints the table, the findings, the failures and the next command."""
-    from rich.console import Console
-
     from workbench.analysis.findings import findings_on
     from workbench.cli.render import comparison, failure, whole
+    from workbench.cli.terminal import Terminal
 
-    console = Console()
+    console = Terminal()
     threads = {run.id: run.record.threads_per_worker for run in runs}
     console.print()
     whole(console, comparison(rows, threads))
     console.print()
     for sentence in findings_on(runs, rows):
-        console.print(f"• {sentence}", highlight=False)
+        console.print(f"• {sentence}")
     if sentence := _does_not_fit(runs):
-        console.print(f"• {sentence}", highlight=False)
+        console.print(f"• {sentence}")
     for run in runs:
         for note in run.record.link_notes:
-            console.print(f"• {run.record.split}: {note}.", highlight=False)
+            console.print(f"• {run.record.split}: {note}.")
     causes = set()
     for run in runs:
         cause = run.record.split, run.error.exception if run.error else run.id
@@ -185,9 +184,9 @@ def report(runs: Sequence[Run], rows: list[dict[str, Any]]) -> None:
 
     again = [run.id for run in runs if can_be_measured_again(run)]
     if again:
-        console.print(f"\nOnce the machine is quiet: workbench measure-again {' '.join(again)}", highlight=False, soft_wrap=True)
+        console.print(f"\nOnce the machine is quiet: workbench measure-again {' '.join(again)}", soft_wrap=True)
     last = runs[-1].id
-    console.print(f"\nNext: workbench show {last}  ·  workbench run --help  ·  workbench ls", highlight=False)
+    console.print(f"\nNext: workbench show {last}  ·  workbench run --help  ·  workbench ls")
 
 
 def _does_not_fit(runs: Sequence[Run]) -> str:

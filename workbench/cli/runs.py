@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from workbench.api.store import all_runs, import_runs, open_exact, open_run, run_rows
-from workbench.cli.output import runs_document, written
+from workbench.cli.output import printable, runs_document, written
 from workbench.errors import UsageError
 from workbench.messages import counted
 
@@ -34,11 +34,12 @@ def ls_command(as_json: bool) -> None:
         # The two baselines of a comparison differ only in their threads.
         threads = row["threads_per_worker"] if row["num_workers"] == 1 else None
         threads_text = threads and f"[{counted(threads, 'thread')}]"
-        name = "  ".join(part for part in (row["name"], row["link"] and f"[{row['link']}]", threads_text) if part)
+        tags = row["tags"] and f"tags: {row['tags']}"
+        name = "  ".join(part for part in (row["name"], row["link"] and f"[{row['link']}]", threads_text, tags) if part)
         line = f"{row['run_id']:<{width}}  {row['state']:<9}  {model:<12}  {step:>10}  {speedup:>8}  {name}"
-        click.echo(line.rstrip())
+        click.echo(printable(line.rstrip()))
         if row["state"] == "queued" and (message := open_exact(row["run_id"]).message):
-            click.echo(f"{'':<{width}}  {message}")
+            click.echo(printable(f"{'':<{width}}  {message}"))
 
 
 @click.command("logs")
@@ -66,20 +67,19 @@ def compare_command(runs: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         click.echo(runs_document(rows))
         return
-    from rich.console import Console
-
     from workbench.analysis import noise
     from workbench.analysis.findings import findings_on
     from workbench.analysis.work import different_work
     from workbench.cli.render import comparison, whole
+    from workbench.cli.terminal import Terminal
 
-    console = Console()
+    console = Terminal()
     whole(console, comparison(rows, {run.id: run.record.threads_per_worker for run in opened_runs}))
     store = all_runs()
     work = different_work([run for run in opened_runs if run.summary])
     differences = noise.sentences(rows, [noise.measured(run, store) for run in opened_runs], work)
     for sentence in [*findings_on(opened_runs, rows), *differences]:
-        console.print(f"• {sentence}", highlight=False)
+        console.print(f"• {sentence}")
 
 
 @click.command("export")
@@ -155,6 +155,8 @@ def rm_command(runs: tuple[str, ...], purge: bool, undo: bool) -> None:
 @click.option("--note", help="Note about the run.")
 def label_command(run: str, name: str | None, tags: tuple[str, ...], note: str | None) -> None:
     """Set the name, tags and note of RUN."""
+    if name is None and note is None and not tags:
+        raise UsageError("label needs something to set: --name NAME, --tag TAG or --note NOTE")
     opened = open_run(run)
     opened.relabel(name=name, tags=tags or None, note=note)
     click.echo(opened.id)

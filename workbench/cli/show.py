@@ -17,48 +17,52 @@ _MOST_IN_A_MATRIX = 8
 @click.argument("run")
 def show_command(run: str) -> None:
     """Show RUN in detail: figures, expected and measured values, each worker, the cause of a failure."""
-    from rich.console import Console
-    from rich.markup import escape
+    from rich.text import Text
 
     from workbench.analysis.formatting import seconds
     from workbench.analysis.trust import reason
     from workbench.cli import render, time_figures
     from workbench.cli.memory import memory
+    from workbench.cli.terminal import Terminal
 
     opened = open_run(run)
-    row, console = opened.row(), Console()
-    console.print(f"[bold]{opened.id}[/bold]  {row['state']}  {row['name'] or ''}")
+    row, console = opened.row(), Terminal()
+    console.print(Text.assemble((opened.id, "bold"), f"  {row['state']}  {row['name'] or ''}"))
+    if row["tags"]:
+        console.print(f"tags: {row['tags']}")
+    if row["note"]:
+        console.print(f"note: {row['note']}")
     console.print(
         f"{row['model']} on {row['dataset']}, {row['split']}, {row['num_workers']} × {row['device']} ({row['backend']})"
     )
     for axis, groups in _process_groups(opened):
-        console.print(f"{axis} axis: {groups}", highlight=False, markup=False)
+        console.print(f"{axis} axis: {groups}")
     if differences := _differences(opened):
-        console.print(f"options: {escape(', '.join(differences))}", highlight=False)
+        console.print(f"options: {', '.join(differences)}")
     if row["mode"] == "train" and (optimizer := _optimizer(opened)):
-        console.print(f"optimizer: {optimizer}", highlight=False)
+        console.print(f"optimizer: {optimizer}")
     record = opened.record
     if opened.summary and (why := reason(record, opened.summary)):
-        console.print(f"[yellow]⚠ {row['trust']}:[/yellow] {why}", highlight=False)
+        console.print(Text.assemble((f"⚠ {row['trust']}:", "yellow"), f" {why}"))
     if row["link"]:
-        console.print(f"link: {row['link']}, emulated; {'; '.join(record.link_notes)}", highlight=False)
+        console.print(f"link: {row['link']}, emulated; {'; '.join(record.link_notes)}")
     _block_times(console, record)
     if row["state"] != "finished":
         render.failure(console, opened.id, opened.error, opened.message)
         return
     render.whole(console, render.comparison([row], {}))
     if opened.summary and (parity := _parity(row, opened.summary)):
-        console.print(f"parity: {parity}", highlight=False)
+        console.print(f"parity: {parity}", style="red" if row["parity_verdict"] == "wrong" else None)
     is_inference = row["mode"] == "inference"
     if is_inference:
         median, late = seconds(row["step_time_s"]), seconds(row["step_time_p95_s"])
-        console.print(f"latency per batch: median {median}, 95th percentile {late}", highlight=False)
+        console.print(f"latency per batch: median {median}, 95th percentile {late}")
     if row["generated_tokens_per_s"] is not None:
         first, later = seconds(row["time_to_first_token_s"]), seconds(row["time_per_token_s"])
         rate = f"{row['generated_tokens_per_s']:.0f} tokens/s"
-        console.print(f"generation: time to first token {first}, time per token {later}, {rate}", highlight=False)
+        console.print(f"generation: time to first token {first}, time per token {later}, {rate}")
     for line in time_figures.lines(opened):
-        console.print(line, highlight=False, markup=False)
+        console.print(line)
     if row["dropped_tokens"] is not None:
         console.print(f"dropped per step: {row['dropped_tokens']:,g} assignments of tokens to experts above their capacity")
     _communication_volume(console, opened)
@@ -71,8 +75,6 @@ def show_command(run: str) -> None:
 
 def _parity(row: dict[str, Any], summary: Summary) -> str:
     """Returns the verdict of the parity check with its largest error; empty if parity was not checked."""
-    from rich.markup import escape
-
     from workbench.analysis.parity import per_shard
 
     error, allowed, verdict = row["parity_max_error"], summary.parity_allowed, row["parity_verdict"]
@@ -81,7 +83,7 @@ def _parity(row: dict[str, Any], summary: Summary) -> str:
     verdicts = {
         "equal": "equals one worker",
         "equal per shard": "equals one worker per shard of the batch",
-        "wrong": "[red]differs from one worker[/red]",
+        "wrong": "differs from one worker",
         "lossy": f"differs from one worker {'per shard of the batch ' if row['parity_cause'] else ''}on purpose",
     }
     size = "infinite" if error is None else f"{error:.1e} in {summary.parity_tensor}"
@@ -92,7 +94,7 @@ def _parity(row: dict[str, Any], summary: Summary) -> str:
     dropout = " with dropout off" if summary.parity_is_without_dropout else ""
     text = f"{verdicts[verdict]}{dropout}{purpose}, largest error{reference} {size}{bound}"
     if verdict == "equal per shard" or (verdict == "lossy" and row["parity_cause"]):
-        return f"{text}; {escape(per_shard({**row, 'parity_whole_batch_tensor': summary.parity_whole_batch_tensor}))}."
+        return f"{text}; {per_shard({**row, 'parity_whole_batch_tensor': summary.parity_whole_batch_tensor})}."
     whole = row["parity_whole_batch_error"]
     return text if whole is None else f"{text}; error against the unsplit batch {whole:.1e}"
 
@@ -103,7 +105,7 @@ def _block_times(console: Any, record: RunRecord) -> None:
 
     if times := record.block_times_s:
         blocks = ", ".join(f"{block} {seconds(time_s)}" for block, time_s in times.items())
-        console.print(f"block times, measured before the run: {blocks}", highlight=False)
+        console.print(f"block times, measured before the run: {blocks}")
 
 
 def _process_groups(run: Run) -> Iterator[tuple[str, str]]:
@@ -203,7 +205,7 @@ def _traffic_matrix(console: Any, run: Run) -> None:
         if by_formula
         else ""
     )
-    console.print(f"\ntraffic matrix, MiB per step{note}:", highlight=False)
+    console.print(f"\ntraffic matrix, MiB per step{note}:")
     console.print(table)
 
 
@@ -219,10 +221,10 @@ def _completions(console: Any, run: Run) -> None:
     text += f", {num_completed:,} of them until completion"
     if num_late:
         text += f"; {num_late} of these completed more than 2 ms after the wait for them ended"
-    console.print(f"\n{text}", highlight=False)
+    console.print(f"\n{text}")
     for rank, completions in enumerate(workers):
         for difference in completions.differences if completions else ():
-            console.print(f"  [red]worker {rank}:[/red] {difference}", highlight=False)
+            console.print(f"  worker {rank}: {difference}", style="red")
 
 
 def _workers(console: Any, run: Run) -> None:

@@ -25,13 +25,15 @@ def relabel(
     """Changes the given labels. A name, a group and a tag are one line; a tag has no comma, which separates tags.
 
     Raises:
-        UsageError: a label is too long.
+        UsageError: a label is too long, or a tag has a comma.
     """
     labels = run.labels()
     if name is not None:
         labels = replace(labels, name=_checked("name", " ".join(name.split()), MAX_NAME))
     if tags is not None:
-        cleaned = (" ".join(tag.replace(",", " ").split()) for tag in tags)
+        cleaned = [" ".join(tag.split()) for tag in tags]
+        if wrong := next((tag for tag in cleaned if "," in tag), None):
+            raise UsageError(f"a tag cannot contain a comma, but got {wrong!r}; give several tags one by one")
         labels = replace(labels, tags=tuple(dict.fromkeys(_checked("tag", tag, MAX_TAG) for tag in cleaned if tag)))
     if note is not None:
         labels = replace(labels, note=_checked("note", note.strip(), MAX_NOTE))
