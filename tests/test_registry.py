@@ -145,6 +145,13 @@ def test_a_file_that_registers_nothing_new_is_left_out_with_one_sentence(
     assert STRATEGIES.get("data").__module__ == "workbench.strategies.data"
 
 
+def test_a_plugin_file_that_is_not_there_is_left_out_with_one_sentence(plugins: pytest.MonkeyPatch) -> None:
+    plugins.setenv("WORKBENCH_PLUGINS", "nowhere.py")
+    registry._load.cache_clear()
+    with pytest.warns(PluginWarning, match=r"\(WORKBENCH_PLUGINS\): cannot read nowhere.py \(No such file or directory\)$"):
+        STRATEGIES.names()
+
+
 def test_groups_from_a_generator_are_kept_for_every_reader() -> None:
     pair = ColumnRowPair("feedforward", "a.up", "a.down", 8, "features", (4,), (8,))
     summary = ModelSummary("mine", (), (group for group in [pair]))

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 
 
 def counted(count: int | str, noun: str) -> str:
     """Returns a number with its noun: ``1 thread``, ``2 threads``, ``1 or 2 threads``."""
     return f"{count} {noun}" if str(count) == "1" else f"{count} {noun}s"
+
+
+def listed(names: Sequence[str], conjunction: str = "and") -> str:
+    """Returns names as in a sentence: ``a, b and c``."""
+    return f" {conjunction} ".join([*([", ".join(names[:-1])] if names[1:] else []), *names[-1:]])
 
 
 def unknown_name(kind: str, given: str, allowed: list[str]) -> str:

@@ -117,8 +117,10 @@ def _modules(family: Family) -> Iterator[ModuleType]:
             module = _from_file(Path(name)) if name.endswith(".py") else importlib.import_module(name)
         except PluginError as error:
             _warn_skipped(f"plugin {name!r} ({origin})", str(error))
+        except OSError as error:
+            _warn_skipped(f"plugin {name!r} ({origin})", f"cannot read {error.filename or name} ({error.strerror or error})")
         except Exception as error:  # noqa: BLE001 - somebody else's plugin must not take the rest down
-            _warn_skipped(f"plugin {name!r} ({origin})", repr(error))
+            _warn_skipped(f"plugin {name!r} ({origin})", f"{type(error).__name__}: {error}")
         else:
             if not registered(module):
                 _warn_skipped(f"plugin {name!r} ({origin})", NOTHING_REGISTERED)

@@ -267,6 +267,11 @@ def test_an_import_that_is_refused_names_its_file(store: Path, tmp_path: Path) -
     assert f"{tmp_path / 'empty.zip'}: not a readable zip file" in result.stderr
 
 
+def test_usage_errors_have_the_form_of_all_others(store: Path) -> None:
+    refused = workbench(store, "import", "nowhere").stderr
+    assert refused == "workbench: invalid value for 'SOURCE': Path 'nowhere' does not exist; see `workbench import --help`\n"
+
+
 def test_doctor_writes_nothing_and_finds_no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))  # where a server's socket would be
     output = done(tmp_path / "none", "doctor")

@@ -109,8 +109,9 @@ def test_a_directory_that_is_no_id_is_no_run(tmp_path: Path, run_id: str) -> Non
 def test_a_damaged_run_is_refused_and_nothing_is_taken_in(tmp_path: Path, name: str, content: bytes, sentence: str) -> None:
     good, bad = ended(tmp_path / "theirs", "run-1"), ended(tmp_path / "theirs", "run-2")
     (bad.path / name).write_bytes(content)
-    with pytest.raises(UsageError, match=sentence):
+    with pytest.raises(UsageError, match=sentence) as refused:
         import_runs(tmp_path / "mine", io.BytesIO(pack([good, bad])))
+    assert str(tmp_path) not in str(refused.value), "a path of the draft"
     assert listing.rows(tmp_path / "mine") == []
     assert not list((tmp_path / "mine").glob(".import-*")), "no draft is left"
 

@@ -84,6 +84,13 @@ def _show_warning(
         sys.stderr.write(warnings.formatwarning(message, category, filename, lineno))
 
 
+def _sentence(error: click.ClickException) -> str:
+    """Returns click's error in the form of all others, with the command that explains the usage."""
+    message = error.format_message().rstrip(".")
+    command = getattr(getattr(error, "ctx", None), "command_path", "workbench")
+    return f"workbench: {message[:1].lower()}{message[1:]}; see `{command} --help`"
+
+
 def _hang_up(number: int, frame: FrameType | None) -> None:
     """Detaches the standard streams and interrupts: the terminal is gone, and an error from writing to it would replace the
     interrupt."""
@@ -105,8 +112,11 @@ def main() -> None:
     except WorkbenchError as error:
         click.echo(printable(f"workbench: {error}"), err=True)
         code = error.exit_code
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        code = 2
+    except click.ClickException as error:
+        click.echo(printable(_sentence(error)), err=True)
         code = 2
     except (click.Abort, KeyboardInterrupt):
         click.echo("workbench: interrupted; no process of the run is left", err=True)

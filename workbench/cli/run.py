@@ -14,7 +14,7 @@ import click
 from workbench.api.specs import RunSpec, four_strategies, override, read_table
 from workbench.cli.assertion import parse
 from workbench.cli.output import runs_document
-from workbench.errors import AssertionFailedError, RunFailedError
+from workbench.errors import AssertionFailedError, RunFailedError, UsageError
 
 if TYPE_CHECKING:
     from workbench.api import Run
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command("run")
-@click.argument("spec_file", required=False, type=click.Path(path_type=Path))
+@click.argument("spec_file", required=False)
 @click.option("--model", help="Name of the model; see `workbench models`.")
 @click.option("--dataset", help="Name of the dataset; see `workbench datasets`.")
 @click.option(
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 @click.option("--assert", "assertion", help="Exit with code 3 unless this holds: 'speedup > 1.2 and final_loss < 4'.")
 @click.option("--no-server", is_flag=True, help="Start processes without the fork server (slower).")
 def run_command(
-    spec_file: Path | None,
+    spec_file: str | None,
     model: str | None,
     dataset: str | None,
     splits: tuple[str, ...],
@@ -56,10 +56,12 @@ def run_command(
 
     Without arguments, run the demonstration: one worker, then each of four strategies on two workers.
     """
+    if spec_file == "":
+        raise UsageError("SPEC_FILE must name a TOML file, but got ''")
     is_demonstration = not (spec_file or model or dataset or splits or sets)
     if no_server:
         sets = (*sets, "launch.fork_server=false")
-    table = override(read_table(spec_file) if spec_file else {}, model=model, dataset=dataset, splits=splits, sets=sets)
+    table = override(read_table(Path(spec_file)) if spec_file else {}, model=model, dataset=dataset, splits=splits, sets=sets)
     spec = RunSpec(**table)
     specs = four_strategies(spec) if is_demonstration else [spec]
     assertions = parse(assertion) if assertion is not None else []

@@ -92,8 +92,10 @@ def parse_value(text: str) -> Any:
 
 def _parse_split(text: str) -> tuple[str, dict[str, Any]]:
     head, *options = _at_commas(text)
-    strategy, equals, size = head.partition("=")
-    table: dict[str, Any] = {"size": parse_value(size)} if equals else {}
+    strategy, _, size = head.partition("=")
+    if not size:
+        raise SpecError("--split", f"expects strategy=size, such as {strategy.strip() or 'data'}=2, but got {text!r}")
+    table: dict[str, Any] = {"size": parse_value(size)}
     for option in options:
         key, equals, value = option.partition("=")
         if not equals:

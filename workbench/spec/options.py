@@ -146,29 +146,53 @@ def describe(options: type[Options]) -> list[dict[str, str]]:
 
 def spec_error(error: ValidationError, where: str = "") -> SpecError:
     """Converts the first error of pydantic to one sentence: the key, the problem and the value."""
-    first = _nearest_alternative(error.errors())
+    alternatives = _nearest_alternatives(error.errors())
+    first = alternatives[0]
     path = ".".join([*([where] if where else []), *map(str, _untagged(first["loc"]))])
     if first["type"] == "unknown_key":
         path = ".".join(part for part in (path, first["ctx"]["key"]) if part)
-    message = first["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list")
-    message = message[0].lower() + message[1:]
-    given = first.get("input")
-    if first["type"] not in ("unknown_key", "missing") and not isinstance(given, dict | BaseModel):
-        message += f", but got {given!r}"
+    if first["type"] in _EXPECTED:
+        message = f"must be {' or '.join(dict.fromkeys(map(_expected, alternatives)))}"
+    else:
+        message = first["msg"].removeprefix("Value error, ")
+        message = message[0].lower() + message[1:]
+    if first["type"] not in ("unknown_key", "missing") and not isinstance(first["input"], dict | BaseModel):
+        message += f", but got {first['input']!r}"
     return SpecError(path, message)
 
 
-def _nearest_alternative(findings: Sequence[ErrorDetails]) -> ErrorDetails:
+_EXPECTED = {
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "an integer"),
+    "int_parsing_size": "an integer of 64 bits",
+    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
+    "finite_number": "a finite number",
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
+    "string_type": "a string",
+    **dict.fromkeys(("tuple_type", "list_type"), "a list"),
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "a table of options"),
+    "literal_error": "{expected}",
+    "greater_than_equal": "at least {ge}",
+    "greater_than": "greater than {gt}",
+    "less_than_equal": "at most {le}",
+    "less_than": "less than {lt}",
+}
+"""Type of a pydantic error → what is allowed."""
+
+
+def _expected(error: ErrorDetails) -> str:
+    text = _EXPECTED.get(error["type"])
+    return error["msg"].removeprefix("Input should be ") if text is None else text.format_map(error.get("ctx", {}))
+
+
+def _nearest_alternatives(findings: Sequence[ErrorDetails]) -> Sequence[ErrorDetails]:
     """Returns the first error; for a union, the errors of the alternatives that matched most deeply."""
     first, *others = findings
     key = _untagged(first["loc"])
     if key == first["loc"]:
-        return first
+        return [first]
     candidates = [first, *(other for other in others if _untagged(other["loc"])[: len(key)] == key)]
     depth = max(len(_untagged(candidate["loc"])) for candidate in candidates)
-    nearest = [candidate for candidate in candidates if len(_untagged(candidate["loc"])) == depth]
-    alternatives = " or ".join(candidate["msg"].removeprefix("Input should be ") for candidate in nearest)
-    return {**nearest[0], "msg": f"Input should be {alternatives.replace('a valid tuple', 'a list')}"}
+    return [candidate for candidate in candidates if len(_untagged(candidate["loc"])) == depth]
 
 
 def _untagged(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:

@@ -87,6 +87,8 @@ def _options(name: str, given: Any) -> tuple[str, StrategyOptions]:
     if name not in STRATEGIES.names():
         aliases = (alias for strategy in STRATEGIES.names() for alias in STRATEGIES.get(strategy).aliases)
         raise SpecError("split", unknown_name(STRATEGIES.kind, name, sorted([*STRATEGIES.names(), *aliases])))
+    if not isinstance(given, Mapping):
+        raise SpecError(f"split.{name}", f"must be the number of workers or a table of options, but got {given!r}")
     try:
         return name, STRATEGIES.get(name, "split").Options.model_validate(given)
     except ValidationError as error:

@@ -148,7 +148,7 @@ def _check(run: RunDirectory) -> None:
     except FileNotFoundError as error:
         problem = f"{Path(error.filename).name} is missing"
     except (OSError, ValueError) as error:  # Arrow's and TOML's errors are ValueErrors
-        problem = str(error).splitlines()[0]
+        problem = str(error).splitlines()[0].replace(f"{run.path.parent}/", "")  # the path in the archive
     if problem:
         raise UsageError(f"run {run.id} is damaged or incomplete, so that nothing was imported: {problem}")
 

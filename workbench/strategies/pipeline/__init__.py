@@ -168,6 +168,7 @@ class PipelineStrategy(StagedStrategy[PipelineOptions]):
             raise SplitError(
                 "split.pipeline.schedule_file", f'requires schedule = "csv", but schedule = "{self.options.schedule}"'
             )
+        self.check_num_stages(model, self.options.size)  # first: what a schedule suggests would need as many blocks
         self.schedule.check(spec)
         super().check(model, spec)
         self.schedule.check_pieces(model, spec)

@@ -87,18 +87,26 @@ class StagedStrategy(Strategy[O]):
 
     def check(self, model: ModelSummary, spec: RunSpec) -> None:
         num_stages, num_blocks, partition = len(self.worker_of_stage), len(model.blocks), self.options.partition
-        if num_stages > num_blocks:
-            workers = f"{self.options.size} workers"
-            demand = workers if num_stages == self.options.size else f"{num_stages} stages on {workers}"
-            raise SplitError(
-                f"split.{self.name}.size",
-                f"{model.name} has {num_blocks} blocks, too few for {demand}; use at most {num_blocks} stages, or more layers",
-            )
+        self.check_num_stages(model, num_stages)
         if isinstance(partition, tuple) and (len(partition) != num_stages or sum(partition) != num_blocks):
             raise SplitError(
                 f"split.{self.name}.partition",
                 f"{list(partition)} describes {counted(len(partition), 'stage')} with {sum(partition)} blocks in total,"
                 f" but the split has {counted(num_stages, 'stage')} and the model {num_blocks} blocks",
+            )
+
+    def check_num_stages(self, model: ModelSummary, num_stages: int) -> None:
+        """Rejects more stages than the model has blocks.
+
+        Raises:
+            SplitError: the message includes the numbers.
+        """
+        num_blocks, workers = len(model.blocks), f"{self.options.size} workers"
+        if num_stages > num_blocks:
+            demand = workers if num_stages == self.options.size else f"{num_stages} stages on {workers}"
+            raise SplitError(
+                f"split.{self.name}.size",
+                f"{model.name} has {num_blocks} blocks, too few for {demand}; use at most {num_blocks} stages, or more layers",
             )
 
     def stages(self, model: ModelSummary) -> list[tuple[str, ...]]:

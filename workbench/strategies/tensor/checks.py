@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import SplitError
-from workbench.messages import unknown_name
+from workbench.messages import listed, unknown_name
 from workbench.plan.layer_groups import ColumnRowPair
 from workbench.strategies.tensor.base import Slicing
 from workbench.strategies.tensor.slicings import REPLICATED, cut_dims, slicing_of, slicings_of
@@ -123,5 +123,5 @@ def _check_slicings(slicings: Iterable[Slicing[Any]]) -> None:
     if errors:
         _, *other_kinds = errors
         first = next(iter(errors.values()))
-        others_text = f"; the same applies to {' and '.join(other_kinds)}" if other_kinds else ""
+        others_text = f"; the same applies to {listed(other_kinds)}" if other_kinds else ""
         raise SplitError(first.field, first.message + others_text)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from workbench.errors import SplitError
-from workbench.messages import counted
+from workbench.messages import counted, listed
 from workbench.registry import Attribute, register
 from workbench.spec.options import Options, options_problem
 
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
 def divisors(whole: int) -> str:
     """Lists the numbers of equal pieces: ``1, 2 or 4``."""
-    *others, last = [str(count) for count in range(1, whole + 1) if whole % count == 0]
-    return f"{', '.join(others)} or {last}" if others else last
+    return listed([str(count) for count in range(1, whole + 1) if whole % count == 0], "or")
 
 
 class Schedule(ABC):
