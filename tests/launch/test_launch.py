@@ -298,7 +298,8 @@ def names(path: Path, message: dict[str, Any]) -> list[str]:
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere workers are spawned")
 def test_the_fork_server_forks_a_module_with_torch_in_memory(tmp_path: Path) -> None:
     code = "import json, os, sys\nprint(json.dumps([os.getpid(), os.getsid(0), os.getcwd(), os.environ['HERE'], sys.argv[1:], "
-    (tmp_path / "tiny_module.py").write_text(code + "'torch.distributed' in sys.modules, 'workbench' in sys.modules]))\n")
+    code += "'torch.distributed' in sys.modules, 'workbench' in sys.modules, [*os.sched_getaffinity(0)], os.nice(0)]))\n"
+    (tmp_path / "tiny_module.py").write_text(code)
     (tmp_path / "names.py").write_text("import sys; print(*sys.modules, 'END')")
     path, log = tmp_path / "s.sock", tmp_path / "log"
     command = [sys.executable, "-P", fork_server.__file__, str(path)]
@@ -313,13 +314,18 @@ def test_the_fork_server_forks_a_module_with_torch_in_memory(tmp_path: Path) -> 
             "cwd": str(tmp_path),
             "sys_path": [str(tmp_path), *sys.path],
             "log": str(log),
+            "cores": [max(os.sched_getaffinity(0))],  # the server itself may use all
+            "niceness": os.nice(0) + 1,
         }
         request(path, b'{"module": "ti')  # a client that died while it wrote
         unseen = {**message, "log": str(tmp_path / "not mounted here" / "log")}
         assert request(path, json.dumps(unseen).encode() + b"\n") == b"", "the front end then starts the run itself"
         pid = json.loads(request(path, json.dumps(message).encode() + b"\n"))["pid"]
         wait_until(lambda: log.exists() and log.read_text().endswith("\n"))
-        assert json.loads(log.read_text()) == [pid, pid, str(tmp_path), "yes", ["a"], True, False]
+        assert json.loads(log.read_text()) == [
+            *(pid, pid, str(tmp_path), "yes", ["a"], True, False),
+            *(message["cores"], message["niceness"]),
+        ]
         wait_until(lambda: not psutil.pid_exists(pid))  # reaped, not a zombie
 
         message["module"] = "names"
@@ -329,6 +335,20 @@ def test_the_fork_server_forks_a_module_with_torch_in_memory(tmp_path: Path) -> 
     finally:
         server.send_signal(signal.SIGKILL)
         server.wait()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere workers are spawned")
+def test_a_run_has_the_cores_of_the_command_that_starts_it(owners: Owners, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, _ = owners.start("none")
+    server, client = socket.socketpair()
+    server.sendall(b"answer\n")
+    monkeypatch.setattr(submit, "_connect", lambda: client)
+    cores = {max(os.sched_getaffinity(0))}
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: cores)
+    submit.start(run)
+    with server, server.makefile() as sent:
+        asked = json.loads(sent.readline())
+    assert (asked["cores"], asked["niceness"]) == ([*cores], os.nice(0))
 
 
 def test_an_exception_is_described_by_what_went_wrong_first() -> None:

@@ -2,7 +2,8 @@
 
 Started as a file (``python -P fork_server.py SOCKET``). It imports torch and other installed packages, but neither the workbench
 nor the user's modules, so that an edited file is never stale. Each connection sends one request, a line of JSON with the keys
-module, argv, env, cwd, sys_path and log. The child answers with its process id once it has entered cwd and opened log.
+module, argv, env, cwd, sys_path, log, cores and niceness, so that the child runs where and as its client would run it, whoever
+started the server. The child answers with its process id once it has taken these over.
 """
 
 import contextlib
@@ -82,7 +83,8 @@ def serve(path: str) -> None:
 def run_module(request: dict[str, Any], connection: socket.socket) -> NoReturn:
     """Runs the requested module in the child, as ``python -m`` does; never returns.
 
-    A child that ends before its answer, such as one in another mount namespace than its client, closes the connection.
+    A child that ends before its answer closes the connection: one in another mount namespace than its client, or one that may not
+    use the client's cores or lower its niceness to the client's.
     """
     try:
         gc.freeze()
@@ -92,6 +94,8 @@ def run_module(request: dict[str, Any], connection: socket.socket) -> NoReturn:
         os.environ.clear()
         os.environ.update(request["env"])
         os.chdir(request["cwd"])
+        os.sched_setaffinity(0, request["cores"])
+        os.nice(request["niceness"] - os.nice(0))
         sys.path[:] = request["sys_path"]
         log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(log, 1)

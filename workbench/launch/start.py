@@ -68,6 +68,8 @@ def _request(run: RunDirectory) -> bool:
         "cwd": str(Path.cwd()),
         "sys_path": [path or str(Path.cwd()) for path in sys.path],
         "log": str(run.supervisor_log_path.resolve()),
+        "cores": sorted(os.sched_getaffinity(0)),
+        "niceness": os.nice(0),
     }
     with _connect() or socket.socket() as connection:
         try:
