@@ -23,11 +23,14 @@ from tests.helpers.run_directory import new_run, run_record
 from workbench.launch import fork_server
 from workbench.launch import start as submit
 from workbench.launch.device_queue import Holder, Ticket
+from workbench.launch.failure import find_cause
+from workbench.launch.spawn import WorkerProcess
 from workbench.launch.supervisor import Supervisor
 from workbench.spec import RunSpec
 from workbench.spec.files import dumps
 from workbench.store import listing
 from workbench.store.directory import RunDirectory
+from workbench.store.events import ErrorEvent, Event, ReadyEvent
 from workbench.store.figures import Summary
 from workbench.store.records import Environment
 from workbench.store.run_status import RunState, RunStatus
@@ -180,6 +183,17 @@ def test_the_worker_that_caused_the_failure_is_named(owners: Owners, fault: str,
     assert exception in error["exception"]
     assert error["last_lines"][-1] == "worker 1 was here"
     assert not list(owners.queue.glob("*.ticket"))
+
+
+def test_a_worker_that_hangs_is_named_with_the_time_waited_and_what_to_set() -> None:
+    started: list[Event] = [ReadyEvent(time=0.0, rank=0)]
+    alone = find_cause([WorkerProcess(0, 1, None)], [started], timeout_s=300.0, silent_s=330.4)
+    assert alone.exception == "hung: no worker reported a step for 330 s, longer than launch.timeout_s = 300 s allows"
+    broken = ErrorEvent(time=1.0, rank=1, step=3, exception="", traceback="", is_communication=True, operations=())
+    processes = [WorkerProcess(0, 1, None), WorkerProcess(1, 2, None, exit_code=1)]
+    of_two = find_cause(processes, [started, [broken]], timeout_s=10.0, silent_s=0.1)
+    assert of_two.exception == "hung: the other workers waited for it longer than launch.timeout_s = 10 s"
+    assert all("increase launch.timeout_s" in error.advice for error in (alone, of_two))
 
 
 @pytest.mark.parametrize(("fault", "message"), [("none", ""), ("late", "worker 1 exited with code 3 after it finished")])

@@ -67,7 +67,10 @@ def failure(console: Console, run_id: str, error: RunError | None, message: str)
     """Prints why a run did not finish."""
     console.print(Text.assemble((run_id, "red"), f" {message}"))
     if error:
-        console.print(f"  step {error.step}: {error.exception}")
+        what = [] if error.step is None else [f"step {error.step}"]
+        what += [] if error.exception in message else [error.exception]
+        if what:
+            console.print(f"  {': '.join(what)}")
         if memory := error.memory:  # the memory budget was exceeded: the tensors explain more than a traceback
             alive = (
                 f"{name.replace('_', ' ')} {formatting.mebibytes(size)}" for name, size in memory.by_category.items() if size

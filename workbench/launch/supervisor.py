@@ -170,7 +170,8 @@ class Supervisor:
         self._write(replace(self.status, state=RunState.FINISHED, message=message))
 
     def _fail(self, workers: Workers) -> None:
-        cause = find_cause(workers.processes, self.events)
+        silent_s = time.monotonic() - self._last_event
+        cause = find_cause(workers.processes, self.events, self.record.timeout_s, silent_s)
         assert cause.rank is not None, "the supervisor runs"
         workers.end()  # first: once the state is terminal, no process of the run is left
         log = self.directory.log_path(cause.rank)

@@ -24,8 +24,7 @@ def failure_card(run: Run) -> None:
         st.caption(run.id)
         st.text(card.reason)
         st.caption("Suggestions")
-        for text in card.advice:
-            st.text(text)
+        st.text(card.advice)
         if card.last_lines:
             st.caption("Last output")
             st.code("\n".join(card.last_lines), language=None, wrap_lines=True)
@@ -35,17 +34,12 @@ def failure_card(run: Run) -> None:
 
 
 NUM_LINES = 12
-_LESS_MEMORY = (
-    "If the worker ran out of memory: reduce the global batch size, enable checkpointing, or shard the parameters"
-    " (split.data.shard = parameters)."
-)
-_BY_WORD = {
-    "SIGKILL": _LESS_MEMORY,
-    "out of memory": _LESS_MEMORY,
-    "hung": "Read the last output of that worker. If it was only slow, increase launch.timeout_s.",
-    "process is gone": "The machine was restarted or the supervisor was killed: run it again.",
-    "block_times": "Use a partition other than time: it needs no measurement before the run.",
+_WITHOUT_RECORD = {
+    "failed": "Read the logs of the workers.",
+    "lost": "The machine was restarted, or the supervisor was killed or did not start: run it again.",
+    "cancelled": "To run it again, load its spec in Configure.",
 }
+"""State → what to try if the supervisor recorded no advice."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +52,7 @@ class Failure:
     step: int | None
     last_lines: tuple[str, ...]
     operations: tuple[str, ...]
-    advice: list[str]
+    advice: str
 
 
 def failure(run: Run) -> Failure | None:
@@ -68,9 +62,5 @@ def failure(run: Run) -> Failure | None:
         return None
     error = run.error or RunError(None, "")
     reason = error.exception or run.message or "No reason was recorded."
-    description = f"{reason} {run.message}"
-    advice = [error.advice] if error.advice else [text for word, text in _BY_WORD.items() if word in description]
-    if state == "cancelled":
-        advice = ["To run it again, load its spec in Configure."]
     lines, operations = error.last_lines[-NUM_LINES:], error.operations[-NUM_LINES:]
-    return Failure(state, reason, error.rank, error.step, lines, operations, advice or ["Read the logs of the workers."])
+    return Failure(state, reason, error.rank, error.step, lines, operations, error.advice or _WITHOUT_RECORD[state])
