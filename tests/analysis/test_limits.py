@@ -97,6 +97,16 @@ def test_advice_about_communication_is_that_of_the_strategy_on_the_axis(axis: st
     assert words in advice(replace(PLAIN, exposed={axis: 0.4}), **split)
 
 
+@pytest.mark.parametrize(
+    ("split", "can_shard"),
+    [({}, False), ({"tensor": 2}, False), ({"data": 2}, True), ({"data": {"size": 2, "shard": "parameters"}}, False)],
+)
+def test_only_replicas_are_advised_to_shard_the_optimizer_state(split: dict[str, Any], can_shard: bool) -> None:
+    found = limit(replace(PLAIN, optimizer=0.4, spec=RunSpec(split=split)))
+    assert ("split.data.shard = optimizer" in found.advice) is can_shard
+    assert found.advice.endswith("a larger batch per update.")
+
+
 def test_a_run_whose_plugin_is_not_here_has_advice_too() -> None:
     away = replace(PIPELINE, spec=None)
     assert limit(away).advice == "Try more microbatches than 4."

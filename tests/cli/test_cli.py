@@ -15,11 +15,14 @@ import pytest
 from tests.helpers.command import workbench
 from tests.helpers.comparison import FAILED, HELD, SINGLE, SPLIT, WORKER, record_run
 from workbench.analysis.memory import CATEGORIES
+from workbench.api import Run
+from workbench.cli import time_figures
 from workbench.cli.assertion import parse
 from workbench.cli.output import runs_document
 from workbench.errors import SpecError
 from workbench.store.columns import RUN_COLUMNS
 from workbench.store.records import RunError
+from workbench.store.run_status import RunState, RunStatus
 from workbench.store.tables import write_table
 
 
@@ -111,6 +114,28 @@ def test_show_and_compare_say_what_fills_memory(store: Path) -> None:
     assert reason in " ".join(shown.split())
     compared = " ".join(done(store, "compare", *(run.id for run in runs)).split())
     assert f"dp2 needs 100% of one worker's memory, more than its even share of 50%: {reason}" in compared
+
+
+def test_show_says_once_why_a_run_failed(store: Path) -> None:
+    failed = record_run(store, f"{FAILED}h", "failed", 1)
+    failed.write_status(RunStatus(RunState.FAILED, "worker 0: hung: no step"))
+    failed.write_error(RunError(rank=0, exception="hung: no step", advice="Increase launch.timeout_s."))
+    shown = done(store, "show", failed.id)
+    assert (shown.count("hung: no step"), shown.count("step None")) == (1, 0)
+    assert "Increase launch.timeout_s." in shown
+
+
+def test_show_withholds_what_limits_a_disturbed_run(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workbench.analysis.limits.limit_of", lambda run: "compute")
+    quiet, disturbed = (
+        Run(record_run(store, f"{SPLIT}{load:g}", "finished", 2, spread={}, num_timed_steps=100, other_load_cores=load))
+        for load in (0.0, 2.0)
+    )
+    assert next(time_figures.lines(quiet)) == "limit: compute"
+    withheld = next(time_figures.lines(disturbed))
+    assert withheld.startswith(
+        "limit: unknown, because other programs used 2.0 cores during the timed steps; once the machine is"
+    )
 
 
 def test_show_says_what_was_dropped_and_which_formulas_are_bounds(store: Path) -> None:

@@ -104,7 +104,7 @@ def _candidates(e: Evidence) -> list[Limit]:
         Limit(
             "optimizer", "", optimizer,
             f"{e.split} is limited by the optimizer: {optimizer:.0%} of the {e.unit}, {_ms(e.optimizer)}.",
-            "Try sharding the optimizer state (split.data.shard = optimizer) or a larger batch per update.",
+            f"Try {'sharding the optimizer state (split.data.shard = optimizer) or ' * _can_shard(e)}a larger batch per update.",
         )
     )  # fmt: skip
     limits.append(
@@ -115,6 +115,12 @@ def _candidates(e: Evidence) -> list[Limit]:
         )
     )  # fmt: skip
     return limits
+
+
+def _can_shard(e: Evidence) -> bool:
+    """Whether replicas of the run each hold the whole optimizer state."""
+    data = dict(e.spec.split.items()).get("data") if e.spec else None
+    return getattr(data, "shard", "") == "none"
 
 
 def _data(e: Evidence) -> Limit:

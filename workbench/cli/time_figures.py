@@ -20,12 +20,16 @@ def lines(run: Run) -> Iterator[str]:
     """Yields sentences about a finished run, the most important first."""
     from workbench.analysis.limits import limit_of
     from workbench.analysis.trace import untraced
+    from workbench.analysis.trust import is_disturbed, reason
 
     summary = run.summary
     if summary is None or (summary.spread is None and summary.compute_s is not None):  # recorded before the spread of parts
         return
     unit = "batch" if run.record.mode == "inference" else "step"
-    if limit := limit_of(run):
+    if is_disturbed(run.row()):
+        why = reason(run.record, summary)
+        yield f"limit: unknown, because {why}; once the machine is quiet: workbench measure-again {run.id}"
+    elif limit := limit_of(run):
         yield f"limit: {limit}"
     if summary.spread is None:
         yield f"{unit}: {untraced(run)}"
