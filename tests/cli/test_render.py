@@ -4,10 +4,31 @@ from __future__ import annotations
 
 from io import StringIO
 
+import pytest
 from rich.console import Console
 from rich.table import Table
 
+from workbench.analysis.formatting import bandwidth, binary_size
+from workbench.cli.memory import _mebibytes
 from workbench.cli.render import whole
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (binary_size(4), "4 B"),
+        (binary_size(3000), "2.93 KiB"),
+        (binary_size(2**31), "2.00 GiB"),
+        (_mebibytes(4), "<0.01"),
+        (_mebibytes(0), "0.00"),
+        (bandwidth(33.0), "33.0 B/s"),
+        (bandwidth(8000.0), "8.0 kB/s"),
+        (bandwidth(2.5e9), "2.5 GB/s"),
+        (bandwidth(float("nan")), "–"),
+    ],
+)
+def test_a_small_figure_has_a_small_unit(text: str, expected: str) -> None:
+    assert text == expected
 
 
 def test_a_narrow_terminal_loses_no_figure() -> None:

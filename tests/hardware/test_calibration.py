@@ -136,7 +136,7 @@ def test_a_runs_bandwidth_stands_beside_the_calibrated_one(tmp_path: Path) -> No
     assert achieved(new_run(tmp_path, "silent", ""), None).empty
 
 
-@pytest.mark.parametrize(("machine", "calibrated"), [("m", "1,000.0 MB/s"), ("another", "–")])
+@pytest.mark.parametrize(("machine", "calibrated"), [("m", "1.0 GB/s"), ("another", "–")])
 def test_show_lays_a_calibration_beside_runs_of_its_own_machine_alone(
     machine: str, calibrated: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

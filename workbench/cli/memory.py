@@ -87,4 +87,5 @@ def _peaks(workers: Sequence[WorkerFigures]) -> Table:
 
 
 def _mebibytes(size: int | None) -> str:
-    return mebibytes(size).removesuffix(" MiB")
+    """Formats bytes for a column in MiB, where units per figure would not fit into 80 characters."""
+    return "–" if size is None else "<0.01" if 0 < size < 2**20 / 200 else f"{size / 2**20:.2f}"
