@@ -34,7 +34,7 @@ def run_of(store: Path, run_id: str, num_workers: int = 1, **values: Any) -> Run
         ({"model": "transformer"}, "model.name mlp and transformer; dataset.name digits and text"),
         (
             {"train": {"seed": 1, "learning_rate": 0.1, "optimizer": "sgd", "global_batch_size": 32, "max_gradient_norm": 1.0}},
-            "train.global_batch_size 16 and 32; train.optimizer adamw and sgd; train.learning_rate 0.001 and 0.1 and 2 more",
+            "train.global_batch_size 16 and 32; train.optimizer adamw and sgd; train.learning_rate 0.001 and 0.1 and 1 more",
         ),
         ({"mode": "inference", "inference": {"prompt_length": 4}}, "mode train and inference; inference.prompt_length 16 and 4"),
     ],
@@ -47,7 +47,13 @@ def test_what_differs_between_the_work_of_runs_is_named(tmp_path: Path, values: 
 
 
 def test_the_split_and_how_it_is_run_and_measured_are_not_the_work(tmp_path: Path) -> None:
-    how = {"name": "b", "split": {"data": 2}, "launch": {"threads_per_worker": 2}, "measure": {"num_trace_steps": 1}}
+    how: dict[str, Any] = {
+        "name": "b",
+        "split": {"data": 2},
+        "launch": {"threads_per_worker": 2},
+        "measure": {"num_trace_steps": 1},
+    }
+    how["train"] = {"num_steps": 50, "num_warmup_steps": 1, "seed": 1}
     runs = [run_of(tmp_path, "a"), run_of(tmp_path, "b", **how, link={"preset": "wan"}, baseline={"mode": "none"})]
     assert different_work(runs) == ""
     assert same_work(runs, runs[0]) == runs
