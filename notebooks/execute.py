@@ -26,7 +26,7 @@ LIVE = ("application/vnd.jupyter.widget-view+json", "application/vnd.vegalite.v5
 ROOT = Path(__file__).parents[1]
 _ANSWER = re.compile(r"^(answer_\d+) = \.\.\.", re.MULTILINE)
 _TIME_CLAIM = re.compile(r"^( *)assert .*  # of measured times$", re.MULTILINE)
-_SHOWN_ANSWER = re.compile(r"```python\n(.*?)```", re.DOTALL)
+_CHECK = re.compile(r'check_exercise\("(\d\d\.\d)", (answer_\d+)')
 
 
 def read(path: Path) -> NotebookNode:
@@ -67,11 +67,13 @@ def changed_cells(notebook: NotebookNode) -> list[str]:
 
 
 def with_answers(notebook: NotebookNode) -> NotebookNode:
-    """Each ``answer_1 = ...`` replaced by the answer shown below it, in place."""
-    for index, cell in enumerate(notebook.cells):
-        if cell.cell_type == "code" and _ANSWER.search(cell.source):
-            shown = (later.source for later in notebook.cells[index:] if later.cell_type == "markdown")
-            cell.source = next(found[1] for text in shown if (found := _SHOWN_ANSWER.search(text)))
+    """Each ``answer_1 = ...`` replaced by the answer in solutions.py, in place."""
+    from workbench.notebook.exercise import exercises
+
+    checked = {found[2]: found[1] for cell in code_cells(notebook) if (found := _CHECK.search(cell.source))}
+    for cell in code_cells(notebook):
+        if placeholder := _ANSWER.search(cell.source):
+            cell.source = f"{placeholder[1]} = {exercises()[checked[placeholder[1]]].answer}"
     return notebook
 
 

@@ -321,7 +321,8 @@ def test_the_course_is_copied_whole_and_never_over_a_file(tmp_path: Path) -> Non
     )
     done(tmp_path, "notebooks", "--to", str(tmp_path / "course"))
     copied = sorted((tmp_path / "course").iterdir())
-    assert {p.name: p.read_bytes() for p in copied} == {p.name: p.read_bytes() for p in course.glob("*.ipynb")}
+    files = [*course.glob("*.ipynb"), course / "solutions.py"]
+    assert {p.name: p.read_bytes() for p in copied} == {p.name: p.read_bytes() for p in files}
     for path in copied[1:]:
         path.unlink()
     again = workbench(tmp_path, "notebooks", "--to", str(tmp_path / "course"))

@@ -1,4 +1,4 @@
-"""The course: every notebook executes, what it claims holds, its exercises accept the answers that they show, and what is stored
+"""The course: every notebook executes, what it claims holds, its exercises accept the answers in solutions.py, and what is stored
 came out of the cells as they stand."""
 
 from __future__ import annotations
@@ -11,10 +11,15 @@ import nbformat
 import pytest
 from nbclient.exceptions import CellExecutionError
 
+import workbench as wb
 from notebooks import execute
+from workbench import widgets
+from workbench.notebook.exercise import exercises
 
 PATHS = sorted(Path(execute.__file__).parent.glob("*.ipynb"))
 MOST_BYTES = 400 * 2**10
+CHECK = re.compile(r'widgets\.check_exercise\("(\d\d\.\d)", answer_\d(?:, \w+=[\w.]+(?:\["[^"]+"\])?)?\)')
+"""A check shows which exercise it is and what of the notebook it needs."""
 notebooks = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 
 
@@ -24,7 +29,7 @@ def outputs(notebook: nbformat.NotebookNode) -> Iterator[nbformat.NotebookNode]:
 
 
 def assert_executes(path: Path) -> None:
-    """With each exercise answered as the notebook says below it. Measured times are left out."""
+    """With each exercise answered as in solutions.py. Measured times are left out."""
     notebook = execute.execute(execute.without_time_claims(execute.with_answers(execute.read(path))))
     assert [output.ename for output in outputs(notebook) if output.output_type == "error"] == []
     said = "".join(output.get("text", "") for output in outputs(notebook))
@@ -60,21 +65,56 @@ def test_a_stored_notebook_is_small_and_names_no_place_of_this_machine(path: Pat
 
 
 @notebooks
-def test_a_notebook_asserts_what_it_claims_and_has_three_exercises_with_answers(path: Path) -> None:
+def test_a_notebook_asserts_what_it_claims_and_has_three_exercises_with_solutions(path: Path) -> None:
     cells = execute.read(path).cells
     code = [cell.source for cell in cells if cell.cell_type == "code"]
     assert sum(source.count("assert ") for source in code) >= 4
     answered = execute.with_answers(execute.read(path))
     placeholders = [source for source in code if re.match(r"answer_\d = \.\.\.$", source)]
-    checks = [source for source in code if re.search(r"widgets\.check\(\s*answer_\d", source)]
-    assert len(placeholders) == len(checks) == 3
+    checks = [found[1] for source in code if (found := CHECK.fullmatch(source))]
+    assert len(placeholders) == 3
+    assert checks == [name for name in exercises() if name.startswith(path.stem[:2])]
     assert not any(source in [cell.source for cell in answered.cells] for source in placeholders)
 
 
 @notebooks
-def test_what_tests_an_answer_and_so_tells_it_is_folded_away(path: Path) -> None:
-    checks = [cell for cell in execute.code_cells(execute.read(path)) if "widgets.check(" in cell.source]
-    assert all(cell.metadata.get("jupyter") == {"source_hidden": True} for cell in checks)
+def test_a_notebook_tells_no_answer_to_its_exercises(path: Path) -> None:
+    cells = [cell.source for cell in execute.read(path).cells]
+    below = "\n".join(cells[next(number for number, source in enumerate(cells) if "## Exercises" in source) :])
+    own = [exercise for name, exercise in exercises().items() if name.startswith(path.stem[:2])]
+    assert not [exercise for exercise in own if exercise.why in below or f"= {exercise.answer}\n" in below]
+    assert "lambda" not in below and "<details>" not in below
+
+
+def test_a_right_answer_is_explained_and_a_wrong_one_gets_a_hint(capsys: pytest.CaptureFixture[str]) -> None:
+    exercise = exercises()["04.2"]
+    widgets.check_exercise("04.2", 0.25)
+    assert capsys.readouterr().out == f"Correct.\n{exercise.why}\n"
+    with pytest.raises(AssertionError, match="not correct") as raised:
+        widgets.check_exercise("04.2", 0.2)
+    assert exercise.hint in str(raised.value) and exercise.why not in str(raised.value)
+    widgets.check_exercise("04.2", ...)
+    assert capsys.readouterr().out.startswith("No answer yet")
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("01.1", 124_439_808 * 12), ("02.1", 4), ("02.3", (14.9, 14.9)), ("03.2", 1 / 8), ("04.1", 28), ("04.1", 26),
+        ("08.1", 0.002), ("08.2", 1e5), ("07.2", "x"),
+        ("00.2", wb.RunSpec(model="mlp", split={"data": 2})), ("00.3", wb.RunSpec(split={"data": 2})),
+    ],
+)  # fmt: skip
+def test_a_wrong_answer_is_refused_with_the_hint_of_its_exercise(name: str, wrong: object) -> None:
+    measured = {"runs": {}} if name == "07.2" else {}
+    with pytest.raises(AssertionError, match=re.escape(exercises()[name].hint)):
+        widgets.check_exercise(name, wrong, **measured)
+
+
+@pytest.mark.parametrize("name", ["00.2", "00.3", "01.1", "02.1", "02.3", "03.2", "04.1", "04.2", "08.1", "08.2"])
+def test_the_solution_of_an_exercise_without_a_run_is_right(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    widgets.check_exercise(name, eval(exercises()[name].answer, {"wb": wb}))
+    assert capsys.readouterr().out.startswith("Correct.")
 
 
 def test_a_changed_cell_and_a_cell_that_never_ran_are_noticed() -> None:

@@ -21,7 +21,7 @@ COURSE = Path(workbench.__path__[0]) / "course"
 @click.option(
     "--to",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Directory to copy the notebooks to; created if it does not exist.",
+    help="Directory to copy the notebooks and their solutions to; created if it does not exist.",
 )
 def notebooks_command(to: Path | None) -> None:
     """List the course notebooks, or copy them to a directory. Existing files are never overwritten."""
@@ -30,11 +30,12 @@ def notebooks_command(to: Path | None) -> None:
         for path in notebooks:
             click.echo(f"{path.name:<34}  {title(path)}")
         return
-    if existing := [path.name for path in notebooks if (to / path.name).exists()]:
+    files = [*notebooks, COURSE / "solutions.py"]
+    if existing := [path.name for path in files if (to / path.name).exists()]:
         raise UsageError(f"--to: {to} already contains {', '.join(existing)}; use another directory or move these files")
     with written("notebooks"):
         to.mkdir(parents=True, exist_ok=True)
-        for path in notebooks:
+        for path in files:
             shutil.copyfile(path, to / path.name)
     click.echo(f"{counted(len(notebooks), 'notebook')} copied; open with: jupyter lab {to}")
 
