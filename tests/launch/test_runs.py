@@ -179,7 +179,8 @@ def test_a_run_whose_owner_was_killed_is_lost_and_its_workers_are_gone(store: Pa
         ),
         (["--split", "pipeline=2,schedule=2f2b"], "split.pipeline.schedule: unknown schedule '2f2b'"),
         (["--split", "data=0"], "split.data.size: must be at least 2, but got 0"),
-        (["--set", "train.learning_rate=nan"], "train.learning_rate"),
+        (["--set", "train.learning_rate=nan"], "train.learning_rate: must be a finite number, but got nan"),
+        (["--set", "link.latency_s=-1"], "link.latency_s: must be at least 0, but got -1"),
         (
             ["--split", "layer=2,partition=parts"],
             "split.layer.partition: must be 'flops', 'parameters', 'blocks' or 'time' or a list, but got 'parts'",

@@ -44,7 +44,7 @@ def test_each_axis_and_each_node_has_its_link_and_the_slowest_decides() -> None:
     ("link", "message"),
     [
         ({"preset": "ethernet"}, "link.preset: .*'ethernet-1g'.* but got 'ethernet'"),
-        ({"latency_s": -1}, "link.latency_s: .*greater than or equal to 0, but got -1"),
+        ({"latency_s": -1}, "link.latency_s: .*must be at least 0, but got -1"),
         ({"bandwidth_bytes_per_s": 0}, "link.bandwidth_bytes_per_s: .*greater than 0"),
         ({"speed": 1}, "link.speed: unknown key"),
         ({"axes": {"tensor": {"preset": "wan"}}}, "link.axes.tensor: unknown axis 'tensor'. Allowed: data"),

@@ -129,7 +129,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "momentum of adamw": ({"momentum": 0.9}, "train.momentum", "use sgd or momentum"),
     "a beta of one": ({"betas": [0.9, 1.0]}, "train.betas.1", "less than 1"),
     "one beta": ({"betas": 0.9}, "train.betas", "a list"),
-    "negative decay": ({"weight_decay": -0.1}, "train.weight_decay", "greater than or equal to 0"),
+    "negative decay": ({"weight_decay": -0.1}, "train.weight_decay", "at least 0"),
     "no decay to exclude from": ({"optimizer": "adam", "decay_norms_and_biases": False},
                                  "train.decay_norms_and_biases", "set train.weight_decay"),
     "a minimum that is never reached": ({"min_lr_ratio": 0.1}, "train.min_lr_ratio", "use linear or cosine"),

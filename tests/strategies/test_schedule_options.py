@@ -67,7 +67,7 @@ def test_a_form_asks_for_them() -> None:
     ("given", "field", "sentence"),
     [
         ({"eagernes": 2}, "split.pipeline.eagernes", "did you mean 'eagerness'?"),
-        ({"eagerness": -1}, "split.pipeline.eagerness", "greater than or equal to 0, but got -1"),
+        ({"eagerness": -1}, "split.pipeline.eagerness", "must be at least 0, but got -1"),
         ({"schedule": "1f1b", "eagerness": 2}, "split.pipeline.eagerness", "unknown key 'eagerness'"),
         ({"schedule_options": {"eager": 2}}, "split.pipeline.schedule_options.eager", "Allowed: eagerness"),
         ({"schedule_options": 3}, "split.pipeline.schedule_options", "must be a table of options of the schedule, but got 3"),
