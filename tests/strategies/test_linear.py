@@ -81,7 +81,7 @@ def test_hidden_features_that_do_not_divide_are_refused_with_the_arithmetic() ->
 
 
 def test_all_kinds_of_layers_that_do_not_divide_are_named_at_once() -> None:
-    with pytest.raises(SplitError, match=r"these layers; the same applies to attention and feedforward and head$"):
+    with pytest.raises(SplitError, match=r"these layers; the same applies to attention, feedforward and head$"):
         plan(RunSpec(model="transformer", split={"tensor": 3}))
 
 
