@@ -34,8 +34,8 @@ def saved(page: Any, button: str) -> Path:
 
 
 def a_bar_is_clicked(page: Any) -> None:
-    """Somewhere below the legend of the breakdown of the step time, the second chart, there is one; again and again, until the page
-    has seen it."""
+    """Somewhere below the legend of the second chart, of the parts of a step, there is one; again and again, until the page has
+    seen it."""
     chart = page.get_by_test_id("stVegaLiteChart").nth(1)
     box = chart.bounding_box()
     for part in cycle((0.45, 0.5, 0.55, 0.6, 0.65, 0.7)):

@@ -25,7 +25,7 @@ from workbench.launch import start as submit
 from workbench.launch.device_queue import Holder, Ticket
 from workbench.launch.failure import find_cause
 from workbench.launch.spawn import WorkerProcess
-from workbench.launch.supervisor import Supervisor
+from workbench.launch.supervisor import Cancelled, Supervisor
 from workbench.spec import RunSpec
 from workbench.spec.files import dumps
 from workbench.store import listing
@@ -252,6 +252,28 @@ def test_a_run_waits_for_a_quiet_machine_without_the_devices(owners: Owners) -> 
     never.request_cancel()
     assert waiting.wait() == 0
     assert never.status().state == "cancelled"
+
+
+def test_a_run_that_finds_the_machine_busy_again_leaves_the_queue_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = new_run(tmp_path, "run-1", waits_for_quiet=True)
+    supervisor = Supervisor(run)
+    monkeypatch.setenv("WORKBENCH_DEVICE_QUEUE", str(tmp_path / "devices"))
+    busy_cores = iter([0.0, 0.0, 0.0, 1.5])  # quiet, and busy once it holds the devices
+    others: list[Ticket] = []
+
+    def measure(reason: str) -> float:
+        if (cores := next(busy_cores, None)) is None:
+            others.append(Ticket(["cpu"], Holder("another run")))  # takes the number that has become free
+            raise Cancelled
+        return cores
+
+    monkeypatch.setattr(supervisor, "_busy_cores", measure)
+    supervisor.run()
+    assert run.status().state == "cancelled"
+    assert others[0].path.exists(), "its place in the queue is still its own"
+    others[0].release()
 
 
 def test_the_workers_of_a_killed_owner_die_and_the_run_is_lost(owners: Owners) -> None:

@@ -173,9 +173,10 @@ def test_a_machine_that_is_never_quiet_can_allow_more_load(monkeypatch: pytest.M
     assert wb.submit(wb.RunSpec(**SPEC)).record.max_other_load_cores == 0.2
     monkeypatch.setenv("WORKBENCH_MAX_OTHER_LOAD_CORES", "1.5")
     assert wb.submit(wb.RunSpec(**SPEC)).record.max_other_load_cores == 1.5
-    monkeypatch.setenv("WORKBENCH_MAX_OTHER_LOAD_CORES", "much")
-    with pytest.raises(UsageError, match="must be a number of cores, but is 'much'"):
-        wb.submit(wb.RunSpec(**SPEC))
+    for wrong in ("much", "nan", "-1", "inf"):
+        monkeypatch.setenv("WORKBENCH_MAX_OTHER_LOAD_CORES", wrong)
+        with pytest.raises(UsageError, match=f"must be a finite number of cores from 0, but is '{wrong}'"):
+            wb.submit(wb.RunSpec(**SPEC))
 
 
 def test_a_disturbed_baseline_is_measured_again_before_it_is_used_again(
@@ -198,26 +199,50 @@ def test_a_disturbed_baseline_is_measured_again_before_it_is_used_again(
     assert tolerant.record.max_other_load_cores == 4.0
 
 
-def test_only_what_was_disturbed_is_measured_again(started: list[RunDirectory], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_disturbed_is_measured_again_and_each_baseline_once(
+    started: list[RunDirectory], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("WORKBENCH_MAX_OTHER_LOAD_CORES")
     one, two = (wb.submit(wb.RunSpec(**SPEC, split={name: 2})) for name in ("data", "tensor"))
-    busy, quiet = (RunDirectory(one.path.parent / run_id) for run_id in one.record.baseline_ids)
-    for run, load in ((busy, 1.3), (quiet, 0.1), (one.directory, 0.1), (two.directory, 0.9)):
+    alone = wb.submit(wb.RunSpec(**SPEC, split={"data": 2}, baseline={"mode": "none"}))
+    first, same_cores = (RunDirectory(one.path.parent / run_id) for run_id in one.record.baseline_ids)
+    for run, load in ((first, 1.3), (same_cores, 0.9), (one.directory, 0.1), (two.directory, 0.9), (alone.directory, 0.1)):
         finish(run, load)
     assert one.row()["speedup"] is None
-    assert [can_be_measured_again(run) for run in (one, two, wb.Run(quiet))] == [True, True, True], (
-        "the baseline with one thread is that of the other"
-    )
+    assert [can_be_measured_again(run) for run in (one, two, alone)] == [True, True, False]
 
-    same, new, single = measure_again([one, two, wb.Run(busy)])
+    runs = [wb.Run(same_cores), one, two, alone, wb.Run(first)]
+    new_same_cores, new_one, new_two, same, new_first = measure_again(runs)
 
-    assert (same.id, [run.id for run in started[4:]]) == (one.id, [single.id, new.id])
-    assert [run.record().waits_for_quiet for run in started] == [False] * 4 + [True] * 2
-    assert new.record.baseline_run_id == single.id
-    assert [run.id for run in pending([same, new])] == [single.id, new.id]
-    assert one.row()["speedup"] is None, "not yet"
-    finish(single.directory, 0.1)
-    row = one.row()
-    assert (row["baseline_run_id"], row["speedup"]) == (single.id, 1.0)
-    assert not can_be_measured_again(one)
-    assert measure_again([one, wb.Run(busy)])[1].id == single.id, "it has been measured again"
+    assert [run.id for run in started[5:]] == [new_first.id, new_same_cores.id, new_one.id, new_two.id]
+    assert all(run.record().waits_for_quiet for run in started[5:])
+    assert (same, new_one.is_new) == (alone, True)
+    assert new_same_cores.record.baseline_run_id == new_first.id, "not the disturbed one that its spec names"
+    assert new_one.record.baseline_ids == new_two.record.baseline_ids == (new_first.id, new_same_cores.id)
+    assert [run.id for run in pending([new_one])] == [new_first.id, new_same_cores.id, new_one.id]
+
+
+def test_nothing_is_measured_again_if_one_of_the_runs_cannot_be(
+    started: list[RunDirectory], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WORKBENCH_MAX_OTHER_LOAD_CORES")
+    runs = [wb.submit(wb.RunSpec(**SPEC, split={name: 2}, baseline={"mode": "none"})) for name in ("data", "tensor")]
+    for run in runs:
+        finish(run.directory, 1.3)
+    runs[1].directory.spec_path.write_text(runs[1].spec_text.replace('"mlp"', '"elsewhere"'), encoding="utf-8")
+    with pytest.raises(SpecError, match="elsewhere"):
+        measure_again(runs)
+    assert len(started) == 2
+
+
+def test_a_baseline_is_reused_only_if_the_new_run_allows_its_load(
+    started: list[RunDirectory], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORKBENCH_MAX_OTHER_LOAD_CORES", "4")
+    tolerant = wb.submit(wb.RunSpec(**SPEC, split={"data": 2}))
+    for run_id in tolerant.record.baseline_ids:
+        finish(RunDirectory(tolerant.path.parent / run_id), 1.3)
+    assert wb.submit(wb.RunSpec(**SPEC, split={"tensor": 2})).record.baseline_ids == tolerant.record.baseline_ids
+    monkeypatch.delenv("WORKBENCH_MAX_OTHER_LOAD_CORES")
+    strict = wb.submit(wb.RunSpec(**SPEC, split={"tensor": 2}))
+    assert not set(strict.record.baseline_ids) & set(tolerant.record.baseline_ids)

@@ -13,7 +13,7 @@ from tests.helpers.process import rows, workbench
 from tests.helpers.rows import row
 from tests.helpers.sizes import larger_are_slow
 from workbench.analysis.findings import findings
-from workbench.cli.run import _check_results
+from workbench.cli.run import check_results
 from workbench.errors import AssertionFailedError, SpecError, SplitError
 from workbench.plan import compatibility
 from workbench.plan.resolve import plan
@@ -97,9 +97,9 @@ def test_nothing_goes_backward_in_the_timeline_of_a_pipeline(tmp_path: Path, mon
 
 def test_only_training_must_have_a_loss() -> None:
     finished = row("dp2", 2, run_id="a", mode="inference", parity_ok=True)
-    _check_results([finished], [])
+    check_results([finished], [])
     with pytest.raises(AssertionFailedError, match="the final loss is not finite"):
-        _check_results([{**finished, "mode": "train"}], [])
+        check_results([{**finished, "mode": "train"}], [])
 
 
 def test_findings_speak_of_latency() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.comparison import record_run
-from workbench.store import labels, listing
+from workbench.store import listing
 from workbench.store.trust import Trust, trust_of, trust_of_times
 
 QUIET = {"other_load_cores": 0.1, "num_timed_steps": 20}
@@ -39,7 +39,6 @@ def test_the_worst_state_applies(tmp_path: Path, figures: dict[str, float | None
 def test_counted_figures_are_trusted_whatever_ran_meanwhile() -> None:
     assert trust_of("step_time_s", "disturbed") is Trust.DISTURBED
     assert trust_of("peak_memory_bytes", "disturbed") is Trust.QUIET
-    assert trust_of("utilisation", "quiet", is_calibration_stale=True) is Trust.STALE_CALIBRATION
     assert trust_of("step_time_s", None) is Trust.QUIET, "not measured"
 
 
@@ -48,11 +47,6 @@ def test_a_speedup_over_a_disturbed_baseline_is_empty(tmp_path: Path) -> None:
     run = record_run(tmp_path, "split", "finished", 2, step_time_s=0.5, speedup=2.0, baseline="base", **QUIET)
     row = listing.row(run)
     assert (row["speedup"], row["efficiency"]) == (None, None)
-
-    record_run(tmp_path, "again", "finished", 1, step_time_s=0.8, **QUIET)
-    labels.change_baselines(run, "again", None)
-    row = listing.row(run)
-    assert (row["baseline_run_id"], row["speedup"], row["efficiency"]) == ("again", pytest.approx(1.6), pytest.approx(0.8))
 
 
 def test_a_purged_baseline_leaves_the_recorded_speedup(tmp_path: Path) -> None:

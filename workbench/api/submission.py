@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from workbench.api.hardware import calibration
 from workbench.api.stored_run import Run
@@ -61,7 +61,7 @@ def submit_plan(planned: Plan, *, as_baseline: bool = False) -> Run:
     is_own_baseline = spec.baseline.mode == "auto" and planned.num_workers == 1
     if spec.baseline.mode == "auto" and not is_own_baseline:
         baseline, same_cores = _baselines(planned)
-    with _cancelled_on_error(baseline, same_cores):
+    with cancelled_on_error((baseline, same_cores)):
         run_id = new_run_id(spec.split.label)
         record = RunRecord(
             run_id=run_id,
@@ -110,14 +110,15 @@ def _start(run: Run, use_server: bool) -> None:
 
 
 @contextlib.contextmanager
-def _cancelled_on_error(*baselines: Run | None) -> Iterator[None]:
-    """Cancels the baselines that a submission started if the block raises an exception, such as an interrupt."""
+def cancelled_on_error(runs: Iterable[Run | None]) -> Iterator[None]:
+    """Cancels those of the runs that a submission started if the block, in which they may become more, raises an exception, such
+    as an interrupt."""
     try:
         yield
     except BaseException:
-        for baseline in baselines:
-            if baseline is not None and baseline.is_new:
-                baseline.end()
+        for run in runs:
+            if run is not None and run.is_new:
+                run.end()
         raise
 
 
@@ -178,7 +179,7 @@ def _baselines(planned: Plan) -> tuple[Run, Run]:
     first = _on_one_worker(spec, num_threads, "auto")
     if planned.device == "cuda":
         return first, first
-    with _cancelled_on_error(first):
+    with cancelled_on_error((first,)):
         same_cores = max(num_threads, min(num_threads * planned.num_workers, num_cores()))
         return first, _on_one_worker(spec, same_cores, first.id)
 
@@ -187,21 +188,23 @@ def _on_one_worker(spec: RunSpec, num_threads: int, baseline: str) -> Run:
     """Returns a run of the spec on one worker: a matching run in the store, or a new one, compared with ``baseline``."""
     single = with_launch(spec, threads_per_worker=num_threads)
     single = single.replace(name="", split={}, link={}, baseline={"mode": baseline})
-    return reusable_baseline(baseline_key(single)) or submit_plan(plan(single), as_baseline=True)
+    return reusable_baseline(single) or submit_plan(plan(single), as_baseline=True)
 
 
-def reusable_baseline(key: str) -> Run | None:
-    """Returns the newest run in the store with this baseline key that can serve as a baseline."""
+def reusable_baseline(spec: RunSpec) -> Run | None:
+    """Returns the newest run in the store that can serve as a baseline in place of a run of this spec on one worker."""
+    key, load = baseline_key(spec), max_other_load_cores(spec)
     for directory in reversed(listing.all_runs(home())):
         with contextlib.suppress(DamagedRunError):
-            if directory.record().baseline_key == key and _is_reusable(Run(directory)):
+            if directory.record().baseline_key == key and _is_reusable(Run(directory), load):
                 return Run(directory)
     return None
 
 
-def _is_reusable(run: Run) -> bool:
-    """Whether a run can serve as a baseline: it finished undisturbed or still may, or it exceeded its memory budget, as it would
-    again."""
+def _is_reusable(run: Run, max_other_load_cores: float) -> bool:
+    """Whether a run can serve as a baseline: it finished undisturbed, as this load counts, or still may, or it exceeded its
+    memory budget, as it would again."""
     if run.state is RunState.FINISHED and run.summary is not None:
-        return trust_of_times(run.record, run.summary) is not Trust.DISTURBED
+        record = dataclasses.replace(run.record, max_other_load_cores=max_other_load_cores)
+        return trust_of_times(record, run.summary) is not Trust.DISTURBED
     return run.state not in _UNUSABLE or (run.error is not None and run.error.memory is not None)

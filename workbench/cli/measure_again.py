@@ -16,16 +16,18 @@ def measure_again_command(runs: tuple[str, ...], as_json: bool) -> None:
     opened_runs = [open_run(run) for run in runs]
 
     from workbench.api.remeasurement import measure_again, pending
-    from workbench.cli.run import ended_on_interrupt, follow, report
+    from workbench.cli.run import check_results, ended_on_interrupt, follow, report
 
-    new_runs = measure_again(opened_runs)
-    with ended_on_interrupt(waiting := pending(new_runs)):
-        for run in waiting:
+    runs_in_place = measure_again(opened_runs)  # interrupted, it ends what it has submitted
+    new_runs = [run for run in runs_in_place if run.is_new]
+    with ended_on_interrupt(new_runs):
+        for run in pending(runs_in_place):
             follow(run, as_json)
-    rows = [run.row() for run in new_runs]
+    rows = [run.row() for run in runs_in_place]
     if as_json:
         click.echo(runs_document(rows))
-        return
-    if not waiting:
-        click.echo("Nothing was disturbed; no run was started.", err=True)
-    report(new_runs, rows)
+    else:
+        if [run.id for run in runs_in_place] == [run.id for run in opened_runs]:
+            click.echo("Nothing was disturbed; no run was started.", err=True)
+        report(runs_in_place, rows)
+    check_results([run.row() for run in new_runs], [])

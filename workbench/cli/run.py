@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,6 +20,9 @@ from workbench.errors import AssertionFailedError, RunFailedError, UsageError
 if TYPE_CHECKING:
     from workbench.api import Run
     from workbench.api.plans import Plan
+
+
+_NUMBER = re.compile(r"\d+\.\d+")
 
 
 @click.command("run")
@@ -77,7 +81,7 @@ def run_command(
         click.echo(runs_document(rows))
     else:
         report(runs, rows)
-    _check_results([run.row() for run in planned_runs], assertions)
+    check_results([run.row() for run in planned_runs], assertions)
 
 
 def _run_all(plans: Sequence[Plan], quiet: bool) -> tuple[list[Run], list[Run]]:
@@ -143,8 +147,8 @@ def follow(run: Run, quiet: bool) -> None:
                 message = run.message or run.state
                 if message != last_message and run.state in ("queued", "starting"):
                     progress.update(task, note=message)
-                    if not console.is_terminal:
-                        console.print(f"{name}: {message}")
+                    if not console.is_terminal and _NUMBER.sub("", message) != _NUMBER.sub("", last_message):
+                        console.print(f"{name}: {message}")  # of a load that changes every second, the first
                     last_message = message
             elif isinstance(event, ParityEvent):
                 progress.update(task, note=event_text(event))
@@ -201,7 +205,7 @@ def _does_not_fit(runs: Sequence[Run]) -> str:
     return f"Exceeds {budget}: {', '.join(over)}." + (f" Fits: {', '.join(fits)}." if fits else "")
 
 
-def _check_results(rows: list[dict[str, Any]], assertions: list[Any]) -> None:
+def check_results(rows: list[dict[str, Any]], assertions: list[Any]) -> None:
     """Checks the runs and the assertions.
 
     Raises:

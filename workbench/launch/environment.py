@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import math
 import os
 import platform
 import sys
@@ -42,13 +43,18 @@ def max_other_load_cores(spec: RunSpec) -> float:
     ``$WORKBENCH_MAX_OTHER_LOAD_CORES``, for machines that are never quiet, or ``measure.max_other_load_cores``.
 
     Raises:
-        UsageError: the variable is not a number.
+        UsageError: the variable is no finite number from 0.
     """
     text = os.environ.get("WORKBENCH_MAX_OTHER_LOAD_CORES")
+    if not text:
+        return spec.measure.max_other_load_cores
     try:
-        return float(text) if text else spec.measure.max_other_load_cores
+        cores = float(text)
     except ValueError:
-        raise UsageError(f"WORKBENCH_MAX_OTHER_LOAD_CORES must be a number of cores, but is {text!r}") from None
+        cores = math.nan
+    if not (math.isfinite(cores) and cores >= 0):
+        raise UsageError(f"WORKBENCH_MAX_OTHER_LOAD_CORES must be a finite number of cores from 0, but is {text!r}")
+    return cores
 
 
 def baseline_key(spec: RunSpec) -> str:

@@ -59,13 +59,14 @@ class Supervisor:
             store = self.directory.path.resolve().parent.parent
             while True:
                 if self.record.waits_for_quiet:
-                    self._wait_for_quiet(NUM_QUIET_WINDOWS)  # without the devices: other runs may use them meanwhile
+                    self._wait_for_quiet()  # without the devices: other runs may use them meanwhile
                 ticket = Ticket(devices, Holder(f"run {self.directory.id}", str(store)))
                 while holder := ticket.earlier_holder():
                     self._wait_for(f"{', '.join(devices)}: held by {holder.description(store)}")
-                if not self.record.waits_for_quiet or self._wait_for_quiet(1):
+                if not self.record.waits_for_quiet or self._busy_cores("a quiet machine") <= self.record.max_other_load_cores:
                     break
                 ticket.release()
+                ticket = None
             self._run_workers()
         except Cancelled:
             self._write(replace(self.status, state=RunState.CANCELLED, message="cancelled by the user"))
@@ -96,21 +97,20 @@ class Supervisor:
             self._write(replace(self.status, message=message))
         self._pause()
 
-    def _wait_for_quiet(self, num_windows: int) -> bool:
-        """Waits until other programs load the machine less than ``measure.max_other_load_cores`` in this many windows in a row;
-        for a single window it does not wait, but returns whether it was quiet."""
-        allowed, load, num_quiet = self.record.max_other_load_cores, MachineLoad(), 0
-        message = self.status.message.removeprefix("waiting for ") or "a quiet machine"
-        while num_quiet < num_windows:
-            end = time.monotonic() + WINDOW_S
-            while time.monotonic() < end:
-                self._wait_for(message)
-            cores = load.cores()
-            message = f"a quiet machine: other programs use {cores:.1f} cores, allowed are {allowed:g}"
-            num_quiet = num_quiet + 1 if cores <= allowed else 0
-            if num_windows == 1:
-                return num_quiet == 1
-        return True
+    def _wait_for_quiet(self) -> None:
+        """Waits until other programs have loaded the machine no more than is allowed in several windows in a row."""
+        num_quiet, reason = 0, "a quiet machine"
+        while num_quiet < NUM_QUIET_WINDOWS:
+            cores = self._busy_cores(reason)
+            reason = f"a quiet machine: other programs use {cores:.1f} cores, allowed are {self.record.max_other_load_cores:g}"
+            num_quiet = num_quiet + 1 if cores <= self.record.max_other_load_cores else 0
+
+    def _busy_cores(self, reason: str) -> float:
+        """Returns the cores that all programs keep busy during one window, for which the run waits."""
+        load, end = MachineLoad(), time.monotonic() + WINDOW_S
+        while time.monotonic() < end:
+            self._wait_for(reason)
+        return load.cores()
 
     def _wait_for_baselines(self) -> None:
         for baseline in self.record.baseline_ids:

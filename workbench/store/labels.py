@@ -1,4 +1,4 @@
-"""What people change of a run after it was made: name, tags, note, group and baselines, and whether it is in the lists."""
+"""What people change of a run after it was made: name, tags, note and group, and whether it is in the lists."""
 
 from __future__ import annotations
 
@@ -55,19 +55,6 @@ def remove_tags(run: RunDirectory, tags: Iterable[str]) -> None:
     """Removes tags that the run has."""
     unwanted = {" ".join(tag.split()) for tag in tags}
     relabel(run, tags=[tag for tag in run.labels().tags or () if tag not in unwanted])
-
-
-def change_baselines(run: RunDirectory, baseline_run_id: str | None, same_cores_baseline_run_id: str | None) -> None:
-    """Refers the speed-ups of a run to baselines that were measured again; None leaves one as it is."""
-    labels = run.labels()
-    first, same_cores = labels.baseline_run_id, labels.same_cores_baseline_run_id
-    run.write_labels(
-        replace(
-            labels,
-            baseline_run_id=baseline_run_id or first,
-            same_cores_baseline_run_id=same_cores_baseline_run_id or same_cores,
-        )
-    )
 
 
 def delete(run: RunDirectory) -> None:

@@ -15,7 +15,7 @@ from workbench.store.columns import RUN_COLUMNS
 from workbench.store.directory import RunDirectory
 from workbench.store.index import Index
 from workbench.store.run_status import RunState, RunStatus
-from workbench.store.speedup import baselines, speedups
+from workbench.store.speedup import speedups
 from workbench.store.trust import trust_of_times
 
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,199}")
@@ -118,11 +118,7 @@ def row(run: RunDirectory) -> dict[str, Any]:
     row = {column: getattr(record if hasattr(record, column) else summary, column, None) for column in RUN_COLUMNS}
     row |= {"run_id": run.id, "state": state_of(run).value, "note": labels.note, "group": labels.group}
     if summary is not None:
-        row |= {
-            "baseline_run_id": baselines(record, labels)[0],
-            **speedups(run, record, labels, summary),
-            "trust": trust_of_times(record, summary).value,
-        }
+        row |= {**speedups(run, record, summary), "trust": trust_of_times(record, summary).value}
     row["tags"] = None if labels.tags is None else ", ".join(labels.tags)
     if labels.name is not None:
         row["name"] = labels.name
@@ -144,8 +140,7 @@ def survey(store: Path) -> tuple[list[dict[str, Any]], list[str]]:
             if not (run.path / "run.json").exists():
                 continue
             entry = _row_or_damaged(run), _is_deleted(run)
-            if _are_new_baselines_measured(run):
-                index.put(*entry, changed_ns)
+            index.put(*entry, changed_ns)
         row, is_deleted = entry
         if is_deleted:
             deleted.append(run_id)
@@ -153,15 +148,6 @@ def survey(store: Path) -> tuple[list[dict[str, Any]], list[str]]:
             remaining.append(row)
     index.write()
     return remaining, deleted
-
-
-def _are_new_baselines_measured(run: RunDirectory) -> bool:
-    """Whether the baselines that are measured again, if any, have ended: until then the speed-ups of the run may change."""
-    with contextlib.suppress(DamagedRunError):
-        labels = run.labels()
-        ids = filter(None, (labels.baseline_run_id, labels.same_cores_baseline_run_id))
-        return all(state_of(RunDirectory(run.path.parent / baseline_id)).is_terminal for baseline_id in ids)
-    return True
 
 
 def changes(store: Path) -> list[tuple[str, int]]:

@@ -103,9 +103,6 @@ class Labels(Record):
     """Name that runs submitted together share, such as all splits of four workers."""
     deleted_at: float | None = None
     """Seconds since 1970; None for a run that is in the lists."""
-    baseline_run_id: str | None = None
-    """The baseline that was measured again, in place of the one in ``run.json``; so is the next."""
-    same_cores_baseline_run_id: str | None = None
 
     @classmethod
     def upgraded(cls, values: dict[str, Any]) -> dict[str, Any]:

@@ -23,8 +23,6 @@ class Trust(StrEnum):
     """State of the measured times of a run, from the best to the worst."""
 
     QUIET = "quiet"
-    STALE_CALIBRATION = "stale calibration"
-    """The store's calibration is of another machine or torch version; concerns the utilisation alone."""
     SHARED_CORES = "shared cores"
     """The threads of all workers together exceed the cores."""
     TOO_FEW_STEPS = "too few steps"
@@ -51,14 +49,11 @@ def trust_of_times(record: RunRecord, summary: Summary) -> Trust:
     return Trust.QUIET
 
 
-def trust_of(column: str, times: str | None, *, is_calibration_stale: bool = False) -> Trust:
+def trust_of(column: str, times: str | None) -> Trust:
     """Returns the state of one figure.
 
     Args:
         column: a column of ``runs``.
         times: the column ``trust`` of the run; None if it has not finished.
-        is_calibration_stale: whether the store's calibration does not apply to the run.
     """
-    if column == "utilisation" and is_calibration_stale:
-        return Trust.STALE_CALIBRATION
     return Trust(times) if times and column in TIMES else Trust.QUIET
