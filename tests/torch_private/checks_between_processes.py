@@ -138,16 +138,18 @@ def ignored_by_ddp(rank: int, recorder: Any, control: Any) -> list[bool]:
     from workbench.torch_private.distributed import leave_out_of_ddp
 
     layer = nn.Linear(2, 2)
-    leave_out_of_ddp(layer, {"bias"})
-    replica = DistributedDataParallel(layer)
-    replica(torch.full((1, 2), 1.0 + rank)).sum().backward()
-    return [layer.weight.grad.tolist() == [[1.5, 1.5]] * 2, recorder.payload_bytes]
+    module = nn.Sequential(layer)
+    leave_out_of_ddp(module, {"0.bias"})
+    replica = DistributedDataParallel(module)
+    ((1.0 + rank) * replica(torch.ones(1, 2)).sum()).backward()
+    return [layer.weight.grad.tolist(), layer.bias.grad.tolist()]
 
 
 @check("distributed.leave_out_of_ddp")
 def _(entry: Any) -> None:
-    (weight_is_mean, num_bytes), _ = run_in_workers(2, ignored_by_ddp)
-    assert weight_is_mean and isinstance(num_bytes, int)
+    gradients = run_in_workers(2, ignored_by_ddp)
+    assert [weight for weight, _ in gradients] == [[[1.5, 1.5]] * 2] * 2, "the mean"
+    assert [bias for _, bias in gradients] == [[1.0, 1.0], [2.0, 2.0]], "left out"
 
 
 def divided_optimizer(rank: int, recorder: Any, control: Any) -> list[Any]:
