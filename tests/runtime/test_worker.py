@@ -26,7 +26,9 @@ from workbench.testing.workers import run_in_workers
     ids=str,
 )
 def test_an_error_of_communication_may_be_that_of_another_worker(error: Exception, is_communication: bool) -> None:
-    assert error_event(error, 1, Recorder(step=3)).is_communication == is_communication
+    event = error_event(error, 1, Recorder(step=3))
+    assert event.is_communication == is_communication
+    assert event.traceback.endswith(f"{error}\n")
 
 
 def unanswered(rank: int, recorder: Recorder, control: Any) -> tuple[bool, list[str]]:

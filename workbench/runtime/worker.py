@@ -184,12 +184,12 @@ def _figures(
 
 
 def error_event(error: Exception, rank: int, recorder: Recorder) -> ErrorEvent:
-    """Returns the event of an exception that is being handled, by which the supervisor finds the worker that caused a failure."""
+    """Returns the event of an exception, by which the supervisor finds the worker that caused a failure."""
     return ErrorEvent(
         rank=rank,
         step=recorder.step,
         exception=describe(error),
-        traceback=traceback.format_exc(),
+        traceback="".join(traceback.format_exception(error)),
         is_communication=recorder.communication_failed or _is_communication_error(error),
         operations=tuple(recorder.last_operations),
         **getattr(error, "details", {}),  # of a memory budget that was exceeded
