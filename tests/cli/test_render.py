@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from workbench.analysis.formatting import bandwidth, binary_size
+from workbench.analysis.byte_units import in_bytes
+from workbench.analysis.formatting import bandwidth
 from workbench.cli.memory import _mebibytes
 from workbench.cli.render import whole
 
@@ -16,9 +17,9 @@ from workbench.cli.render import whole
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (binary_size(4), "4 B"),
-        (binary_size(3000), "2.93 KiB"),
-        (binary_size(2**31), "2.00 GiB"),
+        (in_bytes(4), "4 B"),
+        (in_bytes(3000), "2.93 KiB"),
+        (in_bytes(2**31), "2.00 GiB"),
         (_mebibytes(4), "<0.01"),
         (_mebibytes(0), "0.00"),
         (bandwidth(33.0), "33.0 B/s"),

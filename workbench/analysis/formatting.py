@@ -61,16 +61,6 @@ def mebibytes(value: float | None) -> str:
     return f"{size:.2g} MiB" if 0 < size < 0.1 else f"{size:.2f} MiB"
 
 
-def binary_size(value: float | None) -> str:
-    """Formats bytes in the unit that fits: ``12 B``, ``4.00 KiB``, ``12.30 MiB``, ``1.50 GiB``."""
-    if value is None:
-        return "–"
-    unit, size = next(
-        ((unit, size) for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)) if value >= size), ("B", 1)
-    )
-    return f"{value:.0f} B" if size == 1 else f"{value / size:.2f} {unit}"
-
-
 def bandwidth(value: float | None) -> str:
     """Formats bytes per second in the unit that fits: ``33.0 B/s``, ``12.3 MB/s``, ``1.5 GB/s``."""
     if value is None or math.isnan(value):

@@ -168,7 +168,8 @@ def _bandwidths(console: Any, run: Run) -> None:
     """Prints the bandwidth of each operation and the calibrated one of the same machine, if this store has it."""
     from rich.table import Table
 
-    from workbench.analysis.formatting import bandwidth, binary_size
+    from workbench.analysis.byte_units import in_bytes
+    from workbench.analysis.formatting import bandwidth
     from workbench.api.hardware import achieved_bandwidth
 
     rows = achieved_bandwidth(run).to_dict("records")
@@ -177,7 +178,7 @@ def _bandwidths(console: Any, run: Run) -> None:
     table = Table("operation", "axis", "workers", "payload", "achieved (lower bound)", "calibrated", box=None)
     for row in rows:
         achieved, calibrated = row["ring_bytes_per_s"], row["calibrated_bytes_per_s"]
-        size = binary_size(row["payload_bytes"])
+        size = in_bytes(row["payload_bytes"])
         table.add_row(row["operation"], row["axis"], str(row["group_size"]), size, bandwidth(achieved), bandwidth(calibrated))
     console.print("\nbandwidth per worker and direction, median over the trace steps:")
     console.print(table)
@@ -229,7 +230,7 @@ def _completions(console: Any, run: Run) -> None:
 def _workers(console: Any, run: Run) -> None:
     from rich.table import Table
 
-    from workbench.analysis.formatting import binary_size
+    from workbench.analysis.byte_units import in_bytes
 
     trains = run.record.mode == "train"
     heads = ("gradients", "optimizer state") if trains else ()
@@ -238,6 +239,6 @@ def _workers(console: Any, run: Run) -> None:
     expected = run.record.expected.parameters_per_worker
     for rank, worker in enumerate(run.summary.workers if run.summary else ()):
         sizes = (getattr(worker, key) for key in (*held, "peak_memory_bytes", "resident_peak_bytes"))
-        table.add_row(str(rank), f"{expected[rank]:,}", f"{worker.parameters:,}", *map(binary_size, sizes))
+        table.add_row(str(rank), f"{expected[rank]:,}", f"{worker.parameters:,}", *map(in_bytes, sizes))
     console.print("\nworkers:")
     console.print(table)
