@@ -31,6 +31,13 @@ def test_variants_are_those_with_a_name_of_their_own() -> None:
     assert added == {"dp2-zero1", "dp2-zero2", "fsdp2"}
 
 
+def test_a_variant_that_the_spec_gives_is_listed_once_beside_the_others() -> None:
+    given = {"data": {"size": 2, "shard": "parameters", "num_accumulation_steps": 2}}
+    specs = all_splits(RunSpec(model="mlp", split=given), 2, variants=True)
+    of_data = [spec.split.label for spec in specs if "data" in dict(spec.split.items())]
+    assert sorted(of_data) == ["dp2-a2", "dp2-zero1-a2", "dp2-zero2-a2", "fsdp2-a2"]
+
+
 def test_a_strategy_keeps_the_options_that_the_spec_gives_it_and_the_rest_of_the_spec_stays() -> None:
     spec = RunSpec(model="mlp", split={"pipeline": {"size": 2, "schedule": "gpipe", "num_microbatches": 8}}, train={"seed": 3})
     specs = all_splits(spec, 4)

@@ -31,7 +31,7 @@ def all_splits(spec: RunSpec, num_workers: int, *, variants: bool = False) -> li
                 planned = plan(candidate)
             except SpecError:
                 continue
-            if planned.num_workers == num_workers:
+            if planned.num_workers == num_workers and candidate not in accepted:
                 accepted.append(candidate)
     return accepted
 
@@ -71,8 +71,6 @@ def _choices(name: str, size: int, given: Options | None, variants: bool) -> Ite
     plain = strategy.plain_options(size)
     yield {**(given or plain), "size": size}
     if variants:
-        distinct: list[Options] = []
-        for options in strategy.aliases.values():
-            if options not in distinct:
-                distinct.append(options)
-        yield from ({**plain, **options, "size": size} for options in distinct)
+        named = {key for options in strategy.aliases.values() for key in options}
+        others = {key: value for key, value in (given or plain).items() if key not in named}
+        yield from ({**others, **options, "size": size} for options in ({}, *strategy.aliases.values()))
