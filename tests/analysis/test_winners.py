@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.helpers.rows import row
-from workbench.analysis.winners import in_table_order, winners
+from workbench.analysis.winners import best_rows, in_table_order, winners
 
 MIB = 2**20
 SINGLE = row("single", 1, run_id="a", step_time_s=0.1, peak_memory_bytes=80 * MIB, speedup=1.0, trust="quiet")
@@ -46,3 +46,11 @@ def test_runs_of_different_work_and_one_run_have_no_winner() -> None:
 
 def test_the_table_begins_with_one_worker() -> None:
     assert [row["split"] for row in in_table_order([PIPELINE, DATA, SINGLE])] == ["single", "dp2", "pp2"]
+
+
+def test_the_best_figures_are_of_runs_that_can_win() -> None:
+    disturbed, wrong = {**DATA, "trust": "disturbed", "step_time_s": 0.01}, {**PIPELINE, "parity_verdict": "wrong", "run_id": "d"}
+    best = best_rows([SINGLE, DATA, PIPELINE, disturbed, wrong], "")
+    assert best == {"step_time_s": 1, "speedup": 1, "peak_memory_bytes": 2, "communication_bytes_per_step": 2}
+    assert best_rows([SINGLE, DATA], "These runs do different work.") == {}
+    assert best_rows([SINGLE], "") == {}

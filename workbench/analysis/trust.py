@@ -18,6 +18,11 @@ def is_disturbed(row: Row) -> bool:
     return bool(row.get("trust") == Trust.DISTURBED)
 
 
+def is_doubtful(row: Row) -> bool:
+    """Whether the times of a row of ``runs`` are in another state than ``quiet``."""
+    return row.get("trust") not in (None, Trust.QUIET)
+
+
 def reason(record: RunRecord, summary: Summary) -> str:
     """Returns why the times of a run are not quiet, one clause; empty if they are."""
     match trust_of_times(record, summary):

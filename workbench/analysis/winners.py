@@ -11,6 +11,7 @@ import pandas as pd
 from workbench.analysis.formatting import factor, mebibytes, milliseconds
 from workbench.analysis.trust import is_disturbed
 from workbench.plan.parity import verdict
+from workbench.store.trust import TIMES
 
 Row = dict[str, Any]
 
@@ -62,6 +63,30 @@ def winners(rows: Sequence[Row], limits: Mapping[str, str], work: str) -> list[W
         *winner("Smallest", correct, "peak_memory_bytes", mebibytes, "memory"),
         *winner("Least communication", splits, "communication_bytes_per_step", lambda value: f"{mebibytes(value)} per step"),
     ]
+
+
+BEST = {
+    "step_time_s": min, "samples_per_s": max, "speedup": max, "peak_memory_bytes": min, "communication_bytes_per_step": min,
+}  # fmt: skip
+"""Column of ``runs`` → which of its values is the best."""
+
+
+def best_rows(rows: Sequence[Row], work: str) -> dict[str, int]:
+    """Returns column of ``BEST`` → position of the row with the best value, among the runs that ``winners`` considers.
+
+    Args:
+        rows: rows as in ``runs``.
+        work: sentence on the different work of the runs, as of ``work.different_work``; then there is no best.
+    """
+    positions = [i for i, row in enumerate(rows) if row["step_time_s"] is not None and verdict(row) != "wrong"]
+    best = {}
+    for column, extreme in BEST.items() if len(positions) > 1 and not work else ():
+        among = [i for i in positions if rows[i][column] is not None and not (column in TIMES and is_disturbed(rows[i]))]
+        if column == "communication_bytes_per_step":
+            among = [i for i in among if rows[i]["num_workers"] > 1]
+        if among:
+            best[column] = extreme(among, key=lambda i: rows[i][column])
+    return best
 
 
 def step_times(rows: Sequence[Row]) -> pd.DataFrame:

@@ -13,7 +13,8 @@ from workbench.analysis.communication import volume_frame
 from workbench.analysis.comparison import labelled, numbers, spec_differences
 from workbench.analysis.findings import findings_on
 from workbench.analysis.parity import HELP
-from workbench.analysis.winners import in_table_order, step_times, winners
+from workbench.analysis.trust import is_doubtful
+from workbench.analysis.winners import best_rows, in_table_order, step_times, winners
 from workbench.analysis.work import different_work
 from workbench.api.store import Run, open_exact
 from workbench.charts.communication import communication_volume_chart
@@ -32,8 +33,11 @@ PICKED = "picked run"
 """Key of the clicked run, which is highlighted in every table and chart."""
 TIMES = ("step_ms", "p10_ms", "p90_ms", "samples_per_s", "speedup", "speedup_same_cores", "efficiency")
 """Columns of the table that depend on time."""
-BEST = {"step_ms": True, "samples_per_s": False, "speedup": False, "peak_mib": True, "communication_mib": True}
-"""Column → whether the smallest value is the best."""
+_FIGURES = {
+    "step_ms": "step_time_s", "samples_per_s": "samples_per_s", "speedup": "speedup", "peak_mib": "peak_memory_bytes",
+    "communication_mib": "communication_bytes_per_step",
+}  # fmt: skip
+"""Column of the table → column of ``runs``, where the best value is marked."""
 _IS_BEST = "background-color: rgba(0, 158, 115, 0.25)"
 _IS_UNRELIABLE = "color: #8a8a8a"
 _STANDS_OUT = "background-color: rgba(230, 159, 0, 0.3)"
@@ -58,33 +62,34 @@ def main() -> None:
     if not finished:
         return
     finished_runs, finished_rows = [run for run, _ in finished], [row for _, row in finished]
-    _winners(finished_runs, finished_rows)
+    work = different_work(finished_runs)
+    _winners(finished_runs, finished_rows, work)
     measure_again_button(runs)
     frame = step_times(finished_rows)
     _run_figure(step_time_chart(frame, [row["split"] for row in rows]), frame, "step_time")
-    _table(in_table_order(finished_rows))
-    _findings(finished_runs, finished_rows)
+    _table(in_table_order(finished_rows), work)
+    _findings(finished_runs, finished_rows, work)
     _spec(runs, rows)
     _charts(finished_runs, finished_rows)
 
 
-def _winners(runs: list[Run], rows: list[dict[str, Any]]) -> None:
+def _winners(runs: list[Run], rows: list[dict[str, Any]], work: str) -> None:
     """Draws the best runs, one metric each."""
-    best = winners(rows, limits.kinds(runs), different_work(runs))
+    best = winners(rows, limits.kinds(runs), work)
     for column, winner in zip(st.columns(len(best) or 1), best, strict=False):
         with column, st.container(border=True):
             st.metric(winner.title, winner.figure)
             st.text(", ".join(filter(None, (winner.split, winner.detail))))  # a label of an imported run may hold Markdown
 
 
-def _findings(runs: list[Run], rows: list[dict[str, Any]]) -> None:
+def _findings(runs: list[Run], rows: list[dict[str, Any]], work: str) -> None:
     """Draws what limits each run, with its evidence, and which differences are noise."""
     st.subheader("Findings", anchor=False)
     _list(findings_on(runs, rows))
     store = runs_frame()
     times_of_runs = (noise.measured(run, alike(store, run)) for run in runs)
     measured = [replace(times, name=row["split"]) for times, row in zip(times_of_runs, rows, strict=True)]
-    if differences := noise.sentences(rows, measured, different_work(runs)):
+    if differences := noise.sentences(rows, measured, work):
         with st.expander("Noise analysis"):
             _list(differences)
 
@@ -105,12 +110,12 @@ def _spec(runs: list[Run], rows: list[dict[str, Any]]) -> None:
         st.dataframe(frame.style.apply(_column_stands_out, picked=picked), key="differences")
 
 
-def _table(rows: list[dict[str, Any]]) -> None:
+def _table(rows: list[dict[str, Any]], work: str) -> None:
     st.subheader("Results", anchor=False)
     number = st.column_config.NumberColumn
     frame = numbers(rows)
     event: Any = st.dataframe(
-        _styled(frame),
+        _styled(frame, best_rows(rows, work), [i for i, row in enumerate(rows) if is_doubtful(row)]),
         hide_index=True,
         key="figures",
         on_select="rerun",
@@ -143,17 +148,13 @@ def _table(rows: list[dict[str, Any]]) -> None:
         _picked(rows)
 
 
-def _styled(frame: pd.DataFrame) -> Any:
+def _styled(frame: pd.DataFrame, best: dict[str, int], doubtful: list[int]) -> Any:
     """Marks the best value of each column, the times that are not trusted, and the clicked run."""
     styled = frame.style.apply(_row_stands_out, axis=1, picked=st.session_state.get(PICKED))
-    for column, is_least in BEST.items() if len(frame) > 1 else ():
-        among = frame[frame["trust"] != "disturbed"] if column in TIMES else frame
-        values = among.loc[among["workers"] > 1 if column == "communication_mib" else among.index, column].dropna()
-        if len(values):
-            best = values.idxmin() if is_least else values.idxmax()
-            styled = styled.map(lambda _: _IS_BEST, subset=pd.IndexSlice[[best], [column]])
-    unreliable = frame.index[~frame["trust"].isin(["quiet"]) & frame["trust"].notna()]
-    return styled.map(lambda _: _IS_UNRELIABLE, subset=pd.IndexSlice[unreliable, list(TIMES)])
+    for column, figure in _FIGURES.items():
+        if figure in best:
+            styled = styled.map(lambda _: _IS_BEST, subset=pd.IndexSlice[[best[figure]], [column]])
+    return styled.map(lambda _: _IS_UNRELIABLE, subset=pd.IndexSlice[doubtful, list(TIMES)])
 
 
 def _row_stands_out(row: pd.Series, picked: str | None) -> list[str]:
