@@ -10,7 +10,7 @@ import streamlit as st
 
 from workbench.analysis.comparison import labelled
 from workbench.analysis.findings import findings_on
-from workbench.analysis.latest import latest_comparable
+from workbench.analysis.latest import alike_to_newest, one_of_each_split
 from workbench.analysis.winners import step_times
 from workbench.analysis.work import same_work
 from workbench.api.specs import RunSpec, four_strategies
@@ -26,6 +26,8 @@ from workbench.dashboard.table import filtered
 
 NUM_LATEST = 10
 NUM_FINDINGS = 5
+MOST_OPENED = 30
+"""Latest runs whose specs are read to find those of the same work."""
 PICTURE = Path(__file__).parents[1] / "demonstration.svg"
 """Of recorded runs of the demonstration, made by ``docs/pictures.py``; the README shows it, too."""
 
@@ -92,8 +94,10 @@ def _demonstration(kind: Literal["primary", "secondary"]) -> None:
 
 def _comparison(frame: pd.DataFrame) -> None:
     """Draws the latest comparison: step times and the first findings."""
-    latest = [open_exact(run_id) for run_id in latest_comparable(frame)]
-    runs = same_work(latest, latest[-1]) if latest else []
+    newest = alike_to_newest(frame).head(MOST_OPENED)
+    opened = [open_exact(str(run_id)) for run_id in newest["run_id"]]
+    same = {run.id for run in same_work(opened, opened[0])} if opened else set()
+    runs = [open_exact(run_id) for run_id in one_of_each_split(newest[newest["run_id"].isin(same)])]
     if len(runs) < 2:
         _demonstration("secondary")
         return
