@@ -70,7 +70,7 @@ def test_a_refused_split_says_why_offers_what_works_and_does_not_run() -> None:
     assert "(remainder 1)" in texts(test)
     assert next(button for button in test.button if button.label == "Run").disabled
     assert "data.size = 2" in labels(test)
-    assert "Preview of the nearest valid setting (data size 2)" in marked_up(test), "what is shown is not what was asked for"
+    assert "Preview of the nearest valid setting (data.size = 2)" in marked_up(test), "what is shown is not what was asked for"
     assert [button.key for button in test.button if button.label == "data.size = 2"] == ["use 0 field", "use 0 card"]
     assert "--split data=3" in next(code.value for code in test.code), "it can be shown to somebody"
     next(button for button in test.button if button.label == "data.size = 4").click().run()

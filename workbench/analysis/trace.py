@@ -34,9 +34,11 @@ def durations_s(run: StoredRun) -> dict[int, float]:
 
 def typical_step(run: StoredRun) -> int:
     """Returns the trace step whose duration is closest to the median of the timed steps, or of the trace steps without any timed
-    ones. The run has a trace step."""
-    traced, durations = set(steps(run)), durations_s(run)
-    of_trace = {step: duration for step, duration in durations.items() if step in traced}
+    ones; the last one if no duration is known. The run has a trace step."""
+    traced, durations = steps(run), durations_s(run)
+    of_trace = {step: durations[step] for step in traced if step in durations}
+    if not of_trace:
+        return traced[-1]
     median = float(np.median(list((_slowest(run, "timed") or of_trace).values())))
     return min(of_trace, key=lambda step: abs(of_trace[step] - median))
 

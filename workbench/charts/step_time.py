@@ -7,7 +7,9 @@ from collections.abc import Iterable
 import altair as alt
 import pandas as pd
 
+from workbench.analysis.formatting import factor
 from workbench.charts.theme import REFERENCE, WIDTH, layered, run_colours, tone_colour
+from workbench.store.trust import Trust
 
 _ROW = 26
 _UNTRUSTED = 0.45
@@ -18,10 +20,12 @@ def step_time_chart(frame: pd.DataFrame, labels: Iterable[str] = ()) -> alt.Laye
     """Draws one dot per run at the median step time and a whisker from the 10th to the 90th percentile, shortest first; data of
     ``winners.step_times``. Dashed lines are the runs on one worker. ``labels`` of all compared runs determine the colours."""
     is_split = frame["workers"] > 1
-    text = frame.apply(
-        lambda row: f"{row['step_ms']:.1f} ms" + ("" if pd.isna(row["speedup"]) else f"  {row['speedup']:.2f}×"), axis=1
+    times, speedups = [f"{ms:.1f} ms" for ms in frame["step_ms"]], [factor(None if pd.isna(s) else s) for s in frame["speedup"]]
+    data = frame.assign(
+        text=[time if text == "–" else f"{time}  {text}" for time, text in zip(times, speedups, strict=True)],
+        speedup_text=speedups,
+        opacity=[_UNTRUSTED if trust == Trust.DISTURBED else 1.0 for trust in frame["trust"]],
     )
-    data = frame.assign(text=text, opacity=[_UNTRUSTED if trust == "disturbed" else 1.0 for trust in frame["trust"]])
     end = 1.25 * frame[["step_ms", "p90_ms"]].max().max()
     y = alt.Y("split:N", title=None, sort=list(frame["split"]), axis=alt.Axis(labelLimit=220))
     title, scale = "step time (ms): median, 10th to 90th percentile", alt.Scale(domain=[0, end], nice=False)
@@ -33,7 +37,7 @@ def step_time_chart(frame: pd.DataFrame, labels: Iterable[str] = ()) -> alt.Laye
         alt.Tooltip("step_ms", title="median (ms)", format=".1f"),
         alt.Tooltip("p10_ms", title="10th percentile (ms)", format=".1f"),
         alt.Tooltip("p90_ms", title="90th percentile (ms)", format=".1f"),
-        alt.Tooltip("speedup", title="speed-up", format=".2f"),
+        alt.Tooltip("speedup_text", title="speed-up"),
         "trust",
     ]
     base = alt.Chart(data)

@@ -55,7 +55,7 @@ STRATEGY_COLOURS = {
 ground (WCAG 2.2, 1.4.11). They are distinct from ``COLOURS``, so that a colour never means a run in one chart and a part of the
 step in another."""
 
-_STRATEGIES = re.compile(rf"(?:^|-)({'|'.join(STRATEGY_COLOURS)})(?=\d|$|,| )")
+_STRATEGIES = re.compile(rf"(?:^|-)({'|'.join(STRATEGY_COLOURS)})(?=\d|$)")
 _OTHER_COLOURS = ("#C0507A", "#2E8E85", "#8B67C7", "#7F8B2E")
 """Of combinations and of strategies from outside, by a digest of the label without sizes."""
 
@@ -96,10 +96,11 @@ def run_colours(labels: Iterable[str]) -> dict[str, str]:
 def split_colour(label: str) -> str:
     """Returns the colour of a split, given by a label that begins with that of the split: one per strategy, whatever its size
     and options."""
-    strategies = _STRATEGIES.findall(label)
+    split = re.split("[ ,]", label, maxsplit=1)[0]
+    strategies = _STRATEGIES.findall(split)
     if len(strategies) == 1:
         return STRATEGY_COLOURS[strategies[0]]
-    kind = "-".join(strategies) or label
+    kind = "-".join(strategies) or split
     return _OTHER_COLOURS[zlib.crc32(kind.encode()) % len(_OTHER_COLOURS)]
 
 

@@ -6,6 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from workbench.analysis.byte_units import byte_unit
+from workbench.analysis.device_memory import exceeded
 from workbench.analysis.durations import duration_text, typical_duration_s
 from workbench.api.plans import all_splits, plan
 from workbench.api.specs import RunSpec, dumps
@@ -38,24 +39,35 @@ def split_list(spec: RunSpec, num_workers: int) -> None:
         limit = select_device(plan(specs[0]), key="device of all splits")
         _table(frame, limit.bytes_per_worker, str(limit))
         group = f"all splits of {number}, {spec.model.name}"
-        left_text = f"{counted(len(specs), 'run')}, one after the other" + _estimate(spec, len(specs))
-        if len(specs) > MOST_COMPARED:
+        runnable = [specs[number] for number in sorted(frame.loc[~frame["exceeds"], "number"])]
+        left_text = f"{counted(len(runnable), 'run')}, one after the other" + _estimate(spec, len(runnable))
+        if len(runnable) < len(specs):
+            left_text += f"; {len(specs) - len(runnable)} that exceed this machine or the memory budget are left out"
+        if len(runnable) > MOST_COMPARED:
             left_text += f". A comparison shows the first {MOST_COMPARED}"
         with st.container(horizontal=True, vertical_alignment="center"):
-            if st.button(f"Queue {counted(len(specs), 'split')}", type="primary", icon=":material/stacks:", key="queue all"):
-                submit(specs, f"{counted(len(specs), 'split')} ({group})", group)
-                st.rerun()
+            name = counted(len(runnable), "split")
+            queue = st.button(f"Queue {name}", type="primary", icon=":material/stacks:", key="queue all", disabled=not runnable)
+            if queue and len(submit(runnable, f"{name} ({group})", group)) == len(runnable):
+                st.rerun()  # not after a refusal, which would disappear
             st.text(f"{left_text}.")
 
 
 @st.cache_data(max_entries=16, show_spinner="Computing all splits…")
 def _frame(spec: str, num_workers: int, variants: bool, _specs: list[RunSpec]) -> pd.DataFrame:
-    """Returns one row per split: ``split``, the expected bytes of the largest worker and the communication per step; least memory
-    first."""
+    """Returns one row per split: its ``number``, ``split``, the expected bytes of the largest worker, the communication per step,
+    and whether it ``exceeds`` this machine or the budget; least memory first."""
     rows = []
-    for outlook in (Outlook.of(plan(spec)) for spec in _specs):
-        label, largest = outlook.plan.spec.split.label, max(outlook.bytes_of_workers.values())
-        rows.append({"split": label, "memory": largest, "communication": int(outlook.communication["bytes"].sum())})
+    for number, outlook in enumerate(Outlook.of(plan(spec)) for spec in _specs):
+        rows.append(
+            {
+                "number": number,
+                "split": outlook.plan.spec.split.label,
+                "memory": max(outlook.bytes_of_workers.values()),
+                "communication": int(outlook.communication["bytes"].sum()),
+                "exceeds": bool(exceeded(outlook.plan, outlook.bytes_of_workers)),
+            }
+        )
     return pd.DataFrame(rows).sort_values("memory", kind="stable", ignore_index=True)
 
 

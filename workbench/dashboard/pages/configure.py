@@ -105,8 +105,7 @@ def _draw_rejection(paths: dict[str, Any], error: SpecError, places: Places, con
         alert("error", "This configuration is invalid", error.field, error.message)
         _fixes(paths, works, "card")
         if works:
-            words = change_text(works[0]).replace(".", " ").replace(" = ", " ")
-            st.caption(f"Preview of the nearest valid setting ({words})")
+            st.caption(f"Preview of the nearest valid setting ({change_text(works[0])})")
             draw_outlook(Outlook.of(plan(spec_of(with_change(paths, works[0])))))
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from workbench.analysis.formatting import duration
-from workbench.analysis.latest import latest_comparable
+from workbench.analysis.latest import alike_to_newest, one_of_each_split
 from workbench.analysis.progress import Follower
 from workbench.api.store import RUN_ID, TERMINAL, Run, RunRecord, home, open_exact
 from workbench.charts.loss import loss_chart
@@ -152,8 +152,8 @@ def _queue(active: list[Run], watched: Run) -> None:
     st.subheader("Queue", anchor=False)
     for position, run in enumerate(others, start=1):
         with st.container(horizontal=True, vertical_alignment="center"):
-            waited = duration(time.time() - run.record.created_at)
-            st.text(f"{position}.  {run.record.split}  ·  {run.state} for {waited}  ·  {run.message or run.id}")
+            age = duration(max(0.0, time.time() - run.record.created_at))
+            st.text(f"{position}.  {run.record.split}  ·  {run.state}, submitted {age} ago  ·  {run.message or run.id}")
             if st.button("Cancel", key=f"cancel {run.id}"):
                 run.cancel()
                 st.toast("Cancelling.")
@@ -163,5 +163,5 @@ def _ended(ended: pd.DataFrame) -> None:
     if not ended.empty:
         st.subheader("Recent runs", anchor=False)
         runs_table(ended, key="ended")
-        same_work = ended[ended["run_id"].isin(latest_comparable(ended))]
-        compare_these(same_work, "Compare these runs", key="compare ended")
+        comparable = ended[ended["run_id"].isin(one_of_each_split(alike_to_newest(ended)))]
+        compare_these(comparable, "Compare these runs", key="compare ended")
