@@ -150,7 +150,7 @@ def test_an_interrupt_cancels_the_run_and_its_baselines(store: Path, number: sig
     assert not any(psutil.pid_exists(worker["pid"]) for status in statuses for worker in status.get("workers", []))
 
 
-def test_a_run_whose_owner_was_killed_is_lost_and_its_workers_are_gone(store: Path) -> None:
+def test_a_run_whose_supervisor_was_killed_is_lost_and_its_workers_are_gone(store: Path) -> None:
     process = started(store, "run", *SMALL, "--set", "train.num_steps=1000000", "--set", "baseline.mode=none")
     wait_until(lambda: any(store.glob("runs/*/events/*.jsonl")))
     (path,) = store.glob("runs/*/status.json")

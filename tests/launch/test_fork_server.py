@@ -1,0 +1,129 @@
+"""The fork server forks a module with torch in memory; a run starts as its command would."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.helpers.process import wait_until
+from tests.helpers.run_directory import new_run, run_record
+from tests.helpers.supervisors import Supervisors
+from workbench.launch import fork_server
+from workbench.launch import start as submit
+from workbench.spec import RunSpec
+from workbench.spec.files import dumps
+from workbench.store.directory import RunDirectory
+from workbench.store.records import Environment
+
+
+def test_a_tmpdir_too_deep_for_a_unix_socket_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as directory:  # pytest's own may be too deep itself
+        short, deep = Path(directory, "short"), Path(directory, "x" * 90)
+        short.mkdir(), deep.mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", directory)
+        monkeypatch.setattr(submit, "_SHORT_DIRECTORY", str(short))
+        assert (near := submit.socket_path()) is not None
+        assert near.parent.parent == Path(directory)
+        monkeypatch.setattr(tempfile, "tempdir", str(deep))
+        assert submit.socket_path() == short / near.relative_to(directory)
+        monkeypatch.setattr(submit, "_SHORT_DIRECTORY", str(deep / "no less deep"))
+        assert submit.socket_path() is None
+
+
+def test_a_folder_of_the_packages_name_in_the_current_directory_is_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = {"num_workers": 1, "device": "cpu", "baseline_run_id": "base"}
+    new_run(tmp_path / "store", "base", dumps(RunSpec()))
+    run = RunDirectory.create(tmp_path / "store", "run-1", dumps(RunSpec()), run_record(**record), Environment())
+    run.request_cancel()
+    (tmp_path / "workbench").mkdir()
+    (tmp_path / "workbench" / "__init__.py").write_text("raise SystemExit('the package of the current directory')")
+    monkeypatch.chdir(tmp_path)
+    submit.start(run, use_server=False)
+    wait_until(lambda: run.status().state == "cancelled" or run.supervisor_log_path.stat().st_size > 0)
+    assert (run.status().state, run.supervisor_log_path.read_text()) == ("cancelled", "")
+
+
+def request(path: Path, line: bytes) -> bytes:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(path))
+        connection.sendall(line)
+        return connection.makefile("rb").readline() if line.endswith(b"\n") else b""
+
+
+def names(path: Path, message: dict[str, Any]) -> list[str]:
+    """The modules that a process finds in memory that is forked a while after the request before."""
+    time.sleep(2 * fork_server.GET_GOING_S)  # asked without a pause, the server would never come to its postponed imports
+    log = Path(message["log"])
+    log.unlink(missing_ok=True)
+    request(path, json.dumps(message).encode() + b"\n")
+    wait_until(lambda: log.exists() and log.read_text().endswith("END\n"))
+    return log.read_text().split()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere workers are spawned")
+def test_the_fork_server_forks_a_module_with_torch_in_memory(tmp_path: Path) -> None:
+    code = "import json, os, sys\nprint(json.dumps([os.getpid(), os.getsid(0), os.getcwd(), os.environ['HERE'], sys.argv[1:], "
+    code += "'torch.distributed' in sys.modules, 'workbench' in sys.modules, [*os.sched_getaffinity(0)], os.nice(0)]))\n"
+    (tmp_path / "tiny_module.py").write_text(code)
+    (tmp_path / "names.py").write_text("import sys; print(*sys.modules, 'END')")
+    path, log = tmp_path / "s.sock", tmp_path / "log"
+    command = [sys.executable, "-P", fork_server.__file__, str(path)]
+    server = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, cwd="/")
+    try:
+        wait_until(path.exists)
+        assert subprocess.run(command, check=False).returncode == 0, "a second server leaves at once"
+        message = {
+            "module": "tiny_module",
+            "argv": ["a"],
+            "env": {**os.environ, "HERE": "yes"},
+            "cwd": str(tmp_path),
+            "sys_path": [str(tmp_path), *sys.path],
+            "log": str(log),
+            "cores": [max(os.sched_getaffinity(0))],  # the server itself may use all
+            "niceness": os.nice(0) + 1,
+        }
+        request(path, b'{"module": "ti')  # a client that died while it wrote
+        unseen = {**message, "log": str(tmp_path / "not mounted here" / "log")}
+        assert request(path, json.dumps(unseen).encode() + b"\n") == b"", "the front end then starts the run itself"
+        pid = json.loads(request(path, json.dumps(message).encode() + b"\n"))["pid"]
+        wait_until(lambda: log.exists() and log.read_text().endswith("\n"))
+        assert json.loads(log.read_text()) == [
+            *(pid, pid, str(tmp_path), "yes", ["a"], True, False),
+            *(message["cores"], message["niceness"]),
+        ]
+        wait_until(lambda: not psutil.pid_exists(pid))  # reaped, not a zombie
+
+        message["module"] = "names"
+        wait_until(lambda: set(fork_server.LATER) <= set(names(path, {**message, "log": str(tmp_path / "names.log")})))
+        assert psutil.Process(server.pid).num_threads() == 1, "forking a process with threads is not safe"
+        assert server.poll() is None
+    finally:
+        server.send_signal(signal.SIGKILL)
+        server.wait()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere workers are spawned")
+def test_a_run_has_the_cores_of_the_command_that_starts_it(supervisors: Supervisors, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, _ = supervisors.start("none")
+    server, client = socket.socketpair()
+    server.sendall(b"answer\n")
+    monkeypatch.setattr(submit, "_connect", lambda: client)
+    cores = {max(os.sched_getaffinity(0))}
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: cores)
+    submit.start(run)
+    with server, server.makefile() as sent:
+        asked = json.loads(sent.readline())
+    assert (asked["cores"], asked["niceness"]) == ([*cores], os.nice(0))
