@@ -34,9 +34,13 @@ def run_of(store: Path, run_id: str, num_workers: int = 1, **values: Any) -> Run
         ({"model": "transformer"}, "model.name mlp and transformer; dataset.name digits and text"),
         (
             {"train": {"seed": 1, "learning_rate": 0.1, "optimizer": "sgd", "global_batch_size": 32, "max_gradient_norm": 1.0}},
-            "train.global_batch_size 16 and 32; train.optimizer adamw and sgd; train.learning_rate 0.001 and 0.1 and 1 more",
+            "train.global_batch_size 16 and 32; train.optimizer adamw and sgd; train.max_gradient_norm unset and 1.0",
         ),
-        ({"mode": "inference", "inference": {"prompt_length": 4}}, "mode train and inference; inference.prompt_length 16 and 4"),
+        (
+            {"train": {"weight_decay": 0.1, "precision": "bf16", "checkpointing": "full", "max_gradient_norm": 1.0}},
+            "train.precision fp32 and bf16; train.checkpointing none and full; train.weight_decay unset and 0.1 and 1 more",
+        ),
+        ({"mode": "inference", "train": {"optimizer": "sgd"}, "inference": {"num_new_tokens": 4}}, "mode train and inference"),
     ],
 )
 def test_what_differs_between_the_work_of_runs_is_named(tmp_path: Path, values: dict[str, Any], named: str) -> None:
@@ -57,6 +61,41 @@ def test_the_split_and_how_it_is_run_and_measured_are_not_the_work(tmp_path: Pat
     runs = [run_of(tmp_path, "a"), run_of(tmp_path, "b", **how, link={"preset": "wan"}, baseline={"mode": "none"})]
     assert different_work(runs) == ""
     assert same_work(runs, runs[0]) == runs
+
+
+@pytest.mark.parametrize(
+    ("common", "values"),
+    [
+        ({}, {"train": {"learning_rate": 0.1, "betas": [0.9, 0.95], "lr_schedule": "cosine", "min_lr_ratio": 0.1}}),
+        ({}, {"inference": {"prompt_length": 4, "num_new_tokens": 4}}),
+        ({"mode": "inference"}, {"train": {"optimizer": "sgd", "checkpointing": "full"}, "inference": {"prompt_length": 4}}),
+        ({"dataset": {"name": "synthetic", "kind": "features"}}, {"dataset": {"name": "synthetic", "kind": "features", "seed": 1,
+                                                                               "height": 8}}),
+        ({"files": {"split.pipeline.schedule_file": "a"}}, {"files": {"split.pipeline.schedule_file": "b"}}),
+    ],
+)  # fmt: skip
+def test_options_without_effect_or_cost_are_not_the_work(tmp_path: Path, common: dict[str, Any], values: dict[str, Any]) -> None:
+    runs = [run_of(tmp_path, "a", **common), run_of(tmp_path, "b", **common | values)]
+    assert different_work(runs) == ""
+    assert same_work(runs, runs[0]) == runs
+
+
+@pytest.mark.parametrize(
+    ("common", "values", "named"),
+    [
+        (
+            {"mode": "inference", "inference": {"num_new_tokens": 4}},
+            {"inference": {"num_new_tokens": 8}},
+            "num_new_tokens 4 and 8",
+        ),
+        ({"dataset": {"name": "synthetic"}}, {"dataset": {"name": "synthetic", "padded": True}}, "dataset.padded false and true"),
+        ({"files": {"dataset.path": "a"}}, {"files": {"dataset.path": "b"}}, "files.dataset.path a and b"),
+    ],
+)
+def test_options_are_the_work_where_they_have_an_effect(
+    tmp_path: Path, common: dict[str, Any], values: dict[str, Any], named: str
+) -> None:
+    assert named in different_work([run_of(tmp_path, "a", **common), run_of(tmp_path, "b", **common | values)])
 
 
 def test_runs_whose_plugin_is_not_installed_are_compared_as_recorded(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from workbench.errors import SpecError
 from workbench.spec.files import read_table
-from workbench.spec.paths import work_differences
+from workbench.spec.work import work_differences
 
 if TYPE_CHECKING:
     from workbench.store.directory import StoredRun

@@ -21,7 +21,7 @@ from workbench.plan.resolve import plan
 from workbench.spec import RunSpec
 from workbench.spec.files import dumps
 from workbench.spec.option_files import with_file_hashes
-from workbench.spec.paths import work_differences
+from workbench.spec.work import work_differences
 from workbench.store import listing
 from workbench.store.directory import RunDirectory, home, new_run_id
 from workbench.store.json_record import from_json

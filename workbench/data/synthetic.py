@@ -9,7 +9,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from workbench.data.base import Dataset, DatasetSummary, LabelledSamples, PaddedWindows, Sequences, TokenWindows, dataset
 from workbench.errors import SpecError
-from workbench.spec.options import AppliesIf, DatasetOptions
+from workbench.spec.options import AppliesIf, DatasetOptions, NoCost
 
 _SURPRISE = 0.1  # share of tokens that the previous token does not determine
 _RADIANS_PER_STEP = (0.1, 1.0)
@@ -48,7 +48,7 @@ class SyntheticOptions(DatasetOptions):
     num_values: Annotated[NonNegativeInt, AppliesIf("kind", ("features",))] = 0
     """Number of values to predict instead of a class (features); 0 predicts a class."""
 
-    seed: NonNegativeInt = 0
+    seed: Annotated[NonNegativeInt, NoCost] = 0
     """Random seed of the samples."""
 
     padded: Annotated[bool, AppliesIf("kind", ("tokens",))] = False

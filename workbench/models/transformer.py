@@ -12,7 +12,7 @@ from workbench.models.layer_formulas import LayerShape, Part
 from workbench.models.presets import TRANSFORMER
 from workbench.plan.layer_groups import ColumnRowPair
 from workbench.plan.model_summary import BlockSummary, ModelSummary, ParameterSummary, Tie
-from workbench.spec.options import AppliesIf, ModelOptions
+from workbench.spec.options import AppliesIf, ModelOptions, NoCost
 
 if TYPE_CHECKING:
     from torch import nn
@@ -46,7 +46,7 @@ class TransformerOptions(ModelOptions):
     positions: Literal["learned", "rotary"] = "learned"
     """Position encoding: learned embeddings, or rotary embeddings of queries and keys."""
 
-    rotary_base: Annotated[PositiveFloat, AppliesIf("positions", ("rotary",))] = 10_000.0
+    rotary_base: Annotated[PositiveFloat, NoCost, AppliesIf("positions", ("rotary",))] = 10_000.0
     """Base of the rotary embedding frequencies (rotary)."""
 
     norm: Literal["layer", "rms"] = "layer"

@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 
 from workbench.registry import DATASETS, MODELS, SCHEDULES, STRATEGIES, Family
 from workbench.spec.files import parse_value
-from workbench.spec.options import AppliesIf, ModelOptions, Options, PluginOptions, ReadsFile
+from workbench.spec.options import AppliesIf, ModelOptions, NoCost, Options, PluginOptions, ReadsFile
 from workbench.spec.paths import value_text
 from workbench.spec.run_spec import RunSpec
 from workbench.spec.units import Quantity
@@ -52,6 +52,9 @@ class Field:
 
     applies_if: tuple[AppliesIf, ...] = ()
     """When it has an effect, by the paths of other options."""
+
+    has_cost: bool = True
+    """Whether the time or the memory of a step depends on it."""
 
     title: str = ""
     """Its label, unless that is its name."""
@@ -226,6 +229,7 @@ def _field(options: type[Options], where: str, name: str, info: FieldInfo, defau
         is_optional=is_optional,
         quantity=quantity,
         applies_if=_conditions(options, where, marks),
+        has_cost=NoCost not in marks,
         title=next((mark.title for mark in (info, *marks) if isinstance(mark, FieldInfo) and mark.title), ""),
     )
 

@@ -49,6 +49,11 @@ class AppliesIf:
     """Without any, it must be set: not None, 0, false or empty."""
 
 
+class NoCost:
+    """Marks an option on which neither the time nor the memory of a step depends, such as a learning rate: ``Annotated[float,
+    NoCost]``. Runs that differ in it do the same work, so they are compared."""
+
+
 class PluginOptions(Options):
     """Options of a plugin that a spec selects by ``name``; the other keys are those of the plugin."""
 

@@ -13,10 +13,6 @@ from workbench.spec.options import Options
 from workbench.spec.run_spec import DEFAULT_MODEL, RunSpec
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./+-]+")
-_WORK = ("mode", "model", "dataset", "train", "inference", "files")
-"""Parts of a spec that determine what a run computes; the others determine how it is split, run and measured."""
-_NO_WORK = ("train.num_steps", "train.num_warmup_steps", "train.seed")
-"""Options of these parts that change neither the time nor the memory of a step."""
 
 
 def differences(spec: RunSpec) -> dict[str, Any]:
@@ -62,16 +58,6 @@ def differing(tables: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
     specs = [dict(flat(table)) for table in tables]
     values = {path: [spec.get(path) for spec in specs] for path in dict.fromkeys(path for spec in specs for path in spec)}
     return {path: row for path, row in values.items() if any(value != row[0] for value in row)}
-
-
-def work_differences(tables: Sequence[dict[str, Any]]) -> list[str]:
-    """Returns what differs between the computations of a step of specs, given as tables, with all values: ``train.optimizer sgd
-    and adam``. Of different models or datasets, it is only the name."""
-    paths = differing([{part: table[part] for part in _WORK if part in table} for table in tables])
-    paths = {path: values for path, values in paths.items() if path not in _NO_WORK}
-    names = {path: f"{path.split('.')[0]}.name" for path in paths}
-    texts = {path: dict.fromkeys("unset" if v is None else value_text(v) for v in values) for path, values in paths.items()}
-    return [f"{path} {' and '.join(texts[path])}" for path in paths if names[path] == path or names[path] not in paths]
 
 
 def flat(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

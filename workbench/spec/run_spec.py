@@ -19,7 +19,7 @@ from pydantic import (
 from workbench.errors import SpecError
 from workbench.registry import DATASETS, MODELS, Family
 from workbench.spec.link import Link
-from workbench.spec.options import AppliesIf, DatasetOptions, ModelOptions, Options, PluginOptions, spec_error
+from workbench.spec.options import AppliesIf, DatasetOptions, ModelOptions, NoCost, Options, PluginOptions, spec_error
 from workbench.spec.split import Split
 from workbench.spec.units import DURATION, FLOP_RATE, SIZE
 
@@ -31,6 +31,7 @@ _ELEMENT_BYTES = {"fp32": 4, "bf16": 2, "fp64": 8}
 
 _Rate = Annotated[float, Field(ge=0, lt=1)]
 _TRAINING = AppliesIf("mode", ("train",))
+_INFERENCE = AppliesIf("mode", ("inference",))
 _ADAM = AppliesIf("optimizer", ("adam", "adamw"))
 _DECAYS = AppliesIf("lr_schedule", ("linear", "cosine"))
 
@@ -38,10 +39,10 @@ _DECAYS = AppliesIf("lr_schedule", ("linear", "cosine"))
 class Train(Options):
     """Training options; equal in all splits that are compared."""
 
-    num_steps: PositiveInt = 20
+    num_steps: Annotated[PositiveInt, NoCost] = 20
     """Number of timed steps. Warm-up, trace and memory steps are additional."""
 
-    num_warmup_steps: NonNegativeInt = 3
+    num_warmup_steps: Annotated[NonNegativeInt, NoCost] = 3
     """Number of steps before the timed steps; they are excluded from all figures."""
 
     global_batch_size: PositiveInt = 16
@@ -50,7 +51,7 @@ class Train(Options):
     optimizer: Annotated[Literal["sgd", "momentum", "adam", "adamw"], _TRAINING] = "adamw"
     """Optimizer: SGD without momentum (sgd), SGD with momentum 0.9 (momentum), Adam or AdamW. The defaults are torch's."""
 
-    learning_rate: Annotated[PositiveFloat, _TRAINING] = 1e-3
+    learning_rate: Annotated[PositiveFloat, NoCost, _TRAINING] = 1e-3
     """Base learning rate; lr_schedule scales it."""
 
     weight_decay: Annotated[NonNegativeFloat | None, _TRAINING] = None
@@ -62,22 +63,22 @@ class Train(Options):
     momentum: Annotated[_Rate | None, AppliesIf("optimizer", ("sgd", "momentum")), _TRAINING] = None
     """Momentum of SGD; the default is 0.9 for the optimizer momentum and 0 for sgd."""
 
-    betas: Annotated[tuple[_Rate, _Rate] | None, _ADAM, _TRAINING] = None
+    betas: Annotated[tuple[_Rate, _Rate] | None, NoCost, _ADAM, _TRAINING] = None
     """Decay rates of Adam's two moments, such as [0.9, 0.95]; the default is [0.9, 0.999]."""
 
-    epsilon: Annotated[PositiveFloat | None, _ADAM, _TRAINING] = None
+    epsilon: Annotated[PositiveFloat | None, NoCost, _ADAM, _TRAINING] = None
     """Term added to Adam's denominator for numerical stability; the default is 1e-8."""
 
-    lr_schedule: Annotated[Literal["constant", "linear", "cosine"], _TRAINING] = "constant"
+    lr_schedule: Annotated[Literal["constant", "linear", "cosine"], NoCost, _TRAINING] = "constant"
     """Learning rate after the warm-up: constant, or decayed linearly or with a cosine to min_lr_ratio × learning_rate."""
 
-    num_lr_warmup_steps: Annotated[NonNegativeInt, _TRAINING] = 0
+    num_lr_warmup_steps: Annotated[NonNegativeInt, NoCost, _TRAINING] = 0
     """Number of steps at the start of the run over which the learning rate rises linearly, whether timed or not."""
 
-    num_lr_decay_steps: Annotated[PositiveInt | None, _DECAYS, _TRAINING] = None
+    num_lr_decay_steps: Annotated[PositiveInt | None, NoCost, _DECAYS, _TRAINING] = None
     """Number of steps after the learning rate warm-up over which it decays; by default until the last timed step."""
 
-    min_lr_ratio: Annotated[float, Field(ge=0, le=1), _DECAYS, _TRAINING] = 0.0
+    min_lr_ratio: Annotated[float, Field(ge=0, le=1), NoCost, _DECAYS, _TRAINING] = 0.0
     """Final learning rate of the decay, as a fraction of learning_rate."""
 
     precision: Literal["fp32", "bf16", "fp64"] = "fp32"
@@ -97,7 +98,7 @@ class Train(Options):
     compile: bool = False
     """Whether to compile each block with torch.compile."""
 
-    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1), NoCost] = 0
     """Random seed of the initial parameters and of the sample order."""
 
     @property
@@ -119,10 +120,10 @@ class Train(Options):
 class Inference(Options):
     """Inference options; such a run has only forward passes."""
 
-    prompt_length: Annotated[PositiveInt, AppliesIf("num_new_tokens")] = 16
+    prompt_length: Annotated[PositiveInt, AppliesIf("num_new_tokens"), _INFERENCE] = 16
     """Number of tokens in the prompt, taken from each sample; only used if num_new_tokens > 0."""
 
-    num_new_tokens: NonNegativeInt = 0
+    num_new_tokens: Annotated[NonNegativeInt, _INFERENCE] = 0
     """Number of tokens generated after the prompt by greedy decoding with a key/value cache. 0: one forward pass over whole
     samples without generation."""
 
