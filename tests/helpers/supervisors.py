@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 
 from tests.helpers.run_directory import run_record
+from workbench.launch.device_queue import Ticket
 from workbench.spec import RunSpec
 from workbench.spec.files import dumps
 from workbench.store.directory import RunDirectory
@@ -64,8 +65,9 @@ from pathlib import Path
 from workbench.launch import supervisor
 from workbench.store.directory import RunDirectory
 supervisor.Workers = functools.partial(supervisor.Workers, module="tiny_worker")
-supervisor.Ticket = functools.partial(supervisor.Ticket, queue=Path(sys.argv[2]))
-supervisor.Supervisor(RunDirectory(Path(sys.argv[1]))).run()
+_, path, *ticket = sys.argv
+ticket = supervisor.Ticket.inherited(Path(ticket[0]), int(ticket[1])) if ticket else None
+supervisor.Supervisor(RunDirectory(Path(path)), ticket).run()
 """
 
 
@@ -84,11 +86,19 @@ class Supervisors:
         (path / "tiny_worker.py").write_text(WORKER)
 
     def start(self, fault: str, run_id: str = "run-1", **record: Any) -> tuple[RunDirectory, subprocess.Popen[bytes]]:
+        return (run := self.new(run_id, **record)), self.supervise(run, fault)
+
+    def new(self, run_id: str, **record: Any) -> RunDirectory:
         here = {"device": "cpu", "num_cores": 2, "threads_per_worker": 1, "timeout_s": 300.0}
         values = {"num_workers": 2, **here, "mesh": {"data": 2}, "expected": {}, **record}
-        run = RunDirectory.create(self.path, run_id, dumps(RunSpec()), run_record(run_id=run_id, **values), Environment())
+        return RunDirectory.create(self.path, run_id, dumps(RunSpec()), run_record(run_id=run_id, **values), Environment())
+
+    def supervise(self, run: RunDirectory, fault: str, ticket: Ticket | None = None) -> subprocess.Popen[bytes]:
         path = os.pathsep.join([str(self.path), os.environ.get("PYTHONPATH", "")])
-        command = [sys.executable, "-c", SUPERVISOR, str(run.path), str(self.queue)]
-        process = subprocess.Popen(command, env={**os.environ, "FAULT": fault, "PYTHONPATH": path})
+        command = [sys.executable, "-c", SUPERVISOR, str(run.path), *([str(ticket.path), str(ticket.file)] if ticket else [])]
+        environment = {**os.environ, "FAULT": fault, "PYTHONPATH": path}
+        process = subprocess.Popen(command, env=environment, pass_fds=[ticket.file] if ticket else [])
+        if ticket:
+            ticket.close()
         self.started.append(process)
-        return run, process
+        return process

@@ -13,8 +13,9 @@ from tests.helpers.supervisors import Supervisors, is_gone
 
 
 @pytest.fixture
-def supervisors(tmp_path: Path) -> Iterator[Supervisors]:
+def supervisors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Supervisors]:
     made = Supervisors(tmp_path)
+    monkeypatch.setenv("WORKBENCH_DEVICE_QUEUE", str(made.queue))
     yield made
     workers = [
         worker["pid"]

@@ -69,6 +69,18 @@ def test_a_split_runs_beside_its_baselines_and_is_exported(store: Path, tmp_path
     assert [r["run_id"] for r in rows(again)][:2] == [r["run_id"] for r in rows(result)][:2], "baselines are reused"
 
 
+def test_runs_submitted_together_run_in_the_order_of_their_submission(store: Path) -> None:
+    small = "wb.RunSpec(model={'name': 'mlp', 'hidden_dim': 16}, train={'num_steps': 3}, split=split)"
+    splits = "({'data': 2}, {'layer': 2}, {'tensor': 2}, {'pipeline': 2})"
+    code = f"import workbench as wb\nfor run in [wb.submit({small}) for split in {splits}]: run.wait()"
+    environment = {**os.environ, "WORKBENCH_HOME": str(store)}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    runs = sorted((RunDirectory(path) for path in store.glob("runs/*")), key=lambda run: run.record().created_at)
+    assert [run.record().split for run in runs] == ["single", "single", "dp2", "layer2", "tp2", "pp2-1f1b-m4"]
+    began = [run.events(0)[0][0].time for run in runs]
+    assert began == sorted(began)
+
+
 def test_torchs_own_trace_is_of_a_step_of_its_own(store: Path) -> None:
     asked = ["--set", "measure.torch_profiler=true", "--set", "baseline.mode=none"]
     result = workbench(store, "run", *SMALL, "--split", "data=2", "--json", *asked)

@@ -15,6 +15,7 @@ from workbench.api import submission
 from workbench.api.remeasurement import can_be_measured_again, measure_again, pending
 from workbench.errors import RunFailedError, SpecError, UsageError
 from workbench.launch import start as launcher
+from workbench.launch.device_queue import Ticket, places
 from workbench.plan import resolve
 from workbench.plan.plan import Plan
 from workbench.store.directory import RunDirectory
@@ -29,7 +30,7 @@ def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[RunDirector
     """The runs whose supervisor would have been started, in a store of the test's own."""
     runs: list[RunDirectory] = []
     monkeypatch.setenv("WORKBENCH_HOME", str(tmp_path))
-    monkeypatch.setattr(launcher, "start", lambda run, use_server: runs.append(run))
+    monkeypatch.setattr(launcher, "start", lambda run, use_server, ticket: runs.append(run))
     return runs
 
 
@@ -121,7 +122,7 @@ def test_a_run_and_its_baselines_start_without_the_fork_server_where_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[bool] = []
-    monkeypatch.setattr(launcher, "start", lambda run, use_server: asked.append(use_server))
+    monkeypatch.setattr(launcher, "start", lambda run, use_server, ticket: asked.append(use_server))
     monkeypatch.setattr(wb.Run, "wait", end)
     split = ("run", "--json", "--model", "mlp", "--split", "data=2")
     workbench(tmp_path / "command", *split, "--no-server")
@@ -136,7 +137,7 @@ def test_a_run_and_its_baselines_start_without_the_fork_server_where_asked(
 def test_a_supervisor_that_cannot_start_ends_the_run_and_its_baselines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: list[RunDirectory]
 ) -> None:
-    def start(run: RunDirectory, use_server: bool) -> None:
+    def start(run: RunDirectory, use_server: bool, ticket: Ticket | None) -> None:
         if run.record().num_workers == 2:
             raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         started.append(run)
@@ -149,6 +150,7 @@ def test_a_supervisor_that_cannot_start_ends_the_run_and_its_baselines(
     assert states["dp2"].state == RunState.FAILED
     assert "Resource temporarily unavailable" in states["dp2"].message
     assert [run.cancel_requested() for run in started] == [True, True]
+    assert not places(), "nobody holds a ticket that no supervisor has taken over"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device")

@@ -47,7 +47,7 @@ def test_a_supervisor_that_starts_late_leaves_a_run_that_has_ended(tmp_path: Pat
 def test_a_run_waits_for_its_baseline(supervisors: Supervisors) -> None:
     baseline = new_run(supervisors.path, "base", dumps(RunSpec()))
     run, supervisor = supervisors.start("none", baseline_run_id="base")
-    wait_until(lambda: "waiting for baseline base" in run.status().message)
+    wait_until(lambda: run.status().message == "waiting for its single-worker baseline")
     baseline.write_summary(Summary(step_time_s=1.0))
     baseline.write_status(RunStatus(RunState.FINISHED))
     assert supervisor.wait() == 0

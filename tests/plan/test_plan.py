@@ -119,13 +119,13 @@ def test_the_queue_is_first_come_first_served_and_skips_the_dead(tmp_path: Path)
     )
     assert first.is_first()
     assert not second.is_first()
-    assert (held := second.earlier_holder()) is not None
+    (held,) = second.ahead()
     assert held.description(Path("/another")) == "run 1 of user ada (store /store)"
     assert held.description(Path("/store")) == "run 1 of user ada"
     assert elsewhere.is_first()
     import os
 
-    os.close(first._file)  # what the system does when an owner dies
+    os.close(first.file)  # what the system does when an owner dies
     assert second.is_first()
     assert not first.path.exists()
 

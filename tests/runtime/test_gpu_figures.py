@@ -58,7 +58,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[api.Run]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WORKBENCH_HOME", str(tmp_path_factory.mktemp("store")))
         patch.setattr(plan_module, "num_gpus", lambda: 2)
-        patch.setattr(launcher, "start", lambda directory, use_server: None)
+        patch.setattr(launcher, "start", lambda directory, use_server, ticket: None)
         started = api.submit(RunSpec(**SPEC))
         run_in_workers(2, work, str(started.directory.path), make_group=NCCLDouble)
         events = [started.directory.events(rank, 0)[0] for rank in range(2)]

@@ -14,6 +14,7 @@ from workbench.hardware.fit import link_notes
 from workbench.launch import start as launcher
 from workbench.launch.block_times import block_times
 from workbench.launch.environment import baseline_key, environment, max_other_load_cores, num_cores
+from workbench.launch.place import place
 from workbench.launch.termination import terminated_as_interrupted
 from workbench.messages import nearest_name
 from workbench.plan.plan import Plan
@@ -90,14 +91,17 @@ def submit_plan(planned: Plan, *, as_baseline: bool = False) -> Run:
             started_as_baseline=as_baseline,
         )
         run = Run(RunDirectory.create(home(), run_id, dumps(spec), record, machine))
-        _start(run, spec.launch.fork_server)
+        _start(run, record, spec.launch.fork_server)
     return run
 
 
-def _start(run: Run, use_server: bool) -> None:
-    """Starts the supervisor of a new run. If that fails or is interrupted, the run has ended when the exception is raised."""
+def _start(run: Run, record: RunRecord, use_server: bool) -> None:
+    """Starts the supervisor of a new run, which gets its place in the device queue. If that fails or is interrupted, the run has
+    ended when the exception is raised."""
+    ticket = None
     try:
-        launcher.start(run.directory, use_server)
+        ticket = None if record.waits_for_quiet else place(run.directory, record)
+        launcher.start(run.directory, use_server, ticket)
     except OSError as error:
         message = f"the supervisor cannot be started: {error}"
         run.directory.write_status(RunStatus(RunState.FAILED, message))
@@ -106,6 +110,9 @@ def _start(run: Run, use_server: bool) -> None:
         run.directory.request_cancel()
         run.directory.write_status(RunStatus(RunState.CANCELLED, "interrupted before it started"))
         raise
+    finally:
+        if ticket is not None:
+            ticket.close()
     run.is_new = True
 
 

@@ -3,7 +3,8 @@
 Started as a file (``python -P fork_server.py SOCKET``). It imports torch and other installed packages, but neither the workbench
 nor the user's modules, so that an edited file is never stale. Each connection sends one request, a line of JSON with the keys
 module, argv, env, cwd, sys_path, log, cores and niceness, so that the child runs where and as its client would run it, whoever
-started the server. The child answers with its process id once it has taken these over.
+started the server. A file that is sent with the first byte (SCM_RIGHTS of unix(7)) is handed on open, and its number is added to
+argv. The child answers with its process id once it has taken these over.
 """
 
 import contextlib
@@ -68,16 +69,19 @@ def serve(path: str) -> None:
         with connection:
             connection.settimeout(REQUEST_S)
             try:
-                line = connection.makefile().readline()
+                first, files, _, _ = socket.recv_fds(connection, 1, 1)
+                line = first.decode() + connection.makefile().readline()
             except OSError:
                 continue
-            if not line.endswith("\n"):
-                continue  # the client died while it wrote
-            request = json.loads(line)
-            if os.fork() == 0:
-                listener.close()
-                os.close(lock)
-                run_module(request, connection)
+            if line.endswith("\n"):  # else the client died while it wrote
+                request = json.loads(line)
+                if os.fork() == 0:
+                    listener.close()
+                    os.close(lock)
+                    request["argv"] += map(str, files)
+                    run_module(request, connection)
+            for file in files:
+                os.close(file)
 
 
 def run_module(request: dict[str, Any], connection: socket.socket) -> NoReturn:

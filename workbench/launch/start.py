@@ -14,6 +14,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
+from workbench.launch.device_queue import Ticket
 from workbench.launch.interpreter import module_command, same_packages
 from workbench.store.directory import RunDirectory
 
@@ -25,19 +26,26 @@ LONGEST_SOCKET_PATH = 107
 _SHORT_DIRECTORY = "/tmp"
 
 
-def start(run: RunDirectory, use_server: bool = True) -> None:
-    """Starts the supervisor and returns; the run continues when this process ends."""
-    if use_server and sys.platform == "linux" and _request(run):
+def start(run: RunDirectory, use_server: bool = True, ticket: Ticket | None = None) -> None:
+    """Starts the supervisor, which takes over the run's ticket, and returns; the run continues when this process ends."""
+    if use_server and sys.platform == "linux" and _request(run, ticket):
         return
+    files = [ticket.file] if ticket else []
     with run.supervisor_log_path.open("ab") as log:
         subprocess.Popen(
-            module_command(SUPERVISOR, str(run.path.resolve())),
+            module_command(SUPERVISOR, *_arguments(run, ticket), *map(str, files)),
+            pass_fds=files,
             env=same_packages(),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+
+
+def _arguments(run: RunDirectory, ticket: Ticket | None) -> list[str]:
+    """Returns the arguments of the supervisor but the last, which is the number of the ticket's open file."""
+    return [str(run.path.resolve()), *([str(ticket.path)] if ticket else [])]
 
 
 def socket_path() -> Path | None:
@@ -59,11 +67,11 @@ def socket_path() -> Path | None:
     return None
 
 
-def _request(run: RunDirectory) -> bool:
+def _request(run: RunDirectory, ticket: Ticket | None) -> bool:
     """Requests the fork server to start the supervisor; returns whether it did."""
     request = {
         "module": SUPERVISOR,
-        "argv": [str(run.path.resolve())],
+        "argv": _arguments(run, ticket),
         "env": dict(os.environ),
         "cwd": str(Path.cwd()),
         "sys_path": [path or str(Path.cwd()) for path in sys.path],
@@ -73,7 +81,9 @@ def _request(run: RunDirectory) -> bool:
     }
     with _connect() or socket.socket() as connection:
         try:
-            connection.sendall(json.dumps(request).encode() + b"\n")
+            line = json.dumps(request).encode() + b"\n"
+            socket.send_fds(connection, [line[:1]], [ticket.file] if ticket else [])
+            connection.sendall(line[1:])
             return bool(connection.makefile().readline())
         except OSError:
             return False

@@ -1,7 +1,7 @@
 """The supervisor of a run: waits for the devices, starts the workers, monitors them and writes the run's status.
 
-One process per run, started as ``python -m workbench.launch.supervisor RUN_DIRECTORY``. Once it has started, no
-other process writes the status, except that a reader records a run as lost.
+One process per run, started as ``python -m workbench.launch.supervisor RUN_DIRECTORY [TICKET FILE]``, where FILE is the number of
+the ticket's open file. Once it has started, no other process writes the status, except that a reader records a run as lost.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ import traceback
 from dataclasses import replace
 from pathlib import Path
 
-from workbench.launch.device_queue import Holder, Ticket
+from workbench.launch.device_queue import Ticket
 from workbench.launch.failure import find_cause
 from workbench.launch.machine_load import NUM_QUIET_WINDOWS, WINDOW_S, MachineLoad
+from workbench.launch.place import place, unfinished_baselines
 from workbench.launch.spawn import Workers
+from workbench.messages import counted
 from workbench.store.directory import RunDirectory
 from workbench.store.events import Event, FinishedEvent, StepEvent
 from workbench.store.records import RunError
@@ -24,6 +26,8 @@ from workbench.store.run_status import RunState, RunStatus, SupervisorProcess
 
 _POLL_S = 0.02
 _HEARTBEAT_S = 1.0
+_PLACE_S = 1.0
+"""How often a run that waits for a baseline compares its place in the device queue with that of the baseline."""
 _ERROR_GRACE_S = 1.0
 """How long the other workers may take to report their errors once one worker has failed."""
 _STALL_GRACE_S = 30.0
@@ -36,8 +40,8 @@ class Cancelled(Exception):  # noqa: N818 - not an error
 class Supervisor:
     """Takes one run from the state ``queued`` to a terminal state."""
 
-    def __init__(self, run: RunDirectory) -> None:
-        self.directory, self.record = run, run.record()
+    def __init__(self, run: RunDirectory, ticket: Ticket | None = None) -> None:
+        self.directory, self.record, self.ticket = run, run.record(), ticket
         self.num_workers, self.device = self.record.num_workers, self.record.device
         import psutil
 
@@ -49,24 +53,12 @@ class Supervisor:
 
     def run(self) -> None:
         """Runs until the state is terminal; any exception is recorded as the failure of the supervisor."""
-        if self.directory.status().state.is_terminal:
-            return  # the submission was interrupted, or gave up, while the fork server imported torch
-        self._write(self.status)
-        ticket = None
         try:
+            if self.directory.status().state.is_terminal:
+                return  # the submission was interrupted, or gave up, while the fork server imported torch
+            self._write(self.status)
             self._wait_for_baselines()
-            devices = ["cpu"] if self.device == "cpu" else [f"cuda:{i}" for i in range(self.num_workers)]
-            store = self.directory.path.resolve().parent.parent
-            while True:
-                if self.record.waits_for_quiet:
-                    self._wait_for_quiet()  # without the devices: other runs may use them meanwhile
-                ticket = Ticket(devices, Holder(f"run {self.directory.id}", str(store)))
-                while holder := ticket.earlier_holder():
-                    self._wait_for(f"{', '.join(devices)}: held by {holder.description(store)}")
-                if not self.record.waits_for_quiet or self._busy_cores("a quiet machine") <= self.record.max_other_load_cores:
-                    break
-                ticket.release()
-                ticket = None
+            self._wait_for_devices()
             self._run_workers()
         except Cancelled:
             self._write(replace(self.status, state=RunState.CANCELLED, message="cancelled by the user"))
@@ -75,8 +67,8 @@ class Supervisor:
             self.directory.write_error(RunError(None, repr(error), traceback=traceback.format_exc()))
             self._write(replace(self.status, state=RunState.FAILED, message=f"the supervisor failed: {error!r}"))
         finally:
-            if ticket is not None:
-                ticket.release()
+            if self.ticket is not None:
+                self.ticket.release()
 
     def _write(self, status: RunStatus) -> None:
         """Replaces ``status.json``, with a new heartbeat."""
@@ -91,11 +83,12 @@ class Supervisor:
             self._write(self.status)
         time.sleep(_POLL_S)
 
-    def _wait_for(self, reason: str) -> None:
+    def _wait_for(self, reason: str, num_pauses: int = 1) -> None:
         """Pauses, with the reason as the message of the status."""
         if self.status.message != (message := f"waiting for {reason}"):
             self._write(replace(self.status, message=message))
-        self._pause()
+        for _ in range(num_pauses):
+            self._pause()
 
     def _wait_for_quiet(self) -> None:
         """Waits until other programs have loaded the machine no more than is allowed in several windows in a row."""
@@ -113,11 +106,28 @@ class Supervisor:
         return load.cores()
 
     def _wait_for_baselines(self) -> None:
-        for baseline in self.record.baseline_ids:
-            from workbench.store.listing import state_of
+        checked = time.monotonic()
+        while unfinished_baselines(self.directory, self.record):
+            if not self.record.waits_for_quiet and time.monotonic() - checked > _PLACE_S:
+                self.ticket, checked = place(self.directory, self.record, self.ticket), time.monotonic()
+            self._wait_for("its single-worker baseline")
 
-            while not state_of(RunDirectory(self.directory.path.parent / baseline)).is_terminal:
-                self._wait_for(f"baseline {baseline}")
+    def _wait_for_devices(self) -> None:
+        store = self.directory.path.resolve().parent.parent
+        devices = "free CPU cores" if self.device == "cpu" else "free GPUs"
+        while True:
+            if self.record.waits_for_quiet:
+                self._wait_for_quiet()  # without the devices: other runs may use them meanwhile
+            self.ticket = place(self.directory, self.record, self.ticket)
+            assert self.ticket, "its baselines have ended"
+            while ahead := self.ticket.ahead():
+                count = f"{counted(len(ahead), 'run')} ahead"
+                # The further behind, the less often it looks, so that a long queue does not disturb the run in front.
+                self._wait_for(f"{devices} ({count}; held by {ahead[0].description(store)})", num_pauses=len(ahead))
+            if not self.record.waits_for_quiet or self._busy_cores("a quiet machine") <= self.record.max_other_load_cores:
+                return
+            self.ticket.release()
+            self.ticket = None
 
     def _run_workers(self) -> None:
         self._write(replace(self.status, state=RunState.STARTING, message=""))
@@ -181,6 +191,7 @@ class Supervisor:
 
 
 if __name__ == "__main__":
-    Supervisor(RunDirectory(Path(sys.argv[1]))).run()
+    _, path, *handed_on = sys.argv
+    Supervisor(RunDirectory(Path(path)), Ticket.inherited(Path(handed_on[0]), int(handed_on[1])) if handed_on else None).run()
     sys.stdout.flush()
     os._exit(0)  # forked from the server, whose exit handlers must not run here
