@@ -38,6 +38,11 @@ class ExpectedMemory:
     activations: int | None
     """Maximum at the beginning of a backward pass; None without a formula."""
 
+    @property
+    def total_bytes(self) -> int:
+        """Sum of the categories that have a formula."""
+        return self.parameters + self.gradients + self.optimizer_state + (self.activations or 0)
+
 
 def expected_memory(plan: Plan, rank: int) -> ExpectedMemory:
     """Returns the expected memory of worker ``rank``, including rows that a strategy pads, as they are allocated."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 
 
 def balanced(weights: Sequence[float], num_stages: int) -> list[int]:
@@ -12,6 +12,11 @@ def balanced(weights: Sequence[float], num_stages: int) -> list[int]:
     The linear partition problem (Skiena, The Algorithm Design Manual, section 10.7); weights in any unit.
     """
     assert 0 < num_stages <= len(weights)
+    return list(_balanced(tuple(weights), num_stages))
+
+
+@lru_cache(maxsize=256)
+def _balanced(weights: tuple[float, ...], num_stages: int) -> tuple[int, ...]:
     prefix = [0.0]
     for weight in weights:
         prefix.append(prefix[-1] + weight)
@@ -28,4 +33,4 @@ def balanced(weights: Sequence[float], num_stages: int) -> list[int]:
         cut = best(end, stages)[1]
         sizes.append(end - cut)
         end = cut
-    return sizes[::-1]
+    return tuple(sizes[::-1])

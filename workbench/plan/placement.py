@@ -49,16 +49,23 @@ class Placement:
         Raises:
             PluginError: ``place`` does not return a ``Placement``.
         """
-        placement = place(self.local_model, index)
+        placements: dict[int, Placement] = {}  # mostly one, since the four are one summary until something is sharded
+
+        def of(held: ModelSummary) -> Placement:
+            if id(held) not in placements:
+                placements[id(held)] = place(held, index)
+            return placements[id(held)]
+
+        placement = of(self.local_model)
         if not isinstance(placement, Placement):
             raise PluginError(
                 f"{place.__qualname__} must return Placement(local_model), but returned a {type(placement).__name__}"
             )
         return Placement(
             placement.local_model,
-            place(self.gathered, index).gathered,
-            place(self.allocated, index).allocated,
-            place(self.updated, index).updated,
+            of(self.gathered).gathered,
+            of(self.allocated).allocated,
+            of(self.updated).updated,
             self.allocates_unused or placement.allocates_unused,
             None if self.in_flight is None or placement.in_flight is None else self.in_flight * placement.in_flight,
             self.outputs_kept + placement.outputs_kept,

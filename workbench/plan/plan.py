@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from math import prod
 from pathlib import Path
@@ -89,6 +89,14 @@ class Plan:
 
     def rank_view(self, rank: int) -> RankView:
         """Returns the plan of one worker."""
+        return self._rank_view(rank)
+
+    @functools.cached_property
+    def _rank_view(self) -> Callable[[int], RankView]:
+        """``_compute_rank_view`` with its results kept: memory and communication need the same ones."""
+        return functools.cache(self._compute_rank_view)
+
+    def _compute_rank_view(self, rank: int) -> RankView:
         num_samples = self.spec.train.global_batch_size // self.mesh.num_replicas
         num_microbatches = prod(s.num_microbatches for s in self.strategies)
         all_stages = self.placement(rank, without_axis="pipeline").local_model
