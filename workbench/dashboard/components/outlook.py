@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pandas as pd
 import streamlit as st
 
 from workbench.analysis.byte_units import byte_unit, in_bytes
 from workbench.analysis.device_memory import DeviceMemory, device_memory, devices
-from workbench.analysis.expected import expected_communication, held, placement
+from workbench.analysis.expected import placement
+from workbench.analysis.outlook import Outlook
 from workbench.analysis.schedule import bubble_fraction, schedule_timeline
 from workbench.api.plans import Plan, order_of_actions
 from workbench.api.specs import RunSpec
@@ -21,28 +20,6 @@ from workbench.errors import SpecError
 
 DEVICE = "device"
 """Key of the selected device, and its parameter in the address."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Outlook:
-    """A plan with the results of its formulas."""
-
-    plan: Plan
-    held: pd.DataFrame
-    """As of ``expected.held``."""
-    communication: pd.DataFrame
-    """As of ``expected.expected_communication``."""
-
-    @classmethod
-    def of(cls, planned: Plan) -> Outlook:
-        """Computes the formulas of a plan."""
-        return cls(planned, held(planned), expected_communication(planned))
-
-    @property
-    def bytes_of_workers(self) -> dict[int, int]:
-        """Expected memory by rank."""
-        sums = self.held.groupby("worker")["bytes"].sum()
-        return {int(str(rank)): int(size) for rank, size in sums.items()}
 
 
 def draw_outlook(outlook: Outlook) -> None:

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pandas as pd
 import streamlit as st
 
 from workbench.analysis.byte_units import byte_unit
-from workbench.analysis.device_memory import exceeded
+from workbench.analysis.device_memory import DeviceMemory
 from workbench.analysis.durations import duration_text, typical_duration_s
-from workbench.api.plans import all_splits, plan
-from workbench.api.specs import RunSpec, dumps
+from workbench.analysis.split_sizes import Saving, savings, split_sizes
+from workbench.api.plans import all_splits, change_text, plan, with_change
+from workbench.api.specs import RunSpec, differences, dumps
 from workbench.api.store import open_exact
 from workbench.dashboard.cache import runs_frame
 from workbench.dashboard.components.choose_runs import MOST_COMPARED
-from workbench.dashboard.components.outlook import Outlook, select_device
+from workbench.dashboard.components.outlook import select_device
 from workbench.dashboard.components.submit import submit
+from workbench.dashboard.downloads import csv_of
 from workbench.messages import counted
 
 _MOST_WORKERS = 64
 _NUM_SIMILAR = 5
+Load = Callable[[dict[str, Any]], None]
 
 
-def split_list(spec: RunSpec, num_workers: int) -> None:
-    """Draws the splits that the checks accept, initially of this many workers, and the button that queues them."""
+def split_list(spec: RunSpec, num_workers: int, load: Load) -> None:
+    """Draws the splits that the checks accept, initially of this many workers, and the button that queues them.
+
+    Args:
+        load: resets the form to paths and values.
+    """
     with st.container(border=True):
         left, right = st.columns([1, 2], vertical_alignment="bottom")
         with left:
@@ -31,51 +41,51 @@ def split_list(spec: RunSpec, num_workers: int) -> None:
             number = int(st.number_input("Workers", 2, _MOST_WORKERS, key=key))
         with right:
             variants = st.toggle("Include variants (ZeRO-1, ZeRO-2, FSDP)", key="variants of all splits")
-        specs = all_splits(spec, number, variants=variants)
+        specs, frame = _splits(dumps(spec), number, variants, spec)
         if not specs:
             st.text(f"No split of {number} workers is supported for this model, data and batch size.")
             return
-        frame = _frame(dumps(spec), number, variants, specs)
-        limit = select_device(plan(specs[0]), key="device of all splits")
-        _table(frame, limit.bytes_per_worker, str(limit))
-        group = f"all splits of {number}, {spec.model.name}"
-        runnable = [specs[number] for number in sorted(frame.loc[~frame["exceeds"], "number"])]
-        left_text = f"{counted(len(runnable), 'run')}, one after the other" + _estimate(spec, len(runnable))
-        if len(runnable) < len(specs):
-            left_text += f"; {len(specs) - len(runnable)} that exceed this machine or the memory budget are left out"
-        if len(runnable) > MOST_COMPARED:
-            left_text += f". A comparison shows the first {MOST_COMPARED}"
-        with st.container(horizontal=True, vertical_alignment="center"):
-            name = counted(len(runnable), "split")
-            queue = st.button(f"Queue {name}", type="primary", icon=":material/stacks:", key="queue all", disabled=not runnable)
-            if queue and len(submit(runnable, f"{name} ({group})", group)) == len(runnable):
-                st.rerun()  # not after a refusal, which would disappear
-            st.text(f"{left_text}.")
+        device = select_device(plan(specs[0]), key="device of all splits")
+        fits = frame["memory"] <= device.bytes_per_worker
+        st.caption(f"By formula, least memory first. {fits.sum()} of {len(frame)} fit ({device}).")
+        if not fits.any():
+            _savings(spec, number, device, variants, load)
+        _table(frame, fits, device, specs, load)
+        _queue(spec, number, [specs[number] for number in sorted(frame.loc[~frame["exceeds"], "number"])], len(specs))
 
 
 @st.cache_data(max_entries=16, show_spinner="Computing all splits…")
-def _frame(spec: str, num_workers: int, variants: bool, _specs: list[RunSpec]) -> pd.DataFrame:
-    """Returns one row per split: its ``number``, ``split``, the expected bytes of the largest worker, the communication per step,
-    and whether it ``exceeds`` this machine or the budget; least memory first."""
-    rows = []
-    for number, outlook in enumerate(Outlook.of(plan(spec)) for spec in _specs):
-        rows.append(
-            {
-                "number": number,
-                "split": outlook.plan.spec.split.label,
-                "memory": max(outlook.bytes_of_workers.values()),
-                "communication": int(outlook.communication["bytes"].sum()),
-                "exceeds": bool(exceeded(outlook.plan, outlook.bytes_of_workers)),
-            }
-        )
-    return pd.DataFrame(rows).sort_values("memory", kind="stable", ignore_index=True)
+def _splits(spec: str, num_workers: int, variants: bool, _spec: RunSpec) -> tuple[list[RunSpec], pd.DataFrame]:
+    """Returns the splits of the spec, given as TOML for the cache,, and their ``split_sizes``."""
+    specs = all_splits(_spec, num_workers, variants=variants)
+    return specs, split_sizes(specs) if specs else pd.DataFrame()
 
 
-def _table(frame: pd.DataFrame, limit: int, device: str) -> None:
+def _savings(spec: RunSpec, num_workers: int, device: DeviceMemory, variants: bool, load: Load) -> None:
+    """Draws a button for each change with which splits fit."""
+    limit = device.bytes_per_worker
+    if not (useful := _cached_savings(dumps(spec), num_workers, limit, variants, spec)):
+        more = "" if variants else " Variants need less."
+        st.text(f"Neither recomputed activations nor half the batch nor bf16 make one fit.{more}")
+        return
+    st.text("Changes of the configuration with which splits fit:")
+    with st.container(horizontal=True):
+        for saving in useful:
+            text = ", ".join(change_text({path: value}) for path, value in saving.change.items())
+            paths = with_change(differences(spec), saving.change)
+            st.button(f"{text} ({saving.num_fitting} of {saving.num_splits})", on_click=load, args=(paths,), key=f"saving {text}")
+
+
+@st.cache_data(max_entries=16, show_spinner="Searching for what makes splits fit…")
+def _cached_savings(spec: str, num_workers: int, limit: int, variants: bool, _spec: RunSpec) -> list[Saving]:
+    """Returns the ``savings`` of the spec, given as TOML for the cache."""
+    return savings(_spec, num_workers, limit, variants=variants)
+
+
+def _table(frame: pd.DataFrame, fits: pd.Series, device: DeviceMemory, specs: list[RunSpec], load: Load) -> None:
+    """Draws the splits; a selected one can be loaded."""
     (memory, of_memory), (volume, of_volume) = byte_unit(frame["memory"].max()), byte_unit(frame["communication"].max())
-    fits = frame["memory"] <= limit
-    st.caption(f"By formula, least memory first. {fits.sum()} of {len(frame)} fit ({device}).")
-    st.dataframe(
+    event: Any = st.dataframe(
         pd.DataFrame(
             {
                 "split": frame["split"],
@@ -86,12 +96,47 @@ def _table(frame: pd.DataFrame, limit: int, device: str) -> None:
         ),
         hide_index=True,
         key="splits by formula",
+        on_select="rerun",
+        selection_mode="single-row",
         column_config={
             "memory": st.column_config.NumberColumn(f"memory, largest worker ({memory})", format="%.2f"),
             "communication": st.column_config.NumberColumn(f"communication per step ({volume})", format="%.2f"),
             "fits": st.column_config.TextColumn("fits", help=f"Whether the largest worker fits {device}."),
         },
     )
+    with st.container(horizontal=True):
+        table = frame.assign(fits=fits).rename(
+            columns={"memory": "memory_bytes", "communication": "communication_bytes_per_step"}
+        )
+        st.download_button(
+            "Splits (CSV)",
+            csv_of(table.drop(columns=["number", "exceeds"])),
+            "splits.csv",
+            "text/csv",
+            icon=":material/download:",
+        )
+        if rows := event.selection.rows:
+            selected = specs[frame["number"].iloc[rows[0]]]
+            st.button(f"Configure {selected.split.label}", on_click=load, args=(differences(selected),), icon=":material/tune:")
+
+
+def _queue(spec: RunSpec, num_workers: int, runnable: list[RunSpec], num_splits: int) -> None:
+    """Draws the button that queues the splits that do not exceed this machine or the memory budget."""
+    if not runnable:
+        st.text("None can be run: all exceed this machine or the memory budget.")
+        return
+    group = f"all splits of {num_workers}, {spec.model.name}"
+    text = f"{counted(len(runnable), 'run')}, one after the other" + _estimate(spec, len(runnable))
+    if len(runnable) < num_splits:
+        text += f"; {num_splits - len(runnable)} that exceed this machine or the memory budget are left out"
+    if len(runnable) > MOST_COMPARED:
+        text += f". A comparison shows the first {MOST_COMPARED}"
+    with st.container(horizontal=True, vertical_alignment="center"):
+        name = counted(len(runnable), "split")
+        clicked = st.button(f"Queue {name}", type="primary", icon=":material/stacks:", key="queue all")
+        if clicked and len(submit(runnable, f"{name} ({group})", group)) == len(runnable):
+            st.rerun()  # not after a refusal, which would disappear
+        st.text(f"{text}.")
 
 
 def _estimate(spec: RunSpec, count: int) -> str:

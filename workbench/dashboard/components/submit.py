@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import streamlit as st
 
 from workbench.analysis.device_memory import exceeded
+from workbench.analysis.outlook import Outlook
 from workbench.api.specs import RunSpec
 from workbench.dashboard.cache import queue
 from workbench.dashboard.components.alerts import alert
 from workbench.dashboard.components.navigate import go
-from workbench.dashboard.components.outlook import Outlook
 from workbench.dashboard.start import start
 
 _ASKED, _QUEUED = "asked before submission", "queued"

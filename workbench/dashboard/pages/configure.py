@@ -7,6 +7,7 @@ from typing import Any
 import streamlit as st
 
 from workbench.analysis.device_memory import BUDGET, MACHINE
+from workbench.analysis.outlook import Outlook
 from workbench.api.plans import change_text, nearest_valid, plan, with_change
 from workbench.api.plugins import MODELS
 from workbench.api.specs import DEFAULT_MODEL, RunSpec, command, differences, dumps, script, spec_of
@@ -17,7 +18,7 @@ from workbench.dashboard.components.alerts import alert
 from workbench.dashboard.components.choices import STATE, choices
 from workbench.dashboard.components.fields import Places, forget
 from workbench.dashboard.components.layout import form_and_consequence
-from workbench.dashboard.components.outlook import DEVICE, Outlook, draw_outlook
+from workbench.dashboard.components.outlook import DEVICE, draw_outlook
 from workbench.dashboard.components.split_list import split_list
 from workbench.dashboard.components.submit import queued_line, submit_buttons
 from workbench.dashboard.table import filtered
@@ -27,6 +28,8 @@ BEGINNING = {"split.data.size": 2}
 NUM_EARLIER = 200
 NOT_LOADED = "not loaded"
 """Key of the reason why the spec of an earlier run could not be loaded."""
+START_FROM = "start from"
+"""Key of the menu that starts from a preset or an earlier run."""
 _NOT_FIELDS = ("from", DEVICE)
 """Parameters of the address that are not part of the spec."""
 _ALL_SPLITS = "Lists every split of a number of workers for this model and data, by formula, and queues all of them as one group."
@@ -82,6 +85,7 @@ def load(paths: dict[str, Any]) -> None:
     """Resets the form to these paths and values."""
     forget()
     st.session_state[STATE] = paths
+    st.session_state[START_FROM] = False  # closes the menu
 
 
 def load_run(run_id: str) -> None:
@@ -130,7 +134,7 @@ def _actions(paths: dict[str, Any], outlook: Outlook | None) -> None:
         _start_from()
     queued_line()
     if unsplit and st.session_state["all splits"]:
-        split_list(spec or unsplit, outlook.plan.num_workers if outlook else 2)
+        split_list(spec or unsplit, outlook.plan.num_workers if outlook else 2, load)
 
 
 def _spec(paths: dict[str, Any]) -> RunSpec | None:
@@ -152,7 +156,7 @@ def _copy_menu(spec: RunSpec) -> None:
 
 def _start_from() -> None:
     """Draws the menu that starts from a preset or an earlier run."""
-    with st.popover("Start from…", icon=":material/history:"):
+    with st.popover("Start from…", icon=":material/history:", key=START_FROM, on_change="rerun"):
         presets = {f"{preset} ({name})": (name, preset) for name in MODELS.names() for preset in MODELS.get(name).Options.presets}
         preset = st.selectbox("Model preset", list(presets), index=None, key="from preset")
         if preset:
