@@ -23,6 +23,7 @@ from workbench.cli import calibrate
 from workbench.cli.show import _bandwidths
 from workbench.errors import UsageError
 from workbench.hardware.fit import fit, link_notes
+from workbench.hardware.staleness import staleness
 from workbench.hardware.store import read_calibration, write_calibration
 from workbench.plan.link_model import Route
 from workbench.plan.resolve import plan
@@ -116,6 +117,34 @@ def test_a_calibration_of_another_machine_is_none(tmp_path: Path) -> None:
         read_calibration(tmp_path, HERE)
 
 
+DAY_S = 86400.0
+
+
+@pytest.mark.parametrize(
+    ("calibrated", "environment", "record", "reason"),
+    [
+        ({}, HERE, {}, ""),
+        ({}, HERE, {"created_at": 29 * DAY_S}, ""),
+        ({}, HERE, {"created_at": 31 * DAY_S}, "the calibration was 31 days old"),
+        ({}, HERE, {"created_at": 31 * DAY_S, "max_calibration_age_days": 60.0}, ""),
+        ({"other_load_cores": 1.3}, HERE, {}, "other programs used 1.3 cores during the calibration"),
+        ({"other_load_cores": 1.3}, HERE, {"max_other_load_cores": 2.0}, ""),
+        (
+            {"environment": {**plain(HERE), "platform": "Linux 5"}},
+            replace(HERE, platform="Linux 6"),
+            {},
+            "the calibration was made under Linux 5, the run under Linux 6",
+        ),
+        ({"environment": {**plain(HERE), "platform": "Linux 5"}}, HERE, {}, ""),
+    ],
+)
+def test_a_calibration_is_stale_for_a_reason(
+    calibrated: dict[str, Any], environment: Environment, record: dict[str, Any], reason: str
+) -> None:
+    of_run = run_record(**{"created_at": 0.0, **record})
+    assert staleness({**calibration(0.0, 1e9), **calibrated}, environment, of_run) == reason
+
+
 def test_the_frame_has_the_fit_and_the_bandwidth_beside_each_time() -> None:
     frame = communication(calibration(0.0, 1e9))
     assert frame["fitted_s"].tolist() == pytest.approx(frame["time_s"].tolist())
@@ -136,20 +165,27 @@ def test_a_runs_bandwidth_stands_beside_the_calibrated_one(tmp_path: Path) -> No
     assert achieved(new_run(tmp_path, "silent", ""), None).empty
 
 
-@pytest.mark.parametrize(("machine", "calibrated"), [("m", "1.0 GB/s"), ("another", "–")])
+@pytest.mark.parametrize(
+    ("machine", "age_days", "calibrated"),
+    [
+        ("m", 1, "1.0 GB/s"),
+        ("m", 40, "⚠ stale calibration: the calibration was 40 days old; run `workbench calibrate`"),
+        ("another", 40, "–"),
+    ],
+)
 def test_show_lays_a_calibration_beside_runs_of_its_own_machine_alone(
-    machine: str, calibrated: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    machine: str, age_days: int, calibrated: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORKBENCH_HOME", str(tmp_path))
     write_calibration(tmp_path, {**calibration(0.0, 1e9), "environment": plain(HERE)})
-    run = RunDirectory.create(tmp_path, "run", "", run_record(), replace(HERE, machine=machine))
+    run = RunDirectory.create(tmp_path, "run", "", run_record(created_at=age_days * DAY_S), replace(HERE, machine=machine))
     for rank in range(2):
         row = {"step": 0, "rank": rank, "group": "g", "axis": "data", "sequence": 1, "operation": "all_reduce"}
         rows = [{**row, "payload_bytes": 100, "ring_bytes": 100, "start_s": 0.0, "completed_s": 3.0}]
         write_table(run.table_path("communication", rank), "communication", rows)
     console = Console(width=200, record=True)
     _bandwidths(console, Run(run))
-    assert console.export_text().rstrip().endswith(f"  {calibrated}")
+    assert console.export_text().rstrip().endswith(calibrated)
 
 
 def test_a_calibration_says_when_its_fits_are_poor(capsys: pytest.CaptureFixture[str]) -> None:
@@ -175,6 +211,7 @@ def test_calibrate_measures_keeps_and_prints_and_runs_are_checked_against_it(tmp
     found = json.loads(workbench("calibrate", "--json"))
     assert json.loads((tmp_path / "calibration.json").read_text()) == found
     assert {row["precision"] for row in found["matmul"]} == {"fp32", "bf16", "fp64"}
+    assert 0 <= found["other_load_cores"] < (os.cpu_count() or 1)
     assert {row["kind"] for row in found["memory"]} == {"copy", "triad"}
     assert {fit["operation"] for fit in found["links"]} == {"all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send"}
     assert all(0 < row["time_s"] < inf for row in found["communication"])

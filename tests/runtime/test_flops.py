@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.helpers.cases import training
+from tests.helpers.run_directory import run_record
 from workbench.hardware.store import write_calibration
 from workbench.metrics.utilisation import peak_flops_per_s
 from workbench.plan.resolve import plan
@@ -89,7 +90,11 @@ def test_the_peak_is_of_as_many_threads_of_no_more_cores_than_there_are_and_of_t
     here = {"machine": "here", "cpu": "fast", "num_cores": 4, "torch_version": "2"}
 
     def peak(precision: str, threads: int, num_workers: int, num_cores: int, **other: Any) -> float | None:
-        return peak_flops_per_s(tmp_path, Environment(**{**here, **other}), precision, threads, num_workers, num_cores)
+        workers = {"threads_per_worker": threads, "num_workers": num_workers, "num_cores": num_cores}
+        record = run_record(**workers)
+        peak, stale = peak_flops_per_s(tmp_path, Environment(**{**here, **other}), record, precision)
+        assert not stale
+        return peak
 
     assert peak("fp32", 1, 2, 4) is None, "nothing was calibrated"
     entries = [

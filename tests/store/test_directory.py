@@ -13,7 +13,7 @@ import pytest
 from tests.helpers.run_directory import new_run, step_row
 from workbench.errors import UsageError
 from workbench.export.tables import export
-from workbench.metrics.summary import _other_load, summarize
+from workbench.metrics.summary import summarize
 from workbench.spec import RunSpec
 from workbench.store import listing
 from workbench.store.columns import RUN_COLUMNS, TABLES
@@ -21,6 +21,7 @@ from workbench.store.directory import new_run_id
 from workbench.store.events import FinishedEvent, event_from_json
 from workbench.store.figures import CpuLoad, Summary, WorkerFigures
 from workbench.store.json_record import from_json
+from workbench.store.load import other_load_cores
 from workbench.store.records import Environment, Labels, RunError
 from workbench.store.run_status import RunState, RunStatus, SupervisorProcess
 from workbench.store.tables import schema, write_table
@@ -223,5 +224,5 @@ def test_a_million_operations_are_exported_and_summarised_in_five_seconds(tmp_pa
 
 
 def test_what_other_programs_did_during_a_blink_is_not_known() -> None:
-    assert _other_load([CpuLoad(0.02, 0.04, 0.02)]) is None
-    assert _other_load([CpuLoad(2.0, 3.0, 2.0)]) == 0.5
+    assert other_load_cores([CpuLoad(0.02, 0.04, 0.02)]) is None
+    assert other_load_cores([CpuLoad(2.0, 3.0, 2.0)]) == 0.5

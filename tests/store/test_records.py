@@ -86,7 +86,7 @@ def test_a_summary_of_the_first_version_is_read(tmp_path: Path) -> None:
 
 def test_every_column_of_runs_is_a_field_of_a_record() -> None:
     names = {field.name for kind in (RunRecord, Summary, Labels) for field in fields(kind)}
-    assert set(RUN_COLUMNS) - names == {"state", "backend", "trust"}
+    assert set(RUN_COLUMNS) - names == {"state", "backend", "trust", "utilisation_trust"}
 
 
 @pytest.mark.parametrize(("device", "backend"), [("cpu", "gloo"), ("cuda", "nccl")])

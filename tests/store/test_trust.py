@@ -37,9 +37,27 @@ def test_the_worst_state_applies(tmp_path: Path, figures: dict[str, float | None
 
 
 def test_counted_figures_are_trusted_whatever_ran_meanwhile() -> None:
-    assert trust_of("step_time_s", "disturbed") is Trust.DISTURBED
-    assert trust_of("peak_memory_bytes", "disturbed") is Trust.QUIET
-    assert trust_of("step_time_s", None) is Trust.QUIET, "not measured"
+    assert trust_of("step_time_s", {"trust": "disturbed"}) is Trust.DISTURBED
+    assert trust_of("peak_memory_bytes", {"trust": "disturbed"}) is Trust.QUIET
+    assert trust_of("step_time_s", {"trust": None}) is Trust.QUIET, "not measured"
+
+
+@pytest.mark.parametrize(
+    ("figures", "times", "utilisation"),
+    [
+        (QUIET, "quiet", Trust.QUIET),
+        ({**QUIET, "stale_calibration": "the calibration was 31 days old"}, "quiet", Trust.STALE_CALIBRATION),
+        ({**BUSY, "stale_calibration": "the calibration was 31 days old"}, "disturbed", Trust.DISTURBED),
+        ({**QUIET, "utilisation": None, "stale_calibration": ""}, "quiet", None),
+    ],
+)
+def test_a_stale_calibration_puts_utilisation_alone_in_doubt(
+    tmp_path: Path, figures: dict[str, float | None], times: str, utilisation: Trust | None
+) -> None:
+    row = listing.row(record_run(tmp_path, "run-1", "finished", 1, **figures))
+    assert (row["trust"], row["utilisation_trust"]) == (times, utilisation)
+    assert trust_of("utilisation", row) is (utilisation or Trust.QUIET)
+    assert trust_of("flops_per_s", row) is Trust(times)
 
 
 def test_a_speedup_over_a_disturbed_baseline_is_empty(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ class Column:
 
 def marked(text: str, row: Row, figure: str) -> str:
     """Returns the text of a figure with the mark of its trust state; a missing value has none."""
-    return text if text == "–" else text + trust_of(figure, row["trust"]).mark
+    return text if text == "–" else text + trust_of(figure, row).mark
 
 
 def seconds(value: float | None) -> str:

@@ -161,12 +161,16 @@ def measured(run: StoredRun, store: Iterable[StoredRun]) -> Measured:
     return Measured(f"{record.split} ({run.id[-6:]})", tuple(largest.values()), tuple(medians), _samples(run))
 
 
+_DOUBTS = ("max_other_load_cores", "max_calibration_age_days")
+"""Options of ``measure`` that change what is marked, not what is measured."""
+
+
 def same_spec_key(run: RunDirectory) -> str:
     """Returns a key that is equal for runs with the same spec, except name and baseline, and the same environment."""
     spec = tomllib.loads(run.spec_path.read_text(encoding="utf-8"))
     parts = {key: value for key, value in spec.items() if key not in ("name", "baseline")}
     parts["launch"] = {key: value for key, value in parts.get("launch", {}).items() if key != "wait_for_quiet"}
-    parts["measure"] = {key: value for key, value in parts.get("measure", {}).items() if key != "max_other_load_cores"}
+    parts["measure"] = {key: value for key, value in parts.get("measure", {}).items() if key not in _DOUBTS}
     return json.dumps([parts, plain(run.environment())], sort_keys=True, default=str)
 
 

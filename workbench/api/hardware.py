@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workbench.hardware.staleness import staleness
 from workbench.hardware.store import read_calibration, write_calibration
 from workbench.launch.environment import environment, num_cores
 from workbench.store.directory import home
@@ -22,6 +23,7 @@ __all__ = [
     "environment",
     "fork_server_socket",
     "measured_communication",
+    "stale_calibration",
 ]
 
 
@@ -57,6 +59,14 @@ def achieved_bandwidth(run: Run) -> pd.DataFrame:
     from workbench.analysis.calibration import achieved
 
     return achieved(run, read_calibration(home(), run.directory.environment()))
+
+
+def stale_calibration(run: Run) -> str:
+    """Returns why the stored calibration of the run's machine may not hold for the run, one clause; empty if it does or there is
+    none."""
+    environment = run.directory.environment()
+    stored = read_calibration(home(), environment)
+    return staleness(stored, environment, run.record) if stored else ""
 
 
 def fork_server_socket() -> Path | None:

@@ -87,6 +87,7 @@ def submit_plan(planned: Plan, *, as_baseline: bool = False) -> Run:
             link=spec.link.label if spec.link.parts and planned.num_workers > 1 else None,
             link_notes=tuple(link_notes(planned, calibration()) if spec.link.parts else ()),
             max_other_load_cores=max_other_load_cores(spec),
+            max_calibration_age_days=spec.measure.max_calibration_age_days,
             waits_for_quiet=spec.launch.wait_for_quiet,
             started_as_baseline=as_baseline,
         )

@@ -167,10 +167,11 @@ def _communication_volume(console: Any, run: Run) -> None:
 def _bandwidths(console: Any, run: Run) -> None:
     """Prints the bandwidth of each operation and the calibrated one of the same machine, if this store has it."""
     from rich.table import Table
+    from rich.text import Text
 
     from workbench.analysis.byte_units import in_bytes
     from workbench.analysis.formatting import bandwidth
-    from workbench.api.hardware import achieved_bandwidth
+    from workbench.api.hardware import achieved_bandwidth, stale_calibration
 
     rows = achieved_bandwidth(run).to_dict("records")
     if not rows:
@@ -182,6 +183,8 @@ def _bandwidths(console: Any, run: Run) -> None:
         table.add_row(row["operation"], row["axis"], str(row["group_size"]), size, bandwidth(achieved), bandwidth(calibrated))
     console.print("\nbandwidth per worker and direction, median over the trace steps:")
     console.print(table)
+    if stale := stale_calibration(run):
+        console.print(Text.assemble(("⚠ stale calibration:", "yellow"), f" {stale}; run `workbench calibrate`"))
 
 
 def _traffic_matrix(console: Any, run: Run) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from workbench.analysis.formatting import seconds
+from workbench.analysis.formatting import marked, seconds
 from workbench.messages import counted
 
 if TYPE_CHECKING:
@@ -106,7 +106,10 @@ def _flops(run: Run, summary: Summary, unit: str) -> Iterator[str]:
     else:
         peak = _giga(summary.peak_flops_per_s)
         peak_text = f"measured peak of all workers with {measured_with} each"
-        yield f"  utilisation {summary.utilisation:.1%} = achieved / {peak}/s, {peak_text}"
+        utilisation = marked(f"{summary.utilisation:.1%}", run.row(), "utilisation")
+        yield f"  utilisation {utilisation} = achieved / {peak}/s, {peak_text}"
+        if summary.stale_calibration:
+            yield f"  ⚠ stale calibration: {summary.stale_calibration}; run `workbench calibrate`, then run again"
     if summary.utilisation_of_data_sheet is not None:
         sheet = _giga(summary.data_sheet_flops_per_s)
         share, count = summary.utilisation_of_data_sheet, record.num_workers

@@ -11,13 +11,15 @@ from typing import Any
 
 from workbench.errors import RunFailedError
 from workbench.hardware.fit import fit
-from workbench.hardware.store import JOB, SCHEMA_VERSION
+from workbench.hardware.store import JOB, LOAD, SCHEMA_VERSION
 from workbench.launch.device_queue import Holder, Ticket
 from workbench.launch.environment import environment, num_cores
 from workbench.launch.spawn import Workers
 from workbench.store.directory import RunDirectory
 from workbench.store.events import MeasuredEvent
-from workbench.store.json_record import plain
+from workbench.store.figures import CpuLoad
+from workbench.store.json_record import from_json, plain
+from workbench.store.load import other_load_cores
 
 MODULE = "workbench.runtime.calibration_worker"
 TABLES = ("matmul", "memory", "communication")
@@ -44,19 +46,20 @@ def measure(group_sizes: Sequence[int], report: Report) -> dict[str, Any]:
     try:
         while not ticket.is_first():
             time.sleep(_POLL_S)
-        for num_workers in (1, *group_sizes):
-            _measure({"num_workers": num_workers, "num_threads": num_threads}, tables, report)
+        jobs = [{"num_workers": num_workers, "num_threads": num_threads} for num_workers in (1, *group_sizes)]
+        load = max([_measure(job, tables, report) for job in jobs])
     finally:
         ticket.release()
     points: dict[tuple[str, int], list[tuple[int, float]]] = {}
     for row in tables["communication"]:
         points.setdefault((row["operation"], row["group_size"]), []).append((row["payload_bytes"], row["time_s"]))
     links = [fit(operation, n, measured) for (operation, n), measured in points.items()]
-    return {"schema_version": SCHEMA_VERSION, "created_at": time.time(), "environment": plain(machine), **tables, "links": links}
+    head = {"schema_version": SCHEMA_VERSION, "created_at": time.time(), "other_load_cores": load, "environment": plain(machine)}
+    return {**head, **tables, "links": links}
 
 
-def _measure(job: Row, tables: dict[str, list[Row]], report: Report) -> None:
-    """Starts the workers of one job and collects the measurements of rank 0."""
+def _measure(job: Row, tables: dict[str, list[Row]], report: Report) -> float:
+    """Starts the workers of one job and collects the measurements of rank 0. Returns the cores that other programs kept busy."""
     with tempfile.TemporaryDirectory() as directory:
         run = RunDirectory(Path(directory))
         run.make_folders()
@@ -67,10 +70,10 @@ def _measure(job: Row, tables: dict[str, list[Row]], report: Report) -> None:
                 codes = workers.poll()
                 events, offset = run.events(0, offset)
                 for event in events:
-                    if isinstance(event, MeasuredEvent):
+                    if isinstance(event, MeasuredEvent) and event.table != LOAD:
                         tables.get(event.table, []).append(event.row)
                         report(event.table, event.row)
-                has_finished = codes[0] == 0  # polled before its events were read
+                has_finished = all(code == 0 for code in codes)  # polled before the events were read
                 failed = next((rank for rank, code in enumerate(codes) if code), None)
                 if failed is not None and not has_finished:
                     lines = run.log_path(failed).read_text(errors="replace").strip().splitlines() or ["no output"]
@@ -78,3 +81,7 @@ def _measure(job: Row, tables: dict[str, list[Row]], report: Report) -> None:
                 time.sleep(_POLL_S)
         finally:
             workers.end()
+        last = [run.events(rank)[0][-1] for rank in range(job["num_workers"])]
+        cores = other_load_cores([from_json(CpuLoad, event.row) for event in last if isinstance(event, MeasuredEvent)])
+        assert cores is not None, "a calibration takes long enough to tell what else ran"
+        return cores

@@ -13,6 +13,9 @@ from workbench.store.records import Environment
 JOB = "calibration_job.json"
 """Name of the file that tells the workers of a calibration what they measure."""
 
+LOAD = "load"
+"""Table of the last event of each worker of a calibration: its ``CpuLoad`` while it measured."""
+
 SCHEMA_VERSION = 1
 IDENTITY = ("machine", "cpu", "num_cores", "torch_version")
 """Fields of the environment that must match for a calibration to apply."""

@@ -11,11 +11,9 @@ from workbench.metrics.utilisation import peak_flops_per_s
 from workbench.store.directory import RunDirectory
 from workbench.store.events import Event, FinishedEvent, ParityEvent
 from workbench.store.figures import CpuLoad, Summary, WorkerFigures
+from workbench.store.load import other_load_cores
 from workbench.store.records import RunRecord
 from workbench.store.speedup import speedup_over
-
-SHORTEST_LOAD_S = 0.3
-"""The system counts busy time in ticks of 10 ms a core, whose rounding then stays below 0.1 cores."""
 
 PARTS = ("compute_s", "exposed_communication_s", "idle_s", "optimizer_s", "schedule_s", "other_s")
 
@@ -55,7 +53,7 @@ def summarize(run: RunDirectory, events: list[list[Event]]) -> Summary:
         final_loss=fmean(losses) if losses else None,
         dropped_tokens=_dropped([w.dropped_tokens for w in workers], record.mesh.get("tensor", 1)),
         **_parity(events[0]),
-        other_load_cores=_other_load([w.load for w in workers]),
+        other_load_cores=other_load_cores([w.load for w in workers]),
         data_s=median(_slowest(steps, "data_s").values()),
         ready_s=_ready([w.load for w in workers], len(times)),
         **_flops(run, workers, step_time),
@@ -124,8 +122,9 @@ def _flops(run: RunDirectory, workers: list[WorkerFigures], step_time: float) ->
     num_workers, threads = record.num_workers, record.threads_per_worker
     flops, counts = record.expected.flops_per_step, [w.counted_flops for w in workers]
     store, here = run.path.parent.parent, run.environment()
-    measured = store, here, spec.train.compute_precision, threads, num_workers, record.num_cores
-    peak = peak_flops_per_s(*measured) if record.device == "cpu" else None  # what was calibrated are CPUs
+    peak, stale = None, ""
+    if record.device == "cpu":  # what was calibrated are CPUs
+        peak, stale = peak_flops_per_s(store, here, record, spec.train.compute_precision)
     sheet = spec.measure.peak_flops_per_s
     per_s = None if flops is None else flops / step_time
     return {
@@ -136,6 +135,7 @@ def _flops(run: RunDirectory, workers: list[WorkerFigures], step_time: float) ->
         "peak_is_of": f"{spec.train.compute_precision} and {counted(threads, 'thread')}",
         "data_sheet_flops_per_s": sheet,
         "utilisation": per_s / peak if per_s is not None and peak else None,
+        "stale_calibration": stale,
         "utilisation_of_data_sheet": per_s / (sheet * num_workers) if per_s is not None and sheet else None,
     }
 
@@ -159,12 +159,3 @@ def _dropped(per_worker: list[float | None], num_slices: int) -> float | None:
     """Returns the dropped tokens summed over workers; workers along the tensor axis route the same tokens and count once."""
     counts = [value for value in per_worker if value is not None]
     return sum(counts) / num_slices if counts else None
-
-
-def _other_load(loads: list[CpuLoad | None]) -> float | None:
-    """Cores that programs other than the workers kept busy during the timed steps; None: these were too short to tell."""
-    measured = [load for load in loads if load]
-    if len(measured) < len(loads) or measured[0].elapsed_s < SHORTEST_LOAD_S:
-        return None
-    others = measured[0].machine_s - sum(load.process_s for load in measured)
-    return max(0.0, others / measured[0].elapsed_s)

@@ -21,12 +21,14 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from workbench.hardware.store import JOB
+from workbench.hardware.store import JOB, LOAD
+from workbench.runtime.cpu_contention import Load
 from workbench.runtime.tracing.process_group import control_group, register_backend
 from workbench.runtime.tracing.recorder import Recorder
 from workbench.runtime.worker import connect_store, exit_process, exit_with_supervisor
 from workbench.store.directory import RunDirectory
 from workbench.store.events import EventWriter, MeasuredEvent
+from workbench.store.json_record import plain
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
 MATRIX_SIZE = 1024
@@ -56,9 +58,11 @@ def main(path: str, rank: int, lifeline: int, rendezvous: int) -> int:
         backend = register_backend(Recorder(), "cpu")
         dist.init_process_group(backend, store=store, rank=rank, world_size=job["num_workers"], timeout=TIMEOUT)
         measured = communication_rows(rank, job["num_workers"], control_group(TIMEOUT))
+    before = Load.now()
     for table, row in measured:
         if rank == 0:
             events.write(MeasuredEvent(rank=rank, table=table, row=row))
+    events.write(MeasuredEvent(rank=rank, table=LOAD, row=plain(Load.now().since(before))))
     return 0
 
 

@@ -162,6 +162,9 @@ class Measure(Options):
     max_other_load_cores: NonNegativeFloat = 0.2
     """Load of other programs during the timed steps, in cores, from which on the times count as disturbed."""
 
+    max_calibration_age_days: PositiveFloat = 30.0
+    """Age in days from which on a calibration of this machine counts as stale. Older ones mark utilisation."""
+
     peak_flops_per_s: Annotated[PositiveFloat, FLOP_RATE, Field(title="Peak FLOP/s of one device")] | None = None
     """Peak FLOP/s of one worker's device according to its data sheet, such as "19.5TFLOP/s"; reported next to the calibrated
     peak."""

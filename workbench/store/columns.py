@@ -145,6 +145,9 @@ RUNS: dict[str, Column] = {
         "State of the times: `quiet`, `shared cores`, `too few steps` or `disturbed`; empty for a run that has not finished.",
     ),
     "group": Column("string", "Name that runs submitted together share, such as all splits of four workers; empty for others."),
+    "utilisation_trust": Column(
+        "string", "State of `utilisation`: that of the times or, if these are quiet, `stale calibration`; empty where it is."
+    ),
 }
 """Columns of ``runs``, in order; a new one comes last."""
 

@@ -168,6 +168,8 @@ class Summary(Record):
     data_sheet_flops_per_s: float | None = None
     """Peak of one worker's device, from the spec."""
     utilisation: float | None = None
+    stale_calibration: str | None = None
+    """Why the calibration behind ``utilisation`` may not hold for the run; None or empty if nothing says so."""
     utilisation_of_data_sheet: float | None = None
     time_to_first_token_s: float | None = None
     time_per_token_s: float | None = None

@@ -16,7 +16,7 @@ from workbench.store.directory import RunDirectory
 from workbench.store.index import Index
 from workbench.store.run_status import RunState, RunStatus
 from workbench.store.speedup import speedups
-from workbench.store.trust import trust_of_times
+from workbench.store.trust import trust_of_times, trust_of_utilisation
 
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,199}")
 """A run's id, which is always the name of a directory and never a path."""
@@ -118,7 +118,8 @@ def row(run: RunDirectory) -> dict[str, Any]:
     row = {column: getattr(record if hasattr(record, column) else summary, column, None) for column in RUN_COLUMNS}
     row |= {"run_id": run.id, "state": state_of(run).value, "note": labels.note, "group": labels.group}
     if summary is not None:
-        row |= {**speedups(run, record, summary), "trust": trust_of_times(record, summary).value}
+        times = trust_of_times(record, summary)
+        row |= {**speedups(run, record, summary), "trust": times, "utilisation_trust": trust_of_utilisation(times, summary)}
     row["tags"] = None if labels.tags is None else ", ".join(labels.tags)
     if labels.name is not None:
         row["name"] = labels.name

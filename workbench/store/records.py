@@ -62,6 +62,8 @@ class RunRecord(Record):
     link_notes: tuple[str, ...] = ()
     max_other_load_cores: float = 0.2
     """Load of other programs from which on the times count as disturbed."""
+    max_calibration_age_days: float = 30.0
+    """Age from which on a calibration counts as stale."""
     waits_for_quiet: bool = False
     """Whether it starts only once other programs load the machine less than that."""
     started_as_baseline: bool = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Any
 
 from workbench.store.figures import Summary
 from workbench.store.records import RunRecord
@@ -20,9 +21,11 @@ TIMES = frozenset({
 
 
 class Trust(StrEnum):
-    """State of the measured times of a run, from the best to the worst."""
+    """State of a measured figure of a run, from the best to the worst."""
 
     QUIET = "quiet"
+    STALE_CALIBRATION = "stale calibration"
+    """Of utilisation only: the calibrated peak may no longer be that of the machine (``hardware/staleness.py``)."""
     SHARED_CORES = "shared cores"
     """The threads of all workers together exceed the cores."""
     TOO_FEW_STEPS = "too few steps"
@@ -49,11 +52,14 @@ def trust_of_times(record: RunRecord, summary: Summary) -> Trust:
     return Trust.QUIET
 
 
-def trust_of(column: str, times: str | None) -> Trust:
-    """Returns the state of one figure.
+def trust_of_utilisation(times: Trust, summary: Summary) -> Trust | None:
+    """Returns the state of the utilisation of a run whose times are in this state; None if it was not measured."""
+    if summary.utilisation is None:
+        return None
+    return Trust.STALE_CALIBRATION if times is Trust.QUIET and summary.stale_calibration else times
 
-    Args:
-        column: a column of ``runs``.
-        times: the column ``trust`` of the run; None if it has not finished.
-    """
-    return Trust(times) if times and column in TIMES else Trust.QUIET
+
+def trust_of(column: str, row: dict[str, Any]) -> Trust:
+    """Returns the state of one figure, of the column of a row of ``runs``."""
+    state = row["utilisation_trust" if column == "utilisation" else "trust"]
+    return Trust(state) if state and column in TIMES else Trust.QUIET
