@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from workbench.analysis import trace
 from workbench.analysis.bubble import ideal_timeline
+from workbench.analysis.ideal_step import ideal_sentences
 from workbench.analysis.lanes import Lanes, blocks_of_stages, ideal_lanes, lane_names, measured_lanes, sentence, shares
 from workbench.store.directory import StoredRun
 
@@ -34,6 +35,9 @@ class StepLanes:
 
     names: Sequence[str]
     """Position of each rank in the mesh, such as ``data 0 · stage 1``."""
+
+    why_not_ideal: Sequence[str] = ()
+    """As of ``ideal_sentences``; empty where there is no ideal."""
 
     @property
     def sentence(self) -> str:
@@ -70,4 +74,5 @@ def step_lanes(run: StoredRun, step: int, timeline: pa.Table, communication: pa.
         measured,
         ideal_lanes(ideal, blocks) if len(ideal) else None,
         names,
+        ideal_sentences(run) if len(ideal) else (),
     )

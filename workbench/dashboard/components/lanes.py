@@ -32,6 +32,8 @@ def lanes(run: Run, step: int, ranks: Sequence[int] = ()) -> None:
     shown, packed = lanes_of(run, step, tuple(ranks))
     st.markdown(shown.sentence)
     _component()(key="timeline", data=packed)
+    for sentence in shown.why_not_ideal:
+        st.text(sentence)
     table, start_s = shown.table(), trace.span_s(timeline_of(run, step))[0]
 
     def chart() -> AnyChart:

@@ -56,7 +56,7 @@ def split_list(spec: RunSpec, num_workers: int, load: Load) -> None:
 
 @st.cache_data(max_entries=16, show_spinner="Computing all splits…")
 def _splits(spec: str, num_workers: int, variants: bool, _spec: RunSpec) -> tuple[list[RunSpec], pd.DataFrame]:
-    """Returns the splits of the spec, given as TOML for the cache,, and their ``split_sizes``."""
+    """Returns the splits of the spec, given as TOML for the cache, and their ``split_sizes``."""
     specs = all_splits(_spec, num_workers, variants=variants)
     return specs, split_sizes(specs) if specs else pd.DataFrame()
 

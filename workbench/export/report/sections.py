@@ -9,6 +9,7 @@ from workbench.analysis import formatting, noise
 from workbench.analysis.bubble import ideal_timeline
 from workbench.analysis.communication import operations, volume_frame
 from workbench.analysis.findings import findings_on
+from workbench.analysis.ideal_step import ideal_sentences
 from workbench.analysis.memory import memory_at_peak
 from workbench.analysis.parity import parity_text
 from workbench.analysis.trace import timeline
@@ -146,6 +147,8 @@ def time(compared: Compared) -> Section | None:
             title = f"What does each worker of {row['split']} do during one step?"
             chart = timeline_chart(frame, title, ideal_timeline(run) if "pipeline" in run.record().mesh else None)
             parts.append(Drawing(chart, f"Timeline of the workers of {row['split']}", frame))
+            if sentences := ideal_sentences(run):
+                parts.append(Sentences(sentences))
     return Section("Step time", "Measured in trace steps, which are never timed steps.", parts)
 
 

@@ -1,0 +1,39 @@
+"""Why the steps of a pipeline are longer than the ideal of their schedule, as sentences."""
+
+from __future__ import annotations
+
+from workbench.analysis.bubble import mean_of, pipelines
+from workbench.analysis.formatting import seconds
+from workbench.messages import listed
+from workbench.store.directory import StoredRun
+
+LEAST_SHARE = 0.01
+"""Share of the step below which a cause is not named."""
+
+
+def ideal_sentences(run: StoredRun) -> list[str]:
+    """Returns why the trace steps of a run differ from the ideal of their schedule, and what makes workers wait in the ideal;
+    empty without a pipeline or a trace step."""
+    means = mean_of(pipelines(run).values())
+    if not means:
+        return []
+    measured, ideal = means["measured step"], means["ideal step"]
+    more = measured - ideal
+    # A step is work, communication and idle time, the ideal step work and idle time: the rest of the difference is communication.
+    blocked = more - means["communication"] - means["rest"]
+    causes = (
+        (blocked, "in which communication blocks the workers"),
+        (means["communication"], "of waits that this communication causes"),
+        (means["rest"], "of waits for actions that took longer than on average, or for another program"),
+    )
+    named = [f"{seconds(time_s)} {cause}" for time_s, cause in causes if time_s > LEAST_SHARE * measured]
+    if more > LEAST_SHARE * measured and named:
+        start = f"A step takes {seconds(measured)}, the ideal of its schedule {seconds(ideal)}"
+        first = f"{start}. The difference of {seconds(more)} ({more / ideal:.0%}) consists of {listed(named)}."
+    else:
+        first = f"A step takes {seconds(measured)}, no longer than the ideal of its schedule, {seconds(ideal)}."
+    if means["ideal"] <= LEAST_SHARE * ideal:
+        return [first]
+    parts = ((means["order"], "through the order of the schedule"), (means["imbalance"], "since the stages are unequal"))
+    bubble = [f"{time_s / ideal:.0%} {cause}" for time_s, cause in parts if time_s > LEAST_SHARE * ideal]
+    return [first, f"In the ideal, too, workers wait {means['ideal'] / ideal:.0%} of the time: {listed(bubble)}."]
