@@ -18,19 +18,19 @@ from workbench.charts.comparison import step_parts_chart
 from workbench.charts.theme import svg
 from workbench.charts.timeline import timeline_chart
 from workbench.errors import UsageError
-from workbench.store import listing
+from workbench.store import listing, runs_table
 from workbench.store.directory import home
 
 
 def main(names: list[str], to: Path) -> None:
     """Writes the picture of these runs, or of all, to a file."""
     runs = [listing.find(home(), name) for name in names] or listing.all_runs(home())
-    rows = [listing.row(run) for run in runs]
+    rows = [runs_table.row(run) for run in runs]
     pipelines = [run for run, row in zip(runs, rows, strict=True) if row["split"].startswith("pp")]
     if not pipelines:
         sys.exit("none of these runs is a pipeline, of which the picture shows a step; `workbench run --split pipeline=2`")
     pipeline = pipelines[-1]
-    label = listing.row(pipeline)["split"]
+    label = runs_table.row(pipeline)["split"]
     first = {row["split"]: row for row in reversed(rows)}  # of several on one worker the one with one thread
     picture = alt.vconcat(
         step_parts_chart(step_parts(reversed(first.values()))),

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from workbench.dashboard.components.choose_runs import MOST_COMPARED
-from workbench.store import listing
+from workbench.store import runs_table
 from workbench.store.directory import home
 from workbench.testing.browser import dashboard, screenshots
 
@@ -28,7 +28,7 @@ PAGES = {
 
 def main(to: Path) -> None:
     """Writes the pictures."""
-    latest = {row["split"]: row["run_id"] for row in listing.rows(home()) if row["state"] == "finished"}
+    latest = {row["split"]: row["run_id"] for row in runs_table.rows(home()) if row["state"] == "finished"}
     pipelines = [run_id for split, run_id in latest.items() if split.startswith("pp")] or list(latest.values())
     runs = {"runs": ",".join(list(latest.values())[-MOST_COMPARED:]), "pipeline": (pipelines or [""])[0]}
     pages = {name: path.format(**runs) for name, path in PAGES.items()}

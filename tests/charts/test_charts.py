@@ -27,7 +27,7 @@ from workbench.charts.scaling import scaling_chart, scaling_charts
 from workbench.charts.selection import standing_out
 from workbench.charts.step_time import step_time_chart
 from workbench.charts.timeline import overlap_chart, timeline_chart
-from workbench.store import listing
+from workbench.store import runs_table
 from workbench.store.columns import RUN_COLUMNS
 
 
@@ -177,7 +177,7 @@ def test_a_run_has_one_colour_in_all_charts_and_stands_out_in_them(tmp_path: Pat
 
 def test_losses_have_a_line_a_run_and_the_verdict_beside_its_name(tmp_path: Path) -> None:
     runs = [pipeline_run(tmp_path, run_id, parity_ok=ok) for run_id, ok in (("a", True), ("b", False), ("c", None))]
-    frame = losses(runs, [{**listing.row(run), "split": run.id} for run in runs])
+    frame = losses(runs, [{**runs_table.row(run), "split": run.id} for run in runs])
     assert list(frame[frame["split"] == "a"]["loss"]) == pytest.approx([(2 / s + 2 / (s + 1)) / 2 for s in range(1, 6)])
     shown = drawn(losses_chart(frame))
     assert {"a: equals one worker", "b: WRONG", "c: lossy on purpose"} <= set(texts(shown))

@@ -18,7 +18,7 @@ from tests.helpers.recorded import pipeline_run
 from tests.helpers.states import live
 from workbench.dashboard.lessons import lesson, names
 from workbench.spec import RunSpec
-from workbench.store import listing
+from workbench.store import runs_table
 from workbench.store.directory import RunDirectory
 
 SINGLE, DATA = "20261124-100001-single-aaaaaa", "20261124-100002-dp2-bbbbbb"
@@ -130,7 +130,7 @@ def test_runs_are_compared_by_spec_and_figures_and_one_alone_says_little(store: 
     figures = shown.value
     assert len(figures) == 2
     columns = json.loads(shown.proto.columns)
-    assert list(figures["efficiency"]) == pytest.approx([listing.row(run)["efficiency"] * 100 for run in runs])
+    assert list(figures["efficiency"]) == pytest.approx([runs_table.row(run)["efficiency"] * 100 for run in runs])
     assert columns["efficiency"]["type_config"]["format"] == "%.0f%%", "percent of percent"
     alone = page("compare", runs=runs[0].id)
     assert "Select a second run" in marked_up(alone)

@@ -15,7 +15,7 @@ import pytest
 
 from tests.helpers.pages import EVIL, failed
 from tests.helpers.states import finished
-from workbench.store import listing
+from workbench.store import runs_table
 from workbench.store.run_status import TERMINAL
 from workbench.testing.browser import chromium, dashboard, settled
 
@@ -34,7 +34,7 @@ SMALL = "configure?model.name=mlp&model.hidden_dim=16&model.feedforward_dim=32"
 def ended(store: Path) -> list[str]:
     """States of all runs once all have ended, for as long as the test may take."""
     while True:
-        states = [row["state"] for row in listing.rows(store)]
+        states = [row["state"] for row in runs_table.rows(store)]
         if states and all(state in TERMINAL for state in states):
             return states
         time.sleep(0.2)
@@ -50,7 +50,7 @@ def test_an_empty_store_runs_the_demonstration_which_outlives_page_and_server_an
         page.get_by_text(re.compile(r"step \d+ of \d+")).wait_for()
         page.goto("about:blank")
     assert set(ended(tmp_path)) == {"finished"}
-    assert len(listing.rows(tmp_path)) == 6, "four splits, and one worker with one thread and with two"
+    assert len(runs_table.rows(tmp_path)) == 6, "four splits, and one worker with one thread and with two"
     with dashboard(tmp_path) as address:
         page.goto(f"{address}/runs")
         page.get_by_text("6 of 6 runs").wait_for()

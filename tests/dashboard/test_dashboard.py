@@ -30,9 +30,9 @@ from workbench.dashboard.downloads import csv_of, picture_of, tables_of
 from workbench.dashboard.table import SHOWN, Overview, chosen, filtered, tags_of
 from workbench.spec import RunSpec
 from workbench.spec.paths import differences, spec_of
+from workbench.store.active import ActiveRuns
 from workbench.store.events import Event, EventWriter, ParityEvent, ReadyEvent, StepEvent
 from workbench.store.labels import relabel
-from workbench.store.listing import ActiveRuns
 from workbench.store.records import RunError
 from workbench.store.run_status import RunState, RunStatus
 

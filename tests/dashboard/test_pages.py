@@ -18,7 +18,7 @@ from workbench.dashboard.pages.runs import IMPORTED
 from workbench.dashboard.shell import PAGES
 from workbench.spec import RunSpec
 from workbench.spec.paths import command, spec_of
-from workbench.store import listing
+from workbench.store import listing, runs_table
 from workbench.store.directory import RunDirectory
 from workbench.store.events import EventWriter, StepEvent
 from workbench.store.records import Labels
@@ -294,9 +294,9 @@ def test_runs_are_filtered_named_deleted_and_brought_back(store: Path) -> None:
     next(button for button in test.button if button.label == "Save").click().run()
     assert listing.exact(store, "run-1").labels().name == EVIL
     next(button for button in test.button if button.label == "Delete").click().run()
-    assert [row["run_id"] for row in listing.rows(store)] == ["run-2"]
+    assert [row["run_id"] for row in runs_table.rows(store)] == ["run-2"]
     next(button for button in test.button if button.label == "Undo").click().run()
-    assert [row["run_id"] for row in listing.rows(store)] == ["run-1", "run-2"]
+    assert [row["run_id"] for row in runs_table.rows(store)] == ["run-1", "run-2"]
 
 
 def test_several_runs_are_tagged_at_once(store: Path) -> None:
@@ -304,10 +304,10 @@ def test_several_runs_are_tagged_at_once(store: Path) -> None:
     test = page("runs", runs="run-1,run-2")
     test.text_input(key="tags of several").set_value("keep, =1+1").run()
     next(button for button in test.button if button.label == "Add to all").click().run()
-    assert [row["tags"] for row in listing.rows(store)] == ["keep, =1+1"] * 2
+    assert [row["tags"] for row in runs_table.rows(store)] == ["keep, =1+1"] * 2
     test.text_input(key="tags of several").set_value("keep").run()
     next(button for button in test.button if button.label == "Remove from all").click().run()
-    assert [row["tags"] for row in listing.rows(store)] == ["=1+1"] * 2
+    assert [row["tags"] for row in runs_table.rows(store)] == ["=1+1"] * 2
     test.text_input(key="tags of several").set_value("x" * 60).run()
     next(button for button in test.button if button.label == "Add to all").click().run()
     assert "at most 50 characters" in texts(test)
@@ -326,7 +326,7 @@ def test_a_run_that_has_not_ended_is_not_deleted(store: Path) -> None:
     test = page("runs", runs="run-1")
     next(button for button in test.button if button.label == "Delete").click().run()
     assert "has not ended" in texts(test)
-    assert len(listing.rows(store)) == 1
+    assert len(runs_table.rows(store)) == 1
 
 
 def test_a_failed_run_is_a_card(store: Path) -> None:

@@ -13,9 +13,9 @@ from workbench.launch.device_queue import Holder, Ticket
 from workbench.launch.supervisor import Cancelled, Supervisor
 from workbench.spec import RunSpec
 from workbench.spec.files import dumps
-from workbench.store import listing
 from workbench.store.figures import Summary
 from workbench.store.run_status import RunState, RunStatus
+from workbench.store.state import state_of
 
 
 @pytest.mark.parametrize(("fault", "message"), [("none", ""), ("late", "worker 1 exited with code 3 after it finished")])
@@ -92,7 +92,7 @@ def test_the_workers_of_a_killed_supervisor_die_and_the_run_is_lost(supervisors:
     wait_until(lambda: run.status().state == "running")
     supervisor.kill()
     wait_until(lambda: all(is_gone(worker.pid) for worker in run.status().workers))
-    wait_until(lambda: listing.state_of(run) == "lost")  # also while nobody has reaped the supervisor
+    wait_until(lambda: state_of(run) == "lost")  # also while nobody has reaped the supervisor
     following = Ticket(["cpu"], Holder("another run"), supervisors.queue)
     assert following.is_first(), "its ticket is void"
     following.release()

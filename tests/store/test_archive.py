@@ -11,7 +11,7 @@ import pytest
 
 from tests.helpers.run_directory import RECORD, new_run, step_row
 from workbench.errors import UsageError
-from workbench.store import listing
+from workbench.store import listing, runs_table
 from workbench.store.archive import import_runs, pack
 from workbench.store.directory import RunDirectory
 from workbench.store.figures import Summary
@@ -46,7 +46,7 @@ def test_what_is_packed_is_taken_in_with_its_id_and_all_its_files(tmp_path: Path
     (new,), here = import_runs(tmp_path / "mine", io.BytesIO(pack([run])))
     assert (new.id, here) == (run.id, [])
     assert tree(new.path) == tree(run.path)
-    assert listing.rows(tmp_path / "mine") == listing.rows(tmp_path / "theirs")
+    assert runs_table.rows(tmp_path / "mine") == runs_table.rows(tmp_path / "theirs")
     assert new.table("steps").num_rows == 1
 
 
@@ -112,7 +112,7 @@ def test_a_damaged_run_is_refused_and_nothing_is_taken_in(tmp_path: Path, name: 
     with pytest.raises(UsageError, match=sentence) as refused:
         import_runs(tmp_path / "mine", io.BytesIO(pack([good, bad])))
     assert str(tmp_path) not in str(refused.value), "a path of the draft"
-    assert listing.rows(tmp_path / "mine") == []
+    assert runs_table.rows(tmp_path / "mine") == []
     assert not list((tmp_path / "mine").glob(".import-*")), "no draft is left"
 
 
@@ -124,4 +124,4 @@ def test_what_is_no_zip_is_refused_in_a_sentence(tmp_path: Path) -> None:
     packed[200:260] = bytes(60)
     with pytest.raises(UsageError):
         import_runs(tmp_path / "mine", io.BytesIO(bytes(packed)))
-    assert listing.rows(tmp_path / "mine") == []
+    assert runs_table.rows(tmp_path / "mine") == []

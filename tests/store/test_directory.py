@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections import Counter
 from pathlib import Path
 
 import psutil
 import pytest
 
+from tests.helpers.comparison import SINGLE, SPLIT, record_run
 from tests.helpers.run_directory import new_run, step_row
 from workbench.errors import UsageError
 from workbench.export.tables import export
 from workbench.metrics.summary import summarize
 from workbench.spec import RunSpec
-from workbench.store import listing
+from workbench.store import listing, runs_table
 from workbench.store.columns import RUN_COLUMNS, TABLES
 from workbench.store.directory import new_run_id
 from workbench.store.events import FinishedEvent, event_from_json
@@ -24,6 +26,7 @@ from workbench.store.json_record import from_json
 from workbench.store.load import other_load_cores
 from workbench.store.records import Environment, Labels, RunError
 from workbench.store.run_status import RunState, RunStatus, SupervisorProcess
+from workbench.store.state import state_of, status_of
 from workbench.store.tables import schema, write_table
 
 FIGURES = {
@@ -126,7 +129,7 @@ def test_rows_leave_deleted_runs_out_and_name_every_column(tmp_path: Path) -> No
     run.write_summary(Summary(step_time_s=0.5))
     run.write_labels(Labels(name="renamed"))
     deleted.write_labels(Labels(deleted_at=time.time()))
-    (row,) = listing.rows(tmp_path)
+    (row,) = runs_table.rows(tmp_path)
     assert tuple(row) == RUN_COLUMNS
     assert (row["run_id"], row["state"], row["step_time_s"], row["name"]) == ("run-1", "finished", 0.5, "renamed")
     assert row["speedup"] is None
@@ -135,9 +138,9 @@ def test_rows_leave_deleted_runs_out_and_name_every_column(tmp_path: Path) -> No
 def test_only_a_run_whose_supervisor_is_gone_is_recorded_as_lost(tmp_path: Path) -> None:
     run, alive = new_run(tmp_path), psutil.Process().create_time()
     run.write_status(RunStatus(RunState.RUNNING, supervisor=SupervisorProcess(os.getpid(), alive)))
-    assert listing.state_of(run) == "running"
+    assert state_of(run) == "running"
     run.write_status(RunStatus(RunState.RUNNING, supervisor=SupervisorProcess(os.getpid(), alive - 5)))
-    assert listing.state_of(run) == "lost", "another process has the number now"
+    assert state_of(run) == "lost", "another process has the number now"
     assert run.status().state == "lost"
 
 
@@ -145,9 +148,9 @@ def test_a_lost_run_is_read_where_the_store_cannot_be_written(tmp_path: Path) ->
     run = new_run(tmp_path)
     run.write_status(RunStatus(RunState.RUNNING, supervisor=SupervisorProcess(os.getpid(), 1.0)))
     (run.path / f".status.json.{os.getpid()}").symlink_to("/dev/full")
-    assert listing.state_of(run) == "lost"
+    assert state_of(run) == "lost"
     message = "the supervisor process is gone; the store cannot be written: No space left on device"
-    assert listing.status_of(run).message == message
+    assert status_of(run).message == message
 
 
 @pytest.mark.parametrize("file_format", ["csv", "parquet"])
@@ -202,8 +205,24 @@ def test_a_thousand_runs_are_listed_in_half_a_second(tmp_path: Path) -> None:
         run.write_status(RunStatus(RunState.FINISHED))
         run.write_summary(Summary(step_time_s=0.5))
     started = time.process_time()  # not the wall clock: other tests may share the cores
-    assert len(listing.rows(tmp_path)) == 1000
+    assert len(runs_table.rows(tmp_path)) == 1000
     assert time.process_time() - started < 0.5
+
+
+def test_each_file_of_a_run_is_read_once_for_the_table_of_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    single = record_run(tmp_path, SINGLE, "finished", 1)
+    splits = [record_run(tmp_path, f"{SPLIT}{i}", "finished", 2) for i in range(3)]
+    reads, read = Counter[str](), Path.read_bytes
+
+    def counted(path: Path) -> bytes:
+        reads[f"{path.parent.name}/{path.name}"] += 1
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", counted)
+    assert [row["speedup"] for row in runs_table.rows(tmp_path)] == [1.0] * 4
+    files = ("run.json", "summary.json", "status.json", "labels.json")
+    assert all(reads.pop(f"{run.id}/{file}") == 1 for run in splits for file in files)
+    assert reads == {f"{single.id}/{file}": 2 if file in files[:2] else 1 for file in files} | {f"{tmp_path.name}/index.json": 1}
 
 
 @pytest.mark.clock

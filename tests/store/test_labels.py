@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from tests.helpers.run_directory import new_run
 from workbench.cli.main import cli
 from workbench.errors import UsageError
-from workbench.store import index, listing
+from workbench.store import index, listing, runs_table
 from workbench.store.directory import RunDirectory
 from workbench.store.figures import Summary
 from workbench.store.labels import add_tags, delete, relabel, remove_tags, restore
@@ -32,7 +32,7 @@ def test_a_name_and_a_tag_are_one_line_and_tags_are_told_apart(tmp_path: Path) -
     run = ended(tmp_path, "run-1")
     relabel(run, name="  two\nlines ", tags=["a  b", " c ", "", "c"], note="<b>kept\nas it is</b>")
     assert run.labels() == Labels("two lines", ("a b", "c"), "<b>kept\nas it is</b>")
-    (row,) = listing.rows(tmp_path)
+    (row,) = runs_table.rows(tmp_path)
     assert (row["name"], row["tags"]) == ("two lines", "a b, c")
     with pytest.raises(UsageError, match="comma, but got 'a,b'"):
         relabel(run, tags=["a,b"])
@@ -53,13 +53,13 @@ def test_tags_are_added_to_those_that_a_run_has_and_taken_from_them(tmp_path: Pa
 
 def test_a_deleted_run_comes_back_as_it_was(tmp_path: Path) -> None:
     run = ended(tmp_path, "run-1")
-    before = listing.rows(tmp_path)
+    before = runs_table.rows(tmp_path)
     delete(run)
-    assert listing.rows(tmp_path) == []
-    assert listing.survey(tmp_path) == ([], ["run-1"])
+    assert runs_table.rows(tmp_path) == []
+    assert runs_table.survey(tmp_path) == ([], ["run-1"])
     restore(listing.exact(tmp_path, "run-1"))
-    assert listing.rows(tmp_path) == before
-    assert listing.survey(tmp_path)[1] == []
+    assert runs_table.rows(tmp_path) == before
+    assert runs_table.survey(tmp_path)[1] == []
 
 
 def test_a_run_that_has_not_ended_is_not_deleted(tmp_path: Path) -> None:
@@ -79,33 +79,33 @@ def test_rows_are_the_same_with_an_index_without_one_and_with_a_damaged_one(tmp_
     for number in range(index._MIN_NEW + 1):
         ended(tmp_path, f"run-{number:04d}")
     RunDirectory(tmp_path / "runs" / "run-0007").write_summary(Summary(step_time_s=0.5))
-    first = listing.rows(tmp_path)
+    first = runs_table.rows(tmp_path)
     file = tmp_path / index.NAME
     assert file.exists()
-    assert listing.rows(tmp_path) == first
+    assert runs_table.rows(tmp_path) == first
     relabel(RunDirectory(tmp_path / "runs" / "run-0003"), name="new")
     delete(RunDirectory(tmp_path / "runs" / "run-0004"))
-    after = listing.rows(tmp_path)
+    after = runs_table.rows(tmp_path)
     assert [row["name"] for row in after if row["run_id"] == "run-0003"] == ["new"]
     assert len(after) == len(first) - 1
     for content in ("", "[]", '{"columns": []}', '{"columns": 1, "rows": 2}'):
         file.write_text(content)
-        assert listing.rows(tmp_path) == after
+        assert runs_table.rows(tmp_path) == after
 
 
 def test_the_index_is_what_is_read_of_an_ended_run(tmp_path: Path) -> None:
     for number in range(index._MIN_NEW):
         ended(tmp_path, f"run-{number:04d}")
-    rows = listing.rows(tmp_path)
+    rows = runs_table.rows(tmp_path)
     for path in (tmp_path / "runs").iterdir():
         (path / "run.json").write_text("{}")  # written in place, unlike anything of ours: only who reads it would notice
-    assert listing.rows(tmp_path) == rows
+    assert runs_table.rows(tmp_path) == rows
 
 
 def test_a_run_that_changed_just_now_is_not_kept_in_the_index(tmp_path: Path) -> None:
     for number in range(index._MIN_NEW):
         new_run(tmp_path, f"run-{number:04d}").write_status(RunStatus(RunState.FINISHED))
-    listing.rows(tmp_path)
+    runs_table.rows(tmp_path)
     assert not (tmp_path / index.NAME).exists()
 
 
@@ -122,9 +122,9 @@ def test_the_command_line_labels_restores_and_imports(tmp_path: Path, monkeypatc
     workbench("label", "run-1", "--tag", "")
     assert run.labels().tags == ()
     workbench("rm", "run-1")
-    assert listing.rows(tmp_path / "mine") == []
+    assert runs_table.rows(tmp_path / "mine") == []
     assert workbench("rm", "--undo", "run-1") == "run-1 restored\n"
     monkeypatch.setenv("WORKBENCH_HOME", str(tmp_path / "theirs"))
     assert workbench("import", str(tmp_path / "mine")) == "run-1 imported\n"
     assert workbench("import", str(tmp_path / "mine")) == "run-1 is already in the store\n"
-    assert [row["name"] for row in listing.rows(tmp_path / "theirs")] == ["a name"]
+    assert [row["name"] for row in runs_table.rows(tmp_path / "theirs")] == ["a name"]

@@ -11,7 +11,7 @@ import pytest
 
 from tests.helpers.run_directory import new_run
 from workbench.errors import DamagedRunError
-from workbench.store import listing
+from workbench.store import runs_table
 from workbench.store.columns import RUN_COLUMNS
 from workbench.store.directory import RunDirectory
 from workbench.store.figures import CpuLoad, Summary
@@ -81,7 +81,7 @@ def test_a_summary_of_the_first_version_is_read(tmp_path: Path) -> None:
     assert summary is not None
     assert (summary.parity_verdict, summary.schedule_s, summary.spread) == ("equal", None, None)
     assert summary.workers[1].load == CpuLoad(1.0, 2.0, 0.9)
-    assert listing.row(run)["parity_verdict"] == "equal"
+    assert runs_table.row(run)["parity_verdict"] == "equal"
 
 
 def test_every_column_of_runs_is_a_field_of_a_record() -> None:
@@ -93,7 +93,7 @@ def test_every_column_of_runs_is_a_field_of_a_record() -> None:
 def test_the_backend_of_a_run_follows_from_its_device(tmp_path: Path, device: str, backend: str) -> None:
     run = new_run(tmp_path, device=device)
     assert "backend" not in json.loads((run.path / "run.json").read_text())
-    assert listing.row(run)["backend"] == backend
+    assert runs_table.row(run)["backend"] == backend
 
 
 def test_records_are_read_by_key_too_as_when_they_were_dicts(tmp_path: Path) -> None:

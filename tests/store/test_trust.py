@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.comparison import record_run
-from workbench.store import listing
+from workbench.store import runs_table
 from workbench.store.trust import Trust, trust_of, trust_of_times
 
 QUIET = {"other_load_cores": 0.1, "num_timed_steps": 20}
@@ -33,7 +33,7 @@ def test_the_worst_state_applies(tmp_path: Path, figures: dict[str, float | None
     summary = run.summary()
     assert summary is not None
     assert trust_of_times(run.record(), summary) is state
-    assert listing.row(run)["trust"] == state
+    assert runs_table.row(run)["trust"] == state
 
 
 def test_counted_figures_are_trusted_whatever_ran_meanwhile() -> None:
@@ -54,7 +54,7 @@ def test_counted_figures_are_trusted_whatever_ran_meanwhile() -> None:
 def test_a_stale_calibration_puts_utilisation_alone_in_doubt(
     tmp_path: Path, figures: dict[str, float | None], times: str, utilisation: Trust | None
 ) -> None:
-    row = listing.row(record_run(tmp_path, "run-1", "finished", 1, **figures))
+    row = runs_table.row(record_run(tmp_path, "run-1", "finished", 1, **figures))
     assert (row["trust"], row["utilisation_trust"]) == (times, utilisation)
     assert trust_of("utilisation", row) is (utilisation or Trust.QUIET)
     assert trust_of("flops_per_s", row) is Trust(times)
@@ -63,10 +63,10 @@ def test_a_stale_calibration_puts_utilisation_alone_in_doubt(
 def test_a_speedup_over_a_disturbed_baseline_is_empty(tmp_path: Path) -> None:
     record_run(tmp_path, "base", "finished", 1, step_time_s=1.0, **BUSY)
     run = record_run(tmp_path, "split", "finished", 2, step_time_s=0.5, speedup=2.0, baseline="base", **QUIET)
-    row = listing.row(run)
+    row = runs_table.row(run)
     assert (row["speedup"], row["efficiency"]) == (None, None)
 
 
 def test_a_purged_baseline_leaves_the_recorded_speedup(tmp_path: Path) -> None:
     run = record_run(tmp_path, "split", "finished", 2, step_time_s=0.5, speedup=2.0, baseline="purged", **QUIET)
-    assert listing.row(run)["speedup"] == 2.0
+    assert runs_table.row(run)["speedup"] == 2.0

@@ -8,9 +8,9 @@ from typing import Any
 
 from workbench.analysis.parity import event_text
 from workbench.errors import SpecError
-from workbench.store import listing
 from workbench.store.directory import StoredRun
 from workbench.store.events import Event, ParityEvent, StepEvent
+from workbench.store.state import state_of
 
 _RECENT = 10
 """Number of recent steps that a rate is averaged over."""
@@ -27,7 +27,7 @@ class Follower:
     def read_new(self) -> bool:
         """Reads new events. Returns whether more may follow."""
         run = self.run.directory
-        is_live = not listing.state_of(run).is_terminal  # read before the events, so that none written in between is missed
+        is_live = not state_of(run).is_terminal  # read before the events, so that none written in between is missed
         for rank in range(run.record().num_workers):
             new, self._offsets[rank] = run.events(rank, self._offsets[rank])
             self.events.setdefault(rank, []).extend(new)

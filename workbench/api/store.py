@@ -9,17 +9,19 @@ from typing import IO, TYPE_CHECKING, Any
 from workbench.api.stored_run import Run
 from workbench.errors import UsageError
 from workbench.plan.parity import VERDICTS
-from workbench.store import archive, listing
+from workbench.store import archive, listing, runs_table
+from workbench.store.active import ActiveRuns
 from workbench.store.columns import RUN_COLUMNS, RUN_FIGURES
 from workbench.store.directory import RunDirectory, home
 from workbench.store.events import ParityEvent, StepEvent
 from workbench.store.figures import Summary, WorkerFigures
 from workbench.store.index import SETTLED_S
 from workbench.store.labels import MAX_NAME, MAX_NOTE
-from workbench.store.listing import RUN_ID, ActiveRuns, survey
-from workbench.store.listing import changes as store_changes
+from workbench.store.listing import RUN_ID
 from workbench.store.records import RunError, RunRecord
 from workbench.store.run_status import TERMINAL
+from workbench.store.runs_table import changes as store_changes
+from workbench.store.runs_table import survey
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,7 +66,7 @@ def runs() -> pd.DataFrame:
 
 def run_rows() -> list[dict[str, Any]]:
     """Returns the rows of ``runs`` as dicts, without importing pandas."""
-    return listing.rows(home())
+    return runs_table.rows(home())
 
 
 def all_runs() -> list[Run]:

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.errors import DamagedRunError
 from workbench.launch import cancellation
-from workbench.store import labels, listing
+from workbench.store import labels, runs_table
 from workbench.store.directory import RunDirectory
 from workbench.store.events import Event
 from workbench.store.figures import Summary
 from workbench.store.records import Labels, RunError, RunRecord
 from workbench.store.run_status import RunState
+from workbench.store.state import state_of, status_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,7 +66,7 @@ class Run:
     @property
     def state(self) -> RunState:
         """State of the run: queued, starting, running, finished, failed, cancelled or lost."""
-        return listing.state_of(self.directory)
+        return state_of(self.directory)
 
     @property
     def record(self) -> RunRecord:
@@ -85,7 +86,7 @@ class Run:
     @property
     def message(self) -> str:
         """Last message of the supervisor: what the run waits for, or why it ended."""
-        return listing.status_of(self.directory).message
+        return status_of(self.directory).message
 
     @property
     def labels(self) -> Labels:
@@ -94,7 +95,7 @@ class Run:
 
     def row(self) -> dict[str, Any]:
         """Returns the run's row of the table ``runs``."""
-        return listing.row(self.directory)
+        return runs_table.row(self.directory)
 
     def log(self, rank: int) -> str:
         """Returns the output of a worker; empty if there is none."""

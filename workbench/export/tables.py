@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from workbench.store.columns import TABLES
 from workbench.store.directory import StoredRun
-from workbench.store.listing import row
+from workbench.store.runs_table import row
 from workbench.store.tables import schema
 
 if TYPE_CHECKING:

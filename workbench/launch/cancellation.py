@@ -6,16 +6,17 @@ A request is the file ``cancel`` in the run directory. The supervisor (``supervi
 
 from __future__ import annotations
 
-from workbench.store import listing
+from workbench.store.active import ActiveRuns
 from workbench.store.directory import RunDirectory
+from workbench.store.state import state_of
 
 
 def cancel(run: RunDirectory) -> list[RunDirectory]:
     """Requests the cancellation of a run and of its baselines that were started as baselines and that no other run waits for.
     Returns the runs whose end was requested, this one first; none if it has ended."""
-    if listing.state_of(run).is_terminal:
+    if state_of(run).is_terminal:
         return []
-    others = {other.id: other for other in listing.ActiveRuns(run.path.parent.parent).read() if other.id != run.id}
+    others = {other.id: other for other in ActiveRuns(run.path.parent.parent).read() if other.id != run.id}
     run.request_cancel()
     cancelled = [run]
     for baseline in reversed(run.record().baseline_ids):  # the second baseline may itself wait for the first

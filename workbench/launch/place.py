@@ -11,8 +11,8 @@ from pathlib import Path
 
 from workbench.launch.device_queue import Holder, Place, Ticket, places
 from workbench.store.directory import RunDirectory
-from workbench.store.listing import state_of
 from workbench.store.records import RunRecord
+from workbench.store.state import state_of
 
 
 def devices(record: RunRecord) -> list[str]:

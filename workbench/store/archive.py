@@ -18,9 +18,10 @@ from workbench.errors import UsageError
 from workbench.store.directory import RunDirectory
 from workbench.store.figures import Summary
 from workbench.store.json_record import InvalidRecordError, NewerVersionError, R, Record, from_json
-from workbench.store.listing import RUN_ID, row
+from workbench.store.listing import RUN_ID
 from workbench.store.records import Environment, Labels, RunError, RunRecord
 from workbench.store.run_status import RunStatus
+from workbench.store.runs_table import row
 
 MAX_BYTES = 4 * 2**30
 """Largest unpacked size of an archive; a typical run takes a few megabytes."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from workbench.errors import UsageError
 from workbench.store.directory import RunDirectory
-from workbench.store.listing import state_of
+from workbench.store.state import state_of
 
 MAX_NAME, MAX_TAG, MAX_NOTE = 200, 50, 10_000
 """Characters."""

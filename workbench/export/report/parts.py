@@ -10,7 +10,7 @@ import pandas as pd
 
 from workbench.analysis.comparison import labelled
 from workbench.charts.theme import AnyChart
-from workbench.store import listing
+from workbench.store import runs_table
 from workbench.store.directory import RunDirectory, StoredRun
 
 
@@ -82,4 +82,4 @@ def compare(runs: Sequence[StoredRun]) -> Compared:
     """Returns the rows of these runs, with unique labels."""
     directories = [run.directory for run in runs]
     threads = {run.id: run.record().threads_per_worker for run in directories}
-    return Compared(directories, labelled([listing.row(run) for run in directories], threads))
+    return Compared(directories, labelled([runs_table.row(run) for run in directories], threads))
