@@ -16,12 +16,15 @@ from tests.helpers.run_directory import new_run
 from tests.helpers.states import finished, live
 from workbench.dashboard.pages.runs import IMPORTED
 from workbench.dashboard.shell import PAGES
+from workbench.launch.device_queue import Holder, Ticket
 from workbench.spec import RunSpec
+from workbench.spec.files import dumps
 from workbench.spec.paths import command, spec_of
 from workbench.store import listing, runs_table
 from workbench.store.directory import RunDirectory
 from workbench.store.events import EventWriter, StepEvent
 from workbench.store.records import Labels
+from workbench.store.run_status import RunState, RunStatus
 
 
 @pytest.fixture(autouse=True)
@@ -131,8 +134,6 @@ def test_the_address_of_one_worker_opens_one_worker() -> None:
 def test_a_configuration_begins_with_an_earlier_run(store: Path) -> None:
     finished(store, "run-1", 1.0, 0.5)
     spec = RunSpec(model="mlp", split={"data": 2}, train={"num_steps": 9})
-    from workbench.spec.files import dumps
-
     RunDirectory(store / "runs" / "run-1").spec_path.write_text(dumps(spec))
     test = page("configure")
     test.selectbox(key="from run").set_value("run-1").run()
@@ -253,8 +254,85 @@ def test_the_queue_is_shown_and_a_run_is_cancelled_with_its_baseline(store: Path
         events.write(StepEvent(rank=0, kind="timed", step=step, num_steps=4, loss=1.0, duration_s=0.5))
     test = page("live")
     assert [s.value for s in test.subheader][:2] == ["single", "Queue"]
+    assert "1.  dp2  ·  mlp on text  ·  Waiting for its single-worker baseline" in texts(test)
+    charts = str([chart.proto.spec for chart in test.get("vega_lite_chart")])
+    assert "How long does each step take?" in charts
+    assert "Does the loss fall?" in charts
     test.button(key="cancel split-1").click().run()
     assert (base.cancel_requested(), split.cancel_requested()) == (True, True)
+
+
+def test_the_queue_is_in_the_order_of_execution_and_says_who_has_the_devices(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORKBENCH_DEVICE_QUEUE", str(store / "devices"))
+    tickets = [Ticket(["cpu"], Holder("calibration", user="ada"))]
+    for number, name in enumerate(("second", "first")):  # by submission, another order
+        live(store, name, float(number), split=name, dataset="text")
+    tickets += [Ticket(["cpu"], Holder(f"run {name}", str(store.resolve()))) for name in ("first", "second")]
+    lines = [line for line in texts(page("live", run="second")).splitlines() if line]
+    queued = "Queued: waiting for free CPU cores"
+    assert "calibration of user ada" in lines[-3]
+    assert "number 3 in the queue" in "\n".join(lines[:-3])
+    assert lines[-2].startswith(f"2.  first  ·  mlp on text  ·  {queued} (1 run ahead)")
+    assert lines[-1].startswith(f"3.  second  ·  mlp on text  ·  {queued} (2 runs ahead)")
+    for ticket in tickets:
+        ticket.release()
+
+
+def test_the_run_that_runs_is_large_while_the_address_names_a_queued_one(store: Path) -> None:
+    live(store, "run-1", 1.0, "running", split="dp2", dataset="text")
+    live(store, "run-2", 2.0, split="tp2", dataset="text")
+    live(store, "run-3", 3.0, split="layer2", dataset="text")
+    test = page("live", run="run-3")
+    assert [s.value for s in test.subheader] == ["layer2", "dp2", "Queue"]
+    assert "number 2 in the queue  ·  mlp on text  ·  Queued" in texts(test)
+    (store / "runs" / "run-1" / "log" / "rank-1.log").write_text("was here\n")
+    test.session_state["log of run-1"] = True
+    test.run()
+    test.selectbox(key="worker of the log of run-1").set_value(1).run()
+    assert "was here" in [code.value for code in test.code]
+
+
+def test_a_group_is_one_card_and_at_its_end_one_comparison(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, str]] = []
+    monkeypatch.setattr("workbench.dashboard.components.group_card.has", lambda page: True)
+    monkeypatch.setattr("workbench.dashboard.components.group_card.go", lambda page, parameters: asked.append(parameters))
+    finished(store, "base-1", 1.0, 0.5)
+    for number in (2, 3):
+        finished(store, f"run-{number}", number, 0.5, baseline_run_id="base-1").write_labels(Labels(group="all splits"))
+    last = live(store, "run-4", 4.0, "running", split="pp2", dataset="text", baseline_run_id="base-1")
+    last.write_labels(Labels(group="all splits"))
+    test = page("live")
+    assert "all splits: 3 of 4 runs finished" in texts(test)
+    test.button(key="cancel group all splits").click().run()
+    assert last.cancel_requested()
+    last.write_status(RunStatus(RunState.CANCELLED))
+    test.run()
+    assert "all splits: 3 of 4 runs finished and 1 cancelled" in texts(test)
+    assert "Cancelled by you." in texts(test)
+    test.button(key="compare group all splits").click().run()
+    assert asked == [{"runs": "base-1,run-2,run-3"}]
+
+
+def test_the_demonstration_is_a_group_of_its_own_each_time(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    groups: list[str] = []
+    run = SimpleNamespace(id="run-1", relabel=lambda group: groups.append(group))
+    monkeypatch.setattr("workbench.dashboard.start.submit", lambda spec: run)
+    next(button for button in page("front").button if button.label == "Run the demonstration").click().run()
+    assert groups == ["demonstration"] * 4
+    finished(store, "run-1", 1.0, 0.5).write_labels(Labels(group="demonstration"))
+    next(button for button in page("front").button if button.label == "Run the demonstration").click().run()
+    assert groups[4:] == ["demonstration 2"] * 4
+
+
+def test_runs_of_different_work_are_not_compared(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workbench.dashboard.components.choose_runs.has", lambda page: True)
+    finished(store, "run-1", 1.0, 0.5)
+    other = finished(store, "run-2", 2.0, 0.5, threads_per_worker=2)
+    assert "Compare these runs" in labels(page("live"))
+    other.spec_path.write_text(dumps(RunSpec(train={"global_batch_size": 32})))
+    assert "Compare these runs" not in labels(page("live"))
 
 
 def test_what_ended_last_is_read_again_when_it_was_named_or_purged(store: Path) -> None:

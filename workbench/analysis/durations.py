@@ -1,10 +1,14 @@
-"""How long runs took from the start of their workers to their end."""
+"""How long runs took from the start of their workers to their end, and how long others are therefore expected to take."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from statistics import median
+from typing import Any
 
+from workbench.errors import WorkbenchError
 from workbench.store.directory import StoredRun
 
 
@@ -23,3 +27,83 @@ def _duration_s(run: StoredRun) -> float | None:
 def duration_text(seconds: float) -> str:
     """Formats a rough duration: ``about 40 s``, ``about 3 min``."""
     return f"about {seconds:.0f} s" if seconds < 90 else f"about {seconds / 60:.0f} min"
+
+
+@dataclass
+class Durations:
+    """Expected durations by the ended runs of a store. Each run is read once."""
+
+    _keys: dict[str, tuple[str, str] | None] = field(default_factory=dict)
+    _durations: dict[str, float | None] = field(default_factory=dict)
+
+    def expected_s(self, run: StoredRun, ended: Iterable[StoredRun]) -> float | None:
+        """Returns the median duration of the runs of the same spec; without any, of those that differ in their split only; None
+        if there are none either.
+
+        Args:
+            ended: Finished runs.
+        """
+        if (key := self._key(run)) is None:
+            return None
+        alike = [(other, k) for other in ended if (k := self._key(other)) is not None]
+        for part in range(len(key)):
+            runs = [other for other, k in alike if k[part] == key[part]]
+            durations = [duration for other in runs if (duration := self._duration(other)) is not None]
+            if durations:
+                return median(durations)
+        return None
+
+    def _duration(self, run: StoredRun) -> float | None:
+        if run.id not in self._durations:
+            self._durations[run.id] = _duration_s(run)
+        return self._durations[run.id]
+
+    def _key(self, run: StoredRun) -> tuple[str, str] | None:
+        """Returns what runs of the same duration have in common, and what those have that differ in their split only; None if the
+        spec cannot be read."""
+        if run.id not in self._keys:
+            try:
+                self._keys[run.id] = _keys(run.directory.spec().as_dict())
+            except WorkbenchError:
+                self._keys[run.id] = None
+        return self._keys[run.id]
+
+
+def _keys(spec: dict[str, Any]) -> tuple[str, str]:
+    work = {part: value for part, value in spec.items() if part not in ("name", "baseline", "split", "link", "launch")}
+    how = [spec.get("split"), spec.get("link"), spec["launch"]["threads_per_worker"]]
+    return json.dumps([work, how], sort_keys=True, default=str), json.dumps(work, sort_keys=True, default=str)
+
+
+@dataclass(frozen=True)
+class QueueTimes:
+    """When the entries of a queue start and end, in seconds from now; None if that is unknown."""
+
+    starts_in_s: dict[str, float | None]
+    ends_in_s: dict[str, float | None]
+
+    @classmethod
+    def of(cls, queue: Iterable[tuple[str, frozenset[str], float | None]]) -> QueueTimes:
+        """Computes the times.
+
+        Args:
+            queue: Of each entry, in the order of execution, its id, its devices and the seconds that it takes from its start or,
+                if it runs, still.
+        """
+        starts: dict[str, float | None] = {}
+        ends: dict[str, float | None] = {}
+        free_in: dict[str, float | None] = {}
+        for name, devices, duration_s in queue:
+            starts[name] = _latest(free_in.get(device, 0.0) for device in devices)
+            ends[name] = None if (start := starts[name]) is None or duration_s is None else start + duration_s
+            free_in |= dict.fromkeys(devices, ends[name])
+        return cls(starts, ends)
+
+    def end_in_s(self, names: Iterable[str]) -> float | None:
+        """Returns when the last of these entries ends."""
+        return _latest(self.ends_in_s.get(name) for name in names)
+
+
+def _latest(times: Iterable[float | None]) -> float | None:
+    known = list(times)
+    return None if None in known else max((time for time in known if time is not None), default=0.0)

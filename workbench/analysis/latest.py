@@ -2,9 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pandas as pd
 
+from workbench.analysis.work import same_work
+from workbench.store.directory import StoredRun
+
 MOST = 10
+_MOST_OPENED = 30
+"""Latest runs whose specs are read to find those of the same work."""
+
+
+def comparable(frame: pd.DataFrame, open_run: Callable[[str], StoredRun]) -> list[str]:
+    """Returns the ids of the newest finished run and of the latest of each other split that does the same work, oldest first.
+
+    Args:
+        frame: the columns of ``runs``.
+        open_run: opens a run by its id.
+    """
+    newest = alike_to_newest(frame).head(_MOST_OPENED)
+    opened = [open_run(str(run_id)) for run_id in newest["run_id"]]
+    same = {run.id for run in same_work(opened, opened[0])} if opened else set()
+    return one_of_each_split(newest[newest["run_id"].isin(same)])
 
 
 def alike_to_newest(frame: pd.DataFrame) -> pd.DataFrame:

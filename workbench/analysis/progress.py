@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import functools
+import math
+import time
+from collections import Counter, deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from workbench.analysis.parity import event_text
 from workbench.errors import SpecError
@@ -14,6 +18,17 @@ from workbench.store.state import state_of
 
 _RECENT = 10
 """Number of recent steps that a rate is averaged over."""
+_MOST_SAMPLES = 2000
+"""Measurements of memory that are kept, the latest."""
+_MOST_POINTS = 500
+
+_Point = TypeVar("_Point")
+
+
+def thinned(points: Sequence[_Point]) -> list[_Point]:
+    """Returns at most 500 of the points, evenly chosen and with the last, so that a long run is drawn quickly."""
+    stride = max(1, math.ceil(len(points) / _MOST_POINTS))
+    return list(points[::-stride][::-1])
 
 
 @dataclass
@@ -22,6 +37,8 @@ class Follower:
 
     run: StoredRun
     events: dict[int, list[Event]] = field(default_factory=dict)
+    memory: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=_MOST_SAMPLES))
+    """Name of a worker, ``time_s`` since the first event and private memory in MiB, at each call of ``workers`` while it ran."""
     _offsets: Counter[int] = field(default_factory=Counter)
 
     def read_new(self) -> bool:
@@ -58,6 +75,21 @@ class Follower:
         return max(of, key=len, default=[])
 
     @property
+    def step_times(self) -> list[dict[str, Any]]:
+        """Step, its kind and the milliseconds of its slowest worker."""
+        slowest: dict[int, StepEvent] = {}
+        for rank in self.events:
+            for event in self._steps(rank):
+                if event.step not in slowest or event.duration_s > slowest[event.step].duration_s:
+                    slowest[event.step] = event
+        return [{"step": e.step, "kind": e.kind, "step_ms": e.duration_s * 1e3} for _, e in sorted(slowest.items())]
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the first event of rank 0; 0 before."""
+        return time.time() - first[0].time if (first := self.events.get(0)) else 0.0
+
+    @property
     def parity(self) -> str:
         """Verdict of the parity check; empty before it has run."""
         event = next((e for e in self.events.get(0, []) if isinstance(e, ParityEvent)), None)
@@ -70,13 +102,16 @@ class Follower:
         memory."""
         status = self.run.directory.status()
         processes = {worker.rank: worker for worker in status.workers}
-        samples = self._samples()
+        samples = self._samples
         is_live = not status.state.is_terminal
         rows = []
         for rank, events in sorted(self.events.items()):
             steps = self._steps(rank)
             mean = sum(e.duration_s for e in steps[-_RECENT:]) / len(steps[-_RECENT:]) if steps else None
             process = processes.get(rank)
+            memory_mib = _private_memory_mib(process.pid) if process and is_live else None
+            if memory_mib is not None:
+                self.memory.append({"worker": f"worker {rank}", "time_s": self.elapsed_s, "memory_mib": memory_mib})
             rows.append(
                 {
                     "worker": rank,
@@ -85,7 +120,7 @@ class Follower:
                     "step": steps[-1].step + 1 if steps else None,
                     "step_ms": mean * 1e3 if mean else None,
                     "samples_per_s": samples / mean if mean and samples else None,
-                    "memory_mib": _private_memory_mib(process.pid) if process and is_live else None,
+                    "memory_mib": memory_mib,
                 }
             )
         return rows
@@ -93,8 +128,9 @@ class Follower:
     def _steps(self, rank: int) -> list[StepEvent]:
         return [event for event in self.events.get(rank, []) if isinstance(event, StepEvent)]
 
+    @functools.cached_property
     def _samples(self) -> int | None:
-        """Returns the samples per step that a worker processes."""
+        """Samples per step that a worker processes."""
         try:
             return self.run.directory.spec().samples_per_replica
         except SpecError:

@@ -1,4 +1,4 @@
-"""The store: opens, lists and imports runs, and reads the queue."""
+"""The store: opens, lists and imports runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from workbench.api.stored_run import Run
 from workbench.errors import UsageError
 from workbench.plan.parity import VERDICTS
 from workbench.store import archive, listing, runs_table
-from workbench.store.active import ActiveRuns
 from workbench.store.columns import RUN_COLUMNS, RUN_FIGURES
 from workbench.store.directory import RunDirectory, home
 from workbench.store.events import ParityEvent, StepEvent
@@ -36,7 +35,6 @@ __all__ = [
     "TERMINAL",
     "VERDICTS",
     "ParityEvent",
-    "Queue",
     "Run",
     "RunError",
     "RunRecord",
@@ -118,14 +116,3 @@ def import_runs(source: Path | IO[bytes]) -> tuple[list[Run], list[str]]:
     """
     new, present = archive.import_runs(home(), source)
     return [Run(directory) for directory in new], present
-
-
-class Queue:
-    """The runs of a store that are queued or running. Ended runs are read only once, so that a view can poll every second."""
-
-    def __init__(self, store: Path) -> None:
-        self._runs = ActiveRuns(store)
-
-    def active(self) -> list[Run]:
-        """Returns the runs in the order of their submission."""
-        return [Run(directory) for directory in self._runs.read()]

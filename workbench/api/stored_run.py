@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -97,10 +98,15 @@ class Run:
         """Returns the run's row of the table ``runs``."""
         return runs_table.row(self.directory)
 
-    def log(self, rank: int) -> str:
-        """Returns the output of a worker; empty if there is none."""
-        path = self.directory.log_path(rank)
-        return path.read_text(errors="replace") if path.exists() else ""
+    def log(self, rank: int, most_bytes: int | None = None) -> str:
+        """Returns the output of a worker, or the last bytes of it; empty if there is none."""
+        try:
+            with self.directory.log_path(rank).open("rb") as file:
+                if most_bytes is not None:
+                    file.seek(max(0, file.seek(0, os.SEEK_END) - most_bytes))
+                return file.read().decode(errors="replace")
+        except FileNotFoundError:
+            return ""
 
     def wait(self, timeout_s: float | None = None) -> Run:
         """Waits until the run has ended, in any state, and returns it.

@@ -7,7 +7,8 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
-from workbench.api.store import Queue, home
+from workbench.api.queue import Queue
+from workbench.api.store import home
 from workbench.dashboard.table import Overview
 
 

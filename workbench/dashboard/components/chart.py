@@ -19,6 +19,23 @@ def plain_figure(chart: AnyChart, name: str) -> None:
     st.altair_chart(_full_width(chart), key=name, alt=_title(chart))
 
 
+def live_figure(chart: Callable[[pd.DataFrame], AnyChart], frame: pd.DataFrame, name: str, variant: int = 0) -> None:
+    """Draws a chart that is often redrawn with other data. What does not depend on the data is computed once per ``variant``,
+    which takes most of the time; ``name`` is the key."""
+    spec, title = _live_spec(chart, frame, chart.__name__, variant, st.context.theme.type == "dark")
+    st.vega_lite_chart(frame, spec, key=name, alt=title)
+
+
+@st.cache_data(max_entries=50, show_spinner=False)
+def _live_spec(
+    _chart: Callable[[pd.DataFrame], AnyChart], _frame: pd.DataFrame, name: str, variant: int, dark: bool
+) -> tuple[dict[str, Any], str | None]:
+    """Returns the specification without data, and the title; the arguments without underscore determine both."""
+    chart = _chart(_frame)
+    spec = _full_width(chart).to_dict()
+    return {key: value for key, value in spec.items() if key not in ("data", "datasets")}, _title(chart)
+
+
 def figure(chart: AnyChart, frame: pd.DataFrame, name: str) -> None:
     """Draws a chart; ``name`` is the name of the saved files."""
     plain_figure(chart, name)

@@ -9,7 +9,13 @@ import streamlit as st
 from workbench.api import Run
 from workbench.api.store import RunError
 
-_ICONS = {"failed": ":material/error:", "lost": ":material/help:", "cancelled": ":material/cancel:"}
+ICONS = {
+    "finished": ":green[:material/check_circle:]",
+    "failed": ":red[:material/error:]",
+    "lost": ":orange[:material/help:]",
+    "cancelled": ":gray[:material/cancel:]",
+}
+"""State of a run that has ended → its icon, as Markdown."""
 
 
 def failure_card(run: Run) -> None:
@@ -20,8 +26,11 @@ def failure_card(run: Run) -> None:
     with st.container(border=True):
         where = [] if card.worker is None else [f"worker {card.worker}"]
         where += [] if card.step is None else [f"step {card.step}"]
-        st.markdown(f"{_ICONS[card.state]} **{card.state.capitalize()}**" + (f" · {', '.join(where)}" if where else ""))
+        st.markdown(f"{ICONS[card.state]} **{card.state.capitalize()}**" + (f" · {', '.join(where)}" if where else ""))
         st.caption(run.id)
+        if card.state == "cancelled":
+            st.text(_CANCELLED)
+            return
         st.text(card.reason)
         st.caption("Suggestions")
         st.text(card.advice)
@@ -37,9 +46,10 @@ NUM_LINES = 12
 _WITHOUT_RECORD = {
     "failed": "Read the logs of the workers.",
     "lost": "The machine was restarted, or the supervisor was killed or did not start: run it again.",
-    "cancelled": "To run it again, load its spec in Configure.",
+    "cancelled": "",
 }
 """State → what to try if the supervisor recorded no advice."""
+_CANCELLED = "Cancelled by you. Its configuration is saved; you can run it again from Configure."
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,8 @@ import streamlit as st
 
 from workbench.analysis.comparison import labelled
 from workbench.analysis.findings import findings_on
-from workbench.analysis.latest import alike_to_newest, one_of_each_split
+from workbench.analysis.latest import comparable
 from workbench.analysis.winners import step_times
-from workbench.analysis.work import same_work
 from workbench.api.specs import RunSpec, four_strategies
 from workbench.api.store import open_exact
 from workbench.charts.step_time import step_time_chart
@@ -21,13 +20,11 @@ from workbench.dashboard.components.alerts import alert
 from workbench.dashboard.components.chart import figure
 from workbench.dashboard.components.navigate import go, has
 from workbench.dashboard.components.runs_table import runs_table
-from workbench.dashboard.start import start
+from workbench.dashboard.start import DEMONSTRATION, start
 from workbench.dashboard.table import filtered
 
 NUM_LATEST = 10
 NUM_FINDINGS = 5
-MOST_OPENED = 30
-"""Latest runs whose specs are read to find those of the same work."""
 PICTURE = Path(__file__).parents[1] / "demonstration.svg"
 """Of recorded runs of the demonstration, made by ``docs/pictures.py``; the README shows it, too."""
 
@@ -85,7 +82,7 @@ def _links() -> None:
 def _demonstration(kind: Literal["primary", "secondary"]) -> None:
     if st.button("Run the demonstration", type=kind, icon=":material/play_arrow:"):
         with st.spinner("Starting…"):
-            started = start(four_strategies(RunSpec()))
+            started = start(four_strategies(RunSpec()), DEMONSTRATION)
         if started.refused:
             alert("error", "Not started", *started.refused)
         else:
@@ -94,10 +91,7 @@ def _demonstration(kind: Literal["primary", "secondary"]) -> None:
 
 def _comparison(frame: pd.DataFrame) -> None:
     """Draws the latest comparison: step times and the first findings."""
-    newest = alike_to_newest(frame).head(MOST_OPENED)
-    opened = [open_exact(str(run_id)) for run_id in newest["run_id"]]
-    same = {run.id for run in same_work(opened, opened[0])} if opened else set()
-    runs = [open_exact(run_id) for run_id in one_of_each_split(newest[newest["run_id"].isin(same)])]
+    runs = [open_exact(run_id) for run_id in comparable(frame, open_exact)]
     if len(runs) < 2:
         _demonstration("secondary")
         return

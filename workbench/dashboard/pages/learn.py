@@ -23,7 +23,7 @@ from workbench.dashboard.components.lanes import lanes
 from workbench.dashboard.components.navigate import follows_address, go, has
 from workbench.dashboard.components.progress import bar
 from workbench.dashboard.lessons import Lesson, lesson, moments, names, overview
-from workbench.dashboard.start import start
+from workbench.dashboard.start import DEMONSTRATION, start
 from workbench.errors import UsageError
 
 REFRESH_S = 1.0
@@ -124,7 +124,7 @@ def _overview() -> None:
     )
     st.caption("The demonstration runs four of these strategies and one worker on text, in about a minute.")
     if st.button("Run the demonstration", type="primary", icon=":material/play_arrow:"):
-        _start(four_strategies(RunSpec()), lambda _: go("live"))
+        _start(four_strategies(RunSpec()), lambda _: go("live"), DEMONSTRATION)
 
 
 @st.fragment
@@ -167,8 +167,8 @@ def _run_section(one: Lesson) -> None:
         st.fragment(_follow, run_every=REFRESH_S)(run)
 
 
-def _start(specs: list[RunSpec], then: Callable[[list[str]], None]) -> None:
-    started = start(specs)
+def _start(specs: list[RunSpec], then: Callable[[list[str]], None], group: str | None = None) -> None:
+    started = start(specs, group)
     if started.refused:
         alert("error", "Not started", *started.refused)
     else:

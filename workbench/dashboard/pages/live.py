@@ -1,30 +1,36 @@
-"""The page Live: the queue and the watched run. What is redrawn every second is a fragment; runs do not need the page."""
+"""The page Live: the run that runs, its group and the queue. What is redrawn every second is a fragment; runs do not need the
+page."""
 
 from __future__ import annotations
 
-import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import streamlit as st
 
-from workbench.analysis.formatting import duration
-from workbench.analysis.latest import alike_to_newest, one_of_each_split
+from workbench.analysis.durations import Durations, QueueTimes
+from workbench.analysis.latest import comparable
 from workbench.analysis.progress import Follower
-from workbench.api.store import RUN_ID, TERMINAL, Run, RunRecord, home, open_exact
-from workbench.charts.loss import loss_chart
+from workbench.api.groups import Group, group_of
+from workbench.api.queue import QueueEntry
+from workbench.api.store import TERMINAL, Run, home, open_exact
 from workbench.dashboard.cache import queue, runs_frame
 from workbench.dashboard.components.alerts import alert
 from workbench.dashboard.components.choose_runs import compare_these
-from workbench.dashboard.components.failure import failure_card
+from workbench.dashboard.components.group_card import group_card
 from workbench.dashboard.components.navigate import go
-from workbench.dashboard.components.progress import bar
+from workbench.dashboard.components.queue_list import queue_list, words
+from workbench.dashboard.components.run_card import cancel_button, run_card, title
 from workbench.dashboard.components.runs_table import runs_table
 from workbench.errors import UsageError
-from workbench.messages import counted
 
 REFRESH_S = 1.0
 NUM_ENDED = 8
+_MOST_SIMILAR = 10
+"""Ended runs that an expected duration is taken from."""
 
 
 def main() -> None:
@@ -34,134 +40,132 @@ def main() -> None:
     _refresh()
 
 
+@dataclass
+class _Ended:
+    """The runs that have ended, and what follows from them; read again when the store has changed."""
+
+    key: tuple[Any, ...]
+    frame: pd.DataFrame
+    """All of them, newest first."""
+    comparable: list[str]
+    """Ids of the newest run and of others that do its work."""
+    step_times: dict[str, float]
+    """Id of a finished run → its step time in seconds."""
+    expected_s: dict[str, float | None] = field(default_factory=dict)
+    """Id of a run that has not ended → its expected duration."""
+
+
 @st.fragment(run_every=REFRESH_S)
 def _refresh() -> None:
-    store = home()
-    active = queue().active()
-    frame = _ended_runs(store, [run.id for run in active])
-    watched = _watched(active, frame)
-    if watched is None:
+    entries = queue().entries()
+    ended = _read_ended(home(), sorted(entry.id for entry in entries if entry.run))
+    named, large = _named(), next((entry.run for entry in entries if entry.run and entry.has_devices), None)
+    cards = {run.id: run for run in (large, named if named and named.state.is_terminal else None) if run}
+    if not cards and not entries and len(ended.frame):
+        last = open_exact(str(ended.frame["run_id"].iloc[0]))
+        cards[last.id] = last
+    if not cards and not entries:
         st.info("There are no runs yet.")
         if st.button("Configure a run", type="primary"):
             go("configure")
         return
-    _run(watched)
-    _queue(active, watched)
-    _ended(frame)
+    followers = _followers(cards.values())
+    expected_s = {entry.id: _expected_s(entry.run, ended) for entry in entries if entry.run}
+    times = QueueTimes.of((entry.id, entry.devices, _left_s(entry, followers, expected_s)) for entry in entries)
+    others = [entry for entry in entries if entry.id not in cards]
+    for position, entry in enumerate(others, start=1):
+        if named and entry.id == named.id:
+            _waiting(entry, f"number {position} in the queue", words(entry, times, expected_s))
+    for group in _groups(entries, ended):
+        group_card(group, times.end_in_s(group.active), ended.step_times)
+    for run in cards.values():
+        run_card(run, followers[run.id], queue().record(run.id))
+    if others:
+        queue_list(others, times, expected_s)
+    if len(ended.frame):
+        st.subheader("Recent runs", anchor=False)
+        runs_table(ended.frame.head(NUM_ENDED), key="ended")
+        compare_these(ended.frame[ended.frame["run_id"].isin(ended.comparable)], "Compare these runs", key="compare ended")
 
 
-def _watched(active: list[Run], ended: pd.DataFrame) -> Run | None:
-    """Returns the run of the address, else the running one, else the first of the queue, else the last that ended."""
+def _named() -> Run | None:
+    """Returns the run of the address."""
     if named := st.query_params.get("run"):
         try:
             return open_exact(named)
         except UsageError as error:
             alert("warning", "Run not found", str(error))
-    running = [run for run in active if run.state in ("starting", "running")]
-    if running or active:
-        return (running or active)[0]
-    return None if ended.empty else open_exact(str(ended["run_id"].iloc[0]))
+    return None
 
 
-def _ended_runs(store: Path, active: list[str]) -> pd.DataFrame:
-    """Returns the last runs that ended; read again only if a run was added, was removed or ended, or one of these changed."""
-    cached = st.session_state.get("ended")
-    if cached is None or cached[0] != _state(store, active, cached[1]):
+def _read_ended(store: Path, active: list[str]) -> _Ended:
+    """Returns the runs that have ended; read again only if a run was added, removed or ended, or one of the latest changed."""
+    cached: _Ended | None = st.session_state.get("ended")
+    if cached is None or cached.key != _key(store, active, cached.frame):
         frame = runs_frame()
-        frame = frame[frame["state"].isin(TERMINAL)].sort_values("created_at", ascending=False).head(NUM_ENDED)
-        cached = st.session_state["ended"] = (_state(store, active, frame), frame)
-    return cached[1]
+        frame = frame[frame["state"].isin(TERMINAL)].sort_values("created_at", ascending=False)
+        finished = frame[frame["state"] == "finished"]
+        step_times = dict(zip(finished["run_id"], finished["step_time_s"], strict=True))
+        cached = _Ended(_key(store, active, frame), frame, comparable(frame, open_exact), step_times)
+        st.session_state["ended"] = cached
+    return cached
 
 
-def _state(store: Path, active: list[str], ended: pd.DataFrame) -> tuple[Path, list[str], list[int]]:
-    """Returns what determines whether ended runs are read again. The directory of a run changes with every file created
-    or replaced in it."""
-    directories = [store / "runs", *(store / "runs" / str(run_id) for run_id in ended["run_id"])]
+def _key(store: Path, active: list[str], ended: pd.DataFrame) -> tuple[Any, ...]:
+    """Returns what determines whether ended runs are read again. The directory of a run changes with every file created or
+    replaced in it."""
+    directories = [store / "runs", *(store / "runs" / str(run_id) for run_id in ended["run_id"].head(NUM_ENDED))]
     return store, active, [path.stat().st_mtime_ns if path.exists() else 0 for path in directories]
 
 
-def _run(run: Run) -> None:
-    """Draws the watched run."""
-    follower: Follower = st.session_state.get("follower") or Follower(run)
-    if follower.run.path != run.path:
-        follower = Follower(run)
-    st.session_state["follower"] = follower
-    follower.read_new()
-    record, state = run.record, run.state
+def _followers(runs: Iterable[Run]) -> dict[str, Follower]:
+    """Returns what follows each of the runs; what followed others is forgotten."""
+    kept: dict[Path, Follower] = st.session_state.get("followers", {})
+    followers = {run.path: kept.get(run.path) or Follower(run) for run in runs}
+    st.session_state["followers"] = followers
+    return {path.name: follower for path, follower in followers.items()}
+
+
+def _expected_s(run: Run, ended: _Ended) -> float | None:
+    """Returns how long a run takes, by the latest runs of its work, those of its split first."""
+    if run.id not in ended.expected_s:
+        record, frame = queue().record(run.id), ended.frame[ended.frame["state"] == "finished"]
+        alike = frame[(frame["model"] == record.model) & (frame["dataset"] == record.dataset) & (frame["mode"] == record.mode)]
+        alike = alike.assign(differs=alike["split"] != record.split).sort_values("differs", kind="stable").head(_MOST_SIMILAR)
+        durations = st.session_state.setdefault("durations", Durations())
+        ended.expected_s[run.id] = durations.expected_s(run, [open_exact(str(run_id)) for run_id in alike["run_id"]])
+    return ended.expected_s[run.id]
+
+
+def _left_s(entry: QueueEntry, followers: Mapping[str, Follower], expected_s: Mapping[str, float | None]) -> float | None:
+    """Returns how long a run still takes once it has its devices."""
+    follower, expected = followers.get(entry.id), expected_s.get(entry.id)
+    if follower is None or not follower.events.get(0):
+        return expected
+    by_steps = follower.remaining_s
+    return by_steps if expected is None else max(by_steps or 0.0, expected - follower.elapsed_s)
+
+
+def _groups(entries: Sequence[QueueEntry], ended: _Ended) -> list[Group]:
+    """Returns the groups of the runs that have not ended and of the last that has."""
+    frame, active = ended.frame, [entry for entry in entries if entry.run]
+    names = dict.fromkeys([*(entry.group for entry in active), *frame["group"].head(1)])
+    states = {**dict(zip(frame["run_id"], frame["state"], strict=True)), **{entry.id: str(entry.state) for entry in active}}
+    groups = []
+    for name in filter(None, names):
+        ids = [*frame.loc[frame["group"] == name, "run_id"], *(entry.id for entry in active if entry.group == name)]
+        records = sorted((queue().record(str(run_id)) for run_id in ids), key=lambda record: record.created_at)
+        groups.append(group_of(name, records, states))
+    return groups
+
+
+def _waiting(entry: QueueEntry, place: str, facts: Sequence[str]) -> None:
+    """Draws the place in the queue of the run that the address names."""
+    assert entry.run and entry.record
     with st.container(border=True):
         head, button = st.columns([4, 1], vertical_alignment="center")
         with head:
-            st.subheader(_title(run), anchor=False)
-            st.text("  ·  ".join(_facts(record, run)))
+            st.subheader(title(entry.record), anchor=False)
+            st.text("  ·  ".join((place, *facts[1:])))
         with button:
-            if not state.is_terminal and st.button("Cancel", key=f"cancel {run.id}", icon=":material/stop:", width="stretch"):
-                run.cancel()
-                st.toast("Cancelling: the workers are being stopped.")
-        bar(follower, state, run.message)
-        failure_card(run)
-        _figures(follower)
-
-
-def _title(run: Run) -> str:
-    """Returns the split of a run; its id if the split of an imported record could be Markdown."""
-    split = run.record.split
-    return split if RUN_ID.fullmatch(split) else run.id
-
-
-def _facts(record: RunRecord, run: Run) -> list[str]:
-    name = run.labels.name or record.name
-    workers = f"{counted(record.num_workers, 'worker')} on {record.device}"
-    facts = [str(name)] if name else []
-    return [*facts, f"{record.model} on {record.dataset}", workers, run.id]
-
-
-def _figures(follower: Follower) -> None:
-    """Draws the loss, and one row per worker."""
-    if not any(follower.events.values()):
-        return
-    left, right = st.columns(2)
-    with left:
-        if len(follower.losses) > 1:
-            st.altair_chart(loss_chart(pd.DataFrame(follower.losses)), key="loss")
-        elif not follower.run.directory.status().state.is_terminal:
-            st.caption("The loss appears after the first steps.")
-    with right:
-        st.caption("Workers")
-        st.dataframe(
-            pd.DataFrame(follower.workers()),
-            hide_index=True,
-            key="workers",
-            placeholder="–",
-            column_config={
-                "step_ms": st.column_config.NumberColumn("step (ms)", format="%.1f", help="Mean over the last ten steps."),
-                "samples_per_s": st.column_config.NumberColumn(
-                    "samples/s", format="%.0f", help="Samples of this worker's part of the batch per second."
-                ),
-                "memory_mib": st.column_config.NumberColumn(
-                    "memory (MiB)", format="%.0f", help="Current memory of the process, without libraries shared between workers."
-                ),
-            },
-        )
-
-
-def _queue(active: list[Run], watched: Run) -> None:
-    """Draws the other runs that have not ended, in their order."""
-    others = [run for run in active if run.id != watched.id]
-    if not others:
-        return
-    st.subheader("Queue", anchor=False)
-    for position, run in enumerate(others, start=1):
-        with st.container(horizontal=True, vertical_alignment="center"):
-            age = duration(max(0.0, time.time() - run.record.created_at))
-            st.text(f"{position}.  {run.record.split}  ·  {run.state}, submitted {age} ago  ·  {run.message or run.id}")
-            if st.button("Cancel", key=f"cancel {run.id}"):
-                run.cancel()
-                st.toast("Cancelling.")
-
-
-def _ended(ended: pd.DataFrame) -> None:
-    if not ended.empty:
-        st.subheader("Recent runs", anchor=False)
-        runs_table(ended, key="ended")
-        comparable = ended[ended["run_id"].isin(one_of_each_split(alike_to_newest(ended)))]
-        compare_these(comparable, "Compare these runs", key="compare ended")
+            cancel_button(entry.run, "cancel named")

@@ -16,6 +16,7 @@ from workbench.dashboard.components.alerts import alert
 from workbench.dashboard.components.choose_runs import choose_run
 from workbench.dashboard.components.details import details
 from workbench.dashboard.components.export import downloads
+from workbench.dashboard.components.log import log
 from workbench.dashboard.components.measure_again import measure_again_button
 from workbench.dashboard.components.navigate import go, has
 from workbench.dashboard.components.runs_table import runs_table
@@ -24,9 +25,6 @@ from workbench.dashboard.table import alike
 from workbench.errors import DamagedRunError
 from workbench.export.report.parts import compare
 from workbench.export.report.write import sections_of
-
-MOST_LINES = 200
-"""Last lines of a worker's log that are shown."""
 
 
 def main() -> None:
@@ -52,7 +50,7 @@ def main() -> None:
     elif not run.state.is_terminal:
         st.info(run.message or f"The run is {row['state']}; its figures come when it has finished.")
     details(run)
-    _logs(run)
+    log(run, run.record.num_workers)
     _beside(run)
 
 
@@ -88,13 +86,6 @@ def _figures(run: Run, row: dict[str, Any]) -> None:
                 st.metric(head, marked(text, row, figure), width="content")
     if run.summary and (why := reason(run.record, run.summary)):
         st.caption(f"⚠ {row['trust']}: {why}.")
-
-
-def _logs(run: Run) -> None:
-    with st.expander("Logs", icon=":material/notes:"):
-        rank = st.selectbox("Worker", range(run.record.num_workers), key=f"log of {run.id}")
-        lines = run.log(rank or 0).splitlines()
-        st.code("\n".join(lines[-MOST_LINES:]) or "(empty)", language=None, wrap_lines=True)
 
 
 def _beside(run: Run) -> None:

@@ -24,6 +24,8 @@ from workbench.messages import counted
 
 MOST_SHOWN = 200
 """Maximum number of rows that the browser gets at once; the filters find the others."""
+_MOST_FAILED = 9
+"""Failed runs that are read to show three of which none is a baseline of another."""
 UNDO = "deleted just now"
 IMPORTED = "imported just now"
 
@@ -160,9 +162,11 @@ def _failed(listed: pd.DataFrame) -> None:
     if failed.empty:
         return
     st.subheader("Failures", anchor=False)
-    st.caption("The latest three failed runs of this list. Select another run to see its failure.")
-    for run_id in failed["run_id"].head(3):
-        failure_card(open_exact(str(run_id)))
+    st.caption("The latest three failed runs of this list, without their baselines. Select another run to see its failure.")
+    runs = [open_exact(str(run_id)) for run_id in failed["run_id"].head(_MOST_FAILED)]
+    baselines = {baseline for run in runs for baseline in run.record.baseline_ids}
+    for run in [run for run in runs if run.id not in baselines][:3]:
+        failure_card(run)
 
 
 def _import() -> None:

@@ -1,0 +1,58 @@
+"""Groups: runs that were submitted together, such as all splits of four workers, with the runs that they are compared with."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from workbench.messages import counted, listed
+from workbench.store.records import RunRecord
+from workbench.store.run_status import TERMINAL
+
+
+@dataclass(frozen=True)
+class Group:
+    """The runs of a group and their baselines."""
+
+    name: str
+
+    states: Mapping[str, str]
+    """Run id → state: baselines first, then the runs in the order of their submission."""
+
+    baselines: frozenset[str] = frozenset()
+    """Ids of the runs that others are compared with."""
+
+    @property
+    def active(self) -> list[str]:
+        """Ids of the runs that have not ended."""
+        return [run_id for run_id, state in self.states.items() if state not in TERMINAL]
+
+    @property
+    def finished(self) -> list[str]:
+        """Ids of the runs that have finished."""
+        return [run_id for run_id, state in self.states.items() if state == "finished"]
+
+    @property
+    def num_ended(self) -> int:
+        return len(self.states) - len(self.active)
+
+    def text(self) -> str:
+        """Describes how far the group is: ``2 of 6 runs finished``, ``5 of 6 runs finished and 1 failed``."""
+        total, num_finished = len(self.states), len(self.finished)
+        others = Counter(state for state in self.states.values() if state in TERMINAL and state != "finished")
+        if num_finished == total:
+            return f"all {counted(total, 'run')} finished"
+        return listed([f"{num_finished} of {counted(total, 'run')} finished", *(f"{n} {state}" for state, n in others.items())])
+
+
+def group_of(name: str, records: Sequence[RunRecord], states: Mapping[str, str]) -> Group:
+    """Returns the group of these runs.
+
+    Args:
+        records: Records of the runs with this label, in the order of their submission.
+        states: Run id → state of all runs of the store; a baseline that is not there is left out.
+    """
+    baselines = dict.fromkeys(other for record in records for other in record.baseline_ids)
+    ids = baselines | dict.fromkeys(record.run_id for record in records)
+    return Group(name, {run_id: states[run_id] for run_id in ids if run_id in states}, frozenset(baselines))
