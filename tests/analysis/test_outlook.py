@@ -7,8 +7,9 @@ from typing import Any
 import psutil
 import pytest
 
+from workbench.analysis import device_memory as device_memory_module
 from workbench.analysis.byte_units import in_bytes
-from workbench.analysis.device_memory import BUDGET, MACHINE, device_memory, devices, exceeded
+from workbench.analysis.device_memory import BUDGET, MACHINE, DeviceMemory, device_memory, devices, exceeded
 from workbench.analysis.expected import held, placement
 from workbench.analysis.folding import folded
 from workbench.analysis.schedule import bubble_fraction, schedule_timeline
@@ -74,6 +75,18 @@ def test_what_does_not_fit_is_said_with_the_numbers() -> None:
     assert exceeded(unlimited, {0: total, 1: total}) == [
         f"2 workers need {in_bytes(2 * total)} together, but this machine has {in_bytes(total)}."
     ]
+
+
+def test_workers_on_gpus_have_the_memory_of_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    planned = plan(RunSpec(split={"data": 2}, launch={"device": "cuda"}))
+    monkeypatch.setattr(device_memory_module, "gpu_memory_bytes", lambda: (2 * GIB, GIB, GIB // 2))
+    assert device_memory(devices(planned)[0], planned) == DeviceMemory(MACHINE, GIB)
+    assert exceeded(planned, {0: 2 * GIB, 1: GIB}) == []
+    assert exceeded(planned, {0: GIB, 1: 2 * GIB}) == ["Worker 1 needs 2.00 GiB, but GPU 1 has 1.00 GiB."]
+    monkeypatch.setattr(device_memory_module, "gpu_memory_bytes", lambda: (GIB,))
+    assert MACHINE not in devices(planned)
+    with pytest.raises(SpecError, match="the memory of a worker on this machine is not known: it has 1 GPU for 2 workers"):
+        device_memory(MACHINE, planned)
 
 
 @pytest.mark.parametrize(("limit", "has_line"), [(2 * GIB, True), (10**4 * GIB, False)])

@@ -9,7 +9,7 @@ import psutil
 from workbench.analysis.byte_units import in_bytes
 from workbench.errors import SpecError
 from workbench.messages import counted
-from workbench.plan.plan import Plan
+from workbench.plan.plan import Plan, gpu_memory_bytes
 from workbench.spec.units import DATA_SHEET_SIZE
 
 _GB = 10**9
@@ -41,17 +41,21 @@ class DeviceMemory:
 def devices(plan: Plan) -> list[str]:
     """Returns the names that ``device_memory`` knows for a plan; the first is the default."""
     budget = [BUDGET] if plan.spec.measure.memory_budget_bytes else []
-    return [*budget, MACHINE, *DEVICES]
+    machine = [MACHINE] if _of_machine(plan) else []
+    return [*budget, *machine, *DEVICES]
 
 
 def device_memory(name: str, plan: Plan) -> DeviceMemory:
     """Returns the memory of a named device, or of a size such as ``80 GB``.
 
     Raises:
-        SpecError: neither.
+        SpecError: neither, or workers on GPUs that this machine does not have.
     """
     if name == MACHINE:
-        return DeviceMemory(MACHINE, psutil.virtual_memory().total // plan.num_workers)
+        if (size_here := _of_machine(plan)) is None:
+            available = f"it has {counted(len(gpu_memory_bytes()), 'GPU')} for {counted(plan.num_workers, 'worker')}"
+            raise SpecError("device", f"the memory of a worker on this machine is not known: {available}")
+        return DeviceMemory(MACHINE, size_here)
     if name == BUDGET and plan.spec.measure.memory_budget_bytes:
         return DeviceMemory(BUDGET, plan.spec.measure.memory_budget_bytes)
     if name in DEVICES:
@@ -73,8 +77,26 @@ def exceeded(plan: Plan, bytes_of_workers: dict[int, int]) -> list[str]:
     reasons, budget = [], plan.spec.measure.memory_budget_bytes
     if budget and largest > budget:
         reasons.append(f"Worker {rank} needs {in_bytes(largest)}, but measure.memory_budget_bytes is {in_bytes(budget)}.")
+    if plan.spec.launch.device == "cuda":
+        gpus = gpu_memory_bytes()
+        full = [rank for rank, needed in bytes_of_workers.items() if rank < len(gpus) and needed > gpus[rank]]
+        if full:
+            first = full[0]
+            reasons.append(
+                f"Worker {first} needs {in_bytes(bytes_of_workers[first])}, but GPU {first} has {in_bytes(gpus[first])}."
+            )
+        return reasons
     total, together = psutil.virtual_memory().total, sum(bytes_of_workers.values())
-    if plan.spec.launch.device != "cuda" and together > total:
+    if together > total:
         workers = counted(len(bytes_of_workers), "worker")
         reasons.append(f"{workers} need {in_bytes(together)} together, but this machine has {in_bytes(total)}.")
     return reasons
+
+
+def _of_machine(plan: Plan) -> int | None:
+    """Returns the memory that each worker may use on this machine: its part of the host's, or that of the smallest GPU of the
+    run; None if there are fewer GPUs than workers."""
+    if plan.spec.launch.device != "cuda":
+        return int(psutil.virtual_memory().total) // plan.num_workers
+    gpus = gpu_memory_bytes()
+    return min(gpus[: plan.num_workers]) if len(gpus) >= plan.num_workers else None

@@ -154,11 +154,16 @@ class Plan:
         }
 
 
-@functools.cache
 def num_gpus() -> int:
-    """Returns the number of GPUs that torch can use. Asks torch in a process of its own, and only if a driver is loaded."""
+    """Returns the number of GPUs that torch can use."""
+    return len(gpu_memory_bytes())
+
+
+@functools.cache
+def gpu_memory_bytes() -> tuple[int, ...]:
+    """Returns the memory of each GPU that torch can use. Asks torch in a process of its own, and only if a driver is loaded."""
     if not any(Path(path).exists() for path in _DRIVER_FILES):
-        return 0
-    code = "import torch; print(torch.cuda.device_count())"
+        return ()
+    code = "from torch import cuda; print(*(cuda.get_device_properties(n).total_memory for n in range(cuda.device_count())))"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    return int(output)
+    return tuple(map(int, output.split()))
