@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -225,3 +226,22 @@ def test_a_clean_process_imports_neither_torch_nor_frames() -> None:
     code = f"import sys, workbench, workbench.cli.main; workbench.RunSpec(); print({heavy} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "set()"
+
+
+@pytest.mark.slow
+def test_measure_again_repeats_what_was_disturbed_and_nothing_else(store: Path) -> None:
+    (first,) = rows(workbench(store, "run", *SMALL, "--split", "data=2", "--set", "baseline.mode=none", "--json"))
+    nothing = workbench(store, "measure-again", first["run_id"])
+    assert (nothing.returncode, nothing.stderr) == (0, "Nothing was disturbed; no run was started.\n")
+    disturbed = RunDirectory(store / "runs" / first["run_id"])
+    summary = disturbed.summary()
+    assert summary is not None
+    disturbed.write_summary(replace(summary, other_load_cores=1e10))
+    again = workbench(store, "measure-again", first["run_id"], "--json")
+    assert again.returncode == 0, again.stderr
+    (second,) = rows(again)
+    assert (second["state"], second["split"]) == ("finished", first["split"])
+    assert RunDirectory(store / "runs" / second["run_id"]).record().waits_for_quiet
+    listed = {row["run_id"]: row["trust"] for row in json.loads(workbench(store, "ls", "--json").stdout)["runs"]}
+    assert listed == {first["run_id"]: "disturbed", second["run_id"]: second["trust"]}
+    assert second["trust"] != "disturbed"
