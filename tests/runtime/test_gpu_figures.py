@@ -82,7 +82,7 @@ def test_parts_of_the_step_are_empty_and_the_rest_is_there(run: api.Run) -> None
     assert row["communication_bytes_per_step"] > 0
     assert [name for name in UNKNOWN if row[name] is not None] == []
     assert limit_of(run.directory) is None
-    assert sentences([run.directory]) == {run.id: "pp2-1f1b-m2: the limiting factor is not measured on GPUs yet."}
+    assert sentences([run.directory], {}) == {run.id: "pp2-1f1b-m2: the limiting factor is not measured on GPUs yet."}
 
 
 def test_no_table_has_a_time_that_the_host_did_not_see(run: api.Run) -> None:

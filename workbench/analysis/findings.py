@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from workbench.analysis.limits import Limit, limits_of
 from workbench.analysis.limits import sentences as sentences_on_limits
 from workbench.analysis.memory_limits import sentences as sentences_on_memory
 from workbench.analysis.parity import per_shard
@@ -20,14 +21,20 @@ NOTABLE_MEMORY_SHARE = 0.995
 """Share of one worker's peak memory from which on a split needs as much memory as one worker."""
 
 
-def findings_on(runs: Sequence[StoredRun], rows: Sequence[Row]) -> list[str]:
+def findings_on(
+    runs: Sequence[StoredRun], rows: Sequence[Row], work: str | None = None, limits: Mapping[str, Limit] | None = None
+) -> list[str]:
     """Returns the findings on the finished runs of a comparison.
 
     Args:
         rows: Rows of the runs as in ``runs``, in the same order.
+        work: ``different_work`` of the finished runs, where the caller needs it too.
+        limits: ``limits_of`` them, likewise.
     """
     finished = [run for run, row in zip(runs, rows, strict=True) if row["step_time_s"] is not None]
-    return findings(rows, sentences_on_limits(finished), sentences_on_memory(finished), different_work(finished))
+    work = different_work(finished) if work is None else work
+    limits = limits_of(finished) if limits is None else limits
+    return findings(rows, sentences_on_limits(finished, limits), sentences_on_memory(finished), work)
 
 
 def findings(

@@ -287,18 +287,21 @@ def _spec_of(run: RunDirectory) -> RunSpec | None:
         return None
 
 
-def kinds(runs: Iterable[StoredRun]) -> dict[str, str]:
-    """Returns the kind of what limits each run, by run id."""
-    limits = {run.id: limit_of(run) for run in runs}
-    return {run_id: limit_.kind for run_id, limit_ in limits.items() if limit_}
+def limits_of(runs: Iterable[StoredRun]) -> dict[str, Limit]:
+    """Returns what limits each run, by run id, where it is known."""
+    return {run.id: limit for run in runs if (limit := limit_of(run))}
 
 
-def sentences(runs: Iterable[StoredRun]) -> dict[str, str]:
-    """Returns what limits each run, by run id; for a run on GPUs that this is not measured."""
+def sentences(runs: Iterable[StoredRun], limits: Mapping[str, Limit]) -> dict[str, str]:
+    """Returns what limits each run, by run id; for a run on GPUs that this is not measured.
+
+    Args:
+        limits: of ``limits_of`` these runs.
+    """
     by_run = {}
     for run in (run.directory for run in runs):
-        if limit_ := limit_of(run):
-            by_run[run.id] = str(limit_)
+        if run.id in limits:
+            by_run[run.id] = str(limits[run.id])
         elif run.record().device == "cuda":
             by_run[run.id] = f"{run.record().split}: {NOT_ON_GPU}"
     return by_run

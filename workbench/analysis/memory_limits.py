@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from workbench.analysis.work import same_work
+from workbench.analysis.work import first_of_same_work
 from workbench.plan.memory import REMEDIES
 
 if TYPE_CHECKING:
@@ -54,10 +54,10 @@ def sentences(runs: Iterable[StoredRun]) -> dict[str, str]:
     singles = [run for run, record, _ in records if record.num_workers == 1]
     peak_bytes = {run.id: limit.peak_bytes for run, _, limit in records}
     by_run = {}
+    single_of = first_of_same_work(singles, [run for run, record, _ in records if record.num_workers > 1])
     for run, record, limit in records:
-        comparable = same_work(singles, run) if record.num_workers > 1 else []
-        even_share = 1 / record.num_workers
-        if comparable and (share := limit.peak_bytes / peak_bytes[comparable[0].id]) > NOTABLE * even_share:
+        single, even_share = single_of.get(run.id), 1 / record.num_workers
+        if single and (share := limit.peak_bytes / peak_bytes[single.id]) > NOTABLE * even_share:
             by_run[run.id] = (
                 f"{record.split} needs {share:.0%} of one worker's memory, more than its even share of {even_share:.0%}: {limit}."
             )

@@ -33,6 +33,17 @@ def same_work(runs: Sequence[_Run], run: StoredRun) -> list[_Run]:
     return [other for other in runs if not work_differences([table, _table(other)])]
 
 
+def first_of_same_work(candidates: Sequence[_Run], runs: Sequence[_Run]) -> dict[str, _Run]:
+    """Returns, by the id of each of the runs, the first candidate that does its work, if there is one. Reads each spec once."""
+    tables = [(candidate, _table(candidate)) for candidate in candidates]
+    first = {}
+    for run in runs if candidates else []:
+        table = _table(run)
+        if same := next((candidate for candidate, other in tables if not work_differences([table, other])), None):
+            first[run.id] = same
+    return first
+
+
 def _table(run: StoredRun) -> dict[str, Any]:
     """Returns the spec of a run as a table: with the defaults of today, or as recorded if its plugins are not installed."""
     try:

@@ -78,7 +78,7 @@ def compare_command(runs: tuple[str, ...], as_json: bool) -> None:
     store = all_runs()
     work = different_work([run for run in opened_runs if run.summary])
     differences = noise.sentences(rows, [noise.measured(run, store) for run in opened_runs], work)
-    for sentence in [*findings_on(opened_runs, rows), *differences]:
+    for sentence in [*findings_on(opened_runs, rows, work), *differences]:
         console.print(f"• {sentence}")
 
 

@@ -8,10 +8,11 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from workbench.analysis import limits, noise
+from workbench.analysis import noise
 from workbench.analysis.communication import volume_frame
 from workbench.analysis.comparison import labelled, numbers, spec_differences
 from workbench.analysis.findings import findings_on
+from workbench.analysis.limits import Limit, limits_of
 from workbench.analysis.parity import HELP
 from workbench.analysis.trust import is_doubtful
 from workbench.analysis.winners import best_rows, in_table_order, step_times, winners
@@ -63,29 +64,30 @@ def main() -> None:
         return
     finished_runs, finished_rows = [run for run, _ in finished], [row for _, row in finished]
     work = different_work(finished_runs)
-    _winners(finished_runs, finished_rows, work)
+    limits = limits_of(finished_runs)
+    _winners(finished_rows, work, limits)
     measure_again_button(runs)
     frame = step_times(finished_rows)
     _run_figure(step_time_chart(frame, [row["split"] for row in rows]), frame, "step_time")
     _table(in_table_order(finished_rows), work)
-    _findings(finished_runs, finished_rows, work)
+    _findings(finished_runs, finished_rows, work, limits)
     _spec(runs, rows)
     _charts(finished_runs, finished_rows)
 
 
-def _winners(runs: list[Run], rows: list[dict[str, Any]], work: str) -> None:
+def _winners(rows: list[dict[str, Any]], work: str, limits: dict[str, Limit]) -> None:
     """Draws the best runs, one metric each."""
-    best = winners(rows, limits.kinds(runs), work)
+    best = winners(rows, {run_id: limit.kind for run_id, limit in limits.items()}, work)
     for column, winner in zip(st.columns(len(best) or 1), best, strict=False):
         with column, st.container(border=True):
             st.metric(winner.title, winner.figure)
             st.text(", ".join(filter(None, (winner.split, winner.detail))))  # a label of an imported run may hold Markdown
 
 
-def _findings(runs: list[Run], rows: list[dict[str, Any]], work: str) -> None:
+def _findings(runs: list[Run], rows: list[dict[str, Any]], work: str, limits: dict[str, Limit]) -> None:
     """Draws what limits each run, with its evidence, and which differences are noise."""
     st.subheader("Findings", anchor=False)
-    _list(findings_on(runs, rows))
+    _list(findings_on(runs, rows, work, limits))
     store = runs_frame()
     times_of_runs = (noise.measured(run, alike(store, run)) for run in runs)
     measured = [replace(times, name=row["split"]) for times, row in zip(times_of_runs, rows, strict=True)]

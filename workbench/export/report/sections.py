@@ -79,10 +79,11 @@ def results(compared: Compared) -> Section:
         ],
         num_names=2,
     )
-    sentences = findings_on(compared.runs, compared.rows)
+    work = different_work([run for run, _ in compared.finished])
+    sentences = findings_on(compared.runs, compared.rows, work)
     if len(compared.runs) > 1:
         measured = [noise.measured(run, compared.runs) for run in compared.runs]
-        sentences += noise.sentences(compared.rows, measured, different_work([run for run, _ in compared.finished]))
+        sentences += noise.sentences(compared.rows, measured, work)
     sentence = "Step: median over the timed steps of the slowest worker. Peak: peak memory of the largest worker."
     drawings = _drawings(compared, "step_time")
     return Section("Results", sentence, [*drawings, table, *([Sentences(sentences)] if sentences else [])])
