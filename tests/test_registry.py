@@ -127,7 +127,7 @@ def plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
         ),
         (
             "from workbench.strategies.base import Strategy, strategy\n@strategy('mine')\nclass Mine(Strategy):\n    pass\n",
-            "strategy 'mine': class Mine does not define apply and check and expected and label",
+            "strategy 'mine': class Mine does not define apply, check, expected and label",
         ),
     ],
 )

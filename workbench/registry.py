@@ -23,7 +23,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from workbench.errors import PluginError, PluginWarning, SpecError
-from workbench.messages import unknown_name
+from workbench.messages import listed, unknown_name
 
 C = TypeVar("C", bound=type)
 NOTHING_REGISTERED = (
@@ -173,7 +173,7 @@ class Attribute:
             requirement = f"one of {', '.join(map(str, self.member_of))}"
         else:
             fits = isinstance(value, self.types)
-            requirement = " or ".join(t.__name__ for t in self.types)
+            requirement = listed([t.__name__ for t in self.types], "or")
         if fits and not isinstance(value, bool):
             return ""
         return f"has {self.name} = {value!r}, which is not {requirement}; use {self.example}"
@@ -219,7 +219,7 @@ def _contract_problem(cls: Any, base: type) -> str:
     if not (isinstance(cls, type) and issubclass(cls, base)):
         return f"is not a subclass of {_path(base)}"
     missing = sorted(getattr(cls, "__abstractmethods__", ()))
-    return f"does not define {' and '.join(missing)}, required by {_path(base)}" if missing else ""
+    return f"does not define {listed(missing)}, required by {_path(base)}" if missing else ""
 
 
 def _examples_problem(cls: type) -> str:

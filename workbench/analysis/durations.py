@@ -24,11 +24,6 @@ def _duration_s(run: StoredRun) -> float | None:
     return ended - events[0].time if events and ended is not None else None
 
 
-def duration_text(seconds: float) -> str:
-    """Formats a rough duration: ``about 40 s``, ``about 3 min``."""
-    return f"about {seconds:.0f} s" if seconds < 90 else f"about {seconds / 60:.0f} min"
-
-
 @dataclass
 class Durations:
     """Expected durations by the ended runs of a store. Each run is read once."""

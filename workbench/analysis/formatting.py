@@ -53,6 +53,11 @@ def duration(value: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
+def rough_duration(value: float) -> str:
+    """Formats an expected duration: ``about 40 s``, ``about 3 min``."""
+    return f"about {value:.0f} s" if value < 90 else f"about {value / 60:.0f} min"
+
+
 def mebibytes(value: float | None) -> str:
     """Formats bytes: ``12.30 MiB``, with two significant digits below 0.1 MiB."""
     if value is None:

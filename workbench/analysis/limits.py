@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from workbench.analysis import bubble
 from workbench.analysis.formatting import mebibytes
 from workbench.errors import WorkbenchError
+from workbench.messages import listed
 
 if TYPE_CHECKING:
     from workbench.spec.run_spec import RunSpec
@@ -201,7 +202,7 @@ def _imbalance(e: Evidence, axis: str, seconds: float) -> Limit:
     stages = e.stages_of_worker.get(slowest, ()) if axis == "pipeline" else ()
     where = f"worker {slowest}"
     if stages:
-        where = f"stage{'s' * (len(stages) > 1)} {' and '.join(map(str, stages))}"
+        where = f"stage{'s' * (len(stages) > 1)} {listed([*map(str, stages)])}"
     waits = f"the other workers are idle for {_ms(seconds)} on average, {share:.0%} of the {e.unit}"
     if longest - mean >= seconds / 2:
         text = f"{e.split} is limited by imbalance at {where}: it computes for {_ms(longest)}, the mean is {_ms(mean)}; {waits}."

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 from workbench.errors import PluginError, SpecError
+from workbench.messages import listed
 from workbench.plan.loss_weights import IGNORED
 from workbench.registry import Attribute, register
 from workbench.spec.options import DatasetOptions, options_problem
@@ -94,10 +95,12 @@ class DatasetSummary:
             SpecError: the model does not accept it.
         """
         if self.kind not in takes:
-            raise SpecError("dataset.name", f"provides {self.kind}, but {model} requires {' or '.join(takes)}; use {advice}")
+            raise SpecError(
+                "dataset.name", f"provides {self.kind}, but {model} requires {listed(list(takes), 'or')}; use {advice}"
+            )
         if self.target not in takes[self.kind]:
             names = {"next": "next-token or next-step targets", "class": "class targets", "values": "numeric targets"}
-            required = " or ".join(names[target] for target in takes[self.kind])
+            required = listed([names[target] for target in takes[self.kind]], "or")
             raise SpecError("dataset.name", f"provides {self.kind} with {names[self.target]}, but {model} requires {required}")
 
 

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import SpecError
+from workbench.messages import listed
 
 if TYPE_CHECKING:
     from workbench.plan.model_summary import ParameterSummary
@@ -101,7 +102,7 @@ def check_optimizer(plan: Plan) -> None:
             raise SpecError(
                 f"train.{option}",
                 f"got {getattr(train, option)}, but optimizer = {train.optimizer!r} has no {option};"
-                f" remove it, or use {' or '.join(optimizers)}",
+                f" remove it, or use {listed(optimizers, 'or')}",
             )
     if not train.decay_norms_and_biases and not optimizer_options(train)["weight_decay"]:
         raise SpecError(

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
+from workbench.messages import listed
 from workbench.registry import DATASETS, MODELS, SCHEDULES, STRATEGIES, Family
 from workbench.spec.files import parse_value
 from workbench.spec.options import AppliesIf, ModelOptions, NoCost, Options, PluginOptions, ReadsFile
@@ -106,7 +107,7 @@ class Field:
             if value not in condition.values if condition.values else not value:
                 name = condition.option.split(".")[-1]
                 return f"No effect: requires {name}" + (
-                    f" = {' or '.join(map(str, condition.values))}" if condition.values else ""
+                    f" = {listed([*map(str, condition.values)], 'or')}" if condition.values else ""
                 )
         return ""
 

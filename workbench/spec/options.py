@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from workbench.errors import SpecError
-from workbench.messages import unknown_name
+from workbench.messages import listed, unknown_name
 
 
 class Options(BaseModel):
@@ -157,7 +157,7 @@ def spec_error(error: ValidationError, where: str = "") -> SpecError:
     if first["type"] == "unknown_key":
         path = ".".join(part for part in (path, first["ctx"]["key"]) if part)
     if first["type"] in _EXPECTED:
-        message = f"must be {' or '.join(dict.fromkeys(map(_expected, alternatives)))}"
+        message = f"must be {listed(list(dict.fromkeys(map(_expected, alternatives))), 'or')}"
     else:
         message = first["msg"].removeprefix("Value error, ")
         message = message[0].lower() + message[1:]

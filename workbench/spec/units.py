@@ -11,6 +11,8 @@ from typing import Any
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
+from workbench.messages import listed
+
 _PLAIN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _WITH_UNIT = re.compile(r"(\d+\.?\d*|\.\d+)\s*([^\d\s.]\S*)")
 
@@ -37,8 +39,7 @@ class Quantity:
     @property
     def allowed(self) -> str:
         """What is allowed, as the beginning of a message: ``takes a number of bytes, or one with B, KiB or …``."""
-        *units, last = self.units
-        return f"takes a number of {self.kind}, or one with {', '.join(units)} or {last}, such as {self.example}"
+        return f"takes a number of {self.kind}, or one with {listed(list(self.units), 'or')}, such as {self.example}"
 
     def parse(self, given: Any) -> Any:
         """Converts ``"64MiB"`` to 67108864; what is not a text, and a text that is a number, are unchanged.

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from workbench.errors import SpecError
+from workbench.messages import listed
 from workbench.registry import DATASETS, MODELS
 from workbench.spec.form import Field, fields
 from workbench.spec.options import Options
@@ -33,7 +34,7 @@ def work_differences(tables: Sequence[dict[str, Any]]) -> list[str]:
     paths = {path: values for path, values in paths.items() if path not in no_work and not path.startswith(_SPLIT_FILES)}
     names = {path: f"{path.split('.')[0]}.name" for path in paths}
     texts = {path: dict.fromkeys("unset" if v is None else value_text(v) for v in values) for path, values in paths.items()}
-    return [f"{path} {' and '.join(texts[path])}" for path in paths if names[path] == path or names[path] not in paths]
+    return [f"{path} {listed(list(texts[path]))}" for path in paths if names[path] == path or names[path] not in paths]
 
 
 def _no_work(table: dict[str, Any]) -> set[str]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import streamlit as st
 
-from workbench.analysis.durations import duration_text
+from workbench.analysis.formatting import rough_duration
 from workbench.api.groups import Group
 from workbench.api.store import open_exact
 from workbench.dashboard.components.choose_runs import MOST_COMPARED
@@ -24,7 +24,8 @@ def group_card(group: Group, left_s: float | None, step_times: Mapping[str, floa
     active, num_runs = group.active, len(group.states)
     with st.container(border=True, horizontal=True, vertical_alignment="center"):
         st.text(
-            f"{group.name}: {group.text()}" + (f"  ·  {duration_text(left_s)} left" if active and left_s else ""), width="stretch"
+            f"{group.name}: {group.text()}" + (f"  ·  {rough_duration(left_s)} left" if active and left_s else ""),
+            width="stretch",
         )
         if active:
             st.progress(group.num_ended / num_runs, width=200)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from workbench.analysis.formatting import duration
+from workbench.analysis.formatting import duration, rough_duration
 from workbench.analysis.progress import Follower
 from workbench.dashboard.components.failure import ICONS
 
@@ -21,7 +21,7 @@ def bar(follower: Follower, state: str, message: str) -> None:
         if state == "running":
             words.append(f"{duration(follower.elapsed_s)} elapsed")
             if (remaining_s := follower.remaining_s) is not None:
-                words.append(f"about {duration(remaining_s)} left")
+                words.append(f"{rough_duration(remaining_s)} left")
         st.progress(min(1.0, progress[0] / progress[1]), " · ".join(filter(None, (*words, parity))))
     else:
         st.progress(0.0, state)

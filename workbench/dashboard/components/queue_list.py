@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import streamlit as st
 
-from workbench.analysis.durations import QueueTimes, duration_text
-from workbench.analysis.formatting import duration
+from workbench.analysis.durations import QueueTimes
+from workbench.analysis.formatting import duration, rough_duration
 from workbench.api.queue import QueueEntry
 from workbench.dashboard.components.run_card import cancel_button, title
 
@@ -43,8 +43,8 @@ def words(entry: QueueEntry, times: QueueTimes, expected_s: Mapping[str, float |
         facts[0] += f", {record.threads_per_worker} threads"
     facts += [f"{record.model} on {record.dataset}", entry.reason or str(entry.state)]
     if entry.reason and (start := times.starts_in_s.get(entry.id)):
-        facts.append(f"starts in {duration_text(start)}")
+        facts.append(f"starts in {rough_duration(start)}")
     if (takes := expected_s.get(entry.id)) is not None:
-        facts.append(f"takes {duration_text(takes)}")
+        facts.append(f"takes {rough_duration(takes)}")
     facts.append(f"submitted {duration(max(0.0, time.time() - record.created_at))} ago")
     return facts

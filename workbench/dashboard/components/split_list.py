@@ -10,7 +10,8 @@ import streamlit as st
 
 from workbench.analysis.byte_units import byte_unit
 from workbench.analysis.device_memory import DeviceMemory
-from workbench.analysis.durations import duration_text, typical_duration_s
+from workbench.analysis.durations import typical_duration_s
+from workbench.analysis.formatting import rough_duration
 from workbench.analysis.split_sizes import Saving, savings, split_sizes
 from workbench.api.plans import all_splits, change_text, plan, with_change
 from workbench.api.specs import RunSpec, differences, dumps
@@ -145,4 +146,4 @@ def _estimate(spec: RunSpec, count: int) -> str:
     alike = (frame["model"] == spec.model.name) & (frame["dataset"] == spec.dataset.name) & (frame["mode"] == spec.mode)
     similar = frame[alike & (frame["state"] == "finished")].sort_values("created_at").tail(_NUM_SIMILAR)
     typical = typical_duration_s([open_exact(str(run_id)) for run_id in similar["run_id"]])
-    return "" if typical is None else f", {duration_text(typical * count)} by the latest runs of this model"
+    return "" if typical is None else f", {rough_duration(typical * count)} by the latest runs of this model"

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import SplitError
+from workbench.messages import listed
 from workbench.plan.model_summary import block_of
 from workbench.strategies.data.ddp import averages_with_ddp, check_replicas
 from workbench.strategies.pipeline.stages import StagedStrategy, staged_strategy
@@ -42,7 +43,7 @@ def check_data(o: DataOptions, model: ModelSummary, spec: RunSpec) -> None:
         raise SplitError(
             "split.data.shard_size",
             f"{o.size} workers cannot be divided into several equal groups of {o.shard_size};"
-            f" {'use ' + ' or '.join(map(str, allowed)) + ', or remove it' if allowed else 'remove it'}",
+            f" {'use ' + listed([*map(str, allowed)], 'or') + ', or remove it' if allowed else 'remove it'}",
         )
     training_options = {
         f'shard = "{o.shard}"': o.shard in ("optimizer", "gradients"),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from workbench.errors import SplitError
+from workbench.messages import listed
 from workbench.plan.communication import ExpectedCommunication
 from workbench.plan.model_summary import ParameterSummary
 from workbench.plan.placement import Placement
@@ -81,7 +82,7 @@ class ExpertStrategy(Strategy[ExpertOptions]):
                 raise SplitError(
                     "split.expert.size",
                     f"{mixture.num_experts} experts are not divisible by {size} workers (remainder {mixture.num_experts % size});"
-                    f" {'use ' + ' or '.join(map(str, allowed)) if allowed else 'use a model with more experts'}",
+                    f" {'use ' + listed([*map(str, allowed)], 'or') if allowed else 'use a model with more experts'}",
                 )
         data: Any = dict(spec.split.items()).get("data")
         if data is None and batch % size:

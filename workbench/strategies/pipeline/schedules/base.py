@@ -143,7 +143,7 @@ class Schedule(ABC):
                 "split.pipeline.num_microbatches",
                 f"{self.name} runs ⌊{self.num_microbatches}/{self.num_workers}⌋ = {rounds} rounds, by which"
                 f" {self.num_microbatches} microbatches are not divisible (remainder {over});"
-                f" use {' or '.join(map(str, sorted(near)))}",
+                f" use {listed([*map(str, sorted(near))], 'or')}",
             )
 
     @abstractmethod
