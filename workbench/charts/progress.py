@@ -9,7 +9,7 @@ from workbench.charts.theme import COLOURS, REFERENCE, RUN_COLOURS, layered, ton
 
 _HEIGHT = 220
 _MOST_NAMED = 8
-"""Workers up to which the legend names them."""
+"""Workers up to which a legend names them; a single one needs none."""
 
 
 def step_times_chart(frame: pd.DataFrame) -> alt.LayerChart:
@@ -46,7 +46,7 @@ def memory_chart(frame: pd.DataFrame) -> alt.Chart:
         .encode(
             x=alt.X("time_s:Q", title="time since the workers started (s)"),
             y=alt.Y("memory_mib:Q", title="memory of the process (MiB)", scale=alt.Scale(zero=True)),
-            color=colour if len(workers) <= _MOST_NAMED else colour.legend(None),
+            color=colour if 1 < len(workers) <= _MOST_NAMED else colour.legend(None),
             tooltip=[
                 alt.Tooltip("worker:N"),
                 alt.Tooltip("time_s:Q", title="s", format=".0f"),

@@ -39,8 +39,6 @@ def words(entry: QueueEntry, times: QueueTimes, expected_s: Mapping[str, float |
     if entry.run is None or entry.record is None:
         return [entry.description, ("has " if entry.has_devices else "waits for ") + ", ".join(sorted(entry.devices))]
     record, facts = entry.record, [title(entry.record)]
-    if record.num_workers == 1 and record.threads_per_worker > 1:
-        facts[0] += f", {record.threads_per_worker} threads"
     facts += [f"{record.model} on {record.dataset}", entry.reason or str(entry.state)]
     if entry.reason and (start := times.starts_in_s.get(entry.id)):
         facts.append(f"starts in {rough_duration(start)}")

@@ -54,8 +54,11 @@ def run_card(run: Run, follower: Follower, record: RunRecord) -> None:
 
 
 def title(record: RunRecord) -> str:
-    """Returns the split of a run; its id if the split of an imported record could be Markdown."""
-    return record.split if RUN_ID.fullmatch(record.split) else record.run_id
+    """Returns the split of a run, with the threads of a single worker if it has several; its id if the split of an imported
+    record could be Markdown."""
+    threads = record.threads_per_worker if record.num_workers == 1 else 1
+    split = record.split if RUN_ID.fullmatch(record.split) else record.run_id
+    return split if threads == 1 else f"{split}, {threads} threads"
 
 
 def cancel_button(run: Run, key: str = "cancel") -> None:
