@@ -45,7 +45,6 @@ def test_the_most_typical_trace_step_is_the_one_nearest_to_the_median_of_the_tim
             {"rank": rank, "step": s, "kind": kinds[s], "start_s": 0.0, "duration_s": d * factor} for s, d in durations.items()
         ]
         write_table(run.table_path("steps", rank), "steps", rows)
-    assert trace.durations_s(run) == {3: 0.30, 4: 0.13}
     assert trace.typical_step(run) == 4
     for rank in range(2):
         rows = [
@@ -54,6 +53,18 @@ def test_the_most_typical_trace_step_is_the_one_nearest_to_the_median_of_the_tim
         write_table(run.table_path("steps", rank), "steps", rows)
     assert trace.typical_step(run) == 3, "without timed steps, the median of the trace steps"
     assert [trace.step_label(23, 0.1523), trace.step_label(3, 2.5)] == ["23 · 152 ms", "3 · 2.50 s"]
+
+
+def test_a_step_spans_all_workers_as_the_axis_of_the_timeline_does(tmp_path: Path) -> None:
+    run = pipeline_run(tmp_path)
+    rows = [
+        {"rank": rank, "step": 4, "kind": "forward", "start_s": 4.0 + rank, "end_s": 4.5 + rank} for rank in range(2)
+    ]  # the second worker begins a second later
+    for row in rows:
+        write_table(run.table_path("timeline", row["rank"]), "timeline", [row])
+    assert trace.spans_s(run) == {4: pytest.approx(1.5)}
+    begin, end = trace.span_s(trace.timeline_of(run, 4))
+    assert end - begin == trace.spans_s(run)[4]
 
 
 def test_operations_are_listed_as_they_began_and_counted(tmp_path: Path) -> None:

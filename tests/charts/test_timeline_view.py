@@ -163,6 +163,70 @@ class TestInBrowser:
         page.keyboard.press("Tab")
         expect(page.get_by_role("button", name="Zoom to selection"), "it was the last event").to_be_focused(timeout=LIMIT_MS)
 
+    def test_keys_go_to_the_ends_and_zoom_to_an_event_and_say_what_is_visible(self, page: Any) -> None:
+        show_timeline(page, packed(small()))
+        part, spoken = page.locator(".range"), page.locator(".spoken")
+        page.locator("canvas").focus()
+        page.keyboard.press("+")
+        page.keyboard.press("End")
+        expect(part).to_have_text("50.0 ms to 100 ms of 100 ms", timeout=LIMIT_MS)
+        page.keyboard.press("Home")
+        expect(spoken).to_have_text("0.0 ms to 50.0 ms of 100 ms", timeout=LIMIT_MS)
+        page.keyboard.press("Tab")
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        expect(part, "half of the event's 40 ms on each side").to_have_text("20.0 ms to 100 ms of 100 ms", timeout=LIMIT_MS)
+
+    def test_a_table_lists_the_events_of_the_visible_part(self, page: Any) -> None:
+        show_timeline(page, packed(small(ideal=True)))
+        page.get_by_role("button", name="Table").press("Enter")
+        rows = page.locator(".events tbody tr")
+        expect(rows).to_have_count(8, timeout=LIMIT_MS)
+        cells = rows.first.locator("th, td").all_inner_texts()
+        assert cells == ["forward pass, microbatch 0, stage 0 (layer0 – layer1)", "data 0 · worker 0", "0.000", "40.000"]
+        page.locator("canvas").focus()
+        for key in "+++":
+            page.keyboard.press(key)  # 43.75 ms to 56.25 ms
+        expect(rows, "two measured passes and one of the ideal").to_have_count(3, timeout=LIMIT_MS)
+        page.get_by_role("button", name="Table").press("Enter")
+        expect(rows).to_have_count(0, timeout=LIMIT_MS)
+
+    def test_the_pieces_of_an_event_are_one_row_of_the_table(self, page: Any) -> None:
+        begin, end = np.array([0.0, 10, 20, 30]), np.array([10.0, 20, 30, 100])
+        event_begin, event_end = np.array([0.0, 10, 0, 0]), np.array([100.0, 20, 100, 100])
+        waits = Lane(0, begin, end, event_begin, event_end, np.array([0, 1, 0, 0]))
+        show_timeline(page, packed(step(Lanes((waits,), (Activity("forward"), Activity("idle"))))))
+        page.get_by_role("button", name="Table").click()
+        expect(page.locator(".events tbody tr")).to_have_count(2, timeout=LIMIT_MS)
+
+    def test_fingers_drag_pinch_tap_and_hold(self, page: Any) -> None:
+        show_timeline(page, packed(small(ideal=True)))
+        fingers, part = Fingers(page), page.locator(".range")
+        fingers.move([0.4, 0.6], [0.3, 0.7])
+        expect(part, "as far apart as half of the step was").to_have_text("25.0 ms to 75.0 ms of 100 ms", timeout=LIMIT_MS)
+        fingers.move([0.7], [0.3])
+        expect(part, "two fifths of the view").to_have_text("45.0 ms to 95.0 ms of 100 ms", timeout=LIMIT_MS)
+        page.get_by_role("button", name="Reset").click()
+        fingers.tap(0.2)
+        expect(page.locator(".spoken")).to_contain_text("forward pass, microbatch 0", timeout=LIMIT_MS)
+        expect(page.locator(".tip")).to_contain_text("forward pass, microbatch 0", timeout=LIMIT_MS)
+        fingers.down([0.2])
+        expect(page.get_by_role("button", name="Select")).to_have_attribute("aria-pressed", "true", timeout=LIMIT_MS)
+        fingers.go([0.2], [0.6])
+        fingers.up()
+        expect(page.locator(".summary caption")).to_have_text("Selected: 40.0 ms, from 20.0 ms to 60.0 ms", timeout=LIMIT_MS)
+
+    def test_a_vertical_swipe_scrolls_the_page_and_selects_nothing(self, page: Any) -> None:
+        show_timeline(page, packed(small()))
+        page.evaluate("document.body.style.paddingBottom = '3000px'")
+        fingers = Fingers(page)
+        fingers.down([0.3])
+        fingers.go([0.3], [0.3], up_px=160)
+        fingers.up()
+        page.wait_for_function("scrollY > 100")
+        expect(page.locator(".range")).to_have_text("whole step, 100 ms", timeout=LIMIT_MS)
+        expect(page.locator(".spoken")).to_have_text("", timeout=LIMIT_MS)
+
     def test_a_search_counts_its_events_and_enter_goes_to_the_next(self, page: Any) -> None:
         show_timeline(page, packed(small()))
         search = page.get_by_role("searchbox")
@@ -224,6 +288,39 @@ class TestInBrowser:
         show_timeline(page, packed(small()))
         tone = page.locator("button").first.evaluate("e => getComputedStyle(e).getPropertyValue('--ground').trim()")
         assert tone == theme(scheme == "dark")["background"]
+
+
+class Fingers:
+    """Fingers over the first lane, at shares of the plot."""
+
+    def __init__(self, page: Any) -> None:
+        self._session, box = page.context.new_cdp_session(page), page.locator("canvas").bounding_box()
+        left, right = page.evaluate("(({ left, right }) => [left, right])(document.querySelector('main').timeline)")
+        self._at = lambda part, up_px: {"x": box["x"] + left + part * (right - left), "y": box["y"] + 70 - up_px}
+
+    def _send(self, kind: str, parts: list[float], up_px: float = 0.0) -> None:
+        points = [{**self._at(part, up_px), "id": number} for number, part in enumerate(parts)]
+        self._session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    def down(self, parts: list[float]) -> None:
+        self._send("touchStart", parts)
+
+    def go(self, begin: list[float], end: list[float], up_px: float = 0.0) -> None:
+        for share in (0.25, 0.5, 0.75, 1.0):
+            places = [a + share * (b - a) for a, b in zip(begin, end, strict=True)]
+            self._send("touchMove", places, share * up_px)
+
+    def up(self) -> None:
+        self._send("touchEnd", [])
+
+    def move(self, begin: list[float], end: list[float]) -> None:
+        self.down(begin)
+        self.go(begin, end)
+        self.up()
+
+    def tap(self, part: float) -> None:
+        self.down([part])
+        self.up()
 
 
 def colours(page: Any, part: float) -> str:

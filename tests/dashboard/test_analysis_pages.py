@@ -93,7 +93,7 @@ def test_the_trace_shows_a_step_its_operations_and_lets_choose_another(store: Pa
     assert len(listed) == 14
     assert "Worker 0 computes 71 %, waits 5 %; worker 1 computes 71 %, waits 5 %." in marked_up(test)
     steps = test.button_group(key=f"step of {run.id}")
-    assert steps.options[0] == "3 · 900 ms"
+    assert steps.options[0] == "3 · 870 ms"
     assert list(test.table[0].value["position"]) == ["data 0", "data 1"]
     test.multiselect(key=f"workers of {run.id}").set_value([1]).run()
     assert set(test.dataframe[1].value["rank"]) == {1}
@@ -220,7 +220,7 @@ def test_the_page_of_a_run_shows_its_figures_its_report_and_the_runs_beside_it(s
     single, run = two_runs(store)
     test = page("run", run=run.id)
     assert {"Step", "Peak memory", "Parity"} <= {metric.label for metric in test.metric}
-    headings = [heading.value for heading in test.subheader]
+    headings = [heading.value for heading in test.header]
     assert {"Results", "Step time", "Communication", "Memory", "Environment"} <= set(headings)
     assert run.id in texts(test)
     assert page("run", run="../../etc").selectbox(key="open run").value in (single.id, run.id)

@@ -30,7 +30,17 @@ def texts(test: AppTest) -> str:
 
 def marked_up(test: AppTest) -> str:
     """All that is shown as Markdown."""
-    kinds = (test.markdown, test.caption, test.title, test.subheader, test.error, test.warning, test.info, test.success)
+    kinds = (
+        test.markdown,
+        test.caption,
+        test.title,
+        test.header,
+        test.subheader,
+        test.error,
+        test.warning,
+        test.info,
+        test.success,
+    )
     return "\n".join(str(element.value) for kind in kinds for element in kind)
 
 

@@ -27,15 +27,18 @@ def steps(run: StoredRun) -> list[int]:
     return sorted(pc.unique(run.table("timeline", ["step"])["step"]).to_pylist())
 
 
-def durations_s(run: StoredRun) -> dict[int, float]:
-    """Returns trace step → its duration, that of its slowest worker, in order."""
-    return _slowest(run, "trace")
+def spans_s(run: StoredRun) -> dict[int, float]:
+    """Returns trace step → the time from the begin of its first event to the end of its last, over all workers, in order: what
+    the axis of the timeline covers. It is longer than the step of any worker if the workers do not begin at the same time."""
+    table = run.directory.table("timeline", ["step", "start_s", "end_s"])
+    spans = table.group_by("step").aggregate([("start_s", "min"), ("end_s", "max")]).sort_by("step")
+    return {row["step"]: row["end_s_max"] - row["start_s_min"] for row in spans.to_pylist()}
 
 
 def typical_step(run: StoredRun) -> int:
-    """Returns the trace step whose duration is closest to the median of the timed steps, or of the trace steps without any timed
-    ones; the last one if no duration is known. The run has a trace step."""
-    traced, durations = steps(run), durations_s(run)
+    """Returns the trace step whose duration, that of its slowest worker, is closest to the median of the timed steps, or of the
+    trace steps without any timed ones; the last one if no duration is known. The run has a trace step."""
+    traced, durations = steps(run), _slowest(run, "trace")
     of_trace = {step: durations[step] for step in traced if step in durations}
     if not of_trace:
         return traced[-1]
@@ -43,9 +46,9 @@ def typical_step(run: StoredRun) -> int:
     return min(of_trace, key=lambda step: abs(of_trace[step] - median))
 
 
-def step_label(step: int, duration_s: float | None) -> str:
-    """Returns number and duration of a step, such as ``23 · 152 ms``."""
-    return f"{step} · {'–' if duration_s is None else f'{duration_s * 1e3:.3g} ms' if duration_s < 1 else f'{duration_s:.2f} s'}"
+def step_label(step: int, span_s: float) -> str:
+    """Returns number and span of a step, such as ``23 · 152 ms``."""
+    return f"{step} · " + (f"{span_s * 1e3:.3g} ms" if span_s < 1 else f"{span_s:.2f} s")
 
 
 def _slowest(run: StoredRun, kind: str) -> dict[int, float]:

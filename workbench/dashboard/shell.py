@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from pathlib import Path
 
 import streamlit as st
 
@@ -22,11 +23,14 @@ PAGES = {
 """Module in ``pages`` → its title, in the order of the navigation. Without icons: Streamlit (1.67) fetches a page's icon from the
 network to show it in the browser's tab."""
 
+STYLES = Path(__file__).with_name("style.css")
+
 
 def main() -> None:
     """Draws the page that the address names."""
     discard_previous_page()
     st.set_page_config(page_title="The workbench", layout="wide")
+    st.html(STYLES)
     pages = {
         name: st.Page(
             _draw(name), title=title, url_path=name, default=name == "front", visibility="hidden" if name == "run" else "visible"

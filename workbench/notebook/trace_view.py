@@ -81,13 +81,13 @@ class TraceView(WidgetBase):
             self._sentence.value, self._operations.value = "", escape(str(error))
 
     def _open(self, run: Run) -> None:
-        steps = trace.steps(run)
-        if not steps:
+        spans_s = trace.spans_s(run)
+        if not spans_s:
             raise UsageError(f"run {run.id} ({run.state}): {trace.untraced(run)}")
         self.run = run
-        ranks, durations = list(range(run.record.num_workers)), trace.durations_s(run)
+        ranks = list(range(run.record.num_workers))
         self._is_setting = True
-        self._step.options = [(trace.step_label(step, durations.get(step)), step) for step in steps]
+        self._step.options = [(trace.step_label(step, span_s), step) for step, span_s in spans_s.items()]
         self._step.value = trace.typical_step(run)
         self._workers.options, self._workers.value, self._workers.rows = ranks, ranks, min(6, len(ranks))
         self._workers.layout.display = None if len(ranks) > 1 else "none"

@@ -1,6 +1,6 @@
 // The lanes of a step as typed arrays: unpacked, searched, and summed up. One module with `timeline.js`, which follows it.
 
-const STRIDE = 16; // pieces between two stored sums
+const STRIDE = 8; // pieces between two stored sums
 
 const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
 
@@ -53,7 +53,9 @@ function dominant({ activity, begin, end, sums, shadeOf, numShades, now }, from,
     if (isStored && i === first * STRIDE) i = last * STRIDE;
     if (i < to) now[shadeOf[activity[i]]] += end[i] - begin[i];
   }
-  return now.reduce((best, time, shade) => (time > now[best] ? shade : best), 0);
+  let best = 0;
+  for (let s = 1; s < numShades; s++) if (now[s] > now[best]) best = s;
+  return best;
 }
 
 /** Stores how many pieces before each match; returns the number of events that match. */
@@ -65,6 +67,25 @@ function storeMatches(lane, isMatch) {
     count += isMatch[lane.activity[i]] && lane.begin[i] === lane.eventBegin[i];
   }
   return count;
+}
+
+/** The events of lanes between two times, in order of their begin: the first `most`, and the number of all. The pieces of an event
+ *  have at most a few others between them, those of the waits inside it. */
+function eventsBetween(lanes, begin, end, most) {
+  const first = [], RECENT = 8;
+  let count = 0;
+  for (const lane of lanes) {
+    const { activity, eventBegin } = lane, from = after(lane.end, begin);
+    for (let i = from, listed = 0; i < lane.count && lane.begin[i] < end; i++) {
+      let j = i - 1;
+      while (j >= from && j >= i - RECENT && (activity[j] !== activity[i] || eventBegin[j] !== eventBegin[i])) j--;
+      if (j >= from && j >= i - RECENT) continue; // another piece of an event that is counted
+      count++;
+      if (listed++ < most) first.push({ lane, i });
+    }
+  }
+  first.sort((a, b) => a.lane.eventBegin[a.i] - b.lane.eventBegin[b.i]);
+  return { events: first.slice(0, most), count };
 }
 
 /** Kind → how long it lasts between two times. */

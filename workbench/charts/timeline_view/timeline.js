@@ -3,6 +3,8 @@
 const HEAD = 24, AXIS = 24, GAP = 5, CAPTION = 16, SHARES = 62, LANE = [20, 60]; // pixels
 const NARROW = 640; // pixels: on a narrower page, names and shares are above the lanes and not beside them
 const LEAST_MS = 1e-3; // shortest time that is shown
+const MOST_LISTED = 200; // events in the table
+const LONG_PRESS_MS = 500, SLACK = { touch: 8, other: 2 }; // a finger held so long selects; pixels before a press is a drag
 const PAGE = `
   <div class="tools">
     <label>Color by <select class="by"></select></label>
@@ -13,17 +15,21 @@ const PAGE = `
     <button type="button" class="out" title="Zoom out" aria-label="Zoom out">−</button>
     <button type="button" class="reset" title="Show the whole step">Reset</button>
     <button type="button" class="selects" title="Sum up the region of the next drag" aria-pressed="false">Select</button>
+    <button type="button" class="lists" title="List the events of the visible part" aria-pressed="false">Table</button>
   </div>
   <ul class="legend" aria-label="Legend"></ul>
   <div class="stage">
     <canvas class="canvas" tabindex="0" role="application" aria-roledescription="timeline"></canvas>
-    <div class="tip" aria-hidden="true"></div>
+    <div class="tip" aria-hidden="true" hidden></div>
   </div>
   <div class="spoken" aria-live="polite"></div>
   <p class="hint"></p>
-  <div class="summary" role="region" aria-label="Selected region"></div>`;
-const KEYS = "Keys: arrows, +, −, 0; Tab goes from event to event, Escape leaves; s sums up the visible part.";
-const MOUSE = "Scroll to zoom, drag to pan, Shift and drag to sum up a region.", TOUCH = "Pinch to zoom, drag to pan, tap an event.";
+  <div class="summary" role="region" aria-label="Selected region"></div>
+  <div class="events wide" role="region" aria-label="Events of the visible part" tabindex="0" hidden></div>`;
+const KEYS =
+  "Keys: arrows, +, −, 0, Home, End; Tab goes from event to event, Enter zooms to it, Escape leaves; s sums up the visible part.";
+const MOUSE = "Scroll to zoom, drag to pan, Shift and drag to sum up a region.";
+const TOUCH = "Pinch to zoom, drag to pan, tap an event; hold and drag to sum up a region.";
 
 const milliseconds = (value) => `${value >= 100 ? value.toFixed(0) : value >= 1 ? value.toFixed(1) : value.toPrecision(2)} ms`;
 const percent = (share) => `${Math.round(share * 100)} %`;
@@ -65,7 +71,7 @@ class Timeline {
     parent.timeline = this;
     this.root = element(parent, "div", { class: "timeline" });
     this.root.innerHTML = PAGE;
-    for (const part of this.root.querySelectorAll("[class]")) this[part.className] = part;
+    for (const part of this.root.querySelectorAll("[class]")) this[part.classList[0]] = part;
     this.onRegion = onRegion;
     this.context = this.canvas.getContext("2d");
     this.pointers = new Map();
@@ -80,20 +86,29 @@ class Timeline {
     this.selects.onclick = () => void (this.selects.ariaPressed = this.selects.ariaPressed !== "true");
     this.canvas.onpointerdown = (event) => this.press(event);
     this.canvas.onpointermove = (event) => this.move(event);
-    this.canvas.onpointerup = this.canvas.onpointercancel = (event) => this.release(event);
+    this.canvas.onpointerup = (event) => this.release(event);
+    this.canvas.onpointercancel = (event) => this.cancel(event);
+    this.canvas.onpointerenter = () => this.invalidate(true); // the ground of the page may have changed
+    this.canvas.oncontextmenu = (event) => event.pointerType !== "touch"; // a long press selects
     this.canvas.onpointerleave = (event) => void (event.pointerType === "mouse" && this.point(null));
     this.canvas.onkeydown = (event) => !this.key(event); // false: the page does not see the key
     this.canvas.onblur = () => this.setFocus((this.isLeaving = null));
     this.canvas.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
-    this.observer = new ResizeObserver(() => this.invalidate());
+    const holds = (event) => (event.touches.length > 1 || this.anchor !== null) && event.preventDefault(); // else the page scrolls
+    this.canvas.addEventListener("touchmove", holds, { passive: false });
+    this.anchor = this.held = null;
+    this.lists.onclick = () => this.toggleTable();
+    this.observer = new ResizeObserver(() => this.invalidate(true));
     this.observer.observe(this.root);
     this.scheme = matchMedia("(prefers-color-scheme: dark)");
-    this.scheme.onchange = () => setTimeout(() => this.invalidate()); // the page changes its colours first
+    this.scheme.onchange = () => setTimeout(() => this.invalidate(true)); // the page changes its colours first
   }
 
   close() {
     this.observer.disconnect();
     this.scheme.onchange = null;
+    clearTimeout(this.held);
+    clearTimeout(this.listing);
     delete this.root.parentNode?.timeline;
     this.root.remove();
   }
@@ -109,6 +124,8 @@ class Timeline {
     const isTouch = matchMedia("(pointer: coarse)").matches;
     this.hint.textContent = [isTouch ? TOUCH : MOUSE, ...header.hints, isTouch ? "" : KEYS].join(" ");
     this.hover = this.focus = null;
+    this.widths = new Map();
+    this.invalidate(true);
     if (!isSame) {
       this.look(0, header.span_ms);
       this.select(null);
@@ -154,6 +171,7 @@ class Timeline {
     const length = clamp(end - begin, LEAST_MS, this.header.span_ms), from = clamp(begin, 0, this.header.span_ms - length);
     this.view = [from, from + length];
     this.invalidate();
+    this.listSoon();
   }
 
   zoom(factor, at = (this.view[0] + this.view[1]) / 2) {
@@ -161,8 +179,22 @@ class Timeline {
   }
 
   pan(part) {
-    const by = (this.view[1] - this.view[0]) * part;
-    this.look(this.view[0] + by, this.view[1] + by);
+    const length = this.view[1] - this.view[0];
+    const from = clamp(this.view[0] + length * part, 0, this.header.span_ms);
+    this.look(from, from + length);
+  }
+
+  /** Shows an event with half of its length on each side. */
+  zoomTo({ lane, i }) {
+    const half = (lane.eventEnd[i] - lane.eventBegin[i]) / 2;
+    this.look(lane.eventBegin[i] - half, lane.eventEnd[i] + half);
+  }
+
+  rangeText() {
+    const [begin, end] = this.view, span = this.header.span_ms;
+    return end - begin < span
+      ? `${milliseconds(begin)} to ${milliseconds(end)} of ${milliseconds(span)}`
+      : `whole step, ${milliseconds(span)}`;
   }
 
   timeAt(x) {
@@ -201,46 +233,78 @@ class Timeline {
   press(event) {
     this.canvas.setPointerCapture(event.pointerId);
     this.pointers.set(event.pointerId, [event.offsetX, event.offsetY]);
-    this.isDragged = false;
+    clearTimeout(this.held);
+    this.isDragged = this.pointers.size > 1;
     const selects = (event.shiftKey || this.selects.ariaPressed === "true") && this.pointers.size === 1;
     this.anchor = selects ? this.timeAt(event.offsetX) : null;
+    if (event.pointerType !== "touch" || this.pointers.size > 1) return;
+    const begin = this.timeAt(event.offsetX);
+    this.held = setTimeout(() => {
+      this.anchor = begin;
+      this.selects.ariaPressed = true;
+    }, LONG_PRESS_MS);
   }
 
   move(event) {
     const at = [event.offsetX, event.offsetY], before = this.pointers.get(event.pointerId);
     if (!before) return this.point(at);
-    this.isDragged ||= Math.abs(at[0] - before[0]) > 2;
+    this.isDragged ||= Math.abs(at[0] - before[0]) > (SLACK[event.pointerType] ?? SLACK.other);
     if (!this.isDragged) return;
+    clearTimeout(this.held);
     this.point(null);
     this.pointers.set(event.pointerId, at);
-    const [other] = [...this.pointers].filter(([id]) => id !== event.pointerId).map(([, place]) => place[0]);
-    const apart = (x) => Math.max(8, Math.abs(x - other));
+    const [other] = [...this.pointers].filter(([id]) => id !== event.pointerId).map(([, place]) => place);
+    const apart = ([x, y]) => Math.max(8, Math.hypot(x - other[0], y - other[1]));
     if (this.anchor !== null) this.region = [this.anchor, this.timeAt(at[0])].sort((a, b) => a - b);
-    else if (other === undefined) this.pan((before[0] - at[0]) / (this.right - this.left));
-    else this.zoom(apart(before[0]) / apart(at[0]), this.timeAt((at[0] + other) / 2));
+    else if (!other) this.pan((before[0] - at[0]) / (this.right - this.left));
+    else this.pinch(apart(before) / apart(at), (before[0] + other[0]) / 2, (at[0] + other[0]) / 2);
+  }
+
+  /** Zooms so that the time between two fingers stays between them. */
+  pinch(factor, from, to) {
+    const time = this.timeAt(from), length = (this.view[1] - this.view[0]) * factor;
+    const begin = time - ((to - this.left) / (this.right - this.left)) * length;
+    this.look(begin, begin + length);
+    this.scale = (this.right - this.left) / (this.view[1] - this.view[0]); // the next finger may move before this is drawn
   }
 
   release(event) {
+    clearTimeout(this.held);
     this.pointers.delete(event.pointerId);
-    if (!this.isDragged) this.point([event.offsetX, event.offsetY]);
-    else if (this.anchor !== null) {
+    if (this.isDragged && this.anchor !== null) {
       this.select(this.region);
       this.selects.ariaPressed = false;
+    } else if (!this.isDragged) {
+      const at = [event.offsetX, event.offsetY];
+      if (event.pointerType === "mouse") this.point(at);
+      this.setFocus(this.pieceAt(at));
     }
+    this.anchor = null;
+  }
+
+  /** The page scrolls instead. */
+  cancel(event) {
+    clearTimeout(this.held);
+    this.pointers.delete(event.pointerId);
     this.anchor = null;
   }
 
   /** Acts on a key; returns whether it was one of the timeline's. */
   key(event) {
-    const acts = {
+    const moves = {
       ArrowLeft: () => this.pan(-0.1),
       ArrowRight: () => this.pan(0.1),
-      ArrowUp: () => this.changeLane(-1),
-      ArrowDown: () => this.changeLane(1),
+      Home: () => this.pan(-Infinity),
+      End: () => this.pan(Infinity),
       "+": () => this.zoom(0.5),
       "=": () => this.zoom(0.5),
       "-": () => this.zoom(2),
       0: () => this.reset.onclick(),
+      Enter: () => this.focus && this.zoomTo(this.focus),
+    };
+    const acts = {
+      ArrowUp: () => this.changeLane(-1),
+      ArrowDown: () => this.changeLane(1),
       s: () => this.select(this.view),
       Escape: () => (this.setFocus(null), this.select(null)),
     };
@@ -248,7 +312,11 @@ class Timeline {
     if (event.key === "Tab") return !this.isLeaving && this.step(event.shiftKey ? -1 : 1);
     this.isLeaving = event.key === "Escape";
     acts[event.key]?.();
-    return event.key in acts;
+    if (event.key in moves) {
+      moves[event.key]();
+      this.spoken.textContent = this.rangeText();
+    }
+    return event.key in acts || event.key in moves;
   }
 
   /** Focuses the next visible piece of the lane; returns false if there is none, so that Tab leaves. */
@@ -315,9 +383,42 @@ class Timeline {
     element(this.summary, "button", { type: "button" }, "Clear selection").onclick = () => this.select(null);
   }
 
+  // ---- the events of the visible part, as a table ----
+
+  toggleTable() {
+    this.events.hidden = !this.events.hidden;
+    this.lists.ariaPressed = !this.events.hidden;
+    this.list();
+  }
+
+  /** Lists the events again once the view has not changed for a moment. */
+  listSoon() {
+    clearTimeout(this.listing);
+    if (!this.events.hidden) this.listing = setTimeout(() => this.list(), 200);
+  }
+
+  list() {
+    this.events.replaceChildren();
+    if (this.events.hidden) return;
+    const { events, count } = eventsBetween(this.lanes, ...this.view, MOST_LISTED), { activities, groups } = this.header;
+    const ideal = new Set(groups.filter((group) => group.is_ideal).flatMap((group) => group.lanes));
+    const table = element(this.events, "table"), first = count > events.length ? `, the first ${events.length} are listed` : "";
+    element(table, "caption", {}, `${count.toLocaleString("en")} events: ${this.rangeText()}${first}`);
+    const head = element(element(table, "thead"), "tr"), body = element(table, "tbody");
+    for (const name of ["event", "lane", "begin (ms)", "duration (ms)"]) element(head, "th", { scope: "col" }, name);
+    for (const { lane, i } of events) {
+      const row = element(body, "tr"), begin = lane.eventBegin[i];
+      element(row, "th", { scope: "row" }, activities[lane.activity[i]].text);
+      element(row, "td", {}, ideal.has(lane) ? `${lane.name}, ideal` : lane.name);
+      for (const time of [begin, lane.eventEnd[i] - begin]) element(row, "td", {}, time.toFixed(3));
+    }
+  }
+
   // ---- drawing ----
 
-  invalidate() {
+  /** Draws soon; `isResized`: the page has another size or other colours. */
+  invalidate(isResized = false) {
+    this.isResized ||= isResized;
     this.frame ??= requestAnimationFrame(() => {
       this.frame = null;
       if (this.root.isConnected) this.draw();
@@ -349,7 +450,6 @@ class Timeline {
     const names = Math.max(...lanes.map((lane) => context.measureText(lane.name).width));
     this.left = isNarrow ? 0 : Math.ceil(Math.min(names + 12, width / 4));
     this.right = Math.max(this.left + 40, width - (isNarrow ? 0 : SHARES));
-    this.scale = (this.right - this.left) / (this.view[1] - this.view[0]);
     this.bottom = AXIS;
     for (const group of groups) {
       group.y = this.bottom;
@@ -363,14 +463,19 @@ class Timeline {
     if (this.canvas.width !== size[0] || this.canvas.height !== size[1]) [this.canvas.width, this.canvas.height] = size;
     this.canvas.style.height = `${this.bottom}px`;
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
-    context.clearRect(0, 0, width, this.bottom);
-    Object.assign(context, { font: this.font, textBaseline: "middle" });
-    return isNarrow;
+    Object.assign(this, { width, isNarrow });
   }
 
   draw() {
-    this.dress();
-    const isNarrow = this.place(), { context } = this, [begin, end] = this.view, span = this.header.span_ms;
+    if (this.isResized) {
+      this.isResized = false;
+      this.dress();
+      this.place();
+    }
+    const { context, isNarrow } = this;
+    this.scale = (this.right - this.left) / (this.view[1] - this.view[0]);
+    context.clearRect(0, 0, this.width, this.bottom);
+    Object.assign(context, { font: this.font, textBaseline: "middle" });
     this.drawAxis();
     for (const group of this.header.groups) {
       this.write(group.title, 0, group.y + HEAD / 2, "ink");
@@ -392,9 +497,9 @@ class Timeline {
       }
     }
     this.drawTip(this.hover ?? this.focus);
-    const part = `${milliseconds(begin)} to ${milliseconds(end)} of ${milliseconds(span)}`;
-    this.range.textContent = end - begin < span ? part : `whole step, ${milliseconds(span)}`;
-    this.canvas.dataset.drawn = this.header.key;
+    const range = this.rangeText();
+    if (range !== this.range.textContent) this.range.textContent = range;
+    if (this.canvas.dataset.drawn !== this.header.key) this.canvas.dataset.drawn = this.header.key;
   }
 
   write(text, x, y, ink, align = "left", widest = undefined) {
@@ -454,15 +559,22 @@ class Timeline {
 
   bar(lane, begin, end, shade, isMatch) {
     const { context } = this, x = Math.max(begin, this.left - 2), width = Math.min(end, this.right + 2) - x;
-    context.globalAlpha = isMatch ? 1 : 0.2;
+    if (!isMatch) context.globalAlpha = 0.2;
     context.fillStyle = this.shades[shade].colour;
     context.fillRect(x, lane.y, end - begin > 4 ? width - 0.5 : width, lane.height);
-    context.globalAlpha = 1;
+    if (!isMatch) context.globalAlpha = 1;
+  }
+
+  /** The width of a label, which is measured once. */
+  widthOf(label) {
+    let width = this.widths.get(label);
+    if (width === undefined) this.widths.set(label, (width = this.context.measureText(label).width));
+    return width;
   }
 
   label(lane, i, begin, end) {
     const from = Math.max(begin, this.left), to = Math.min(end, this.right), { label } = this.header.activities[lane.activity[i]];
-    if (!label || to - from < 12 || this.context.measureText(label).width + 4 > to - from) return;
+    if (!label || to - from < 12 || this.widthOf(label) + 4 > to - from) return;
     this.write(label, (from + to) / 2, lane.y + lane.height / 2, this.shades[lane.shadeOf[lane.activity[i]]].ink, "center");
   }
 
@@ -485,13 +597,16 @@ class Timeline {
 
   drawTip(shown) {
     const { tip, context } = this;
-    tip.style.display = shown ? "block" : "none";
+    if (tip.hidden === !!shown) tip.hidden = !shown;
     if (!shown) return;
     const { lane, i } = shown, from = this.xOf(lane.begin[i]), width = this.xOf(lane.end[i]) - from;
     Object.assign(context, { strokeStyle: this.ink.ink, lineWidth: 2 });
     context.strokeRect(from - 1, lane.y, width + 2, lane.height);
-    tip.replaceChildren();
-    for (const line of this.describe(shown)) element(tip, "div", {}, line);
+    if (tip.shown?.lane !== lane || tip.shown.i !== i) {
+      tip.replaceChildren();
+      for (const line of this.describe(shown)) element(tip, "div", {}, line);
+      tip.shown = shown;
+    }
     const x = this.hover ? this.pointer[0] + 12 : from;
     tip.style.left = `${clamp(x, 0, Math.max(0, this.canvas.clientWidth - tip.offsetWidth))}px`;
     tip.style.top = `${lane.y + lane.height + 6}px`;

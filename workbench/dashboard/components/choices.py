@@ -26,14 +26,14 @@ def choices(paths: Mapping[str, Any], places: Places) -> dict[str, Any]:
     ``places``."""
     name, mode = top_fields()
     others = {mode.path: current(mode, paths)}
-    st.subheader("Split", anchor=False)
+    st.header("Split", anchor=False)
     split = _split(paths, places, others)
-    st.subheader("Model and data", anchor=False)
+    st.header("Model and data", anchor=False)
     values: dict[str, Any] = {} if (value := _segments(mode, paths)) == mode.default else {mode.path: value}
     values |= _model(paths, places, others)
     values |= _dataset(paths, values, places, others)
     own_model()
-    st.subheader("Run settings", anchor=False)
+    st.header("Run settings", anchor=False)
     values |= {} if (value := draw_field(name, paths.get(name.path, ""))) == name.default else {name.path: value}
     for part, options in parts().items():
         if part == "inference" and values.get("mode") != "inference":

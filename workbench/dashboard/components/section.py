@@ -13,7 +13,7 @@ from workbench.export.report.parts import Drawing, Listing, Section, Sentences, 
 
 def draw_section(section: Section, key: str) -> None:
     """Draws the heading, the sentence and the parts of a section; ``key`` begins the names of its charts."""
-    st.subheader(section.heading, anchor=False)
+    st.header(section.heading, anchor=False)
     if section.sentence:
         st.caption(section.sentence)
     for number, part in enumerate(section.parts):

@@ -86,7 +86,7 @@ def _winners(rows: list[dict[str, Any]], work: str, limits: dict[str, Limit]) ->
 
 def _findings(runs: list[Run], rows: list[dict[str, Any]], work: str, limits: dict[str, Limit]) -> None:
     """Draws what limits each run, with its evidence, and which differences are noise."""
-    st.subheader("Findings", anchor=False)
+    st.header("Findings", anchor=False)
     _list(findings_on(runs, rows, work, limits))
     store = runs_frame()
     times_of_runs = (noise.measured(run, alike(store, run)) for run in runs)
@@ -104,7 +104,7 @@ def _spec(runs: list[Run], rows: list[dict[str, Any]]) -> None:
     frame = spec_differences(runs, [row["split"] for row in rows])
     if len(runs) < 2:
         return
-    st.subheader("Configuration differences", anchor=False)
+    st.header("Configuration differences", anchor=False)
     if frame.empty:
         st.caption("The specs are equal: differences between the results are noise.")
     else:
@@ -113,7 +113,7 @@ def _spec(runs: list[Run], rows: list[dict[str, Any]]) -> None:
 
 
 def _table(rows: list[dict[str, Any]], work: str) -> None:
-    st.subheader("Results", anchor=False)
+    st.header("Results", anchor=False)
     number = st.column_config.NumberColumn
     frame = numbers(rows)
     event: Any = st.dataframe(
@@ -208,7 +208,7 @@ def _run_figure(chart: Any, frame: pd.DataFrame, name: str) -> None:
 
 
 def _communication(runs: list[Run], rows: list[dict[str, Any]]) -> None:
-    st.subheader("Communication, measured and expected", anchor=False)
+    st.header("Communication, measured and expected", anchor=False)
     frames = [volume_frame(run).assign(split=row["split"]) for run, row in zip(runs, rows, strict=True)]
     drawn = [(str(frame["split"].iloc[0]), frame) for frame in frames if not frame.empty]
     columns = st.columns(2, gap="large")

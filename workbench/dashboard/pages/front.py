@@ -39,7 +39,7 @@ def main() -> None:
         return
     _links()
     _comparison(frame)
-    st.subheader("Latest runs", anchor=False)
+    st.header("Latest runs", anchor=False)
     runs_table(filtered(frame).head(NUM_LATEST), key="latest")
     st.caption(f"{len(frame):,} runs in the store.")
 
@@ -96,7 +96,7 @@ def _comparison(frame: pd.DataFrame) -> None:
         _demonstration("secondary")
         return
     rows = labelled([run.row() for run in runs], {run.id: run.record.threads_per_worker for run in runs})
-    st.subheader("Latest comparison", anchor=False)
+    st.header("Latest comparison", anchor=False)
     # As text: the record of an imported run may hold Markdown.
     st.text(f"{rows[-1]['model']} on {rows[-1]['dataset']}, {rows[-1]['mode']}, {len(runs)} runs")
     chart, sentences = st.columns([4, 3], gap="large")

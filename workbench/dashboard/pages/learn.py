@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import streamlit as st
 
-from workbench.analysis import trace
 from workbench.analysis.byte_units import in_bytes
 from workbench.analysis.formatting import factor, marked
 from workbench.analysis.parity import parity_text
@@ -24,6 +23,7 @@ from workbench.dashboard.components.navigate import follows_address, go, has
 from workbench.dashboard.components.progress import bar
 from workbench.dashboard.lessons import Lesson, lesson, moments, names, overview
 from workbench.dashboard.start import DEMONSTRATION, start
+from workbench.dashboard.traces import steps_of
 from workbench.errors import UsageError
 
 REFRESH_S = 1.0
@@ -139,9 +139,8 @@ def _diagram(name: str) -> None:
     kinds = list(dict.fromkeys(kind for frame in frames for kind in frame["kind"]))
     num_lanes = max(frame["lane"].nunique() for frame in lines)
     sentence = all_moments[number - 1].sentence
-    st.altair_chart(
-        folding(walk_chart(frames[number - 1], lines[number - 1], kinds, num_lanes)), key=f"walk {name}", alt=sentence
-    )
+    chart = walk_chart(frames[number - 1], lines[number - 1], kinds, num_lanes).configure_mark(aria=False)  # the sentence says it
+    st.altair_chart(folding(chart), key=f"walk {name}", alt=sentence)
     st.markdown(f"**{sentence}**")
 
 
@@ -200,8 +199,8 @@ def _result(run: Run) -> None:
         if row["communication_bytes_per_step"] is not None:
             st.metric("Communication per step", in_bytes(row["communication_bytes_per_step"]), width="content")
         st.metric("Parity", parity_text(row), width="content")
-    if trace.steps(run):
-        lanes(run, trace.typical_step(run))
+    if traced := steps_of(run):
+        lanes(run, traced.typical)
     if has("trace") and st.button("Open trace", icon=":material/timeline:"):
         go("trace", {"run": run.id})
 

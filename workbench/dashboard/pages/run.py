@@ -93,7 +93,7 @@ def _beside(run: Run) -> None:
     frame = runs_frame()
     ids = {*run.record.baseline_ids, *(other.id for other in alike(frame, run))} - {run.id}
     if len(siblings := frame[frame["run_id"].isin(ids)]):
-        st.subheader("Baselines and repeats", anchor=False)
+        st.header("Baselines and repeats", anchor=False)
         runs_table(siblings, key="siblings")
 
 

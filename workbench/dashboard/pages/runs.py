@@ -86,7 +86,7 @@ def _selected(run_ids: list[str]) -> None:
     runs = [open_exact(run_id) for run_id in run_ids]
     if not runs:
         return
-    st.subheader(f"{len(runs)} selected", anchor=False)
+    st.header(f"{len(runs)} selected", anchor=False)
     with st.container(horizontal=True):
         if has("compare") and len(runs) > 1 and st.button("Compare", type="primary", icon=":material/compare_arrows:"):
             go("compare", {"runs": ",".join(run_ids)})
@@ -161,7 +161,7 @@ def _failed(listed: pd.DataFrame) -> None:
     failed = listed[listed["state"].isin(["failed", "lost"])]
     if failed.empty:
         return
-    st.subheader("Failures", anchor=False)
+    st.header("Failures", anchor=False)
     st.caption("The latest three failed runs of this list, without their baselines. Select another run to see its failure.")
     runs = [open_exact(str(run_id)) for run_id in failed["run_id"].head(_MOST_FAILED)]
     baselines = {baseline for run in runs for baseline in run.record.baseline_ids}

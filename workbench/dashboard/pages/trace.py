@@ -17,7 +17,7 @@ from workbench.dashboard.components.choose_runs import choose_run
 from workbench.dashboard.components.failure import failure_card
 from workbench.dashboard.components.lanes import lanes
 from workbench.dashboard.downloads import trace_of
-from workbench.dashboard.traces import communication_of, timeline_of
+from workbench.dashboard.traces import communication_of, steps_of, timeline_of
 
 MOST_OPERATIONS = 1000
 MOST_OVERLAPPED = 3000
@@ -32,26 +32,26 @@ def main() -> None:
         return
     run = open_exact(run_id)
     failure_card(run)
-    steps = trace.steps(run)
-    if not steps:
+    traced = steps_of(run)
+    if traced is None:
         st.info(trace.untraced(run))
         return
     record = run.record
-    durations, typical = trace.durations_s(run), trace.typical_step(run)
     left, right = st.columns(2)
     with left:
         step = st.segmented_control(
-            "Trace step", steps, default=typical, required=True, key=f"step of {run_id}",
-            format_func=lambda number: trace.step_label(number, durations.get(number)),
-            help="Initially the step whose duration is closest to the median of the timed steps.",
+            "Trace step", list(traced.spans_s), default=traced.typical, required=True, key=f"step of {run_id}",
+            format_func=lambda number: trace.step_label(number, traced.spans_s[number]),
+            help="With the time from the begin of the first worker to the end of the last, as on the axis below. Initially the"
+            " step whose duration is closest to the median of the timed steps.",
         )  # fmt: skip
     with right:
         workers = list(range(record.num_workers))
         ranks = st.multiselect("Workers", workers, placeholder="all", key=f"workers of {run_id}") if len(workers) > 1 else []
-    chosen = int(step if step is not None else typical)
+    chosen = int(step if step is not None else traced.typical)
     timeline = timeline_of(run, chosen)
     start_s = trace.span_s(timeline)[0]
-    st.subheader(f"What does each worker do during step {chosen}?", anchor=False)
+    st.header(f"What does each worker do during step {chosen}?", anchor=False)
     lanes(run, chosen, ranks)
     of_step, communication = (trace.of_workers(table, ranks) for table in (timeline, communication_of(run, chosen)))
     if 0 < len(communication) <= MOST_OVERLAPPED >= len(of_step):
@@ -60,7 +60,7 @@ def main() -> None:
             figure(overlap_chart(frame, "Is communication hidden behind computation?"), frame, "overlap")
     _communication(communication, start_s, len(workers))
     _memory(run, ranks or workers)
-    st.subheader("Export", anchor=False)
+    st.header("Export", anchor=False)
     st.download_button(
         "Trace for Perfetto or chrome://tracing", lambda: trace_of(run), f"{run.id}.trace.json.gz", "application/gzip",
         icon=":material/download:", on_click="ignore", help="All trace steps of all workers. Open the file at ui.perfetto.dev.",
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def _communication(communication: pa.Table, start_s: float, num_workers: int) -> None:
-    st.subheader("Communication", anchor=False)
+    st.header("Communication", anchor=False)
     if not len(communication):
         st.caption("No communication: single worker.")
         return
@@ -128,7 +128,7 @@ def _communication(communication: pa.Table, start_s: float, num_workers: int) ->
 
 def _memory(run: Run, ranks: list[int]) -> None:
     """Draws the memory of the memory steps, which are separate steps."""
-    st.subheader("Memory", anchor=False)
+    st.header("Memory", anchor=False)
     rank = ranks[0]
     if len(ranks) > 1:
         rank = st.segmented_control("Worker", ranks, default=ranks[0], required=True, key=f"memory of {run.id}") or ranks[0]
