@@ -9,7 +9,7 @@ import pytest
 from workbench.analysis.step_walkthrough import Moment, Wire, cells, slots, walk, wires
 from workbench.charts.theme import svg
 from workbench.charts.walkthrough import walk_chart
-from workbench.dashboard.lessons import lesson, moments, names
+from workbench.dashboard.lessons import lesson, names, walkthrough
 from workbench.plan.resolve import plan
 from workbench.registry import SCHEDULES
 from workbench.spec import RunSpec
@@ -36,7 +36,7 @@ def test_a_worker_waits_for_the_share_of_the_bubble_formula(schedule: str, size:
 
 @pytest.mark.parametrize("name", LESSONS)
 def test_a_walk_has_every_transfer_of_the_plan_once(name: str) -> None:
-    planned, all_moments = moments(name)
+    planned, all_moments = walkthrough(name).planned, walkthrough(name).moments
     shown = Counter(wire.is_send for moment in all_moments for wire in moment.wires)
     kinds = {(t.operation, t.axis, t.phase) for t in planned.expected_communication}
     if "pipeline" in planned.mesh.axes:
@@ -48,7 +48,7 @@ def test_a_walk_has_every_transfer_of_the_plan_once(name: str) -> None:
 
 @pytest.mark.parametrize("name", LESSONS)
 def test_every_worker_computes_each_of_its_blocks_forward_and_backward_and_updates(name: str) -> None:
-    planned, all_moments = moments(name)
+    planned, all_moments = walkthrough(name).planned, walkthrough(name).moments
     done = Counter((w.worker, block, w.kind) for moment in all_moments for w in moment.work for block in w.blocks)
     for rank in range(planned.num_workers):
         num_microbatches = planned.rank_view(rank).num_microbatches
@@ -59,12 +59,12 @@ def test_every_worker_computes_each_of_its_blocks_forward_and_backward_and_updat
 
 @pytest.mark.parametrize("name", LESSONS)
 def test_communication_of_a_lesson_is_explained(name: str) -> None:
-    _, all_moments = moments(name)
+    all_moments = walkthrough(name).moments
     assert not [moment.sentence for moment in all_moments if moment.sentence.startswith("Workers along")]
 
 
 def test_sharded_parameters_are_gathered_before_a_phase_and_their_gradients_leave_after_it() -> None:
-    _, all_moments = moments("sharded")
+    all_moments = walkthrough("sharded").moments
     words = [moment.sentence.split(".")[0] for moment in all_moments[1:6]]
     assert words == [
         "The parameters of each block are all-gathered just before it computes",
@@ -94,7 +94,7 @@ def test_wires_that_would_cross_lie_in_lanes_of_their_own() -> None:
 
 
 def test_a_worker_that_computes_nothing_is_idle_in_the_picture() -> None:
-    planned, all_moments = moments("pipeline")
+    planned, all_moments = walkthrough("pipeline").planned, walkthrough("pipeline").moments
     first = cells(planned, all_moments[1])
     assert dict(first.groupby("worker")["kind"].first()) == {0: "forward", 1: "idle"}
     assert ">0</text>" in svg(walk_chart(first, wires(all_moments[1]), ["idle", "forward"], 2)), "the microbatch stands in it"

@@ -34,6 +34,18 @@ def two_runs(store: Path) -> list[RunDirectory]:
     return [record_run(store, SINGLE, "finished", 1), pipeline_run(store)]
 
 
+def test_compare_and_the_page_of_a_run_show_what_has_changed_since(store: Path) -> None:
+    single, run = two_runs(store)
+    pages = page("compare", runs=f"{single.id},{run.id}"), page("run", run=run.id)
+    summary = run.summary()
+    assert summary is not None
+    run.write_summary(replace(summary, step_time_s=2.5))
+    compared, of_run = (test.run() for test in pages)
+    shown = next(element.value for element in compared.dataframe if "efficiency" in element.value)
+    assert 2500.0 in list(shown["step_ms"])
+    assert any("2500.0" in frame.value.to_string() for frame in of_run.dataframe), "the results of its report"
+
+
 def test_a_lessons_run_that_waits_says_for_what(store: Path) -> None:
     run = live(store, "run-1", 1.0)
     run.write_status(replace(run.status(), message="waiting for baseline base-1"))

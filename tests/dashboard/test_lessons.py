@@ -16,7 +16,7 @@ from tests.helpers.pages import page
 from workbench import registry
 from workbench.analysis.limits import Evidence, limit
 from workbench.dashboard.complexity import difference
-from workbench.dashboard.lessons import FOLDER, files, lesson, moments, names, overview
+from workbench.dashboard.lessons import FOLDER, files, lesson, names, overview, walkthrough
 from workbench.errors import PluginWarning
 from workbench.plan.resolve import plan
 from workbench.registry import STRATEGIES
@@ -69,7 +69,7 @@ def averaging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     (tmp_path / "averaging.md").write_text(blocks["averaging.md"], "utf-8")
     monkeypatch.setenv("WORKBENCH_PLUGINS", "")
     monkeypatch.setenv("WORKBENCH_HOME", str(tmp_path))
-    caches = (lesson, moments, overview)  # of the strategies that there were
+    caches = (lesson, walkthrough, overview)  # of the strategies that there were
     for cached in caches:
         cached.cache_clear()
     registry.announce(tmp_path / "averaging.py")
@@ -91,7 +91,7 @@ def test_a_strategy_from_outside_brings_its_lesson(averaging: Path) -> None:
 
 
 def test_a_strategy_from_outside_explains_its_communication(averaging: Path) -> None:
-    planned, all_moments = moments("averaging")
+    planned, all_moments = walkthrough("averaging").planned, walkthrough("averaging").moments
     assert all_moments[3].sentence == "The gradient of each parameter is averaged by one all-reduce."
     evidence = Evidence("averaging2", "step", 1.0, (0.5, 0.5), 0.0, 0.0, {"data": 0.4}, {}, spec=planned.spec)
     assert limit(evidence).advice == "Try split.data, which communicates during the backward pass."

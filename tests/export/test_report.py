@@ -55,6 +55,18 @@ def test_an_html_report_is_one_file_that_fetches_nothing_and_runs_no_script(runs
     assert "prefers-color-scheme: dark" in text
 
 
+def test_a_step_of_too_many_events_has_no_still_picture(
+    runs: list[RunDirectory], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (path,) = write_report(runs, tmp_path / "with.html")
+    monkeypatch.setattr(sections, "MOST_REPLAYED", 10)
+    (other,) = write_report(runs, tmp_path / "without.html")
+    assert "Timeline of the workers of dp2" in path.read_text(encoding="utf-8")
+    text = other.read_text(encoding="utf-8")
+    assert "Timeline of the workers of dp2" not in text
+    assert re.search(r"A step of dp2.* has \d+ events, too many for a still picture\.", text)
+
+
 def test_what_people_wrote_is_escaped(runs: list[RunDirectory], tmp_path: Path) -> None:
     (path,) = write_report(runs, tmp_path / "report.html")
     text = path.read_text(encoding="utf-8")

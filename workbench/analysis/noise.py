@@ -156,7 +156,8 @@ def measured(run: StoredRun, store: Iterable[StoredRun]) -> Measured:
         if row["kind"] == "timed":
             largest[row["step"]] = max(row["duration_s"], largest[row["step"]])
     record = run.record()
-    repeats = [other.directory for other in store if _is_same(run, record, other.directory)]
+    key = same_spec_key(run)
+    repeats = [other.directory for other in store if _is_same(key, record, other.directory)]
     medians = [s.step_time_s for s in (other.summary() for other in repeats) if s]
     return Measured(f"{record.split} ({run.id[-6:]})", tuple(largest.values()), tuple(medians), _samples(run))
 
@@ -174,7 +175,7 @@ def same_spec_key(run: RunDirectory) -> str:
     return json.dumps([parts, plain(run.environment())], sort_keys=True, default=str)
 
 
-def _is_same(run: RunDirectory, record: RunRecord, other: RunDirectory) -> bool:
+def _is_same(key: str, record: RunRecord, other: RunDirectory) -> bool:
     try:
         other_record = other.record()
         if (other_record.split, other_record.model, other_record.dataset) != (
@@ -183,7 +184,7 @@ def _is_same(run: RunDirectory, record: RunRecord, other: RunDirectory) -> bool:
             record.dataset,
         ):  # decides most runs without reading their specs
             return False
-        return same_spec_key(other) == same_spec_key(run)
+        return same_spec_key(other) == key
     except (OSError, ValueError, KeyError, DamagedRunError):
         return False
 

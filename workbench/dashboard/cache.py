@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
 import streamlit as st
 
 from workbench.api.queue import Queue
-from workbench.api.store import home
+from workbench.api.store import Run, home
 from workbench.dashboard.table import Overview
 
 
@@ -20,6 +21,26 @@ def runs_frame() -> pd.DataFrame:
 def overview() -> Overview:
     """Returns the overview of all runs of the store, and of the deleted ones."""
     return _overview(home())
+
+
+Changes = tuple[tuple[Path, int], ...]
+"""Directories of runs, each with the time in ns at which one of its files was last created or replaced: the key of what is
+computed of these runs."""
+
+
+def changes(runs: Iterable[Run]) -> Changes:
+    """Returns the changes of these runs."""
+    return _changes(run.path for run in runs)
+
+
+def changes_with_baselines(runs: Sequence[Run]) -> Changes:
+    """Returns the changes of these runs and of their baselines, on which their speed-ups depend."""
+    baselines = [run.path.parent / baseline for run in runs for baseline in run.record.baseline_ids]
+    return _changes(dict.fromkeys([*(run.path for run in runs), *baselines]))
+
+
+def _changes(paths: Iterable[Path]) -> Changes:
+    return tuple((path, path.stat().st_mtime_ns if path.exists() else 0) for path in paths)
 
 
 def queue() -> Queue:

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from workbench.analysis.expected import expected_communication, held
-from workbench.analysis.step_walkthrough import Moment, walk
+from workbench.analysis.step_walkthrough import Moment, cells, walk, wires
 from workbench.api.plans import Plan, order_of_actions, plan
 from workbench.api.plugins import STRATEGIES
 from workbench.api.specs import RunSpec
@@ -100,13 +100,27 @@ def _script(beside: Path, name: str) -> Path:
     return local if local.exists() else FOLDER / "scripts" / name
 
 
+@dataclass(frozen=True)
+class Walkthrough:
+    """The moments of the step of a lesson."""
+
+    planned: Plan
+    moments: list[Moment]
+    cells: list[pd.DataFrame]
+    """Per moment, as of ``step_walkthrough.cells``."""
+
+    wires: list[pd.DataFrame]
+    """Per moment, as of ``step_walkthrough.wires``."""
+
+
 @functools.cache
-def moments(name: str) -> tuple[Plan, list[Moment]]:
-    """Returns the plan of a lesson and the moments of its step."""
+def walkthrough(name: str) -> Walkthrough:
+    """Returns the walkthrough of the step of a lesson that has a spec."""
     spec = lesson(name).spec
     assert spec is not None
     planned = plan(spec)
-    return planned, walk(planned, order_of_actions(spec))
+    moments = walk(planned, order_of_actions(spec))
+    return Walkthrough(planned, moments, [cells(planned, moment) for moment in moments], [wires(moment) for moment in moments])
 
 
 @functools.cache

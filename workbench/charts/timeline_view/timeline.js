@@ -308,7 +308,7 @@ class Timeline {
       s: () => this.select(this.view),
       Escape: () => (this.setFocus(null), this.select(null)),
     };
-    if (event.ctrlKey || event.metaKey || event.altKey) return false;
+    if (event.ctrlKey || event.metaKey || event.altKey || event.key === "Shift") return false;
     if (event.key === "Tab") return !this.isLeaving && this.step(event.shiftKey ? -1 : 1);
     this.isLeaving = event.key === "Escape";
     acts[event.key]?.();

@@ -56,12 +56,14 @@ def _full_width(chart: Any) -> Any:
     legend. Text that Streamlit's theme leaves black gets the colour for the background."""
     of = theme(dark=st.context.theme.type == "dark")
     is_flat = isinstance(chart, alt.Chart | alt.LayerChart)
-    fitted = folding(chart).properties(autosize=FIT_WIDTH) if is_flat else chart
-    return (
-        fitted.configure_text(color=of["text"]["color"])
-        .configure_tick(color=of["tick"]["color"])
-        .configure_title(subtitleColor=of["title"]["subtitleColor"])
-    )
+    fitted = folding(chart) if is_flat else chart.copy(deep=["config"])
+    if is_flat:
+        fitted["autosize"] = FIT_WIDTH
+    config = fitted.config = alt.Config() if fitted.config is alt.Undefined else fitted.config
+    # Set here, since each method `configure_…` would copy all data and layers again.
+    config.text, config.tick = (alt.MarkConfig(color=of[mark]["color"]) for mark in ("text", "tick"))
+    config.title = alt.TitleConfig(subtitleColor=of["title"]["subtitleColor"])
+    return fitted
 
 
 def _title(chart: AnyChart) -> str | None:

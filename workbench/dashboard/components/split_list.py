@@ -145,5 +145,11 @@ def _estimate(spec: RunSpec, count: int) -> str:
     frame = runs_frame()
     alike = (frame["model"] == spec.model.name) & (frame["dataset"] == spec.dataset.name) & (frame["mode"] == spec.mode)
     similar = frame[alike & (frame["state"] == "finished")].sort_values("created_at").tail(_NUM_SIMILAR)
-    typical = typical_duration_s([open_exact(str(run_id)) for run_id in similar["run_id"]])
+    typical = _typical_duration_s(tuple(similar["run_id"]))
     return "" if typical is None else f", {rough_duration(typical * count)} by the latest runs of this model"
+
+
+@st.cache_data(max_entries=16, show_spinner=False)
+def _typical_duration_s(run_ids: tuple[str, ...]) -> float | None:
+    """Returns the median duration of these ended runs, which does not change."""
+    return typical_duration_s([open_exact(run_id) for run_id in run_ids])

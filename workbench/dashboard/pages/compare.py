@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import cycle
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
 from workbench.analysis import noise
-from workbench.analysis.communication import volume_frame
-from workbench.analysis.comparison import labelled, numbers, spec_differences
-from workbench.analysis.findings import findings_on
-from workbench.analysis.limits import Limit, limits_of
+from workbench.analysis.comparison import numbers
 from workbench.analysis.parity import HELP
 from workbench.analysis.trust import is_doubtful
-from workbench.analysis.winners import best_rows, in_table_order, step_times, winners
-from workbench.analysis.work import different_work
+from workbench.analysis.winners import Winner, best_rows, in_table_order
 from workbench.api.store import Run, open_exact
-from workbench.charts.communication import communication_volume_chart
-from workbench.charts.comparison import CHARTS
-from workbench.charts.step_time import step_time_chart
 from workbench.dashboard.cache import runs_frame
+from workbench.dashboard.comparison import Comparison, Figure, compared, measured
 from workbench.dashboard.components.chart import run_figure
 from workbench.dashboard.components.choose_runs import choose_runs
 from workbench.dashboard.components.failure import failure_card
@@ -40,7 +36,8 @@ _FIGURES = {
 }  # fmt: skip
 """Column of the table → column of ``runs``, where the best value is marked."""
 _IS_BEST = "background-color: rgba(0, 158, 115, 0.25)"
-_IS_UNRELIABLE = "color: #8a8a8a"
+_IS_UNRELIABLE = {"light": "color: #6b6b6b", "dark": "color: #a3a3a3"}
+"""Grey with a contrast of 4.5:1 or more."""
 _STANDS_OUT = "background-color: rgba(230, 159, 0, 0.3)"
 """Highlight on light and dark backgrounds."""
 
@@ -52,57 +49,49 @@ def main() -> None:
     runs = [open_exact(run_id) for run_id in run_ids]
     if not runs:
         return
-    threads = {run.id: run.record.threads_per_worker for run in runs}
-    rows = labelled([run.row() for run in runs], threads)
-    finished = [(run, row) for run, row in zip(runs, rows, strict=True) if row["step_time_s"] is not None]
+    found = compared(runs)
     if len(runs) == 1:
         st.info("Select a second run above to compare.")
-    for run, row in zip(runs, rows, strict=True):
-        if row["step_time_s"] is None:
-            failure_card(run)
-    if not finished:
+    for run in runs:
+        failure_card(run)
+    if found is None:
         return
-    finished_runs, finished_rows = [run for run, _ in finished], [row for _, row in finished]
-    work = different_work(finished_runs)
-    limits = limits_of(finished_runs)
-    _winners(finished_rows, work, limits)
+    finished = [(run, row) for run, row in zip(runs, found.rows, strict=True) if row["step_time_s"] is not None]
+    rows = [row for _, row in finished]
+    _winners(found.winners)
     measure_again_button(runs)
-    frame = step_times(finished_rows)
-    _run_figure(step_time_chart(frame, [row["split"] for row in rows]), frame, "step_time")
-    _table(in_table_order(finished_rows), work)
-    _findings(finished_runs, finished_rows, work, limits)
-    _spec(runs, rows)
-    _charts(finished_runs, finished_rows)
+    _draw(found.step_time)
+    _table(in_table_order(rows), found.work)
+    _findings([run for run, _ in finished], rows, found)
+    _spec(found.differences, len(runs))
+    _charts(found)
 
 
-def _winners(rows: list[dict[str, Any]], work: str, limits: dict[str, Limit]) -> None:
+def _winners(best: Sequence[Winner]) -> None:
     """Draws the best runs, one metric each."""
-    best = winners(rows, {run_id: limit.kind for run_id, limit in limits.items()}, work)
     for column, winner in zip(st.columns(len(best) or 1), best, strict=False):
         with column, st.container(border=True):
             st.metric(winner.title, winner.figure)
             st.text(", ".join(filter(None, (winner.split, winner.detail))))  # a label of an imported run may hold Markdown
 
 
-def _findings(runs: list[Run], rows: list[dict[str, Any]], work: str, limits: dict[str, Limit]) -> None:
+def _findings(runs: Sequence[Run], rows: Sequence[dict[str, Any]], found: Comparison) -> None:
     """Draws what limits each run, with its evidence, and which differences are noise."""
     st.header("Findings", anchor=False)
-    _list(findings_on(runs, rows, work, limits))
+    _list(found.findings)
     store = runs_frame()
-    times_of_runs = (noise.measured(run, alike(store, run)) for run in runs)
-    measured = [replace(times, name=row["split"]) for times, row in zip(times_of_runs, rows, strict=True)]
-    if differences := noise.sentences(rows, measured, work):
+    times = [replace(measured(run, alike(store, run)), name=row["split"]) for run, row in zip(runs, rows, strict=True)]
+    if differences := noise.sentences(rows, times, found.work):
         with st.expander("Noise analysis"):
             _list(differences)
 
 
-def _list(sentences: list[str]) -> None:
+def _list(sentences: Sequence[str]) -> None:
     st.text("\n".join(f"• {sentence}" for sentence in sentences), width="stretch")
 
 
-def _spec(runs: list[Run], rows: list[dict[str, Any]]) -> None:
-    frame = spec_differences(runs, [row["split"] for row in rows])
-    if len(runs) < 2:
+def _spec(frame: pd.DataFrame, num_runs: int) -> None:
+    if num_runs < 2:
         return
     st.header("Configuration differences", anchor=False)
     if frame.empty:
@@ -156,7 +145,8 @@ def _styled(frame: pd.DataFrame, best: dict[str, int], doubtful: list[int]) -> A
     for column, figure in _FIGURES.items():
         if figure in best:
             styled = styled.map(lambda _: _IS_BEST, subset=pd.IndexSlice[[best[figure]], [column]])
-    return styled.map(lambda _: _IS_UNRELIABLE, subset=pd.IndexSlice[doubtful, list(TIMES)])
+    grey = _IS_UNRELIABLE[st.context.theme.type or "light"]
+    return styled.map(lambda _: grey, subset=pd.IndexSlice[doubtful, list(TIMES)])
 
 
 def _row_stands_out(row: pd.Series, picked: str | None) -> list[str]:
@@ -190,32 +180,19 @@ def _pick(clicked: list[str], where: str) -> None:
         st.session_state.pop(f"clicked in {where}", None)
 
 
-def _charts(runs: list[Run], rows: list[dict[str, Any]]) -> None:
-    finished, labels, columns = list(zip(runs, rows, strict=True)), [row["split"] for row in rows], st.columns(2, gap="large")
-    for number, chart in enumerate(chart for chart in CHARTS if chart.name != "step_time"):  # drawn above
-        frame = chart.frame(finished)
-        if frame.empty:
-            continue
-        with columns[number % 2]:
-            for part, drawn in enumerate(chart.charts(frame, labels), start=1):
-                _run_figure(drawn, frame, chart.name if part == 1 else f"{chart.name}-{part}")
-    _communication(runs, rows)
-
-
-def _run_figure(chart: Any, frame: pd.DataFrame, name: str) -> None:
-    clicked = run_figure(chart, frame, name, st.session_state.get(PICKED))
-    _pick([clicked] if clicked else [], name)
-
-
-def _communication(runs: list[Run], rows: list[dict[str, Any]]) -> None:
+def _charts(found: Comparison) -> None:
+    for column, parts in zip(cycle(st.columns(2, gap="large")), found.charts, strict=False):
+        with column:
+            for part in parts:
+                _draw(part)
     st.header("Communication, measured and expected", anchor=False)
-    frames = [volume_frame(run).assign(split=row["split"]) for run, row in zip(runs, rows, strict=True)]
-    drawn = [(str(frame["split"].iloc[0]), frame) for frame in frames if not frame.empty]
-    columns = st.columns(2, gap="large")
-    most = max((float(frame[["measured_mib", "expected_mib"]].max().max()) for _, frame in drawn), default=0.0)
-    for number, (split, frame) in enumerate(drawn):
-        with columns[number % 2]:
-            chart = communication_volume_chart(frame, f"What does {split} communicate per step?", most)
-            _run_figure(chart, frame, f"communication {number}")
-    if not drawn:
+    for column, one in zip(cycle(st.columns(2, gap="large")), found.communication, strict=False):
+        with column:
+            _draw(one)
+    if not found.communication:
         st.caption("No communication: each run has a single worker.")
+
+
+def _draw(one: Figure) -> None:
+    clicked = run_figure(one.chart, one.frame, one.name, st.session_state.get(PICKED))
+    _pick([clicked] if clicked else [], one.name)

@@ -10,7 +10,6 @@ from workbench.analysis.byte_units import in_bytes
 from workbench.analysis.formatting import factor, marked
 from workbench.analysis.parity import parity_text
 from workbench.analysis.progress import Follower
-from workbench.analysis.step_walkthrough import cells, wires
 from workbench.api.specs import RunSpec, four_strategies
 from workbench.api.store import Run, open_exact
 from workbench.charts.theme import folding
@@ -21,7 +20,7 @@ from workbench.dashboard.components.failure import failure_card
 from workbench.dashboard.components.lanes import lanes
 from workbench.dashboard.components.navigate import follows_address, go, has
 from workbench.dashboard.components.progress import bar
-from workbench.dashboard.lessons import Lesson, lesson, moments, names, overview
+from workbench.dashboard.lessons import Lesson, lesson, names, overview, walkthrough
 from workbench.dashboard.start import DEMONSTRATION, start
 from workbench.dashboard.traces import steps_of
 from workbench.errors import UsageError
@@ -130,16 +129,15 @@ def _overview() -> None:
 @st.fragment
 def _diagram(name: str) -> None:
     """Draws one moment of the step, selected by a slider."""
-    planned, all_moments = moments(name)
-    frames = [cells(planned, moment) for moment in all_moments]
-    lines = [wires(moment) for moment in all_moments]
-    number = st.slider(
-        f"Moments of one training step of {planned.spec.split.label}", 1, len(all_moments), key=f"moment of {name}"
-    )
-    kinds = list(dict.fromkeys(kind for frame in frames for kind in frame["kind"]))
-    num_lanes = max(frame["lane"].nunique() for frame in lines)
-    sentence = all_moments[number - 1].sentence
-    chart = walk_chart(frames[number - 1], lines[number - 1], kinds, num_lanes).configure_mark(aria=False)  # the sentence says it
+    of = walkthrough(name)
+    label = f"Moments of one training step of {of.planned.spec.split.label}"
+    number = st.slider(label, 1, len(of.moments), key=f"moment of {name}")
+    kinds = list(dict.fromkeys(kind for frame in of.cells for kind in frame["kind"]))
+    num_lanes = max(frame["lane"].nunique() for frame in of.wires)
+    sentence = of.moments[number - 1].sentence
+    chart = walk_chart(of.cells[number - 1], of.wires[number - 1], kinds, num_lanes).configure_mark(
+        aria=False
+    )  # the sentence says it
     st.altair_chart(folding(chart), key=f"walk {name}", alt=sentence)
     st.markdown(f"**{sentence}**")
 

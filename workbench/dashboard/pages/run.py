@@ -11,7 +11,7 @@ from workbench.analysis.parity import parity_text
 from workbench.analysis.trust import reason
 from workbench.api.remeasurement import can_be_measured_again
 from workbench.api.store import Run, open_exact
-from workbench.dashboard.cache import runs_frame
+from workbench.dashboard.cache import Changes, changes_with_baselines, runs_frame
 from workbench.dashboard.components.alerts import alert
 from workbench.dashboard.components.choose_runs import choose_run
 from workbench.dashboard.components.details import details
@@ -23,7 +23,7 @@ from workbench.dashboard.components.runs_table import runs_table
 from workbench.dashboard.components.section import draw_section
 from workbench.dashboard.table import alike
 from workbench.errors import DamagedRunError
-from workbench.export.report.parts import compare
+from workbench.export.report.parts import Section, compare
 from workbench.export.report.write import sections_of
 
 
@@ -45,13 +45,19 @@ def main() -> None:
     _actions(run)
     if row["step_time_s"] is not None:
         _figures(run, row)
-        for section in sections_of(compare([run])):
+        for section in _sections(changes_with_baselines([run]), run):
             draw_section(section, f"{section.heading} of {run.id}")
     elif not run.state.is_terminal:
         st.info(run.message or f"The run is {row['state']}; its figures come when it has finished.")
     details(run)
     log(run, run.record.num_workers)
     _beside(run)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _sections(changes: Changes, _run: Run) -> list[Section]:
+    """Returns the sections of the report of a run."""
+    return sections_of(compare([_run]))
 
 
 def _actions(run: Run) -> None:

@@ -12,6 +12,7 @@ from workbench.analysis.findings import findings_on
 from workbench.analysis.ideal_step import ideal_sentences
 from workbench.analysis.memory import memory_at_peak
 from workbench.analysis.parity import parity_text
+from workbench.analysis.step_lanes import MOST_REPLAYED
 from workbench.analysis.trace import timeline
 from workbench.analysis.traffic_matrix import traffic_matrix_of
 from workbench.analysis.work import different_work
@@ -144,7 +145,10 @@ def time(compared: Compared) -> Section | None:
     parts: list[Part] = [*_drawings(compared, "step_parts")]
     for run, row in traced:
         frame = timeline(run)
-        if row["num_workers"] > 1 and len(frame):
+        if len(frame) > MOST_REPLAYED:
+            sentence = f"A step of {row['split']} has {len(frame):,} events, too many for a still picture."
+            parts.append(Sentences([f"{sentence} The page Trace and TraceView show them."]))
+        elif row["num_workers"] > 1 and len(frame):
             title = f"What does each worker of {row['split']} do during one step?"
             chart = timeline_chart(frame, title, ideal_timeline(run) if "pipeline" in run.record().mesh else None)
             parts.append(Drawing(chart, f"Timeline of the workers of {row['split']}", frame))
