@@ -1,9 +1,10 @@
 """How long switching between the pages takes with 40 runs in the store, in a browser.
 
-``python benchmarks/pages.py`` runs the demonstration and a split of eight workers, copies these runs to 40, and prints for each page
-the seconds from a click in the navigation, or from opening a link, until its heading is visible and until it is settled: no part is
-stale, all charts and tables are drawn. The first visit, on which the server imports what the page needs, is separate from the median
-of the later ones. It also prints the load of the machine, whose other programs slow all of it.
+``python benchmarks/pages.py`` runs the demonstration and a split of eight workers, copies these runs to 40, and prints
+for each page the seconds from a click in the navigation, or from opening a link, until its heading is visible and until
+it is settled: no part is stale, all charts and tables are drawn. The first visit, on which the server imports what the
+page needs, is separate from the median of the later ones. It also prints the load of the machine, whose other programs
+slow all of it.
 """
 
 from __future__ import annotations
