@@ -96,12 +96,12 @@ def focused(page: Any) -> list[str]:
 
 
 def tabbed_to(page: Any, tag: str, name: str, most: int = 80) -> None:
-    """Presses Tab until this element has the focus."""
+    """Presses Tab until the element with this tag, and this in its name, has the focus."""
     seen = []
     for _ in range(most):
         page.keyboard.press("Tab")
         seen.append(focused(page))
-        if seen[-1][0] == tag and seen[-1][1].startswith(name):
+        if seen[-1][0] == tag and name in seen[-1][1]:
             return
     raise AssertionError(f"no {tag} {name!r} in {seen}")
 
@@ -123,6 +123,8 @@ def test_the_trace_is_operated_by_keyboard_alone(page: Any, address: str) -> Non
     page.keyboard.press("Shift+Tab")
     page.keyboard.press("Enter")  # the button Table is the control before the canvas
     expect(page.locator(".events tbody tr").first).to_be_visible(timeout=LIMIT_MS)
+    tabbed_to(page, "CANVAS", "What does each worker")
+    page.keyboard.press("Escape")  # else Tab would go through all events
     tabbed_to(page, "BUTTON", "Trace for Perfetto")
 
 
