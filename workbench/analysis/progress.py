@@ -69,6 +69,11 @@ class Follower:
         return max(estimates, default=None)
 
     @property
+    def activity(self) -> str:
+        """What worker 0 does: ``checking parity``, ``timed steps``."""
+        return _activity(self.events.get(0, []), not state_of(self.run.directory).is_terminal)
+
+    @property
     def losses(self) -> list[dict[str, Any]]:
         """Step and loss from the worker that has most of them; each loss is that of its part of the batch."""
         of = [[{"step": e.step, "loss": e.loss} for e in self._steps(r) if e.loss is not None] for r in self.events]

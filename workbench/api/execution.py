@@ -49,14 +49,16 @@ def compare(chosen: Iterable[Run | RunSpec | str] | Run | RunSpec | str) -> Comp
         if isinstance(item, Plan):
             named_baseline(item.spec)  # like plan(), rejects a spec before the run of another starts
     with terminated_as_interrupted():
-        runs = [_wait(submit_plan(item)) if isinstance(item, Plan) else item for item in items]
+        num_new = sum(isinstance(item, Plan) for item in items)
+        positions = iter(f"{number} of {num_new}" if num_new > 1 else "" for number in range(1, num_new + 1))
+        runs = [_wait(submit_plan(item), next(positions)) if isinstance(item, Plan) else item for item in items]
     return Comparison([r.row() for r in runs], {r.id: r.record.threads_per_worker for r in runs})
 
 
-def _wait(run: Run) -> Run:
+def _wait(run: Run, position: str = "") -> Run:
     """Waits for the end of a run. An interrupt cancels the run and waits until none of its processes is left."""
     try:
-        return run.wait()
+        return run.wait_as(position)
     except KeyboardInterrupt:
         run.end()
         raise

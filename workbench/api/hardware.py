@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workbench.api.progress import shown_work
 from workbench.hardware.staleness import staleness
 from workbench.hardware.store import read_calibration, write_calibration
 from workbench.launch.environment import environment, num_cores
+from workbench.messages import counted
 from workbench.store.directory import home
 
 if TYPE_CHECKING:
@@ -35,8 +37,16 @@ def calibrate(
     ``report(table, row)`` is called with each measurement."""
     from workbench.hardware.calibrate import measure
 
-    sizes = group_sizes or (2, 4)[: 2 if num_cores() >= 4 else 1]
-    calibration = measure(sizes, report)
+    sizes, num_measured = group_sizes or (2, 4)[: 2 if num_cores() >= 4 else 1], 0
+    with shown_work("calibration") as show:
+
+        def reported(table: str, row: dict[str, Any]) -> None:
+            nonlocal num_measured
+            num_measured += 1
+            show(f"{table} · {counted(num_measured, 'measurement')}")
+            report(table, row)
+
+        calibration = measure(sizes, reported)
     write_calibration(home(), calibration)
     return calibration
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workbench.api.progress import shown
 from workbench.errors import DamagedRunError
 from workbench.launch import cancellation
 from workbench.store import labels, runs_table
@@ -109,16 +110,22 @@ class Run:
             return ""
 
     def wait(self, timeout_s: float | None = None) -> Run:
-        """Waits until the run has ended, in any state, and returns it.
+        """Waits until the run has ended, in any state, and returns it. A cell of a notebook shows the progress meanwhile.
 
         Raises:
             TimeoutError: the run has not ended within ``timeout_s`` seconds. It continues.
         """
+        return self.wait_as("", timeout_s)
+
+    def wait_as(self, position: str, timeout_s: float | None = None) -> Run:
+        """Waits as ``wait``; ``position`` says which of several runs it is, such as ``2 of 3``."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while not self.state.is_terminal:
-            if deadline is not None and time.monotonic() > deadline:
-                raise TimeoutError(f"run {self.id} is still {self.state} after {timeout_s} s")
-            time.sleep(_POLL_S)
+        with shown(self, position) as refresh:
+            while not self.state.is_terminal:
+                if deadline is not None and time.monotonic() > deadline:
+                    raise TimeoutError(f"run {self.id} is still {self.state} after {timeout_s} s")
+                refresh()
+                time.sleep(_POLL_S)
         return self
 
     def follow(self, with_silence: bool = False) -> Iterator[Event | None]:
