@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
@@ -51,7 +52,9 @@ def test_a_refused_choice_has_no_spec_and_offers_the_nearest_that_works() -> Non
     assert picker.spec is None
     assert "(remainder 1)" in picker._text.value
     assert panel._start.disabled
+    assert 'role="alert"' in picker._text.value
     assert picker._remedies.children[0].description == "data.size = 2"
+    assert picker._remedies.children[0].icon == ""
     picker._remedies.children[0].click()
     assert picker.spec is not None
     assert picker.spec.split.label in ("dp2", "dp4")
@@ -97,6 +100,9 @@ def test_a_panel_shows_the_loss_of_the_last_stage_and_cancel_ends_the_run_and_it
     run = panel.start()
     while "loss" not in panel._figures.value:
         time.sleep(0.05)
+    while not re.match(r"running, timed steps · step \d+ of 10000\d\d · about .* left$", panel._message.value):
+        time.sleep(0.05)
+    assert "Panel that runs layer2. running, timed steps · step " in panel.still().description
     assert "samples/s" in panel._figures.value
     assert "process memory" in panel._figures.value
     pids = [worker.pid for worker in run.directory.status().workers]
@@ -114,8 +120,9 @@ def test_cancel_ends_the_baselines_that_the_run_waits_for() -> None:
     panel = widgets.RunPanel(tiny(data=2).replace(train={"num_steps": 1_000_000}))
     run = panel.start()
     baselines = [wb.open_run(other) for other in run.record.baseline_ids]
-    while not any(baseline.state == "running" for baseline in baselines):
+    while not panel._message.value.startswith("baseline single: running, timed steps · step "):
         time.sleep(0.05)
+    assert any(baseline.state == "running" for baseline in baselines)
     panel.cancel()
     assert {one.wait().state for one in (run, *baselines)} == {"cancelled"}
 

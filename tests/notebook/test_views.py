@@ -15,6 +15,8 @@ from PIL import Image
 import workbench as wb
 from tests.helpers.specs import TINY, tiny
 from workbench import widgets
+from workbench.analysis.findings import findings_on
+from workbench.analysis.formatting import names
 from workbench.analysis.side_by_side import side_by_side
 from workbench.analysis.trace import typical_step
 from workbench.api import Run
@@ -153,12 +155,53 @@ def test_a_trace_shows_each_trace_step_and_what_has_none_is_refused(run: Run) ->
         widgets.TraceView(failed)
 
 
-def test_a_widget_has_a_still_image_or_text_beside_its_live_view(run: Run) -> None:
-    shown = [widgets.SplitPicker(model=TINY), widgets.CompareView([run]), widgets.TraceView(run), widgets.RunPanel(run.spec)]
-    for widget in shown:
-        data, _ = widget._repr_mimebundle_()
+def test_a_widget_has_a_still_picture_in_words_too_beside_its_live_view(run: Run) -> None:
+    baseline = wb.open_run(run.row()["baseline_run_id"])
+    refused = widgets.SplitPicker(model=TINY, split={"data": 2})
+    refused._split.children[1].children[0].value = 3
+    cases = {
+        widgets.SplitPicker(model=TINY, split={"data": 2}): ["Strategies: data.", "dp2 · 2 workers", "Expected communication"],
+        refused: ["This configuration is invalid", "remainder 1"],
+        widgets.CompareView([baseline, run]): ["Comparison of 2 runs.", "single: ", "dp2: step ms "],
+        widgets.CompareView([]): ["Comparison without runs."],
+        widgets.TraceView(run): ["Trace of dp2, step", "Worker 0 computes", "all_reduce along data in backward"],
+        widgets.RunPanel(run.spec): ["Panel that runs dp2.", f"Run {run.id} finished"],
+        widgets.RunPanel(tiny(tensor=2)): ["Panel that runs tp2.", "Nothing runs yet"],
+    }
+    for widget, texts in cases.items():
+        data, metadata = widget._repr_mimebundle_()
         assert "application/vnd.jupyter.widget-view+json" in data
-        assert "image/png" in data or "text/html" in data
+        assert "text/html" not in data, "which code hosts would show in place of the picture"
+        assert data["text/plain"] == metadata["image/png"]["alt"]
+        assert all(text in data["text/plain"] for text in texts), data["text/plain"]
+        picture = Image.open(io.BytesIO(base64.b64decode(data["image/png"])))
+        assert picture.width / 1.5 == pytest.approx(metadata["image/png"]["width"], abs=1)
+
+
+def test_a_comparison_is_still_with_its_table_and_sentences(run: Run) -> None:
+    view = widgets.CompareView([run.row()["baseline_run_id"], run])
+    figures, sentences, *charts = view.still().parts
+    texts = json.dumps(figures.to_dict())
+    assert all(f'"{text}"' in texts for text in ("split", "single", "dp2", "parity"))
+    assert len(charts) == len(view._drawn())
+    assert all(sentence[:40] in json.dumps(sentences.to_dict(), ensure_ascii=False) for sentence in findings_on(*own(view)))
+
+
+def own(view: widgets.CompareView) -> tuple[list[Run], list[dict[str, Any]]]:
+    return view._selection.runs, view._selection.rows
+
+
+def test_a_name_that_has_its_link_does_not_get_it_again() -> None:
+    row = {"run_id": "a", "split": "dp2", "num_workers": 2, "link": "ethernet-1g", "model": "mlp", "mode": "train", "name": ""}
+    rows = [{**row, "split": name} for name in names([row, row], {})]
+    assert names(rows, {}) == [one["split"] for one in rows] == ["dp2 over ethernet-1g #1", "dp2 over ethernet-1g #2"]
+
+
+def test_buttons_show_which_is_on(run: Run) -> None:
+    button = widgets.CompareView([run])._buttons[0]
+    assert (button.button_style, button.icon) == ("primary", "check")
+    button.value = False
+    assert (button.button_style, button.icon) == ("", "")
 
 
 def test_charts_go_to_the_front_end_as_the_version_that_it_has_with_a_picture_beside() -> None:
@@ -167,8 +210,23 @@ def test_charts_go_to_the_front_end_as_the_version_that_it_has_with_a_picture_be
     assert data[rendering.MIME]["$schema"].endswith("/v5.json")
     assert data["text/plain"] == "<chart: One?>"
     assert rendering.mimebundle(alt.vconcat(chart, chart))[0]["text/plain"] == "<chart: One? One?>"
-    assert set(metadata) == {"image/png"}
+    assert metadata["image/png"]["alt"] == "One?"
+    described = chart.properties(description="One bar, of height 1.")
+    assert rendering.mimebundle(described)[1]["image/png"]["alt"] == "One bar, of height 1."
+    assert rendering.mimebundle(alt.hconcat(described, chart))[1]["image/png"]["alt"] == "One bar, of height 1. One?"
     assert alt.renderers.active == "workbench"
+
+
+def test_a_chart_is_as_wide_as_its_cell_and_its_picture_as_it_was_drawn() -> None:
+    chart = alt.Chart(alt.InlineData([{"a": 1}]), width=300).mark_bar().encode(x="a:Q")
+    data, metadata = rendering.mimebundle(chart)
+    assert data[rendering.MIME]["width"] > 800
+    assert 300 < metadata["image/png"]["width"] < 360
+    assert rendering.output(chart, is_wide=False)["data"][rendering.MIME]["width"] == 300
+    below = rendering.mimebundle(alt.vconcat(chart, chart))[0][rendering.MIME]
+    assert all(part["width"] > 700 for part in below["vconcat"])
+    beside = rendering.mimebundle(alt.hconcat(chart, chart))[0][rendering.MIME]
+    assert [part["width"] for part in beside["hconcat"]] == [300, 300]
 
 
 def test_a_crowded_picture_has_the_colours_of_its_legend() -> None:

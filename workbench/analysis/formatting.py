@@ -136,13 +136,14 @@ def names(rows: Sequence[Row], threads: dict[str, int]) -> list[str]:
     workers, model, mode, emulated link, name of the run, or a number.
 
     Args:
+        rows: rows of ``runs``; a split may be a name of this function already.
         threads: Threads of a worker, by run id.
     """
     differ = len({threads.get(row["run_id"]) for row in rows if row["num_workers"] == 1}) > 1
     thread_texts = [
         f", {counted(threads.get(row['run_id'], 1), 'thread')}" if differ and row["num_workers"] == 1 else "" for row in rows
     ]
-    links = [f" over {row['link']}" if row["link"] else "" for row in rows]
+    links = [f" over {row['link']}" if row["link"] and f" over {row['link']}" not in row["split"] else "" for row in rows]
     work = [", ".join(row[part] for part in ("model", "mode") if len({other.get(part) for other in rows}) > 1) for row in rows]
     parts = zip(rows, thread_texts, work, links, strict=True)
     labels = [row["split"] + threads_text + (f", {kinds}" if kinds else "") + link for row, threads_text, kinds, link in parts]

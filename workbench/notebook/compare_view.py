@@ -6,20 +6,22 @@ from collections.abc import Iterable
 from html import escape
 from typing import Any
 
-import altair as alt
 import ipywidgets as w
 import pandas as pd
 import traitlets
 
 from workbench.analysis.findings import findings_on
-from workbench.analysis.markup import comparison_html
+from workbench.analysis.markup import cells, comparison_html
 from workbench.api import Run, open_run
 from workbench.charts.comparison import CHARTS
 from workbench.charts.selection import standing_out
-from workbench.charts.theme import side_by_side
+from workbench.charts.theme import AnyChart, side_by_side
 from workbench.errors import UsageError
 from workbench.export.report.parts import Compared, compare
-from workbench.notebook.rendering import WidgetBase, output, picture
+from workbench.messages import counted
+from workbench.notebook.rendering import Still, WidgetBase, output
+from workbench.notebook.still import grid, paragraphs
+from workbench.notebook.switch import switch
 
 
 class CompareView(WidgetBase):
@@ -40,12 +42,9 @@ class CompareView(WidgetBase):
             runs = [runs]
         self.runs = [open_run(run) for run in (runs["run_id"] if isinstance(runs, pd.DataFrame) else runs)]
         labels = self._compared.labels
-        self._buttons = [
-            w.ToggleButton(True, description=label, tooltip=run.id) for label, run in zip(labels, self.runs, strict=True)
-        ]
+        self._buttons = [switch(label, run.id, True) for label, run in zip(labels, self.runs, strict=True)]
         self._pick = w.Dropdown(options=[("none", None), *zip(labels, self.runs, strict=True)], description="Highlight")
         for button in self._buttons:
-            button.layout.width = "auto"
             button.observe(lambda change: self._choose(), "value")
         self._table, self._charts = w.HTML(), w.Output()
         wrap = w.Layout(flex_flow="row wrap")
@@ -76,9 +75,18 @@ class CompareView(WidgetBase):
         selection = self._selection
         return {"runs": pd.DataFrame(selection.rows), **{chart.name: chart.frame(selection.finished) for chart in CHARTS}}
 
-    def still(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        charts = self._drawn()
-        return picture(alt.vconcat(*charts).resolve_scale(color="independent")) if charts else ({}, {})
+    def still(self) -> Still:
+        selection = self._selection
+        if not selection.rows:
+            return Still([paragraphs(["No run is selected."])], "Comparison without runs.")
+        heads, texts = cells(selection.rows, {})
+        sentences = findings_on(selection.runs, selection.rows)
+        figures = ". ".join(
+            f"{row[0]}: " + ", ".join(f"{head} {text}" for head, text in zip(heads[1:], row[1:], strict=True) if text)
+            for row in texts
+        )
+        parts = [grid(heads, texts), paragraphs([f"• {sentence}" for sentence in sentences]), *self._drawn()]
+        return Still(parts, f"Comparison of {counted(len(texts), 'run')}. {figures}. {' '.join(sentences)}")
 
     @property
     def _compared(self) -> Compared:
@@ -91,10 +99,10 @@ class CompareView(WidgetBase):
         pairs = [(run, row) for run, row in zip(compared.runs, compared.rows, strict=True) if run.id in ids]
         return Compared([run for run, _ in pairs], [row for _, row in pairs])
 
-    def _drawn(self) -> list[alt.Chart | alt.LayerChart | alt.HConcatChart]:
+    def _drawn(self) -> list[AnyChart]:
         selection, labels = self._selection, self._compared.labels
         picked = next((row["split"] for row in selection.rows if self.picked and row["run_id"] == self.picked.id), None)
-        charts = []
+        charts: list[AnyChart] = []
         for chart in CHARTS:
             if len(frame := chart.frame(selection.finished)):
                 highlighted = picked if picked in set(frame["split"]) else None

@@ -15,12 +15,15 @@ from workbench.analysis.formatting import seconds
 from workbench.analysis.progress import Follower
 from workbench.api import Run, submit
 from workbench.api.execution import terminated_as_interrupted
+from workbench.api.progress import progress_text
 from workbench.api.specs import RunSpec
 from workbench.api.store import all_runs
 from workbench.charts.loss import losses_chart
+from workbench.charts.theme import AnyChart
 from workbench.errors import RunFailedError, UsageError, WorkbenchError
-from workbench.notebook.rendering import WidgetBase, output
+from workbench.notebook.rendering import Still, WidgetBase, output
 from workbench.notebook.split_picker import SplitPicker
+from workbench.notebook.still import buttons, paragraphs
 
 _REFRESH_S = 0.5
 
@@ -51,6 +54,7 @@ class RunPanel(WidgetBase):
         if isinstance(spec, SplitPicker):
             spec.observe(lambda change: self._chosen_anew(), "spec")
         self.run: Run | None = None
+        self._followers: dict[str, Follower] = {}
         self._thread: threading.Thread | None = None
         self._ready()
         if self.spec and (earlier := _earlier(self.spec)):
@@ -104,13 +108,16 @@ class RunPanel(WidgetBase):
             raise RunFailedError(f"run {self.run.id} {self.run.state}: {self.run.message}")
         return self.run
 
-    def still(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        if self.run is not None:
-            return {"text/html": self.run._repr_html_()}, {}
-        label = escape(self.spec.split.label) if self.spec else "an invalid spec"
-        return {
-            "text/html": f"<p>Run panel of <b>{label}</b>: press <i>Run</i>, or call <code>wait()</code> in the next cell.</p>"
-        }, {}
+    def still(self) -> Still:
+        what = self.spec.split.label if self.spec else "an invalid spec"
+        is_going = self.run is not None and not self.run.state.is_terminal
+        if self.run is None:
+            state = "Nothing runs yet; in JupyterLab the button Run starts it, in code wait()."
+        else:
+            state = progress_text(self.run, {}) if is_going else repr(self.run)
+        charts = [] if self.run is None or is_going else self._loss_charts(self.run)
+        parts = [buttons({"Run": not is_going, "Cancel": is_going}), paragraphs([f"{what}: {state}"]), *charts]
+        return Still(parts, f"Panel that runs {what}. {state}")
 
     def _ready(self) -> None:
         is_running = self.run is not None and not self.run.state.is_terminal
@@ -136,7 +143,7 @@ class RunPanel(WidgetBase):
             self._message.value = f"<b>{escape(str(error))}</b>"
 
     def _watch(self, run: Run) -> None:
-        self.run = run
+        self.run, self._followers = run, dict[str, Follower]()
         self._clear()
         self._ready()
         self._thread = threading.Thread(target=self._follow, args=(run,), daemon=True)
@@ -144,27 +151,28 @@ class RunPanel(WidgetBase):
 
     def _follow(self, run: Run) -> None:
         """Reads events in a thread until the run has ended. Drawing is rare and cheap, since the run needs the cores."""
-        follower = Follower(run)
-        while follower.read_new():
-            self._draw(run, follower)
+        while not run.state.is_terminal:
+            self._draw(run)
             time.sleep(_REFRESH_S)
-        self._draw(run, follower)
+        self._draw(run)
         self._ready()
         self._message.value = run.state
         self._figures.value = run._repr_html_()
-        row = run.row()
-        if row["final_loss"] is not None:
-            self._charts.outputs = (output(losses_chart(losses([run], [row]))),)
+        self._charts.outputs = tuple(map(output, self._loss_charts(run)))
 
-    def _draw(self, run: Run, follower: Follower) -> None:
+    def _loss_charts(self, run: Run) -> list[AnyChart]:
+        row = run.row()
+        return [losses_chart(losses([run], [row]))] if row["final_loss"] is not None else []
+
+    def _draw(self, run: Run) -> None:
         """Shows progress, step time, throughput, loss and process memory."""
-        if follower.progress is None:
-            self._message.value = escape(run.message or run.state)
+        self._message.value = escape(progress_text(run, self._followers))
+        follower = self._followers.get(run.id)
+        if follower is None or follower.progress is None:
             return
         num_done, num_steps = follower.progress
         self._bar.max, self._bar.value = num_steps, num_done  # in this order: a value above the maximum is clipped
         workers = follower.workers()
-        self._message.value = f"{run.state}, {workers[0]['state']}"
         step_s = max(worker["step_ms"] or 0.0 for worker in workers) / 1e3
         facts = [f"{seconds(step_s)} per step", f"{run.spec.train.global_batch_size / step_s:.0f} samples/s"]
         losses_so_far = [step["loss"] for step in follower.losses]

@@ -19,7 +19,12 @@ from workbench.charts.mesh import held_chart, mesh_chart
 from workbench.errors import SpecError
 from workbench.messages import counted
 from workbench.notebook.fields import Fields
-from workbench.notebook.rendering import WidgetBase, output, picture
+from workbench.notebook.rendering import Still, WidgetBase, output
+from workbench.notebook.still import buttons, paragraphs
+from workbench.notebook.switch import switch
+
+_REFUSED = "border-left: 4px solid #C62828; background: rgba(198, 40, 40, 0.1); padding: 6px 10px; margin: 4px 0"
+"""Style of a refusal, on light and dark ground."""
 
 
 class SplitPicker(WidgetBase):
@@ -34,12 +39,12 @@ class SplitPicker(WidgetBase):
     def __init__(self, **parts_of_spec: Any) -> None:
         start = RunSpec(**parts_of_spec)
         self._fixed = {path: value for path, value in differences(start).items() if not _is_in_form(path)}
-        self._strategies = {name: w.ToggleButton(False, description=name, tooltip=_summary(name)) for name in STRATEGIES.names()}
+        self._strategies = {name: switch(name, _summary(name), False) for name in STRATEGIES.names()}
         for button in self._strategies.values():
-            button.layout.width = "auto"
             button.observe(lambda change: self._rebuild(), "value")
         self._split, self._options = w.VBox(), w.Accordion(selected_index=None)
-        self._text, self._remedies, self._charts = w.HTML(), w.VBox(), w.Output()
+        self._text, self._remedies, self._charts = w.HTML(), w.HBox(layout=w.Layout(flex_flow="row wrap")), w.Output()
+        self._refusal = ""
         strategies = w.HBox(list(self._strategies.values()), layout=w.Layout(flex_flow="row wrap"))
         form = w.VBox([strategies, self._split, self._options])
         form.layout.width = "45%"
@@ -49,10 +54,17 @@ class SplitPicker(WidgetBase):
         self._planned: Plan | None = None
         self._set(differences(start))
 
-    def still(self) -> tuple[dict[str, Any], dict[str, Any]]:
+    def still(self) -> Still:
+        chosen = {name: button.value for name, button in self._strategies.items()}
+        on = ", ".join(name for name, is_on in chosen.items() if is_on) or "none"
+        values = ", ".join(f"{path} = {value}" for path, value in self._paths().items())
         if self._planned is None:
-            return {"text/html": self._text.value}, {}
-        return picture(mesh_chart(placement(self._planned)))
+            texts, charts = [values, self._refusal], []
+        else:
+            texts = [values, *_plan_texts(self._planned)]
+            charts = [mesh_chart(placement(self._planned)), held_chart(held(self._planned))]
+        description = f"Form to choose a split. Strategies: {on}. " + " ".join(text.removesuffix(".") + "." for text in texts)
+        return Still([buttons(chosen), paragraphs(texts), *charts], description)
 
     def _set(self, paths: dict[str, Any]) -> None:
         """Sets the form to these paths and values."""
@@ -106,16 +118,19 @@ class SplitPicker(WidgetBase):
         self._remedies.children, self.spec = (), self._planned.spec
         self._text.value = _plan_html(self._planned)
         self._charts.outputs = (
-            output(mesh_chart(placement(self._planned))),
-            output(held_chart(held(self._planned))),
+            output(mesh_chart(placement(self._planned)), is_wide=False),
+            output(held_chart(held(self._planned)), is_wide=False),
         )
 
     def _refuse(self, paths: dict[str, Any], error: SpecError) -> None:
-        self._text.value = f"<p><b>This configuration is invalid.</b> {escape(str(error))}</p>"
+        self._refusal = f"This configuration is invalid: {error}"
+        self._text.value = (
+            f'<div role="alert" style="{_REFUSED}"><b>This configuration is invalid.</b> {escape(str(error))}</div>'
+        )
         self._charts.outputs = ()
         buttons = []
         for change in nearest_valid(paths, error):
-            button = w.Button(description=change_text(change), icon="wrench", layout=w.Layout(width="auto"))
+            button = w.Button(description=change_text(change), tooltip="Change this setting", layout=w.Layout(width="auto"))
             button.on_click(lambda _, change=change: self._set(with_change(paths, change)))
             buttons.append(button)
         self._remedies.children = buttons
@@ -130,16 +145,21 @@ def _summary(strategy: str) -> str:
     return " ".join((STRATEGIES.get(strategy).__doc__ or "").split("\n\n")[0].split())
 
 
-def _plan_html(planned: Plan) -> str:
-    """Returns the label, workers, expected memory and communication of a plan as HTML."""
+def _plan_texts(planned: Plan) -> list[str]:
+    """Returns the label and workers of a plan, its expected memory and communication, and a notice on the device."""
     largest = held(planned).groupby("worker")["bytes"].sum().max()
-    communication = expected_communication(planned)
+    communication = expected_communication(planned)["bytes"].sum()
     axes = " × ".join(f"{axis} {size}" for axis, size in planned.mesh.axes.items())
-    workers = counted(planned.num_workers, "worker")
-    head = f"<b>{escape(planned.spec.split.label)}</b> · {workers}{f' · {axes}' if axes else ''}"
-    notice = f"<br>{escape(planned.device_notice)}." if planned.device_notice else ""
-    text = f"<p>{head}<br>Expected memory of the largest worker: {mebibytes(largest)}. Expected communication per step:"
-    text += f" {mebibytes(communication['bytes'].sum())}.{notice}</p>"
+    head = " · ".join(filter(None, (planned.spec.split.label, counted(planned.num_workers, "worker"), axes)))
+    expected = f"Expected memory of the largest worker: {mebibytes(largest)}. Expected communication per step:"
+    notice = f"{planned.device_notice}." if planned.device_notice else ""
+    return list(filter(None, (head, f"{expected} {mebibytes(communication)}.", notice)))
+
+
+def _plan_html(planned: Plan) -> str:
+    """Returns ``_plan_texts`` and the expected communication as HTML."""
+    head, *others = map(escape, _plan_texts(planned))
+    text, communication = f"<p><b>{head}</b><br>{'<br>'.join(others)}</p>", expected_communication(planned)
     return text + _communication_table(communication) if len(communication) else text
 
 

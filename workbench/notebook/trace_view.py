@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from html import escape
-from typing import Any
 
 import anywidget
 import ipywidgets as w
@@ -16,11 +15,15 @@ from workbench.analysis.formatting import mebibytes
 from workbench.analysis.markup import table
 from workbench.analysis.step_lanes import step_lanes
 from workbench.api import Run, open_run
+from workbench.charts.theme import AnyChart
 from workbench.charts.timeline import timeline_chart
 from workbench.charts.timeline_view import JAVASCRIPT, STYLES, packed
 from workbench.errors import UsageError
 from workbench.notebook.compare_view import CompareView
-from workbench.notebook.rendering import WidgetBase, picture
+from workbench.notebook.rendering import Still, WidgetBase
+from workbench.notebook.still import grid, paragraphs
+
+_HEADS = ("operation", "axis", "phase", "count", "payload")
 
 
 class Timeline(anywidget.AnyWidget):
@@ -54,7 +57,7 @@ class TraceView(WidgetBase):
         self._workers = w.SelectMultiple(description="Workers")
         self._sentence, self._lanes, self._operations = w.HTML(), Timeline(), w.HTML()
         super().__init__([self._step, self._workers, self._sentence, self._lanes, self._operations])
-        self._is_setting = False
+        self._is_setting, self._summary, self._refusal = False, "", ""
         self._step.observe(lambda change: self._read(), "value")
         self._workers.observe(lambda change: self._draw(), "value")
         self._lanes.observe(lambda change: self._list(), "region")
@@ -78,7 +81,8 @@ class TraceView(WidgetBase):
             self._step.options = ()
             self._is_setting = False
             self._lanes.layout.display = "none"
-            self._sentence.value, self._operations.value = "", escape(str(error))
+            self._refusal = str(error)
+            self._sentence.value, self._operations.value = "", escape(self._refusal)
 
     def _open(self, run: Run) -> None:
         spans_s = trace.spans_s(run)
@@ -107,10 +111,17 @@ class TraceView(WidgetBase):
         is_outside = (operations["end_ms"] < begin_ms) | (operations["begin_ms"] > end_ms)
         return {"timeline": timeline, "communication": operations[~is_outside]}
 
-    def still(self) -> tuple[dict[str, Any], dict[str, Any]]:
+    def still(self) -> Still:
+        split = self.run.record.split
         if not len(timeline := self.data["timeline"]):
-            return {}, {}
-        return picture(timeline_chart(timeline, f"What does each worker of {self.run.record.split} do during one step?"))
+            return Still([paragraphs([f"Trace of {split}: {self._refusal}"])], f"Trace of {split}: {self._refusal}")
+        title = f"What does each worker of {split} do during step {self._step.value}?"
+        text = f"Trace of {split}, step {self._step.value}. {self._summary}"
+        parts: list[AnyChart] = [paragraphs([text]), timeline_chart(timeline, title)]
+        if rows := self._operation_rows():
+            parts.append(grid(_HEADS, rows, num_names=3))
+        operations = "; ".join(f"{count} × {name} along {axis} in {phase}, {size}" for name, axis, phase, count, size in rows)
+        return Still(parts, text + (f" Communication: {operations}." if rows else ""))
 
     def _read(self) -> None:
         """Reads the selected step and selects all of it."""
@@ -125,15 +136,18 @@ class TraceView(WidgetBase):
         if self._is_setting:
             return
         lanes = step_lanes(self.run, self._step.value, self._timeline, self._communication, self._workers.value)
-        self._sentence.value = escape(lanes.sentence)
+        self._summary = lanes.sentence
+        self._sentence.value = escape(self._summary)
         self._lanes.region, self._lanes.packed = [], packed(lanes)
         self._lanes.layout.display = None
         self._list()
 
     def _list(self) -> None:
         """Lists the operations of the selected part."""
+        rows = self._operation_rows()
+        self._operations.value = table(_HEADS, rows, num_names=3) if rows else "No communication in this part of the step."
+
+    def _operation_rows(self) -> list[list[str]]:
         groups = self.data["communication"].groupby(["operation", "axis", "phase"], sort=False)["payload_bytes"]
         sums = groups.agg(["count", "sum"]).reset_index().to_dict("records")
-        rows = [[o["operation"], o["axis"], o["phase"], f"{o['count']:g}", mebibytes(o["sum"])] for o in sums]
-        heads = ("operation", "axis", "phase", "count", "payload")
-        self._operations.value = table(heads, rows, num_names=3) if rows else "No communication in this part of the step."
+        return [[o["operation"], o["axis"], o["phase"], f"{o['count']:g}", mebibytes(o["sum"])] for o in sums]
