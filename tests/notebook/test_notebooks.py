@@ -59,6 +59,47 @@ def test_stored_outputs_are_of_one_execution_from_top_to_bottom_without_an_error
 
 
 @notebooks
+def test_every_stored_picture_is_described_in_words(path: Path) -> None:
+    pictures = [output for output in outputs(execute.read(path)) if "image/png" in output.get("data", {})]
+    assert all(output.metadata["image/png"].get("alt", "").strip() for output in pictures)
+
+
+@notebooks
+def test_a_notebook_says_how_long_it_takes_as_it_was_measured(path: Path) -> None:
+    notebook = execute.read(path)
+    record, first = notebook.metadata.get(execute.MEASURED), notebook.cells[0].source
+    promises = [execute.promise_of(notebook)] if record and execute.is_quiet(record) else []
+    assert re.findall(r"^\*All cells .*", first, re.MULTILINE) == promises
+    rest = first.removesuffix("".join(promises))
+    assert not re.search(r"\b(seconds|minutes?)\b", rest), "one promise, not two"
+
+
+@pytest.mark.parametrize(
+    ("duration_s", "words"),
+    [(3.0, "10 seconds"), (43.2, "40 seconds"), (89.0, "90 seconds"), (93.0, "1½ minutes"), (61 * 2, "2 minutes")],
+)
+def test_a_duration_is_rounded_for_people(duration_s: float, words: str) -> None:
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# A\n\n*All cells together take about 9 hours.*")])
+    notebook.metadata[execute.MEASURED] = {"duration_s": duration_s, "num_runs": 1, "num_disturbed_runs": 0, "num_cores": 2}
+    source = execute.promise(notebook).cells[0].source
+    assert source == f"# A\n\n*All cells together take about {words} on a quiet machine with 2 cores.*"
+
+
+def test_a_quiet_duration_stays_when_a_later_execution_is_disturbed() -> None:
+    quiet, busy = (
+        nbformat.v4.new_notebook(
+            cells=[nbformat.v4.new_markdown_cell("# A")],
+            metadata={execute.MEASURED: {"duration_s": 40.0 * n, "num_runs": 5, "num_disturbed_runs": 2 * n - 2, "num_cores": 2}},
+        )
+        for n in (1, 2)
+    )
+    assert "40 seconds" in execute.promise(busy, quiet).cells[0].source
+    assert busy.metadata[execute.MEASURED] == quiet.metadata[execute.MEASURED]
+    busy.metadata[execute.MEASURED] = {**busy.metadata[execute.MEASURED], "num_disturbed_runs": 2}
+    assert execute.promise(busy, nbformat.v4.new_notebook(metadata=busy.metadata)).cells[0].source == "# A"
+
+
+@notebooks
 def test_a_stored_notebook_is_small_and_names_no_place_of_this_machine(path: Path) -> None:
     assert path.stat().st_size < MOST_BYTES
     assert not re.search(r"/(home|root|work|tmp|Users)/", path.read_text())
@@ -131,6 +172,13 @@ def test_live_widgets_and_charts_are_stored_as_pictures_alone() -> None:
     cell = nbformat.v4.new_code_cell("x", outputs=[nbformat.v4.new_output("execute_result", data=data)])
     execute.tidy(nbformat.v4.new_notebook(cells=[cell]))
     assert set(cell.outputs[0].data) == {"text/plain", "image/png"}
+
+
+def test_an_execution_records_its_duration() -> None:
+    notebook = execute.execute(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("import time; time.sleep(0.5)")]))
+    record = notebook.metadata[execute.MEASURED]
+    assert record["duration_s"] > 0.5
+    assert (record["num_runs"], record["num_disturbed_runs"]) == (0, 0)
 
 
 def test_a_false_claim_fails_the_execution() -> None:
