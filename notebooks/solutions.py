@@ -59,6 +59,17 @@ def _cheapest(table: Any, memory: str, most: float) -> list[str]:
     return list(fitting.index[fitting == fitting.min()])
 
 
+def _idle_ms(sketch: Any) -> float:
+    return float((sketch["end_ms"] - sketch["begin_ms"])[sketch["kind"] == "idle"].sum())
+
+
+def _has_equal_stages(spec: wb.RunSpec) -> bool:
+    """Whether the spec has two stages whose forward passes have equal numbers of operations, within 5 %."""
+    planned = plan(spec)
+    operations = [sum(block.forward_flops for block in planned.local_model(rank).blocks) for rank in range(planned.num_workers)]
+    return planned.mesh.axes == {"pipeline": 2} and 0.95 < operations[0] / operations[1] < 1.05
+
+
 EXERCISES = {
     "00.1": Exercise(
         'run.summary["communication_bytes_per_step"]',
@@ -256,5 +267,23 @@ EXERCISES = {
         "Stages communicate one activation at each cut, less than gradients or slices do.",
         "Filter `frame` by `peak_mib`, then look at `communication_mib`. If two are equal, either is correct.",
         lambda name, frame: name in _cheapest(frame, "peak_mib", 0.6 * frame.loc["data", "peak_mib"]),
+    ),
+    "10.1": Exercise(
+        "(18 + 10 + 8) / (2 * 60)",
+        "Worker 0 waits once, for its gradient; worker 1 for its input and for the all-reduce to begin.",
+        "Add up the idle intervals of both lanes. The whole is two workers times the step.",
+        lambda share, sketch: _is_near(share, _idle_ms(sketch) / (2 * sketch["end_ms"].max())),
+    ),
+    "10.2": Exercise(
+        "(46 - 38) / 20",
+        "Until its backward ends, worker 0 computes while the bytes travel; from then on it is blocked.",
+        "Where does the lane of worker 0 become orange?",
+        lambda share: _is_near(share, 8 / 20),
+    ),
+    "10.3": Exercise(
+        'base.replace(split={"pipeline": {**pipeline, "partition": [7, 7], "num_microbatches": 16}})',
+        "With two stages the order takes 1/(m + 1) of the ideal step, less than a tenth for m ≥ 10; sixteen divide 256.",
+        "The partition [7, 7] has equal stages; (p − 1)/(m + p − 1) gives the number of microbatches, which divides the batch.",
+        lambda spec: _has_equal_stages(spec) and 1 / (spec.split.root["pipeline"].num_microbatches + 1) < 0.1,
     ),
 }

@@ -142,7 +142,7 @@ def test_a_right_answer_is_explained_and_a_wrong_one_gets_a_hint(capsys: pytest.
     ("name", "wrong"),
     [
         ("01.1", 124_439_808 * 12), ("02.1", 4), ("02.3", (14.9, 14.9)), ("03.2", 1 / 8), ("04.1", 28), ("04.1", 26),
-        ("08.1", 0.002), ("08.2", 1e5), ("07.2", "x"),
+        ("08.1", 0.002), ("08.2", 1e5), ("07.2", "x"), ("10.2", 12 / 20), ("10.3", wb.RunSpec(model="mlp", split={"data": 2})),
         ("00.2", wb.RunSpec(model="mlp", split={"data": 2})), ("00.3", wb.RunSpec(split={"data": 2})),
     ],
 )  # fmt: skip
@@ -152,7 +152,7 @@ def test_a_wrong_answer_is_refused_with_the_hint_of_its_exercise(name: str, wron
         widgets.check_exercise(name, wrong, **measured)
 
 
-@pytest.mark.parametrize("name", ["00.2", "00.3", "01.1", "02.1", "02.3", "03.2", "04.1", "04.2", "08.1", "08.2"])
+@pytest.mark.parametrize("name", ["00.2", "00.3", "01.1", "02.1", "02.3", "03.2", "04.1", "04.2", "08.1", "08.2", "10.2"])
 def test_the_solution_of_an_exercise_without_a_run_is_right(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     widgets.check_exercise(name, eval(exercises()[name].answer, {"wb": wb}))
     assert capsys.readouterr().out.startswith("Correct.")
