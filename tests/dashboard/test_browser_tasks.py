@@ -1,0 +1,79 @@
+"""What people come for, by mouse alone. The first, a comparison in two clicks, is in test_browser.py."""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.dashboard.test_browser import SMALL, ended
+from workbench.testing.browser import chromium, dashboard, settled
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(chromium() is None, reason="there is no Chromium here"),
+]
+sync_api = pytest.importorskip("playwright.sync_api")
+
+
+def rows_of(page: Any, button: str) -> list[dict[str, str]]:
+    """Rows of the CSV file that a button downloads."""
+    with page.expect_download() as download:
+        page.get_by_role("button", name=button).click()
+    return list(csv.DictReader(Path(download.value.path()).read_text().splitlines()))
+
+
+def choose(page: Any, name: str, option: str) -> None:
+    page.get_by_role("combobox", name=name).first.click()
+    page.get_by_role("option", name=option).click()
+
+
+def list_all_splits(page: Any, num_workers: int) -> None:
+    """Opens the list; the number of workers, two at first, is raised by clicks."""
+    page.get_by_text("All splits").first.click()
+    page.get_by_text("By formula, least memory first.").wait_for()
+    for number in range(3, num_workers + 1):
+        page.get_by_label("Workers").first.locator("xpath=ancestor::*[@data-testid='stNumberInput']").get_by_role(
+            "button"
+        ).last.click()
+        page.wait_for_function("n => document.querySelector('input[aria-label=Workers]').value === n", arg=str(number))
+    settled(page)
+
+
+def test_which_splits_let_llama_3_8b_fit_into_eight_devices_of_80_gb(page: Any, tmp_path: Path) -> None:
+    with dashboard(tmp_path) as address:
+        page.goto(f"{address}/configure")
+        settled(page)
+        page.get_by_role("button", name="Start from").click()
+        choose(page, "Model preset", "llama3-8b")
+        page.get_by_role("button", name="Use this preset").click()
+        page.get_by_role("button", name="Use this preset").wait_for(state="hidden")
+        list_all_splits(page, 8)
+        choose(page, "Compare with", "H100, 80 GB")
+        page.get_by_text(re.compile(r"0 of \d+ fit \(H100, 80 GB")).wait_for()
+        page.get_by_role("button", name=re.compile(r"^train.checkpointing = full \(\d+ of \d+\)")).click()
+        fit = page.get_by_text(re.compile(r"[1-9]\d* of \d+ fit \(H100, 80 GB"))
+        fit.wait_for()
+        settled(page)
+        rows = rows_of(page, "Splits (CSV)")
+        fitting = [row for row in rows if row["fits"] == "true"]
+        assert f" {len(fitting)} of {len(rows)} fit" in fit.inner_text()
+        assert all(float(row["memory_bytes"]) < 80e9 for row in fitting)
+        assert "pp8-1f1b-m8" in {row["split"] for row in fitting}
+
+
+def test_why_a_pipeline_is_slower_than_its_ideal(page: Any, tmp_path: Path) -> None:
+    with dashboard(tmp_path) as address:
+        page.goto(f"{address}/{SMALL}&split.pipeline.size=2")
+        settled(page)
+        page.get_by_role("button", name="Run", exact=True).click()
+        page.wait_for_url("**/live?run=**")
+        assert set(ended(tmp_path)) == {"finished"}
+        page.get_by_role("link", name="Trace").click()
+        page.get_by_text(re.compile(r"^A step takes .+ the ideal of its schedule")).wait_for()
+        page.get_by_text(re.compile(r"^In the ideal, too, workers wait \d+% of the time")).wait_for()
+        page.locator("canvas[data-drawn]").wait_for()
