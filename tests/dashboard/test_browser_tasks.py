@@ -66,6 +66,28 @@ def test_which_splits_let_llama_3_8b_fit_into_eight_devices_of_80_gb(page: Any, 
         assert "pp8-1f1b-m8" in {row["split"] for row in fitting}
 
 
+def test_all_splits_of_four_workers_of_the_cnn_are_ranked_and_exported(page: Any, tmp_path: Path) -> None:
+    with dashboard(tmp_path) as address:
+        page.goto(f"{address}/configure?model.name=cnn&train.num_steps=4")
+        settled(page)
+        list_all_splits(page, 4)
+        page.get_by_role("button", name="Queue 9 splits").click()
+        page.get_by_role("button", name="Live").click()
+        page.wait_for_url("**/live")
+        assert set(ended(tmp_path)) == {"finished"}
+        page.get_by_text("all splits of 4, cnn: all 11 runs finished").wait_for()
+        page.get_by_role("button", name="Compare", exact=True).click()
+        page.wait_for_url("**/compare?runs=**")
+        settled(page)
+        rows = rows_of(page, "Results (CSV)")
+        assert {row["workers"] for row in rows[:2]} == {"1"}, "the baselines, of one thread and of four"
+        assert {row["run"].partition(" ")[0] for row in rows[2:]} == {
+            "tp4", "layer4", "pp4-1f1b-m4", "dp4", "layer2-tp2", "pp2-1f1b-m4-tp2", "dp2-tp2", "dp2-layer2", "dp2-pp2-1f1b-m4",
+        }  # fmt: skip
+        times = [float(row["step_ms"]) for row in rows[2:]]
+        assert times == sorted(times)
+
+
 def test_why_a_pipeline_is_slower_than_its_ideal(page: Any, tmp_path: Path) -> None:
     with dashboard(tmp_path) as address:
         page.goto(f"{address}/{SMALL}&split.pipeline.size=2")
