@@ -14,7 +14,7 @@ from workbench.testing.browser import chromium, dashboard, settled
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(1200),
     pytest.mark.skipif(chromium() is None, reason="there is no Chromium here"),
 ]
 sync_api = pytest.importorskip("playwright.sync_api")
