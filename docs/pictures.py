@@ -14,7 +14,7 @@ import altair as alt
 
 from workbench.analysis.comparison import step_parts
 from workbench.analysis.trace import timeline
-from workbench.charts.comparison import step_parts_chart
+from workbench.charts.step_parts import step_parts_chart
 from workbench.charts.theme import svg
 from workbench.charts.timeline import timeline_chart
 from workbench.errors import UsageError

@@ -12,8 +12,8 @@ import pytest
 from tests.helpers.recorded import pipeline_run
 from workbench.analysis import memory_limits, trace
 from workbench.analysis.bubble import bubble, ideal_timeline
-from workbench.analysis.comparison import losses
 from workbench.analysis.limits import limit_of
+from workbench.analysis.losses import losses
 from workbench.analysis.memory import memory_at_peak, memory_over_time
 from workbench.analysis.progress import Follower
 from workbench.analysis.trace import overlap_of, timeline
@@ -26,7 +26,7 @@ OF_A_RUN: dict[str, Callable[[Any], Any]] = {
     "bubble": bubble,
     "ideal_timeline": ideal_timeline,
     "timeline": timeline,
-    "losses": lambda run: losses([run], [{"split": "pp2", "parity_verdict": "equal"}]),
+    "losses": lambda run: losses([run], [{"split": "pp2", "parity_verdict": "equal", "parity_max_error": 0.0, "num_workers": 2}]),
     "limit": limit_of,
     "memory limits": lambda run: memory_limits.sentences([run]),
     "memory_at_peak": memory_at_peak,

@@ -93,7 +93,7 @@ def test_workers_on_gpus_have_the_memory_of_the_gpus(monkeypatch: pytest.MonkeyP
 def test_a_limit_is_a_line_unless_the_bars_would_vanish_beside_it(limit: int, has_line: bool) -> None:
     frame = held(plan(RunSpec(split={"data": 2}))).assign(bytes=GIB)
     drawn = held_chart(frame, limit, "a device").to_dict()
-    assert ("layer" in drawn) == has_line
+    assert (len(drawn["layer"]) == 2) == has_line
     assert "A device:" in drawn["title"]["subtitle"][0]
     assert "expected memory (GiB)" in str(drawn)
     assert ("(does not fit)" in drawn["title"]["subtitle"][0]) == (frame.groupby("worker")["bytes"].sum().max() > limit)

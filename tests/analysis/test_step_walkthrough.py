@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from workbench.analysis.step_walkthrough import Moment, Wire, cells, slots, walk, wires
+from workbench.analysis.step_walkthrough import Moment, Wire, busiest, cells, slots, walk, wires
 from workbench.charts.theme import svg
 from workbench.charts.walkthrough import walk_chart
 from workbench.dashboard.lessons import lesson, names, walkthrough
@@ -97,7 +97,18 @@ def test_a_worker_that_computes_nothing_is_idle_in_the_picture() -> None:
     planned, all_moments = walkthrough("pipeline").planned, walkthrough("pipeline").moments
     first = cells(planned, all_moments[1])
     assert dict(first.groupby("worker")["kind"].first()) == {0: "forward", 1: "idle"}
-    assert ">0</text>" in svg(walk_chart(first, wires(all_moments[1]), ["idle", "forward"], 2)), "the microbatch stands in it"
+    shown = svg(walk_chart(first, wires(all_moments[1]), ["idle", "forward"], 2, all_moments[1].sentence))
+    assert ">0</text>" in shown, "the microbatch stands in it"
+
+
+def test_the_busiest_moment_is_never_all_idle_and_in_a_pipeline_mixes_passes() -> None:
+    for name in ("data", "pipeline", "tensor", "layer"):
+        all_moments = walkthrough(name).moments
+        assert all_moments[busiest(all_moments)].work, name
+    of_pipeline = walkthrough("pipeline").moments
+    busy = of_pipeline[busiest(of_pipeline)]
+    assert {work.kind for work in busy.work} == {"forward", "backward"}
+    assert busy.sentence.startswith(f"Moment {busiest(of_pipeline)}: "), "the number is that of the slider"
 
 
 def test_an_unsplit_step_has_no_communication() -> None:

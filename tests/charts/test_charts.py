@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +14,22 @@ from pandas.testing import assert_frame_equal
 
 from tests.helpers.recorded import NUM_MICROBATCHES, pipeline_run
 from workbench.analysis.communication import operations, volume_frame
-from workbench.analysis.comparison import PARTS, labelled, losses, pareto, step_parts
+from workbench.analysis.comparison import PARTS, labelled, pareto, step_parts
+from workbench.analysis.losses import losses
 from workbench.analysis.scaling import scaling
 from workbench.analysis.trace import IN_FLIGHT, overlap_of, timeline
 from workbench.analysis.winners import step_times
 from workbench.charts import theme
 from workbench.charts.communication import communication_volume_chart
-from workbench.charts.comparison import step_parts_chart
-from workbench.charts.loss import losses_chart
+from workbench.charts.line_names import spread
+from workbench.charts.loss import loss_chart, losses_charts
+from workbench.charts.overlap import overlap_chart
 from workbench.charts.pareto import pareto_chart
-from workbench.charts.scaling import scaling_chart, scaling_charts
+from workbench.charts.scaling import scaling_charts
 from workbench.charts.selection import standing_out
+from workbench.charts.step_parts import step_parts_chart
 from workbench.charts.step_time import step_time_chart
-from workbench.charts.timeline import overlap_chart, timeline_chart
+from workbench.charts.timeline import timeline_chart
 from workbench.store import runs_table
 from workbench.store.columns import RUN_COLUMNS
 
@@ -100,19 +103,32 @@ def test_the_ideal_schedule_lies_below_on_the_same_scale(tmp_path: Path) -> None
     assert "Ideal timeline of this schedule" in texts(shown)
 
 
-def test_scaling_shows_each_way_from_one_worker_on() -> None:
-    rows = [row("dp2", speedup=1.5), row("dp4", 4, speedup=2.0), row("pp2-1f1b-m4", speedup=1.2), row("single", 1, speedup=1.0)]
-    frame = scaling(labelled([*rows, row("unknown2", speedup=None)], {}))
+def speedups() -> list[dict[str, Any]]:
+    over = [("single", 1, 1.0, None), ("dp2", 2, 1.5, 1.1), ("dp4", 4, 2.0, 0.9), ("pp2-1f1b-m4", 2, 1.2, 0.8)]
+    return labelled([row(name, n, speedup=of_one, speedup_same_cores=same) for name, n, of_one, same in over], {})
+
+
+def test_scaling_shows_each_way_from_one_worker_on_with_its_name_at_the_end() -> None:
+    frame = scaling([*speedups(), *labelled([row("unknown2", speedup=None)], {})])
     assert frame.to_dict("list") == {
         "way": ["dp", "pp-1f1b-m4", "dp", "dp", "pp-1f1b-m4"],
         "split": ["single", "single", "dp2", "dp4", "pp2-1f1b-m4"],
         "workers": [1, 1, 2, 4, 2],
         "speedup": [1.0, 1.0, 1.5, 2.0, 1.2],
-        "efficiency": [1.0, 1.0, 0.75, 0.5, 0.6],
+        "speedup_same_cores": [1.0, 1.0, 1.1, 0.9, 0.8],
     }
-    shown = drawn(scaling_chart(frame))
-    assert marks(shown)["point"] == 2 * len(frame)
-    assert texts(shown).count("ideal") == 2
+    over_one, on_same_cores = map(drawn, scaling_charts(frame))
+    for shown, reference in ((over_one, "ideal"), (on_same_cores, "one worker")):
+        assert marks(shown)["point"] == 3
+        assert [texts(shown).count(name) for name in ("dp", "pp-1f1b-m4", reference)] == [1, 1, 1]
+        assert "role-legend" not in shown
+
+
+def test_speedups_of_one_number_of_workers_are_bars() -> None:
+    (chart,) = scaling_charts(scaling([one for one in speedups() if one["num_workers"] <= 2]))
+    shown = drawn(chart)
+    assert (marks(shown)["bar"], marks(shown)["tick"]) == (2, 2)
+    assert {"1.50×", "1.20×", "ideal"} <= set(texts(shown))
 
 
 @pytest.mark.parametrize(
@@ -131,11 +147,20 @@ def test_the_front_is_what_no_other_run_beats(points: list[tuple[int, int]], on_
     assert list(frame["on_front"]) == on_front
 
 
-def test_time_against_memory_shows_every_run_and_fills_the_front() -> None:
-    rows = [row(f"run{i}", step_time_s=t, peak_memory_bytes=m * 2**20) for i, (t, m) in enumerate([(0.1, 9), (0.2, 5), (0.3, 7)])]
-    shown = drawn(pareto_chart(pareto(rows)))
-    assert marks(shown)["point"] == 3 + 2
-    assert {"run0", "run1", "run2"} <= set(texts(shown))
+def test_time_against_memory_shows_every_run_fills_the_front_and_draws_it_as_steps() -> None:
+    rows = [
+        row(f"run{i}", step_time_s=t, step_time_p10_s=t - 0.01, step_time_p90_s=t + 0.02, peak_memory_bytes=m * 2**20)
+        for i, (t, m) in enumerate([(0.1, 9), (0.2, 5), (0.3, 7)])
+    ]
+    frame = pareto(rows)
+    assert list(frame["p90_ms"]) == pytest.approx([120, 220, 320])
+    shown = drawn(pareto_chart(frame))
+    assert marks(shown)["point"] == 3 + 2, "all, and those of the front"
+    assert marks(shown)["area mark"] == 1
+    assert {"run0", "run1", "run2", "better"} <= set(texts(shown))
+    (path,) = re.findall(r'aria-roledescription="line mark"[^>]*d="M([^"]+)"', shown)
+    corners = [tuple(map(float, corner.split(","))) for corner in path.split("L")]
+    assert all(one[0] == other[0] or one[1] == other[1] for one, other in pairwise(corners)), "no sloping line"
 
 
 def test_no_name_covers_another_where_runs_are_close() -> None:
@@ -160,36 +185,62 @@ def test_names_are_apart_on_a_narrow_page_too() -> None:
 
 def test_a_run_has_one_colour_in_all_charts_and_stands_out_in_them(tmp_path: Path) -> None:
     runs = [pipeline_run(tmp_path, run_id) for run_id in ("a", "b")]
-    named = [row("single", 1), *(row(label, 2, speedup=1.5, step_time_s=0.1, peak_memory_bytes=1) for label in ("dp2", "tp2"))]
-    labels = ["single", "dp2", "tp2"]
-    curves = losses(runs, named[1:])
-    tone = theme.run_colours(labels)["tp2"]
+    named = [row(label, 2, speedup=1.5, step_time_s=0.1, peak_memory_bytes=1) for label in ("dp2", "tp2")]
+    tone = theme.split_colour("tp2")
     charts = [
-        pareto_chart(pareto(named), labels),
-        *scaling_charts(scaling(labelled(named, {})), labels),
-        losses_chart(curves, labels),
+        pareto_chart(pareto(named)),
+        *scaling_charts(scaling(labelled(named, {}))),
+        *losses_charts(losses(runs, named)),
     ]
     for chart in charts:
         assert tone in drawn(chart)
         assert theme.STRATEGY_COLOURS["single"] not in drawn(chart), "that is the colour of the run that it does not show"
-        assert len(set(re.findall(r'opacity="([\d.]+)"', drawn(standing_out(chart, "split", "tp2"))))) == 2
+        assert "0.3" in re.findall(r'opacity="([\d.]+)"', drawn(standing_out(chart, "split", "tp2")))
 
 
-def test_losses_have_a_line_a_run_and_the_verdict_beside_its_name(tmp_path: Path) -> None:
+def test_losses_have_a_line_a_run_one_name_where_they_are_equal_and_the_verdicts(tmp_path: Path) -> None:
     runs = [pipeline_run(tmp_path, run_id, parity_ok=ok) for run_id, ok in (("a", True), ("b", False), ("c", None))]
     frame = losses(runs, [{**runs_table.row(run), "split": run.id} for run in runs])
     assert list(frame[frame["split"] == "a"]["loss"]) == pytest.approx([(2 / s + 2 / (s + 1)) / 2 for s in range(1, 6)])
-    shown = drawn(losses_chart(frame))
-    assert {"a: equals one worker", "b: WRONG", "c: lossy on purpose"} <= set(texts(shown))
+    assert frame["difference"].isna().all(), "none of them is on one worker"
+    (chart,) = losses_charts(frame)
+    shown = drawn(chart)
+    verdicts = {"Parity check: a: equals one worker.", "Parity check: b: WRONG.", "Parity check: c: lossy on purpose."}
+    assert "a, b, c" in texts(shown)
+    assert all(verdict in shown for verdict in verdicts)
     assert marks(shown)["line mark"] == 3
-    widths = [float(width) for width in re.findall(r'aria-roledescription="line mark"[^>]*stroke-width="([\d.]+)"', shown)]
-    assert widths == sorted(widths, reverse=True), "the last is the thinnest: equal ones are all seen"
-    assert len(set(widths)) == 3
+
+
+def curve(split: str, *values: float, difference: float = float("nan")) -> pd.DataFrame:
+    of_run = {"split": split, "parity": "equals one worker", "parity_error": 3e-15, "difference": difference}
+    return pd.DataFrame({**of_run, "step": range(len(values)), "loss": values})
+
+
+def test_equal_losses_are_said_in_a_sentence_and_differences_drawn() -> None:
+    equal = pd.concat([curve("single", 3.0, 2.0, 1.0), curve("dp2", 3.0, 2.0, 1.0, difference=0.0)])
+    (chart,) = losses_charts(equal)
+    assert "Parity check: all 2 runs equal one worker within 3.0e-15." in drawn(chart)
+    assert "single, dp2" in texts(drawn(chart))
+    lines, differences = losses_charts(pd.concat([equal, curve("tp2", 3.0, 2.0, 1.1, difference=1e-4)]))
+    assert {"single, dp2", "tp2"} <= set(texts(drawn(lines)))
+    assert str(differences.description).endswith("Largest: 1.0e-04, tp2 in step 0. Steps without a point: exactly equal.")
+    assert marks(drawn(differences))["line mark"] == 1
+
+
+def test_two_runs_of_a_strategy_have_different_dashes() -> None:
+    (chart,) = losses_charts(pd.concat([curve("dp2", 3.0, 1.0), curve("dp4", 3.0, 2.0), curve("tp2", 3.0, 2.5)]))
+    assert len(re.findall(r'aria-roledescription="line mark"[^>]*stroke-dasharray="7,3"', drawn(chart))) == 1
+
+
+def test_names_at_the_ends_of_lines_are_apart_and_inside() -> None:
+    placed = spread([100.0, 101.0, 99.0, 20.0], height=110)
+    assert sorted(placed) == pytest.approx([20.0, 77.5, 90.5, 103.5])
+    assert placed[2] < placed[0] < placed[1], "in the order of the lines"
 
 
 def test_more_rows_are_drawn_than_altair_allows_by_itself() -> None:
-    frame = pd.DataFrame({"split": "a", "run": "a", "step": range(5001), "loss": 1.0})
-    assert marks(theme.svg(losses_chart(frame)))["line mark"] == 1
+    frame = pd.DataFrame({"step": range(5001), "loss": 1.0})
+    assert marks(theme.svg(loss_chart(frame)))["line mark"] == 1
 
 
 def test_bytes_have_a_bar_measured_and_a_mark_expected(tmp_path: Path) -> None:
@@ -212,7 +263,7 @@ def test_operations_are_sums_of_a_step_over_all_workers(tmp_path: Path) -> None:
 def test_a_colour_means_one_thing() -> None:
     """Parts of a step have Okabe and Ito's colours, strategies have others; the same part has the same colour on each chart."""
     strategies = theme.STRATEGY_COLOURS.values()
-    assert not {*strategies, *theme.RUN_COLOURS} & set(theme.COLOURS.values())
+    assert not {*strategies, *theme.SEQUENCE_COLOURS} & set(theme.COLOURS.values())
     assert len(set(strategies)) == len(strategies)
     shown = theme.svg(step_parts_chart(step_parts([row("dp2")])))
     frame = pd.DataFrame({"kind": ["idle"], "microbatch": [None], "worker": ["0"], "begin_ms": [0.0], "end_ms": [1.0]})
@@ -226,29 +277,6 @@ def test_a_strategy_has_one_colour_whatever_its_size_and_options() -> None:
     assert colour("single, 2 threads") == theme.STRATEGY_COLOURS["single"]
     assert colour("dp2-tp2") == colour("dp4-tp8") not in theme.STRATEGY_COLOURS.values()
     assert colour("outside3") == colour("outside3")
-
-
-@pytest.mark.parametrize("dark", [False, True])
-def test_colours_of_strategies_are_seen_on_both_grounds(dark: bool) -> None:
-    """WCAG 2.2: contrast of graphics at least 3:1 (1.4.11), of text at least 4.5:1 (1.4.3)."""
-    of = theme.theme(dark)
-    ground = of["background"]
-    labels = ["single", "dp2", "fsdp2", "layer2", "pp2", "tp2", "cp2", "ep2", "dp2-tp2", "pp2-tp2", "dp2-pp2", "cp2-tp2"]
-    assert all(contrast(tone, ground) >= 3 for tone in theme.run_colours(labels).values())
-    inks = (of["title"]["color"], of["title"]["subtitleColor"], of["axis"]["labelColor"], of["text"]["color"])
-    assert all(contrast(ink, ground) >= 4.5 for ink in inks)
-
-
-def contrast(one: str, other: str) -> float:
-    """Contrast ratio of WCAG 2.2 of two colours #rrggbb."""
-
-    def luminance(colour: str) -> float:
-        shares = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-        linear = [share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in shares]
-        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-    darker, lighter = sorted((luminance(one), luminance(other)))
-    return (lighter + 0.05) / (darker + 0.05)
 
 
 def test_step_times_are_sorted_with_their_spread_and_the_baseline() -> None:

@@ -58,8 +58,8 @@ def test_runs_are_compared_one_is_clicked_and_stands_out_and_figures_are_taken_a
         rows = list(csv.DictReader(saved(page, "Results (CSV)").read_text().splitlines()))
         assert {row["run"] for row in rows} == {"dp2", "single"}
         assert all(float(row["step_ms"]) > 0 for row in rows)
-        page.get_by_role("button", name="Save").first.click()
-        parts = list(csv.DictReader(saved(page, "Data (CSV)").read_text().splitlines()))
+        page.get_by_role("button", name="Data of: How long does a step take?").click()
+        parts = list(csv.DictReader(saved(page, "CSV").read_text().splitlines()))
         assert {row["split"] for row in parts} == {"dp2", "single"}
         page.keyboard.press("Escape")
         a_bar_is_clicked(page)
@@ -84,8 +84,8 @@ def test_a_trace_is_drawn_filtered_and_taken_away(page: Any, tmp_path: Path) -> 
             "forward", timeout=LIMIT_MS
         )
         page.keyboard.press("Escape")
-        page.get_by_role("button", name="Save").first.click()
-        events = list(csv.DictReader(saved(page, "Data (CSV)").read_text().splitlines()))
+        page.get_by_role("button", name="Data of: ").first.click()
+        events = list(csv.DictReader(saved(page, "CSV").read_text().splitlines()))
         assert {event["kind"] for event in events} == {"forward", "backward", "optimizer", "idle", "communication"}
         page.keyboard.press("Escape")
         trace = json.loads(gzip.decompress(saved(page, "Trace for Perfetto").read_bytes()))

@@ -22,7 +22,7 @@ from tests.helpers.states import finished, live
 from workbench.analysis.formatting import duration
 from workbench.analysis.progress import Follower
 from workbench.api import Run
-from workbench.charts.comparison import step_parts_chart
+from workbench.charts.step_parts import step_parts_chart
 from workbench.charts.theme import COLOURS
 from workbench.dashboard import address
 from workbench.dashboard.components.failure import failure

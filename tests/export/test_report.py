@@ -15,6 +15,7 @@ from tests.helpers.command import workbench
 from tests.helpers.comparison import FAILED, SINGLE, record_run
 from tests.helpers.recorded import pipeline_run
 from workbench.charts.comparison import CHARTS, ComparisonChart
+from workbench.charts.theme import described
 from workbench.errors import UsageError
 from workbench.export.report import sections
 from workbench.export.report.parts import Compared, Drawing
@@ -61,9 +62,9 @@ def test_a_step_of_too_many_events_has_no_still_picture(
     (path,) = write_report(runs, tmp_path / "with.html")
     monkeypatch.setattr(sections, "MOST_REPLAYED", 10)
     (other,) = write_report(runs, tmp_path / "without.html")
-    assert "Timeline of the workers of dp2" in path.read_text(encoding="utf-8")
+    assert "What does each worker of dp2" in path.read_text(encoding="utf-8")
     text = other.read_text(encoding="utf-8")
-    assert "Timeline of the workers of dp2" not in text
+    assert "What does each worker of dp2" not in text
     assert re.search(r"A step of dp2.* has \d+ events, too many for a still picture\.", text)
 
 
@@ -175,9 +176,9 @@ def test_a_browser_shows_it_without_script_and_network(runs: list[RunDirectory],
 def test_a_chart_of_comparisons_that_is_added_stands_in_the_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """The page and the notebook draw the same list from its first to its last."""
     frame = pd.DataFrame({"split": ["dp2"], "x": [1.0]})
-    chart = ComparisonChart("new", "A new chart", lambda finished: frame, lambda frame, labels: [alt.Chart(frame).mark_bar()])
+    chart = ComparisonChart("new", lambda finished: frame, lambda frame: [described(alt.Chart(frame).mark_bar(), "A new chart")])
     monkeypatch.setattr(sections, "CHARTS", (*CHARTS, chart))
     section = sections.choice(Compared([], []))
     assert section is not None
-    assert [part.description for part in section.parts if isinstance(part, Drawing)] == ["A new chart"]
+    assert [part.chart.description for part in section.parts if isinstance(part, Drawing)] == ["A new chart"]
     assert set(sections.SEPARATE_CHARTS) < {chart.name for chart in CHARTS}

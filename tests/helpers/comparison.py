@@ -25,13 +25,15 @@ ALL_REDUCE = {"operation": "all_reduce", "axis": "data", "phase": "backward", "c
               "group_size": 2}  # fmt: skip
 
 
-def record_run(store: Path, run_id: str, state: str, num_workers: int, *, baseline: str = SINGLE, **figures: Any) -> RunDirectory:
+def record_run(
+    store: Path, run_id: str, state: str, num_workers: int, *, baseline: str = SINGLE, num_threads: int = 1, **figures: Any
+) -> RunDirectory:
     split = {"data": num_workers} if num_workers > 1 else {}
     spec = RunSpec(model="mlp", split=split, train={"num_steps": 7}, launch={"device": "cpu"})
     record = {
         "run_id": run_id, "name": "", "mode": "train", "model": "mlp", "dataset": "digits", "split": spec.split.label,
         "num_workers": num_workers, "device": "cpu", "torch_version": "2", "created_at": 0.0,
-        "baseline_run_id": baseline, "threads_per_worker": 1, "num_cores": 2, "mesh": {"data": num_workers},
+        "baseline_run_id": baseline, "threads_per_worker": num_threads, "num_cores": 2, "mesh": {"data": num_workers},
         "expected": {"parameters_per_worker": [1000] * num_workers, "communication": [{**ALL_REDUCE, "count": 1}],
                      "memory_per_worker": [{**HELD, "activations": 2**18}] * num_workers},
     }  # fmt: skip

@@ -89,7 +89,7 @@ def test_a_row_with_a_key_that_is_not_a_column_is_not_written(tmp_path: Path) ->
 
 def test_the_step_time_is_the_median_of_the_slowest_workers(tmp_path: Path) -> None:
     run = new_run(tmp_path, baseline_run_id="base", same_cores_baseline_run_id="missing")
-    new_run(tmp_path, "base").write_summary(Summary(step_time_s=6.0))
+    new_run(tmp_path, "base", num_workers=1).write_summary(Summary(step_time_s=6.0))
     durations = {0: [1.0, 2.0, 5.0], 1: [3.0, 1.0, 4.0]}  # slowest: 3, 2, 5
     for rank, times in durations.items():
         rows = [step_row(run, rank, step, duration, loss=float(rank + step)) for step, duration in enumerate(times)]

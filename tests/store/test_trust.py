@@ -8,6 +8,7 @@ import pytest
 
 from tests.helpers.comparison import record_run
 from workbench.store import runs_table
+from workbench.store.directory import RunDirectory
 from workbench.store.trust import Trust, trust_of, trust_of_times
 
 QUIET = {"other_load_cores": 0.1, "num_timed_steps": 20}
@@ -70,3 +71,20 @@ def test_a_speedup_over_a_disturbed_baseline_is_empty(tmp_path: Path) -> None:
 def test_a_purged_baseline_leaves_the_recorded_speedup(tmp_path: Path) -> None:
     run = record_run(tmp_path, "split", "finished", 2, step_time_s=0.5, speedup=2.0, baseline="purged", **QUIET)
     assert runs_table.row(run)["speedup"] == 2.0
+
+
+def test_efficiency_counts_the_threads_of_all_workers(tmp_path: Path) -> None:
+    record_run(tmp_path, "base", "finished", 1, baseline="base", step_time_s=1.0, **QUIET)
+    faster = {"baseline": "base", "step_time_s": 0.625, "speedup": 1.6, **QUIET}
+    one_of_two_threads = record_run(tmp_path, "threads", "finished", 1, num_threads=2, **faster)
+    two_of_two_threads = record_run(tmp_path, "both", "finished", 2, num_threads=2, **faster)
+    two = record_run(tmp_path, "split", "finished", 2, **faster)
+    assert runs_table.row(RunDirectory(tmp_path / "runs" / "base"))["efficiency"] == 1.0
+    assert [runs_table.row(run)["efficiency"] for run in (one_of_two_threads, two_of_two_threads, two)] == [0.8, 0.4, 0.8]
+
+
+def test_efficiency_over_a_purged_baseline_of_unknown_threads_is_empty(tmp_path: Path) -> None:
+    figures = {"baseline": "purged", "step_time_s": 0.5, "speedup": 1.5, **QUIET}
+    single = record_run(tmp_path, "single", "finished", 1, num_threads=2, **figures)
+    split = record_run(tmp_path, "split", "finished", 2, num_threads=2, **figures)
+    assert [runs_table.row(run)["efficiency"] for run in (single, split)] == [None, 0.75]

@@ -9,7 +9,7 @@ import pandas as pd
 
 from workbench.analysis.formatting import names
 from workbench.analysis.markup import cells, comparison_html
-from workbench.analysis.memory import memory_at_peak
+from workbench.analysis.memory import memory_at_peak, memory_budget_bytes
 from workbench.analysis.parity import parity_text
 from workbench.analysis.scaling import way
 from workbench.analysis.trust import is_disturbed
@@ -81,14 +81,15 @@ def spec_differences(runs: Sequence[StoredRun], labels: Sequence[str]) -> pd.Dat
 
 
 def peaks(runs: Sequence[StoredRun], labels: Sequence[str]) -> pd.DataFrame:
-    """Returns the memory of each worker at its peak, as ``memory.memory_at_peak``, with the run's label as ``split`` and in the
-    worker's name. Runs without memory steps are left out."""
+    """Returns the memory of each worker at its peak, as ``memory.memory_at_peak``, with the run's label as ``split`` and its
+    memory budget as ``budget_mebibytes``. Runs without memory steps are left out."""
     frames = []
     for run, label in zip(runs, labels, strict=True):
-        frame = memory_at_peak(run)
-        name = label if frame["worker"].nunique() == 1 else label + " · worker " + frame["worker"]
-        frames.append(frame.assign(split=label, worker=name))
-    return pd.concat(frames, ignore_index=True)
+        budget = memory_budget_bytes(run)
+        frames.append(
+            memory_at_peak(run).assign(split=label, budget_mebibytes=float("nan") if budget is None else budget / 2**20)
+        )
+    return pd.concat(frames, ignore_index=True)[["split", "worker", "category", "mebibytes", "budget_mebibytes"]]
 
 
 def step_parts(rows: Iterable[Row]) -> pd.DataFrame:
@@ -114,24 +115,10 @@ def step_parts(rows: Iterable[Row]) -> pd.DataFrame:
     )
 
 
-def losses(runs: Iterable[StoredRun], rows: Iterable[Row]) -> pd.DataFrame:
-    """Returns the losses of each run: ``split``, ``run`` (split and verdict), ``step`` and ``loss``, the mean over the workers
-    that compute it.
-
-    Args:
-        rows: Rows of the runs as in ``runs``, in the same order.
-    """
-    frames = []
-    for run, row in zip(runs, rows, strict=True):
-        steps = run.directory.table("steps").to_pandas()
-        mean = steps.dropna(subset="loss").groupby("step", as_index=False)["loss"].mean()
-        frames.append(mean.assign(split=row["split"], run=f"{row['split']}: {parity_text(row)}"))
-    return pd.concat(frames, ignore_index=True)[["split", "run", "step", "loss"]]
-
-
 def pareto(rows: Iterable[Row]) -> pd.DataFrame:
-    """Returns step time against peak memory: ``split``, ``step_time_ms``, ``peak_memory_mib`` of the largest worker, and
-    ``on_front``, whether no other run is at least as good in both and better in one. Runs without both figures are left out.
+    """Returns step time against peak memory: ``split``, ``step_time_ms`` with ``p10_ms`` and ``p90_ms``, ``peak_memory_mib`` of
+    the largest worker, and ``on_front``, whether no other run is at least as good in both and better in one. Runs without both
+    figures are left out.
 
     Args:
         rows: Rows as in ``runs``.
@@ -142,6 +129,8 @@ def pareto(rows: Iterable[Row]) -> pd.DataFrame:
         {
             "split": [row["split"] for row in measured],
             "step_time_ms": [time_s * 1e3 for time_s, _ in points],
+            "p10_ms": [(row["step_time_p10_s"] or row["step_time_s"]) * 1e3 for row in measured],
+            "p90_ms": [(row["step_time_p90_s"] or row["step_time_s"]) * 1e3 for row in measured],
             "peak_memory_mib": [size / 2**20 for _, size in points],
             "on_front": [not any(_dominates(other, point) for other in points) for point in points],
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from workbench.errors import SpecError
 from workbench.store.directory import StoredRun
 
 CATEGORIES = ("parameters", "gradients", "optimizer_state", "buffers", "activations", "communication", "workspace", "other")
@@ -27,6 +28,14 @@ def memory_over_time(run: StoredRun, rank: int) -> pd.DataFrame:
             "mebibytes": frame["bytes"] / 2**20,
         }
     )
+
+
+def memory_budget_bytes(run: StoredRun) -> int | None:
+    """Returns the memory budget of a worker; None if the spec has none, or needs a plugin that is not installed."""
+    try:
+        return run.directory.spec().measure.memory_budget_bytes
+    except SpecError:
+        return None
 
 
 def memory_at_peak(run: StoredRun) -> pd.DataFrame:

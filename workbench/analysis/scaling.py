@@ -1,4 +1,4 @@
-"""Computes speed-up and efficiency against the number of workers."""
+"""Computes speed-up against the number of workers."""
 
 from __future__ import annotations
 
@@ -18,23 +18,24 @@ def way(split: str) -> str:
 
 
 def scaling(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
-    """Returns ``way``, ``split``, ``workers``, ``speedup`` and ``efficiency`` of the rows with a speed-up; every way starts at
-    one worker.
+    """Returns ``way``, ``split``, ``workers``, ``speedup`` and ``speedup_same_cores`` of the rows with a speed-up; every way
+    starts at one worker.
 
     Args:
         rows: Rows as ``comparison.labelled`` returns them.
     """
     measured = [row for row in rows if row["speedup"] is not None and row["num_workers"] > 1]
     ways = dict.fromkeys(row["way"] for row in measured)
-    begin = [{"way": name, "split": "single", "workers": 1, "speedup": 1.0, "efficiency": 1.0} for name in ways]
+    begin = [{"way": name, "split": "single", "workers": 1, "speedup": 1.0, "speedup_same_cores": 1.0} for name in ways]
     points = [
         {
             "way": row["way"],
             "split": row["split"],
             "workers": row["num_workers"],
             "speedup": row["speedup"],
-            "efficiency": row["speedup"] / row["num_workers"],
+            "speedup_same_cores": row["speedup_same_cores"],
         }
         for row in measured
     ]
-    return pd.DataFrame([*begin, *points], columns=["way", "split", "workers", "speedup", "efficiency"])
+    frame = pd.DataFrame([*begin, *points], columns=["way", "split", "workers", "speedup", "speedup_same_cores"])
+    return frame.astype({"speedup": float, "speedup_same_cores": float})

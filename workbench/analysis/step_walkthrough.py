@@ -72,6 +72,17 @@ def walk(plan: Plan, order: Order | None = None) -> list[Moment]:
     return [begin, *compute, *_update(plan)]
 
 
+def busiest(moments: Sequence[Moment]) -> int:
+    """Returns the position of the moment that tells most: the first in which the most workers compute, the most kinds of work go
+    on at once, and the most is communicated meanwhile, in this order."""
+
+    def activity(index: int) -> tuple[int, int, int]:
+        moment = moments[index]
+        return len({w.worker for w in moment.work}), len({w.kind for w in moment.work}), len(moment.wires)
+
+    return max(range(len(moments)), key=activity)
+
+
 def cells(plan: Plan, moment: Moment) -> pd.DataFrame:
     """Returns the blocks that each worker holds, with its computation in a moment.
 
@@ -168,7 +179,7 @@ def _slots(plan: Plan, order: Order) -> Iterator[Moment]:
                 communication = sizes["forward" if action.kind == "F" else "backward"]
                 if action.kind != "W" and 0 <= to < len(worker_of) and worker_of[to] != position and communication:
                     sent.append(Wire((line[position], line[worker_of[to]]), _size(communication.payload_bytes), is_send=True))
-        yield Moment(f"Time {number}: {_sentence_of(actions)}.", tuple(work), (*_inside(plan, expected, work), *sent))
+        yield Moment(f"Moment {number}: {_sentence_of(actions)}.", tuple(work), (*_inside(plan, expected, work), *sent))
     for communication in expected["backward"]:
         if set(communication.axis.split("+")) <= set(mesh.replica_axes):
             yield _communicates(plan, communication)

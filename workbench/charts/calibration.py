@@ -5,6 +5,8 @@ from __future__ import annotations
 import altair as alt
 import pandas as pd
 
+from workbench.charts.theme import described
+
 
 def communication_chart(frame: pd.DataFrame) -> alt.FacetChart:
     """Draws time against payload, one panel per operation: measured points and the fitted line; data of
@@ -43,4 +45,7 @@ def communication_chart(frame: pd.DataFrame) -> alt.FacetChart:
     )
     order = [operation.replace("_", "-") for operation in operations]
     facet = alt.Facet("operation:N", title=None, sort=order)
-    return alt.layer(lines, points).facet(facet, columns=3, title=title)
+    chart = alt.layer(lines, points).facet(facet, columns=3, title=title)
+    fastest = frame.nsmallest(1, "measured_ms").iloc[0]
+    fact = f"Shortest: {fastest['operation']} of {fastest['workers']}, {fastest['measured_ms']:.3f} ms."
+    return described(chart, fact)

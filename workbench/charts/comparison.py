@@ -1,5 +1,4 @@
-"""Lists the charts of a comparison, which pages, notebooks and reports draw, and draws the first of them. A new chart is added
-here only."""
+"""Lists the charts of a comparison, which pages, notebooks and reports draw. A new chart is added here only."""
 
 from __future__ import annotations
 
@@ -10,15 +9,16 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from workbench.analysis.comparison import PARTS, losses, pareto, peaks, step_parts
+from workbench.analysis.comparison import pareto, peaks, step_parts
+from workbench.analysis.losses import losses
 from workbench.analysis.scaling import scaling
-from workbench.analysis.winners import step_times
-from workbench.charts.loss import losses_chart
-from workbench.charts.memory import memory_at_peak_chart
+from workbench.analysis.winners import in_table_order, step_times
+from workbench.charts.loss import losses_charts
+from workbench.charts.memory import memory_at_peak_chart, memory_of_runs_chart
 from workbench.charts.pareto import pareto_chart
 from workbench.charts.scaling import scaling_charts
+from workbench.charts.step_parts import step_parts_chart
 from workbench.charts.step_time import step_time_chart
-from workbench.charts.theme import WIDTH, colour, layered
 from workbench.store.directory import StoredRun
 
 Row = dict[str, Any]
@@ -32,14 +32,14 @@ class ComparisonChart:
     name: str
     """Name of the frame in ``CompareView.data`` and of the file offered by the page."""
 
-    description: str
-    """Alternative text of the chart."""
-
     frame: Callable[[Finished], pd.DataFrame]
     """Returns the frame of finished runs and their rows, whose ``split`` names the run; empty if there is nothing to draw."""
 
-    charts: Callable[[pd.DataFrame, Sequence[str]], Sequence[alt.Chart | alt.LayerChart]]
-    """Returns the charts of the frame; the labels of all runs, in order, determine the colours."""
+    charts: Callable[[pd.DataFrame], Sequence[alt.Chart | alt.LayerChart]]
+    """Returns the charts of the frame."""
+
+    unfolded: tuple[str, Callable[[pd.DataFrame], alt.Chart | alt.LayerChart]] | None = None
+    """Heading and chart of the details, which a page shows on request."""
 
 
 def _step_times(finished: Finished) -> pd.DataFrame:
@@ -53,7 +53,7 @@ def _step_parts(finished: Finished) -> pd.DataFrame:
 
 def _scaling(finished: Finished) -> pd.DataFrame:
     frame = scaling([row for _, row in finished])
-    return frame if frame["workers"].nunique() > 2 else frame.head(0)  # two points are not a curve
+    return frame if (frame["workers"] > 1).sum() > 1 else frame.head(0)  # one split alone is not compared
 
 
 def _pareto(finished: Finished) -> pd.DataFrame:
@@ -67,54 +67,18 @@ def _losses(finished: Finished) -> pd.DataFrame:
 
 
 def _memory(finished: Finished) -> pd.DataFrame:
-    return peaks([run for run, _ in finished], [row["split"] for _, row in finished]) if finished else pd.DataFrame()
-
-
-def step_parts_chart(frame: pd.DataFrame) -> alt.LayerChart:
-    """Draws the breakdown of the step time, one bar per split and a tick at the median of the timed steps, shortest first; data
-    of ``comparison.step_parts``."""
-    order = list(dict.fromkeys(frame.sort_values("step_ms", kind="stable")["split"]))
-    y = alt.Y("split:N", title=None, sort=order, axis=alt.Axis(labelLimit=220))
-    bars = (
-        alt.Chart(frame)
-        .transform_calculate(order=f"indexof({list(PARTS)}, datum.part)")
-        .mark_bar()
-        .encode(
-            x=alt.X("milliseconds:Q", title="time (ms)"),
-            y=y,
-            color=colour("part", PARTS),
-            order="order:Q",
-            tooltip=["split", "part", alt.Tooltip("milliseconds", title="ms", format=".2f")],
-        )
-    )
-    medians = (
-        alt.Chart(frame.drop_duplicates("split"))
-        .mark_tick(thickness=3, size=18)
-        .encode(x=alt.X("step_ms:Q"), y=y, tooltip=["split", alt.Tooltip("step_ms", title="median (ms)", format=".1f")])
-    )
-    title = alt.Title(
-        "Where does the time of a step go?",
-        subtitle="Bars: trace steps, mean over workers. Tick: median of the timed steps, as in the table.",
-    )
-    return layered(bars, medians, title=title, width=WIDTH, height=26 * len(order))
+    runs = {row["split"]: run for run, row in finished}
+    labels = [row["split"] for row in in_table_order([row for _, row in finished])]
+    return peaks([runs[label] for label in labels], labels) if finished else pd.DataFrame()
 
 
 CHARTS = (
+    ComparisonChart("step_time", _step_times, lambda frame: [step_time_chart(frame)]),
+    ComparisonChart("step_parts", _step_parts, lambda frame: [step_parts_chart(frame)]),
+    ComparisonChart("scaling", _scaling, scaling_charts),
+    ComparisonChart("pareto", _pareto, lambda frame: [pareto_chart(frame)]),
+    ComparisonChart("losses", _losses, losses_charts),
     ComparisonChart(
-        "step_time", "Step time of each run, with its spread", _step_times, lambda frame, labels: [step_time_chart(frame, labels)]
-    ),
-    ComparisonChart(
-        "step_parts", "Step time breakdown of each run", _step_parts, lambda frame, labels: [step_parts_chart(frame)]
-    ),
-    ComparisonChart("scaling", "Speed-up and efficiency against the number of workers", _scaling, scaling_charts),
-    ComparisonChart(
-        "pareto", "Step time against peak memory of each run", _pareto, lambda frame, labels: [pareto_chart(frame, labels)]
-    ),
-    ComparisonChart("losses", "Loss by step of each run", _losses, lambda frame, labels: [losses_chart(frame, labels)]),
-    ComparisonChart(
-        "memory",
-        "Memory of each worker at its peak, by category",
-        _memory,
-        lambda frame, labels: [memory_at_peak_chart(frame, title="What occupies memory at the peak of each worker?")],
+        "memory", _memory, lambda frame: [memory_of_runs_chart(frame)], unfolded=("Memory of each worker", memory_at_peak_chart)
     ),
 )

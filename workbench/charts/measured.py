@@ -5,7 +5,7 @@ from __future__ import annotations
 import altair as alt
 import pandas as pd
 
-from workbench.charts.theme import COLOURS, WIDTH, layered
+from workbench.charts.theme import COLOURS, WIDTH, described, layered
 
 
 def measured_chart(
@@ -38,7 +38,10 @@ def measured_chart(
     layers = [alt.Chart(drawn).mark_bar(color=COLOURS[kind]).encode(x=x, y=y, tooltip=tooltip)]
     heading: str | alt.TitleParams = title
     if expected:
-        tick = alt.Chart(drawn).mark_tick(thickness=3, size=20, color="#111111")
+        tick = alt.Chart(drawn).mark_tick(thickness=3, size=20)
         layers.append(tick.encode(x="expected:Q", y=y, tooltip=tooltip))
         heading = alt.TitleParams(title, subtitle=f"Bar: measured. Mark: {mark}.")
-    return layered(*layers, title=heading, width=WIDTH - 120, height=26 * len(order))
+    chart = layered(*layers, title=heading, width=WIDTH - 120, height=26 * len(order))
+    least, most = drawn.nsmallest(1, "measured").iloc[0], drawn.nlargest(1, "measured").iloc[0]
+    fact = f"Least: {least['measured']:.4g}, {least['what']}. Most: {most['measured']:.4g}, {most['what']}. Axis: {axis}."
+    return described(chart, fact)

@@ -10,16 +10,19 @@ import pandas as pd
 
 from workbench.analysis.byte_units import byte_unit, in_bytes
 from workbench.analysis.folding import folded
-from workbench.charts.theme import COLOURS, FIT_WIDTH, colour, layered
+from workbench.charts.contrast import ink_on
+from workbench.charts.theme import COLOURS, FIT_WIDTH, colour, described, layered
 
 WHOLE = 0.995
 MAX_BLOCKS_NAMED = 12
 """Maximum number of blocks whose names are drawn; the names of more would overlap and appear in tooltips only."""
+_TEXT = 12
+"""Font size in pixels of the part of a block."""
 _FAR = 4
 """A limit of more than this multiple of the largest bar is not drawn: beside it the bars could not be read."""
 
 
-def mesh_chart(frame: pd.DataFrame) -> alt.LayerChart | alt.FacetChart:
+def mesh_chart(frame: pd.DataFrame) -> alt.LayerChart:
     """Draws the blocks of each worker, one row per worker, or per set of alike workers if there are many: a full cell is a
     complete block, a partly filled one a slice; data of ``expected.placement``."""
     frame = folded(frame, ("block", "parameters", "fraction"))
@@ -52,14 +55,25 @@ def mesh_chart(frame: pd.DataFrame) -> alt.LayerChart | alt.FacetChart:
     outline = base.mark_bar(color=COLOURS["idle"], opacity=0.45, cornerRadius=2).encode(y=y, y2="ceiling:Q")
     fill = base.mark_bar(color=COLOURS["compute"], cornerRadius=2).encode(y=y, y2="top:Q")
     layers = [outline, fill]
+    row_height = max(18, min(40, 320 // workers))
     if named and frame["fraction"].min() < WHOLE:
-        text = base.transform_filter(f"datum.fraction < {WHOLE}").mark_text(fontSize=12, fontWeight="bold", color="white")
-        layers.append(text.encode(y=alt.Y("floor:Q", scale=scale), yOffset=alt.value(-9), text="part:N"))
-    height = workers * max(18, min(40, 320 // workers))
-    return alt.layer(*layers, title="Which worker holds which blocks?", width=520, height=height, autosize=FIT_WIDTH)
+        layers += _parts(frame[frame["fraction"] < WHOLE], x, scale, row_height)
+    chart = layered(*layers, title="Which worker holds which blocks?", width=520, height=workers * row_height, autosize=FIT_WIDTH)
+    return described(chart, f"{len(blocks)} blocks on {frame['worker'].nunique()} workers.")
 
 
-def held_chart(frame: pd.DataFrame, limit_bytes: int | None = None, limit_name: str = "limit") -> alt.Chart | alt.LayerChart:
+def _parts(frame: pd.DataFrame, x: alt.X, scale: alt.Scale, row_height: float) -> list[alt.Chart]:
+    """Draws the part of a block that a slice holds: on the slice if it is high enough, otherwise above it."""
+    is_on = 0.8 * frame["fraction"] * row_height >= _TEXT
+    text: dict[str, Any] = {"fontSize": _TEXT, "fontWeight": "bold"}
+    y = alt.Y("middle:Q", scale=scale, title=None)
+    on = alt.Chart(frame.assign(middle=(frame["floor"] + frame["top"]) / 2)[is_on]).encode(x=x, y=y, text="part:N")
+    above = alt.Chart(frame.assign(middle=(frame["ceiling"] + frame["top"]) / 2)[~is_on]).encode(x=x, y=y, text="part:N")
+    texts = [on.mark_text(color=ink_on(COLOURS["compute"]), **text), above.mark_text(**text)]
+    return [chart for chart, is_any in zip(texts, (is_on.any(), not is_on.all()), strict=True) if is_any]
+
+
+def held_chart(frame: pd.DataFrame, limit_bytes: int | None = None, limit_name: str = "limit") -> alt.LayerChart:
     """Draws the expected memory of each worker, stacked by category, in one row per set of alike workers if there are many; data
     of ``expected.held``.
 
@@ -97,11 +111,12 @@ def held_chart(frame: pd.DataFrame, limit_bytes: int | None = None, limit_name: 
         "height": alt.Step(24),
         "autosize": FIT_WIDTH,
     }
+    fact = " ".join(subtitle) or f"Largest worker: {in_bytes(largest)}."
     if not is_near:
-        return bars.properties(**of)
+        return described(layered(bars, **of), fact)
     limit = alt.Chart(pd.DataFrame({"size": [(limit_bytes or 0) / size], "name": [limit_name]})).encode(x="size:Q")
     line = limit.mark_rule(color=COLOURS["communication"], strokeDash=[5, 3], size=2).encode(tooltip=["name:N"])
-    return layered(bars, line, **of)
+    return described(layered(bars, line, **of), fact)
 
 
 def _against(largest: float, limit: int, name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import altair as alt
 import pandas as pd
 
-from workbench.charts.theme import COLOURS, REFERENCE, RUN_COLOURS, layered, tone_colour
+from workbench.charts.theme import COLOURS, REFERENCE, SEQUENCE_COLOURS, described, layered, tone_colour
 
 _HEIGHT = 220
 _MOST_NAMED = 8
@@ -24,7 +24,7 @@ def step_times_chart(frame: pd.DataFrame) -> alt.LayerChart:
     ]
     base = alt.Chart(frame)
     median = base.transform_filter("datum.kind == 'timed'").transform_aggregate(median_ms="median(step_ms)")
-    return layered(
+    chart = layered(
         base.mark_line(color=COLOURS["idle"], strokeWidth=1).encode(x=x, y=y),
         base.mark_point(filled=True, opacity=1).encode(x=x, y=y, color=tone, tooltip=tooltip),
         median.mark_rule(**REFERENCE).encode(
@@ -33,14 +33,15 @@ def step_times_chart(frame: pd.DataFrame) -> alt.LayerChart:
         title=alt.TitleParams("How long does each step take?", subtitle="Blue: timed steps; dashed: their median."),
         height=_HEIGHT,
     )
+    return described(chart, f"{len(frame)} steps, {frame['step_ms'].median():.1f} ms in the median.")
 
 
 def memory_chart(frame: pd.DataFrame) -> alt.Chart:
     """Draws the memory of each worker since the page has been open; data of ``Follower.memory``."""
     workers = list(dict.fromkeys(frame["worker"]))
-    tones = {worker: RUN_COLOURS[number % len(RUN_COLOURS)] for number, worker in enumerate(workers)}
+    tones = {worker: SEQUENCE_COLOURS[number % len(SEQUENCE_COLOURS)] for number, worker in enumerate(workers)}
     colour = tone_colour("worker", tones)
-    return (
+    chart = (
         alt.Chart(frame, title="How much memory does each worker use?")
         .mark_line()
         .encode(
@@ -55,3 +56,4 @@ def memory_chart(frame: pd.DataFrame) -> alt.Chart:
         )
         .properties(height=_HEIGHT)
     )
+    return described(chart, f"{len(workers)} workers, at most {frame['memory_mib'].max():.0f} MiB.")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import altair as alt
 import pandas as pd
 
 from workbench.analysis.formatting import factor
-from workbench.charts.theme import REFERENCE, WIDTH, layered, run_colours, tone_colour
+from workbench.charts.theme import REFERENCE, WIDTH, described, layered, run_colours, tone_colour
 from workbench.store.trust import Trust
 
 _ROW = 26
@@ -16,9 +14,9 @@ _UNTRUSTED = 0.45
 """Opacity of a time that does not show the split alone."""
 
 
-def step_time_chart(frame: pd.DataFrame, labels: Iterable[str] = ()) -> alt.LayerChart:
+def step_time_chart(frame: pd.DataFrame) -> alt.LayerChart:
     """Draws one dot per run at the median step time and a whisker from the 10th to the 90th percentile, shortest first; data of
-    ``winners.step_times``. Dashed lines are the runs on one worker. ``labels`` of all compared runs determine the colours."""
+    ``winners.step_times``. Dashed lines are the runs on one worker."""
     is_split = frame["workers"] > 1
     times, speedups = [f"{ms:.1f} ms" for ms in frame["step_ms"]], [factor(None if pd.isna(s) else s) for s in frame["speedup"]]
     data = frame.assign(
@@ -31,7 +29,7 @@ def step_time_chart(frame: pd.DataFrame, labels: Iterable[str] = ()) -> alt.Laye
     title, scale = "step time (ms): median, 10th to 90th percentile", alt.Scale(domain=[0, end], nice=False)
     x = alt.X("step_ms:Q", title=title, scale=scale)
     opacity = alt.Opacity("opacity:Q", scale=None, legend=None)
-    tones = tone_colour("split", run_colours([*labels, *frame["split"]])).legend(None)
+    tones = tone_colour("split", run_colours(frame["split"])).legend(None)
     tooltip = [
         "split",
         alt.Tooltip("step_ms", title="median (ms)", format=".1f"),
@@ -51,4 +49,6 @@ def step_time_chart(frame: pd.DataFrame, labels: Iterable[str] = ()) -> alt.Laye
     if is_split.any() and not is_split.all():
         baseline = alt.Chart(frame[~is_split])
         layers.insert(0, baseline.mark_rule(**REFERENCE).encode(x=x))
-    return layered(*layers, title="How long does a step take?", width=WIDTH, height=_ROW * len(frame))
+    chart = layered(*layers, title="How long does a step take?", width=WIDTH, height=_ROW * len(frame))
+    shortest, longest = ((frame["split"].iloc[place], times[place]) for place in (0, -1))
+    return described(chart, f"Shortest: {shortest[0]}, {shortest[1]}. Longest: {longest[0]}, {longest[1]}.")

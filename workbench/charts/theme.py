@@ -8,11 +8,12 @@ import re
 import textwrap
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import altair as alt
 
-AnyChart = alt.Chart | alt.LayerChart | alt.FacetChart | alt.HConcatChart | alt.VConcatChart
+AnyChart = alt.Chart | alt.LayerChart | alt.FacetChart | alt.VConcatChart
+Drawn = TypeVar("Drawn", alt.Chart, alt.LayerChart, alt.FacetChart, alt.VConcatChart)
 
 COLOURS = {
     "compute": "#0072B2",
@@ -36,7 +37,7 @@ COLOURS = {
 }
 """Okabe and Ito's palette, which is safe for colour-blind readers; waits are grey."""
 
-RUN_COLOURS = (
+SEQUENCE_COLOURS = (
     *("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#BBBBBB"),
     *("#44AA99", "#994455", "#999933", "#EE99AA"),
 )
@@ -132,11 +133,26 @@ def _columns(entries: Sequence[str], most: int) -> str:
     return expression
 
 
+def title_of(chart: AnyChart) -> str:
+    """Returns the title of a chart; empty if it has none."""
+    title = chart.title.text if isinstance(chart.title, alt.TitleParams) else chart.title
+    if isinstance(title, list):
+        return " ".join(map(str, title))
+    return title if isinstance(title, str) else ""
+
+
+def described(chart: Drawn, fact: str) -> Drawn:
+    """Returns the chart with a description, which Vega gives to screen readers: its title, and the main fact that it shows."""
+    chart.description = f"{title_of(chart)} {fact}".strip()
+    return chart
+
+
 def theme(dark: bool = False) -> dict[str, Any]:
     """Returns fonts, lines and backgrounds as a configuration of Vega-Lite."""
     ground, ink, soft, line = (
         ("#181b1f", "#e8eaed", "#a9b0b8", "#353b42") if dark else ("#ffffff", "#1d2126", "#5b636d", "#e3e6ea")
     )
+    accent = COLOURS["backward"] if dark else COLOURS["compute"]
     axis = {"labelColor": soft, "titleColor": soft, "gridColor": line, "domainColor": soft, "tickColor": soft}
     return {
         "background": ground,
@@ -153,11 +169,12 @@ def theme(dark: bool = False) -> dict[str, Any]:
         },
         "axis": {**axis, "labelFontSize": 11, "titleFontSize": 11, "titleFontWeight": "normal", "labelLimit": 300},
         "axisBand": {"grid": False, "domain": False, "ticks": False},
-        "legend": {"labelColor": ink, "titleColor": soft, "labelFontSize": 11, "symbolStrokeWidth": 3},
+        "legend": {"labelColor": ink, "titleColor": soft, "labelFontSize": 11, "symbolStrokeWidth": 3, "offset": 8},
         "view": {"stroke": None},
         "bar": {"stroke": ground, "strokeWidth": 0.5},
         "rule": {"color": soft},
         "tick": {"color": ink},
+        "line": {"color": accent},
         "text": {"color": ink, "fontSize": 11},
     }
 
@@ -165,11 +182,6 @@ def theme(dark: bool = False) -> dict[str, Any]:
 def layered(*charts: alt.Chart, **properties: Any) -> alt.LayerChart:
     """Layers charts; ``alt.layer`` has a less specific type."""
     return alt.LayerChart(layer=charts).properties(**properties)
-
-
-def side_by_side(*charts: alt.Chart | alt.LayerChart) -> alt.HConcatChart:
-    """Puts charts side by side, each with its own legend below its title; a shared legend would be above both."""
-    return alt.hconcat(*charts, spacing=40).resolve_scale(color="independent")
 
 
 def dressed(chart: AnyChart, dark: bool = False) -> AnyChart:

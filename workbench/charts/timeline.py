@@ -1,4 +1,4 @@
-"""Draws the timeline of the workers in a step, alone or with the communication that overlaps with it."""
+"""Draws the timeline of the workers in a step, and that of a schedule."""
 
 from __future__ import annotations
 
@@ -7,17 +7,14 @@ from collections.abc import Iterable
 import altair as alt
 import pandas as pd
 
-from workbench.analysis.trace import IN_FLIGHT
-from workbench.charts.theme import COLOURS, FIT_WIDTH, WIDTH, colour, layered, tone_colour
+from workbench.charts.contrast import ink_on
+from workbench.charts.theme import COLOURS, FIT_WIDTH, WIDTH, described, layered, tone_colour
 
 WAITS = ("idle", "communication")
-_DARK = (COLOURS["forward"], COLOURS["optimizer"])
-"""Colours on which labels are white."""
-_WHITE, _BLACK = "#ffffff", "#10161c"
 _CHARACTER = 0.008
 """Share of the width that one character of a label needs."""
-_LANE, _HALF_LANE = 36, 26
-"""Heights in pixels of the lane of a worker, and of each of its two where there are two."""
+_LANE = 36
+"""Height in pixels of the lane of a worker."""
 IDEAL = "Ideal timeline of this schedule"
 
 
@@ -32,12 +29,15 @@ def timeline_chart(frame: pd.DataFrame, title: str, ideal: pd.DataFrame | None =
     span_ms = (0.0, float(both["end_ms"].max()))
     zoom = alt.selection_interval(bind="scales", encodings=["x"])
     measured: alt.LayerChart = _lanes(frame, title, span_ms, both["kind"]).add_params(zoom)
+    workers = frame["worker"].nunique()
+    fact = f"{workers} worker{'s' if workers > 1 else ''}, {frame['end_ms'].max():.1f} ms"
     if ideal is None:
-        return measured
+        return described(measured, f"{fact}.")
     below = _lanes(ideal, IDEAL, span_ms, both["kind"])
     # A shared legend would be above the title.
     below.layer[0].encoding.color["legend"] = None
-    return alt.vconcat(measured, below).resolve_scale(x="shared", color="independent")
+    chart = alt.vconcat(measured, below).resolve_scale(x="shared", color="independent")
+    return described(chart, f"{title} {fact}; the ideal of the schedule takes {ideal['end_ms'].max():.1f} ms.")
 
 
 def schedule_chart(frame: pd.DataFrame, title: str, subtitle: str = "") -> alt.LayerChart:
@@ -46,34 +46,16 @@ def schedule_chart(frame: pd.DataFrame, title: str, subtitle: str = "") -> alt.L
     bars = chart.layer[0]
     bars.encoding.x["title"] = "time (forward passes of one stage)"
     bars.encoding.tooltip = [alt.Tooltip(f"{column}:N") for column in ("worker", "kind", "stage", "microbatch")]
-    return chart.properties(title=alt.Title(title, subtitle=subtitle), height=24 * frame["worker"].nunique(), autosize=FIT_WIDTH)
-
-
-def overlap_chart(frame: pd.DataFrame, title: str) -> alt.Chart:
-    """Draws the activity of each worker and below it its operations in flight: those below computation are hidden, those below
-    waits are exposed. Data of ``trace.overlap``."""
-    frame = frame.sort_values("kind", key=lambda kind: kind.isin(("communication", "idle")), kind="stable")
-    lanes = sorted(set(frame["lane"]), key=lambda lane: (int(lane.split()[0]), lane))
-    kinds = [kind for kind in COLOURS if kind in set(frame["kind"])]
-    return (
-        alt.Chart(frame, width=WIDTH, height=_HALF_LANE * len(lanes))
-        .mark_bar()
-        .encode(
-            x=alt.X("begin_ms:Q", title="time since the step began (ms)", scale=alt.Scale(nice=False)),
-            x2="end_ms:Q",
-            y=alt.Y("lane:N", title="worker", sort=lanes),
-            color=colour("kind", kinds),
-            tooltip=["worker", "kind", "operation", alt.Tooltip("begin_ms", format=".2f"), alt.Tooltip("end_ms", format=".2f")],
-        )
-        .properties(title=alt.Title(title, subtitle=f"Lower lane of each worker: communication {IN_FLIGHT}."))
-    )
+    height = 24 * frame["worker"].nunique()
+    chart = chart.properties(title=alt.Title(title, subtitle=subtitle), height=height, autosize=FIT_WIDTH)
+    return described(chart, subtitle or f"{frame['microbatch'].nunique()} microbatches.")
 
 
 def _lanes(frame: pd.DataFrame, title: str, span_ms: tuple[float, float], kinds: Iterable[str]) -> alt.LayerChart:
     """Draws the measured step or the ideal, with a legend of these kinds."""
     tones = {kind: tone for kind, tone in COLOURS.items() if kind in set(kinds)}
     workers = sorted(set(frame["worker"]), key=int)
-    frame = frame.assign(ink=frame["kind"].map(tones).isin(_DARK).map({True: _WHITE, False: _BLACK}), label=_labels(frame))
+    frame = frame.assign(ink=frame["kind"].map({kind: ink_on(tone) for kind, tone in tones.items()}), label=_labels(frame))
     frame = frame.sort_values("kind", key=lambda kind: kind.isin(WAITS), kind="stable")
     frame["width_ms"] = frame["end_ms"] - frame["begin_ms"]
     frame["middle_ms"] = frame["begin_ms"] + frame["width_ms"] / 2

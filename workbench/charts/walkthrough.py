@@ -8,19 +8,21 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from workbench.charts.theme import COLOURS, FIT_WIDTH, colour
+from workbench.charts.contrast import ink_on
+from workbench.charts.theme import COLOURS, FIT_WIDTH, colour, described
 
 _ROW, _LANE = 24, 26
 """Heights of a block and of a communication lane in pixels."""
 
 
-def walk_chart(cells: pd.DataFrame, wires: pd.DataFrame, kinds: Sequence[str], num_lanes: int) -> alt.LayerChart:
+def walk_chart(cells: pd.DataFrame, wires: pd.DataFrame, kinds: Sequence[str], num_lanes: int, sentence: str) -> alt.LayerChart:
     """Draws one column per worker and one row per block, filled by the part that the worker holds and coloured by its
     computation, with a line below per communication; data of ``step_walkthrough.cells`` and ``wires``.
 
     Args:
         kinds: Kinds of work of all moments, so that the legend is constant.
         num_lanes: Number of communication lanes of all moments, so that the size is constant.
+        sentence: Description of the moment.
     """
     blocks = cells.drop_duplicates("number").sort_values("number")["block"].tolist()
     workers, rows = int(cells["worker"].max()) + 1, len(blocks)
@@ -43,7 +45,8 @@ def walk_chart(cells: pd.DataFrame, wires: pd.DataFrame, kinds: Sequence[str], n
     frame = cells.assign(
         left=left, right=left + width, top=cells["number"] + 0.08, bottom=cells["number"] + 0.92,
         from_x=left + width * cells["begin"], to_x=left + width * cells["end"],
-        middle_x=cells["worker"] + 0.5, middle_y=cells["number"] + 0.5,
+        middle_x=left + width * (cells["begin"] + cells["end"]) / 2, middle_y=cells["number"] + 0.5,
+        ink=[ink_on(COLOURS[kind]) for kind in cells["kind"]],
     )  # fmt: skip
     across: dict[str, Any] = {"scale": x_scale, "axis": heads, "title": "worker" if many else None}
     down: dict[str, Any] = {
@@ -73,12 +76,15 @@ def walk_chart(cells: pd.DataFrame, wires: pd.DataFrame, kinds: Sequence[str], n
     labelled = frame[frame["label"] != ""]
     layers.append(
         alt.Chart(labelled)
-        .mark_text(fontSize=13, fontWeight="bold", color="white")
-        .encode(x=alt.X("middle_x:Q", **across), y=alt.Y("middle_y:Q", **down), text="label:N")
+        .mark_text(fontSize=13, fontWeight="bold")
+        .encode(
+            x=alt.X("middle_x:Q", **across), y=alt.Y("middle_y:Q", **down), text="label:N", color=alt.Color("ink:N", scale=None)
+        )
     )
     layers += _wires(wires, rows, across, down) if len(wires) else []
     height = _ROW * rows + _LANE * num_lanes
-    return alt.LayerChart(layer=layers, width=520, height=height, autosize=FIT_WIDTH, view=alt.ViewConfig(stroke=None))
+    chart = alt.LayerChart(layer=layers, width=520, height=height, autosize=FIT_WIDTH, view=alt.ViewConfig(stroke=None))
+    return described(chart, sentence)
 
 
 def _wires(frame: pd.DataFrame, rows: int, across: dict[str, Any], down: dict[str, Any]) -> list[alt.Chart]:
@@ -97,5 +103,5 @@ def _wires(frame: pd.DataFrame, rows: int, across: dict[str, Any], down: dict[st
         line.mark_rule(color=tone, strokeWidth=2.5).encode(x=alt.X("from_x:Q", **across), x2="to_x:Q"),
         alt.Chart(ends[~arrives]).mark_point(filled=True, color=tone, size=60, opacity=1).encode(x=at, y=drawn_y),
         alt.Chart(ends[arrives]).mark_point(filled=True, color=tone, size=150, opacity=1).encode(x=at, y=drawn_y, shape=shape),
-        line.mark_text(dy=-7, color=tone, fontSize=11).encode(x=alt.X("text_x:Q", **across), text="text:N"),
+        line.mark_text(dy=-7, fontSize=11).encode(x=alt.X("text_x:Q", **across), text="text:N"),
     ]

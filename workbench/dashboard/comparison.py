@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,8 @@ class Figure:
     chart: Any
     frame: pd.DataFrame
     name: str
+    unfolded: tuple[str, Callable[[pd.DataFrame], Any]] | None = None
+    """As of ``ComparisonChart``."""
 
 
 @dataclass(frozen=True)
@@ -76,25 +78,27 @@ def _compared(changes: Changes, _runs: Sequence[Run]) -> Comparison | None:
     if not finished:
         return None
     runs, of_finished = [run for run, _ in finished], [row for _, row in finished]
-    work, times, labels = different_work(runs), step_times(of_finished), [row["split"] for row in of_finished]
+    work, times = different_work(runs), step_times(of_finished)
     limits = limits_of(runs)
     return Comparison(
         rows,
         work,
         winners(of_finished, {run_id: limit.kind for run_id, limit in limits.items()}, work),
-        Figure(step_time_chart(times, [row["split"] for row in rows]), times, "step_time"),
+        Figure(step_time_chart(times), times, "step_time"),
         findings_on(runs, of_finished, work, limits),
         spec_differences(_runs, [row["split"] for row in rows]),
-        list(_charts(finished, labels)),
+        list(_charts(finished)),
         list(_communication(finished)),
     )
 
 
-def _charts(finished: Sequence[tuple[Run, dict[str, Any]]], labels: Sequence[str]) -> Any:
+def _charts(finished: Sequence[tuple[Run, dict[str, Any]]]) -> Any:
     for chart in CHARTS:
         if chart.name != "step_time" and len(frame := chart.frame(finished)):
-            drawn = chart.charts(frame, labels)
-            yield [Figure(one, frame, chart.name if part == 1 else f"{chart.name}-{part}") for part, one in enumerate(drawn, 1)]
+            *others, last = chart.charts(frame)
+            names = [chart.name, *(f"{chart.name}-{part}" for part in range(2, len(others) + 2))]
+            drawn = [Figure(one, frame, name) for one, name in zip(others, names, strict=False)]
+            yield [*drawn, Figure(last, frame, names[-1], chart.unfolded)]
 
 
 def _communication(finished: Sequence[tuple[Run, dict[str, Any]]]) -> Any:

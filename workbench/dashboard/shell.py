@@ -8,6 +8,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from workbench.dashboard.components.chart import STYLE
 from workbench.dashboard.components.navigate import discard_previous_page, note_page
 
 PAGES = {
@@ -40,6 +41,7 @@ def main() -> None:
     st.session_state["pages"] = pages
     page = st.navigation(list(pages.values()), position="top")
     note_page()
+    st.html(STYLE)
     page.run()
 
 

@@ -13,7 +13,7 @@ from workbench.store.events import Event, FinishedEvent, ParityEvent
 from workbench.store.figures import CpuLoad, Summary, WorkerFigures
 from workbench.store.load import other_load_cores
 from workbench.store.records import RunRecord
-from workbench.store.speedup import speedup_over
+from workbench.store.speedup import efficiency, speedup_over
 
 PARTS = ("compute_s", "exposed_communication_s", "idle_s", "optimizer_s", "schedule_s", "other_s")
 
@@ -45,7 +45,7 @@ def summarize(run: RunDirectory, events: list[list[Event]]) -> Summary:
         tokens_per_s=batch * tokens / step_time if tokens else None,
         speedup=speedup,
         speedup_same_cores=speedup_over(run, record.same_cores_baseline_run_id, step_time),
-        efficiency=speedup / len(workers) if speedup is not None else None,
+        efficiency=efficiency(run, record, speedup),
         parameters_per_worker=max(w.parameters for w in workers),
         peak_memory_bytes=max((w.peak_memory_bytes for w in workers if w.peak_memory_bytes is not None), default=None),
         communication_bytes_per_step=_communication_bytes(record, workers) if spec.measure.num_trace_steps else None,

@@ -15,7 +15,7 @@ from workbench.analysis.markup import cells, comparison_html
 from workbench.api import Run, open_run
 from workbench.charts.comparison import CHARTS
 from workbench.charts.selection import standing_out
-from workbench.charts.theme import AnyChart, side_by_side
+from workbench.charts.theme import AnyChart
 from workbench.errors import UsageError
 from workbench.export.report.parts import Compared, compare
 from workbench.messages import counted
@@ -100,14 +100,13 @@ class CompareView(WidgetBase):
         return Compared([run for run, _ in pairs], [row for _, row in pairs])
 
     def _drawn(self) -> list[AnyChart]:
-        selection, labels = self._selection, self._compared.labels
+        selection = self._selection
         picked = next((row["split"] for row in selection.rows if self.picked and row["run_id"] == self.picked.id), None)
         charts: list[AnyChart] = []
         for chart in CHARTS:
             if len(frame := chart.frame(selection.finished)):
                 highlighted = picked if picked in set(frame["split"]) else None
-                panels = [standing_out(panel, "split", highlighted) for panel in chart.charts(frame, labels)]
-                charts.append(side_by_side(*panels) if len(panels) > 1 else panels[0])
+                charts += [standing_out(drawn, "split", highlighted) for drawn in chart.charts(frame)]
         return charts
 
     def _choose(self) -> None:

@@ -10,15 +10,15 @@ from typing import Any
 import ipywidgets as w
 import psutil
 
-from workbench.analysis.comparison import losses
 from workbench.analysis.formatting import seconds
+from workbench.analysis.losses import losses
 from workbench.analysis.progress import Follower
 from workbench.api import Run, submit
 from workbench.api.execution import terminated_as_interrupted
 from workbench.api.progress import progress_text
 from workbench.api.specs import RunSpec
 from workbench.api.store import all_runs
-from workbench.charts.loss import losses_chart
+from workbench.charts.loss import losses_charts
 from workbench.charts.theme import AnyChart
 from workbench.errors import RunFailedError, UsageError, WorkbenchError
 from workbench.notebook.rendering import Still, WidgetBase, output
@@ -162,7 +162,7 @@ class RunPanel(WidgetBase):
 
     def _loss_charts(self, run: Run) -> list[AnyChart]:
         row = run.row()
-        return [losses_chart(losses([run], [row]))] if row["final_loss"] is not None else []
+        return [*losses_charts(losses([run], [row]))] if row["final_loss"] is not None else []
 
     def _draw(self, run: Run) -> None:
         """Shows progress, step time, throughput, loss and process memory."""

@@ -59,7 +59,9 @@ RUNS: dict[str, Column] = {
         " one worker and unless `baseline.mode` is `auto`.",
         "ratio",
     ),
-    "efficiency": _figure("`speedup` / `num_workers`.", "ratio"),
+    "efficiency": _figure(
+        "`speedup` divided by how many times as many threads as its baseline the run has (on GPUs: workers).", "ratio"
+    ),
     "parameters_per_worker": _figure("Most parameter elements that any worker holds.", "elements", "int64"),
     "peak_memory_bytes": _figure(
         "Most bytes of tensors alive at once on any worker during the memory steps; empty without memory steps.", "bytes", "int64"

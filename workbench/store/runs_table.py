@@ -15,27 +15,27 @@ from workbench.store.columns import RUN_COLUMNS
 from workbench.store.directory import RunDirectory
 from workbench.store.index import Index
 from workbench.store.records import Labels
-from workbench.store.speedup import speedups, undisturbed_step_time_s
+from workbench.store.speedup import Baseline, read_baseline, speedups
 from workbench.store.state import state_of
 from workbench.store.trust import trust_of_times, trust_of_utilisation
 
-StepTime = Callable[[Path], float | None]
-"""Returns the undisturbed step time of a baseline, by its directory."""
+ReadBaseline = Callable[[Path], Baseline]
+"""Returns a baseline, by its directory."""
 
 
 def row(run: RunDirectory) -> dict[str, Any]:
     """Returns the run's row of the table ``runs``; missing values are None."""
-    return _row(run, run.labels(), undisturbed_step_time_s)
+    return _row(run, run.labels(), functools.cache(read_baseline))
 
 
-def _row(run: RunDirectory, labels: Labels, step_time_s: StepTime) -> dict[str, Any]:
-    """Returns the row of a run with these labels, whose baselines have these step times."""
+def _row(run: RunDirectory, labels: Labels, read: ReadBaseline) -> dict[str, Any]:
+    """Returns the row of a run with these labels, whose baselines are read so."""
     record, summary = run.record(), run.summary()
     row = {column: getattr(record if hasattr(record, column) else summary, column, None) for column in RUN_COLUMNS}
     row |= {"run_id": run.id, "state": state_of(run).value, "note": labels.note, "group": labels.group}
     if summary is not None:
         times = trust_of_times(record, summary)
-        row |= speedups(run, record, summary, step_time_s)
+        row |= speedups(run, record, summary, read)
         row |= {"trust": times, "utilisation_trust": trust_of_utilisation(times, summary)}
     row["tags"] = None if labels.tags is None else ", ".join(labels.tags)
     if labels.name is not None:
@@ -51,13 +51,13 @@ def rows(store: Path) -> list[dict[str, Any]]:
 def survey(store: Path) -> tuple[list[dict[str, Any]], list[str]]:
     """Returns the rows, and the ids of the deleted runs, which can be restored. Rows of ended runs come from the index if it has
     them."""
-    index, remaining, deleted, step_time_s = Index(store), [], [], functools.cache(undisturbed_step_time_s)
+    index, remaining, deleted, read = Index(store), [], [], functools.cache(read_baseline)
     for run_id, changed_ns in changes(store):
         if (entry := index.get(run_id, changed_ns)) is None:
             run = RunDirectory(store / "runs" / run_id)
             if not (run.path / "run.json").exists():
                 continue
-            entry = _entry(run, step_time_s)
+            entry = _entry(run, read)
             index.put(*entry, changed_ns)
         row, is_deleted = entry
         if is_deleted:
@@ -85,12 +85,12 @@ def changes(store: Path) -> list[tuple[str, int]]:
     return sorted(changes)
 
 
-def _entry(run: RunDirectory, step_time_s: StepTime) -> tuple[dict[str, Any], bool]:
+def _entry(run: RunDirectory, read: ReadBaseline) -> tuple[dict[str, Any], bool]:
     """Returns the row of a run, and whether it is deleted."""
     is_deleted = False
     try:
         labels = run.labels()
         is_deleted = labels.deleted_at is not None
-        return _row(run, labels, step_time_s), is_deleted
+        return _row(run, labels, read), is_deleted
     except DamagedRunError:
         return {**dict.fromkeys(RUN_COLUMNS), "run_id": run.id, "state": "damaged"}, is_deleted

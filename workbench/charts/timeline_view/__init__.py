@@ -13,12 +13,12 @@ import numpy as np
 from workbench.analysis.formatting import mebibytes, seconds
 from workbench.analysis.lanes import Activity, Lanes, shares
 from workbench.analysis.step_lanes import StepLanes
-from workbench.charts.theme import COLOURS, RUN_COLOURS, theme
+from workbench.charts.theme import COLOURS, SEQUENCE_COLOURS, theme
 
 JAVASCRIPT = "".join(Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("lanes.js", "timeline.js"))
 """One module of both files: Streamlit takes the text of a module, which cannot import another."""
 STYLES = Path(__file__).with_name("timeline.css").read_text(encoding="utf-8")
-_TONES = RUN_COLOURS[:6]
+_TONES = SEQUENCE_COLOURS[:6]
 """Colours of microbatches and stages, without the seventh, grey, which means waiting."""
 _PALE = 0.55
 """How much of its colour a backward pass keeps where colours show something else than the kind."""

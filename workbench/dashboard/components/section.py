@@ -25,7 +25,7 @@ def draw_section(section: Section, key: str) -> None:
             case Listing(name, text):
                 with st.expander(name):
                     st.code(text, language=None, wrap_lines=True)
-            case Drawing(chart, _, frame):
+            case Drawing(chart, frame):
                 figure(chart, frame, f"{key} {number}")
 
 

@@ -18,7 +18,7 @@ from workbench.analysis.winners import Winner, best_rows, in_table_order
 from workbench.api.store import Run, open_exact
 from workbench.dashboard.cache import runs_frame
 from workbench.dashboard.comparison import Comparison, Figure, compared, measured
-from workbench.dashboard.components.chart import run_figure
+from workbench.dashboard.components.chart import figure, run_figure
 from workbench.dashboard.components.choose_runs import choose_runs
 from workbench.dashboard.components.failure import failure_card
 from workbench.dashboard.components.measure_again import measure_again_button
@@ -122,7 +122,9 @@ def _table(rows: list[dict[str, Any]], work: str) -> None:
             "speedup_same_cores": number(
                 "vs same cores", format="%.2f×", help="Speed-up over one worker with as many threads as all workers together."
             ),
-            "efficiency": number("efficiency", format="%.0f%%", help="Speed-up divided by the number of workers."),
+            "efficiency": number(
+                "efficiency", format="%.0f%%", help="Speed-up divided by how many times as many threads as the baseline it has."
+            ),
             "peak_mib": number("peak (MiB)", format="%.1f", help="Peak memory of the tensors on the largest worker."),
             "communication_mib": number(
                 "communication (MiB)",
@@ -142,9 +144,9 @@ def _table(rows: list[dict[str, Any]], work: str) -> None:
 def _styled(frame: pd.DataFrame, best: dict[str, int], doubtful: list[int]) -> Any:
     """Marks the best value of each column, the times that are not trusted, and the clicked run."""
     styled = frame.style.apply(_row_stands_out, axis=1, picked=st.session_state.get(PICKED))
-    for column, figure in _FIGURES.items():
-        if figure in best:
-            styled = styled.map(lambda _: _IS_BEST, subset=pd.IndexSlice[[best[figure]], [column]])
+    for column, of_runs in _FIGURES.items():
+        if of_runs in best:
+            styled = styled.map(lambda _: _IS_BEST, subset=pd.IndexSlice[[best[of_runs]], [column]])
     grey = _IS_UNRELIABLE[st.context.theme.type or "light"]
     return styled.map(lambda _: grey, subset=pd.IndexSlice[doubtful, list(TIMES)])
 
@@ -194,5 +196,12 @@ def _charts(found: Comparison) -> None:
 
 
 def _draw(one: Figure) -> None:
-    clicked = run_figure(one.chart, one.frame, one.name, st.session_state.get(PICKED))
+    """Draws a chart and, on request, its details: of the clicked run, or of all if none is."""
+    picked = st.session_state.get(PICKED)
+    clicked = run_figure(one.chart, one.frame, one.name, picked)
     _pick([clicked] if clicked else [], one.name)
+    if one.unfolded:
+        heading, draw = one.unfolded
+        shown = one.frame[one.frame["split"] == picked] if picked in set(one.frame["split"]) else one.frame
+        with st.expander(heading):
+            figure(draw(shown), shown, f"{one.name}-details")

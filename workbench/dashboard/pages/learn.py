@@ -10,12 +10,13 @@ from workbench.analysis.byte_units import in_bytes
 from workbench.analysis.formatting import factor, marked
 from workbench.analysis.parity import parity_text
 from workbench.analysis.progress import Follower
+from workbench.analysis.step_walkthrough import busiest
 from workbench.api.specs import RunSpec, four_strategies
 from workbench.api.store import Run, open_exact
-from workbench.charts.theme import folding
 from workbench.charts.walkthrough import walk_chart
 from workbench.dashboard.complexity import difference
 from workbench.dashboard.components.alerts import alert
+from workbench.dashboard.components.chart import plain_figure
 from workbench.dashboard.components.failure import failure_card
 from workbench.dashboard.components.lanes import lanes
 from workbench.dashboard.components.navigate import follows_address, go, has
@@ -130,15 +131,13 @@ def _overview() -> None:
 def _diagram(name: str) -> None:
     """Draws one moment of the step, selected by a slider."""
     of = walkthrough(name)
-    label = f"Moments of one training step of {of.planned.spec.split.label}"
-    number = st.slider(label, 1, len(of.moments), key=f"moment of {name}")
+    label = f"Moment of one training step of {of.planned.spec.split.label} (0: before it begins)"
+    number = st.slider(label, 0, len(of.moments) - 1, busiest(of.moments), key=f"moment of {name}")
     kinds = list(dict.fromkeys(kind for frame in of.cells for kind in frame["kind"]))
     num_lanes = max(frame["lane"].nunique() for frame in of.wires)
-    sentence = of.moments[number - 1].sentence
-    chart = walk_chart(of.cells[number - 1], of.wires[number - 1], kinds, num_lanes).configure_mark(
-        aria=False
-    )  # the sentence says it
-    st.altair_chart(folding(chart), key=f"walk {name}", alt=sentence)
+    sentence = of.moments[number].sentence
+    chart = walk_chart(of.cells[number], of.wires[number], kinds, num_lanes, sentence)
+    plain_figure(chart.configure_mark(aria=False), f"walk {name}")  # the sentence says it
     st.markdown(f"**{sentence}**")
 
 

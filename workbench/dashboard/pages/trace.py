@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pyarrow as pa
 import streamlit as st
 
 from workbench.analysis import trace
+from workbench.analysis.byte_units import byte_unit
 from workbench.analysis.communication import by_operation
-from workbench.analysis.memory import largest_at_peak, memory_at_peak, memory_over_time
+from workbench.analysis.memory import largest_at_peak, memory_at_peak, memory_budget_bytes, memory_over_time
 from workbench.api.store import Run, open_exact
-from workbench.charts.communication import traffic_matrix_chart
+from workbench.charts.communication import LEAST_WORKERS, traffic_matrix_chart
 from workbench.charts.memory import memory_at_peak_chart, memory_over_time_chart
-from workbench.charts.timeline import overlap_chart
+from workbench.charts.overlap import overlap_chart
 from workbench.dashboard.components.chart import figure
 from workbench.dashboard.components.choose_runs import choose_run
 from workbench.dashboard.components.failure import failure_card
@@ -74,9 +76,10 @@ def _communication(communication: pa.Table, start_s: float, num_workers: int) ->
         return
     number = st.column_config.NumberColumn
     summary = by_operation(communication)
+    unit, size = byte_unit(summary["payload_bytes"].max())
     st.dataframe(
         summary.assign(
-            payload_bytes=summary["payload_bytes"] / 2**20,
+            payload_bytes=summary["payload_bytes"] / size,
             **{c: summary[c] * 1e3 for c in ("duration_s", "exposed_communication_s", "idle_s")},
         ),
         hide_index=True,
@@ -84,7 +87,7 @@ def _communication(communication: pa.Table, start_s: float, num_workers: int) ->
         column_config={
             "count": number("count", help="Number of operations, summed over workers: a collective counts once per member."),
             "payload_bytes": number(
-                "payload (MiB)", format="%.3f", help="Sum of the tensors' sizes over all counted operations."
+                f"payload ({unit})", format="%.2f", help="Sum of the tensors' sizes over all counted operations."
             ),
             "duration_s": number("duration (ms)", format="%.2f", help="Sum of the times from begin to end."),
             "exposed_communication_s": number(
@@ -95,11 +98,8 @@ def _communication(communication: pa.Table, start_s: float, num_workers: int) ->
             ),
         },
     )
-    matrix = trace.traffic_matrix_of_step(communication)
-    with st.container(horizontal=True, gap="large"):
-        for axis, part in matrix.groupby("axis"):
-            with st.container(width="content"):
-                figure(traffic_matrix_chart(part, num_workers), part, f"traffic matrix along {axis}")
+    if num_workers >= LEAST_WORKERS:
+        _traffic(trace.traffic_matrix_of_step(communication), num_workers)
     left, right = st.columns(2)
     with left:
         names = st.multiselect("Operation", sorted(summary["operation"].unique()), placeholder="any")
@@ -126,6 +126,15 @@ def _communication(communication: pa.Table, start_s: float, num_workers: int) ->
     )
 
 
+def _traffic(matrix: pd.DataFrame, num_workers: int) -> None:
+    """Draws the traffic matrix along each axis, on one scale."""
+    most = float(matrix.groupby(["axis", "from", "to"])["bytes"].sum().max())
+    with st.container(horizontal=True, gap="large"):
+        for axis, part in matrix.groupby("axis"):
+            with st.container(width="content"):
+                figure(traffic_matrix_chart(part, num_workers, most), part, f"traffic matrix along {axis}")
+
+
 def _memory(run: Run, ranks: list[int]) -> None:
     """Draws the memory of the memory steps, which are separate steps."""
     st.header("Memory", anchor=False)
@@ -138,7 +147,7 @@ def _memory(run: Run, ranks: list[int]) -> None:
         return
     figure(memory_over_time_chart(frame, f"What occupies memory on worker {rank}?"), frame, "memory")
     peak = memory_at_peak(run)
-    figure(memory_at_peak_chart(peak), peak, "peak")
+    figure(memory_at_peak_chart(peak, memory_budget_bytes(run)), peak, "peak")
     tensors = largest_at_peak(run, int(rank))
     if not tensors.empty:
         st.caption(f"Largest tensors on worker {rank} at its peak")

@@ -40,10 +40,9 @@ class Listing:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A chart, its alternative text and its data."""
+    """A chart and its data."""
 
     chart: AnyChart
-    description: str
     frame: pd.DataFrame
 
 

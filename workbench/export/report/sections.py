@@ -10,16 +10,15 @@ from workbench.analysis.bubble import ideal_timeline
 from workbench.analysis.communication import operations, volume_frame
 from workbench.analysis.findings import findings_on
 from workbench.analysis.ideal_step import ideal_sentences
-from workbench.analysis.memory import memory_at_peak
+from workbench.analysis.memory import memory_at_peak, memory_budget_bytes
 from workbench.analysis.parity import parity_text
 from workbench.analysis.step_lanes import MOST_REPLAYED
 from workbench.analysis.trace import timeline
 from workbench.analysis.traffic_matrix import traffic_matrix_of
 from workbench.analysis.work import different_work
-from workbench.charts.communication import communication_volume_chart, traffic_matrix_chart
+from workbench.charts.communication import LEAST_WORKERS, communication_volume_chart, traffic_matrix_chart
 from workbench.charts.comparison import CHARTS
 from workbench.charts.memory import memory_at_peak_chart
-from workbench.charts.theme import side_by_side
 from workbench.charts.timeline import timeline_chart
 from workbench.errors import SpecError
 from workbench.export.report.parts import Compared, Drawing, Listing, Part, Section, Sentences, Table
@@ -29,7 +28,7 @@ from workbench.store.directory import RunDirectory
 from workbench.store.json_record import plain
 
 SEPARATE_CHARTS = ("step_time", "step_parts", "losses", "memory")
-"""Charts of a comparison that have sections of their own; that of memory is per run."""
+"""Charts of a comparison that have sections of their own."""
 
 
 def configuration(compared: Compared) -> Section:
@@ -151,7 +150,7 @@ def time(compared: Compared) -> Section | None:
         elif row["num_workers"] > 1 and len(frame):
             title = f"What does each worker of {row['split']} do during one step?"
             chart = timeline_chart(frame, title, ideal_timeline(run) if "pipeline" in run.record().mesh else None)
-            parts.append(Drawing(chart, f"Timeline of the workers of {row['split']}", frame))
+            parts.append(Drawing(chart, frame))
             if sentences := ideal_sentences(run):
                 parts.append(Sentences(sentences))
     return Section("Step time", "Measured in trace steps, which are never timed steps.", parts)
@@ -168,8 +167,7 @@ def _drawings(compared: Compared, *names: str) -> list[Drawing]:
     drawings = []
     for chart in (chart for chart in CHARTS if chart.name in names):
         if len(frame := chart.frame(compared.finished)):
-            charts = chart.charts(frame, compared.labels)
-            drawings.append(Drawing(side_by_side(*charts) if len(charts) > 1 else charts[0], chart.description, frame))
+            drawings += [Drawing(drawn, frame) for drawn in chart.charts(frame)]
     return drawings
 
 
@@ -183,7 +181,7 @@ def communication(compared: Compared) -> Section | None:
             continue
         is_traced = bool(frame["count"].notna().all())
         chart = communication_volume_chart(frame, f"What does {row['split']} communicate per step?", most)
-        parts.append(Drawing(chart, f"Communication of {row['split']}", frame))
+        parts.append(Drawing(chart, frame))
         heads = ["operation", "axis", "phase", "expected bytes", "measured bytes", "count"]
         rows = [
             [
@@ -194,8 +192,8 @@ def communication(compared: Compared) -> Section | None:
             for t in frame.itertuples()
         ]
         parts.append(Table(heads, rows, num_names=3))
-        if len(flows := traffic_matrix_of(run)):
-            parts.append(Drawing(traffic_matrix_chart(flows, row["num_workers"]), f"Traffic matrix of {row['split']}", flows))
+        if row["num_workers"] >= LEAST_WORKERS and len(flows := traffic_matrix_of(run)):
+            parts.append(Drawing(traffic_matrix_chart(flows, row["num_workers"]), flows))
         if len(spent := operations(run)):
             heads = ["operation", "axis", "phase", "count", "duration (ms)", "exposed (ms)", "idle (ms)"]
             sums = [
@@ -214,7 +212,8 @@ def communication(compared: Compared) -> Section | None:
 
 def memory(compared: Compared) -> Section | None:
     """Shows the memory of each worker at the end of a step and at its peak."""
-    rows, drawings = [], list[Part]()
+    rows: list[list[str]] = []
+    drawings = _drawings(compared, "memory") if len(compared.finished) > 1 else []
     for run, row in compared.finished:
         expected = run.record().expected.parameters_per_worker
         summary = run.summary()
@@ -224,7 +223,7 @@ def memory(compared: Compared) -> Section | None:
             rows.append([row["split"], str(rank), *counts, *(formatting.mebibytes(getattr(worker, size)) for size in sizes)])
         if len(frame := memory_at_peak(run)):
             title = f"What occupies memory on each worker of {row['split']}?"
-            drawings.append(Drawing(memory_at_peak_chart(frame, title=title), f"Memory by category of {row['split']}", frame))
+            drawings.append(Drawing(memory_at_peak_chart(frame, memory_budget_bytes(run), title), frame))
     heads = ["split", "worker", "expected parameters", "parameters", "gradients", "optimizer state", "peak", "resident peak"]
     sentence = (
         "Parameters, gradients and optimizer state are measured at the end of a step. Peak and categories are measured when the"

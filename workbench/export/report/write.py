@@ -99,11 +99,11 @@ def _lines(part: Part, folder: str, charts: dict[str, str]) -> Iterator[str]:
         case Listing(name, text):
             fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=2))
             yield from (f"<details><summary>{_text(name)}</summary>", "", fence, text.rstrip("\n"), fence, "", "</details>")
-        case Drawing(chart, description, _):
+        case Drawing(chart, _):
             name = f"{folder}/{len(charts) // 2 + 1}"
             charts[f"{name}-light.svg"], charts[f"{name}-dark.svg"] = svg(chart), svg(chart, dark=True)
             dark = f'<source media="(prefers-color-scheme: dark)" srcset="{_link(name)}-dark.svg">'
-            yield f'<picture>{dark}<img src="{_link(name)}-light.svg" alt="{_text(description)}"></picture>'
+            yield f'<picture>{dark}<img src="{_link(name)}-light.svg" alt="{_text(chart.description)}"></picture>'
 
 
 def _row(values: Sequence[str], escape: bool = True) -> str:
