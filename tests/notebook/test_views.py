@@ -191,10 +191,13 @@ def own(view: widgets.CompareView) -> tuple[list[Run], list[dict[str, Any]]]:
     return view._selection.runs, view._selection.rows
 
 
-def test_a_name_that_has_its_link_does_not_get_it_again() -> None:
+def test_a_name_does_not_get_its_link_or_model_again() -> None:
     row = {"run_id": "a", "split": "dp2", "num_workers": 2, "link": "ethernet-1g", "model": "mlp", "mode": "train", "name": ""}
     rows = [{**row, "split": name} for name in names([row, row], {})]
     assert names(rows, {}) == [one["split"] for one in rows] == ["dp2 over ethernet-1g #1", "dp2 over ethernet-1g #2"]
+    rows = [row, {**row, "model": "cnn"}]
+    rows = [{**one, "split": name} for one, name in zip(rows, names(rows, {}), strict=True)]
+    assert names(rows, {}) == [one["split"] for one in rows] == ["dp2, mlp over ethernet-1g", "dp2, cnn over ethernet-1g"]
 
 
 def test_buttons_show_which_is_on(run: Run) -> None:

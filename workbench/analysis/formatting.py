@@ -146,7 +146,10 @@ def names(rows: Sequence[Row], threads: dict[str, int]) -> list[str]:
     links = [f" over {row['link']}" if row["link"] and f" over {row['link']}" not in row["split"] else "" for row in rows]
     work = [", ".join(row[part] for part in ("model", "mode") if len({other.get(part) for other in rows}) > 1) for row in rows]
     parts = zip(rows, thread_texts, work, links, strict=True)
-    labels = [row["split"] + threads_text + (f", {kinds}" if kinds else "") + link for row, threads_text, kinds, link in parts]
+    labels = [
+        row["split"] + threads_text + (f", {kinds}" if kinds and f", {kinds}" not in row["split"] else "") + link
+        for row, threads_text, kinds, link in parts
+    ]
     count, numbers = Counter(labels), Counter[str]()
     named = Counter((label, row["name"]) for label, row in zip(labels, rows, strict=True))
     result = []
