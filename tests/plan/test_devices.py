@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -51,3 +53,25 @@ def test_the_command_and_the_widget_say_so_in_one_line(monkeypatch: pytest.Monke
     assert result.stderr == f"{NOTICE}\n"
     json.loads(result.stdout)
     assert NOTICE.replace('"', "&quot;") in _plan_html(planned("auto"))
+
+
+@pytest.mark.parametrize(
+    ("child", "sizes"),
+    [("echo 85 80", (85, 80)), ("echo; echo 'Traceback' >&2; echo 'RuntimeError: CUDA driver is broken' >&2; exit 1", ())],
+)
+def test_a_driver_that_fails_leaves_no_gpus_and_is_asked_once(
+    child: str, sizes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\necho asked >> {tmp_path}/calls\n{child}\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.setattr(plan_module, "_DRIVER_FILES", (str(python),))
+    plan_module.gpu_memory_bytes.cache_clear()
+    try:
+        assert [plan_module.gpu_memory_bytes() for _ in range(2)] == [sizes] * 2
+    finally:
+        plan_module.gpu_memory_bytes.cache_clear()
+    assert (tmp_path / "calls").read_text() == "asked\n"
+    warned = [] if sizes else ["the GPUs of this machine cannot be used: RuntimeError: CUDA driver is broken"]
+    assert [str(warning.message) for warning in recwarn] == warned

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import pytest
@@ -65,6 +66,13 @@ def test_microbatches_in_flight_multiply_and_none_stays_none() -> None:
     twice = Placement(model).then(place(2), 0).then(place(3), 0)
     assert (twice.in_flight, twice.outputs_kept) == (6, 2)
     assert Placement(model).then(place(None), 0).then(place(3), 0).in_flight is None
+
+
+def test_a_plan_whose_workers_were_planned_can_be_sent_to_another_process() -> None:
+    sent = planned(data=2)
+    assert sent.rank_view(1) is sent.rank_view(1)
+    received = pickle.loads(pickle.dumps(sent))
+    assert received.rank_view(1).placement.local_model == sent.rank_view(1).placement.local_model
 
 
 def test_a_place_that_returns_a_model_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from math import prod
 from pathlib import Path
@@ -89,12 +90,14 @@ class Plan:
 
     def rank_view(self, rank: int) -> RankView:
         """Returns the plan of one worker."""
-        return self._rank_view(rank)
+        if rank not in self._rank_views:
+            self._rank_views[rank] = self._compute_rank_view(rank)
+        return self._rank_views[rank]
 
     @functools.cached_property
-    def _rank_view(self) -> Callable[[int], RankView]:
-        """``_compute_rank_view`` with its results kept: memory and communication need the same ones."""
-        return functools.cache(self._compute_rank_view)
+    def _rank_views(self) -> dict[int, RankView]:
+        """The results of ``rank_view`` so far: memory and communication need the same ones."""
+        return {}
 
     def _compute_rank_view(self, rank: int) -> RankView:
         num_samples = self.spec.train.global_batch_size // self.mesh.num_replicas
@@ -161,9 +164,14 @@ def num_gpus() -> int:
 
 @functools.cache
 def gpu_memory_bytes() -> tuple[int, ...]:
-    """Returns the memory of each GPU that torch can use. Asks torch in a process of its own, and only if a driver is loaded."""
+    """Returns the memory of each GPU that torch can use; empty, with a warning, if the driver fails. Asks torch in a process
+    of its own, and only if a driver is loaded."""
     if not any(Path(path).exists() for path in _DRIVER_FILES):
         return ()
     code = "from torch import cuda; print(*(cuda.get_device_properties(n).total_memory for n in range(cuda.device_count())))"
-    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    return tuple(map(int, output.split()))
+    asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    if asked.returncode:
+        reason = asked.stderr.strip().splitlines() or [f"exit code {asked.returncode}"]
+        warnings.warn(f"the GPUs of this machine cannot be used: {reason[-1]}", stacklevel=2)
+        return ()
+    return tuple(map(int, asked.stdout.split()))
