@@ -35,6 +35,28 @@ def test_the_causes_add_up_to_the_difference(monkeypatch: pytest.MonkeyPatch, tm
     )
 
 
+def test_what_the_replay_expected_and_the_run_did_not_wait_is_subtracted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    first, _ = sentences(monkeypatch, tmp_path, measured_step=0.120, communication=0.030, rest=-0.020)
+    assert first == (
+        "A step takes 120.0 ms, the ideal of its schedule 100.0 ms. The difference of 20.0 ms (20%) consists of 10.0 ms in which"
+        " communication blocks the workers and 30.0 ms of waits that this communication causes, less 20.0 ms that workers waited"
+        " less than in a replay with the mean time of each action."
+    )
+    first, _ = sentences(monkeypatch, tmp_path / "second", measured_step=0.120, communication=-0.010, rest=-0.020)
+    assert first.endswith(
+        "consists of 50.0 ms in which communication blocks the workers, less 10.0 ms in which communication blocks workers that"
+        " would wait anyway and 20.0 ms that workers waited less than in a replay with the mean time of each action."
+    )
+
+
+@pytest.mark.parametrize(("measured_ms", "longer"), [(100.5, "hardly longer"), (99.5, "no longer")])
+def test_a_step_near_its_ideal_is_said_to_be_longer_only_if_it_is(
+    measured_ms: float, longer: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    first, _ = sentences(monkeypatch, tmp_path, measured_step=measured_ms / 1e3, communication=0.020, rest=-0.020)
+    assert f", {longer} than the ideal of its schedule, 100.0 ms." in first
+
+
 def test_a_step_at_its_ideal_has_no_difference(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     first, _ = sentences(monkeypatch, tmp_path, measured_step=0.100, communication=0.0, rest=0.0)
     assert first == "A step takes 100.0 ms, no longer than the ideal of its schedule, 100.0 ms."

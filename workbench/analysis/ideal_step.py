@@ -21,17 +21,24 @@ def ideal_sentences(run: StoredRun) -> list[str]:
     more = measured - ideal
     # A step is work, communication and idle time, the ideal step work and idle time: the rest of the difference is communication.
     blocked = more - means["communication"] - means["rest"]
+    least = LEAST_SHARE * measured
     causes = (
         (blocked, "in which communication blocks the workers"),
         (means["communication"], "of waits that this communication causes"),
         (means["rest"], "of waits for actions that took longer than on average, or for another program"),
     )
-    named = [f"{seconds(time_s)} {cause}" for time_s, cause in causes if time_s > LEAST_SHARE * measured]
-    if more > LEAST_SHARE * measured and named:
+    savings = (
+        (-means["communication"], "in which communication blocks workers that would wait anyway"),
+        (-means["rest"], "that workers waited less than in a replay with the mean time of each action"),
+    )
+    named, saved = ([f"{seconds(time_s)} {cause}" for time_s, cause in of if time_s > least] for of in (causes, savings))
+    if more > least and named:
         start = f"A step takes {seconds(measured)}, the ideal of its schedule {seconds(ideal)}"
-        first = f"{start}. The difference of {seconds(more)} ({more / ideal:.0%}) consists of {listed(named)}."
+        less = f", less {listed(saved)}" if saved else ""
+        first = f"{start}. The difference of {seconds(more)} ({more / ideal:.0%}) consists of {listed(named)}{less}."
     else:
-        first = f"A step takes {seconds(measured)}, no longer than the ideal of its schedule, {seconds(ideal)}."
+        longer = "hardly" if more > 0 else "no"
+        first = f"A step takes {seconds(measured)}, {longer} longer than the ideal of its schedule, {seconds(ideal)}."
     if means["ideal"] <= LEAST_SHARE * ideal:
         return [first]
     parts = ((means["order"], "through the order of the schedule"), (means["imbalance"], "since the stages are unequal"))
