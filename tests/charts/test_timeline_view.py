@@ -177,6 +177,25 @@ class TestInBrowser:
         page.keyboard.press("Enter")
         expect(part, "half of the event's 40 ms on each side").to_have_text("20.0 ms to 100 ms of 100 ms", timeout=LIMIT_MS)
 
+    def test_tab_goes_on_in_the_view_and_lanes_without_events_are_passed_over(self, page: Any) -> None:
+        none = np.empty(0)
+        empty = Lane(0, none, none, none, none, none.astype(int))
+        last = lane(1, (0, 10, 0), (60, 80, 0), (80, 100, 0))
+        show_timeline(page, packed(step(Lanes((empty, last, empty), (Activity("forward"), Activity("idle"))))))
+        errors: list[Any] = []
+        page.on("pageerror", lambda error: errors.append(error))
+        spoken = page.locator(".spoken")
+        page.locator("canvas").focus()
+        page.keyboard.press("Tab")
+        expect(spoken).to_contain_text("begins at 0.0 ms, data 1", timeout=LIMIT_MS)
+        for key in ("+", "End", "Tab"):
+            page.keyboard.press(key)
+        expect(spoken, "the first in view").to_contain_text("begins at 60.0 ms", timeout=LIMIT_MS)
+        for key in ("ArrowUp", "ArrowDown", "ArrowDown"):
+            page.keyboard.press(key)
+        expect(spoken).to_contain_text("begins at 60.0 ms, data 1", timeout=LIMIT_MS)
+        assert not errors
+
     def test_a_table_lists_the_events_of_the_visible_part(self, page: Any) -> None:
         show_timeline(page, packed(small(ideal=True)))
         page.get_by_role("button", name="Table").press("Enter")
@@ -215,6 +234,10 @@ class TestInBrowser:
         fingers.go([0.2], [0.6])
         fingers.up()
         expect(page.locator(".summary caption")).to_have_text("Selected: 40.0 ms, from 20.0 ms to 60.0 ms", timeout=LIMIT_MS)
+        fingers.down([0.2])
+        expect(page.get_by_role("button", name="Select", exact=True)).to_have_attribute("aria-pressed", "true", timeout=LIMIT_MS)
+        fingers.up()
+        expect(page.get_by_role("button", name="Select", exact=True)).to_have_attribute("aria-pressed", "false", timeout=LIMIT_MS)
 
     def test_a_vertical_swipe_scrolls_the_page_and_selects_nothing(self, page: Any) -> None:
         show_timeline(page, packed(small()))

@@ -97,6 +97,7 @@ class Timeline {
     const holds = (event) => (event.touches.length > 1 || this.anchor !== null) && event.preventDefault(); // else the page scrolls
     this.canvas.addEventListener("touchmove", holds, { passive: false });
     this.anchor = this.held = null;
+    this.isHeld = false; // a held finger has turned Select on, for this press alone
     this.lists.onclick = () => this.toggleTable();
     this.observer = new ResizeObserver(() => this.invalidate(true));
     this.observer.observe(this.root);
@@ -241,6 +242,7 @@ class Timeline {
     const begin = this.timeAt(event.offsetX);
     this.held = setTimeout(() => {
       this.anchor = begin;
+      this.isHeld = this.selects.ariaPressed !== "true";
       this.selects.ariaPressed = true;
     }, LONG_PRESS_MS);
   }
@@ -279,13 +281,19 @@ class Timeline {
       if (event.pointerType === "mouse") this.point(at);
       this.setFocus(this.pieceAt(at));
     }
-    this.anchor = null;
+    this.letGo();
   }
 
   /** The page scrolls instead. */
   cancel(event) {
     clearTimeout(this.held);
     this.pointers.delete(event.pointerId);
+    this.letGo();
+  }
+
+  letGo() {
+    if (this.isHeld) this.selects.ariaPressed = false;
+    this.isHeld = false;
     this.anchor = null;
   }
 
@@ -319,16 +327,22 @@ class Timeline {
     return event.key in acts || event.key in moves;
   }
 
-  /** Focuses the next visible piece of the lane; returns false if there is none, so that Tab leaves. */
+  /** Focuses the next visible piece of the lane, from one out of view the first or last; returns false if there is none, so that
+   *  Tab leaves. */
   step(by) {
-    const lane = this.focus?.lane ?? this.lanes[0], first = after(lane.end, this.view[0]);
-    const last = after(lane.begin, this.view[1]) - 1, i = this.focus ? this.focus.i + by : by > 0 ? first : last;
+    const lane = this.focus?.lane ?? this.lanes.find(({ count }) => count > 0);
+    if (!lane) return false;
+    const first = after(lane.end, this.view[0]), last = after(lane.begin, this.view[1]) - 1;
+    const isVisible = this.focus && this.focus.i >= first && this.focus.i <= last;
+    const i = isVisible ? this.focus.i + by : by > 0 ? first : last;
     this.setFocus(i >= first && i <= last ? { lane, i } : null);
     return this.focus !== null;
   }
 
   changeLane(by) {
-    const lane = this.lanes[clamp(this.lanes.indexOf(this.focus?.lane) + by, 0, this.lanes.length - 1)];
+    const lanes = this.lanes.filter(({ count }) => count > 0);
+    const lane = lanes[clamp(lanes.indexOf(this.focus?.lane) + by, 0, lanes.length - 1)];
+    if (!lane) return;
     const time = this.focus ? (this.focus.lane.begin[this.focus.i] + this.focus.lane.end[this.focus.i]) / 2 : this.view[0];
     this.setFocus({ lane, i: Math.min(after(lane.end, Math.max(time, this.view[0])), lane.count - 1) });
   }
