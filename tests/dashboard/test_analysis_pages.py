@@ -150,6 +150,16 @@ def test_runs_are_compared_by_spec_and_figures_and_one_alone_says_little(store: 
     assert "Select a second run" in marked_up(alone)
 
 
+def test_memory_of_each_worker_is_drawn_only_while_it_is_unfolded(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
+    monkeypatch.setattr("workbench.dashboard.pages.compare.figure", lambda chart, frame, name: drawn.append(name))
+    test = page("compare", runs=",".join(run.id for run in two_runs(store)))
+    assert not drawn
+    test.session_state["details of memory"] = True
+    test.run()
+    assert drawn == ["memory-details"]
+
+
 def test_coming_back_to_a_comparison_finds_it_again(store: Path) -> None:
     runs = [run.id for run in two_runs(store)]
     test = AppTest.from_string("from workbench.dashboard.pages.compare import main\nmain()", default_timeout=240)

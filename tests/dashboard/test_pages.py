@@ -179,6 +179,24 @@ def test_all_splits_are_listed_by_formula_and_queued_as_one_group(monkeypatch: p
     assert "queued: 4 splits (all splits of 2, mlp); 0 in the queue" in texts(test)
 
 
+def test_a_selected_split_is_no_longer_selected_in_a_list_without_it() -> None:
+    test = page("configure", **{"split.data.size": "2", "train.num_steps": "7", "model.name": "mlp"})
+    test.toggle(key="all splits").set_value(True).run()
+    test.toggle(key="variants of all splits").set_value(True).run()
+    table = next(element for element in test.dataframe if "fits" in element.value)
+    key, last = table.proto.id.split("-", 2)[2], len(table.value) - 1
+    select = {"selection": {"rows": [last], "columns": [], "cells": []}}
+    test.session_state[key] = select
+    test.run()
+    assert f"Configure {table.value['split'].iloc[last]}" in labels(test)
+    test.session_state[key] = select
+    test.toggle(key="variants of all splits").set_value(False).run()
+    assert not test.exception
+    (fewer,) = (frame.value for frame in test.dataframe if "fits" in frame.value)
+    assert len(fewer) <= last
+    assert not [label for label in labels(test) if label.startswith("Configure ")]
+
+
 def test_a_run_that_cannot_fit_is_started_only_when_confirmed(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[RunSpec] = []
     monkeypatch.setattr("workbench.dashboard.start.submit", lambda spec: asked.append(spec) or SimpleNamespace(id="run-1"))

@@ -96,7 +96,7 @@ def _table(frame: pd.DataFrame, fits: pd.Series, device: DeviceMemory, specs: li
             }
         ),
         hide_index=True,
-        key="splits by formula",
+        key=f"splits by formula {hash(tuple(frame['split']))}",  # other rows, other selection
         on_select="rerun",
         selection_mode="single-row",
         column_config={

@@ -202,6 +202,7 @@ def _draw(one: Figure) -> None:
     _pick([clicked] if clicked else [], one.name)
     if one.unfolded:
         heading, draw = one.unfolded
-        shown = one.frame[one.frame["split"] == picked] if picked in set(one.frame["split"]) else one.frame
-        with st.expander(heading):
-            figure(draw(shown), shown, f"{one.name}-details")
+        with st.expander(heading, key=f"details of {one.name}", on_change="rerun") as expander:
+            if expander.open:  # else nothing is drawn, which takes time at every click
+                shown = one.frame[one.frame["split"] == picked] if picked in set(one.frame["split"]) else one.frame
+                figure(draw(shown), shown, f"{one.name}-details")
