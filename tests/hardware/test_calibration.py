@@ -22,6 +22,7 @@ from workbench.charts.calibration import communication_chart
 from workbench.cli import calibrate
 from workbench.cli.show import _bandwidths
 from workbench.errors import UsageError
+from workbench.hardware import calibrate as calibration_module
 from workbench.hardware.fit import fit, link_notes
 from workbench.hardware.staleness import staleness
 from workbench.hardware.store import read_calibration, write_calibration
@@ -29,6 +30,7 @@ from workbench.plan.link_model import Route
 from workbench.plan.resolve import plan
 from workbench.spec import RunSpec
 from workbench.store.directory import RunDirectory
+from workbench.store.figures import CpuLoad
 from workbench.store.json_record import plain
 from workbench.store.records import Environment
 from workbench.store.tables import write_table
@@ -188,6 +190,14 @@ def test_show_lays_a_calibration_beside_runs_of_its_own_machine_alone(
     assert console.export_text().rstrip().endswith(calibrated)
 
 
+@pytest.mark.parametrize(("own_cores", "others"), [(0.0, 0.5), (0.2, 0.3), (0.7, 0.0)])
+def test_the_load_beside_a_calibration_is_neither_of_its_workers_nor_of_the_process_that_waits(
+    own_cores: float, others: float
+) -> None:
+    loads = [CpuLoad(elapsed_s=10.0, machine_s=20.0, process_s=own_s) for own_s in (9.0, 6.0)]
+    assert calibration_module.load_beside(loads, own_cores) == pytest.approx(others)
+
+
 def test_a_calibration_says_when_its_fits_are_poor(capsys: pytest.CaptureFixture[str]) -> None:
     found = calibration(1e-4, 1e9)
     calibrate._report(found)
@@ -211,7 +221,6 @@ def test_calibrate_measures_keeps_and_prints_and_runs_are_checked_against_it(tmp
     found = json.loads(workbench("calibrate", "--json"))
     assert json.loads((tmp_path / "calibration.json").read_text()) == found
     assert {row["precision"] for row in found["matmul"]} == {"fp32", "bf16", "fp64"}
-    assert 0 <= found["other_load_cores"] < (os.cpu_count() or 1)
     assert {row["kind"] for row in found["memory"]} == {"copy", "triad"}
     assert {fit["operation"] for fit in found["links"]} == {"all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send"}
     assert all(0 < row["time_s"] < inf for row in found["communication"])

@@ -65,6 +65,7 @@ def _measure(job: Row, tables: dict[str, list[Row]], report: Report) -> float:
         run.make_folders()
         (run.path / JOB).write_text(json.dumps(job), encoding="utf-8")
         workers, offset, has_finished = Workers(run, job["num_workers"], MODULE), 0, False
+        begun_s, used_s = time.perf_counter(), time.process_time()
         try:
             while not has_finished:
                 codes = workers.poll()
@@ -81,7 +82,18 @@ def _measure(job: Row, tables: dict[str, list[Row]], report: Report) -> float:
                 time.sleep(_POLL_S)
         finally:
             workers.end()
+        own_cores = (time.process_time() - used_s) / (time.perf_counter() - begun_s)
         last = [run.events(rank)[0][-1] for rank in range(job["num_workers"])]
-        cores = other_load_cores([from_json(CpuLoad, event.row) for event in last if isinstance(event, MeasuredEvent)])
-        assert cores is not None, "a calibration takes long enough to tell what else ran"
-        return cores
+        return load_beside([from_json(CpuLoad, event.row) for event in last if isinstance(event, MeasuredEvent)], own_cores)
+
+
+def load_beside(loads: Sequence[CpuLoad], own_cores: float) -> float:
+    """Returns the cores that programs other than the calibration kept busy.
+
+    Args:
+        loads: as each worker saw it.
+        own_cores: that this process, which waits for the workers, kept busy.
+    """
+    cores = other_load_cores(loads)
+    assert cores is not None, "a calibration takes long enough to tell what else ran"
+    return max(0.0, cores - own_cores)
