@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from workbench.analysis.outlook import Outlook
-from workbench.analysis.split_sizes import savings, split_sizes
+from workbench.analysis.split_sizes import changes, savings, split_sizes
 from workbench.plan.all_splits import all_splits
 from workbench.plan.resolve import plan
 from workbench.spec import RunSpec
@@ -35,6 +35,7 @@ def test_a_saving_makes_as_many_splits_fit_as_it_says() -> None:
 
 def test_what_is_set_already_is_no_saving() -> None:
     spec = spec_of({**differences(SPEC), "train.checkpointing": "full", "train.precision": "bf16", "train.global_batch_size": 2})
-    limit = int(split_sizes(all_splits(spec, 2))["memory"].min()) - 1
-    assert not {"train.checkpointing", "train.precision"} & {path for saving in savings(spec, 2, limit) for path in saving.change}
+    assert changes(spec) == [{"train.global_batch_size": 1}]
+    half, bf16, full = {"train.global_batch_size": 16}, {"train.precision": "bf16"}, {"train.checkpointing": "full"}
+    assert changes(spec_of({**differences(SPEC), "train.global_batch_size": 32})) == [full, half, bf16, {**full, **bf16}]
     assert savings(spec, 2, 0) == []

@@ -52,7 +52,7 @@ class Saving:
 
 
 def savings(spec: RunSpec, num_workers: int, limit_bytes: int, *, variants: bool = False) -> list[Saving]:
-    """Returns the changes with which splits fit: recomputed activations, half the batch, half the bytes of a number.
+    """Returns the changes with which splits fit: recomputed activations, half the batch, bf16.
 
     Args:
         spec: of which no split of ``num_workers`` workers fits.
@@ -60,7 +60,7 @@ def savings(spec: RunSpec, num_workers: int, limit_bytes: int, *, variants: bool
         variants: as of ``all_splits``.
     """
     paths, useful = differences(spec), []
-    for change in _changes(spec):
+    for change in changes(spec):
         try:
             specs = all_splits(spec_of(with_change(paths, change)), num_workers, variants=variants)
         except SpecError:
@@ -70,7 +70,7 @@ def savings(spec: RunSpec, num_workers: int, limit_bytes: int, *, variants: bool
     return useful
 
 
-def _changes(spec: RunSpec) -> list[dict[str, Any]]:
+def changes(spec: RunSpec) -> list[dict[str, Any]]:
     """Returns the changes that reduce memory, those that change the result last."""
     halves: dict[str, Any] = {"train.precision": "bf16"} if spec.train.precision != "bf16" else {}
     if spec.mode != "train":
