@@ -12,7 +12,7 @@ import pytest
 from tests.helpers.cases import training
 from tests.helpers.run_directory import run_record
 from workbench.hardware.store import write_calibration
-from workbench.metrics.utilisation import peak_flops_per_s
+from workbench.metrics.utilisation import calibrated_peak
 from workbench.plan.resolve import plan
 from workbench.spec import RunSpec
 from workbench.store.records import Environment
@@ -92,9 +92,9 @@ def test_the_peak_is_of_as_many_threads_of_no_more_cores_than_there_are_and_of_t
     def peak(precision: str, threads: int, num_workers: int, num_cores: int, **other: Any) -> float | None:
         workers = {"threads_per_worker": threads, "num_workers": num_workers, "num_cores": num_cores}
         record = run_record(**workers)
-        peak, stale = peak_flops_per_s(tmp_path, Environment(**{**here, **other}), record, precision)
-        assert not stale
-        return peak
+        found = calibrated_peak(tmp_path, Environment(**{**here, **other}), record, precision)
+        assert found is None or not found.stale
+        return found and found.flops_per_s
 
     assert peak("fp32", 1, 2, 4) is None, "nothing was calibrated"
     entries = [

@@ -7,7 +7,7 @@ from typing import Any
 
 from workbench.messages import counted
 from workbench.metrics.communication import communication_bytes_per_step
-from workbench.metrics.utilisation import peak_flops_per_s
+from workbench.metrics.utilisation import calibrated_peak
 from workbench.store.directory import RunDirectory
 from workbench.store.events import Event, FinishedEvent, ParityEvent
 from workbench.store.figures import CpuLoad, Summary, WorkerFigures
@@ -122,20 +122,19 @@ def _flops(run: RunDirectory, workers: list[WorkerFigures], step_time: float) ->
     num_workers, threads = record.num_workers, record.threads_per_worker
     flops, counts = record.expected.flops_per_step, [w.counted_flops for w in workers]
     store, here = run.path.parent.parent, run.environment()
-    peak, stale = None, ""
-    if record.device == "cpu":  # what was calibrated are CPUs
-        peak, stale = peak_flops_per_s(store, here, record, spec.train.compute_precision)
+    is_cpu = record.device == "cpu"  # what was calibrated are CPUs
+    peak = calibrated_peak(store, here, record, spec.train.compute_precision) if is_cpu else None
     sheet = spec.measure.peak_flops_per_s
     per_s = None if flops is None else flops / step_time
     return {
         "flops_per_step": flops,
         "counted_flops_per_step": sum(known) if len(known := [n for n in counts if n is not None]) == len(counts) else None,
         "flops_per_s": per_s,
-        "peak_flops_per_s": peak,
+        "peak_flops_per_s": peak and peak.flops_per_s,
         "peak_is_of": f"{spec.train.compute_precision} and {counted(threads, 'thread')}",
         "data_sheet_flops_per_s": sheet,
-        "utilisation": per_s / peak if per_s is not None and peak else None,
-        "stale_calibration": stale,
+        "utilisation": per_s / peak.flops_per_s if per_s is not None and peak else None,
+        "stale_calibration": peak.stale if peak else "",
         "utilisation_of_data_sheet": per_s / (sheet * num_workers) if per_s is not None and sheet else None,
     }
 

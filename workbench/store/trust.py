@@ -21,7 +21,7 @@ TIMES = frozenset({
 
 
 class Trust(StrEnum):
-    """State of a measured figure of a run, from the best to the worst."""
+    """State of a measured figure of a run. The states of times, all but ``STALE_CALIBRATION``, are from the best to the worst."""
 
     QUIET = "quiet"
     STALE_CALIBRATION = "stale calibration"
