@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from pathlib import Path
@@ -91,6 +92,22 @@ def test_rows_are_the_same_with_an_index_without_one_and_with_a_damaged_one(tmp_
     for content in ("", "[]", '{"columns": []}', '{"columns": 1, "rows": 2}'):
         file.write_text(content)
         assert runs_table.rows(tmp_path) == after
+
+
+def test_an_index_of_another_version_is_renewed(tmp_path: Path) -> None:
+    for number in range(index._MIN_NEW):
+        ended(tmp_path, f"run-{number:04d}")
+    rows, file = runs_table.rows(tmp_path), tmp_path / index.NAME
+    current = file.read_text()
+    column = list(rows[0]).index("efficiency")
+    for other in ({}, {"version": index.VERSION - 1}):
+        content = json.loads(current)
+        for entry in content["rows"].values():
+            entry[1][column] = 1.41
+        del content["version"]
+        file.write_text(json.dumps({**content, **other}))
+        assert runs_table.rows(tmp_path) == rows
+        assert file.read_text() == current
 
 
 def test_the_index_is_what_is_read_of_an_ended_run(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from workbench.store.columns import RUN_COLUMNS
 from workbench.store.run_status import TERMINAL
 
 NAME = "index.json"
+VERSION = 2
+"""Increases whenever a column has another meaning, which its name does not show: an index of another version is not used."""
 _MIN_NEW = 100
 """Number of new rows from which the index is written."""
 SETTLED_S = 2.0
@@ -32,7 +34,7 @@ class Index:
         self._new_rows: dict[str, list[Any]] = {}
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             content = json.loads(self._path.read_bytes())
-            if content["columns"] == list(RUN_COLUMNS):
+            if content["version"] == VERSION and content["columns"] == list(RUN_COLUMNS):
                 self._rows = dict(content["rows"])
 
     def get(self, run_id: str, changed_ns: int) -> tuple[dict[str, Any], bool] | None:
@@ -53,5 +55,6 @@ class Index:
             return
         draft = self._path.with_name(f".{NAME}.{os.getpid()}")
         with contextlib.suppress(OSError):
-            draft.write_text(json.dumps({"columns": RUN_COLUMNS, "rows": {**self._rows, **self._new_rows}}), encoding="utf-8")
+            content = {"version": VERSION, "columns": RUN_COLUMNS, "rows": {**self._rows, **self._new_rows}}
+            draft.write_text(json.dumps(content), encoding="utf-8")
             draft.replace(self._path)
