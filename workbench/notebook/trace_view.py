@@ -23,6 +23,11 @@ from workbench.notebook.compare_view import CompareView
 from workbench.notebook.rendering import Still, WidgetBase
 from workbench.notebook.still import grid, paragraphs
 
+_CHOSEN = """
+.workbench-choice .jupyter-button.mod-active { color: var(--jp-ui-inverse-font-color1); background: var(--jp-brand-color1); }
+.workbench-choice .jupyter-button.mod-active::before { content: "✓"; margin-right: 4px; }
+"""
+"""Colours and ticks the chosen one of several buttons, as ``switch`` does a button that is on; else it is grey beside grey."""
 _HEADS = ("operation", "axis", "phase", "count", "payload")
 
 
@@ -30,7 +35,7 @@ class Timeline(anywidget.AnyWidget):
     """The lanes of a step; ``region`` is the part selected in them."""
 
     _esm = JAVASCRIPT
-    _css = STYLES
+    _css = STYLES + _CHOSEN
     packed = traitlets.Bytes().tag(sync=True)
     region = traitlets.List(traitlets.Float()).tag(sync=True)
     """Begin and end in milliseconds since the step began; empty if nothing is selected."""
@@ -54,6 +59,7 @@ class TraceView(WidgetBase):
     def __init__(self, run: Run | str | CompareView) -> None:
         self._step = w.ToggleButtons(description="Trace step")
         self._step.style.button_width = "auto"
+        self._step.add_class("workbench-choice")
         self._workers = w.SelectMultiple(description="Workers")
         self._sentence, self._lanes, self._operations = w.HTML(), Timeline(), w.HTML()
         super().__init__([self._step, self._workers, self._sentence, self._lanes, self._operations])
