@@ -20,7 +20,8 @@ class EndedRun:
 
     id: str
     name: str
-    state: RunState
+    state: RunState | None
+    """None if it cannot be read."""
     waited_s: float
 
 
@@ -59,4 +60,6 @@ def ended_line(runs: Sequence[EndedRun]) -> str:
 
 
 def _became(run: EndedRun) -> str:
-    return f"{run.name} {run.state}" if run.state.is_terminal else f"{run.name} still {run.state}"
+    if run.state is None:
+        return f"{run.name} cannot be read"
+    return f"{run.name} {run.state if run.state.is_terminal else 'not ended'}"

@@ -15,13 +15,19 @@ from collections.abc import Callable, Iterator
 from html import escape
 from typing import TYPE_CHECKING, Any, Protocol
 
+from workbench.errors import WorkbenchError
+
 if TYPE_CHECKING:
     from workbench.analysis.progress import Follower
     from workbench.analysis.progress_line import EndedRun
     from workbench.api.stored_run import Run
+    from workbench.store.run_status import RunState
 
 _REFRESH_S = 0.5
 """Drawing is rare and cheap, since the runs need the cores."""
+
+_UNREADABLE = (WorkbenchError, FileNotFoundError)
+"""What reading a run raises that is damaged or was purged. Such a run, often a baseline, does not end the wait for another."""
 
 
 class Line(Protocol):
@@ -36,7 +42,7 @@ class Line(Protocol):
 
 @contextlib.contextmanager
 def shown(run: Run, position: str = "") -> Iterator[Callable[[], None]]:
-    """Shows the progress of a run while the block waits for it.
+    """Shows the progress of a run while the block waits for it. What cannot be read is said in the line and raises nothing.
 
     Args:
         run: the run that the block waits for.
@@ -49,9 +55,9 @@ def shown(run: Run, position: str = "") -> Iterator[Callable[[], None]]:
     if line is None:
         yield lambda: None
         return
-    from workbench.analysis.progress_line import EndedRun, run_name
+    from workbench.analysis.progress_line import EndedRun
 
-    name, begin_s = run_name(run), time.monotonic()
+    name, begin_s = _name(run), time.monotonic()
     followers: dict[str, Follower] = {}
     drawn_s = float("-inf")
 
@@ -64,7 +70,7 @@ def shown(run: Run, position: str = "") -> Iterator[Callable[[], None]]:
     try:
         yield refresh
     finally:
-        line.end(EndedRun(run.id, name, run.state, time.monotonic() - begin_s))
+        line.end(EndedRun(run.id, name, _state(run), time.monotonic() - begin_s))
 
 
 @contextlib.contextmanager
@@ -87,7 +93,7 @@ def shown_work(name: str) -> Iterator[Callable[[str], None]]:
 
 
 def progress_text(run: Run, followers: dict[str, Follower]) -> str:
-    """Returns the progress of the first of a run's baselines and itself that has not ended.
+    """Returns the progress of the first of a run's baselines and itself that has not ended, or why it cannot be read.
 
     Args:
         run: the run.
@@ -97,23 +103,42 @@ def progress_text(run: Run, followers: dict[str, Follower]) -> str:
     from workbench.analysis.progress_line import progress_line, run_name
     from workbench.api.remeasurement import pending
 
-    current = next(iter(pending([run])), run)
-    if current.id not in followers:
-        followers.clear()
-        followers[current.id] = Follower(current)
-    follower = followers[current.id]
-    follower.read_new()
-    baseline = "" if current.id == run.id else f"baseline {run_name(current)}: "
-    return baseline + progress_line(follower)
+    try:
+        current = next(iter(pending([run])), run)
+        if current.id not in followers:
+            followers.clear()
+            followers[current.id] = Follower(current)
+        follower = followers[current.id]
+        follower.read_new()
+        baseline = "" if current.id == run.id else f"baseline {run_name(current)}: "
+        return baseline + progress_line(follower)
+    except _UNREADABLE as error:
+        return f"no progress to show: {error}"
+
+
+def _name(run: Run) -> str:
+    from workbench.analysis.progress_line import run_name
+
+    try:
+        return run_name(run)
+    except _UNREADABLE:
+        return run.id
+
+
+def _state(run: Run) -> RunState | None:
+    try:
+        return run.state
+    except _UNREADABLE:
+        return None
 
 
 def _done(followers: dict[str, Follower]) -> float:
-    progress = next(iter(followers.values())).progress
+    progress = next((follower.progress for follower in followers.values()), None)
     return progress[0] / progress[1] if progress else 0.0
 
 
 def _line() -> Line | None:
-    """Returns the line of the cell that is being executed in this thread; None if there is none."""
+    """Returns the line of what is being executed in this thread, a cell or the callback of a widget; None if there is none."""
     ipython = sys.modules.get("IPython")
     shell = getattr(ipython, "get_ipython", lambda: None)()
     if shell is None or threading.current_thread() is not threading.main_thread():
@@ -121,16 +146,24 @@ def _line() -> Line | None:
     if not hasattr(shell, "kernel"):
         return _TerminalLine() if sys.stderr.isatty() else None
     line = shell.meta.get("workbench_line")
-    if line is None or line.cell != shell.execution_count:
-        line = shell.meta["workbench_line"] = _CellLine(shell.execution_count)
+    message_id = _message_id(shell)
+    if line is None or line.message_id != message_id:
+        line = shell.meta["workbench_line"] = _CellLine(message_id)
     return line
+
+
+def _message_id(shell: Any) -> str:
+    """Returns the id of the message that the kernel handles. The count of executions is no such id: between cells it is that of
+    the next, and a cell that is not stored in the history leaves it as it is."""
+    parent = shell.get_parent() if hasattr(shell, "get_parent") else {}
+    return str(parent.get("header", {}).get("msg_id", shell.execution_count))
 
 
 class _CellLine:
     """A bar and a text in the output of a cell; at the end the text alone, which is stored with the notebook."""
 
-    def __init__(self, cell: int) -> None:
-        self.cell = cell
+    def __init__(self, message_id: str) -> None:
+        self.message_id = message_id
         self._ended: dict[str, EndedRun] = {}
         """By id: an interrupted wait is followed by one for the end of the cancelled run."""
         self._data: dict[str, str] = {}
