@@ -272,7 +272,7 @@ def test_the_queue_is_shown_and_a_run_is_cancelled_with_its_baseline(store: Path
         events.write(StepEvent(rank=0, kind="timed", step=step, num_steps=4, loss=1.0, duration_s=0.5))
     test = page("live")
     assert [s.value for s in test.subheader][:2] == ["single", "Queue"]
-    assert "1.  dp2  ·  mlp on text  ·  Waiting for its single-worker baseline" in texts(test)
+    assert "1.  dp2  ·  mlp on text  ·  Queued: waiting for its single-worker baseline" in texts(test)
     charts = str([chart.proto.spec for chart in test.get("vega_lite_chart")])
     assert "How long does each step take?" in charts
     assert "Does the loss fall?" in charts
@@ -292,8 +292,8 @@ def test_the_queue_is_in_the_order_of_execution_and_says_who_has_the_devices(
     queued = "Queued: waiting for free CPU cores"
     assert "calibration of user ada" in lines[-3]
     assert "number 3 in the queue" in "\n".join(lines[:-3])
-    assert lines[-2].startswith(f"2.  first  ·  mlp on text  ·  {queued} (1 run ahead)")
-    assert lines[-1].startswith(f"3.  second  ·  mlp on text  ·  {queued} (2 runs ahead)")
+    assert lines[-2].startswith(f"2.  first  ·  mlp on text  ·  {queued} (1 ahead)")
+    assert lines[-1].startswith(f"3.  second  ·  mlp on text  ·  {queued} (2 ahead)")
     for ticket in tickets:
         ticket.release()
 
@@ -331,6 +331,32 @@ def test_a_group_is_one_card_and_at_its_end_one_comparison(store: Path, monkeypa
     assert "Cancelled by you." in texts(test)
     test.button(key="compare group all splits").click().run()
     assert asked == [{"runs": "base-1,run-2,run-3"}]
+
+
+def test_a_group_is_cancelled_without_the_baseline_that_another_run_needs(store: Path) -> None:
+    for name in ("base-1", "base-2"):
+        live(store, name, 1.0, "running", split="single", dataset="text", started_as_baseline=True)
+    values = {"split": "pp2", "dataset": "text"}
+    named = live(store, "named", 2.0, **values)
+    members = [
+        live(store, f"member-{n}", 3.0, baseline_run_id=base, **values) for n, base in enumerate(("base-1", "base-2", "named"))
+    ]
+    for run in (named, *members):
+        run.write_labels(Labels(group="all splits"))
+    live(store, "other", 5.0, baseline_run_id="base-1", **values)
+    page("live").button(key="cancel group all splits").click().run()
+    cancelled = {path.name for path in (store / "runs").iterdir() if RunDirectory(path).cancel_requested()}
+    assert cancelled == {"base-2", "named", "member-0", "member-1", "member-2"}
+
+
+def test_a_damaged_run_is_left_out_of_the_queue(store: Path) -> None:
+    for number in range(3):
+        live(store, f"run-{number}", float(number), split=f"dp{number + 2}", dataset="text")
+    test, directory = page("live"), store / "runs" / "run-2"
+    (directory / "labels.json").write_text("damaged")
+    assert not test.run().exception
+    assert "2.  dp3" in texts(test)
+    assert "dp4" not in texts(test)
 
 
 def test_the_demonstration_is_a_group_of_its_own_each_time(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:

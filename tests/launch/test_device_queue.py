@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import functools
+import os
 from pathlib import Path
+
+import pytest
 
 from tests.helpers.process import wait_until
 from tests.helpers.supervisors import Supervisors
-from workbench.launch.device_queue import Holder, Ticket, places
-from workbench.launch.place import place
+from workbench.launch.device_queue import Holder, Ticket, locked_tickets
+from workbench.launch.place import take_ticket
 from workbench.store.directory import RunDirectory
 
 
@@ -16,7 +21,7 @@ def test_the_second_supervisor_waits_for_the_device_and_can_be_cancelled_there(s
     first, _ = supervisors.start("cancel")
     wait_until(lambda: first.status().state == "running")
     second, waiting = supervisors.start("none", "run-2")
-    wait_until(lambda: second.status().message.startswith("waiting for free CPU cores (1 run ahead; held by run run-1 of user "))
+    wait_until(lambda: second.status().message.startswith("waiting for free CPU cores (1 ahead; held by run run-1 of user "))
     assert second.status().state == "queued"
     second.request_cancel()
     assert waiting.wait() == 0
@@ -37,7 +42,7 @@ def test_devices_are_given_in_the_order_of_asking(tmp_path: Path) -> None:
 
 def test_runs_that_wait_for_the_same_baseline_start_in_the_order_of_their_submission(supervisors: Supervisors) -> None:
     def take(run: RunDirectory) -> Ticket:
-        ticket = place(run, run.record())
+        ticket = take_ticket(run, run.record())
         assert ticket
         return ticket
 
@@ -52,7 +57,7 @@ def test_runs_that_wait_for_the_same_baseline_start_in_the_order_of_their_submis
     for run, ticket in reversed([*zip(runs, tickets, strict=True)]):  # supervisors may start in any order
         supervisors.supervise(run, "none", ticket)
     wait_until(lambda: all(run.status().message == "waiting for its single-worker baseline" for run in runs))
-    wait_until(lambda: later.status().message.startswith("waiting for free CPU cores (5 runs ahead; held by run base of user "))
+    wait_until(lambda: later.status().message.startswith("waiting for free CPU cores (5 ahead; held by run base of user "))
     base.request_cancel()
     assert [process.wait() for process in supervisors.started] == [0] * 6
     began = [run.events(0)[0][0].time for run in (*runs, later)]
@@ -61,27 +66,66 @@ def test_runs_that_wait_for_the_same_baseline_start_in_the_order_of_their_submis
 
 def test_a_run_has_no_place_before_a_baseline_that_has_none(supervisors: Supervisors) -> None:
     base, run = supervisors.new("base", waits_for_quiet=True), supervisors.new("run-1", baseline_run_id="base")
-    assert place(run, run.record()) is None, "it would wait for a run that waits for it"
-    of_base = place(base, base.record())
-    ticket = place(run, run.record())
+    assert take_ticket(run, run.record()) is None, "it would wait for a run that waits for it"
+    of_base = take_ticket(base, base.record())
+    ticket = take_ticket(run, run.record())
     assert of_base
     assert ticket
     assert ticket.ahead()[0].is_run("base", supervisors.path.resolve())
-    assert place(run, run.record(), ticket) is ticket
+    assert take_ticket(run, run.record(), ticket) is ticket
     of_base.release()  # the machine was not quiet any more
-    again = place(base, base.record())
+    again = take_ticket(base, base.record())
     assert again
-    assert place(run, run.record(), ticket) is None
+    assert take_ticket(run, run.record(), ticket) is None
     assert again.is_first()
     again.release()
 
 
 def test_a_ticket_that_is_handed_on_ends_with_the_process_that_took_it(supervisors: Supervisors) -> None:
     run = supervisors.new("run-1")
-    ticket = place(run, run.record())
+    ticket = take_ticket(run, run.record())
     supervisor = supervisors.supervise(run, "cancel", ticket)
     wait_until(lambda: run.status().state == "running")
-    assert [(entry.devices, entry.holder.pid) for entry in places()] == [({"cpu"}, supervisor.pid)]
+    assert [(entry.devices, entry.holder.pid) for entry in locked_tickets()] == [({"cpu"}, supervisor.pid)]
     supervisor.kill()
-    wait_until(lambda: not places())
+    wait_until(lambda: not locked_tickets())
     assert not list(supervisors.queue.glob("*.ticket"))
+
+
+def test_a_ticket_that_cannot_be_written_is_not_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pwrite(file: int, text: bytes, offset: int) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    first = Ticket(["cpu"], Holder("first"), tmp_path)
+    with monkeypatch.context() as full_disk:
+        for write in (pwrite, lambda file, text, offset: 5):
+            full_disk.setattr(os, "pwrite", write)
+            with pytest.raises(OSError, match=r"No space|only 5 of"):
+                Ticket(["cpu"], Holder("second"), tmp_path)
+            with pytest.raises(OSError, match=r"No space|only 5 of"):
+                first.inherited(first.path, first.file)
+    third = Ticket(["cpu"], Holder("third"), tmp_path)
+    assert [ticket.holder.activity for ticket in locked_tickets(tmp_path)] == ["first", "third"]
+    assert [holder.activity for holder in third.ahead()] == ["first"]
+    assert len(list(tmp_path.glob("*.ticket"))) == 2
+    first.release(), third.release()
+
+
+@pytest.mark.parametrize("text", [b"", b"[", b'{"cpu": 1}', b"[1]", b'["cpu", "pid=x"]', b"\xff", b"[" * 60000])
+def test_a_locked_file_that_is_no_ticket_holds_up_nobody(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "1.ticket").write_bytes(text)
+    with (tmp_path / "1.ticket").open() as garbage:
+        fcntl.flock(garbage, fcntl.LOCK_EX)
+        ticket = Ticket(["cpu"], Holder("a run"), tmp_path)
+        assert [entry.number for entry in locked_tickets(tmp_path)] == [2]
+        assert ticket.is_first()
+        assert (tmp_path / "1.ticket").exists()
+    ticket.release()
+
+
+def test_files_of_others_do_not_break_the_queue(tmp_path: Path) -> None:
+    (tmp_path / "mine.ticket").touch(), (tmp_path / "²x.ticket").touch(), (tmp_path / "-3.ticket").touch()
+    (tmp_path / "1.ticket").mkdir(), os.mkfifo(tmp_path / "2.ticket")
+    ticket = Ticket(["cpu"], Holder("a run"), tmp_path)
+    assert (ticket.number, ticket.is_first()) == (3, True)
+    ticket.release()

@@ -21,6 +21,7 @@ from tests.helpers.run_directory import new_run, run_record
 from tests.helpers.supervisors import Supervisors
 from workbench.launch import fork_server
 from workbench.launch import start as submit
+from workbench.launch.device_queue import Holder, Ticket, locked_tickets
 from workbench.spec import RunSpec
 from workbench.spec.files import dumps
 from workbench.store.directory import RunDirectory
@@ -112,6 +113,43 @@ def test_the_fork_server_forks_a_module_with_torch_in_memory(tmp_path: Path) -> 
         assert server.poll() is None
     finally:
         server.send_signal(signal.SIGKILL)
+        server.wait()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere workers are spawned")
+def test_a_file_is_handed_on_and_never_kept(tmp_path: Path) -> None:
+    path, queue = tmp_path / "s.sock", tmp_path / "queue"
+    (tmp_path / "holder.py").write_text(
+        "import os, sys, time\nos.fstat(int(sys.argv[1]))\nprint(sys.argv[1:], flush=True)\ntime.sleep(999)"
+    )
+    code = f"from workbench.launch import fork_server as f; f.FIRST, f.LATER, f.REQUEST_S = (), (), 0.2; f.serve({str(path)!r})"
+    server = subprocess.Popen([sys.executable, "-c", code])
+    message = {"module": "holder", "argv": [], "env": {}, "cwd": str(tmp_path), "sys_path": [str(tmp_path), *sys.path]}
+    message |= {"log": str(tmp_path / "log"), "cores": [*os.sched_getaffinity(0)], "niceness": os.nice(0)}
+    line = json.dumps(message).encode() + b"\n"
+    try:
+        wait_until(path.exists)
+        wait_until(lambda: bool(request(path, json.dumps({**message, "module": "this"}).encode() + b"\n")))
+        with socket.socket(socket.AF_UNIX) as stalled:
+            stalled.connect(str(path))
+            ticket = Ticket(["cpu"], Holder("stalled"), queue)
+            socket.send_fds(stalled, [line[:1]], [ticket.file])
+            ticket.close()
+            wait_until(lambda: not locked_tickets(queue))
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(path))
+            ticket = Ticket(["cpu"], Holder("handed on"), queue)
+            socket.send_fds(connection, [line[:1]], [ticket.file])
+            connection.sendall(line[1:])
+            pid = json.loads(connection.makefile().readline())["pid"]
+        ticket.close()
+        wait_until(lambda: (tmp_path / "log").read_text().endswith("]\n"))
+        assert [entry.holder.activity for entry in locked_tickets(queue)] == ["handed on"]
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not locked_tickets(queue))
+        assert server.poll() is None
+    finally:
+        server.kill()
         server.wait()
 
 

@@ -15,7 +15,7 @@ from workbench.api import submission
 from workbench.api.remeasurement import can_be_measured_again, measure_again, pending
 from workbench.errors import RunFailedError, SpecError, UsageError
 from workbench.launch import start as launcher
-from workbench.launch.device_queue import Ticket, places
+from workbench.launch.device_queue import Ticket, locked_tickets
 from workbench.plan import resolve
 from workbench.plan.plan import Plan
 from workbench.store.directory import RunDirectory
@@ -150,7 +150,7 @@ def test_a_supervisor_that_cannot_start_ends_the_run_and_its_baselines(
     assert states["dp2"].state == RunState.FAILED
     assert "Resource temporarily unavailable" in states["dp2"].message
     assert [run.cancel_requested() for run in started] == [True, True]
-    assert not places(), "nobody holds a ticket that no supervisor has taken over"
+    assert not locked_tickets(), "nobody holds a ticket that no supervisor has taken over"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device")

@@ -54,6 +54,23 @@ def test_a_run_waits_for_its_baseline(supervisors: Supervisors) -> None:
     assert run.summary().speedup == 2.0
 
 
+def test_a_run_that_waits_for_its_baseline_reads_it_seldom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    new_run(tmp_path, "base")
+    supervisor = Supervisor(new_run(tmp_path, "run-1", baseline_run_id="base"))
+    monkeypatch.setenv("WORKBENCH_DEVICE_QUEUE", str(tmp_path / "devices"))
+    calls: list[str] = []
+
+    def pause() -> None:
+        calls.append("pause")
+        if calls.count("pause") == 100:
+            raise Cancelled
+
+    monkeypatch.setattr(supervisor, "_pause", pause)
+    monkeypatch.setattr("workbench.launch.supervisor.unfinished_baselines", lambda *_: calls.append("look") or ["base"])
+    supervisor.run()
+    assert calls.count("look") == 4, "a whole group that does so disturbs the steps of its baseline"
+
+
 def test_a_run_waits_for_a_quiet_machine_without_the_devices(supervisors: Supervisors) -> None:
     never, waiting = supervisors.start("none", waits_for_quiet=True, max_other_load_cores=-1.0)
     wait_until(lambda: never.status().message.startswith("waiting for a quiet machine: other programs use "))

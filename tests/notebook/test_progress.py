@@ -198,7 +198,7 @@ def test_a_line_names_what_a_run_waits_for_and_how_far_it_is(run: Run) -> None:
     while not waiting.message:
         time.sleep(0.05)
     assert progress_line(Follower(waiting)) == f"queued · {waiting.message}"
-    assert "1 run ahead" in waiting.message
+    assert "1 ahead" in waiting.message
     waiting.end()
     going.end()
 

@@ -23,6 +23,9 @@ class Group:
     baselines: frozenset[str] = frozenset()
     """Ids of the runs that others are compared with."""
 
+    members: frozenset[str] = frozenset()
+    """Ids of the runs with the label of the group, without the baselines that other runs may need too."""
+
     @property
     def active(self) -> list[str]:
         """Ids of the runs that have not ended."""
@@ -54,5 +57,6 @@ def group_of(name: str, records: Sequence[RunRecord], states: Mapping[str, str])
         states: Run id → state of all runs of the store; a baseline that is not there is left out.
     """
     baselines = dict.fromkeys(other for record in records for other in record.baseline_ids)
+    members = frozenset(record.run_id for record in records)
     ids = baselines | dict.fromkeys(record.run_id for record in records)
-    return Group(name, {run_id: states[run_id] for run_id in ids if run_id in states}, frozenset(baselines))
+    return Group(name, {run_id: states[run_id] for run_id in ids if run_id in states}, frozenset(baselines), members)

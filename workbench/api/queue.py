@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workbench.api.stored_run import Run
-from workbench.launch.device_queue import Place, places
-from workbench.launch.place import devices
-from workbench.messages import counted
+from workbench.errors import DamagedRunError
+from workbench.launch.device_queue import LockedTicket, locked_tickets
+from workbench.launch.place import AWAITED_BASELINE, awaited_devices, devices
 from workbench.store.active import ActiveRuns
 from workbench.store.directory import RunDirectory
 from workbench.store.records import RunRecord
@@ -72,44 +72,44 @@ class Queue:
         return self._records[run_id]
 
     def entries(self) -> list[QueueEntry]:
-        """Returns what runs, then what waits in the order of execution, then runs of the store that have no place yet."""
+        """Returns what runs, then what waits in the order of execution, then runs of the store that have no place yet. Runs that
+        cannot be read, such as one that was purged just now, are left out."""
         active = {f"run {directory.id}": directory for directory in self._runs.read()}
         ids = {directory.id for directory in active.values()}
-        placed, entries = places(), list[QueueEntry]()
-        for number, place in enumerate(placed):
-            num_ahead = sum(bool(place.devices & other.devices) for other in placed[:number])
-            is_own = place.holder.store == str(self._store) and place.holder.activity in active
+        tickets, entries = locked_tickets(), list[QueueEntry | None]()
+        for number, ticket in enumerate(tickets):
+            num_ahead = sum(bool(ticket.devices & other.devices) for other in tickets[:number])
+            is_own = ticket.holder.store == str(self._store) and ticket.holder.activity in active
             entries.append(
-                self._of_run(active.pop(place.holder.activity), ids, place, num_ahead)
+                self._of_run(active.pop(ticket.holder.activity), ids, ticket, num_ahead)
                 if is_own
-                else QueueEntry(place.holder.description(self._store), place.devices, num_ahead=num_ahead)
+                else QueueEntry(ticket.holder.description(self._store), ticket.devices, num_ahead=num_ahead)
             )
         entries += [self._of_run(directory, ids) for directory in active.values()]
-        return sorted(entries, key=lambda entry: not entry.has_devices)
+        return sorted((entry for entry in entries if entry), key=lambda entry: not entry.has_devices)
 
     def _of_run(
-        self, directory: RunDirectory, active: set[str], place: Place | None = None, num_ahead: int | None = None
-    ) -> QueueEntry:
-        record, status = self.record(directory.id), status_of(directory)
+        self, directory: RunDirectory, active: set[str], ticket: LockedTicket | None = None, num_ahead: int | None = None
+    ) -> QueueEntry | None:
+        try:
+            record, status, labels = self.record(directory.id), status_of(directory), directory.labels()
+        except (DamagedRunError, FileNotFoundError):
+            return None
         reason = ""
         if status.state is RunState.QUEUED:
             if active & set(record.baseline_ids):
-                reason = "Waiting for its single-worker baseline"
+                reason = f"Queued: {AWAITED_BASELINE}"
             elif num_ahead:
-                reason = f"Queued: waiting for free {'CPU cores' if record.device == 'cpu' else 'GPUs'} ({_ahead(num_ahead)})"
+                reason = f"Queued: {awaited_devices(record.device, num_ahead)}"
             else:
                 reason = f"Queued: {status.message}" if status.message else "Queued"
         return QueueEntry(
             description=f"run {directory.id}",
-            devices=place.devices if place else frozenset(devices(record)),
+            devices=ticket.devices if ticket else frozenset(devices(record)),
             run=Run(directory),
             record=record,
             state=status.state,
-            group=directory.labels().group or "",
+            group=labels.group or "",
             num_ahead=num_ahead,
             reason=reason,
         )
-
-
-def _ahead(number: int) -> str:
-    return f"{counted(number, 'run')} ahead"

@@ -14,7 +14,7 @@ from workbench.hardware.fit import link_notes
 from workbench.launch import start as launcher
 from workbench.launch.block_times import block_times
 from workbench.launch.environment import baseline_key, environment, max_other_load_cores, num_cores
-from workbench.launch.place import place
+from workbench.launch.place import take_ticket
 from workbench.launch.termination import terminated_as_interrupted
 from workbench.messages import nearest_name
 from workbench.plan.plan import Plan
@@ -101,7 +101,7 @@ def _start(run: Run, record: RunRecord, use_server: bool) -> None:
     ended when the exception is raised."""
     ticket = None
     try:
-        ticket = None if record.waits_for_quiet else place(run.directory, record)
+        ticket = None if record.waits_for_quiet else take_ticket(run.directory, record)
         launcher.start(run.directory, use_server, ticket)
     except OSError as error:
         message = f"the supervisor cannot be started: {error}"

@@ -9,10 +9,12 @@ removes it. A ticket is a JSON list of devices and of texts ``key=value`` that d
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import getpass
 import json
 import os
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -66,16 +68,28 @@ def _user() -> str:
 
 
 @dataclass(frozen=True)
-class Place:
-    """A locked ticket, as any process reads it."""
+class LockedTicket:
+    """A ticket in the queue, as any process reads it."""
 
     number: int
     devices: frozenset[str]
     holder: Holder
 
+    @classmethod
+    def from_json(cls, number: int, text: bytes) -> LockedTicket:
+        """Parses the text of a ticket.
 
-def places(queue: Path | None = None) -> list[Place]:
-    """Returns the places in the queue, first to last; void tickets are removed. The first that names a device holds it."""
+        Raises:
+            ValueError: It is none.
+        """
+        texts = json.loads(text)
+        if not isinstance(texts, list) or not all(isinstance(part, str) for part in texts):
+            raise ValueError("a ticket is a list of texts")
+        return cls(number, frozenset(part for part in texts if "=" not in part), Holder.from_texts(texts))
+
+
+def locked_tickets(queue: Path | None = None) -> list[LockedTicket]:
+    """Returns the tickets in the queue, first to last; void ones are removed. The first that names a device holds it."""
     queue = queue or queue_directory()
     if not queue.exists():
         return []
@@ -94,12 +108,15 @@ class Ticket:
             with contextlib.suppress(PermissionError):
                 queue.chmod(0o1777)
         with _mutex(queue):
-            number = max((int(path.stem) for path in queue.glob("*.ticket")), default=0) + 1
-            self.path = queue / f"{number}.ticket"
+            self.path = queue / f"{max(_numbers(queue), default=0) + 1}.ticket"
             self.file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
-            os.fchmod(self.file, 0o644)  # whatever the umask: other users must be able to read the lock
-            fcntl.flock(self.file, fcntl.LOCK_EX)
-            self._write()
+            try:
+                os.fchmod(self.file, 0o644)  # whatever the umask: other users must be able to read the lock
+                fcntl.flock(self.file, fcntl.LOCK_EX)
+                self._write()
+            except BaseException:  # such as a full disk: a locked ticket without a text would be left
+                self.release()
+                raise
 
     @classmethod
     def inherited(cls, path: Path, file: int) -> Ticket:
@@ -121,8 +138,10 @@ class Ticket:
 
     def _write(self) -> None:
         # One list, since earlier versions of the workbench read all of it as devices.
-        os.ftruncate(self.file, 0)
-        os.pwrite(self.file, json.dumps([*self.devices, *self.holder.as_texts()]).encode(), 0)
+        text = json.dumps([*self.devices, *self.holder.as_texts()]).encode()
+        if (num_written := os.pwrite(self.file, text, 0)) < len(text):
+            raise OSError(errno.ENOSPC, f"only {num_written} of {len(text)} bytes were written", str(self.path))
+        os.ftruncate(self.file, len(text))  # last, so that what cannot be written leaves the text that was there
 
     def is_first(self) -> bool:
         """Whether no earlier locked ticket has a device of this one."""
@@ -132,7 +151,7 @@ class Ticket:
         """Returns the holders of the earlier locked tickets that have one of its devices, first to last."""
         with _mutex(self.path.parent):
             earlier = _locked(self.path.parent, before=self.number)
-            return [place.holder for place in earlier if place.devices & set(self.devices)]
+            return [ticket.holder for ticket in earlier if ticket.devices & set(self.devices)]
 
     def release(self) -> None:
         """Leaves the queue."""
@@ -164,27 +183,41 @@ def _mutex(queue: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _locked(queue: Path, before: int | None = None) -> Iterator[Place]:
-    """Yields the places of locked tickets in order, those ``before`` a number; the mutex is held."""
-    numbers = sorted(int(path.stem) for path in queue.glob("*.ticket"))
-    for number in numbers:
-        if (before is None or number < before) and (texts := _texts_if_locked(queue / f"{number}.ticket")):
-            devices = frozenset(text for text in texts if "=" not in text)
-            yield Place(number, devices, Holder.from_texts(texts))
+def _numbers(queue: Path) -> list[int]:
+    """Returns the numbers of the tickets in order. Every user may create files here: other names are skipped."""
+    return sorted(int(path.stem) for path in queue.glob("*.ticket") if path.stem.isascii() and path.stem.isdigit())
 
 
-def _texts_if_locked(path: Path) -> list[str]:
+def _locked(queue: Path, before: int | None = None) -> Iterator[LockedTicket]:
+    """Yields the locked tickets in order, those ``before`` a number; the mutex is held."""
+    for number in _numbers(queue):
+        if (before is None or number < before) and (ticket := _read_if_locked(queue, number)):
+            yield ticket
+
+
+def _read_if_locked(queue: Path, number: int) -> LockedTicket | None:
+    """Returns a locked ticket, and removes a void one.
+
+    A locked file without the text of a ticket is skipped, not waited for: tickets are written under the mutex, so that none of a
+    run looks so, and any program could otherwise stop all runs for as long as it lives.
+    """
+    path = queue / f"{number}.ticket"
     try:
-        handle = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return []
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would wait for its writer
+    except (FileNotFoundError, PermissionError):  # everyone may read a ticket
+        return None
     try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            return None
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return json.loads(os.read(handle, _LONGEST))
+        try:
+            return LockedTicket.from_json(number, os.read(handle, _LONGEST))
+        except (ValueError, RecursionError):
+            return None
     else:
         with contextlib.suppress(PermissionError):  # another user's; it is void all the same
             path.unlink(missing_ok=True)
-        return []
+        return None
     finally:
         os.close(handle)

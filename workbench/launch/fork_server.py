@@ -68,20 +68,21 @@ def serve(path: str) -> None:
         timeout_s = GET_GOING_S
         with connection:
             connection.settimeout(REQUEST_S)
+            files, line = list[int](), ""
             try:
-                first, files, _, _ = socket.recv_fds(connection, 1, 1)
-                line = first.decode() + connection.makefile().readline()
-            except OSError:
-                continue
-            if line.endswith("\n"):  # else the client died while it wrote
-                request = json.loads(line)
-                if os.fork() == 0:
-                    listener.close()
-                    os.close(lock)
-                    request["argv"] += map(str, files)
-                    run_module(request, connection)
-            for file in files:
-                os.close(file)
+                with contextlib.suppress(OSError):  # the client stalls or died
+                    first, files, _, _ = socket.recv_fds(connection, 1, 1)
+                    line = first.decode() + connection.makefile().readline()
+                if line.endswith("\n"):  # else the client died while it wrote
+                    request = json.loads(line)
+                    if os.fork() == 0:
+                        listener.close()
+                        os.close(lock)
+                        request["argv"] += map(str, files)
+                        run_module(request, connection)
+            finally:
+                for file in files:  # here a lock would outlive its client
+                    os.close(file)
 
 
 def run_module(request: dict[str, Any], connection: socket.socket) -> NoReturn:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from workbench.launch.device_queue import Holder, Place, Ticket, places
+from workbench.launch.device_queue import Holder, LockedTicket, Ticket, locked_tickets
 from workbench.store.directory import RunDirectory
 from workbench.store.records import RunRecord
 from workbench.store.state import state_of
@@ -26,10 +26,10 @@ def unfinished_baselines(run: RunDirectory, record: RunRecord) -> list[str]:
     return [other for other in record.baseline_ids if not state_of(RunDirectory(runs / other)).is_terminal]
 
 
-def place(run: RunDirectory, record: RunRecord, ticket: Ticket | None = None) -> Ticket | None:
+def take_ticket(run: RunDirectory, record: RunRecord, ticket: Ticket | None = None) -> Ticket | None:
     """Returns the ticket that a run has from now on: its present one, a new one, or none if a baseline that has not ended is not
     before it."""
-    in_queue = places() if (baselines := unfinished_baselines(run, record)) else []
+    in_queue = locked_tickets() if (baselines := unfinished_baselines(run, record)) else []
     numbers = [_number(in_queue, run, baseline) for baseline in baselines]
     if None in numbers or (ticket and any(number and number > ticket.number for number in numbers)):
         if ticket:
@@ -38,10 +38,20 @@ def place(run: RunDirectory, record: RunRecord, ticket: Ticket | None = None) ->
     return ticket or Ticket(devices(record), Holder(f"run {run.id}", str(_store(run))))
 
 
+AWAITED_BASELINE = "waiting for its single-worker baseline"
+
+
+def awaited_devices(device: str, num_ahead: int, holder: str = "") -> str:
+    """Returns ``waiting for free CPU cores (2 ahead; held by run 20261124-101530-dp2-3f9a2c of user ada)``. Not all that is ahead
+    is a run."""
+    kind = "CPU cores" if device == "cpu" else "GPUs"
+    return f"waiting for free {kind} ({num_ahead} ahead" + (f"; held by {holder})" if holder else ")")
+
+
 def _store(run: RunDirectory) -> Path:
     return run.path.resolve().parent.parent
 
 
-def _number(in_queue: list[Place], run: RunDirectory, run_id: str) -> int | None:
+def _number(in_queue: list[LockedTicket], run: RunDirectory, run_id: str) -> int | None:
     """Returns the number of the ticket of another run of the store; None if it has none."""
-    return next((place.number for place in in_queue if place.holder.is_run(run_id, _store(run))), None)
+    return next((ticket.number for ticket in in_queue if ticket.holder.is_run(run_id, _store(run))), None)

@@ -16,9 +16,8 @@ from pathlib import Path
 from workbench.launch.device_queue import Ticket
 from workbench.launch.failure import find_cause
 from workbench.launch.machine_load import NUM_QUIET_WINDOWS, WINDOW_S, MachineLoad
-from workbench.launch.place import place, unfinished_baselines
+from workbench.launch.place import AWAITED_BASELINE, awaited_devices, take_ticket, unfinished_baselines
 from workbench.launch.spawn import Workers
-from workbench.messages import counted
 from workbench.store.directory import RunDirectory
 from workbench.store.events import Event, FinishedEvent, StepEvent
 from workbench.store.records import RunError
@@ -26,6 +25,9 @@ from workbench.store.run_status import RunState, RunStatus, SupervisorProcess
 
 _POLL_S = 0.02
 _HEARTBEAT_S = 1.0
+_BASELINE_PAUSES = 25
+"""Pauses between two looks at the baselines, so that a whole group that waits does not disturb the steps of its baseline."""
+_AWAITED_QUIET = "waiting for a quiet machine"
 _PLACE_S = 1.0
 """How often a run that waits for a baseline compares its place in the device queue with that of the baseline."""
 _ERROR_GRACE_S = 1.0
@@ -83,48 +85,47 @@ class Supervisor:
             self._write(self.status)
         time.sleep(_POLL_S)
 
-    def _wait_for(self, reason: str, num_pauses: int = 1) -> None:
-        """Pauses, with the reason as the message of the status."""
-        if self.status.message != (message := f"waiting for {reason}"):
+    def _wait(self, message: str, num_pauses: int = 1) -> None:
+        """Pauses, with this message of the status."""
+        if self.status.message != message:
             self._write(replace(self.status, message=message))
         for _ in range(num_pauses):
             self._pause()
 
     def _wait_for_quiet(self) -> None:
         """Waits until other programs have loaded the machine no more than is allowed in several windows in a row."""
-        num_quiet, reason = 0, "a quiet machine"
+        num_quiet, message = 0, _AWAITED_QUIET
         while num_quiet < NUM_QUIET_WINDOWS:
-            cores = self._busy_cores(reason)
-            reason = f"a quiet machine: other programs use {cores:.1f} cores, allowed are {self.record.max_other_load_cores:g}"
+            cores = self._busy_cores(message)
+            message = f"{_AWAITED_QUIET}: other programs use {cores:.1f} cores, allowed are {self.record.max_other_load_cores:g}"
             num_quiet = num_quiet + 1 if cores <= self.record.max_other_load_cores else 0
 
-    def _busy_cores(self, reason: str) -> float:
+    def _busy_cores(self, message: str) -> float:
         """Returns the cores that all programs keep busy during one window, for which the run waits."""
         load, end = MachineLoad(), time.monotonic() + WINDOW_S
         while time.monotonic() < end:
-            self._wait_for(reason)
+            self._wait(message)
         return load.cores()
 
     def _wait_for_baselines(self) -> None:
         checked = time.monotonic()
         while unfinished_baselines(self.directory, self.record):
             if not self.record.waits_for_quiet and time.monotonic() - checked > _PLACE_S:
-                self.ticket, checked = place(self.directory, self.record, self.ticket), time.monotonic()
-            self._wait_for("its single-worker baseline")
+                self.ticket, checked = take_ticket(self.directory, self.record, self.ticket), time.monotonic()
+            self._wait(AWAITED_BASELINE, _BASELINE_PAUSES)
 
     def _wait_for_devices(self) -> None:
         store = self.directory.path.resolve().parent.parent
-        devices = "free CPU cores" if self.device == "cpu" else "free GPUs"
         while True:
             if self.record.waits_for_quiet:
                 self._wait_for_quiet()  # without the devices: other runs may use them meanwhile
-            self.ticket = place(self.directory, self.record, self.ticket)
+            self.ticket = take_ticket(self.directory, self.record, self.ticket)
             assert self.ticket, "its baselines have ended"
             while ahead := self.ticket.ahead():
-                count = f"{counted(len(ahead), 'run')} ahead"
+                message = awaited_devices(self.device, len(ahead), ahead[0].description(store))
                 # The further behind, the less often it looks, so that a long queue does not disturb the run in front.
-                self._wait_for(f"{devices} ({count}; held by {ahead[0].description(store)})", num_pauses=len(ahead))
-            if not self.record.waits_for_quiet or self._busy_cores("a quiet machine") <= self.record.max_other_load_cores:
+                self._wait(message, num_pauses=len(ahead))
+            if not self.record.waits_for_quiet or self._busy_cores(_AWAITED_QUIET) <= self.record.max_other_load_cores:
                 return
             self.ticket.release()
             self.ticket = None

@@ -29,9 +29,10 @@ def group_card(group: Group, left_s: float | None, step_times: Mapping[str, floa
         )
         if active:
             st.progress(group.num_ended / num_runs, width=200)
-            if st.button("Cancel all", key=f"cancel group {group.name}", icon=":material/stop:"):
-                for run_id in active:
-                    open_exact(run_id).cancel()
+            members = [run_id for run_id in active if run_id in group.members]
+            if members and st.button("Cancel all", key=f"cancel group {group.name}", icon=":material/stop:"):
+                for run_id in members:
+                    open_exact(run_id).cancel()  # and the baselines that no other run needs
                 st.toast("Cancelling.")
         elif has("compare") and len(group.finished) > 1:
             chosen = compared(group, step_times)
