@@ -50,12 +50,12 @@ def said(client: Any, code: str) -> str:
         if message["msg_type"] == "stream":
             texts.append(message["content"]["text"])
 
-    client.execute_interactive(code, output_hook=hear, timeout=60)
+    client.execute_interactive(code, output_hook=hear, timeout=120)
     return "".join(texts).strip()
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_a_panel_takes_its_run_up_after_the_kernel_was_restarted_and_nothing_is_left(environment: dict[str, str]) -> None:
     manager: KernelManager
     manager, client = start_new_kernel(env=environment)
