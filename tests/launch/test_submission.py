@@ -11,11 +11,13 @@ import pytest
 
 import workbench as wb
 from tests.helpers.command import workbench
+from tests.helpers.run_directory import new_run
 from workbench.api import submission
 from workbench.api.remeasurement import can_be_measured_again, measure_again, pending
 from workbench.errors import RunFailedError, SpecError, UsageError
 from workbench.launch import start as launcher
 from workbench.launch.device_queue import Ticket, locked_tickets
+from workbench.launch.environment import baseline_key
 from workbench.plan import resolve
 from workbench.plan.plan import Plan
 from workbench.store.directory import RunDirectory
@@ -235,6 +237,18 @@ def test_nothing_is_measured_again_if_one_of_the_runs_cannot_be(
     with pytest.raises(SpecError, match="elsewhere"):
         measure_again(runs)
     assert len(started) == 2
+
+
+def test_a_baseline_is_searched_for_from_the_newest_run_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec, read = wb.RunSpec(), list[str]()
+    for number, key in enumerate(("x", baseline_key(spec), baseline_key(spec), "x")):
+        new_run(tmp_path, f"run-{number}", baseline_key=key)
+    labels = RunDirectory.labels
+    monkeypatch.setattr(RunDirectory, "labels", lambda run: read.append(run.id) or labels(run))
+    found = submission.reusable_baseline(spec)
+    assert found is not None
+    assert found.id == "run-2"
+    assert read == ["run-3", "run-2"]
 
 
 def test_a_baseline_is_reused_only_if_the_new_run_allows_its_load(

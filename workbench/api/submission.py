@@ -202,7 +202,7 @@ def _on_one_worker(spec: RunSpec, num_threads: int, baseline: str) -> Run:
 def reusable_baseline(spec: RunSpec) -> Run | None:
     """Returns the newest run in the store that can serve as a baseline in place of a run of this spec on one worker."""
     key, load = baseline_key(spec), max_other_load_cores(spec)
-    for directory in reversed(listing.all_runs(home())):
+    for directory in listing.newest_first(home()):
         with contextlib.suppress(DamagedRunError):
             if directory.record().baseline_key == key and _is_reusable(Run(directory), load):
                 return Run(directory)

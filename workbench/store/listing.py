@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from workbench.errors import DamagedRunError, UsageError
@@ -43,14 +44,16 @@ def exact(store: Path, run_id: str) -> RunDirectory:
 
 def all_runs(store: Path) -> list[RunDirectory]:
     """Returns all runs that are not deleted, oldest first."""
-    return [run for run in _directories(store) if not _is_deleted(run)]
+    return [*newest_first(store)][::-1]
 
 
-def _directories(store: Path) -> list[RunDirectory]:
+def newest_first(store: Path) -> Iterator[RunDirectory]:
+    """Yields all runs that are not deleted, and reads no more of them than are asked for."""
     directory = store / "runs"
-    if not directory.is_dir():
-        return []
-    return [RunDirectory(path) for path in sorted(directory.iterdir()) if (path / "run.json").exists()]
+    for path in sorted(directory.iterdir(), reverse=True) if directory.is_dir() else ():
+        run = RunDirectory(path)
+        if (path / "run.json").exists() and not _is_deleted(run):
+            yield run
 
 
 def _is_deleted(run: RunDirectory) -> bool:
