@@ -1,20 +1,16 @@
-"""How long runs are expected to take, and when those in a queue start."""
+"""How long runs are expected to take."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from tests.helpers.run_directory import new_run
-from workbench.analysis.durations import Durations, QueueTimes
+from workbench.analysis.durations import Durations
 from workbench.spec import RunSpec
 from workbench.spec.files import dumps
 from workbench.store.directory import RunDirectory
 from workbench.store.events import EventWriter, ReadyEvent
 from workbench.store.run_status import RunState, RunStatus
-
-CPU = frozenset({"cpu"})
 
 
 def ended(store: Path, run_id: str, duration_s: float, spec: RunSpec) -> RunDirectory:
@@ -38,24 +34,4 @@ def test_a_run_takes_as_long_as_those_of_its_spec_else_as_those_of_other_splits(
     assert durations.expected_s(asked["b"], runs) == 25.0, "the median of all four"
     assert durations.expected_s(asked["c"], runs) == 7.0
     assert durations.expected_s(asked["c"], runs[:-1]) is None
-
-
-@pytest.mark.parametrize(
-    ("queue", "starts"),
-    [
-        ([("a", CPU, 5.0), ("b", CPU, 7.0), ("c", CPU, 1.0)], [0.0, 5.0, 12.0]),
-        ([("a", CPU, 5.0), ("b", CPU, None), ("c", CPU, 1.0)], [0.0, 5.0, None]),
-        (
-            [("a", frozenset({"cuda:0"}), 5.0), ("b", frozenset({"cuda:1"}), 9.0), ("c", frozenset({"cuda:0", "cuda:1"}), 1.0)],
-            [0.0, 0.0, 9.0],
-        ),
-    ],
-)
-def test_an_entry_starts_when_all_of_its_devices_are_free(
-    queue: list[tuple[str, frozenset[str], float | None]], starts: list[float | None]
-) -> None:
-    times = QueueTimes.of(queue)
-    assert [times.starts_in_s[name] for name, _, _ in queue] == starts
-    last = queue[-1]
-    expected = None if starts[-1] is None or last[2] is None else max(starts[-1] + last[2], 9.0 if len(last[1]) == 2 else 0.0)
-    assert times.end_in_s(name for name, _, _ in queue) == expected
+    assert durations.expected_s(dp, runs) == 20.0, "before it is submitted"

@@ -379,6 +379,18 @@ def test_runs_of_different_work_are_not_compared(store: Path, monkeypatch: pytes
     assert "Compare these runs" not in labels(page("live"))
 
 
+def test_a_group_is_drawn_anew_when_an_older_run_of_it_was_deleted(store: Path) -> None:
+    for number in range(12):
+        run = finished(store, f"run-{number:02}", number, 0.5)
+        run.write_labels(Labels(group="all splits"))
+    test = page("live")
+    assert "all splits: all 12 runs finished" in texts(test)
+    listing.exact(store, "run-00").write_labels(Labels(group="all splits", deleted_at=1.0))
+    assert "all splits: all 11 runs finished" in texts(test.run())
+    listing.exact(store, "run-01").write_labels(Labels(group="others"))
+    assert "all splits: all 10 runs finished" in texts(test.run())
+
+
 def test_what_ended_last_is_read_again_when_it_was_named_or_purged(store: Path) -> None:
     finished(store, "run-1", 1.0, 0.5), finished(store, "run-2", 2.0, 0.5)
     test = page("live")

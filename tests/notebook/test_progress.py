@@ -21,8 +21,9 @@ import pytest
 import workbench as wb
 from notebooks import execute
 from tests.helpers.specs import tiny
+from workbench.analysis.formatting import run_name
 from workbench.analysis.progress import Follower
-from workbench.analysis.progress_line import EndedRun, ended_line, progress_line, run_name
+from workbench.analysis.progress_line import EndedRun, ended_line, progress_line
 from workbench.api import Run
 from workbench.api.progress import shown, shown_work
 from workbench.store.directory import RunDirectory
@@ -186,9 +187,9 @@ def test_a_line_names_what_a_run_waits_for_and_how_far_it_is(run: Run) -> None:
     follower = Follower(run)
     follower.read_new()
     assert progress_line(follower) == "finished"
-    assert run_name(run) == "dp2"
+    assert run_name(run.record) == "dp2"
     same_cores = wb.open_run(run.record.same_cores_baseline_run_id)
-    assert run_name(same_cores) == "single, 2 threads"
+    assert run_name(same_cores.record) == "single, 2 threads"
     going = wb.submit(tiny(data=2).replace(baseline={"mode": "none"}, train=ENDLESS))
     follower = Follower(going)
     while not re.match(r"running, timed steps · step \d+ of 1000\d\d · about .* left$", progress_line(follower)):

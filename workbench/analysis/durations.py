@@ -9,13 +9,8 @@ from statistics import median
 from typing import Any
 
 from workbench.errors import WorkbenchError
+from workbench.spec.run_spec import RunSpec
 from workbench.store.directory import StoredRun
-
-
-def typical_duration_s(runs: Iterable[StoredRun]) -> float | None:
-    """Returns the median duration of ended runs; None if none has one."""
-    durations = [duration for run in runs if (duration := _duration_s(run)) is not None]
-    return median(durations) if durations else None
 
 
 def _duration_s(run: StoredRun) -> float | None:
@@ -31,14 +26,15 @@ class Durations:
     _keys: dict[str, tuple[str, str] | None] = field(default_factory=dict)
     _durations: dict[str, float | None] = field(default_factory=dict)
 
-    def expected_s(self, run: StoredRun, ended: Iterable[StoredRun]) -> float | None:
+    def expected_s(self, of: StoredRun | RunSpec, ended: Iterable[StoredRun]) -> float | None:
         """Returns the median duration of the runs of the same spec; without any, of those that differ in their split only; None
         if there are none either.
 
         Args:
+            of: The run, or the spec of one that is not submitted yet.
             ended: Finished runs.
         """
-        if (key := self._key(run)) is None:
+        if (key := _keys(of.as_dict()) if isinstance(of, RunSpec) else self._key(of)) is None:
             return None
         alike = [(other, k) for other in ended if (k := self._key(other)) is not None]
         for part in range(len(key)):
@@ -65,40 +61,6 @@ class Durations:
 
 
 def _keys(spec: dict[str, Any]) -> tuple[str, str]:
-    work = {part: value for part, value in spec.items() if part not in ("name", "baseline", "split", "link", "launch")}
+    work = {part: value for part, value in spec.items() if part not in ("name", "baseline", "split", "link", "launch", "files")}
     how = [spec.get("split"), spec.get("link"), spec["launch"]["threads_per_worker"]]
     return json.dumps([work, how], sort_keys=True, default=str), json.dumps(work, sort_keys=True, default=str)
-
-
-@dataclass(frozen=True)
-class QueueTimes:
-    """When the entries of a queue start and end, in seconds from now; None if that is unknown."""
-
-    starts_in_s: dict[str, float | None]
-    ends_in_s: dict[str, float | None]
-
-    @classmethod
-    def of(cls, queue: Iterable[tuple[str, frozenset[str], float | None]]) -> QueueTimes:
-        """Computes the times.
-
-        Args:
-            queue: Of each entry, in the order of execution, its id, its devices and the seconds that it takes from its start or,
-                if it runs, still.
-        """
-        starts: dict[str, float | None] = {}
-        ends: dict[str, float | None] = {}
-        free_in: dict[str, float | None] = {}
-        for name, devices, duration_s in queue:
-            starts[name] = _latest(free_in.get(device, 0.0) for device in devices)
-            ends[name] = None if (start := starts[name]) is None or duration_s is None else start + duration_s
-            free_in |= dict.fromkeys(devices, ends[name])
-        return cls(starts, ends)
-
-    def end_in_s(self, names: Iterable[str]) -> float | None:
-        """Returns when the last of these entries ends."""
-        return _latest(self.ends_in_s.get(name) for name in names)
-
-
-def _latest(times: Iterable[float | None]) -> float | None:
-    known = list(times)
-    return None if None in known else max((time for time in known if time is not None), default=0.0)

@@ -10,6 +10,7 @@ from typing import Any
 
 from workbench.analysis.parity import cell
 from workbench.messages import counted
+from workbench.store.records import RunRecord
 from workbench.store.trust import trust_of
 
 Row = dict[str, Any]
@@ -131,6 +132,16 @@ def columns(rows: Sequence[Row]) -> tuple[Column, ...]:
     return figures + _COMMON
 
 
+def run_name(record: RunRecord) -> str:
+    """Returns the split of a run, with its threads if a worker has several: ``single, 2 threads``."""
+    return record.split + (threads_text(record.threads_per_worker) if record.threads_per_worker > 1 else "")
+
+
+def threads_text(number: int) -> str:
+    """Returns ``, 2 threads``, as it follows a split."""
+    return f", {counted(number, 'thread')}"
+
+
 def names(rows: Sequence[Row], threads: dict[str, int]) -> list[str]:
     """Returns the unique name of each run in a comparison: its split, and what distinguishes the runs among threads of single
     workers, model, mode, emulated link, name of the run, or a number.
@@ -140,9 +151,7 @@ def names(rows: Sequence[Row], threads: dict[str, int]) -> list[str]:
         threads: Threads of a worker, by run id.
     """
     differ = len({threads.get(row["run_id"]) for row in rows if row["num_workers"] == 1}) > 1
-    thread_texts = [
-        f", {counted(threads.get(row['run_id'], 1), 'thread')}" if differ and row["num_workers"] == 1 else "" for row in rows
-    ]
+    thread_texts = [threads_text(threads.get(row["run_id"], 1)) if differ and row["num_workers"] == 1 else "" for row in rows]
     links = [f" over {row['link']}" if row["link"] and f" over {row['link']}" not in row["split"] else "" for row in rows]
     work = [", ".join(row[part] for part in ("model", "mode") if len({other.get(part) for other in rows}) > 1) for row in rows]
     parts = zip(rows, thread_texts, work, links, strict=True)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from workbench.analysis.formatting import duration
 from workbench.analysis.progress import Follower
 from workbench.messages import counted
-from workbench.store.directory import StoredRun
 from workbench.store.run_status import RunState
 from workbench.store.state import status_of
 
@@ -23,12 +22,6 @@ class EndedRun:
     state: RunState | None
     """None if it cannot be read."""
     waited_s: float
-
-
-def run_name(run: StoredRun) -> str:
-    """Returns the split of a run, with its threads if a worker has several: ``single, 2 threads``."""
-    record = run.directory.record()
-    return record.split + (f", {record.threads_per_worker} threads" if record.threads_per_worker > 1 else "")
 
 
 def progress_line(follower: Follower) -> str:

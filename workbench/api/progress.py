@@ -99,8 +99,9 @@ def progress_text(run: Run, followers: dict[str, Follower]) -> str:
         run: the run.
         followers: by id, the follower of the run that the last call was about; at first empty.
     """
+    from workbench.analysis.formatting import run_name
     from workbench.analysis.progress import Follower
-    from workbench.analysis.progress_line import progress_line, run_name
+    from workbench.analysis.progress_line import progress_line
     from workbench.api.remeasurement import pending
 
     try:
@@ -110,17 +111,17 @@ def progress_text(run: Run, followers: dict[str, Follower]) -> str:
             followers[current.id] = Follower(current)
         follower = followers[current.id]
         follower.read_new()
-        baseline = "" if current.id == run.id else f"baseline {run_name(current)}: "
+        baseline = "" if current.id == run.id else f"baseline {run_name(current.record)}: "
         return baseline + progress_line(follower)
     except _UNREADABLE as error:
         return f"no progress to show: {error}"
 
 
 def _name(run: Run) -> str:
-    from workbench.analysis.progress_line import run_name
+    from workbench.analysis.formatting import run_name
 
     try:
-        return run_name(run)
+        return run_name(run.record)
     except _UNREADABLE:
         return run.id
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import streamlit as st
 
-from workbench.analysis.durations import QueueTimes
 from workbench.analysis.formatting import duration, rough_duration
+from workbench.analysis.queue_times import QueueTimes
 from workbench.api.queue import QueueEntry
 from workbench.dashboard.components.run_card import cancel_button, title
 

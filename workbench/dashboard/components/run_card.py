@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from workbench.analysis.formatting import run_name
 from workbench.analysis.progress import Follower, thinned
 from workbench.api.store import RUN_ID, Run, RunRecord
 from workbench.charts.loss import loss_chart
@@ -54,11 +55,8 @@ def run_card(run: Run, follower: Follower, record: RunRecord) -> None:
 
 
 def title(record: RunRecord) -> str:
-    """Returns the split of a run, with the threads of a single worker if it has several; its id if the split of an imported
-    record could be Markdown."""
-    threads = record.threads_per_worker if record.num_workers == 1 else 1
-    split = record.split if RUN_ID.fullmatch(record.split) else record.run_id
-    return split if threads == 1 else f"{split}, {threads} threads"
+    """Returns the name of a run by its split; its id if the split of an imported record could be Markdown."""
+    return run_name(record) if RUN_ID.fullmatch(record.split) else record.run_id
 
 
 def cancel_button(run: Run, key: str = "cancel") -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -10,21 +10,19 @@ import streamlit as st
 
 from workbench.analysis.byte_units import byte_unit
 from workbench.analysis.device_memory import DeviceMemory
-from workbench.analysis.durations import typical_duration_s
 from workbench.analysis.formatting import rough_duration
 from workbench.analysis.split_sizes import Saving, savings, split_sizes
 from workbench.api.plans import all_splits, change_text, plan, with_change
 from workbench.api.specs import RunSpec, differences, dumps
-from workbench.api.store import open_exact
 from workbench.dashboard.cache import runs_frame
 from workbench.dashboard.components.choose_runs import MOST_COMPARED
 from workbench.dashboard.components.outlook import select_device
 from workbench.dashboard.components.submit import submit
 from workbench.dashboard.downloads import csv_of
+from workbench.dashboard.durations import expected_of_specs
 from workbench.messages import counted
 
 _MOST_WORKERS = 64
-_NUM_SIMILAR = 5
 Load = Callable[[dict[str, Any]], None]
 
 
@@ -127,11 +125,11 @@ def _queue(spec: RunSpec, num_workers: int, runnable: list[RunSpec], num_splits:
         st.text("None can be run: all exceed this machine or the memory budget.")
         return
     group = f"all splits of {num_workers}, {spec.model.name}"
-    text = f"{counted(len(runnable), 'run')}, one after the other" + _estimate(spec, len(runnable))
+    text = f"{counted(len(runnable), 'run')}, one after the other" + _estimate(runnable)
     if len(runnable) < num_splits:
         text += f"; {num_splits - len(runnable)} that exceed this machine or the memory budget are left out"
     if len(runnable) > MOST_COMPARED:
-        text += f". A comparison shows the first {MOST_COMPARED}"
+        text += f". Their comparison shows the baselines and the fastest, {MOST_COMPARED} in all"
     with st.container(horizontal=True, vertical_alignment="center"):
         name = counted(len(runnable), "split")
         clicked = st.button(f"Queue {name}", type="primary", icon=":material/stacks:", key="queue all")
@@ -140,16 +138,7 @@ def _queue(spec: RunSpec, num_workers: int, runnable: list[RunSpec], num_splits:
         st.text(f"{text}.")
 
 
-def _estimate(spec: RunSpec, count: int) -> str:
-    """Returns how long the runs take if they take as long as similar ones of the store; empty if there are none."""
-    frame = runs_frame()
-    alike = (frame["model"] == spec.model.name) & (frame["dataset"] == spec.dataset.name) & (frame["mode"] == spec.mode)
-    similar = frame[alike & (frame["state"] == "finished")].sort_values("created_at").tail(_NUM_SIMILAR)
-    typical = _typical_duration_s(tuple(similar["run_id"]))
-    return "" if typical is None else f", {rough_duration(typical * count)} by the latest runs of this model"
-
-
-@st.cache_data(max_entries=16, show_spinner=False)
-def _typical_duration_s(run_ids: tuple[str, ...]) -> float | None:
-    """Returns the median duration of these ended runs, which does not change."""
-    return typical_duration_s([open_exact(run_id) for run_id in run_ids])
+def _estimate(specs: Sequence[RunSpec]) -> str:
+    """Returns how long the runs take by earlier ones of the same work; empty if there are none."""
+    expected = expected_of_specs(specs, runs_frame().sort_values("created_at", ascending=False))
+    return "" if expected is None else f", {rough_duration(expected)} by earlier runs"

@@ -3,20 +3,19 @@ page."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import streamlit as st
 
-from workbench.analysis.durations import Durations, QueueTimes
 from workbench.analysis.latest import comparable
 from workbench.analysis.progress import Follower
+from workbench.analysis.queue_times import QueueTimes
 from workbench.api.groups import Group, group_of
 from workbench.api.queue import QueueEntry
-from workbench.api.store import TERMINAL, Run, home, open_exact
+from workbench.api.store import TERMINAL, Run, home, open_exact, store_changes
 from workbench.dashboard.cache import queue, runs_frame
 from workbench.dashboard.components.alerts import alert
 from workbench.dashboard.components.choose_runs import compare_these
@@ -25,12 +24,11 @@ from workbench.dashboard.components.navigate import go
 from workbench.dashboard.components.queue_list import queue_list, words
 from workbench.dashboard.components.run_card import cancel_button, run_card, title
 from workbench.dashboard.components.runs_table import runs_table
+from workbench.dashboard.durations import expected_of_run
 from workbench.errors import UsageError
 
 REFRESH_S = 1.0
 NUM_ENDED = 8
-_MOST_SIMILAR = 10
-"""Ended runs that an expected duration is taken from."""
 
 
 def main() -> None:
@@ -44,7 +42,7 @@ def main() -> None:
 class _Ended:
     """The runs that have ended, and what follows from them; read again when the store has changed."""
 
-    key: tuple[Any, ...]
+    key: tuple[Path, list[tuple[str, int]]]
     frame: pd.DataFrame
     """All of them, newest first."""
     comparable: list[str]
@@ -58,7 +56,7 @@ class _Ended:
 @st.fragment(run_every=REFRESH_S)
 def _refresh() -> None:
     entries = queue().entries()
-    ended = _read_ended(home(), sorted(entry.id for entry in entries if entry.run))
+    ended = _read_ended(home(), {entry.id for entry in entries if entry.run})
     named, large = _named(), next((entry.run for entry in entries if entry.run and entry.has_devices), None)
     cards = {run.id: run for run in (large, named if named and named.state.is_terminal else None) if run}
     if not cards and not entries and len(ended.frame):
@@ -98,24 +96,22 @@ def _named() -> Run | None:
     return None
 
 
-def _read_ended(store: Path, active: list[str]) -> _Ended:
-    """Returns the runs that have ended; read again only if a run was added, removed or ended, or one of the latest changed."""
+def _read_ended(store: Path, active: Container[str]) -> _Ended:
+    """Returns the runs that have ended; read again only if one was added, changed or removed.
+
+    Args:
+        active: Ids of the runs that have not ended, which change with every heartbeat.
+    """
+    key = store, [change for change in store_changes(store) if change[0] not in active]  # before they are read
     cached: _Ended | None = st.session_state.get("ended")
-    if cached is None or cached.key != _key(store, active, cached.frame):
+    if cached is None or cached.key != key:
         frame = runs_frame()
         frame = frame[frame["state"].isin(TERMINAL)].sort_values("created_at", ascending=False)
         finished = frame[frame["state"] == "finished"]
         step_times = dict(zip(finished["run_id"], finished["step_time_s"], strict=True))
-        cached = _Ended(_key(store, active, frame), frame, comparable(frame, open_exact), step_times)
+        cached = _Ended(key, frame, comparable(frame, open_exact), step_times)
         st.session_state["ended"] = cached
     return cached
-
-
-def _key(store: Path, active: list[str], ended: pd.DataFrame) -> tuple[Any, ...]:
-    """Returns what determines whether ended runs are read again. The directory of a run changes with every file created or
-    replaced in it."""
-    directories = [store / "runs", *(store / "runs" / str(run_id) for run_id in ended["run_id"].head(NUM_ENDED))]
-    return store, active, [path.stat().st_mtime_ns if path.exists() else 0 for path in directories]
 
 
 def _followers(runs: Iterable[Run]) -> dict[str, Follower]:
@@ -127,13 +123,8 @@ def _followers(runs: Iterable[Run]) -> dict[str, Follower]:
 
 
 def _expected_s(run: Run, ended: _Ended) -> float | None:
-    """Returns how long a run takes, by the latest runs of its work, those of its split first."""
     if run.id not in ended.expected_s:
-        record, frame = queue().record(run.id), ended.frame[ended.frame["state"] == "finished"]
-        alike = frame[(frame["model"] == record.model) & (frame["dataset"] == record.dataset) & (frame["mode"] == record.mode)]
-        alike = alike.assign(differs=alike["split"] != record.split).sort_values("differs", kind="stable").head(_MOST_SIMILAR)
-        durations = st.session_state.setdefault("durations", Durations())
-        ended.expected_s[run.id] = durations.expected_s(run, [open_exact(str(run_id)) for run_id in alike["run_id"]])
+        ended.expected_s[run.id] = expected_of_run(run, queue().record(run.id), ended.frame)
     return ended.expected_s[run.id]
 
 
