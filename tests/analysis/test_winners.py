@@ -51,6 +51,12 @@ def test_the_table_begins_with_one_worker() -> None:
 def test_the_best_figures_are_of_runs_that_can_win() -> None:
     disturbed, wrong = {**DATA, "trust": "disturbed", "step_time_s": 0.01}, {**PIPELINE, "parity_verdict": "wrong", "run_id": "d"}
     best = best_rows([SINGLE, DATA, PIPELINE, disturbed, wrong], "")
-    assert best == {"step_time_s": 1, "speedup": 1, "peak_memory_bytes": 2, "communication_bytes_per_step": 2}
+    assert best == {"step_time_s": [1], "speedup": [1], "peak_memory_bytes": [2], "communication_bytes_per_step": [2]}
     assert best_rows([SINGLE, DATA], "These runs do different work.") == {}
     assert best_rows([SINGLE], "") == {}
+
+
+def test_runs_with_the_same_figure_are_best_together() -> None:
+    tied = {**PIPELINE, "run_id": "d", "split": "layer2"}
+    assert winners([SINGLE, PIPELINE, tied], {}, work="")[1].split == f"{PIPELINE['split']} and layer2"
+    assert best_rows([SINGLE, PIPELINE, tied], "")["peak_memory_bytes"] == [1, 2]

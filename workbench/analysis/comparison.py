@@ -154,6 +154,7 @@ def numbers(rows: Sequence[Row]) -> pd.DataFrame:
             "run": frame["split"],
             "workers": number["num_workers"],
             "step_ms": number["step_time_s"] * 1e3,
+            "trust": frame["trust"],
             "p10_ms": number["step_time_p10_s"] * 1e3,
             "p90_ms": number["step_time_p90_s"] * 1e3,
             "samples_per_s": number["samples_per_s"],
@@ -163,7 +164,6 @@ def numbers(rows: Sequence[Row]) -> pd.DataFrame:
             "peak_mib": number["peak_memory_bytes"] / 2**20,
             "communication_mib": number["communication_bytes_per_step"] / 2**20,
             "parity": [parity_text(row) for row in rows],
-            "trust": frame["trust"],
             "state": frame["state"],
         }
     )

@@ -9,7 +9,8 @@ import pandas as pd
 from workbench.analysis.work import same_work
 from workbench.store.directory import StoredRun
 
-MOST = 10
+MOST = 20
+"""Runs of the latest comparison: all splits of four workers and their baselines are eleven."""
 _MOST_OPENED = 30
 """Latest runs whose specs are read to find those of the same work."""
 

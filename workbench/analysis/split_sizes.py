@@ -23,11 +23,13 @@ def split_sizes(specs: Sequence[RunSpec]) -> pd.DataFrame:
 
     Returns:
         One row per spec, least memory first: its ``number`` in ``specs``, ``split``, expected ``memory`` of the largest worker
-        and ``communication`` of a step in bytes, and whether it ``exceeds`` this machine or the memory budget.
+        and ``communication`` of a step in bytes, whether it ``exceeds`` this machine or the memory budget, and whether its
+        memory is ``without_activations``, which have no formula.
     """
     rows = []
     for number, planned in enumerate(map(plan, specs)):
-        bytes_of = {rank: expected_memory(planned, rank).total_bytes for rank in range(planned.num_workers)}
+        memory = [expected_memory(planned, rank) for rank in range(planned.num_workers)]
+        bytes_of = {rank: expected.total_bytes for rank, expected in enumerate(memory)}
         rows.append(
             {
                 "number": number,
@@ -35,6 +37,7 @@ def split_sizes(specs: Sequence[RunSpec]) -> pd.DataFrame:
                 "memory": max(bytes_of.values()),
                 "communication": round(sum(operation.bytes_per_step for operation in planned.expected_communication)),
                 "exceeds": bool(exceeded(planned, bytes_of)),
+                "without_activations": any(expected.activations is None for expected in memory),
             }
         )
     return pd.DataFrame(rows).sort_values("memory", kind="stable", ignore_index=True)

@@ -10,6 +10,7 @@ import pandas as pd
 
 from workbench.analysis.formatting import factor, mebibytes, milliseconds
 from workbench.analysis.trust import is_disturbed
+from workbench.messages import listed
 from workbench.plan.parity import verdict
 from workbench.store.trust import TIMES
 
@@ -25,6 +26,8 @@ class Winner:
 
     run_id: str
     split: str
+    """Its label; of several runs with the same figure, all labels, and ``run_id`` of the first."""
+
     figure: str
     """``113.3 ms``"""
 
@@ -54,9 +57,10 @@ def winners(rows: Sequence[Row], limits: Mapping[str, str], work: str) -> list[W
         if not measured:
             return []
         best = min(measured, key=lambda row: row[column])
+        names = listed([row["split"] for row in measured if row[column] == best[column]])
         texts = {"speedup": _speedup(best), "memory": _share(best, single), "limit": _limit(best, limits)}
         detail = ", ".join(texts[name] for name in details if texts[name])
-        return [Winner(title, best["run_id"], best["split"], figure(best[column]), detail)]
+        return [Winner(title, best["run_id"], names, figure(best[column]), detail)]
 
     return [
         *winner("Fastest", quiet, "step_time_s", lambda value: f"{milliseconds(value)} ms", "speedup", "limit"),
@@ -71,8 +75,8 @@ BEST = {
 """Column of ``runs`` → which of its values is the best."""
 
 
-def best_rows(rows: Sequence[Row], work: str) -> dict[str, int]:
-    """Returns column of ``BEST`` → position of the row with the best value, among the runs that ``winners`` considers.
+def best_rows(rows: Sequence[Row], work: str) -> dict[str, list[int]]:
+    """Returns column of ``BEST`` → positions of the rows with the best value, among the runs that ``winners`` considers.
 
     Args:
         rows: rows as in ``runs``.
@@ -85,7 +89,8 @@ def best_rows(rows: Sequence[Row], work: str) -> dict[str, int]:
         if column == "communication_bytes_per_step":
             among = [i for i in among if rows[i]["num_workers"] > 1]
         if among:
-            best[column] = extreme(among, key=lambda i: rows[i][column])
+            value = extreme(rows[i][column] for i in among)
+            best[column] = [i for i in among if rows[i][column] == value]
     return best
 
 

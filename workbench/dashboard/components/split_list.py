@@ -47,10 +47,22 @@ def split_list(spec: RunSpec, num_workers: int, load: Load) -> None:
         device = select_device(plan(specs[0]), key="device of all splits")
         fits = frame["memory"] <= device.bytes_per_worker
         st.caption(f"By formula, least memory first. {fits.sum()} of {len(frame)} fit ({device}).")
+        st.caption(_assumptions(spec, frame))
         if not fits.any():
             _savings(spec, number, device, variants, load)
         _table(frame, fits, device, specs, load)
         _queue(spec, number, [specs[number] for number in sorted(frame.loc[~frame["exceeds"], "number"])], len(specs))
+
+
+def _assumptions(spec: RunSpec, frame: pd.DataFrame) -> str:
+    """Returns the options that memory depends on beside the split, and what the formulas leave out."""
+    train = spec.train
+    text = f"Global batch size {train.global_batch_size}, {train.precision}"
+    if spec.mode == "train":
+        text += f", {train.optimizer}, checkpointing {train.checkpointing}"
+        if frame["without_activations"].any():
+            text += "; activations are not included, since there is no formula for this model or schedule"
+    return f"{text}."
 
 
 @st.cache_data(max_entries=16, show_spinner="Computing all splits…")
@@ -109,7 +121,7 @@ def _table(frame: pd.DataFrame, fits: pd.Series, device: DeviceMemory, specs: li
         )
         st.download_button(
             "Splits (CSV)",
-            csv_of(table.drop(columns=["number", "exceeds"])),
+            csv_of(table.drop(columns=["number", "exceeds", "without_activations"])),
             "splits.csv",
             "text/csv",
             icon=":material/download:",
@@ -125,7 +137,7 @@ def _queue(spec: RunSpec, num_workers: int, runnable: list[RunSpec], num_splits:
         st.text("None can be run: all exceed this machine or the memory budget.")
         return
     group = f"all splits of {num_workers}, {spec.model.name}"
-    text = f"{counted(len(runnable), 'run')}, one after the other" + _estimate(runnable)
+    text = f"{counted(len(runnable), 'run')} and their baselines, one after the other" + _estimate(runnable)
     if len(runnable) < num_splits:
         text += f"; {num_splits - len(runnable)} that exceed this machine or the memory budget are left out"
     if len(runnable) > MOST_COMPARED:

@@ -15,17 +15,23 @@ from workbench.analysis.comparison import numbers
 from workbench.analysis.parity import HELP
 from workbench.analysis.trust import is_doubtful
 from workbench.analysis.winners import Winner, best_rows, in_table_order
+from workbench.api.groups import group_of
 from workbench.api.store import Run, open_exact
 from workbench.dashboard.cache import runs_frame
 from workbench.dashboard.comparison import Comparison, Figure, compared, measured
 from workbench.dashboard.components.chart import figure, run_figure
 from workbench.dashboard.components.choose_runs import choose_runs
 from workbench.dashboard.components.failure import failure_card
+from workbench.dashboard.components.group_card import compared as compared_of
 from workbench.dashboard.components.measure_again import measure_again_button
 from workbench.dashboard.components.navigate import go, has
 from workbench.dashboard.downloads import csv_of
 from workbench.dashboard.table import alike
+from workbench.messages import counted
 
+MOST_FINDINGS = 6
+"""Findings that are shown at first."""
+MOST_GROUPS = 8
 PICKED = "picked run"
 """Key of the clicked run, which is highlighted in every table and chart."""
 TIMES = ("step_ms", "p10_ms", "p90_ms", "samples_per_s", "speedup", "speedup_same_cores", "efficiency")
@@ -48,6 +54,7 @@ def main() -> None:
     run_ids = choose_runs()
     runs = [open_exact(run_id) for run_id in run_ids]
     if not runs:
+        _groups()
         return
     found = compared(runs)
     if len(runs) == 1:
@@ -67,6 +74,20 @@ def main() -> None:
     _charts(found)
 
 
+def _groups() -> None:
+    """Draws a button for each of the latest groups, which compares its runs with their baselines."""
+    frame = runs_frame()
+    grouped = frame[(frame["state"] == "finished") & (frame["group"].fillna("") != "")].sort_values("created_at", ascending=False)
+    if grouped.empty:
+        return
+    st.header("Groups", anchor=False)
+    for name in grouped["group"].unique()[:MOST_GROUPS]:
+        run_ids = list(grouped.loc[grouped["group"] == name, "run_id"])[::-1]
+        if st.button(f"{name} ({counted(len(run_ids), 'run')})", icon=":material/stacks:", key=f"compare group {name}"):
+            group = group_of(name, [open_exact(run_id).record for run_id in run_ids], dict(frame[["run_id", "state"]].to_numpy()))
+            go("compare", {"runs": ",".join(compared_of(group, dict(frame[["run_id", "step_time_s"]].dropna().to_numpy())))})
+
+
 def _winners(best: Sequence[Winner]) -> None:
     """Draws the best runs, one metric each."""
     for column, winner in zip(st.columns(len(best) or 1), best, strict=False):
@@ -78,7 +99,10 @@ def _winners(best: Sequence[Winner]) -> None:
 def _findings(runs: Sequence[Run], rows: Sequence[dict[str, Any]], found: Comparison) -> None:
     """Draws what limits each run, with its evidence, and which differences are noise."""
     st.header("Findings", anchor=False)
-    _list(found.findings)
+    _list(found.findings[:MOST_FINDINGS])
+    if more := found.findings[MOST_FINDINGS:]:
+        with st.expander(counted(len(more), "more finding")):
+            _list(more)
     store = runs_frame()
     times = [replace(measured(run, alike(store, run)), name=row["split"]) for run, row in zip(runs, rows, strict=True)]
     if differences := noise.sentences(rows, times, found.work):
@@ -137,16 +161,17 @@ def _table(rows: list[dict[str, Any]], work: str) -> None:
     )
     _pick([str(frame["run"].iloc[row]) for row in event.selection.rows], "figures")
     with st.container(horizontal=True):
-        st.download_button("Results (CSV)", lambda: csv_of(frame), "results.csv", "text/csv", on_click="ignore")
+        table = frame.assign(run_id=[row["run_id"] for row in rows], run=frame["run"].str.removesuffix(" ⚠"))
+        st.download_button("Results (CSV)", lambda: csv_of(table), "results.csv", "text/csv", on_click="ignore")
         _picked(rows)
 
 
-def _styled(frame: pd.DataFrame, best: dict[str, int], doubtful: list[int]) -> Any:
+def _styled(frame: pd.DataFrame, best: dict[str, list[int]], doubtful: list[int]) -> Any:
     """Marks the best value of each column, the times that are not trusted, and the clicked run."""
     styled = frame.style.apply(_row_stands_out, axis=1, picked=st.session_state.get(PICKED))
     for column, of_runs in _FIGURES.items():
         if of_runs in best:
-            styled = styled.map(lambda _: _IS_BEST, subset=pd.IndexSlice[[best[of_runs]], [column]])
+            styled = styled.map(lambda _: _IS_BEST, subset=pd.IndexSlice[best[of_runs], [column]])
     grey = _IS_UNRELIABLE[st.context.theme.type or "light"]
     return styled.map(lambda _: grey, subset=pd.IndexSlice[doubtful, list(TIMES)])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from workbench.analysis.device_memory import BUDGET, MACHINE
 from workbench.analysis.outlook import Outlook
@@ -51,17 +52,28 @@ def main() -> None:
     st.session_state[STATE] = paths
     device = {DEVICE: str(st.session_state[DEVICE])} if _is_device_chosen() else {}
     st.query_params.from_dict({**address.write(paths), **device})
-    try:
-        outlook = Outlook.of(plan(spec_of(paths)))
-    except SpecError as error:
-        with above:
-            _actions(paths, None)
-        _draw_rejection(paths, error, places, consequence)
-    else:
-        with above:
-            _actions(paths, outlook)
-        with consequence:
+    outlook, error = _outlook(paths)
+    unsplit = _spec({path: value for path, value in paths.items() if not path.startswith("split.")})
+    with above:
+        _actions(paths, outlook, unsplit)
+    works = nearest_valid(paths, error) if error else []
+    if error and error.field in places:
+        _draw_rejection(paths, error, works, places[error.field])
+    with consequence:
+        if unsplit and st.session_state["all splits"]:
+            split_list(_spec(paths) or unsplit, outlook.plan.num_workers if outlook else 2, load)
+        elif outlook:
             draw_outlook(outlook)
+        elif error:
+            _draw_nearest(paths, error, works)
+
+
+def _outlook(paths: dict[str, Any]) -> tuple[Outlook | None, SpecError | None]:
+    """Returns the outlook of the configuration, or why it is invalid."""
+    try:
+        return Outlook.of(plan(spec_of(paths))), None
+    except SpecError as error:
+        return None, error
 
 
 def _begin() -> list[str]:
@@ -96,21 +108,21 @@ def load_run(run_id: str) -> None:
         st.session_state[NOT_LOADED] = str(error)
 
 
-def _draw_rejection(paths: dict[str, Any], error: SpecError, places: Places, consequence: Any) -> None:
-    """Draws why the configuration is invalid, with the nearest valid changes: beside the field, if it is in the form, and beside
-    the form, with a preview of the nearest."""
-    works = nearest_valid(paths, error)
-    if error.field in places:
-        with places[error.field].container():
-            st.markdown(":red-badge[invalid]")
-            st.text(error.message)
-            _fixes(paths, works, "field")
-    with consequence:
-        alert("error", "This configuration is invalid", error.field, error.message)
-        _fixes(paths, works, "card")
-        if works:
-            st.caption(f"Preview of the nearest valid setting ({change_text(works[0])})")
-            draw_outlook(Outlook.of(plan(spec_of(with_change(paths, works[0])))))
+def _draw_rejection(paths: dict[str, Any], error: SpecError, works: list[dict[str, Any]], place: DeltaGenerator) -> None:
+    """Draws beside the field why the configuration is invalid, with the nearest valid changes."""
+    with place.container():
+        st.markdown(":red-badge[invalid]")
+        st.text(error.message)
+        _fixes(paths, works, "field")
+
+
+def _draw_nearest(paths: dict[str, Any], error: SpecError, works: list[dict[str, Any]]) -> None:
+    """Draws why the configuration is invalid, the nearest valid changes, and a preview of the nearest."""
+    alert("error", "This configuration is invalid", error.field, error.message)
+    _fixes(paths, works, "card")
+    if works:
+        st.caption(f"Preview of the nearest valid setting ({change_text(works[0])})")
+        draw_outlook(Outlook.of(plan(spec_of(with_change(paths, works[0])))))
 
 
 def _fixes(paths: dict[str, Any], works: list[dict[str, Any]], where: str) -> None:
@@ -122,10 +134,10 @@ def _fixes(paths: dict[str, Any], works: list[dict[str, Any]], where: str) -> No
                 st.button(change_text(change), key=f"use {number} {where}", on_click=load, args=(changed,))
 
 
-def _actions(paths: dict[str, Any], outlook: Outlook | None) -> None:
-    """Draws the actions: run, queue, queue all splits, copy or download, start from another spec. An invalid configuration cannot
-    be run, but its spec can be copied, and its work can be split otherwise."""
-    spec, unsplit = _spec(paths), _spec({path: value for path, value in paths.items() if not path.startswith("split.")})
+def _actions(paths: dict[str, Any], outlook: Outlook | None, unsplit: RunSpec | None) -> None:
+    """Draws the actions: run, queue, list all splits, copy or download, start from another spec. An invalid configuration cannot
+    be run, but its spec can be copied, and its work, the spec ``unsplit``, can be split otherwise."""
+    spec = _spec(paths)
     with st.container(horizontal=True, vertical_alignment="center"):
         submit_buttons(outlook)
         st.toggle("All splits", key="all splits", disabled=unsplit is None, help=_ALL_SPLITS)
@@ -133,8 +145,6 @@ def _actions(paths: dict[str, Any], outlook: Outlook | None) -> None:
             _copy_menu(spec)
         _start_from()
     queued_line()
-    if unsplit and st.session_state["all splits"]:
-        split_list(spec or unsplit, outlook.plan.num_workers if outlook else 2, load)
 
 
 def _spec(paths: dict[str, Any]) -> RunSpec | None:

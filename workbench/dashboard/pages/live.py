@@ -29,6 +29,8 @@ from workbench.errors import UsageError
 
 REFRESH_S = 1.0
 NUM_ENDED = 8
+NUM_GROUPS = 3
+"""Groups of ended runs that are shown, with the runs without one as a group."""
 
 
 def main() -> None:
@@ -138,9 +140,9 @@ def _left_s(entry: QueueEntry, followers: Mapping[str, Follower], expected_s: Ma
 
 
 def _groups(entries: Sequence[QueueEntry], ended: _Ended) -> list[Group]:
-    """Returns the groups of the runs that have not ended and of the last that has."""
+    """Returns the groups of the runs that have not ended and the last ones that have."""
     frame, active = ended.frame, [entry for entry in entries if entry.run]
-    names = dict.fromkeys([*(entry.group for entry in active), *frame["group"].head(1)])
+    names = dict.fromkeys([*(entry.group for entry in active), *frame["group"].drop_duplicates().head(NUM_GROUPS)])
     states = {**dict(zip(frame["run_id"], frame["state"], strict=True)), **{entry.id: str(entry.state) for entry in active}}
     groups = []
     for name in filter(None, names):
