@@ -96,6 +96,6 @@ def test_why_a_pipeline_is_slower_than_its_ideal(page: Any, tmp_path: Path) -> N
         page.wait_for_url("**/live?run=**")
         assert set(ended(tmp_path)) == {"finished"}
         page.get_by_role("link", name="Trace").click()
-        page.get_by_text(re.compile(r"^A step takes .+ the ideal of its schedule")).wait_for()
+        page.get_by_text(re.compile(r"^Trace steps take .+ the ideal of their schedule")).wait_for()
         page.get_by_text(re.compile(r"^In the ideal, too, workers wait \d+% of the time")).wait_for()
         page.locator("canvas[data-drawn]").wait_for()

@@ -33,12 +33,15 @@ def ideal_sentences(run: StoredRun) -> list[str]:
     )
     named, saved = ([f"{seconds(time_s)} {cause}" for time_s, cause in of if time_s > least] for of in (causes, savings))
     if more > least and named:
-        start = f"A step takes {seconds(measured)}, the ideal of its schedule {seconds(ideal)}"
+        start = (
+            f"Trace steps take {seconds(measured)} on average, the ideal of their schedule, with the optimizer, {seconds(ideal)}"
+        )
         less = f", less {listed(saved)}" if saved else ""
         first = f"{start}. The difference of {seconds(more)} ({more / ideal:.0%}) consists of {listed(named)}{less}."
     else:
         longer = "hardly" if more > 0 else "no"
-        first = f"A step takes {seconds(measured)}, {longer} longer than the ideal of its schedule, {seconds(ideal)}."
+        start = f"Trace steps take {seconds(measured)} on average, {longer} longer than the ideal of their schedule,"
+        first = f"{start} with the optimizer, {seconds(ideal)}."
     if means["ideal"] <= LEAST_SHARE * ideal:
         return [first]
     parts = ((means["order"], "through the order of the schedule"), (means["imbalance"], "since the stages are unequal"))

@@ -10,6 +10,7 @@ from workbench.analysis import trace
 from workbench.analysis.byte_units import byte_unit
 from workbench.analysis.communication import by_operation
 from workbench.analysis.memory import largest_at_peak, memory_at_peak, memory_budget_bytes, memory_over_time
+from workbench.analysis.trust import reason
 from workbench.api.store import Run, open_exact
 from workbench.charts.communication import LEAST_WORKERS, traffic_matrix_chart
 from workbench.charts.memory import memory_at_peak_chart, memory_over_time_chart
@@ -54,6 +55,8 @@ def main() -> None:
     timeline = timeline_of(run, chosen)
     start_s = trace.span_s(timeline)[0]
     st.header(f"What does each worker do during step {chosen}?", anchor=False)
+    if run.summary and (why := reason(record, run.summary)):
+        st.caption(f"⚠ The times are not quiet: {why}.")
     lanes(run, chosen, ranks)
     of_step, communication = (trace.of_workers(table, ranks) for table in (timeline, communication_of(run, chosen)))
     if 0 < len(communication) <= MOST_OVERLAPPED >= len(of_step):
