@@ -84,6 +84,18 @@ def test_a_formula_is_not_cut_on_a_phone(opened: Any, address: str) -> None:
     context.close()
 
 
+def test_the_menu_of_a_narrow_page_closes_when_a_page_is_chosen(opened: Any, address: str) -> None:
+    context = opened.new_context(viewport={"width": NARROW[0], "height": NARROW[1]}, has_touch=True)
+    page = context.new_page()
+    page.goto(address)
+    settled(page)
+    page.get_by_test_id("stExpandSidebarButton").click()
+    page.get_by_role("link", name="Runs").click()
+    page.wait_for_url("**/runs")
+    page.get_by_role("link", name="Runs").wait_for(state="hidden")
+    context.close()
+
+
 def focused(page: Any) -> list[str]:
     """Tag and name of the element that has the focus, inside shadow roots too."""
     return page.evaluate(

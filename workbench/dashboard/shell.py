@@ -24,7 +24,7 @@ PAGES = {
 """Module in ``pages`` → its title, in the order of the navigation. Without icons: Streamlit (1.67) fetches a page's icon from the
 network to show it in the browser's tab."""
 
-STYLES = Path(__file__).with_name("style.css")
+STYLES, MENU = (Path(__file__).with_name(name) for name in ("style.css", "menu.html"))
 
 
 def main() -> None:
@@ -32,6 +32,7 @@ def main() -> None:
     discard_previous_page()
     st.set_page_config(page_title="The workbench", layout="wide")
     st.html(STYLES)
+    st.html(MENU, unsafe_allow_javascript=True)
     pages = {
         name: st.Page(
             _draw(name), title=title, url_path=name, default=name == "front", visibility="hidden" if name == "run" else "visible"
