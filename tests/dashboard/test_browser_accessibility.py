@@ -92,7 +92,8 @@ def test_the_menu_of_a_narrow_page_closes_when_a_page_is_chosen(opened: Any, add
     page.get_by_test_id("stExpandSidebarButton").click()
     page.get_by_role("link", name="Runs").click()
     page.wait_for_url("**/runs")
-    page.get_by_role("link", name="Runs").wait_for(state="hidden")
+    closed = "!(document.querySelector('[data-testid=stSidebarNavLink]')?.getBoundingClientRect().right > 0)"
+    page.wait_for_function(closed)  # it slides out of the page
     context.close()
 
 
