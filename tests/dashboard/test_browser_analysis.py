@@ -84,7 +84,9 @@ def test_a_trace_is_drawn_filtered_and_taken_away(page: Any, tmp_path: Path) -> 
             "forward", timeout=LIMIT_MS
         )
         page.keyboard.press("Escape")
-        page.get_by_role("button", name="Data of: ").first.click()
+        data = page.get_by_role("button", name="Data of: ").first
+        data.evaluate("button => button.scrollIntoView({block: 'center'})")  # from under the navigation
+        data.click()
         events = list(csv.DictReader(saved(page, "CSV").read_text().splitlines()))
         assert {event["kind"] for event in events} == {"forward", "backward", "optimizer", "idle", "communication"}
         page.keyboard.press("Escape")

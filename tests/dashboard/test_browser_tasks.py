@@ -37,9 +37,8 @@ def list_all_splits(page: Any, num_workers: int) -> None:
     page.get_by_text("All splits").first.click()
     page.get_by_text("By formula, least memory first.").wait_for()
     for number in range(3, num_workers + 1):
-        page.get_by_label("Workers").first.locator("xpath=ancestor::*[@data-testid='stNumberInput']").get_by_role(
-            "button"
-        ).last.click()
+        field = page.get_by_test_id("stNumberInput").filter(has=page.get_by_label("Workers", exact=True))
+        field.get_by_role("button").last.click()
         page.wait_for_function("n => document.querySelector('input[aria-label=Workers]').value === n", arg=str(number))
     settled(page)
 

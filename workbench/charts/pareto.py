@@ -57,10 +57,10 @@ def pareto_chart(frame: pd.DataFrame) -> alt.LayerChart:
         points.mark_point(size=90, strokeWidth=2, opacity=1),
         points.transform_filter("datum.on_front").mark_point(size=90, filled=True, opacity=1),
         named.transform_filter(f"abs(datum.dy) > {_LINE}")
-        .mark_rule(strokeWidth=0.7, x2Offset=places["dx"], y2Offset=places["dy"])
+        .mark_rule(aria=False, strokeWidth=0.7, x2Offset=places["dx"], y2Offset=places["dy"])
         .encode(x2="step_time_ms", y2="peak_memory_mib"),
         named.mark_text(baseline="middle", **places).encode(text="name:N"),
-        corner.mark_point(shape=_ARROW, size=120, opacity=1, strokeWidth=2, x=left + 6, y=low - 4).encode(
+        corner.mark_point(aria=False, shape=_ARROW, size=120, opacity=1, strokeWidth=2, x=left + 6, y=low - 4).encode(
             color=alt.value("#888888")
         ),
         corner.mark_text(align="left", fontWeight="bold", dx=18, x=left, y=low - 4).encode(text="text:N"),

@@ -17,7 +17,7 @@ from workbench.dashboard.downloads import csv_of, picture_of
 
 STYLE = """<style>
 [class*="st-key-figure-"] { position: relative; }
-[class*="st-key-data-of-"] { position: absolute; top: -0.4rem; right: 0; z-index: 2; width: auto; }
+[class*="st-key-data-of-"] { position: absolute; top: -0.4rem; right: 0.5rem; z-index: 2; width: auto; }
 [class*="st-key-data-of-"] [data-testid="stMarkdownContainer"] {
   position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%);
 }

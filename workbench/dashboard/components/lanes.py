@@ -31,9 +31,6 @@ def lanes(run: Run, step: int, ranks: Sequence[int] = ()) -> None:
         return
     shown, packed = lanes_of(run, step, tuple(ranks))
     st.markdown(shown.sentence)
-    _component()(key="timeline", data=packed)
-    for sentence in shown.why_not_ideal:
-        st.text(sentence)
     table, start_s = shown.table(), trace.span_s(timeline_of(run, step))[0]
 
     def chart() -> AnyChart:
@@ -41,7 +38,11 @@ def lanes(run: Run, step: int, ranks: Sequence[int] = ()) -> None:
         ideal = ideal[ideal["worker"].isin([str(rank) for rank in ranks])] if ranks else ideal
         return timeline_chart(trace.intervals(timeline, start_s), shown.title, ideal if len(ideal) else None)
 
-    menu(chart if len(timeline) <= MOST_REPLAYED else None, shown.measured.frame, "timeline", shown.title)
+    with st.container(key="figure timeline"):  # in whose corner the menu is
+        _component()(key="timeline", data=packed)
+        menu(chart if len(timeline) <= MOST_REPLAYED else None, shown.measured.frame, "timeline", shown.title)
+    for sentence in shown.why_not_ideal:
+        st.text(sentence, width="stretch")
     with st.expander("Table of workers"):
         st.table(_percentages(table))
 
