@@ -7,37 +7,21 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.helpers.browser import LIMIT_MS, SMALL, browser_marks, ended
 from tests.helpers.pages import EVIL, failed
 from tests.helpers.states import finished
 from workbench.store import runs_table
-from workbench.store.run_status import TERMINAL
-from workbench.testing.browser import chromium, dashboard, settled
+from workbench.testing.browser import dashboard, settled
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(600),
-    pytest.mark.skipif(chromium() is None, reason="there is no Chromium here"),
-]
+pytestmark = browser_marks()
 sync_api = pytest.importorskip("playwright.sync_api")
 expect: Any = sync_api.expect
-LIMIT_MS = 60_000
 ROOT = Path(__file__).parents[2]
-SMALL = "configure?model.name=mlp&model.hidden_dim=16&model.feedforward_dim=32"
-
-
-def ended(store: Path) -> list[str]:
-    """States of all runs once all have ended, for as long as the test may take."""
-    while True:
-        states = [row["state"] for row in runs_table.rows(store)]
-        if states and all(state in TERMINAL for state in states):
-            return states
-        time.sleep(0.2)
 
 
 def test_an_empty_store_runs_the_demonstration_which_outlives_page_and_server_and_is_compared(page: Any, tmp_path: Path) -> None:

@@ -8,19 +8,14 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.browser import LIMIT_MS, SINGLE, browser_marks
 from tests.helpers.comparison import record_run
 from tests.helpers.recorded import PIPELINE, pipeline_run
-from workbench.testing.browser import WIDTHS, chromium, dashboard, overflows, settled
+from workbench.testing.browser import WIDTHS, dashboard, overflows, settled
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(600),
-    pytest.mark.skipif(chromium() is None, reason="there is no Chromium here"),
-]
+pytestmark = browser_marks()
 sync_api = pytest.importorskip("playwright.sync_api")
 expect: Any = sync_api.expect
-LIMIT_MS = 60_000
-SINGLE = "20261124-100001-single-aaaaaa"
 PAGES = {
     "front": "",
     "configure": "configure?split.data.size=2&split.pipeline.size=2",

@@ -11,25 +11,22 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.browser import LIMIT_MS, SINGLE, browser_marks
 from tests.helpers.comparison import record_run
 from tests.helpers.recorded import pipeline_run
 from workbench.dashboard.lessons import lesson, names
-from workbench.testing.browser import chromium, dashboard, settled
+from workbench.testing.browser import dashboard, settled
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(600),
-    pytest.mark.skipif(chromium() is None, reason="there is no Chromium here"),
-]
+pytestmark = browser_marks()
 sync_api = pytest.importorskip("playwright.sync_api")
 expect: Any = sync_api.expect
-LIMIT_MS = 60_000
-SINGLE = "20261124-100001-single-aaaaaa"
 
 
-def saved(page: Any, button: str) -> Path:
+def saved(part: Any, button: str) -> Path:
+    """The file that this button of a page, or of an opened menu, saves."""
+    page = getattr(part, "page", part)
     with page.expect_download() as download:
-        page.get_by_role("button", name=button).last.click()
+        part.get_by_role("button", name=button).click()
     return Path(download.value.path())
 
 
@@ -59,7 +56,7 @@ def test_runs_are_compared_one_is_clicked_and_stands_out_and_figures_are_taken_a
         assert {row["run"] for row in rows} == {"dp2", "single"}
         assert all(float(row["step_ms"]) > 0 for row in rows)
         page.get_by_role("button", name="Data of: How long does a step take?").click()
-        parts = list(csv.DictReader(saved(page, "CSV").read_text().splitlines()))
+        parts = list(csv.DictReader(saved(page.get_by_test_id("stPopoverBody"), "CSV").read_text().splitlines()))
         assert {row["split"] for row in parts} == {"dp2", "single"}
         page.keyboard.press("Escape")
         a_bar_is_clicked(page)
@@ -87,7 +84,7 @@ def test_a_trace_is_drawn_filtered_and_taken_away(page: Any, tmp_path: Path) -> 
         data = page.get_by_role("button", name="Data of: ").first
         data.evaluate("button => button.scrollIntoView({block: 'center'})")  # from under the navigation
         data.click()
-        events = list(csv.DictReader(saved(page, "CSV").read_text().splitlines()))
+        events = list(csv.DictReader(saved(page.get_by_test_id("stPopoverBody"), "CSV").read_text().splitlines()))
         assert {event["kind"] for event in events} == {"forward", "backward", "optimizer", "idle", "communication"}
         page.keyboard.press("Escape")
         trace = json.loads(gzip.decompress(saved(page, "Trace for Perfetto").read_bytes()))

@@ -9,14 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.dashboard.test_browser import SMALL, ended
-from workbench.testing.browser import chromium, dashboard, settled
+from tests.helpers.browser import SMALL, browser_marks, ended
+from workbench.testing.browser import dashboard, settled
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(1200),
-    pytest.mark.skipif(chromium() is None, reason="there is no Chromium here"),
-]
+pytestmark = browser_marks(1200)
 sync_api = pytest.importorskip("playwright.sync_api")
 
 

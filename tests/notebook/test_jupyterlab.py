@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -127,13 +128,17 @@ def test_the_quickstart_runs_in_a_browser_without_internet(lab: str, tmp_path: P
         assert page.locator("[data-mime-type='application/vnd.jupyter.error']").count() == 0
         assert page.locator("[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
 
-        page.get_by_role("button", name="tensor", exact=True).click()
+        def toggled(label: str) -> Any:
+            """The toggle button of this label; while it is on, its icon is a part of its accessible name."""
+            return page.locator("button.widget-toggle-button", has_text=re.compile(rf"^\s*{label}$"))
+
+        toggled("tensor").click()
         page.get_by_text("dp2-tp2").first.wait_for(timeout=20_000)
-        page.get_by_role("button", name="data", exact=True).click()
+        toggled("data").click()
         page.get_by_text("tp2", exact=True).first.wait_for(timeout=20_000)
         page.locator("button.mod-primary", has_text="Run").click()  # its icon is a part of its name
         page.get_by_text("tp2 · transformer on text · 2 workers · finished").wait_for(timeout=120_000)
-        page.get_by_role("button", name="single", exact=True).click()
+        toggled("single").click()
         page.wait_for_function(CHARTS_ARE_DRAWN, arg=4)
         page.screenshot(path=tmp_path / "used.png")
         browser.close()

@@ -159,13 +159,15 @@ def test_a_widget_has_a_still_picture_in_words_too_beside_its_live_view(run: Run
     baseline = wb.open_run(run.row()["baseline_run_id"])
     refused = widgets.SplitPicker(model=TINY, split={"data": 2})
     refused._split.children[1].children[0].value = 3
+    attached = widgets.RunPanel(run.spec)
+    assert attached.run is not None
     cases = {
         widgets.SplitPicker(model=TINY, split={"data": 2}): ["Strategies: data.", "dp2 · 2 workers", "Expected communication"],
         refused: ["This configuration is invalid", "remainder 1"],
         widgets.CompareView([baseline, run]): ["Comparison of 2 runs.", "single: ", "dp2: step ms "],
         widgets.CompareView([]): ["Comparison without runs."],
         widgets.TraceView(run): ["Trace of dp2, step", "Worker 0 computes", "all_reduce along data in backward"],
-        widgets.RunPanel(run.spec): ["Panel that runs dp2.", f"Run {run.id} finished"],
+        attached: ["Panel that runs dp2.", f"Run {attached.run.id} finished"],
         widgets.RunPanel(tiny(tensor=2)): ["Panel that runs tp2.", "Nothing runs yet"],
     }
     for widget, texts in cases.items():
