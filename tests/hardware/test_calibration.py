@@ -219,6 +219,7 @@ def test_calibrate_measures_keeps_and_prints_and_runs_are_checked_against_it(tmp
         return done.stdout
 
     found = json.loads(workbench("calibrate", "--json"))
+    assert isinstance(found["other_load_cores"], float)
     assert json.loads((tmp_path / "calibration.json").read_text()) == found
     assert {row["precision"] for row in found["matmul"]} == {"fp32", "bf16", "fp64"}
     assert {row["kind"] for row in found["memory"]} == {"copy", "triad"}

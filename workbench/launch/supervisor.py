@@ -25,8 +25,8 @@ from workbench.store.run_status import RunState, RunStatus, SupervisorProcess
 
 _POLL_S = 0.02
 _HEARTBEAT_S = 1.0
-_BASELINE_PAUSES = 25
-"""Pauses between two looks at the baselines, so that a whole group that waits does not disturb the steps of its baseline."""
+_BASELINE_POLL_S = 0.5
+"""Time between two looks at the baselines, so that a whole group that waits does not disturb the steps of its baseline."""
 _AWAITED_QUIET = "waiting for a quiet machine"
 _PLACE_S = 1.0
 """How often a run that waits for a baseline compares its place in the device queue with that of the baseline."""
@@ -112,7 +112,7 @@ class Supervisor:
         while unfinished_baselines(self.directory, self.record):
             if not self.record.waits_for_quiet and time.monotonic() - checked > _PLACE_S:
                 self.ticket, checked = take_ticket(self.directory, self.record, self.ticket), time.monotonic()
-            self._wait(AWAITED_BASELINE, _BASELINE_PAUSES)
+            self._wait(AWAITED_BASELINE, round(_BASELINE_POLL_S / _POLL_S))
 
     def _wait_for_devices(self) -> None:
         store = self.directory.path.resolve().parent.parent
