@@ -15,8 +15,6 @@ import pyarrow.csv
 
 from workbench.api import Run
 from workbench.charts.theme import AnyChart, dressed, svg
-from workbench.export.chrome_trace import write_trace
-from workbench.export.report.write import write_report
 from workbench.export.tables import as_text, export
 
 
@@ -31,6 +29,8 @@ def tables_of(runs: list[Run], file_format: str) -> bytes:
 
 def report_of(runs: list[Run]) -> bytes:
     """Returns the report of the runs as one HTML file."""
+    from workbench.export.report.write import write_report  # loads what draws reports, which no page needs before
+
     with tempfile.TemporaryDirectory() as directory:
         return write_report(runs, Path(directory) / "report.html")[0].read_bytes()
 
@@ -54,5 +54,7 @@ def picture_of(chart: AnyChart, file_format: Literal["png", "svg"]) -> bytes:
 
 def trace_of(run: Run) -> bytes:
     """Returns the compressed trace of a run, for Perfetto and chrome://tracing."""
+    from workbench.export.chrome_trace import write_trace
+
     with tempfile.TemporaryDirectory() as directory:
         return write_trace([run], Path(directory) / "trace.json.gz").read_bytes()

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import streamlit as st
 
-from workbench.dashboard.components.chart import STYLE
 from workbench.dashboard.components.navigate import discard_previous_page, note_page
 
 PAGES = {
@@ -42,7 +41,6 @@ def main() -> None:
     st.session_state["pages"] = pages
     page = st.navigation(list(pages.values()), position="top")
     note_page()
-    st.html(STYLE)
     page.run()
 
 

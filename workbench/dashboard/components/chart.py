@@ -15,15 +15,6 @@ from workbench.charts.selection import PICKED, pickable
 from workbench.charts.theme import FIT_WIDTH, AnyChart, folding, theme, title_of
 from workbench.dashboard.downloads import csv_of, picture_of
 
-STYLE = """<style>
-[class*="st-key-figure-"] { position: relative; }
-[class*="st-key-data-of-"] { position: absolute; top: -0.4rem; right: 0.5rem; z-index: 2; width: auto; }
-[class*="st-key-data-of-"] [data-testid="stMarkdownContainer"] {
-  position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%);
-}
-</style>"""
-"""Puts the menu of a chart into its upper right corner, as an icon whose name is read by screen readers only."""
-
 
 def plain_figure(chart: AnyChart, name: str) -> None:
     """Draws a chart without a menu; ``name`` is its key."""
@@ -50,7 +41,7 @@ def _live_spec(
 
 def figure(chart: AnyChart, frame: pd.DataFrame, name: str) -> None:
     """Draws a chart; ``name`` is the name of the saved files."""
-    with _cornered(name):
+    with cornered(name):
         plain_figure(chart, name)
         menu(lambda: chart, lambda: frame, name, title_of(chart))
 
@@ -58,14 +49,14 @@ def figure(chart: AnyChart, frame: pd.DataFrame, name: str) -> None:
 def run_figure(chart: alt.Chart | alt.LayerChart, frame: pd.DataFrame, name: str, picked: str | None) -> str | None:
     """Draws a chart whose ``split`` can be clicked. Returns the split that was just clicked; None if none was."""
     selectable = pickable(_full_width(chart), "split", picked if picked in set(frame["split"]) else None)
-    with _cornered(name):
+    with cornered(name):
         event: Any = st.altair_chart(selectable, key=f"{name} {picked}", on_select="rerun", selection_mode=PICKED)
         menu(lambda: chart, lambda: frame, name, title_of(chart))
     points = event.selection.get(PICKED, [])
     return str(points[0]["split"]) if points and "split" in points[0] else None
 
 
-def _cornered(name: str) -> DeltaGenerator:
+def cornered(name: str) -> DeltaGenerator:
     """Returns the container of a chart and of the menu in its corner."""
     return st.container(key=f"figure {name}")
 

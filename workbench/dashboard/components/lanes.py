@@ -16,7 +16,7 @@ from workbench.charts.theme import AnyChart
 from workbench.charts.timeline import timeline_chart
 from workbench.charts.timeline_view import JAVASCRIPT, STYLES
 from workbench.dashboard.components.alerts import alert
-from workbench.dashboard.components.chart import menu
+from workbench.dashboard.components.chart import cornered, menu
 from workbench.dashboard.traces import lanes_of, timeline_of
 
 
@@ -38,7 +38,7 @@ def lanes(run: Run, step: int, ranks: Sequence[int] = ()) -> None:
         ideal = ideal[ideal["worker"].isin([str(rank) for rank in ranks])] if ranks else ideal
         return timeline_chart(trace.intervals(timeline, start_s), shown.title, ideal if len(ideal) else None)
 
-    with st.container(key="figure timeline"):  # in whose corner the menu is
+    with cornered("timeline"):
         _component()(key="timeline", data=packed)
         menu(chart if len(timeline) <= MOST_REPLAYED else None, shown.measured.frame, "timeline", shown.title)
     for sentence in shown.why_not_ideal:
