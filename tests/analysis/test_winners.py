@@ -19,7 +19,7 @@ PIPELINE = row(
 
 def test_each_respect_has_one_winner_with_its_figure() -> None:
     best = winners([SINGLE, DATA, PIPELINE], {"b": "compute"}, work="")
-    assert [(w.title, w.split, w.figure, w.detail) for w in best] == [
+    assert [(w.title, w.splits, w.figure, w.detail) for w in best] == [
         ("Fastest", "dp2", "50.0 ms", "2.00× one worker, limited by compute"),
         ("Smallest", "pp2", "20.00 MiB", "25% of one worker"),
         ("Least communication", "pp2", "2.00 MiB per step", ""),
@@ -29,14 +29,14 @@ def test_each_respect_has_one_winner_with_its_figure() -> None:
 def test_one_worker_can_win() -> None:
     slow, large = {**DATA, "step_time_s": 0.2}, {**PIPELINE, "peak_memory_bytes": 100 * MIB, "step_time_s": 0.3}
     best = winners([SINGLE, slow, large], {}, work="")
-    assert [(w.title, w.split) for w in best[:2]] == [("Fastest", "single"), ("Smallest", "dp2")]
+    assert [(w.title, w.splits) for w in best[:2]] == [("Fastest", "single"), ("Smallest", "dp2")]
     assert best[0].detail == ""
 
 
 def test_disturbed_and_wrong_runs_do_not_win() -> None:
     disturbed, wrong = {**DATA, "trust": "disturbed"}, {**PIPELINE, "parity_ok": False, "parity_verdict": "wrong"}
     best = winners([SINGLE, disturbed, wrong], {}, work="")
-    assert [(w.title, w.split) for w in best] == [("Fastest", "single"), ("Smallest", "dp2"), ("Least communication", "dp2")]
+    assert [(w.title, w.splits) for w in best] == [("Fastest", "single"), ("Smallest", "dp2"), ("Least communication", "dp2")]
 
 
 def test_runs_of_different_work_and_one_run_have_no_winner() -> None:
@@ -58,5 +58,5 @@ def test_the_best_figures_are_of_runs_that_can_win() -> None:
 
 def test_runs_with_the_same_figure_are_best_together() -> None:
     tied = {**PIPELINE, "run_id": "d", "split": "layer2"}
-    assert winners([SINGLE, PIPELINE, tied], {}, work="")[1].split == f"{PIPELINE['split']} and layer2"
+    assert winners([SINGLE, PIPELINE, tied], {}, work="")[1].splits == f"{PIPELINE['split']} and layer2"
     assert best_rows([SINGLE, PIPELINE, tied], "")["peak_memory_bytes"] == [1, 2]

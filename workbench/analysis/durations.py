@@ -27,8 +27,8 @@ class Durations:
     _durations: dict[str, float | None] = field(default_factory=dict)
 
     def expected_s(self, of: StoredRun | RunSpec, ended: Iterable[StoredRun]) -> float | None:
-        """Returns the median duration of the runs of the same spec; without any, of those that differ in their split only; None
-        if there are none either.
+        """Returns the median duration of the runs of the same spec; without any, of those with the same model, data and options
+        of training and measurement, however split and linked; None if there are none either.
 
         Args:
             of: The run, or the spec of one that is not submitted yet.
@@ -50,8 +50,7 @@ class Durations:
         return self._durations[run.id]
 
     def _key(self, run: StoredRun) -> tuple[str, str] | None:
-        """Returns what runs of the same duration have in common, and what those have that differ in their split only; None if the
-        spec cannot be read."""
+        """Returns as of ``_keys``; None if the spec cannot be read."""
         if run.id not in self._keys:
             try:
                 self._keys[run.id] = _keys(run.directory.spec().as_dict())
@@ -61,6 +60,8 @@ class Durations:
 
 
 def _keys(spec: dict[str, Any]) -> tuple[str, str]:
+    """Returns what a spec has in common with those of the same duration, and with those that differ only in how they are split
+    and run. More than ``work`` is compared: the number of steps, for one, is no work of a step, but part of the duration."""
     work = {part: value for part, value in spec.items() if part not in ("name", "baseline", "split", "link", "launch", "files")}
     how = [spec.get("split"), spec.get("link"), spec["launch"]["threads_per_worker"]]
     return json.dumps([work, how], sort_keys=True, default=str), json.dumps(work, sort_keys=True, default=str)

@@ -9,8 +9,8 @@ import pandas as pd
 from workbench.analysis.work import same_work
 from workbench.store.directory import StoredRun
 
-MOST = 20
-"""Runs of the latest comparison: all splits of four workers and their baselines are eleven."""
+MOST_COMPARED = 20
+"""Largest number of runs beside each other: all splits of four workers and their baselines are eleven."""
 _MOST_OPENED = 30
 """Latest runs whose specs are read to find those of the same work."""
 
@@ -41,5 +41,5 @@ def alike_to_newest(frame: pd.DataFrame) -> pd.DataFrame:
 
 def one_of_each_split(newest_first: pd.DataFrame) -> list[str]:
     """Returns the ids of the latest run of each split, oldest first."""
-    one_each = newest_first.drop_duplicates(["split", "threads_per_worker", "link"]).head(MOST)
+    one_each = newest_first.drop_duplicates(["split", "threads_per_worker", "link"]).head(MOST_COMPARED)
     return [str(run_id) for run_id in one_each["run_id"][::-1]]

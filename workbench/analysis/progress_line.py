@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from workbench.analysis.formatting import duration
+from workbench.analysis.formatting import duration, rough_duration
 from workbench.analysis.progress import Follower
 from workbench.messages import counted
 from workbench.store.run_status import RunState
@@ -35,8 +35,8 @@ def progress_line(follower: Follower) -> str:
     parts = [f"{status.state.value}, {follower.activity}"]
     if follower.progress:
         parts.append("step {} of {}".format(*follower.progress))
-    if follower.remaining_s is not None:
-        parts.append(f"about {duration(follower.remaining_s)} left")
+    if (left_s := follower.remaining_s) is not None:
+        parts.append(f"{rough_duration(left_s)} left")
     return " · ".join(parts)
 
 

@@ -24,9 +24,8 @@ class Winner:
     title: str
     """``Fastest``"""
 
-    run_id: str
-    split: str
-    """Its label; of several runs with the same figure, all labels, and ``run_id`` of the first."""
+    splits: str
+    """Its label; of several runs with the same figure, all labels."""
 
     figure: str
     """``113.3 ms``"""
@@ -60,7 +59,7 @@ def winners(rows: Sequence[Row], limits: Mapping[str, str], work: str) -> list[W
         names = listed([row["split"] for row in measured if row[column] == best[column]])
         texts = {"speedup": _speedup(best), "memory": _share(best, single), "limit": _limit(best, limits)}
         detail = ", ".join(texts[name] for name in details if texts[name])
-        return [Winner(title, best["run_id"], names, figure(best[column]), detail)]
+        return [Winner(title, names, figure(best[column]), detail)]
 
     return [
         *winner("Fastest", quiet, "step_time_s", lambda value: f"{milliseconds(value)} ms", "speedup", "limit"),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from workbench.analysis.latest import MOST_COMPARED
 from workbench.messages import counted, listed
 from workbench.store.records import RunRecord
 from workbench.store.run_status import TERMINAL
@@ -35,6 +37,17 @@ class Group:
     def finished(self) -> list[str]:
         """Ids of the runs that have finished."""
         return [run_id for run_id, state in self.states.items() if state == "finished"]
+
+    def compared(self, step_times: Mapping[str, float]) -> list[str]:
+        """Returns the ids of the finished runs, in the order of the group; of more than a comparison shows, the baselines and the
+        fastest.
+
+        Args:
+            step_times: run id → step time in seconds of finished runs.
+        """
+        by_time = sorted(self.finished, key=lambda run_id: (run_id not in self.baselines, step_times.get(run_id, math.inf)))
+        chosen = set(by_time[:MOST_COMPARED])
+        return [run_id for run_id in self.finished if run_id in chosen]
 
     @property
     def num_ended(self) -> int:

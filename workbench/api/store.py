@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -70,6 +70,11 @@ def run_rows() -> list[dict[str, Any]]:
 def all_runs() -> list[Run]:
     """Returns all runs that are not deleted, oldest first."""
     return [Run(directory) for directory in listing.all_runs(home())]
+
+
+def newest_first() -> Iterator[Run]:
+    """Yields all runs that are not deleted, and reads no more of them than are asked for."""
+    return map(Run, listing.newest_first(home()))
 
 
 def open_run(run: Run | str) -> Run:

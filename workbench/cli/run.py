@@ -121,12 +121,13 @@ def follow(run: Run, quiet: bool) -> None:
     only waits."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+    from workbench.analysis.formatting import run_name
     from workbench.analysis.parity import event_text
     from workbench.api.store import ParityEvent, StepEvent
     from workbench.cli.terminal import Terminal
 
     record = run.record
-    name = f"{record.split}" + (f", {record.threads_per_worker} threads" if record.threads_per_worker > 1 else "")
+    name = run_name(record)
     if quiet:
         run.wait()
         return

@@ -17,7 +17,7 @@ from workbench.api import Run, submit
 from workbench.api.execution import terminated_as_interrupted
 from workbench.api.progress import progress_text
 from workbench.api.specs import RunSpec
-from workbench.api.store import all_runs
+from workbench.api.store import newest_first
 from workbench.charts.loss import losses_charts
 from workbench.charts.theme import AnyChart
 from workbench.errors import RunFailedError, UsageError, WorkbenchError
@@ -188,7 +188,7 @@ def _earlier(spec: RunSpec) -> Run | None:
     has finished; else None."""
     finished = None
     began_s = psutil.Process().create_time()
-    for run in reversed(all_runs()):
+    for run in newest_first():
         state = run.state
         is_ours = state == "finished" and finished is None and run.record.created_at >= began_s
         if (not state.is_terminal or is_ours) and _is_of(run, spec):

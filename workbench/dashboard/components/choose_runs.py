@@ -9,12 +9,12 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from workbench.analysis.latest import MOST_COMPARED
 from workbench.dashboard.cache import runs_frame
 from workbench.dashboard.components.alerts import alert
 from workbench.dashboard.components.navigate import follows_address, go, has
 
 MOST_OFFERED = 500
-MOST_COMPARED = 20
 
 
 def choose_run(any_state: bool = False) -> str | None:

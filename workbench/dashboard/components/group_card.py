@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import streamlit as st
@@ -10,7 +9,6 @@ import streamlit as st
 from workbench.analysis.formatting import rough_duration
 from workbench.api.groups import Group
 from workbench.api.store import open_exact
-from workbench.dashboard.components.choose_runs import MOST_COMPARED
 from workbench.dashboard.components.navigate import go, has
 
 
@@ -35,16 +33,8 @@ def group_card(group: Group, left_s: float | None, step_times: Mapping[str, floa
                     open_exact(run_id).cancel()  # and the baselines that no other run needs
                 st.toast("Cancelling.")
         elif has("compare") and len(group.finished) > 1:
-            chosen = compared(group, step_times)
+            chosen = group.compared(step_times)
             if len(chosen) < len(group.finished):
                 st.caption(f"the baselines and the fastest, {len(chosen)} of {len(group.finished)}")
             if st.button("Compare", key=f"compare group {group.name}", type="primary", icon=":material/compare_arrows:"):
                 go("compare", {"runs": ",".join(chosen)})
-
-
-def compared(group: Group, step_times: Mapping[str, float]) -> list[str]:
-    """Returns the ids of the finished runs, in the order of the group; of more than a comparison shows, the baselines and the
-    fastest."""
-    by_time = sorted(group.finished, key=lambda run_id: (run_id not in group.baselines, step_times.get(run_id, math.inf)))
-    chosen = set(by_time[:MOST_COMPARED])
-    return [run_id for run_id in group.finished if run_id in chosen]

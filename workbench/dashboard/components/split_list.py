@@ -11,15 +11,16 @@ import streamlit as st
 from workbench.analysis.byte_units import byte_unit
 from workbench.analysis.device_memory import DeviceMemory
 from workbench.analysis.formatting import rough_duration
+from workbench.analysis.latest import MOST_COMPARED
 from workbench.analysis.split_sizes import Saving, savings, split_sizes
 from workbench.api.plans import all_splits, change_text, plan, with_change
 from workbench.api.specs import RunSpec, differences, dumps
 from workbench.dashboard.cache import runs_frame
-from workbench.dashboard.components.choose_runs import MOST_COMPARED
 from workbench.dashboard.components.outlook import select_device
 from workbench.dashboard.components.submit import submit
 from workbench.dashboard.downloads import csv_of
 from workbench.dashboard.durations import expected_of_specs
+from workbench.dashboard.table import filtered
 from workbench.messages import counted
 
 _MOST_WORKERS = 64
@@ -121,9 +122,10 @@ def _table(frame: pd.DataFrame, fits: pd.Series, device: DeviceMemory, specs: li
         )
         st.download_button(
             "Splits (CSV)",
-            csv_of(table.drop(columns=["number", "exceeds", "without_activations"])),
+            lambda: csv_of(table.drop(columns=["number", "exceeds", "without_activations"])),
             "splits.csv",
             "text/csv",
+            on_click="ignore",
             icon=":material/download:",
         )
         if rows := event.selection.rows:
@@ -152,5 +154,5 @@ def _queue(spec: RunSpec, num_workers: int, runnable: list[RunSpec], num_splits:
 
 def _estimate(specs: Sequence[RunSpec]) -> str:
     """Returns how long the runs take by earlier ones of the same work; empty if there are none."""
-    expected = expected_of_specs(specs, runs_frame().sort_values("created_at", ascending=False))
+    expected = expected_of_specs(specs, filtered(runs_frame()))
     return "" if expected is None else f", {rough_duration(expected)} by earlier runs"

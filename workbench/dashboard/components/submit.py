@@ -60,7 +60,7 @@ def submit(specs: Sequence[RunSpec], name: str, group: str | None = None) -> lis
 
 
 def queued_line() -> None:
-    """Draws what was queued last, with links to Live and, for several runs, to their comparison."""
+    """Draws what was queued last, with a link to Live, where a group has its comparison."""
     if not (queued := st.session_state.get(_QUEUED)):
         return
     name, ids = queued
@@ -68,5 +68,3 @@ def queued_line() -> None:
         st.text(f"queued: {name}; {len(queue().active())} in the queue")
         if st.button("Live", type="tertiary", icon=":material/monitor_heart:", key="to live"):
             go("live", {"run": ids[0]} if len(ids) == 1 else {})
-        if len(ids) > 1 and st.button("Comparison", type="tertiary", icon=":material/compare_arrows:", key="to comparison"):
-            go("compare", {"runs": ",".join(ids)})

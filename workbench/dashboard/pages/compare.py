@@ -17,16 +17,15 @@ from workbench.analysis.trust import is_doubtful
 from workbench.analysis.winners import Winner, best_rows, in_table_order
 from workbench.api.groups import group_of
 from workbench.api.store import Run, open_exact
-from workbench.dashboard.cache import runs_frame
+from workbench.dashboard.cache import queue, runs_frame
 from workbench.dashboard.comparison import Comparison, Figure, compared, measured
 from workbench.dashboard.components.chart import figure, run_figure
 from workbench.dashboard.components.choose_runs import choose_runs
 from workbench.dashboard.components.failure import failure_card
-from workbench.dashboard.components.group_card import compared as compared_of
 from workbench.dashboard.components.measure_again import measure_again_button
 from workbench.dashboard.components.navigate import go, has
 from workbench.dashboard.downloads import csv_of
-from workbench.dashboard.table import alike
+from workbench.dashboard.table import alike, filtered
 from workbench.messages import counted
 
 MOST_FINDINGS = 6
@@ -77,15 +76,16 @@ def main() -> None:
 def _groups() -> None:
     """Draws a button for each of the latest groups, which compares its runs with their baselines."""
     frame = runs_frame()
-    grouped = frame[(frame["state"] == "finished") & (frame["group"].fillna("") != "")].sort_values("created_at", ascending=False)
+    grouped = filtered(frame[(frame["state"] == "finished") & (frame["group"] != "")])
     if grouped.empty:
         return
     st.header("Groups", anchor=False)
     for name in grouped["group"].unique()[:MOST_GROUPS]:
         run_ids = list(grouped.loc[grouped["group"] == name, "run_id"])[::-1]
         if st.button(f"{name} ({counted(len(run_ids), 'run')})", icon=":material/stacks:", key=f"compare group {name}"):
-            group = group_of(name, [open_exact(run_id).record for run_id in run_ids], dict(frame[["run_id", "state"]].to_numpy()))
-            go("compare", {"runs": ",".join(compared_of(group, dict(frame[["run_id", "step_time_s"]].dropna().to_numpy())))})
+            group = group_of(name, [queue().record(run_id) for run_id in run_ids], dict(frame[["run_id", "state"]].to_numpy()))
+            step_times = dict(frame[["run_id", "step_time_s"]].dropna().to_numpy())
+            go("compare", {"runs": ",".join(group.compared(step_times))})
 
 
 def _winners(best: Sequence[Winner]) -> None:
@@ -93,7 +93,7 @@ def _winners(best: Sequence[Winner]) -> None:
     for column, winner in zip(st.columns(len(best) or 1), best, strict=False):
         with column, st.container(border=True):
             st.metric(winner.title, winner.figure)
-            st.text(", ".join(filter(None, (winner.split, winner.detail))))  # a label of an imported run may hold Markdown
+            st.text(", ".join(filter(None, (winner.splits, winner.detail))))  # a label of an imported run may hold Markdown
 
 
 def _findings(runs: Sequence[Run], rows: Sequence[dict[str, Any]], found: Comparison) -> None:

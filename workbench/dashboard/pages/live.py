@@ -29,8 +29,8 @@ from workbench.errors import UsageError
 
 REFRESH_S = 1.0
 NUM_ENDED = 8
-NUM_GROUPS = 3
-"""Groups of ended runs that are shown, with the runs without one as a group."""
+NUM_GROUPS = 2
+"""Groups of ended runs that are shown."""
 
 
 def main() -> None:
@@ -142,10 +142,11 @@ def _left_s(entry: QueueEntry, followers: Mapping[str, Follower], expected_s: Ma
 def _groups(entries: Sequence[QueueEntry], ended: _Ended) -> list[Group]:
     """Returns the groups of the runs that have not ended and the last ones that have."""
     frame, active = ended.frame, [entry for entry in entries if entry.run]
-    names = dict.fromkeys([*(entry.group for entry in active), *frame["group"].drop_duplicates().head(NUM_GROUPS)])
+    ended_groups = frame.loc[frame["group"] != "", "group"].unique()[:NUM_GROUPS]
+    names = dict.fromkeys([*(entry.group for entry in active if entry.group), *ended_groups])
     states = {**dict(zip(frame["run_id"], frame["state"], strict=True)), **{entry.id: str(entry.state) for entry in active}}
     groups = []
-    for name in filter(None, names):
+    for name in names:
         ids = [*frame.loc[frame["group"] == name, "run_id"], *(entry.id for entry in active if entry.group == name)]
         records = sorted((queue().record(str(run_id)) for run_id in ids), key=lambda record: record.created_at)
         groups.append(group_of(name, records, states))

@@ -9,10 +9,10 @@ import pandas as pd
 import streamlit as st
 
 from workbench.analysis.findings import findings_on
+from workbench.analysis.latest import MOST_COMPARED
 from workbench.api.store import Run, import_runs, open_exact
 from workbench.dashboard.cache import overview
 from workbench.dashboard.components.alerts import alert
-from workbench.dashboard.components.choose_runs import MOST_COMPARED
 from workbench.dashboard.components.details import details
 from workbench.dashboard.components.export import downloads
 from workbench.dashboard.components.failure import failure_card
