@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from workbench.dashboard.components.choose_runs import MOST_COMPARED
+from workbench.analysis.latest import MOST_COMPARED
 from workbench.store import runs_table
 from workbench.store.directory import home
 from workbench.testing.browser import dashboard, screenshots
@@ -19,6 +19,7 @@ PAGES = {
     "refused": "configure?split.data.size=3",
     "live": "live",
     "runs": "runs",
+    "run": "run?run={pipeline}",
     "learn": "learn?lesson=pipeline",
     "compare": "compare?runs={runs}",
     "trace": "trace?run={pipeline}",
