@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
 import altair as alt
 import pandas as pd
 
@@ -12,6 +14,18 @@ CELL, SMALL_CELL, MOST_LARGE = 44, 30, 4
 """Sizes of a cell in pixels, and the largest number of workers with the larger one."""
 LEAST_WORKERS = 4
 """Number of workers from which on a traffic matrix says more than the volumes by operation."""
+
+
+def communication_volume_charts(frames: Mapping[str, pd.DataFrame]) -> Iterator[tuple[alt.LayerChart, pd.DataFrame]]:
+    """Yields the chart of each split that communicates, all on one scale, and its data.
+
+    Args:
+        frames: split → as of ``analysis.communication.volume_frame``.
+    """
+    frames = {split: frame for split, frame in frames.items() if len(frame)}
+    most = max((float(frame[["measured_mib", "expected_mib"]].max().max()) for frame in frames.values()), default=0.0)
+    for split, frame in frames.items():
+        yield communication_volume_chart(frame, f"What does {split} communicate per step?", most), frame
 
 
 def communication_volume_chart(frame: pd.DataFrame, title: str, most_mebibytes: float | None = None) -> alt.LayerChart:

@@ -17,7 +17,7 @@ from workbench.analysis.limits import limits_of
 from workbench.analysis.winners import Winner, step_times, winners
 from workbench.analysis.work import different_work
 from workbench.api.store import Run
-from workbench.charts.communication import communication_volume_chart
+from workbench.charts.communication import communication_volume_charts
 from workbench.charts.comparison import CHARTS
 from workbench.charts.step_time import step_time_chart
 from workbench.dashboard.cache import Changes, changes, changes_with_baselines
@@ -102,11 +102,9 @@ def _charts(finished: Sequence[tuple[Run, dict[str, Any]]]) -> Any:
 
 
 def _communication(finished: Sequence[tuple[Run, dict[str, Any]]]) -> Any:
-    frames = [frame.assign(split=row["split"]) for run, row in finished if len(frame := volume_frame(run))]
-    most = max((float(frame[["measured_mib", "expected_mib"]].max().max()) for frame in frames), default=0.0)
-    for number, frame in enumerate(frames):
-        title = f"What does {frame['split'].iloc[0]} communicate per step?"
-        yield Figure(communication_volume_chart(frame, title, most), frame, f"communication {number}")
+    frames = {row["split"]: volume_frame(run).assign(split=row["split"]) for run, row in finished}
+    for number, (chart, frame) in enumerate(communication_volume_charts(frames)):
+        yield Figure(chart, frame, f"communication {number}")
 
 
 @st.cache_resource(max_entries=256, show_spinner=False)

@@ -16,7 +16,7 @@ from workbench.analysis.step_lanes import MOST_REPLAYED
 from workbench.analysis.trace import timeline
 from workbench.analysis.traffic_matrix import traffic_matrix_of
 from workbench.analysis.work import different_work
-from workbench.charts.communication import LEAST_WORKERS, communication_volume_chart, traffic_matrix_chart
+from workbench.charts.communication import LEAST_WORKERS, communication_volume_charts, traffic_matrix_chart
 from workbench.charts.comparison import CHARTS
 from workbench.charts.memory import memory_at_peak_chart
 from workbench.charts.timeline import timeline_chart
@@ -174,13 +174,10 @@ def _drawings(compared: Compared, *names: str) -> list[Drawing]:
 def communication(compared: Compared) -> Section | None:
     """Returns expected and measured volume, traffic matrix, and time spent by operation."""
     parts: list[Part] = []
-    frames = [(run, row, volume_frame(run)) for run, row in compared.finished]
-    most = max((float(f[["measured_mib", "expected_mib"]].max().max()) for _, _, f in frames if len(f)), default=0.0)
-    for run, row, frame in frames:
-        if not len(frame):
-            continue
+    communicating = [(run, row, frame) for run, row in compared.finished if len(frame := volume_frame(run))]
+    charts = communication_volume_charts({row["split"]: frame for _, row, frame in communicating})
+    for (run, row, _), (chart, frame) in zip(communicating, charts, strict=True):
         is_traced = bool(frame["count"].notna().all())
-        chart = communication_volume_chart(frame, f"What does {row['split']} communicate per step?", most)
         parts.append(Drawing(chart, frame))
         heads = ["operation", "axis", "phase", "expected bytes", "measured bytes", "count"]
         rows = [
