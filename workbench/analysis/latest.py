@@ -34,9 +34,18 @@ def alike_to_newest(frame: pd.DataFrame) -> pd.DataFrame:
     Args:
         frame: the columns of ``runs``.
     """
-    finished = frame[frame["state"] == "finished"].sort_values("created_at", ascending=False)
-    work = finished[["model", "dataset", "mode"]].fillna("")
-    return finished[(work == work.iloc[0]).all(axis=1)] if len(finished) else finished
+    newest = frame[frame["state"] == "finished"].sort_values("created_at", ascending=False)
+    return finished_of(newest, *newest[["model", "dataset", "mode"]].iloc[0]) if len(newest) else newest
+
+
+def finished_of(frame: pd.DataFrame, model: str, dataset: str, mode: str) -> pd.DataFrame:
+    """Returns the finished runs with this model, dataset and mode.
+
+    Args:
+        frame: the columns of ``runs``.
+    """
+    is_alike = (frame[["model", "dataset", "mode"]].fillna("") == [model or "", dataset or "", mode or ""]).all(axis=1)
+    return frame[is_alike & (frame["state"] == "finished")]
 
 
 def one_of_each_split(newest_first: pd.DataFrame) -> list[str]:

@@ -44,8 +44,7 @@ def winners(rows: Sequence[Row], limits: Mapping[str, str], work: str) -> list[W
         limits: what limits a run (``compute``, ``communication``, …), by run id.
         work: the sentence of ``different_work``; empty if the runs do the same work.
     """
-    correct = [row for row in rows if row["step_time_s"] is not None and verdict(row) != "wrong"]
-    if len(correct) < 2 or work:
+    if not (correct := [rows[position] for position in _candidates(rows, work)]):
         return []
     quiet = [row for row in correct if not is_disturbed(row)]
     splits = [row for row in correct if row["num_workers"] > 1]
@@ -81,9 +80,9 @@ def best_rows(rows: Sequence[Row], work: str) -> dict[str, list[int]]:
         rows: rows as in ``runs``.
         work: sentence on the different work of the runs, as of ``work.different_work``; then there is no best.
     """
-    positions = [i for i, row in enumerate(rows) if row["step_time_s"] is not None and verdict(row) != "wrong"]
     best = {}
-    for column, extreme in BEST.items() if len(positions) > 1 and not work else ():
+    positions = _candidates(rows, work)
+    for column, extreme in BEST.items() if positions else ():
         among = [i for i in positions if rows[i][column] is not None and not (column in TIMES and is_disturbed(rows[i]))]
         if column == "communication_bytes_per_step":
             among = [i for i in among if rows[i]["num_workers"] > 1]
@@ -91,6 +90,13 @@ def best_rows(rows: Sequence[Row], work: str) -> dict[str, list[int]]:
             value = extreme(rows[i][column] for i in among)
             best[column] = [i for i in among if rows[i][column] == value]
     return best
+
+
+def _candidates(rows: Sequence[Row], work: str) -> list[int]:
+    """Returns the positions of the rows that can be best: with figures and not wrong; none if they are fewer than two or do
+    different work."""
+    positions = [i for i, row in enumerate(rows) if row["step_time_s"] is not None and verdict(row) != "wrong"]
+    return positions if len(positions) > 1 and not work else []
 
 
 def step_times(rows: Sequence[Row]) -> pd.DataFrame:

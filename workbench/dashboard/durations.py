@@ -9,6 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from workbench.analysis.durations import Durations
+from workbench.analysis.latest import finished_of
 from workbench.api.specs import RunSpec
 from workbench.api.store import Run, RunRecord, open_exact
 
@@ -22,13 +23,13 @@ def expected_of_run(run: Run, record: RunRecord, newest_first: pd.DataFrame) -> 
     Args:
         newest_first: The columns of ``runs``.
     """
-    alike = _alike(newest_first, record.model, record.dataset, record.mode)
-    return _durations().expected_s(run, [open_exact(run_id) for run_id in _latest(alike, record.split)])
+    alike = finished_of(newest_first, record.model, record.dataset, record.mode)
+    return _durations().expected_s(run, map(open_exact, _latest(alike, record.split)))
 
 
 def expected_of_specs(specs: Sequence[RunSpec], newest_first: pd.DataFrame) -> float | None:
     """Returns how long runs of these specs, which differ in their split only, take in total; None if unknown."""
-    alike, durations = _alike(newest_first, specs[0].model.name, specs[0].dataset.name, specs[0].mode), _durations()
+    alike, durations = finished_of(newest_first, specs[0].model.name, specs[0].dataset.name, specs[0].mode), _durations()
     opened = functools.cache(open_exact)
     expected = [durations.expected_s(spec, map(opened, _latest(alike, spec.split.label))) for spec in specs]
     known = [seconds for seconds in expected if seconds is not None]
@@ -40,12 +41,7 @@ def _durations() -> Durations:
     return durations
 
 
-def _alike(frame: pd.DataFrame, model: str, dataset: str, mode: str) -> list[tuple[str, str]]:
-    """Returns the ids and splits of the finished runs with these."""
-    is_alike = (frame["model"] == model) & (frame["dataset"] == dataset) & (frame["mode"] == mode)
-    finished = frame[is_alike & (frame["state"] == "finished")]
-    return [*zip(finished["run_id"], finished["split"], strict=True)]
-
-
-def _latest(newest_first: Sequence[tuple[str, str]], split: str) -> list[str]:
-    return [run_id for run_id, _ in sorted(newest_first, key=lambda run: run[1] != split)[:_MOST_SIMILAR]]
+def _latest(newest_first: pd.DataFrame, split: str) -> list[str]:
+    """Returns the ids of the runs that an expected duration is taken from, those of the split first."""
+    is_other = newest_first["split"] != split
+    return list(newest_first.assign(is_other=is_other).sort_values("is_other", kind="stable")["run_id"].head(_MOST_SIMILAR))

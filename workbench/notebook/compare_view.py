@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 from html import escape
 from typing import Any
 
@@ -88,7 +89,7 @@ class CompareView(WidgetBase):
         parts = [grid(heads, texts), paragraphs([f"• {sentence}" for sentence in sentences]), *self._drawn()]
         return Still(parts, f"Comparison of {counted(len(texts), 'run')}. {figures}. {' '.join(sentences)}")
 
-    @property
+    @cached_property
     def _compared(self) -> Compared:
         """Returns the comparison of all runs, so that labels and colours do not change with the selection."""
         return compare(self.runs)

@@ -9,10 +9,11 @@ import ipywidgets as w
 import pandas as pd
 import traitlets
 
-from workbench.analysis.expected import expected_communication, held, placement
+from workbench.analysis.expected import placement
 from workbench.analysis.formatting import mebibytes
 from workbench.analysis.markup import table
-from workbench.api.plans import Plan, change_text, nearest_valid, plan, with_change
+from workbench.analysis.outlook import Outlook
+from workbench.api.plans import change_text, nearest_valid, plan, with_change
 from workbench.api.plugins import MODELS, STRATEGIES
 from workbench.api.specs import DEFAULT_MODEL, RunSpec, differences, fields, parts, spec_of
 from workbench.charts.mesh import held_chart, mesh_chart
@@ -51,7 +52,7 @@ class SplitPicker(WidgetBase):
         form.layout.min_width = "320px"
         result = w.VBox([self._text, self._remedies, self._charts], layout=w.Layout(width="55%"))
         super().__init__([w.HBox([form, result], layout=w.Layout(flex_flow="row wrap"))])
-        self._planned: Plan | None = None
+        self._planned: Outlook | None = None
         self._set(differences(start))
 
     def still(self) -> Still:
@@ -62,7 +63,7 @@ class SplitPicker(WidgetBase):
             texts, charts = [values, self._refusal], []
         else:
             texts = [values, *_plan_texts(self._planned)]
-            charts = [mesh_chart(placement(self._planned)), held_chart(held(self._planned))]
+            charts = [mesh_chart(placement(self._planned.plan)), held_chart(self._planned.held)]
         description = f"Form to choose a split. Strategies: {on}. " + " ".join(text.removesuffix(".") + "." for text in texts)
         return Still([buttons(chosen), paragraphs(texts), *charts], description)
 
@@ -110,16 +111,16 @@ class SplitPicker(WidgetBase):
         """Reads the form and draws its plan, or why it is invalid."""
         paths = self._paths()
         try:
-            self._planned = plan(spec_of(paths))
+            self._planned = Outlook.of(plan(spec_of(paths)))
         except SpecError as error:
             self._planned, self.spec = None, None
             self._refuse(paths, error)
             return
-        self._remedies.children, self.spec = (), self._planned.spec
+        self._remedies.children, self.spec = (), self._planned.plan.spec
         self._text.value = _plan_html(self._planned)
         self._charts.outputs = (
-            output(mesh_chart(placement(self._planned)), is_wide=False),
-            output(held_chart(held(self._planned)), is_wide=False),
+            output(mesh_chart(placement(self._planned.plan)), is_wide=False),
+            output(held_chart(self._planned.held), is_wide=False),
         )
 
     def _refuse(self, paths: dict[str, Any], error: SpecError) -> None:
@@ -145,10 +146,10 @@ def _summary(strategy: str) -> str:
     return " ".join((STRATEGIES.get(strategy).__doc__ or "").split("\n\n")[0].split())
 
 
-def _plan_texts(planned: Plan) -> list[str]:
+def _plan_texts(outlook: Outlook) -> list[str]:
     """Returns the label and workers of a plan, its expected memory and communication, and a notice on the device."""
-    largest = held(planned).groupby("worker")["bytes"].sum().max()
-    communication = expected_communication(planned)["bytes"].sum()
+    planned, largest = outlook.plan, max(outlook.bytes_of_workers.values())
+    communication = outlook.communication["bytes"].sum()
     axes = " × ".join(f"{axis} {size}" for axis, size in planned.mesh.axes.items())
     head = " · ".join(filter(None, (planned.spec.split.label, counted(planned.num_workers, "worker"), axes)))
     expected = f"Expected memory of the largest worker: {mebibytes(largest)}. Expected communication per step:"
@@ -156,11 +157,11 @@ def _plan_texts(planned: Plan) -> list[str]:
     return list(filter(None, (head, f"{expected} {mebibytes(communication)}.", notice)))
 
 
-def _plan_html(planned: Plan) -> str:
+def _plan_html(outlook: Outlook) -> str:
     """Returns ``_plan_texts`` and the expected communication as HTML."""
-    head, *others = map(escape, _plan_texts(planned))
-    text, communication = f"<p><b>{head}</b><br>{'<br>'.join(others)}</p>", expected_communication(planned)
-    return text + _communication_table(communication) if len(communication) else text
+    head, *others = map(escape, _plan_texts(outlook))
+    text = f"<p><b>{head}</b><br>{'<br>'.join(others)}</p>"
+    return text + _communication_table(outlook.communication) if len(outlook.communication) else text
 
 
 def _communication_table(communication: pd.DataFrame) -> str:

@@ -52,28 +52,38 @@ def main() -> None:
     st.session_state[STATE] = paths
     device = {DEVICE: str(st.session_state[DEVICE])} if _is_device_chosen() else {}
     st.query_params.from_dict({**address.write(paths), **device})
-    outlook, error = _outlook(paths)
-    unsplit = _spec({path: value for path, value in paths.items() if not path.startswith("split.")})
+    spec, outlook, error = _outlook(paths)
+    unsplit = _unsplit(paths)
     with above:
-        _actions(paths, outlook, unsplit)
+        _actions(spec, outlook, unsplit)
     works = nearest_valid(paths, error) if error else []
     if error and error.field in places:
         _draw_rejection(paths, error, works, places[error.field])
     with consequence:
         if unsplit and st.session_state["all splits"]:
-            split_list(_spec(paths) or unsplit, outlook.plan.num_workers if outlook else 2, load)
+            split_list(spec or unsplit, outlook.plan.num_workers if outlook else 2, load)
         elif outlook:
             draw_outlook(outlook)
         elif error:
             _draw_nearest(paths, error, works)
 
 
-def _outlook(paths: dict[str, Any]) -> tuple[Outlook | None, SpecError | None]:
-    """Returns the outlook of the configuration, or why it is invalid."""
+def _outlook(paths: dict[str, Any]) -> tuple[RunSpec | None, Outlook | None, SpecError | None]:
+    """Returns the spec of the configuration, if the paths form one, and its outlook, or why it is invalid."""
+    spec = None
     try:
-        return Outlook.of(plan(spec_of(paths))), None
+        spec = spec_of(paths)
+        return spec, Outlook.of(plan(spec)), None
     except SpecError as error:
-        return None, error
+        return spec, None, error
+
+
+def _unsplit(paths: dict[str, Any]) -> RunSpec | None:
+    """Returns the spec on one worker; None if the paths outside ``split`` do not form one."""
+    try:
+        return spec_of({path: value for path, value in paths.items() if not path.startswith("split.")})
+    except SpecError:
+        return None
 
 
 def _begin() -> list[str]:
@@ -134,10 +144,9 @@ def _fixes(paths: dict[str, Any], works: list[dict[str, Any]], where: str) -> No
                 st.button(change_text(change), key=f"use {number} {where}", on_click=load, args=(changed,))
 
 
-def _actions(paths: dict[str, Any], outlook: Outlook | None, unsplit: RunSpec | None) -> None:
+def _actions(spec: RunSpec | None, outlook: Outlook | None, unsplit: RunSpec | None) -> None:
     """Draws the actions: run, queue, list all splits, copy or download, start from another spec. An invalid configuration cannot
     be run, but its spec can be copied, and its work, the spec ``unsplit``, can be split otherwise."""
-    spec = _spec(paths)
     with st.container(horizontal=True, vertical_alignment="center"):
         submit_buttons(outlook)
         st.toggle("All splits", key="all splits", disabled=unsplit is None, help=_ALL_SPLITS)
@@ -145,14 +154,6 @@ def _actions(paths: dict[str, Any], outlook: Outlook | None, unsplit: RunSpec | 
             _copy_menu(spec)
         _start_from()
     queued_line()
-
-
-def _spec(paths: dict[str, Any]) -> RunSpec | None:
-    """Returns the spec of these paths, whether it can be run or not; None if they do not form a spec."""
-    try:
-        return spec_of(paths)
-    except SpecError:
-        return None
 
 
 def _copy_menu(spec: RunSpec) -> None:
