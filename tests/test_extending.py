@@ -70,7 +70,7 @@ def test_an_installed_package_passes_the_suite(here: Path) -> None:
     assert passed(suite(here, "summary or (perceptron and averaging) or (transformer and eager_1f1b)", path=str(site))) >= 5
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_local_files_pass_all_of_the_suite(here: Path) -> None:
     assert passed(suite(here, "", **LOCAL_FILES)) > 70

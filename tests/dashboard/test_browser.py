@@ -176,6 +176,7 @@ def test_back_goes_from_lesson_to_lesson(page: Any, tmp_path: Path) -> None:
         expect(first).to_have_text(title, timeout=LIMIT_MS)
 
 
+@pytest.mark.long
 def test_every_page_has_a_screenshot_and_none_is_wider_than_its_window(opened: Any, tmp_path: Path) -> None:
     store, to = tmp_path / "store", tmp_path / "pictures"
     failed(store)
@@ -183,4 +184,4 @@ def test_every_page_has_a_screenshot_and_none_is_wider_than_its_window(opened: A
         finished(store, f"run-{number:02d}", float(number), 0.1 + number / 100)
     environment = {**os.environ, "WORKBENCH_HOME": str(store)}
     subprocess.run([sys.executable, str(ROOT / "docs" / "screenshots.py"), str(to)], env=environment, check=True, timeout=500)
-    assert len(list(to.glob("*.png"))) == 32
+    assert len(list(to.glob("*.png"))) == 36

@@ -63,7 +63,7 @@ def test_which_splits_let_llama_3_8b_fit_into_eight_devices_of_80_gb(page: Any, 
 
 def test_all_splits_of_four_workers_of_the_cnn_are_ranked_and_exported(page: Any, tmp_path: Path) -> None:
     with dashboard(tmp_path) as address:
-        page.goto(f"{address}/configure?model.name=cnn&train.num_steps=4")
+        page.goto(f"{address}/configure?model.name=cnn&model.widths=[8,16]&model.blocks_per_stage=1&train.num_steps=4")
         settled(page)
         list_all_splits(page, 4)
         page.get_by_role("button", name="Queue 9 splits").click()

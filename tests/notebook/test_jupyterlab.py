@@ -109,7 +109,7 @@ def lab(tmp_path: Path, environment: dict[str, str]) -> Iterator[str]:
         server.wait(30)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(390)
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
 def test_the_quickstart_runs_in_a_browser_without_internet(lab: str, tmp_path: Path) -> None:

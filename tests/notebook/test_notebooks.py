@@ -37,9 +37,12 @@ def assert_executes(path: Path) -> None:
     assert "Not answered" not in said
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
-@notebooks
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=pytest.mark.slow if path == PATHS[0] else pytest.mark.long) for path in PATHS],
+    ids=lambda path: path.stem,
+)
 def test_a_notebook_executes_and_its_claims_hold(path: Path) -> None:
     assert_executes(path)
 
