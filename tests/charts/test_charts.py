@@ -295,6 +295,14 @@ def test_step_times_are_sorted_with_their_spread_and_the_baseline() -> None:
     assert (counted["rule mark"], counted["point"], counted["text mark"]) == (3 + 1, 3, 3)
 
 
+def test_the_axis_of_step_times_ends_after_the_longest_label_whatever_its_width() -> None:
+    chart = step_time_chart(step_times([row("single", 1, step_time_s=0.1, step_time_p10_s=0.1, step_time_p90_s=0.1)]))
+    for width in (200, 1000):
+        shown = theme.svg(chart.properties(width=width))
+        (end,) = map(float, re.findall(r"scale with values from 0 to ([\d.]+)", shown))
+        assert (1 - 100.0 / end) * width == pytest.approx(90, abs=1), "the label says the end rounded"
+
+
 def test_a_legend_has_as_many_columns_as_there_is_room_for() -> None:
     chart = step_parts_chart(step_parts([row("dp2")]))
     of_two = legend_size(chart.properties(width=150))

@@ -25,7 +25,7 @@ from workbench.analysis.winners import step_times
 from workbench.api.plans import order_of_actions, plan
 from workbench.api.specs import RunSpec
 from workbench.charts.calibration import communication_chart
-from workbench.charts.communication import communication_volume_chart, traffic_matrix_chart
+from workbench.charts.communication import communication_volume_chart, communication_volume_charts, traffic_matrix_chart
 from workbench.charts.loss import loss_chart, losses_charts
 from workbench.charts.measured import measured_chart
 from workbench.charts.memory import memory_at_peak_chart, memory_of_runs_chart, memory_over_time_chart
@@ -60,6 +60,7 @@ def drawn(tmp_path: Path) -> dict[str, list[AnyChart]]:
     made: dict[object, AnyChart | Sequence[AnyChart]] = {
         communication_chart: communication_chart(pd.DataFrame(times)),
         communication_volume_chart: communication_volume_chart(volume_frame(run), WHAT),
+        communication_volume_charts: [chart for chart, _ in communication_volume_charts({"pp2": volume_frame(run)})],
         traffic_matrix_chart: traffic_matrix_chart(flows, 4),
         loss_chart: loss_chart(curve("dp2", 3.0, 2.0)),
         losses_charts: losses_charts(losses),

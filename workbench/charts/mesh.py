@@ -104,7 +104,7 @@ def held_chart(frame: pd.DataFrame, limit_bytes: int | None = None, limit_name: 
             tooltip=tooltip,
         )
     )
-    subtitle = [] if limit_bytes is None else [_against(largest, limit_bytes, limit_name)]
+    subtitle = [] if limit_bytes is None else _against(largest, limit_bytes, limit_name)
     of: dict[str, Any] = {
         "title": alt.Title("How much memory does each worker need?", subtitle=subtitle),
         "width": 520,
@@ -119,10 +119,10 @@ def held_chart(frame: pd.DataFrame, limit_bytes: int | None = None, limit_name: 
     return described(layered(bars, line, **of), fact)
 
 
-def _against(largest: float, limit: int, name: str) -> str:
-    """Returns how the largest worker compares with a limit."""
+def _against(largest: float, limit: int, name: str) -> list[str]:
+    """Returns how the largest worker compares with a limit, in lines that a narrow page shows whole."""
     verdict = "does not fit" if largest > limit else "fits"
-    return f"Largest worker: {in_bytes(largest)}. {name[0].upper()}{name[1:]}: {in_bytes(limit)} per worker ({verdict})."
+    return [f"Largest worker: {in_bytes(largest)}.", f"{name[0].upper()}{name[1:]}: {in_bytes(limit)} per worker ({verdict})."]
 
 
 def _part(fraction: float) -> str:

@@ -37,12 +37,12 @@ def step_times_chart(frame: pd.DataFrame) -> alt.LayerChart:
 
 
 def memory_chart(frame: pd.DataFrame) -> alt.Chart:
-    """Draws the memory of each worker since the page has been open; data of ``Follower.memory``."""
+    """Draws the memory of each worker since the page was opened; data of ``Follower.memory``."""
     workers = list(dict.fromkeys(frame["worker"]))
     tones = {worker: SEQUENCE_COLOURS[number % len(SEQUENCE_COLOURS)] for number, worker in enumerate(workers)}
     colour = tone_colour("worker", tones)
     chart = (
-        alt.Chart(frame, title="How much memory does each worker use?")
+        alt.Chart(frame, title=alt.TitleParams("How much memory is in use?", subtitle="Since this page was opened."))
         .mark_line()
         .encode(
             x=alt.X("time_s:Q", title="time since the workers started (s)"),

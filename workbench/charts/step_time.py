@@ -10,6 +10,8 @@ from workbench.charts.theme import REFERENCE, WIDTH, described, layered, run_col
 from workbench.store.trust import Trust
 
 _ROW = 26
+_LABEL = 90
+"""Pixels that the label of a time needs beside its whisker."""
 _UNTRUSTED = 0.45
 """Opacity of a time that does not show the split alone."""
 
@@ -24,9 +26,10 @@ def step_time_chart(frame: pd.DataFrame) -> alt.LayerChart:
         speedup_text=speedups,
         opacity=[_UNTRUSTED if trust == Trust.DISTURBED else 1.0 for trust in frame["trust"]],
     )
-    end = 1.25 * frame[["step_ms", "p90_ms"]].max().max()
+    longest_ms = frame[["step_ms", "p90_ms"]].max().max()
+    end = alt.ExprRef(f"{longest_ms} / max(1 - {_LABEL} / width, 0.5)")
     y = alt.Y("split:N", title=None, sort=list(frame["split"]), axis=alt.Axis(labelLimit=220))
-    title, scale = "step time (ms): median, 10th to 90th percentile", alt.Scale(domain=[0, end], nice=False)
+    title, scale = "step time (ms): median, 10th to 90th percentile", alt.Scale(domainMin=0, domainMax=end, nice=False)
     x = alt.X("step_ms:Q", title=title, scale=scale)
     opacity = alt.Opacity("opacity:Q", scale=None, legend=None)
     tones = tone_colour("split", run_colours(frame["split"])).legend(None)

@@ -17,8 +17,13 @@ from workbench.dashboard.downloads import csv_of, picture_of
 
 
 def plain_figure(chart: AnyChart, name: str) -> None:
-    """Draws a chart without a menu; ``name`` is its key."""
-    st.altair_chart(_full_width(chart), key=name)
+    """Draws a chart without a menu; ``name`` is its key. Concatenated charts cannot adapt to the width, so each is drawn by
+    itself, without their shared zoom."""
+    if isinstance(chart, alt.VConcatChart):
+        for number, part in enumerate(chart.vconcat):
+            st.altair_chart(_full_width(part), key=f"{name} {number}")
+    else:
+        st.altair_chart(_full_width(chart), key=name)
 
 
 def live_figure(chart: Callable[[pd.DataFrame], AnyChart], frame: pd.DataFrame, name: str, variant: int = 0) -> None:
