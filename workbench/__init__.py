@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from workbench import notebook as widgets
     from workbench.api import Run, all_splits, calibrate, calibration, compare, measure_again, open_run, run, runs, submit
+    from workbench.models.user.from_callable import UserModel
     from workbench.spec import RunSpec, Split
 
 __all__ = [
     "Run",
     "RunSpec",
     "Split",
+    "UserModel",
     "all_splits",
     "calibrate",
     "calibration",
@@ -29,7 +31,7 @@ __all__ = [
     "widgets",
 ]
 
-_HOME = {"RunSpec": "workbench.spec", "Split": "workbench.spec"}
+_HOME = {"RunSpec": "workbench.spec", "Split": "workbench.spec", "UserModel": "workbench.models.user.from_callable"}
 
 
 def __dir__() -> list[str]:

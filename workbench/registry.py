@@ -44,6 +44,9 @@ class Family:
     group: str
     """Entry-point group of external plugins."""
 
+    source_class: str = ""
+    """``package.module:Class`` for names that contain a colon, which name a user's own callable; empty if there is none."""
+
     def names(self) -> list[str]:
         """Returns the names of all plugins that can be loaded, sorted."""
         return sorted(_load(self))
@@ -54,17 +57,26 @@ class Family:
         Raises:
             SpecError: there is none; the message includes the nearest name and all names.
         """
+        if self.source_class and is_source(name):
+            module, _, attribute = self.source_class.partition(":")
+            return getattr(importlib.import_module(module), attribute)
         plugins = _load(self)
         if not isinstance(name, str) or name not in plugins:
-            raise SpecError(field, unknown_name(self.kind, name, sorted(plugins)))
+            own = ", or your own as PATH.py:CALLABLE" if self.source_class else ""
+            raise SpecError(field, unknown_name(self.kind, name, sorted(plugins)) + own)
         return plugins[name]
 
 
-MODELS = Family("model", "workbench.models", "workbench.models")
+MODELS = Family("model", "workbench.models", "workbench.models", "workbench.models.user:UserModel")
 DATASETS = Family("dataset", "workbench.data", "workbench.data")
 STRATEGIES = Family("strategy", "workbench.strategies", "workbench.strategies")
 SCHEDULES = Family("schedule", "workbench.strategies.pipeline.schedules", "workbench.schedules")
 FAMILIES = (MODELS, DATASETS, STRATEGIES, SCHEDULES)
+
+
+def is_source(name: object) -> bool:
+    """Whether a name is that of a user's own callable, such as ``my_model.py:build``, rather than of a plugin."""
+    return isinstance(name, str) and ":" in name
 
 
 def announce(path: Path) -> None:

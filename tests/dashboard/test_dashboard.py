@@ -78,6 +78,9 @@ def test_an_address_cannot_name_a_model_by_its_file() -> None:
         paths, (problem,) = address.read({"model.name": name})
         assert paths == {}
         assert "unknown model" in problem
+    paths, (problem,) = address.read({"model.name": "/tmp/evil.py:build", "dataset.name": "digits", "train.num_steps": "3"})
+    assert paths == {}
+    assert problem.endswith("this page runs no code of your own; use the command line: workbench run --model /tmp/evil.py:build")
 
 
 def test_the_table_is_filtered_by_every_word_and_condition_and_sorted(tmp_path: Path) -> None:

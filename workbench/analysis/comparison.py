@@ -22,7 +22,7 @@ from workbench.store.trust import Trust
 Row = dict[str, Any]
 PARTS = ("compute", "optimizer", "exposed communication", "idle", "schedule", "other")
 """Parts of a step, in the order in which they are drawn."""
-_IRRELEVANT_PATHS = ("name", "baseline.mode", "launch.fork_server", "launch.wait_for_quiet")
+_IRRELEVANT_PATHS = ("name", "model.folder", "baseline.mode", "launch.fork_server", "launch.wait_for_quiet")
 """Paths of a spec that do not change what a run computes."""
 
 

@@ -63,5 +63,7 @@ def _keys(spec: dict[str, Any]) -> tuple[str, str]:
     """Returns what a spec has in common with those of the same duration, and with those that differ only in how they are split
     and run. More than ``work`` is compared: the number of steps, for one, is no work of a step, but part of the duration."""
     work = {part: value for part, value in spec.items() if part not in ("name", "baseline", "split", "link", "launch", "files")}
+    if isinstance(model := work.get("model"), dict):
+        work["model"] = {key: value for key, value in model.items() if key != "folder"}
     how = [spec.get("split"), spec.get("link"), spec["launch"]["threads_per_worker"]]
     return json.dumps([work, how], sort_keys=True, default=str), json.dumps(work, sort_keys=True, default=str)

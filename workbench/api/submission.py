@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 
 from workbench.api.hardware import calibration
 from workbench.api.stored_run import Run
+from workbench.api.user_code import copy_of_code, in_run_directory, refuse_while_inspecting, with_hashes
 from workbench.errors import DamagedRunError, RunFailedError, SpecError, UsageError
 from workbench.hardware.fit import link_notes
 from workbench.launch import start as launcher
@@ -21,7 +22,6 @@ from workbench.plan.plan import Plan
 from workbench.plan.resolve import plan
 from workbench.spec import RunSpec
 from workbench.spec.files import dumps
-from workbench.spec.option_files import with_file_hashes
 from workbench.spec.work import work_differences
 from workbench.store import listing
 from workbench.store.directory import RunDirectory, home, new_run_id
@@ -56,6 +56,7 @@ def submit(spec: RunSpec, *, use_server: bool = True) -> Run:
 
 def submit_plan(planned: Plan, *, as_baseline: bool = False) -> Run:
     """Starts the run of a plan, as ``submit`` starts the run of a spec."""
+    refuse_while_inspecting()
     baseline, same_cores = _find_named(planned.spec) if as_baseline else named_baseline(planned.spec), None
     planned, block_times_s = _resolved(planned)
     spec, machine = planned.spec, environment()
@@ -68,7 +69,7 @@ def submit_plan(planned: Plan, *, as_baseline: bool = False) -> Run:
             run_id=run_id,
             name=spec.name,
             mode=spec.mode,
-            model=spec.model.name,
+            model=planned.model.name,
             dataset=spec.dataset.name,
             split=spec.split.label,
             num_workers=planned.num_workers,
@@ -91,7 +92,8 @@ def submit_plan(planned: Plan, *, as_baseline: bool = False) -> Run:
             waits_for_quiet=spec.launch.wait_for_quiet,
             started_as_baseline=as_baseline,
         )
-        run = Run(RunDirectory.create(home(), run_id, dumps(spec), record, machine))
+        toml, code = dumps(in_run_directory(spec)), copy_of_code(planned)
+        run = Run(RunDirectory.create(home(), run_id, toml, record, machine, code))
         _start(run, record, spec.launch.fork_server)
     return run
 
@@ -136,7 +138,7 @@ def _resolved(planned: Plan) -> tuple[Plan, dict[str, float] | None]:
     Returns:
         the plan, and the time of each block in seconds if the blocks were timed.
     """
-    spec, times = with_file_hashes(planned.spec), None
+    spec, times = with_hashes(planned), None
     strategy = staged_strategy(spec)
     if strategy is not None and strategy.options.partition == "time":
         times = block_times(spec, planned.device)
@@ -163,7 +165,7 @@ def named_baseline(spec: RunSpec) -> Run | None:
         raise SpecError("baseline.mode", f"run {run.id} has no figures to compare with: it is {run.state}")
     if (num_workers := run.record.num_workers) != 1:
         raise SpecError("baseline.mode", f"run {run.id} has {num_workers} workers, but a baseline has one")
-    if texts := work_differences([run.spec.as_dict(), with_file_hashes(spec).as_dict()]):
+    if texts := work_differences([run.spec.as_dict(), with_hashes(plan(spec)).as_dict()]):
         raise SpecError("baseline.mode", f"run {run.id} and this spec do different work: {', '.join(texts)}")
     return run
 

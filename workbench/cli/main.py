@@ -29,6 +29,7 @@ _COMMANDS = {
     "label": ("workbench.cli.runs", "Set the name, tags and note of a run."),
     "import": ("workbench.cli.runs", "Import runs from another store."),
     "calibrate": ("workbench.cli.calibrate", "Measure the compute, memory and communication speed of this machine."),
+    "inspect": ("workbench.cli.inspect", "Show the blocks of a model and which strategies can split it."),
     "models": ("workbench.cli.plugins", "List the models and their options."),
     "datasets": ("workbench.cli.plugins", "List the datasets and their options."),
     "strategies": ("workbench.cli.plugins", "List the strategies and their options."),

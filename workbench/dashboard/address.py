@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from workbench.api.plugins import is_source
 from workbench.api.specs import DEFAULT_MODEL, DatasetOptions, Field, RunSpec, all_fields, value_text
 from workbench.errors import SpecError
 from workbench.messages import unknown_name
@@ -26,6 +27,7 @@ def read(parameters: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
     such as a file name, cannot come from an address either."""
     model, dataset = parameters.get("model.name", DEFAULT_MODEL), parameters.get("dataset.name")
     try:
+        refuse_source(model)
         default = RunSpec(model={"name": model, **({"preset": p} if (p := parameters.get("model.preset")) else {})})
         form_fields = all_fields(model, dataset or default.dataset.name)
     except SpecError as error:
@@ -45,6 +47,16 @@ def read(parameters: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
     for strategy in dict.fromkeys(path.split(".")[1] for path in paths if path.startswith("split.")):
         paths.setdefault(f"split.{strategy}.size", form_fields[f"split.{strategy}.size"].default)
     return paths, problems
+
+
+def refuse_source(model: str) -> None:
+    """Refuses a user's own model: a page executes no code that a visitor names.
+
+    Raises:
+        SpecError: the model is one; the message has the command that runs it.
+    """
+    if is_source(model):
+        raise SpecError("model.name", f"this page runs no code of your own; use the command line: workbench run --model {model}")
 
 
 def offered(paths: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 from workbench.errors import RunFailedError
+from workbench.interpreter import module_command, same_packages
 from workbench.launch.device_queue import Holder, Ticket
-from workbench.launch.interpreter import module_command, same_packages
 from workbench.spec.files import dumps
 from workbench.spec.run_spec import RunSpec
 

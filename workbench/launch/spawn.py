@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from workbench.launch.interpreter import module_command, same_packages
+from workbench.interpreter import module_command, same_packages
 from workbench.store.run_status import WorkerStatus
 
 if TYPE_CHECKING:

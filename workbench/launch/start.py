@@ -14,8 +14,8 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
+from workbench.interpreter import module_command, same_packages
 from workbench.launch.device_queue import Ticket
-from workbench.launch.interpreter import module_command, same_packages
 from workbench.store.directory import RunDirectory
 
 SUPERVISOR = "workbench.launch.supervisor"

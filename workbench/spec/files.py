@@ -24,13 +24,17 @@ def load(path: Path) -> RunSpec:
 
 
 def read_table(path: Path) -> dict[str, Any]:
-    """Reads the values of a TOML file without validation."""
+    """Reads the values of a TOML file without validation. A folder of the user's code starts from that of the file."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SpecError(str(path), f"cannot read the file ({error.strerror})") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SpecError(str(path), f"not a valid TOML file: {error}") from None
+    model = table.get("model")
+    if isinstance(model, dict) and isinstance(folder := model.get("folder"), str) and folder:
+        table["model"] = {**model, "folder": str(path.resolve().parent / folder)}
+    return table
 
 
 def dumps(spec: RunSpec) -> str:

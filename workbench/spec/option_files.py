@@ -11,6 +11,8 @@ from workbench.errors import SpecError
 from workbench.spec.options import Options, ReadsFile
 from workbench.spec.run_spec import RunSpec
 
+CODE = "model.name"
+"""Path under which ``files`` has the hash of the code of a user's own model."""
 _SHOWN = 12
 
 
@@ -20,22 +22,32 @@ def with_file_hashes(spec: RunSpec) -> RunSpec:
     Raises:
         SpecError: a file cannot be read, or has changed since the spec was recorded.
     """
-    table, hashes = spec.as_dict(), dict[str, str]()
+    table = spec.as_dict()
+    hashes = {where: digest for where, digest in (spec.files or {}).items() if where == CODE}
     for where, path in option_files(spec):
         hashes[where] = _hash(where, path)
-        recorded = (spec.files or {}).get(where, hashes[where])
-        if recorded != hashes[where]:
-            raise SpecError(
-                where,
-                f"{path} has changed since this spec was recorded (SHA-256 {recorded[:_SHOWN]}… → {hashes[where][:_SHOWN]}…)"
-                "; restore the file, or remove the table files from the spec to use the current contents",
-            )
+        check_hash(spec, where, str(path), hashes[where])
         *parents, name = where.split(".")
         inner = table
         for parent in parents:
             inner = inner[parent]
         inner[name] = str(path)
     return RunSpec(**{**table, "files": hashes}) if hashes else spec
+
+
+def check_hash(spec: RunSpec, where: str, what: str, digest: str) -> None:
+    """Checks that what an option names is what the spec recorded, if it did.
+
+    Raises:
+        SpecError: it has changed.
+    """
+    recorded = (spec.files or {}).get(where, digest)
+    if recorded != digest:
+        raise SpecError(
+            where,
+            f"{what} has changed since this spec was recorded (SHA-256 {recorded[:_SHOWN]}… → {digest[:_SHOWN]}…)"
+            "; restore the file, or remove the table files from the spec to use the current contents",
+        )
 
 
 def option_files(spec: RunSpec) -> Iterator[tuple[str, Path]]:

@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from workbench.registry import MODELS
 from workbench.spec.files import parse_value
 from workbench.spec.options import Options
 from workbench.spec.run_spec import DEFAULT_MODEL, RunSpec
@@ -19,12 +20,12 @@ def differences(spec: RunSpec) -> dict[str, Any]:
     """Returns path → plain value of all options that differ from the defaults. The defaults of model options are those of the
     preset, and those of the dataset are the choice of the model; the size of each strategy is always included."""
     name, preset = spec.model.name, spec.model.preset
-    model = {"name": name, "preset": preset}
-    default = RunSpec(model=model)
+    has_default = bool(MODELS.get(name).default_dataset)
+    default = RunSpec(model={"name": name, "preset": preset}, **({} if has_default else {"dataset": spec.dataset}))
     paths: dict[str, Any] = {"model.name": name} if name != DEFAULT_MODEL else {}
     paths |= {"model.preset": preset} if preset else {}
     paths |= _changed(spec.model, default.model, "model")
-    if spec.dataset != default.dataset:
+    if spec.dataset != default.dataset or not has_default:
         paths["dataset.name"] = spec.dataset.name
         paths |= _changed(spec.dataset, type(spec.dataset).model_construct(name=spec.dataset.name), "dataset")
     for strategy, options in spec.split.items():
@@ -42,10 +43,12 @@ def differences(spec: RunSpec) -> dict[str, Any]:
 
 
 def not_by_default(spec: RunSpec) -> dict[str, Any]:
-    """Returns the options that differ from the defaults, without those shown anyway: name, model, dataset, sizes and device."""
+    """Returns the options that differ from the defaults, without those shown anyway: name, model, dataset, sizes and device; and
+    without the folder of the user's code."""
     named = {
         "name",
         "model.name",
+        "model.folder",
         "dataset.name",
         "launch.device",
         *(f"split.{strategy}.size" for strategy, _ in spec.split.items()),

@@ -276,6 +276,8 @@ class RunSpec(Options):
             plugin = MODELS.get(model["name"], "model.name")
             preset = plugin.Options.presets.get(str(model.get("preset")))
             default = preset.dataset if preset else plugin.default_dataset
+            if not default:
+                raise SpecError("dataset.name", f"{model['name']} has no default dataset; name one, such as digits or synthetic")
             values["dataset"] = {**({"name": default} if isinstance(default, str) else default), **dataset}
         return values
 

@@ -10,6 +10,7 @@ from workbench.errors import SpecError
 from workbench.messages import listed
 from workbench.registry import DATASETS, MODELS
 from workbench.spec.form import Field, fields
+from workbench.spec.option_files import CODE
 from workbench.spec.options import Options
 from workbench.spec.paths import differing, flat, value_text
 from workbench.spec.run_spec import Inference, Train
@@ -18,6 +19,7 @@ _PARTS = ("mode", "model", "dataset", "train", "inference", "files")
 """Parts of a spec that determine what a run computes."""
 _SPLIT_FILES = "files.split."
 """Beginning of the paths of hashes of files that strategies read, such as a schedule."""
+_CODE = f"files.{CODE}"
 
 
 def work_differences(tables: Sequence[dict[str, Any]]) -> list[str]:
@@ -34,7 +36,8 @@ def work_differences(tables: Sequence[dict[str, Any]]) -> list[str]:
     paths = {path: values for path, values in paths.items() if path not in no_work and not path.startswith(_SPLIT_FILES)}
     names = {path: f"{path.split('.')[0]}.name" for path in paths}
     texts = {path: dict.fromkeys("unset" if v is None else value_text(v) for v in values) for path, values in paths.items()}
-    return [f"{path} {listed(list(texts[path]))}" for path in paths if names[path] == path or names[path] not in paths]
+    named = [path for path in paths if names[path] == path or names[path] not in paths]
+    return ["code of the model" if path == _CODE else f"{path} {listed(list(texts[path]))}" for path in named]
 
 
 def _no_work(table: dict[str, Any]) -> set[str]:

@@ -7,15 +7,16 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from workbench.errors import DamagedRunError, UsageError
+from workbench.registry import is_source
 from workbench.store.events import Event, event_from_json
 from workbench.store.figures import Summary
 from workbench.store.json_record import InvalidRecordError, NewerVersionError, Record, from_json, to_json
-from workbench.store.records import Environment, Labels, RunError, RunRecord
+from workbench.store.records import CodeRecord, Environment, Labels, RunError, RunRecord
 from workbench.store.run_status import RunState, RunStatus
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from workbench.spec.run_spec import RunSpec
 
 R = TypeVar("R", bound=Record)
+CODE_FOLDER = "code"
+_HASHES = f"{CODE_FOLDER}/hashes.json"
 
 
 def home() -> Path:
@@ -61,8 +64,19 @@ class RunDirectory:
         self.id = path.name
 
     @classmethod
-    def create(cls, store: Path, run_id: str, spec_toml: str, record: RunRecord, environment: Environment) -> RunDirectory:
+    def create(
+        cls,
+        store: Path,
+        run_id: str,
+        spec_toml: str,
+        record: RunRecord,
+        environment: Environment,
+        code: tuple[CodeRecord, Mapping[str, bytes]] | None = None,
+    ) -> RunDirectory:
         """Creates the directory of a new run.
+
+        Args:
+            code: The code of the user's own model, with the contents of all files in ``code/`` by their path there.
 
         Raises:
             UsageError: the store cannot be written.
@@ -73,6 +87,8 @@ class RunDirectory:
             run.spec_path.write_text(spec_toml, encoding="utf-8")
             run._write("environment.json", environment)
             run._write("run.json", record)
+            if code:
+                run._write_code(*code)
             run.write_status(RunStatus(RunState.QUEUED))
         except OSError as error:
             shutil.rmtree(run.path, ignore_errors=True)
@@ -80,6 +96,13 @@ class RunDirectory:
                 f"cannot write to the store {store} ({error.strerror}); set WORKBENCH_HOME to another directory"
             ) from None
         return run
+
+    def _write_code(self, record: CodeRecord, files: Mapping[str, bytes]) -> None:
+        for name, contents in files.items():
+            path = self.path / CODE_FOLDER / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(contents)
+        (self.path / _HASHES).write_text(json.dumps(to_json(record)), encoding="utf-8")
 
     def make_folders(self) -> None:
         """Makes the folders that workers write to from their start."""
@@ -96,10 +119,14 @@ class RunDirectory:
         return self.path / "spec.toml"
 
     def spec(self) -> RunSpec:
-        """Returns the spec with all defaults filled in."""
+        """Returns the spec with all defaults filled in. Its user's own model comes from the code that the run keeps, whatever the
+        file says: a run of someone else's must not name code to execute."""
         from workbench.spec.files import load
 
-        return load(self.spec_path)
+        spec = load(self.spec_path)
+        if not is_source(spec.model.name):
+            return spec
+        return spec.replace(model={**spec.as_dict()["model"], "folder": str(self.path.resolve() / CODE_FOLDER)})
 
     def log_path(self, rank: int) -> Path:
         """Returns the path of the output of a worker."""
@@ -133,6 +160,10 @@ class RunDirectory:
 
     def environment(self) -> Environment:
         return self._read(Environment, "environment.json") or Environment()
+
+    def code(self) -> CodeRecord | None:
+        """Returns the code of the user's own model; None for a run of a built-in model or a plugin."""
+        return self._read(CodeRecord, _HASHES)
 
     def status(self) -> RunStatus:
         return self._read(RunStatus, "status.json") or RunStatus(RunState.LOST, "the run directory has no status.json")

@@ -95,6 +95,21 @@ class Environment(Record):
 
 
 @dataclass(frozen=True)
+class CodeRecord(Record):
+    """``code/hashes.json``: the code of the user's own model, as the run executes it."""
+
+    source: str
+    """``my_model.py:build``, or ``torchvision.models:resnet18``, of which only the version is recorded."""
+    sha256: str
+    """Of all of it, equal for equal code."""
+    files: dict[str, str]
+    """Path in ``code/`` → SHA-256."""
+    distribution: str | None = None
+    """Installed distribution with the module of the model; None for a file."""
+    version: str | None = None
+
+
+@dataclass(frozen=True)
 class Labels(Record):
     """``labels.json``: what people changed; None for what nobody changed."""
 

@@ -113,7 +113,9 @@ def load(paths: dict[str, Any]) -> None:
 def load_run(run_id: str) -> None:
     """Resets the form to the spec of a run, without what the form does not offer."""
     try:
-        load(address.offered(differences(open_exact(run_id).spec)))
+        spec = open_exact(run_id).spec
+        address.refuse_source(spec.model.name)
+        load(address.offered(differences(spec)))
     except WorkbenchError as error:
         st.session_state[NOT_LOADED] = str(error)
 

@@ -1,0 +1,50 @@
+"""What a model consists of, and which strategies can split it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from workbench.models.user import UserModel
+from workbench.plan.compatibility import refusal
+from workbench.plan.model_summary import ModelSummary
+from workbench.plan.resolve import plan
+from workbench.registry import STRATEGIES
+from workbench.spec.run_spec import RunSpec
+
+__all__ = ["ModelReport", "inspect_model"]
+
+
+@dataclass(frozen=True)
+class ModelReport:
+    """What ``workbench inspect`` shows."""
+
+    summary: ModelSummary
+
+    num_workers: int
+    """Number of workers of the splits."""
+
+    refusals: dict[str, str | None]
+    """Strategy → why it cannot split the model alone, one sentence; None if it can."""
+
+    code: dict[str, Any] | None = None
+    """Of a user's own model: ``files`` with their hashes, or ``distribution`` and ``version``."""
+
+    output: str = ""
+    """What the user's code printed."""
+
+
+def inspect_model(spec: RunSpec, num_workers: int = 2) -> ModelReport:
+    """Returns what the model of a spec consists of, and which strategies can split it over so many workers.
+
+    Raises:
+        SpecError: the model cannot be built, or does not accept the dataset.
+    """
+    planned = plan(spec.replace(split={}))
+    splits = {name: {name: STRATEGIES.get(name).plain_options(num_workers)} for name in STRATEGIES.names()}
+    refusals = {name: refusal({**spec.as_dict(), "split": split}) for name, split in splits.items()}
+    if not isinstance(planned.model, UserModel):
+        return ModelReport(planned.full_model, num_workers, refusals)
+    found = planned.model.inspection
+    code = {"files": found.code.files, "distribution": found.code.distribution, "version": found.code.version}
+    return ModelReport(planned.full_model, num_workers, refusals, code, found.output)

@@ -1,0 +1,106 @@
+"""``workbench inspect``: what a model consists of, and which strategies can split it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from workbench.api.specs import RunSpec, override
+from workbench.messages import counted
+
+if TYPE_CHECKING:
+    from workbench.api.inspection import ModelReport
+
+
+@click.command("inspect")
+@click.argument("model")
+@click.option("--dataset", help="Name of the dataset; see `workbench datasets`.")
+@click.option(
+    "--set",
+    "sets",
+    multiple=True,
+    metavar="PATH=VALUE",
+    help="Set a key of the spec, such as model.options.width=64; can be repeated.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+def inspect_command(model: str, dataset: str | None, sets: tuple[str, ...], as_json: bool) -> None:
+    """Show the blocks of MODEL, and which strategies can split it over two workers.
+
+    MODEL is PATH.py:CALLABLE or package.module:CALLABLE, a function or class that returns an nn.Module, or the name of a model.
+    """
+    spec = RunSpec(**override({}, model=model, dataset=dataset, splits=(), sets=sets))
+    from workbench.api.inspection import inspect_model
+
+    report = inspect_model(spec)
+    if as_json:
+        click.echo(json.dumps(_document(report, spec)))
+    else:
+        _print(report, spec)
+
+
+def _document(report: ModelReport, spec: RunSpec) -> dict[str, Any]:
+    model = report.summary
+    return {
+        "model": model.name,
+        "dataset": spec.dataset.name,
+        "num_parameters": model.num_parameters,
+        "blocks": [
+            {
+                "name": block.name,
+                "num_parameters": block.num_parameters,
+                "output_shape": list(block.output_shape),
+                "forward_flops": block.forward_flops,
+            }
+            for block in model.blocks
+        ],
+        "ties": [{"parameter": tie.parameter, "source": tie.source} for tie in model.ties],
+        "frozen": _frozen(report),
+        "unused": [p.name for p in model.unused_parameters],
+        "num_workers": report.num_workers,
+        "refusals": report.refusals,
+        "code": report.code,
+        "output": report.output,
+    }
+
+
+def _print(report: ModelReport, spec: RunSpec) -> None:
+    from rich.table import Table
+
+    from workbench.cli.output import printable
+    from workbench.cli.render import whole
+    from workbench.cli.terminal import Terminal
+
+    console, model = Terminal(), report.summary
+    console.print(
+        f"{model.name} on {spec.dataset.name}: {counted(len(model.blocks), 'block')},"
+        f" {counted(f'{model.num_parameters:,}', 'parameter')}"
+    )
+    console.print()
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for head in ("block", "parameters", "output shape\nper sample", "forward MFLOP\nper sample"):
+        table.add_column(head, justify="left" if head == "block" else "right", no_wrap=True)
+    for block in model.blocks:
+        shape = " × ".join(map(str, block.output_shape)) or "scalar"
+        table.add_row(block.name, f"{block.num_parameters:,}", shape, f"{block.forward_flops / 1e6:,.3f}")
+    whole(console, table)
+    notes = {
+        "tied": [f"{tie.parameter} = {tie.source}" for tie in model.ties],
+        "frozen": _frozen(report),
+        "unused": [p.name for p in model.unused_parameters],
+    }
+    for name, values in notes.items():
+        if values:
+            console.print(f"\n{name}: {', '.join(values)}", soft_wrap=True)
+    console.print()
+    splits = Table("strategy", f"on {report.num_workers} workers", box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for name, why in report.refusals.items():
+        splits.add_row(name, why or "accepted")
+    console.print(splits)
+    if report.output.strip():
+        console.print(f"\nprinted: {printable(report.output.strip())}", soft_wrap=True)
+
+
+def _frozen(report: ModelReport) -> list[str]:
+    return [p.name for p in report.summary.distinct_parameters if not p.requires_grad]

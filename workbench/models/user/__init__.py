@@ -1,0 +1,83 @@
+"""A user's own model: a callable that returns an ``nn.Module``, named in the spec and left as it is."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import JsonValue, field_validator
+
+from workbench.models.base import Model
+from workbench.models.user.source import Source
+from workbench.plan.model_summary import ModelSummary
+from workbench.plan.parity import BATCH_NORM, BatchDependence
+from workbench.spec.options import ModelOptions, NoCost
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from workbench.data.base import DatasetSummary
+    from workbench.models.user.inspection import Inspection
+
+
+class UserModelOptions(ModelOptions):
+    """Options of a user's model."""
+
+    name: str
+    """Callable that returns the model: PATH.py:CALLABLE or package.module:CALLABLE."""
+
+    options: dict[str, JsonValue] = {}
+    """Keyword arguments of the callable."""
+
+    cut_at: tuple[str, ...] = ()
+    """Paths of the modules after which the model may be cut; by default found."""
+
+    folder: Annotated[str, NoCost] = ""
+    """Folder from which PATH.py starts; by default the current directory, in a recorded spec the run's copy of the code."""
+
+    @field_validator("name")
+    @classmethod
+    def _is_source(cls, name: str) -> str:
+        Source.parse(name, "model.name")
+        return name
+
+    @property
+    def source(self) -> Source:
+        """The callable."""
+        return Source.parse(self.name, "model.name", self.folder)
+
+
+class UserModel(Model[UserModelOptions]):
+    """A model from a user's own code. Its summary is found by building it once, in a process of its own."""
+
+    Options = UserModelOptions
+    default_dataset = ""
+
+    def __init__(self, options: UserModelOptions, data: DatasetSummary) -> None:
+        super().__init__(options, data)
+        self.name = options.source.label  # type: ignore[misc]  # each has its own
+
+    @cached_property
+    def inspection(self) -> Inspection:
+        """What was found in the model, and its code.
+
+        Raises:
+            SpecError: it cannot be built or used.
+        """
+        from workbench.models.user.inspection import inspect
+
+        return inspect(self.options, self.data)
+
+    def summary(self) -> ModelSummary:
+        summary = self.inspection.summary
+        assert summary is not None, "a refused model raises"
+        return summary
+
+    @property
+    def batch_dependence(self) -> BatchDependence | None:
+        return BATCH_NORM if self.summary().batch_norms else None
+
+    def build_block(self, block: str) -> nn.Module:
+        from workbench.models.user.dataflow_modules import built_block
+
+        return built_block(self.options, block)

@@ -1,0 +1,90 @@
+"""Explains in one sentence why a user's code failed, with the user's own file and line."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from workbench.models.user.places import is_installed
+
+_STACK_LINE = re.compile(r'^  File "(?P<file>.+)", line (?P<line>\d+) in ', re.MULTILINE)
+"""A line of a traceback that ``faulthandler`` wrote."""
+
+
+def failure_text(error: BaseException, doing: str, folder: Path, file: Path | None = None) -> str:
+    """Returns the sentence for an exception.
+
+    Args:
+        doing: What failed: ``building my_model.py:build``.
+        folder: Folder with the user's own files, in one of which the last line is named.
+        file: The user's file, named even if it belongs to an installed package.
+    """
+    lines = list(_lines_of(error))
+    where = _last_own(lines, folder, file)
+    reason = _reason(error, folder)
+    return f"{doing} failed{where and f' in {where}'}: {reason}"
+
+
+def stack_text(stack: str, folder: Path, file: Path | None = None) -> str:
+    """Returns the innermost of the user's own lines in what ``faulthandler`` wrote, as `` in my_model.py, line 7``; empty if it
+    has none."""
+    lines = [(found["file"], int(found["line"])) for found in _STACK_LINE.finditer(stack)]
+    where = _last_own(lines[::-1], folder, file)
+    return f" in {where}" if where else ""
+
+
+def _lines_of(error: BaseException) -> Iterator[tuple[str, int]]:
+    for frame in traceback.extract_tb(error.__traceback__):
+        yield frame.filename, frame.lineno or 0
+    if isinstance(error, SyntaxError) and error.filename:
+        yield error.filename, error.lineno or 0
+
+
+def _last_own(lines: list[tuple[str, int]], folder: Path, file: Path | None) -> str:
+    for name, line in reversed(lines):
+        path = Path(name)
+        if path == file or (path.is_relative_to(folder) and not is_installed(path)):
+            return f"{path.relative_to(folder).as_posix()}, line {line}"
+    return ""
+
+
+def _reason(error: BaseException, folder: Path) -> str:
+    first = next(iter(str(error).splitlines()), "")
+    if isinstance(error, ModuleNotFoundError) and error.name and not _is_local(error.name, folder):
+        return f"the package {error.name.split('.')[0]!r} is not installed"
+    if "torchvision::nms does not exist" in first:
+        return (
+            f"torchvision is built for another version of torch or for CUDA ({first}); install the torchvision that belongs to"
+            f" torch {_version('torch')}, from the same index"
+        )
+    if isinstance(error, EOFError):
+        return "it reads standard input, which is empty while a model is built"
+    if isinstance(error, SystemExit):
+        return f"it ends the process (sys.exit({error.code!r}))"
+    if _asks_for_gpu(error):
+        return f"it asks for a GPU ({first}); build the model on the CPU, the workbench moves it to the worker's device"
+    if isinstance(error, SyntaxError):
+        return f"{type(error).__name__}: {error.msg}"
+    return f"{type(error).__name__}: {first or 'no message'}"
+
+
+def _asks_for_gpu(error: BaseException) -> bool:
+    """Whether it is what torch raises without a GPU: in a build without CUDA, without a driver, or with no device visible."""
+    text = str(error)
+    return any(part in text for part in ("not compiled with CUDA", "No CUDA GPUs", "Found no NVIDIA driver", "no NVIDIA GPU"))
+
+
+def _is_local(module: str, folder: Path) -> bool:
+    """Whether the top-level package of a missing module is the user's own, so that it is the inner module that is missing."""
+    top = module.split(".")[0]
+    return (folder / f"{top}.py").exists() or (folder / top).is_dir()
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "in use"

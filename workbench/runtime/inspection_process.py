@@ -1,0 +1,48 @@
+"""The process that builds a user's model to find what it consists of, started by module name:
+``python -m workbench.runtime.inspection_process FOLDER``, with the request and then the answer as files in the folder."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import sys
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from workbench.data.base import DatasetSummary
+from workbench.errors import SpecError
+from workbench.models.user import UserModelOptions
+from workbench.models.user.code import executed
+from workbench.models.user.dataflow_modules import inspect_module, module_of
+from workbench.models.user.inspection import ANSWER, BEGUN, REQUEST, STACK, Inspection, Refusal, Request, answer, request_in
+from workbench.models.user.source import built
+from workbench.plan.model_summary import ModelSummary
+
+
+def inspection(request: Request) -> Inspection:
+    """Builds the model and looks at it."""
+    options = UserModelOptions(name=f"{request.origin}:{request.attribute}", options=request.options, cut_at=request.cut_at)
+    source, summary, refusal = options.source, None, None
+    try:
+        summary = _summary(options, TypeAdapter(DatasetSummary).validate_python(request.data))
+    except SpecError as error:
+        refusal = Refusal(error.field, error.message)
+    return Inspection(executed(source), summary, refusal)
+
+
+def _summary(options: UserModelOptions, data: DatasetSummary) -> ModelSummary:
+    source = options.source
+    made = built(source, options.options, "model.options")
+    with source.imports():  # forward may import, too
+        return inspect_module(module_of(made, source.label), data, options, source.label)
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    with (folder / STACK).open("w") as stack:
+        faulthandler.enable(stack)
+        (folder / BEGUN).touch()
+        answer(folder / ANSWER, inspection(request_in(folder / REQUEST)))
+    sys.stdout.flush()
+    os._exit(0)  # threads that the user's code started do not keep the process
