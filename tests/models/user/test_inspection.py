@@ -14,7 +14,7 @@ from tests.helpers.command import workbench
 from tests.helpers.process import wait_until
 from workbench.data.base import DatasetSummary
 from workbench.errors import SpecError
-from workbench.models.user import UserModelOptions
+from workbench.models.user import UserModelOptions, inspection
 from workbench.models.user.inspection import Inspection, inspect
 from workbench.registry import DATASETS
 from workbench.spec.run_spec import RunSpec
@@ -66,7 +66,13 @@ def test_a_model_that_prints_changes_the_directory_and_starts_a_thread_is_inspec
 
 def test_the_answer_is_kept_while_the_code_is_the_same(asked: dict[str, Future[Inspection]]) -> None:
     found = asked["odd.py"].result()
-    assert inspect(options(Path(found.code.folder), "odd.py"), DATA) is found
+    folder = Path(found.code.folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inspection, "_ask", None)
+        assert inspect(options(folder, "odd.py"), DATA) is found
+        for name in ("number.py", "sleeps.py"):
+            with pytest.raises(SpecError, match=name):
+                inspect(options(folder, name), DATA)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +115,7 @@ def test_the_command_shows_blocks_and_which_strategies_can_split_them(
     result = workbench(tmp_path, *arguments)
     assert result.returncode == 0, result.stderr
     assert "odd.py:build on digits: 1 block, 626 parameters" in " ".join(result.stdout.split())
-    assert "data       accepted" in result.stdout
+    assert "data accepted" in " ".join(result.stdout.split())
     assert "printed: imported built" in " ".join(result.stdout.split())
     document = json.loads(workbench(tmp_path, *arguments, "--json").stdout)
     assert document["blocks"][0]["num_parameters"] == document["num_parameters"] == 626

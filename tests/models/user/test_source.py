@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,29 @@ def test_files_of_the_same_names_in_two_folders_are_two(tmp_path: Path) -> None:
         assert set(code.files) == {"net.py", "parts.py"}
     assert not list(tmp_path.rglob("__pycache__")), "nothing is written beside the user's files"
     assert not [path for path in sys.path if path.startswith(str(tmp_path))]
+
+
+def test_the_code_of_a_package_is_its_version_if_it_is_installed_and_else_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Source.parse("numpy.linalg:norm", "model.name")
+    assert source.load()([3, 4]) == 5
+    code = executed(source)
+    assert (code.distribution, code.version, code.files) == ("numpy", version("numpy"), {})
+    assert code.is_current
+    monkeypatch.syspath_prepend(tmp_path)
+    write(
+        tmp_path / "ownnets",
+        __init__="",
+        net="from ownnets import parts\n\ndef build():\n    return parts.WORD\n",
+        parts="WORD = 1\n",
+    )
+    assert built(Source.parse("ownnets.net:build", "model.name"), {}, "model.options") == 1
+    code = executed(Source.parse("ownnets.net:build", "model.name"))
+    assert (code.distribution, set(code.files)) == (None, {f"ownnets/{name}.py" for name in ("__init__", "net", "parts")})
+    assert code.is_current
+    write(tmp_path / "ownnets", parts="WORD = 2\n")
+    assert not code.is_current
 
 
 def test_an_edited_file_is_loaded_anew(tmp_path: Path) -> None:

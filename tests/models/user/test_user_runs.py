@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 import workbench as wb
 from tests.helpers.command import workbench
+from tests.helpers.pages import page
 from workbench.analysis.lanes import blocks_of_stages
 from workbench.analysis.work import different_work
 from workbench.api.stored_run import Run
@@ -87,6 +89,14 @@ def test_the_run_is_shown_and_runs_again_without_the_files(
         assert blocks_of_stages(run) == {}
         assert workbench(folder / "store", "show", run.id).returncode == 0
         assert workbench(folder / "store", "compare", run.id, again.id).returncode == 0
+        for name, chosen in {
+            "run": {"run": run.id},
+            "trace": {"run": run.id},
+            "compare": {"runs": f"{run.id},{again.id}"},
+        }.items():
+            drawn = page(name, **chosen)
+            assert not drawn.error
+            assert drawn.title
     finally:
         shutil.move(away, folder / "net.py")
 
@@ -117,6 +127,18 @@ def test_another_code_is_another_work(run: Run, folder: Path, tmp_path: Path, mo
     recorded = run.spec.files
     with pytest.raises(SpecError, match=r"model\.name: the code of net\.py:build has changed since this spec was recorded"):
         wb.submit(spec(tmp_path, {}, files=recorded))
+
+
+def test_a_class_of_an_installed_package_runs_by_its_version(folder: Path) -> None:
+    model = {"name": "torch.nn:Linear", "options": {"in_features": 64, "out_features": 10}}
+    run = wb.run(spec(folder, {"data": 2}).replace(model=model))
+    assert (run.row()["model"], run.row()["parity_verdict"]) == ("torch.nn:Linear", "equal")
+    code = run.directory.code()
+    assert code is not None
+    assert (code.distribution, code.version, code.files) == ("torch", version("torch"), {})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inspection, "_ask", None)
+        assert plan(run.spec).full_model.num_parameters == 650
 
 
 @pytest.mark.parametrize("name", ["os:mkdir", "../mkdir.py:build", "{path}.py:build"])

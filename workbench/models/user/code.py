@@ -66,6 +66,14 @@ def executed(source: Source) -> Code:
     return Code(str(folder), _hashed(folder, own), distribution, distribution and _version(distribution))
 
 
+def nearby(source: Source) -> Code:
+    """Returns the code that a source may execute, as far as that is known before: the files in the folder of its file and in the
+    folders there; none of a package."""
+    folder = source.folder
+    files = {*folder.glob("*.py"), *folder.glob("*/*.py")} if source.path else set[Path]()
+    return Code(str(folder), _hashed(folder, files))
+
+
 def check_recorded(source: Source, folder_name: str) -> None:
     """Checks that code which a run recorded is as it was recorded, before it is executed.
 

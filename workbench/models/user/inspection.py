@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from workbench.errors import SpecError
 from workbench.interpreter import module_command, same_packages
-from workbench.models.user.code import INSPECTION, Code, check_recorded
+from workbench.models.user.code import INSPECTION, Code, check_recorded, nearby
 from workbench.models.user.failure import stack_text
 from workbench.models.user.source import Source
 from workbench.plan.model_summary import ModelSummary
@@ -94,7 +94,8 @@ def inspect(options: UserModelOptions, data: DatasetSummary, limit_s: float = TI
     found = _known().get(key) or _recorded(source, request, options.folder)
     if found is None or not found.code.is_current:
         found = _ask(source, request, limit_s)
-    _known()[key] = found
+    if found.code.files or found.code.distribution:  # else nothing would show that the code was changed
+        _known()[key] = found
     if found.refusal:
         raise SpecError(found.refusal.field, found.refusal.message)
     return found
@@ -179,10 +180,12 @@ def _ask(source: Source, request: Request, limit_s: float) -> Inspection:
         stack = (folder / STACK).read_text(errors="replace") if (folder / STACK).exists() else ""
     where = stack_text(stack, source.folder, source.path)
     if code is None:
-        raise SpecError(source.field, f"building {source.label} took more than {limit_s:g} s; it was ended{where}")
-    how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
-    last = f" ({line})" if (line := next(iter(printed.strip().splitlines()[::-1]), "")) else ""
-    raise SpecError(source.field, f"building {source.label} failed{where}: its process {how}{last}")
+        text = f"building {source.label} took more than {limit_s:g} s; it was ended{where}"
+    else:
+        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
+        last = f" ({line})" if (line := next(iter(printed.strip().splitlines()[::-1]), "")) else ""
+        text = f"building {source.label} failed{where}: its process {how}{last}"
+    return Inspection(nearby(source), None, Refusal(source.field, text))
 
 
 def _wait(process: subprocess.Popen[bytes], begun: Path, limit_s: float) -> int | None:
