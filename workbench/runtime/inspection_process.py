@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -41,7 +42,8 @@ def _summary(options: UserModelOptions, data: DatasetSummary) -> ModelSummary:
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     with (folder / STACK).open("w") as stack:
-        faulthandler.enable(stack)
+        faulthandler.enable(stack)  # of a crash
+        faulthandler.register(signal.SIGUSR1, stack, all_threads=False)  # when it takes too long
         (folder / BEGUN).touch()
         answer(folder / ANSWER, inspection(request_in(folder / REQUEST)))
     sys.stdout.flush()

@@ -165,9 +165,7 @@ def _ask(source: Source, request: Request, limit_s: float) -> Inspection:
             )
             try:
                 if (code := _wait(process, folder / BEGUN, limit_s)) is None:
-                    process.send_signal(signal.SIGABRT)  # faulthandler writes where it is
-                    with contextlib.suppress(subprocess.TimeoutExpired):
-                        process.wait(_STACK_GRACE_S)
+                    _request_stack(process, folder / STACK)
             finally:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(process.pid, signal.SIGKILL)
@@ -198,3 +196,12 @@ def _wait(process: subprocess.Popen[bytes], begun: Path, limit_s: float) -> int 
             break
         time.sleep(_POLL_S)
     return code
+
+
+def _request_stack(process: subprocess.Popen[bytes], stack: Path) -> None:
+    """Lets ``faulthandler`` write where the process is, which it does even if the interpreter is busy."""
+    process.send_signal(signal.SIGUSR1)
+    limit, previous, size = time.monotonic() + _STACK_GRACE_S, -1, 0
+    while (not size or size != previous) and time.monotonic() < limit:  # until it grows no more
+        time.sleep(_POLL_S)
+        previous, size = size, stack.stat().st_size if stack.exists() else 0

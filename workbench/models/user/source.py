@@ -91,11 +91,10 @@ class Source:
             SpecError: there is no such file, module or callable, or executing the file failed; the message has the user's own
                 file and line.
         """
+        self.check_file()
         try:
             with self.imports():
                 target: Any = self._from_file(self.path) if self.path else importlib.import_module(self.origin)
-        except SpecError:
-            raise
         except (Exception, SystemExit) as error:
             if isinstance(error, ModuleNotFoundError) and self.path is None and _is_part(error.name, self.origin):
                 raise SpecError(self.field, self._unknown_module(str(error.name))) from None
@@ -142,7 +141,6 @@ class Source:
 
     def _from_file(self, path: Path) -> ModuleType:
         """Returns the file as a module, under a name that no other file and no other contents have."""
-        self.check_file()
         contents = path.read_bytes()
         name = f"{path}#{hashlib.sha256(contents).hexdigest()[:12]}"
         if name not in sys.modules:
