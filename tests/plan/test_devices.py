@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from workbench.analysis.outlook import Outlook
 from workbench.cli import run as cli_run
 from workbench.errors import SplitError
 from workbench.launch.environment import baseline_key
@@ -52,7 +53,7 @@ def test_the_command_and_the_widget_say_so_in_one_line(monkeypatch: pytest.Monke
     result = CliRunner().invoke(cli_run.run_command, ["--model", "mlp", "--split", "data=2", "--json"])
     assert result.stderr == f"{NOTICE}\n"
     json.loads(result.stdout)
-    assert NOTICE.replace('"', "&quot;") in _plan_html(planned("auto"))
+    assert NOTICE.replace('"', "&quot;") in _plan_html(Outlook.of(planned("auto")))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from tests.torch_private.entries import check, first_parameters
+from workbench.torch_private import dispatch
 
 
 @check("autograd.backward_id")
@@ -48,6 +49,17 @@ def _(base: Any) -> None:
 def _(base: Any) -> None:
     assert all(issubclass(kind, base) for kind in (nn.Dropout, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout))
     assert not issubclass(nn.Linear, base)
+
+
+@check("modules.ConvertsMore")
+def _(base: Any) -> None:
+    class Module(base):
+        other = torch.ones(1)
+
+        def convert_others(self, convert: Any) -> None:
+            self.other = convert(self.other)
+
+    assert Module().double().other.dtype == torch.float64
 
 
 @check("modules.parameters_of")
@@ -99,6 +111,21 @@ def _(kind: Any) -> None:
 @check("dispatch.tree_leaves")
 def _(tree_leaves: Any) -> None:
     assert tree_leaves((1, [2, {"a": 3}])) == [1, 2, 3]
+
+
+@check("dispatch.tree_flatten")
+def _(tree_flatten: Any) -> None:
+    assert tree_flatten((1, [2, {"a": 3}]))[0] == [1, 2, 3]
+
+
+@check("dispatch.tree_unflatten")
+def _(tree_unflatten: Any) -> None:
+    assert tree_unflatten([4, 5, 6], dispatch.tree_flatten((1, [2, {"a": 3}]))[1]) == (4, [5, {"a": 6}])
+
+
+@check("dispatch.TreeSpec")
+def _(spec: Any) -> None:
+    assert isinstance(dispatch.tree_flatten((1, [2]))[1], spec)
 
 
 @check("dispatch.tree_map")

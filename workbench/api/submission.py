@@ -141,8 +141,8 @@ def _resolved(planned: Plan) -> tuple[Plan, dict[str, float] | None]:
     spec, times = with_hashes(planned), None
     strategy = staged_strategy(spec)
     if strategy is not None and strategy.options.partition == "time":
-        times = block_times(spec, planned.device)
-        spec = spec.replace(split={**dict(spec.split.items()), strategy.name: strategy.with_partition_by(times)})
+        times, can_end = block_times(spec, planned.device), [block.is_cut_point for block in planned.full_model.blocks]
+        spec = spec.replace(split={**dict(spec.split.items()), strategy.name: strategy.with_partition_by(times, can_end)})
         planned = plan(spec)
     return dataclasses.replace(planned, spec=with_launch(spec, device=planned.device)), times
 

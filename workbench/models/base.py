@@ -4,7 +4,7 @@ about parallelism."""
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, TypeVar
 
 from pydantic import Field
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from workbench.data.base import DatasetSummary
+    from workbench.models.blocks_modules import Blocks
     from workbench.plan.model_summary import BlockSummary, ModelSummary
     from workbench.plan.parity import BatchDependence
 
@@ -82,6 +83,21 @@ class Model(ABC, Generic[O]):
     @abstractmethod
     def build_block(self, block: str) -> nn.Module:
         """Returns the block of this name with newly initialized parameters."""
+
+    def build_blocks(self, names: Sequence[str], seed_of: Callable[[str], int]) -> Blocks:
+        """Returns the blocks with these names, each initialized from its own seed: values do not depend on the split."""
+        from collections import OrderedDict
+
+        import torch
+
+        from workbench.models.blocks_modules import Blocks
+        from workbench.models.dropout_modules import substitute_dropout
+
+        def built(name: str) -> nn.Module:
+            torch.manual_seed(seed_of(name))
+            return substitute_dropout(self.build_block(name))
+
+        return Blocks(OrderedDict((name, built(name)) for name in names))
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Returns the mean cross-entropy of outputs (batch, …, classes) against targets (batch, …), or, if the data has values to

@@ -69,13 +69,8 @@ def summary_of(model: OwnModel[Any]) -> ModelSummary:
         declared = summaries[position].parameters
         parameters = (replace(p, is_used=not p.requires_grad or id(named[p.name]) in used) for p in declared)
         summaries[position] = replace(summaries[position], parameters=tuple(parameters))
-    norms = [
-        BatchNorm(path, layer.num_features)
-        for name, module in modules.items()
-        for path, layer in module.named_modules(prefix=name)
-        if isinstance(layer, AnyBatchNorm)
-    ]
-    result = ModelSummary(model.name, tuple(summaries), model.groups(), _ties(modules), batch_norms=tuple(norms))
+    norms = batch_norms_of(modules)
+    result = ModelSummary(model.name, tuple(summaries), model.groups(), ties_of(modules), batch_norms=norms)
     if all(p.has_gradient for p in result.parameters):
         return result  # by convention, backward takes twice the FLOPs of forward, including the gradient of the samples
     counted = [replace(s, backward_flops=flops) for s, flops in zip(summaries, reversed(backward), strict=True)]
@@ -125,7 +120,17 @@ def _backward(module: nn.Module, inputs: Tensor, outputs: Tensor) -> tuple[list[
     return used, inputs.requires_grad and gradients[-1] is not None, counter.get_total_flops() // _BATCH
 
 
-def _ties(modules: Mapping[str, nn.Module]) -> tuple[Tie, ...]:
+def batch_norms_of(modules: Mapping[str, nn.Module]) -> tuple[BatchNorm, ...]:
+    """Returns the batch norms in blocks."""
+    return tuple(
+        BatchNorm(path, layer.num_features)
+        for name, module in modules.items()
+        for path, layer in module.named_modules(prefix=name)
+        if isinstance(layer, AnyBatchNorm)
+    )
+
+
+def ties_of(modules: Mapping[str, nn.Module]) -> tuple[Tie, ...]:
     """Returns the ties of parameters in several blocks, each to the first name."""
     first: dict[int, tuple[str, str]] = {}
     ties = []

@@ -55,10 +55,27 @@ class BlockSummary:
     """FLOPs of the backward pass of one sample; None for twice the forward pass (Kaplan et al. 2020, section 2.1), less the
     products that frozen parameters save (``ModelSummary.backward_flops``)."""
 
+    crossing: tuple[tuple[int, ...], ...] | None = None
+    """Shapes per sample of the tensors that cross a cut after the block; None for its output alone, empty if the model cannot be
+    cut there."""
+
+    is_called: bool = True
+    """Whether it is a module with a forward pass; otherwise it holds parameters that the code between the blocks reads."""
+
     @property
     def num_parameters(self) -> int:
         """Number of elements of all parameters."""
         return sum(p.numel for p in self.parameters)
+
+    @property
+    def is_cut_point(self) -> bool:
+        """Whether the model can be cut after it."""
+        return self.crossing != ()
+
+    @property
+    def crossing_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes per sample of the tensors that cross a cut after the block."""
+        return (self.output_shape,) if self.crossing is None else self.crossing
 
 
 @dataclass(frozen=True)

@@ -63,3 +63,7 @@ class RankView:
         """Returns the shape per sample of the output of a block on this worker, such as a part of the sequence under context
         parallelism."""
         return next(b.output_shape for b in self.local_model_all_stages.blocks if b.name == block)
+
+    def crossing_shapes(self, block: str) -> tuple[tuple[int, ...], ...]:
+        """Returns the shapes per sample of the tensors that cross a cut after a block on this worker."""
+        return next(b.crossing_shapes for b in self.local_model_all_stages.blocks if b.name == block)

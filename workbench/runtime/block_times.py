@@ -14,6 +14,7 @@ from statistics import median
 import torch
 from torch import Tensor
 
+from workbench.models.blocks_modules import Blocks
 from workbench.plan.plan import Plan
 from workbench.plan.resolve import plan
 from workbench.runtime.batches import Batches
@@ -26,30 +27,37 @@ NUM_WARMUPS, NUM_REPETITIONS = 2, 7
 
 def block_times(planned: Plan) -> dict[str, float]:
     """Returns the median seconds of the forward and, in training, backward pass of each block over one microbatch. The last block
-    includes the loss."""
+    includes the loss. Blocks that cannot be cut apart are timed together, as the first of them."""
     device, dtype = torch.device(planned.device), DTYPES[planned.spec.train.compute_precision]
     strategy = staged_strategy(planned.spec)
     cut_dim, count = (0, 1) if strategy is None else (strategy.cut_dim, strategy.num_microbatches)
     names = [b.name for b in planned.full_model.blocks]
     blocks = build_blocks(planned, names, dtype).to(device)
     inputs, targets = Batches(planned, device, dtype).step_batch(0, (0, planned.mesh.num_replicas))
-    x, targets = inputs.chunk(count, cut_dim)[0], targets.chunk(count, cut_dim)[0]
-    trains, times = planned.spec.mode == "train", {}
+    samples, targets = inputs.chunk(count, cut_dim)[0], targets.chunk(count, cut_dim)[0]
+    trains, times = planned.spec.mode == "train", dict[str, float]()
 
-    def measure(block: torch.nn.Module, x: Tensor, is_last: bool) -> tuple[Tensor, float]:
-        x = x.detach().requires_grad_(trains and x.is_floating_point())
+    def measure(part: Blocks, inputs: tuple[Tensor, ...], is_last: bool) -> tuple[tuple[Tensor, ...], float]:
+        inputs = tuple(x.detach().requires_grad_(trains and x.is_floating_point()) for x in inputs)
+        part.samples = samples
         start = _now(device)
         with torch.set_grad_enabled(trains):
-            outputs = block(x)
-            result = planned.model.loss(outputs, targets) if trains and is_last else outputs
+            outputs = part(*inputs)
+            passed = outputs if isinstance(outputs, tuple) else (outputs,)
+            results = (planned.model.loss(outputs, targets),) if trains and is_last else passed
         if trains:
-            result.backward(torch.ones_like(result))
-        return outputs.detach(), _now(device) - start
+            torch.autograd.backward(results, [torch.ones_like(result) for result in results])
+        return passed, _now(device) - start
 
-    for name, block in zip(names, blocks, strict=True):
-        measurements = [measure(block, x, name == names[-1]) for _ in range(NUM_WARMUPS + NUM_REPETITIONS)]
-        times[name] = median(seconds for _, seconds in measurements[NUM_WARMUPS:])
-        x = measurements[-1][0]
+    passed: tuple[Tensor, ...] = (samples,)
+    together: list[str] = []
+    for block in planned.full_model.blocks:
+        together.append(block.name)
+        if block.is_cut_point:
+            part = blocks.part(together)
+            measurements = [measure(part, passed, block.name == names[-1]) for _ in range(NUM_WARMUPS + NUM_REPETITIONS)]
+            times |= dict.fromkeys(together, 0.0) | {together[0]: median(seconds for _, seconds in measurements[NUM_WARMUPS:])}
+            passed, together = measurements[-1][0], []
     return times
 
 

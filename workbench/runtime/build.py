@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import functools
 from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
-from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor
 
 from workbench.errors import SplitError
-from workbench.models.dropout_modules import DropoutKeys, substitute_dropout
+from workbench.models.blocks_modules import Blocks
+from workbench.models.dropout_modules import DropoutKeys
 from workbench.models.kv_cache import Decoder
 from workbench.plan.mesh import WORLD
 from workbench.plan.model_summary import block_of
@@ -76,17 +76,17 @@ def build_worker(
     return worker
 
 
-def build_blocks(plan: Plan, names: Iterable[str], dtype: torch.dtype) -> nn.Sequential:
+def build_blocks(plan: Plan, names: Iterable[str], dtype: torch.dtype) -> Blocks:
     """Returns the named blocks, initialised as in the unsplit model, with tied parameters tied. In inference they are in eval
     mode: dropout does nothing and batch norm uses its running statistics."""
-    blocks = nn.Sequential(OrderedDict((name, _build_block(plan, name)) for name in names))
+    blocks = plan.model.build_blocks(list(names), functools.partial(_seed_of, plan))
     held = dict(blocks.named_children())
     for source, names in plan.full_model.tied_names.items():
         tied = [name for name in names if block_of(name) in held]
         if tied == [source] or not tied:
             continue
         # A stage without the source starts from the values of the source, with one parameter for all its names.
-        origin = held.get(block_of(source)) or _build_block(plan, block_of(source))
+        origin = held.get(block_of(source)) or plan.model.build_blocks([block_of(source)], functools.partial(_seed_of, plan))[0]
         parameter = origin.get_parameter(source.split(".", 1)[1])
         for name in tied:
             layer, _, attribute = name.rpartition(".")
@@ -94,10 +94,9 @@ def build_blocks(plan: Plan, names: Iterable[str], dtype: torch.dtype) -> nn.Seq
     return blocks.to(dtype).train(plan.spec.mode == "train")
 
 
-def _build_block(plan: Plan, name: str) -> nn.Module:
+def _seed_of(plan: Plan, name: str) -> int:
     index = [b.name for b in plan.full_model.blocks].index(name)
-    torch.manual_seed(plan.spec.train.seed * _SEED_STRIDE + index)
-    return substitute_dropout(plan.model.build_block(name))
+    return plan.spec.train.seed * _SEED_STRIDE + index
 
 
 def make_mesh(plan: Plan, device: str, recorder: StepRecorder) -> DeviceMesh | None:

@@ -13,11 +13,10 @@ from pydantic import TypeAdapter
 
 from workbench.data.base import DatasetSummary
 from workbench.errors import SpecError
-from workbench.models.user import UserModelOptions
+from workbench.models.user import UserModel, UserModelOptions
 from workbench.models.user.code import executed
-from workbench.models.user.dataflow_modules import inspect_module, module_of
+from workbench.models.user.inspect_modules import inspected
 from workbench.models.user.inspection import ANSWER, BEGUN, REQUEST, STACK, Inspection, Refusal, Request, answer, request_in
-from workbench.models.user.source import built
 from workbench.plan.model_summary import ModelSummary
 
 
@@ -33,10 +32,8 @@ def inspection(request: Request) -> Inspection:
 
 
 def _summary(options: UserModelOptions, data: DatasetSummary) -> ModelSummary:
-    source = options.source
-    made = built(source, options.options, "model.options")
-    with source.imports():  # forward may import, too
-        return inspect_module(module_of(made, source.label), data, options, source.label)
+    with options.source.imports():  # forward may import, too
+        return inspected(UserModel(options, data))[1]
 
 
 if __name__ == "__main__":

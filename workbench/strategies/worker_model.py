@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
     from torch.optim import Optimizer
 
+    from workbench.models.blocks_modules import Blocks
     from workbench.models.dropout_modules import DropoutKeys
     from workbench.plan.loss_weights import LossWeights
     from workbench.plan.model_summary import ModelSummary
@@ -57,7 +58,7 @@ class WorkerModel:
     rank_view: RankView
     """The plan of this worker."""
 
-    blocks: nn.Sequential
+    blocks: Blocks
     """Local blocks by name; parameters keep the names of the unsplit model."""
 
     loss: Callable[[Tensor, Tensor], Tensor]
@@ -77,7 +78,7 @@ class WorkerModel:
     dropout_keys: DropoutKeys
     """Keys of the dropout masks in its blocks."""
 
-    stages: list[nn.Sequential] = field(init=False)
+    stages: list[Blocks] = field(init=False)
     """Blocks by stage, first to last; one stage unless a pipeline cuts more. Wrap blocks and stages in place."""
 
     module: nn.Module = field(init=False)
@@ -167,6 +168,10 @@ class WorkerModel:
     def output_shape(self, block: str) -> tuple[int, ...]:
         """Returns the output shape of a block on this worker, per sample."""
         return self.rank_view.output_shape(block)
+
+    def crossing_shapes(self, block: str) -> tuple[tuple[int, ...], ...]:
+        """Returns the shapes per sample of the tensors that cross a cut after a block on this worker."""
+        return self.rank_view.crossing_shapes(block)
 
     def divided(self, mesh: DeviceMesh, size: int) -> DeviceMesh:
         """Returns an axis of the mesh as groups of ``size`` neighbours: a mesh of two dims, such as ``data_outer`` (between

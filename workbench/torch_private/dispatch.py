@@ -51,6 +51,33 @@ Checked: torch 2.11, 2.12, 2.13
 Reason: as for ``tree_leaves``.
 """
 
+tree_flatten = _pytree.tree_flatten
+"""Returns the values in nested tuples, lists and dicts, and the structure.
+
+Private: torch.utils._pytree.tree_flatten
+Upstream: https://github.com/pytorch/pytorch/blob/v2.13.0/torch/utils/_pytree.py
+Checked: torch 2.11, 2.12, 2.13
+Reason: as for ``tree_leaves``.
+"""
+
+tree_unflatten = _pytree.tree_unflatten
+"""Returns values in the structure of ``tree_flatten``.
+
+Private: torch.utils._pytree.tree_unflatten
+Upstream: https://github.com/pytorch/pytorch/blob/v2.13.0/torch/utils/_pytree.py
+Checked: torch 2.11, 2.12, 2.13
+Reason: as for ``tree_leaves``.
+"""
+
+TreeSpec = _pytree.TreeSpec
+"""The structure that ``tree_flatten`` returns.
+
+Private: torch.utils._pytree.TreeSpec
+Upstream: https://github.com/pytorch/pytorch/blob/v2.13.0/torch/utils/_pytree.py
+Checked: torch 2.11, 2.12, 2.13
+Reason: as for ``tree_leaves``.
+"""
+
 cpu_attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 """Fused attention on CPU: (q, k, v, dropout, is causal) → values and the logarithm of the softmax's denominator.
 

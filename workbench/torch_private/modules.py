@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Self
+
 from torch import Tensor, nn
 from torch.nn.modules import batchnorm, dropout
 
@@ -22,6 +25,24 @@ Upstream: https://github.com/pytorch/pytorch/blob/v2.13.0/torch/nn/modules/dropo
 Checked: torch 2.11, 2.12, 2.13
 Reason: as for ``AnyBatchNorm``.
 """
+
+
+class ConvertsMore(nn.Module):
+    """A module whose conversions, such as ``to``, also convert tensors that are not in its submodules.
+
+    Private: torch.nn.Module._apply
+    Upstream: https://github.com/pytorch/pytorch/blob/v2.13.0/torch/nn/modules/module.py
+    Checked: torch 2.11, 2.12, 2.13
+    Reason: ``to``, ``double`` and ``cuda`` have no public hook in common.
+    """
+
+    def convert_others(self, convert: Callable[[Tensor], Tensor]) -> None:
+        """Converts the other tensors."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        self.convert_others(fn)
+        return self
 
 
 def parameters_of(module: nn.Module) -> dict[str, Tensor | None]:

@@ -114,11 +114,12 @@ def test_the_command_shows_blocks_and_which_strategies_can_split_them(
     arguments = ["inspect", f"{folder}/odd.py:build", "--dataset", "digits"]
     result = workbench(tmp_path, *arguments)
     assert result.returncode == 0, result.stderr
-    assert "odd.py:build on digits: 1 block, 626 parameters" in " ".join(result.stdout.split())
+    assert "odd.py:build on digits: 3 blocks, 626 parameters" in " ".join(result.stdout.split())
     assert "data accepted" in " ".join(result.stdout.split())
     assert "printed: imported built" in " ".join(result.stdout.split())
     document = json.loads(workbench(tmp_path, *arguments, "--json").stdout)
-    assert document["blocks"][0]["num_parameters"] == document["num_parameters"] == 626
+    assert [block["num_parameters"] for block in document["blocks"]] == [520, 16, 90]
+    assert document["num_parameters"] == 626
     assert document["refusals"]["data"] is None
     assert "experts" in document["refusals"]["expert"]
     refused = workbench(tmp_path, *arguments, "--set", "model.options.width=abc")

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import JsonValue, field_validator
 
-from workbench.models.base import Model
-from workbench.models.user.source import Source
+from workbench.errors import SpecError
+from workbench.models.user.failure import failure_text
+from workbench.models.user.module_model import ModuleModel
+from workbench.models.user.source import Source, built
 from workbench.plan.model_summary import ModelSummary
-from workbench.plan.parity import BATCH_NORM, BatchDependence
 from workbench.spec.options import ModelOptions, NoCost
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class UserModelOptions(ModelOptions):
         return Source.parse(self.name, "model.name", self.folder)
 
 
-class UserModel(Model[UserModelOptions]):
+class UserModel(ModuleModel[UserModelOptions]):
     """A model from a user's own code. Its summary is found by building it once, in a process of its own."""
 
     Options = UserModelOptions
@@ -74,10 +75,16 @@ class UserModel(Model[UserModelOptions]):
         return summary
 
     @property
-    def batch_dependence(self) -> BatchDependence | None:
-        return BATCH_NORM if self.summary().batch_norms else None
+    def cut_at(self) -> tuple[str, ...]:
+        return self.options.cut_at
 
-    def build_block(self, block: str) -> nn.Module:
-        from workbench.models.user.dataflow_modules import built_block
+    def build(self) -> nn.Module:
+        from workbench.models.user.inspect_modules import module_of
 
-        return built_block(self.options, block)
+        source = self.options.source
+        return module_of(built(source, self.options.options, "model.options"), source.label)
+
+    def failed_on_samples(self, error: Exception) -> SpecError:
+        source = self.options.source
+        doing = f"the forward pass of {source.label} over two samples of {self.data.kind}"
+        return SpecError(source.field, failure_text(error, doing, source.folder, source.path))

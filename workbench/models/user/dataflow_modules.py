@@ -1,86 +1,127 @@
-"""Finds what a user's module consists of: one block with all of it."""
+"""Follows tensors through one forward pass of a module: which outputs and parameters the code between its units reads."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.multiprocessing.reductions import StorageWeakRef
 
-from workbench.errors import SpecError
-from workbench.models.user.source import built
-from workbench.plan.model_summary import BatchNorm, BlockSummary, ModelSummary, ParameterSummary
-from workbench.torch_private.modules import AnyBatchNorm
+from workbench.torch_private.dispatch import TorchDispatchMode, TreeSpec, tree_flatten, tree_leaves
 
-if TYPE_CHECKING:
-    from workbench.data.base import DatasetSummary
-    from workbench.models.user import UserModelOptions
-
-BLOCK = "model"
-_BATCH = 2  # batch norm rejects a single sample
+OUTPUT = 10**9
+"""Position of the output of the whole module among the readers of a tensor: after all units."""
 
 
-def module_of(made: Any, label: str) -> nn.Module:
-    """Returns what the callable returned, if that is a module.
+@dataclass(frozen=True)
+class Origin:
+    """Where a tensor comes from: a leaf of the output of a unit, or a parameter."""
 
-    Raises:
-        SpecError: it is not.
+    unit: int
+    """Index of the unit; −1 for a parameter."""
+
+    leaf: int | str
+    """Index among the tensors of the output, or the name of the parameter."""
+
+
+@dataclass
+class Dataflow:
+    """One forward pass of a module."""
+
+    structures: list[tuple[TreeSpec, list[Any]]] = field(default_factory=list)
+    """The output of each unit: its structure, and its leaves; tensors are on the device of the pass."""
+
+    readers: dict[Origin, set[int]] = field(default_factory=dict)
+    """Output of a unit, or parameter → the units whose inputs are computed from it outside of units; ``OUTPUT`` is the output
+    of the module."""
+
+    output: Any = None
+
+    origins: dict[str, frozenset[Origin]] = field(default_factory=dict)
+    """Origins of the outputs of the watched modules."""
+
+
+def follow(root: nn.Module, units: Sequence[str], inputs: Any, watched: Sequence[str] = ()) -> Dataflow:
+    """Runs a forward pass without gradients and returns what the code between the units reads.
+
+    A tensor is what its storage is: views of an output, and what is written into it, count as that output.
+
+    Args:
+        watched: Paths of modules that are no units, whose outputs' origins are noted.
     """
-    if isinstance(made, type) and issubclass(made, nn.Module):
-        raise SpecError("model.name", f"{label} returns the class {made.__name__}, not a module; name the class itself")
-    if not isinstance(made, nn.Module):
-        raise SpecError("model.name", f"{label} must return an nn.Module, but returned {type(made).__name__}")
-    return made
+    flow, mode = Dataflow(), _Following()
+    for name, parameter in root.named_parameters():
+        mode.set(parameter, frozenset([Origin(-1, name)]))
+
+    def read(values: Any, reader: int) -> None:
+        for origin in mode.origins(tree_leaves(values)):
+            flow.readers.setdefault(origin, set()).add(reader)
+
+    def enter(index: int) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
+            assert mode.is_outside, f"unit {units[index]} is called inside another unit"
+            read((args, kwargs), index)
+            mode.is_outside = False
+
+        return hook
+
+    def leave(index: int) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            mode.is_outside = True
+            leaves, structure = tree_flatten(output)
+            flow.structures.append((structure, leaves))
+            for position, leaf in enumerate(leaves):
+                if isinstance(leaf, Tensor):
+                    mode.set(leaf, frozenset([Origin(index, position)]))
+
+        return hook
+
+    def watch(path: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            flow.origins[path] = mode.origins(tree_leaves(output))
+
+        return hook
+
+    with ExitStack() as hooks, torch.no_grad(), mode:
+        for path in watched:
+            hooks.callback(root.get_submodule(path).register_forward_hook(watch(path)).remove)
+        for index, path in enumerate(units):
+            unit = root.get_submodule(path)
+            hooks.callback(unit.register_forward_pre_hook(enter(index), with_kwargs=True).remove)
+            hooks.callback(unit.register_forward_hook(leave(index)).remove)
+        flow.output = root(inputs)
+        read(flow.output, OUTPUT)
+    return flow
 
 
-def inspect_module(module: nn.Module, data: DatasetSummary, options: UserModelOptions, name: str) -> ModelSummary:
-    """Returns the summary of a module, found by passing samples without data through it."""
-    module = module.to("meta")
-    dtype = torch.int64 if data.kind == "tokens" else torch.float32
-    samples = torch.zeros((_BATCH, *data.input_shape), dtype=dtype, device="meta")
-    with FlopCounterMode(display=False) as counter:
-        outputs = _attempt(name, partial(module, samples))
-    flops = counter.get_total_flops() // _BATCH
-    if not isinstance(outputs, Tensor):
-        raise SpecError("model.name", f"{name} must return one tensor, but returns {type(outputs).__name__}")
-    used = _used(module, outputs)
-    parameters = tuple(
-        ParameterSummary(
-            f"{BLOCK}.{key}", tuple(p.shape), requires_grad=p.requires_grad, is_used=not p.requires_grad or key in used
-        )
-        for key, p in module.named_parameters()
-    )
-    norms = tuple(
-        BatchNorm(path, layer.num_features)
-        for path, layer in module.named_modules(prefix=BLOCK)
-        if isinstance(layer, AnyBatchNorm)
-    )
-    block = BlockSummary(BLOCK, parameters, tuple(outputs.shape[1:]), flops)
-    return replace(ModelSummary(name, (block,)), batch_norms=norms)
+class _Following(TorchDispatchMode):
+    """Notes the origins of every tensor that is computed outside of units."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_outside = True
+        self._origins: dict[StorageWeakRef, frozenset[Origin]] = {}
+        self._kept: list[Tensor] = []  # a freed storage could be mistaken for a new one
 
-def built_block(options: UserModelOptions, block: str) -> nn.Module:
-    """Returns a block with newly initialized parameters."""
-    assert block == BLOCK, "the only one"
-    source = options.source
-    return module_of(built(source, options.options, "model.options"), source.label)
+    def set(self, tensor: Tensor, origins: frozenset[Origin]) -> None:
+        self._kept.append(tensor)
+        self._origins[StorageWeakRef(tensor.untyped_storage())] = origins
 
+    def origins(self, values: Iterable[Any]) -> frozenset[Origin]:
+        """Returns the origins of all tensors among the values."""
+        tensors = (value for value in values if isinstance(value, Tensor))
+        found = (self._origins.get(StorageWeakRef(tensor.untyped_storage()), frozenset()) for tensor in tensors)
+        return frozenset().union(*found)
 
-def _used(module: nn.Module, outputs: Tensor) -> set[str]:
-    """Returns the names of the trained parameters that the output depends on."""
-    trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
-    if not outputs.requires_grad:
-        return set()
-    gradients = torch.autograd.grad(outputs, list(trained.values()), torch.empty_like(outputs), allow_unused=True)
-    return {name for name, gradient in zip(trained, gradients, strict=True) if gradient is not None}
-
-
-def _attempt(name: str, compute: Any) -> Any:
-    try:
-        return compute()
-    except Exception as error:
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
-        raise SpecError("model.name", f"{name} failed on {_BATCH} samples on torch's meta device: {reason}") from error
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if self.is_outside and (origins := self.origins(tree_leaves((args, kwargs)))):
+            for tensor in tree_leaves(result):
+                if isinstance(tensor, Tensor):
+                    self.set(tensor, origins)
+        return result

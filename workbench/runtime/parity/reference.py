@@ -137,12 +137,15 @@ class Reference:
     def _forward_checkpointed(self, x: Tensor) -> Tensor:
         """Computes the outputs with activation checkpointing, so that a whole batch takes less memory. Blocks with buffers are
         excepted: recomputed, they might read a buffer that their first forward pass wrote (spectral norm)."""
-        for block in self.blocks:
+
+        def call(block: nn.Module, x: Tensor) -> Tensor:
             has_buffers = any(
                 next(m.buffers(recurse=False), None) is not None for m in block.modules() if not isinstance(m, AnyBatchNorm)
             )
-            x = block(x) if self.copies is not None or has_buffers else checkpoint(block, x, use_reentrant=False)
-        return x
+            output: Tensor = block(x) if self.copies is not None or has_buffers else checkpoint(block, x, use_reentrant=False)
+            return output
+
+        return self.blocks.through(call, x)
 
     def _generate(self, inputs: Tensor, options: Inference) -> dict[str, Tensor]:
         """Returns the tokens, and the logits that select them, from one pass over prompt and tokens without a cache."""

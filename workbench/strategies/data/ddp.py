@@ -37,15 +37,23 @@ def averages_with_ddp(spec: RunSpec) -> bool:
 
 
 def check_replicas(model: ModelSummary, spec: RunSpec, field: str, is_sharded: bool = False) -> None:
-    """Rejects scalar parameters for torch's wrappers that shard rows: FSDP2 and ``replicate``.
+    """Rejects what torch's wrappers that shard rows, FSDP2 and ``replicate``, do not support: scalar parameters, and those that
+    belong to no module that is called.
 
     Raises:
         SplitError: the message includes the name of the parameter.
     """
-    scalar = next((p.name for p in model.distinct_parameters if not p.shape), None)
-    if scalar is not None and (is_sharded or (spec.mode == "train" and not averages_with_ddp(spec))):
-        other_strategies = [name for name, _ in spec.split.items() if STRATEGIES.get(name).axis not in REPLICA_AXES]
-        wrapper = "FSDP" if is_sharded else f"torch's replicate, which data uses with {other_strategies[0]},"
+    if not is_sharded and (spec.mode != "train" or averages_with_ddp(spec)):
+        return
+    other_strategies = [name for name, _ in spec.split.items() if STRATEGIES.get(name).axis not in REPLICA_AXES]
+    wrapper = "FSDP" if is_sharded else f"torch's replicate, which data uses with {other_strategies[0]},"
+    if (held := next((block for block in model.blocks if not block.is_called), None)) is not None:
+        raise SplitError(
+            field,
+            f"{wrapper} acts when a module is called, but {held.parameters[0].name} of {model.name} belongs to none;"
+            ' use data alone with shard = "none" or "optimizer"',
+        )
+    if scalar := next((p.name for p in model.distinct_parameters if not p.shape), ""):
         raise SplitError(
             field,
             f"{wrapper} does not support scalar parameters such as {scalar} of {model.name}; use a parameter of shape (1,),"

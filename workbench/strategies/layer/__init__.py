@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from workbench.strategies.base import Limiting, strategy
@@ -48,28 +49,40 @@ class LayerStrategy(StagedStrategy[LayerOptions]):
         sends_gradients = worker.trains and stage > 0 and self.receives_gradients(worker.full_model, stage - 1)
         receives_gradients = worker.trains and self.receives_gradients(worker.full_model, stage)
 
-        def receive(shape: tuple[int, ...], source: int) -> Tensor:
-            tensor = torch.empty(worker.batch_size, *shape, dtype=worker.compute_dtype, device=worker.device)
-            dist.recv(tensor, group=group, group_src=source)
-            return tensor
+        def receive(cut: int, source: int) -> tuple[Tensor, ...]:
+            """Receives what crosses the cut after stage ``cut``, or its gradients."""
+            tensors = [
+                torch.empty(worker.batch_size, *shape, dtype=worker.compute_dtype, device=worker.device)
+                for shape in worker.crossing_shapes(stages[cut][-1])
+            ]
+            for tensor in tensors:
+                dist.recv(tensor, group=group, group_src=source)
+            return tuple(tensors)
 
-        def step(inputs: Tensor, targets: Tensor) -> StepResult:
+        def send(tensors: Iterable[Tensor], destination: int) -> None:
+            for tensor in tensors:
+                dist.send(tensor.contiguous(), group=group, group_dst=destination)
+
+        def step(samples: Tensor, targets: Tensor) -> StepResult:
+            inputs: tuple[Tensor, ...] = (samples,)
+            worker.blocks.samples = samples
             if stage > 0:
-                inputs = receive(worker.output_shape(stages[stage - 1][-1]), stage - 1).requires_grad_(sends_gradients)
+                inputs = tuple(tensor.requires_grad_(sends_gradients) for tensor in receive(stage - 1, stage - 1))
             with worker.span("forward", stage=stage, microbatch=0):
-                outputs = worker.module(inputs)
+                outputs = worker.module(*inputs)
                 loss = worker.piece_loss(outputs, targets) if stage == last and worker.trains else None
+            gradients: tuple[Tensor, ...] = ()
+            passed = outputs if isinstance(outputs, tuple) else (outputs,)
             if stage < last:
-                dist.send(outputs.detach().contiguous(), group=group, group_dst=stage + 1)
-                gradient = receive(worker.output_shape(stages[stage][-1]), stage + 1) if receives_gradients else None
-            else:
-                outputs = outputs.detach() if worker.keep_outputs else None
+                send((output.detach() for output in passed), stage + 1)
+                gradients = receive(stage, stage + 1) if receives_gradients else ()
             if receives_gradients:
                 with worker.span("backward", stage=stage, microbatch=0):
-                    loss.backward() if loss is not None else outputs.backward(gradient)
+                    loss.backward() if loss is not None else torch.autograd.backward(passed, gradients)
                 if sends_gradients:
-                    assert inputs.grad is not None, f"no gradient reached the inputs of stage {stage}"
-                    dist.send(inputs.grad.contiguous(), group=group, group_dst=stage - 1)
-            return StepResult(None if loss is None else loss.detach(), outputs if stage == last else None)
+                    assert all(x.grad is not None for x in inputs), f"no gradient reached the inputs of stage {stage}"
+                    send((x.grad for x in inputs if x.grad is not None), stage - 1)
+            outputs = outputs.detach() if stage == last and worker.keep_outputs else None
+            return StepResult(None if loss is None else loss.detach(), outputs)
 
         worker.compute = step

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -171,7 +171,21 @@ class PipelineStrategy(StagedStrategy[PipelineOptions]):
         self.check_num_stages(model, self.options.size)  # first: what a schedule suggests would need as many blocks
         self.schedule.check(spec)
         super().check(model, spec)
+        self._check_crossing(model, spec)
         self.schedule.check_pieces(model, spec)
+
+    def _check_crossing(self, model: ModelSummary, spec: RunSpec) -> None:
+        """Rejects split backward passes of stages between which several tensors cross: torch's fail there (torch 2.13)."""
+        if spec.mode != "train" or not self.schedule.splits_backward:
+            return
+        of_block = {block.name: block for block in model.blocks}
+        for blocks in self.stages(model)[:-1]:
+            if (number := len(of_block[blocks[-1]].crossing_shapes)) > 1:
+                raise SplitError(
+                    "split.pipeline.schedule",
+                    f"{self.options.schedule} splits backward passes, which torch supports only where one tensor crosses each"
+                    f" cut, but {number} cross that of {model.name} after {blocks[-1]}; use 1f1b, or cut elsewhere",
+                )
 
     def connect(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
         import torch
@@ -180,17 +194,20 @@ class PipelineStrategy(StagedStrategy[PipelineOptions]):
         from workbench.strategies.pipeline.torch_stage import RecordedStage
         from workbench.strategies.worker_model import StepResult
 
-        index, worker_by_stage, blocks = mesh.get_local_rank(), self.worker_of_stage, dict(worker.blocks.named_children())
+        index, worker_by_stage = mesh.get_local_rank(), self.worker_of_stage
         names, last = self.stages(worker.full_model), len(worker_by_stage) - 1
         local_stages = [stage for stage, holder in enumerate(worker_by_stage) if holder == index]
-        worker.stages = [nn.Sequential(OrderedDict((name, blocks[name]) for name in names[stage])) for stage in local_stages]
+        worker.stages = [worker.blocks.part(names[stage]) for stage in local_stages]
 
-        def output_like(stage: int) -> Tensor:
-            """Returns a meta tensor like a microbatch of the outputs of a stage."""
-            shape = [worker.batch_size, *worker.output_shape(names[stage][-1])]
-            shape[self.cut_dim] //= self.num_microbatches
+        def outputs_like(stage: int) -> tuple[Tensor, ...]:
+            """Returns meta tensors like a microbatch of the outputs of a stage."""
             has_gradient = worker.trains and self.receives_gradients(worker.full_model, stage)
-            return torch.empty(shape, dtype=worker.compute_dtype, device="meta", requires_grad=has_gradient)
+            outputs = []
+            for shape_of_sample in worker.crossing_shapes(names[stage][-1]):
+                shape = [worker.batch_size, *shape_of_sample]
+                shape[self.cut_dim] //= self.num_microbatches
+                outputs.append(torch.empty(shape, dtype=worker.compute_dtype, device="meta", requires_grad=has_gradient))
+            return tuple(outputs)
 
         def begin_chunk(chunk: int) -> None:
             length = worker.output_shape(names[0][-1])[0] // self.num_microbatches
@@ -199,17 +216,17 @@ class PipelineStrategy(StagedStrategy[PipelineOptions]):
 
         def make_stage(stage: int, module: nn.Module) -> RecordedStage:
             # With static shapes torch does not exchange shapes in the first step. The first stage receives no input.
-            input_like = output_like(stage - 1) if stage > 0 else torch.empty(1, device="meta")
+            inputs_like = outputs_like(stage - 1) if stage > 0 else (torch.empty(1, device="meta"),)
             stage_module = RecordedStage(
                 module,
                 stage,
                 len(worker_by_stage),
                 worker.device,
-                input_args=input_like,
-                output_args=output_like(stage),
+                input_args=inputs_like,
+                output_args=outputs_like(stage),
                 group=mesh.get_group(),
             )
-            stage_module.recorder, stage_module.input_like = worker.recorder, input_like
+            stage_module.recorder, stage_module.inputs_like = worker.recorder, inputs_like
             stage_module.splits_backward = worker.trains and self.schedule.splits_backward
             stage_module.begin_piece = worker.begin_piece if self.cut_dim == 0 else begin_chunk
             if worker.trains and self.schedule.splits_backward and stage > 0:
@@ -238,6 +255,8 @@ class PipelineStrategy(StagedStrategy[PipelineOptions]):
 
         def run_schedule(inputs: Tensor, targets: Tensor) -> StepResult:
             first = (inputs,) if local_stages[0] == 0 else ()
+            for stage_module in stages:
+                stage_module.pieces = inputs.chunk(self.num_microbatches, self.cut_dim)
             if first:
                 stages[0].inputs_meta = (inputs.chunk(self.num_microbatches, self.cut_dim)[0].to("meta"),)
             if last not in local_stages:

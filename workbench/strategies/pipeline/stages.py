@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate, combinations
 from math import prod
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from pydantic import PositiveInt
 
 from workbench.errors import SplitError
-from workbench.messages import counted
+from workbench.messages import counted, listed
 from workbench.plan.communication import ExpectedCommunication
 from workbench.plan.model_summary import block_of
 from workbench.plan.partition import balanced
@@ -94,19 +94,35 @@ class StagedStrategy(Strategy[O]):
                 f"{list(partition)} describes {counted(len(partition), 'stage')} with {sum(partition)} blocks in total,"
                 f" but the split has {counted(num_stages, 'stage')} and the model {num_blocks} blocks",
             )
+        if spec.train.compile and any(block.crossing for block in model.blocks):
+            raise SplitError(
+                "train.compile",
+                f"stages leave the code of {model.name} after their last block, which torch.compile does not support; use false",
+            )
+        ends = [model.blocks[end - 1] for end in accumulate(partition)][:-1] if isinstance(partition, tuple) else []
+        if uncut := next((block for block in ends if not block.is_cut_point), None):
+            raise SplitError(
+                f"split.{self.name}.partition",
+                f"{list(partition)} cuts {model.name} after {uncut.name}, where it cannot be cut; it can be cut after"
+                f" {listed([block.name for block in model.blocks[:-1] if block.is_cut_point], 'or')}",
+            )
 
     def check_num_stages(self, model: ModelSummary, num_stages: int) -> None:
-        """Rejects more stages than the model has blocks.
+        """Rejects more stages than the model can be cut into.
 
         Raises:
             SplitError: the message includes the numbers.
         """
         num_blocks, workers = len(model.blocks), f"{self.options.size} workers"
-        if num_stages > num_blocks:
+        num_parts = 1 + sum(block.is_cut_point for block in model.blocks[:-1])
+        if num_stages > num_parts:
             demand = workers if num_stages == self.options.size else f"{num_stages} stages on {workers}"
+            found = f"{model.name} has {counted(num_blocks, 'block')}"
+            if num_parts < num_blocks:
+                found += f" and can be cut into {counted(num_parts, 'part')}"
             raise SplitError(
                 f"split.{self.name}.size",
-                f"{model.name} has {num_blocks} blocks, too few for {demand}; use at most {num_blocks} stages, or more layers",
+                f"{found}, too few for {demand}; use at most {counted(num_parts, 'stage')}, or more layers",
             )
 
     def stages(self, model: ModelSummary) -> list[tuple[str, ...]]:
@@ -118,16 +134,18 @@ class StagedStrategy(Strategy[O]):
             weights = {"parameters": lambda b: b.num_parameters, "blocks": lambda b: 1}
             # "time" is replaced by a measured partition when the run is submitted; until then it is by FLOPs.
             weight_of = weights.get(partition, lambda b: b.forward_flops)
-            sizes = balanced([weight_of(b) for b in model.blocks], len(self.worker_of_stage))
+            can_end = [b.is_cut_point for b in model.blocks]
+            sizes = balanced([weight_of(b) for b in model.blocks], len(self.worker_of_stage), can_end)
         return [tuple(names[end - size : end]) for size, end in zip(sizes, accumulate(sizes), strict=True)]
 
-    def with_partition_by(self, times: Mapping[str, float]) -> O:
+    def with_partition_by(self, times: Mapping[str, float], can_end: Sequence[bool] = ()) -> O:
         """Returns the options with the partition that balances the measured times.
 
         Args:
             times: seconds of each block, in the order of the blocks.
+            can_end: whether the model can be cut after each block; by default after all.
         """
-        sizes = balanced(list(times.values()), len(self.worker_of_stage))
+        sizes = balanced(list(times.values()), len(self.worker_of_stage), can_end)
         return self.options.model_copy(update={"partition": tuple(sizes)})
 
     def place(self, model: ModelSummary, index: int) -> Placement:
@@ -137,7 +155,7 @@ class StagedStrategy(Strategy[O]):
         return Placement(model.with_blocks(name for blocks in local_stages for name in blocks))
 
     def expected(self, model: ModelSummary, rank_view: RankView) -> list[ExpectedCommunication]:
-        """Returns one send of the boundary activation per cut and microbatch, and one of its gradient if a parameter before the
+        """Returns one send of each tensor that crosses a cut per microbatch, and one of its gradient if a parameter before the
         cut is trained; none between stages on one worker. A parameter tied across workers adds one all-reduce of its gradient
         over its holders (Shoeybi et al. 2019)."""
         if rank_view.spec.generates:
@@ -146,11 +164,12 @@ class StagedStrategy(Strategy[O]):
         expected = []
         for stage, blocks in enumerate(self.stages(model)[:-1]):
             sender, receiver = worker_by_stage[stage], worker_by_stage[stage + 1]
-            activation = rank_view.num_samples * prod(rank_view.output_shape(blocks[-1])) // count * rank_view.compute_bytes
-            if sender != receiver and index == sender:
-                expected.append(ExpectedCommunication("send", self.axis, "forward", count, activation))
-            if sender != receiver and index == receiver and rank_view.trains and self.receives_gradients(model, stage):
-                expected.append(ExpectedCommunication("send", self.axis, "backward", count, activation))
+            for shape in rank_view.crossing_shapes(blocks[-1]):
+                activation = rank_view.num_samples * prod(shape) // count * rank_view.compute_bytes
+                if sender != receiver and index == sender:
+                    expected.append(ExpectedCommunication("send", self.axis, "forward", count, activation))
+                if sender != receiver and index == receiver and rank_view.trains and self.receives_gradients(model, stage):
+                    expected.append(ExpectedCommunication("send", self.axis, "backward", count, activation))
         numel = {p.name: p.numel for p in rank_view.local_model.parameters}
         for source, workers in self._ties_across_workers(model):
             if index in workers and rank_view.trains:

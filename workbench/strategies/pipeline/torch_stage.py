@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +22,10 @@ class RecordedStage(PipelineStage):
     recorder: StepRecorder
     inputs_meta: tuple[Tensor, ...]
     """Meta tensors of a microbatch of inputs of the first stage, against which torch 2.11 checks its arguments."""
-    input_like: Tensor
-    """Meta tensor like a microbatch of its inputs."""
+    inputs_like: tuple[Tensor, ...]
+    """Meta tensors like a microbatch of its inputs."""
+    pieces: Sequence[Tensor] = ()
+    """The samples of each microbatch, which also a stage after the first may need."""
     begin_piece: Callable[[int], None]
     """Called with the index of a microbatch before its forward pass."""
     microbatch: int = 0
@@ -39,12 +41,18 @@ class RecordedStage(PipelineStage):
     not allow (``stage_backward_input``, torch 2.13)."""
 
     def forward_maybe_with_nosync(self, *args: Any, **kwargs: Any) -> Any:
-        output = super().forward_maybe_with_nosync(*args, **kwargs)
+        outputs = super().forward_maybe_with_nosync(*args, **kwargs)
+        if isinstance(outputs, tuple):
+            return tuple(map(self._detachable, outputs))
+        return self._detachable(outputs)
+
+    def _detachable(self, output: Tensor) -> Tensor:
         return output.clone() if self.splits_backward and output.requires_grad and is_view(output) else output
 
     def forward_one_chunk(self, fwd_chunk_id: int, *args: Any, **kwargs: Any) -> Any:
         self.microbatch = fwd_chunk_id
         self.begin_piece(fwd_chunk_id)
+        self.submod.samples = self.pieces[fwd_chunk_id]
         with self.recorder.span("forward", stage=self.stage_index, microbatch=fwd_chunk_id):
             return super().forward_one_chunk(fwd_chunk_id, *args, **kwargs)
 
@@ -62,8 +70,8 @@ class RecordedStage(PipelineStage):
             super().backward_weight_one_chunk(bwd_chunk_id, last_backward=last_backward)
 
     def received_activations(self, microbatch: int) -> tuple[Tensor, ...]:
-        (activation,) = super().received_activations(microbatch)
-        return (activation.requires_grad_() if self.needs_input_gradients else activation,)
+        activations = super().received_activations(microbatch)
+        return tuple(a.requires_grad_() for a in activations) if self.needs_input_gradients else activations
 
     def scale_grads(self, grad_scale_factor: int) -> None:
         shared = set(self.shared())

@@ -50,7 +50,7 @@ class TimeChunkSchedule:
         stage, count = self.stage, self.num_chunks
         pieces = inputs[0].chunk(count, 1) if inputs else ()
         targets = () if target is None else target.chunk(count, 1)
-        arriving = [] if stage.is_first else [self._receive(stage.input_like, -1) for _ in range(count)]
+        arriving = [] if stage.is_first else [self._receive(stage.inputs_like[0], -1) for _ in range(count)]
         sends: list[Any] = []
         chunks: list[Chunk] = []
         kept: list[Tensor] = []

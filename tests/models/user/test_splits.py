@@ -1,0 +1,98 @@
+"""Splits of modules as people write them compute what one worker computes and communicate what the formulas say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.models.user import zoo
+from workbench.errors import SplitError
+from workbench.plan import compatibility
+from workbench.plan.resolve import plan
+from workbench.spec import RunSpec
+from workbench.testing.conformance import assert_conforms
+
+TEXT = {"name": "text", "sequence_length": 6}
+IMAGES = "digit_images"
+MODELS: dict[str, tuple[dict[str, Any], Any]] = {
+    "ResidualsOutside": ({}, "digits"),
+    "UNet": ({}, IMAGES),
+    "UNet, batch norm": ({"norm": True}, IMAGES),
+    "TiedTransformer": ({"tokens": 256}, TEXT),
+    "Recurrent": ({"tokens": 256}, TEXT),
+    "DependsOnValues": ({}, "digits"),
+    "Shared": ({}, "digits"),
+    "FrozenBackbone": ({}, "digits"),
+}
+"""Class in zoo.py → its arguments and the data."""
+PIECES = {"size": 2, "num_microbatches": 2}
+SPLITS: dict[str, dict[str, Any]] = {
+    "dp2": {"data": 2},
+    "zero1": {"zero1": 2},
+    "fsdp2": {"fsdp": 2},
+    "layer2": {"layer": 2},
+    "1f1b": {"pipeline": PIECES},
+    "zbv": {"pipeline": {**PIECES, "schedule": "zbv_zero_bubble"}},
+    "dp2 · pp2": {"data": 2, "pipeline": PIECES},
+    "fsdp2 · layer2": {"fsdp": 2, "layer": 2},
+}
+REFUSED = {
+    ("ResidualsOutside", "fsdp2"): "belongs to none",
+    ("ResidualsOutside", "dp2 · pp2"): "belongs to none",
+    ("ResidualsOutside", "fsdp2 · layer2"): "belongs to none",
+    ("Shared", "fsdp2"): "belongs to none",
+    ("Shared", "dp2 · pp2"): "belongs to none",
+    ("Shared", "fsdp2 · layer2"): "belongs to none",
+    ("ResidualsOutside", "zbv"): "only where one tensor crosses each cut, but",
+    ("UNet", "zbv"): "only where one tensor crosses each cut, but 2 cross that of zoo.py:UNet after ",
+    ("UNet, batch norm", "zbv"): "only where one tensor crosses each cut, but",
+    ("Shared", "zbv"): "can be cut into 2 parts, too few",
+    ("DependsOnValues", "zbv"): "has 3 blocks, too few",
+}
+"""Model and split → a part of the reason."""
+DEFAULT = {("ResidualsOutside", "1f1b"), ("TiedTransformer", "layer2")}
+SLOW = {
+    ("UNet", "layer2"), ("UNet, batch norm", "1f1b"), ("TiedTransformer", "fsdp2"), ("TiedTransformer", "dp2 · pp2"),
+    ("Recurrent", "zbv"), ("DependsOnValues", "dp2"), ("Shared", "layer2"), ("FrozenBackbone", "fsdp2 · layer2"),
+    ("ResidualsOutside", "zero1"),
+}  # fmt: skip
+"""Each model and each split; the others are part of the cross product."""
+
+
+def marks_of(model: str, split: str) -> list[pytest.MarkDecorator]:
+    if (model, split) in DEFAULT:
+        return []
+    return [pytest.mark.slow if (model, split) in SLOW else pytest.mark.cross]
+
+
+def spec_of(model: str, split: str) -> dict[str, Any]:
+    options, dataset = MODELS[model]
+    return {
+        "model": {"name": f"{Path(zoo.__file__)}:{model.partition(',')[0]}", "options": options},
+        "dataset": dataset,
+        "split": SPLITS[split],
+        "train": {**compatibility.TRAIN, "num_warmup_steps": 1},
+        "measure": compatibility.MEASURE,
+        "launch": {"device": "cpu"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("model", "split"),
+    [
+        pytest.param(model, split, marks=marks_of(model, split), id=f"{model} - {split}")
+        for model in MODELS
+        for split in SPLITS
+        if (model, split) not in REFUSED
+    ],
+)
+def test_a_split_of_a_module_is_one_worker_and_its_formulas(model: str, split: str) -> None:
+    assert_conforms(spec_of(model, split))
+
+
+@pytest.mark.parametrize(("model", "split"), REFUSED)
+def test_what_cannot_be_split_is_refused_with_the_reason(model: str, split: str) -> None:
+    with pytest.raises(SplitError, match=REFUSED[model, split]):
+        plan(RunSpec(**spec_of(model, split)))

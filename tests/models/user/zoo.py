@@ -1,0 +1,128 @@
+"""Modules as people write them, for the data that come with the workbench."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class ResidualsOutside(nn.Module):
+    """A loop whose residuals are outside the layers, a parameter of its own, a dropout and a long skip; for features."""
+
+    def __init__(self, width: int = 8, inputs: int = 64) -> None:
+        super().__init__()
+        self.embed, self.position, self.drop = nn.Linear(inputs, width), nn.Parameter(torch.randn(width)), nn.Dropout(0.1)
+        layers = (nn.Sequential(nn.Linear(width, 12), nn.GELU(), nn.Linear(12, width)) for _ in range(3))
+        self.layers = nn.ModuleList(layers)
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = skip = self.drop(self.embed(x) + self.position)
+        for layer in self.layers:
+            h = h + layer(h)
+        return self.head(self.norm(h + skip))
+
+
+class UNet(nn.Module):
+    """Skips from encoder to decoder, an activation in place that is called often, and a view at the end; for images."""
+
+    def __init__(self, channels: int = 1, norm: bool = False) -> None:
+        super().__init__()
+        self.down1, self.down2 = nn.Conv2d(channels, 4, 3, padding=1), nn.Conv2d(4, 8, 3, stride=2, padding=1)
+        self.norm: nn.Module = nn.BatchNorm2d(8) if norm else nn.GroupNorm(2, 8)
+        self.relu, self.pool = nn.ReLU(inplace=True), nn.AvgPool2d(2)
+        self.up = nn.ConvTranspose2d(8, 4, 2, stride=2)
+        self.last, self.head = nn.Conv2d(8, 4, 3, padding=1), nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = self.relu(self.down1(x))
+        second = self.relu(self.norm(self.down2(first)))
+        third = torch.cat([first, self.up(second)], dim=1)
+        return self.head(self.pool(self.last(third)).flatten(1))
+
+
+class TiedTransformer(nn.Module):
+    """An encoder whose head is the embedding, with a mask as a buffer and an embedding of positions; for tokens."""
+
+    def __init__(self, tokens: int = 20, length: int = 6) -> None:
+        super().__init__()
+        self.embed, self.positions = nn.Embedding(tokens, 8), nn.Embedding(length, 8)
+        layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 3, enable_nested_tensor=False)
+        self.head = nn.Linear(8, tokens, bias=False)
+        self.head.weight = self.embed.weight
+        self.register_buffer("mask", torch.triu(torch.full((length, length), float("-inf")), 1))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        h = self.embed(tokens) + self.positions(torch.arange(tokens.shape[1], device=tokens.device))
+        return self.head(self.encoder(h, mask=self.mask))
+
+
+class WeightOfAnother(nn.Module):
+    """Its output multiplies with the weight of the embedding outside of any module; for tokens."""
+
+    def __init__(self, tokens: int = 20) -> None:
+        super().__init__()
+        self.embed, self.a, self.b = nn.Embedding(tokens, 8), nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.b(self.a(self.embed(tokens))) @ self.embed.weight.T
+
+
+class Recurrent(nn.Module):
+    """Layers that return tuples, and a dict as output; for tokens."""
+
+    def __init__(self, tokens: int = 20) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(tokens, 8)
+        self.layers = nn.ModuleList(nn.LSTM(8, 8, batch_first=True) for _ in range(2))
+        self.head = nn.Linear(8, tokens)
+
+    def forward(self, tokens: Tensor) -> dict[str, Tensor]:
+        h = self.embed(tokens)
+        for layer in self.layers:
+            h, _ = layer(h)
+        return {"hidden": h, "logits": self.head(h)}
+
+
+class DependsOnValues(nn.Module):
+    """Its path depends on the values of its input; for features."""
+
+    def __init__(self, inputs: int = 64) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(inputs, 16), nn.Linear(16, 16), nn.Linear(16, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.a(x)
+        return self.c(self.b(h) if h.mean() > -1e9 else h)
+
+
+class Shared(nn.Module):
+    """One layer that is called three times; for features."""
+
+    def __init__(self, inputs: int = 64) -> None:
+        super().__init__()
+        self.embed, self.layer, self.head = nn.Linear(inputs, 8), nn.Linear(8, 8), nn.Linear(8, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.embed(x)
+        for _ in range(3):
+            h = torch.relu(self.layer(h))
+        return self.head(h)
+
+
+class FrozenBackbone(nn.Module):
+    """Layers before the head are frozen, and stay in eval mode; for features."""
+
+    def __init__(self, inputs: int = 64) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Linear(inputs, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 8)).requires_grad_(False)
+        self.head = nn.Linear(8, 10)
+
+    def train(self, mode: bool = True) -> FrozenBackbone:
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.backbone(x))

@@ -1,0 +1,70 @@
+"""A model that is any ``nn.Module``: its blocks are found, and its own code runs in every stage."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeVar
+
+from workbench.errors import SpecError
+from workbench.models.base import Model
+from workbench.plan.model_summary import ModelSummary
+from workbench.plan.parity import BATCH_NORM, BatchDependence
+from workbench.spec.options import ModelOptions
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from workbench.models.blocks_modules import Blocks
+    from workbench.models.user.structure_modules import Structure
+
+O = TypeVar("O", bound=ModelOptions)
+
+
+class ModuleModel(Model[O]):
+    """A model given by a function that builds it."""
+
+    @abstractmethod
+    def build(self) -> nn.Module:
+        """Returns the module with newly initialized parameters, the same for the same state of torch's generator."""
+
+    @property
+    def cut_at(self) -> tuple[str, ...]:
+        """Paths of the modules after which it may be cut; by default all that are found."""
+        return ()
+
+    def failed_on_samples(self, error: Exception) -> SpecError:
+        """Returns the refusal of a module whose forward pass over two samples of the dataset raised an exception."""
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+        return SpecError("model.name", f"{self.name} failed on two samples of the dataset: {reason}")
+
+    @property
+    def batch_dependence(self) -> BatchDependence | None:
+        return BATCH_NORM if self.summary().batch_norms else None
+
+    def summary(self) -> ModelSummary:
+        return self._inspected[1]
+
+    @property
+    def _structure(self) -> Structure | None:
+        return self._inspected[0]
+
+    @cached_property
+    def _inspected(self) -> tuple[Structure | None, ModelSummary]:
+        from workbench.models.user.inspect_modules import inspected
+
+        return inspected(self)
+
+    def build_block(self, block: str) -> nn.Module:
+        from workbench.models.user.summary_modules import modules_of_blocks
+
+        return modules_of_blocks(self.build(), self._structure)[block]
+
+    def build_blocks(self, names: Sequence[str], seed_of: Callable[[str], int]) -> Blocks:
+        import torch
+
+        from workbench.models.user.inspect_modules import built_blocks
+
+        torch.manual_seed(seed_of(self.summary().blocks[0].name))
+        return built_blocks(self.build(), self._structure, names)

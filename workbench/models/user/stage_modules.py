@@ -1,0 +1,168 @@
+"""A part of a user's module on one worker: its own code runs, with stand-ins in place of the units of other workers."""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from workbench.models.blocks_modules import Blocks
+from workbench.models.user.dataflow_modules import Origin
+from workbench.models.user.outputs_modules import main_output
+from workbench.models.user.structure_modules import Structure
+from workbench.torch_private.dispatch import tree_leaves, tree_unflatten
+from workbench.torch_private.modules import ConvertsMore
+
+
+class _Done(BaseException):
+    """Leaves the code of the module after the last unit of a stage; no ``except Exception`` of the user's stops it."""
+
+
+class HeldParameters(nn.Module):
+    """Parameters that the code between units reads: a block without a forward pass."""
+
+    def __init__(self, parameters: dict[str, nn.Parameter]) -> None:
+        super().__init__()
+        for name, parameter in parameters.items():
+            self.register_parameter(name, parameter)
+
+
+class WholeModule(Blocks):
+    """A module that cannot be cut, as one block."""
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return main_output(super().forward(*inputs))
+
+
+class UserBlocks(ConvertsMore, Blocks):
+    """Blocks of a user's module that one worker holds.
+
+    The forward pass of consecutive blocks runs the module's own code. A unit before them returns what the stage before has sent
+    of its output, or zeros that nothing reads; after the last unit the code is left. The tensors that cross the cut are returned
+    as a tuple, a single one alone.
+    """
+
+    def __init__(self, blocks: OrderedDict[str, nn.Module], root: nn.Module, structure: Structure) -> None:
+        super().__init__(blocks)
+        names = [block.name for block in structure.blocks]
+        held = [names.index(name) for name in blocks]
+        self._first, self._last, self.structure = min(held), max(held), structure
+        self._is_last = self._last + 1 == len(names)
+        self._received: dict[Origin, Tensor] = {}
+        self._captured: dict[Origin, Tensor] = {}
+        self._stand_ins: list[nn.Module] = []
+        self._hands_over = False
+        code = root if len(held) == len(names) else self._copied(root, held)
+        # In tuples, since as attributes they would be submodules, and their units are registered as blocks.
+        self._root, self._code = (root,), (code,)
+
+    def part(self, names: Iterable[str]) -> UserBlocks:
+        held = dict(self.named_children())
+        return UserBlocks(OrderedDict((name, held[name]) for name in names), *self._root, self.structure)
+
+    def through(self, call: Callable[[nn.Module, Tensor], Tensor], x: Tensor) -> Tensor:
+        """Returns the output for x without ``call``, since the code between the blocks calls them."""
+        output: Tensor = self(x)
+        return output
+
+    def _copied(self, root: nn.Module, held: list[int]) -> nn.Module:
+        """Returns a copy of the module with the units of the held blocks themselves, and stand-ins in place of the others."""
+        structure, memo = self.structure, dict[int, Any]()
+        inside = {unit for block in held for unit in range(structure.first_unit(block), structure.blocks[block].last_unit + 1)}
+        for index, path in enumerate(structure.units):
+            unit = root.get_submodule(path)
+            memo[id(unit)] = unit if index in inside else self._stand_in(unit, index)
+        memo |= {id(p): p for block in structure.blocks for p in map(root.get_parameter, block.parameters)}
+        code = copy.deepcopy(root, memo)
+        for name in (name for index, block in enumerate(structure.blocks) if index not in held for name in block.parameters):
+            path, _, attribute = name.rpartition(".")
+            parameter = code.get_parameter(name)
+            delattr(code.get_submodule(path), attribute)
+            setattr(code.get_submodule(path), attribute, torch.zeros((), dtype=parameter.dtype).expand_as(parameter))
+        return code
+
+    def _stand_in(self, unit: nn.Module, index: int) -> nn.Module:
+        """Returns a module of the class and with the attributes of a unit, without memory, which returns ``_output_of``."""
+        tensors = chain(unit.parameters(), unit.buffers())
+        without_data: dict[int, Any] = {id(t): torch.empty_like(t, device="meta") for t in tensors}
+        without_data |= {id(p): nn.Parameter(without_data[id(p)], p.requires_grad) for p in unit.parameters()}
+        stand_in = copy.deepcopy(unit, without_data)
+        kind = type(unit)
+        stand_in.__class__ = type(kind.__name__, (kind,), {"forward": lambda _, *args, **kwargs: self._output_of(index)})
+        self._stand_ins.append(stand_in)
+        return stand_in
+
+    def _output_of(self, unit: int) -> Any:
+        """Returns the output of a unit of an earlier stage."""
+        structure, leaves = self.structure.flow.structures[unit]
+        larger = self.structure.larger.structures[unit][1]
+        outputs = list(leaves)
+        for position, (two, three) in enumerate(zip(leaves, larger, strict=True)):
+            if isinstance(two, Tensor):
+                received = self._received.get(Origin(unit, position))
+                # A copy, since a leaf of the graph may not be written in place.
+                outputs[position] = self._zeros(two, three) if received is None else received.clone()
+        return tree_unflatten(outputs, structure)
+
+    def _zeros(self, two: Tensor, three: Tensor) -> Tensor:
+        """Returns zeros in the shape of this batch, given the tensor of two samples and of three."""
+        assert self.samples is not None, "a stage after the first needs the samples for their number"
+        like = next(iter(self._received.values()))
+        shape = [a + (b - a) * (len(self.samples) - 2) for a, b in zip(two.shape, three.shape, strict=True)]
+        return torch.zeros(shape, dtype=like.dtype if two.is_floating_point() else two.dtype, device=like.device)
+
+    def _hand_over(self) -> None:
+        """Makes the units hand over what crosses the cut. Done at the first forward pass: the hooks of FSDP run before."""
+        self._hands_over = True
+        if not self._is_last:
+            last, carry = self.structure.blocks[self._last].last_unit, self.structure.carry(self._last)
+            for unit in {last, *(origin.unit for origin in carry)}:
+                module = self._code[0].get_submodule(self.structure.units[unit])
+                module.register_forward_hook(self._handing_over([o for o in carry if o.unit == unit], unit == last))
+
+    def _handing_over(self, leaves: list[Origin], is_last: bool) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            values = tree_leaves(output)
+            self._captured |= {origin: values[int(origin.leaf)] for origin in leaves}
+            if is_last:
+                raise _Done
+
+        return hook
+
+    def forward(self, *inputs: Tensor) -> Any:
+        if not self._hands_over:
+            self._hand_over()
+        if self._first == 0:
+            (self.samples,) = inputs
+        else:
+            self._received = dict(zip(self.structure.carry(self._first - 1), inputs, strict=True))
+        try:
+            return main_output(self._code[0](self.samples))
+        except _Done:
+            passed = tuple(self._captured[origin] for origin in self.structure.carry(self._last))
+            return passed if len(passed) > 1 else passed[0]
+        finally:
+            self._received, self._captured = {}, {}
+
+    def named_modules(self, memo: set[nn.Module] | None = None, prefix: str = "", remove_duplicate: bool = True) -> Iterator[Any]:
+        """Yields the blocks, then the modules of the code between them, such as a dropout."""
+        memo = set() if memo is None else memo
+        yield from super().named_modules(memo, prefix, remove_duplicate)
+        memo |= {module for stand_in in self._stand_ins for module in stand_in.modules()}
+        yield from self._code[0].named_modules(memo, prefix, True)
+
+    def train(self, mode: bool = True) -> UserBlocks:
+        super().train(mode)
+        self._code[0].train(mode)  # which the user may have overridden, for batch norms that stay frozen
+        return self
+
+    def convert_others(self, convert: Callable[[Tensor], Tensor]) -> None:
+        blocks = {module for block in self.children() for module in block.modules()}
+        for module in {module for _, module in self.named_modules()} - blocks - {self}:
+            for name, buffer in list(module.named_buffers(recurse=False)):
+                setattr(module, name, convert(buffer))

@@ -1,0 +1,164 @@
+"""The structure of a user's module: its blocks, where it may be cut, and what crosses each cut."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from torch import Tensor, nn
+
+from workbench.errors import SpecError
+from workbench.messages import listed
+from workbench.models.user.dataflow_modules import OUTPUT, Dataflow, Origin, follow
+from workbench.models.user.units_modules import find_units
+
+WHOLE = "model"
+"""Name of the only block of a module that cannot be cut."""
+ROOT = "root"
+"""Name of the block of the parameters that the module itself holds."""
+
+
+@dataclass(frozen=True)
+class UserBlock:
+    """A unit with parameters and the units without that follow it, or parameters that the code between units reads."""
+
+    name: str
+    """Path of the unit, or of the module of the parameters, with ``/`` for ``.``, which names of modules cannot contain."""
+
+    path: str
+    """Path of the unit, or of the module of the parameters."""
+
+    last_unit: int
+    """Index of the last unit of this block and those before it."""
+
+    parameters: tuple[str, ...] = ()
+    """Names of the parameters that no unit holds; empty for a unit."""
+
+
+@dataclass(frozen=True)
+class Structure:
+    """A module that may be cut."""
+
+    units: tuple[str, ...]
+    blocks: tuple[UserBlock, ...]
+    flow: Dataflow
+    """Of a batch of two samples."""
+
+    larger: Dataflow
+    """Of a batch of three samples."""
+
+    owners: dict[str, int]
+    """Parameter → index of the unit that holds it; −1 for none."""
+
+    allowed: frozenset[str] | None = None
+    """Paths of the only blocks after which it may be cut; None for all that are found."""
+
+    def first_unit(self, block: int) -> int:
+        """Returns the index of the first unit of a block, by the index of the block."""
+        return self.blocks[block - 1].last_unit + 1 if block else 0
+
+    def carry(self, block: int) -> list[Origin]:
+        """Returns the tensors that cross a cut after a block, by its index: outputs of units before that are read after."""
+        last = self.blocks[block].last_unit
+        crossing = (o for o, readers in self.flow.readers.items() if 0 <= o.unit <= last and any(r > last for r in readers))
+        return sorted(crossing, key=lambda origin: (origin.unit, origin.leaf))
+
+    def shape(self, origin: Origin) -> tuple[int, ...] | None:
+        """Returns the shape per sample of a tensor that may cross a cut; None if dim 0 is not the batch or it has no gradient."""
+        two, three = (flow.structures[origin.unit][1][int(origin.leaf)] for flow in (self.flow, self.larger))
+        is_batched = two.dim() and tuple(two.shape) == (2, *three.shape[1:]) and len(three) == 3
+        return tuple(two.shape[1:]) if is_batched and two.is_floating_point() else None
+
+    @cached_property
+    def cut_points(self) -> frozenset[int]:
+        """Indices of the blocks after which the module may be cut: what crosses is batched, and no parameter is read on both
+        sides."""
+        if len(self.flow.structures) != len(self.larger.structures) or set(self.flow.readers) != set(self.larger.readers):
+            return frozenset()
+        spans = []
+        for origin, readers in self.flow.readers.items():
+            if origin.unit < 0:
+                owner = self.owners[str(origin.leaf)]
+                positions = readers if owner < 0 else {*readers, owner}
+                spans.append((min(positions), max(positions)))
+        found = set()
+        for index, block in enumerate(self.blocks[:-1]):
+            crossing = self.carry(index)
+            is_within = any(low <= block.last_unit < high for low, high in spans)
+            is_allowed = self.allowed is None or block.path in self.allowed
+            if (
+                crossing
+                and is_allowed
+                and not block.parameters
+                and not is_within
+                and all(self.shape(origin) is not None for origin in crossing)
+            ):
+                found.add(index)
+        return frozenset(found)
+
+
+def structure_of(root: nn.Module, sample: Callable[[int], Tensor], cut_at: Sequence[str] = ()) -> Structure | None:
+    """Returns the structure of a module; None if it cannot be cut anywhere.
+
+    Args:
+        sample: given a number of samples, returns inputs on the device of the module.
+        cut_at: paths of the modules after which alone it may be cut; by default all that are found.
+
+    Raises:
+        SpecError: it cannot be cut after one of ``cut_at``.
+    """
+    units = find_units(root, sample(2))
+    owners = _owners(root, units)
+    if len(set(owners.values()) - {-1}) < 2:
+        return None
+    held = set(owners.values())
+    without = [path for index, path in enumerate(units) if index not in held]
+    probed = follow(root, [path for path in units if path not in without], sample(2), without)
+    if independent := [path for path in without if not any(origin.unit >= 0 for origin in probed.origins[path])]:
+        # Every stage can compute them itself, such as the angles of rotary position embeddings.
+        units = [path for path in units if path not in independent]
+        owners = _owners(root, units)
+    flow, larger = follow(root, units, sample(2)), follow(root, units, sample(3))
+    structure = Structure(tuple(units), tuple(_blocks(units, owners, _orphans(owners, root), flow)), flow, larger, owners)
+    if not structure.cut_points:
+        return None
+    possible = [structure.blocks[index].path for index in sorted(structure.cut_points)]
+    if unknown := next((path for path in cut_at if path not in possible), None):
+        raise SpecError(
+            "model.cut_at", f"the model cannot be cut after {unknown!r}; it can be cut after {listed(possible, 'or')}"
+        )
+    return replace(structure, allowed=frozenset(cut_at)) if cut_at else structure
+
+
+def _owners(root: nn.Module, units: Sequence[str]) -> dict[str, int]:
+    """Returns the index of the unit that holds each parameter; −1 for none."""
+    owners = {name: -1 for name, _ in root.named_parameters(remove_duplicate=False)}
+    for index, path in enumerate(units):
+        owners |= {name: index for name in owners if name.startswith(f"{path}.")}
+    return owners
+
+
+def _orphans(owners: dict[str, int], root: nn.Module) -> list[str]:
+    """Returns the parameters that no unit holds under any of their names."""
+    held = {root.get_parameter(name) for name, owner in owners.items() if owner >= 0}
+    return [name for name, parameter in root.named_parameters() if parameter not in held]
+
+
+def _blocks(units: Sequence[str], owners: dict[str, int], orphans: Sequence[str], flow: Dataflow) -> list[UserBlock]:
+    """Returns the blocks: one per unit with parameters, and one per module whose own parameters no unit holds, before the first
+    unit that reads one of them."""
+    starts = sorted(set(owners.values()) - {-1})
+    ends = [end - 1 for end in starts[1:]] + [len(units) - 1]
+    blocks = [UserBlock(units[start].replace(".", "/"), units[start], end) for start, end in zip(starts, ends, strict=True)]
+    modules: dict[str, list[str]] = {}
+    for name in orphans:
+        modules.setdefault(name.rpartition(".")[0], []).append(name)
+    for path, names in modules.items():
+        first = min((min(flow.readers.get(Origin(-1, name), {OUTPUT})) for name in names), default=OUTPUT)
+        position = next(
+            (i for i, block in enumerate(blocks) if block.last_unit >= first and not block.parameters), len(blocks) - 1
+        )
+        before = blocks[position - 1].last_unit if position else -1
+        blocks.insert(position, UserBlock(path.replace(".", "/") or ROOT, path, before, tuple(names)))
+    return blocks
