@@ -328,7 +328,7 @@ def test_a_group_is_one_card_and_at_its_end_one_comparison(store: Path, monkeypa
     last.write_status(RunStatus(RunState.CANCELLED))
     test.run()
     assert "all splits: 3 of 4 runs finished and 1 cancelled" in texts(test)
-    assert "Cancelled by you." in texts(test)
+    assert "Its configuration is saved; you can run it again from Configure." in texts(test)
     test.button(key="compare group all splits").click().run()
     assert asked == [{"runs": "base-1,run-2,run-3"}]
 

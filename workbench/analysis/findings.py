@@ -71,9 +71,12 @@ def findings(
 def _fastest(splits: list[Row]) -> str:
     best = min(splits, key=lambda row: row["step_time_s"])
     speedup, same = best["speedup"], best["speedup_same_cores"]
-    quality = "the lowest latency" if best["mode"] == "inference" else "the shortest step"
-    text = f"Among the splits, {best['split']} has {quality}: {best['step_time_s'] * 1e3:.1f} ms"
-    if best["mode"] == "inference" and best["step_time_p95_s"] is not None:
+    is_inference = best["mode"] == "inference"
+    text = f"Among the splits, {best['split']} has {'the lowest latency' if is_inference else 'the shortest step'}: "
+    if len(splits) == 1:
+        text = f"{best['split']} has a {'latency' if is_inference else 'step time'} of "
+    text += f"{best['step_time_s'] * 1e3:.1f} ms"
+    if is_inference and best["step_time_p95_s"] is not None:
         text += f" (95th percentile {best['step_time_p95_s'] * 1e3:.1f} ms)"
     if speedup is not None:
         text += f", a speed-up of {speedup:.2f} over one worker"

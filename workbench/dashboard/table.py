@@ -16,6 +16,7 @@ from workbench.api.store import RUN_COLUMNS, SETTLED_S, TERMINAL, Run, runs_besi
 
 SHOWN = {
     "split": "split",
+    "run_id": "run",
     "threads_per_worker": "threads",
     "name": "name",
     "state": "state",
@@ -29,7 +30,6 @@ SHOWN = {
     "parity": "parity",
     "tags": "tags",
     "created": "created",
-    "run_id": "run",
 }
 """Column → its heading, in order."""
 _NUMBERS = (

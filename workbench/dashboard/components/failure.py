@@ -49,7 +49,7 @@ _WITHOUT_RECORD = {
     "cancelled": "",
 }
 """State → what to try if the supervisor recorded no advice."""
-_CANCELLED = "Cancelled by you. Its configuration is saved; you can run it again from Configure."
+_CANCELLED = "Its configuration is saved; you can run it again from Configure."
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def split_list(spec: RunSpec, num_workers: int, load: Load) -> None:
     Args:
         load: resets the form to paths and values.
     """
-    with st.container(border=True):
+    with st.container(border=True, key="splits of workers"):
         left, right = st.columns([1, 2], vertical_alignment="bottom")
         with left:
             key = "workers of all splits"

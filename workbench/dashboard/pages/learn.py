@@ -60,6 +60,8 @@ def _chosen() -> str:
     offered = names()
     requested = st.query_params.get("lesson", offered[0])
     key = "lesson"
+    if requested not in offered:
+        alert("warning", "There is no such lesson", requested[:100])
     if follows_address(key, requested):
         st.session_state[key] = st.session_state[f"{key}, asked"] = requested if requested in offered else offered[0]
     chosen = st.segmented_control(

@@ -29,6 +29,7 @@ from workbench.export.report.write import sections_of
 
 def main() -> None:
     """Draws the page."""
+    st.title("Run")
     run_id = choose_run(any_state=True)
     if run_id is None:
         return
@@ -38,7 +39,6 @@ def main() -> None:
     except DamagedRunError as error:
         alert("error", "This run cannot be read", str(error))
         return
-    st.title("Run")
     # As text: the record of an imported run may hold Markdown.
     facts = (row["split"], row["name"], f"{row['model']} on {row['dataset']}", row["mode"], row["state"], run.id)
     st.text("  ·  ".join(filter(None, facts)))
@@ -86,7 +86,7 @@ def _figures(run: Run, row: dict[str, Any]) -> None:
         ("Communication per step", mebibytes(row["communication_bytes_per_step"]), "communication_bytes_per_step"),
         ("Parity", parity_text(row), "parity_verdict"),
     )
-    with st.container(horizontal=True, gap="large"):
+    with st.container(horizontal=True, gap="medium", key="figures"):
         for head, text, figure in figures:
             if text != "–":
                 st.metric(head, marked(text, row, figure), width="content")
