@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -162,3 +164,18 @@ def test_a_partition_ends_where_the_module_can_be_cut() -> None:
     assert balanced([5, 1, 1, 1], 2) == [1, 3]
     assert balanced([5, 1, 1, 1], 2, [False, True, True, True]) == [2, 2]
     assert balanced([1, 1, 1, 5], 2, [False, True, False, True]) == [2, 2]
+
+
+def test_initial_values_of_any_generator_are_the_same_in_every_process() -> None:
+    class Drawn(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(64, 10)
+            with torch.no_grad():
+                self.layer.bias += float(np.random.rand()) + random.random()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x)
+
+    first, second = (Given(Drawn, FEATURES).build_blocks(["model"], lambda name: 7) for _ in range(2))
+    assert torch.equal(first[0].layer.bias, second[0].layer.bias)

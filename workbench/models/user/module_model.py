@@ -27,7 +27,8 @@ class ModuleModel(Model[O]):
 
     @abstractmethod
     def build(self) -> nn.Module:
-        """Returns the module with newly initialized parameters, the same for the same state of torch's generator."""
+        """Returns the module with newly initialized parameters, the same for the same state of the generators of Python, numpy
+        and torch."""
 
     @property
     def cut_at(self) -> tuple[str, ...]:
@@ -62,9 +63,15 @@ class ModuleModel(Model[O]):
         return modules_of_blocks(self.build(), self._structure)[block]
 
     def build_blocks(self, names: Sequence[str], seed_of: Callable[[str], int]) -> Blocks:
+        import random
+
+        import numpy as np
         import torch
 
         from workbench.models.user.inspect_modules import built_blocks
 
-        torch.manual_seed(seed_of(self.summary().blocks[0].name))
+        seed = seed_of(self.summary().blocks[0].name)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.manual_seed(seed)
         return built_blocks(self.build(), self._structure, names)
