@@ -71,18 +71,19 @@ class LayerStrategy(StagedStrategy[LayerOptions]):
             with worker.span("forward", stage=stage, microbatch=0):
                 outputs = worker.module(*inputs)
                 loss = worker.piece_loss(outputs, targets) if stage == last and worker.trains else None
+            passed: tuple[Tensor, ...] = ()
             gradients: tuple[Tensor, ...] = ()
-            passed = outputs if isinstance(outputs, tuple) else (outputs,)
             if stage < last:
+                passed = outputs if isinstance(outputs, tuple) else (outputs,)
                 send((output.detach() for output in passed), stage + 1)
                 gradients = receive(stage, stage + 1) if receives_gradients else ()
+            outputs = outputs.detach() if stage == last and worker.keep_outputs else None
             if receives_gradients:
                 with worker.span("backward", stage=stage, microbatch=0):
                     loss.backward() if loss is not None else torch.autograd.backward(passed, gradients)
                 if sends_gradients:
                     assert all(x.grad is not None for x in inputs), f"no gradient reached the inputs of stage {stage}"
                     send((x.grad for x in inputs if x.grad is not None), stage - 1)
-            outputs = outputs.detach() if stage == last and worker.keep_outputs else None
             return StepResult(None if loss is None else loss.detach(), outputs)
 
         worker.compute = step
