@@ -55,7 +55,7 @@ def test_the_page_has_an_example_of_each_family_and_a_test(here: Path) -> None:
     assert {path.stem for path in here.glob("*.py")} == {*FAMILIES, "test_plugins"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_an_installed_package_passes_the_suite(here: Path) -> None:
     """A package as pip leaves it: its modules and, beside them, what it says of itself."""

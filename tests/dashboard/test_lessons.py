@@ -125,7 +125,7 @@ def test_a_difference_counts_lines_and_names_what_is_new(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=pytest.mark.slow if name in ("tensor", "combined") else pytest.mark.long) for name in LESSONS],
+    [pytest.param(name, marks=pytest.mark.slow if name == "tensor" else pytest.mark.long) for name in LESSONS],
 )
 def test_a_split_script_prints_the_losses_of_the_plain_one(name: str) -> None:
     plain, split = lesson(name).scripts

@@ -190,7 +190,9 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("split", ["single", "dp2", "fsdp", "tp2", "pp2, 1f1b"])
+@pytest.mark.parametrize(
+    "split", ["fsdp", "pp2, 1f1b", *(pytest.param(s, marks=pytest.mark.long) for s in ("single", "dp2", "tp2"))]
+)
 def test_what_the_system_says_is_resident_is_what_the_categories_add_up_to(split: str, tmp_path: Path) -> None:
     """From some 120 MiB on: what a step takes beside tensors (gloo's buffers, Python's objects) is 3 to 5 MiB. malloc must
     give each tensor pages of its own, and that must be known before the process begins."""
