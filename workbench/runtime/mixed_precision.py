@@ -36,9 +36,9 @@ class ComputeCopies:
         """Forgets the copies: the parameters are going to change."""
         self._copies.clear()
 
-    def _forward(self, block: nn.Module, forward: Callable[..., Any], *inputs: Any) -> Any:
+    def _forward(self, block: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         with self._in_place_of_parameters(block):
-            return forward(*tree_map(self._cast, inputs))
+            return forward(*tree_map(self._cast, args), **tree_map(self._cast, kwargs))
 
     @contextmanager
     def _in_place_of_parameters(self, block: nn.Module) -> Iterator[None]:

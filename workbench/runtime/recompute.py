@@ -42,17 +42,17 @@ def checkpoint_blocks(blocks: nn.Sequential, mode: Literal["none", "full", "sele
 
 @torch.compiler.disable(recursive=False)  # type: ignore[untyped-decorator]  # only this frame: the block inside is compiled
 def _checkpoint_with_masks(
-    forward: Callable[..., Any], dropouts: list[SampleDropout], context: dict[str, Any], *args: Any
+    forward: Callable[..., Any], dropouts: list[SampleDropout], context: dict[str, Any], *args: Any, **kwargs: Any
 ) -> Any:
     """Runs ``checkpoint``. Recomputation draws the same dropout masks, whatever forward passes ran in between."""
     drawn = [(dropout.keys, dropout.positions) for dropout in dropouts]
 
-    def run(*args: Any) -> Any:
+    def run(*args: Any, **kwargs: Any) -> Any:
         for dropout, (keys, positions) in zip(dropouts, drawn, strict=True):
             dropout.keys, dropout.positions = keys, positions
-        return forward(*args)
+        return forward(*args, **kwargs)
 
-    return checkpoint(run, *args, use_reentrant=False, **context)
+    return checkpoint(run, *args, use_reentrant=False, **context, **kwargs)
 
 
 def _save_policy(context: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:

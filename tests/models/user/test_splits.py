@@ -25,6 +25,7 @@ MODELS: dict[str, tuple[dict[str, Any], Any]] = {
     "DependsOnValues": ({}, "digits"),
     "Shared": ({}, "digits"),
     "FrozenBackbone": ({}, "digits"),
+    "FrozenSkip": ({}, "digits"),
 }
 """Class in zoo.py → its arguments and the data."""
 PIECES = {"size": 2, "num_microbatches": 2}
@@ -49,6 +50,7 @@ REFUSED = {
     ("UNet", "zbv"): "only where one tensor crosses each cut, but 2 cross that of zoo.py:UNet after ",
     ("UNet, batch norm", "zbv"): "only where one tensor crosses each cut, but",
     ("Shared", "zbv"): "can be cut into 2 parts, too few",
+    ("FrozenSkip", "zbv"): "can be cut into 2 parts, too few",
     ("DependsOnValues", "zbv"): "has 3 blocks, too few",
 }
 """Model and split → a part of the reason."""
@@ -95,3 +97,11 @@ def test_a_split_of_a_module_is_one_worker_and_its_formulas(model: str, split: s
 def test_what_cannot_be_split_is_refused_with_the_reason(model: str, split: str) -> None:
     with pytest.raises(SplitError, match=REFUSED[model, split]):
         plan(RunSpec(**spec_of(model, split)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("train", [{"mixed_precision": "bf16"}, {"checkpointing": "full"}], ids=["bf16", "checkpointing"])
+def test_blocks_that_are_called_with_keywords_are_cast_and_recomputed(train: dict[str, str]) -> None:
+    spec = spec_of("TiedTransformer", "layer2")
+    model = {**spec["model"], "options": {"tokens": 256, "dropout": 0.1}}
+    assert_conforms({**spec, "model": model, "train": {**spec["train"], **train}})

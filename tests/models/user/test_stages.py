@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tests.models.user.zoo import (
     DependsOnValues,
     FrozenBackbone,
+    FrozenSkip,
     Recurrent,
     ResidualsOutside,
     Shared,
@@ -42,6 +43,7 @@ CASES: dict[type[nn.Module], tuple[DatasetSummary, int]] = {
     DependsOnValues: (FEATURES, 2),
     Shared: (FEATURES, 1),
     FrozenBackbone: (FEATURES, 3),
+    FrozenSkip: (FEATURES, 1),
 }
 """Module → data, and how many cut points it has."""
 

@@ -44,10 +44,10 @@ class UNet(nn.Module):
 class TiedTransformer(nn.Module):
     """An encoder whose head is the embedding, with a mask as a buffer and an embedding of positions; for tokens."""
 
-    def __init__(self, tokens: int = 20, length: int = 6) -> None:
+    def __init__(self, tokens: int = 20, length: int = 6, dropout: float = 0.0) -> None:
         super().__init__()
         self.embed, self.positions = nn.Embedding(tokens, 8), nn.Embedding(length, 8)
-        layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+        layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=dropout, batch_first=True)
         self.encoder = nn.TransformerEncoder(layer, 3, enable_nested_tensor=False)
         self.head = nn.Linear(8, tokens, bias=False)
         self.head.weight = self.embed.weight
@@ -109,6 +109,19 @@ class Shared(nn.Module):
         for _ in range(3):
             h = torch.relu(self.layer(h))
         return self.head(h)
+
+
+class FrozenSkip(nn.Module):
+    """The output of a frozen embedding is read at the end, beside what is trained; for features."""
+
+    def __init__(self, inputs: int = 64) -> None:
+        super().__init__()
+        self.embed = nn.Linear(inputs, 8).requires_grad_(False)
+        self.a, self.b, self.head = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        skip = self.embed(x)
+        return self.head(self.b(torch.relu(self.a(skip))) + skip)
 
 
 class FrozenBackbone(nn.Module):

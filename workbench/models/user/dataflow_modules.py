@@ -98,6 +98,24 @@ def follow(root: nn.Module, units: Sequence[str], inputs: Any, watched: Sequence
     return flow
 
 
+def differentiable(root: nn.Module, units: Sequence[str], inputs: Any) -> frozenset[Origin]:
+    """Returns the outputs of units that have a gradient, found in a forward pass."""
+    found = set[Origin]()
+
+    def leave(index: int) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            leaves = enumerate(tree_leaves(output))
+            found.update(Origin(index, i) for i, leaf in leaves if isinstance(leaf, Tensor) and leaf.requires_grad)
+
+        return hook
+
+    with ExitStack() as hooks:
+        for index, path in enumerate(units):
+            hooks.callback(root.get_submodule(path).register_forward_hook(leave(index)).remove)
+        root(inputs)
+    return frozenset(found)
+
+
 class _Following(TorchDispatchMode):
     """Notes the origins of every tensor that is computed outside of units."""
 

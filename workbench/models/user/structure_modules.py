@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from workbench.errors import SpecError
 from workbench.messages import listed
-from workbench.models.user.dataflow_modules import OUTPUT, Dataflow, Origin, follow
+from workbench.models.user.dataflow_modules import OUTPUT, Dataflow, Origin, differentiable, follow
 from workbench.models.user.units_modules import find_units
 
 WHOLE = "model"
@@ -51,6 +51,12 @@ class Structure:
     owners: dict[str, int]
     """Parameter → index of the unit that holds it; −1 for none."""
 
+    differentiable: frozenset[Origin]
+    """Outputs of units that have a gradient."""
+
+    first_trained: int
+    """Index of the first block with a parameter that requires a gradient."""
+
     allowed: frozenset[str] | None = None
     """Paths of the only blocks after which it may be cut; None for all that are found."""
 
@@ -65,15 +71,15 @@ class Structure:
         return sorted(crossing, key=lambda origin: (origin.unit, origin.leaf))
 
     def shape(self, origin: Origin) -> tuple[int, ...] | None:
-        """Returns the shape per sample of a tensor that may cross a cut; None if dim 0 is not the batch or it has no gradient."""
+        """Returns the shape per sample of a floating-point tensor with the batch as dim 0; None for another."""
         two, three = (flow.structures[origin.unit][1][int(origin.leaf)] for flow in (self.flow, self.larger))
         is_batched = two.dim() and tuple(two.shape) == (2, *three.shape[1:]) and len(three) == 3
         return tuple(two.shape[1:]) if is_batched and two.is_floating_point() else None
 
     @cached_property
     def cut_points(self) -> frozenset[int]:
-        """Indices of the blocks after which the module may be cut: what crosses is batched, and no parameter is read on both
-        sides."""
+        """Indices of the blocks after which the module may be cut: what crosses is batched, all of it has a gradient if a
+        parameter before is trained, else none of it, and no parameter is read on both sides."""
         if len(self.flow.structures) != len(self.larger.structures) or set(self.flow.readers) != set(self.larger.readers):
             return frozenset()
         spans = []
@@ -86,9 +92,10 @@ class Structure:
         for index, block in enumerate(self.blocks[:-1]):
             crossing = self.carry(index)
             is_within = any(low <= block.last_unit < high for low, high in spans)
+            has_gradients = {origin in self.differentiable for origin in crossing}
             is_allowed = self.allowed is None or block.path in self.allowed
             if (
-                crossing
+                has_gradients == {index >= self.first_trained}
                 and is_allowed
                 and not block.parameters
                 and not is_within
@@ -120,7 +127,11 @@ def structure_of(root: nn.Module, sample: Callable[[int], Tensor], cut_at: Seque
         units = [path for path in units if path not in independent]
         owners = _owners(root, units)
     flow, larger = follow(root, units, sample(2)), follow(root, units, sample(3))
-    structure = Structure(tuple(units), tuple(_blocks(units, owners, _orphans(owners, root), flow)), flow, larger, owners)
+    blocks = tuple(_blocks(units, owners, _orphans(owners, root), flow))
+    trains = (any(root.get_parameter(name).requires_grad for name in _parameters(root, block)) for block in blocks)
+    first_trained = next((index for index, is_trained in enumerate(trains) if is_trained), len(blocks))
+    gradients = differentiable(root, units, sample(2))
+    structure = Structure(tuple(units), blocks, flow, larger, owners, gradients, first_trained)
     if not structure.cut_points:
         return None
     possible = [structure.blocks[index].path for index in sorted(structure.cut_points)]
@@ -129,6 +140,11 @@ def structure_of(root: nn.Module, sample: Callable[[int], Tensor], cut_at: Seque
             "model.cut_at", f"the model cannot be cut after {unknown!r}; it can be cut after {listed(possible, 'or')}"
         )
     return replace(structure, allowed=frozenset(cut_at)) if cut_at else structure
+
+
+def _parameters(root: nn.Module, block: UserBlock) -> Iterator[str]:
+    """Yields the names of the parameters of a block."""
+    yield from block.parameters or (f"{block.path}.{name}" for name, _ in root.get_submodule(block.path).named_parameters())
 
 
 def _owners(root: nn.Module, units: Sequence[str]) -> dict[str, int]:
