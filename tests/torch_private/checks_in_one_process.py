@@ -33,6 +33,15 @@ def _(after_backward: Any) -> None:
     assert order == ["gradient", "after"], order
 
 
+@check("autograd.version_of")
+def _(version_of: Any) -> None:
+    tensor = torch.zeros(3)
+    with torch.no_grad():
+        before = version_of(tensor)
+        tensor[:1].add_(1)
+    assert version_of(tensor) > before
+
+
 @check("autograd.is_view")
 def _(is_view: Any) -> None:
     x = torch.ones(2, 3)

@@ -60,7 +60,7 @@ class BlockSummary:
     cut there."""
 
     is_called: bool = True
-    """Whether it is a module with a forward pass; otherwise it holds parameters that the code between the blocks reads."""
+    """Whether its parameters are read only when it is called, and not by the code between the blocks."""
 
     @property
     def num_parameters(self) -> int:

@@ -30,6 +30,17 @@ def after_backward(callback: Callable[[], None]) -> None:
     torch.autograd.Variable._execution_engine.queue_callback(callback)
 
 
+def version_of(tensor: torch.Tensor) -> int:
+    """Returns how often a tensor, or another of the same storage, was written in place.
+
+    Private: torch.Tensor._version
+    Upstream: https://github.com/pytorch/pytorch/blob/v2.13.0/torch/_C/__init__.pyi.in
+    Checked: torch 2.11, 2.12, 2.13
+    Reason: no public attribute shows in-place writes.
+    """
+    return tensor._version
+
+
 def is_view(tensor: torch.Tensor) -> bool:
     """Returns whether ``tensor`` is a view, which cannot be detached in place.
 

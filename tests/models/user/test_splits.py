@@ -51,7 +51,8 @@ REFUSED = {
     ("UNet, batch norm", "zbv"): "only where one tensor crosses each cut, but",
     ("Shared", "zbv"): "can be cut into 2 parts, too few",
     ("FrozenSkip", "zbv"): "can be cut into 2 parts, too few",
-    ("DependsOnValues", "zbv"): "has 3 blocks, too few",
+    **{("DependsOnValues", split): "has 1 block, too few for 2" for split in ("layer2", "1f1b", "dp2 · pp2", "fsdp2 · layer2")},
+    ("DependsOnValues", "zbv"): "has 1 block, too few for 2",
 }
 """Model and split → a part of the reason."""
 DEFAULT = {("ResidualsOutside", "1f1b"), ("TiedTransformer", "layer2")}

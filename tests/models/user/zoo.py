@@ -94,7 +94,7 @@ class DependsOnValues(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.a(x)
-        return self.c(self.b(h) if h.mean() > -1e9 else h)
+        return self.c(self.b(h) if h.abs().mean() > 0 else h)
 
 
 class Shared(nn.Module):
@@ -139,3 +139,91 @@ class FrozenBackbone(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.backbone(x))
+
+
+class WritesInPlace(nn.Module):
+    """Its own code writes into the output of a layer that is read again later; for features."""
+
+    def __init__(self, inputs: int = 64) -> None:
+        super().__init__()
+        self.a, self.b, self.head = nn.Linear(inputs, 8), nn.Linear(8, 8), nn.Linear(8, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.a(x)
+        h += 1
+        return self.head(self.b(h) + h)
+
+
+class Halves(nn.Module):
+    """Two views of one tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 16)
+
+    def forward(self, h: Tensor) -> tuple[Tensor, ...]:
+        return self.layer(h).chunk(2, -1)
+
+
+class Aliases(nn.Module):
+    """A layer that returns two views of one tensor, and one that returns its input, which is read as a residual; for features."""
+
+    def __init__(self, inputs: int = 64) -> None:
+        super().__init__()
+        self.a, self.halves, self.same, self.head = nn.Linear(inputs, 8), Halves(), nn.Identity(), nn.Linear(8, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.a(x)
+        residual = h
+        first, second = self.halves(self.same(h))
+        return self.head(first * second + residual)
+
+
+class Noting(nn.Module):
+    """Keeps a tensor that it does not return."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 8)
+        self.note: Tensor | None = None
+
+    def forward(self, h: Tensor) -> Tensor:
+        self.note = h.square().mean()
+        return self.layer(h)
+
+
+class ReadsAttribute(nn.Module):
+    """Adds what a layer has kept as an attribute at the end, as auxiliary losses are; for features."""
+
+    def __init__(self, inputs: int = 64) -> None:
+        super().__init__()
+        self.a, self.noting, self.b, self.head = nn.Linear(inputs, 8), Noting(), nn.Linear(8, 8), nn.Linear(8, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.head(self.b(self.noting(self.a(x))))
+        assert self.noting.note is not None
+        return out + self.noting.note
+
+
+class Counting(nn.Module):
+    """Returns the number of samples beside its output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 8)
+
+    def forward(self, h: Tensor) -> tuple[Tensor, int]:
+        return self.layer(h), len(h)
+
+
+class ReadsNumbers(nn.Module):
+    """Divides by a number that a layer returns, on the device and in the format of its parameters; for features."""
+
+    def __init__(self, inputs: int = 64) -> None:
+        super().__init__()
+        self.a, self.counting, self.b, self.head = nn.Linear(inputs, 8), Counting(), nn.Linear(8, 8), nn.Linear(8, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        like = next(self.parameters())
+        h, number = self.counting(self.a(x.to(like.device)))
+        return self.head(self.b(h) / number + torch.ones(8, dtype=like.dtype, device=like.device))

@@ -11,8 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from workbench.torch_private.autograd import version_of
 from workbench.torch_private.dispatch import TorchDispatchMode, TreeSpec, tree_flatten, tree_leaves
 
+INSIDE = "inside"
+"""Leaf of what a unit computes but does not return, such as an attribute that it sets: no other stage can have it."""
+_VALUE_TAGS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
+"""Tags of operations whose number or shape depends on values."""
 OUTPUT = 10**9
 """Position of the output of the whole module among the readers of a tensor: after all units."""
 
@@ -25,7 +30,7 @@ class Origin:
     """Index of the unit; −1 for a parameter."""
 
     leaf: int | str
-    """Index among the tensors of the output, or the name of the parameter."""
+    """Index among the leaves of the output, or ``INSIDE``; of a parameter its name."""
 
 
 @dataclass
@@ -39,10 +44,20 @@ class Dataflow:
     """Output of a unit, or parameter → the units whose inputs are computed from it outside of units; ``OUTPUT`` is the output
     of the module."""
 
-    output: Any = None
+    branched_on: set[Origin] = field(default_factory=set)
+    """Origins whose values the code between the units has read, or on whose values the shape of a tensor depends."""
 
     origins: dict[str, frozenset[Origin]] = field(default_factory=dict)
     """Origins of the outputs of the watched modules."""
+
+    written_outside: set[Origin] = field(default_factory=set)
+    """Outputs of units that the code between the units wrote in place."""
+
+    written_inside: set[Origin] = field(default_factory=set)
+    """Outputs of units that a later unit wrote in place."""
+
+    same: dict[Origin, Origin] = field(default_factory=dict)
+    """Output → the output of a later unit that is the same tensor, such as that of an activation in place."""
 
 
 def follow(root: nn.Module, units: Sequence[str], inputs: Any, watched: Sequence[str] = ()) -> Dataflow:
@@ -53,30 +68,41 @@ def follow(root: nn.Module, units: Sequence[str], inputs: Any, watched: Sequence
     Args:
         watched: Paths of modules that are no units, whose outputs' origins are noted.
     """
-    flow, mode = Dataflow(), _Following()
+    flow, mode, versions = Dataflow(), _Following(), dict[Origin, tuple[Tensor, int]]()
     for name, parameter in root.named_parameters():
-        mode.set(parameter, frozenset([Origin(-1, name)]))
+        mode.add(parameter, [Origin(-1, name)])
 
     def read(values: Any, reader: int) -> None:
         for origin in mode.origins(tree_leaves(values)):
             flow.readers.setdefault(origin, set()).add(reader)
 
+    def note_writes(written: set[Origin]) -> None:
+        for origin, (tensor, version) in versions.items():
+            if version_of(tensor) != version:
+                written.add(origin)
+                versions[origin] = tensor, version_of(tensor)
+
     def enter(index: int) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
-            assert mode.is_outside, f"unit {units[index]} is called inside another unit"
+            assert mode.unit is None, f"unit {units[index]} is called inside another unit"
+            note_writes(flow.written_outside)
             read((args, kwargs), index)
-            mode.is_outside = False
+            mode.unit = index
 
         return hook
 
     def leave(index: int) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
-            mode.is_outside = True
+            mode.unit = None
+            note_writes(flow.written_inside)
             leaves, structure = tree_flatten(output)
             flow.structures.append((structure, leaves))
             for position, leaf in enumerate(leaves):
                 if isinstance(leaf, Tensor):
-                    mode.set(leaf, frozenset([Origin(index, position)]))
+                    origin = Origin(index, position)
+                    flow.same.update((other, origin) for other, (tensor, _) in versions.items() if tensor is leaf)
+                    mode.add(leaf, [origin], but=Origin(index, INSIDE))
+                    versions[origin] = leaf, version_of(leaf)
 
         return hook
 
@@ -93,8 +119,9 @@ def follow(root: nn.Module, units: Sequence[str], inputs: Any, watched: Sequence
             unit = root.get_submodule(path)
             hooks.callback(unit.register_forward_pre_hook(enter(index), with_kwargs=True).remove)
             hooks.callback(unit.register_forward_hook(leave(index)).remove)
-        flow.output = root(inputs)
-        read(flow.output, OUTPUT)
+        read(root(inputs), OUTPUT)
+        note_writes(flow.written_outside)
+    flow.branched_on = mode.branched_on
     return flow
 
 
@@ -117,17 +144,23 @@ def differentiable(root: nn.Module, units: Sequence[str], inputs: Any) -> frozen
 
 
 class _Following(TorchDispatchMode):
-    """Notes the origins of every tensor that is computed outside of units."""
+    """Notes the origins of every tensor that is computed."""
+
+    unit: int | None = None
+    """Index of the unit that computes; None for the code between the units."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.is_outside = True
+        self.branched_on: set[Origin] = set()
+        """As of ``Dataflow``."""
         self._origins: dict[StorageWeakRef, frozenset[Origin]] = {}
         self._kept: list[Tensor] = []  # a freed storage could be mistaken for a new one
 
-    def set(self, tensor: Tensor, origins: frozenset[Origin]) -> None:
+    def add(self, tensor: Tensor, origins: Iterable[Origin], but: Origin | None = None) -> None:
+        """Adds origins to those of the storage of a tensor, without ``but``."""
         self._kept.append(tensor)
-        self._origins[StorageWeakRef(tensor.untyped_storage())] = origins
+        key = StorageWeakRef(tensor.untyped_storage())
+        self._origins[key] = (self._origins.get(key, frozenset()) - {but}).union(origins)
 
     def origins(self, values: Iterable[Any]) -> frozenset[Origin]:
         """Returns the origins of all tensors among the values."""
@@ -138,8 +171,13 @@ class _Following(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        if self.is_outside and (origins := self.origins(tree_leaves((args, kwargs)))):
-            for tensor in tree_leaves(result):
-                if isinstance(tensor, Tensor):
-                    self.set(tensor, origins)
+        tensors = [value for value in tree_leaves(result) if isinstance(value, Tensor)]
+        origins: Iterable[Origin] = (
+            [Origin(self.unit, INSIDE)] if self.unit is not None else self.origins(tree_leaves((args, kwargs)))
+        )
+        if self.unit is None and (not tensors or _VALUE_TAGS.intersection(func.tags)):
+            self.branched_on.update(origins)
+        if origins:
+            for tensor in tensors:
+                self.add(tensor, origins)
         return result

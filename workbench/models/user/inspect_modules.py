@@ -50,6 +50,8 @@ def _inspected_on(model: ModuleModel[Any], root: nn.Module, device: str) -> tupl
         raise
     except Exception:  # noqa: BLE001 - whatever the following of its tensors cannot do, the module still runs as a whole
         structure = None
+    if structure is None and model.cut_at:
+        raise SpecError("model.cut_at", f"{model.name} cannot be cut anywhere, but got {list(model.cut_at)}; remove it")
     return structure, summary_of_module(model.name, root, structure, sample)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
+from workbench.errors import SplitError
 from workbench.models.blocks_modules import Blocks
 from workbench.models.user.dataflow_modules import Origin
 from workbench.models.user.outputs_modules import main_output
@@ -21,6 +22,10 @@ from workbench.torch_private.modules import ConvertsMore
 
 class _Done(BaseException):
     """Leaves the code of the module after the last unit of a stage; no ``except Exception`` of the user's stops it."""
+
+
+class _StandIn(nn.Module):
+    """A unit of another stage, which has the attributes of the unit and no memory."""
 
 
 class HeldParameters(nn.Module):
@@ -53,17 +58,17 @@ class UserBlocks(ConvertsMore, Blocks):
         held = [names.index(name) for name in blocks]
         self._first, self._last, self.structure = min(held), max(held), structure
         self._is_last = self._last + 1 == len(names)
+        self._arriving = structure.carry(self._first - 1) if self._first else []
+        self._leaving = structure.carry(self._last)
         self._received: dict[Origin, Tensor] = {}
         self._captured: dict[Origin, Tensor] = {}
         self._stand_ins: list[nn.Module] = []
-        self._hands_over = False
-        code = root if len(held) == len(names) else self._copied(root, held)
-        # In tuples, since as attributes they would be submodules, and their units are registered as blocks.
-        self._root, self._code = (root,), (code,)
+        # In a tuple, since as an attribute it would be a submodule, and its units are registered as blocks.
+        self._code = (root if len(held) == len(names) else self._copied(root, held),)
 
     def part(self, names: Iterable[str]) -> UserBlocks:
         held = dict(self.named_children())
-        return UserBlocks(OrderedDict((name, held[name]) for name in names), *self._root, self.structure)
+        return UserBlocks(OrderedDict((name, held[name]) for name in names), self._code[0], self.structure)
 
     def through(self, call: Callable[[nn.Module, Tensor], Tensor], x: Tensor) -> Tensor:
         """Returns the output for x without ``call``, since the code between the blocks calls them."""
@@ -71,29 +76,33 @@ class UserBlocks(ConvertsMore, Blocks):
         return output
 
     def _copied(self, root: nn.Module, held: list[int]) -> nn.Module:
-        """Returns a copy of the module with the units of the held blocks themselves, and stand-ins in place of the others."""
-        structure, memo = self.structure, dict[int, Any]()
+        """Returns a copy of the module with the units of the held blocks and the modules between units themselves, and stand-ins
+        in place of the other units."""
+        structure = self.structure
         inside = {unit for block in held for unit in range(structure.first_unit(block), structure.blocks[block].last_unit + 1)}
-        for index, path in enumerate(structure.units):
-            unit = root.get_submodule(path)
-            memo[id(unit)] = unit if index in inside else self._stand_in(unit, index)
-        memo |= {id(p): p for block in structure.blocks for p in map(root.get_parameter, block.parameters)}
+        units = {root.get_submodule(path): index for index, path in enumerate(structure.units)}
+        around = {module for path in structure.units for module in _around(root, path)}
+        of_units = {module for unit in units for module in unit.modules()}
+        memo: dict[int, Any] = {id(module): module for module in set(root.modules()) - around - of_units}
+        memo |= {id(unit): unit if index in inside else self._stand_in(unit, index) for unit, index in units.items()}
+        for module in around:
+            memo |= {id(tensor): tensor for tensor in module.parameters(recurse=False)}
         code = copy.deepcopy(root, memo)
         for name in (name for index, block in enumerate(structure.blocks) if index not in held for name in block.parameters):
             path, _, attribute = name.rpartition(".")
-            parameter = code.get_parameter(name)
-            delattr(code.get_submodule(path), attribute)
-            setattr(code.get_submodule(path), attribute, torch.zeros((), dtype=parameter.dtype).expand_as(parameter))
+            owner = code.get_submodule(path)
+            if isinstance(parameter := getattr(owner, attribute), nn.Parameter):
+                delattr(owner, attribute)
+                setattr(owner, attribute, _placeholder(parameter))
         return code
 
     def _stand_in(self, unit: nn.Module, index: int) -> nn.Module:
         """Returns a module of the class and with the attributes of a unit, without memory, which returns ``_output_of``."""
-        tensors = chain(unit.parameters(), unit.buffers())
-        without_data: dict[int, Any] = {id(t): torch.empty_like(t, device="meta") for t in tensors}
-        without_data |= {id(p): nn.Parameter(without_data[id(p)], p.requires_grad) for p in unit.parameters()}
+        without_data: dict[int, Any] = {id(tensor): _placeholder(tensor) for tensor in unit.buffers()}
+        without_data |= {id(p): nn.Parameter(_placeholder(p), requires_grad=False) for p in unit.parameters()}
         stand_in = copy.deepcopy(unit, without_data)
-        kind = type(unit)
-        stand_in.__class__ = type(kind.__name__, (kind,), {"forward": lambda _, *args, **kwargs: self._output_of(index)})
+        kind = type(unit).__mro__[2] if isinstance(unit, _StandIn) else type(unit)
+        stand_in.__class__ = type(kind.__name__, (_StandIn, kind), {"forward": lambda _, *args, **kwargs: self._output_of(index)})
         self._stand_ins.append(stand_in)
         return stand_in
 
@@ -101,10 +110,11 @@ class UserBlocks(ConvertsMore, Blocks):
         """Returns the output of a unit of an earlier stage."""
         structure, leaves = self.structure.flow.structures[unit]
         larger = self.structure.larger.structures[unit][1]
+        last = self.structure.blocks[self._first - 1].last_unit
         outputs = list(leaves)
         for position, (two, three) in enumerate(zip(leaves, larger, strict=True)):
             if isinstance(two, Tensor):
-                received = self._received.get(Origin(unit, position))
+                received = self._received.get(self.structure.latest(Origin(unit, position), last))
                 # A copy, since a leaf of the graph may not be written in place.
                 outputs[position] = self._zeros(two, three) if received is None else received.clone()
         return tree_unflatten(outputs, structure)
@@ -116,38 +126,47 @@ class UserBlocks(ConvertsMore, Blocks):
         shape = [a + (b - a) * (len(self.samples) - 2) for a, b in zip(two.shape, three.shape, strict=True)]
         return torch.zeros(shape, dtype=like.dtype if two.is_floating_point() else two.dtype, device=like.device)
 
-    def _hand_over(self) -> None:
-        """Makes the units hand over what crosses the cut. Done at the first forward pass: the hooks of FSDP run before."""
-        self._hands_over = True
-        if not self._is_last:
-            last, carry = self.structure.blocks[self._last].last_unit, self.structure.carry(self._last)
-            for unit in {last, *(origin.unit for origin in carry)}:
-                module = self._code[0].get_submodule(self.structure.units[unit])
-                module.register_forward_hook(self._handing_over([o for o in carry if o.unit == unit], unit == last))
+    def _handing_over(self) -> Iterator[RemovableHandle]:
+        """Makes the units hand over what crosses the cut in this forward pass, after the hooks of FSDP."""
+        last = self.structure.blocks[self._last].last_unit
+        for unit in {last, *(origin.unit for origin in self._leaving)}:
+            module = self._code[0].get_submodule(self.structure.units[unit])
+            leaves = [origin for origin in self._leaving if origin.unit == unit]
+            yield module.register_forward_hook(self._hand_over(leaves, unit == last))
 
-    def _handing_over(self, leaves: list[Origin], is_last: bool) -> Callable[..., None]:
+    def _hand_over(self, leaves: list[Origin], is_last: bool) -> Callable[..., None]:
+        written = self.structure.flow.written_outside
+
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             values = tree_leaves(output)
-            self._captured |= {origin: values[int(origin.leaf)] for origin in leaves}
+            for origin in leaves:
+                value = values[int(origin.leaf)]
+                # What the code writes into it afterwards, the code of the next stage writes again.
+                self._captured[origin] = value.clone() if origin in written and not is_last else value
             if is_last:
                 raise _Done
 
         return hook
 
     def forward(self, *inputs: Tensor) -> Any:
-        if not self._hands_over:
-            self._hand_over()
         if self._first == 0:
             (self.samples,) = inputs
         else:
-            self._received = dict(zip(self.structure.carry(self._first - 1), inputs, strict=True))
+            self._received = dict(zip(self._arriving, inputs, strict=True))
+        handles = [] if self._is_last else list(self._handing_over())
         try:
-            return main_output(self._code[0](self.samples))
+            output = self._code[0](self.samples)
         except _Done:
-            passed = tuple(self._captured[origin] for origin in self.structure.carry(self._last))
+            passed = tuple(self._captured[origin] for origin in self._leaving)
             return passed if len(passed) > 1 else passed[0]
         finally:
             self._received, self._captured = {}, {}
+            for handle in handles:
+                handle.remove()
+        if not self._is_last:
+            unit = self.structure.units[self.structure.blocks[self._last].last_unit]
+            raise SplitError("split", f"the module did not call {unit}, after which it is cut, as it did when it was inspected")
+        return main_output(output)
 
     def named_modules(self, memo: set[nn.Module] | None = None, prefix: str = "", remove_duplicate: bool = True) -> Iterator[Any]:
         """Yields the blocks, then the modules of the code between them, such as a dropout."""
@@ -166,3 +185,19 @@ class UserBlocks(ConvertsMore, Blocks):
         for module in {module for _, module in self.named_modules()} - blocks - {self}:
             for name, buffer in list(module.named_buffers(recurse=False)):
                 setattr(module, name, convert(buffer))
+        for module in (module for stand_in in self._stand_ins for module in stand_in.modules()):
+            for name, parameter in list(module.named_parameters(recurse=False)):
+                setattr(module, name, nn.Parameter(_placeholder(parameter, convert), requires_grad=False))
+            for name, buffer in list(module.named_buffers(recurse=False)):
+                setattr(module, name, _placeholder(buffer, convert))
+
+
+def _placeholder(tensor: Tensor, convert: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> Tensor:
+    """Returns zeros in the shape, format and place of a tensor, in the memory of one element."""
+    return convert(torch.zeros((), dtype=tensor.dtype, device=tensor.device)).expand(tensor.shape)
+
+
+def _around(root: nn.Module, path: str) -> Iterator[nn.Module]:
+    """Yields the modules around a submodule, the root first."""
+    parts = path.split(".")
+    return (root.get_submodule(".".join(parts[:count])) for count in range(len(parts)))

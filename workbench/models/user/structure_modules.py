@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from types import NoneType
+from typing import Any
 
 from torch import Tensor, nn
 
 from workbench.errors import SpecError
 from workbench.messages import listed
-from workbench.models.user.dataflow_modules import OUTPUT, Dataflow, Origin, differentiable, follow
+from workbench.models.user.dataflow_modules import INSIDE, OUTPUT, Dataflow, Origin, differentiable, follow
 from workbench.models.user.units_modules import find_units
+from workbench.torch_private.dispatch import TreeSpec
 
 WHOLE = "model"
 """Name of the only block of a module that cannot be cut."""
@@ -68,20 +71,40 @@ class Structure:
         """Returns the tensors that cross a cut after a block, by its index: outputs of units before that are read after."""
         last = self.blocks[block].last_unit
         crossing = (o for o, readers in self.flow.readers.items() if 0 <= o.unit <= last and any(r > last for r in readers))
-        return sorted(crossing, key=lambda origin: (origin.unit, origin.leaf))
+        return sorted({self.latest(origin, last) for origin in crossing}, key=lambda origin: (origin.unit, str(origin.leaf)))
+
+    def latest(self, origin: Origin, last: int) -> Origin:
+        """Returns the output of the last unit up to ``last`` that is the same tensor."""
+        while (same := self.flow.same.get(origin)) is not None and same.unit <= last:
+            origin = same
+        return origin
 
     def shape(self, origin: Origin) -> tuple[int, ...] | None:
-        """Returns the shape per sample of a floating-point tensor with the batch as dim 0; None for another."""
+        """Returns the shape per sample of a tensor that can cross a cut: of floating point, with the batch as dim 0, and not
+        written both by units and between them; None for another."""
+        if origin.leaf == INSIDE or origin in self.flow.written_inside & self.flow.written_outside:
+            return None
         two, three = (flow.structures[origin.unit][1][int(origin.leaf)] for flow in (self.flow, self.larger))
         is_batched = two.dim() and tuple(two.shape) == (2, *three.shape[1:]) and len(three) == 3
         return tuple(two.shape[1:]) if is_batched and two.is_floating_point() else None
+
+    @property
+    def blocks_read_outside(self) -> set[str]:
+        """Names of the blocks with a parameter that the code between the units reads."""
+        read = {str(origin.leaf) for origin in self.flow.readers if origin.unit < 0}
+        units = {self.units[owner] for name, owner in self.owners.items() if name in read and owner >= 0}
+        return {block.name for block in self.blocks if block.parameters or block.path in units}
 
     @cached_property
     def cut_points(self) -> frozenset[int]:
         """Indices of the blocks after which the module may be cut: what crosses is batched, all of it has a gradient if a
         parameter before is trained, else none of it, and no parameter is read on both sides."""
-        if len(self.flow.structures) != len(self.larger.structures) or set(self.flow.readers) != set(self.larger.readers):
+        if self.flow.readers != self.larger.readers or len(self.flow.structures) != len(self.larger.structures):
             return frozenset()
+        outputs = zip(self.flow.structures, self.larger.structures, strict=True)
+        varying = [unit for unit, (two, three) in enumerate(outputs) if _varies(two, three)]
+        # From here on the code of a later stage would not know the values on which it depends.
+        first_unknown = min([*varying, *(origin.unit for origin in self.flow.branched_on if origin.unit >= 0)], default=OUTPUT)
         spans = []
         for origin, readers in self.flow.readers.items():
             if origin.unit < 0:
@@ -97,12 +120,22 @@ class Structure:
             if (
                 has_gradients == {index >= self.first_trained}
                 and is_allowed
+                and block.last_unit < first_unknown
                 and not block.parameters
                 and not is_within
                 and all(self.shape(origin) is not None for origin in crossing)
             ):
                 found.add(index)
         return frozenset(found)
+
+
+def _varies(two: tuple[TreeSpec, list[Any]], three: tuple[TreeSpec, list[Any]]) -> bool:
+    """Whether the output of a unit has another structure, or other values than tensors, for other samples: another stage cannot
+    know them. A value that is no number, text, bool or None may be anything."""
+    if two[0] != three[0]:
+        return True
+    values = [pair for pair in zip(two[1], three[1], strict=True) if not isinstance(pair[0], Tensor)]
+    return any(not isinstance(one, int | float | str | NoneType) or one != other for one, other in values)
 
 
 def structure_of(root: nn.Module, sample: Callable[[int], Tensor], cut_at: Sequence[str] = ()) -> Structure | None:

@@ -14,7 +14,8 @@ from workbench.models.inferred_modules import batch_norms_of, ties_of
 from workbench.models.user.outputs_modules import main_output
 from workbench.models.user.stage_modules import HeldParameters
 from workbench.models.user.structure_modules import WHOLE, Structure
-from workbench.plan.model_summary import BlockSummary, ModelSummary, ParameterSummary
+from workbench.plan.model_summary import BatchNorm, BlockSummary, ModelSummary, ParameterSummary
+from workbench.torch_private.modules import AnyBatchNorm
 
 _SAMPLES = 2  # batch norm rejects a single sample
 
@@ -68,7 +69,15 @@ def summary_of_module(name: str, root: nn.Module, structure: Structure | None, s
         blocks = [BlockSummary(WHOLE, parameters[WHOLE], shape, flops)]
     else:
         blocks = _blocks(structure, parameters, [counted[path] // _SAMPLES for path in structure.units], flops, shape)
-    return ModelSummary(name, tuple(blocks), ties=ties_of(modules), batch_norms=batch_norms_of(modules))
+    return ModelSummary(name, tuple(blocks), ties=ties_of(modules), batch_norms=_batch_norms(root, modules))
+
+
+def _batch_norms(root: nn.Module, modules: Mapping[str, nn.Module]) -> tuple[BatchNorm, ...]:
+    """Returns the batch norms in blocks, and those without parameters between them, as of the first block."""
+    of_blocks = {module for block in modules.values() for module in block.modules()}
+    between = (item for item in root.named_modules() if isinstance(item[1], AnyBatchNorm) and item[1] not in of_blocks)
+    first = next(iter(modules))
+    return (*batch_norms_of(modules), *(BatchNorm(f"{first}.{path}", layer.num_features) for path, layer in between))
 
 
 def _blocks(
@@ -80,6 +89,7 @@ def _blocks(
 ) -> list[BlockSummary]:
     """Returns the blocks; the FLOPs of the code between the units are those of the last."""
     blocks, last = [], len(structure.blocks) - 1
+    read_outside = structure.blocks_read_outside
     for index, block in enumerate(structure.blocks):
         first, end = structure.first_unit(index), block.last_unit + 1
         crossing = (
@@ -92,7 +102,7 @@ def _blocks(
                 shape if index == last else crossing[0] if crossing else (),
                 sum(flops[first:end]) + (total_flops - sum(flops) if index == last else 0),
                 crossing=None if index == last else crossing,
-                is_called=not block.parameters,
+                is_called=block.name not in read_outside,
             )
         )
     return blocks
