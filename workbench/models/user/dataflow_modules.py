@@ -87,13 +87,16 @@ def follow(root: nn.Module, units: Sequence[str], inputs: Any, watched: Sequence
             assert mode.unit is None, f"unit {units[index]} is called inside another unit"
             note_writes(flow.written_outside)
             read((args, kwargs), index)
-            mode.unit = index
+            for value in tree_leaves((args, kwargs)):
+                if isinstance(value, Tensor):
+                    mode.add(value, [])  # known, though nothing computed it
+            mode.enter(index)
 
         return hook
 
     def leave(index: int) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
-            mode.unit = None
+            mode.leave()
             note_writes(flow.written_inside)
             leaves, structure = tree_flatten(output)
             flow.structures.append((structure, leaves))
@@ -154,12 +157,26 @@ class _Following(TorchDispatchMode):
         self.branched_on: set[Origin] = set()
         """As of ``Dataflow``."""
         self._origins: dict[StorageWeakRef, frozenset[Origin]] = {}
-        self._kept: list[Tensor] = []  # a freed storage could be mistaken for a new one
+        self._kept: dict[StorageWeakRef, Tensor] = {}  # a freed storage could be mistaken for a new one
+        self._versions: dict[StorageWeakRef, int] = {}
+
+    def enter(self, unit: int) -> None:
+        """Begins a unit."""
+        self.unit = unit
+        self._versions = {key: version_of(tensor) for key, tensor in self._kept.items()}
+
+    def leave(self) -> None:
+        """Ends the unit: what it has written in place, but does not return, is inside it."""
+        assert self.unit is not None
+        for key, version in self._versions.items():
+            if version_of(self._kept[key]) != version:
+                self._origins[key] |= {Origin(self.unit, INSIDE)}
+        self.unit = None
 
     def add(self, tensor: Tensor, origins: Iterable[Origin], but: Origin | None = None) -> None:
         """Adds origins to those of the storage of a tensor, without ``but``."""
-        self._kept.append(tensor)
         key = StorageWeakRef(tensor.untyped_storage())
+        self._kept.setdefault(key, tensor)
         self._origins[key] = (self._origins.get(key, frozenset()) - {but}).union(origins)
 
     def origins(self, values: Iterable[Any]) -> frozenset[Origin]:
@@ -172,12 +189,14 @@ class _Following(TorchDispatchMode):
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         tensors = [value for value in tree_leaves(result) if isinstance(value, Tensor)]
-        origins: Iterable[Origin] = (
-            [Origin(self.unit, INSIDE)] if self.unit is not None else self.origins(tree_leaves((args, kwargs)))
-        )
-        if self.unit is None and (not tensors or _VALUE_TAGS.intersection(func.tags)):
+        if self.unit is not None:  # views of what is outside are no tensors of the unit's own
+            new = (tensor for tensor in tensors if StorageWeakRef(tensor.untyped_storage()) not in self._origins)
+            for tensor in list(new):
+                self.add(tensor, [Origin(self.unit, INSIDE)])
+            return result
+        origins = self.origins(tree_leaves((args, kwargs)))
+        if not tensors or _VALUE_TAGS.intersection(func.tags):
             self.branched_on.update(origins)
-        if origins:
-            for tensor in tensors:
-                self.add(tensor, origins)
+        for tensor in tensors:
+            self.add(tensor, origins)
         return result
