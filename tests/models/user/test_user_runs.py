@@ -111,6 +111,10 @@ def test_code_that_was_changed_in_the_store_is_refused(run: Run, folder: Path, t
     parts.write_text(PARTS.format(activation="ReLU"))
     (copy / "code" / "torch.py").write_text("raise SystemExit")
     assert "has changed: torch.py in" in workbench(folder / "store", "run", str(copy / "spec.toml")).stderr
+    (copy / "code" / "hashes.json").write_text("[]")
+    result = workbench(folder / "store", "run", str(copy / "spec.toml"))
+    assert result.returncode == 2
+    assert "hashes.json is damaged" in result.stderr
 
 
 def test_another_code_is_another_work(run: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

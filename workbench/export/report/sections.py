@@ -37,7 +37,9 @@ def configuration(compared: Compared) -> Section:
         chosen = {path for run in compared.runs for path in _chosen(run)}
         values = differing([read_table(run.spec_path) for run in compared.runs])
         differing_values = {
-            path: row for path, row in values.items() if path in chosen or not path.startswith("split.") or path.endswith(".size")
+            path: row
+            for path, row in values.items()
+            if path != "model.folder" and (path in chosen or not path.startswith("split.") or path.endswith(".size"))
         }
         if not differing_values:
             return Section("Configuration", "All runs have the same spec.", [_whole_spec(compared.runs[0])])

@@ -87,10 +87,13 @@ def check_recorded(source: Source, folder_name: str) -> None:
     is_recorded = (folder / HASHES).is_file()
     if not folder_name or (source.path and not is_recorded):
         return
-    table = json.loads((folder / HASHES).read_bytes()) if is_recorded else {}
+    try:
+        table = json.loads((folder / HASHES).read_bytes()) if is_recorded else {}
+        recorded = dict(table.get("files", {}))
+    except (ValueError, TypeError, AttributeError):
+        raise SpecError(source.field, f"{folder / HASHES} is damaged; name your file, or remove model.folder") from None
     if table.get("source") != source.label:
         raise SpecError(source.field, f"the code of {source.label} is not recorded in {folder}; remove model.folder")
-    recorded = table["files"]
     present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts}
     changed = sorted(name for name, digest in recorded.items() if _hash(folder / name) != digest)
     changed += sorted(present - recorded.keys() - {HASHES, INSPECTION})
