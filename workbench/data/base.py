@@ -25,12 +25,35 @@ FILES = Path(__file__).with_name("files")
 """Files of the built-in datasets: in a checkout a link to ``datasets/``, in a wheel a copy of it."""
 
 
+STRUCTURED = "structured"
+"""Kind of samples whose inputs are several tensors, or one of another shape or dtype than the other kinds have."""
+
+
+@dataclass(frozen=True)
+class TensorSummary:
+    """One of the tensors of a sample."""
+
+    path: str
+    """Where it is in the sample: ``input_ids``, ``0`` for the first of a tuple, ``text.mask``; empty for a single tensor."""
+
+    shape: tuple[int, ...]
+    """Shape per sample."""
+
+    dtype: str
+    """As numpy names it: ``float32``, ``int64``, ``bool``."""
+
+    low: float = 0
+    high: float = 0
+    """Least and largest value in the first samples."""
+
+
 @dataclass(frozen=True)
 class DatasetSummary:
     """Describes a dataset to models and plans, without its samples."""
 
     kind: str
-    """Kind of input of a sample: tokens, features, images, series, or another word that a plugin and its models share."""
+    """Kind of input of a sample: tokens, features, images, series, ``structured``, or another word that a plugin and its models
+    share."""
 
     input_shape: tuple[int, ...]
     """Shape of the input of one sample: tokens (sequence,), features (features,), images (channels, height, width), series
@@ -43,9 +66,9 @@ class DatasetSummary:
     tokens_per_sample: int = 0
     """Number of tokens per sample; 0 for other kinds."""
 
-    target: Literal["next", "class", "values", ""] = ""
-    """Target of a sample: the ``next`` token or step at each position, a ``class``, or ``values`` of shape ``value_shape``. By
-    default ``next`` for tokens and series, and ``class`` for other kinds."""
+    target: Literal["next", "class", "values", "structured", ""] = ""
+    """Target of a sample: the ``next`` token or step at each position, a ``class``, ``values`` of shape ``value_shape``, or
+    ``structured``: others. By default ``next`` for tokens and series, and ``class`` for other kinds."""
 
     value_shape: tuple[int, ...] = ()
     """Shape of the values to predict per sample, such as (1,), or (horizon, features) for a series."""
@@ -54,17 +77,35 @@ class DatasetSummary:
     """Whether targets may be −100, which losses ignore. If false, workers need not read the targets of the whole global batch,
     which weight shards with unequal numbers of targets."""
 
+    inputs: tuple[TensorSummary, ...] = ()
+    """Tensors of the structured inputs of a sample."""
+
+    targets: tuple[TensorSummary, ...] = ()
+    """Tensors of the structured targets of a sample; empty if it has none, or a target of another kind."""
+
     def __post_init__(self) -> None:
         if not self.target:
             object.__setattr__(self, "target", "next" if self.kind in ("tokens", "series") else "class")
-        if self.target not in ("next", "class", "values"):
-            raise PluginError(f'DatasetSummary: target must be "next", "class" or "values", but got {self.target!r}')
+        if self.target not in ("next", "class", "values", STRUCTURED):
+            raise PluginError(
+                f'DatasetSummary: target must be "next", "class", "values" or "structured", but got {self.target!r}'
+            )
         if (self.target == "values") != bool(self.value_shape):
             raise PluginError(
                 'DatasetSummary: target = "values" requires a value_shape such as (1,), and other targets must not have one'
             )
         if self.target == "class" and self.num_classes < 2:
             raise PluginError(f'DatasetSummary: target = "class" requires num_classes of at least 2, but got {self.num_classes}')
+
+    @property
+    def has_structured_inputs(self) -> bool:
+        """Whether the inputs are structured."""
+        return self.kind == STRUCTURED
+
+    @property
+    def has_structured_targets(self) -> bool:
+        """Whether the targets are structured."""
+        return self.target == STRUCTURED
 
     @property
     def target_shape(self) -> tuple[int, ...]:
@@ -99,7 +140,12 @@ class DatasetSummary:
                 "dataset.name", f"provides {self.kind}, but {model} requires {listed(list(takes), 'or')}; use {advice}"
             )
         if self.target not in takes[self.kind]:
-            names = {"next": "next-token or next-step targets", "class": "class targets", "values": "numeric targets"}
+            names = {
+                "next": "next-token or next-step targets",
+                "class": "class targets",
+                "values": "numeric targets",
+                STRUCTURED: "structured targets",
+            }
             required = listed([names[target] for target in takes[self.kind]], "or")
             raise SpecError("dataset.name", f"provides {self.kind} with {names[self.target]}, but {model} requires {required}")
 

@@ -108,6 +108,21 @@ class Model(ABC, Generic[O]):
             return mse_loss(outputs.reshape(targets.shape), targets)
         return cross_entropy(outputs.flatten(0, -2), targets.flatten())
 
+    def main_output(self, outputs: Any) -> Tensor:
+        """Returns the outputs (batch, …) that parity compares, given what the last block returns; by default all."""
+        output: Tensor = outputs
+        return output
+
+    @property
+    def takes_targets(self) -> bool:
+        """Whether the blocks receive ``(inputs, targets)`` in place of the inputs, since the last of them computes the loss."""
+        return False
+
+    @property
+    def weighs_pieces(self) -> bool:
+        """Whether pieces of a batch may differ in ``loss_weight`` for another reason than ignored targets."""
+        return type(self).loss_weight is not Model.loss_weight
+
     def loss_weight(self, targets: Tensor) -> float:
         """Returns the weight of a piece of a batch: the number of targets (batch, …) whose mean is its ``loss``. By default all
         targets count, except integers of −100, which cross-entropy ignores. A loss with another mean, such as one with its own

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any, Literal
 
-if TYPE_CHECKING:
-    from torch import Tensor
+LossReduction = Literal["mean", "targets", "next targets", "sum", "batch"]
+"""What a loss of one's own is: the mean over samples, over the targets that are not ignored, or over these from the second
+position on; the sum over samples; or a function of the whole batch that is none of these."""
 
 IGNORED = -100
 """Target that a loss ignores: the default ``ignore_index`` of ``torch.nn.functional.cross_entropy``."""
@@ -22,17 +23,20 @@ class LossWeights:
     loss is multiplied by its share of all targets.
     """
 
-    weigh: Callable[[Tensor], float]
+    weigh: Callable[[Any], float]
     """The function ``Model.loss_weight``."""
 
     total: float
     """Total weight of the global batch."""
 
     num_targets: int
-    """Number of elements in the targets of the global batch."""
+    """Number of targets of the global batch: of elements of a tensor, or of samples with several."""
 
-    def factor(self, targets: Tensor) -> float:
+    count: Callable[[Any], int] = lambda targets: targets.numel()
+    """Returns the number of targets of a piece."""
+
+    def factor(self, targets: Any) -> float:
         """Returns the factor of a piece's loss. With weights w, total W and N equal pieces it is N·w / W, so that the mean over
         the pieces is Σ w·loss / W: 1 for equal weights, 0 for a piece or a batch without weight."""
-        num_pieces = self.num_targets // targets.numel()
+        num_pieces = self.num_targets // self.count(targets)
         return self.weigh(targets) * num_pieces / self.total if self.total else 0.0

@@ -8,6 +8,7 @@ from math import ceil, prod
 
 from workbench.errors import SpecError
 from workbench.plan.layer_groups import ColumnRowPair, LayerGroup
+from workbench.plan.loss_weights import LossReduction
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,9 @@ class ModelSummary:
     """Whether a sequence, dim 0 of every shape, can be processed in chunks: a block that mixes positions has
     ``forward_with_state(x, state)`` and passes its state from chunk to chunk, and other blocks process each position
     separately."""
+
+    loss_reduction: LossReduction | None = None
+    """How the loss that the last block returns beside its output is reduced; None if the loss is computed of the output."""
 
     def __post_init__(self) -> None:
         for field in ("blocks", "groups", "ties", "mixtures"):  # a generator would be empty when read again

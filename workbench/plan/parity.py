@@ -30,6 +30,11 @@ BATCH_NORM = BatchDependence(
     " or accumulation steps",
 )
 
+BATCH_LOSS = BatchDependence(
+    "the loss is no mean or sum over samples or targets",
+    "compute a loss that is, or use layer or tensor, which compute the whole batch",
+)
+
 
 def verdict(row: Mapping[str, Any]) -> Verdict | None:
     """Returns the verdict in a row of ``runs`` or a summary; None if parity was not checked. Runs of older versions have only

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from workbench.data.base import sample_order
 from workbench.errors import SpecError
-from workbench.models.base import Model
+from workbench.plan.batch_modules import num_targets
 from workbench.plan.loss_weights import LossWeights
 from workbench.plan.plan import Plan
 from workbench.strategies.worker_model import WorkerModel
+from workbench.torch_private.dispatch import tree_leaves, tree_map
 
 
 class Batches:
@@ -30,11 +31,11 @@ class Batches:
                 f"summary() declares {self._summary.num_samples} samples, but load() returned {len(self.samples)}"
             )
         self.model = plan.model
-        self.has_custom_weights = type(plan.model).loss_weight is not Model.loss_weight
+        self.has_custom_weights = plan.model.weighs_pieces
         is_weighted = (self._summary.has_ignored_targets and not self._summary.has_numbers) or self.has_custom_weights
         self.is_weighted = plan.spec.mode == "train" and is_weighted
 
-    def worker_batch(self, step: int, worker: WorkerModel) -> tuple[Tensor, Tensor]:
+    def worker_batch(self, step: int, worker: WorkerModel) -> tuple[Any, Any]:
         """Returns the inputs and targets that a worker computes in one step: its samples and, in each, its positions. Also sets
         ``worker.loss_weights``."""
         inputs, targets = self.step_batch(step, worker.batch_part)
@@ -44,18 +45,22 @@ class Batches:
         positions = list(chain.from_iterable(worker.sequence_part))
         return inputs[:, positions], targets[:, positions]
 
-    def step_batch(self, step: int, part: tuple[int, int] = (0, 1)) -> tuple[Tensor, Tensor]:
-        """Returns inputs and targets of one step: the i-th of n equal parts of the global batch."""
+    def step_batch(self, step: int, part: tuple[int, int] = (0, 1)) -> tuple[Any, Any]:
+        """Returns inputs and targets of one step: the i-th of n equal parts of the global batch. The inputs of a model that takes
+        targets are both."""
         indices = self._indices(step)
         index, count = part
         size = len(indices) // count
-        inputs, targets = map(
-            torch.from_numpy, self._checked(self.samples.batch(indices[index * size : (index + 1) * size]), size)
+        inputs, targets = tree_map(
+            self._tensor, self._checked(self.samples.batch(indices[index * size : (index + 1) * size]), size)
         )
-        inputs, targets = (t.to(self.dtype) if t.is_floating_point() else t for t in (inputs, targets))
-        return inputs.to(self.device), targets.to(self.device)
+        return (inputs, targets) if self.model.takes_targets else inputs, targets
 
-    def loss_weights(self, step: int, targets: Tensor | None = None) -> LossWeights | None:
+    def _tensor(self, array: Any) -> Tensor:
+        tensor = torch.from_numpy(array)
+        return (tensor.to(self.dtype) if tensor.is_floating_point() else tensor).to(self.device)
+
+    def loss_weights(self, step: int, targets: Any = None) -> LossWeights | None:
         """Returns the weights of the pieces of a step's batch; None if all targets count and all weights are equal.
 
         Each worker computes them from the targets of the global batch, without communication.
@@ -68,12 +73,13 @@ class Batches:
         if targets is None:
             indices = self._indices(step)
             load_targets = getattr(self.samples, "targets", None)
-            targets = torch.from_numpy(
+            arrays = (
                 self._checked(self.samples.batch(indices), len(indices))[1] if load_targets is None else load_targets(indices)
             )
-        total = self.model.loss_weight(targets)
-        all_count = total == targets.numel() and not self.has_custom_weights
-        return None if all_count else LossWeights(self.model.loss_weight, total, targets.numel())
+            targets = tree_map(torch.from_numpy, arrays)
+        total, count = self.model.loss_weight(targets), num_targets(targets)
+        all_count = total == count and not self.has_custom_weights
+        return None if all_count else LossWeights(self.model.loss_weight, total, count, num_targets)
 
     def _indices(self, step: int) -> Any:
         return sample_order(self.train.seed, len(self.samples), step, self.train.global_batch_size)
@@ -84,6 +90,8 @@ class Batches:
         Raises:
             SpecError: the number of samples or the shape differs from what the dataset declared or returned before.
         """
+        if self._summary.has_structured_inputs or self._summary.has_structured_targets:
+            return self._checked_tree(batch, size)
         if not isinstance(batch, tuple) or len(batch) != 2 or not all(isinstance(part, np.ndarray) for part in batch):
             raise self._mistake(f"batch() must return two numpy arrays, inputs and targets, but returned {type(batch).__name__}")
         inputs, targets = batch
@@ -100,6 +108,15 @@ class Batches:
             raise self._mistake(
                 f"batch() first returned targets of shape {self._target_shape}, then of shape {targets.shape[1:]}"
             )
+        return inputs, targets
+
+    def _checked_tree(self, batch: Any, size: int) -> tuple[Any, Any]:
+        """Checks a batch of structured samples."""
+        for array in tree_leaves(batch):
+            if not isinstance(array, np.ndarray) or array.dtype == object or len(array) != size:
+                found = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
+                raise self._mistake(f"batch() must return arrays of numbers for {size} samples, but returned {found}")
+        inputs, targets = batch
         return inputs, targets
 
     def _mistake(self, problem: str) -> SpecError:

@@ -10,17 +10,19 @@ import sys
 import time
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from workbench.models.blocks_modules import Blocks
+from workbench.plan.batch_modules import pieces
 from workbench.plan.plan import Plan
 from workbench.plan.resolve import plan
 from workbench.runtime.batches import Batches
 from workbench.runtime.build import DTYPES, build_blocks
 from workbench.spec.files import load
 from workbench.strategies.pipeline.stages import staged_strategy
+from workbench.torch_private.dispatch import tree_map
 
 NUM_WARMUPS, NUM_REPETITIONS = 2, 7
 
@@ -34,11 +36,11 @@ def block_times(planned: Plan) -> dict[str, float]:
     names = [b.name for b in planned.full_model.blocks]
     blocks = build_blocks(planned, names, dtype).to(device)
     inputs, targets = Batches(planned, device, dtype).step_batch(0, (0, planned.mesh.num_replicas))
-    samples, targets = inputs.chunk(count, cut_dim)[0], targets.chunk(count, cut_dim)[0]
+    samples, targets = pieces(inputs, count, cut_dim)[0], pieces(targets, count, cut_dim)[0]
     trains, times = planned.spec.mode == "train", dict[str, float]()
 
-    def measure(part: Blocks, inputs: tuple[Tensor, ...], is_last: bool) -> tuple[tuple[Tensor, ...], float]:
-        inputs = tuple(x.detach().requires_grad_(trains and x.is_floating_point()) for x in inputs)
+    def measure(part: Blocks, inputs: tuple[Any, ...], is_last: bool) -> tuple[tuple[Any, ...], float]:
+        inputs = tree_map(lambda x: x.detach().requires_grad_(trains and x.is_floating_point()), inputs)
         part.samples = samples
         start = _now(device)
         with torch.set_grad_enabled(trains):
@@ -49,7 +51,7 @@ def block_times(planned: Plan) -> dict[str, float]:
             torch.autograd.backward(results, [torch.ones_like(result) for result in results])
         return passed, _now(device) - start
 
-    passed: tuple[Tensor, ...] = (samples,)
+    passed: tuple[Any, ...] = (samples,)
     together: list[str] = []
     for block in planned.full_model.blocks:
         together.append(block.name)

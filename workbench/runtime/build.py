@@ -48,6 +48,7 @@ def build_worker(
     blocks = build_blocks(plan, (b.name for b in rank_view.local_model.blocks), dtype).to(device)
     keys = DropoutKeys(blocks, plan.spec.train.seed, device)
     worker = WorkerModel(rank_view, blocks, plan.model.loss, device, dtype, compute_dtype, recorder, Decoder, keys)
+    worker.main_output = plan.model.main_output
     strategies, train = plan.strategies, plan.spec.train
     for strategy in strategies:
         assert mesh is not None

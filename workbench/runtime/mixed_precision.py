@@ -62,9 +62,9 @@ class ComputeCopies:
         return value.to(self.dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
-def loss_in(dtype: torch.dtype, loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+def loss_in(dtype: torch.dtype, loss: Callable[[Any, Any], Tensor]) -> Callable[[Any, Any], Tensor]:
     """Returns the loss of outputs cast to ``dtype``: the logarithms of a cross-entropy need more than eight bits."""
-    return lambda outputs, targets: loss(outputs.to(dtype), targets)
+    return lambda outputs, targets: loss(tree_map(lambda output: output.to(dtype), outputs), targets)
 
 
 def clear_after_steps(worker: Any, copies: ComputeCopies) -> None:
@@ -75,7 +75,7 @@ def clear_after_steps(worker: Any, copies: ComputeCopies) -> None:
     """
     compute = worker.compute
 
-    def step(inputs: Tensor, targets: Tensor) -> Any:
+    def step(inputs: Any, targets: Any) -> Any:
         try:
             return compute(inputs, targets)
         finally:

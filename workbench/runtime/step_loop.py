@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.profiler import ProfilerActivity, profile
 
+from workbench.plan.batch_modules import num_samples
 from workbench.plan.plan import Plan
 from workbench.plan.steps import step_kinds
 from workbench.runtime.batches import Batches
@@ -107,10 +107,10 @@ def run_steps(
             num_dropped.append(sum(module.dropped for module in dropping))
         if tracker is not None:
             _keep_memory(record, tracker, step)
-        num_tokens = targets.numel() if has_tokens else None
+        count, num_tokens = num_samples(inputs), targets.numel() if has_tokens else None
         if plan.spec.generates:
-            num_tokens = len(inputs) * plan.spec.inference.num_new_tokens
-        counts = {"num_samples": len(inputs), "num_tokens": num_tokens}
+            num_tokens = count * plan.spec.inference.num_new_tokens
+        counts = {"num_samples": count, "num_tokens": num_tokens}
         record.steps.append({"step": step, "kind": kind, **counts, "data_s": data_s, **measured})
         if step == last:
             record.load = Load.now().since(before)
@@ -124,8 +124,8 @@ def _measured_step(
     worker: WorkerModel,
     optimizer: torch.optim.Optimizer | None,
     recorder: Recorder,
-    inputs: Tensor,
-    targets: Tensor,
+    inputs: Any,
+    targets: Any,
     max_gradient_norm: float | None,
 ) -> dict[str, Any]:
     """Takes a step that the recorder has begun, and ends it there. Returns the columns of ``steps`` that are measured in it. The
@@ -148,8 +148,8 @@ def _measured_step(
 def take_step(
     worker: WorkerModel,
     optimizer: torch.optim.Optimizer | None,
-    inputs: Tensor,
-    targets: Tensor,
+    inputs: Any,
+    targets: Any,
     max_gradient_norm: float | None = None,
 ) -> StepResult:
     """Runs one step as it is timed: forward, backward and optimizer update, or only forward in inference. A worker without

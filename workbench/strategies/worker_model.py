@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import torch
@@ -32,8 +32,9 @@ class StepResult(NamedTuple):
     """Time of the monotonic clock when the first token of every sample was selected, on workers that select tokens."""
 
 
-Compute = Callable[["Tensor", "Tensor"], StepResult]
-"""Forward and, in training, backward pass of (inputs, targets); leaves the gradients of the mean loss in the parameters."""
+Compute = Callable[["Any", "Any"], StepResult]
+"""Forward and, in training, backward pass of (inputs, targets), tensors or batches of several (``plan/batch_modules.py``);
+leaves the gradients of the mean loss in the parameters."""
 
 
 class StepRecorder(Protocol):
@@ -61,7 +62,7 @@ class WorkerModel:
     blocks: Blocks
     """Local blocks by name; parameters keep the names of the unsplit model."""
 
-    loss: Callable[[Tensor, Tensor], Tensor]
+    loss: Callable[[Any, Any], Tensor]
     device: torch.device
     dtype: torch.dtype
     """Dtype of parameters, gradients and optimizer state."""
@@ -89,6 +90,9 @@ class WorkerModel:
 
     sequence_part: tuple[range, ...] | None = None
     """Ranges of positions that it computes of each sample, dim 1 of inputs, targets and outputs; None for all."""
+
+    main_output: Callable[[Any], Tensor] = lambda outputs: outputs
+    """Given what the blocks return, returns the outputs that parity compares."""
 
     classes_part: tuple[int, int] = (0, 1)
     """(i, n): its outputs are the i-th of n equal parts of all classes, the last dim."""
@@ -190,7 +194,7 @@ class WorkerModel:
         for name, parameter in self.blocks.named_parameters():
             yield sources.get(name, name), parameter
 
-    def piece_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def piece_loss(self, outputs: Any, targets: Any) -> Tensor:
         """Returns the loss of one piece of the batch (a microbatch, the samples of a replica, a part of the sequence), weighted
         by its targets that count, so that the mean over equal pieces is the mean over the batch."""
         factor = 1.0 if self.loss_weights is None else self.loss_weights.factor(targets)
@@ -199,16 +203,16 @@ class WorkerModel:
 
             with torch.no_grad():
                 self.loss(outputs, targets)  # a sliced loss communicates, and other workers wait for it
-            return outputs.sum() * 0
+            return self.main_output(outputs).sum() * 0
         loss = self.loss(outputs, targets)
         return loss if factor == 1 else loss * factor
 
-    def _whole_batch(self, inputs: Tensor, targets: Tensor) -> StepResult:
+    def _whole_batch(self, inputs: Any, targets: Any) -> StepResult:
         """The plain step: one forward and one backward pass over all samples."""
         with self.span("forward", stage=0, microbatch=self.microbatch):
             outputs = self.module(inputs)
             loss = self.piece_loss(outputs, targets) if self.trains else None
-            outputs = outputs.detach() if self.keep_outputs else None
+            outputs = self.main_output(outputs).detach() if self.keep_outputs else None
         if loss is not None:
             with self.span("backward", stage=0, microbatch=self.microbatch):
                 loss.backward()

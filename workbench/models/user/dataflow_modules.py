@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from workbench.plan.batch_modules import call
 from workbench.torch_private.autograd import version_of
 from workbench.torch_private.dispatch import TorchDispatchMode, TreeSpec, tree_flatten, tree_leaves
 
@@ -122,7 +123,7 @@ def follow(root: nn.Module, units: Sequence[str], inputs: Any, watched: Sequence
             unit = root.get_submodule(path)
             hooks.callback(unit.register_forward_pre_hook(enter(index), with_kwargs=True).remove)
             hooks.callback(unit.register_forward_hook(leave(index)).remove)
-        read(root(inputs), OUTPUT)
+        read(call(root, inputs), OUTPUT)
         note_writes(flow.written_outside)
     flow.branched_on = mode.branched_on
     return flow
@@ -142,7 +143,7 @@ def differentiable(root: nn.Module, units: Sequence[str], inputs: Any) -> frozen
     with ExitStack() as hooks:
         for index, path in enumerate(units):
             hooks.callback(root.get_submodule(path).register_forward_hook(leave(index)).remove)
-        root(inputs)
+        call(root, inputs)
     return frozenset(found)
 
 

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from workbench.errors import SpecError
+from workbench.messages import listed
 from workbench.models.blocks_modules import Blocks
-from workbench.models.dropout_modules import substitute_dropout
+from workbench.models.dropout_modules import SubstituteDropout, substitute_dropout
+from workbench.models.user.loss_modules import NUM_SAMPLES, reduction_of
+from workbench.models.user.outputs_modules import Result, labels_of, returned_loss
+from workbench.models.user.samples_modules import Samples
 from workbench.models.user.stage_modules import UserBlocks, WholeModule
 from workbench.models.user.structure_modules import Structure, structure_of
 from workbench.models.user.summary_modules import modules_of_blocks, summary_of_module
+from workbench.plan.batch_modules import call
+from workbench.plan.loss_weights import LossReduction
 from workbench.plan.model_summary import ModelSummary
+from workbench.torch_private.modules import AnyBatchNorm, AnyDropout
 
 if TYPE_CHECKING:
-    from workbench.data.base import DatasetSummary
     from workbench.models.user.module_model import ModuleModel
 
 
@@ -32,27 +39,66 @@ def inspected(model: ModuleModel[Any]) -> tuple[Structure | None, ModelSummary]:
         with torch.device("meta"):
             root = model.build()
         return _inspected_on(model, root.to("meta"), "meta")
+    except SpecError:
+        raise
     except Exception:  # noqa: BLE001 - an operation without a meta kernel, or control flow that depends on values
         return _inspected_on(model, model.build(), "cpu")
 
 
 def _inspected_on(model: ModuleModel[Any], root: nn.Module, device: str) -> tuple[Structure | None, ModelSummary]:
-    sample, root = _samples(model.data, device), substitute_dropout(root).train()
+    samples, root = Samples(model.data, device), substitute_dropout(root).train()
     try:
-        root(sample(2))
+        output = call(root, samples.inputs(2))
     except Exception as error:
         if device == "meta":
             raise
         raise model.failed_on_samples(error) from error
+    has_loss = model.loss_function is not None or returned_loss(output) is not None
+    if not has_loss:
+        _check_targets(model)
+    result = Result(model.loss_function, has_loss)
     try:
-        structure = structure_of(root, sample, model.cut_at)
+        structure = structure_of(root, samples.inputs, model.cut_at)
     except SpecError:
         raise
     except Exception:  # noqa: BLE001 - whatever the following of its tensors cannot do, the module still runs as a whole
         structure = None
     if structure is None and model.cut_at:
         raise SpecError("model.cut_at", f"{model.name} cannot be cut anywhere, but got {list(model.cut_at)}; remove it")
-    return structure, summary_of_module(model.name, root, structure, sample)
+    summary = summary_of_module(model.name, root, structure, samples, result)
+    return structure, replace(summary, loss_reduction=_reduction(model, root, result)) if has_loss else summary
+
+
+def _check_targets(model: ModuleModel[Any]) -> None:
+    """Checks that the default loss suits the targets.
+
+    Raises:
+        SpecError: it does not.
+    """
+    targets = model.data.targets
+    if model.data.has_structured_targets and (len(targets) != 1 or targets[0].dtype != "int64"):
+        found = f"are {listed([f'{t.path} ({t.dtype})' for t in targets])}" if targets else "are missing"
+        raise SpecError(
+            "model.loss",
+            f"{model.name} returns no loss, and the targets of the dataset {found}; name a function of (outputs, targets) that"
+            " returns the loss, as PATH.py:CALLABLE or package.module:CALLABLE",
+        )
+
+
+def _reduction(model: ModuleModel[Any], root: nn.Module, result: Result) -> LossReduction:
+    """Returns how the loss of a module is reduced, from its values on the CPU, without what else depends on the batch."""
+    if next((tensor.is_meta for tensor in [*root.parameters(), *root.buffers()]), False):
+        root = model.build().train()
+    for module in root.modules():
+        if isinstance(module, AnyBatchNorm | AnyDropout | SubstituteDropout):
+            module.eval()
+    samples = Samples(model.data, "cpu")
+
+    def loss(batch: Any) -> Tensor:
+        return result.of(call(root, batch[0]), batch, trains=True)[1]
+
+    batch = samples.inputs(NUM_SAMPLES), samples.targets(NUM_SAMPLES)
+    return reduction_of(loss, batch, lambda pair: labels_of(pair[0]) if result.loss is None else pair[1])
 
 
 def module_of(made: Any, label: str) -> nn.Module:
@@ -68,23 +114,10 @@ def module_of(made: Any, label: str) -> nn.Module:
     return made
 
 
-def _samples(data: DatasetSummary, device: str) -> Callable[[int], Tensor]:
-    """Returns a function from a number of samples to inputs like those of the dataset."""
-
-    def sample(count: int) -> Tensor:
-        shape = (count, *data.input_shape)
-        if data.kind == "tokens":
-            return torch.randint(data.num_classes, shape, device=device)
-        return torch.randn(shape, device=device)
-
-    return sample
-
-
-def built_blocks(root: nn.Module, structure: Structure | None, names: Sequence[str]) -> Blocks:
-    """Returns blocks of a newly built module; the others have no memory afterwards."""
-    root = substitute_dropout(root)
+def built_blocks(model: ModuleModel[Any], structure: Structure | None, names: Sequence[str]) -> Blocks:
+    """Returns blocks of a model, newly built; the others have no memory afterwards."""
+    root = substitute_dropout(model.build())
     modules = modules_of_blocks(root, structure)
     held = OrderedDict((name, modules[name]) for name in names)
-    if structure is None:
-        return WholeModule(held)
-    return UserBlocks(held, root, structure)
+    last = Result(model.loss_function, model.summary().loss_reduction is not None)
+    return WholeModule(held, last) if structure is None else UserBlocks(held, root, structure, last)

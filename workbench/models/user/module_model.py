@@ -5,18 +5,19 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from workbench.errors import SpecError
 from workbench.models.base import Model
 from workbench.plan.model_summary import ModelSummary
-from workbench.plan.parity import BATCH_NORM, BatchDependence
+from workbench.plan.parity import BATCH_LOSS, BATCH_NORM, BatchDependence
 from workbench.spec.options import ModelOptions
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from workbench.models.blocks_modules import Blocks
+    from workbench.models.user.outputs_modules import LossFunction
     from workbench.models.user.structure_modules import Structure
 
 O = TypeVar("O", bound=ModelOptions)
@@ -35,6 +36,38 @@ class ModuleModel(Model[O]):
         """Paths of the modules after which it may be cut; by default all that are found."""
         return ()
 
+    @property
+    def loss_function(self) -> LossFunction | None:
+        """The user's loss; None for the one that the module returns, or that of the data."""
+        return None
+
+    @property
+    def takes_targets(self) -> bool:
+        return self.loss_function is not None
+
+    def loss(self, outputs: Any, targets: Any) -> Tensor:
+        """Returns the loss that the last block returned beside its output; without one, that of the base class."""
+        if isinstance(outputs, tuple):
+            loss: Tensor = outputs[1]
+            return loss
+        return super().loss(outputs, targets)
+
+    def main_output(self, outputs: Any) -> Tensor:
+        output: Tensor = outputs[0] if isinstance(outputs, tuple) else outputs
+        return output
+
+    @property
+    def weighs_pieces(self) -> bool:
+        return self.summary().loss_reduction in ("targets", "next targets", "sum")
+
+    def loss_weight(self, targets: Any) -> float:
+        reduction = self.summary().loss_reduction
+        if reduction is None:
+            return super().loss_weight(targets)
+        from workbench.models.user.loss_modules import weight_of
+
+        return weight_of(reduction, targets)
+
     def failed_on_samples(self, error: Exception) -> SpecError:
         """Returns the refusal of a module whose forward pass over two samples of the dataset raised an exception."""
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
@@ -42,7 +75,8 @@ class ModuleModel(Model[O]):
 
     @property
     def batch_dependence(self) -> BatchDependence | None:
-        return BATCH_NORM if self.summary().batch_norms else None
+        summary = self.summary()
+        return BATCH_NORM if summary.batch_norms else BATCH_LOSS if summary.loss_reduction == "batch" else None
 
     def summary(self) -> ModelSummary:
         return self._inspected[1]
@@ -74,4 +108,4 @@ class ModuleModel(Model[O]):
         random.seed(seed)
         np.random.seed(seed % 2**32)
         torch.manual_seed(seed)
-        return built_blocks(self.build(), self._structure, names)
+        return built_blocks(self, self._structure, names)

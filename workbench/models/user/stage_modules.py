@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
+from types import NoneType
 from typing import Any
 
 import torch
@@ -14,8 +15,9 @@ from torch.utils.hooks import RemovableHandle
 from workbench.errors import SplitError
 from workbench.models.blocks_modules import Blocks
 from workbench.models.user.dataflow_modules import Origin
-from workbench.models.user.outputs_modules import main_output
+from workbench.models.user.outputs_modules import Result
 from workbench.models.user.structure_modules import Structure
+from workbench.plan.batch_modules import call, num_samples
 from workbench.torch_private.dispatch import tree_leaves, tree_unflatten
 from workbench.torch_private.modules import ConvertsMore
 
@@ -40,8 +42,13 @@ class HeldParameters(nn.Module):
 class WholeModule(Blocks):
     """A module that cannot be cut, as one block."""
 
-    def forward(self, *inputs: Tensor) -> Any:
-        return main_output(super().forward(*inputs))
+    def __init__(self, blocks: OrderedDict[str, nn.Module], result: Result) -> None:
+        super().__init__(blocks)
+        self.result = result
+
+    def forward(self, samples: Any) -> Any:
+        (root,) = self
+        return self.result.of(call(root, self.result.inputs(samples)), samples, self.training)
 
 
 class UserBlocks(ConvertsMore, Blocks):
@@ -52,8 +59,9 @@ class UserBlocks(ConvertsMore, Blocks):
     as a tuple, a single one alone.
     """
 
-    def __init__(self, blocks: OrderedDict[str, nn.Module], root: nn.Module, structure: Structure) -> None:
+    def __init__(self, blocks: OrderedDict[str, nn.Module], root: nn.Module, structure: Structure, result: Result) -> None:
         super().__init__(blocks)
+        self.result = result
         names = [block.name for block in structure.blocks]
         held = [names.index(name) for name in blocks]
         self._first, self._last, self.structure = min(held), max(held), structure
@@ -68,12 +76,11 @@ class UserBlocks(ConvertsMore, Blocks):
 
     def part(self, names: Iterable[str]) -> UserBlocks:
         held = dict(self.named_children())
-        return UserBlocks(OrderedDict((name, held[name]) for name in names), self._code[0], self.structure)
+        return UserBlocks(OrderedDict((name, held[name]) for name in names), self._code[0], self.structure, self.result)
 
-    def through(self, call: Callable[[nn.Module, Tensor], Tensor], x: Tensor) -> Tensor:
+    def through(self, call: Callable[[nn.Module, Any], Any], x: Any) -> Any:
         """Returns the output for x without ``call``, since the code between the blocks calls them."""
-        output: Tensor = self(x)
-        return output
+        return self(x)
 
     def _copied(self, root: nn.Module, held: list[int]) -> nn.Module:
         """Returns a copy of the module with the units of the held blocks and the modules between units themselves, and stand-ins
@@ -123,7 +130,7 @@ class UserBlocks(ConvertsMore, Blocks):
         """Returns zeros in the shape of this batch, given the tensor of two samples and of three."""
         assert self.samples is not None, "a stage after the first needs the samples for their number"
         like = next(iter(self._received.values()))
-        shape = [a + (b - a) * (len(self.samples) - 2) for a, b in zip(two.shape, three.shape, strict=True)]
+        shape = [a + (b - a) * (num_samples(self.samples) - 2) for a, b in zip(two.shape, three.shape, strict=True)]
         return torch.zeros(shape, dtype=like.dtype if two.is_floating_point() else two.dtype, device=like.device)
 
     def _handing_over(self) -> Iterator[RemovableHandle]:
@@ -148,14 +155,16 @@ class UserBlocks(ConvertsMore, Blocks):
 
         return hook
 
-    def forward(self, *inputs: Tensor) -> Any:
+    def forward(self, *inputs: Any) -> Any:
         if self._first == 0:
-            (self.samples,) = inputs
+            # A pipeline sets samples of several tensors, and passes only their numbers.
+            if not isinstance(inputs[0], Tensor) or isinstance(self.samples, Tensor | NoneType):
+                (self.samples,) = inputs
         else:
             self._received = dict(zip(self._arriving, inputs, strict=True))
         handles = [] if self._is_last else list(self._handing_over())
         try:
-            output = self._code[0](self.samples)
+            output = call(self._code[0], self.result.inputs(self.samples))
         except _Done:
             passed = tuple(self._captured[origin] for origin in self._leaving)
             return passed if len(passed) > 1 else passed[0]
@@ -166,7 +175,7 @@ class UserBlocks(ConvertsMore, Blocks):
         if not self._is_last:
             unit = self.structure.units[self.structure.blocks[self._last].last_unit]
             raise SplitError("split", f"the module did not call {unit}, after which it is cut, as it did when it was inspected")
-        return main_output(output)
+        return self.result.of(output, self.samples, self.training)
 
     def named_modules(self, memo: set[nn.Module] | None = None, prefix: str = "", remove_duplicate: bool = True) -> Iterator[Any]:
         """Yields the blocks, then the modules of the code between them, such as a dropout."""

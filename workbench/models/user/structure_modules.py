@@ -138,7 +138,7 @@ def _varies(two: tuple[TreeSpec, list[Any]], three: tuple[TreeSpec, list[Any]]) 
     return any(not isinstance(one, int | float | str | NoneType) or one != other for one, other in values)
 
 
-def structure_of(root: nn.Module, sample: Callable[[int], Tensor], cut_at: Sequence[str] = ()) -> Structure | None:
+def structure_of(root: nn.Module, sample: Callable[[int], Any], cut_at: Sequence[str] = ()) -> Structure | None:
     """Returns the structure of a module; None if it cannot be cut anywhere.
 
     Args:

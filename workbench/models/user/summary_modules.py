@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
 import torch
@@ -11,9 +11,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from workbench.errors import SpecError
 from workbench.models.inferred_modules import batch_norms_of, ties_of
-from workbench.models.user.outputs_modules import main_output
+from workbench.models.user.outputs_modules import Result, main_output
+from workbench.models.user.samples_modules import Samples
 from workbench.models.user.stage_modules import HeldParameters
 from workbench.models.user.structure_modules import WHOLE, Structure
+from workbench.plan.batch_modules import call
 from workbench.plan.model_summary import BatchNorm, BlockSummary, ModelSummary, ParameterSummary
 from workbench.torch_private.modules import AnyBatchNorm
 
@@ -32,29 +34,35 @@ def modules_of_blocks(root: nn.Module, structure: Structure | None) -> dict[str,
     }
 
 
-def summary_of_module(name: str, root: nn.Module, structure: Structure | None, sample: Callable[[int], Tensor]) -> ModelSummary:
+def summary_of_module(name: str, root: nn.Module, structure: Structure | None, samples: Samples, result: Result) -> ModelSummary:
     """Returns the summary of a module, from a forward and a backward pass over two samples.
 
     Args:
         name: name of the model in messages.
         root: the module, on the device of the samples.
         structure: its structure; None if it cannot be cut.
-        sample: given a number of samples, returns inputs.
+        samples: batches on that device.
+        result: what its last block returns.
 
     Raises:
-        SpecError: it does not return one floating-point tensor with the samples as dim 0.
+        SpecError: it does not return a floating-point tensor with the samples as dim 0, or its loss is none.
     """
     counted = dict.fromkeys(structure.units if structure else (), 0)
     with FlopCounterMode(display=False) as total, ExitStack() as counters:
         for path in counted:
             counters.enter_context(_counting(root.get_submodule(path), counted, path))
-        output = main_output(root(sample(_SAMPLES)))
+        inputs = samples.inputs(_SAMPLES)
+        returned = call(root, inputs)
+    output = main_output(returned)
     if not isinstance(output, Tensor) or not output.is_floating_point() or not output.dim() or len(output) != _SAMPLES:
         found = (
             f"a tensor of {tuple(output.shape)} for {_SAMPLES} samples" if isinstance(output, Tensor) else type(output).__name__
         )
         raise SpecError("model.name", f"{name} must return a tensor of outputs with the samples as dim 0, but returns {found}")
-    used, modules = _used(root, output), modules_of_blocks(root, structure)
+    trained_by = output
+    if result.has_loss:
+        trained_by = result.of(returned, (inputs, samples.targets(_SAMPLES)), trains=True)[1]
+    used, modules = _used(root, trained_by), modules_of_blocks(root, structure)
     parameters = {
         block: tuple(
             ParameterSummary(

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from workbench.plan.batch_modules import call
+
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
@@ -27,7 +29,7 @@ def find_units(root: nn.Module, inputs: Any) -> list[str]:
     hooks = [module.register_forward_pre_hook(count) for module in root.modules()]
     try:
         with torch.no_grad():
-            root(inputs)
+            call(root, inputs)
     finally:
         for hook in hooks:
             hook.remove()

@@ -12,6 +12,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from workbench.models.dropout_modules import SubstituteDropout
+from workbench.models.user.module_model import ModuleModel
 from workbench.torch_private.modules import AnyDropout
 
 if TYPE_CHECKING:
@@ -70,5 +71,5 @@ class FunctionalDropoutOff(TorchFunctionMode):
 def without_functional_dropout(model: Model[Any]) -> AbstractContextManager[FunctionalDropoutOff | None]:
     """Returns ``FunctionalDropoutOff``. For the workbench's own models, which have no functional dropout, returns a context that
     does nothing, because every call would take longer."""
-    is_own = type(model).__module__.startswith("workbench.models.")
-    return nullcontext() if is_own else FunctionalDropoutOff()
+    has_own_code = type(model).__module__.startswith("workbench.models.") and not isinstance(model, ModuleModel)
+    return nullcontext() if has_own_code else FunctionalDropoutOff()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import sqrt
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from workbench.models.dropout_modules import DropoutKeys
 from workbench.models.kv_cache import generate
+from workbench.plan.batch_modules import pieces, selected
 from workbench.plan.plan import Plan
 from workbench.runtime.batches import Batches
 from workbench.runtime.build import build_blocks
@@ -48,7 +50,8 @@ class Reference:
     def __init__(self, plan: Plan, worker: WorkerModel, batches: Batches) -> None:
         self.blocks = build_blocks(plan, (b.name for b in plan.full_model.blocks), worker.dtype).to(worker.device)
         self.had_dropout = bool(turn_off_dropout(self.blocks))
-        self.loss: Callable[[Tensor, Tensor], Tensor] = plan.model.loss
+        self.loss: Callable[[Any, Any], Tensor] = plan.model.loss
+        self.main_output = plan.model.main_output
         self.batches, self.trains = batches, worker.trains
         self.copies = None
         if worker.compute_dtype != worker.dtype:
@@ -95,7 +98,7 @@ class Reference:
             return self._generate(inputs, self.generation)
         if not self.trains:
             with torch.inference_mode():
-                return {"outputs": torch.cat([self.blocks(x) for x in inputs.chunk(num_shards)])}
+                return {"outputs": torch.cat([self.main_output(self.blocks(x)) for x in pieces(inputs, num_shards)])}
         self.dropout_keys.begin_step(step, self.sample_indices + self.first_sample)
         for shard, indices in enumerate(self.sample_indices.chunk(num_shards)):
             self.dropout_keys.begin_piece(shard, num_shards)
@@ -103,12 +106,12 @@ class Reference:
             with torch.no_grad():
                 for buffer, saved in zip(self.blocks.buffers(), self.replica_buffers[replica], strict=True):
                     buffer.copy_(saved)
-            x, y = inputs[indices], targets[indices]
+            x, y = selected(inputs, indices), selected(targets, indices)
             output = self._forward_checkpointed(x) if is_whole else self.blocks(x)
             factor = 1.0 if weights is None else weights.factor(y)
-            loss = self.loss(output, y) * factor if factor else output.sum() * 0
+            loss = self.loss(output, y) * factor if factor else self.main_output(output).sum() * 0
             loss.backward()  # not divided here: a router's loss adds its gradient regardless of this factor
-            outputs.append(output.detach())
+            outputs.append(self.main_output(output).detach())
             losses.append(loss.detach())
             if not is_whole:
                 self.replica_buffers[replica] = self._buffers()
@@ -134,16 +137,15 @@ class Reference:
     def _buffers(self) -> list[Tensor]:
         return [buffer.detach().clone() for buffer in self.blocks.buffers()]
 
-    def _forward_checkpointed(self, x: Tensor) -> Tensor:
+    def _forward_checkpointed(self, x: Any) -> Any:
         """Computes the outputs with activation checkpointing, so that a whole batch takes less memory. Blocks with buffers are
         excepted: recomputed, they might read a buffer that their first forward pass wrote (spectral norm)."""
 
-        def call(block: nn.Module, x: Tensor) -> Tensor:
+        def call(block: nn.Module, x: Any) -> Any:
             has_buffers = any(
                 next(m.buffers(recurse=False), None) is not None for m in block.modules() if not isinstance(m, AnyBatchNorm)
             )
-            output: Tensor = block(x) if self.copies is not None or has_buffers else checkpoint(block, x, use_reentrant=False)
-            return output
+            return block(x) if self.copies is not None or has_buffers else checkpoint(block, x, use_reentrant=False)
 
         return self.blocks.through(call, x)
 

@@ -7,9 +7,9 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
+from workbench.plan.batch_modules import pieces
 from workbench.strategies.worker_model import StepResult
 
 if TYPE_CHECKING:
@@ -25,14 +25,13 @@ def accumulate(worker: WorkerModel, num_steps: int) -> None:
     """Makes the worker compute its part in ``num_steps`` pieces, and average gradients over the workers after the last."""
     compute = worker.compute
 
-    def step(inputs: Tensor, targets: Tensor) -> StepResult:
+    def step(inputs: Any, targets: Any) -> StepResult:
         with worker.span("schedule"):  # covers the time between pieces
             return in_pieces(inputs, targets)
 
-    def in_pieces(inputs: Tensor, targets: Tensor) -> StepResult:
-        pieces = list(zip(inputs.chunk(num_steps), targets.chunk(num_steps), strict=True))
+    def in_pieces(inputs: Any, targets: Any) -> StepResult:
         results = []
-        for worker.microbatch, (x, y) in enumerate(pieces):
+        for worker.microbatch, (x, y) in enumerate(zip(pieces(inputs, num_steps), pieces(targets, num_steps), strict=True)):
             worker.begin_piece(worker.microbatch)
             with _averaging(worker.module, worker.microbatch == num_steps - 1):
                 results.append(compute(x, y))

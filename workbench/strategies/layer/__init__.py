@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from workbench.strategies.base import Limiting, strategy
 from workbench.strategies.pipeline.stages import StagedOptions, StagedStrategy
@@ -63,8 +63,8 @@ class LayerStrategy(StagedStrategy[LayerOptions]):
             for tensor in tensors:
                 dist.send(tensor.contiguous(), group=group, group_dst=destination)
 
-        def step(samples: Tensor, targets: Tensor) -> StepResult:
-            inputs: tuple[Tensor, ...] = (samples,)
+        def step(samples: Any, targets: Any) -> StepResult:
+            inputs: tuple[Any, ...] = (samples,)
             worker.blocks.samples = samples
             if stage > 0:
                 inputs = tuple(tensor.requires_grad_(sends_gradients) for tensor in receive(stage - 1, stage - 1))
@@ -77,7 +77,7 @@ class LayerStrategy(StagedStrategy[LayerOptions]):
                 passed = outputs if isinstance(outputs, tuple) else (outputs,)
                 send((output.detach() for output in passed), stage + 1)
                 gradients = receive(stage, stage + 1) if receives_gradients else ()
-            outputs = outputs.detach() if stage == last and worker.keep_outputs else None
+            outputs = worker.main_output(outputs).detach() if stage == last and worker.keep_outputs else None
             if receives_gradients:
                 with worker.span("backward", stage=stage, microbatch=0):
                     loss.backward() if loss is not None else torch.autograd.backward(passed, gradients)

@@ -18,7 +18,6 @@ from workbench.strategies.base import Limiting, strategy
 from workbench.strategies.pipeline.stages import StagedOptions, StagedStrategy
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from torch.distributed.device_mesh import DeviceMesh
 
     from workbench.plan.model_summary import ModelSummary
@@ -189,8 +188,9 @@ class PipelineStrategy(StagedStrategy[PipelineOptions]):
 
     def connect(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
         import torch
-        from torch import nn
+        from torch import Tensor, nn
 
+        from workbench.plan.batch_modules import num_samples, pieces
         from workbench.strategies.pipeline.torch_stage import RecordedStage
         from workbench.strategies.worker_model import StepResult
 
@@ -207,6 +207,9 @@ class PipelineStrategy(StagedStrategy[PipelineOptions]):
                 shape = [worker.batch_size, *shape_of_sample]
                 shape[self.cut_dim] //= self.num_microbatches
                 outputs.append(torch.empty(shape, dtype=worker.compute_dtype, device="meta", requires_grad=has_gradient))
+            if stage == last and worker.trains and worker.full_model.loss_reduction is not None:
+                dtype = torch.promote_types(worker.compute_dtype, torch.float32)
+                outputs.append(torch.empty((), dtype=dtype, device="meta", requires_grad=has_gradient))
             return tuple(outputs)
 
         def begin_chunk(chunk: int) -> None:
@@ -247,28 +250,40 @@ class PipelineStrategy(StagedStrategy[PipelineOptions]):
         for stage_module in stages:
             stage_module.shared = shared
 
-        def loss(outputs: Tensor, targets: Tensor) -> Tensor:
-            with worker.span("forward", stage=last, microbatch=stages[-1].microbatch, name="loss"):
-                return worker.piece_loss(outputs, targets)
+        kept: dict[int, Tensor] = {}
+        target_pieces: list[Any] = []
+
+        def loss(outputs: Any, target: Tensor) -> Tensor:
+            microbatch = stages[-1].microbatch
+            with worker.span("forward", stage=last, microbatch=microbatch, name="loss"):
+                if worker.keep_outputs:
+                    kept[microbatch] = worker.main_output(outputs).detach()
+                return worker.piece_loss(outputs, target_pieces[microbatch])
 
         schedule = self.schedule.build(stages, loss if worker.trains else None)
 
-        def run_schedule(inputs: Tensor, targets: Tensor) -> StepResult:
-            first = (inputs,) if local_stages[0] == 0 else ()
+        def run_schedule(inputs: Any, targets: Any) -> StepResult:
             for stage_module in stages:
-                stage_module.pieces = inputs.chunk(self.num_microbatches, self.cut_dim)
+                stage_module.pieces = pieces(inputs, self.num_microbatches, self.cut_dim)
+            # torch cuts single tensors only; of others a stage takes its piece by number.
+            numbers = torch.arange(num_samples(inputs), device=worker.device)
+            whole = inputs if isinstance(inputs, Tensor) else numbers
+            first = (whole,) if local_stages[0] == 0 else ()
             if first:
-                stages[0].inputs_meta = (inputs.chunk(self.num_microbatches, self.cut_dim)[0].to("meta"),)
+                stages[0].inputs_meta = (whole.chunk(self.num_microbatches, self.cut_dim)[0].to("meta"),)
             if last not in local_stages:
                 schedule.step(*first, return_outputs=False)
                 return StepResult(None, None)
             if not worker.trains:
                 return StepResult(None, schedule.step(*first).detach())
             losses: list[Tensor] = []
-            outputs = schedule.step(*first, target=targets, losses=losses, return_outputs=worker.keep_outputs)
-            return StepResult(torch.stack(losses).mean().detach(), None if outputs is None else outputs.detach())
+            target_pieces[:] = pieces(targets, self.num_microbatches, self.cut_dim)
+            schedule.step(*first, target=targets if isinstance(targets, Tensor) else numbers, losses=losses, return_outputs=False)
+            target_pieces.clear()
+            outputs = torch.cat([kept.pop(microbatch) for microbatch in sorted(kept)], self.cut_dim) if kept else None
+            return StepResult(torch.stack(losses).mean().detach(), outputs)
 
-        def step(inputs: Tensor, targets: Tensor) -> StepResult:
+        def step(inputs: Any, targets: Any) -> StepResult:
             result = run_schedule(inputs, targets)
             for parameter in shared():
                 if parameter.grad is not None:

@@ -24,7 +24,7 @@ class RecordedStage(PipelineStage):
     """Meta tensors of a microbatch of inputs of the first stage, against which torch 2.11 checks its arguments."""
     inputs_like: tuple[Tensor, ...]
     """Meta tensors like a microbatch of its inputs."""
-    pieces: Sequence[Tensor] = ()
+    pieces: Sequence[Any] = ()
     """The samples of each microbatch, which also a stage after the first may need."""
     begin_piece: Callable[[int], None]
     """Called with the index of a microbatch before its forward pass."""

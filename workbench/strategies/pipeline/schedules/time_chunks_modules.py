@@ -53,7 +53,7 @@ class TimeChunkSchedule:
         arriving = [] if stage.is_first else [self._receive(stage.inputs_like[0], -1) for _ in range(count)]
         sends: list[Any] = []
         chunks: list[Chunk] = []
-        kept: list[Tensor] = []
+        kept: list[Tensor] = []  # in inference; in training the loss has them
         states: list[State] = [() for block in stage.submod if hasattr(block, "forward_with_state")]
         for number in range(count):
             x = pieces[number] if stage.is_first else self._arrived(arriving[number])

@@ -1,0 +1,60 @@
+"""Random samples like those of a dataset, with which a module is inspected."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from workbench.data.base import DatasetSummary, TensorSummary
+
+
+class Samples:
+    """Random batches, by their number of samples."""
+
+    def __init__(self, data: DatasetSummary, device: str) -> None:
+        self.data, self.device = data, device
+
+    def inputs(self, count: int) -> Any:
+        """Returns inputs of so many samples."""
+        data = self.data
+        if data.inputs:
+            return _nested({t.path: self._values(t, count) for t in data.inputs})
+        return self._of_kind(count, data.input_shape, is_number=data.kind != "tokens")
+
+    def targets(self, count: int) -> Any:
+        """Returns targets of so many samples."""
+        data = self.data
+        if data.targets:
+            return _nested({t.path: self._values(t, count) for t in data.targets})
+        return self._of_kind(count, data.target_shape, data.has_numbers)
+
+    def _of_kind(self, count: int, shape: Iterable[int], is_number: bool) -> Tensor:
+        if is_number:
+            return torch.randn(count, *shape, device=self.device)
+        return torch.randint(self.data.num_classes or 2, (count, *shape), device=self.device)
+
+    def _values(self, summary: TensorSummary, count: int) -> Tensor:
+        dtype, shape = getattr(torch, summary.dtype), (count, *summary.shape)
+        if dtype == torch.bool:
+            return torch.rand(shape, device=self.device) < (1.0 if summary.low else 0.5)
+        if not dtype.is_floating_point:
+            return torch.randint(int(summary.low), int(summary.high) + 1, shape, dtype=dtype, device=self.device)
+        uniform = torch.rand(shape, dtype=dtype, device=self.device)
+        return summary.low + uniform * (summary.high - summary.low)
+
+
+def _nested(tensors: dict[str, Tensor]) -> Any:
+    """Returns tensors by path as nested dicts and tuples; the only one with an empty path is itself the batch."""
+    if "" in tensors:
+        return tensors[""]
+    parts: dict[str, dict[str, Tensor]] = {}
+    for path, tensor in tensors.items():
+        first, _, rest = path.partition(".")
+        parts.setdefault(first, {})[rest] = tensor
+    nested = {name: _nested(part) for name, part in parts.items()}
+    return tuple(nested.values()) if all(name.isdigit() for name in nested) else nested
