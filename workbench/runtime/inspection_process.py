@@ -22,7 +22,8 @@ from workbench.plan.model_summary import ModelSummary
 
 def inspection(request: Request) -> Inspection:
     """Builds the model and looks at it."""
-    options = UserModelOptions(name=f"{request.origin}:{request.attribute}", options=request.options, cut_at=request.cut_at)
+    name = f"{request.origin}:{request.attribute}"
+    options = UserModelOptions(name=name, options=request.options, loss=request.loss, cut_at=request.cut_at)
     source, summary, refusal = options.source, None, None
     try:
         summary = _summary(options, TypeAdapter(DatasetSummary).validate_python(request.data))

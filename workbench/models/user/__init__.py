@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from workbench.data.base import DatasetSummary
     from workbench.models.user.inspection import Inspection
+    from workbench.models.user.outputs_modules import LossFunction
 
 
 class UserModelOptions(ModelOptions):
@@ -29,6 +30,10 @@ class UserModelOptions(ModelOptions):
 
     options: dict[str, JsonValue] = {}
     """Keyword arguments of the callable."""
+
+    loss: str = ""
+    """Callable of (outputs, targets) that returns the loss, PATH.py:CALLABLE or package.module:CALLABLE, beside the model's; by
+    default what the model returns as ``loss``, or else the cross-entropy or mean squared error."""
 
     cut_at: tuple[str, ...] = ()
     """Paths of the modules after which the model may be cut; by default found."""
@@ -41,6 +46,29 @@ class UserModelOptions(ModelOptions):
     def _is_source(cls, name: str) -> str:
         Source.parse(name, "model.name")
         return name
+
+    @field_validator("loss")
+    @classmethod
+    def _is_source_of_loss(cls, loss: str) -> str:
+        if loss:
+            Source.parse(loss, "model.loss")
+        return loss
+
+    @property
+    def loss_source(self) -> Source | None:
+        """The callable that returns the loss.
+
+        Raises:
+            SpecError: its file is in another folder than the model's.
+        """
+        if not self.loss:
+            return None
+        source = Source.parse(self.loss, "model.loss", self.folder)
+        places = [each.path.parent if each.path else None for each in (self.source, source)]
+        if places[0] != places[1]:
+            where = f"a file in {places[0]}" if places[0] else "package.module:CALLABLE, as is model.name"
+            raise SpecError("model.loss", f"must be {where}, but got {self.loss!r}; import it there")
+        return source
 
     @property
     def source(self) -> Source:
@@ -77,6 +105,19 @@ class UserModel(ModuleModel[UserModelOptions]):
     @property
     def cut_at(self) -> tuple[str, ...]:
         return self.options.cut_at
+
+    @cached_property
+    def loss_function(self) -> LossFunction | None:
+        source = self.options.loss_source
+        if source is None:
+            return None
+        from workbench.models.user.loss_modules import checked_loss
+
+        return checked_loss(source.load(), source)
+
+    @property
+    def takes_targets(self) -> bool:
+        return bool(self.options.loss)
 
     def build(self) -> nn.Module:
         from workbench.models.user.inspect_modules import module_of

@@ -50,6 +50,7 @@ class Request:
     origin: str
     attribute: str
     options: dict[str, Any]
+    loss: str
     cut_at: tuple[str, ...]
     data: dict[str, Any]
     """The fields of the ``DatasetSummary``."""
@@ -89,7 +90,9 @@ def inspect(options: UserModelOptions, data: DatasetSummary, limit_s: float = TI
     source.check_file()
     check_recorded(source, options.folder)
     fields: dict[str, Any] = json.loads(json.dumps(asdict(data)))  # as read from a file: lists for tuples
-    request = Request(source.origin, source.attribute, options.options, options.cut_at, fields)
+    loss = options.loss_source
+    named = f"{loss.origin}:{loss.attribute}" if loss else ""
+    request = Request(source.origin, source.attribute, options.options, named, options.cut_at, fields)
     key = _REQUESTS.dump_json(request).decode()
     found = _known().get(key) or _recorded(source, request, options.folder)
     if found is None or not found.code.is_current:
@@ -105,7 +108,9 @@ def recorded_form(options: UserModelOptions, data: DatasetSummary, folder: Path)
     """Returns the contents of the file from which ``inspect`` answers for code that is recorded in a folder, so that workers and
     readers of a run need not inspect it again."""
     found = inspect(options, data)
-    request = asdict(_portable(options.source, Request("", "", options.options, options.cut_at, asdict(data))))
+    loss = options.loss_source
+    named = loss.label if loss else ""
+    request = asdict(_portable(options.source, Request("", "", options.options, named, options.cut_at, asdict(data))))
     found = dataclasses.replace(found, code=found.code.moved(folder) if options.source.path else found.code, output="")
     return json.dumps({"request": request, "inspection": _INSPECTIONS.dump_python(found, mode="json")}).encode()
 
@@ -128,7 +133,8 @@ def _known() -> dict[str, Inspection]:
 
 def _portable(source: Source, request: Request) -> Request:
     """Returns the request without where the file lies."""
-    return dataclasses.replace(request, origin=source.path.name if source.path else source.origin, attribute=source.attribute)
+    name, loss = source.path.name if source.path else source.origin, request.loss.rpartition("/")[2]
+    return dataclasses.replace(request, origin=name, attribute=source.attribute, loss=loss)
 
 
 def _recorded(source: Source, request: Request, folder: str) -> Inspection | None:

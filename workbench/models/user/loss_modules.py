@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 
 from workbench.errors import SpecError
+from workbench.models.user.failure import failure_text
+from workbench.models.user.outputs_modules import LossFunction
+from workbench.models.user.source import Source
 from workbench.plan.batch_modules import num_samples, selected
 from workbench.plan.loss_weights import IGNORED, LossReduction
 from workbench.torch_private.dispatch import tree_leaves, tree_map
@@ -46,15 +49,27 @@ def reduction_of(loss: Callable[[Any], Tensor], batch: Any, targets_in: Callable
         return _reduction(loss, batch, targets_in)
 
 
-def check_loss(loss: Any, field: str, label: str) -> Tensor:
-    """Returns what a user's loss returned.
+def checked_loss(function: Callable[..., Any], source: Source) -> LossFunction:
+    """Returns a user's loss, which raises an error in a sentence if it fails or returns no loss.
 
     Raises:
-        SpecError: it is not a scalar of floating point.
+        SpecError: from the returned function; the message has the user's own file and line.
     """
-    if not isinstance(loss, Tensor) or loss.numel() != 1 or loss.dim() or not loss.is_floating_point():
-        found = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
-        raise SpecError(field, f"{label} must return the loss, a scalar tensor of floating point, but returned {found}")
+
+    def loss(outputs: Any, targets: Any) -> Tensor:
+        try:
+            with source.imports():
+                value = function(outputs, targets)
+        except Exception as error:
+            doing = f"{source.label}(outputs, targets)"
+            raise SpecError(source.field, failure_text(error, doing, source.folder, source.path)) from error
+        if not isinstance(value, Tensor) or value.dim() or not value.is_floating_point():
+            found = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+            raise SpecError(
+                source.field, f"{source.label} must return the loss, a scalar tensor of floating point, but returned {found}"
+            )
+        return value
+
     return loss
 
 

@@ -104,8 +104,8 @@ class ModuleModel(Model[O]):
 
         from workbench.models.user.inspect_modules import built_blocks
 
-        seed = seed_of(self.summary().blocks[0].name)
+        structure, seed = self._structure, seed_of(self.summary().blocks[0].name)  # finding it draws random numbers
         random.seed(seed)
         np.random.seed(seed % 2**32)
         torch.manual_seed(seed)
-        return built_blocks(self, self._structure, names)
+        return built_blocks(self, structure, names)
