@@ -7,9 +7,9 @@ from pathlib import Path
 
 from workbench.errors import SpecError, UsageError
 from workbench.models.user import UserModel
-from workbench.models.user.code import INSPECTION
 from workbench.models.user.inspection import INSPECTING, recorded_form
 from workbench.plan.plan import Plan
+from workbench.sources.code import INSPECTION
 from workbench.spec.option_files import CODE, check_hash, with_file_hashes
 from workbench.spec.run_spec import RunSpec
 from workbench.store.directory import CODE_FOLDER

@@ -14,10 +14,10 @@ from pydantic import TypeAdapter
 from workbench.data.base import DatasetSummary
 from workbench.errors import SpecError
 from workbench.models.user import UserModel, UserModelOptions
-from workbench.models.user.code import executed
 from workbench.models.user.inspect_modules import inspected
 from workbench.models.user.inspection import ANSWER, BEGUN, REQUEST, STACK, Inspection, Refusal, Request, answer, request_in
 from workbench.plan.model_summary import ModelSummary
+from workbench.sources.code import executed
 
 
 def inspection(request: Request) -> Inspection:

@@ -12,8 +12,8 @@ import pytest
 
 import workbench as wb
 from workbench.errors import SpecError
-from workbench.models.user.code import executed
-from workbench.models.user.source import Source, built
+from workbench.sources.code import executed
+from workbench.sources.source import Source, built
 from workbench.spec.paths import command, differences
 from workbench.spec.run_spec import RunSpec
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import JsonValue, field_validator
 
 from workbench.errors import SpecError
-from workbench.models.user.failure import failure_text
 from workbench.models.user.module_model import ModuleModel
-from workbench.models.user.source import Source, built
 from workbench.plan.model_summary import ModelSummary
+from workbench.sources.failure import failure_text
+from workbench.sources.source import Source, built
 from workbench.spec.options import ModelOptions, NoCost
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Any
 
 from workbench.errors import SpecError
 from workbench.models.user import UserModelOptions
-from workbench.models.user.places import is_installed
+from workbench.sources.places import is_installed
 
 _FIELD = "model.name"
 

@@ -19,10 +19,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from workbench.errors import SpecError
 from workbench.interpreter import module_command, same_packages
-from workbench.models.user.code import INSPECTION, Code, check_recorded, nearby
-from workbench.models.user.failure import stack_text
-from workbench.models.user.source import Source
 from workbench.plan.model_summary import ModelSummary
+from workbench.sources.code import INSPECTION, Code, check_recorded, nearby
+from workbench.sources.failure import stack_text
+from workbench.sources.source import Source
 
 if TYPE_CHECKING:
     from workbench.data.base import DatasetSummary

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from workbench.errors import SpecError
-from workbench.models.user.failure import failure_text
 from workbench.models.user.outputs_modules import LossFunction
-from workbench.models.user.source import Source
 from workbench.plan.batch_modules import num_samples, selected
 from workbench.plan.loss_weights import IGNORED, LossReduction
+from workbench.sources.failure import failure_text
+from workbench.sources.source import Source
 from workbench.torch_private.dispatch import tree_leaves, tree_map
 
 NUM_SAMPLES = 5

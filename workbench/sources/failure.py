@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from workbench.models.user.places import is_installed
+from workbench.sources.places import is_installed
 
 _STACK_LINE = re.compile(r'^  File "(?P<file>.+)", line (?P<line>\d+) in ', re.MULTILINE)
 """A line of a traceback that ``faulthandler`` wrote."""

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from workbench.errors import SpecError
 from workbench.messages import counted
-from workbench.models.user.places import is_installed
-from workbench.models.user.source import Source
+from workbench.sources.places import is_installed
+from workbench.sources.source import Source
 
 HASHES, INSPECTION = "hashes.json", "inspection.json"
 """Files beside recorded code: its hashes, and what was found in it."""

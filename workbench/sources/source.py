@@ -15,9 +15,9 @@ from typing import Any
 
 from workbench.errors import SpecError
 from workbench.messages import nearest_name
-from workbench.models.user.arguments import check_arguments
-from workbench.models.user.failure import failure_text
-from workbench.models.user.places import is_installed
+from workbench.sources.arguments import check_arguments
+from workbench.sources.failure import failure_text
+from workbench.sources.places import is_installed
 
 FORMS = "PATH.py:CALLABLE or package.module:CALLABLE"
 
