@@ -36,7 +36,7 @@ def with_hashes(planned: Plan) -> RunSpec:
     if isinstance(planned.model, UserModel):
         source, code = planned.model.options.source, planned.model.inspection.code
         check_hash(spec, CODE, f"the code of {source.label}", code.sha256)
-        model = {**spec.as_dict()["model"], "name": source.label, "folder": str(source.path.parent) if source.path else ""}
+        model = {**spec.as_dict()["model"], "name": source.label, "folder": str(source.folder) if source.path else ""}
         if loss := planned.model.options.loss_source:
             model["loss"] = loss.label
         spec = spec.replace(model=model, files={**(spec.files or {}), CODE: code.sha256})

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 def inspect_command(model: str, dataset: str | None, sets: tuple[str, ...], as_json: bool) -> None:
     """Show the blocks of MODEL, and which strategies can split it over two workers.
 
-    MODEL is PATH.py:CALLABLE or package.module:CALLABLE, a function or class that returns an nn.Module, or the name of a model.
+    MODEL is PATH.py:CALLABLE or package.module:CALLABLE, a function or class that returns an nn.Module; hf:PATH/config.json, a
+    config of Transformers; or the name of a model.
     """
     spec = RunSpec(**override({}, model=model, dataset=dataset, splits=(), sets=sets))
     from workbench.api.inspection import inspect_model

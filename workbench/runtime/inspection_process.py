@@ -22,8 +22,7 @@ from workbench.sources.code import executed
 
 def inspection(request: Request) -> Inspection:
     """Builds the model and looks at it."""
-    name = f"{request.origin}:{request.attribute}"
-    options = UserModelOptions(name=name, options=request.options, loss=request.loss, cut_at=request.cut_at)
+    options = UserModelOptions(name=request.name, options=request.options, loss=request.loss, cut_at=request.cut_at)
     source, summary, refusal = options.source, None, None
     try:
         summary = _summary(options, TypeAdapter(DatasetSummary).validate_python(request.data))

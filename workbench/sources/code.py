@@ -12,6 +12,7 @@ from pathlib import Path
 
 from workbench.errors import SpecError
 from workbench.messages import counted
+from workbench.sources.config_source import PACKAGE, ConfigSource
 from workbench.sources.places import is_installed
 from workbench.sources.source import Source
 
@@ -54,6 +55,8 @@ class Code:
 def executed(source: Source) -> Code:
     """Returns the code that this process executed for a source: the files of the user's own modules that are imported now, from
     beside the file or, of a package that is not installed, from below the folder that holds it."""
+    if isinstance(source, ConfigSource):
+        return _of_config(source, set(_imported(source.folder)) if source.path else set())  # with the file of a loss
     if source.path:
         folder = source.path.parent
         return Code(str(folder), _hashed(folder, {source.path, *_imported(folder)}))
@@ -69,9 +72,16 @@ def executed(source: Source) -> Code:
 def nearby(source: Source) -> Code:
     """Returns the code that a source may execute, as far as that is known before: the files in the folder of its file and in the
     folders there; none of a package."""
+    if isinstance(source, ConfigSource):
+        return _of_config(source, set())
     folder = source.folder
     files = {*folder.glob("*.py"), *folder.glob("*/*.py")} if source.path else set[Path]()
     return Code(str(folder), _hashed(folder, files))
+
+
+def _of_config(source: ConfigSource, more: set[Path]) -> Code:
+    files = {source.path, *more} if source.path else more
+    return Code(str(source.folder), _hashed(source.folder, files), PACKAGE, _version(PACKAGE))
 
 
 def check_recorded(source: Source, folder_name: str) -> None:

@@ -52,14 +52,16 @@ def _last_own(lines: list[tuple[str, int]], folder: Path, file: Path | None) -> 
 
 
 def _reason(error: BaseException, folder: Path) -> str:
-    first = next(iter(str(error).splitlines()), "")
+    first = _first_sentence(error)
     if isinstance(error, ModuleNotFoundError) and error.name and not _is_local(error.name, folder):
         return f"the package {error.name.split('.')[0]!r} is not installed"
-    if "torchvision::nms does not exist" in first:
+    if (cause := _cause_with(error, "torchvision::nms does not exist")) is not None:
         return (
-            f"torchvision is built for another version of torch or for CUDA ({first}); install the torchvision that belongs to"
+            f"torchvision is built for another version of torch or for CUDA ({cause}); install the torchvision that belongs to"
             f" torch {_version('torch')}, from the same index"
         )
+    if (cause := _cause_with(error, "huggingface.co", "HF_HUB_OFFLINE")) is not None:
+        return f"it requires a download from the Hugging Face hub ({cause})"
     if isinstance(error, EOFError):
         return "it reads standard input, which is empty while a model is built"
     if isinstance(error, SystemExit):
@@ -69,6 +71,25 @@ def _reason(error: BaseException, folder: Path) -> str:
     if isinstance(error, SyntaxError):
         return f"{type(error).__name__}: {error.msg}"
     return f"{type(error).__name__}: {first or 'no message'}"
+
+
+def _first_sentence(error: BaseException) -> str:
+    """Returns the first line of a message that is not empty, with the next one if it announces that."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2] if lines and lines[0].endswith(":") else lines[:1])
+
+
+def _cause_with(error: BaseException | None, *parts: str) -> str | None:
+    """Returns the first line with one of the parts, of the exception or of what caused it; packages that import lazily hide that
+    behind their own."""
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
+        first = next((line for line in str(error).splitlines() if any(part in line for part in parts)), None)
+        if first is not None:
+            return first
+        seen.append(error)
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _asks_for_gpu(error: BaseException) -> bool:

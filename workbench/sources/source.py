@@ -19,7 +19,7 @@ from workbench.sources.arguments import check_arguments
 from workbench.sources.failure import failure_text
 from workbench.sources.places import is_installed
 
-FORMS = "PATH.py:CALLABLE or package.module:CALLABLE"
+FORMS = "PATH.py:CALLABLE, package.module:CALLABLE or hf:PATH/config.json"
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,11 @@ class Source:
         if folder and not path.is_relative_to(Path(folder).resolve()):
             raise SpecError(field, f"must be a path in {folder}, but got {text!r}")
         return cls(str(path), attribute, field)
+
+    @property
+    def name(self) -> str:
+        """Name under which every process on this machine finds it."""
+        return f"{self.origin}:{self.attribute}"
 
     @property
     def path(self) -> Path | None:
@@ -111,6 +116,17 @@ class Source:
                 self.field, f"{self.label} is not callable, but of type {what}; name a function or class that returns the model"
             )
         return target
+
+    def check_options(self, target: Callable[..., Any], options: Mapping[str, Any], field: str) -> None:
+        """Checks that the callable takes these keyword arguments.
+
+        Args:
+            field: Path of the arguments in the spec: ``model.options``.
+
+        Raises:
+            SpecError: it does not.
+        """
+        check_arguments(target, options, self.label, field)
 
     @contextlib.contextmanager
     def imports(self) -> Iterator[None]:
@@ -173,10 +189,12 @@ def built(source: Source, options: Mapping[str, Any], field: str) -> Any:
         SpecError: the callable does not take the arguments, or raises an exception; the message has the user's own file and line.
     """
     target = source.load()
-    check_arguments(target, options, source.label, field)
     try:
+        source.check_options(target, options, field)
         with source.imports():
             return target(**options)
+    except SpecError:
+        raise
     except (Exception, SystemExit) as error:
         text = failure_text(error, f"building {source.label}", source.folder, source.path)
         raise SpecError(source.field, text) from error

@@ -97,8 +97,16 @@ GOOD = "def build(width: int = 3, name: 'str | None' = None):\n    return width\
             {},
             "model.name: net.py:NUMBER is not callable, but of type int; name a function or class that returns",
         ),
-        ("net.py:", {}, "model.name: must be PATH.py:CALLABLE or package.module:CALLABLE, but got 'net.py:'"),
-        ("folder/:build", {}, "model.name: must be PATH.py:CALLABLE or package.module:CALLABLE, but got 'folder/:build'"),
+        (
+            "net.py:",
+            {},
+            "model.name: must be PATH.py:CALLABLE, package.module:CALLABLE or hf:PATH/config.json, but got 'net.py:'",
+        ),
+        (
+            "folder/:build",
+            {},
+            "model.name: must be PATH.py:CALLABLE, package.module:CALLABLE or hf:PATH/config.json, but got 'folder/:build'",
+        ),
         ("json.dekoder:build", {}, "model.name: the module json.dekoder does not exist: there is no json.dekoder"),
         ("absent_package.nets:build", {}, "model.name: the package 'absent_package' is not installed, or not on the import path"),
         (

@@ -10,6 +10,7 @@ from pydantic import JsonValue, field_validator
 from workbench.errors import SpecError
 from workbench.models.user.module_model import ModuleModel
 from workbench.plan.model_summary import ModelSummary
+from workbench.sources.config_source import check_classes, model_source
 from workbench.sources.failure import failure_text
 from workbench.sources.source import Source, built
 from workbench.spec.options import ModelOptions, NoCost
@@ -26,10 +27,11 @@ class UserModelOptions(ModelOptions):
     """Options of a user's model."""
 
     name: str
-    """Callable that returns the model: PATH.py:CALLABLE or package.module:CALLABLE."""
+    """Callable that returns the model: PATH.py:CALLABLE or package.module:CALLABLE; or a config of Transformers:
+    hf:PATH/config.json, or hf:TYPE for the default of a model type."""
 
     options: dict[str, JsonValue] = {}
-    """Keyword arguments of the callable."""
+    """Keyword arguments of the callable, or fields of the config."""
 
     loss: str = ""
     """Callable of (outputs, targets) that returns the loss, PATH.py:CALLABLE or package.module:CALLABLE, beside the model's; by
@@ -44,7 +46,7 @@ class UserModelOptions(ModelOptions):
     @field_validator("name")
     @classmethod
     def _is_source(cls, name: str) -> str:
-        Source.parse(name, "model.name")
+        model_source(name, "model.name")
         return name
 
     @field_validator("loss")
@@ -64,7 +66,7 @@ class UserModelOptions(ModelOptions):
         if not self.loss:
             return None
         source = Source.parse(self.loss, "model.loss", self.folder)
-        places = [each.path.parent if each.path else None for each in (self.source, source)]
+        places = [each.folder if each.path else None for each in (self.source, source)]
         if places[0] != places[1]:
             where = f"a file in {places[0]}" if places[0] else "package.module:CALLABLE, as is model.name"
             raise SpecError("model.loss", f"must be {where}, but got {self.loss!r}; import it there")
@@ -73,7 +75,7 @@ class UserModelOptions(ModelOptions):
     @property
     def source(self) -> Source:
         """The callable."""
-        return Source.parse(self.name, "model.name", self.folder)
+        return model_source(self.name, "model.name", self.folder)
 
 
 class UserModel(ModuleModel[UserModelOptions]):
@@ -123,7 +125,9 @@ class UserModel(ModuleModel[UserModelOptions]):
         from workbench.models.user.inspect_modules import module_of
 
         source = self.options.source
-        return module_of(built(source, self.options.options, "model.options"), source.label)
+        module = module_of(built(source, self.options.options, "model.options"), source.label)
+        check_classes(module, self.data)
+        return module
 
     def failed_on_samples(self, error: Exception) -> SpecError:
         source = self.options.source

@@ -47,8 +47,9 @@ _POLL_S = 0.01
 class Request:
     """What is inspected; an equal request about equal code has an equal answer."""
 
-    origin: str
-    attribute: str
+    name: str
+    """Name of the source."""
+
     options: dict[str, Any]
     loss: str
     cut_at: tuple[str, ...]
@@ -91,8 +92,7 @@ def inspect(options: UserModelOptions, data: DatasetSummary, limit_s: float = TI
     check_recorded(source, options.folder)
     fields: dict[str, Any] = json.loads(json.dumps(asdict(data)))  # as read from a file: lists for tuples
     loss = options.loss_source
-    named = f"{loss.origin}:{loss.attribute}" if loss else ""
-    request = Request(source.origin, source.attribute, options.options, named, options.cut_at, fields)
+    request = Request(source.name, options.options, loss.name if loss else "", options.cut_at, fields)
     key = _REQUESTS.dump_json(request).decode()
     found = _known().get(key) or _recorded(source, request, options.folder)
     if found is None or not found.code.is_current:
@@ -109,8 +109,7 @@ def recorded_form(options: UserModelOptions, data: DatasetSummary, folder: Path)
     readers of a run need not inspect it again."""
     found = inspect(options, data)
     loss = options.loss_source
-    named = loss.label if loss else ""
-    request = asdict(_portable(options.source, Request("", "", options.options, named, options.cut_at, asdict(data))))
+    request = asdict(Request(options.source.label, options.options, loss.label if loss else "", options.cut_at, asdict(data)))
     found = dataclasses.replace(found, code=found.code.moved(folder) if options.source.path else found.code, output="")
     return json.dumps({"request": request, "inspection": _INSPECTIONS.dump_python(found, mode="json")}).encode()
 
@@ -133,8 +132,7 @@ def _known() -> dict[str, Inspection]:
 
 def _portable(source: Source, request: Request) -> Request:
     """Returns the request without where the file lies."""
-    name, loss = source.path.name if source.path else source.origin, request.loss.rpartition("/")[2]
-    return dataclasses.replace(request, origin=name, attribute=source.attribute, loss=loss)
+    return dataclasses.replace(request, name=source.label, loss=request.loss.rpartition("/")[2])
 
 
 def _recorded(source: Source, request: Request, folder: str) -> Inspection | None:
