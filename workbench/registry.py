@@ -47,6 +47,10 @@ class Family:
     source_class: str = ""
     """``package.module:Class`` for names that contain a colon, which name a user's own callable; empty if there is none."""
 
+    path_class: str = ""
+    """``package.module:function`` that returns the class for a name that is the path of a file or folder; empty if there is
+    none."""
+
     def names(self) -> list[str]:
         """Returns the names of all plugins that can be loaded, sorted."""
         return sorted(_load(self))
@@ -60,15 +64,19 @@ class Family:
         if self.source_class and is_source(name):
             module, _, attribute = self.source_class.partition(":")
             return getattr(importlib.import_module(module), attribute)
+        if self.path_class and is_path(name):
+            module, _, attribute = self.path_class.partition(":")
+            return getattr(importlib.import_module(module), attribute)(name, field)
         plugins = _load(self)
         if not isinstance(name, str) or name not in plugins:
             own = ", or your own as PATH.py:CALLABLE" if self.source_class else ""
+            own += ", or the path of your own, such as table.csv" if self.path_class else ""
             raise SpecError(field, unknown_name(self.kind, name, sorted(plugins)) + own)
         return plugins[name]
 
 
 MODELS = Family("model", "workbench.models", "workbench.models", "workbench.models.user:UserModel")
-DATASETS = Family("dataset", "workbench.data", "workbench.data")
+DATASETS = Family("dataset", "workbench.data", "workbench.data", path_class="workbench.data.user:dataset_of")
 STRATEGIES = Family("strategy", "workbench.strategies", "workbench.strategies")
 SCHEDULES = Family("schedule", "workbench.strategies.pipeline.schedules", "workbench.schedules")
 FAMILIES = (MODELS, DATASETS, STRATEGIES, SCHEDULES)
@@ -77,6 +85,11 @@ FAMILIES = (MODELS, DATASETS, STRATEGIES, SCHEDULES)
 def is_source(name: object) -> bool:
     """Whether a name is that of a user's own callable, such as ``my_model.py:build``, rather than of a plugin."""
     return isinstance(name, str) and ":" in name
+
+
+def is_path(name: object) -> bool:
+    """Whether a name is that of a file or folder, such as ``table.csv`` or ``images/``, rather than of a plugin."""
+    return isinstance(name, str) and ("/" in name or os.sep in name or name.startswith("hf:") or bool(Path(name).suffix))
 
 
 def announce(path: Path) -> None:

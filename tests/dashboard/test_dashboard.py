@@ -83,6 +83,13 @@ def test_an_address_cannot_name_a_model_by_its_file() -> None:
     assert problem.endswith("this page runs no code of your own; use the command line: workbench run --model /tmp/evil.py:build")
 
 
+def test_an_address_cannot_name_a_file_as_dataset() -> None:
+    for name in ("/home/others/table.csv", "hf:/home/others/data", "images/"):
+        paths, (problem,) = address.read({"model.name": "mlp", "dataset.name": name})
+        assert paths == {}
+        assert problem.endswith(f"this page reads no files of your own; use the command line: workbench run --dataset {name}")
+
+
 def test_the_table_is_filtered_by_every_word_and_condition_and_sorted(tmp_path: Path) -> None:
     relabel(finished(tmp_path, "run-1", 1.0, 0.3), name="fast one", tags=["keep", "gpu"])
     relabel(finished(tmp_path, "run-2", 2.0, 0.1), name="=HYPERLINK()", tags=["keep"], note="about .* stars")

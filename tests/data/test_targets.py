@@ -145,7 +145,7 @@ def test_what_a_model_cannot_predict_is_refused(plugin: str, model: str, data: d
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"target": "value"}, 'target must be "next", "class" or "values", but got \'value\''),
+        ({"target": "value"}, 'target must be "next", "class", "values" or "structured", but got \'value\''),
         ({"target": "values"}, "requires a value_shape"),
         ({"target": "class"}, "requires num_classes of at least 2, but got 0"),
     ],

@@ -21,6 +21,9 @@ class ModelReport:
 
     summary: ModelSummary
 
+    dataset: str
+    """Label of the dataset."""
+
     num_workers: int
     """Number of workers of the splits."""
 
@@ -44,7 +47,7 @@ def inspect_model(spec: RunSpec, num_workers: int = 2) -> ModelReport:
     splits = {name: {name: STRATEGIES.get(name).plain_options(num_workers)} for name in STRATEGIES.names()}
     refusals = {name: refusal({**spec.as_dict(), "split": split}) for name, split in splits.items()}
     if not isinstance(planned.model, UserModel):
-        return ModelReport(planned.full_model, num_workers, refusals)
+        return ModelReport(planned.full_model, planned.dataset.label, num_workers, refusals)
     found = planned.model.inspection
     code = {"files": found.code.files, "distribution": found.code.distribution, "version": found.code.version}
-    return ModelReport(planned.full_model, num_workers, refusals, code, found.output)
+    return ModelReport(planned.full_model, planned.dataset.label, num_workers, refusals, code, found.output)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from workbench.registry import DATASETS, FAMILIES, MODELS, SCHEDULES, STRATEGIES, Family, announce, is_source
+from workbench.registry import DATASETS, FAMILIES, MODELS, SCHEDULES, STRATEGIES, Family, announce, is_path, is_source
 
 __all__ = [
     "DATASETS",
@@ -14,6 +14,7 @@ __all__ = [
     "Family",
     "announce",
     "external_plugins",
+    "is_path",
     "is_source",
 ]
 

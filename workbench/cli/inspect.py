@@ -45,7 +45,7 @@ def _document(report: ModelReport, spec: RunSpec) -> dict[str, Any]:
     model = report.summary
     return {
         "model": model.name,
-        "dataset": spec.dataset.name,
+        "dataset": report.dataset,
         "num_parameters": model.num_parameters,
         "blocks": [
             {
@@ -75,7 +75,7 @@ def _print(report: ModelReport, spec: RunSpec) -> None:
 
     console, model = Terminal(), report.summary
     console.print(
-        f"{model.name} on {spec.dataset.name}: {counted(len(model.blocks), 'block')},"
+        f"{model.name} on {report.dataset}: {counted(len(model.blocks), 'block')},"
         f" {counted(f'{model.num_parameters:,}', 'parameter')}"
     )
     console.print()

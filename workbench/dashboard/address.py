@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from workbench.api.plugins import is_source
+from workbench.api.plugins import is_path, is_source
 from workbench.api.specs import DEFAULT_MODEL, DatasetOptions, Field, RunSpec, all_fields, value_text
 from workbench.errors import SpecError
 from workbench.messages import unknown_name
@@ -27,7 +27,7 @@ def read(parameters: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
     such as a file name, cannot come from an address either."""
     model, dataset = parameters.get("model.name", DEFAULT_MODEL), parameters.get("dataset.name")
     try:
-        refuse_source(model)
+        refuse_own(model, dataset)
         default = RunSpec(model={"name": model, **({"preset": p} if (p := parameters.get("model.preset")) else {})})
         form_fields = all_fields(model, dataset or default.dataset.name)
     except SpecError as error:
@@ -49,14 +49,18 @@ def read(parameters: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
     return paths, problems
 
 
-def refuse_source(model: str) -> None:
-    """Refuses a user's own model: a page executes no code that a visitor names.
+def refuse_own(model: str, dataset: str | None = None) -> None:
+    """Refuses a user's own model and data: a page executes no code and reads no file that a visitor names.
 
     Raises:
-        SpecError: the model is one; the message has the command that runs it.
+        SpecError: one is; the message has the command that runs it.
     """
     if is_source(model):
         raise SpecError("model.name", f"this page runs no code of your own; use the command line: workbench run --model {model}")
+    if dataset and (is_source(dataset) or is_path(dataset)):
+        raise SpecError(
+            "dataset.name", f"this page reads no files of your own; use the command line: workbench run --dataset {dataset}"
+        )
 
 
 def offered(paths: Mapping[str, Any]) -> dict[str, Any]:

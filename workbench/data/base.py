@@ -176,6 +176,11 @@ class Dataset(ABC, Generic[O]):
     def __init__(self, options: O) -> None:
         self.options = options
 
+    @property
+    def label(self) -> str:
+        """Name in tables and titles."""
+        return self.options.name
+
     @abstractmethod
     def summary(self) -> DatasetSummary:
         """Returns its kind and sizes."""
@@ -222,7 +227,8 @@ class TokenWindows:
         import numpy as np
 
         positions = indices[:, None] * self.length + np.arange(self.length)  # (batch, sequence)
-        return self.tokens[positions], self.tokens[positions + 1]
+        chosen = (np.asarray(self.tokens[at]).astype(np.int64, copy=False) for at in (positions, positions + 1))
+        return next(chosen), next(chosen)
 
 
 @dataclass(frozen=True)

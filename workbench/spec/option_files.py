@@ -14,6 +14,8 @@ from workbench.spec.run_spec import RunSpec
 CODE = "model.name"
 """Path under which ``files`` has the hash of the code of a user's own model."""
 _SHOWN = 12
+_FOLDER = "hf:"
+"""Begins the name of a folder that the library datasets has saved."""
 
 
 def with_file_hashes(spec: RunSpec) -> RunSpec:
@@ -31,7 +33,7 @@ def with_file_hashes(spec: RunSpec) -> RunSpec:
         inner = table
         for parent in parents:
             inner = inner[parent]
-        inner[name] = str(path)
+        inner[name] = f"{_FOLDER}{path}" if str(inner[name]).startswith(_FOLDER) else str(path)
     return RunSpec(**{**table, "files": hashes}) if hashes else spec
 
 
@@ -59,7 +61,7 @@ def option_files(spec: RunSpec) -> Iterator[tuple[str, Path]]:
             marks = [*field.metadata, *(mark for part in get_args(field.annotation) for mark in get_args(part))]
             value: Any = getattr(options, name)
             if value and any(mark is ReadsFile for mark in marks):
-                yield f"{where}.{name}", Path(value).expanduser().resolve()
+                yield f"{where}.{name}", Path(value.removeprefix(_FOLDER)).expanduser().resolve()
 
 
 def _hash(where: str, path: Path) -> str:

@@ -114,7 +114,7 @@ def load_run(run_id: str) -> None:
     """Resets the form to the spec of a run, without what the form does not offer."""
     try:
         spec = open_exact(run_id).spec
-        address.refuse_source(spec.model.name)
+        address.refuse_own(spec.model.name, spec.dataset.name)
         load(address.offered(differences(spec)))
     except WorkbenchError as error:
         st.session_state[NOT_LOADED] = str(error)
