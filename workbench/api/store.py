@@ -8,6 +8,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from workbench.api.stored_run import Run
 from workbench.errors import UsageError
+from workbench.messages import listed
 from workbench.plan.parity import VERDICTS
 from workbench.store import archive, listing, runs_table
 from workbench.store.columns import RUN_COLUMNS, RUN_FIGURES
@@ -44,6 +45,7 @@ __all__ = [
     "all_runs",
     "home",
     "import_runs",
+    "left_out",
     "open_exact",
     "open_run",
     "pack_runs",
@@ -105,8 +107,15 @@ def runs_beside(run: Run, run_ids: Iterable[str]) -> list[Run]:
 
 
 def pack_runs(runs: Iterable[Run]) -> bytes:
-    """Packs the runs' directories into a zip file, which ``import_runs`` reads."""
+    """Packs the runs' directories into a zip file, which ``import_runs`` reads; without what ``left_out`` says."""
     return archive.pack(run.directory for run in runs)
+
+
+def left_out(runs: Iterable[Run]) -> str:
+    """Returns a sentence on what an archive of these runs leaves out; empty if it is complete. Code crosses from nobody to
+    anybody: who imports the runs reads their figures, and cannot repeat them."""
+    sources = dict.fromkeys(code.source for run in runs if (code := run.directory.code()))
+    return f"Left out: the code of {listed(list(sources))}, so that only this store can repeat its runs." if sources else ""
 
 
 def import_runs(source: Path | IO[bytes]) -> tuple[list[Run], list[str]]:

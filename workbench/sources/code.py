@@ -13,6 +13,7 @@ from pathlib import Path
 from workbench.errors import SpecError
 from workbench.messages import counted
 from workbench.sources.config_source import PACKAGE, ConfigSource
+from workbench.sources.live import LiveSource
 from workbench.sources.places import is_installed
 from workbench.sources.source import Source
 
@@ -57,6 +58,8 @@ def executed(source: Source) -> Code:
     beside the file or, of a package that is not installed, from below the folder that holds it."""
     if isinstance(source, ConfigSource):
         return _of_config(source, set(_imported(source.folder)) if source.path else set())  # with the file of a loss
+    if isinstance(source, LiveSource):
+        return nearby(source)
     if source.path:
         folder = source.path.parent
         return Code(str(folder), _hashed(folder, {source.path, *_imported(folder)}))
@@ -74,6 +77,8 @@ def nearby(source: Source) -> Code:
     folders there; none of a package."""
     if isinstance(source, ConfigSource):
         return _of_config(source, set())
+    if isinstance(source, LiveSource):
+        return Code(str(source.folder), _hashed(source.folder, set(source.folder.glob("*.pickle"))))  # with that of a loss
     folder = source.folder
     files = {*folder.glob("*.py"), *folder.glob("*/*.py")} if source.path else set[Path]()
     return Code(str(folder), _hashed(folder, files))

@@ -13,6 +13,7 @@ from typing import Any
 
 from workbench.errors import SpecError
 from workbench.messages import nearest_name
+from workbench.sources.live import callable_source
 from workbench.sources.source import Source
 
 PREFIX, PACKAGE = "hf:", "transformers"
@@ -216,4 +217,4 @@ def model_source(text: str, field: str, folder: str = "") -> Source:
     Raises:
         SpecError: the text has none of the forms.
     """
-    return (ConfigSource if text.startswith(PREFIX) else Source).parse(text, field, folder)
+    return ConfigSource.parse(text, field, folder) if text.startswith(PREFIX) else callable_source(text, field, folder)

@@ -44,11 +44,19 @@ def _lines_of(error: BaseException) -> Iterator[tuple[str, int]]:
 
 
 def _last_own(lines: list[tuple[str, int]], folder: Path, file: Path | None) -> str:
+    is_live = file is not None and file.suffix == ".pickle"  # whose code comes from anywhere
     for name, line in reversed(lines):
         path = Path(name)
-        if path == file or (path.is_relative_to(folder) and not is_installed(path)):
-            return f"{path.relative_to(folder).as_posix()}, line {line}"
+        if path == file or (path.is_relative_to("/" if is_live else folder) and not is_installed(path)):
+            return f"{_shown(path, folder)}, line {line}"
     return ""
+
+
+def _shown(path: Path, folder: Path) -> str:
+    """Returns the path in the folder; of code from anywhere, the file's name or that it is a notebook's cell."""
+    if path.parent.name.startswith("ipykernel_"):
+        return "a cell"
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
 
 
 def _reason(error: BaseException, folder: Path) -> str:

@@ -100,8 +100,11 @@ class RunDirectory:
     def _write_code(self, record: CodeRecord, files: Mapping[str, bytes]) -> None:
         for name, contents in files.items():
             path = self.path / CODE_FOLDER / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(contents)
+            path.parent.mkdir(0o755, parents=True, exist_ok=True)
+            # A pickle executes code when it is loaded: only the user whose run it is may read it, and nobody may replace it.
+            mode = 0o600 if path.suffix == ".pickle" else 0o644
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+                file.write(contents)
         (self.path / _HASHES).write_text(json.dumps(to_json(record)), encoding="utf-8")
 
     def make_folders(self) -> None:

@@ -165,24 +165,6 @@ def test_a_function_of_a_file_becomes_the_name_from_which_it_is_loaded() -> None
     assert wb.UserModel(json.JSONDecoder).name == "json.decoder:JSONDecoder"
 
 
-def test_what_no_worker_can_load_by_name_is_refused() -> None:
-    def local() -> None: ...
-
-    cell: dict[str, Any] = {"__name__": "__main__"}
-    exec("def build(): ...", cell)
-    for given, sentence in {
-        local: "local is defined inside a function, which has no name from which a worker could load it; define a function in a",
-        build(): "requires a function or class that returns the model, but got an object of type int",
-        (lambda: None): "a lambda has no name from which a worker could load it",
-    }.items():
-        with pytest.raises(SpecError, match=sentence):
-            wb.UserModel(given)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delattr(sys.modules["__main__"], "__file__", raising=False)
-        with pytest.raises(SpecError, match="build is defined in a notebook's cell or at a prompt, which no worker can load"):
-            wb.UserModel(cell["build"])
-
-
 def test_a_spec_names_a_source_and_needs_a_dataset() -> None:
     with pytest.raises(SpecError, match=r"dataset\.name: net\.py:build has no default dataset; name one, such as digits"):
         RunSpec(model="net.py:build")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from workbench.api.store import Run, pack_runs
+from workbench.api.store import Run, left_out, pack_runs
 from workbench.dashboard.downloads import report_of, tables_of
 
 
@@ -18,3 +18,5 @@ def downloads(runs: list[Run]) -> None:
         "Complete runs (for import)", lambda: pack_runs(runs), f"{name}.zip", "application/zip",
         help="The run directories. Import loads them into another store.",
     )  # fmt: skip
+    if sentence := left_out(runs):
+        st.caption(sentence)

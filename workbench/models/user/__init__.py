@@ -12,6 +12,7 @@ from workbench.models.user.module_model import ModuleModel
 from workbench.plan.model_summary import ModelSummary
 from workbench.sources.config_source import check_classes, model_source
 from workbench.sources.failure import failure_text
+from workbench.sources.live import callable_source
 from workbench.sources.source import Source, built
 from workbench.spec.options import ModelOptions, NoCost
 
@@ -53,7 +54,7 @@ class UserModelOptions(ModelOptions):
     @classmethod
     def _is_source_of_loss(cls, loss: str) -> str:
         if loss:
-            Source.parse(loss, "model.loss")
+            callable_source(loss, "model.loss")
         return loss
 
     @property
@@ -65,7 +66,7 @@ class UserModelOptions(ModelOptions):
         """
         if not self.loss:
             return None
-        source = Source.parse(self.loss, "model.loss", self.folder)
+        source = callable_source(self.loss, "model.loss", self.folder)
         places = [each.folder if each.path else None for each in (self.source, source)]
         if places[0] != places[1]:
             where = f"a file in {places[0]}" if places[0] else "package.module:CALLABLE, as is model.name"

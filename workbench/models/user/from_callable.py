@@ -1,8 +1,9 @@
-"""A user's model in Python: a function or class becomes the name from which workers load it."""
+"""A user's model in Python: a name from which workers load a function or class, or a live object that they get a copy of."""
 
 from __future__ import annotations
 
 import functools
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,45 +11,91 @@ from typing import Any
 
 from workbench.errors import SpecError
 from workbench.models.user import UserModelOptions
+from workbench.sources import live
 from workbench.sources.places import is_installed
 
 _FIELD = "model.name"
 
 
-def UserModel(build: Callable[..., Any], /, *, cut_at: Sequence[str] = (), **options: Any) -> UserModelOptions:  # noqa: N802
-    """Returns the model of a spec from a function or class that returns an ``nn.Module``:
-    ``RunSpec(model=UserModel(build, width=64), dataset="digits")``.
+def UserModel(build: Any, /, *, loss: Any = None, cut_at: Sequence[str] = (), **options: Any) -> UserModelOptions:  # noqa: N802
+    """Returns the model of a spec from an ``nn.Module``, or from a function or class that returns one:
+    ``RunSpec(model=UserModel(module), dataset="digits")``, ``RunSpec(model=UserModel(build, width=64), dataset="digits")``.
+
+    Each worker loads a function or class of an importable module or of a ``.py`` file by its name. A module, a lambda, a local
+    function and what a notebook's cell or a prompt defines are *live*: each run gets a copy of the object and of the user's own
+    code that it needs, in a file that only this user can read. A module starts from the values that it has, and stays as it is.
 
     Args:
-        build: A function or class of an importable module or of a ``.py`` file, from which each worker loads it by name.
+        build: The module, or what returns it.
+        loss: Callable of (outputs, targets) that returns the loss; by default what the model returns as ``loss``, or else the
+            cross-entropy or mean squared error.
         cut_at: Paths of the modules after which the model may be cut; by default found.
-        options: Keyword arguments of ``build``.
+        options: Keyword arguments of ``build``; none for a module.
 
     Raises:
-        SpecError: workers cannot load it by name: it is a lambda, or defined inside a function or in a notebook's cell.
+        SpecError: it is neither, or it is live and cannot be pickled; one sentence with the attribute and the reason.
     """
-    folder, name = _name_of(build)
-    return UserModelOptions(name=name, folder=folder, options=options, cut_at=tuple(cut_at))
-
-
-def _name_of(build: Any) -> tuple[str, str]:
-    """Returns the folder of the file, empty for a module of a package, and the name of the callable."""
-    qualified, module = getattr(build, "__qualname__", ""), getattr(build, "__module__", None)
-    if isinstance(build, functools.partial) or not callable(build) or not qualified:
+    is_module = _is_module(build)
+    if not is_module and not callable(build):
         raise SpecError(
-            _FIELD, f"requires a function or class that returns the model, but got an object of type {type(build).__name__}"
+            _FIELD, f"requires an nn.Module, or a function or class that returns one, but got an object of type {_kind(build)}"
         )
-    if "<lambda>" in qualified or "<locals>" in qualified:
-        what = "a lambda" if "<lambda>" in qualified else f"{build.__name__} is defined inside a function, which"
-        raise SpecError(_FIELD, f"{what} has no name from which a worker could load it; define a function in a .py file")
-    loaded = sys.modules.get(str(module))
+    if is_module and options:
+        raise SpecError("model.options", f"{_kind(build)} is built already and takes no arguments, but got {', '.join(options)}")
+    if loss is not None and not callable(loss):
+        raise SpecError("model.loss", f"requires a function of (outputs, targets), but got an object of type {_kind(loss)}")
+    named = [None if _is_module(each) else _named(each) for each in (build, *([] if loss is None else [loss]))]
+    if None in named or len({place for place, *_ in filter(None, named)}) > 1:
+        named = _live(build, loss)
+    (folder, name), *of_loss = filter(None, named)
+    return UserModelOptions(
+        name=name, folder=folder, options=options, loss=of_loss[0][1] if of_loss else "", cut_at=tuple(cut_at)
+    )
+
+
+def _live(build: Any, loss: Any) -> list[tuple[str, str] | None]:
+    """Returns the folder with the files of live objects, a model and, if it is not None, a loss, with the name of each."""
+    from workbench.sources.pickled_modules import pickled
+
+    values = {"model.name": build} | ({} if loss is None else {"model.loss": loss})
+    labels = {field: f"{live.PREFIX}:{_attribute(value)}" for field, value in values.items()}
+    files = {live.FILES[field]: pickled(value, labels[field], field) for field, value in values.items()}
+    folder = live.write(labels["model.name"], files)
+    return [(folder, label) for label in labels.values()]
+
+
+def _attribute(value: Any) -> str:
+    while isinstance(value, functools.partial):
+        value = value.func
+    return re.sub(r"\W", "", getattr(value, "__name__", "") or _kind(value))
+
+
+def _named(build: Callable[..., Any]) -> tuple[str, str] | None:
+    """Returns the folder of the file, empty for a module of a package, and the name of a callable that workers can load by its
+    name; None for another."""
+    qualified, module = getattr(build, "__qualname__", ""), str(getattr(build, "__module__", None))
+    loaded = sys.modules.get(module)
+    found: Any = loaded
+    for name in qualified.split("."):
+        found = getattr(found, name, None)
+    if found is not build:
+        return None
     file = getattr(loaded, "__file__", None)
     if module == "__main__" and (not file or not file.endswith(".py")):
-        raise SpecError(
-            _FIELD,
-            f"{build.__name__} is defined in a notebook's cell or at a prompt, which no worker can load; write it to a .py file",
-        )
+        return None
+    code = getattr(build, "__code__", None)
+    if code is not None and module == "__main__" and Path(code.co_filename).resolve() != Path(str(file)).resolve():
+        return None  # defined at the prompt of python -i
     path = Path(file).resolve() if file else None
-    if path is None or is_installed(path) or (module != "__main__" and "." in str(module) and not str(module).startswith("/")):
+    if path is None or is_installed(path) or (module != "__main__" and "." in module and not module.startswith("/")):
         return "", f"{module}:{qualified}"
     return str(path.parent), f"{path.name}:{qualified}"
+
+
+def _is_module(value: Any) -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.nn.Module)
+
+
+def _kind(value: Any) -> str:
+    return type(value).__name__
