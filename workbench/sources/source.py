@@ -19,7 +19,8 @@ from workbench.sources.arguments import check_arguments
 from workbench.sources.failure import failure_text
 from workbench.sources.places import is_installed
 
-FORMS = "PATH.py:CALLABLE, package.module:CALLABLE or hf:PATH/config.json"
+_CALLABLES = "PATH.py:CALLABLE or package.module:CALLABLE"
+_FORMS = {"model.name": "PATH.py:CALLABLE, package.module:CALLABLE or hf:PATH/config.json"}
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Source:
         origin, _, attribute = text.rpartition(":")
         names_module = all(map(str.isidentifier, origin.split(".")))
         if not all(map(str.isidentifier, attribute.split("."))) or not (origin.endswith(".py") or names_module):
-            raise SpecError(field, f"must be {FORMS}, but got {text!r}")
+            raise SpecError(field, f"must be {_FORMS.get(field, _CALLABLES)}, but got {text!r}")
         if not origin.endswith(".py"):
             return cls(origin, attribute, field)
         path = Path(folder or ".", Path(origin).expanduser()).resolve()

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from workbench.metrics.communication import worker_communication
+from workbench.plan.batch_modules import pieces
 from workbench.plan.resolve import plan
 from workbench.runtime.batches import Batches
 from workbench.runtime.build import DTYPES, build_worker, make_mesh
@@ -42,9 +42,9 @@ def _compute_in_shards(worker: WorkerModel, num_shards: int) -> None:
     """Makes one worker compute its batch in shards and average their gradients, as replicas and microbatches do."""
     compute = worker.compute
 
-    def step(inputs: Tensor, targets: Tensor) -> StepResult:
+    def step(inputs: Any, targets: Any) -> StepResult:
         losses = []
-        for index, (x, y) in enumerate(zip(inputs.chunk(num_shards), targets.chunk(num_shards), strict=True)):
+        for index, (x, y) in enumerate(zip(pieces(inputs, num_shards), pieces(targets, num_shards), strict=True)):
             worker.dropout_keys.begin_piece(index, num_shards)
             if (loss := compute(x, y).loss) is not None:
                 losses.append(loss)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 class ResidualsOutside(nn.Module):
@@ -227,3 +228,57 @@ class ReadsNumbers(nn.Module):
         like = next(self.parameters())
         h, number = self.counting(self.a(x.to(like.device)))
         return self.head(self.b(h) / number + torch.ones(8, dtype=like.dtype, device=like.device))
+
+
+class LabelsInside(nn.Module):
+    """Takes tokens, a mask and labels by name, and returns a dict with the mean loss over the labels that are not ignored."""
+
+    def __init__(self, tokens: int = 20, width: int = 8) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Embedding(tokens, width), nn.Linear(width, tokens)
+        layers = (nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width)) for _ in range(3))
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, ids: Tensor, mask: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
+        h = self.embed(ids) * mask[..., None]
+        for layer in self.layers:
+            h = layer(h)
+        logits = self.head(h)
+        if labels is None:
+            return {"logits": logits}
+        return {"loss": functional.cross_entropy(logits.flatten(0, 1), labels.flatten()), "logits": logits}
+
+
+class TwoOutputs(nn.Module):
+    """Returns classes and a reconstruction of its input; for features."""
+
+    def __init__(self, width: int = 8) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(64, width), nn.GELU(), nn.Linear(width, width), nn.GELU())
+        self.classes, self.back = nn.Linear(width, 10), nn.Linear(width, 64)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        h = self.body(x)
+        return {"classes": self.classes(h), "back": self.back(h), "inputs": x}
+
+
+def mean_loss(outputs: dict[str, Tensor], targets: Tensor) -> Tensor:
+    return functional.cross_entropy(outputs["classes"], targets) + functional.mse_loss(outputs["back"], outputs["inputs"])
+
+
+def sum_loss(outputs: dict[str, Tensor], targets: Tensor) -> Tensor:
+    return functional.cross_entropy(outputs["classes"], targets, reduction="sum")
+
+
+def contrastive_loss(outputs: dict[str, Tensor], targets: Tensor) -> Tensor:
+    """Tells each sample from the others of the batch."""
+    scores = functional.normalize(outputs["classes"]) @ functional.normalize(outputs["classes"]).T
+    return functional.cross_entropy(scores, torch.arange(len(scores)))
+
+
+def no_scalar(outputs: dict[str, Tensor], targets: Tensor) -> Tensor:
+    return functional.cross_entropy(outputs["classes"], targets, reduction="none")
+
+
+def raises(outputs: dict[str, Tensor], targets: Tensor) -> Tensor:
+    return functional.cross_entropy(outputs["nothing"], targets)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.data.base import STRUCTURED, DatasetSummary, TensorSummary
 from workbench.errors import SpecError
+from workbench.plan.loss_weights import IGNORED
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,7 +20,8 @@ _KINDS = {1: "features", 2: "series", 3: "images"}
 
 def tensor_summary(path: str, array: Array) -> TensorSummary:
     """Returns the summary of a tensor of a sample, given the values of some samples."""
-    low, high = (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
+    values = array[array != IGNORED] if array.dtype.kind == "i" else array
+    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
     return TensorSummary(path, array.shape[1:], str(array.dtype), low, high)
 
 
@@ -60,7 +62,7 @@ def described(
             what, count, values = "values", 0, target.shape
         elif target.shape == ():
             what, count = "class", num_classes or max(2, int(target.high) + 1)
-            if target.low < 0 and target.low != -100:
+            if target.low < 0:
                 raise SpecError(
                     "dataset.targets", f"must be classes from 0, or −100 to ignore one, but the least is {target.low:g}"
                 )

@@ -67,7 +67,7 @@ class Rows:
         return int(self.table.num_rows)
 
     def batch(self, indices: Array) -> tuple[Any, Any]:
-        rows = self.table.select([*self.inputs, *self.target_columns]).take(indices)
+        rows = self.table.select(list(dict.fromkeys([*self.inputs, *self.target_columns]))).take(indices)
         return self._inputs(rows), self._targets(rows)
 
     def targets(self, indices: Array) -> Any:
@@ -78,7 +78,7 @@ class Rows:
         import numpy as np
 
         if self.lengths.keys() & set(self.inputs):
-            values = {name: self._values(rows, name, 0) for name in self.inputs}
+            values = {name: self._values(rows, name) for name in self.inputs}
             return values if len(values) > 1 else values[self.inputs[0]]
         return np.stack([_numbers(rows, name).astype(np.float32) for name in self.inputs], axis=1)
 
@@ -89,15 +89,16 @@ class Rows:
             return np.searchsorted(self.classes, rows.column(self.target_columns[0]).to_numpy(zero_copy_only=False))
         if not self.lengths.keys() & set(self.target_columns):
             return np.stack([_numbers(rows, name).astype(np.float32) for name in self.target_columns], axis=1)
-        values = {name: self._values(rows, name, IGNORED) for name in self.target_columns}
+        values = {name: self._values(rows, name) for name in self.target_columns}
         return values if len(values) > 1 else values[self.target_columns[0]]
 
-    def _values(self, rows: pa.Table, name: str, padding: int) -> Array:
+    def _values(self, rows: pa.Table, name: str) -> Array:
         import numpy as np
 
         if name not in self.lengths:
             return as_numbers(_numbers(rows, name), f"column {name}")
         lists = [np.asarray(values) for values in rows.column(name).to_pylist()]
+        padding = IGNORED if name in self.target_columns else 0
         padded = np.full((len(lists), self.lengths[name]), padding, dtype=np.result_type(*lists))
         for row, values in zip(padded, lists, strict=True):
             row[: len(values)] = values[: len(row)]

@@ -39,8 +39,10 @@ def inspected(model: ModuleModel[Any]) -> tuple[Structure | None, ModelSummary]:
         with torch.device("meta"):
             root = model.build()
         return _inspected_on(model, root.to("meta"), "meta")
-    except SpecError:
-        raise
+    except SpecError as error:
+        if error.field != "model.loss":  # which may only fail on this device
+            raise
+        return _inspected_on(model, model.build(), "cpu")
     except Exception:  # noqa: BLE001 - an operation without a meta kernel, or control flow that depends on values
         return _inspected_on(model, model.build(), "cpu")
 
