@@ -53,9 +53,13 @@ def test_weights_count_what_the_loss_counts() -> None:
     assert [weight_of(kind, labels) for kind in ("mean", "targets", "next targets", "sum", "batch")] == [2, 3, 2, 1, 2]
 
 
-def spec_of(model: str, dataset: Any, split: dict[str, Any], **options: Any) -> dict[str, Any]:
+def name_of(own: Callable[..., Any]) -> str:
+    return f"{ZOO}:{own.__name__}"
+
+
+def spec_of(model: type, dataset: Any, split: dict[str, Any], loss: Callable[..., Tensor] | str = "") -> dict[str, Any]:
     return {
-        "model": {"name": f"{ZOO}:{model}", **options},
+        "model": {"name": name_of(model), "loss": loss if isinstance(loss, str) else name_of(loss)},
         "dataset": dataset,
         "split": split,
         "train": {**compatibility.TRAIN, "num_warmup_steps": 1},
@@ -85,43 +89,43 @@ def padded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     ],
 )
 def test_a_module_with_labels_of_different_lengths_is_one_worker(padded: dict[str, Any], split: dict[str, Any]) -> None:
-    assert_conforms(spec_of("LabelsInside", padded, split))
+    assert_conforms(spec_of(zoo.LabelsInside, padded, split))
 
 
 @pytest.mark.parametrize(
     ("loss", "split"),
     [
-        pytest.param("sum_loss", {"data": 2, "pipeline": PIECES}, id="sum, dp2 · pp2"),
-        pytest.param("mean_loss", {"pipeline": PIECES}, marks=pytest.mark.slow, id="mean, pp2"),
-        pytest.param("mean_loss", {"fsdp": 2}, marks=pytest.mark.slow, id="mean, fsdp2"),
-        pytest.param("contrastive_loss", {"layer": 2}, marks=pytest.mark.slow, id="contrastive, layer2"),
-        pytest.param("contrastive_loss", {"fsdp": 2}, marks=pytest.mark.slow, id="contrastive, fsdp2"),
+        pytest.param(zoo.sum_loss, {"data": 2, "pipeline": PIECES}, id="sum, dp2 · pp2"),
+        pytest.param(zoo.mean_loss, {"pipeline": PIECES}, marks=pytest.mark.slow, id="mean, pp2"),
+        pytest.param(zoo.mean_loss, {"fsdp": 2}, marks=pytest.mark.slow, id="mean, fsdp2"),
+        pytest.param(zoo.contrastive_loss, {"layer": 2}, marks=pytest.mark.slow, id="contrastive, layer2"),
+        pytest.param(zoo.contrastive_loss, {"fsdp": 2}, marks=pytest.mark.slow, id="contrastive, fsdp2"),
     ],
 )
-def test_a_split_with_a_loss_of_ones_own_is_one_worker(loss: str, split: dict[str, Any]) -> None:
-    assert_conforms(spec_of("TwoOutputs", "digits", split, loss=f"{ZOO}:{loss}"))
+def test_a_split_with_a_loss_of_ones_own_is_one_worker(loss: Callable[..., Tensor], split: dict[str, Any]) -> None:
+    assert_conforms(spec_of(zoo.TwoOutputs, "digits", split, loss=loss))
 
 
 def test_the_summary_says_how_the_loss_is_reduced(padded: dict[str, Any]) -> None:
-    def reduction(model: str, dataset: Any, **options: Any) -> str | None:
-        return plan(RunSpec(**spec_of(model, dataset, {}, **options))).full_model.loss_reduction
+    def reduction(model: type, dataset: Any, loss: Callable[..., Tensor] | str = "") -> str | None:
+        return plan(RunSpec(**spec_of(model, dataset, {}, loss))).full_model.loss_reduction
 
-    assert reduction("LabelsInside", padded) == "targets"
-    assert reduction("TwoOutputs", "digits", loss=f"{ZOO}:sum_loss") == "sum"
-    assert reduction("TwoOutputs", "digits", loss=f"{ZOO}:contrastive_loss") == "batch"
+    assert reduction(zoo.LabelsInside, padded) == "targets"
+    assert reduction(zoo.TwoOutputs, "digits", loss=zoo.sum_loss) == "sum"
+    assert reduction(zoo.TwoOutputs, "digits", loss=zoo.contrastive_loss) == "batch"
 
 
 @pytest.mark.parametrize(
     ("loss", "sentence"),
     [
-        (f"{ZOO}:no_scalar", r"must return the loss, a scalar tensor of floating point, but returned a tensor of shape \(2,\)"),
-        (f"{ZOO}:raises", r"zoo.py:raises\(outputs, targets\) failed in zoo.py, line \d+: KeyError: 'nothing'"),
+        (zoo.no_scalar, r"must return the loss, a scalar tensor of floating point, but returned a tensor of shape \(2,\)"),
+        (zoo.raises, r"zoo.py:raises\(outputs, targets\) failed in zoo.py, line \d+: KeyError: 'nothing'"),
         (f"{ZOO}:sum_lost", r"has no 'sum_lost'; did you mean 'sum_loss'"),
         ("other/zoo.py:sum_loss", "model.loss: must be a file in"),
         ("torch.nn.functional:mse_loss", "model.loss: must be a file in"),
         ("sum_loss", "model.loss: must be PATH.py:CALLABLE or package.module:CALLABLE, but"),
     ],
 )
-def test_a_wrong_loss_is_refused_in_a_sentence(loss: str, sentence: str) -> None:
+def test_a_wrong_loss_is_refused_in_a_sentence(loss: Callable[..., Tensor] | str, sentence: str) -> None:
     with pytest.raises(SpecError, match=sentence):
-        plan(RunSpec(**spec_of("TwoOutputs", "digits", {}, loss=loss)))
+        plan(RunSpec(**spec_of(zoo.TwoOutputs, "digits", {}, loss=loss)))

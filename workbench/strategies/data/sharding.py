@@ -64,8 +64,8 @@ def expected_fsdp(
     Per unit there are all-gathers of its parameters, as often per stage as in ``gathers``; one reduce-scatter of its gradients;
     and with replicated shards (HSDP) one all-reduce of the local gradient shard.
 
-    The backward pass does not reach the units before the first trained one, but still gathers the last of them: the backward pass
-    of a unit prefetches the unit before it (FSDP2, torch 2.13).
+    The backward pass reaches neither the units before the first trained one nor those of which no parameter is used, but gathers
+    one that precedes a unit that it reaches: the backward pass of a unit prefetches the unit before it (FSDP2, torch 2.13).
 
     Under mixed precision parameters are gathered in the compute dtype, and gradients are reduced in the dtype of the parameters.
 
@@ -74,9 +74,10 @@ def expected_fsdp(
     """
     num_replicas = size // num_shards
     trained = {block.name for block in rank_view.full_model.blocks[rank_view.full_model.first_trained_block :]}
+    unused = {block.name for block in model.blocks if block.parameters and not any(p.is_used for p in block.parameters)}
     for stage in gathers:
         stage_units = units(stage.blocks, model)
-        reached = [not trained.isdisjoint(unit) for unit in stage_units]
+        reached = [not trained.isdisjoint(unit) and not unused.issuperset(unit) for unit in stage_units]
         for unit, is_regathered in zip(stage_units, map(any, zip(reached, [*reached[1:], False], strict=True)), strict=True):
             local_parameters = [p for p in model.distinct_parameters if block_of(p.name) in unit]
             gathered = sum(padded_numel(p, num_shards) for p in local_parameters) * rank_view.compute_bytes
