@@ -23,9 +23,9 @@ from workbench.spec import RunSpec
 from workbench.testing.conformance import assert_conforms
 
 ZOO = Path(zoo.__file__)
-SCORES = torch.randn(NUM_SAMPLES, 6, 10, generator=torch.Generator().manual_seed(0))
+SCORES = torch.randn(NUM_SAMPLES, 6, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 LABELS = torch.randint(10, (NUM_SAMPLES, 6), generator=torch.Generator().manual_seed(1))
-WEIGHTS = torch.arange(1.0, 11.0)
+WEIGHTS = torch.arange(1.0, 11.0, dtype=torch.float64)
 
 
 def next_token_loss(scores: Tensor, labels: Tensor) -> Tensor:
@@ -111,6 +111,9 @@ def test_the_summary_says_how_the_loss_is_reduced(padded: dict[str, Any]) -> Non
         return plan(RunSpec(**spec_of(model, dataset, {}, loss))).full_model.loss_reduction
 
     assert reduction(zoo.LabelsInside, padded) == "targets"
+    with_dropout = spec_of(zoo.LabelsInside, padded, {})
+    with_dropout["model"]["options"] = {"dropout": 0.5}
+    assert plan(RunSpec(**with_dropout)).full_model.loss_reduction == "targets"
     assert reduction(zoo.TwoOutputs, "digits", loss=zoo.sum_loss) == "sum"
     assert reduction(zoo.TwoOutputs, "digits", loss=zoo.contrastive_loss) == "batch"
 

@@ -19,6 +19,7 @@ from tests.models.user.zoo import (
     ReadsNumbers,
     Recurrent,
     ResidualsOutside,
+    ReturnsHidden,
     Shared,
     TiedTransformer,
     UNet,
@@ -52,6 +53,7 @@ CASES: dict[type[nn.Module], tuple[DatasetSummary, int]] = {
     Aliases: (FEATURES, 2),
     ReadsAttribute: (FEATURES, 1),
     ReadsNumbers: (FEATURES, 1),
+    ReturnsHidden: (FEATURES, 3),
 }
 """Module → data, and how many cut points it has."""
 

@@ -230,17 +230,32 @@ class ReadsNumbers(nn.Module):
         return self.head(self.b(h) / number + torch.ones(8, dtype=like.dtype, device=like.device))
 
 
+class ReturnsHidden(nn.Module):
+    """Also returns the output of every layer, which no loss uses; for features."""
+
+    def __init__(self, width: int = 8) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Sequential(nn.Linear(64 if i == 0 else width, width), nn.GELU()) for i in range(3))
+        self.head = nn.Linear(width, 10)
+
+    def forward(self, x: Tensor) -> dict[str, object]:
+        hidden = [x]
+        for layer in self.layers:
+            hidden.append(layer(hidden[-1]))
+        return {"hidden": tuple(hidden), "logits": self.head(hidden[-1])}
+
+
 class LabelsInside(nn.Module):
     """Takes tokens, a mask and labels by name, and returns a dict with the mean loss over the labels that are not ignored."""
 
-    def __init__(self, tokens: int = 20, width: int = 8) -> None:
+    def __init__(self, tokens: int = 20, width: int = 8, dropout: float = 0.0) -> None:
         super().__init__()
-        self.embed, self.head = nn.Embedding(tokens, width), nn.Linear(width, tokens)
+        self.embed, self.head, self.dropout = nn.Embedding(tokens, width), nn.Linear(width, tokens), dropout
         layers = (nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width)) for _ in range(3))
         self.layers = nn.ModuleList(layers)
 
     def forward(self, ids: Tensor, mask: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
-        h = self.embed(ids) * mask[..., None]
+        h = functional.dropout(self.embed(ids) * mask[..., None], self.dropout, self.training)
         for layer in self.layers:
             h = layer(h)
         logits = self.head(h)

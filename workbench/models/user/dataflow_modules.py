@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from workbench.plan.batch_modules import call
 from workbench.torch_private.autograd import version_of
 from workbench.torch_private.dispatch import TorchDispatchMode, TreeSpec, tree_flatten, tree_leaves
 
@@ -19,8 +18,8 @@ INSIDE = "inside"
 """Leaf of what a unit computes but does not return, such as an attribute that it sets: no other stage can have it."""
 _VALUE_TAGS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 """Tags of operations whose number or shape depends on values."""
-OUTPUT = 10**9
-"""Position of the output of the whole module among the readers of a tensor: after all units."""
+LOSS, OUTPUT = 10**9, 10**9 + 1
+"""Positions of the loss and of the main output of the whole module among the readers of a tensor: after all units."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +41,8 @@ class Dataflow:
     """The output of each unit: its structure, and its leaves; tensors are on the device of the pass."""
 
     readers: dict[Origin, set[int]] = field(default_factory=dict)
-    """Output of a unit, or parameter → the units whose inputs are computed from it outside of units; ``OUTPUT`` is the output
-    of the module."""
+    """Output of a unit, or parameter → the units whose inputs are computed from it outside of units, ``LOSS`` and ``OUTPUT``.
+    What else the module returns is not read."""
 
     branched_on: set[Origin] = field(default_factory=set)
     """Origins whose values the code between the units has read, or on whose values the shape of a tensor depends."""
@@ -61,12 +60,13 @@ class Dataflow:
     """Output → the output of a later unit that is the same tensor, such as that of an activation in place."""
 
 
-def follow(root: nn.Module, units: Sequence[str], inputs: Any, watched: Sequence[str] = ()) -> Dataflow:
+def follow(root: nn.Module, units: Sequence[str], run: Callable[[], Any], watched: Sequence[str] = ()) -> Dataflow:
     """Runs a forward pass without gradients and returns what the code between the units reads.
 
     A tensor is what its storage is: views of an output, and what is written into it, count as that output.
 
     Args:
+        run: calls the module; returns the main output, with the loss if the module has one.
         watched: Paths of modules that are no units, whose outputs' origins are noted.
     """
     flow, mode, versions = Dataflow(), _Following(), dict[Origin, tuple[Tensor, int]]()
@@ -123,13 +123,15 @@ def follow(root: nn.Module, units: Sequence[str], inputs: Any, watched: Sequence
             unit = root.get_submodule(path)
             hooks.callback(unit.register_forward_pre_hook(enter(index), with_kwargs=True).remove)
             hooks.callback(unit.register_forward_hook(leave(index)).remove)
-        read(call(root, inputs), OUTPUT)
+        main, *loss = results if isinstance(results := run(), tuple) else (results,)
+        read(main, OUTPUT)
+        read(loss or main, LOSS)
         note_writes(flow.written_outside)
     flow.branched_on = mode.branched_on
     return flow
 
 
-def differentiable(root: nn.Module, units: Sequence[str], inputs: Any) -> frozenset[Origin]:
+def differentiable(root: nn.Module, units: Sequence[str], run: Callable[[], Any]) -> frozenset[Origin]:
     """Returns the outputs of units that have a gradient, found in a forward pass."""
     found = set[Origin]()
 
@@ -143,7 +145,7 @@ def differentiable(root: nn.Module, units: Sequence[str], inputs: Any) -> frozen
     with ExitStack() as hooks:
         for index, path in enumerate(units):
             hooks.callback(root.get_submodule(path).register_forward_hook(leave(index)).remove)
-        call(root, inputs)
+        run()
     return frozenset(found)
 
 

@@ -8,22 +8,20 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from workbench.errors import SpecError
 from workbench.messages import listed
 from workbench.models.blocks_modules import Blocks
-from workbench.models.dropout_modules import SubstituteDropout, substitute_dropout
-from workbench.models.user.loss_modules import NUM_SAMPLES, reduction_of
-from workbench.models.user.outputs_modules import Result, labels_of, returned_loss
+from workbench.models.dropout_modules import substitute_dropout
+from workbench.models.user.loss_modules import reduction_of_module
+from workbench.models.user.outputs_modules import Result, returned_loss
 from workbench.models.user.samples_modules import Samples
 from workbench.models.user.stage_modules import UserBlocks, WholeModule
 from workbench.models.user.structure_modules import Structure, structure_of
 from workbench.models.user.summary_modules import modules_of_blocks, summary_of_module
 from workbench.plan.batch_modules import call
-from workbench.plan.loss_weights import LossReduction
 from workbench.plan.model_summary import ModelSummary
-from workbench.torch_private.modules import AnyBatchNorm, AnyDropout
 
 if TYPE_CHECKING:
     from workbench.models.user.module_model import ModuleModel
@@ -59,16 +57,26 @@ def _inspected_on(model: ModuleModel[Any], root: nn.Module, device: str) -> tupl
     if not has_loss:
         _check_targets(model)
     result = Result(model.loss_function, has_loss)
+
+    def run(count: int) -> Any:
+        batch = samples.inputs(count), samples.targets(count)
+        return result.of(call(root, batch[0]), batch, trains=True)
+
     try:
-        structure = structure_of(root, samples.inputs, model.cut_at)
+        structure = structure_of(root, run, model.cut_at)
     except SpecError:
         raise
-    except Exception:  # noqa: BLE001 - whatever the following of its tensors cannot do, the module still runs as a whole
+    except Exception:
+        if device == "meta":
+            raise
         structure = None
     if structure is None and model.cut_at:
         raise SpecError("model.cut_at", f"{model.name} cannot be cut anywhere, but got {list(model.cut_at)}; remove it")
     summary = summary_of_module(model.name, root, structure, samples, result)
-    return structure, replace(summary, loss_reduction=_reduction(model, root, result)) if has_loss else summary
+    if not has_loss:
+        return structure, summary
+    built = model.build() if device == "meta" else root
+    return structure, replace(summary, loss_reduction=reduction_of_module(built, Samples(model.data, "cpu"), result))
 
 
 def _check_targets(model: ModuleModel[Any]) -> None:
@@ -85,22 +93,6 @@ def _check_targets(model: ModuleModel[Any]) -> None:
             f"{model.name} returns no loss, and the targets of the dataset {found}; name a function of (outputs, targets) that"
             " returns the loss, as PATH.py:CALLABLE or package.module:CALLABLE",
         )
-
-
-def _reduction(model: ModuleModel[Any], root: nn.Module, result: Result) -> LossReduction:
-    """Returns how the loss of a module is reduced, from its values on the CPU, without what else depends on the batch."""
-    if next((tensor.is_meta for tensor in [*root.parameters(), *root.buffers()]), False):
-        root = model.build().train()
-    for module in root.modules():
-        if isinstance(module, AnyBatchNorm | AnyDropout | SubstituteDropout):
-            module.eval()
-    samples = Samples(model.data, "cpu")
-
-    def loss(batch: Any) -> Tensor:
-        return result.of(call(root, batch[0]), batch, trains=True)[1]
-
-    batch = samples.inputs(NUM_SAMPLES), samples.targets(NUM_SAMPLES)
-    return reduction_of(loss, batch, lambda pair: labels_of(pair[0]) if result.loss is None else pair[1])
 
 
 def module_of(made: Any, label: str) -> nn.Module:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from types import NoneType
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from workbench.errors import SpecError
 from workbench.messages import listed
-from workbench.models.user.dataflow_modules import INSIDE, OUTPUT, Dataflow, Origin, differentiable, follow
+from workbench.models.user.dataflow_modules import INSIDE, LOSS, OUTPUT, Dataflow, Origin, differentiable, follow
 from workbench.models.user.units_modules import find_units
 from workbench.torch_private.dispatch import TreeSpec
 
@@ -79,6 +79,12 @@ class Structure:
             origin = same
         return origin
 
+    def _has_gradient(self, origin: Origin, last: int) -> bool:
+        """Whether a tensor that crosses the cut after unit ``last`` gets a gradient there: something after it reads the tensor,
+        other than the main output beside a loss."""
+        after = {r for o, readers in self.flow.readers.items() if self.latest(o, last) == origin for r in readers if r > last}
+        return origin in self.differentiable and after != {OUTPUT}
+
     def shape(self, origin: Origin) -> tuple[int, ...] | None:
         """Returns the shape per sample of a tensor that can cross a cut: of floating point, with the batch as dim 0, and not
         written both by units and between them; None for another."""
@@ -104,7 +110,7 @@ class Structure:
         outputs = zip(self.flow.structures, self.larger.structures, strict=True)
         varying = [unit for unit, (two, three) in enumerate(outputs) if _varies(two, three)]
         # From here on the code of a later stage would not know the values on which it depends.
-        first_unknown = min([*varying, *(origin.unit for origin in self.flow.branched_on if origin.unit >= 0)], default=OUTPUT)
+        first_unknown = min([*varying, *(origin.unit for origin in self.flow.branched_on if origin.unit >= 0)], default=LOSS)
         spans = []
         for origin, readers in self.flow.readers.items():
             if origin.unit < 0:
@@ -115,7 +121,7 @@ class Structure:
         for index, block in enumerate(self.blocks[:-1]):
             crossing = self.carry(index)
             is_within = any(low <= block.last_unit < high for low, high in spans)
-            has_gradients = {origin in self.differentiable for origin in crossing}
+            has_gradients = {self._has_gradient(origin, block.last_unit) for origin in crossing}
             is_allowed = self.allowed is None or block.path in self.allowed
             if (
                 has_gradients == {index >= self.first_trained}
@@ -138,32 +144,33 @@ def _varies(two: tuple[TreeSpec, list[Any]], three: tuple[TreeSpec, list[Any]]) 
     return any(not isinstance(one, int | float | str | NoneType) or one != other for one, other in values)
 
 
-def structure_of(root: nn.Module, sample: Callable[[int], Any], cut_at: Sequence[str] = ()) -> Structure | None:
+def structure_of(root: nn.Module, run: Callable[[int], Any], cut_at: Sequence[str] = ()) -> Structure | None:
     """Returns the structure of a module; None if it cannot be cut anywhere.
 
     Args:
-        sample: given a number of samples, returns inputs on the device of the module.
+        run: given a number of samples, calls the module; returns the main output, with the loss if the module has one.
         cut_at: paths of the modules after which alone it may be cut; by default all that are found.
 
     Raises:
         SpecError: it cannot be cut after one of ``cut_at``.
     """
-    units = find_units(root, sample(2))
+    two, three = partial(run, 2), partial(run, 3)
+    units = find_units(root, two)
     owners = _owners(root, units)
     if len(set(owners.values()) - {-1}) < 2:
         return None
     held = set(owners.values())
     without = [path for index, path in enumerate(units) if index not in held]
-    probed = follow(root, [path for path in units if path not in without], sample(2), without)
+    probed = follow(root, [path for path in units if path not in without], two, without)
     if independent := [path for path in without if not any(origin.unit >= 0 for origin in probed.origins[path])]:
         # Every stage can compute them itself, such as the angles of rotary position embeddings.
         units = [path for path in units if path not in independent]
         owners = _owners(root, units)
-    flow, larger = follow(root, units, sample(2)), follow(root, units, sample(3))
+    flow, larger = follow(root, units, two), follow(root, units, three)
     blocks = tuple(_blocks(units, owners, _orphans(owners, root), flow))
     trains = (any(root.get_parameter(name).requires_grad for name in _parameters(root, block)) for block in blocks)
     first_trained = next((index for index, is_trained in enumerate(trains) if is_trained), len(blocks))
-    gradients = differentiable(root, units, sample(2))
+    gradients = differentiable(root, units, two)
     structure = Structure(tuple(units), blocks, flow, larger, owners, gradients, first_trained)
     if not structure.cut_points:
         return None
@@ -204,7 +211,7 @@ def _blocks(units: Sequence[str], owners: dict[str, int], orphans: Sequence[str]
     for name in orphans:
         modules.setdefault(name.rpartition(".")[0], []).append(name)
     for path, names in modules.items():
-        first = min((min(flow.readers.get(Origin(-1, name), {OUTPUT})) for name in names), default=OUTPUT)
+        first = min((min(flow.readers.get(Origin(-1, name), {LOSS})) for name in names), default=LOSS)
         position = next(
             (i for i, block in enumerate(blocks) if block.last_unit >= first and not block.parameters), len(blocks) - 1
         )

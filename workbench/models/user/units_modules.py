@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import nn
 
-from workbench.plan.batch_modules import call
-
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
-def find_units(root: nn.Module, inputs: Any) -> list[str]:
-    """Returns the paths of the units of a module in the order of their calls, found in a forward pass on ``inputs``.
+def find_units(root: nn.Module, run: Callable[[], Any]) -> list[str]:
+    """Returns the paths of the units of a module in the order of their calls, found by ``run``, which calls the module.
 
     Repeated layers are units, however they are built inside; other modules are entered as long as they hold repeated layers or a
     ``nn.Sequential``. What is called more than once, or inside another unit, is none.
@@ -29,7 +27,7 @@ def find_units(root: nn.Module, inputs: Any) -> list[str]:
     hooks = [module.register_forward_pre_hook(count) for module in root.modules()]
     try:
         with torch.no_grad():
-            call(root, inputs)
+            run()
     finally:
         for hook in hooks:
             hook.remove()
