@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from workbench import notebook as widgets
-    from workbench.api import Run, all_splits, calibrate, calibration, compare, measure_again, open_run, run, runs, submit
+    from workbench.api import (
+        Run,
+        all_splits,
+        calibrate,
+        calibration,
+        compare,
+        compare_splits,
+        measure_again,
+        open_run,
+        run,
+        runs,
+        submit,
+    )
     from workbench.models.user.from_callable import UserModel
     from workbench.spec import RunSpec, Split
 
@@ -23,6 +35,7 @@ __all__ = [
     "calibrate",
     "calibration",
     "compare",
+    "compare_splits",
     "measure_again",
     "open_run",
     "run",

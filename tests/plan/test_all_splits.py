@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 import workbench as wb
+from workbench.errors import SpecError
 from workbench.plan.all_splits import all_splits
 from workbench.plan.resolve import plan
 from workbench.spec import RunSpec
@@ -51,3 +54,8 @@ def test_a_pipeline_has_at_least_as_many_microbatches_as_stages() -> None:
 
 def test_no_worker_count_that_nothing_divides_is_split() -> None:
     assert labels(all_splits(RunSpec(model="mlp"), 7)) == set()
+
+
+def test_what_no_split_changes_is_refused_instead_of_an_empty_list() -> None:
+    with pytest.raises(SpecError, match=r"dataset\.name: provides images, but transformer requires tokens"):
+        all_splits(RunSpec(model="transformer", dataset="digit_images"), 2)

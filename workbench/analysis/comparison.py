@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from html import escape
 from typing import Any
 
 import pandas as pd
@@ -28,25 +29,33 @@ _IRRELEVANT_PATHS = ("name", "model.folder", "baseline.mode", "launch.fork_serve
 
 class Comparison(pd.DataFrame):
     """The rows of several runs with all columns of ``runs``. It displays itself as a table of the main figures; frames derived
-    from it are plain DataFrames."""
+    from it are plain DataFrames.
 
-    _internal_names = [*pd.DataFrame._internal_names, "_rows", "_threads"]  # type: ignore[attr-defined]
+    ``refused`` has, by label, why splits that were to be compared have no figures: a check refused them, or their run failed.
+    """
+
+    _internal_names = [*pd.DataFrame._internal_names, "_rows", "_threads", "refused"]  # type: ignore[attr-defined]
     _internal_names_set = set(_internal_names)
 
-    def __init__(self, rows: Sequence[dict[str, Any]], threads: Mapping[str, int]) -> None:
+    def __init__(
+        self, rows: Sequence[dict[str, Any]], threads: Mapping[str, int], refused: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(list(rows), columns=list(RUN_COLUMNS))  # type: ignore[call-arg]
         self._rows, self._threads = list(rows), dict(threads)
+        self.refused = dict(refused or {})
 
     @property
     def _constructor(self) -> type[pd.DataFrame]:
         return pd.DataFrame
 
     def _repr_html_(self) -> str:
-        return comparison_html(self._rows, self._threads)
+        reasons = "".join(f"<li><b>{escape(label)}</b>: {escape(reason)}</li>" for label, reason in self.refused.items())
+        return comparison_html(self._rows, self._threads) + (f"<p>Without figures:</p><ul>{reasons}</ul>" if reasons else "")
 
     def __repr__(self) -> str:
         heads, texts = cells(self._rows, self._threads)
-        return pd.DataFrame(texts, columns=heads).to_string(index=False)
+        reasons = [f"{label}: {reason}" for label, reason in self.refused.items()]
+        return "\n".join([pd.DataFrame(texts, columns=heads).to_string(index=False), *reasons])
 
 
 def labelled(rows: Sequence[Row], threads: dict[str, int]) -> list[Row]:

@@ -14,11 +14,24 @@ if TYPE_CHECKING:
     from workbench.api.hardware import calibrate, calibration
     from workbench.api.plans import all_splits
     from workbench.api.remeasurement import measure_again
+    from workbench.api.split_comparison import compare_splits
     from workbench.api.store import open_run, runs
     from workbench.api.stored_run import Run
     from workbench.api.submission import submit
 
-__all__ = ["Run", "all_splits", "calibrate", "calibration", "compare", "measure_again", "open_run", "run", "runs", "submit"]
+__all__ = [
+    "Run",
+    "all_splits",
+    "calibrate",
+    "calibration",
+    "compare",
+    "compare_splits",
+    "measure_again",
+    "open_run",
+    "run",
+    "runs",
+    "submit",
+]
 
 _MODULES = {
     "Run": "stored_run",
@@ -26,6 +39,7 @@ _MODULES = {
     "calibrate": "hardware",
     "calibration": "hardware",
     "compare": "execution",
+    "compare_splits": "split_comparison",
     "measure_again": "remeasurement",
     "open_run": "store",
     "run": "execution",

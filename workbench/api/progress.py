@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from workbench.api.stored_run import Run
     from workbench.store.run_status import RunState
 
-_REFRESH_S = 0.5
+REFRESH_S = 0.5
 """Drawing is rare and cheap, since the runs need the cores."""
 
 _UNREADABLE = (WorkbenchError, FileNotFoundError)
@@ -63,7 +63,7 @@ def shown(run: Run, position: str = "") -> Iterator[Callable[[], None]]:
 
     def refresh() -> None:
         nonlocal drawn_s
-        if time.monotonic() - drawn_s >= _REFRESH_S:
+        if time.monotonic() - drawn_s >= REFRESH_S:
             drawn_s = time.monotonic()
             line.show(f"{name}{f' ({position})' if position else ''} · {progress_text(run, followers)}", _done(followers))
 
@@ -140,9 +140,8 @@ def _done(followers: dict[str, Follower]) -> float:
 
 def _line() -> Line | None:
     """Returns the line of what is being executed in this thread, a cell or the callback of a widget; None if there is none."""
-    ipython = sys.modules.get("IPython")
-    shell = getattr(ipython, "get_ipython", lambda: None)()
-    if shell is None or threading.current_thread() is not threading.main_thread():
+    shell = cell_shell()
+    if shell is None:
         return None
     if not hasattr(shell, "kernel"):
         return _TerminalLine() if sys.stderr.isatty() else None
@@ -151,6 +150,13 @@ def _line() -> Line | None:
     if line is None or line.message_id != message_id:
         line = shell.meta["workbench_line"] = _CellLine(message_id)
     return line
+
+
+def cell_shell() -> Any:
+    """Returns the IPython shell that executes something in this thread; None if there is none."""
+    ipython = sys.modules.get("IPython")
+    is_main = threading.current_thread() is threading.main_thread()
+    return getattr(ipython, "get_ipython", lambda: None)() if is_main else None
 
 
 def _message_id(shell: Any) -> str:

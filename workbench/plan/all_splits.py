@@ -20,6 +20,10 @@ def all_splits(spec: RunSpec, num_workers: int, *, variants: bool = False) -> li
 
     Args:
         variants: Whether to include the variants of strategies that have a name of their own, such as zero1 and fsdp of data.
+
+    Raises:
+        SpecError: none is accepted, and one worker is refused, too: what is wrong is no split, such as a model that cannot be
+            built.
     """
     given = {name: options.model_dump(mode="json", exclude_none=True) for name, options in spec.split.items()}
     accepted = []
@@ -33,6 +37,8 @@ def all_splits(spec: RunSpec, num_workers: int, *, variants: bool = False) -> li
                 continue
             if planned.num_workers == num_workers and candidate not in accepted:
                 accepted.append(candidate)
+    if not accepted:
+        plan(spec.replace(split={}, link={}))
     return accepted
 
 

@@ -16,11 +16,13 @@ from workbench.analysis.split_sizes import Saving, savings, split_sizes
 from workbench.api.plans import all_splits, change_text, plan, with_change
 from workbench.api.specs import RunSpec, differences, dumps
 from workbench.dashboard.cache import runs_frame
+from workbench.dashboard.components.alerts import alert
 from workbench.dashboard.components.outlook import select_device
 from workbench.dashboard.components.submit import submit
 from workbench.dashboard.downloads import csv_of
 from workbench.dashboard.durations import expected_of_specs
 from workbench.dashboard.table import filtered
+from workbench.errors import SpecError
 from workbench.messages import counted
 
 _MOST_WORKERS = 64
@@ -41,7 +43,11 @@ def split_list(spec: RunSpec, num_workers: int, load: Load) -> None:
             number = int(st.number_input("Workers", 2, _MOST_WORKERS, key=key))
         with right:
             variants = st.toggle("Include variants (ZeRO-1, ZeRO-2, FSDP)", key="variants of all splits")
-        specs, frame = _splits(dumps(spec), number, variants, spec)
+        try:
+            specs, frame = _splits(dumps(spec), number, variants, spec)
+        except SpecError as error:
+            alert("error", "This configuration is invalid", str(error))
+            return
         if not specs:
             st.text(f"No split of {number} workers is supported for this model, data and batch size.")
             return
