@@ -88,8 +88,9 @@ def is_source(name: object) -> bool:
 
 
 def is_path(name: object) -> bool:
-    """Whether a name is that of a file or folder, such as ``table.csv`` or ``images/``, rather than of a plugin."""
-    return isinstance(name, str) and ("/" in name or os.sep in name or name.startswith("hf:") or bool(Path(name).suffix))
+    """Whether a name is that of a file or folder, such as ``table.csv`` or ``images/``, or of a callable, rather than of a
+    plugin."""
+    return isinstance(name, str) and ("/" in name or os.sep in name or is_source(name) or bool(Path(name).suffix))
 
 
 def announce(path: Path) -> None:

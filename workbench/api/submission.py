@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 
 from workbench.api.hardware import calibration
 from workbench.api.stored_run import Run
-from workbench.api.user_code import copy_of_code, in_run_directory, refuse_while_inspecting, with_hashes
+from workbench.api.user_code import copies_of_code, in_run_directory, refuse_while_inspecting, with_hashes
 from workbench.errors import DamagedRunError, RunFailedError, SpecError, UsageError
 from workbench.hardware.fit import link_notes
 from workbench.launch import start as launcher
@@ -92,7 +92,7 @@ def submit_plan(planned: Plan, *, as_baseline: bool = False) -> Run:
             waits_for_quiet=spec.launch.wait_for_quiet,
             started_as_baseline=as_baseline,
         )
-        toml, code = dumps(in_run_directory(spec)), copy_of_code(planned)
+        toml, code = dumps(in_run_directory(spec)), copies_of_code(planned)
         run = Run(RunDirectory.create(home(), run_id, toml, record, machine, code))
         _start(run, record, spec.launch.fork_server)
     return run

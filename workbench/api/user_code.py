@@ -1,18 +1,24 @@
-"""The code of a user's own model as a run keeps it: a copy in the run directory, from which its workers build."""
+"""The code of a user's own model and data as a run keeps it: a copy in the run directory, from which its workers build."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
+from workbench.data.user.callable import UserData
 from workbench.errors import SpecError, UsageError
 from workbench.models.user import UserModel
 from workbench.models.user.inspection import INSPECTING, recorded_form
 from workbench.plan.plan import Plan
-from workbench.sources.code import INSPECTION
-from workbench.spec.option_files import CODE, check_hash, with_file_hashes
+from workbench.registry import is_source
+from workbench.sources.code import INSPECTION, Code
+from workbench.sources.source import Source
+from workbench.spec.option_files import check_hash, with_file_hashes
 from workbench.spec.run_spec import RunSpec
-from workbench.store.directory import CODE_FOLDER
+from workbench.store.directory import CODE_FOLDERS
 from workbench.store.records import CodeRecord
 
 
@@ -26,44 +32,76 @@ def refuse_while_inspecting() -> None:
         raise UsageError('starts a run while it is imported; put this below if __name__ == "__main__":')
 
 
+@dataclass(frozen=True)
+class _Own:
+    """A part of a spec that is the user's own code."""
+
+    part: str
+    source: Source
+    code: Code
+    recorded_form: Callable[[Path], bytes]
+    """Given the folder of the code, returns what was found in it, for its file there."""
+
+    other_names: dict[str, str] = field(default_factory=dict)
+    """Other options of the part that name code beside it."""
+
+    @property
+    def key(self) -> str:
+        """Path under which the spec's ``files`` has the hash of the code."""
+        return f"{self.part}.name"
+
+
+def _own(planned: Plan) -> Iterator[_Own]:
+    model, dataset = planned.model, planned.dataset
+    if isinstance(model, UserModel):
+        loss = model.options.loss_source
+        yield _Own(
+            "model",
+            model.options.source,
+            model.inspection.code,
+            partial(recorded_form, model.options, model.data),
+            {"loss": loss.label} if loss else {},
+        )
+    if isinstance(dataset, UserData):
+        yield _Own("dataset", dataset.options.source, dataset.inspection.code, dataset.recorded_form)
+
+
 def with_hashes(planned: Plan) -> RunSpec:
-    """Returns the spec of a plan with absolute paths and the hashes of the files of its options and of the code of its model.
+    """Returns the spec of a plan with absolute paths and the hashes of the files of its options and of the user's own code.
 
     Raises:
         SpecError: a file cannot be read, or has changed since the spec was recorded.
     """
     spec = planned.spec
-    if isinstance(planned.model, UserModel):
-        source, code = planned.model.options.source, planned.model.inspection.code
-        check_hash(spec, CODE, f"the code of {source.label}", code.sha256)
-        model = {**spec.as_dict()["model"], "name": source.label, "folder": str(source.folder) if source.path else ""}
-        if loss := planned.model.options.loss_source:
-            model["loss"] = loss.label
-        spec = spec.replace(model=model, files={**(spec.files or {}), CODE: code.sha256})
+    for own in _own(planned):
+        check_hash(spec, own.key, f"the code of {own.source.label}", own.code.sha256)
+        folder = str(own.source.folder) if own.source.path else ""
+        options = {**spec.as_dict()[own.part], "name": own.source.label, "folder": folder, **own.other_names}
+        spec = spec.replace(**{own.part: options}, files={**(spec.files or {}), own.key: own.code.sha256})
     return with_file_hashes(spec)
 
 
 def in_run_directory(spec: RunSpec) -> RunSpec:
-    """Returns the spec as the run directory holds it: its model is built from the code there."""
-    if CODE not in (spec.files or {}):
-        return spec
-    return spec.replace(model={**spec.as_dict()["model"], "folder": CODE_FOLDER})
+    """Returns the spec as the run directory holds it: the user's own objects are built from the code there."""
+    for part, folder in CODE_FOLDERS.items():
+        if is_source(getattr(spec, part).name):
+            spec = spec.replace(**{part: {**spec.as_dict()[part], "folder": folder}})
+    return spec
 
 
-def copy_of_code(planned: Plan) -> tuple[CodeRecord, dict[str, bytes]] | None:
-    """Returns the record and the files of ``code/``; None without a model of the user's own.
+def copies_of_code(planned: Plan) -> dict[str, tuple[CodeRecord, dict[str, bytes]]]:
+    """Returns the record and the files of the code of each part of a spec that is the user's own.
 
     Raises:
-        SpecError: a file has changed since the model was inspected.
+        SpecError: a file has changed since the code was inspected.
     """
-    if not isinstance(planned.model, UserModel):
-        return None
-    model = planned.model
-    code, source = model.inspection.code, model.options.source
-    is_copied = source.path is not None
-    files = {name: Path(code.folder, name).read_bytes() for name in code.files} if is_copied else {}
-    if not code.is_current:
-        raise SpecError(CODE, f"the code of {source.label} changed while the run was submitted; submit it again")
-    files[INSPECTION] = recorded_form(model.options, model.data, Path(CODE_FOLDER))
-    record = CodeRecord(source.label, code.sha256, code.files if is_copied else {}, code.distribution, code.version)
-    return record, files
+    copies = {}
+    for own in _own(planned):
+        code, source, is_copied = own.code, own.source, own.source.path is not None
+        files = {name: Path(code.folder, name).read_bytes() for name in code.files} if is_copied else {}
+        if not code.is_current:
+            raise SpecError(own.key, f"the code of {source.label} changed while the run was submitted; submit it again")
+        files[INSPECTION] = own.recorded_form(Path(CODE_FOLDERS[own.part]))
+        record = CodeRecord(source.label, code.sha256, code.files if is_copied else {}, code.distribution, code.version)
+        copies[own.part] = record, files
+    return copies

@@ -41,9 +41,10 @@ def show_command(run: str) -> None:
         console.print(f"options: {', '.join(differences)}")
     if row["mode"] == "train" and (optimizer := _optimizer(opened)):
         console.print(f"optimizer: {optimizer}")
-    if code := opened.directory.code():
-        what = ", ".join(code.files) or f"{code.distribution or 'a module'} {code.version or ''}".strip()
-        console.print(f"code: {what}  SHA-256 {code.sha256[:12]}…")
+    for part in ("model", "dataset"):
+        if code := opened.directory.code(part):
+            what = ", ".join(code.files) or f"{code.distribution or 'a module'} {code.version or ''}".strip()
+            console.print(f"code of the {part}: {what}  SHA-256 {code.sha256[:12]}…")
     record = opened.record
     if opened.summary and (why := reason(record, opened.summary)):
         console.print(Text.assemble((f"⚠ {row['trust']}:", "yellow"), f" {why}"))

@@ -119,9 +119,14 @@ class Model(ABC, Generic[O]):
         return False
 
     @property
-    def weighs_pieces(self) -> bool:
-        """Whether pieces of a batch may differ in ``loss_weight`` for another reason than ignored targets."""
+    def has_own_weights(self) -> bool:
+        """Whether ``loss_weight`` counts something else than targets that are not ignored."""
         return type(self).loss_weight is not Model.loss_weight
+
+    @property
+    def weighs_pieces(self) -> bool:
+        """Whether equal pieces of a batch may differ in ``loss_weight``."""
+        return self.has_own_weights or (self.data.has_ignored_targets and not self.data.has_numbers)
 
     def loss_weight(self, targets: Tensor) -> float:
         """Returns the weight of a piece of a batch: the number of targets (batch, …) whose mean is its ``loss``. By default all

@@ -31,9 +31,7 @@ class Batches:
                 f"summary() declares {self._summary.num_samples} samples, but load() returned {len(self.samples)}"
             )
         self.model = plan.model
-        self.has_custom_weights = plan.model.weighs_pieces
-        is_weighted = (self._summary.has_ignored_targets and not self._summary.has_numbers) or self.has_custom_weights
-        self.is_weighted = plan.spec.mode == "train" and is_weighted
+        self.is_weighted = plan.spec.mode == "train" and plan.model.weighs_pieces
 
     def worker_batch(self, step: int, worker: WorkerModel) -> tuple[Any, Any]:
         """Returns the inputs and targets that a worker computes in one step: its samples and, in each, its positions. Also sets
@@ -78,7 +76,7 @@ class Batches:
             )
             targets = tree_map(torch.from_numpy, arrays)
         total, count = self.model.loss_weight(targets), num_targets(targets)
-        all_count = total == count and not self.has_custom_weights
+        all_count = total == count and not self.model.has_own_weights
         return None if all_count else LossWeights(self.model.loss_weight, total, count, num_targets)
 
     def _indices(self, step: int) -> Any:

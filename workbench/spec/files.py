@@ -31,9 +31,10 @@ def read_table(path: Path) -> dict[str, Any]:
         raise SpecError(str(path), f"cannot read the file ({error.strerror})") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SpecError(str(path), f"not a valid TOML file: {error}") from None
-    model = table.get("model")
-    if isinstance(model, dict) and isinstance(folder := model.get("folder"), str) and folder:
-        table["model"] = {**model, "folder": str(path.resolve().parent / folder)}
+    for part in ("model", "dataset"):
+        options = table.get(part)
+        if isinstance(options, dict) and isinstance(folder := options.get("folder"), str) and folder:
+            table[part] = {**options, "folder": str(path.resolve().parent / folder)}
     return table
 
 

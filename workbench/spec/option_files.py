@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any, get_args
 
 from workbench.errors import SpecError
+from workbench.registry import is_source
 from workbench.spec.options import Options, ReadsFile
 from workbench.spec.run_spec import RunSpec
 
-CODE = "model.name"
-"""Path under which ``files`` has the hash of the code of a user's own model."""
+CODE = {"model": "model.name", "dataset": "dataset.name"}
+"""Part of the spec → path under which ``files`` has the hash of the user's own code of it."""
 _SHOWN = 12
 _FOLDER = "hf:"
 """Begins the name of a folder that the library datasets has saved."""
@@ -25,7 +26,8 @@ def with_file_hashes(spec: RunSpec) -> RunSpec:
         SpecError: a file cannot be read, or has changed since the spec was recorded.
     """
     table = spec.as_dict()
-    hashes = {where: digest for where, digest in (spec.files or {}).items() if where == CODE}
+    code = {where for part, where in CODE.items() if is_source(getattr(spec, part).name)}
+    hashes = {where: digest for where, digest in (spec.files or {}).items() if where in code}
     for where, path in option_files(spec):
         hashes[where] = _hash(where, path)
         check_hash(spec, where, str(path), hashes[where])

@@ -49,6 +49,7 @@ def not_by_default(spec: RunSpec) -> dict[str, Any]:
         "name",
         "model.name",
         "model.folder",
+        "dataset.folder",
         "dataset.name",
         "launch.device",
         *(f"split.{strategy}.size" for strategy, _ in spec.split.items()),

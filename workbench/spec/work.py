@@ -19,7 +19,7 @@ _PARTS = ("mode", "model", "dataset", "train", "inference", "files")
 """Parts of a spec that determine what a run computes."""
 _SPLIT_FILES = "files.split."
 """Beginning of the paths of hashes of files that strategies read, such as a schedule."""
-_CODE = f"files.{CODE}"
+_CODE = {f"files.{where}": part for part, where in CODE.items()}
 
 
 def work_differences(tables: Sequence[dict[str, Any]]) -> list[str]:
@@ -37,7 +37,7 @@ def work_differences(tables: Sequence[dict[str, Any]]) -> list[str]:
     names = {path: f"{path.split('.')[0]}.name" for path in paths}
     texts = {path: dict.fromkeys("unset" if v is None else value_text(v) for v in values) for path, values in paths.items()}
     named = [path for path in paths if names[path] == path or names[path] not in paths]
-    return ["code of the model" if path == _CODE else f"{path} {listed(list(texts[path]))}" for path in named]
+    return [f"code of the {_CODE[path]}" if path in _CODE else f"{path} {listed(list(texts[path]))}" for path in named]
 
 
 def _no_work(table: dict[str, Any]) -> set[str]:

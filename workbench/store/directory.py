@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from workbench.spec.run_spec import RunSpec
 
 R = TypeVar("R", bound=Record)
-CODE_FOLDER = "code"
-_HASHES = f"{CODE_FOLDER}/hashes.json"
+CODE_FOLDERS = {"model": "code", "dataset": "dataset_code"}
+"""Part of the spec → folder with the user's own code of it."""
+_HASHES = "hashes.json"
 
 
 def home() -> Path:
@@ -71,12 +72,13 @@ class RunDirectory:
         spec_toml: str,
         record: RunRecord,
         environment: Environment,
-        code: tuple[CodeRecord, Mapping[str, bytes]] | None = None,
+        code: Mapping[str, tuple[CodeRecord, Mapping[str, bytes]]] | None = None,
     ) -> RunDirectory:
         """Creates the directory of a new run.
 
         Args:
-            code: The code of the user's own model, with the contents of all files in ``code/`` by their path there.
+            code: Part of the spec that is the user's own code, such as ``model`` → the record of the code, and the contents of
+                all files in its folder by their path there.
 
         Raises:
             UsageError: the store cannot be written.
@@ -87,8 +89,8 @@ class RunDirectory:
             run.spec_path.write_text(spec_toml, encoding="utf-8")
             run._write("environment.json", environment)
             run._write("run.json", record)
-            if code:
-                run._write_code(*code)
+            for part, (code_record, files) in (code or {}).items():
+                run._write_code(CODE_FOLDERS[part], code_record, files)
             run.write_status(RunStatus(RunState.QUEUED))
         except OSError as error:
             shutil.rmtree(run.path, ignore_errors=True)
@@ -97,15 +99,15 @@ class RunDirectory:
             ) from None
         return run
 
-    def _write_code(self, record: CodeRecord, files: Mapping[str, bytes]) -> None:
+    def _write_code(self, folder: str, record: CodeRecord, files: Mapping[str, bytes]) -> None:
         for name, contents in files.items():
-            path = self.path / CODE_FOLDER / name
+            path = self.path / folder / name
             path.parent.mkdir(0o755, parents=True, exist_ok=True)
             # A pickle executes code when it is loaded: only the user whose run it is may read it, and nobody may replace it.
             mode = 0o600 if path.suffix == ".pickle" else 0o644
             with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
                 file.write(contents)
-        (self.path / _HASHES).write_text(json.dumps(to_json(record)), encoding="utf-8")
+        (self.path / folder / _HASHES).write_text(json.dumps(to_json(record)), encoding="utf-8")
 
     def make_folders(self) -> None:
         """Makes the folders that workers write to from their start."""
@@ -122,14 +124,15 @@ class RunDirectory:
         return self.path / "spec.toml"
 
     def spec(self) -> RunSpec:
-        """Returns the spec with all defaults filled in. Its user's own model comes from the code that the run keeps, whatever the
-        file says: a run of someone else's must not name code to execute."""
+        """Returns the spec with all defaults filled in. The user's own model and data come from the code that the run keeps,
+        whatever the file says: a run of someone else's must not name code to execute."""
         from workbench.spec.files import load
 
         spec = load(self.spec_path)
-        if not is_source(spec.model.name):
-            return spec
-        return spec.replace(model={**spec.as_dict()["model"], "folder": str(self.path.resolve() / CODE_FOLDER)})
+        for part, folder in CODE_FOLDERS.items():
+            if is_source(getattr(spec, part).name):
+                spec = spec.replace(**{part: {**spec.as_dict()[part], "folder": str(self.path.resolve() / folder)}})
+        return spec
 
     def log_path(self, rank: int) -> Path:
         """Returns the path of the output of a worker."""
@@ -164,9 +167,9 @@ class RunDirectory:
     def environment(self) -> Environment:
         return self._read(Environment, "environment.json") or Environment()
 
-    def code(self) -> CodeRecord | None:
-        """Returns the code of the user's own model; None for a run of a built-in model or a plugin."""
-        return self._read(CodeRecord, _HASHES)
+    def code(self, part: str = "model") -> CodeRecord | None:
+        """Returns the user's own code of the model or ``dataset``; None if that is a plugin or a file."""
+        return self._read(CodeRecord, f"{CODE_FOLDERS[part]}/{_HASHES}")
 
     def status(self) -> RunStatus:
         return self._read(RunStatus, "status.json") or RunStatus(RunState.LOST, "the run directory has no status.json")

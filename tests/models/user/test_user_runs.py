@@ -68,7 +68,7 @@ def test_a_run_keeps_its_code_and_equals_one_worker(run: Run, folder: Path) -> N
         assert (run.path / "code" / name).read_bytes() == (folder / name).read_bytes()
     assert 'folder = "code"' in run.spec_text
     shown = workbench(folder / "store", "show", run.id)
-    assert "code: net.py, parts.py  SHA-256" in shown.stdout
+    assert "code of the model: net.py, parts.py  SHA-256" in shown.stdout
 
 
 def test_sharded_replicas_equal_one_worker_too(folder: Path) -> None:

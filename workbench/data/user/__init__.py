@@ -1,4 +1,4 @@
-"""A user's own data: a file or folder, named in the spec in place of a dataset."""
+"""A user's own data: a file or folder, or a callable, named in the spec in place of a dataset."""
 
 from __future__ import annotations
 
@@ -7,12 +7,17 @@ from typing import Any
 
 from workbench.data.base import Dataset
 from workbench.data.user.arrays import Arrays, TokenFile
+from workbench.data.user.callable import UserData
 from workbench.data.user.image_folder import ImageFolder
 from workbench.data.user.table import Table
 from workbench.data.user.text_file import TextFile
 from workbench.errors import SpecError
+from workbench.registry import is_source
 
-FORMS = "a .csv, .tsv, .parquet, .arrow, .npz, .npy or .txt file, a folder of images by class, or hf:PATH of one of .arrow files"
+FORMS = (
+    "a .csv, .tsv, .parquet, .arrow, .npz, .npy or .txt file, a folder of images by class, hf:PATH of one of .arrow files, or"
+    " PATH.py:CALLABLE"
+)
 _BY_SUFFIX: dict[str, type[Dataset[Any]]] = {
     ".csv": Table,
     ".tsv": Table,
@@ -33,6 +38,8 @@ def dataset_of(name: str, field: str) -> type[Dataset[Any]]:
     """
     if name.startswith("hf:"):
         return Table
+    if is_source(name):
+        return UserData
     found = _BY_SUFFIX.get(Path(name).suffix.lower())
     if found is None and Path(name).is_dir():
         return ImageFolder

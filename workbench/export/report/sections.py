@@ -39,7 +39,8 @@ def configuration(compared: Compared) -> Section:
         differing_values = {
             path: row
             for path, row in values.items()
-            if path != "model.folder" and (path in chosen or not path.startswith("split.") or path.endswith(".size"))
+            if path not in ("model.folder", "dataset.folder")
+            and (path in chosen or not path.startswith("split.") or path.endswith(".size"))
         }
         if not differing_values:
             return Section("Configuration", "All runs have the same spec.", [_whole_spec(compared.runs[0])])

@@ -111,7 +111,7 @@ def _reduction(loss: Callable[[Any], Tensor], batch: Any, targets_in: Callable[[
     errors: dict[LossReduction, float] = {"sum": _error(whole, sum(losses))}
     candidates: list[LossReduction] = ["mean", "targets", "next targets"]
     for reduction in candidates:
-        weights = [weight_of(reduction, targets_in(part)) for part in parts]
+        weights = [num_samples(part) if reduction == "mean" else weight_of(reduction, targets_in(part)) for part in parts]
         if sum(weights):
             errors[reduction] = _error(whole, sum(w * x for w, x in zip(weights, losses, strict=True)) / sum(weights))
     # Losses of parts that are almost equal fit several; only rounding is left of the right one.

@@ -57,8 +57,12 @@ class ModuleModel(Model[O]):
         return output
 
     @property
+    def has_own_weights(self) -> bool:
+        return self.summary().loss_reduction in ("next targets", "sum")
+
+    @property
     def weighs_pieces(self) -> bool:
-        return self.summary().loss_reduction in ("targets", "next targets", "sum")
+        return self.summary().loss_reduction not in ("mean", "batch") and super().weighs_pieces
 
     def loss_weight(self, targets: Any) -> float:
         reduction = self.summary().loss_reduction
