@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         runs,
         submit,
     )
+    from workbench.data.user.from_callable import UserData
     from workbench.models.user.from_callable import UserModel
     from workbench.spec import RunSpec, Split
 
@@ -30,6 +31,7 @@ __all__ = [
     "Run",
     "RunSpec",
     "Split",
+    "UserData",
     "UserModel",
     "all_splits",
     "calibrate",
@@ -44,7 +46,12 @@ __all__ = [
     "widgets",
 ]
 
-_HOME = {"RunSpec": "workbench.spec", "Split": "workbench.spec", "UserModel": "workbench.models.user.from_callable"}
+_HOME = {
+    "RunSpec": "workbench.spec",
+    "Split": "workbench.spec",
+    "UserData": "workbench.data.user.from_callable",
+    "UserModel": "workbench.models.user.from_callable",
+}
 
 
 def __dir__() -> list[str]:

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch.utils.data import TensorDataset
 
 import workbench as wb
 from workbench.analysis.work import different_work
@@ -113,6 +115,21 @@ def test_samples_are_collated_by_number(folder: Path) -> None:
 def test_what_is_no_dataset_is_refused_in_a_sentence(folder: Path, name: str, options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(SpecError, match=sentence):
         named(folder, name, **options).summary()
+
+
+def test_a_dataset_of_a_session_is_live(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKBENCH_HOME", str(folder / "store"))
+    inputs, targets = torch.rand(20, 4, generator=torch.Generator().manual_seed(0)), torch.arange(20) % 3
+    data = wb.UserData(TensorDataset(inputs, targets))
+    train = {"num_steps": 1, "num_warmup_steps": 0, "global_batch_size": 4}
+    run = wb.run(wb.RunSpec(model="mlp", dataset=data, split={"data": 2}, train=train, baseline={"mode": "none"}))
+    assert run.record.dataset == "live:TensorDataset"
+    assert run.row()["parity_verdict"] == "equal"
+    again = load(run.directory.spec_path)
+    assert plan(again).dataset.load().batch(np.array([7]))[0].tolist() == inputs[7:8].tolist()
+    assert wb.UserData(TensorDataset).name == "torch.utils.data.dataset:TensorDataset"
+    with pytest.raises(SpecError, match="TensorDataset is built already and takes no arguments, but got width"):
+        wb.UserData(TensorDataset(inputs), width=3)
 
 
 def test_a_run_keeps_the_code_of_its_dataset_and_repeats_from_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""A live object as a model: a module or callable of a Python session, in a file that only a run of its user reads.
+"""A live object as a model or dataset: one of a Python session, in a file that only a run of its user reads.
 
 A pickle executes code when it is loaded. It is therefore loaded only by the processes of a run and of an inspection, only if the
 user who loads it wrote it and nobody else could, and only if it has the hash that is recorded beside it.
@@ -26,7 +26,7 @@ from workbench.sources.source import Source
 
 PREFIX = "live"
 """What stands before the colon in ``live:Net``."""
-FILES = {"model.name": "live.pickle", "model.loss": "live-loss.pickle"}
+FILES = {"model.name": "live.pickle", "model.loss": "live-loss.pickle", "dataset.name": "live-dataset.pickle"}
 """Path of the key that names an object → the file with it."""
 _HASHES = "hashes.json"
 """File beside it with its hash, as beside all recorded code."""
@@ -65,7 +65,7 @@ class LiveSource(Source):
             pass
 
     def load(self) -> Callable[..., Any]:
-        """Returns the callable; of a model that is a module, a function that returns it with its values.
+        """Returns the callable; of an object that is a module or a dataset itself, a function that returns it.
 
         Raises:
             SpecError: the file is not surely this user's own, its hash is not the recorded one, or loading it failed.
@@ -85,7 +85,8 @@ class LiveSource(Source):
             value: Any = torch.load(io.BytesIO(contents), map_location="cpu", weights_only=False)
         except (Exception, SystemExit) as error:
             raise SpecError(self.field, failure_text(error, f"loading {self.label}", self.folder, self.path)) from error
-        return (lambda: value) if self.field == "model.name" and isinstance(value, torch.nn.Module) else value
+        is_itself = isinstance(value, torch.nn.Module) if self.field == "model.name" else not callable(value)
+        return (lambda: value) if is_itself else value
 
     @contextlib.contextmanager
     def imports(self) -> Iterator[None]:
@@ -138,7 +139,7 @@ def _opened(path: Path, field: str) -> Iterator[IO[bytes]]:
         raise SpecError(field, _absent(path, error)) from None
     with os.fdopen(descriptor, "rb") as file:
         if problem := _problem(os.fstat(descriptor), path.parent.stat()):
-            raise SpecError(field, f"the live model in {path} is not loaded: {problem}")
+            raise SpecError(field, f"the live object in {path} is not loaded: {problem}")
         yield file
 
 
@@ -158,14 +159,14 @@ def _problem(file: os.stat_result, folder: os.stat_result) -> str:
 def _absent(path: Path, error: OSError) -> str:
     if not path.is_absolute():
         return (
-            "a live model has no name to type: in Python, give the object itself, wb.RunSpec(model=wb.UserModel(module), …), or"
-            " repeat a run that has it, wb.run(wb.open_run(ID).spec)"
+            "a live object has no name to type: in Python, give the object itself, wb.UserModel(module) or wb.UserData(dataset),"
+            " or repeat a run that has it, wb.run(wb.open_run(ID).spec)"
         )
     if isinstance(error, FileNotFoundError):
         return (
-            f"there is no live model in {path.parent}: it is kept by the session that defined it until that ends, and by the runs"
-            " of it; archives of runs leave it out"
+            f"there is no live object in {path.parent}: it is kept by the session that defined it until that ends, and by the"
+            " runs of it; archives of runs leave it out"
         )
     if error.errno == errno.ELOOP:
-        return f"the live model in {path} is not loaded: it is a symbolic link"
-    return f"the live model in {path} cannot be opened ({error.strerror})"
+        return f"the live object in {path} is not loaded: it is a symbolic link"
+    return f"the live object in {path} cannot be opened ({error.strerror})"

@@ -268,7 +268,7 @@ def _fifo(path: Path) -> None:
         (_swap, "it is a symbolic link"),
         (_fifo, "it is not a regular file"),
         (_append, "has changed: live.pickle in"),
-        (lambda path: path.unlink(), "there is no live model in"),
+        (lambda path: path.unlink(), "there is no live object in"),
         (lambda path: path.with_name("hashes.json").unlink(), "does not have the hash that hashes.json records beside it"),
         (lambda path: path.with_name("hashes.json").write_text("[]"), "is damaged"),
     ],
@@ -301,7 +301,7 @@ def test_changed_contents_are_not_loaded_by_a_worker_either(model: UserModelOpti
 
 
 def test_no_text_names_a_live_model() -> None:
-    with pytest.raises(SpecError, match="a live model has no name to type: in Python, give the object itself"):
+    with pytest.raises(SpecError, match="a live object has no name to type: in Python, give the object itself"):
         wb.run(wb.RunSpec(model="live:Net", dataset="digits"))
 
 
@@ -312,7 +312,7 @@ def test_an_archive_leaves_the_pickle_out_and_says_so(run: Run, tmp_path: Path) 
     assert left_out([run]) == "Left out: the code of live:Net, so that only this store can repeat its runs."
     (imported,), _ = import_runs(tmp_path / "mine", io.BytesIO(packed))
     assert imported.record().model == "live:Net"
-    with pytest.raises(SpecError, match=r"there is no live model in .*code: .*archives of runs leave it out"):
+    with pytest.raises(SpecError, match=r"there is no live object in .*code: .*archives of runs leave it out"):
         wb.run(imported.spec())
 
 
@@ -334,6 +334,6 @@ def test_an_archive_brings_no_pickle_and_names_none(run: Run, loaded: Path, mode
         (imported,), _ = import_runs(tmp_path / str(len(folder)), packed)
         assert not (imported.path / "code").exists()
         assert imported.spec().as_dict()["model"]["folder"] == str(imported.path.resolve() / "code")
-        with pytest.raises(SpecError, match="there is no live model in"):
+        with pytest.raises(SpecError, match="there is no live object in"):
             wb.run(RunDirectory(imported.path).spec())
     assert not loaded.exists()

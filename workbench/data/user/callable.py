@@ -11,6 +11,7 @@ from pydantic import JsonValue, NonNegativeInt, TypeAdapter, field_validator
 
 from workbench.data.base import Dataset, DatasetSummary
 from workbench.sources.inspection import Inspection, Inspector
+from workbench.sources.live import callable_source
 from workbench.sources.source import Source
 from workbench.spec.options import DatasetOptions, NoCost
 
@@ -40,13 +41,13 @@ class UserDataOptions(DatasetOptions):
     @field_validator("name")
     @classmethod
     def _is_source(cls, name: str) -> str:
-        Source.parse(name, "dataset.name")
+        callable_source(name, "dataset.name")
         return name
 
     @property
     def source(self) -> Source:
         """The callable."""
-        return Source.parse(self.name, "dataset.name", self.folder)
+        return callable_source(self.name, "dataset.name", self.folder)
 
 
 @dataclass(frozen=True)

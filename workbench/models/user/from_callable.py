@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-import re
 import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 from workbench.errors import SpecError
 from workbench.models.user import UserModelOptions
 from workbench.sources import live
-from workbench.sources.places import is_installed
+from workbench.sources.names import attribute_of, named
 
 _FIELD = "model.name"
 
@@ -44,10 +41,10 @@ def UserModel(build: Any, /, *, loss: Any = None, cut_at: Sequence[str] = (), **
         raise SpecError("model.options", f"{_kind(build)} is built already and takes no arguments, but got {', '.join(options)}")
     if loss is not None and not callable(loss):
         raise SpecError("model.loss", f"requires a function of (outputs, targets), but got an object of type {_kind(loss)}")
-    named = [None if _is_module(each) else _named(each) for each in (build, *([] if loss is None else [loss]))]
-    if None in named or len({place for place, *_ in filter(None, named)}) > 1:
-        named = _live(build, loss)
-    (folder, name), *of_loss = filter(None, named)
+    names = [None if _is_module(each) else named(each) for each in (build, *([] if loss is None else [loss]))]
+    if None in names or len({place for place, *_ in filter(None, names)}) > 1:
+        names = _live(build, loss)
+    (folder, name), *of_loss = filter(None, names)
     return UserModelOptions(
         name=name, folder=folder, options=options, loss=of_loss[0][1] if of_loss else "", cut_at=tuple(cut_at)
     )
@@ -58,38 +55,10 @@ def _live(build: Any, loss: Any) -> list[tuple[str, str] | None]:
     from workbench.sources.pickled_modules import pickled
 
     values = {"model.name": build} | ({} if loss is None else {"model.loss": loss})
-    labels = {field: f"{live.PREFIX}:{_attribute(value)}" for field, value in values.items()}
+    labels = {field: f"{live.PREFIX}:{attribute_of(value)}" for field, value in values.items()}
     files = {live.FILES[field]: pickled(value, labels[field], field) for field, value in values.items()}
     folder = live.write(labels["model.name"], files)
     return [(folder, label) for label in labels.values()]
-
-
-def _attribute(value: Any) -> str:
-    while isinstance(value, functools.partial):
-        value = value.func
-    return re.sub(r"\W", "", getattr(value, "__name__", "") or _kind(value))
-
-
-def _named(build: Callable[..., Any]) -> tuple[str, str] | None:
-    """Returns the folder of the file, empty for a module of a package, and the name of a callable that workers can load by its
-    name; None for another."""
-    qualified, module = getattr(build, "__qualname__", ""), str(getattr(build, "__module__", None))
-    loaded = sys.modules.get(module)
-    found: Any = loaded
-    for name in qualified.split("."):
-        found = getattr(found, name, None)
-    if found is not build:
-        return None
-    file = getattr(loaded, "__file__", None)
-    if module == "__main__" and (not file or not file.endswith(".py")):
-        return None
-    code = getattr(build, "__code__", None)
-    if code is not None and module == "__main__" and Path(code.co_filename).resolve() != Path(str(file)).resolve():
-        return None  # defined at the prompt of python -i
-    path = Path(file).resolve() if file else None
-    if path is None or is_installed(path) or (module != "__main__" and "." in module and not module.startswith("/")):
-        return "", f"{module}:{qualified}"
-    return str(path.parent), f"{path.name}:{qualified}"
 
 
 def _is_module(value: Any) -> bool:
