@@ -59,7 +59,7 @@ def _own(planned: Plan) -> Iterator[_Own]:
             "model",
             model.options.source,
             model.inspection.code,
-            partial(recorded_form, model.options, model.data),
+            partial(recorded_form, model.options, model.data, is_sliced=model.is_sliced),
             {"loss": loss.label} if loss else {},
         )
     if isinstance(dataset, UserData):

@@ -39,6 +39,8 @@ def plan(spec: RunSpec) -> Plan:
     sizes = {s.axis: s.options.size for s in sorted(strategies, key=lambda s: not s.divides_axis)}
     axes = dict.fromkeys((*AXES, *(s.axis for s in strategies)))  # other axes inside the built-in ones, in order of application
     mesh = Mesh({axis: sizes[axis] for axis in axes if axis in sizes})
+    if hasattr(model, "is_sliced"):
+        model.is_sliced = "tensor" in mesh.axes
     full_model = with_ends_of_backward(with_resolved_ties(model.summary()))
     result = Plan(spec, dataset, model, tuple(strategies), full_model, mesh)
     if dataset.summary().num_samples < spec.train.global_batch_size:

@@ -17,23 +17,26 @@ from workbench.models.user import UserModel, UserModelOptions
 from workbench.models.user.inspect_modules import inspected
 from workbench.models.user.inspection import ANSWER, BEGUN, REQUEST, STACK, Inspection, Refusal, Request, answer, request_in
 from workbench.plan.model_summary import ModelSummary
+from workbench.plan.tensor_plan import TensorPlan
+from workbench.runtime.tensor_plan.of_model import tensor_plan_of
 from workbench.sources.code import executed
 
 
 def inspection(request: Request) -> Inspection:
     """Builds the model and looks at it."""
     options = UserModelOptions(name=request.name, options=request.options, loss=request.loss, cut_at=request.cut_at)
-    source, summary, refusal = options.source, None, None
+    source, refusal = options.source, None
+    summary: ModelSummary | None = None
+    plan: TensorPlan | None = None
     try:
-        summary = _summary(options, TypeAdapter(DatasetSummary).validate_python(request.data))
+        data = TypeAdapter(DatasetSummary).validate_python(request.data)
+        with source.imports():  # forward may import, too
+            model = UserModel(options, data)
+            structure, summary = inspected(model)
+            plan = tensor_plan_of(model, structure, summary) if request.is_sliced else None
     except SpecError as error:
-        refusal = Refusal(error.field, error.message)
-    return Inspection(executed(source), summary, refusal)
-
-
-def _summary(options: UserModelOptions, data: DatasetSummary) -> ModelSummary:
-    with options.source.imports():  # forward may import, too
-        return inspected(UserModel(options, data))[1]
+        summary, refusal = None, Refusal(error.field, error.message)
+    return Inspection(executed(source), summary, refusal, tensor_plan=plan)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated
 
@@ -85,6 +86,9 @@ class UserModel(ModuleModel[UserModelOptions]):
     Options = UserModelOptions
     default_dataset = ""
 
+    is_sliced: bool = False
+    """Whether a strategy slices layers, so that a tensor plan is looked for."""
+
     def __init__(self, options: UserModelOptions, data: DatasetSummary) -> None:
         super().__init__(options, data)
         self.name = options.source.label  # type: ignore[misc]  # each has its own
@@ -98,12 +102,12 @@ class UserModel(ModuleModel[UserModelOptions]):
         """
         from workbench.models.user.inspection import inspect
 
-        return inspect(self.options, self.data)
+        return inspect(self.options, self.data, is_sliced=self.is_sliced)
 
     def summary(self) -> ModelSummary:
-        summary = self.inspection.summary
+        summary, plan = self.inspection.summary, self.inspection.tensor_plan
         assert summary is not None, "a refused model raises"
-        return summary
+        return summary if plan is None else replace(summary, groups=plan.groups)
 
     @property
     def cut_at(self) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from workbench.errors import SpecError
 from workbench.interpreter import module_command, same_packages
 from workbench.plan.model_summary import ModelSummary
+from workbench.plan.tensor_plan import TensorPlan
 from workbench.sources.code import INSPECTION, Code, check_recorded, nearby
 from workbench.sources.failure import stack_text
 from workbench.sources.source import Source
@@ -56,6 +57,9 @@ class Request:
     data: dict[str, Any]
     """The fields of the ``DatasetSummary``."""
 
+    is_sliced: bool = False
+    """Whether a tensor plan is looked for."""
+
 
 @dataclass(frozen=True)
 class Refusal:
@@ -77,12 +81,20 @@ class Inspection:
     output: str = ""
     """What the user's code printed."""
 
+    tensor_plan: TensorPlan | None = None
+    """None unless it was looked for."""
+
 
 _REQUESTS, _INSPECTIONS = TypeAdapter(Request), TypeAdapter(Inspection)
 
 
-def inspect(options: UserModelOptions, data: DatasetSummary, limit_s: float = TIME_LIMIT_S) -> Inspection:
+def inspect(
+    options: UserModelOptions, data: DatasetSummary, limit_s: float = TIME_LIMIT_S, is_sliced: bool = False
+) -> Inspection:
     """Returns what a model consists of. Asks a process of its own, unless this was found before and the code is the same.
+
+    Args:
+        is_sliced: Whether a tensor plan is needed.
 
     Raises:
         SpecError: the model cannot be built or used, or takes longer; the message has the user's own file and line.
@@ -92,9 +104,10 @@ def inspect(options: UserModelOptions, data: DatasetSummary, limit_s: float = TI
     check_recorded(source, options.folder)
     fields: dict[str, Any] = json.loads(json.dumps(asdict(data)))  # as read from a file: lists for tuples
     loss = options.loss_source
-    request = Request(source.name, options.options, loss.name if loss else "", options.cut_at, fields)
+    request = Request(source.name, options.options, loss.name if loss else "", options.cut_at, fields, is_sliced)
     key = _REQUESTS.dump_json(request).decode()
-    found = _known().get(key) or _recorded(source, request, options.folder)
+    with_plan = _REQUESTS.dump_json(dataclasses.replace(request, is_sliced=True)).decode()
+    found = _known().get(key) or _known().get(with_plan) or _recorded(source, request, options.folder)
     if found is None or not found.code.is_current:
         found = _ask(source, request, limit_s)
     if found.code.files or found.code.distribution:  # else nothing would show that the code was changed
@@ -104,12 +117,12 @@ def inspect(options: UserModelOptions, data: DatasetSummary, limit_s: float = TI
     return found
 
 
-def recorded_form(options: UserModelOptions, data: DatasetSummary, folder: Path) -> bytes:
+def recorded_form(options: UserModelOptions, data: DatasetSummary, folder: Path, is_sliced: bool) -> bytes:
     """Returns the contents of the file from which ``inspect`` answers for code that is recorded in a folder, so that workers and
     readers of a run need not inspect it again."""
-    found = inspect(options, data)
-    loss = options.loss_source
-    request = asdict(Request(options.source.label, options.options, loss.label if loss else "", options.cut_at, asdict(data)))
+    found, loss = inspect(options, data, is_sliced=is_sliced), options.loss_source
+    name, loss_name = options.source.label, loss.label if loss else ""
+    request = asdict(Request(name, options.options, loss_name, options.cut_at, asdict(data), is_sliced))
     found = dataclasses.replace(found, code=found.code.moved(folder) if options.source.path else found.code, output="")
     return json.dumps({"request": request, "inspection": _INSPECTIONS.dump_python(found, mode="json")}).encode()
 

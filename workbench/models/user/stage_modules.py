@@ -46,6 +46,11 @@ class WholeModule(Blocks):
         super().__init__(blocks)
         self.result = result
 
+    @property
+    def code(self) -> nn.Module:
+        """The module."""
+        return self[0]
+
     def forward(self, samples: Any) -> Any:
         (root,) = self
         return self.result.of(call(root, self.result.inputs(samples)), samples, self.training)
@@ -73,6 +78,11 @@ class UserBlocks(ConvertsMore, Blocks):
         self._stand_ins: list[nn.Module] = []
         # In a tuple, since as an attribute it would be a submodule, and its units are registered as blocks.
         self._code = (root if len(held) == len(names) else self._copied(root, held),)
+
+    @property
+    def code(self) -> nn.Module:
+        """The module, whose paths lead to the units of the held blocks themselves."""
+        return self._code[0]
 
     def part(self, names: Iterable[str]) -> UserBlocks:
         held = dict(self.named_children())

@@ -14,6 +14,7 @@ from workbench.spec.options import StrategyOptions
 from workbench.strategies.base import ApplyOrder, Caption, Limiting, Strategy, strategy
 from workbench.strategies.tensor.checks import check_tensor
 from workbench.strategies.tensor.linear import OutputHeadSlicing
+from workbench.strategies.tensor.modules import ModuleSlicing
 from workbench.strategies.tensor.slicings import cut_dims, slicings_of
 
 if TYPE_CHECKING:
@@ -89,7 +90,11 @@ class TensorStrategy(Strategy[TensorOptions]):
         )
 
     def _partial_gradients(self, model: ModelSummary, local_model: ModelSummary) -> list[ParameterSummary]:
-        """Returns the replicated parameters of which each worker computes a partial gradient, from its part of the sequence."""
+        """Returns the replicated parameters of which each worker computes a partial gradient, from its part of the sequence or
+        from its part of what a user's module computes with them."""
+        summed = {name for s in slicings_of(model, self.options) if isinstance(s, ModuleSlicing) for name in s.group.summed}
+        if summed:
+            return [p for p in local_model.parameters if p.name in summed]
         cut = {layer for group in model.groups if isinstance(group, ColumnRowPair) for layer in (group.column, group.row)}
         return [p for p in local_model.parameters if self.options.sequence_parallel and p.name.rpartition(".")[0] not in cut]
 

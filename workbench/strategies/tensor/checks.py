@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from workbench.errors import SplitError
 from workbench.messages import listed, unknown_name
 from workbench.plan.layer_groups import ColumnRowPair
+from workbench.plan.tensor_plan import ModuleSlices
 from workbench.strategies.tensor.base import Slicing
 from workbench.strategies.tensor.slicings import REPLICATED, cut_dims, slicing_of, slicings_of
 
@@ -31,9 +32,17 @@ def check_tensor(o: TensorOptions, model: ModelSummary, spec: RunSpec) -> None:
             raise SplitError(f"split.tensor.cut.{kind}", unknown_name("dim", dim, dims[kind]))
     slicings = slicings_of(model, o)
     if not slicings:
+        if any(isinstance(group, ModuleSlices) for group in model.groups):
+            units = sorted({group.units for group in model.groups if isinstance(group, ModuleSlices)})
+            numbers = listed([str(number) for number in units], "or")
+            raise SplitError(
+                "split.tensor.size", f"{model.name} has no module that can be cut into {o.size} parts; use a divisor of {numbers}"
+            )
         raise SplitError("split.tensor", f"{model.name} has no layers to slice, or all of them are set to none")
     _check_slicings(slicings)
     other_kinds = sorted({s.group.kind for s in slicings if not isinstance(s.group, ColumnRowPair)})
+    if spec.train.compile and any(isinstance(s.group, ModuleSlices) for s in slicings):
+        raise SplitError("train.compile", "does not support modules of your own model that are sliced; set it to false")
     if spec.train.checkpointing != "none" and other_kinds:
         raise SplitError(
             "train.checkpointing",
@@ -70,7 +79,7 @@ def check_tensor(o: TensorOptions, model: ModelSummary, spec: RunSpec) -> None:
 
 def _check_gradients(o: TensorOptions, model: ModelSummary, spec: RunSpec, slicings: list[Slicing[Any]]) -> None:
     unsupported = next((p.name for p in model.parameters if not p.has_gradient), None)
-    other_kinds = [s.group.kind for s in slicings if not isinstance(s.group, ColumnRowPair)]
+    other_kinds = [s.group.kind for s in slicings if not isinstance(s.group, ColumnRowPair | ModuleSlices)]
     with_options = {
         "sequence_parallel": o.sequence_parallel,
         f"checkpointing = {spec.train.checkpointing}": spec.train.checkpointing != "none",

@@ -16,12 +16,17 @@ from torch.autograd import Function
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard
 
+from workbench.strategies.tensor.simulated import SimulatedMesh
 from workbench.torch_private.distributed import AsyncCollectiveTensor
 
+AnyMesh = DeviceMesh | SimulatedMesh
 
-def sliced(parameter: Tensor, dim: int, mesh: DeviceMesh) -> nn.Parameter:
-    """Returns the local slice of a parameter along ``dim``, as a DTensor."""
+
+def sliced(parameter: Tensor, dim: int, mesh: AnyMesh) -> nn.Parameter:
+    """Returns the local slice of a parameter along ``dim``, as a DTensor; as a plain tensor on a simulated worker."""
     local_slice = parameter.detach().chunk(mesh.size(), dim)[mesh.get_local_rank()].clone()
+    if isinstance(mesh, SimulatedMesh):
+        return nn.Parameter(local_slice, requires_grad=parameter.requires_grad)
     return nn.Parameter(DTensor.from_local(local_slice, mesh, [Shard(dim)]), requires_grad=parameter.requires_grad)
 
 
@@ -31,12 +36,12 @@ def local(parameter: nn.Parameter) -> Tensor:
     return parameter.to_local()
 
 
-def copy_to_slices(x: Tensor, mesh: DeviceMesh) -> Tensor:
+def copy_to_slices(x: Tensor, mesh: AnyMesh) -> Tensor:
     """Identity forward, all-reduce of the partial gradients backward: *f* of Megatron-LM."""
     return _SumGradient.apply(x, mesh)
 
 
-def reduce_parts(x: Tensor, mesh: DeviceMesh) -> Tensor:
+def reduce_parts(x: Tensor, mesh: AnyMesh) -> Tensor:
     """All-reduce of the partial results forward, identity backward: *g* of Megatron-LM."""
     return _Sum.apply(x, mesh)
 
@@ -46,7 +51,7 @@ def reduce_for_slices(x: Tensor, mesh: DeviceMesh) -> Tensor:
     return copy_to_slices(reduce_parts(x, mesh), mesh)
 
 
-def gather_slices(x: Tensor, dim: int, mesh: DeviceMesh) -> Tensor:
+def gather_slices(x: Tensor, dim: int, mesh: AnyMesh) -> Tensor:
     """All-gather of equal slices along ``dim`` forward, local slice of the gradient backward."""
     return _Join.apply(x, dim, mesh)
 
@@ -61,15 +66,19 @@ def arrived(x: Tensor) -> Tensor:
     return _Wait.apply(x)
 
 
-def all_reduced(x: Tensor, mesh: DeviceMesh) -> Tensor:
+def all_reduced(x: Tensor, mesh: AnyMesh) -> Tensor:
     """Returns the sum over the workers in a new tensor."""
+    if isinstance(mesh, SimulatedMesh):
+        return mesh.all_reduced(x)
     total = x.clone(memory_format=torch.contiguous_format)
     dist.all_reduce(total, group=mesh.get_group())
     return total
 
 
-def all_gathered(x: Tensor, dim: int, mesh: DeviceMesh) -> Tensor:
+def all_gathered(x: Tensor, dim: int, mesh: AnyMesh) -> Tensor:
     """Returns the equal slices of all workers, concatenated along ``dim``."""
+    if isinstance(mesh, SimulatedMesh):
+        return mesh.all_gathered(x, dim)
     slices = list(x.new_empty(mesh.size(), *x.shape).unbind())
     dist.all_gather(slices, x.contiguous(), group=mesh.get_group())
     return torch.cat(slices, dim)
@@ -87,7 +96,7 @@ class _Wait(Function):
 
 class _SumGradient(Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, mesh: DeviceMesh) -> Tensor:
+    def forward(ctx: Any, x: Tensor, mesh: AnyMesh) -> Tensor:
         ctx.mesh = mesh
         return x.view_as(x)
 
@@ -98,7 +107,7 @@ class _SumGradient(Function):
 
 class _Sum(Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, mesh: DeviceMesh) -> Tensor:
+    def forward(ctx: Any, x: Tensor, mesh: AnyMesh) -> Tensor:
         return all_reduced(x, mesh)
 
     @staticmethod
@@ -108,7 +117,7 @@ class _Sum(Function):
 
 class _Join(Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, dim: int, mesh: DeviceMesh) -> Tensor:
+    def forward(ctx: Any, x: Tensor, dim: int, mesh: AnyMesh) -> Tensor:
         ctx.dim, ctx.mesh = dim, mesh
         return all_gathered(x, dim, mesh)
 
@@ -119,7 +128,7 @@ class _Join(Function):
 
 class _Slice(Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, dim: int, mesh: DeviceMesh) -> Tensor:
+    def forward(ctx: Any, x: Tensor, dim: int, mesh: AnyMesh) -> Tensor:
         ctx.dim, ctx.mesh = dim, mesh
         return x.chunk(mesh.size(), dim)[mesh.get_local_rank()].contiguous()
 

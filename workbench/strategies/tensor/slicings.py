@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from workbench.plan.layer_groups import ConvolutionBlock, GlobalPool, LayerGroup, RecurrentLayer
+from workbench.plan.tensor_plan import ModuleSlices
 from workbench.strategies.tensor.base import Slicing
 from workbench.strategies.tensor.convolution import ConvolutionSlicing, PoolSlicing
 from workbench.strategies.tensor.linear import AttentionSlicing, EmbeddingSlicing, FeedForwardSlicing, OutputHeadSlicing
+from workbench.strategies.tensor.modules import ModuleSlicing
 from workbench.strategies.tensor.recurrent import RecurrentSlicing
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ _BY_TYPE: dict[type[LayerGroup], type[Slicing[Any]]] = {
     ConvolutionBlock: ConvolutionSlicing,
     GlobalPool: PoolSlicing,
     RecurrentLayer: RecurrentSlicing,
+    ModuleSlices: ModuleSlicing,
 }
 _BY_KIND: dict[str, type[Slicing[Any]]] = {
     "attention": AttentionSlicing,
@@ -36,9 +39,12 @@ def slicing_of(group: LayerGroup) -> type[Slicing[Any]]:
 
 
 def slicings_of(model: ModelSummary, options: TensorOptions) -> list[Slicing[Any]]:
-    """Returns the slicing of each group of layers that is cut."""
+    """Returns the slicing of each group of layers that is cut. Modules of a user's model that cannot be cut into so many parts
+    stay whole."""
     slicings = []
     for group in model.groups:
+        if isinstance(group, ModuleSlices) and group.units % options.size:
+            continue
         slicing = slicing_of(group)
         dim = options.cut.get(group.kind, slicing.dims[0])
         if dim != REPLICATED:

@@ -1,0 +1,154 @@
+"""Tensor plans of modules as people write them: what is found is right, and what looks alike is rejected by computing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.models.user.attention_zoo import Between, Decoder
+from tests.models.user.zoo import (
+    DependsOnValues,
+    FrozenSkip,
+    Recurrent,
+    ResidualsOutside,
+    Shared,
+    TiedTransformer,
+    WeightOfAnother,
+)
+from workbench.models.user.outputs_modules import main_output
+from workbench.plan.tensor_plan import Style, TensorPlan
+from workbench.runtime.tensor_plan.find import Subject, find_plan
+from workbench.runtime.tensor_plan.trial import Trial
+from workbench.strategies.tensor import simulated
+
+TOKENS = (lambda count: torch.randint(20, (count, 6)), "tokens")
+FEATURES = (lambda count: torch.randn(count, 64), "features")
+
+
+def subject(module: nn.Module, data: tuple[Callable[[int], Tensor], str]) -> Subject:
+    return Subject(module, data[0], output=lambda output, targets: main_output(output))
+
+
+def plan_of(module: nn.Module, data: tuple[Callable[[int], Tensor], str]) -> TensorPlan:
+    torch.manual_seed(3)
+    return find_plan(subject(module, data))
+
+
+def described(plan: TensorPlan) -> list[str]:
+    """Returns each group as one line: its columns, > its rows; and the number that workers must divide."""
+    lines = []
+    for group in plan.groups:
+        columns = " ".join(part.path for part in group.modules if part.style != "row")
+        rows = " ".join(part.path for part in group.modules if part.style == "row")
+        divided = "".join(f" / {attribute.path}.{attribute.name}" for attribute in group.attributes)
+        lines.append(f"{columns}{rows and f' > {rows}'} : {group.units}{divided}")
+    return lines
+
+
+CASES: dict[str, tuple[Callable[[], nn.Module], Any, list[str]]] = {
+    "residuals outside": (
+        ResidualsOutside,
+        FEATURES,
+        [*(f"layers.{i}.0 > layers.{i}.2 : 12" for i in range(3)), "head : 10"],
+    ),
+    "encoder": (
+        TiedTransformer,
+        TOKENS,
+        [*(f"encoder.layers.{i}.linear1 > encoder.layers.{i}.linear2 : 16" for i in range(3)), "embed : 20", "head : 20"],
+    ),
+    "recurrent": (Recurrent, TOKENS, ["embed : 20", "head : 20"]),
+    "weight of another": (WeightOfAnother, TOKENS, ["a > b : 8"]),
+    "frozen": (FrozenSkip, FEATURES, ["a > b : 8", "head : 10"]),
+    "depends on values": (DependsOnValues, FEATURES, ["c : 10"]),
+    "shared": (Shared, FEATURES, ["head : 10"]),
+    "scale": (lambda: Between("scale"), FEATURES, ["first > second : 16"]),
+}
+"""Name → module, data and what is found."""
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_pairs_tables_and_heads_are_found(name: str) -> None:
+    make, data, expected = CASES[name]
+    torch.manual_seed(1)
+    assert described(plan_of(make(), data)) == expected
+
+
+@pytest.mark.parametrize(("attention", "units", "divided"), [("separate", 4, True), ("normed", 4, True), ("grouped", 2, False)])
+def test_attention_is_cut_by_heads(attention: str, units: int, divided: bool) -> None:
+    torch.manual_seed(1)
+    plan = plan_of(Decoder(attention), TOKENS)
+    lines = []
+    for layer in ("layers.0", "layers.1"):
+        heads = f" / {layer}.attention.num_heads" if divided else ""
+        q, k, v, out = (f"{layer}.attention.{part}" for part in ("q", "k", "v", "out"))
+        lines.append(f"{q} {k} {v} > {out} : {units}{heads}")
+        lines.append(f"{layer}.mlp.gate {layer}.mlp.up > {layer}.mlp.down : 24")
+    assert described(plan) == [*lines, "embed : 20", "head : 20"]
+    summed = [name for group in plan.groups for name in group.summed]
+    assert summed == ([f"layers.{i}.attention.norm.weight" for i in range(2)] if attention == "normed" else [])
+
+
+def test_columns_of_one_input_share_the_sum_of_its_gradient() -> None:
+    plan = plan_of(Decoder(), TOKENS)
+    found = [(c.operation, c.phase, c.elements) for c in plan.groups[0].communication]
+    assert found == [("all_reduce", "forward", 6 * 16), ("all_reduce", "backward", 6 * 16)]
+
+
+@pytest.mark.parametrize("kind", ["softmax", "layer_norm", "rms_norm", "squeeze", "sort", "branch"])
+def test_what_mixes_features_in_between_is_rejected(kind: str) -> None:
+    torch.manual_seed(1)
+    plan = plan_of(Between(kind), FEATURES)
+    assert not plan.groups
+    assert [set(rejected.modules) for rejected in plan.rejected] == [{"first", "second"}]
+    assert plan.rejected[0].reason
+
+
+class TestMutations:
+    """Verification catches what is wrong with a plan that it has accepted."""
+
+    @pytest.fixture
+    def accepted(self) -> tuple[Trial, TensorPlan]:
+        torch.manual_seed(1)
+        whole = subject(Decoder("normed", layers=1), TOKENS)
+        plan = find_plan(whole)
+        trial = Trial(whole.root, whole.call(2))
+        assert trial.difference(plan.groups, 2) is None
+        return trial, plan
+
+    def test_a_missing_all_reduce(self, accepted: tuple[Trial, TensorPlan], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(simulated.SimulatedMesh, "all_reduced", lambda mesh, x: x.clone())
+        assert accepted[0].difference(accepted[1].groups, 2) is not None
+
+    def test_an_average_in_the_place_of_a_sum(self, accepted: tuple[Trial, TensorPlan], monkeypatch: pytest.MonkeyPatch) -> None:
+        total = simulated.SimulatedMesh.all_reduced
+        monkeypatch.setattr(simulated.SimulatedMesh, "all_reduced", lambda mesh, x: total(mesh, x) / mesh.size())
+        assert accepted[0].difference(accepted[1].groups, 2) is not None
+
+    def test_a_forgotten_sum_of_gradients(self, accepted: tuple[Trial, TensorPlan]) -> None:
+        trial, plan = accepted
+        mutated = [replace(group, summed=()) for group in plan.groups]
+        difference = trial.difference(mutated, 2)
+        assert difference is not None
+        assert "norm.weight" in difference.tensor
+
+    def test_a_wrong_dim(self, accepted: tuple[Trial, TensorPlan]) -> None:
+        trial, plan = accepted
+        group = plan.groups[1]
+        styles: dict[str, Style] = {"column": "row", "row": "column"}
+        wrong = replace(group, modules=tuple(replace(part, style=styles[part.style]) for part in group.modules))
+        with pytest.raises(RuntimeError, match=r"shape|dim"):
+            trial.difference([wrong], 2)
+
+    def test_an_attribute_that_is_not_divided(self, accepted: tuple[Trial, TensorPlan]) -> None:
+        trial, plan = accepted
+        assert trial.has_shapes([replace(plan.groups[0], attributes=())], 2)
+
+    def test_one_of_two_tied_tables_alone(self, accepted: tuple[Trial, TensorPlan]) -> None:
+        trial, plan = accepted
+        table = next(group for group in plan.groups if group.kind == "embedding")
+        assert trial.difference([table], 2) is not None

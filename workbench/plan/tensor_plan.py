@@ -1,0 +1,92 @@
+"""The tensor plan of a user's model: which of its modules are cut, how, and what that communicates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from workbench.plan.layer_groups import LayerGroup
+
+Style = Literal["column", "row", "vocabulary", "hidden"]
+"""How a module is cut: a linear layer by output features (``column``) or by input features (``row``); an embedding table or a
+head by the entries of the vocabulary, or an embedding table by its ``hidden`` features. The output of a row layer is summed over
+the workers, and so is that of an embedding table by entries; the output of a head or of a table by features is gathered."""
+
+
+@dataclass(frozen=True)
+class SlicedModule:
+    """A module that is cut."""
+
+    path: str
+    style: Style
+
+
+@dataclass(frozen=True)
+class SlicedParameter:
+    """A parameter of which each worker holds a slice."""
+
+    name: str
+    """Its name in the summary of the model."""
+
+    dim: int
+
+
+@dataclass(frozen=True)
+class DividedAttribute:
+    """An integer attribute that the module's own code reads, such as its number of heads, and that is divided by the number of
+    workers."""
+
+    path: str
+    """Path of the module."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class SliceCommunication:
+    """A collective of the pass of one sample."""
+
+    operation: str
+    phase: str
+    elements: int
+    """Number of elements per sample of the full tensor."""
+
+
+@dataclass(frozen=True)
+class ModuleSlices(LayerGroup):
+    """Modules of a user's model that are cut together: linear layers by columns and those that use their outputs by rows, or a
+    single table or head. Found by computing, and verified (``runtime/tensor_plan``)."""
+
+    modules: tuple[SlicedModule, ...]
+    parameters: tuple[SlicedParameter, ...]
+    units: int
+    """Number that the number of workers must divide, such as that of heads."""
+
+    blocks: tuple[str, ...]
+    """Names of the blocks that hold the modules."""
+
+    attributes: tuple[DividedAttribute, ...] = ()
+    summed: tuple[str, ...] = ()
+    """Whole parameters, by their names in the summary, of which each worker computes a part of the gradient."""
+
+    communication: tuple[SliceCommunication, ...] = ()
+
+    @property
+    def block(self) -> str:
+        return self.blocks[0]
+
+
+@dataclass(frozen=True)
+class RejectedSlices:
+    """Modules that look as if they could be cut, but cannot."""
+
+    modules: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class TensorPlan:
+    """How the modules of a model can be cut along the tensor axis."""
+
+    groups: tuple[ModuleSlices, ...] = ()
+    rejected: tuple[RejectedSlices, ...] = ()

@@ -1,0 +1,287 @@
+"""Computes a module with slices on simulated workers and compares it with the whole module, in fp64."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from workbench.plan.tensor_plan import ModuleSlices, SliceCommunication
+from workbench.runtime.parity.dropout import FunctionalDropoutOff, turn_off_dropout
+from workbench.strategies.tensor.simulated import LikeOthers, SimulatedMesh, Workers
+from workbench.strategies.tensor.sliced_modules import cut_modules, dims_of
+from workbench.torch_private.dispatch import TorchDispatchMode, tree_leaves, tree_map
+from workbench.torch_private.modules import parameters_of
+
+_NUM_STEPS, _LEARNING_RATE = 2, 0.1
+_ROUNDING, _SINGLE_ROUNDING, _GLOBAL_NORM_SHARE = 1e-9, 1e-6, 1e-3
+"""Largest error in fp64, that of a module with operations in fp32 inside, and as of ``parity/tolerance.py``."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of a module, with tensors on the CPU in fp64."""
+
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    output: Callable[[Any], Any] = lambda output: output
+    """Selects what is compared of the output."""
+
+    def __call__(self, module: nn.Module, device: str = "cpu") -> tuple[list[Tensor], list[Tensor]]:
+        """Returns the floating-point tensors of the output, and those of the input that have a gradient."""
+        inputs: list[Tensor] = []
+
+        def copied(value: Any) -> Any:
+            if not isinstance(value, Tensor):
+                return copy.deepcopy(value)
+            new = value.detach().clone().to(device).requires_grad_(value.requires_grad)
+            inputs.extend([new] * new.requires_grad)
+            return new.clone() if new.requires_grad else new  # a leaf may not be written in place
+
+        output = module(*tree_map(copied, self.args), **tree_map(copied, dict(self.kwargs)))
+        return _floats(self.output(output)), inputs
+
+    def outputs(self, module: nn.Module) -> list[Tensor]:
+        """Returns the floating-point tensors of the output for the arguments themselves."""
+        return _floats(self.output(module(*self.args, **self.kwargs)))
+
+
+@dataclass
+class Results:
+    """What one worker computes: by name the outputs, gradients, updated parameters and buffers of each step."""
+
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    communication: list[list[SliceCommunication]] = field(default_factory=list)
+    """Of each group, in one pass, with the elements of all samples."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A tensor that the slices compute wrongly."""
+
+    tensor: str
+    error: float
+
+    def __str__(self) -> str:
+        if math.isinf(self.error):
+            return f"{self.tensor} is missing on a worker, or has another shape"
+        return f"{self.tensor} differs by {self.error:.2g}"
+
+
+class Trial:
+    """A module and a call of it.
+
+    Args:
+        module: on the CPU; it is not changed.
+    """
+
+    def __init__(self, module: nn.Module, call: Call) -> None:
+        self.module, self.call = self._prepared(module), call
+
+    @staticmethod
+    def _prepared(module: nn.Module) -> nn.Module:
+        prepared = copy.deepcopy(module).double().train()
+        turn_off_dropout(prepared)
+        return prepared
+
+    def has_shapes(self, groups: Sequence[ModuleSlices], size: int) -> str:
+        """Returns why the module's code does not run with slices, or returns other shapes; empty if it does not."""
+        try:
+            device = "meta"
+            expected = self._shapes([], size, device)
+        except Exception:  # noqa: BLE001 - an operation without a meta kernel
+            device = "cpu"
+            expected = self._shapes([], size, device)
+        try:
+            shapes = self._shapes(groups, size, device)
+        except Exception as error:  # noqa: BLE001 - the user's code, with tensors of other shapes
+            return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+        return "" if shapes == expected else f"its output has the shape {shapes} instead of {expected}"
+
+    def _shapes(self, groups: Sequence[ModuleSlices], size: int, device: str) -> list[tuple[int, ...]]:
+        tensors = [*self.module.parameters(), *self.module.buffers()]
+        memo: dict[int, Any] = {id(t): _on(t, device) for t in tensors}
+        module, mesh = copy.deepcopy(self.module, memo), SimulatedMesh(LikeOthers(size), 0)
+        cut_modules(module, groups, lambda group: mesh)
+        with torch.no_grad(), FunctionalDropoutOff():
+            return [tuple(output.shape) for output in self.call(module, device)[0]]
+
+    @cached_property
+    def reference(self) -> Results:
+        """What the whole module computes."""
+        return _compute(copy.deepcopy(self.module), self.call, (), None)
+
+    @cached_property
+    def rounding(self) -> float:
+        """The largest error that is rounding."""
+        mode = _Formats()
+        with torch.no_grad(), FunctionalDropoutOff(), mode:
+            self.call(copy.deepcopy(self.module))
+        return _SINGLE_ROUNDING if mode.is_single else _ROUNDING
+
+    def results(self, groups: Sequence[ModuleSlices], size: int, num_steps: int = _NUM_STEPS) -> list[Results]:
+        """Returns what each of ``size`` simulated workers computes."""
+        modules = [copy.deepcopy(self.module) for _ in range(size)]
+
+        def work(mesh: SimulatedMesh) -> Results:
+            return _compute(modules[mesh.get_local_rank()], self.call, groups, mesh, num_steps)
+
+        return Workers(size).run(work)
+
+    def summed(self, results: Sequence[Results]) -> tuple[str, ...]:
+        """Returns the parameters of which each worker has a part of the gradient."""
+        found = []
+        for name, expected in self.reference.tensors.items():
+            kind, _, parameter = name.partition("gradient of ")
+            parts = [result.tensors.get(name) for result in results]
+            if kind != "step 0: " or any(part is None or part.shape != expected.shape for part in parts):
+                continue
+            whole = torch.stack([part for part in parts if part is not None])
+            is_whole = all(_error(part, expected) <= self.rounding for part in whole)
+            if not is_whole and _error(whole.sum(0), expected) <= self.rounding:
+                found.append(parameter)
+        return tuple(found)
+
+    def difference(
+        self, groups: Sequence[ModuleSlices], size: int, results: Sequence[Results] | None = None
+    ) -> Difference | None:
+        """Returns the tensor that differs most from the whole module's, of all workers; None if none does."""
+        results = self.results(groups, size) if results is None else results
+        dims, worst = cut_dims(self.module, groups), Difference("", 0.0)
+        expected = self.reference.tensors
+        norms: dict[str, float] = {}
+        for name, tensor in expected.items():
+            kind = _kind(name)
+            norms[kind] = math.hypot(norms.get(kind, 0.0), float(tensor.nan_to_num(0, 0, 0).norm()))
+        for rank, result in enumerate(results):
+            for name in expected.keys() | result.tensors.keys():
+                whole, part = expected.get(name), result.tensors.get(name)
+                if whole is not None and (dim := dims.get(_parameter(name))) is not None:
+                    whole = whole.chunk(size, dim)[rank]
+                error = math.inf
+                if whole is not None and part is not None and whole.shape == part.shape:
+                    error = _error(part, whole, _GLOBAL_NORM_SHARE * norms[_kind(name)])
+                if error > worst.error:
+                    worst = Difference(name.partition(": ")[2], error)
+        return worst if worst.error > self.rounding else None
+
+
+def cut_dims(module: nn.Module, groups: Iterable[ModuleSlices]) -> dict[str, int]:
+    """Returns the first name of each parameter that is cut → its dim."""
+    first = {id(parameter): name for name, parameter in module.named_parameters()}
+    return {
+        first[id(module.get_parameter(f"{part.path}.{name}"))]: dim
+        for group in groups
+        for part in group.modules
+        for name, dim in dims_of(module.get_submodule(part.path), part.style).items()
+    }
+
+
+def _compute(
+    module: nn.Module, call: Call, groups: Sequence[ModuleSlices], mesh: SimulatedMesh | None, num_steps: int = _NUM_STEPS
+) -> Results:
+    """Takes steps with a module: of the whole one without a mesh."""
+    results, meshes = Results(), list[SimulatedMesh]()
+    if mesh is not None:
+        meshes = [mesh.part() for _ in groups]
+        of_group = dict(zip(map(id, groups), meshes, strict=True))
+        cut_modules(module, groups, lambda group: of_group[id(group)])
+    summed = {name for group in groups for name in group.summed}
+    with FunctionalDropoutOff(), torch.enable_grad():
+        for step in range(num_steps):
+            if mesh is not None:
+                mesh.begin("forward")
+            outputs, inputs = call(module)
+            tensors = {f"output {index}": output.detach() for index, output in enumerate(outputs)}
+            loss = sum((output.double() * _weights(output, index)).sum() for index, output in enumerate(outputs))
+            if mesh is not None:
+                mesh.begin("backward")
+            if isinstance(loss, Tensor) and loss.requires_grad:
+                loss.backward()
+            if step == 0:
+                results.communication = [list(part.communication) for part in meshes]
+            tensors |= {f"gradient of input {i}": x.grad for i, x in enumerate(inputs) if x.grad is not None}
+            for name, parameter in module.named_parameters():
+                if parameter.grad is None:
+                    continue
+                if name in summed and mesh is not None:
+                    parameter.grad = mesh.all_reduced(parameter.grad)
+                tensors[f"gradient of {name}"] = parameter.grad
+                with torch.no_grad():
+                    parameter.sub_(parameter.grad, alpha=_LEARNING_RATE)
+                tensors[f"parameter {name}"] = parameter.detach().clone()
+                parameter.grad = None
+            tensors |= {f"buffer {name}": b.clone() for name, b in module.named_buffers() if b.is_floating_point()}
+            results.tensors |= {f"step {step}: {name}": tensor for name, tensor in tensors.items()}
+        module.eval()
+        with torch.no_grad():
+            outputs, _ = call(module)
+        results.tensors |= {f"eval: output {index}": output for index, output in enumerate(outputs)}
+    return results
+
+
+def _floats(values: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+
+
+def _weights(output: Tensor, index: int) -> Tensor:
+    """Returns the gradient of the loss with respect to an output."""
+    generator = torch.Generator().manual_seed(index)
+    return torch.randn(output.shape, generator=generator, dtype=torch.float64) / math.sqrt(max(1, output.numel()))
+
+
+def _error(tensor: Tensor, expected: Tensor, least: float = 0.0) -> float:
+    scale = max(float(expected.nan_to_num(0, 0, 0).norm()), least)
+    error = float((tensor - expected).masked_fill(tensor == expected, 0).norm())  # infinite ones, as of masks, may be equal
+    error = error / scale if scale else error
+    return math.inf if math.isnan(error) else error
+
+
+def _kind(name: str) -> str:
+    step, _, rest = name.partition(": ")
+    return f"{step}: {rest.split(' ')[0]}"
+
+
+def _parameter(name: str) -> str:
+    return name.partition("gradient of ")[2] or name.partition("parameter ")[2]
+
+
+def _on(tensor: Tensor, device: str) -> Tensor:
+    moved = tensor.detach().to(device)
+    return nn.Parameter(moved, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else moved
+
+
+class _Formats(TorchDispatchMode):
+    """Notes whether anything is computed in fewer bits than fp64."""
+
+    is_single = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        floats = (value for value in tree_leaves(result) if isinstance(value, Tensor) and value.is_floating_point())
+        self.is_single |= any(value.dtype != torch.float64 for value in floats)
+        return result
+
+
+def holders_outside(module: nn.Module, groups: Iterable[ModuleSlices]) -> str:
+    """Returns the name of a parameter that is cut, but tied to one of a module that is not; empty if there is none."""
+    cut = {
+        (part.path, name): dim
+        for group in groups
+        for part in group.modules
+        for name, dim in dims_of(module.get_submodule(part.path), part.style).items()
+    }
+    dims: dict[int, set[int]] = {}
+    for (path, name), dim in cut.items():
+        dims.setdefault(id(module.get_parameter(f"{path}.{name}")), set()).add(dim)
+    for path, held in module.named_modules():
+        for name, parameter in parameters_of(held).items():
+            if id(parameter) in dims and (dims[id(parameter)] != {cut.get((path, name))}):
+                return f"{path}.{name}" if path else name
+    return ""

@@ -1,0 +1,216 @@
+"""Cuts modules of a user's model in place: their own code runs, with slices in the place of their parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from workbench.plan.tensor_plan import ModuleSlices, SlicedModule
+from workbench.strategies.tensor.collectives import AnyMesh, copy_to_slices, gather_slices, reduce_parts, sliced
+from workbench.torch_private.modules import parameters_of
+
+_OUTPUT_SIZES, _INPUT_SIZES = ("out_features", "nf"), ("in_features", "nx")
+"""Names of the attributes with the sizes of a linear layer, in torch and in Transformers."""
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Whether it is a linear layer: ``nn.Linear``, or ``Conv1D`` of Transformers, whose weight is (in, out)."""
+    has_weight = isinstance(weight := parameters_of(module).get("weight"), Tensor) and weight.dim() == 2
+    return has_weight and (isinstance(module, nn.Linear) or is_transposed(module))
+
+
+def is_transposed(module: nn.Module) -> bool:
+    """Whether it is a linear layer with a weight (in, out)."""
+    return type(module).__name__ == "Conv1D" and hasattr(module, "nf")
+
+
+def is_table(module: nn.Module) -> bool:
+    """Whether it is an embedding table that can be cut."""
+    return (
+        isinstance(module, nn.Embedding)
+        and isinstance(parameters_of(module).get("weight"), Tensor)
+        and module.max_norm is None
+        and not module.scale_grad_by_freq
+        and not module.sparse
+    )
+
+
+def dims_of(module: nn.Module, style: str) -> dict[str, int]:
+    """Returns parameter of a module → dim along which it is cut."""
+    if style in ("vocabulary", "hidden") and isinstance(module, nn.Embedding):
+        return {"weight": 0 if style == "vocabulary" else 1}
+    outputs = 1 if is_transposed(module) else 0
+    if style == "row":
+        return {"weight": 1 - outputs}
+    return {"weight": outputs} | ({"bias": 0} if parameters_of(module).get("bias") is not None else {})
+
+
+def cut_modules(root: nn.Module, groups: Iterable[ModuleSlices], mesh_of: Callable[[ModuleSlices], AnyMesh]) -> None:
+    """Cuts the modules of these groups in place.
+
+    Args:
+        mesh_of: Returns the workers of a group.
+    """
+    holders: dict[Tensor, list[tuple[nn.Module, str]]] = {}
+    for module in root.modules():
+        for name, parameter in parameters_of(module).items():
+            if parameter is not None and not isinstance(parameter, DTensor):  # which another group has cut
+                holders.setdefault(parameter, []).append((module, name))
+    for group in groups:
+        mesh, inputs = mesh_of(group), SharedInputs()
+        for attribute in group.attributes:
+            module = root.get_submodule(attribute.path)
+            setattr(module, attribute.name, getattr(module, attribute.name) // mesh.size())
+        for part in group.modules:
+            _cut(root.get_submodule(part.path), part, mesh, inputs, holders)
+
+
+class SharedInputs:
+    """Inputs of the column layers of a group: the gradients of those that take the same tensor are summed once."""
+
+    def __init__(self) -> None:
+        self._source: Tensor | None = None
+        self._copy: Tensor | None = None
+
+    def copied(self, x: Tensor, mesh: AnyMesh) -> Tensor:
+        """Returns x, with a gradient that is summed over the workers."""
+        if self._source is not x or self._copy is None:
+            self._source, self._copy = x, copy_to_slices(x, mesh)
+        return self._copy
+
+    def clear(self) -> None:
+        """Forgets the input: the layers have used it."""
+        self._source = self._copy = None
+
+
+def _cut(
+    module: nn.Module,
+    part: SlicedModule,
+    mesh: AnyMesh,
+    inputs: SharedInputs,
+    holders: dict[Tensor, list[tuple[nn.Module, str]]],
+) -> None:
+    names = dims_of(module, part.style)
+    for name, dim in names.items():
+        whole = module.get_parameter(name)
+        if tied := holders.pop(whole, None):  # else it was cut under another of its names
+            part_of_it = sliced(whole, dim, mesh)
+            for holder, attribute in tied:
+                setattr(holder, attribute, part_of_it)
+    for name in _INPUT_SIZES if part.style == "row" else _OUTPUT_SIZES if part.style == "column" else ():
+        if isinstance(size := getattr(module, name, None), int):
+            setattr(module, name, size // mesh.size())
+    kind = _Table if isinstance(module, nn.Embedding) else {"column": _Column, "row": _Row}.get(part.style, _Head)
+    kind(module, part, mesh, inputs, tuple(names))
+
+
+class _Cut:
+    """Hooks of a module that is cut: around its own forward pass, its slices are plain tensors."""
+
+    withheld: tuple[str, ...] = ()
+    """Parameters that the forward pass goes without."""
+
+    def __init__(
+        self, module: nn.Module, part: SlicedModule, mesh: AnyMesh, inputs: SharedInputs, names: tuple[str, ...]
+    ) -> None:
+        self.part, self.mesh, self.inputs, self.names = part, mesh, inputs, names
+        self.held: dict[str, Tensor | None] = {}
+        module.register_forward_pre_hook(self._enter, with_kwargs=True)
+        module.register_forward_hook(self._leave)
+        module.register_forward_hook(self._restore, always_call=True)
+
+    def _enter(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        parameters = parameters_of(module)
+        self.held = {name: parameters[name] for name in (*self.names, *self.withheld) if parameters.get(name) is not None}
+        for name in self.names:
+            parameters[name] = _local(self.held[name])
+        for name in self.withheld:
+            if (value := self.held.get(name)) is not None:
+                parameters[name] = None if isinstance(module, nn.Linear) else torch.zeros_like(value)
+        if args:
+            return (self.entering(module, args[0]), *args[1:]), kwargs
+        (name, x), *others = kwargs.items()
+        return args, {name: self.entering(module, x), **dict(others)}
+
+    def _leave(self, module: nn.Module, args: Any, output: Any) -> Any:
+        return self.leaving(module, output)
+
+    def _restore(self, module: nn.Module, args: Any, output: Any) -> None:
+        parameters_of(module).update(self.held)
+        self.held = {}
+
+    def entering(self, module: nn.Module, x: Tensor) -> Tensor:
+        """Returns the input of this worker."""
+        return x
+
+    def leaving(self, module: nn.Module, output: Tensor) -> Tensor:
+        """Returns the output for the code that called the module."""
+        return output
+
+
+class _Column(_Cut):
+    """A linear layer cut by output features."""
+
+    def entering(self, module: nn.Module, x: Tensor) -> Tensor:
+        return self.inputs.copied(x, self.mesh)
+
+
+class _Row(_Cut):
+    """A linear layer cut by input features: its bias is added to the sum."""
+
+    withheld = ("bias",)
+
+    def entering(self, module: nn.Module, x: Tensor) -> Tensor:
+        self.inputs.clear()
+        return x
+
+    def leaving(self, module: nn.Module, output: Tensor) -> Tensor:
+        total, bias = reduce_parts(output, self.mesh), self.held.get("bias")
+        return total if bias is None else total + bias
+
+
+class _Head(_Cut):
+    """A linear layer cut by output features, which are gathered."""
+
+    def entering(self, module: nn.Module, x: Tensor) -> Tensor:
+        return copy_to_slices(x, self.mesh)
+
+    def leaving(self, module: nn.Module, output: Tensor) -> Tensor:
+        return gather_slices(output, output.dim() - 1, self.mesh)
+
+
+class _Table(_Cut):
+    """An embedding table cut by entries, of which those of other workers give zeros, or by features."""
+
+    def __init__(self, module: nn.Module, *args: Any) -> None:
+        super().__init__(module, *args)
+        assert isinstance(module, nn.Embedding)
+        self.padding = module.padding_idx
+        self.is_foreign: Tensor | None = None
+
+    def entering(self, module: nn.Module, x: Tensor) -> Tensor:
+        assert isinstance(module, nn.Embedding)
+        if self.part.style == "hidden":
+            return x
+        count = parameters_of(module)["weight"].shape[0]  # type: ignore[union-attr]
+        first = self.mesh.get_local_rank() * count
+        self.is_foreign = (x < first) | (x >= first + count)
+        if self.padding is not None:
+            module.padding_idx = self.padding - first if first <= self.padding < first + count else None
+        return (x - first).masked_fill(self.is_foreign, 0)
+
+    def leaving(self, module: nn.Module, output: Tensor) -> Tensor:
+        assert isinstance(module, nn.Embedding)
+        module.padding_idx = self.padding
+        if self.part.style == "hidden":
+            return gather_slices(output, output.dim() - 1, self.mesh)
+        assert self.is_foreign is not None
+        return reduce_parts(output.masked_fill(self.is_foreign[..., None], 0), self.mesh)
+
+
+def _local(parameter: Tensor | None) -> Tensor | None:
+    return parameter.to_local() if isinstance(parameter, DTensor) else parameter
