@@ -9,10 +9,11 @@ from workbench.models.user import UserModel
 from workbench.plan.compatibility import refusal
 from workbench.plan.model_summary import ModelSummary
 from workbench.plan.resolve import plan
+from workbench.plan.tensor_plan import TensorPlan
 from workbench.registry import STRATEGIES
 from workbench.spec.run_spec import RunSpec
 
-__all__ = ["ModelReport", "inspect_model"]
+__all__ = ["ModelReport", "TensorPlan", "inspect_model"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,9 @@ class ModelReport:
     output: str = ""
     """What the user's code printed."""
 
+    tensor_plan: TensorPlan | None = None
+    """How modules of a user's own model can be cut along the tensor axis."""
+
 
 def inspect_model(spec: RunSpec, num_workers: int = 2) -> ModelReport:
     """Returns what the model of a spec consists of, and which strategies can split it over so many workers.
@@ -43,11 +47,16 @@ def inspect_model(spec: RunSpec, num_workers: int = 2) -> ModelReport:
     Raises:
         SpecError: the model cannot be built, or does not accept the dataset.
     """
-    planned = plan(spec.replace(split={}))
     splits = {name: {name: STRATEGIES.get(name).plain_options(num_workers)} for name in STRATEGIES.names()}
-    refusals = {name: refusal({**spec.as_dict(), "split": split}) for name, split in splits.items()}
+    of_tensor = refusal(
+        {**spec.as_dict(), "split": splits["tensor"]}
+    )  # first: it finds what the others need, and the tensor plan
+    planned = plan(spec.replace(split={}))
+    refusals = {
+        name: of_tensor if name == "tensor" else refusal({**spec.as_dict(), "split": split}) for name, split in splits.items()
+    }
     if not isinstance(planned.model, UserModel):
         return ModelReport(planned.full_model, planned.dataset.label, num_workers, refusals)
     found = planned.model.inspection
     code = {"files": found.code.files, "distribution": found.code.distribution, "version": found.code.version}
-    return ModelReport(planned.full_model, planned.dataset.label, num_workers, refusals, code, found.output)
+    return ModelReport(planned.full_model, planned.dataset.label, num_workers, refusals, code, found.output, found.tensor_plan)

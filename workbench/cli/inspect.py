@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from workbench.api.specs import RunSpec, override
-from workbench.messages import counted
+from workbench.messages import counted, listed
 
 if TYPE_CHECKING:
-    from workbench.api.inspection import ModelReport
+    from workbench.api.inspection import ModelReport, TensorPlan
+    from workbench.cli.terminal import Terminal
 
 
 @click.command("inspect")
@@ -61,6 +63,7 @@ def _document(report: ModelReport, spec: RunSpec) -> dict[str, Any]:
         "unused": [p.name for p in model.unused_parameters],
         "num_workers": report.num_workers,
         "refusals": report.refusals,
+        "tensor_plan": None if report.tensor_plan is None else asdict(report.tensor_plan),
         "code": report.code,
         "output": report.output,
     }
@@ -99,9 +102,39 @@ def _print(report: ModelReport, spec: RunSpec) -> None:
     for name, why in report.refusals.items():
         splits.add_row(name, why or "accepted")
     console.print(splits)
+    if report.tensor_plan is not None:
+        _print_tensor_plan(console, report.tensor_plan)
     if report.output.strip():
         console.print(f"\nprinted: {printable(report.output.strip())}", soft_wrap=True)
 
 
+def _print_tensor_plan(console: Terminal, plan: TensorPlan) -> None:
+    from rich.table import Table
+
+    from workbench.cli.render import whole
+
+    if plan.groups:
+        table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+        for head in ("tensor plan", "cut by", "workers divide"):
+            table.add_column(head, justify="right" if head == "workers divide" else "left", no_wrap=True)
+        for paths, style, units in _rows(plan):
+            table.add_row(paths, style, str(units))
+        console.print()
+        whole(console, table)
+    if plan.rejected:
+        console.print()
+    for rejected in plan.rejected:
+        console.print(f"not cut: {listed(rejected.modules) or 'any module'}: {rejected.reason}", soft_wrap=True)
+
+
 def _frozen(report: ModelReport) -> list[str]:
     return [p.name for p in report.summary.distinct_parameters if not p.requires_grad]
+
+
+def _rows(plan: TensorPlan) -> list[tuple[str, str, int]]:
+    """Returns (path, style, units) of each module; those that differ in the numbers of their path alone once, with * for them."""
+    rows: dict[tuple[str, str, int], None] = {}
+    for group in plan.groups:
+        for part in group.modules:
+            rows[(".".join("*" if name.isdigit() else name for name in part.path.split(".")), part.style, group.units)] = None
+    return list(rows)

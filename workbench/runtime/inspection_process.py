@@ -33,7 +33,7 @@ def inspection(request: Request) -> Inspection:
         with source.imports():  # forward may import, too
             model = UserModel(options, data)
             structure, summary = inspected(model)
-            plan = tensor_plan_of(model, structure, summary) if request.is_sliced else None
+            plan = tensor_plan_of(model, structure, summary, request.tensor_plan) if request.is_sliced else None
     except SpecError as error:
         summary, refusal = None, Refusal(error.field, error.message)
     return Inspection(executed(source), summary, refusal, tensor_plan=plan)

@@ -20,6 +20,7 @@ from tests.models.user.zoo import (
     TiedTransformer,
     WeightOfAnother,
 )
+from workbench.errors import SpecError
 from workbench.models.user.outputs_modules import main_output
 from workbench.plan.tensor_plan import Style, TensorPlan
 from workbench.runtime.tensor_plan.find import Subject, find_plan
@@ -106,6 +107,58 @@ def test_what_mixes_features_in_between_is_rejected(kind: str) -> None:
     assert not plan.groups
     assert [set(rejected.modules) for rejected in plan.rejected] == [{"first", "second"}]
     assert plan.rejected[0].reason
+
+
+EDITS: dict[str, tuple[dict[str, str], list[str]]] = {
+    "a table whole": ({"embed": "none"}, ["layers.0.mlp.gate layers.0.mlp.up > layers.0.mlp.down : 24"]),
+    "a pair whole": ({"layers.*.mlp.down": "none"}, ["embed : 20", "head : 20"]),
+    "as found": ({"layers.*.mlp.up": "column", "layers.*.mlp.down": "row"}, []),
+}
+"""Name → edits, and what is found beside attention."""
+
+
+def attention_of(layer: int) -> str:
+    q, k, v, out = (f"layers.{layer}.attention.{part}" for part in ("q", "k", "v", "out"))
+    return f"{q} {k} {v} > {out} : 4 / layers.{layer}.attention.num_heads"
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_edits_change_what_is_found(name: str) -> None:
+    edits, expected = EDITS[name]
+    torch.manual_seed(1)
+    plan = find_plan(subject(Decoder(layers=1), TOKENS), edits)
+    everything = ["layers.0.mlp.gate layers.0.mlp.up > layers.0.mlp.down : 24", "embed : 20", "head : 20"]
+    assert described(plan) == [attention_of(0), *(expected or everything)]
+
+
+def test_a_table_is_cut_by_features() -> None:
+    torch.manual_seed(1)
+    plan = find_plan(subject(Decoder(layers=1, tied=False), TOKENS), {"embed": "hidden", "head": "none"})
+    assert "embed : 16" in described(plan)
+    (table,) = (group for group in plan.groups if group.kind == "embedding")
+    assert [(c.operation, c.phase, c.elements) for c in table.communication] == [("all_gather", "forward", 6 * 16)]
+
+
+@pytest.mark.parametrize(
+    ("edits", "message"),
+    [
+        ({"layers.*.mlp.up": "row"}, "layers.0.mlp.up = row"),
+        ({"layers.*.mlp.pu": "row"}, r"unknown linear layer or table 'layers\.\*\.mlp\.pu'; did you mean 'layers\.\*\.mlp\.up'"),
+        ({"embed": "column"}, "unknown style 'column'"),
+        ({"layers.0.norm1": "column"}, "unknown linear layer or table"),
+        ({"embed": "hidden"}, "tied to a parameter that is cut along another dim"),
+    ],
+)
+def test_wrong_edits_are_refused(edits: dict[str, str], message: str) -> None:
+    torch.manual_seed(1)
+    with pytest.raises(SpecError, match=message):
+        find_plan(subject(Decoder(layers=1), TOKENS), edits)
+
+
+def test_an_edit_that_computes_something_else_is_refused_with_the_tensor() -> None:
+    torch.manual_seed(1)
+    with pytest.raises(SpecError, match=r"first = column and second = row: .*(output|gradient).* differs by"):
+        find_plan(subject(Between("softmax"), FEATURES), {"first": "column", "second": "row"})
 
 
 class TestMutations:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import JsonValue, field_validator
 
@@ -41,6 +41,9 @@ class UserModelOptions(ModelOptions):
 
     cut_at: tuple[str, ...] = ()
     """Paths of the modules after which the model may be cut; by default found."""
+
+    tensor_plan: dict[str, Literal["column", "row", "vocabulary", "hidden", "none"]] = {}
+    """Path of modules, in which * is any name → how tensor slicing cuts them; others are cut as found."""
 
     folder: Annotated[str, NoCost] = ""
     """Folder from which PATH.py starts; by default the current directory, in a recorded spec the run's copy of the code."""

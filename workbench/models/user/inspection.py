@@ -57,6 +57,7 @@ class Request:
     data: dict[str, Any]
     """The fields of the ``DatasetSummary``."""
 
+    tensor_plan: dict[str, str] = dataclasses.field(default_factory=dict)
     is_sliced: bool = False
     """Whether a tensor plan is looked for."""
 
@@ -104,7 +105,8 @@ def inspect(
     check_recorded(source, options.folder)
     fields: dict[str, Any] = json.loads(json.dumps(asdict(data)))  # as read from a file: lists for tuples
     loss = options.loss_source
-    request = Request(source.name, options.options, loss.name if loss else "", options.cut_at, fields, is_sliced)
+    loss_name, edits = loss.name if loss else "", dict[str, str](options.tensor_plan)
+    request = Request(source.name, options.options, loss_name, options.cut_at, fields, edits, is_sliced)
     key = _REQUESTS.dump_json(request).decode()
     with_plan = _REQUESTS.dump_json(dataclasses.replace(request, is_sliced=True)).decode()
     found = _known().get(key) or _known().get(with_plan) or _recorded(source, request, options.folder)
@@ -122,7 +124,8 @@ def recorded_form(options: UserModelOptions, data: DatasetSummary, folder: Path,
     readers of a run need not inspect it again."""
     found, loss = inspect(options, data, is_sliced=is_sliced), options.loss_source
     name, loss_name = options.source.label, loss.label if loss else ""
-    request = asdict(Request(name, options.options, loss_name, options.cut_at, asdict(data), is_sliced))
+    edits = dict[str, str](options.tensor_plan)
+    request = asdict(Request(name, options.options, loss_name, options.cut_at, asdict(data), edits, is_sliced))
     found = dataclasses.replace(found, code=found.code.moved(folder) if options.source.path else found.code, output="")
     return json.dumps({"request": request, "inspection": _INSPECTIONS.dump_python(found, mode="json")}).encode()
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from math import gcd
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from workbench.strategies.tensor.sliced_modules import is_linear, is_table
+from workbench.strategies.tensor.sliced_modules import dims_of, is_linear, is_table
 from workbench.torch_private.dispatch import TorchDispatchMode, tree_leaves
 
 _VALUE_TAGS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
@@ -35,16 +35,15 @@ class Candidate:
         """Paths of all its modules."""
         return (*self.columns, *self.rows, *self.tables, *self.heads)
 
-    @property
-    def owner(self) -> str:
-        """Path of the innermost module that contains all of them."""
-        parts = [path.split(".")[:-1] for path in self.paths]
-        common = []
-        for names in zip(*parts, strict=False):
-            if len(set(names)) > 1:
-                break
-            common.append(names[0])
-        return ".".join(common)
+
+def owner_of(paths: Sequence[str]) -> str:
+    """Returns the path of the innermost module that contains all of these."""
+    common = []
+    for names in zip(*(path.split(".")[:-1] for path in paths), strict=False):
+        if len(set(names)) > 1:
+            break
+        common.append(names[0])
+    return ".".join(common)
 
 
 @dataclass
@@ -97,7 +96,9 @@ def flow_of(root: nn.Module, call: Callable[[nn.Module], Any]) -> Flow:
 
 def candidates(root: nn.Module, flow: Flow) -> list[Candidate]:
     """Returns candidates in the order of their last modules; no module is in two of them."""
-    modules, taken, found = dict(root.named_modules()), set[str](), []
+    modules, found = dict(root.named_modules()), []
+    weights = Counter(id(modules[path].weight) for path in flow.order)
+    taken = {path for path in flow.order if weights[id(modules[path].weight)] > 1}  # tied: a table with a head
     for path in flow.order:
         if path in taken or not is_linear(modules[path]):
             continue
@@ -108,8 +109,9 @@ def candidates(root: nn.Module, flow: Flow) -> list[Candidate]:
             ordered = [name for name in flow.order if name in columns]
             found.append(Candidate(columns=tuple(ordered), rows=(path,)))
             taken |= {*columns, path}
+    paired = {path for candidate in found for path in candidate.paths}
     tables = [path for path in flow.order if is_table(modules[path])]
-    heads = [path for path in flow.order if path in flow.sources[OUTPUT] and is_linear(modules[path]) and path not in taken]
+    heads = [path for path in flow.order if path in flow.sources[OUTPUT] and is_linear(modules[path]) and path not in paired]
     of_weight: dict[int, list[str]] = {}
     for path in (*tables, *heads):
         of_weight.setdefault(id(modules[path].weight), []).append(path)
@@ -118,18 +120,10 @@ def candidates(root: nn.Module, flow: Flow) -> list[Candidate]:
     return found
 
 
-def sizes(root: nn.Module, candidate: Candidate) -> int:
-    """Returns the number that the number of workers must divide, as far as shapes tell."""
-    modules = [(path, root.get_submodule(path)) for path in candidate.paths]
-    return gcd(*(_size(module, path in candidate.rows) for path, module in modules))
-
-
-def _size(module: nn.Module, is_row: bool) -> int:
-    rows, columns = module.get_parameter("weight").shape
-    if isinstance(module, nn.Embedding):
-        return rows
-    is_first = isinstance(module, nn.Linear) != is_row
-    return rows if is_first else columns
+def size_of(module: nn.Module, style: str) -> int:
+    """Returns the number of features or entries along which a module is cut."""
+    weight = module.get_parameter("weight")
+    return weight.shape[dims_of(module, style)["weight"]]
 
 
 class _Following(TorchDispatchMode):

@@ -13,9 +13,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from workbench.errors import SpecError
+from workbench.messages import listed
 from workbench.plan.tensor_plan import DividedAttribute, ModuleSlices, RejectedSlices, SlicedModule, TensorPlan
-from workbench.runtime.tensor_plan.candidates import Candidate, Flow, candidates, flow_of, sizes
-from workbench.runtime.tensor_plan.trial import Call, Trial, holders_outside
+from workbench.runtime.tensor_plan.candidates import Candidate, Flow, candidates, flow_of, owner_of, size_of
+from workbench.runtime.tensor_plan.edits import edited_groups, styles_of
+from workbench.runtime.tensor_plan.trial import Call, Trial, cut_twice
 from workbench.strategies.tensor.sliced_modules import dims_of, is_linear, is_table
 from workbench.torch_private.dispatch import tree_map
 
@@ -48,18 +51,27 @@ class Subject:
         return Call(tuple(args), kwargs, lambda output: self.output(output, targets))
 
 
-def find_plan(subject: Subject, limit_s: float = TIME_LIMIT_S) -> TensorPlan:
+def find_plan(subject: Subject, edits: Mapping[str, str] | None = None, limit_s: float = TIME_LIMIT_S) -> TensorPlan:
     """Returns the groups of modules that can be cut, with paths in the place of the names of the summary, and those that look as
-    if they could."""
-    return _Search(subject, time.monotonic() + limit_s).plan()
+    if they could.
+
+    Args:
+        edits: Path of modules, in which ``*`` is any name → how they are cut, or ``none``.
+
+    Raises:
+        SpecError: an edit is wrong.
+    """
+    return _Search(subject, edits or {}, time.monotonic() + limit_s).plan()
 
 
 class _Search:
-    def __init__(self, subject: Subject, deadline: float) -> None:
-        self.subject, self.deadline = subject, deadline
+    def __init__(self, subject: Subject, edits: Mapping[str, str], deadline: float) -> None:
+        self.subject, self.edits, self.deadline = subject, edits, deadline
         self.whole = Trial(subject.root, subject.call(2))
         self.flow, self.larger = Flow(), Flow()  # of two and of three samples
         self.rejected: list[RejectedSlices] = []
+        self.calls: dict[str, Call] = {}
+        """Of the modules that contain all of a candidate."""
         self.decided: dict[Any, ModuleSlices | str] = {}
 
     def plan(self) -> TensorPlan:
@@ -67,18 +79,38 @@ class _Search:
         root = self.whole.module
         self.flow, self.larger = (flow_of(root, call.outputs) for call in (self.whole.call, self.subject.call(3)))
         nominated = candidates(root, self.flow)
-        calls = self._calls({c.owner for c in nominated if c.columns and c.owner})
+        self.calls = self._calls({owner_of(c.paths) for c in nominated} - {""})
         groups = []
         for candidate in nominated:
-            decision = self._decision(candidate, calls)
+            decision = self.decision(candidate)
             if isinstance(decision, str):
-                self._reject(candidate.paths, decision)
+                self.reject(candidate.paths, decision)
             else:
                 groups.append(decision)
-        groups = self._verified(groups)
-        return TensorPlan(tuple(groups), tuple(self.rejected))
+        if self.edits:
+            groups = self._edited(groups)
+        return TensorPlan(tuple(self._verified(groups)), tuple(self.rejected))
 
-    def _reject(self, paths: Sequence[str], reason: str) -> None:
+    def _edited(self, groups: list[ModuleSlices]) -> list[ModuleSlices]:
+        """Returns the groups that the user has edited, after the others.
+
+        Raises:
+            SpecError: an edit is wrong.
+        """
+        root = self.whole.module
+        kept, edited = edited_groups(groups, styles_of(root, self.flow.order, self.edits), self.flow)
+        self.calls |= self._calls({owner_of([part.path for part in group.modules]) for group in edited} - {"", *self.calls})
+        for group in edited:
+            decision = self.decision_on(group)
+            problem = decision if isinstance(decision, str) else self._difference([decision])
+            if problem or isinstance(decision, str):
+                cut = listed([f"{part.path} = {part.style}" for part in group.modules])
+                raise SpecError("model.tensor_plan", f"{cut}: {problem}")
+            kept.append(decision)
+        return kept
+
+    def reject(self, paths: Sequence[str], reason: str) -> None:
+        """Notes modules that stay whole."""
         self.rejected.append(RejectedSlices(tuple(paths), reason))
 
     def _calls(self, owners: set[str]) -> dict[str, Call]:
@@ -99,36 +131,40 @@ class _Search:
             self.whole.call(module)
         return calls
 
-    def _decision(self, candidate: Candidate, calls: Mapping[str, Call]) -> ModuleSlices | str:
+    def decision(self, candidate: Candidate) -> ModuleSlices | str:
         """Returns how to cut a candidate, or why it cannot be cut. Layers with the same structure are decided once."""
-        units = sizes(self.whole.module, candidate)
         modules = (
             *(SlicedModule(path, "column") for path in candidate.columns),
             *(SlicedModule(path, "row") for path in candidate.rows),
             *(SlicedModule(path, "vocabulary") for path in (*candidate.tables, *candidate.heads)),
         )
-        kind = "linear" if candidate.columns else "embedding" if candidate.tables else "head"
-        group = ModuleSlices(kind, modules, (), units, ())
+        return self.decision_on(ModuleSlices("linear" if candidate.columns else "table", modules, (), 0, ()))
+
+    def decision_on(self, group: ModuleSlices) -> ModuleSlices | str:
+        """Returns a group with what else must be known to cut it, or why it cannot be cut."""
+        root, paths = self.whole.module, [part.path for part in group.modules]
+        units = gcd(*(size_of(root.get_submodule(part.path), part.style) for part in group.modules))
+        group = replace(group, units=units)
         if not _ways(units):
             return f"{units} {'is' if units == 1 else 'are'} not divisible by the number of workers"
-        if outside := holders_outside(self.whole.module, [group]):
-            return f"its weight is also {outside}, which is not cut with it"
-        if fixed := next((p for p in candidate.paths if 2 * self.larger.elements.get(p, 0) != 3 * self.flow.elements[p]), None):
+        if name := cut_twice(root, [group]):
+            return f"{name} is tied to a parameter that is cut along another dim"
+        if fixed := next((p for p in paths if 2 * self.larger.elements.get(p, 0) != 3 * self.flow.elements.get(p, 0)), None):
             return f"the input of {fixed} does not have the samples as a dim"
-        if read := next((path for path in candidate.columns if path in self.flow.branched_on), None):
+        columns = [part.path for part in group.modules if part.style == "column"]
+        if read := next((path for path in columns if path in self.flow.branched_on), None):
             return f"what the code does next depends on the values of the output of {read}"
-        if not candidate.columns:
+        if group.kind != "linear":
             return group
-        if candidate.owner and candidate.owner not in calls:
-            return f"{candidate.owner} is never called as a module"
-        owner = self.whole.module.get_submodule(candidate.owner)
-        key = _structure(owner, candidate)
+        owner = owner_of(paths)
+        if owner and owner not in self.calls:
+            return f"{owner} is never called as a module"
+        key = _structure(root.get_submodule(owner), owner, group)
         if key not in self.decided:
-            call = calls[candidate.owner] if candidate.owner else self.whole.call
-            trial = self.whole if not candidate.owner else Trial(owner, call)
-            self.decided[key] = self._tried(trial, _moved(group, lambda path: _relative(path, candidate.owner)))
+            trial = Trial(root.get_submodule(owner), self.calls[owner]) if owner else self.whole
+            self.decided[key] = self._tried(trial, _moved(group, lambda path: _relative(path, owner)))
         decision = self.decided[key]
-        return decision if isinstance(decision, str) else _moved(decision, lambda path: _joined(candidate.owner, path))
+        return decision if isinstance(decision, str) else _moved(decision, lambda path: _joined(owner, path))
 
     def _tried(self, trial: Trial, group: ModuleSlices) -> ModuleSlices | str:
         """Returns the group with the attributes that must be divided and the parameters whose gradients must be summed, found by
@@ -163,7 +199,7 @@ class _Search:
                     continue
                 for group in alike:
                     if problem := self._difference([*kept, group]):
-                        self._reject([part.path for part in group.modules], problem)
+                        self.reject([part.path for part in group.modules], problem)
                     else:
                         kept.append(group)
             groups = [group for group in groups if group in kept]
@@ -198,7 +234,7 @@ class _Search:
                 if [replace(c, elements=3 * c.elements) for c in two] == [replace(c, elements=2 * c.elements) for c in three]:
                     found[index] = replace(part, communication=tuple(replace(c, elements=c.elements // 2) for c in two))
                 else:
-                    self._reject([m.path for m in part.modules], "what it communicates is not proportional to the samples")
+                    self.reject([m.path for m in part.modules], "what it communicates is not proportional to the samples")
         if len(found) == len(parts):
             return [found[index] for index in range(len(parts))]
         kept = {m.path for part in found.values() for m in part.modules}
@@ -220,13 +256,16 @@ def _outcome(trial: Trial, group: ModuleSlices, size: int) -> ModuleSlices | str
 
 
 def _for_all_ways(trial: Trial, group: ModuleSlices) -> ModuleSlices:
-    """Returns the group with the number that the number of workers must divide, as far as computing tells."""
+    """Returns the group with the number that the number of workers must divide: the largest with which the code runs."""
     values = (getattr(trial.module.get_submodule(a.path), a.name) for a in group.attributes)
-    units = gcd(group.units, *values)
-    for size in _ways(units)[1:]:
-        if trial.has_shapes([group], size) or isinstance(_outcome(trial, group, size), str):
-            units = gcd(units, _ways(units)[0])
-    return replace(group, units=units)
+    most, least = gcd(group.units, *values), _ways(group.units)[0]
+    for size in sorted((d for d in range(least + 1, most + 1) if most % d == 0 and d % least == 0), reverse=True):
+        if trial.has_shapes([group], size):
+            continue
+        verified = [ways for ways in _WAYS if ways > least and size % ways == 0]
+        if not any(isinstance(_outcome(trial, group, ways), str) for ways in verified):
+            return replace(group, units=size)
+    return replace(group, units=least)
 
 
 def _ways(units: int) -> list[int]:
@@ -250,12 +289,12 @@ def _sets_of_attributes(module: nn.Module, group: ModuleSlices, size: int) -> It
         yield from combinations(attributes, count)
 
 
-def _structure(owner: nn.Module, candidate: Candidate) -> Any:
+def _structure(module: nn.Module, owner: str, group: ModuleSlices) -> Any:
     """Returns what is equal for modules that are decided once: class, relative paths and shapes."""
-    paths = tuple(_relative(path, candidate.owner) for path in candidate.paths)
-    shapes = tuple((name, tuple(tensor.shape)) for name, tensor in owner.state_dict(keep_vars=True).items())
-    frozen = tuple(name for name, parameter in owner.named_parameters() if not parameter.requires_grad)
-    return type(owner), paths, shapes, frozen
+    parts = tuple((_relative(part.path, owner), part.style) for part in group.modules)
+    shapes = tuple((name, tuple(tensor.shape)) for name, tensor in module.state_dict(keep_vars=True).items())
+    frozen = tuple(name for name, parameter in module.named_parameters() if not parameter.requires_grad)
+    return type(module), parts, shapes, frozen
 
 
 def _alike(groups: Sequence[ModuleSlices]) -> list[list[ModuleSlices]]:

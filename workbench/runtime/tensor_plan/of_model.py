@@ -22,12 +22,18 @@ MOST_PARAMETERS = 300_000_000
 """Size up to which a model is built to verify a plan, which takes a multiple of its memory."""
 
 
-def tensor_plan_of(model: ModuleModel[Any], structure: Structure | None, summary: ModelSummary) -> TensorPlan:
+def tensor_plan_of(
+    model: ModuleModel[Any], structure: Structure | None, summary: ModelSummary, edits: Mapping[str, str]
+) -> TensorPlan:
     """Returns the tensor plan of a model.
 
     Args:
         structure: As ``inspected`` returns it.
         summary: Likewise.
+        edits: As of ``find_plan``.
+
+    Raises:
+        SpecError: an edit is wrong.
     """
     if summary.num_parameters > MOST_PARAMETERS:
         reason = f"{summary.num_parameters:,} parameters are more than {MOST_PARAMETERS:,}, up to which a plan is verified"
@@ -37,7 +43,7 @@ def tensor_plan_of(model: ModuleModel[Any], structure: Structure | None, summary
     try:
         torch.manual_seed(0)
         root = substitute_dropout(model.build())
-        plan = find_plan(_subject(model, root, summary))
+        plan = find_plan(_subject(model, root, summary), edits)
     finally:
         torch.set_num_threads(num_threads)
     names = _names(root, structure)

@@ -17,7 +17,6 @@ from workbench.runtime.parity.dropout import FunctionalDropoutOff, turn_off_drop
 from workbench.strategies.tensor.simulated import LikeOthers, SimulatedMesh, Workers
 from workbench.strategies.tensor.sliced_modules import cut_modules, dims_of
 from workbench.torch_private.dispatch import TorchDispatchMode, tree_leaves, tree_map
-from workbench.torch_private.modules import parameters_of
 
 _NUM_STEPS, _LEARNING_RATE = 2, 0.1
 _ROUNDING, _SINGLE_ROUNDING, _GLOBAL_NORM_SHARE = 1e-9, 1e-6, 1e-3
@@ -151,8 +150,9 @@ class Trial:
     def difference(
         self, groups: Sequence[ModuleSlices], size: int, results: Sequence[Results] | None = None
     ) -> Difference | None:
-        """Returns the tensor that differs most from the whole module's, of all workers; None if none does."""
-        results = self.results(groups, size) if results is None else results
+        """Returns the tensor that differs most from the whole module's, of all workers; None if none does. Of more than two
+        workers, one step is compared."""
+        results = self.results(groups, size, _NUM_STEPS if size == 2 else 1) if results is None else results
         dims, worst = cut_dims(self.module, groups), Difference("", 0.0)
         expected = self.reference.tensors
         norms: dict[str, float] = {}
@@ -160,7 +160,9 @@ class Trial:
             kind = _kind(name)
             norms[kind] = math.hypot(norms.get(kind, 0.0), float(tensor.nan_to_num(0, 0, 0).norm()))
         for rank, result in enumerate(results):
-            for name in expected.keys() | result.tensors.keys():
+            steps = {name.partition(":")[0] for name in result.tensors}
+            computed = {name for name in expected if name.partition(":")[0] in steps}
+            for name in computed | result.tensors.keys():
                 whole, part = expected.get(name), result.tensors.get(name)
                 if whole is not None and (dim := dims.get(_parameter(name))) is not None:
                     whole = whole.chunk(size, dim)[rank]
@@ -219,10 +221,11 @@ def _compute(
                 parameter.grad = None
             tensors |= {f"buffer {name}": b.clone() for name, b in module.named_buffers() if b.is_floating_point()}
             results.tensors |= {f"step {step}: {name}": tensor for name, tensor in tensors.items()}
-        module.eval()
-        with torch.no_grad():
-            outputs, _ = call(module)
-        results.tensors |= {f"eval: output {index}": output for index, output in enumerate(outputs)}
+        if num_steps == _NUM_STEPS:
+            module.eval()
+            with torch.no_grad():
+                outputs, _ = call(module)
+            results.tensors |= {f"eval: output {index}": output for index, output in enumerate(outputs)}
     return results
 
 
@@ -269,19 +272,12 @@ class _Formats(TorchDispatchMode):
         return result
 
 
-def holders_outside(module: nn.Module, groups: Iterable[ModuleSlices]) -> str:
-    """Returns the name of a parameter that is cut, but tied to one of a module that is not; empty if there is none."""
-    cut = {
-        (part.path, name): dim
-        for group in groups
-        for part in group.modules
-        for name, dim in dims_of(module.get_submodule(part.path), part.style).items()
-    }
-    dims: dict[int, set[int]] = {}
-    for (path, name), dim in cut.items():
-        dims.setdefault(id(module.get_parameter(f"{path}.{name}")), set()).add(dim)
-    for path, held in module.named_modules():
-        for name, parameter in parameters_of(held).items():
-            if id(parameter) in dims and (dims[id(parameter)] != {cut.get((path, name))}):
-                return f"{path}.{name}" if path else name
+def cut_twice(module: nn.Module, groups: Iterable[ModuleSlices]) -> str:
+    """Returns the name of a tied parameter that is cut along different dims under its names; empty if there is none."""
+    dims: dict[int, int] = {}
+    for group in groups:
+        for part in group.modules:
+            for name, dim in dims_of(module.get_submodule(part.path), part.style).items():
+                if dims.setdefault(id(module.get_parameter(f"{part.path}.{name}")), dim) != dim:
+                    return f"{part.path}.{name}"
     return ""

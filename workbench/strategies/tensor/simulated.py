@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,8 @@ from workbench.plan.tensor_plan import SliceCommunication
 R = TypeVar("R")
 _LIMIT_S = 60.0
 """Longest time that a worker waits for the others."""
+_SWITCH_S = 1e-4
+"""Longest time that a worker keeps the interpreter while others wait for it; Python's own, 5 ms, is longer than their work."""
 
 
 class Workers:
@@ -25,15 +28,17 @@ class Workers:
         self.phases = ["forward"] * size
         """Of each worker."""
         self._barrier = threading.Barrier(size, timeout=_LIMIT_S)
-        self._tensors = [torch.empty(0)] * size
+        self._tensors = [[torch.empty(0)] * size, [torch.empty(0)] * size]
+        """Of this exchange and of the last one, which a slow worker may still read."""
+        self._counts = [0] * size
 
     def exchange(self, rank: int, tensor: Tensor) -> list[Tensor]:
         """Returns the tensors of all workers, by rank."""
-        self._tensors[rank] = tensor.detach()
+        tensors = self._tensors[self._counts[rank] % 2]
+        self._counts[rank] += 1
+        tensors[rank] = tensor.detach()
         self._barrier.wait()
-        tensors = list(self._tensors)
-        self._barrier.wait()
-        return tensors
+        return list(tensors)
 
     def run(self, work: Callable[[SimulatedMesh], R]) -> list[R]:
         """Returns the results of ``work`` on each worker, by rank.
@@ -49,8 +54,13 @@ class Workers:
                 self._barrier.abort()  # the others would wait for it
                 raise
 
-        with ThreadPoolExecutor(self.size) as pool:
-            results = [pool.submit(attempt, rank) for rank in range(self.size)]
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(_SWITCH_S)
+        try:
+            with ThreadPoolExecutor(self.size) as pool:
+                results = [pool.submit(attempt, rank) for rank in range(self.size)]
+        finally:
+            sys.setswitchinterval(interval)
         errors = [error for error in (result.exception() for result in results) if error is not None]
         for error in sorted(errors, key=lambda error: isinstance(error, threading.BrokenBarrierError)):
             raise error
