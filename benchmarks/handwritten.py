@@ -1,8 +1,8 @@
-"""Each strategy as a short script in plain torch, for the default transformer (experts: the default moe) on two workers:
-what ``steps.py`` compares with.
+"""Each strategy as a short script in plain torch, for the default transformer (experts: the default moe) or a module of a user's
+own on two workers: what ``steps.py`` compares with.
 
-A function takes this worker's rank and a plain gloo group, and returns the step: inputs and targets (batch, 128) of this
-worker's part of the batch in, the mean loss out where this worker has it.
+A function takes this worker's rank, a plain gloo group and the whole model, and returns the step: inputs and targets (batch, 128)
+of this worker's part of the batch in, the mean loss out where this worker has it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 import torch.distributed as dist
+from own_module import sequential
 from torch import Tensor, nn
 from torch.distributed._functional_collectives import all_gather_tensor_autograd, all_to_all_single_autograd
 from torch.distributed.device_mesh import DeviceMesh
@@ -30,24 +31,23 @@ SEQUENCE, HIDDEN, BATCH = 128, 128, 16
 CUT = 3  # of the six blocks three are on each of two stages
 
 
-def data(rank: int, group: dist.ProcessGroup) -> Step:
+def data(rank: int, group: dist.ProcessGroup, model: nn.Sequential) -> Step:
     """DistributedDataParallel."""
-    model = DistributedDataParallel(_model(), process_group=group)
-    return _whole(model)
+    return _whole(DistributedDataParallel(model, process_group=group))
 
 
-def fsdp(rank: int, group: dist.ProcessGroup) -> Step:
+def fsdp(rank: int, group: dist.ProcessGroup, model: nn.Sequential) -> Step:
     """FSDP2, a block a unit."""
-    model, mesh = _model(), DeviceMesh.from_group(group, "cpu")
+    mesh = DeviceMesh.from_group(group, "cpu")
     for block in model:
         fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
     return _whole(model)
 
 
-def layer(rank: int, group: dist.ProcessGroup) -> Step:
+def layer(rank: int, group: dist.ProcessGroup, model: nn.Sequential) -> Step:
     """One half of the blocks a worker, joined by send and recv."""
-    stage = _model()[:CUT] if rank == 0 else _model()[CUT:]
+    stage = model[:CUT] if rank == 0 else model[CUT:]
     optimizer = torch.optim.AdamW(stage.parameters())
 
     def first(inputs: Tensor, targets: Tensor) -> None:
@@ -72,18 +72,18 @@ def layer(rank: int, group: dist.ProcessGroup) -> Step:
     return first if rank == 0 else second
 
 
-def gpipe(rank: int, group: dist.ProcessGroup) -> Step:
+def gpipe(rank: int, group: dist.ProcessGroup, model: nn.Sequential) -> Step:
     """torch.distributed.pipelining, GPipe."""
-    return _pipeline(rank, group, ScheduleGPipe)
+    return _pipeline(rank, group, model, ScheduleGPipe)
 
 
-def one_f_one_b(rank: int, group: dist.ProcessGroup) -> Step:
+def one_f_one_b(rank: int, group: dist.ProcessGroup, model: nn.Sequential) -> Step:
     """torch.distributed.pipelining, 1F1B."""
-    return _pipeline(rank, group, Schedule1F1B)
+    return _pipeline(rank, group, model, Schedule1F1B)
 
 
-def _pipeline(rank: int, group: dist.ProcessGroup, kind: type[ScheduleGPipe] | type[Schedule1F1B]) -> Step:
-    blocks = _model()[:CUT] if rank == 0 else _model()[CUT:]
+def _pipeline(rank: int, group: dist.ProcessGroup, model: nn.Sequential, kind: type[ScheduleGPipe] | type[Schedule1F1B]) -> Step:
+    blocks = model[:CUT] if rank == 0 else model[CUT:]
     stage = PipelineStage(blocks, rank, 2, torch.device("cpu"), group=group)
     schedule = kind(stage, n_microbatches=4, loss_fn=_loss)
     optimizer = torch.optim.AdamW(blocks.parameters())
@@ -98,9 +98,8 @@ def _pipeline(rank: int, group: dist.ProcessGroup, kind: type[ScheduleGPipe] | t
     return step
 
 
-def tensor(rank: int, group: dist.ProcessGroup) -> Step:
+def tensor(rank: int, group: dist.ProcessGroup, model: nn.Sequential) -> Step:
     """DTensor: column and row pairs, embedding and head by vocabulary."""
-    model = _model()
     styles = {
         "embedding.token": RowwiseParallel(input_layouts=Replicate()),
         "head.projection": ColwiseParallel(output_layouts=Replicate()),
@@ -112,28 +111,26 @@ def tensor(rank: int, group: dist.ProcessGroup) -> Step:
     return _whole(model)
 
 
-def context(rank: int, group: dist.ProcessGroup) -> Step:
+def context(rank: int, group: dist.ProcessGroup, model: nn.Sequential) -> Step:
     """Quarters 0 and 3 or 1 and 2 of each sequence; all keys and values gathered, what is later than a query masked."""
     quarters = torch.arange(SEQUENCE).chunk(4)
     parts = [torch.cat([quarters[0], quarters[3]]), torch.cat([quarters[1], quarters[2]])]
-    positions, order, inner = parts[rank], torch.cat(parts), _model()
+    positions, order = parts[rank], torch.cat(parts)
 
     def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         keys, values = (all_gather_tensor_autograd(x.contiguous(), 2, group) for x in (k, v))
         return scaled_dot_product_attention(q, keys, values, attn_mask=positions[:, None] >= order)
 
-    for module in inner.modules():
+    for module in model.modules():
         if hasattr(module, "attention_fn"):
             module.attention_fn = attention
         if hasattr(module, "positions"):
             module.positions = positions
-    model = DistributedDataParallel(inner, process_group=group)
-    return _whole(model)
+    return _whole(DistributedDataParallel(model, process_group=group))
 
 
-def expert(rank: int, group: dist.ProcessGroup) -> Step:
+def expert(rank: int, group: dist.ProcessGroup, model: nn.Sequential) -> Step:
     """Half of the experts a worker, tokens sent to theirs and back by all-to-all; the rest is DistributedDataParallel."""
-    inner = _model("moe")
 
     def dispatch(experts: nn.Module, tokens: Tensor, counts: list[int]) -> Tensor:
         to_each = torch.tensor(counts).view(2, -1)  # (worker, expert that it holds)
@@ -147,7 +144,7 @@ def expert(rank: int, group: dist.ProcessGroup) -> Step:
         return all_to_all_single_autograd(outputs[by_expert.argsort()], sent, received, group)
 
     own = []
-    for name, mixture in inner.named_modules():
+    for name, mixture in model.named_modules():
         if hasattr(mixture, "dispatch"):
             mixture.dispatch = dispatch
             for path, parameter in list(mixture.experts.named_parameters()):
@@ -155,9 +152,8 @@ def expert(rank: int, group: dist.ProcessGroup) -> Step:
                 half = nn.Parameter(parameter.detach().chunk(2)[rank].clone())
                 setattr(mixture.experts.get_submodule(layer), attribute, half)
                 own.append((f"{name}.experts.{path}", half))
-    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(inner, [name for name, _ in own])
-    model = DistributedDataParallel(inner, process_group=group)
-    return _whole(model, [half for _, half in own])
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, [name for name, _ in own])
+    return _whole(DistributedDataParallel(model, process_group=group), [half for _, half in own])
 
 
 def _whole(model: nn.Module, summed: Sequence[nn.Parameter] = ()) -> Step:
@@ -177,8 +173,11 @@ def _whole(model: nn.Module, summed: Sequence[nn.Parameter] = ()) -> Step:
     return step
 
 
-def _model(name: str = "transformer") -> nn.Sequential:
-    """A default model with the parameters that the workbench begins with, so that both compute the same losses."""
+def model(name: str) -> nn.Sequential:
+    """A model with the parameters that the workbench begins with, so that both compute the same losses: a default one, or the
+    module of ``own_module.py``."""
+    if name.endswith(":Net"):
+        return sequential()
     planned = plan(RunSpec(model=name))
     return build_blocks(planned, (block.name for block in planned.full_model.blocks), torch.float32)
 

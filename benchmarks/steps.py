@@ -1,10 +1,11 @@
 """Timed steps of each strategy against the same split hand-written in plain torch, alternating in one run.
 
-``python benchmarks/steps.py [ROUNDS]`` starts two workers a strategy. Each builds the workbench's share (recorded process group,
-light recorder) and the hand-written one twice, on plain gloo groups, and every round takes one step of each, in an order that
-changes from round to round. A step counts as long as it takes the slower worker. Printed are medians over the rounds of the
-ratios of two steps of the same round, with 95 % bootstrap intervals; the second copy against the first is the noise. The ratio
-of processor time, summed over both workers, sees what a step computes but not what it waits for; other processes disturb it less.
+``python benchmarks/steps.py [ROUNDS [CASE …]]`` starts two workers a strategy. Each builds the workbench's share (recorded
+process group, light recorder) and the hand-written one twice, on plain gloo groups, and every round takes one step of each, in
+an order that changes from round to round. A step counts as long as it takes the slower worker. Printed are medians over the
+rounds of the ratios of two steps of the same round, with 95 % bootstrap intervals; the second copy against the first is the
+noise. The ratio of processor time, summed over both workers, sees what a step computes but not what it waits for; other
+processes disturb it less.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,20 +28,27 @@ ROUNDS, WARMUP, RESAMPLES = 200, 5, 2000
 NUM_WORKERS = 2
 LIMIT = 1.02
 Array = np.ndarray[Any, np.dtype[np.float64]]
-CASES: dict[str, tuple[str, dict[str, Any]]] = {
-    "data": ("data", {"data": 2}),
-    "data, sharded": ("fsdp", {"fsdp": 2}),
-    "layer": ("layer", {"layer": 2}),
-    "pipeline gpipe": ("gpipe", {"pipeline": {"size": 2, "schedule": "gpipe"}}),
-    "pipeline 1f1b": ("one_f_one_b", {"pipeline": {"size": 2, "schedule": "1f1b"}}),
-    "tensor": ("tensor", {"tensor": 2}),
-    "context": ("context", {"context": {"size": 2, "attention": "all_gather"}}),
-    "expert": ("expert", {"expert": 2}),
+OWN = {"name": f"{Path(__file__).with_name('own_module.py')}:Net", "cut_at": ["layers.1"]}
+"""A user's own module, cut where the hand-written scripts cut it."""
+CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "data": ("data", {"data": 2}, {"name": "transformer"}),
+    "data, sharded": ("fsdp", {"fsdp": 2}, {"name": "transformer"}),
+    "layer": ("layer", {"layer": 2}, {"name": "transformer"}),
+    "pipeline gpipe": ("gpipe", {"pipeline": {"size": 2, "schedule": "gpipe"}}, {"name": "transformer"}),
+    "pipeline 1f1b": ("one_f_one_b", {"pipeline": {"size": 2, "schedule": "1f1b"}}, {"name": "transformer"}),
+    "tensor": ("tensor", {"tensor": 2}, {"name": "transformer"}),
+    "context": ("context", {"context": {"size": 2, "attention": "all_gather"}}, {"name": "transformer"}),
+    "expert": ("expert", {"expert": 2}, {"name": "moe"}),
+    "own, data": ("data", {"data": 2}, OWN),
+    "own, layer": ("layer", {"layer": 2}, OWN),
+    "own, 1f1b": ("one_f_one_b", {"pipeline": {"size": 2, "schedule": "1f1b"}}, OWN),
 }
-"""Name → function of ``handwritten.py`` and the workbench's split."""
+"""Name → function of ``handwritten.py``, the workbench's split, and the model."""
 
 
-def work(rank: int, rendezvous: str, rounds: int, handwritten_name: str, split: dict[str, Any], pipe: Any) -> None:
+def work(
+    rank: int, rendezvous: str, rounds: int, handwritten_name: str, split: dict[str, Any], model: dict[str, Any], pipe: Any
+) -> None:
     """In a worker: sends what each step took in seconds, (2, rounds, 3): by the clock and of processor time; the workbench's,
     the hand-written one's and its second copy's."""
     import handwritten
@@ -56,9 +65,8 @@ def work(rank: int, rendezvous: str, rounds: int, handwritten_name: str, split: 
     from workbench.spec import RunSpec
 
     torch.set_num_threads(1)
-    model = "moe" if "expert" in split else "transformer"
     planned, recorder, device, timeout = (
-        plan(RunSpec(model=model, split=split)),
+        plan(RunSpec(model=model, split=split, dataset="text")),
         Recorder(),
         torch.device("cpu"),
         timedelta(minutes=5),
@@ -75,7 +83,7 @@ def work(rank: int, rendezvous: str, rounds: int, handwritten_name: str, split: 
     build = getattr(handwritten, handwritten_name)
     steps: list[Callable[..., float | None]] = [
         ours,
-        *(build(rank, dist.new_group(backend="gloo")) for _ in range(2)),
+        *(build(rank, dist.new_group(backend="gloo"), handwritten.model(model["name"])) for _ in range(2)),
     ]
     control, batches = control_group(timeout), Batches(planned, device, torch.float32)
     took, losses = np.empty((2, WARMUP + rounds, 3)), np.full((WARMUP + rounds, 3), np.nan)
@@ -134,7 +142,7 @@ def main() -> None:
     os.environ |= {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}  # plain gloo on loopback, as the workbench's
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS
     print(f"{'strategy':<15} {'hand-written':>12} {'ratio of step times':>22} {'noise':>22} {'of processor time':>22}")
-    for case in CASES:
+    for case in sys.argv[2:] or CASES:
         durations, processor = measure(case, rounds)
         cells = [ratio(durations, 0), ratio(durations, 2), ratio(processor, 0)]
         print(f"{case:<15} {np.median(durations[:, 1]) * 1e3:>9.1f} ms", *(f"{cell:>22}" for cell in cells), flush=True)
