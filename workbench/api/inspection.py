@@ -48,15 +48,14 @@ def inspect_model(spec: RunSpec, num_workers: int = 2) -> ModelReport:
         SpecError: the model cannot be built, or does not accept the dataset.
     """
     splits = {name: {name: STRATEGIES.get(name).plain_options(num_workers)} for name in STRATEGIES.names()}
-    of_tensor = refusal(
-        {**spec.as_dict(), "split": splits["tensor"]}
-    )  # first: it finds what the others need, and the tensor plan
+    # First: it finds what the others need, and the tensor plan.
+    of_tensor = refusal({**spec.as_dict(), "split": splits["tensor"]})
     planned = plan(spec.replace(split={}))
     refusals = {
         name: of_tensor if name == "tensor" else refusal({**spec.as_dict(), "split": split}) for name, split in splits.items()
     }
     if not isinstance(planned.model, UserModel):
         return ModelReport(planned.full_model, planned.dataset.label, num_workers, refusals)
-    found = planned.model.inspection
-    code = {"files": found.code.files, "distribution": found.code.distribution, "version": found.code.version}
-    return ModelReport(planned.full_model, planned.dataset.label, num_workers, refusals, code, found.output, found.tensor_plan)
+    of, found = planned.model.inspection, planned.model.found
+    code = {"files": of.code.files, "distribution": of.code.distribution, "version": of.code.version}
+    return ModelReport(planned.full_model, planned.dataset.label, num_workers, refusals, code, of.output, found.tensor_plan)

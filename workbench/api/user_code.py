@@ -11,10 +11,11 @@ from pathlib import Path
 from workbench.data.user.callable import UserData
 from workbench.errors import SpecError, UsageError
 from workbench.models.user import UserModel
-from workbench.models.user.inspection import INSPECTING, recorded_form
+from workbench.models.user.inspection import recorded_form
 from workbench.plan.plan import Plan
 from workbench.registry import is_source
 from workbench.sources.code import INSPECTION, Code
+from workbench.sources.process import INSPECTING
 from workbench.sources.source import Source
 from workbench.spec.option_files import check_hash, with_file_hashes
 from workbench.spec.run_spec import RunSpec
@@ -59,7 +60,7 @@ def _own(planned: Plan) -> Iterator[_Own]:
             "model",
             model.options.source,
             model.inspection.code,
-            partial(recorded_form, model.options, model.data, is_sliced=model.is_sliced),
+            partial(recorded_form, model.options, model.data, model.is_sliced),
             {"loss": loss.label} if loss else {},
         )
     if isinstance(dataset, UserData):

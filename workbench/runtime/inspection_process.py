@@ -1,13 +1,7 @@
 """The process that builds a user's model to find what it consists of, started by module name:
-``python -m workbench.runtime.inspection_process FOLDER``, with the request and then the answer as files in the folder."""
+``python -m workbench.runtime.inspection_process FOLDER``."""
 
 from __future__ import annotations
-
-import faulthandler
-import os
-import signal
-import sys
-from pathlib import Path
 
 from pydantic import TypeAdapter
 
@@ -15,36 +9,33 @@ from workbench.data.base import DatasetSummary
 from workbench.errors import SpecError
 from workbench.models.user import UserModel, UserModelOptions
 from workbench.models.user.inspect_modules import inspected
-from workbench.models.user.inspection import ANSWER, BEGUN, REQUEST, STACK, Inspection, Refusal, Request, answer, request_in
-from workbench.plan.model_summary import ModelSummary
-from workbench.plan.tensor_plan import TensorPlan
+from workbench.models.user.inspection import Found, Request, inspector, request_of
 from workbench.runtime.tensor_plan.of_model import tensor_plan_of
 from workbench.sources.code import executed
+from workbench.sources.inspection import Inspection, Refusal
+from workbench.sources.process import serve
 
 
-def inspection(request: Request) -> Inspection:
+def answer(contents: bytes) -> bytes:
     """Builds the model and looks at it."""
-    options = UserModelOptions(name=request.name, options=request.options, loss=request.loss, cut_at=request.cut_at)
-    source, refusal = options.source, None
-    summary: ModelSummary | None = None
-    plan: TensorPlan | None = None
+    request = request_of(contents)
+    options = UserModelOptions(
+        name=request.name, folder=request.folder, options=request.options, loss=request.loss, cut_at=request.cut_at
+    )
+    found, refusal = None, None
     try:
-        data = TypeAdapter(DatasetSummary).validate_python(request.data)
-        with source.imports():  # forward may import, too
-            model = UserModel(options, data)
-            structure, summary = inspected(model)
-            plan = tensor_plan_of(model, structure, summary, request.tensor_plan) if request.is_sliced else None
+        found = _found(options, request)
     except SpecError as error:
-        summary, refusal = None, Refusal(error.field, error.message)
-    return Inspection(executed(source), summary, refusal, tensor_plan=plan)
+        refusal = Refusal(error.field, error.message)
+    return inspector().answers.dump_json(Inspection(executed(options.source), found, refusal))
+
+
+def _found(options: UserModelOptions, request: Request) -> Found:
+    with options.source.imports():  # forward may import, too
+        model = UserModel(options, TypeAdapter(DatasetSummary).validate_python(request.data))
+        structure, summary = inspected(model)
+        return Found(summary, tensor_plan_of(model, structure, summary, request.tensor_plan) if request.is_sliced else None)
 
 
 if __name__ == "__main__":
-    folder = Path(sys.argv[1])
-    with (folder / STACK).open("w") as stack:
-        faulthandler.enable(stack)  # of a crash
-        faulthandler.register(signal.SIGUSR1, stack, all_threads=False)  # when it takes too long
-        (folder / BEGUN).touch()
-        answer(folder / ANSWER, inspection(request_in(folder / REQUEST)))
-    sys.stdout.flush()
-    os._exit(0)  # threads that the user's code started do not keep the process
+    serve(answer)

@@ -52,6 +52,11 @@ class Inspector(Generic[F]):
         self.answers: TypeAdapter[Inspection[F]] = TypeAdapter(Inspection[found])  # type: ignore[valid-type]  # at run time
         self._known: dict[str, Inspection[F]] = {}
 
+    def known(self, source: Source, question: dict[str, Any]) -> Inspection[F] | None:
+        """Returns the answer if the question was asked before in this process, and the code is the same."""
+        found = self._known.get(_text(source.name, question))
+        return found if found and found.refusal is None and found.code.is_current else None
+
     def inspect(self, source: Source, folder: str, question: dict[str, Any], limit_s: float = TIME_LIMIT_S) -> Inspection[F]:
         """Returns what was found in a source. Asks a process, unless this was found before and the code is the same.
 
@@ -67,7 +72,8 @@ class Inspector(Generic[F]):
         key = _text(source.name, question)
         found = self._known.get(key) or self._recorded(source, folder, question)
         if found is None or not found.code.is_current:
-            answer = ask(source, self.module, key.encode(), limit_s)
+            request = {"folder": str(source.folder) if source.path else "", "name": source.name, **question}
+            answer = ask(source, self.module, json.dumps(request).encode(), limit_s)
             if answer.contents is None:
                 found = Inspection(nearby(source), None, Refusal(source.field, answer.problem))
             else:

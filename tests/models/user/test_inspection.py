@@ -14,10 +14,13 @@ from tests.helpers.command import workbench
 from tests.helpers.process import wait_until
 from workbench.data.base import DatasetSummary
 from workbench.errors import SpecError
-from workbench.models.user import UserModelOptions, inspection
-from workbench.models.user.inspection import Inspection, inspect
+from workbench.models.user import UserModelOptions
+from workbench.models.user.inspection import Found, inspect
 from workbench.registry import DATASETS
+from workbench.sources import inspection
 from workbench.spec.run_spec import RunSpec
+
+Asked = dict[str, Future[inspection.Inspection[Found]]]
 
 DATA: DatasetSummary = DATASETS.get("digits")(RunSpec(model="mlp").dataset).summary()
 HEAD = "from torch import nn\n"
@@ -36,7 +39,7 @@ FILES = {
 
 
 @pytest.fixture(scope="module")
-def asked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Future[Inspection]]:
+def asked(tmp_path_factory: pytest.TempPathFactory) -> Asked:
     """Each file with its answer, all asked at the same time."""
     folder = tmp_path_factory.mktemp("nets")
     for name, text in FILES.items():
@@ -53,22 +56,24 @@ def options(folder: Path, name: str) -> UserModelOptions:
     return UserModelOptions(name=f"{name}:build", folder=str(folder))
 
 
-def test_a_model_that_prints_changes_the_directory_and_starts_a_thread_is_inspected(asked: dict[str, Future[Inspection]]) -> None:
+def test_a_model_that_prints_changes_the_directory_and_starts_a_thread_is_inspected(
+    asked: Asked,
+) -> None:
     found, here = asked["odd.py"].result(), Path.cwd()
     assert here == Path.cwd()
     assert set(found.code.files) == {"odd.py", "parts.py"}
     assert found.output == "imported\nbuilt\n"
-    summary = found.summary
-    assert summary is not None
+    assert found.found is not None
+    summary = found.found.summary
     assert (summary.name, summary.num_parameters) == ("odd.py:build", 64 * 8 + 8 + 2 * 8 + 8 * 10 + 10)
     assert [norm.num_features for norm in summary.batch_norms] == [8]
 
 
-def test_the_answer_is_kept_while_the_code_is_the_same(asked: dict[str, Future[Inspection]]) -> None:
+def test_the_answer_is_kept_while_the_code_is_the_same(asked: Asked) -> None:
     found = asked["odd.py"].result()
     folder = Path(found.code.folder)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inspection, "_ask", None)
+        patch.setattr(inspection, "ask", None)
         assert inspect(options(folder, "odd.py"), DATA) is found
         for name in ("number.py", "sleeps.py"):
             with pytest.raises(SpecError, match=name):
@@ -92,13 +97,13 @@ def test_the_answer_is_kept_while_the_code_is_the_same(asked: dict[str, Future[I
         ("number.py", "number.py:build must return an nn.Module, but returned int"),
     ],
 )
-def test_what_cannot_be_built_is_refused_in_a_sentence(asked: dict[str, Future[Inspection]], name: str, sentence: str) -> None:
+def test_what_cannot_be_built_is_refused_in_a_sentence(asked: Asked, name: str, sentence: str) -> None:
     with pytest.raises(SpecError) as refused:
         asked[name].result()
     assert str(refused.value).startswith(f"model.name: {sentence}")
 
 
-def test_no_process_is_left(asked: dict[str, Future[Inspection]]) -> None:
+def test_no_process_is_left(asked: Asked) -> None:
     asked["sleeps.py"].exception()
 
     def is_gone() -> bool:
@@ -107,9 +112,7 @@ def test_no_process_is_left(asked: dict[str, Future[Inspection]]) -> None:
     wait_until(is_gone)
 
 
-def test_the_command_shows_blocks_and_which_strategies_can_split_them(
-    asked: dict[str, Future[Inspection]], tmp_path: Path
-) -> None:
+def test_the_command_shows_blocks_and_which_strategies_can_split_them(asked: Asked, tmp_path: Path) -> None:
     folder = asked["odd.py"].result().code.folder
     arguments = ["inspect", f"{folder}/odd.py:build", "--dataset", "digits"]
     result = workbench(tmp_path, *arguments)

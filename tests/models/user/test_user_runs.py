@@ -17,8 +17,8 @@ from workbench.api.stored_run import Run
 from workbench.errors import SpecError
 from workbench.launch import start as launcher
 from workbench.launch.environment import baseline_key
-from workbench.models.user import inspection
 from workbench.plan.resolve import plan
+from workbench.sources import inspection
 from workbench.spec.files import load
 from workbench.store.archive import import_runs, pack
 from workbench.store.directory import RunDirectory
@@ -80,7 +80,7 @@ def test_the_run_is_shown_and_runs_again_without_the_files(
 ) -> None:
     away = shutil.move(folder / "net.py", folder / "net.txt")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(inspection, "_ask", None)  # what the run recorded is enough: no code is executed for a plan
+    monkeypatch.setattr(inspection, "ask", None)  # what the run recorded is enough: no code is executed for a plan
     try:
         again = wb.run(load(run.directory.spec_path))
         assert again.directory.code() == run.directory.code()
@@ -141,7 +141,7 @@ def test_a_class_of_an_installed_package_runs_by_its_version(folder: Path) -> No
     assert code is not None
     assert (code.distribution, code.version, code.files) == ("torch", version("torch"), {})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inspection, "_ask", None)
+        patch.setattr(inspection, "ask", None)
         assert plan(run.spec).full_model.num_parameters == 650
 
 

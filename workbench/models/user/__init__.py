@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from torch import nn
 
     from workbench.data.base import DatasetSummary
-    from workbench.models.user.inspection import Inspection
+    from workbench.models.user.inspection import Found
     from workbench.models.user.outputs_modules import LossFunction
+    from workbench.sources.inspection import Inspection
 
 
 class UserModelOptions(ModelOptions):
@@ -97,7 +98,7 @@ class UserModel(ModuleModel[UserModelOptions]):
         self.name = options.source.label  # type: ignore[misc]  # each has its own
 
     @cached_property
-    def inspection(self) -> Inspection:
+    def inspection(self) -> Inspection[Found]:
         """What was found in the model, and its code.
 
         Raises:
@@ -108,9 +109,19 @@ class UserModel(ModuleModel[UserModelOptions]):
         return inspect(self.options, self.data, is_sliced=self.is_sliced)
 
     def summary(self) -> ModelSummary:
-        summary, plan = self.inspection.summary, self.inspection.tensor_plan
-        assert summary is not None, "a refused model raises"
+        summary, plan = self.found.summary, self.found.tensor_plan
         return summary if plan is None else replace(summary, groups=plan.groups)
+
+    @property
+    def found(self) -> Found:
+        """What is known of it without building it.
+
+        Raises:
+            SpecError: it cannot be built or used.
+        """
+        found = self.inspection.found
+        assert found is not None, "a refused model raises"
+        return found
 
     @property
     def cut_at(self) -> tuple[str, ...]:
