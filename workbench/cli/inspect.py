@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,16 @@ from workbench.messages import counted, listed
 if TYPE_CHECKING:
     from workbench.api.inspection import ModelReport, TensorPlan
     from workbench.cli.terminal import Terminal
+
+
+_LOSSES = {
+    "mean": "a mean over samples",
+    "targets": "a mean over the targets that are not −100",
+    "next targets": "a mean over the targets from the second position on that are not −100",
+    "sum": "a sum over samples",
+    "batch": "a function of the whole batch: replicas and microbatches are equal per shard only",
+}
+"""Reduction of a loss of one's own → its description."""
 
 
 @click.command("inspect")
@@ -55,9 +66,11 @@ def _document(report: ModelReport, spec: RunSpec) -> dict[str, Any]:
                 "num_parameters": block.num_parameters,
                 "output_shape": list(block.output_shape),
                 "forward_flops": block.forward_flops,
+                "crossing": crossing,
             }
-            for block in model.blocks
+            for block, crossing in zip(model.blocks, _crossings(report), strict=True)
         ],
+        "loss_reduction": model.loss_reduction,
         "ties": [{"parameter": tie.parameter, "source": tie.source} for tie in model.ties],
         "frozen": _frozen(report),
         "unused": [p.name for p in model.unused_parameters],
@@ -83,12 +96,16 @@ def _print(report: ModelReport, spec: RunSpec) -> None:
     )
     console.print()
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for head in ("block", "parameters", "output shape\nper sample", "forward MFLOP\nper sample"):
+    heads = ("block", "parameters", "output shape\nper sample", "forward MFLOP\nper sample", "crossing a cut\nper sample")
+    for head in heads:
         table.add_column(head, justify="left" if head == "block" else "right", no_wrap=True)
-    for block in model.blocks:
-        shape = " × ".join(map(str, block.output_shape)) or "scalar"
-        table.add_row(block.name, f"{block.num_parameters:,}", shape, f"{block.forward_flops / 1e6:,.3f}")
+    for block, shapes in zip(model.blocks, _crossings(report), strict=True):
+        crossing = "–" if shapes is None else ", ".join(map(_shape, shapes))
+        flops = f"{block.forward_flops / 1e6:,.3f}"
+        table.add_row(block.name, f"{block.num_parameters:,}", _shape(block.output_shape), flops, crossing)
     whole(console, table)
+    if model.loss_reduction is not None:
+        console.print(f"\nloss: {_LOSSES[model.loss_reduction]}")
     notes = {
         "tied": [f"{tie.parameter} = {tie.source}" for tie in model.ties],
         "frozen": _frozen(report),
@@ -106,6 +123,16 @@ def _print(report: ModelReport, spec: RunSpec) -> None:
         _print_tensor_plan(console, report.tensor_plan)
     if report.output.strip():
         console.print(f"\nprinted: {printable(report.output.strip())}", soft_wrap=True)
+
+
+def _crossings(report: ModelReport) -> list[list[list[int]] | None]:
+    """Returns for each block the shapes per sample that cross a cut after it; None where the model cannot be cut."""
+    *blocks, _ = report.summary.blocks
+    return [*([list(shape) for shape in block.crossing_shapes] if block.is_cut_point else None for block in blocks), None]
+
+
+def _shape(shape: Iterable[int]) -> str:
+    return " × ".join(map(str, shape)) or "scalar"
 
 
 def _print_tensor_plan(console: Terminal, plan: TensorPlan) -> None:

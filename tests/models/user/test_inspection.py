@@ -122,6 +122,7 @@ def test_the_command_shows_blocks_and_which_strategies_can_split_them(asked: Ask
     assert "printed: imported built" in " ".join(result.stdout.split())
     document = json.loads(workbench(tmp_path, *arguments, "--json").stdout)
     assert [block["num_parameters"] for block in document["blocks"]] == [520, 16, 90]
+    assert [block["crossing"] for block in document["blocks"]] == [[[8]], [[8]], None]
     assert document["num_parameters"] == 626
     assert document["refusals"]["data"] is None
     assert "experts" in document["refusals"]["expert"]
