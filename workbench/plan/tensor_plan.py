@@ -19,6 +19,8 @@ class SlicedModule:
 
     path: str
     style: Style
+    sections: tuple[int, ...] = ()
+    """Sizes of the consecutive parts of its output features that are cut each, such as query, key and value; empty for one."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class SlicedParameter:
     """Its name in the summary of the model."""
 
     dim: int
+    sections: tuple[int, ...] = ()
+    """As of the module."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,10 @@ class ModuleSlices(LayerGroup):
     """Names of the blocks that hold the modules."""
 
     attributes: tuple[DividedAttribute, ...] = ()
+    narrowed: str | None = None
+    """Path of the module that is given a part of the features of its input, for code that takes its sizes from it; columns get
+    all."""
+
     summed: tuple[str, ...] = ()
     """Whole parameters, by their names in the summary, of which each worker computes a part of the gradient."""
 

@@ -109,6 +109,10 @@ class WorkerModel:
     loss_weights: LossWeights | None = None
     """Weights of the pieces of this step's batch; None for equal weights."""
 
+    stored_order: dict[str, tuple[int, tuple[range, ...]]] = field(default_factory=dict)
+    """Parameter whose slices are not consecutive → its sliced dim, and the ranges along it in the order in which all workers hold
+    them, the first worker's first."""
+
     num_copies: dict[str, int] = field(default_factory=dict)
     """Parameter held by several stages (tied) → number of stages."""
     keep_outputs: bool = False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
@@ -40,6 +42,29 @@ class GroupedHeads(nn.Module):
         return self.out(y.transpose(1, 2).flatten(2))
 
 
+class FusedHeads(nn.Module):
+    """One projection for q, k and v, a part for each; the sizes are attributes, or those of the input."""
+
+    def __init__(self, key_heads: int = HEADS, sizes_of_input: bool = False) -> None:
+        super().__init__()
+        self.num_heads, self.key_heads, self.sizes_of_input = HEADS, key_heads, sizes_of_input
+        self.head_dim = WIDTH // HEADS
+        self.qkv = nn.Linear(WIDTH, WIDTH + 2 * key_heads * self.head_dim)
+        self.out = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, length, width = x.shape
+        if self.sizes_of_input:
+            q, k, v = self.qkv(x).split(width, dim=2)
+            q, k, v = (t.view(batch, length, self.num_heads, width // self.num_heads).transpose(1, 2) for t in (q, k, v))
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            return self.out(y.transpose(1, 2).contiguous().view(batch, length, width))
+        sizes = [self.num_heads * self.head_dim, self.key_heads * self.head_dim, self.key_heads * self.head_dim]
+        heads = (t.view(batch, length, -1, self.head_dim).transpose(1, 2) for t in self.qkv(x).split(sizes, dim=-1))
+        y = F.scaled_dot_product_attention(*heads, is_causal=True, enable_gqa=True)
+        return self.out(y.transpose(1, 2).flatten(2))
+
+
 class Gated(nn.Module):
     """A product of two projections."""
 
@@ -69,7 +94,16 @@ class Decoder(nn.Module):
 
     def __init__(self, attention: str = "separate", layers: int = 2, tokens: int = 20, tied: bool = True) -> None:
         super().__init__()
-        kinds = {"separate": SeparateHeads, "normed": lambda: SeparateHeads(norm=True), "grouped": GroupedHeads}
+        kinds: dict[str, Callable[[], nn.Module]] = {
+            "separate": SeparateHeads,
+            "normed": lambda: SeparateHeads(norm=True),
+            "grouped": GroupedHeads,
+        }
+        kinds |= {
+            "fused": FusedHeads,
+            "fused, grouped": lambda: FusedHeads(key_heads=2),
+            "fused, sizes of the input": lambda: FusedHeads(sizes_of_input=True),
+        }
         self.embed = nn.Embedding(tokens, WIDTH)
         self.layers = nn.ModuleList(Layer(kinds[attention]()) for _ in range(layers))
         self.head = nn.Linear(WIDTH, tokens, bias=False)

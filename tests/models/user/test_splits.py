@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.models.user import zoo
+from tests.models.user import attention_zoo, zoo
 from workbench.errors import SplitError
 from workbench.plan import compatibility
 from workbench.plan.resolve import plan
@@ -38,6 +38,7 @@ SPLITS: dict[str, dict[str, Any]] = {
     "zbv": {"pipeline": {**PIECES, "schedule": "zbv_zero_bubble"}},
     "dp2 · pp2": {"data": 2, "pipeline": PIECES},
     "fsdp2 · layer2": {"fsdp": 2, "layer": 2},
+    "tp2": {"tensor": 2},
 }
 REFUSED = {
     ("ResidualsOutside", "fsdp2"): "belongs to none",
@@ -92,6 +93,29 @@ def spec_of(model: str, split: str) -> dict[str, Any]:
 )
 def test_a_split_of_a_module_is_one_worker_and_its_formulas(model: str, split: str) -> None:
     assert_conforms(spec_of(model, split))
+
+
+DECODERS = ("normed", "fused, sizes of the input", "fused, grouped")
+"""Attention in attention_zoo.py, in a decoder with a tied head."""
+SLICED: dict[str, dict[str, Any]] = {
+    "tp2": {"tensor": 2},
+    "dp2 · tp2": {"data": 2, "tensor": 2},
+    "fsdp2 · tp2": {"fsdp": 2, "tensor": 2},
+    "pp2 · tp2": {"pipeline": PIECES, "tensor": 2},
+}
+
+
+@pytest.mark.parametrize(
+    ("attention", "split"),
+    [
+        pytest.param(attention, split, marks=[] if (attention, split) == ("normed", "tp2") else pytest.mark.cross)
+        for attention in DECODERS
+        for split in SLICED
+    ],
+)
+def test_a_sliced_decoder_is_one_worker_and_its_formulas(attention: str, split: str) -> None:
+    model = {"name": f"{attention_zoo.__file__}:Decoder", "options": {"attention": attention, "tokens": 256}}
+    assert_conforms({**spec_of("TiedTransformer", "dp2"), "model": model, "split": SLICED[split]})
 
 
 @pytest.mark.parametrize(("model", "split"), REFUSED)

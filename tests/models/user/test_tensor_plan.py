@@ -94,6 +94,24 @@ def test_attention_is_cut_by_heads(attention: str, units: int, divided: bool) ->
     assert summed == ([f"layers.{i}.attention.norm.weight" for i in range(2)] if attention == "normed" else [])
 
 
+FUSED = {
+    "fused": ("4 / layers.0.attention.num_heads / layers.0.attention.key_heads", (16, 16, 16), None),
+    "fused, grouped": ("2 / layers.0.attention.num_heads / layers.0.attention.key_heads", (16, 8, 8), None),
+    "fused, sizes of the input": ("4 / layers.0.attention.num_heads", (16, 16, 16), "layers.0.attention"),
+}
+"""Attention → what divides, the sections of its projection, and the module whose input is narrowed."""
+
+
+@pytest.mark.parametrize("attention", FUSED)
+def test_fused_projections_are_cut_in_sections(attention: str) -> None:
+    torch.manual_seed(1)
+    plan = plan_of(Decoder(attention, layers=1), TOKENS)
+    divided, sections, narrowed = FUSED[attention]
+    assert described(plan)[0] == f"layers.0.attention.qkv > layers.0.attention.out : {divided}"
+    assert plan.groups[0].modules[0].sections == sections
+    assert plan.groups[0].narrowed == narrowed
+
+
 def test_columns_of_one_input_share_the_sum_of_its_gradient() -> None:
     plan = plan_of(Decoder(), TOKENS)
     found = [(c.operation, c.phase, c.elements) for c in plan.groups[0].communication]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,6 +74,25 @@ def local_results(worker: WorkerModel, result: StepResult) -> list[LocalTensor]:
     if result.loss is not None:
         tensors.append(LocalTensor("loss", (index, first_position), result.loss.reshape(1) / count))
     return tensors
+
+
+def in_order(tensors: Iterable[LocalTensor], stored_order: Mapping[str, tuple[int, tuple[range, ...]]]) -> list[LocalTensor]:
+    """Returns parts of gradients and parameters at their offsets in the unsplit model; those that are stored in another order as
+    several parts."""
+    ordered = []
+    for part in tensors:
+        name = part.name.removeprefix("gradient of ").removeprefix("parameter ")
+        dim, ranges = stored_order.get(name, (0, ()))
+        if not ranges:
+            ordered.append(part)
+        begin, position = part.offset[dim] if ranges else 0, 0
+        for held in ranges:
+            first, last = max(begin, position), min(begin + part.values.shape[dim], position + len(held))
+            if first < last:
+                place = [*part.offset[:dim], held.start + first - position, *part.offset[dim + 1 :]]
+                ordered.append(LocalTensor(part.name, tuple(place), part.values.narrow(dim, first - begin, last - first)))
+            position += len(held)
+    return ordered
 
 
 def offset(tensor: Tensor) -> tuple[int, ...]:

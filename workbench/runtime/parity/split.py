@@ -9,7 +9,7 @@ from workbench.runtime.batches import Batches
 from workbench.runtime.clipping import clip_gradients
 from workbench.runtime.optimizer import make_optimizer
 from workbench.runtime.parity.dropout import turn_off_dropout
-from workbench.runtime.parity.local_tensors import LocalTensor, gather, local_gradients, local_parameters, local_results
+from workbench.runtime.parity.local_tensors import LocalTensor, gather, in_order, local_gradients, local_parameters, local_results
 from workbench.runtime.parity.optimizer import optimizer_errors
 from workbench.runtime.parity.reference import LEARNING_RATE
 from workbench.runtime.parity.replicas import has_local_parameters, rename_by_replica
@@ -52,7 +52,7 @@ class Split:
             clip_gradients(self.worker, max_norm)
         if self.sgd is not None:
             self.sgd.step()
-        return tensors + local_parameters(self.worker.named_parameters())
+        return in_order(tensors + local_parameters(self.worker.named_parameters()), self.worker.stored_order)
 
     def optimizer_errors(self, global_norm_share: float) -> dict[str, float]:
         """Takes steps of the configured optimizer. Returns the errors of the parameters on rank 0, none on other ranks."""

@@ -46,11 +46,11 @@ def edited_groups(
     """Returns the groups that no edit changes, and those that edits change or make, which are not decided yet."""
     kept, edited, remaining = [], [], dict(styles)
     for group in groups:
-        new = tuple(replace(part, style=cast("Style", styles.get(part.path, part.style))) for part in group.modules)
-        if new == group.modules:
+        new = tuple(SlicedModule(part.path, cast("Style", styles.get(part.path, part.style))) for part in group.modules)
+        if all(styles.get(part.path, part.style) == part.style for part in group.modules):
             kept.append(group)
         elif not any(styles.get(part.path) == WHOLE for part in group.modules):
-            edited.append(replace(group, modules=new, attributes=(), summed=()))
+            edited.append(replace(group, modules=new, attributes=(), summed=(), narrowed=None))
         for part in group.modules:
             remaining.pop(part.path, None)
     return kept, [*edited, *_new_groups(remaining, flow)]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from workbench.errors import SpecError
 from workbench.messages import listed
-from workbench.plan.tensor_plan import DividedAttribute, ModuleSlices, RejectedSlices, SlicedModule, TensorPlan
+from workbench.plan.tensor_plan import DividedAttribute, ModuleSlices, RejectedSlices, SlicedModule, SlicedParameter, TensorPlan
 from workbench.runtime.tensor_plan.candidates import Candidate, Flow, candidates, flow_of, owner_of, size_of
 from workbench.runtime.tensor_plan.edits import edited_groups, styles_of
 from workbench.runtime.tensor_plan.trial import Call, Trial, cut_twice
@@ -23,7 +23,7 @@ from workbench.strategies.tensor.sliced_modules import dims_of, is_linear, is_ta
 from workbench.torch_private.dispatch import tree_map
 
 TIME_LIMIT_S = 25.0
-"""Longest time for finding a plan; what is not decided then stays whole."""
+"""Most time of the processor for finding a plan; what is not decided then stays whole."""
 _WAYS = (2, 4)
 _MOST_ATTRIBUTES, _MOST_AT_ONCE, _MOST_TRIALS = 10, 3, 8
 
@@ -61,7 +61,7 @@ def find_plan(subject: Subject, edits: Mapping[str, str] | None = None, limit_s:
     Raises:
         SpecError: an edit is wrong.
     """
-    return _Search(subject, edits or {}, time.monotonic() + limit_s).plan()
+    return _Search(subject, edits or {}, time.process_time() + limit_s).plan()
 
 
 class _Search:
@@ -169,9 +169,22 @@ class _Search:
     def _tried(self, trial: Trial, group: ModuleSlices) -> ModuleSlices | str:
         """Returns the group with the attributes that must be divided and the parameters whose gradients must be summed, found by
         computing; or why there are none."""
+        reason = ""
+        variants = list(_in_sections(trial.module, group))
+        if trial is not self.whole:
+            variants += [replace(variant, narrowed="") for variant in variants]
+        for variant in variants:
+            outcome = self._tried_attributes(trial, variant)
+            if isinstance(outcome, ModuleSlices):
+                return outcome
+            reason = reason or outcome
+        return reason
+
+    def _tried_attributes(self, trial: Trial, group: ModuleSlices) -> ModuleSlices | str:
+        """As ``_tried``, with the sections of the group."""
         size, reason, num_trials = _ways(group.units)[0], "", 0
         for attributes in _sets_of_attributes(trial.module, group, size):
-            if time.monotonic() > self.deadline:
+            if time.process_time() > self.deadline:
                 return "there was no time to decide"
             tried = replace(group, attributes=attributes)
             if problem := trial.has_shapes([tried], size):
@@ -208,7 +221,7 @@ class _Search:
     def _difference(self, groups: Sequence[ModuleSlices]) -> str:
         """Returns what the whole module computes wrongly with these groups, or why it does not run; empty if it is right."""
         for size in _WAYS:
-            if time.monotonic() > self.deadline:
+            if time.process_time() > self.deadline:
                 return "there was no time to verify it"
             if cut := [group for group in groups if group.units % size == 0]:
                 try:
@@ -289,6 +302,23 @@ def _sets_of_attributes(module: nn.Module, group: ModuleSlices, size: int) -> It
         yield from combinations(attributes, count)
 
 
+def _in_sections(module: nn.Module, group: ModuleSlices) -> Iterator[ModuleSlices]:
+    """Yields the group as it is and, if one column layer has more output features than its row layer takes, with sections: equal
+    ones, or query, key and value with fewer heads of keys."""
+    yield group
+    parts = {part.style: part for part in group.modules}
+    if len(group.modules) != 2 or parts.keys() != {"column", "row"}:
+        return
+    features, taken = (size_of(module.get_submodule(part.path), style) for style, part in parts.items())
+    options = [(taken,) * (features // taken)] if features % taken == 0 else []
+    if features > taken and (features - taken) % 2 == 0 and features != 3 * taken:
+        options.append((taken, *((features - taken) // 2,) * 2))
+    for sections in options:
+        if len(sections) > 1 and _ways(units := gcd(group.units, *sections)):
+            column = replace(parts["column"], sections=sections)
+            yield replace(group, modules=(column, parts["row"]), units=units)
+
+
 def _structure(module: nn.Module, owner: str, group: ModuleSlices) -> Any:
     """Returns what is equal for modules that are decided once: class, relative paths and shapes."""
     parts = tuple((_relative(part.path, owner), part.style) for part in group.modules)
@@ -323,6 +353,7 @@ def _moved(group: ModuleSlices, to: Callable[[str], str]) -> ModuleSlices:
         modules=tuple(replace(part, path=to(part.path)) for part in group.modules),
         attributes=tuple(replace(attribute, path=to(attribute.path)) for attribute in group.attributes),
         summed=tuple(map(to, group.summed)),
+        narrowed=None if group.narrowed is None else to(group.narrowed),
     )
 
 
@@ -344,10 +375,10 @@ def _double(value: Any) -> Any:
     return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
-def cut_parameters(root: nn.Module, group: ModuleSlices) -> dict[str, int]:
-    """Returns the name of each parameter that a group cuts → its dim."""
-    return {
-        f"{part.path}.{name}": dim
+def cut_parameters(root: nn.Module, group: ModuleSlices) -> list[SlicedParameter]:
+    """Returns the parameters that a group cuts, by their names in the module."""
+    return [
+        SlicedParameter(f"{part.path}.{name}", dim, part.sections)
         for part in group.modules
         for name, dim in dims_of(root.get_submodule(part.path), part.style).items()
-    }
+    ]

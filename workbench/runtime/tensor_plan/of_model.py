@@ -75,7 +75,7 @@ def _names(root: nn.Module, structure: Structure | None) -> dict[str, str]:
 
 
 def _named(group: ModuleSlices, root: nn.Module, names: Mapping[str, str]) -> ModuleSlices:
-    parameters = [SlicedParameter(names[name], dim) for name, dim in cut_parameters(root, group).items()]
+    parameters = [replace(parameter, name=names[parameter.name]) for parameter in cut_parameters(root, group)]
     summed = [names[name] for name in group.summed]
     return replace(group, parameters=tuple(parameters), summed=tuple(summed), blocks=_blocks(parameters, summed))
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from workbench.plan.tensor_plan import ModuleSlices, SliceCommunication
 from workbench.runtime.parity.dropout import FunctionalDropoutOff, turn_off_dropout
+from workbench.strategies.tensor.collectives import part_of
 from workbench.strategies.tensor.simulated import LikeOthers, SimulatedMesh, Workers
 from workbench.strategies.tensor.sliced_modules import cut_modules, dims_of
 from workbench.torch_private.dispatch import TorchDispatchMode, tree_leaves, tree_map
@@ -164,8 +165,8 @@ class Trial:
             computed = {name for name in expected if name.partition(":")[0] in steps}
             for name in computed | result.tensors.keys():
                 whole, part = expected.get(name), result.tensors.get(name)
-                if whole is not None and (dim := dims.get(_parameter(name))) is not None:
-                    whole = whole.chunk(size, dim)[rank]
+                if whole is not None and (cut := dims.get(_parameter(name))) is not None:
+                    whole = part_of(whole, *cut, size, rank)
                 error = math.inf
                 if whole is not None and part is not None and whole.shape == part.shape:
                     error = _error(part, whole, _GLOBAL_NORM_SHARE * norms[_kind(name)])
@@ -174,11 +175,11 @@ class Trial:
         return worst if worst.error > self.rounding else None
 
 
-def cut_dims(module: nn.Module, groups: Iterable[ModuleSlices]) -> dict[str, int]:
-    """Returns the first name of each parameter that is cut → its dim."""
+def cut_dims(module: nn.Module, groups: Iterable[ModuleSlices]) -> dict[str, tuple[int, tuple[int, ...]]]:
+    """Returns the first name of each parameter that is cut → its dim, and the sections along it."""
     first = {id(parameter): name for name, parameter in module.named_parameters()}
     return {
-        first[id(module.get_parameter(f"{part.path}.{name}"))]: dim
+        first[id(module.get_parameter(f"{part.path}.{name}"))]: (dim, part.sections)
         for group in groups
         for part in group.modules
         for name, dim in dims_of(module.get_submodule(part.path), part.style).items()

@@ -164,6 +164,7 @@ class TensorStrategy(Strategy[TensorOptions]):
         for slicing in slicings_of(worker.full_model, self.options):
             if slicing.group.block in local_blocks:
                 slicing.apply(worker.blocks, mesh[self.axis])
+                worker.stored_order |= slicing.stored_order
         if self.options.sequence_parallel:
             from workbench.strategies.tensor.sequence_parallel import set_local_positions
 

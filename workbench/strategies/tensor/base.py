@@ -57,6 +57,11 @@ class Slicing(ABC, Generic[G]):
         """Returns parameter of the unsplit model → dim along which it is cut into equal parts; other parameters are replicated.
         Optional biases are always included."""
 
+    @property
+    def stored_order(self) -> dict[str, tuple[int, tuple[range, ...]]]:
+        """As of ``WorkerModel``."""
+        return {}
+
     @abstractmethod
     def expected(self, num_samples: int, element_bytes: int, axis: str) -> list[ExpectedCommunication]:
         """Returns the communication of one forward and backward pass through one group of workers: each collective once, and each

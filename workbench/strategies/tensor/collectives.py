@@ -7,6 +7,7 @@ replicated tensor, each worker computes a partial gradient, which ``copy_to_slic
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -22,9 +23,17 @@ from workbench.torch_private.distributed import AsyncCollectiveTensor
 AnyMesh = DeviceMesh | SimulatedMesh
 
 
-def sliced(parameter: Tensor, dim: int, mesh: AnyMesh) -> nn.Parameter:
-    """Returns the local slice of a parameter along ``dim``, as a DTensor; as a plain tensor on a simulated worker."""
-    local_slice = parameter.detach().chunk(mesh.size(), dim)[mesh.get_local_rank()].clone()
+def part_of(whole: Tensor, dim: int, sections: Sequence[int], size: int, rank: int) -> Tensor:
+    """Returns a worker's slice of a tensor: of each section along ``dim``, if there are any."""
+    if not sections:
+        return whole.chunk(size, dim)[rank]
+    return torch.cat([section.chunk(size, dim)[rank] for section in whole.split(list(sections), dim)], dim)
+
+
+def sliced(parameter: Tensor, dim: int, mesh: AnyMesh, sections: Sequence[int] = ()) -> nn.Parameter:
+    """Returns the local slice of a parameter along ``dim``, as a DTensor; as a plain tensor on a simulated worker. With sections,
+    the whole DTensor has the parts of the first worker first."""
+    local_slice = part_of(parameter.detach(), dim, sections, mesh.size(), mesh.get_local_rank()).clone()
     if isinstance(mesh, SimulatedMesh):
         return nn.Parameter(local_slice, requires_grad=parameter.requires_grad)
     return nn.Parameter(DTensor.from_local(local_slice, mesh, [Shard(dim)]), requires_grad=parameter.requires_grad)

@@ -11,6 +11,8 @@ from workbench.plan.tensor_plan import ModuleSlices
 from workbench.strategies.tensor.base import Slicing
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import nn
     from torch.distributed.device_mesh import DeviceMesh
 
@@ -35,6 +37,10 @@ class ModuleSlicing(Slicing[ModuleSlices]):
     def cut(self) -> dict[str, int]:
         return {parameter.name: parameter.dim for parameter in self.group.parameters}
 
+    @property
+    def stored_order(self) -> dict[str, tuple[int, tuple[range, ...]]]:
+        return {p.name: (p.dim, _ranges(p.sections, self.size)) for p in self.group.parameters if p.sections}
+
     def expected(self, num_samples: int, element_bytes: int, axis: str) -> list[ExpectedCommunication]:
         return [
             ExpectedCommunication(c.operation, axis, c.phase, count, c.elements * num_samples * element_bytes)
@@ -45,3 +51,13 @@ class ModuleSlicing(Slicing[ModuleSlices]):
         from workbench.strategies.tensor.sliced_modules import cut_modules
 
         cut_modules(blocks.code, [self.group], lambda group: mesh)  # type: ignore[arg-type]  # blocks of a user's module
+
+
+def _ranges(sections: Sequence[int], size: int) -> tuple[range, ...]:
+    """Returns the ranges of each worker's slices: of the first worker that of each section, then those of the second."""
+    starts = [sum(sections[:index]) for index in range(len(sections))]
+    return tuple(
+        range(start + rank * length // size, start + (rank + 1) * length // size)
+        for rank in range(size)
+        for start, length in zip(starts, sections, strict=True)
+    )

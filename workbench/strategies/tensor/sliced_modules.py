@@ -65,6 +65,8 @@ def cut_modules(root: nn.Module, groups: Iterable[ModuleSlices], mesh_of: Callab
         for attribute in group.attributes:
             module = root.get_submodule(attribute.path)
             setattr(module, attribute.name, getattr(module, attribute.name) // mesh.size())
+        if group.narrowed is not None:
+            root.get_submodule(group.narrowed).register_forward_pre_hook(inputs.narrowing(mesh.size()), with_kwargs=True)
         for part in group.modules:
             _cut(root.get_submodule(part.path), part, mesh, inputs, holders)
 
@@ -75,16 +77,31 @@ class SharedInputs:
     def __init__(self) -> None:
         self._source: Tensor | None = None
         self._copy: Tensor | None = None
+        self._narrow: Tensor | None = None
+        self._whole: Tensor | None = None
+
+    def narrowing(self, size: int) -> Callable[..., Any]:
+        """Returns the hook of a module that is given a part of the features of its input."""
+
+        def hook(module: nn.Module, args: Any, kwargs: Any) -> Any:
+            values = [*args, *kwargs.values()]
+            self._whole = values[0]
+            self._narrow = values[0] = values[0][..., : values[0].shape[-1] // size]
+            return tuple(values[: len(args)]), dict(zip(kwargs, values[len(args) :], strict=True))
+
+        return hook
 
     def copied(self, x: Tensor, mesh: AnyMesh) -> Tensor:
-        """Returns x, with a gradient that is summed over the workers."""
+        """Returns x, with a gradient that is summed over the workers; the whole of a part of the features."""
+        if x is self._narrow and self._whole is not None:
+            x = self._whole
         if self._source is not x or self._copy is None:
             self._source, self._copy = x, copy_to_slices(x, mesh)
         return self._copy
 
     def clear(self) -> None:
         """Forgets the input: the layers have used it."""
-        self._source = self._copy = None
+        self._source = self._copy = self._narrow = self._whole = None
 
 
 def _cut(
@@ -98,7 +115,7 @@ def _cut(
     for name, dim in names.items():
         whole = module.get_parameter(name)
         if tied := holders.pop(whole, None):  # else it was cut under another of its names
-            part_of_it = sliced(whole, dim, mesh)
+            part_of_it = sliced(whole, dim, mesh, part.sections)
             for holder, attribute in tied:
                 setattr(holder, attribute, part_of_it)
     for name in _INPUT_SIZES if part.style == "row" else _OUTPUT_SIZES if part.style == "column" else ():
@@ -170,7 +187,7 @@ class _Row(_Cut):
 
     def leaving(self, module: nn.Module, output: Tensor) -> Tensor:
         total, bias = reduce_parts(output, self.mesh), self.held.get("bias")
-        return total if bias is None else total + bias
+        return total if bias is None else total + bias.to(total.dtype)
 
 
 class _Head(_Cut):
