@@ -9,7 +9,7 @@ from workbench.data.base import DatasetSummary
 from workbench.errors import SpecError
 from workbench.models.user import UserModel, UserModelOptions
 from workbench.models.user.inspect_modules import inspected
-from workbench.models.user.inspection import Found, Request, inspector, request_of
+from workbench.models.user.inspection import INSPECTOR, Found, Request, request_of
 from workbench.runtime.tensor_plan.of_model import tensor_plan_of
 from workbench.sources.code import executed
 from workbench.sources.inspection import Inspection, Refusal
@@ -27,7 +27,7 @@ def answer(contents: bytes) -> bytes:
         found = _found(options, request)
     except SpecError as error:
         refusal = Refusal(error.field, error.message)
-    return inspector().answers.dump_json(Inspection(executed(options.source), found, refusal))
+    return INSPECTOR.answers.dump_json(Inspection(executed(options.source), found, refusal))
 
 
 def _found(options: UserModelOptions, request: Request) -> Found:

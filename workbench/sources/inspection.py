@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,9 +49,13 @@ class Inspector(Generic[F]):
     """
 
     def __init__(self, module: str, found: type[F]) -> None:
-        self.module = module
-        self.answers: TypeAdapter[Inspection[F]] = TypeAdapter(Inspection[found])  # type: ignore[valid-type]  # at run time
+        self.module, self.found = module, found
         self._known: dict[str, Inspection[F]] = {}
+
+    @functools.cached_property
+    def answers(self) -> TypeAdapter[Inspection[F]]:
+        """The type of the answers."""
+        return TypeAdapter(Inspection[self.found])  # type: ignore[name-defined]  # at run time
 
     def known(self, source: Source, question: dict[str, Any]) -> Inspection[F] | None:
         """Returns the answer if the question was asked before in this process, and the code is the same."""

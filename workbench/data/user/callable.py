@@ -57,6 +57,10 @@ class Found:
     summary: DatasetSummary
 
 
+INSPECTOR = Inspector("workbench.runtime.dataset_process", Found)
+"""The inspector of users' datasets, which keeps the answers in this process."""
+
+
 class UserData(Dataset[UserDataOptions]):
     """Samples from a user's own code. Its summary is found by loading it once, in a process of its own."""
 
@@ -79,11 +83,11 @@ class UserData(Dataset[UserDataOptions]):
         Raises:
             SpecError: it cannot be loaded or used.
         """
-        return inspector().inspect(self.options.source, self.options.folder, self.question)
+        return INSPECTOR.inspect(self.options.source, self.options.folder, self.question)
 
     def recorded_form(self, folder: Path) -> bytes:
         """Returns the contents of the file from which this is answered for code that is recorded in a folder."""
-        return inspector().recorded_form(self.options.source, self.question, self.inspection, folder)
+        return INSPECTOR.recorded_form(self.options.source, self.question, self.inspection, folder)
 
     def summary(self) -> DatasetSummary:
         found = self.inspection.found
@@ -96,13 +100,7 @@ class UserData(Dataset[UserDataOptions]):
         return loaded(self)
 
 
-@functools.cache
-def inspector() -> Inspector[Found]:
-    """Returns the inspector of users' datasets in this process."""
-    return Inspector("workbench.runtime.dataset_process", Found)
-
-
 def answered(request: bytes) -> tuple[UserData, TypeAdapter[Inspection[Found]]]:
     """Returns the dataset that a process is asked about, and the type of the answer."""
     table = TypeAdapter(dict[str, Any]).validate_json(request)
-    return UserData(UserDataOptions.model_validate(table)), inspector().answers
+    return UserData(UserDataOptions.model_validate(table)), INSPECTOR.answers

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -48,10 +47,8 @@ class Request:
     """Whether a tensor plan is looked for."""
 
 
-@functools.cache
-def inspector() -> Inspector[Found]:
-    """Returns the inspector of users' models in this process."""
-    return Inspector("workbench.runtime.inspection_process", Found)
+INSPECTOR = Inspector("workbench.runtime.inspection_process", Found)
+"""The inspector of users' models, which keeps the answers in this process."""
 
 
 def inspect(
@@ -66,14 +63,14 @@ def inspect(
         SpecError: the model cannot be built or used, or takes longer; the message has the user's own file and line.
     """
     source, question = options.source, _question(options, data, is_sliced)
-    found = None if is_sliced else inspector().known(source, _question(options, data, True))
-    return found or inspector().inspect(source, options.folder, question, limit_s)
+    found = None if is_sliced else INSPECTOR.known(source, _question(options, data, True))
+    return found or INSPECTOR.inspect(source, options.folder, question, limit_s)
 
 
 def recorded_form(options: UserModelOptions, data: DatasetSummary, is_sliced: bool, folder: Path) -> bytes:
     """Returns the contents of the file from which ``inspect`` answers for code that is recorded in a folder."""
     found, question = inspect(options, data, is_sliced=is_sliced), _question(options, data, is_sliced)
-    return inspector().recorded_form(options.source, question, found, folder)
+    return INSPECTOR.recorded_form(options.source, question, found, folder)
 
 
 def request_of(contents: bytes) -> Request:

@@ -85,6 +85,10 @@ class ModuleModel(Model[O]):
     def summary(self) -> ModelSummary:
         return self._inspected[1]
 
+    def find_structure(self) -> None:
+        """Finds where the module can be cut, which is then known; otherwise when its blocks are first built."""
+        self._structure  # noqa: B018 - cached
+
     @property
     def _structure(self) -> Structure | None:
         return self._inspected[0]

@@ -71,5 +71,7 @@ class FunctionalDropoutOff(TorchFunctionMode):
 def without_functional_dropout(model: Model[Any]) -> AbstractContextManager[FunctionalDropoutOff | None]:
     """Returns ``FunctionalDropoutOff``. For the workbench's own models, which have no functional dropout, returns a context that
     does nothing, because every call would take longer."""
+    if isinstance(model, ModuleModel):
+        model.find_structure()  # as it is with dropout: without, what a unit returns may be what it was given
     has_own_code = type(model).__module__.startswith("workbench.models.") and not isinstance(model, ModuleModel)
     return nullcontext() if has_own_code else FunctionalDropoutOff()
