@@ -15,7 +15,15 @@ from torch import Tensor, nn
 
 from workbench.errors import SpecError
 from workbench.messages import listed
-from workbench.plan.tensor_plan import DividedAttribute, ModuleSlices, RejectedSlices, SlicedModule, SlicedParameter, TensorPlan
+from workbench.plan.tensor_plan import (
+    DividedAttribute,
+    ModuleSlices,
+    RejectedSlices,
+    SliceCommunication,
+    SlicedModule,
+    SlicedParameter,
+    TensorPlan,
+)
 from workbench.runtime.tensor_plan.candidates import Candidate, Flow, candidates, flow_of, owner_of, size_of
 from workbench.runtime.tensor_plan.edits import edited_groups, styles_of
 from workbench.runtime.tensor_plan.trial import Call, Trial, cut_twice
@@ -25,6 +33,8 @@ from workbench.torch_private.dispatch import tree_map
 TIME_LIMIT_S = 25.0
 """Most time of the processor for finding a plan; what is not decided then stays whole."""
 _WAYS = (2, 4)
+_MANY = 64
+"""Number of groups above which the whole module is compared on the fewest workers alone."""
 _MOST_ATTRIBUTES, _MOST_AT_ONCE, _MOST_TRIALS = 10, 3, 8
 
 
@@ -72,6 +82,8 @@ class _Search:
         self.rejected: list[RejectedSlices] = []
         self.calls: dict[str, Call] = {}
         """Of the modules that contain all of a candidate."""
+        self.communication: dict[tuple[SlicedModule, ...], list[SliceCommunication]] = {}
+        """Modules of a group → its communication in a pass of two samples."""
         self.decided: dict[Any, ModuleSlices | str] = {}
 
     def plan(self) -> TensorPlan:
@@ -220,16 +232,21 @@ class _Search:
 
     def _difference(self, groups: Sequence[ModuleSlices]) -> str:
         """Returns what the whole module computes wrongly with these groups, or why it does not run; empty if it is right."""
-        for size in _WAYS:
+        parts = [part for group in groups for part in _parted(self.whole.module, group)]
+        for size in sorted({size for part in parts for size in _ways(part.units)}):
+            cut = [part for part in parts if part.units % size == 0]
+            if len(cut) > _MANY and all(size > _ways(part.units)[0] for part in cut):
+                continue  # each was compared alone
             if time.process_time() > self.deadline:
                 return "there was no time to verify it"
-            if cut := [group for group in groups if group.units % size == 0]:
-                try:
-                    difference = self.whole.difference(cut, size)
-                except Exception as error:  # noqa: BLE001 - the user's code
-                    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
-                if difference is not None:
-                    return f"{difference} on {size} workers"
+            try:
+                results = self.whole.results(cut, size, 2 if size == 2 else 1)
+                difference = self.whole.difference(cut, size, results)
+            except Exception as error:  # noqa: BLE001 - the user's code
+                return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+            if difference is not None:
+                return f"{difference} on {size} workers"
+            self.communication |= dict(zip((part.modules for part in cut), results[0].communication, strict=True))
         return ""
 
     def _with_communication(self, groups: Sequence[ModuleSlices]) -> list[ModuleSlices]:
@@ -240,10 +257,9 @@ class _Search:
         larger = Trial(self.subject.root, self.subject.call(3))
         for ways in dict.fromkeys(_ways(part.units)[0] for part in parts):
             cut = {i: part for i, part in enumerate(parts) if _ways(part.units)[0] == ways}
-            of_two, of_three = (
-                trial.results(list(cut.values()), ways, num_steps=1)[0].communication for trial in (self.whole, larger)
-            )
-            for (index, part), two, three in zip(cut.items(), of_two, of_three, strict=True):
+            of_three = larger.results(list(cut.values()), ways, num_steps=1)[0].communication
+            for (index, part), three in zip(cut.items(), of_three, strict=True):
+                two = self.communication[part.modules]
                 if [replace(c, elements=3 * c.elements) for c in two] == [replace(c, elements=2 * c.elements) for c in three]:
                     found[index] = replace(part, communication=tuple(replace(c, elements=c.elements // 2) for c in two))
                 else:
