@@ -11,6 +11,7 @@ import altair as alt
 import pandas as pd
 import pytest
 from PIL import Image
+from torch import nn
 
 import workbench as wb
 from tests.helpers.specs import TINY, tiny
@@ -25,6 +26,7 @@ from workbench.charts.theme import COLOURS
 from workbench.charts.timeline import timeline_chart
 from workbench.errors import SpecError, UsageError
 from workbench.notebook import rendering
+from workbench.notebook.fields import Fields
 from workbench.spec import RunSpec
 from workbench.store.directory import RunDirectory
 
@@ -291,3 +293,14 @@ def test_a_right_answer_passes_a_wrong_one_does_not_and_none_is_none(capsys: pyt
         widgets.check(5, lambda n: n == 4, "Count.")
     with pytest.raises(AssertionError, match=r"'dp2' is not a valid answer\. Name it as in the table\."):
         widgets.check("dp2", lambda name: {"data": True}[name], "Name it as in the table.")
+
+
+def test_the_form_of_a_model_of_ones_own_has_its_arguments_alone() -> None:
+    def build(width: int) -> nn.Module:
+        return nn.Sequential(nn.Linear(64, width), nn.Linear(width, 10))
+
+    spec = wb.RunSpec(model=wb.UserModel(build, width=12, cut_at=["0"]), dataset="digits", split={"data": 2})
+    picker = widgets.SplitPicker(model=spec.model, dataset="digits", split={"data": 2})
+    paths = [field.path for box in picker._options.children if isinstance(box, Fields) for field in box.fields]
+    assert [path for path in paths if path.startswith("model.")] == ["model.options"]
+    assert picker.spec == spec

@@ -26,6 +26,7 @@ from workbench.notebook.switch import switch
 
 _REFUSED = "border-left: 4px solid #C62828; background: rgba(198, 40, 40, 0.1); padding: 6px 10px; margin: 4px 0"
 """Style of a refusal, on light and dark ground."""
+_NOT_IN_FORM = {f"model.{name}" for name in ("name", "preset", "folder", "loss", "cut_at", "tensor_plan")}
 
 
 class SplitPicker(WidgetBase):
@@ -138,8 +139,9 @@ class SplitPicker(WidgetBase):
 
 
 def _is_in_form(path: str) -> bool:
-    """Whether the form has this path: split, model options and training. All others keep their initial values."""
-    return path.startswith(("split.", "train.", "model.")) and path not in ("model.name", "model.preset")
+    """Whether the form has this path: split, model options and training. All others keep their initial values, such as what a
+    user's model consists of apart from its arguments."""
+    return path.startswith(("split.", "train.", "model.")) and path not in _NOT_IN_FORM
 
 
 def _summary(strategy: str) -> str:

@@ -199,6 +199,8 @@ def test_a_module_that_is_split_hooked_or_without_values_is_refused() -> None:
         assert "layers.0.weight of live:Net is on the meta device and has no values" in refusal(a_class_of_this_function()())
     assert "weight of live:LazyLinear is lazy and has no values yet" in refusal(nn.LazyLinear(10))
     assert "Net is built already and takes no arguments, but got width" in refusal(net, width=2)
+    with pytest.raises(SpecError, match=r"model\.tensor_plan\.layers\.0: must be 'column', .* but got 'diagonal'"):
+        wb.UserModel(net, tensor_plan={"layers.0": "diagonal"})
     assert "requires an nn.Module, or a function or class that returns one, but got an object of type int" in refusal(3)
     parametrized = nn.utils.parametrizations.weight_norm(nn.Linear(64, 10))
     assert "live:ParametrizedLinear cannot be pickled (RuntimeError: Serialization of parametrized modules" in refusal(

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from pydantic import ValidationError
 
 from workbench.errors import SpecError
 from workbench.models.user import UserModelOptions
 from workbench.sources import live
 from workbench.sources.names import attribute_of, named
+from workbench.spec.options import spec_error
 
 _FIELD = "model.name"
 
 
-def UserModel(build: Any, /, *, loss: Any = None, cut_at: Sequence[str] = (), **options: Any) -> UserModelOptions:  # noqa: N802
+def UserModel(  # noqa: N802
+    build: Any,
+    /,
+    *,
+    loss: Any = None,
+    cut_at: Sequence[str] = (),
+    tensor_plan: Mapping[str, str] | None = None,
+    **options: Any,
+) -> UserModelOptions:
     """Returns the model of a spec from an ``nn.Module``, or from a function or class that returns one:
     ``RunSpec(model=UserModel(module), dataset="digits")``, ``RunSpec(model=UserModel(build, width=64), dataset="digits")``.
 
@@ -27,6 +38,7 @@ def UserModel(build: Any, /, *, loss: Any = None, cut_at: Sequence[str] = (), **
         loss: Callable of (outputs, targets) that returns the loss; by default what the model returns as ``loss``, or else the
             cross-entropy or mean squared error.
         cut_at: Paths of the modules after which the model may be cut; by default found.
+        tensor_plan: Path of modules, in which ``*`` is any name → how tensor slicing cuts them; others are cut as found.
         options: Keyword arguments of ``build``; none for a module.
 
     Raises:
@@ -45,9 +57,11 @@ def UserModel(build: Any, /, *, loss: Any = None, cut_at: Sequence[str] = (), **
     if None in names or len({place for place, *_ in filter(None, names)}) > 1:
         names = _live(build, loss)
     (folder, name), *of_loss = filter(None, names)
-    return UserModelOptions(
-        name=name, folder=folder, options=options, loss=of_loss[0][1] if of_loss else "", cut_at=tuple(cut_at)
-    )
+    edits = {"tensor_plan": tensor_plan or {}, "cut_at": tuple(cut_at), "loss": of_loss[0][1] if of_loss else ""}
+    try:
+        return UserModelOptions.model_validate({"name": name, "folder": folder, "options": options, **edits})
+    except ValidationError as error:
+        raise spec_error(error, "model") from None
 
 
 def _live(build: Any, loss: Any) -> list[tuple[str, str] | None]:
