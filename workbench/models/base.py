@@ -76,6 +76,19 @@ class Model(ABC, Generic[O]):
         """
         return None
 
+    def kept_bytes_of_stage(
+        self, held: Sequence[BlockSummary], positions: int | None, element_bytes: int, checkpointing: str
+    ) -> int | None:
+        """Returns the bytes that the forward pass of a stage saves for backward, per sample; by default those of its blocks.
+
+        Args:
+            held: The blocks on a worker, with their layers cut.
+            positions: Number of positions of the sequence that the worker computes.
+        """
+        kept = [self.kept_bytes(block, positions, element_bytes, checkpointing) for block in held]
+        known = [each for each in kept if each is not None]
+        return sum(known) if len(known) == len(kept) else None
+
     @abstractmethod
     def summary(self) -> ModelSummary:
         """Returns blocks, parameters, layer groups and FLOPs by formula, equal to what ``build_block`` builds."""

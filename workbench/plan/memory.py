@@ -62,16 +62,16 @@ def expected_memory(plan: Plan, rank: int) -> ExpectedMemory:
 
 def _activations(plan: Plan, rank_view: RankView) -> int | None:
     """Returns the saved activations of all samples in flight; a sharded block is gathered while it computes."""
-    placement, total = rank_view.placement, 0
+    placement = rank_view.placement
     if placement.in_flight is None or not all(p.has_gradient for p in plan.full_model.parameters):
         return None  # a schedule without a formula; frozen layers save less than the formulas of the models
     sequence = plan.full_model.sequence_length
     positions = sequence // plan.mesh.axes.get("context", 1) if sequence else None
-    for block in placement.gathered.blocks:
-        kept = plan.model.kept_bytes(block, positions, rank_view.compute_bytes, plan.spec.train.checkpointing)
-        if kept is None:
-            return None
-        total += kept
+    blocks = placement.gathered.blocks
+    total = plan.model.kept_bytes_of_stage(blocks, positions, rank_view.compute_bytes, plan.spec.train.checkpointing)
+    if total is None:
+        return None
+    for block in blocks:
         if block.name == plan.full_model.blocks[-1].name:  # the loss saves its intermediate results at full precision
             elements = positions * prod(block.output_shape[1:]) if positions else prod(block.output_shape)
             total += elements * (rank_view.element_bytes - rank_view.compute_bytes)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from math import ceil, prod
 
 from workbench.errors import SpecError
+from workbench.plan.kept_tensors import KeptTensors
 from workbench.plan.layer_groups import ColumnRowPair, LayerGroup
 from workbench.plan.loss_weights import LossReduction
 
@@ -143,6 +144,12 @@ class ModelSummary:
     sequence_length: int | None = None
     """Number of positions of a sample, if they are dim 0 of every shape per sample and only causal attention mixes them, so that
     the sequence can be split; else None."""
+
+    kept: tuple[KeptTensors, ...] | None = None
+    """What a forward pass of all blocks keeps for backward, if it was measured."""
+
+    copied_at: frozenset[int] = frozenset()
+    """Indices of the blocks after which a cut lets a copy cross, since the code between the blocks writes in place."""
 
     steps_through_time: bool = False
     """Whether a sequence, dim 0 of every shape, can be processed in chunks: a block that mixes positions has

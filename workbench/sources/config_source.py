@@ -186,7 +186,7 @@ def _is_path(origin: str) -> bool:
 
 
 def _names(kind: Any) -> set[str]:
-    return {*kind.__dataclass_fields__, *kind.attribute_map, *_MORE_NAMES}
+    return {*kind.__dataclass_fields__, *kind.attribute_map, *kind.attribute_map.values(), *_MORE_NAMES}
 
 
 def _check_names(kind: Any, options: Mapping[str, Any], label: str, field: str) -> None:

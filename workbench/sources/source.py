@@ -208,9 +208,12 @@ def _is_part(missing: str | None, module: str) -> bool:
 
 def _forget_others(folder: Path) -> None:
     """Removes from ``sys.modules`` the user's modules of other folders whose names this folder has too."""
+    has: dict[str, bool] = {"__main__": False}
     for name, module in list(sys.modules.items()):
         top, file = name.split(".")[0], getattr(module, "__file__", None)
-        if not file or name.startswith("/") or is_installed(Path(file)) or Path(file).is_relative_to(folder):
+        if not file or name.startswith("/"):
             continue
-        if top != "__main__" and ((folder / f"{top}.py").is_file() or (folder / top).is_dir()):
+        if top not in has:  # asked once a package: there are thousands of modules
+            has[top] = (folder / f"{top}.py").is_file() or (folder / top).is_dir()
+        if has[top] and not is_installed(Path(file)) and not Path(file).is_relative_to(folder):
             del sys.modules[name]

@@ -8,23 +8,28 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from workbench.errors import SpecError
 from workbench.messages import listed
 from workbench.models.blocks_modules import Blocks
 from workbench.models.dropout_modules import substitute_dropout
+from workbench.models.user.kept_modules import kept_tensors
 from workbench.models.user.loss_modules import reduction_of_module
-from workbench.models.user.outputs_modules import Result, returned_loss
+from workbench.models.user.outputs_modules import Result, main_output, returned_loss
 from workbench.models.user.samples_modules import Samples
 from workbench.models.user.stage_modules import UserBlocks, WholeModule
 from workbench.models.user.structure_modules import Structure, structure_of
 from workbench.models.user.summary_modules import modules_of_blocks, summary_of_module
 from workbench.plan.batch_modules import call
+from workbench.plan.kept_tensors import KeptTensors
 from workbench.plan.model_summary import ModelSummary
 
 if TYPE_CHECKING:
     from workbench.models.user.module_model import ModuleModel
+
+_MOST_PARAMETERS = 50_000_000
+"""Number of parameters up to which a pass on the CPU takes seconds."""
 
 
 def inspected(model: ModuleModel[Any]) -> tuple[Structure | None, ModelSummary]:
@@ -73,9 +78,12 @@ def _inspected_on(model: ModuleModel[Any], root: nn.Module, device: str) -> tupl
     if structure is None and model.cut_at:
         raise SpecError("model.cut_at", f"{model.name} cannot be cut anywhere, but got {list(model.cut_at)}; remove it")
     summary = summary_of_module(model.name, root, structure, samples, result)
+    is_small = summary.num_parameters <= _MOST_PARAMETERS
+    built = model.build() if device == "meta" and (is_small or has_loss) else root
+    if is_small:
+        summary = replace(summary, kept=_kept(model, built, structure, result))
     if not has_loss:
         return structure, summary
-    built = model.build() if device == "meta" else root
     return structure, replace(summary, loss_reduction=reduction_of_module(built, Samples(model.data, "cpu"), result))
 
 
@@ -93,6 +101,23 @@ def _check_targets(model: ModuleModel[Any]) -> None:
             f"{model.name} returns no loss, and the targets of the dataset {found}; name a function of (outputs, targets) that"
             " returns the loss, as PATH.py:CALLABLE or package.module:CALLABLE",
         )
+
+
+def _kept(
+    model: ModuleModel[Any], root: nn.Module, structure: Structure | None, result: Result
+) -> tuple[KeptTensors, ...] | None:
+    """Returns what the forward pass and the loss keep on the CPU, where kernels save what they save in a run; None if the module
+    does not run on random samples."""
+    root, samples = substitute_dropout(root).train(), Samples(model.data, "cpu")
+
+    def loss(batch: Any) -> Tensor:
+        returned = call(root, batch[0])
+        return result.of(returned, batch, trains=True)[1] if result.has_loss else model.loss(main_output(returned), batch[1])
+
+    try:
+        return kept_tensors(root, structure, lambda count: (samples.inputs(count), samples.targets(count)), loss)
+    except Exception:  # noqa: BLE001 - or it takes another path than on the meta device
+        return None
 
 
 def module_of(made: Any, label: str) -> nn.Module:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from workbench.errors import SpecError
 from workbench.models.base import Model
+from workbench.plan.kept_tensors import kept_bytes
 from workbench.plan.model_summary import ModelSummary
 from workbench.plan.parity import BATCH_LOSS, BATCH_NORM, BatchDependence
 from workbench.spec.options import ModelOptions
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from workbench.models.blocks_modules import Blocks
     from workbench.models.user.outputs_modules import LossFunction
     from workbench.models.user.structure_modules import Structure
+    from workbench.plan.model_summary import BlockSummary
 
 O = TypeVar("O", bound=ModelOptions)
 
@@ -81,6 +83,21 @@ class ModuleModel(Model[O]):
     def batch_dependence(self) -> BatchDependence | None:
         summary = self.summary()
         return BATCH_NORM if summary.batch_norms else BATCH_LOSS if summary.loss_reduction == "batch" else None
+
+    def kept_bytes_of_stage(
+        self, held: Sequence[BlockSummary], positions: int | None, element_bytes: int, checkpointing: str
+    ) -> int | None:
+        """Returns what was measured of these blocks; None if nothing was, or for cut layers or recomputed blocks."""
+        summary = self.summary()
+        names = [block.name for block in summary.blocks]
+        indices = [names.index(block.name) for block in held]
+        stage = range(indices[0], indices[-1] + 1)
+        is_whole = all(block.parameters == summary.blocks[index].parameters for block, index in zip(held, indices, strict=True))
+        if summary.kept is None or checkpointing != "none" or list(stage) != indices or not is_whole:
+            return None
+        if summary.copied_at.intersection((stage[0] - 1, stage[-1])):
+            return None  # what the code between blocks writes in place is computed on both sides
+        return kept_bytes(summary.kept, stage, element_bytes)
 
     def summary(self) -> ModelSummary:
         return self._inspected[1]

@@ -77,7 +77,9 @@ def summary_of_module(name: str, root: nn.Module, structure: Structure | None, s
         blocks = [BlockSummary(WHOLE, parameters[WHOLE], shape, flops)]
     else:
         blocks = _blocks(structure, parameters, [counted[path] // _SAMPLES for path in structure.units], flops, shape)
-    return ModelSummary(name, tuple(blocks), ties=ties_of(modules), batch_norms=_batch_norms(root, modules))
+    return ModelSummary(
+        name, tuple(blocks), copied_at=_copied_at(structure), ties=ties_of(modules), batch_norms=_batch_norms(root, modules)
+    )
 
 
 def _batch_norms(root: nn.Module, modules: Mapping[str, nn.Module]) -> tuple[BatchNorm, ...]:
@@ -114,6 +116,13 @@ def _blocks(
             )
         )
     return blocks
+
+
+def _copied_at(structure: Structure | None) -> frozenset[int]:
+    if structure is None:
+        return frozenset()
+    written = structure.flow.written_outside
+    return frozenset(cut for cut in structure.cut_points if written.intersection(structure.carry(cut)))
 
 
 @contextmanager

@@ -1,0 +1,188 @@
+"""Models that nobody here wrote, under every strategy: what ``docs/model_zoo.md`` shows.
+
+``python benchmarks/model_zoo.py RESULTS [NAME …]`` runs the models (all, or those named), each in processes of its own with a
+time limit, and writes a file per model to the directory RESULTS; what has its result there is not run again. Then it writes the
+page from the files. ``--find N`` first takes N further architectures in alphabetical order from Transformers' list.
+
+Every model runs on one worker, then under each strategy: a step to warm up, two timed ones and one that records memory, of eight
+samples; before, parity compares the split with one worker in fp64.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+from dataclasses import dataclass, field
+from math import prod
+from multiprocessing.forkserver import ensure_running
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from zoo_page import write_page
+from zoo_worker import further, measured, refusals
+
+from workbench.testing.workers import PRELOADED, run_in_workers
+
+_PIPELINE = {"size": 2, "num_microbatches": 2}
+STRATEGIES: dict[str, dict[str, Any]] = {
+    "data=2": {"data": 2},
+    "fsdp=2": {"fsdp": 2},
+    "layer=2": {"layer": 2},
+    "pipeline=2": {"pipeline": _PIPELINE},
+    "tensor=2": {"tensor": 2},
+    "data=2, pipeline=2": {"data": 2, "pipeline": _PIPELINE},
+}
+ALSO_PRELOADED = ("zoo_worker", "transformers", "transformers.modeling_utils", "transformers.models.auto.modeling_auto")
+TOKENS = {"name": "synthetic", "kind": "tokens", "sequence_length": 8, "vocabulary_size": 32, "num_samples": 64}
+IMAGES = {"name": "synthetic", "kind": "images", "height": 32, "width": 32, "num_samples": 64}
+FEATURES = {"name": "synthetic", "kind": "features", "num_features": 32, "num_samples": 64}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model of the zoo."""
+
+    family: str
+    name: str
+    """``model.name`` of the spec."""
+
+    dataset: dict[str, Any]
+    options: dict[str, Any] = field(default_factory=dict)
+    not_yet: str = ""
+    """Why it cannot run at all."""
+
+
+def entries(results: Path) -> dict[str, Entry]:
+    """Returns all models by their names in the table."""
+    modules, several = str(Path(__file__).parent / "zoo_modules.py"), "takes several inputs, which no dataset has yet"
+    data = {"tokens": TOKENS, "images": IMAGES, "features": FEATURES}
+    tutorial = {
+        "tokens": ("LSTM", "Seq2SeqGRU", "Transformer", "TiedWeights"),
+        "images": ("UNet", "FrozenBackbone"),
+        "features": ("DLRM", "DictOutput", "DataDependent", "TwoDtypes"),
+    }
+    found = {
+        name: Entry("Modules as in tutorials", f"{modules}:{name}", data[kind])
+        for kind, names in tutorial.items()
+        for name in names
+    }
+    named: dict[str, dict[str, Any]] = {
+        "gpt2": {},
+        "llama": {},
+        "qwen3": {},
+        "gemma": {"pad_token_id": 0},
+        "phi": {},
+        "opt": {},
+        "bert": {"architectures": ["BertForMaskedLM"]},
+        "roberta": {"architectures": ["RobertaForMaskedLM"], "pad_token_id": 1},
+        "bart": {},
+        "mixtral": {},
+        "mamba": {},
+    }
+    found |= {name: Entry("Transformers", f"hf:{name}", TOKENS, options) for name, options in named.items()}
+    found["vit"] = Entry("Transformers", "hf:vit", IMAGES)
+    found |= {name: Entry("Transformers", f"hf:{name}", TOKENS, not_yet=several) for name in ("t5", "whisper", "clip")}
+    vision = {
+        "resnet18": {},
+        "vit_b_16": {"image_size": 32},
+        "convnext_tiny": {},
+        "mobilenet_v3_small": {},
+        "fcn_resnet50": {"weights_backbone": None},
+    }
+    for name, options in vision.items():
+        chosen = {"name": name, "num_classes": 10, **options}
+        found[f"torchvision {name}"] = Entry("torchvision and timm", f"{modules}:torchvision_model", IMAGES, chosen)
+    for name, options in {"resnet10t": {}, "efficientnet_lite0": {}, "mixer_s32_224": {"img_size": 32}}.items():
+        found[f"timm {name}"] = Entry("torchvision and timm", f"{modules}:timm_model", IMAGES, {"name": name, **options})
+    further = results / "further.json"
+    for name, kind in json.loads(further.read_text()).items() if further.exists() else ():
+        found.setdefault(name, Entry("Transformers, in alphabetical order", f"hf:{name}", data[kind]))
+    return found
+
+
+def spec_of(entry: Entry, split: dict[str, Any]) -> dict[str, Any]:
+    """Returns the spec of a model under a strategy."""
+    return {
+        "model": {"name": entry.name, "options": entry.options},
+        "dataset": entry.dataset,
+        "split": split,
+        "train": {"num_steps": 2, "num_warmup_steps": 1, "global_batch_size": 8},
+        "measure": {"num_trace_steps": 0, "num_memory_steps": 1},
+        "launch": {"device": "cpu"},
+    }
+
+
+def rows_of(
+    entry: Entry, strategies: dict[str, dict[str, Any]] = STRATEGIES, known: dict[str, dict[str, Any]] | None = None
+) -> dict[str, dict[str, Any]]:
+    """Returns what a model does on one worker and under each strategy: ``verdict``, ``error``, ``cause``, ``ratio`` and
+    ``memory``; or why it is ``refused``; or how it ``failed``. What is known already does not run again."""
+    rows = dict(known or {})
+    splits = {name: split for name, split in {"one worker": {}, **strategies}.items() if name not in rows}
+    specs = {name: spec_of(entry, split) for name, split in splits.items()}
+    if entry.not_yet:
+        return {"one worker": {"refused": entry.not_yet}}
+    try:
+        ((refused, found),) = run_in_workers(1, refusals, specs)
+    except AssertionError as error:
+        return rows | {name: {"failed": _last_line(error)} for name in specs}
+    for name, spec in specs.items():
+        if refused[name] is not None:
+            rows[name] = {"refused": refused[name]}
+            continue
+        try:
+            workers = run_in_workers(prod(_size(s) for s in spec["split"].values()), measured, spec, found)
+        except AssertionError as error:
+            rows[name] = {"failed": _last_line(error)}
+            continue
+        report = workers[0][0]
+        rows[name] = {
+            "verdict": report["verdict"],
+            "error": report["max_error"],
+            "tensor": report["tensor"],
+            "cause": report["cause"],
+            "seconds": median(max(steps) for steps in zip(*(durations for _, durations, _ in workers), strict=True)),
+            "memory": max(peak for _, _, peak in workers),
+        }
+        if "seconds" in rows.get("one worker", {}):
+            rows[name]["ratio"] = rows[name]["seconds"] / rows["one worker"]["seconds"]
+    return rows
+
+
+def _size(options: int | dict[str, Any]) -> int:
+    return options if isinstance(options, int) else int(options["size"])
+
+
+def _last_line(error: AssertionError) -> str:
+    return str(error).strip().splitlines()[-1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", type=Path)
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--find", type=int, default=0)
+    chosen = parser.parse_args()
+    results = chosen.results
+    results.mkdir(exist_ok=True)
+    multiprocessing.get_context("forkserver").set_forkserver_preload([*PRELOADED, *ALSO_PRELOADED])
+    ensure_running()
+    if chosen.find:
+        ((found, left_out),) = run_in_workers(1, further, chosen.find, set(entries(results)))
+        (results / "further.json").write_text(json.dumps(found))
+        (results / "left_out.json").write_text(json.dumps(left_out))
+    models = entries(results)
+    for name in chosen.names or models:
+        record = results / f"{name.replace(' ', '-')}.json"
+        known = json.loads(record.read_text())["rows"] if record.exists() else {}
+        if STRATEGIES.keys() - known.keys() and "refused" not in known.get("one worker", {}):
+            rows = rows_of(models[name], STRATEGIES, known)
+            record.write_text(json.dumps({"family": models[name].family, "rows": rows}, indent=1))
+            print(name, {key: row.get("verdict") or next(iter(row)) for key, row in rows.items()}, flush=True)
+    write_page(results, list(models), list(STRATEGIES))
+
+
+if __name__ == "__main__":
+    main()
