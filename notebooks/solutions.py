@@ -33,6 +33,12 @@ def _num_blocks(spec: wb.RunSpec) -> list[int]:
     return [len(plan(spec).local_model(rank).blocks) for rank in range(plan(spec).num_workers)]
 
 
+def _parameters_cut_after(module: str, base: wb.RunSpec, net: Any) -> list[int]:
+    """Returns the parameters of each of two layer-wise workers if the model may be cut after this module alone."""
+    planned = plan(base.replace(model=wb.UserModel(net, cut_at=[module]), split={"layer": 2}))
+    return [planned.local_model(rank).num_parameters for rank in (0, 1)]
+
+
 def _meets_budget_alone(spec: wb.RunSpec, limited: wb.RunSpec) -> bool:
     """Runs the spec, which may differ from the limited one in optimizer and checkpointing only, under the same budget."""
     train = {**spec.as_dict()["train"], "optimizer": limited.train.optimizer, "checkpointing": limited.train.checkpointing}
@@ -251,22 +257,23 @@ EXERCISES = {
         lambda spec: plan(spec).mesh.axes == {"pipeline": 2, "tensor": 2} and list(spec.link.parts) == ["axes.pipeline"],
     ),
     "09.1": Exercise(
-        'base.replace(split={"layer": {"size": 2, "partition": [3, 7]}})',
+        'base.replace(split={"layer": {"size": 2, "partition": [2, 4]}})',
         "`partition` takes the number of blocks of each worker.",
-        "`partition` takes a list of numbers of blocks; there are ten.",
-        lambda spec: sorted(_num_blocks(spec)) == [3, 7],
+        "`partition` takes a list of numbers of blocks; there are six.",
+        lambda spec: sorted(_num_blocks(spec)) == [2, 4],
     ),
     "09.2": Exercise(
-        'plan(base.replace(split={"tensor": 4})).local_model(0).num_parameters',
-        "The wide layers are divided by four; norms, input and head are whole on each worker.",
-        "`plan(spec).local_model(rank)` is the part of a worker.",
-        lambda number, base: number == plan(base.replace(split={"tensor": 4})).local_model(0).num_parameters,
+        'max(plan(base.replace(model=wb.UserModel(net, cut_at=["layers.2"]), split={"layer": 2})).local_model(rank)'
+        ".num_parameters for rank in (0, 1))",
+        "The first worker holds the input and three of the four layers; the cut is where `cut_at` says, whatever is even.",
+        "`plan(spec).local_model(rank)` is the part of a worker; `wb.UserModel(net, cut_at=[…])` is the model.",
+        lambda number, base, net: number == max(_parameters_cut_after("layers.2", base, net)),
     ),
     "09.3": Exercise(
-        'frame[frame["peak_mib"] <= 0.6 * frame.loc["data", "peak_mib"]]["communication_mib"].idxmin()',
+        'frame[frame["peak_mib"] <= 0.6 * frame.loc["dp2", "peak_mib"]]["communication_mib"].idxmin()',
         "Stages communicate one activation at each cut, less than gradients or slices do.",
         "Filter `frame` by `peak_mib`, then look at `communication_mib`. If two are equal, either is correct.",
-        lambda name, frame: name in _cheapest(frame, "peak_mib", 0.6 * frame.loc["data", "peak_mib"]),
+        lambda name, frame: name in _cheapest(frame, "peak_mib", 0.6 * frame.loc["dp2", "peak_mib"]),
     ),
     "10.1": Exercise(
         "(18 + 10 + 8) / (2 * 60)",

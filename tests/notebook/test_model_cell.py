@@ -1,91 +1,102 @@
-"""Models that a notebook's cell defines: each is a file, so that the workers of a run can build it."""
+"""Models that a notebook's cell defines: live code, which the workers of a run get a copy of."""
 
 from __future__ import annotations
 
-import gc
-import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import nbformat
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 
 import workbench as wb
+from notebooks import execute
 from workbench.errors import SpecError, UsageError
-from workbench.notebook.model_cell import write_model
-from workbench.plan.resolve import plan
-from workbench.registry import MODELS
+from workbench.notebook.model_cell import define
 
-QUICK = {"num_steps": 3, "num_warmup_steps": 1}
-OWN = '''
+OWN = """
 from torch import nn
-from workbench.models.base import model
-from workbench.models.inferred import OwnModel
 
-@model("{name}")
-class Own(OwnModel):
-    """Three linear layers."""
+def first(width):
+    return nn.Linear(64, width)
 
-    default_dataset = "digits"
+class Own(nn.Module):
+    def __init__(self, width=8):
+        super().__init__()
+        self.layers = nn.Sequential(first(width), nn.Tanh(), nn.Linear(width, 10))
 
-    def blocks(self):
-        return {{"first": lambda: nn.Linear(64, {hidden}), "second": nn.Tanh, "head": lambda: nn.Linear({hidden}, 10)}}
-'''
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("WORKBENCH_HOME", str(tmp_path_factory.mktemp("store")))
-        yield
+    def forward(self, x):
+        return self.layers(x)
+"""
+TRAIN = {"num_steps": 3, "num_warmup_steps": 0}
 
 
 @pytest.fixture
-def plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Models that a test defines are forgotten after it."""
-    monkeypatch.setenv("WORKBENCH_PLUGINS", "")
-    yield
-    from workbench import registry
-
-    os.environ["WORKBENCH_PLUGINS"] = ""
-    registry._load.cache_clear()
-    gc.collect()
+def shell() -> Iterator[Any]:
+    """An IPython shell of its own, whose namespace is that of ``__main__``."""
+    main = sys.modules["__main__"]
+    yield InteractiveShell()
+    sys.modules["__main__"] = main
 
 
-def test_a_model_of_a_cell_is_built_by_the_workers_of_a_run(plugins: None, tmp_path: Path) -> None:
-    path = write_model("three_layers", OWN.format(name="three_layers", hidden=32), tmp_path)
-    assert path == tmp_path / "three_layers.py"
-    summary = plan(wb.RunSpec(model="three_layers")).full_model
-    assert [(b.name, b.num_parameters, b.output_shape) for b in summary.blocks] == [
-        ("first", 64 * 32 + 32, (32,)), ("second", 0, (32,)), ("head", 32 * 10 + 10, (10,)),
-    ]  # fmt: skip
-    assert summary.blocks[0].forward_flops == 2 * 64 * 32
-    run = wb.run(wb.RunSpec(model="three_layers", train=QUICK, split={"layer": 2}, baseline={"mode": "none"}))
-    assert run.summary is not None
-    assert run.summary["parity_ok"]
-
-
-def test_a_cell_executed_again_replaces_its_model(plugins: None, tmp_path: Path) -> None:
-    for hidden in (32, 48):
-        write_model("again", OWN.format(name="again", hidden=hidden), tmp_path)
-        assert plan(wb.RunSpec(model="again")).full_model.num_parameters == 65 * hidden + (hidden + 1) * 10
+def test_a_cell_defines_a_model_by_its_last_class_or_function(shell: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    define("net width=12", OWN, shell)
+    net = shell.user_ns["net"]
+    assert (net.name, net.options) == ("live:Own", {"width": 12})
+    assert net.source.load()(width=12).layers[0].out_features == 12
+    assert capsys.readouterr().out.startswith("net is the model live:Own: RunSpec(model=net, dataset=…)")
+    define("net", f"{OWN}\ndef build(depth=1):\n    return Own(depth)\n", shell)
+    assert shell.user_ns["net"].name == "live:build"
 
 
 @pytest.mark.parametrize(
-    ("name", "code", "said"),
+    ("line", "cell", "sentence"),
     [
-        ("Two Words", OWN.format(name="x", hidden=8), "lowercase letters"),
-        ("mlp", OWN.format(name="mlp", hidden=8), "model 'mlp' already exists"),
-        ("named_otherwise", OWN.format(name="other", hidden=8), "defines no model named 'named_otherwise'"),
+        ("", OWN, "takes a name and arguments, such as net width=64, but got ''"),
+        ("two words", OWN, "takes a name and arguments"),
+        ("net width=", OWN, "takes a name and arguments"),
+        ("net", "x = 1", "the cell defines no class and no function"),
+        ("Own", OWN, "the cell defines 'Own' itself; choose another name"),
     ],
 )
-def test_a_cell_that_defines_no_such_model_is_refused(plugins: None, tmp_path: Path, name: str, code: str, said: str) -> None:
-    with pytest.raises(UsageError, match=said):
-        write_model(name, code, tmp_path)
-    assert MODELS.get("mlp").__module__ == "workbench.models.mlp"
+def test_a_cell_that_defines_no_model_is_refused(shell: Any, line: str, cell: str, sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        define(line, cell, shell)
+    assert "Own" not in shell.user_ns
 
 
-def test_a_cell_whose_code_raises_registers_nothing(plugins: None, tmp_path: Path) -> None:
+def test_an_error_of_the_code_is_raised_as_it_is(shell: Any) -> None:
     with pytest.raises(ZeroDivisionError):
-        write_model("broken", "1 / 0", tmp_path)
-    with pytest.raises(SpecError, match="unknown model"):
-        wb.RunSpec(model="broken")
+        define("net", "def build(): ...\n1 / 0", shell)
+    assert "net" not in shell.user_ns
+
+
+def test_the_splits_of_a_model_that_is_refused_are_no_empty_list(shell: Any) -> None:
+    define("net", OWN.replace("nn.Linear(64, width)", "nn.Linear(3, width)"), shell)
+    with pytest.raises(SpecError, match="the forward pass of live:Own over two samples of features failed"):
+        wb.all_splits(wb.RunSpec(model=shell.user_ns["net"], dataset="digits"), 2)
+
+
+@pytest.mark.slow
+def test_a_kernel_compares_the_splits_of_what_its_cells_define(tmp_path: Path) -> None:
+    cells = [
+        "import torch\nimport workbench as wb\nfrom workbench import widgets",
+        OWN,
+        f"module = Own()\nbatch = torch.randn(16, 64), torch.randint(10, (16,))\nsplits = [{{'data': 2}}, {{'layer': 2}}]\n"
+        f"wb.compare_splits(module, batch, splits=splits, train={TRAIN})",
+        f"%%workbench_model net width=4\n{OWN}".replace("\n\n", "\n"),
+        f"run = wb.run(wb.RunSpec(model=net, dataset='digits', train={TRAIN}, split={{'data': 2}}))\nrun.row()['parity_verdict']",
+        "wrong = torch.randn(8, 5), batch[1][:8]",
+        "try:\n    wb.compare_splits(Own(), wrong)\nexcept Exception as error:\n    print(error)",
+    ]
+    notebook = execute.execute(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells]))
+    of_cells = [cell.outputs for cell in notebook.cells]
+    shown, returned = of_cells[2]
+    assert shown["data"]["text/html"].startswith("<p>4 runs in"), "the table that grew has gone: the result shows it"
+    assert "dp2" in returned["data"]["text/html"]
+    assert "layer2" in returned["data"]["text/html"]
+    assert of_cells[3][0]["text"].startswith("net is the model live:Own")
+    assert of_cells[4][-1]["data"]["text/plain"] == "'equal'"
+    assert "failed in a cell, line 9: RuntimeError" in of_cells[6][-1]["text"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from workbench.models.user.from_callable import UserModel
 from workbench.spec.files import dumps, override, parse_value, read_table
 from workbench.spec.form import Field, all_fields, fields, parts, plugin_field, top_fields
 from workbench.spec.options import DatasetOptions, describe
@@ -13,6 +14,7 @@ __all__ = [
     "DatasetOptions",
     "Field",
     "RunSpec",
+    "UserModel",
     "all_fields",
     "command",
     "describe",

@@ -1,35 +1,12 @@
-"""``%%workbench_model name``: writes the model that a cell defines to a file, so that the processes of a run can build it."""
+"""``%%workbench_model name``: makes what a cell defines, a class or function, the model of specs under this name."""
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
+import ast
 from typing import Any
 
-from workbench.api.plugins import MODELS, announce
+from workbench.api.specs import UserModel, parse_value
 from workbench.errors import UsageError
-
-DIRECTORY = Path("workbench_models")
-
-
-def write_model(name: str, code: str, directory: Path = DIRECTORY) -> Path:
-    """Writes the code to a file and registers its model in this process and in all runs started from now on.
-
-    Raises:
-        UsageError: the name is invalid or belongs to another model, or the code registers no model of this name.
-        Exception: whatever the code raises.
-    """
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        raise UsageError(f"%%workbench_model takes a name of lowercase letters, digits and _, but got {name!r}")
-    path = directory / f"{name}.py"
-    if name in MODELS.names() and Path(_file_of(name)) != path.resolve():
-        raise UsageError(f"model {name!r} already exists in {_file_of(name)}; choose another name")
-    directory.mkdir(parents=True, exist_ok=True)
-    path.write_text(code, encoding="utf-8")
-    announce(path)
-    if name not in MODELS.names():
-        raise UsageError(f'the cell defines no model named {name!r}: decorate its class with @model("{name}")')
-    return path
 
 
 def enable() -> None:
@@ -41,12 +18,35 @@ def enable() -> None:
 
 
 def _magic(line: str, cell: str) -> None:
-    path = write_model(line.strip(), cell)
-    print(f"Registered model {line.strip()!r}: RunSpec(model={line.strip()!r}). Its code is in {path}.")
+    from IPython.core.getipython import get_ipython
+
+    define(line, cell, get_ipython())
 
 
-def _file_of(name: str) -> str:
-    import sys
+def define(line: str, cell: str, shell: Any) -> None:
+    """Executes a cell, and assigns the model of its last class or function to a variable.
 
-    plugin: Any = MODELS.get(name)
-    return str(sys.modules[plugin.__module__].__file__)
+    Args:
+        line: The name of the variable, and arguments of the class or function: ``net width=64``.
+        cell: The code.
+        shell: The IPython shell in whose namespace it is executed.
+
+    Raises:
+        UsageError: the line is not of this form, or the cell defines no class or function, or the name itself.
+        SpecError: what it defines cannot be the model of a run.
+        Exception: whatever the code raises.
+    """
+    name, *arguments = line.split() or [""]
+    options = dict(argument.partition("=")[::2] for argument in arguments)
+    if not all(map(str.isidentifier, (name, *options))) or not all(options.values()):
+        raise UsageError(f"%%workbench_model takes a name and arguments, such as net width=64, but got {line!r}")
+    tree = ast.parse(cell)
+    defined = [node.name for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
+    if not defined:
+        raise UsageError("the cell defines no class and no function that returns the model")
+    if name in defined:
+        raise UsageError(f"the cell defines {name!r} itself; choose another name for the model")
+    exec(compile(tree, shell.compile.cache(cell), "exec"), shell.user_ns)
+    model = UserModel(shell.user_ns[defined[-1]], **{key: parse_value(value) for key, value in options.items()})
+    shell.user_ns[name] = model
+    print(f"{name} is the model {model.name}: RunSpec(model={name}, dataset=…), compare_splits({name}, batch).")

@@ -19,7 +19,7 @@ entry points `workbench.models`, `workbench.data`, `workbench.strategies` and `w
 
 - `docs/extending.md` has a complete example of each kind, an ordinary `nn.Module` among them.
 - `workbench check-plugin my_model.py` checks it, and names which strategies can split it.
-- Notebook 9, *Your own model*, goes through all of it.
+- A module needs no plugin from Python and the command line: notebook 9, *Your own model*, compares its splits in one call.
 """
 
 
