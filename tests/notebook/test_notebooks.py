@@ -18,7 +18,7 @@ from workbench.notebook.exercise import exercises
 
 PATHS = sorted(Path(execute.__file__).parent.glob("*.ipynb"))
 MOST_BYTES = 450 * 2**10  # the still of a comparison, with its nine charts, takes 290 KiB
-CHECK = re.compile(r'widgets\.check_exercise\("(\d\d\.\d)", answer_\d(?:, \w+=[\w.]+(?:\["[^"]+"\])?)?\)')
+CHECK = re.compile(r'widgets\.check_exercise\("(\d\d\.\d)", answer_\d(?:, \w+=[\w.]+(?:\["[^"]+"\])?)*\)')
 """A check shows which exercise it is and what of the notebook it needs."""
 notebooks = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 
