@@ -62,7 +62,7 @@ def test_a_model_that_prints_changes_the_directory_and_starts_a_thread_is_inspec
     found, here = asked["odd.py"].result(), Path.cwd()
     assert here == Path.cwd()
     assert set(found.code.files) == {"odd.py", "parts.py"}
-    assert found.output == "imported\nbuilt\n"
+    assert found.output.split() == ["imported", "built", "built"]  # on the meta device, and on the CPU
     assert found.found is not None
     summary = found.found.summary
     assert (summary.name, summary.num_parameters) == ("odd.py:build", 64 * 8 + 8 + 2 * 8 + 8 * 10 + 10)

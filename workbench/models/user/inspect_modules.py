@@ -33,21 +33,35 @@ _MOST_PARAMETERS = 50_000_000
 
 
 def inspected(model: ModuleModel[Any]) -> tuple[Structure | None, ModelSummary]:
-    """Returns the structure of a model, None if it cannot be cut, and its summary.
+    """Returns the structure of a model, None if it cannot be cut, and its summary: found on the CPU, or, of a large model, on
+    torch's ``meta`` device if it runs there.
 
     Raises:
         SpecError: the module does not accept the samples, or its output is not one tensor.
     """
+    large = _large(model)
+    if large is None:
+        return _inspected_on(model, model.build(), "cpu")
     try:
-        with torch.device("meta"):
-            root = model.build()
-        return _inspected_on(model, root.to("meta"), "meta")
+        return _inspected_on(model, large, "meta")
     except SpecError as error:
         if error.field != "model.loss":  # which may only fail on this device
             raise
         return _inspected_on(model, model.build(), "cpu")
     except Exception:  # noqa: BLE001 - an operation without a meta kernel, or control flow that depends on values
         return _inspected_on(model, model.build(), "cpu")
+
+
+def _large(model: ModuleModel[Any]) -> nn.Module | None:
+    """Returns a large model on the meta device; None for a small one, and one that cannot be built there."""
+    try:
+        with torch.device("meta"):
+            root = model.build().to("meta")
+    except SpecError:
+        raise
+    except Exception:  # noqa: BLE001 - whatever reads values while it is built
+        return None
+    return root if sum(parameter.numel() for parameter in root.parameters()) > _MOST_PARAMETERS else None
 
 
 def _inspected_on(model: ModuleModel[Any], root: nn.Module, device: str) -> tuple[Structure | None, ModelSummary]:
