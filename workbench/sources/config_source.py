@@ -70,11 +70,9 @@ class ConfigSource(Source):
         self.check_file()
 
         def build(**options: Any) -> Any:
-            import torch
-
             config = self._config(options, "model.options")
             # Experts one after the other: the grouped product that is the default refuses fp64, which parity runs in.
-            return self._class(config)._from_config(config, dtype=torch.float32, experts_implementation="eager")
+            return self._class(config)._from_config(config, dtype="float32", experts_implementation="eager")
 
         return build
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import io
+import itertools
 import pickle
 import sys
 from collections import ChainMap
@@ -148,11 +149,9 @@ def _blame(value: Any, path: str, error: Exception, seen: set[int]) -> tuple[str
 
 def _parts(value: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(value, nn.Module):
-        own = {**vars(value)}
-        inner: dict[str, Any] = {}
-        for held in ("_modules", "_parameters", "_buffers"):
-            inner |= own.pop(held, {})
-        yield from ((f".{name}", part) for name, part in {**own, **inner}.items())
+        inner = (value.named_children(), value.named_parameters(recurse=False), value.named_buffers(recurse=False))
+        named = itertools.chain(*inner, vars(value).items())  # what the module holds in dicts of its own comes by its name first
+        yield from ((f".{name}", part) for name, part in named)
     elif isinstance(value, dict):
         yield from ((f"[{key!r}]", part) for key, part in value.items())
     elif isinstance(value, list | tuple | set):
