@@ -83,9 +83,9 @@ def padded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     "split",
     [
         pytest.param({"data": 2, "pipeline": PIECES}, id="dp2 · pp2"),
-        pytest.param({"fsdp": {"size": 2, "num_accumulation_steps": 2}}, marks=pytest.mark.slow, id="fsdp2, accumulated"),
-        pytest.param({"layer": 2}, marks=pytest.mark.slow, id="layer2"),
-        pytest.param({"pipeline": {**PIECES, "schedule": "zbv_zero_bubble"}}, marks=pytest.mark.slow, id="zbv"),
+        pytest.param({"fsdp": {"size": 2, "num_accumulation_steps": 2}}, marks=pytest.mark.cross, id="fsdp2, accumulated"),
+        pytest.param({"layer": 2}, marks=pytest.mark.cross, id="layer2"),
+        pytest.param({"pipeline": {**PIECES, "schedule": "zbv_zero_bubble"}}, marks=pytest.mark.cross, id="zbv"),
     ],
 )
 def test_a_module_with_labels_of_different_lengths_is_one_worker(padded: dict[str, Any], split: dict[str, Any]) -> None:
@@ -96,10 +96,10 @@ def test_a_module_with_labels_of_different_lengths_is_one_worker(padded: dict[st
     ("loss", "split"),
     [
         pytest.param(zoo.sum_loss, {"data": 2, "pipeline": PIECES}, id="sum, dp2 · pp2"),
-        pytest.param(zoo.mean_loss, {"pipeline": PIECES}, marks=pytest.mark.slow, id="mean, pp2"),
-        pytest.param(zoo.mean_loss, {"fsdp": 2}, marks=pytest.mark.slow, id="mean, fsdp2"),
+        pytest.param(zoo.mean_loss, {"pipeline": PIECES}, marks=pytest.mark.cross, id="mean, pp2"),
+        pytest.param(zoo.mean_loss, {"fsdp": 2}, marks=pytest.mark.cross, id="mean, fsdp2"),
         pytest.param(zoo.contrastive_loss, {"layer": 2}, marks=pytest.mark.slow, id="contrastive, layer2"),
-        pytest.param(zoo.contrastive_loss, {"fsdp": 2}, marks=pytest.mark.slow, id="contrastive, fsdp2"),
+        pytest.param(zoo.contrastive_loss, {"fsdp": 2}, marks=pytest.mark.cross, id="contrastive, fsdp2"),
     ],
 )
 def test_a_split_with_a_loss_of_ones_own_is_one_worker(loss: Callable[..., Tensor], split: dict[str, Any]) -> None:

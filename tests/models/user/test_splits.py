@@ -57,10 +57,7 @@ REFUSED = {
 }
 """Model and split → a part of the reason."""
 DEFAULT = {("ResidualsOutside", "1f1b"), ("TiedTransformer", "layer2")}
-SLOW = {
-    ("UNet", "layer2"), ("UNet, batch norm", "1f1b"), ("TiedTransformer", "fsdp2"), ("DependsOnValues", "dp2"),
-    ("FrozenBackbone", "fsdp2 · layer2"),
-}  # fmt: skip
+SLOW = {("UNet, batch norm", "1f1b"), ("FrozenBackbone", "fsdp2 · layer2")}
 """The others are part of the cross product."""
 
 
@@ -124,7 +121,7 @@ def test_what_cannot_be_split_is_refused_with_the_reason(model: str, split: str)
         plan(RunSpec(**spec_of(model, split)))
 
 
-@pytest.mark.slow
+@pytest.mark.cross
 @pytest.mark.parametrize("train", [{"mixed_precision": "bf16"}, {"checkpointing": "full"}], ids=["bf16", "checkpointing"])
 def test_blocks_that_are_called_with_keywords_are_cast_and_recomputed(train: dict[str, str]) -> None:
     spec = spec_of("TiedTransformer", "layer2")
