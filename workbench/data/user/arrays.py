@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import NonNegativeInt, PositiveInt
 
 from workbench.data.base import DatasetSummary, TokenWindows
 from workbench.data.user.kinds import as_numbers, described
 from workbench.data.user.paths import FileDataset, num_windows
+from workbench.data.user.whole_samples import WholeSamples
 from workbench.errors import SpecError
 from workbench.messages import listed, unknown_name
 from workbench.spec.options import DatasetOptions, ReadsFile
@@ -38,25 +38,6 @@ class ArraysOptions(DatasetOptions):
     """Number of classes, or of tokens; 0: one more than the largest in the file."""
 
 
-@dataclass(frozen=True)
-class StructuredSamples:
-    """Samples in memory: an array, or several by name, of inputs and of targets."""
-
-    inputs: Any
-    all_targets: Any
-    count: int
-
-    def __len__(self) -> int:
-        return self.count
-
-    def batch(self, indices: Array) -> tuple[Any, Any]:
-        return _selected(self.inputs, indices), _selected(self.all_targets, indices)
-
-    def targets(self, indices: Array) -> Any:
-        """Returns only the targets."""
-        return _selected(self.all_targets, indices)
-
-
 class Arrays(FileDataset[ArraysOptions]):
     """Inputs and targets from an .npz file."""
 
@@ -67,13 +48,13 @@ class Arrays(FileDataset[ArraysOptions]):
         samples = self.load()
         return described(samples.inputs, samples.all_targets, samples.count, self.options.num_classes)
 
-    def load(self) -> StructuredSamples:
+    def load(self) -> WholeSamples:
         path = self.path
         return _read(path, path.stat().st_mtime_ns, self.options.inputs, self.options.targets)
 
 
 @functools.lru_cache(maxsize=4)
-def _read(path: Path, modified: int, inputs: tuple[str, ...], targets: tuple[str, ...]) -> StructuredSamples:
+def _read(path: Path, modified: int, inputs: tuple[str, ...], targets: tuple[str, ...]) -> WholeSamples:
     import numpy as np
 
     try:
@@ -99,7 +80,7 @@ def _read(path: Path, modified: int, inputs: tuple[str, ...], targets: tuple[str
     single = next(iter(of_targets.values()))
     if single.dtype == np.float32 and single.ndim == 1:
         single = single[:, None]  # values to predict have a shape
-    return StructuredSamples(
+    return WholeSamples(
         chosen if len(inputs) > 1 else arrays[inputs[0]], of_targets if len(targets) > 1 else single, next(iter(lengths.values()))
     )
 
@@ -158,7 +139,3 @@ def _mapped(path: Path, modified: int) -> Array:
 @functools.lru_cache(maxsize=4)
 def _largest(path: Path, modified: int) -> int:
     return int(_mapped(path, modified).max())
-
-
-def _selected(arrays: Any, indices: Array) -> Any:
-    return {name: array[indices] for name, array in arrays.items()} if isinstance(arrays, dict) else arrays[indices]

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, default_collate
 
 from workbench.data.user.kinds import as_numbers, described, tensors
+from workbench.data.user.whole_samples import WholeSamples
 from workbench.errors import SpecError
 from workbench.sources.failure import failure_text
 from workbench.sources.source import Source, built
@@ -50,28 +51,6 @@ class CollatedSamples:
             text = failure_text(error, doing, self.source.folder, self.source.path)
             raise SpecError(self.source.field, text) from error
         return _inputs_and_targets(batch, self.source)
-
-
-@dataclass(frozen=True)
-class WholeSamples:
-    """Inputs and targets of all samples, in memory."""
-
-    inputs: Any
-    all_targets: Any
-    count: int
-
-    def __len__(self) -> int:
-        return self.count
-
-    def batch(self, indices: Array) -> tuple[Any, Any]:
-        return self._of(self.inputs, indices), self._of(self.all_targets, indices)
-
-    def targets(self, indices: Array) -> Any:
-        """Returns only the targets."""
-        return self._of(self.all_targets, indices)
-
-    def _of(self, arrays: Any, indices: Array) -> Any:
-        return tree_map(lambda array: array[indices], arrays)
 
 
 def loaded(dataset: UserData) -> CollatedSamples | WholeSamples:
