@@ -12,6 +12,7 @@ import torch
 
 import workbench as wb
 from workbench.errors import SpecError
+from workbench.models.user.positions_modules import CheckedPositions
 from workbench.plan.resolve import plan
 from workbench.sources.code import executed
 from workbench.sources.config_source import model_source
@@ -196,6 +197,37 @@ def test_a_run_of_a_config_repeats_from_its_copy(config: Path, tmp_path: Path, m
 def test_too_few_tokens_are_refused_before_a_run(config: Path) -> None:
     with pytest.raises(SpecError, match=r"model\.options\.vocab_size: must be at least 256"):
         plan(spec(f"hf:{config}", {"data": 2}, vocab_size=100))
+
+
+SMALL = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 256, "num_labels": 256}
+
+
+@pytest.mark.parametrize(
+    ("model_type", "options", "table", "most"),
+    [
+        ("gpt2", {"n_positions": 7}, "transformer.wpe", 7),
+        ("opt", {"max_position_embeddings": 7, "word_embed_proj_dim": 8}, "model.decoder.embed_positions", 7),
+        ("roberta", {"max_position_embeddings": 9}, "roberta.embeddings.position_embeddings", 7),
+    ],
+)
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_sequences_beyond_the_learned_positions_are_refused(
+    model_type: str, options: dict[str, Any], table: str, most: int, device: str
+) -> None:
+    with torch.device(device):
+        model = make(model_type, **SMALL, **options)
+        short, long = (torch.randint(3, 256, (2, length)) for length in (most, most + 1))
+    if device == "cpu":
+        with CheckedPositions("hf:small", model, most):
+            model(short)
+    words = rf"dataset\.name: provides sequences of {most + 1} tokens, but {table} of hf:small has {most} positions; use at most"
+    with pytest.raises(SpecError, match=words), CheckedPositions("hf:small", model, most + 1):
+        model(long)
+
+
+def test_a_sequence_beyond_the_learned_positions_is_refused_before_a_run() -> None:
+    with pytest.raises(SpecError, match=r"sequences of 8 tokens, but transformer\.wpe of hf:gpt2 has 7 positions; use at most 7"):
+        plan(spec("hf:gpt2", {"data": 2}, **SMALL, n_positions=7))
 
 
 def test_functional_dropout_is_off_in_the_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from workbench.models.dropout_modules import substitute_dropout
 from workbench.models.user.kept_modules import kept_tensors
 from workbench.models.user.loss_modules import reduction_of_module
 from workbench.models.user.outputs_modules import Result, main_output, returned_loss
+from workbench.models.user.positions_modules import CheckedPositions
 from workbench.models.user.samples_modules import Samples
 from workbench.models.user.stage_modules import UserBlocks, WholeModule
 from workbench.models.user.structure_modules import Structure, structure_of
@@ -66,8 +67,12 @@ def _large(model: ModuleModel[Any]) -> nn.Module | None:
 
 def _inspected_on(model: ModuleModel[Any], root: nn.Module, device: str) -> tuple[Structure | None, ModelSummary]:
     samples, root = Samples(model.data, device), substitute_dropout(root).train()
+    length = model.data.input_shape[0] if model.data.kind == "tokens" else 0
     try:
-        output = call(root, samples.inputs(2))
+        with CheckedPositions(model.name, root, length):
+            output = call(root, samples.inputs(2))
+    except SpecError:
+        raise
     except Exception as error:
         if device == "meta":
             raise
