@@ -58,6 +58,15 @@ def test_a_split_that_is_equal_per_shard_says_how_far_the_whole_batch_is_and_why
     assert findings([SINGLE, {**DATA, **figures}])[-1] == f"{same} whole batch."
 
 
+def test_splits_that_equal_one_worker_up_to_rounding_in_fp32_say_what_computes_in_it() -> None:
+    figures = {"parity_verdict": "equal", "parity_ok": True, "parity_cause": "Norm (a and 1 more) computes in fp32"}
+    splits = [{**DATA, **figures, "split": split, "parity_whole_batch_error": e} for split, e in (("dp2", 1e-7), ("pp2", 2e-7))]
+    assert findings([SINGLE, *splits])[-1] == (
+        "dp2 and pp2 equal one worker up to 2.0e-07: Norm (a and 1 more) computes in fp32 inside the fp64 check, which allows"
+        " 1e-06 for it."
+    )
+
+
 def test_a_lossy_split_of_shards_that_are_not_the_whole_batch_says_both() -> None:
     figures = {"parity_verdict": "lossy", "parity_ok": None, "parity_max_error": 3e-4, "parity_whole_batch_error": 0.2}
     (*_, known) = findings([SINGLE, {**DATA, **figures, "parity_cause": "a norm has its own", "parity_remedy": "set b = 1"}])

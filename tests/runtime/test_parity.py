@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
+from tests.models.user import zoo
+from tests.models.user.zoo import Shared, SingleNorm
+from workbench.plan import compatibility
 from workbench.plan.lossy import Lossy
 from workbench.plan.parity import Verdict
 from workbench.runtime.parity.comparison import Comparison
 from workbench.runtime.parity.local_tensors import LocalTensor
+from workbench.runtime.parity.lower_precision import LowerPrecision
 from workbench.runtime.parity.reference import ReferenceStep
 from workbench.runtime.parity.tolerance import Tolerance
+from workbench.testing.conformance import run_case
 
 ROUNDING = 1e-9
 COMPRESSION, LOCAL_SGD = Lossy(limit=0.5), Lossy(limit=0.0, changes="parameters", every=2)
@@ -73,6 +80,49 @@ def test_a_declared_difference_does_not_hide_that_sharding_causes_one() -> None:
 
 def test_a_model_that_depends_on_the_batch_by_less_than_rounding_is_equal_per_shard() -> None:
     assert compared(1.0, 1.0, 1.0, hides_dependence=True)[0].verdict == "equal per shard"
+
+
+@pytest.mark.parametrize(
+    ("shards", "batch", "lower_precision", "verdict", "cause", "allowed"),
+    [
+        (1.0, 1.0 + 1e-7, "Norm computes in fp32", "equal", "Norm computes in fp32", 1e-6),
+        (1.0 + 1e-7, 1.0 + 1e-7, "Norm computes in fp32", "equal", "Norm computes in fp32", 1e-6),
+        (1.0, 1.0, "Norm computes in fp32", "equal", None, ROUNDING),
+        (1.0, 1.0 + 1e-5, "Norm computes in fp32", "equal per shard", None, 1e-6),
+        (1.0 + 1e-5, 1.0 + 1e-5, "Norm computes in fp32", "wrong", None, 1e-6),
+        (1.0, 1.0 + 1e-7, None, "equal per shard", None, ROUNDING),
+        (1.0 + 1e-7, 1.0 + 1e-7, None, "wrong", None, ROUNDING),
+    ],
+)
+def test_rounding_in_fp32_is_allowed_where_something_computes_in_fp32(
+    shards: float, batch: float, lower_precision: str | None, verdict: Verdict, cause: str | None, allowed: float
+) -> None:
+    comparison = Comparison(None, Tolerance(ROUNDING, global_norm_share=1e-3), False, lower_precision)
+    reference = ReferenceStep(*({NAME: torch.full((4,), value, dtype=torch.float64)} for value in (shards, batch)))
+    comparison.add_step(0, reference, [LocalTensor(NAME, (0,), torch.ones(4, dtype=torch.float64))])
+    assert (comparison.verdict, comparison.cause_of_rounding, comparison.reported_error.allowed) == (verdict, cause, allowed)
+
+
+def test_what_computes_in_fp32_is_named_by_class_and_path() -> None:
+    lower = LowerPrecision(module := SingleNorm().double())
+    with lower:
+        module(torch.randn(2, 64, dtype=torch.float64)).sum().float()
+    assert lower.cause == "Norm (norms.0 and 1 more) computes in fp32 and the loss computes in fp32"
+    with (exact := LowerPrecision(module := Shared().double())):
+        module(torch.randn(2, 64, dtype=torch.float64)).sum()
+    assert exact.cause is None
+
+
+@pytest.mark.parametrize("weight_in_single", [True, pytest.param(False, marks=pytest.mark.cross)])
+def test_a_module_that_computes_in_fp32_is_equal_with_that_reason(weight_in_single: bool) -> None:
+    model = {"name": f"{Path(zoo.__file__)}:SingleNorm", "options": {"weight_in_single": weight_in_single}}
+    parity = run_case(
+        {"model": model, "dataset": "digits", "split": {"data": 2}, "train": compatibility.TRAIN, "launch": {"device": "cpu"}}
+    ).parity
+    # A weight outside sums its gradient over the batch in fp64; the rest is computed of each sample alone.
+    cause = "Norm (norms/0 and 1 more) computes in fp32" if weight_in_single else None
+    assert (parity["verdict"], parity["cause"]) == ("equal", cause), parity
+    assert (parity["whole_batch_error"] > ROUNDING) == weight_in_single
 
 
 def test_a_wrong_optimizer_is_wrong_whatever_the_gradients() -> None:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from workbench.analysis.limits import Limit, limits_of
 from workbench.analysis.limits import sentences as sentences_on_limits
 from workbench.analysis.memory_limits import sentences as sentences_on_memory
-from workbench.analysis.parity import per_shard
+from workbench.analysis.parity import lower_precision, per_shard
 from workbench.analysis.trust import is_disturbed, trust_sentences
 from workbench.analysis.work import different_work
+from workbench.messages import listed
 from workbench.plan.parity import VERDICTS, verdict
 
 if TYPE_CHECKING:
@@ -122,7 +123,21 @@ def parity_sentences(rows: list[Row]) -> list[str]:
             f"{row['split']} equals one worker on the same shards of the batch but {per_shard(row)}."
             for row in by_verdict["equal per shard"]
         ),
+        *_lower_precision_sentences(by_verdict["equal"]),
         *map(_lossy_sentence, by_verdict["lossy"]),
+    ]
+
+
+def _lower_precision_sentences(rows: list[Row]) -> list[str]:
+    """Reports the splits that equal one worker up to rounding in fp32, by what computes in it."""
+    by_reason: dict[str, list[Row]] = {}
+    for row in rows:
+        if reason := lower_precision(row):
+            by_reason.setdefault(reason, []).append(row)
+    return [
+        f"{listed([row['split'] for row in of_reason])} equal{'s' if len(of_reason) == 1 else ''} one worker up to"
+        f" {max(row['parity_whole_batch_error'] or 0.0 for row in of_reason):.1e}: {reason}."
+        for reason, of_reason in by_reason.items()
     ]
 
 

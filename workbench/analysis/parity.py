@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from workbench.plan.parity import verdict
+from workbench.plan.parity import LOWER_ROUNDING, verdict
 from workbench.store.events import ParityEvent
 
 Row = Mapping[str, Any]
@@ -36,7 +36,14 @@ def parity_text(row: Row) -> str:
 def event_text(event: ParityEvent) -> str:
     """Returns the verdict in the event ``parity`` of a worker, as a phrase."""
     texts = {**TEXTS, "wrong": "DIFFERS from one worker", "lossy": "differs on purpose (lossy)"}
-    return texts[event.verdict]
+    reason = f" ({event.cause})" if event.verdict == "equal" and event.cause else ""
+    return texts[event.verdict] + reason
+
+
+def lower_precision(row: Row) -> str:
+    """Says why a run that equals one worker may differ from it by more than rounding in fp64; empty if it does not."""
+    cause = row.get("parity_cause")
+    return f"{cause} inside the fp64 check, which allows {LOWER_ROUNDING:.0e} for it" if cause and verdict(row) == "equal" else ""
 
 
 def per_shard(row: Row) -> str:

@@ -79,7 +79,7 @@ def show_command(run: str) -> None:
 
 def _parity(row: dict[str, Any], summary: Summary) -> str:
     """Returns the verdict of the parity check with its largest error; empty if parity was not checked."""
-    from workbench.analysis.parity import per_shard
+    from workbench.analysis.parity import lower_precision, per_shard
 
     error, allowed, verdict = row["parity_max_error"], summary.parity_allowed, row["parity_verdict"]
     if verdict is None:
@@ -100,7 +100,8 @@ def _parity(row: dict[str, Any], summary: Summary) -> str:
     if verdict == "equal per shard" or (verdict == "lossy" and row["parity_cause"]):
         return f"{text}; {per_shard({**row, 'parity_whole_batch_tensor': summary.parity_whole_batch_tensor})}."
     whole = row["parity_whole_batch_error"]
-    return text if whole is None else f"{text}; error against the unsplit batch {whole:.1e}"
+    reason = lower_precision(row) and f"; {lower_precision(row)}"
+    return text + reason if whole is None else f"{text}; error against the unsplit batch {whole:.1e}{reason}"
 
 
 def _block_times(console: Any, record: RunRecord) -> None:

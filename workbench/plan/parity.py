@@ -12,6 +12,10 @@ VERDICTS: tuple[Verdict, ...] = ("equal", "equal per shard", "lossy", "wrong")
 computes on the same shards of the batch, which differs from the whole batch for this model. ``lossy``: a strategy deliberately
 changes gradients or parameters. ``wrong``: none of these."""
 
+LOWER_ROUNDING = 1e-6
+"""Largest error that is rounding in fp64 if the model computes parts in fp32, whose sums over a batch differ by a few roundings
+of 2⁻²⁴."""
+
 
 @dataclass(frozen=True)
 class BatchDependence:

@@ -140,7 +140,11 @@ RUNS: dict[str, Column] = {
         " parameters of their own.",
         "ratio",
     ),
-    "parity_cause": Column("string", "Why the whole batch gives another result than its shards; empty if it does not."),
+    "parity_cause": Column(
+        "string",
+        "Why the whole batch gives another result than its shards, or, if the verdict is `equal`, what computes in lower"
+        " precision than the check; empty if the results are the same up to rounding.",
+    ),
     "parity_remedy": Column("string", "What makes both equal; empty if they are, or if nothing does."),
     "trust": Column(
         "string",

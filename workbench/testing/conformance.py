@@ -22,6 +22,7 @@ from workbench.plan import compatibility
 from workbench.plan.compatibility import MODES, Case
 from workbench.plan.loss_weights import IGNORED
 from workbench.plan.memory import expected_memory
+from workbench.plan.parity import LOWER_ROUNDING
 from workbench.plan.plan import Plan
 from workbench.plan.resolve import plan
 from workbench.plan.steps import trace_share
@@ -110,6 +111,8 @@ class Outcome:
             sentence = f"{report['tensor']} differs {error}, allowed {report['allowed']}; declared: {report['on_purpose']}"
             return [f"{sentence} ({report['num_steps']} steps in {report['precision']})"] * (report["ok"] is False)
         bound = tolerance(precision, len(self.planned.full_model.blocks)).rounding
+        if report["verdict"] == "equal" and report["cause"]:
+            bound = LOWER_ROUNDING
         if not (report["ok"] and report["max_error"] <= bound):
             return [f"does not compute what one worker computes, up to {bound:g}: {report}"]
         is_undeclared = report["verdict"] == "equal per shard" and not self.planned.model.depends_on_batch

@@ -59,6 +59,33 @@ class TiedTransformer(nn.Module):
         return self.head(self.encoder(h, mask=self.mask))
 
 
+class SingleNorm(nn.Module):
+    """Norms that compute in fp32 whatever the format of the model, with their weight as in Gemma, or outside; for features."""
+
+    class Norm(nn.Module):
+        def __init__(self, width: int, weight_in_single: bool) -> None:
+            super().__init__()
+            self.weight, self.weight_in_single = nn.Parameter(torch.zeros(width)), weight_in_single
+
+        def forward(self, x: Tensor) -> Tensor:
+            single = x.float() * torch.rsqrt(x.float().pow(2).mean(-1, keepdim=True) + 1e-6)
+            if self.weight_in_single:
+                return (single * (1 + self.weight.float())).type_as(x)
+            return single.type_as(x) * (1 + self.weight)
+
+    def __init__(self, inputs: int = 64, weight_in_single: bool = True) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Linear(inputs, 8), nn.Linear(8, 10)
+        self.norms = nn.ModuleList(SingleNorm.Norm(8, weight_in_single) for _ in range(2))
+        self.register_buffer("angles", torch.arange(8.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.embed(x) * self.angles.float().cos()  # the same for every piece of a batch
+        for norm in self.norms:
+            h = norm(torch.relu(h))
+        return self.head(h)
+
+
 class WeightOfAnother(nn.Module):
     """Its output multiplies with the weight of the embedding outside of any module; for tokens."""
 

@@ -7,7 +7,7 @@ from typing import Any
 import streamlit as st
 
 from workbench.analysis.formatting import factor, marked, mebibytes, seconds
-from workbench.analysis.parity import parity_text
+from workbench.analysis.parity import lower_precision, parity_text
 from workbench.analysis.trust import reason
 from workbench.api.remeasurement import can_be_measured_again
 from workbench.api.store import Run, open_exact
@@ -92,6 +92,8 @@ def _figures(run: Run, row: dict[str, Any]) -> None:
                 st.metric(head, marked(text, row, figure), width="content")
     if run.summary and (why := reason(run.record, run.summary)):
         st.caption(f"⚠ {row['trust']}: {why}.")
+    if why := lower_precision(row):
+        st.caption(f"Parity: {why}.")
 
 
 def _beside(run: Run) -> None:

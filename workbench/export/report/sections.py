@@ -11,7 +11,7 @@ from workbench.analysis.communication import operations, volume_frame
 from workbench.analysis.findings import findings_on
 from workbench.analysis.ideal_step import ideal_sentences
 from workbench.analysis.memory import memory_at_peak, memory_budget_bytes
-from workbench.analysis.parity import parity_text
+from workbench.analysis.parity import lower_precision, parity_text
 from workbench.analysis.step_lanes import MOST_REPLAYED
 from workbench.analysis.trace import timeline
 from workbench.analysis.traffic_matrix import traffic_matrix_of
@@ -131,6 +131,7 @@ def parity(compared: Compared) -> Section | None:
     sentence = (
         "Before the run, loss, outputs, gradients and updated parameters are compared with those of one worker that computes the"
         " same shards of the batch, and of one worker that computes the whole batch at once."
+        + "".join(dict.fromkeys(f" {reason}." for _, row in finished if (reason := lower_precision(row))))
     )
     return Section("Parity", sentence, [table, *drawing])
 

@@ -73,7 +73,12 @@ def check_parity(
         reference = make_reference(plan, worker, batches) if rank == 0 else None
         for step in range(num_steps):
             gathered = split.step(step)
-            if reference is not None and comparison.add_step(step, reference.step(step, gathered), gathered):
+            if reference is None:
+                continue
+            computed = reference.step(step, gathered)
+            if reference.lower_precision is not None:
+                comparison.lower_precision = reference.lower_precision.cause
+            if comparison.add_step(step, computed, gathered):
                 reference.adopt(gathered)
         if worker.trains:
             of_parameters = tolerance(parameter_precision, num_blocks)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from workbench.plan.lossy import Lossy
-from workbench.plan.parity import Verdict
+from workbench.plan.parity import LOWER_ROUNDING, Verdict
 from workbench.runtime.parity.errors import Errors, WorstError, compare
 from workbench.runtime.parity.local_tensors import LocalTensor
 from workbench.runtime.parity.reference import ReferenceStep
@@ -25,6 +25,9 @@ class Comparison:
     hides_dependence: bool
     """Whether the model depends on the batch, but the difference between shards and the batch may be less than rounding."""
 
+    lower_precision: str | None = None
+    """What computes in lower precision inside the check in fp64, a clause; None if nothing does."""
+
     shard_errors: WorstError = field(default_factory=WorstError)
     """Against one worker that computes the same shards."""
 
@@ -36,7 +39,7 @@ class Comparison:
 
     def add_step(self, step: int, reference: ReferenceStep, split: list[LocalTensor]) -> bool:
         """Compares the tensors of a step. Returns whether the reference must continue from the parameters of the split."""
-        rounding, share, batch = self.tolerance.rounding, self.tolerance.global_norm_share, reference.whole_batch
+        rounding, share, batch = self._rounding, self.tolerance.global_norm_share, reference.whole_batch
         errors = compare(reference.shards, split, share, reference.floors)
         self.shard_errors.add(errors, partial(allowed, self.lossy, step, rounding))
         equals_batch = self.batch_errors.add(errors if batch is None else compare(batch, split, share), rounding)
@@ -53,6 +56,10 @@ class Comparison:
         self.batch_errors.add(errors, rounding)
 
     @property
+    def _rounding(self) -> float:
+        return max(self.tolerance.rounding, LOWER_ROUNDING) if self.lower_precision else self.tolerance.rounding
+
+    @property
     def verdict(self) -> Verdict:
         """The verdict on the steps so far."""
         is_wrong = self.shard_errors.is_wrong
@@ -63,10 +70,18 @@ class Comparison:
     @property
     def reported_error(self) -> WorstError:
         """The error that the verdict is about."""
-        if self.verdict == "equal" and self.shard_errors.is_wrong:
+        error = self.shard_errors
+        if self.verdict == "equal" and error.is_wrong:
             # Workers compute their shards together, as one worker computes the whole batch.
-            return WorstError(*self.batch_errors.worst, self.tolerance.rounding)
-        return self.shard_errors
+            error = WorstError(*self.batch_errors.worst, self._rounding)
+        is_exact = self.verdict == "equal" and self.cause_of_rounding is None
+        return replace(error, allowed=min(error.allowed, self.tolerance.rounding)) if is_exact else error
+
+    @property
+    def cause_of_rounding(self) -> str | None:
+        """Why errors are larger than rounding in fp64 though the split is equal to one worker; None if they are not."""
+        errors = [self.batch_errors.worst[0], 0.0 if self.shard_errors.is_wrong else self.shard_errors.error]
+        return self.lower_precision if self.verdict == "equal" and max(errors) > self.tolerance.rounding else None
 
     @property
     def batch_dependent_tensors(self) -> set[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from math import sqrt
 from typing import Any
@@ -21,6 +21,7 @@ from workbench.runtime.build import build_blocks
 from workbench.runtime.mixed_precision import ComputeCopies, loss_in
 from workbench.runtime.parity.dropout import turn_off_dropout
 from workbench.runtime.parity.local_tensors import LocalTensor
+from workbench.runtime.parity.lower_precision import LowerPrecision
 from workbench.spec.run_spec import Inference
 from workbench.strategies.worker_model import WorkerModel
 from workbench.torch_private.modules import AnyBatchNorm
@@ -71,6 +72,9 @@ class Reference:
         """Index of its first sample in the global batch, from which dropout masks are drawn."""
         self.dropout_keys = DropoutKeys(self.blocks, plan.spec.train.seed, worker.device)
         self.generation = plan.spec.inference if plan.spec.generates else None
+        self.lower_precision = LowerPrecision(self.blocks) if worker.dtype == torch.float64 else None
+        """What computes in lower precision, known after the first step; None if all may."""
+        self._is_watched = False
 
     def step(self, step: int, gathered: list[LocalTensor]) -> ReferenceStep:
         """Takes a step; ``gathered`` is what the split computed in it."""
@@ -107,9 +111,10 @@ class Reference:
                 for buffer, saved in zip(self.blocks.buffers(), self.replica_buffers[replica], strict=True):
                     buffer.copy_(saved)
             x, y = selected(inputs, indices), selected(targets, indices)
-            output = self._forward_checkpointed(x) if is_whole else self.blocks(x)
             factor = 1.0 if weights is None else weights.factor(y)
-            loss = self.loss(output, y) * factor if factor else self.main_output(output).sum() * 0
+            with nullcontext() if is_whole else self._watched():
+                output = self._forward_checkpointed(x) if is_whole else self.blocks(x)
+                loss = self.loss(output, y) * factor if factor else self.main_output(output).sum() * 0
             loss.backward()  # not divided here: a router's loss adds its gradient regardless of this factor
             outputs.append(self.main_output(output).detach())
             losses.append(loss.detach())
@@ -133,6 +138,11 @@ class Reference:
                         parameter.copy_(updated)
                 tensors[f"parameter {name}"] = updated
         return tensors
+
+    def _watched(self) -> AbstractContextManager[Any]:
+        """Returns the context of a forward pass, the first of which shows what computes in lower precision."""
+        is_first, self._is_watched = not self._is_watched, True
+        return self.lower_precision if is_first and self.lower_precision is not None else nullcontext()
 
     def _buffers(self) -> list[Tensor]:
         return [buffer.detach().clone() for buffer in self.blocks.buffers()]

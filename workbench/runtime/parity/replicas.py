@@ -22,6 +22,7 @@ class ReplicaReference:
 
     def __init__(self, replicas: Sequence[Reference], lossy: Lossy) -> None:
         self.replicas, self.lossy, self.had_dropout = replicas, lossy, replicas[0].had_dropout
+        self.lower_precision = replicas[0].lower_precision
         for index, reference in enumerate(replicas):
             num_samples = len(reference.sample_indices) // len(replicas)
             reference.sample_indices = torch.arange(num_samples, device=reference.sample_indices.device)

@@ -40,7 +40,8 @@ class ParityReport:
 
     whole_batch_tensor: str | None
     cause: str | None = None
-    """Why the whole batch and its shards give different results; None if they do not, or if the split is wrong."""
+    """Why the whole batch and its shards give different results, or, if the verdict is ``equal``, what computes in lower
+    precision; None if they do not differ, or if the split is wrong."""
 
     remedy: str | None = None
     """Change to the model that removes this difference."""
@@ -75,7 +76,7 @@ def parity_report(plan: Plan, comparison: Comparison, num_steps: int, is_without
         verdict=verdict,
         whole_batch_error=whole_batch_error,
         whole_batch_tensor=whole_batch_tensor,
-        cause=dependence.cause if dependence else None,
+        cause=dependence.cause if dependence else comparison.cause_of_rounding,
         remedy=dependence.remedy if dependence else None,
         is_without_dropout=is_without_dropout,
     )

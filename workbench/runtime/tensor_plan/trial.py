@@ -12,16 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from workbench.plan.parity import LOWER_ROUNDING
 from workbench.plan.tensor_plan import ModuleSlices, SliceCommunication
 from workbench.runtime.parity.dropout import FunctionalDropoutOff, turn_off_dropout
+from workbench.runtime.parity.lower_precision import LowerPrecision
 from workbench.strategies.tensor.collectives import part_of
 from workbench.strategies.tensor.simulated import LikeOthers, SimulatedMesh, Workers
 from workbench.strategies.tensor.sliced_modules import cut_modules, dims_of
-from workbench.torch_private.dispatch import TorchDispatchMode, tree_leaves, tree_map
+from workbench.torch_private.dispatch import tree_leaves, tree_map
 
 _NUM_STEPS, _LEARNING_RATE = 2, 0.1
-_ROUNDING, _SINGLE_ROUNDING, _GLOBAL_NORM_SHARE = 1e-9, 1e-6, 1e-3
-"""Largest error in fp64, that of a module with operations in fp32 inside, and as of ``parity/tolerance.py``."""
+_ROUNDING, _GLOBAL_NORM_SHARE = 1e-9, 1e-3
+"""Largest error in fp64, and as of ``parity/tolerance.py``."""
 
 
 @dataclass(frozen=True)
@@ -120,10 +122,13 @@ class Trial:
     @cached_property
     def rounding(self) -> float:
         """The largest error that is rounding."""
-        mode = _Formats()
-        with torch.no_grad(), FunctionalDropoutOff(), mode:
-            self.call(copy.deepcopy(self.module))
-        return _SINGLE_ROUNDING if mode.is_single else _ROUNDING
+        module = copy.deepcopy(self.module)
+        for parameter in module.parameters():
+            parameter.requires_grad_(parameter.is_floating_point())
+        lower = LowerPrecision(module)
+        with torch.enable_grad(), FunctionalDropoutOff(), lower:
+            self.call(module)
+        return _ROUNDING if lower.cause is None else LOWER_ROUNDING
 
     def results(self, groups: Sequence[ModuleSlices], size: int, num_steps: int = _NUM_STEPS) -> list[Results]:
         """Returns what each of ``size`` simulated workers computes."""
@@ -259,18 +264,6 @@ def _parameter(name: str) -> str:
 def _on(tensor: Tensor, device: str) -> Tensor:
     moved = tensor.detach().to(device)
     return nn.Parameter(moved, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else moved
-
-
-class _Formats(TorchDispatchMode):
-    """Notes whether anything is computed in fewer bits than fp64."""
-
-    is_single = False
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        floats = (value for value in tree_leaves(result) if isinstance(value, Tensor) and value.is_floating_point())
-        self.is_single |= any(value.dtype != torch.float64 for value in floats)
-        return result
 
 
 def cut_twice(module: nn.Module, groups: Iterable[ModuleSlices]) -> str:
