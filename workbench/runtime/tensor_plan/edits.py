@@ -12,7 +12,7 @@ from torch import nn
 from workbench.errors import SpecError
 from workbench.messages import unknown_name
 from workbench.plan.tensor_plan import ModuleSlices, SlicedModule, Style
-from workbench.runtime.tensor_plan.candidates import Flow
+from workbench.runtime.tensor_plan.flow import Flow
 from workbench.strategies.tensor.sliced_modules import is_table
 
 WHOLE = "none"

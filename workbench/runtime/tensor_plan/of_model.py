@@ -16,7 +16,8 @@ from workbench.models.user.samples_modules import Samples
 from workbench.models.user.structure_modules import WHOLE, Structure
 from workbench.plan.model_summary import ModelSummary, block_of
 from workbench.plan.tensor_plan import ModuleSlices, RejectedSlices, SlicedParameter, TensorPlan
-from workbench.runtime.tensor_plan.find import Subject, cut_parameters, find_plan
+from workbench.runtime.tensor_plan.find import Subject, find_plan
+from workbench.runtime.tensor_plan.names import cut_parameters
 
 MOST_PARAMETERS = 300_000_000
 """Size up to which a model is built to verify a plan, which takes a multiple of its memory."""

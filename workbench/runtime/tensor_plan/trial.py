@@ -103,7 +103,7 @@ class Trial:
         try:
             shapes = self._shapes(groups, size, device)
         except Exception as error:  # noqa: BLE001 - the user's code, with tensors of other shapes
-            return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+            return failure(error)
         return "" if shapes == expected else f"its output has the shape {shapes} instead of {expected}"
 
     def _shapes(self, groups: Sequence[ModuleSlices], size: int, device: str) -> list[tuple[int, ...]]:
@@ -178,6 +178,11 @@ class Trial:
                 if error > worst.error:
                     worst = Difference(name.partition(": ")[2], error)
         return worst if worst.error > self.rounding else None
+
+
+def failure(error: Exception) -> str:
+    """Returns what the user's code raised, in a line."""
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
 
 
 def cut_dims(module: nn.Module, groups: Iterable[ModuleSlices]) -> dict[str, tuple[int, tuple[int, ...]]]:
