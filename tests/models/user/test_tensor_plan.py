@@ -23,8 +23,10 @@ from tests.models.user.zoo import (
 from workbench.errors import SpecError
 from workbench.models.user.outputs_modules import main_output
 from workbench.plan.tensor_plan import Style, TensorPlan
+from workbench.runtime.tensor_plan import find
+from workbench.runtime.tensor_plan.decide import decided
 from workbench.runtime.tensor_plan.find import Subject, find_plan
-from workbench.runtime.tensor_plan.trial import Trial
+from workbench.runtime.tensor_plan.trial import Trial, prepared
 from workbench.strategies.tensor import simulated
 
 TOKENS = (lambda count: torch.randint(20, (count, 6)), "tokens")
@@ -92,6 +94,14 @@ def test_attention_is_cut_by_heads(attention: str, units: int, divided: bool) ->
     assert described(plan) == [*lines, "embed : 20", "head : 20"]
     summed = [name for group in plan.groups for name in group.summed]
     assert summed == ([f"layers.{i}.attention.norm.weight" for i in range(2)] if attention == "normed" else [])
+
+
+def test_repeated_layers_are_decided_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    trials: list[Trial] = []
+    monkeypatch.setattr(find, "decided", lambda trial, *args, **kwargs: trials.append(trial) or decided(trial, *args, **kwargs))
+    plan = plan_of(Decoder(layers=3), TOKENS)
+    assert len(plan.groups) == 3 * 2 + 2
+    assert len(trials) == 2
 
 
 FUSED = {
@@ -187,7 +197,7 @@ class TestMutations:
         torch.manual_seed(1)
         whole = subject(Decoder("normed", layers=1), TOKENS)
         plan = find_plan(whole)
-        trial = Trial(whole.root, whole.call(2))
+        trial = Trial(prepared(whole.root), whole.call(2))
         assert trial.difference(plan.groups, 2) is None
         return trial, plan
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from math import gcd
 from typing import Any
@@ -18,10 +16,10 @@ from workbench.plan.tensor_plan import ModuleSlices, RejectedSlices, SlicedModul
 from workbench.runtime.tensor_plan.candidates import Candidate, candidates, size_of
 from workbench.runtime.tensor_plan.decide import decided, ways
 from workbench.runtime.tensor_plan.edits import edited_groups, styles_of
-from workbench.runtime.tensor_plan.flow import Flow, flow_of
+from workbench.runtime.tensor_plan.flow import elements_of, flow_of
 from workbench.runtime.tensor_plan.names import joined, moved, owner_of, relative, structure_of
-from workbench.runtime.tensor_plan.trial import Call, Trial, cut_twice
-from workbench.runtime.tensor_plan.verify import Verification
+from workbench.runtime.tensor_plan.trial import Call, Trial, cut_twice, prepared
+from workbench.runtime.tensor_plan.verify import MANY, Verification
 from workbench.torch_private.dispatch import tree_map
 
 TIME_LIMIT_S = 25.0
@@ -48,7 +46,7 @@ class Subject:
         inputs, targets = tree_map(_double, self.inputs(count)), tree_map(_double, self.targets(count))
         args = () if isinstance(inputs, Mapping) else inputs if isinstance(inputs, tuple | list) else (inputs,)
         kwargs = inputs if isinstance(inputs, Mapping) else {}
-        return Call(tuple(args), kwargs, lambda output: self.output(output, targets))
+        return Call(tuple(args), kwargs, targets, self.output)
 
 
 def find_plan(subject: Subject, edits: Mapping[str, str] | None = None, limit_s: float = TIME_LIMIT_S) -> TensorPlan:
@@ -66,22 +64,19 @@ def find_plan(subject: Subject, edits: Mapping[str, str] | None = None, limit_s:
 
 class _Search:
     def __init__(self, subject: Subject, edits: Mapping[str, str], deadline: float) -> None:
-        self.subject, self.edits, self.deadline = subject, edits, deadline
-        self.whole, larger = Trial(subject.root, subject.call(2)), Trial(subject.root, subject.call(3))
+        self.edits, self.deadline, root = edits, deadline, prepared(subject.root)
+        self.whole, larger = Trial(root, subject.call(2)), Trial(root, subject.call(3))
         self.verification = Verification(self.whole, larger, deadline)
-        self.flow, self.larger = Flow(), Flow()  # of two and of three samples
+        self.flow, self.larger = flow_of(root, self.whole.call), elements_of(root, larger.call)
         self.rejected: list[RejectedSlices] = []
-        self.calls: dict[str, Call] = {}
-        """Of the modules that contain all of a candidate."""
         self.decided: dict[Any, ModuleSlices | str] = {}
 
     def plan(self) -> TensorPlan:
         """Returns the plan."""
         root = self.whole.module
-        self.flow, self.larger = (flow_of(root, call.outputs) for call in (self.whole.call, self.subject.call(3)))
-        nominated = candidates(root, self.flow)
-        self.calls = self._calls({owner_of(c.paths) for c in nominated} - {""})
-        groups = []
+        nominated, groups = candidates(root, self.flow), []
+        if len(nominated) > MANY:
+            self.whole.num_steps = 1  # each of its layers is compared alone in two
         for candidate in nominated:
             decision = self.decision(candidate)
             if isinstance(decision, str):
@@ -101,7 +96,6 @@ class _Search:
         """
         root = self.whole.module
         kept, edited = edited_groups(groups, styles_of(root, self.flow.order, self.edits), self.flow)
-        self.calls |= self._calls({owner_of([part.path for part in group.modules]) for group in edited} - {"", *self.calls})
         for group in edited:
             decision = self.decision_on(group)
             problem = decision if isinstance(decision, str) else self.verification.difference([decision])
@@ -114,24 +108,6 @@ class _Search:
     def reject(self, paths: Sequence[str], reason: str) -> None:
         """Notes modules that stay whole."""
         self.rejected.append(RejectedSlices(tuple(paths), reason))
-
-    def _calls(self, owners: set[str]) -> dict[str, Call]:
-        """Returns the first call of each of these modules in a forward pass."""
-        calls: dict[str, Call] = {}
-
-        def enter(path: str) -> Callable[..., None]:
-            def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
-                if path not in calls:
-                    calls[path] = Call(tree_map(_kept, args), tree_map(_kept, kwargs))
-
-            return hook
-
-        with ExitStack() as hooks:
-            module = copy.deepcopy(self.whole.module)
-            for path in owners:
-                hooks.callback(module.get_submodule(path).register_forward_pre_hook(enter(path), with_kwargs=True).remove)
-            self.whole.call(module)
-        return calls
 
     def decision(self, candidate: Candidate) -> ModuleSlices | str:
         """Returns how to cut a candidate, or why it cannot be cut. Layers with the same structure are decided once."""
@@ -151,7 +127,7 @@ class _Search:
             return f"{units} {'is' if units == 1 else 'are'} not divisible by the number of workers"
         if name := cut_twice(root, [group]):
             return f"{name} is tied to a parameter that is cut along another dim"
-        if fixed := next((p for p in paths if 2 * self.larger.elements.get(p, 0) != 3 * self.flow.elements.get(p, 0)), None):
+        if fixed := next((p for p in paths if 2 * self.larger.get(p, 0) != 3 * self.flow.elements.get(p, 0)), None):
             return f"the input of {fixed} does not have the samples as a dim"
         columns = [part.path for part in group.modules if part.style == "column"]
         if read := next((path for path in columns if path in self.flow.branched_on), None):
@@ -159,22 +135,16 @@ class _Search:
         if group.kind != "linear":
             return group
         owner = owner_of(paths)
-        if owner and owner not in self.calls:
+        if owner and owner not in self.flow.calls:
             return f"{owner} is never called as a module"
         key = structure_of(root.get_submodule(owner), owner, group)
         if key not in self.decided:
-            trial = Trial(root.get_submodule(owner), self.calls[owner]) if owner else self.whole
+            trial = Trial(root.get_submodule(owner), self.flow.calls[owner]) if owner else self.whole
             self.decided[key] = decided(
                 trial, moved(group, lambda path: relative(path, owner)), self.deadline, is_part=trial is not self.whole
             )
         decision = self.decided[key]
         return decision if isinstance(decision, str) else moved(decision, lambda path: joined(owner, path))
-
-
-def _kept(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.detach().clone().requires_grad_(value.requires_grad)
-    return copy.deepcopy(value)
 
 
 def _double(value: Any) -> Any:

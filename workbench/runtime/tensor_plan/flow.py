@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from workbench.runtime.tensor_plan.trial import Call
 from workbench.strategies.tensor.sliced_modules import is_linear, is_table
-from workbench.torch_private.dispatch import TorchDispatchMode, tree_leaves
+from workbench.torch_private.dispatch import TorchDispatchMode, tree_leaves, tree_map
 
 _VALUE_TAGS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 """Tags of operations whose number or shape depends on values."""
@@ -33,6 +36,9 @@ class Flow:
     elements: dict[str, int] = field(default_factory=dict)
     """Path → number of elements of the tensors that it was first given."""
 
+    calls: dict[str, Call] = field(default_factory=dict)
+    """Path of a module with submodules → its first call."""
+
     branched_on: set[str] = field(default_factory=set)
     """Modules whose outputs decide what the code does next, or the shape of a tensor."""
 
@@ -41,7 +47,7 @@ class Flow:
         return {reader for reader, sources in self.sources.items() if path in sources}
 
 
-def flow_of(root: nn.Module, call: Callable[[nn.Module], Any]) -> Flow:
+def flow_of(root: nn.Module, call: Call) -> Flow:
     """Returns the flow between the linear layers and tables of a module in one forward pass."""
     flow, mode = Flow(), _Following()
 
@@ -49,8 +55,6 @@ def flow_of(root: nn.Module, call: Callable[[nn.Module], Any]) -> Flow:
         def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
             if path not in flow.sources:
                 flow.order.append(path)
-                given = (value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor))
-                flow.elements[path] = sum(tensor.numel() for tensor in given)
             flow.sources.setdefault(path, set()).update(mode.origins((args, kwargs)))
 
         return hook
@@ -58,14 +62,47 @@ def flow_of(root: nn.Module, call: Callable[[nn.Module], Any]) -> Flow:
     def leave(path: str) -> Callable[..., None]:
         return lambda module, args, output: mode.assign(output, {path})
 
-    with ExitStack() as hooks, torch.no_grad(), mode:
+    def note(path: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
+            if path not in flow.calls:
+                flow.calls[path] = Call(tree_map(_kept, args), tree_map(_kept, kwargs))
+
+        return hook
+
+    with ExitStack() as hooks, torch.enable_grad(), mode:
         for path, module in root.named_modules():
             if is_linear(module) or is_table(module):
                 hooks.callback(module.register_forward_pre_hook(enter(path), with_kwargs=True).remove)
+                hooks.callback(module.register_forward_pre_hook(partial(_count, flow.elements, path), with_kwargs=True).remove)
                 hooks.callback(module.register_forward_hook(leave(path)).remove)
-        flow.sources[OUTPUT] = mode.origins(call(root))
+            elif path and next(module.children(), None) is not None:
+                hooks.callback(module.register_forward_pre_hook(note(path), with_kwargs=True).remove)
+        flow.sources[OUTPUT] = mode.origins(call(root)[0])
     flow.branched_on = mode.branched_on
     return flow
+
+
+def elements_of(root: nn.Module, call: Call) -> dict[str, int]:
+    """Returns the elements of ``Flow`` alone."""
+    elements = dict[str, int]()
+    with ExitStack() as hooks, torch.no_grad():
+        for path, module in root.named_modules():
+            if is_linear(module) or is_table(module):
+                hook = partial(_count, elements, path)
+                hooks.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
+        call(root)
+    return elements
+
+
+def _count(elements: dict[str, int], path: str, module: nn.Module, args: Any, kwargs: Any) -> None:
+    given = (value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor))
+    elements.setdefault(path, sum(tensor.numel() for tensor in given))
+
+
+def _kept(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().clone().requires_grad_(value.requires_grad)
+    return copy.deepcopy(value)
 
 
 class _Following(TorchDispatchMode):

@@ -21,7 +21,7 @@ from workbench.strategies.tensor.simulated import LikeOthers, SimulatedMesh, Wor
 from workbench.strategies.tensor.sliced_modules import cut_modules, dims_of
 from workbench.torch_private.dispatch import tree_leaves, tree_map
 
-_NUM_STEPS, _LEARNING_RATE = 2, 0.1
+_LEARNING_RATE = 0.1
 _ROUNDING, _GLOBAL_NORM_SHARE = 1e-9, 1e-3
 """Largest error in fp64, and as of ``parity/tolerance.py``."""
 
@@ -32,8 +32,9 @@ class Call:
 
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any] = field(default_factory=dict)
-    output: Callable[[Any], Any] = lambda output: output
-    """Selects what is compared of the output."""
+    targets: Any = None
+    output: Callable[[Any, Any], Any] = lambda output, targets: output
+    """Selects what is compared, given the output and the targets."""
 
     def __call__(self, module: nn.Module, device: str = "cpu") -> tuple[list[Tensor], list[Tensor]]:
         """Returns the floating-point tensors of the output, and those of the input that have a gradient."""
@@ -47,11 +48,11 @@ class Call:
             return new.clone() if new.requires_grad else new  # a leaf may not be written in place
 
         output = module(*tree_map(copied, self.args), **tree_map(copied, dict(self.kwargs)))
-        return _floats(self.output(output)), inputs
+        return _floats(self.output(output, tree_map(copied, self.targets))), inputs
 
     def outputs(self, module: nn.Module) -> list[Tensor]:
         """Returns the floating-point tensors of the output for the arguments themselves."""
-        return _floats(self.output(module(*self.args, **self.kwargs)))
+        return _floats(self.output(module(*self.args, **self.kwargs), self.targets))
 
 
 @dataclass
@@ -76,21 +77,24 @@ class Difference:
         return f"{self.tensor} differs by {self.error:.2g}"
 
 
+def prepared(module: nn.Module) -> nn.Module:
+    """Returns a copy of a module in fp64, without dropout."""
+    copied = copy.deepcopy(module).double().train()
+    turn_off_dropout(copied)
+    return copied
+
+
 class Trial:
     """A module and a call of it.
 
     Args:
-        module: on the CPU; it is not changed.
+        module: as of ``prepared``, or a part of it; it is not changed.
     """
 
     def __init__(self, module: nn.Module, call: Call) -> None:
-        self.module, self.call = self._prepared(module), call
-
-    @staticmethod
-    def _prepared(module: nn.Module) -> nn.Module:
-        prepared = copy.deepcopy(module).double().train()
-        turn_off_dropout(prepared)
-        return prepared
+        self.module, self.call = module, call
+        self.num_steps = 2
+        """Number of steps that are compared, of two workers; of more, it is one."""
 
     def has_shapes(self, groups: Sequence[ModuleSlices], size: int) -> str:
         """Returns why the module's code does not run with slices, or returns other shapes; empty if it does not."""
@@ -108,16 +112,20 @@ class Trial:
 
     def _shapes(self, groups: Sequence[ModuleSlices], size: int, device: str) -> list[tuple[int, ...]]:
         tensors = [*self.module.parameters(), *self.module.buffers()]
-        memo: dict[int, Any] = {id(t): _on(t, device) for t in tensors}
-        module, mesh = copy.deepcopy(self.module, memo), SimulatedMesh(LikeOthers(size), 0)
+        module = copy.deepcopy(self.module, {id(tensor): _on(tensor, device) for tensor in tensors})
+        mesh = SimulatedMesh(LikeOthers(size), 0)
         cut_modules(module, groups, lambda group: mesh)
         with torch.no_grad(), FunctionalDropoutOff():
             return [tuple(output.shape) for output in self.call(module, device)[0]]
 
+    def communication(self, groups: Sequence[ModuleSlices], size: int) -> list[list[SliceCommunication]]:
+        """Returns the communication of each group in one pass, with the elements of all samples."""
+        return _compute(self._copied(groups), self.call, groups, SimulatedMesh(LikeOthers(size), 0), 1).communication
+
     @cached_property
     def reference(self) -> Results:
         """What the whole module computes."""
-        return _compute(copy.deepcopy(self.module), self.call, (), None)
+        return _compute(copy.deepcopy(self.module), self.call, (), None, self.num_steps, ends=True)
 
     @cached_property
     def rounding(self) -> float:
@@ -130,14 +138,19 @@ class Trial:
             self.call(module)
         return _ROUNDING if lower.cause is None else LOWER_ROUNDING
 
-    def results(self, groups: Sequence[ModuleSlices], size: int, num_steps: int = _NUM_STEPS) -> list[Results]:
+    def results(self, groups: Sequence[ModuleSlices], size: int) -> list[Results]:
         """Returns what each of ``size`` simulated workers computes."""
-        modules = [copy.deepcopy(self.module) for _ in range(size)]
+        steps, modules = self.num_steps if size == 2 else 1, [self._copied(groups) for _ in range(size)]
 
         def work(mesh: SimulatedMesh) -> Results:
-            return _compute(modules[mesh.get_local_rank()], self.call, groups, mesh, num_steps)
+            return _compute(modules[mesh.get_local_rank()], self.call, groups, mesh, steps, ends=steps == self.num_steps)
 
         return Workers(size).run(work)
+
+    def _copied(self, groups: Sequence[ModuleSlices]) -> nn.Module:
+        """Returns a copy of the module but for the parameters that will be cut, since slices are copies."""
+        cut = [self.module.get_parameter(name) for name in cut_dims(self.module, groups)]
+        return copy.deepcopy(self.module, {id(parameter): parameter for parameter in cut})
 
     def summed(self, results: Sequence[Results]) -> tuple[str, ...]:
         """Returns the parameters of which each worker has a part of the gradient."""
@@ -153,18 +166,22 @@ class Trial:
                 found.append(parameter)
         return tuple(found)
 
+    @cached_property
+    def _norms(self) -> dict[str, float]:
+        """Norms of all tensors of a kind and step of the whole module."""
+        norms: dict[str, float] = {}
+        for name, tensor in self.reference.tensors.items():
+            kind = _kind(name)
+            norms[kind] = math.hypot(norms.get(kind, 0.0), _norm(tensor))
+        return norms
+
     def difference(
         self, groups: Sequence[ModuleSlices], size: int, results: Sequence[Results] | None = None
     ) -> Difference | None:
-        """Returns the tensor that differs most from the whole module's, of all workers; None if none does. Of more than two
-        workers, one step is compared."""
-        results = self.results(groups, size, _NUM_STEPS if size == 2 else 1) if results is None else results
+        """Returns the tensor that differs most from the whole module's, of all workers; None if none does."""
+        results = self.results(groups, size) if results is None else results
         dims, worst = cut_dims(self.module, groups), Difference("", 0.0)
-        expected = self.reference.tensors
-        norms: dict[str, float] = {}
-        for name, tensor in expected.items():
-            kind = _kind(name)
-            norms[kind] = math.hypot(norms.get(kind, 0.0), float(tensor.nan_to_num(0, 0, 0).norm()))
+        expected, norms = self.reference.tensors, self._norms
         for rank, result in enumerate(results):
             steps = {name.partition(":")[0] for name in result.tensors}
             computed = {name for name in expected if name.partition(":")[0] in steps}
@@ -197,9 +214,18 @@ def cut_dims(module: nn.Module, groups: Iterable[ModuleSlices]) -> dict[str, tup
 
 
 def _compute(
-    module: nn.Module, call: Call, groups: Sequence[ModuleSlices], mesh: SimulatedMesh | None, num_steps: int = _NUM_STEPS
+    module: nn.Module,
+    call: Call,
+    groups: Sequence[ModuleSlices],
+    mesh: SimulatedMesh | None,
+    num_steps: int,
+    ends: bool = False,
 ) -> Results:
-    """Takes steps with a module: of the whole one without a mesh."""
+    """Takes steps with a module: with the whole one without a mesh.
+
+    Args:
+        ends: whether to return the updated parameters and the output in eval mode, too.
+    """
     results, meshes = Results(), list[SimulatedMesh]()
     if mesh is not None:
         meshes = [mesh.part() for _ in groups]
@@ -228,15 +254,15 @@ def _compute(
                 tensors[f"gradient of {name}"] = parameter.grad
                 with torch.no_grad():
                     parameter.sub_(parameter.grad, alpha=_LEARNING_RATE)
-                tensors[f"parameter {name}"] = parameter.detach().clone()
                 parameter.grad = None
             tensors |= {f"buffer {name}": b.clone() for name, b in module.named_buffers() if b.is_floating_point()}
             results.tensors |= {f"step {step}: {name}": tensor for name, tensor in tensors.items()}
-        if num_steps == _NUM_STEPS:
+        if ends:
+            results.tensors |= {f"after: parameter {name}": parameter.detach() for name, parameter in module.named_parameters()}
             module.eval()
             with torch.no_grad():
                 outputs, _ = call(module)
-            results.tensors |= {f"eval: output {index}": output for index, output in enumerate(outputs)}
+            results.tensors |= {f"after: eval output {index}": output for index, output in enumerate(outputs)}
     return results
 
 
@@ -250,9 +276,16 @@ def _weights(output: Tensor, index: int) -> Tensor:
     return torch.randn(output.shape, generator=generator, dtype=torch.float64) / math.sqrt(max(1, output.numel()))
 
 
+def _norm(tensor: Tensor) -> float:
+    norm = float(tensor.norm())
+    return norm if math.isfinite(norm) else float(tensor.nan_to_num(0, 0, 0).norm())
+
+
 def _error(tensor: Tensor, expected: Tensor, least: float = 0.0) -> float:
-    scale = max(float(expected.nan_to_num(0, 0, 0).norm()), least)
-    error = float((tensor - expected).masked_fill(tensor == expected, 0).norm())  # infinite ones, as of masks, may be equal
+    error = float((tensor - expected).norm())
+    if not math.isfinite(error):  # infinite ones, as of masks, may be equal
+        error = float((tensor - expected).masked_fill(tensor == expected, 0).norm())
+    scale = max(_norm(expected), least)
     error = error / scale if scale else error
     return math.inf if math.isnan(error) else error
 

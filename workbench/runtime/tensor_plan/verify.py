@@ -11,7 +11,7 @@ from workbench.runtime.tensor_plan.decide import ways
 from workbench.runtime.tensor_plan.names import alike, parted
 from workbench.runtime.tensor_plan.trial import Trial, failure
 
-_MANY = 64
+MANY = 64
 """Number of groups above which the whole module is compared on the fewest workers alone."""
 
 
@@ -54,12 +54,12 @@ class Verification:
         parts = [part for group in groups for part in parted(self.whole.module, group)]
         for size in sorted({size for part in parts for size in ways(part.units)}):
             cut = [part for part in parts if part.units % size == 0]
-            if len(cut) > _MANY and all(size > ways(part.units)[0] for part in cut):
+            if len(cut) > MANY and all(size > ways(part.units)[0] for part in cut):
                 continue  # each was compared alone
             if time.process_time() > self.deadline:
                 return "there was no time to verify it"
             try:
-                results = self.whole.results(cut, size, 2 if size == 2 else 1)
+                results = self.whole.results(cut, size)
                 difference = self.whole.difference(cut, size, results)
             except Exception as error:  # noqa: BLE001 - the user's code
                 return failure(error)
@@ -75,7 +75,7 @@ class Verification:
         found: dict[int, ModuleSlices] = {}
         for fewest in dict.fromkeys(ways(part.units)[0] for part in parts):
             cut = {i: part for i, part in enumerate(parts) if ways(part.units)[0] == fewest}
-            of_three = self.larger.results(list(cut.values()), fewest, num_steps=1)[0].communication
+            of_three = self.larger.communication(list(cut.values()), fewest)
             for (index, part), three in zip(cut.items(), of_three, strict=True):
                 two = self.communication[part.modules]
                 if [replace(c, elements=3 * c.elements) for c in two] == [replace(c, elements=2 * c.elements) for c in three]:
