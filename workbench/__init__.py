@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     )
     from workbench.data.user.from_callable import UserData
     from workbench.models.user.from_callable import UserModel
+    from workbench.optimizers.from_callable import UserOptimizer
     from workbench.spec import RunSpec, Split
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "Split",
     "UserData",
     "UserModel",
+    "UserOptimizer",
     "all_splits",
     "calibrate",
     "calibration",
@@ -51,6 +53,7 @@ _HOME = {
     "Split": "workbench.spec",
     "UserData": "workbench.data.user.from_callable",
     "UserModel": "workbench.models.user.from_callable",
+    "UserOptimizer": "workbench.optimizers.from_callable",
 }
 
 

@@ -62,11 +62,9 @@ class Family:
             SpecError: there is none; the message includes the nearest name and all names.
         """
         if self.source_class and is_source(name):
-            module, _, attribute = self.source_class.partition(":")
-            return getattr(importlib.import_module(module), attribute)
+            return loaded(self.source_class)
         if self.path_class and is_path(name):
-            module, _, attribute = self.path_class.partition(":")
-            return getattr(importlib.import_module(module), attribute)(name, field)
+            return loaded(self.path_class)(name, field)
         plugins = _load(self)
         if not isinstance(name, str) or name not in plugins:
             own = ", or your own as PATH.py:CALLABLE" if self.source_class else ""
@@ -79,7 +77,15 @@ MODELS = Family("model", "workbench.models", "workbench.models", "workbench.mode
 DATASETS = Family("dataset", "workbench.data", "workbench.data", path_class="workbench.data.user:dataset_of")
 STRATEGIES = Family("strategy", "workbench.strategies", "workbench.strategies")
 SCHEDULES = Family("schedule", "workbench.strategies.pipeline.schedules", "workbench.schedules")
+USER_OPTIMIZER = "workbench.optimizers.user:UserOptimizer"
+"""``package.module:Class`` of an optimizer from the user's own code."""
 FAMILIES = (MODELS, DATASETS, STRATEGIES, SCHEDULES)
+
+
+def loaded(name: str) -> Any:
+    """Returns what ``package.module:attribute`` names."""
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def is_source(name: object) -> bool:

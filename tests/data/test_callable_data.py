@@ -15,6 +15,7 @@ from workbench.analysis.work import different_work
 from workbench.data.user.callable import UserData, UserDataOptions
 from workbench.errors import SpecError
 from workbench.plan.resolve import plan
+from workbench.spec.code_parts import DATASET
 from workbench.spec.files import load
 
 DATA = """
@@ -138,13 +139,13 @@ def test_a_run_keeps_the_code_of_its_dataset_and_repeats_from_it(folder: Path, m
     train = {"num_steps": 1, "num_warmup_steps": 0}
     spec = wb.RunSpec(model="mlp", dataset="data.py:Pairs", train=train, baseline={"mode": "none"})
     run = wb.run(spec)
-    code = run.directory.code("dataset")
+    code = run.directory.code(DATASET)
     assert code is not None
     assert sorted(code.files) == ["data.py", "scale.py"]
     assert run.record.dataset == "data.py:Pairs"
     (folder / "scale.py").write_text("SCALE = 3")
     again = wb.run(load(run.directory.spec_path))
-    assert again.directory.code("dataset") == code
+    assert again.directory.code(DATASET) == code
     other = wb.run(spec)
     assert "code of the dataset" in str(different_work([run, other]))
     (run.directory.path / "dataset_code" / "scale.py").write_text("SCALE = 5")

@@ -17,7 +17,7 @@ from workbench.plan.resolve import plan
 from workbench.runtime.batches import Batches
 from workbench.runtime.build import build_blocks
 from workbench.spec import RunSpec
-from workbench.spec.run_spec import Train
+from workbench.spec.train import Train
 from workbench.testing.workers import run_in_workers
 
 AS_PEOPLE_TRAIN: dict[str, Any] = {

@@ -12,7 +12,7 @@ from workbench.messages import listed
 from workbench.plan.parity import VERDICTS
 from workbench.store import archive, listing, runs_table
 from workbench.store.columns import RUN_COLUMNS, RUN_FIGURES
-from workbench.store.directory import CODE_FOLDERS, RunDirectory, home
+from workbench.store.directory import RunDirectory, home
 from workbench.store.events import ParityEvent, StepEvent
 from workbench.store.figures import Summary, WorkerFigures
 from workbench.store.index import SETTLED_S
@@ -114,7 +114,7 @@ def pack_runs(runs: Iterable[Run]) -> bytes:
 def left_out(runs: Iterable[Run]) -> str:
     """Returns a sentence on what an archive of these runs leaves out; empty if it is complete. Code crosses from nobody to
     anybody: who imports the runs reads their figures, and cannot repeat them."""
-    sources = dict.fromkeys(code.source for run in runs for part in CODE_FOLDERS if (code := run.directory.code(part)))
+    sources = dict.fromkeys(code.source for run in runs for code in run.directory.codes().values())
     return f"Left out: the code of {listed(list(sources))}, so that only this store can repeat its runs." if sources else ""
 
 

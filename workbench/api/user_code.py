@@ -1,4 +1,4 @@
-"""The code of a user's own model and data as a run keeps it: a copy in the run directory, from which its workers build."""
+"""The code of a user's own model, data and optimizer as a run keeps it: a copy from which its workers build."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from workbench.errors import SpecError, UsageError
 from workbench.models.user import UserModel
 from workbench.models.user.inspection import recorded_form
 from workbench.plan.plan import Plan
-from workbench.registry import is_source
 from workbench.sources.code import INSPECTION, Code
 from workbench.sources.process import INSPECTING
 from workbench.sources.source import Source
+from workbench.spec.code_parts import CODE_PARTS, DATASET, MODEL, OPTIMIZER, CodePart
 from workbench.spec.option_files import check_hash, with_file_hashes
 from workbench.spec.run_spec import RunSpec
-from workbench.store.directory import CODE_FOLDERS
 from workbench.store.records import CodeRecord
 
 
@@ -37,7 +36,7 @@ def refuse_while_inspecting() -> None:
 class _Own:
     """A part of a spec that is the user's own code."""
 
-    part: str
+    part: CodePart
     source: Source
     code: Code
     recorded_form: Callable[[Path], bytes]
@@ -46,25 +45,22 @@ class _Own:
     other_names: dict[str, str] = field(default_factory=dict)
     """Other options of the part that name code beside it."""
 
-    @property
-    def key(self) -> str:
-        """Path under which the spec's ``files`` has the hash of the code."""
-        return f"{self.part}.name"
-
 
 def _own(planned: Plan) -> Iterator[_Own]:
-    model, dataset = planned.model, planned.dataset
+    model, dataset, optimizer = planned.model, planned.dataset, planned.user_optimizer
     if isinstance(model, UserModel):
         loss = model.options.loss_source
         yield _Own(
-            "model",
+            MODEL,
             model.options.source,
             model.inspection.code,
             partial(recorded_form, model.options, model.data, model.is_sliced),
             {"loss": loss.label} if loss else {},
         )
     if isinstance(dataset, UserData):
-        yield _Own("dataset", dataset.options.source, dataset.inspection.code, dataset.recorded_form)
+        yield _Own(DATASET, dataset.options.source, dataset.inspection.code, dataset.recorded_form)
+    if optimizer is not None:
+        yield _Own(OPTIMIZER, optimizer.source, optimizer.inspection.code, optimizer.recorded_form)
 
 
 def with_hashes(planned: Plan) -> RunSpec:
@@ -75,22 +71,22 @@ def with_hashes(planned: Plan) -> RunSpec:
     """
     spec = planned.spec
     for own in _own(planned):
-        check_hash(spec, own.key, f"the code of {own.source.label}", own.code.sha256)
+        check_hash(spec, own.part.path, f"the code of {own.source.label}", own.code.sha256)
         folder = str(own.source.folder) if own.source.path else ""
-        options = {**spec.as_dict()[own.part], "name": own.source.label, "folder": folder, **own.other_names}
-        spec = spec.replace(**{own.part: options}, files={**(spec.files or {}), own.key: own.code.sha256})
+        spec = own.part.moved(spec, folder, **{own.part.key: own.source.label}, **own.other_names)
+        spec = spec.replace(files={**(spec.files or {}), own.part.path: own.code.sha256})
     return with_file_hashes(spec)
 
 
 def in_run_directory(spec: RunSpec) -> RunSpec:
     """Returns the spec as the run directory holds it: the user's own objects are built from the code there."""
-    for part, folder in CODE_FOLDERS.items():
-        if is_source(getattr(spec, part).name):
-            spec = spec.replace(**{part: {**spec.as_dict()[part], "folder": folder}})
+    for part in CODE_PARTS:
+        if part.is_own(spec):
+            spec = part.moved(spec, part.directory)
     return spec
 
 
-def copies_of_code(planned: Plan) -> dict[str, tuple[CodeRecord, dict[str, bytes]]]:
+def copies_of_code(planned: Plan) -> dict[CodePart, tuple[CodeRecord, dict[str, bytes]]]:
     """Returns the record and the files of the code of each part of a spec that is the user's own.
 
     Raises:
@@ -101,8 +97,8 @@ def copies_of_code(planned: Plan) -> dict[str, tuple[CodeRecord, dict[str, bytes
         code, source, is_copied = own.code, own.source, own.source.path is not None
         files = {name: Path(code.folder, name).read_bytes() for name in code.files} if is_copied else {}
         if not code.is_current:
-            raise SpecError(own.key, f"the code of {source.label} changed while the run was submitted; submit it again")
-        files[INSPECTION] = own.recorded_form(Path(CODE_FOLDERS[own.part]))
+            raise SpecError(own.part.path, f"the code of {source.label} changed while the run was submitted; submit it again")
+        files[INSPECTION] = own.recorded_form(Path(own.part.directory))
         record = CodeRecord(source.label, code.sha256, code.files if is_copied else {}, code.distribution, code.version)
         copies[own.part] = record, files
     return copies

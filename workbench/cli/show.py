@@ -41,10 +41,9 @@ def show_command(run: str) -> None:
         console.print(f"options: {', '.join(differences)}")
     if row["mode"] == "train" and (optimizer := _optimizer(opened)):
         console.print(f"optimizer: {optimizer}")
-    for part in ("model", "dataset"):
-        if code := opened.directory.code(part):
-            what = ", ".join(code.files) or f"{code.distribution or 'a module'} {code.version or ''}".strip()
-            console.print(f"code of the {part}: {what}  SHA-256 {code.sha256[:12]}…")
+    for part, code in opened.directory.codes().items():
+        what = ", ".join(code.files) or f"{code.distribution or 'a module'} {code.version or ''}".strip()
+        console.print(f"code of the {part}: {what}  SHA-256 {code.sha256[:12]}…")
     record = opened.record
     if opened.summary and (why := reason(record, opened.summary)):
         console.print(Text.assemble((f"⚠ {row['trust']}:", "yellow"), f" {why}"))

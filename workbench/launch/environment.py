@@ -14,6 +14,7 @@ from pathlib import Path
 
 from workbench.errors import UsageError
 from workbench.registry import DATASETS, MODELS
+from workbench.spec.code_parts import CODE_PARTS
 from workbench.spec.run_spec import RunSpec
 from workbench.store.json_record import plain
 from workbench.store.records import Environment
@@ -62,7 +63,8 @@ def baseline_key(spec: RunSpec) -> str:
     environment and memory budget."""
     table = spec.as_dict()
     del table["launch"]["fork_server"], table["launch"]["wait_for_quiet"]  # how and when processes start changes no figure
-    table["model"].pop("folder", None)  # where the user's code lies; what it is, its hash in files says
+    for part in CODE_PARTS:
+        table[part.section].pop(part.folder_key, None)  # where the user's code lies; what it is, its hash in files says
     parts = [table[part] for part in ("mode", "model", "dataset", "train", "inference", "launch")]
     parts += [_source(MODELS.get(spec.model.name)), _source(DATASETS.get(spec.dataset.name))]
     parts += [spec.measure.memory_budget_bytes] if spec.measure.memory_budget_bytes is not None else []

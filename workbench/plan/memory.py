@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
-from workbench.plan.optimizer import optimizer_state
+from workbench.plan.optimizer import optimizer_state_bytes
 
 if TYPE_CHECKING:
     from workbench.plan.plan import Plan
@@ -33,15 +33,15 @@ class ExpectedMemory:
     parameters: int
     gradients: int
     """Held from the end of the backward pass until the update."""
-    optimizer_state: int
-    """Held from the first update on."""
+    optimizer_state: int | None
+    """Held from the first update on; None for an optimizer of the user's own whose state is no multiple of the parameters."""
     activations: int | None
     """Maximum at the beginning of a backward pass; None without a formula."""
 
     @property
     def total_bytes(self) -> int:
         """Sum of the categories that have a formula."""
-        return self.parameters + self.gradients + self.optimizer_state + (self.activations or 0)
+        return self.parameters + self.gradients + (self.optimizer_state or 0) + (self.activations or 0)
 
 
 def expected_memory(plan: Plan, rank: int) -> ExpectedMemory:
@@ -51,8 +51,7 @@ def expected_memory(plan: Plan, rank: int) -> ExpectedMemory:
     parameters = allocated.num_parameters * size
     if not rank_view.trains:
         return ExpectedMemory(parameters, 0, 0, None)
-    numbers, per_parameter = optimizer_state(plan.spec.train)
-    state = numbers * updated.num_parameters * size + per_parameter * len(updated.distinct_parameters)
+    state = optimizer_state_bytes(plan, updated)
     with_gradient = allocated.trained_parameters
     if rank_view.placement.allocates_unused:
         with_gradient += allocated.unused_parameters

@@ -21,11 +21,13 @@ from workbench.plan.model_summary import ModelSummary
 from workbench.plan.placement import Placement
 from workbench.plan.rank_view import RankView
 from workbench.plan.steps import trace_share
+from workbench.registry import USER_OPTIMIZER, is_source, loaded
 from workbench.spec.run_spec import RunSpec
 
 if TYPE_CHECKING:
     from workbench.data.base import Dataset
     from workbench.models.base import Model
+    from workbench.optimizers.user import UserOptimizer
     from workbench.plan.lossy import Lossy
     from workbench.strategies.base import Strategy
 
@@ -46,6 +48,12 @@ class Plan:
     """The unsplit model."""
 
     mesh: Mesh
+
+    @functools.cached_property
+    def user_optimizer(self) -> UserOptimizer | None:
+        """The user's own optimizer; None if the spec names one of torch's."""
+        is_own = self.spec.mode == "train" and is_source(self.spec.train.optimizer)
+        return loaded(USER_OPTIMIZER)(self.spec.train, self.full_model.trained_parameters) if is_own else None
 
     @property
     def num_workers(self) -> int:

@@ -9,7 +9,9 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from workbench.plan.optimizer import decays, learning_rate_factor, optimizer_class, optimizer_options
-from workbench.spec.run_spec import Train
+from workbench.registry import is_source
+from workbench.runtime.user_optimizer import parts_of, user_optimizer
+from workbench.spec.train import Train
 from workbench.strategies.worker_model import WorkerModel
 
 
@@ -19,17 +21,19 @@ def make_optimizer(worker: WorkerModel, train: Train) -> torch.optim.Optimizer |
     Whether weight decay applies to a parameter follows from its shape in the unsplit model, so a group has the same members
     whatever the split.
     """
+    trained = [(name, parameter) for name, parameter in worker.named_parameters() if parameter.requires_grad]
+    if not trained:
+        return None
+    if is_source(train.optimizer):
+        kind, all_groups, arguments = parts_of(user_optimizer(train, trained))
+        return worker.make_optimizer(kind, all_groups, **arguments)
     options = optimizer_options(train)
     summaries = {parameter.name: parameter for parameter in worker.full_model.parameters}
     # torch's multi-tensor kernels take neither sliced and whole tensors nor tensors of different meshes in one list.
     groups: dict[Any, list[nn.Parameter]] = {}
-    for name, parameter in worker.named_parameters():
-        if not parameter.requires_grad:
-            continue
+    for name, parameter in trained:
         mesh = parameter.device_mesh if isinstance(parameter, DTensor) else None
         groups.setdefault((mesh, decays(train, summaries[name])), []).append(parameter)
-    if not groups:
-        return None
     return worker.make_optimizer(
         getattr(torch.optim, optimizer_class(train)),
         [
@@ -41,9 +45,10 @@ def make_optimizer(worker: WorkerModel, train: Train) -> torch.optim.Optimizer |
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, train: Train, step: int) -> None:
-    """Sets the learning rate of a step, counted from 0 over all steps of a run, in every group.
+    """Sets the learning rate of a step, counted from 0 over all steps of a run, in every group: a part of the initial one.
 
     ZeroRedundancyOptimizer hands it on to the optimizer of this worker's part when it steps.
     """
     for group in optimizer.param_groups:
-        group["lr"] = train.learning_rate * learning_rate_factor(train, step)
+        if "lr" in group:
+            group["lr"] = group.setdefault("initial_lr", group["lr"]) * learning_rate_factor(train, step)

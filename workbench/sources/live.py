@@ -26,7 +26,12 @@ from workbench.sources.source import Source
 
 PREFIX = "live"
 """What stands before the colon in ``live:Net``."""
-FILES = {"model.name": "live.pickle", "model.loss": "live-loss.pickle", "dataset.name": "live-dataset.pickle"}
+FILES = {
+    "model.name": "live.pickle",
+    "model.loss": "live-loss.pickle",
+    "dataset.name": "live-dataset.pickle",
+    "train.optimizer": "live-optimizer.pickle",
+}
 """Path of the key that names an object → the file with it."""
 _HASHES = "hashes.json"
 """File beside it with its hash, as beside all recorded code."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import importlib
 import sys
@@ -180,10 +181,11 @@ class Source:
         )
 
 
-def built(source: Source, options: Mapping[str, Any], field: str) -> Any:
+def built(source: Source, options: Mapping[str, Any], field: str, *inputs: Any) -> Any:
     """Returns what the callable returns for these keyword arguments.
 
     Args:
+        inputs: Arguments before them.
         field: Path of the arguments in the spec: ``model.options``.
 
     Raises:
@@ -191,9 +193,9 @@ def built(source: Source, options: Mapping[str, Any], field: str) -> Any:
     """
     target = source.load()
     try:
-        source.check_options(target, options, field)
+        source.check_options(functools.partial(target, *inputs) if inputs else target, options, field)
         with source.imports():
-            return target(**options)
+            return target(*inputs, **options)
     except SpecError:
         raise
     except (Exception, SystemExit) as error:

@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from workbench.messages import listed
 from workbench.registry import DATASETS, MODELS, SCHEDULES, STRATEGIES, Family
 from workbench.spec.files import parse_value
-from workbench.spec.options import AppliesIf, ModelOptions, NoCost, Options, PluginOptions, ReadsFile
+from workbench.spec.options import AppliesIf, Choices, ModelOptions, NoCost, Options, OwnCode, PluginOptions, ReadsFile
 from workbench.spec.paths import value_text
 from workbench.spec.run_spec import RunSpec
 from workbench.spec.units import Quantity
@@ -183,7 +183,7 @@ def all_fields(model: str, dataset: str) -> dict[str, Field]:
 
 
 def _is_in_form(options: type[Options], name: str, info: FieldInfo) -> bool:
-    if any(mark is ReadsFile for mark in info.metadata):
+    if ReadsFile in info.metadata or OwnCode in info.metadata:
         return False
     if issubclass(options, PluginOptions) and name == "name":
         return False
@@ -207,6 +207,7 @@ def _field(options: type[Options], where: str, name: str, info: FieldInfo, defau
     marks = [*info.metadata, *marks]
     family = next((mark for mark in marks if isinstance(mark, Family)), None)
     choices: tuple[str, ...] = tuple(family.names()) if family else ()
+    choices = next((mark.values for mark in marks if isinstance(mark, Choices)), choices)
     if get_origin(annotation) is Literal:
         choices = tuple(map(str, get_args(annotation)))
     if issubclass(options, ModelOptions) and name == "preset":

@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 from workbench.errors import SpecError
-from workbench.registry import is_source
+from workbench.spec.code_parts import CODE_PARTS
 from workbench.spec.options import Options, ReadsFile
 from workbench.spec.run_spec import RunSpec
 
-CODE = {"model": "model.name", "dataset": "dataset.name"}
-"""Part of the spec → path under which ``files`` has the hash of the user's own code of it."""
 _SHOWN = 12
 _FOLDER = "hf:"
 """Begins the name of a folder that the library datasets has saved."""
@@ -26,7 +24,7 @@ def with_file_hashes(spec: RunSpec) -> RunSpec:
         SpecError: a file cannot be read, or has changed since the spec was recorded.
     """
     table = spec.as_dict()
-    code = {where for part, where in CODE.items() if is_source(getattr(spec, part).name)}
+    code = {part.path for part in CODE_PARTS if part.is_own(spec)}
     hashes = {where: digest for where, digest in (spec.files or {}).items() if where in code}
     for where, path in option_files(spec):
         hashes[where] = _hash(where, path)

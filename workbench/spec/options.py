@@ -49,6 +49,18 @@ class AppliesIf:
     """Without any, it must be set: not None, 0, false or empty."""
 
 
+@dataclass(frozen=True)
+class Choices:
+    """Marks a text with these values, which may also name a callable of the user's own: ``Annotated[str, Choices(("a", "b"))]``.
+    Pages offer these values only."""
+
+    values: tuple[str, ...]
+
+
+class OwnCode:
+    """Marks an option of the user's own code, ``Annotated[str, OwnCode]``. Pages do not offer it."""
+
+
 class NoCost:
     """Marks an option on which neither the time nor the memory of a step depends, such as a learning rate: ``Annotated[float,
     NoCost]``. Runs that differ in it do the same work, so they are compared."""
@@ -140,7 +152,8 @@ def describe(options: type[Options]) -> list[dict[str, str]]:
         rows.append(
             {
                 "name": name,
-                "type": _type_name(field.annotation),
+                "type": next((" | ".join(m.values) + " | CALLABLE" for m in metadata if isinstance(m, Choices)), "")
+                or _type_name(field.annotation),
                 "default": f"{default}",
                 "bounds": ", ".join(_bound(m) for m in metadata if _bound(m)),
                 "help": " ".join((field.description or "").split()),

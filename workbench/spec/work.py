@@ -9,17 +9,18 @@ from typing import Any
 from workbench.errors import SpecError
 from workbench.messages import listed
 from workbench.registry import DATASETS, MODELS
+from workbench.spec.code_parts import CODE_PARTS
 from workbench.spec.form import Field, fields
-from workbench.spec.option_files import CODE
 from workbench.spec.options import Options
 from workbench.spec.paths import differing, flat, value_text
-from workbench.spec.run_spec import Inference, Train
+from workbench.spec.run_spec import Inference
+from workbench.spec.train import Train
 
 _PARTS = ("mode", "model", "dataset", "train", "inference", "files")
 """Parts of a spec that determine what a run computes."""
 _SPLIT_FILES = "files.split."
 """Beginning of the paths of hashes of files that strategies read, such as a schedule."""
-_CODE = {f"files.{where}": part for part, where in CODE.items()}
+_CODE = {f"files.{part.path}": part.name for part in CODE_PARTS}
 
 
 def work_differences(tables: Sequence[dict[str, Any]]) -> list[str]:

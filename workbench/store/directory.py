@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from workbench.errors import DamagedRunError, UsageError
-from workbench.registry import is_source
+from workbench.spec.code_parts import CODE_PARTS, MODEL, CodePart
 from workbench.store.events import Event, event_from_json
 from workbench.store.figures import Summary
 from workbench.store.json_record import InvalidRecordError, NewerVersionError, Record, from_json, to_json
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from workbench.spec.run_spec import RunSpec
 
 R = TypeVar("R", bound=Record)
-CODE_FOLDERS = {"model": "code", "dataset": "dataset_code"}
-"""Part of the spec → folder with the user's own code of it."""
 _HASHES = "hashes.json"
 
 
@@ -72,13 +70,13 @@ class RunDirectory:
         spec_toml: str,
         record: RunRecord,
         environment: Environment,
-        code: Mapping[str, tuple[CodeRecord, Mapping[str, bytes]]] | None = None,
+        code: Mapping[CodePart, tuple[CodeRecord, Mapping[str, bytes]]] | None = None,
     ) -> RunDirectory:
         """Creates the directory of a new run.
 
         Args:
-            code: Part of the spec that is the user's own code, such as ``model`` → the record of the code, and the contents of
-                all files in its folder by their path there.
+            code: Part of the spec that is the user's own code → the record of the code, and the contents of all files in its
+                folder by their path there.
 
         Raises:
             UsageError: the store cannot be written.
@@ -90,7 +88,7 @@ class RunDirectory:
             run._write("environment.json", environment)
             run._write("run.json", record)
             for part, (code_record, files) in (code or {}).items():
-                run._write_code(CODE_FOLDERS[part], code_record, files)
+                run._write_code(part.directory, code_record, files)
             run.write_status(RunStatus(RunState.QUEUED))
         except OSError as error:
             shutil.rmtree(run.path, ignore_errors=True)
@@ -129,9 +127,9 @@ class RunDirectory:
         from workbench.spec.files import load
 
         spec = load(self.spec_path)
-        for part, folder in CODE_FOLDERS.items():
-            if is_source(getattr(spec, part).name):
-                spec = spec.replace(**{part: {**spec.as_dict()[part], "folder": str(self.path.resolve() / folder)}})
+        for part in CODE_PARTS:
+            if part.is_own(spec):
+                spec = part.moved(spec, str(self.path.resolve() / part.directory))
         return spec
 
     def log_path(self, rank: int) -> Path:
@@ -167,9 +165,13 @@ class RunDirectory:
     def environment(self) -> Environment:
         return self._read(Environment, "environment.json") or Environment()
 
-    def code(self, part: str = "model") -> CodeRecord | None:
-        """Returns the user's own code of the model or ``dataset``; None if that is a plugin or a file."""
-        return self._read(CodeRecord, f"{CODE_FOLDERS[part]}/{_HASHES}")
+    def code(self, part: CodePart = MODEL) -> CodeRecord | None:
+        """Returns the user's own code of a part of the spec; None if that is a plugin or a file."""
+        return self._read(CodeRecord, f"{part.directory}/{_HASHES}")
+
+    def codes(self) -> dict[str, CodeRecord]:
+        """Returns the user's own code of each part that has any, by the name of the part."""
+        return {part.name: code for part in CODE_PARTS if (code := self.code(part))}
 
     def status(self) -> RunStatus:
         return self._read(RunStatus, "status.json") or RunStatus(RunState.LOST, "the run directory has no status.json")

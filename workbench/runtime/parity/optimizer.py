@@ -3,7 +3,7 @@
 The parity check takes plain SGD steps, because Adam divides a gradient by its own magnitude and turns the rounding noise of
 one that is truly zero into a full step. Once these steps have verified the gradients, the split optimizer takes steps on
 fixed gradients: the same normally distributed numbers in every split, of which each worker takes its slice. The reference is
-the published formula of the optimizer on the full parameters.
+the published formula of the optimizer on the full parameters, or the user's own optimizer of these.
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ import torch
 from torch import Tensor
 
 from workbench.plan.optimizer import decays, learning_rate_factor, optimizer_options
+from workbench.registry import is_source
 from workbench.runtime.build import local
 from workbench.runtime.optimizer import make_optimizer, set_learning_rate
 from workbench.runtime.parity.errors import compare
 from workbench.runtime.parity.local_tensors import LocalTensor, local_parameters, offset
+from workbench.runtime.user_optimizer import user_optimizer
 
 if TYPE_CHECKING:
     from workbench.plan.model_summary import ModelSummary
-    from workbench.spec.run_spec import Train
+    from workbench.spec.train import Train
     from workbench.strategies.worker_model import WorkerModel
 
 
@@ -63,10 +65,13 @@ def optimizer_errors(
     updated = gather(local_parameters(trained))
     if not is_reference:
         return {}
-    expected = {
-        f"parameter {name}": _by_formula(train, worker.full_model, name, parameter, steps)
-        for name, parameter in _full_parameters(initial, worker.full_model).items()
-    }
+    parameters = _full_parameters(initial, worker.full_model)
+    updates = (
+        _by_callable(train, parameters, steps)
+        if is_source(train.optimizer)
+        else {name: _by_formula(train, worker.full_model, name, parameter, steps) for name, parameter in parameters.items()}
+    )
+    expected = {f"parameter {name}": values for name, values in updates.items()}
     errors = compare(expected, updated, global_norm_share)
     return {f"{name} after steps of {train.optimizer}": error for name, error in errors.items()}
 
@@ -85,6 +90,18 @@ def _full_parameters(local_tensors: list[LocalTensor], summary: ModelSummary) ->
         name = part.name.removeprefix("parameter ")
         parameters.setdefault(name, torch.zeros(shapes[name], dtype=torch.float64))[part.slices] = part.values.double()
     return parameters
+
+
+def _by_callable(train: Train, parameters: dict[str, Tensor], steps: tuple[int, ...]) -> dict[str, Tensor]:
+    """Computes the steps of a user's own optimizer on the full parameters."""
+    named = {name: torch.nn.Parameter(values.clone()) for name, values in parameters.items()}
+    optimizer = user_optimizer(train, list(named.items()))
+    for turn, step in enumerate(steps):
+        for name, parameter in named.items():
+            parameter.grad = fixed_gradient(name, parameter.shape, turn)
+        set_learning_rate(optimizer, train, step)
+        optimizer.step()
+    return {name: parameter.detach() for name, parameter in named.items()}
 
 
 def _by_formula(train: Train, summary: ModelSummary, name: str, parameter: Tensor, steps: tuple[int, ...]) -> Tensor:

@@ -14,7 +14,7 @@ from workbench.runtime.parity.optimizer import optimizer_errors
 from workbench.runtime.parity.reference import LEARNING_RATE
 from workbench.runtime.parity.replicas import has_local_parameters, rename_by_replica
 from workbench.runtime.step_loop import take_step
-from workbench.spec.run_spec import Train
+from workbench.spec.train import Train
 from workbench.strategies.worker_model import WorkerModel
 
 
