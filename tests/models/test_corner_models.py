@@ -86,7 +86,7 @@ FROZEN: dict[str, tuple[str | dict[str, Any], dict[str, Any]]] = {
         {"name": "mixed", "frozen": [0, 1]},
         {"fsdp": 2, **pipeline(partition=[4, 1])},
     ),
-    "unused, data": ("unused", {"data": {"size": 2, "find_unused_parameters": True, "num_accumulation_steps": 2}}),
+    "unused, data": ("unused", {"data": {"size": 2, "num_accumulation_steps": 2}}),
     "unused, zero1": ("unused", {"zero1": {"size": 2, "find_unused_parameters": True}}),
     "sliced layers at the end of backward": (
         {"name": "sliced", "frozen": ["layer0", "layer1.norm", "layer1.up"]},
@@ -169,7 +169,11 @@ def test_parameters_of_no_dims_and_of_fewer_rows_than_workers(model: str | dict[
         ("gated", {"fsdp": 2}, "FSDP does not support scalar parameters such as first.gate of gated"),
         ("gated", {"data": 2, "layer": 2}, "torch's replicate, which data uses with layer, .* such as first.gate"),
         ("gated", {"data": {"size": 2, "compression": "powersgd"}}, "PowerSGD does not support .* first.gate"),
-        ("unused", {"data": 2}, "does not use body.spare.weight and body.spare.bias; set it to true"),
+        (
+            "unused",
+            {"data": {"size": 2, "find_unused_parameters": False}},
+            "does not use body.spare.weight and body.spare.bias; set it to true",
+        ),
         ("frozen", {"fsdp": {"size": 2, "find_unused_parameters": True}}, "is an option of DDP, which this split does not use"),
         ("sliced", {"tensor": {"size": 2}}, "checkpointing = full does not support .* layer0.norm.weight of sliced"),
         ("albert", {"data": 2, **pipeline("interleaved_1f1b")}, "b2.linear.weight and b0.linear.weight are tied"),

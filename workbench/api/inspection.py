@@ -31,6 +31,9 @@ class ModelReport:
     refusals: dict[str, str | None]
     """Strategy → why it cannot split the model alone, one sentence; None if it can."""
 
+    notes: dict[str, str]
+    """Strategy that can split it → what it chooses for this model though no option says so."""
+
     code: dict[str, Any] | None = None
     """Of a user's own model: ``files`` with their hashes, or ``distribution`` and ``version``."""
 
@@ -54,8 +57,11 @@ def inspect_model(spec: RunSpec, num_workers: int = 2) -> ModelReport:
     refusals = {
         name: of_tensor if name == "tensor" else refusal({**spec.as_dict(), "split": split}) for name, split in splits.items()
     }
+    accepted = [name for name, why in refusals.items() if why is None]
+    notes = {name: "; ".join(plan(spec.replace(split=splits[name])).notes) for name in accepted}
     if not isinstance(planned.model, UserModel):
-        return ModelReport(planned.full_model, planned.dataset.label, num_workers, refusals)
+        return ModelReport(planned.full_model, planned.dataset.label, num_workers, refusals, notes)
     of, found = planned.model.inspection, planned.model.found
     code = {"files": of.code.files, "distribution": of.code.distribution, "version": of.code.version}
-    return ModelReport(planned.full_model, planned.dataset.label, num_workers, refusals, code, of.output, found.tensor_plan)
+    label, tensor_plan = planned.dataset.label, found.tensor_plan
+    return ModelReport(planned.full_model, label, num_workers, refusals, notes, code, of.output, tensor_plan)

@@ -76,6 +76,7 @@ def _document(report: ModelReport, spec: RunSpec) -> dict[str, Any]:
         "unused": [p.name for p in model.unused_parameters],
         "num_workers": report.num_workers,
         "refusals": report.refusals,
+        "notes": {name: note for name, note in report.notes.items() if note},
         "tensor_plan": None if report.tensor_plan is None else asdict(report.tensor_plan),
         "code": report.code,
         "output": report.output,
@@ -117,7 +118,7 @@ def _print(report: ModelReport, spec: RunSpec) -> None:
     console.print()
     splits = Table("strategy", f"on {report.num_workers} workers", box=None, header_style="bold", padding=(0, 2, 0, 0))
     for name, why in report.refusals.items():
-        splits.add_row(name, why or "accepted")
+        splits.add_row(name, why or f"accepted{report.notes[name] and f': {report.notes[name]}'}")
     console.print(splits)
     if report.tensor_plan is not None:
         _print_tensor_plan(console, report.tensor_plan)

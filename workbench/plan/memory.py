@@ -53,7 +53,7 @@ def expected_memory(plan: Plan, rank: int) -> ExpectedMemory:
         return ExpectedMemory(parameters, 0, 0, None)
     state = optimizer_state_bytes(plan, updated)
     with_gradient = allocated.trained_parameters
-    if rank_view.placement.allocates_unused:
+    if rank_view.placement.allocates_unused and rank_view.mesh.has_replicas_only:
         with_gradient += allocated.unused_parameters
     gradients = sum(p.numel for p in with_gradient) * size
     return ExpectedMemory(parameters, gradients, state, _activations(plan, rank_view))

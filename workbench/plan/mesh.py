@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 
@@ -11,6 +12,11 @@ REPLICA_AXES = ("data", "context")
 """Axes whose workers hold equal parameters and average gradients, over both axes together if a run has both."""
 WORLD = "world"
 """Name used for an axis in operations of all workers."""
+
+
+def uses_ddp(axes: Iterable[str]) -> bool:
+    """Whether a run over these axes averages gradients with DDP, which supports neither DTensors nor pipelines."""
+    return set(axes) <= set(REPLICA_AXES)
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,11 @@ class Mesh:
     def replica_axes(self) -> tuple[str, ...]:
         """Axes of this run over which gradients are averaged."""
         return tuple(axis for axis in REPLICA_AXES if axis in self.axes)
+
+    @property
+    def has_replicas_only(self) -> bool:
+        """Whether no axis divides the model, so that DDP averages gradients."""
+        return uses_ddp(self.axes)
 
     @property
     def num_copies(self) -> int:

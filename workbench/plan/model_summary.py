@@ -159,6 +159,9 @@ class ModelSummary:
     loss_reduction: LossReduction | None = None
     """How the loss that the last block returns beside its output is reduced; None if the loss is computed of the output."""
 
+    reads_values: bool = False
+    """Whether its code reads values that depend on samples or parameters, as for a branch: a step may leave parameters out."""
+
     def __post_init__(self) -> None:
         for field in ("blocks", "groups", "ties", "mixtures"):  # a generator would be empty when read again
             object.__setattr__(self, field, tuple(getattr(self, field)))

@@ -135,6 +135,11 @@ class Plan:
         return next((s.lossy for s in self.strategies if s.lossy), None)
 
     @property
+    def notes(self) -> list[str]:
+        """What the strategies choose for this model though no option says so, a clause each."""
+        return [note for s in self.strategies if (note := s.note(self.full_model, self.spec))]
+
+    @property
     def expected_communication(self) -> list[ExpectedCommunication]:
         """The communication of one step, summed over all workers, by the formulas of the strategies."""
         return totals(t for rank in range(self.num_workers) for t in self.expected_communication_of(rank))

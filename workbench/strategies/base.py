@@ -128,6 +128,11 @@ class Strategy(ABC, Generic[O]):
         one."""
         return ""
 
+    def note(self, model: ModelSummary, spec: RunSpec) -> str:
+        """Returns what the strategy chooses for this model though no option says so, with the reason: a clause that ``inspect``
+        shows; empty without one."""
+        return ""
+
     def place(self, model: ModelSummary, index: int) -> Placement:
         """Returns what worker ``index`` of the axis holds; by default all of the model.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from workbench.errors import SplitError
 from workbench.plan import compatibility
 from workbench.plan.resolve import plan
 from workbench.spec import RunSpec
-from workbench.testing.conformance import assert_conforms
+from workbench.testing.conformance import assert_conforms, run_case
 
 TEXT = {"name": "text", "sequence_length": 6}
 IMAGES = "digit_images"
@@ -26,6 +27,8 @@ MODELS: dict[str, tuple[dict[str, Any], Any]] = {
     "Shared": ({}, "digits"),
     "FrozenBackbone": ({}, "digits"),
     "FrozenSkip": ({}, "digits"),
+    "Unused": ({}, "digits"),
+    "Branches": ({}, "digits"),
 }
 """Class in zoo.py → its arguments and the data."""
 PIECES = {"size": 2, "num_microbatches": 2}
@@ -85,11 +88,39 @@ def spec_of(model: str, split: str) -> dict[str, Any]:
         pytest.param(model, split, marks=marks_of(model, split), id=f"{model} - {split}")
         for model in MODELS
         for split in SPLITS
-        if (model, split) not in REFUSED
+        if (model, split) not in REFUSED and model != "Branches"  # whose optimizer state depends on values, too
     ],
 )
 def test_a_split_of_a_module_is_one_worker_and_its_formulas(model: str, split: str) -> None:
     assert_conforms(spec_of(model, split))
+
+
+def test_ddp_waits_for_no_layer_that_values_leave_out() -> None:
+    outcome = run_case(spec_of(zoo.Branches.__name__, "dp2"))
+    assert (outcome.parity["verdict"], outcome.parity["max_error"] < 1e-9) == ("equal per shard", True), outcome.parity
+    assert not outcome.communication_mistakes()
+
+
+SEARCHES = {
+    "Unused": "does not use other.weight and other.bias",
+    "Branches": r"does not use model.(left|right).weight and ",
+    "DependsOnValues": "reads values of tensors",
+    "ResidualsOutside": "",
+}
+"""Model → why DDP searches for unused parameters."""
+
+
+@pytest.mark.parametrize("model", SEARCHES)
+def test_ddp_searches_for_unused_parameters_where_there_may_be_some_and_says_so(model: str) -> None:
+    notes = plan(RunSpec(**spec_of(model, "dp2"))).notes
+    assert len(notes) == bool(SEARCHES[model])
+    assert not notes or re.search(SEARCHES[model], notes[0])
+    explicit = spec_of(model, "dp2") | {"split": {"data": {"size": 2, "find_unused_parameters": False}}}
+    if "does not use" not in SEARCHES[model]:
+        assert not plan(RunSpec(**explicit)).notes
+        return
+    with pytest.raises(SplitError, match="set it to true or leave it out"):
+        plan(RunSpec(**explicit))
 
 
 DECODERS = ("normed", "fused, sizes of the input", "fused, grouped")

@@ -125,6 +125,32 @@ class DependsOnValues(nn.Module):
         return self.c(self.b(h) if h.abs().mean() > 0 else h)
 
 
+class Branches(nn.Module):
+    """The values of the first sample decide which of two layers computes; for features."""
+
+    def __init__(self, inputs: int = 64) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Linear(inputs, 8), nn.Linear(8, 10)
+        self.left, self.right = nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.embed(x)
+        return self.head(self.left(h) if int(h[0].abs().sum() * 64) % 2 else self.right(h))
+
+
+class Unused(nn.Module):
+    """A head that the loss does not use; for features."""
+
+    def __init__(self, inputs: int = 64) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(inputs, 8), nn.ReLU(), nn.Linear(8, 8))
+        self.head, self.other = nn.Linear(8, 10), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        h = self.body(x)
+        return {"logits": self.head(h), "other": self.other(h)}
+
+
 class Shared(nn.Module):
     """One layer that is called three times; for features."""
 

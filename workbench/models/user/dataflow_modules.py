@@ -131,6 +131,20 @@ def follow(root: nn.Module, units: Sequence[str], run: Callable[[], Any], watche
     return flow
 
 
+def reads_values(root: nn.Module, inputs: Any, run: Callable[[], Any]) -> bool:
+    """Returns whether a forward pass reads values that depend on parameters or inputs, such as for a branch.
+
+    Args:
+        run: calls the module with ``inputs``.
+    """
+    mode = _Following()
+    for tensor in [*root.parameters(), *(leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor))]:
+        mode.add(tensor, [Origin(-1, INSIDE)])
+    with torch.no_grad(), mode:
+        run()
+    return bool(mode.branched_on)
+
+
 def differentiable(root: nn.Module, units: Sequence[str], run: Callable[[], Any]) -> frozenset[Origin]:
     """Returns the outputs of units that have a gradient, found in a forward pass."""
     found = set[Origin]()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,6 +17,7 @@ from workbench.errors import SpecError
 from workbench.messages import listed
 from workbench.models.blocks_modules import Blocks
 from workbench.models.dropout_modules import substitute_dropout
+from workbench.models.user.dataflow_modules import reads_values
 from workbench.models.user.kept_modules import kept_tensors
 from workbench.models.user.loss_modules import reduction_of_module
 from workbench.models.user.outputs_modules import Result, main_output, returned_loss
@@ -40,17 +44,31 @@ def inspected(model: ModuleModel[Any]) -> tuple[Structure | None, ModelSummary]:
     Raises:
         SpecError: the module does not accept the samples, or its output is not one tensor.
     """
-    large = _large(model)
-    if large is None:
-        return _inspected_on(model, model.build(), "cpu")
-    try:
-        return _inspected_on(model, large, "meta")
-    except SpecError as error:
-        if error.field != "model.loss":  # which may only fail on this device
-            raise
-        return _inspected_on(model, model.build(), "cpu")
-    except Exception:  # noqa: BLE001 - an operation without a meta kernel, or control flow that depends on values
-        return _inspected_on(model, model.build(), "cpu")
+    with _same_random_numbers():
+        large = _large(model)
+        if large is None:
+            return _inspected_on(model, model.build(), "cpu")
+        try:
+            return _inspected_on(model, large, "meta")
+        except SpecError as error:
+            if error.field != "model.loss":  # which may only fail on this device
+                raise
+            return _inspected_on(model, model.build(), "cpu")
+        except Exception:  # noqa: BLE001 - an operation without a meta kernel, or control flow that depends on values
+            return _inspected_on(model, model.build(), "cpu")
+
+
+@contextmanager
+def _same_random_numbers() -> Iterator[None]:
+    """Lets every process draw the same weights and samples: of a module that branches on values, all must find the same."""
+    states = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        random.seed(0)
+        np.random.seed(0)
+        torch.manual_seed(0)
+        yield
+    random.setstate(states[0])
+    np.random.set_state(states[1])
 
 
 def _large(model: ModuleModel[Any]) -> nn.Module | None:
@@ -96,7 +114,11 @@ def _inspected_on(model: ModuleModel[Any], root: nn.Module, device: str) -> tupl
         structure = None
     if structure is None and model.cut_at:
         raise SpecError("model.cut_at", f"{model.name} cannot be cut anywhere, but got {list(model.cut_at)}; remove it")
-    summary = summary_of_module(model.name, root, structure, samples, result)
+    inputs = samples.inputs(2)
+    summary = replace(
+        summary_of_module(model.name, root, structure, samples, result),
+        reads_values=device == "cpu" and reads_values(root, inputs, lambda: call(root, inputs)),
+    )
     is_small = summary.num_parameters <= _MOST_PARAMETERS
     built = model.build() if device == "meta" and (is_small or has_loss) else root
     if is_small:

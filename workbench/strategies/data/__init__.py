@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from workbench.plan.communication import ExpectedCommunication
 from workbench.plan.placement import Placement
 from workbench.strategies.base import ApplyOrder, Caption, Limiting, Strategy, strategy
-from workbench.strategies.data.checks import check_data
+from workbench.strategies.data.checks import check_data, search_note
 from workbench.strategies.data.compression import lossiness, sent_bytes
 from workbench.strategies.data.ddp import (
     AVERAGING,
@@ -112,6 +112,9 @@ class DataStrategy(Strategy[DataOptions]):
     def check(self, model: ModelSummary, spec: RunSpec) -> None:
         check_data(self.options, model, spec)
 
+    def note(self, model: ModelSummary, spec: RunSpec) -> str:
+        return search_note(self.options, model, spec)
+
     def place(self, model: ModelSummary, index: int) -> Placement:
         o = self.options
         local_model = shard(model, index % o.num_shards, o.num_shards)
@@ -120,7 +123,7 @@ class DataStrategy(Strategy[DataOptions]):
             gathered=model,
             allocated=shard(model, 0, o.num_shards),  # all shards have the number of rows of the first
             updated=owned(model, index, o.size) if o.shard == "optimizer" else local_model,
-            allocates_unused=o.find_unused_parameters,
+            allocates_unused=not o.is_sharded and o.searches(model),
         )
 
     def expected(self, model: ModelSummary, rank_view: RankView) -> list[ExpectedCommunication]:
@@ -141,7 +144,8 @@ class DataStrategy(Strategy[DataOptions]):
             sent_bytes(p, o.compression, o.compression_rank, rank_view.element_bytes) for p in averaged_by_ddp(rank_view)
         ]
         expected = [ExpectedCommunication("all_reduce", axis, "backward", 1, sum(gradients), size)]
-        expected += expected_search(rank_view) if o.find_unused_parameters else []
+        if rank_view.mesh.has_replicas_only and o.searches(rank_view.full_model):
+            expected += expected_search(rank_view)
         if o.shard == "optimizer":
             sizes = [p.numel * rank_view.element_bytes for p in model.distinct_parameters if p.requires_grad]
             expected += [ExpectedCommunication("broadcast", axis, "optimizer", 1, payload, size) for payload in sizes]
@@ -193,7 +197,7 @@ class DataStrategy(Strategy[DataOptions]):
 
             shard_blocks(worker, mesh[self.axis], o)
         else:
-            average_gradients(worker, mesh, o.bucket_size_mib, o.find_unused_parameters)
+            average_gradients(worker, mesh, o.bucket_size_mib, o.searches(worker.full_model))
         if o.compression != "none":
             from workbench.strategies.data.compression_hooks import compress
 

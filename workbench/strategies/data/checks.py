@@ -71,14 +71,27 @@ def _check_unused(o: DataOptions, model: ModelSummary, spec: RunSpec) -> None:
     field, has_ddp = "split.data.find_unused_parameters", _has_ddp(o, spec)
     if o.find_unused_parameters and not has_ddp:
         raise SplitError(field, "is an option of DDP, which this split does not use; remove it")
-    unused = [p.name for p in model.unused_parameters]
-    if unused and has_ddp and not o.find_unused_parameters and spec.mode == "train":
-        names = f"{' and '.join(unused[:2])}{f' and {len(unused) - 2} more' if len(unused) > 2 else ''}"
+    if model.unused_parameters and has_ddp and o.find_unused_parameters is False and spec.mode == "train":
         raise SplitError(
             field,
-            f"DDP waits for the gradients of all parameters, but the forward pass of {model.name} does not use {names};"
-            " set it to true, freeze these parameters, or shard gradients (zero2, fsdp)",
+            f"DDP waits for the gradients of all parameters, but the forward pass of {model.name} does not use {_unused(model)};"
+            " set it to true or leave it out, freeze these parameters, or shard gradients (zero2, fsdp)",
         )
+
+
+def search_note(o: DataOptions, model: ModelSummary, spec: RunSpec) -> str:
+    """Returns why DDP searches for unused parameters although no option says so; empty if it does not."""
+    if spec.mode != "train" or not _has_ddp(o, spec) or o.find_unused_parameters is not None or not o.searches(model):
+        return ""
+    why = "reads values of tensors, on which may depend which parameters it uses"
+    if model.unused_parameters:
+        why = f"does not use {_unused(model)}"
+    return f"DDP searches for unused parameters in every step (find_unused_parameters), since the forward pass {why}"
+
+
+def _unused(model: ModelSummary) -> str:
+    unused = [p.name for p in model.unused_parameters]
+    return f"{' and '.join(unused[:2])}{f' and {len(unused) - 2} more' if len(unused) > 2 else ''}"
 
 
 def _has_ddp(o: DataOptions, spec: RunSpec) -> bool:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import SplitError
 from workbench.plan.communication import ExpectedCommunication
-from workbench.plan.mesh import REPLICA_AXES
+from workbench.plan.mesh import REPLICA_AXES, uses_ddp
 from workbench.registry import STRATEGIES
 from workbench.strategies.base import Caption
 from workbench.strategies.data.sharding import units
@@ -24,11 +23,6 @@ BUCKET_SIZE_MIB = 25.0  # torch's default
 AVERAGING = Caption("Gradients are averaged over the workers; afterwards all workers have the same.")
 
 USED_BYTES = 4  # whether a parameter was used, an int32
-
-
-def uses_ddp(axes: Iterable[str]) -> bool:
-    """Whether a run over these axes averages gradients with DDP, which supports neither DTensors nor pipelines."""
-    return set(axes) <= set(REPLICA_AXES)
 
 
 def averages_with_ddp(spec: RunSpec) -> bool:
@@ -77,7 +71,7 @@ def check_all_trained(model: ModelSummary, spec: RunSpec, field: str) -> None:
 
 def averaged_by_ddp(rank_view: RankView) -> tuple[ParameterSummary, ...]:
     """Returns the parameters whose gradients are averaged; DDP averages zeros for unused ones (``find_unused_parameters``)."""
-    unused = rank_view.local_model.unused_parameters if uses_ddp(rank_view.mesh.axes) else ()
+    unused = rank_view.local_model.unused_parameters if rank_view.mesh.has_replicas_only else ()
     return rank_view.local_model.averaged_parameters + tuple(p for p in unused if p.is_replicated)
 
 

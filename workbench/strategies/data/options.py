@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import PositiveFloat, PositiveInt
 
@@ -10,6 +10,9 @@ from workbench.spec.options import AppliesIf, StrategyOptions
 from workbench.spec.units import SIZE_MIB
 from workbench.strategies.data.compression import Compression
 from workbench.strategies.data.ddp import BUCKET_SIZE_MIB
+
+if TYPE_CHECKING:
+    from workbench.plan.model_summary import ModelSummary
 
 _DDP = AppliesIf("shard", ("none", "optimizer"))
 _TRAINING = AppliesIf("mode", ("train",))
@@ -36,9 +39,10 @@ class DataOptions(StrategyOptions):
     """Whether batch norm computes its statistics over all workers (``torch.nn.SyncBatchNorm``). Accumulation steps still have
     their own statistics."""
 
-    find_unused_parameters: Annotated[bool, _DDP, _TRAINING] = False
-    """Whether DDP searches in every step for parameters that the forward pass did not use, and averages zeros for them instead of
-    waiting for their gradients."""
+    find_unused_parameters: Annotated[bool | None, _DDP, _TRAINING] = None
+    """Whether DDP searches in every step for parameters that the loss did not use, and averages zeros for them instead of waiting
+    for their gradients; by default if the model has such parameters, or may have: its code reads values of tensors, as for a
+    branch."""
 
     compression: Annotated[Compression, AppliesIf("shard", ("none",)), _TRAINING] = "none"
     """Gradient compression for the all-reduce: cast to fp16 or bf16, or low-rank approximation (PowerSGD, Vogels et al. 2019).
@@ -51,6 +55,11 @@ class DataOptions(StrategyOptions):
     def is_sharded(self) -> bool:
         """Whether parameters and gradients are sharded (FSDP2)."""
         return self.shard in ("gradients", "parameters")
+
+    def searches(self, model: ModelSummary) -> bool:
+        """Returns whether DDP, where the split uses it, searches for unused parameters."""
+        needs = bool(model.unused_parameters) or model.reads_values
+        return needs if self.find_unused_parameters is None else self.find_unused_parameters
 
     @property
     def num_shards(self) -> int:
