@@ -7,8 +7,9 @@ from typing import Literal
 
 from workbench.plan.layer_groups import LayerGroup
 
-Style = Literal["column", "row", "vocabulary", "hidden"]
-"""How a module is cut: a linear layer by output features (``column``) or by input features (``row``); an embedding table or a
+Style = Literal["column", "row", "channel", "vocabulary", "hidden"]
+"""How a module is cut: a linear layer or a convolution by output features (``column``) or by input features (``row``), what lies
+between and treats features separately, such as a depthwise convolution or a batch norm, by ``channel``; an embedding table or a
 head by the entries of the vocabulary, or an embedding table by its ``hidden`` features. The output of a row layer is summed over
 the workers, and so is that of an embedding table by entries; the output of a head or of a table by features is gathered."""
 
@@ -20,7 +21,7 @@ class SlicedModule:
     path: str
     style: Style
     sections: tuple[int, ...] = ()
-    """Sizes of the consecutive parts of its output features that are cut each, such as query, key and value; empty for one."""
+    """Sizes of the consecutive parts of its features that are cut each, such as query, key and value; empty for one."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,8 @@ class SliceCommunication:
 
 @dataclass(frozen=True)
 class ModuleSlices(LayerGroup):
-    """Modules of a user's model that are cut together: linear layers by columns and those that use their outputs by rows, or a
-    single table or head. Found by computing, and verified (``runtime/tensor_plan``)."""
+    """Modules of a user's model that are cut together: layers by columns, those that use their outputs by rows and what lies
+    between by channel, or a single table or head. Found by computing, and verified (``runtime/tensor_plan``)."""
 
     modules: tuple[SlicedModule, ...]
     parameters: tuple[SlicedParameter, ...]

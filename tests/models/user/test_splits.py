@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.models.user import attention_zoo, zoo
+from tests.models.user import attention_zoo, convolution_zoo, zoo
 from workbench.errors import SplitError
 from workbench.plan import compatibility
 from workbench.plan.resolve import plan
@@ -144,6 +144,30 @@ SLICED: dict[str, dict[str, Any]] = {
 def test_a_sliced_decoder_is_one_worker_and_its_formulas(attention: str, split: str) -> None:
     model = {"name": f"{attention_zoo.__file__}:Decoder", "options": {"attention": attention, "tokens": 256}}
     assert_conforms({**spec_of("TiedTransformer", "dp2"), "model": model, "split": SLICED[split]})
+
+
+CONVOLUTIONS = ("basic", "basic, group norm", "squeeze and excitation", "grouped", "halving")
+"""Blocks in convolution_zoo.py."""
+SYNCHRONIZED = {"data": {"size": 2, "sync_batch_norm": True}, "tensor": 2}
+
+
+@pytest.mark.parametrize(
+    ("block", "split"),
+    [
+        pytest.param(block, split, marks=[] if (block, split) == ("squeeze and excitation", "tp2") else pytest.mark.cross)
+        for block in CONVOLUTIONS
+        for split in SLICED
+    ],
+)
+def test_a_sliced_convolutional_net_is_one_worker_and_its_formulas(block: str, split: str) -> None:
+    model = {"name": f"{convolution_zoo.__file__}:Images", "options": {"kind": block}}
+    assert_conforms({**spec_of("UNet", "dp2"), "model": model, "split": SLICED[split]})
+
+
+@pytest.mark.cross
+def test_sliced_batch_norms_are_synchronized() -> None:
+    model = {"name": f"{convolution_zoo.__file__}:Images", "options": {"kind": "basic"}}
+    assert_conforms({**spec_of("UNet", "dp2"), "model": model, "split": SYNCHRONIZED})
 
 
 @pytest.mark.parametrize(("model", "split"), REFUSED)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.models.user.attention_zoo import Between, Decoder
+from tests.models.user.convolution_zoo import Chain, Images
 from tests.models.user.zoo import (
     DependsOnValues,
     FrozenSkip,
@@ -27,9 +28,10 @@ from workbench.runtime.tensor_plan import find
 from workbench.runtime.tensor_plan.decide import decided
 from workbench.runtime.tensor_plan.find import Subject, find_plan
 from workbench.runtime.tensor_plan.trial import Trial, prepared
-from workbench.strategies.tensor import simulated
+from workbench.strategies.tensor import simulated, sliced_modules
 
 TOKENS = (lambda count: torch.randint(20, (count, 6)), "tokens")
+IMAGES = (lambda count: torch.randn(count, 1, 6, 6), "images")
 FEATURES = (lambda count: torch.randn(count, 64), "features")
 
 
@@ -70,6 +72,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Any, list[str]]] = {
     "depends on values": (DependsOnValues, FEATURES, ["c : 10"]),
     "shared": (Shared, FEATURES, ["head : 10"]),
     "scale": (lambda: Between("scale"), FEATURES, ["first > second : 16"]),
+    "groups": (lambda: Between("group_norm"), FEATURES, ["first norm > second : 2"]),
 }
 """Name → module, data and what is found."""
 
@@ -122,6 +125,39 @@ def test_fused_projections_are_cut_in_sections(attention: str) -> None:
     assert plan.groups[0].narrowed == narrowed
 
 
+BLOCKS = {
+    "basic": ["conv1 norm1 > conv2 : 8"],
+    "basic, group norm": ["conv1 norm1 > conv2 : 2"],
+    "basic, one group": [],
+    "inverted": ["expand norm1 depthwise norm2 > project : 16"],
+    "squeeze and excitation": ["expand excite norm1 depthwise norm2 > squeeze project : 16"],
+    "grouped": ["conv1 act conv2 > conv3 : 4"],
+    "halving": ["down > up : 16", "left right > last : 2"],
+    "channel norm": [],
+}
+"""Convolutional block → what is found of it."""
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_convolutions_are_cut_by_channels(block: str) -> None:
+    torch.manual_seed(1)
+    plan = plan_of(Images(block, blocks=1), IMAGES)
+    assert [line.replace("blocks.0.", "") for line in described(plan)] == [*BLOCKS[block], "head : 10"]
+    assert bool(plan.rejected) == (not BLOCKS[block])
+
+
+def test_outputs_side_by_side_are_sections_of_the_next_convolution() -> None:
+    torch.manual_seed(1)
+    plan = plan_of(Images("halving", blocks=1), IMAGES)
+    assert [part.sections for part in plan.groups[1].modules] == [(), (), (4, 6)]
+
+
+def test_convolutions_over_a_sequence_are_cut_before_a_linear_layer_of_their_flat_output() -> None:
+    torch.manual_seed(1)
+    plan = plan_of(Chain(), (lambda count: torch.randn(count, 16), "features"))
+    assert described(plan) == ["convs.0 > convs.2 : 8", "last > head : 4"]
+
+
 def test_columns_of_one_input_share_the_sum_of_its_gradient() -> None:
     plan = plan_of(Decoder(), TOKENS)
     found = [(c.operation, c.phase, c.elements) for c in plan.groups[0].communication]
@@ -159,6 +195,24 @@ def test_edits_change_what_is_found(name: str) -> None:
     assert described(plan) == [attention_of(0), *(expected or everything)]
 
 
+def test_rows_are_edited_with_all_that_shares_their_slices() -> None:
+    torch.manual_seed(1)
+    whole = subject(Images("squeeze and excitation", blocks=1), IMAGES)
+    rest = {f"blocks.*.{name}": "channel" for name in ("norm1", "depthwise", "norm2")}
+    without = {"blocks.*.squeeze": "none", "blocks.*.excite": "column"}
+    edits = {
+        "blocks.*.expand": "column",
+        **rest,
+        "blocks.*.project": "row",
+        "blocks.*.excite": "column",
+        "blocks.*.squeeze": "row",
+    }
+    assert described(find_plan(whole, edits)) == described(find_plan(whole))
+    with pytest.raises(SpecError, match=r"unknown style 'row'. Allowed: channel, none"):
+        find_plan(whole, {"blocks.*.norm1": "row"})
+    assert described(find_plan(whole, without)) == ["head : 10"]
+
+
 def test_a_table_is_cut_by_features() -> None:
     torch.manual_seed(1)
     plan = find_plan(subject(Decoder(layers=1, tied=False), TOKENS), {"embed": "hidden", "head": "none"})
@@ -171,9 +225,9 @@ def test_a_table_is_cut_by_features() -> None:
     ("edits", "message"),
     [
         ({"layers.*.mlp.up": "row"}, "layers.0.mlp.up = row"),
-        ({"layers.*.mlp.pu": "row"}, r"unknown linear layer or table 'layers\.\*\.mlp\.pu'; did you mean 'layers\.\*\.mlp\.up'"),
+        ({"layers.*.mlp.pu": "row"}, r"unknown module that can be cut 'layers\.\*\.mlp\.pu'; did you mean 'layers\.\*\.mlp\.up'"),
         ({"embed": "column"}, "unknown style 'column'"),
-        ({"layers.0.norm1": "column"}, "unknown linear layer or table"),
+        ({"layers.0.norm1": "column"}, "unknown module that can be cut"),
         ({"embed": "hidden"}, "tied to a parameter that is cut along another dim"),
     ],
 )
@@ -224,6 +278,45 @@ class TestMutations:
         wrong = replace(group, modules=tuple(replace(part, style=styles[part.style]) for part in group.modules))
         with pytest.raises(RuntimeError, match=r"shape|dim"):
             trial.difference([wrong], 2)
+
+    @pytest.fixture
+    def convolutional(self) -> tuple[Trial, TensorPlan]:
+        torch.manual_seed(1)
+        whole = subject(Images("squeeze and excitation", blocks=1), IMAGES)
+        plan = find_plan(whole)
+        trial = Trial(prepared(whole.root), whole.call(2))
+        assert trial.difference(plan.groups, 2) is None
+        return trial, plan
+
+    def test_a_batch_norm_that_stays_whole(self, convolutional: tuple[Trial, TensorPlan]) -> None:
+        trial, plan = convolutional
+        parts = tuple(part for part in plan.groups[0].modules if not part.path.endswith("norm1"))
+        with pytest.raises(RuntimeError, match="running_mean should contain"):
+            trial.difference([replace(plan.groups[0], modules=parts)], 2)
+
+    def test_statistics_of_another_worker(self, convolutional: tuple[Trial, TensorPlan], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sliced_modules, "part_of", lambda whole, dim, sections, size, rank: whole.chunk(size)[0])
+        for name in ("norm1", "norm2"):
+            convolutional[0].module.get_submodule(f"blocks.0.{name}").running_mean.normal_()
+        difference = Trial(convolutional[0].module, convolutional[0].call).difference(convolutional[1].groups, 2)
+        assert difference is not None
+        assert "running_mean" in difference.tensor or "output" in difference.tensor
+
+    def test_a_missing_sum_of_a_squeeze(self, convolutional: tuple[Trial, TensorPlan], monkeypatch: pytest.MonkeyPatch) -> None:
+        total = simulated.SimulatedMesh.all_reduced
+        monkeypatch.setattr(
+            simulated.SimulatedMesh, "all_reduced", lambda mesh, x: x.clone() if x.numel() == 2 * 4 else total(mesh, x)
+        )
+        assert convolutional[0].difference(convolutional[1].groups, 2) is not None
+
+    def test_sections_in_another_order(self) -> None:
+        torch.manual_seed(1)
+        whole = subject(Images("halving", blocks=1), IMAGES)
+        group = next(group for group in find_plan(whole).groups if len(group.modules) == 3)
+        parts = tuple(replace(part, sections=tuple(reversed(part.sections))) for part in group.modules)
+        trial = Trial(prepared(whole.root), whole.call(2))
+        assert trial.difference([group], 2) is None
+        assert trial.difference([replace(group, modules=parts)], 2) is not None
 
     def test_an_attribute_that_is_not_divided(self, accepted: tuple[Trial, TensorPlan]) -> None:
         trial, plan = accepted

@@ -3,56 +3,115 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from torch import nn
 
+from workbench.plan.tensor_plan import SlicedModule, Style
 from workbench.runtime.tensor_plan.flow import OUTPUT, Flow
-from workbench.strategies.tensor.sliced_modules import dims_of, is_linear, is_table
+from workbench.strategies.tensor.kinds_modules import is_by_channel, is_layer, is_linear, is_table, size_of
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """Linear layers of which some use the outputs of the others, or a single table or head."""
+    """Layers of which some use the outputs of the others, with what lies between and treats channels separately; or a table or
+    head alone."""
 
     columns: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()
     rows: tuple[str, ...] = ()
-    tables: tuple[str, ...] = ()
-    heads: tuple[str, ...] = ()
+    vocabulary: tuple[str, ...] = ()
 
     @property
-    def paths(self) -> tuple[str, ...]:
-        """Paths of all its modules."""
-        return (*self.columns, *self.rows, *self.tables, *self.heads)
+    def parts(self) -> tuple[SlicedModule, ...]:
+        """All its modules, each with its style."""
+        styles: dict[Style, tuple[str, ...]] = {
+            "column": self.columns,
+            "channel": self.channels,
+            "row": self.rows,
+            "vocabulary": self.vocabulary,
+        }
+        return tuple(SlicedModule(path, style) for style, paths in styles.items() for path in paths)
 
 
 def candidates(root: nn.Module, flow: Flow) -> list[Candidate]:
     """Returns candidates in the order of their last modules; no module is in two of them."""
-    modules, found = dict(root.named_modules()), []
-    weights = Counter(id(modules[path].weight) for path in flow.order)
+    modules, found = dict(root.named_modules()), list[Candidate]()
+    weights = Counter(id(modules[path].weight) for path in flow.order if getattr(modules[path], "weight", None) is not None)
     taken = {path for path in flow.order if weights[id(modules[path].weight)] > 1}  # tied: a table with a head
-    for path in flow.order:
-        if path in taken or not is_linear(modules[path]):
+    spaces, postponed = list(_spaces(modules, flow)), list[Candidate]()
+
+    def take(candidate: Candidate) -> None:
+        used = {*candidate.columns, *candidate.channels, *candidate.rows}
+        if not used & taken:
+            found.append(candidate)
+            taken.update(used)
+
+    for path in (path for path in flow.order if is_layer(modules[path])):
+        space = next((space for space in spaces if space.rows[-1] == path and not {*space.columns} & {*space.rows}), None)
+        candidate = space if space is not None and not taken.intersection(space.columns, space.rows) else None
+        candidate = candidate or _pair(path, modules, flow, taken)
+        if candidate is None:
             continue
-        sources = {source for source in flow.sources[path] if is_linear(modules[source]) and source not in taken}
-        rows = {reader for source in sources for reader in flow.readers(source) - {OUTPUT}}
-        columns = {source for source in sources if flow.readers(source) - {OUTPUT} == {path}}
-        if columns and not rows.intersection(columns):
-            ordered = [name for name in flow.order if name in columns]
-            found.append(Candidate(columns=tuple(ordered), rows=(path,)))
-            taken |= {*columns, path}
-    paired = {path for candidate in found for path in candidate.paths}
+        if any(_squeezes(candidate, space, modules, flow) for space in spaces):
+            postponed.append(candidate)
+        else:
+            take(candidate)
+    for candidate in postponed:
+        take(candidate)
+    return [*found, *_alone(modules, flow, {path for c in found for path in (*c.columns, *c.rows)})]
+
+
+def _spaces(modules: Mapping[str, nn.Module], flow: Flow) -> Iterator[Candidate]:
+    """Yields the layers that share features: outputs of some are inputs of others, with nothing that mixes them between."""
+    parents: dict[tuple[str, str], tuple[str, str]] = {}
+
+    def first(key: tuple[str, str]) -> tuple[str, str]:
+        while (parent := parents.setdefault(key, key)) != key:
+            key = parent
+        return key
+
+    for path in flow.order:
+        if is_by_channel(modules[path]):
+            parents[first(("in", path))] = first(("out", path))
+        for source in flow.sources[path]:
+            if not is_table(modules[source]):
+                parents[first(("out", source))] = first(("in", path))
+    columns, channels, rows = (dict[tuple[str, str], list[str]]() for _ in range(3))
+    for path in flow.order:
+        if is_by_channel(modules[path]):
+            channels.setdefault(first(("in", path)), []).append(path)
+        elif is_layer(modules[path]):
+            columns.setdefault(first(("out", path)), []).append(path)
+            rows.setdefault(first(("in", path)), []).append(path)
+    for key in columns.keys() & rows.keys():
+        yield Candidate(tuple(columns[key]), tuple(channels.get(key, ())), tuple(rows[key]))
+
+
+def _pair(path: str, modules: Mapping[str, nn.Module], flow: Flow, taken: set[str]) -> Candidate | None:
+    """Returns a layer with those whose outputs it alone uses; None if there are none."""
+    sources = {source for source in flow.sources[path] if is_layer(modules[source]) and source not in taken}
+    columns = [source for source in flow.order if source in sources and flow.readers(source) - {OUTPUT} == {path}]
+    readers = {reader for source in sources for reader in flow.readers(source)}
+    return Candidate(tuple(columns), (), (path,)) if columns and path not in taken and not readers.intersection(columns) else None
+
+
+def _squeezes(candidate: Candidate, space: Candidate, modules: Mapping[str, nn.Module], flow: Flow) -> bool:
+    """Whether it takes the channels of a space, pooled over all positions, and returns to it: squeeze-and-excitation, which is
+    cut with the others of the space, if these are."""
+    if not ({*candidate.columns} <= {*space.rows} and {*candidate.rows} <= {*space.columns}):
+        return False
+    most = max(flow.elements[path] for path in space.rows)
+    return all(flow.elements[path] == 2 * size_of(modules[path], "row") < most for path in candidate.columns)
+
+
+def _alone(modules: Mapping[str, nn.Module], flow: Flow, taken: set[str]) -> Iterator[Candidate]:
+    """Yields tables and heads, tied ones together."""
     tables = [path for path in flow.order if is_table(modules[path])]
-    heads = [path for path in flow.order if path in flow.sources[OUTPUT] and is_linear(modules[path]) and path not in paired]
+    heads = [path for path in flow.order if path in flow.sources[OUTPUT] and is_linear(modules[path]) and path not in taken]
     of_weight: dict[int, list[str]] = {}
     for path in (*tables, *heads):
         of_weight.setdefault(id(modules[path].weight), []).append(path)
     for paths in of_weight.values():
-        found.append(Candidate(tables=tuple(p for p in paths if p in tables), heads=tuple(p for p in paths if p in heads)))
-    return found
-
-
-def size_of(module: nn.Module, style: str) -> int:
-    """Returns the number of features or entries along which a module is cut."""
-    weight = module.get_parameter("weight")
-    return weight.shape[dims_of(module, style)["weight"]]
+        yield Candidate(vocabulary=tuple(paths))

@@ -10,10 +10,9 @@ from math import gcd
 
 from torch import nn
 
-from workbench.plan.tensor_plan import DividedAttribute, ModuleSlices
-from workbench.runtime.tensor_plan.candidates import size_of
+from workbench.plan.tensor_plan import DividedAttribute, ModuleSlices, SlicedModule
 from workbench.runtime.tensor_plan.trial import Trial, failure
-from workbench.strategies.tensor.sliced_modules import is_linear, is_table
+from workbench.strategies.tensor.kinds_modules import can_be_cut, dims_of, size_of
 
 NO_TIME = "there was no time to decide"
 _WAYS = (2, 4)
@@ -97,7 +96,7 @@ def _sets_of_attributes(module: nn.Module, group: ModuleSlices, size: int) -> It
     """Yields sets of integer attributes that may have to be divided, small ones first."""
     found = []
     for path, part in module.named_modules():
-        if is_linear(part) or is_table(part):
+        if can_be_cut(part):
             continue
         for name, value in vars(part).items():
             if type(value) is int and value >= size and value % size == 0 and not name.startswith("_"):
@@ -109,17 +108,30 @@ def _sets_of_attributes(module: nn.Module, group: ModuleSlices, size: int) -> It
 
 
 def _in_sections(module: nn.Module, group: ModuleSlices) -> Iterator[ModuleSlices]:
-    """Yields the group as it is and, if one column layer has more output features than its row layer takes, with sections: equal
-    ones, or query, key and value with fewer heads of keys."""
+    """Yields the group as it is; if one column layer has more output features than its row layer takes, with sections: equal
+    ones, or query, key and value with fewer heads of keys; if row layers take the outputs of several columns side by side, with
+    these as sections."""
     yield group
-    parts = {part.style: part for part in group.modules}
-    if len(group.modules) != 2 or parts.keys() != {"column", "row"}:
-        return
-    features, taken = (size_of(module.get_submodule(part.path), style) for style, part in parts.items())
-    options = [(taken,) * (features // taken)] if features % taken == 0 else []
-    if features > taken and (features - taken) % 2 == 0 and features != 3 * taken:
-        options.append((taken, *((features - taken) // 2,) * 2))
-    for sections in options:
-        if len(sections) > 1 and ways(units := gcd(group.units, *sections)):
-            column = replace(parts["column"], sections=sections)
-            yield replace(group, modules=(column, parts["row"]), units=units)
+    sizes = {part.path: size_of(module.get_submodule(part.path), part.style) for part in group.modules}
+    columns, rows = ([part.path for part in group.modules if part.style == style] for style in ("column", "row"))
+    options: list[tuple[int, ...]] = []
+    if len(columns) == len(rows) == 1:
+        features, taken = sizes[columns[0]], sizes[rows[0]]
+        options = [(taken,) * (features // taken)] if features % taken == 0 else []
+        if features > taken and (features - taken) % 2 == 0 and features != 3 * taken:
+            options.append((taken, *((features - taken) // 2,) * 2))
+    elif len(columns) > 1:
+        options = [tuple(sizes[path] for path in columns), tuple(sizes[path] for path in reversed(columns))]
+    for sections in dict.fromkeys(options):
+        whole = [part for part in group.modules if _features(module, part) == sum(sections)]
+        if len(sections) > 1 and whole and ways(units := gcd(group.units, *sections)):
+            parts = tuple(replace(part, sections=sections) if part in whole else part for part in group.modules)
+            yield replace(group, modules=parts, units=units)
+
+
+def _features(module: nn.Module, part: SlicedModule) -> int:
+    """Returns the number of features that a module is cut along."""
+    cut = module.get_submodule(part.path)
+    if isinstance(cut, nn.GroupNorm):
+        return cut.num_channels
+    return cut.get_parameter("weight").shape[dims_of(cut, part.style)["weight"]]

@@ -13,11 +13,10 @@ from workbench.errors import SpecError
 from workbench.messages import unknown_name
 from workbench.plan.tensor_plan import ModuleSlices, SlicedModule, Style
 from workbench.runtime.tensor_plan.flow import Flow
-from workbench.strategies.tensor.sliced_modules import is_table
+from workbench.runtime.tensor_plan.names import undecided
+from workbench.strategies.tensor.kinds_modules import styles_for
 
 WHOLE = "none"
-_STYLES = {True: ("vocabulary", "hidden", WHOLE), False: ("column", "row", "vocabulary", WHOLE)}
-"""Whether it is a table → how it can be cut."""
 
 
 def styles_of(root: nn.Module, paths: Sequence[str], edits: Mapping[str, str]) -> dict[str, str]:
@@ -31,17 +30,17 @@ def styles_of(root: nn.Module, paths: Sequence[str], edits: Mapping[str, str]) -
         expression = re.compile(r"[^.]+".join(map(re.escape, pattern.split("*"))))
         if not (found := [path for path in paths if expression.fullmatch(path)]):
             names = sorted({re.sub(r"\b\d+\b", "*", path) if "*" in pattern else path for path in paths})
-            raise SpecError("model.tensor_plan", unknown_name("linear layer or table", pattern, names))
+            raise SpecError("model.tensor_plan", unknown_name("module that can be cut", pattern, names))
         for path in found:
-            allowed = _STYLES[is_table(root.get_submodule(path))]
+            allowed = [*styles_for(root.get_submodule(path)), WHOLE]
             if style not in allowed:
-                raise SpecError(f"model.tensor_plan.{pattern}", unknown_name("style", style, list(allowed)))
+                raise SpecError(f"model.tensor_plan.{pattern}", unknown_name("style", style, allowed))
             styles[path] = style
     return styles
 
 
 def edited_groups(
-    groups: Sequence[ModuleSlices], styles: Mapping[str, str], flow: Flow
+    root: nn.Module, groups: Sequence[ModuleSlices], styles: Mapping[str, str], flow: Flow
 ) -> tuple[list[ModuleSlices], list[ModuleSlices]]:
     """Returns the groups that no edit changes, and those that edits change or make, which are not decided yet."""
     kept, edited, remaining = [], [], dict(styles)
@@ -53,19 +52,28 @@ def edited_groups(
             edited.append(replace(group, modules=new, attributes=(), summed=(), narrowed=None))
         for part in group.modules:
             remaining.pop(part.path, None)
-    return kept, [*edited, *_new_groups(remaining, flow)]
+    return kept, [*edited, *_new_groups(root, remaining, flow)]
 
 
-def _new_groups(styles: Mapping[str, str], flow: Flow) -> list[ModuleSlices]:
-    """Returns the groups of modules that were in none: each row with its columns, and others alone."""
+def _new_groups(root: nn.Module, styles: Mapping[str, str], flow: Flow) -> list[ModuleSlices]:
+    """Returns the groups of modules that were in none: rows with their columns and what lies between, and others alone."""
     taken, groups = set[str](), []
-    for row in (path for path, style in styles.items() if style == "row"):
-        columns = [path for path in flow.order if path in flow.sources[row] and styles.get(path) == "column"]
-        modules = (*(SlicedModule(path, "column") for path in columns), SlicedModule(row, "row"))
-        groups.append(ModuleSlices("linear", modules, (), 0, ()))
-        taken.update(part.path for part in modules)
-    for path, style in styles.items():
-        if path not in taken and style != WHOLE:
-            kind = "linear" if style in ("column", "row") else "table"
-            groups.append(ModuleSlices(kind, (SlicedModule(path, cast("Style", style)),), (), 0, ()))
+    chosen = [path for path, style in styles.items() if style != WHOLE]
+    for path in (*(path for path in chosen if styles[path] == "row"), *(path for path in chosen if styles[path] != "row")):
+        if path not in taken:
+            parts = _sliced_with(path, styles, flow) if styles[path] == "row" else [path]
+            groups.append(undecided(root, [SlicedModule(part, cast("Style", styles[part])) for part in parts]))
+            taken.update(parts)
     return groups
+
+
+def _sliced_with(row: str, styles: Mapping[str, str], flow: Flow) -> list[str]:
+    """Returns a row with the edited modules that share its slices, in the order of their calls."""
+    parts, pending = set[str](), {row}
+    while pending:
+        parts.add(path := pending.pop())
+        if styles[path] != "column":
+            pending |= {source for source in flow.sources[path] if styles.get(source) in ("column", "channel")} - parts
+        if styles[path] != "row":
+            pending |= {reader for reader in flow.readers(path) if styles.get(reader) in ("row", "channel")} - parts
+    return [path for path in flow.order if path in parts]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import gcd
 from typing import Any
@@ -12,14 +12,15 @@ from torch import Tensor, nn
 
 from workbench.errors import SpecError
 from workbench.messages import listed
-from workbench.plan.tensor_plan import ModuleSlices, RejectedSlices, SlicedModule, TensorPlan
-from workbench.runtime.tensor_plan.candidates import Candidate, candidates, size_of
+from workbench.plan.tensor_plan import ModuleSlices, RejectedSlices, TensorPlan
+from workbench.runtime.tensor_plan.candidates import candidates
 from workbench.runtime.tensor_plan.decide import decided, ways
 from workbench.runtime.tensor_plan.edits import edited_groups, styles_of
 from workbench.runtime.tensor_plan.flow import elements_of, flow_of
-from workbench.runtime.tensor_plan.names import joined, moved, owner_of, relative, structure_of
+from workbench.runtime.tensor_plan.names import joined, moved, owner_of, relative, structure_of, undecided
 from workbench.runtime.tensor_plan.trial import Call, Trial, cut_twice, prepared
 from workbench.runtime.tensor_plan.verify import MANY, Verification
+from workbench.strategies.tensor.kinds_modules import size_of
 from workbench.torch_private.dispatch import tree_map
 
 TIME_LIMIT_S = 25.0
@@ -78,9 +79,9 @@ class _Search:
         if len(nominated) > MANY:
             self.whole.num_steps = 1  # each of its layers is compared alone in two
         for candidate in nominated:
-            decision = self.decision(candidate)
+            decision = self.decision(group := undecided(root, candidate.parts))
             if isinstance(decision, str):
-                self.reject(candidate.paths, decision)
+                self.rejected.append(RejectedSlices(tuple(part.path for part in group.modules), decision))
             else:
                 groups.append(decision)
         if self.edits:
@@ -95,9 +96,9 @@ class _Search:
             SpecError: an edit is wrong.
         """
         root = self.whole.module
-        kept, edited = edited_groups(groups, styles_of(root, self.flow.order, self.edits), self.flow)
+        kept, edited = edited_groups(root, groups, styles_of(root, self.flow.order, self.edits), self.flow)
         for group in edited:
-            decision = self.decision_on(group)
+            decision = self.decision(group)
             problem = decision if isinstance(decision, str) else self.verification.difference([decision])
             if problem or isinstance(decision, str):
                 cut = listed([f"{part.path} = {part.style}" for part in group.modules])
@@ -105,34 +106,23 @@ class _Search:
             kept.append(decision)
         return kept
 
-    def reject(self, paths: Sequence[str], reason: str) -> None:
-        """Notes modules that stay whole."""
-        self.rejected.append(RejectedSlices(tuple(paths), reason))
-
-    def decision(self, candidate: Candidate) -> ModuleSlices | str:
-        """Returns how to cut a candidate, or why it cannot be cut. Layers with the same structure are decided once."""
-        modules = (
-            *(SlicedModule(path, "column") for path in candidate.columns),
-            *(SlicedModule(path, "row") for path in candidate.rows),
-            *(SlicedModule(path, "vocabulary") for path in (*candidate.tables, *candidate.heads)),
-        )
-        return self.decision_on(ModuleSlices("linear" if candidate.columns else "table", modules, (), 0, ()))
-
-    def decision_on(self, group: ModuleSlices) -> ModuleSlices | str:
-        """Returns a group with what else must be known to cut it, or why it cannot be cut."""
+    def decision(self, group: ModuleSlices) -> ModuleSlices | str:
+        """Returns a group with what else must be known to cut it, or why it cannot be cut. Layers with the same structure are
+        decided once."""
         root, paths = self.whole.module, [part.path for part in group.modules]
-        units = gcd(*(size_of(root.get_submodule(part.path), part.style) for part in group.modules))
-        group = replace(group, units=units)
-        if not ways(units):
-            return f"{units} {'is' if units == 1 else 'are'} not divisible by the number of workers"
+        sizes = {part.path: size_of(root.get_submodule(part.path), part.style) for part in group.modules}
+        group = replace(group, units=gcd(*sizes.values()))
+        if not ways(group.units):
+            numbers = listed([f"{size} of {path}" for path, size in sizes.items()])
+            return f"no number of workers from 2 to 7 divides {numbers}"
         if name := cut_twice(root, [group]):
             return f"{name} is tied to a parameter that is cut along another dim"
         if fixed := next((p for p in paths if 2 * self.larger.get(p, 0) != 3 * self.flow.elements.get(p, 0)), None):
             return f"the input of {fixed} does not have the samples as a dim"
-        columns = [part.path for part in group.modules if part.style == "column"]
-        if read := next((path for path in columns if path in self.flow.branched_on), None):
+        sliced = [part.path for part in group.modules if part.style in ("column", "channel")]
+        if read := next((path for path in sliced if path in self.flow.branched_on), None):
             return f"what the code does next depends on the values of the output of {read}"
-        if group.kind != "linear":
+        if group.kind == "table":
             return group
         owner = owner_of(paths)
         if owner and owner not in self.flow.calls:

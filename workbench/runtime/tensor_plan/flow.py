@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from workbench.runtime.tensor_plan.trial import Call
-from workbench.strategies.tensor.sliced_modules import is_linear, is_table
+from workbench.strategies.tensor.kinds_modules import can_be_cut
 from workbench.torch_private.dispatch import TorchDispatchMode, tree_leaves, tree_map
 
 _VALUE_TAGS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
@@ -25,7 +25,7 @@ OUTPUT = ""
 
 @dataclass
 class Flow:
-    """Which linear layers and tables use the outputs of which, with nothing of that kind in between."""
+    """Which layers, norms and tables use the outputs of which, with nothing of that kind in between."""
 
     order: list[str] = field(default_factory=list)
     """Paths in the order of their first calls."""
@@ -48,7 +48,7 @@ class Flow:
 
 
 def flow_of(root: nn.Module, call: Call) -> Flow:
-    """Returns the flow between the linear layers and tables of a module in one forward pass."""
+    """Returns the flow between the modules of a module in one forward pass."""
     flow, mode = Flow(), _Following()
 
     def enter(path: str) -> Callable[..., None]:
@@ -71,7 +71,7 @@ def flow_of(root: nn.Module, call: Call) -> Flow:
 
     with ExitStack() as hooks, torch.enable_grad(), mode:
         for path, module in root.named_modules():
-            if is_linear(module) or is_table(module):
+            if can_be_cut(module):
                 hooks.callback(module.register_forward_pre_hook(enter(path), with_kwargs=True).remove)
                 hooks.callback(module.register_forward_pre_hook(partial(_count, flow.elements, path), with_kwargs=True).remove)
                 hooks.callback(module.register_forward_hook(leave(path)).remove)
@@ -87,7 +87,7 @@ def elements_of(root: nn.Module, call: Call) -> dict[str, int]:
     elements = dict[str, int]()
     with ExitStack() as hooks, torch.no_grad():
         for path, module in root.named_modules():
-            if is_linear(module) or is_table(module):
+            if can_be_cut(module):
                 hook = partial(_count, elements, path)
                 hooks.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
         call(root)

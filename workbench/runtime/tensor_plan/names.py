@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from workbench.plan.tensor_plan import ModuleSlices, SlicedParameter
-from workbench.strategies.tensor.sliced_modules import dims_of
+from workbench.plan.tensor_plan import ModuleSlices, SlicedModule, SlicedParameter
+from workbench.strategies.tensor.kinds_modules import dims_of, is_convolution
 
 
 def owner_of(paths: Sequence[str]) -> str:
@@ -30,6 +30,13 @@ def relative(path: str, owner: str) -> str:
 def joined(owner: str, path: str) -> str:
     """Returns the path of a part of a module, given as ``relative`` returns it."""
     return ".".join(filter(None, (owner, path)))
+
+
+def undecided(root: nn.Module, parts: Sequence[SlicedModule]) -> ModuleSlices:
+    """Returns a group of which nothing is known but its modules."""
+    is_alone = all(part.style in ("vocabulary", "hidden") for part in parts)
+    has_convolution = any(is_convolution(root.get_submodule(part.path)) for part in parts)
+    return ModuleSlices("table" if is_alone else "convolution" if has_convolution else "linear", tuple(parts), (), 0, ())
 
 
 def moved(group: ModuleSlices, to: Callable[[str], str]) -> ModuleSlices:
@@ -62,7 +69,7 @@ def alike(groups: Sequence[ModuleSlices]) -> list[list[ModuleSlices]]:
 
 def parted(root: nn.Module, group: ModuleSlices) -> list[ModuleSlices]:
     """Returns each table and head as a group of its own, since each takes and returns whole tensors."""
-    if group.kind == "linear":
+    if group.kind != "table":
         return [group]
     kinds = ["embedding" if isinstance(root.get_submodule(part.path), nn.Embedding) else "head" for part in group.modules]
     return [replace(group, modules=(part,), kind=kind) for part, kind in zip(group.modules, kinds, strict=True)]

@@ -17,8 +17,9 @@ from workbench.plan.tensor_plan import ModuleSlices, SliceCommunication
 from workbench.runtime.parity.dropout import FunctionalDropoutOff, turn_off_dropout
 from workbench.runtime.parity.lower_precision import LowerPrecision
 from workbench.strategies.tensor.collectives import part_of
+from workbench.strategies.tensor.kinds_modules import buffers_of, dims_of
 from workbench.strategies.tensor.simulated import LikeOthers, SimulatedMesh, Workers
-from workbench.strategies.tensor.sliced_modules import cut_modules, dims_of
+from workbench.strategies.tensor.sliced_modules import cut_modules
 from workbench.torch_private.dispatch import tree_leaves, tree_map
 
 _LEARNING_RATE = 0.1
@@ -180,7 +181,7 @@ class Trial:
     ) -> Difference | None:
         """Returns the tensor that differs most from the whole module's, of all workers; None if none does."""
         results = self.results(groups, size) if results is None else results
-        dims, worst = cut_dims(self.module, groups), Difference("", 0.0)
+        dims, worst = cut_dims(self.module, groups) | _cut_buffers(self.module, groups), Difference("", 0.0)
         expected, norms = self.reference.tensors, self._norms
         for rank, result in enumerate(results):
             steps = {name.partition(":")[0] for name in result.tensors}
@@ -211,6 +212,12 @@ def cut_dims(module: nn.Module, groups: Iterable[ModuleSlices]) -> dict[str, tup
         for part in group.modules
         for name, dim in dims_of(module.get_submodule(part.path), part.style).items()
     }
+
+
+def _cut_buffers(module: nn.Module, groups: Iterable[ModuleSlices]) -> dict[str, tuple[int, tuple[int, ...]]]:
+    """As ``cut_dims`` of the buffers that are cut."""
+    parts = [part for group in groups for part in group.modules]
+    return {f"{p.path}.{name}": (0, p.sections) for p in parts for name in buffers_of(module.get_submodule(p.path), p.style)}
 
 
 def _compute(
@@ -296,7 +303,7 @@ def _kind(name: str) -> str:
 
 
 def _parameter(name: str) -> str:
-    return name.partition("gradient of ")[2] or name.partition("parameter ")[2]
+    return name.partition("gradient of ")[2] or name.partition("parameter ")[2] or name.partition("buffer ")[2]
 
 
 def _on(tensor: Tensor, device: str) -> Tensor:

@@ -10,43 +10,9 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from workbench.plan.tensor_plan import ModuleSlices, SlicedModule
-from workbench.strategies.tensor.collectives import AnyMesh, copy_to_slices, gather_slices, reduce_parts, sliced
+from workbench.strategies.tensor.collectives import AnyMesh, copy_to_slices, gather_slices, part_of, reduce_parts, sliced
+from workbench.strategies.tensor.kinds_modules import buffers_of, dims_of, num_channel_dims, sizes_read
 from workbench.torch_private.modules import parameters_of
-
-_OUTPUT_SIZES, _INPUT_SIZES = ("out_features", "nf"), ("in_features", "nx")
-"""Names of the attributes with the sizes of a linear layer, in torch and in Transformers."""
-
-
-def is_linear(module: nn.Module) -> bool:
-    """Whether it is a linear layer: ``nn.Linear``, or ``Conv1D`` of Transformers, whose weight is (in, out)."""
-    has_weight = isinstance(weight := parameters_of(module).get("weight"), Tensor) and weight.dim() == 2
-    return has_weight and (isinstance(module, nn.Linear) or is_transposed(module))
-
-
-def is_transposed(module: nn.Module) -> bool:
-    """Whether it is a linear layer with a weight (in, out)."""
-    return type(module).__name__ == "Conv1D" and hasattr(module, "nf")
-
-
-def is_table(module: nn.Module) -> bool:
-    """Whether it is an embedding table that can be cut."""
-    return (
-        isinstance(module, nn.Embedding)
-        and isinstance(parameters_of(module).get("weight"), Tensor)
-        and module.max_norm is None
-        and not module.scale_grad_by_freq
-        and not module.sparse
-    )
-
-
-def dims_of(module: nn.Module, style: str) -> dict[str, int]:
-    """Returns parameter of a module → dim along which it is cut."""
-    if style in ("vocabulary", "hidden") and isinstance(module, nn.Embedding):
-        return {"weight": 0 if style == "vocabulary" else 1}
-    outputs = 1 if is_transposed(module) else 0
-    if style == "row":
-        return {"weight": 1 - outputs}
-    return {"weight": outputs} | ({"bias": 0} if parameters_of(module).get("bias") is not None else {})
 
 
 def cut_modules(root: nn.Module, groups: Iterable[ModuleSlices], mesh_of: Callable[[ModuleSlices], AnyMesh]) -> None:
@@ -118,15 +84,18 @@ def _cut(
             part_of_it = sliced(whole, dim, mesh, part.sections)
             for holder, attribute in tied:
                 setattr(holder, attribute, part_of_it)
-    for name in _INPUT_SIZES if part.style == "row" else _OUTPUT_SIZES if part.style == "column" else ():
-        if isinstance(size := getattr(module, name, None), int):
-            setattr(module, name, size // mesh.size())
-    kind = _Table if isinstance(module, nn.Embedding) else {"column": _Column, "row": _Row}.get(part.style, _Head)
+    for name in buffers_of(module, part.style):
+        setattr(module, name, part_of(module.get_buffer(name), 0, part.sections, mesh.size(), mesh.get_local_rank()).clone())
+    for name in sizes_read(module, part.style):
+        setattr(module, name, getattr(module, name) // mesh.size())
+    kinds = {"column": _Column, "channel": _Cut, "row": _Row}
+    kind = _Table if isinstance(module, nn.Embedding) else kinds.get(part.style, _Head)
     kind(module, part, mesh, inputs, tuple(names))
 
 
 class _Cut:
-    """Hooks of a module that is cut: around its own forward pass, its slices are plain tensors."""
+    """Hooks of a module that is cut: around its own forward pass, its slices are plain tensors. What is cut by channel takes and
+    returns slices, and needs nothing else."""
 
     withheld: tuple[str, ...] = ()
     """Parameters that the forward pass goes without."""
@@ -147,7 +116,7 @@ class _Cut:
             parameters[name] = _local(self.held[name])
         for name in self.withheld:
             if (value := self.held.get(name)) is not None:
-                parameters[name] = None if isinstance(module, nn.Linear) else torch.zeros_like(value)
+                parameters[name] = torch.zeros_like(value) if type(module).__name__ == "Conv1D" else None
         if args:
             return (self.entering(module, args[0]), *args[1:]), kwargs
         (name, x), *others = kwargs.items()
@@ -170,14 +139,14 @@ class _Cut:
 
 
 class _Column(_Cut):
-    """A linear layer cut by output features."""
+    """A layer cut by output features or channels."""
 
     def entering(self, module: nn.Module, x: Tensor) -> Tensor:
         return self.inputs.copied(x, self.mesh)
 
 
 class _Row(_Cut):
-    """A linear layer cut by input features: its bias is added to the sum."""
+    """A layer cut by input features or channels: its bias is added to the sum."""
 
     withheld = ("bias",)
 
@@ -187,7 +156,7 @@ class _Row(_Cut):
 
     def leaving(self, module: nn.Module, output: Tensor) -> Tensor:
         total, bias = reduce_parts(output, self.mesh), self.held.get("bias")
-        return total if bias is None else total + bias.to(total.dtype)
+        return total if bias is None else total + bias.to(total.dtype).view(-1, *[1] * num_channel_dims(module))
 
 
 class _Head(_Cut):
