@@ -14,6 +14,7 @@ from workbench.errors import SplitError
 from workbench.models.blocks_modules import Blocks
 from workbench.models.dropout_modules import DropoutKeys
 from workbench.models.kv_cache import Decoder
+from workbench.models.mapped_modules import copy_to_memory
 from workbench.plan.mesh import WORLD
 from workbench.plan.model_summary import block_of
 from workbench.plan.plan import Plan
@@ -74,6 +75,7 @@ def build_worker(
     for strategy in reversed(strategies):
         assert mesh is not None
         strategy.finish(worker, mesh)
+    copy_to_memory(worker.blocks)  # what no strategy has sharded
     return worker
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from workbench.errors import SpecError
 from workbench.messages import listed
 from workbench.models.blocks_modules import Blocks
 from workbench.models.dropout_modules import substitute_dropout
+from workbench.models.mapped_modules import MappedTensors
 from workbench.models.user.dataflow_modules import reads_values
 from workbench.models.user.kept_modules import kept_tensors
 from workbench.models.user.loss_modules import reduction_of_module
@@ -120,12 +121,21 @@ def _inspected_on(model: ModuleModel[Any], root: nn.Module, device: str) -> tupl
         reads_values=device == "cpu" and reads_values(root, inputs, lambda: call(root, inputs)),
     )
     is_small = summary.num_parameters <= _MOST_PARAMETERS
-    built = model.build() if device == "meta" and (is_small or has_loss) else root
+    built = root
+    if device == "meta" and (is_small or has_loss):
+        with _mapped_if(not is_small):
+            built = model.build()
     if is_small:
         summary = replace(summary, kept=_kept(model, built, structure, result))
     if not has_loss:
         return structure, summary
-    return structure, replace(summary, loss_reduction=reduction_of_module(built, Samples(model.data, "cpu"), result))
+    with _mapped_if(not is_small):
+        return structure, replace(summary, loss_reduction=reduction_of_module(built, Samples(model.data, "cpu"), result))
+
+
+def _mapped_if(is_large: bool) -> AbstractContextManager[Any]:
+    """Returns a context in which the tensors of a large model are in files."""
+    return MappedTensors() if is_large else nullcontext()
 
 
 def _check_targets(model: ModuleModel[Any]) -> None:
@@ -176,7 +186,8 @@ def module_of(made: Any, label: str) -> nn.Module:
 
 def built_blocks(model: ModuleModel[Any], structure: Structure | None, names: Sequence[str]) -> Blocks:
     """Returns blocks of a model, newly built; the others have no memory afterwards."""
-    root = substitute_dropout(model.build())
+    with _mapped_if(model.summary().num_parameters > _MOST_PARAMETERS):  # a worker keeps its own part
+        root = substitute_dropout(model.build())
     modules = modules_of_blocks(root, structure)
     held = OrderedDict((name, modules[name]) for name in names)
     last = Result(model.loss_function, model.summary().loss_reduction is not None)
