@@ -204,7 +204,7 @@ def test_cached_generation_gives_the_tokens_of_the_whole_forward_pass(model: str
     for _ in range(num_tokens):
         want = torch.cat([want, blocks(want)[:, -1:].argmax(dim=-1)], dim=1)
 
-    got = generate(blocks, prompt, num_tokens)
+    got = generate(Decoder(blocks, 15), prompt, num_tokens)
 
     assert torch.equal(got, want[:, 5:])
     assert len(set(got.flatten().tolist())) > 1

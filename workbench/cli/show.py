@@ -64,6 +64,8 @@ def show_command(run: str) -> None:
         first, later = seconds(row["time_to_first_token_s"]), seconds(row["time_per_token_s"])
         rate = f"{row['generated_tokens_per_s']:.0f} tokens/s"
         console.print(f"generation: time to first token {first}, time per token {later}, {rate}")
+        if without := record.expected.no_cache:
+            console.print(f"each token took a pass over all positions, without a key/value cache: {without}")
     for line in time_figures.lines(opened):
         console.print(line)
     if row["dropped_tokens"] is not None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from workbench.models.blocks_modules import Blocks
     from workbench.plan.model_summary import BlockSummary, ModelSummary
     from workbench.plan.parity import BatchDependence
+    from workbench.spec.run_spec import Inference
 
 O = TypeVar("O", bound=ModelOptions)
 Dropout = Annotated[float, Field(ge=0, lt=1)]
@@ -45,6 +46,9 @@ class Model(ABC, Generic[O]):
     """Named variants that run in moments ("" is the plain one), as parts of a spec such as ``{"model": {"num_layers": 2},
     "dataset": "digits"}``. The conformance suite runs them; by default it runs the default options."""
 
+    generates: bool = False
+    """Whether the run generates tokens."""
+
     def __init__(self, options: O, data: DatasetSummary) -> None:
         self.options = options
         self.data = data
@@ -54,6 +58,28 @@ class Model(ABC, Generic[O]):
         """Whether its blocks support a key/value cache, which lets them process one position after the other
         (``models/kv_cache.py``)."""
         return False
+
+    @property
+    def why_no_generation(self) -> str:
+        """Why it cannot generate, a sentence; empty if it can."""
+        if self.has_cache:
+            return ""
+        of = f" with capacity_factor = {capacity}" if (capacity := getattr(self.options, "capacity_factor", None)) else ""
+        return (
+            f"{self.name}{of} does not support generation with a key/value cache; use transformer, or moe without capacity_factor"
+        )
+
+    def decoder(self, blocks: Blocks, options: Inference) -> Callable[..., Any]:
+        """Returns a function that calls the blocks in generation: the input of each call has the positions that follow those of
+        the previous calls. It returns the scores of the last position, or what crosses the cut after the blocks."""
+        from workbench.models.kv_cache import Decoder
+
+        return Decoder(blocks, options.num_cached)
+
+    def scores(self, blocks: Blocks, tokens: Tensor) -> Tensor:
+        """Returns the scores of all blocks for tokens (batch, positions), of all positions, without a cache."""
+        scores: Tensor = blocks(tokens)
+        return scores
 
     @property
     def batch_dependence(self) -> BatchDependence | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor, nn
 
 
@@ -68,11 +70,10 @@ class Decoder:
             head.last_only = False
 
 
-def generate(blocks: nn.Module, prompt: Tensor, num_tokens: int) -> Tensor:
+def generate(decoder: Callable[[Tensor], Tensor], prompt: Tensor, num_tokens: int) -> Tensor:
     """Returns the most likely next tokens (batch, num_tokens) after a prompt (batch, sequence), by greedy decoding."""
     import torch
 
-    decoder = Decoder(blocks, prompt.shape[1] + num_tokens - 1)
     tokens: list[Tensor] = []
     new = prompt
     for _ in range(num_tokens):

@@ -32,8 +32,9 @@ def selected(batch: Any, indices: Tensor | slice) -> Any:
     return tree_map(lambda tensor: tensor[indices], batch)
 
 
-def call(module: nn.Module, inputs: Any) -> Any:
-    """Returns what a module returns for inputs: a tuple or list are its arguments, a dict its keyword arguments."""
+def call(module: nn.Module, inputs: Any, **more: Any) -> Any:
+    """Returns what a module returns for inputs: a tuple or list are its arguments, a dict its keyword arguments. ``more`` are
+    further keyword arguments."""
     if isinstance(inputs, Mapping):
-        return module(**inputs)
-    return module(*inputs) if isinstance(inputs, Sequence) else module(inputs)
+        return module(**inputs, **more)
+    return module(*inputs, **more) if isinstance(inputs, Sequence) else module(inputs, **more)

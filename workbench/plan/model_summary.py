@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from math import ceil, prod
 
 from workbench.errors import SpecError
+from workbench.plan.generation import CACHED, Generation
 from workbench.plan.kept_tensors import KeptTensors
 from workbench.plan.layer_groups import ColumnRowPair, LayerGroup
 from workbench.plan.loss_weights import LossReduction
@@ -161,6 +162,9 @@ class ModelSummary:
 
     reads_values: bool = False
     """Whether its code reads values that depend on samples or parameters, as for a branch: a step may leave parameters out."""
+
+    generation: Generation = CACHED
+    """How it generates tokens, if it was asked."""
 
     def __post_init__(self) -> None:
         for field in ("blocks", "groups", "ties", "mixtures"):  # a generator would be empty when read again

@@ -157,7 +157,7 @@ class Plan:
 
     def expected_record(self) -> dict[str, Any]:
         """Returns the results of the formulas as plain values: parameters held and updated by each worker, memory, communication
-        and floating-point operations of a step."""
+        and floating-point operations of a step, and why a generation has no cache."""
         placements = [self.placement(rank) for rank in range(self.num_workers)]
         return {
             "parameters_per_worker": [p.local_model.num_parameters for p in placements],
@@ -166,6 +166,7 @@ class Plan:
                 {**asdict(t), "trace_share": float(trace_share(self.spec, t.every))} for t in self.expected_communication
             ],
             "flops_per_step": self.flops_per_step,
+            "no_cache": self.full_model.generation.no_cache if self.spec.generates else "",
             "memory_per_worker": [asdict(expected_memory(self, rank)) for rank in range(self.num_workers)],
         }
 

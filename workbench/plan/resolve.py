@@ -41,6 +41,7 @@ def plan(spec: RunSpec) -> Plan:
     mesh = Mesh({axis: sizes[axis] for axis in axes if axis in sizes})
     if hasattr(model, "is_sliced"):
         model.is_sliced = "tensor" in mesh.axes
+    model.generates = spec.generates
     full_model = with_ends_of_backward(with_resolved_ties(model.summary()))
     result = Plan(spec, dataset, model, tuple(strategies), full_model, mesh)
     if dataset.summary().num_samples < spec.train.global_batch_size:
@@ -84,13 +85,8 @@ def _check_generation(plan: Plan) -> None:
         return
     if spec.mode == "train":
         raise SpecError(field, f'{options.num_new_tokens} requires mode = "inference", but mode = "train"')
-    if not plan.model.has_cache:
-        of = f" with capacity_factor = {capacity}" if (capacity := getattr(spec.model, "capacity_factor", None)) else ""
-        raise SpecError(
-            field,
-            f"{spec.model.name}{of} does not support generation with a key/value cache; use transformer, or moe without"
-            " capacity_factor",
-        )
+    if reason := plan.model.why_no_generation:
+        raise SpecError(field, reason)
     (sequence,) = plan.dataset.summary().input_shape
     prompt, new = options.prompt_length, options.num_new_tokens
     if prompt + new > sequence:

@@ -32,6 +32,7 @@ class Batches:
             )
         self.model = plan.model
         self.is_weighted = plan.spec.mode == "train" and plan.model.weighs_pieces
+        self.takes_targets = plan.model.takes_targets and not plan.spec.generates
 
     def worker_batch(self, step: int, worker: WorkerModel) -> tuple[Any, Any]:
         """Returns the inputs and targets that a worker computes in one step: its samples and, in each, its positions. Also sets
@@ -52,7 +53,7 @@ class Batches:
         inputs, targets = tree_map(
             self._tensor, self._checked(self.samples.batch(indices[index * size : (index + 1) * size]), size)
         )
-        return (inputs, targets) if self.model.takes_targets else inputs, targets
+        return (inputs, targets) if self.takes_targets else inputs, targets
 
     def _tensor(self, array: Any) -> Tensor:
         tensor = torch.from_numpy(array)

@@ -13,7 +13,6 @@ from torch.distributed.tensor import DTensor
 from workbench.errors import SplitError
 from workbench.models.blocks_modules import Blocks
 from workbench.models.dropout_modules import DropoutKeys
-from workbench.models.kv_cache import Decoder
 from workbench.models.mapped_modules import copy_to_memory
 from workbench.plan.mesh import WORLD
 from workbench.plan.model_summary import block_of
@@ -48,7 +47,7 @@ def build_worker(
     rank_view = plan.rank_view(rank)
     blocks = build_blocks(plan, (b.name for b in rank_view.local_model.blocks), dtype).to(device)
     keys = DropoutKeys(blocks, plan.spec.train.seed, device)
-    worker = WorkerModel(rank_view, blocks, plan.model.loss, device, dtype, compute_dtype, recorder, Decoder, keys)
+    worker = WorkerModel(rank_view, blocks, plan.model.loss, device, dtype, compute_dtype, recorder, plan.model.decoder, keys)
     worker.main_output = plan.model.main_output
     strategies, train = plan.strategies, plan.spec.train
     for strategy in strategies:

@@ -33,6 +33,7 @@ def answer(contents: bytes) -> bytes:
 def _found(options: UserModelOptions, request: Request) -> Found:
     with options.source.imports():  # forward may import, too
         model = UserModel(options, TypeAdapter(DatasetSummary).validate_python(request.data))
+        model.generates = request.generates
         structure, summary = inspected(model)
         return Found(summary, tensor_plan_of(model, structure, summary, request.tensor_plan) if request.is_sliced else None)
 

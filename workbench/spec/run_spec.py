@@ -41,10 +41,9 @@ class Inference(Options):
     samples without generation."""
 
     @property
-    def passes(self) -> list[tuple[int, int]]:
-        """Forward passes of a generation, as (positions per sample, number of passes): the prompt, then each new token except the
-        last."""
-        return [(self.prompt_length, 1), (1, self.num_new_tokens - 1)]
+    def num_cached(self) -> int:
+        """Number of positions whose keys and values a cache holds at the end: the prompt and each new token except the last."""
+        return self.prompt_length + self.num_new_tokens - 1
 
 
 class Measure(Options):

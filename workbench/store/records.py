@@ -18,6 +18,8 @@ class Expected(Record):
     communication: tuple[dict[str, Any], ...] = ()
     """Of a step: fields of ``ExpectedCommunication`` and ``trace_share``, the share of trace steps that have it."""
     flops_per_step: int | None = None
+    no_cache: str = ""
+    """Why a generation computes all positions for each token, a clause; empty if it has a key/value cache."""
     memory_per_worker: tuple[dict[str, int | None], ...] | None = None
     """Fields of ``ExpectedMemory``. None: an earlier version did not record them."""
 

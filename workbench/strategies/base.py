@@ -109,7 +109,7 @@ class Strategy(ABC, Generic[O]):
     @property
     def why_no_generation(self) -> str:
         """Why the strategy does not support generation, a clause; empty if it does. By default unsupported: ``expected`` must
-        return the communication of the passes in ``spec.inference.passes``."""
+        return the communication of the passes in ``model.generation.passes``."""
         return "does not support generation; set inference.num_new_tokens = 0, or use data, layer, pipeline or tensor"
 
     @property

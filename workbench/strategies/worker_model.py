@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from workbench.plan.loss_weights import LossWeights
     from workbench.plan.model_summary import ModelSummary
     from workbench.plan.rank_view import RankView
+    from workbench.spec.run_spec import Inference
 
 
 class StepResult(NamedTuple):
@@ -72,9 +73,8 @@ class WorkerModel:
 
     recorder: StepRecorder
 
-    make_decoder: Callable[[nn.Module, int], Callable[[Tensor], Tensor]]
-    """``(blocks, maximum positions)`` → a function that calls the blocks in generation: the input of each call has the positions
-    that follow those of the previous calls, and a head computes only the last of them."""
+    make_decoder: Callable[[Blocks, Inference], Callable[..., Any]]
+    """As ``Model.decoder``."""
 
     dropout_keys: DropoutKeys
     """Keys of the dropout masks in its blocks."""

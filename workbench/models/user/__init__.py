@@ -106,7 +106,7 @@ class UserModel(ModuleModel[UserModelOptions]):
         """
         from workbench.models.user.inspection import inspect
 
-        return inspect(self.options, self.data, is_sliced=self.is_sliced)
+        return inspect(self.options, self.data, is_sliced=self.is_sliced, generates=self.generates)
 
     def summary(self) -> ModelSummary:
         summary, plan = self.found.summary, self.found.tensor_plan

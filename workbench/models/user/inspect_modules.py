@@ -19,13 +19,15 @@ from workbench.models.blocks_modules import Blocks
 from workbench.models.dropout_modules import substitute_dropout
 from workbench.models.mapped_modules import MappedTensors
 from workbench.models.user.dataflow_modules import reads_values
+from workbench.models.user.decoder_modules import cache_argument
+from workbench.models.user.generation_modules import generation_of
 from workbench.models.user.kept_modules import kept_tensors
 from workbench.models.user.loss_modules import reduction_of_module
 from workbench.models.user.outputs_modules import Result, main_output, returned_loss
 from workbench.models.user.positions_modules import CheckedPositions
 from workbench.models.user.samples_modules import Samples
 from workbench.models.user.stage_modules import UserBlocks, WholeModule
-from workbench.models.user.structure_modules import Structure, structure_of
+from workbench.models.user.structure_modules import Structure, structure_of, with_positions
 from workbench.models.user.summary_modules import modules_of_blocks, summary_of_module
 from workbench.plan.batch_modules import call
 from workbench.plan.kept_tensors import KeptTensors
@@ -113,6 +115,9 @@ def _inspected_on(model: ModuleModel[Any], root: nn.Module, device: str) -> tupl
         if device == "meta":
             raise
         structure = None
+    if structure is not None and model.generates and length > 1 and cache_argument(root):
+        shorter = samples.inputs(2)[:, : length - 1]
+        structure = with_positions(structure, root, lambda: main_output(call(root, shorter)), length)
     if structure is None and model.cut_at:
         raise SpecError("model.cut_at", f"{model.name} cannot be cut anywhere, but got {list(model.cut_at)}; remove it")
     inputs = samples.inputs(2)
@@ -125,6 +130,8 @@ def _inspected_on(model: ModuleModel[Any], root: nn.Module, device: str) -> tupl
     if device == "meta" and (is_small or has_loss):
         with _mapped_if(not is_small):
             built = model.build()
+    if model.generates:
+        summary = replace(summary, generation=generation_of(root, structure, model.data, result, is_tried=is_small))
     if is_small:
         summary = replace(summary, kept=_kept(model, built, structure, result))
     if not has_loss:

@@ -46,30 +46,39 @@ class Request:
     is_sliced: bool
     """Whether a tensor plan is looked for."""
 
+    generates: bool
+    """Whether the run generates tokens."""
+
 
 INSPECTOR = Inspector("workbench.runtime.inspection_process", Found)
 """The inspector of users' models, which keeps the answers in this process."""
 
 
 def inspect(
-    options: UserModelOptions, data: DatasetSummary, limit_s: float = TIME_LIMIT_S, is_sliced: bool = False
+    options: UserModelOptions,
+    data: DatasetSummary,
+    limit_s: float = TIME_LIMIT_S,
+    is_sliced: bool = False,
+    generates: bool = False,
 ) -> Inspection[Found]:
     """Returns what a model consists of. Asks a process of its own, unless this was found before and the code is the same.
 
     Args:
         is_sliced: Whether a tensor plan is needed.
+        generates: Whether the run generates tokens.
 
     Raises:
         SpecError: the model cannot be built or used, or takes longer; the message has the user's own file and line.
     """
-    source, question = options.source, _question(options, data, is_sliced)
-    found = None if is_sliced else INSPECTOR.known(source, _question(options, data, True))
+    source, question = options.source, _question(options, data, is_sliced, generates)
+    found = None if is_sliced else INSPECTOR.known(source, _question(options, data, True, generates))
     return found or INSPECTOR.inspect(source, options.folder, question, limit_s)
 
 
-def recorded_form(options: UserModelOptions, data: DatasetSummary, is_sliced: bool, folder: Path) -> bytes:
+def recorded_form(options: UserModelOptions, data: DatasetSummary, is_sliced: bool, generates: bool, folder: Path) -> bytes:
     """Returns the contents of the file from which ``inspect`` answers for code that is recorded in a folder."""
-    found, question = inspect(options, data, is_sliced=is_sliced), _question(options, data, is_sliced)
+    found = inspect(options, data, is_sliced=is_sliced, generates=generates)
+    question = _question(options, data, is_sliced, generates)
     return INSPECTOR.recorded_form(options.source, question, found, folder)
 
 
@@ -78,7 +87,7 @@ def request_of(contents: bytes) -> Request:
     return TypeAdapter(Request).validate_json(contents)
 
 
-def _question(options: UserModelOptions, data: DatasetSummary, is_sliced: bool) -> dict[str, Any]:
+def _question(options: UserModelOptions, data: DatasetSummary, is_sliced: bool, generates: bool) -> dict[str, Any]:
     """Returns the fields of the request without those that say where the code lies."""
     loss = options.loss_source
     values = {
@@ -88,6 +97,7 @@ def _question(options: UserModelOptions, data: DatasetSummary, is_sliced: bool) 
         "data": asdict(data),
         "tensor_plan": options.tensor_plan,
         "is_sliced": is_sliced,
+        "generates": generates,
     }
     plain: dict[str, Any] = json.loads(json.dumps(values))  # as read from a file: lists for tuples
     return plain

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from workbench.models.user.outputs_modules import LossFunction
     from workbench.models.user.structure_modules import Structure
     from workbench.plan.model_summary import BlockSummary
+    from workbench.spec.run_spec import Inference
 
 O = TypeVar("O", bound=ModelOptions)
 
@@ -57,6 +58,27 @@ class ModuleModel(Model[O]):
     def main_output(self, outputs: Any) -> Tensor:
         output: Tensor = outputs[0] if isinstance(outputs, tuple) else outputs
         return output
+
+    @property
+    def why_no_generation(self) -> str:
+        reason = self.summary().generation.refusal
+        return f"{self.name} cannot generate: {reason}" if reason else ""
+
+    def decoder(self, blocks: Any, options: Inference) -> Callable[..., Any]:
+        from workbench.models.user.decoder_modules import CachedDecoder, WindowDecoder
+
+        generation = self.summary().generation
+        if generation.no_cache:
+            return WindowDecoder(blocks, generation.sequence_length, options.prompt_length)
+        return CachedDecoder(blocks)
+
+    def scores(self, blocks: Blocks, tokens: Tensor) -> Tensor:
+        from torch.nn.functional import pad
+
+        num_positions = tokens.shape[1]
+        if self.summary().generation.no_cache:  # which may need all positions
+            tokens = pad(tokens, (0, self.data.input_shape[0] - num_positions))
+        return self.main_output(blocks((tokens, ()) if self.takes_targets else tokens))[:, :num_positions]
 
     @property
     def has_own_weights(self) -> bool:

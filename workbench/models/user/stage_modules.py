@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import NoneType
 from typing import Any
 
@@ -42,6 +42,10 @@ class HeldParameters(nn.Module):
 class WholeModule(Blocks):
     """A module that cannot be cut, as one block."""
 
+    is_first = is_last = True
+    arguments: Mapping[str, Any] = {}
+    """As of ``UserBlocks``."""
+
     def __init__(self, blocks: OrderedDict[str, nn.Module], result: Result) -> None:
         super().__init__(blocks)
         self.result = result
@@ -53,7 +57,7 @@ class WholeModule(Blocks):
 
     def forward(self, samples: Any) -> Any:
         (root,) = self
-        return self.result.of(call(root, self.result.inputs(samples)), samples, self.training)
+        return self.result.of(call(root, self.result.inputs(samples), **self.arguments), samples, self.training)
 
 
 class UserBlocks(ConvertsMore, Blocks):
@@ -64,13 +68,15 @@ class UserBlocks(ConvertsMore, Blocks):
     as a tuple, a single one alone.
     """
 
+    arguments: Mapping[str, Any] = {}
+    """Further arguments of the module in the next forward pass, such as a cache."""
+
     def __init__(self, blocks: OrderedDict[str, nn.Module], root: nn.Module, structure: Structure, result: Result) -> None:
         super().__init__(blocks)
         self.result = result
         names = [block.name for block in structure.blocks]
         held = [names.index(name) for name in blocks]
         self._first, self._last, self.structure = min(held), max(held), structure
-        self._is_last = self._last + 1 == len(names)
         self._arriving = structure.carry(self._first - 1) if self._first else []
         self._leaving = structure.carry(self._last)
         self._received: dict[Origin, Tensor] = {}
@@ -78,6 +84,16 @@ class UserBlocks(ConvertsMore, Blocks):
         self._stand_ins: list[nn.Module] = []
         # In a tuple, since as an attribute it would be a submodule, and its units are registered as blocks.
         self._code = (root if len(held) == len(names) else self._copied(root, held),)
+
+    @property
+    def is_first(self) -> bool:
+        """Whether its input is the samples."""
+        return self._first == 0
+
+    @property
+    def is_last(self) -> bool:
+        """Whether its output is that of the module."""
+        return self._last + 1 == len(self.structure.blocks)
 
     @property
     def code(self) -> nn.Module:
@@ -127,20 +143,25 @@ class UserBlocks(ConvertsMore, Blocks):
         """Returns the output of a unit of an earlier stage."""
         structure, leaves = self.structure.flow.structures[unit]
         larger = self.structure.larger.structures[unit][1]
+        shorter = leaves if self.structure.shorter is None else self.structure.shorter.structures[unit][1]
         last = self.structure.blocks[self._first - 1].last_unit
         outputs = list(leaves)
-        for position, (two, three) in enumerate(zip(leaves, larger, strict=True)):
+        for position, (two, three, fewer) in enumerate(zip(leaves, larger, shorter, strict=True)):
             if isinstance(two, Tensor):
                 received = self._received.get(self.structure.latest(Origin(unit, position), last))
                 # A copy, since a leaf of the graph may not be written in place.
-                outputs[position] = self._zeros(two, three) if received is None else received.clone()
+                outputs[position] = self._zeros(two, three, fewer) if received is None else received.clone()
         return tree_unflatten(outputs, structure)
 
-    def _zeros(self, two: Tensor, three: Tensor) -> Tensor:
-        """Returns zeros in the shape of this batch, given the tensor of two samples and of three."""
+    def _zeros(self, two: Tensor, three: Tensor, fewer: Tensor) -> Tensor:
+        """Returns zeros in the shape of this batch, given that of two samples, of three, and of two with a position less."""
         assert self.samples is not None, "a stage after the first needs the samples for their number"
         like = next(iter(self._received.values()))
-        shape = [a + (b - a) * (num_samples(self.samples) - 2) for a, b in zip(two.shape, three.shape, strict=True)]
+        more, longer = num_samples(self.samples) - 2, 0
+        if self.structure.shorter is not None:
+            longer = tree_leaves(self.samples)[0].shape[1] - self.structure.sequence_length
+        shapes = zip(two.shape, three.shape, fewer.shape, strict=True)
+        shape = [a + (b - a) * more + (a - c) * longer for a, b, c in shapes]
         return torch.zeros(shape, dtype=like.dtype if two.is_floating_point() else two.dtype, device=like.device)
 
     def _handing_over(self) -> Iterator[RemovableHandle]:
@@ -166,15 +187,15 @@ class UserBlocks(ConvertsMore, Blocks):
         return hook
 
     def forward(self, *inputs: Any) -> Any:
-        if self._first == 0:
+        if self.is_first:
             # A pipeline sets samples of several tensors, and passes only their numbers.
             if not isinstance(inputs[0], Tensor) or isinstance(self.samples, Tensor | NoneType):
                 (self.samples,) = inputs
         else:
             self._received = dict(zip(self._arriving, inputs, strict=True))
-        handles = [] if self._is_last else list(self._handing_over())
+        handles = [] if self.is_last else list(self._handing_over())
         try:
-            output = call(self._code[0], self.result.inputs(self.samples))
+            output = call(self._code[0], self.result.inputs(self.samples), **self.arguments)
         except _Done:
             passed = tuple(self._captured[origin] for origin in self._leaving)
             return passed if len(passed) > 1 else passed[0]
@@ -182,7 +203,7 @@ class UserBlocks(ConvertsMore, Blocks):
             self._received, self._captured = {}, {}
             for handle in handles:
                 handle.remove()
-        if not self._is_last:
+        if not self.is_last:
             unit = self.structure.units[self.structure.blocks[self._last].last_unit]
             raise SplitError("split", f"the module did not call {unit}, after which it is cut, as it did when it was inspected")
         return self.result.of(output, self.samples, self.training)

@@ -60,6 +60,12 @@ class Structure:
     first_trained: int
     """Index of the first block with a parameter that requires a gradient."""
 
+    shorter: Dataflow | None = None
+    """Of a batch of two samples with one position less than ``sequence_length``, if the module generates with a cache."""
+
+    sequence_length: int = 0
+    """Number of positions of a sample, if it does."""
+
     allowed: frozenset[str] | None = None
     """Paths of the only blocks after which it may be cut; None for all that are found."""
 
@@ -133,6 +139,15 @@ class Structure:
             ):
                 found.add(index)
         return frozenset(found)
+
+
+def with_positions(structure: Structure, root: nn.Module, run: Callable[[], Any], sequence_length: int) -> Structure:
+    """Returns the structure with what depends on the number of positions.
+
+    Args:
+        run: calls the module with two samples of one position less than ``sequence_length``.
+    """
+    return replace(structure, shorter=follow(root, structure.units, run), sequence_length=sequence_length)
 
 
 def _varies(two: tuple[TreeSpec, list[Any]], three: tuple[TreeSpec, list[Any]]) -> bool:

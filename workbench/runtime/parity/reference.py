@@ -52,7 +52,7 @@ class Reference:
         self.blocks = build_blocks(plan, (b.name for b in plan.full_model.blocks), worker.dtype).to(worker.device)
         self.had_dropout = bool(turn_off_dropout(self.blocks))
         self.loss: Callable[[Any, Any], Tensor] = plan.model.loss
-        self.main_output = plan.model.main_output
+        self.model, self.main_output = plan.model, plan.model.main_output
         self.batches, self.trains = batches, worker.trains
         self.copies = None
         if worker.compute_dtype != worker.dtype:
@@ -163,9 +163,9 @@ class Reference:
         """Returns the tokens, and the logits that select them, from one pass over prompt and tokens without a cache."""
         prompts = inputs[:, : options.prompt_length]
         with torch.inference_mode():
-            tokens = generate(self.blocks, prompts, options.num_new_tokens)
-            outputs = self.blocks(torch.cat([prompts, tokens[:, :-1]], dim=1))[:, options.prompt_length - 1 :]
-        return {"tokens": tokens.double(), "outputs": outputs}
+            tokens = generate(self.model.decoder(self.blocks, options), prompts, options.num_new_tokens)
+            outputs = self.model.scores(self.blocks, torch.cat([prompts, tokens[:, :-1]], dim=1))
+        return {"tokens": tokens.double(), "outputs": outputs[:, options.prompt_length - 1 :]}
 
     def adopt(self, gathered: list[LocalTensor]) -> None:
         """Continues from the parameters of the split."""

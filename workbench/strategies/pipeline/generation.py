@@ -28,17 +28,19 @@ class Links:
     """Process group of the last and the first stage. It is separate because backends that run the operations of a group in order
     would deadlock when activations and tokens cross."""
 
-    features: int
-    """Number of features per position in the output of the previous stage."""
+    shapes: tuple[tuple[int, ...], ...]
+    """Shapes per position of the tensors that the previous stage sends."""
 
-    def receive_activation(self, batch: int, positions: int) -> Tensor:
-        """Receives (batch, positions, features) from the previous stage."""
-        like = torch.empty(batch, positions, self.features, dtype=self.worker.compute_dtype, device=self.worker.device)
-        return self._receive(like, self.stages, self.stage - 1)
+    def receive_activations(self, batch: int, positions: int) -> list[Tensor]:
+        """Receives tensors (batch, positions, …) from the previous stage."""
+        dtype, device = self.worker.compute_dtype, self.worker.device
+        like = [torch.empty(batch, positions, *shape, dtype=dtype, device=device) for shape in self.shapes]
+        return [self._receive(tensor, self.stages, self.stage - 1) for tensor in like]
 
-    def send_activation(self, activation: Tensor) -> dist.Work:
-        """Sends an activation to the next stage."""
-        return self._send(activation.contiguous(), self.stages, self.stage + 1)
+    def send_activations(self, outputs: Tensor | tuple[Tensor, ...]) -> list[tuple[dist.Work, Tensor]]:
+        """Sends what crosses the cut to the next stage; the tensors must live until they are sent."""
+        activations = [a.contiguous() for a in (outputs if isinstance(outputs, tuple) else (outputs,))]
+        return [(self._send(activation, self.stages, self.stage + 1), activation) for activation in activations]
 
     def receive_token(self, batch: int) -> Tensor:
         """Receives (batch, 1) of int64 from the last stage."""
@@ -70,11 +72,11 @@ def generation(worker: WorkerModel, links: Links | None = None) -> Compute:
     """
     options = worker.rank_view.spec.inference
     stage, last = (links.stage, links.num_stages - 1) if links else (0, 0)
-    max_length = options.prompt_length + options.num_new_tokens - 1
+    positions = [n for n, count in worker.full_model.generation.passes(options) for _ in range(count)]
 
     def step(inputs: Tensor, targets: Tensor) -> StepResult:
         prompts = inputs[:, : options.prompt_length].chunk(worker.num_microbatches)
-        decoders = [worker.make_decoder(worker.blocks, max_length) for _ in prompts]
+        decoders = [worker.make_decoder(worker.blocks, options) for _ in prompts]
         tokens: list[list[Tensor]] = [[] for _ in prompts]
         logits: list[list[Tensor]] = [[] for _ in prompts]
         sends: list[tuple[dist.Work, Tensor]] = []  # tensors must live until they are sent
@@ -82,19 +84,19 @@ def generation(worker: WorkerModel, links: Links | None = None) -> Compute:
         for turn in range(options.num_new_tokens):
             for piece, prompt in enumerate(prompts):
                 if links and stage > 0:
-                    x = links.receive_activation(len(prompt), 1 if turn else options.prompt_length)
+                    x = links.receive_activations(len(prompt), positions[turn])
                 elif links and turn:
                     tokens[piece].append(links.receive_token(len(prompt)))
-                    x = tokens[piece][-1]
+                    x = [tokens[piece][-1]]
                 else:
-                    x = tokens[piece][-1] if turn else prompt
+                    x = [tokens[piece][-1] if turn else prompt]
                 with worker.span("forward", stage=stage, microbatch=piece):
-                    outputs = decoders[piece](x)
+                    outputs = decoders[piece](*x)
                     if stage == last:
                         tokens[piece].append(outputs.argmax(dim=-1))  # (batch, 1)
                         logits[piece] += [outputs] if worker.keep_outputs else []
                 if links and stage < last:
-                    sends.append((links.send_activation(outputs), outputs))
+                    sends += links.send_activations(outputs)
                 elif links:
                     sends.append((links.send_token(tokens[piece][-1]), tokens[piece][-1]))
             if stage == last and not turn:

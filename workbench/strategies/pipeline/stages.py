@@ -107,6 +107,27 @@ class StagedStrategy(Strategy[O]):
                 f" {listed([block.name for block in model.blocks[:-1] if block.is_cut_point], 'or')}",
             )
 
+        if spec.generates:
+            self._check_generation(model)
+
+    def _check_generation(self, model: ModelSummary) -> None:
+        """Rejects stages that cannot generate.
+
+        Raises:
+            SplitError: with the reason, or the tensor that has no positions.
+        """
+        generation, field = model.generation, f"split.{self.name}"
+        if generation.not_staged:
+            raise SplitError(field, f"{model.name} cannot generate in stages: {generation.not_staged}; use data or tensor")
+        for blocks in self.stages(model)[:-1] if generation.sequence_length else ():
+            (block,) = (each for each in model.blocks if each.name == blocks[-1])
+            if whole := next((shape for shape in block.crossing_shapes if shape[:1] != (generation.sequence_length,)), None):
+                raise SplitError(
+                    field,
+                    f"generation passes positions on to the next stage, but a tensor of shape {whole} per sample crosses the cut"
+                    f" after {block.name} of {model.name}; cut elsewhere, or use data or tensor",
+                )
+
     def check_num_stages(self, model: ModelSummary, num_stages: int) -> None:
         """Rejects more stages than the model can be cut into.
 
@@ -184,9 +205,12 @@ class StagedStrategy(Strategy[O]):
         samples = rank_view.num_samples // count
         if index == self.options.size - 1:
             return [ExpectedCommunication("send", self.axis, "forward", count * generation.num_new_tokens, samples * TOKEN_BYTES)]
-        unit = samples * prod(rank_view.output_shape(self.stages(model)[index][-1])[1:]) * rank_view.compute_bytes
+        shapes, passes = rank_view.crossing_shapes(self.stages(model)[index][-1]), model.generation.passes(generation)
+        units = [samples * prod(shape[1:]) * rank_view.compute_bytes for shape in shapes]
         return [
-            ExpectedCommunication("send", self.axis, "forward", count * n, unit * positions) for positions, n in generation.passes
+            ExpectedCommunication("send", self.axis, "forward", count * n, unit * positions)
+            for positions, n in passes
+            for unit in units
         ]
 
     def apply(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
@@ -217,9 +241,9 @@ class StagedStrategy(Strategy[O]):
         if index in (0, last):
             ends = dist.new_group([ranks[0], ranks[last]], use_local_synchronization=True)
             worker.axes[ends.group_name] = self.axis
-        input_shape = worker.output_shape(self.stages(worker.full_model)[index - 1][-1]) if index else (0,)
+        shapes = worker.crossing_shapes(self.stages(worker.full_model)[index - 1][-1]) if index else ()
         worker.num_microbatches = self.num_microbatches
-        links = Links(worker, index, mesh.size(), mesh.get_group(), ends, features=input_shape[-1])
+        links = Links(worker, index, mesh.size(), mesh.get_group(), ends, tuple(shape[1:] for shape in shapes))
         worker.compute = generation(worker, links)
 
     @abstractmethod

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from workbench.plan.communication import ExpectedCommunication
+from workbench.plan.generation import Generation
 from workbench.plan.layer_groups import ColumnRowPair, LayerGroup
 from workbench.plan.model_summary import BlockSummary, ModelSummary, ParameterSummary, block_of
 from workbench.plan.placement import Placement
@@ -140,7 +141,7 @@ class TensorStrategy(Strategy[TensorOptions]):
         for slicing, next_slicing in zip(slicings, [*slicings, None][1:], strict=True):
             of_group = slicing.expected(rank_view.num_samples, rank_view.compute_bytes, self.axis)
             if rank_view.spec.generates:
-                of_group = _expected_of_generation(of_group, slicing.group, rank_view.spec.inference)
+                of_group = _expected_of_generation(of_group, slicing.group, model.generation, rank_view.spec.inference)
             expected += [t for t in of_group if rank_view.trains or t.phase == "forward"]
             if rank_view.trains and rank_view.spec.train.checkpointing == "full":
                 forward = [t for t in of_group if t.phase == "forward"]
@@ -189,10 +190,9 @@ class TensorStrategy(Strategy[TensorOptions]):
 
 
 def _expected_of_generation(
-    of_group: list[ExpectedCommunication], group: LayerGroup, options: Inference
+    of_group: list[ExpectedCommunication], group: LayerGroup, generation: Generation, options: Inference
 ) -> list[ExpectedCommunication]:
-    """Converts the communication of a pass over full samples into that of generation; the head computes one position per pass."""
-    assert isinstance(group, ColumnRowPair)
-    passes = [(1, options.num_new_tokens)] if group.kind == "head" else options.passes
-    sequence = group.output_shape[0]
+    """Converts the communication of a pass over full samples into that of generation."""
+    sequence = group.output_shape[0] if isinstance(group, ColumnRowPair) else generation.sequence_length
+    passes = generation.head_passes(options) if group.kind == "head" else generation.passes(options)
     return [replace(t, count=t.count * n, payload_bytes=t.payload_bytes // sequence * p) for t in of_group for p, n in passes]
