@@ -7,11 +7,12 @@ from typing import Literal
 
 from workbench.plan.layer_groups import LayerGroup
 
-Style = Literal["column", "row", "channel", "vocabulary", "hidden"]
+Style = Literal["column", "row", "channel", "heads", "vocabulary", "hidden"]
 """How a module is cut: a linear layer or a convolution by output features (``column``) or by input features (``row``), what lies
-between and treats features separately, such as a depthwise convolution or a batch norm, by ``channel``; an embedding table or a
-head by the entries of the vocabulary, or an embedding table by its ``hidden`` features. The output of a row layer is summed over
-the workers, and so is that of an embedding table by entries; the output of a head or of a table by features is gathered."""
+between and treats features separately, such as a depthwise convolution or a batch norm, by ``channel``; ``nn.MultiheadAttention``
+by ``heads``; an embedding table or a head by the entries of the vocabulary, or an embedding table by its ``hidden`` features. The
+output of a row layer and of attention is summed over the workers, and so is that of an embedding table by entries; the output of
+a head or of a table by features is gathered."""
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,43 @@ class FusedHeads(nn.Module):
         return self.out(y.transpose(1, 2).flatten(2))
 
 
+class Attended(nn.Module):
+    """``nn.MultiheadAttention`` of which the weights, averaged over the heads, are used; its input has the batch as dim 1."""
+
+    def __init__(self, key_bias: bool = False) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList([nn.MultiheadAttention(WIDTH, HEADS, add_bias_kv=key_bias)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        t = x.transpose(0, 1)
+        y, weights = self.heads[0](t, t, t)
+        return y.transpose(0, 1) + weights.square().sum(-1, keepdim=True)
+
+
+class OwnAttention(nn.MultiheadAttention):
+    """A class of its own with torch's parameters."""
+
+
+class Translator(nn.Module):
+    """A decoder layer of torch that attends to its own input and to embeddings as memory; for tokens."""
+
+    def __init__(self, tokens: int = 20, kind: str = "decoder") -> None:
+        super().__init__()
+        self.embed, self.kind = nn.Embedding(tokens, WIDTH), kind
+        self.layer: nn.Module = nn.TransformerDecoderLayer(WIDTH, HEADS, 24, dropout=0.0, batch_first=True, norm_first=True)
+        if kind != "decoder":
+            own = OwnAttention(WIDTH, HEADS)
+            self.layer = own if kind == "own" else Attended(kind == "biased")
+        self.head = nn.Linear(WIDTH, tokens)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.embed(tokens)
+        if self.kind == "decoder":
+            mask = nn.Transformer.generate_square_subsequent_mask(tokens.shape[1], dtype=x.dtype)
+            return self.head(self.layer(x, x.flip(1), tgt_mask=mask, tgt_is_causal=True, memory_key_padding_mask=tokens == 1))
+        return self.head(self.layer(x, x, x)[0] if self.kind == "own" else self.layer(x))
+
+
 class Gated(nn.Module):
     """A product of two projections."""
 

@@ -146,6 +146,12 @@ def test_a_sliced_decoder_is_one_worker_and_its_formulas(attention: str, split: 
     assert_conforms({**spec_of("TiedTransformer", "dp2"), "model": model, "split": SLICED[split]})
 
 
+@pytest.mark.parametrize("split", [pytest.param(name, marks=[] if name == "tp2" else pytest.mark.cross) for name in SLICED])
+def test_sliced_attention_of_torch_is_one_worker_and_its_formulas(split: str) -> None:
+    model = {"name": f"{attention_zoo.__file__}:Translator", "options": {"tokens": 256}}
+    assert_conforms({**spec_of("TiedTransformer", "dp2"), "model": model, "split": SLICED[split]})
+
+
 CONVOLUTIONS = ("basic", "basic, group norm", "squeeze and excitation", "grouped", "halving")
 """Blocks in convolution_zoo.py."""
 SYNCHRONIZED = {"data": {"size": 2, "sync_batch_norm": True}, "tensor": 2}

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.models.user.attention_zoo import Between, Decoder
+from tests.models.user.attention_zoo import Between, Decoder, Translator
 from tests.models.user.convolution_zoo import Chain, Images
 from tests.models.user.zoo import (
     DependsOnValues,
@@ -28,7 +28,7 @@ from workbench.runtime.tensor_plan import find
 from workbench.runtime.tensor_plan.decide import decided
 from workbench.runtime.tensor_plan.find import Subject, find_plan
 from workbench.runtime.tensor_plan.trial import Trial, prepared
-from workbench.strategies.tensor import simulated, sliced_modules
+from workbench.strategies.tensor import attention_modules, simulated, sliced_modules
 
 TOKENS = (lambda count: torch.randint(20, (count, 6)), "tokens")
 IMAGES = (lambda count: torch.randn(count, 1, 6, 6), "images")
@@ -64,7 +64,15 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Any, list[str]]] = {
     "encoder": (
         TiedTransformer,
         TOKENS,
-        [*(f"encoder.layers.{i}.linear1 > encoder.layers.{i}.linear2 : 16" for i in range(3)), "embed : 20", "head : 20"],
+        [
+            *(
+                f"encoder.layers.{i}.{group}"
+                for i in range(3)
+                for group in ("self_attn : 2", f"linear1 > encoder.layers.{i}.linear2 : 16")
+            ),
+            "embed : 20",
+            "head : 20",
+        ],
     ),
     "recurrent": (Recurrent, TOKENS, ["embed : 20", "head : 20"]),
     "weight of another": (WeightOfAnother, TOKENS, ["a > b : 8"]),
@@ -123,6 +131,30 @@ def test_fused_projections_are_cut_in_sections(attention: str) -> None:
     assert described(plan)[0] == f"layers.0.attention.qkv > layers.0.attention.out : {divided}"
     assert plan.groups[0].modules[0].sections == sections
     assert plan.groups[0].narrowed == narrowed
+
+
+TORCHS = {
+    "decoder": ["layer.self_attn : 4", "layer.multihead_attn : 4", "layer.linear1 > layer.linear2 : 24"],
+    "weights": ["layer.heads.0 : 4"],
+    "biased": ["layer.heads.0 : 4"],
+    "own": [],
+}
+"""How torch's attention is used → what is found of it."""
+
+
+@pytest.mark.parametrize("kind", TORCHS)
+def test_attention_of_torch_is_cut_by_heads(kind: str) -> None:
+    torch.manual_seed(1)
+    plan = plan_of(Translator(kind=kind), TOKENS)
+    assert described(plan) == [*TORCHS[kind], "embed : 20", "head : 20"]
+    assert [rejected.modules for rejected in plan.rejected] == ([("layer",)] if kind == "own" else [])
+    if kind == "decoder":
+        own, other = (group.communication for group in plan.groups[:2])
+        states = 6 * 16
+        assert [(c.operation, c.phase, c.elements) for c in own] == [("all_reduce", p, states) for p in ("forward", "backward")]
+        assert sum(c.elements for c in other if c.phase == "backward") == 2 * states  # of the query, and of key and value at once
+    if kind == "weights":
+        assert [c.elements for c in plan.groups[0].communication if c.phase == "forward"] == [6 * 16, 6 * 6]
 
 
 BLOCKS = {
@@ -287,6 +319,19 @@ class TestMutations:
         trial = Trial(prepared(whole.root), whole.call(2))
         assert trial.difference(plan.groups, 2) is None
         return trial, plan
+
+    @pytest.mark.parametrize("wrong", ["order of sections", "missing sum"])
+    def test_wrong_attention_of_torch(self, wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        torch.manual_seed(1)
+        whole = subject(Translator(), TOKENS)
+        group = next(group for group in find_plan(whole).groups if group.kind == "attention")
+        trial = Trial(prepared(whole.root), whole.call(2))
+        assert trial.difference([group], 2) is None
+        if wrong == "missing sum":
+            monkeypatch.setattr(attention_modules, "reduce_parts", lambda x, mesh: x)
+        else:
+            monkeypatch.setattr(sliced_modules, "sections_of", lambda module, part, name: part.sections)
+        assert trial.difference([group], 2) is not None
 
     def test_a_batch_norm_that_stays_whole(self, convolutional: tuple[Trial, TensorPlan]) -> None:
         trial, plan = convolutional

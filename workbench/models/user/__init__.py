@@ -43,7 +43,7 @@ class UserModelOptions(ModelOptions):
     cut_at: tuple[str, ...] = ()
     """Paths of the modules after which the model may be cut; by default found."""
 
-    tensor_plan: dict[str, Literal["column", "row", "channel", "vocabulary", "hidden", "none"]] = {}
+    tensor_plan: dict[str, Literal["column", "row", "channel", "heads", "vocabulary", "hidden", "none"]] = {}
     """Path of modules, in which * is any name → how tensor slicing cuts them; others are cut as found."""
 
     folder: Annotated[str, NoCost] = ""

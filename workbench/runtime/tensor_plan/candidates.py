@@ -10,7 +10,7 @@ from torch import nn
 
 from workbench.plan.tensor_plan import SlicedModule, Style
 from workbench.runtime.tensor_plan.flow import OUTPUT, Flow
-from workbench.strategies.tensor.kinds_modules import is_by_channel, is_layer, is_linear, is_table, size_of
+from workbench.strategies.tensor.kinds_modules import is_attention, is_by_channel, is_layer, is_linear, is_table, size_of
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Candidate:
     columns: tuple[str, ...] = ()
     channels: tuple[str, ...] = ()
     rows: tuple[str, ...] = ()
+    heads: tuple[str, ...] = ()
     vocabulary: tuple[str, ...] = ()
 
     @property
@@ -30,6 +31,7 @@ class Candidate:
             "column": self.columns,
             "channel": self.channels,
             "row": self.rows,
+            "heads": self.heads,
             "vocabulary": self.vocabulary,
         }
         return tuple(SlicedModule(path, style) for style, paths in styles.items() for path in paths)
@@ -38,8 +40,9 @@ class Candidate:
 def candidates(root: nn.Module, flow: Flow) -> list[Candidate]:
     """Returns candidates in the order of their last modules; no module is in two of them."""
     modules, found = dict(root.named_modules()), list[Candidate]()
-    weights = Counter(id(modules[path].weight) for path in flow.order if getattr(modules[path], "weight", None) is not None)
-    taken = {path for path in flow.order if weights[id(modules[path].weight)] > 1}  # tied: a table with a head
+    weights = {path: getattr(modules[path], "weight", None) for path in flow.order}
+    uses = Counter(id(weight) for weight in weights.values() if weight is not None)
+    taken = {path for path, weight in weights.items() if uses[id(weight)] > 1}  # tied: a table with a head
     spaces, postponed = list(_spaces(modules, flow)), list[Candidate]()
 
     def take(candidate: Candidate) -> None:
@@ -48,7 +51,11 @@ def candidates(root: nn.Module, flow: Flow) -> list[Candidate]:
             found.append(candidate)
             taken.update(used)
 
-    for path in (path for path in flow.order if is_layer(modules[path])):
+    for path in flow.order:
+        if is_attention(modules[path]):
+            found.append(Candidate(heads=(path,)))
+        if not is_layer(modules[path]):
+            continue
         space = next((space for space in spaces if space.rows[-1] == path and not {*space.columns} & {*space.rows}), None)
         candidate = space if space is not None and not taken.intersection(space.columns, space.rows) else None
         candidate = candidate or _pair(path, modules, flow, taken)
@@ -85,7 +92,9 @@ def _spaces(modules: Mapping[str, nn.Module], flow: Flow) -> Iterator[Candidate]
         elif is_layer(modules[path]):
             columns.setdefault(first(("out", path)), []).append(path)
             rows.setdefault(first(("in", path)), []).append(path)
-    for key in columns.keys() & rows.keys():
+    attentions = [path for path in flow.order if is_attention(modules[path])]
+    whole = {first((end, path)) for path in attentions for end in ("in", "out")}
+    for key in columns.keys() & rows.keys() - whole:
         yield Candidate(tuple(columns[key]), tuple(channels.get(key, ())), tuple(rows[key]))
 
 

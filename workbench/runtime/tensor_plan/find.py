@@ -20,7 +20,7 @@ from workbench.runtime.tensor_plan.flow import elements_of, flow_of
 from workbench.runtime.tensor_plan.names import joined, moved, owner_of, relative, structure_of, undecided
 from workbench.runtime.tensor_plan.trial import Call, Trial, cut_twice, prepared
 from workbench.runtime.tensor_plan.verify import MANY, Verification
-from workbench.strategies.tensor.kinds_modules import size_of
+from workbench.strategies.tensor.kinds_modules import size_of, why_whole
 from workbench.torch_private.dispatch import tree_map
 
 TIME_LIMIT_S = 25.0
@@ -84,6 +84,8 @@ class _Search:
                 self.rejected.append(RejectedSlices(tuple(part.path for part in group.modules), decision))
             else:
                 groups.append(decision)
+        whole = ((path, why_whole(module)) for path, module in root.named_modules())
+        self.rejected += [RejectedSlices((path,), reason) for path, reason in whole if reason]
         if self.edits:
             groups = self._edited(groups)
         groups = self.verification.verified(groups)
@@ -125,8 +127,8 @@ class _Search:
         if group.kind == "table":
             return group
         owner = owner_of(paths)
-        if owner and owner not in self.flow.calls:
-            return f"{owner} is never called as a module"
+        while owner and owner not in self.flow.calls:
+            owner = owner.rpartition(".")[0]  # such as a list of modules, which is never called
         key = structure_of(root.get_submodule(owner), owner, group)
         if key not in self.decided:
             trial = Trial(root.get_submodule(owner), self.flow.calls[owner]) if owner else self.whole

@@ -34,7 +34,7 @@ class Flow:
     """Path, or ``OUTPUT`` → the modules from whose outputs its input is computed."""
 
     elements: dict[str, int] = field(default_factory=dict)
-    """Path → number of elements of the tensors that it was first given."""
+    """Path → number of elements of the first tensor that it was first given."""
 
     calls: dict[str, Call] = field(default_factory=dict)
     """Path of a module with submodules → its first call."""
@@ -96,7 +96,7 @@ def elements_of(root: nn.Module, call: Call) -> dict[str, int]:
 
 def _count(elements: dict[str, int], path: str, module: nn.Module, args: Any, kwargs: Any) -> None:
     given = (value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor))
-    elements.setdefault(path, sum(tensor.numel() for tensor in given))
+    elements.setdefault(path, next(given).numel())
 
 
 def _kept(value: Any) -> Any:

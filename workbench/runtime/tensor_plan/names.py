@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from workbench.plan.tensor_plan import ModuleSlices, SlicedModule, SlicedParameter
-from workbench.strategies.tensor.kinds_modules import dims_of, is_convolution
+from workbench.strategies.tensor.kinds_modules import dims_of, is_convolution, sections_of
 
 
 def owner_of(paths: Sequence[str]) -> str:
@@ -36,7 +36,9 @@ def undecided(root: nn.Module, parts: Sequence[SlicedModule]) -> ModuleSlices:
     """Returns a group of which nothing is known but its modules."""
     is_alone = all(part.style in ("vocabulary", "hidden") for part in parts)
     has_convolution = any(is_convolution(root.get_submodule(part.path)) for part in parts)
-    return ModuleSlices("table" if is_alone else "convolution" if has_convolution else "linear", tuple(parts), (), 0, ())
+    is_attention = any(part.style == "heads" for part in parts)
+    kind = "table" if is_alone else "attention" if is_attention else "convolution" if has_convolution else "linear"
+    return ModuleSlices(kind, tuple(parts), (), 0, ())
 
 
 def moved(group: ModuleSlices, to: Callable[[str], str]) -> ModuleSlices:
@@ -78,7 +80,7 @@ def parted(root: nn.Module, group: ModuleSlices) -> list[ModuleSlices]:
 def cut_parameters(root: nn.Module, group: ModuleSlices) -> list[SlicedParameter]:
     """Returns the parameters that a group cuts, by their names in the module."""
     return [
-        SlicedParameter(f"{part.path}.{name}", dim, part.sections)
+        SlicedParameter(f"{part.path}.{name}", dim, sections_of(root.get_submodule(part.path), part, name))
         for part in group.modules
         for name, dim in dims_of(root.get_submodule(part.path), part.style).items()
     ]

@@ -17,7 +17,7 @@ from workbench.plan.tensor_plan import ModuleSlices, SliceCommunication
 from workbench.runtime.parity.dropout import FunctionalDropoutOff, turn_off_dropout
 from workbench.runtime.parity.lower_precision import LowerPrecision
 from workbench.strategies.tensor.collectives import part_of
-from workbench.strategies.tensor.kinds_modules import buffers_of, dims_of
+from workbench.strategies.tensor.kinds_modules import buffers_of, dims_of, sections_of
 from workbench.strategies.tensor.simulated import LikeOthers, SimulatedMesh, Workers
 from workbench.strategies.tensor.sliced_modules import cut_modules
 from workbench.torch_private.dispatch import tree_leaves, tree_map
@@ -207,7 +207,7 @@ def cut_dims(module: nn.Module, groups: Iterable[ModuleSlices]) -> dict[str, tup
     """Returns the first name of each parameter that is cut → its dim, and the sections along it."""
     first = {id(parameter): name for name, parameter in module.named_parameters()}
     return {
-        first[id(module.get_parameter(f"{part.path}.{name}"))]: (dim, part.sections)
+        first[id(module.get_parameter(f"{part.path}.{name}"))]: (dim, sections_of(module.get_submodule(part.path), part, name))
         for group in groups
         for part in group.modules
         for name, dim in dims_of(module.get_submodule(part.path), part.style).items()

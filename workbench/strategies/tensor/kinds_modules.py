@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from workbench.plan.tensor_plan import SlicedModule
 from workbench.torch_private.modules import AnyBatchNorm, parameters_of
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -50,15 +51,29 @@ def is_table(module: nn.Module) -> bool:
     )
 
 
+def is_attention(module: nn.Module) -> bool:
+    """Whether it is ``nn.MultiheadAttention`` itself, whose forward pass is known."""
+    return type(module) is nn.MultiheadAttention and isinstance(parameters_of(module.out_proj).get("weight"), Tensor)
+
+
 def can_be_cut(module: nn.Module) -> bool:
     """Whether a tensor plan can cut it, alone or with others."""
-    return is_layer(module) or is_by_channel(module) or is_table(module)
+    return is_layer(module) or is_by_channel(module) or is_table(module) or is_attention(module)
+
+
+def why_whole(module: nn.Module) -> str:
+    """Returns why a module that has weights of several layers stays whole; empty for others."""
+    if isinstance(module, nn.MultiheadAttention) and not is_attention(module):
+        return "what a class of its own computes with the parameters of nn.MultiheadAttention is not known"
+    return "recurrent layers are not cut" if isinstance(module, nn.RNNBase | nn.RNNCellBase) else ""
 
 
 def styles_for(module: nn.Module) -> list[str]:
     """Returns how a module that can be cut can be cut."""
     if is_table(module):
         return ["vocabulary", "hidden"]
+    if is_attention(module):
+        return ["heads"]
     if is_by_channel(module):
         return ["channel"]
     return ["column", "row", "vocabulary"] if is_linear(module) else ["column", "row"]
@@ -71,6 +86,10 @@ def num_channel_dims(module: nn.Module) -> int:
 
 def dims_of(module: nn.Module, style: str) -> dict[str, int]:
     """Returns parameter of a module → dim along which it is cut."""
+    if style == "heads":
+        rows = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight", "in_proj_bias")
+        dims = {**dict.fromkeys(rows, 0), "bias_k": 2, "bias_v": 2}
+        return {name: dim for name, dim in dims.items() if getattr(module, name) is not None} | {"out_proj.weight": 1}
     if style in ("vocabulary", "hidden") and isinstance(module, nn.Embedding):
         return {"weight": 0 if style == "vocabulary" else 1}
     bias = {"bias": 0} if parameters_of(module).get("bias") is not None else {}
@@ -80,6 +99,13 @@ def dims_of(module: nn.Module, style: str) -> dict[str, int]:
     return {"weight": 1 - outputs} if style == "row" else {"weight": outputs} | bias
 
 
+def sections_of(module: nn.Module, part: SlicedModule, name: str) -> tuple[int, ...]:
+    """Returns the sections along which a parameter of a module that is still whole is cut."""
+    if part.style == "heads" and name.startswith("in_proj"):
+        return (module.get_parameter(name).shape[0] // 3,) * 3  # query, key and value
+    return part.sections
+
+
 def buffers_of(module: nn.Module, style: str) -> list[str]:
     """Returns the buffers of a module that are cut along dim 0: statistics per channel."""
     return [name for name, buffer in module.named_buffers(recurse=False) if style == "channel" and buffer.dim() == 1]
@@ -87,6 +113,10 @@ def buffers_of(module: nn.Module, style: str) -> list[str]:
 
 def size_of(module: nn.Module, style: str) -> int:
     """Returns the number of features, entries, or groups of channels along which a module is cut."""
+    if style == "heads":
+        heads = module.num_heads
+        assert isinstance(heads, int)
+        return heads
     if style == "channel":
         groups = getattr(module, "num_groups", getattr(module, "groups", None))
         return groups if isinstance(groups, int) else module.get_parameter("weight").shape[0]

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from workbench.plan.tensor_plan import ModuleSlices, SlicedModule
+from workbench.strategies.tensor.attention_modules import slice_attention
 from workbench.strategies.tensor.collectives import AnyMesh, copy_to_slices, gather_slices, part_of, reduce_parts, sliced
-from workbench.strategies.tensor.kinds_modules import buffers_of, dims_of, num_channel_dims, sizes_read
+from workbench.strategies.tensor.kinds_modules import buffers_of, dims_of, num_channel_dims, sections_of, sizes_read
 from workbench.torch_private.modules import parameters_of
 
 
@@ -78,16 +79,20 @@ def _cut(
     holders: dict[Tensor, list[tuple[nn.Module, str]]],
 ) -> None:
     names = dims_of(module, part.style)
+    sections = {name: sections_of(module, part, name) for name in names}
     for name, dim in names.items():
         whole = module.get_parameter(name)
         if tied := holders.pop(whole, None):  # else it was cut under another of its names
-            part_of_it = sliced(whole, dim, mesh, part.sections)
+            part_of_it = sliced(whole, dim, mesh, sections[name])
             for holder, attribute in tied:
                 setattr(holder, attribute, part_of_it)
     for name in buffers_of(module, part.style):
         setattr(module, name, part_of(module.get_buffer(name), 0, part.sections, mesh.size(), mesh.get_local_rank()).clone())
     for name in sizes_read(module, part.style):
         setattr(module, name, getattr(module, name) // mesh.size())
+    if part.style == "heads":
+        slice_attention(module, mesh)
+        return
     kinds = {"column": _Column, "channel": _Cut, "row": _Row}
     kind = _Table if isinstance(module, nn.Embedding) else kinds.get(part.style, _Head)
     kind(module, part, mesh, inputs, tuple(names))
