@@ -16,6 +16,7 @@ import workbench as wb
 from workbench.api.batches import dataset_of_batch
 from workbench.errors import SpecError, UsageError
 from workbench.registry import DATASETS
+from workbench.torch_private.dispatch import tree_map
 
 TOKENS = {"ids": torch.ones(4, 5, dtype=torch.int32), "mask": torch.ones(4, 5, dtype=torch.bool)}
 QUICK = {"num_steps": 3, "num_warmup_steps": 0}
@@ -92,15 +93,16 @@ def test_what_every_split_would_refuse_is_raised_before_a_run(store: Path) -> No
 @pytest.mark.parametrize(
     ("batch", "sentence"),
     [
-        (torch.ones(3), "batch must be a pair .inputs, targets. or the name of a dataset, but got a Tensor"),
-        ((1, 2, 3), "but got a tuple of 3"),
+        (torch.ones(3), "batch must be a pair .inputs, targets., .* or the name of a dataset, but got a Tensor"),
+        ((torch.ones(3), torch.ones(3), torch.ones(3)), "several inputs as a tuple ..a, b., targets. .* but got a tuple of 3"),
         (
             (torch.ones(3, 2), [1, 2, 3]),
-            "batch: targets must be a tensor with the samples as dim 0, or a dict of such, but got a list",
+            "batch: targets.0 must be a tensor with the samples as dim 0, or a tuple, list or dict of such, but got a int",
         ),
         ((torch.ones(3, 2), torch.ones(4)), "batch: inputs has 3 samples and targets has 4 samples, not equally many"),
-        (({"a": torch.ones(3)}, {"a": torch.ones(3)}), "inputs and targets both have a; name them differently"),
-        (({}, torch.ones(3)), "batch: inputs must be a tensor or a dict of tensors by name"),
+        (((torch.ones(3), 1.0), torch.ones(3)), "batch: inputs.1 must be a tensor"),
+        (({"a.b": torch.ones(3)}, torch.ones(3)), "names in inputs must be identifiers, such as those of arguments, but got 'a.b'"),
+        (({}, torch.ones(3)), "batch: inputs must be a tensor .* but got a dict of 0"),
     ],
 )
 def test_a_batch_of_another_form_is_refused(batch: object, sentence: str) -> None:
@@ -117,6 +119,7 @@ def test_a_batch_of_another_form_is_refused(batch: object, sentence: str) -> Non
         (torch.arange(20).reshape(4, 5), torch.arange(20).reshape(4, 5), "tokens", "next"),
         (torch.ones(4, 6), torch.ones(4), "features", "values"),
         (TOKENS, torch.zeros(4, 5, dtype=torch.int64), "structured", "structured"),
+        ((torch.ones(4, 6), torch.ones(4, 2)), torch.tensor([0, 1, 2, 0]), "structured", "class"),
         (np.ones((4, 6)), np.zeros(4, int), "features", "class"),
     ],
 )  # fmt: skip
@@ -126,6 +129,29 @@ def test_the_kind_of_a_batch_is_found(inputs: object, targets: object, kind: str
     summary = dataset(dataset.Options(**table)).summary()
     assert (count, summary.num_samples, summary.kind, summary.target) == (4, 4, kind, target)
     assert dataset_of_batch((inputs, targets)) == (table, count), "an equal batch is the same file"
+
+
+class Pair(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(6, 8), nn.Linear(2, 8), nn.Linear(8, 3)
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return self.head(self.first(a).tanh() - self.second(b))
+
+
+def test_a_tuple_of_inputs_is_given_by_position() -> None:
+    batch = (torch.randn(8, 6), torch.randn(8, 2)), torch.randint(3, (8,))
+    comparison = wb.compare_splits(Pair(), batch, splits=[{"layer": 2}], train=QUICK, baseline={"mode": "none"})
+    assert list(comparison["parity_verdict"]) == ["equal"], comparison.refused
+
+
+@pytest.mark.parametrize("inputs", [(TOKENS["ids"], {"a": TOKENS["mask"]}), {"ids": (TOKENS["ids"],)}, {"only": TOKENS["ids"]}])
+def test_a_batch_is_read_with_the_structure_that_it_had(inputs: object) -> None:
+    table, _ = dataset_of_batch((inputs, torch.zeros(4, dtype=torch.int64)))
+    dataset = DATASETS.get(table["name"])
+    read, _ = dataset(dataset.Options(**table)).load().batch(np.arange(4))
+    torch.testing.assert_close(read, tree_map(lambda t: t.long().numpy() if t.dtype != torch.bool else t.numpy(), inputs))
 
 
 def test_a_terminal_shows_the_table_while_it_grows(monkeypatch: pytest.MonkeyPatch) -> None:

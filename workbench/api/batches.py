@@ -25,8 +25,8 @@ def dataset_of_batch(batch: Any) -> tuple[dict[str, Any], int]:
     """Writes a batch into the store and returns the dataset that reads it, and its number of samples.
 
     Args:
-        batch: A pair of inputs and targets: tensors or numpy arrays with the samples as dim 0, or dicts of them, whose names are
-            arguments of the model.
+        batch: A pair of inputs and targets, each a tensor or numpy array with the samples as dim 0, or a tuple, list or dict of
+            them, nested. Of the inputs, a tuple or list holds the arguments of the model by position, a dict those by name.
 
     Raises:
         UsageError: it is not such a pair; the message has the part and what it is.
@@ -34,10 +34,11 @@ def dataset_of_batch(batch: Any) -> tuple[dict[str, Any], int]:
     import numpy as np
 
     if not isinstance(batch, tuple | list) or len(batch) != 2:
-        raise UsageError(f"batch must be a pair (inputs, targets) or the name of a dataset, but got {_kind(batch)}")
+        raise UsageError(
+            "batch must be a pair (inputs, targets), with several inputs as a tuple ((a, b), targets) or a dict, or the name of a"
+            f" dataset, but got {_kind(batch)}"
+        )
     inputs, targets = (dict(_arrays(part, name)) for part, name in zip(batch, ("inputs", "targets"), strict=True))
-    if shared := sorted(inputs.keys() & targets.keys()):
-        raise UsageError(f"batch: inputs and targets both have {listed(shared)}; name them differently")
     lengths = {name: len(array) for name, array in {**inputs, **targets}.items()}
     if len(set(lengths.values())) != 1:
         raise UsageError(f"batch: {listed([f'{name} has {count} samples' for name, count in lengths.items()])}, not equally many")
@@ -63,23 +64,26 @@ def _write(path: Path, contents: bytes) -> None:
         ) from None
 
 
-def _arrays(part: Any, name: str) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
-    """Yields the arrays of the inputs or the targets with their names: ``name`` for a single one."""
+def _arrays(part: Any, path: str) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
+    """Yields the arrays of the inputs or the targets by their paths: ``inputs``, ``inputs.0`` in a tuple, ``inputs.mask`` in a
+    dict."""
     import numpy as np
 
-    if isinstance(part, Mapping):
-        if not part or not all(isinstance(key, str) and not isinstance(value, Mapping) for key, value in part.items()):
-            raise UsageError(f"batch: {name} must be a tensor or a dict of tensors by name, but got {part!r}"[:200])
-        for key, value in part.items():
-            yield from _arrays(value, key)
+    if isinstance(part, Mapping | tuple | list) and part:
+        for key, value in part.items() if isinstance(part, Mapping) else enumerate(part):
+            if isinstance(part, Mapping) and not (isinstance(key, str) and key.isidentifier()):
+                raise UsageError(f"batch: names in {path} must be identifiers, such as those of arguments, but got {key!r}")
+            yield from _arrays(value, f"{path}.{key}")
         return
     if hasattr(part, "detach"):
         part = part.detach().cpu()
         part = (part.float() if part.is_floating_point() else part).numpy()
     if not isinstance(part, np.ndarray) or not part.ndim:
-        raise UsageError(f"batch: {name} must be a tensor with the samples as dim 0, or a dict of such, but got {_kind(part)}")
-    yield name, as_numbers(part, f"{name} of the batch")
+        raise UsageError(
+            f"batch: {path} must be a tensor with the samples as dim 0, or a tuple, list or dict of such, but got {_kind(part)}"
+        )
+    yield path, as_numbers(part, f"{path} of the batch")
 
 
 def _kind(value: Any) -> str:
-    return f"a {type(value).__name__}" + (f" of {len(value)}" if isinstance(value, tuple | list) else "")
+    return f"a {type(value).__name__}" + (f" of {len(value)}" if isinstance(value, tuple | list | dict) else "")

@@ -47,8 +47,9 @@ def compare_splits(
 
     Args:
         model: An ``nn.Module`` or a callable that returns one (``UserModel``), or the model of a spec.
-        batch: A pair of inputs and targets, each a tensor with the samples as dim 0 or a dict of tensors by argument; every step
-            processes its samples, in another order. Or the dataset of a spec.
+        batch: A pair of inputs and targets, each a tensor with the samples as dim 0, or a tuple, list or dict of such. A tuple of
+            inputs holds the arguments of the model by position, ``((a, b), targets)``, a dict those by name. Every step processes
+            its samples, in another order. Or the dataset of a spec.
         loss: Callable of (outputs, targets) that returns the loss; by default what the model returns as ``loss``, or else the
             cross-entropy for classes and the mean squared error for values.
         num_workers: Number of workers of the default splits.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import NonNegativeInt, PositiveInt
 
 from workbench.data.base import DatasetSummary, TokenWindows
-from workbench.data.user.kinds import as_numbers, described
+from workbench.data.user.kinds import as_numbers, described, nested
 from workbench.data.user.paths import FileDataset, num_windows
 from workbench.data.user.whole_samples import WholeSamples
 from workbench.errors import SpecError
@@ -26,7 +26,8 @@ class ArraysOptions(DatasetOptions):
     """Options of arrays."""
 
     name: Annotated[str, ReadsFile]
-    """Path of the .npz file, whose arrays have the samples as dim 0."""
+    """Path of the .npz file, whose arrays have the samples as dim 0. Arrays named inputs.0, inputs.1 are arguments of the model by
+    position, inputs.mask one by name."""
 
     inputs: tuple[str, ...] = ()
     """Names of the arrays with inputs; by default all but the targets."""
@@ -75,14 +76,18 @@ def _read(path: Path, modified: int, inputs: tuple[str, ...], targets: tuple[str
     if len(set(lengths.values())) != 1 or 0 in lengths.values():
         counts = listed([f"{name} has {length}" for name, length in lengths.items()])
         raise SpecError("dataset.name", f"the arrays of {path} must have equally many samples, but {counts}")
-    of_targets = {name: arrays[name] for name in targets}
-    chosen = {name: arrays[name] for name in inputs}
-    single = next(iter(of_targets.values()))
-    if single.dtype == np.float32 and single.ndim == 1:
-        single = single[:, None]  # values to predict have a shape
-    return WholeSamples(
-        chosen if len(inputs) > 1 else arrays[inputs[0]], of_targets if len(targets) > 1 else single, next(iter(lengths.values()))
-    )
+    of_inputs, of_targets = (_structured({name: arrays[name] for name in names}) for names in (inputs, targets))
+    if isinstance(of_targets, np.ndarray) and of_targets.dtype == np.float32 and of_targets.ndim == 1:
+        of_targets = of_targets[:, None]  # values to predict have a shape
+    return WholeSamples(of_inputs, of_targets, next(iter(lengths.values())))
+
+
+def _structured(arrays: dict[str, Array]) -> Any:
+    """Returns the arrays of the inputs or the targets: nested if their names are paths such as ``inputs.0`` and ``inputs.1``; the
+    only one; or all by name."""
+    if all(name.startswith("inputs.") for name in arrays) or all(name.startswith("targets.") for name in arrays):
+        return nested({name.partition(".")[2]: array for name, array in arrays.items()})
+    return arrays if len(arrays) > 1 else next(iter(arrays.values()))
 
 
 class TokenFileOptions(DatasetOptions):

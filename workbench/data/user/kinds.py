@@ -36,6 +36,19 @@ def tensors(arrays: Any, path: str = "") -> dict[str, Array]:
     return {key: leaf for name, part in parts for key, leaf in tensors(part, f"{path}.{name}" if path else name).items()}
 
 
+def nested(arrays: Mapping[str, Any]) -> Any:
+    """Returns arrays by path as nested dicts and tuples, as they were before ``tensors``; the only one with an empty path is
+    itself the result."""
+    if "" in arrays:
+        return arrays[""]
+    parts: dict[str, dict[str, Any]] = {}
+    for path, array in arrays.items():
+        first, _, rest = path.partition(".")
+        parts.setdefault(first, {})[rest] = array
+    found = {name: nested(part) for name, part in parts.items()}
+    return tuple(found.values()) if all(name.isdigit() for name in found) else found
+
+
 def described(
     inputs: Any, targets: Any, num_samples: int, num_classes: int = 0, has_ignored_targets: bool = True
 ) -> DatasetSummary:

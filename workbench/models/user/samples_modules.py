@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from workbench.data.user.kinds import nested
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -23,14 +25,14 @@ class Samples:
         """Returns inputs of so many samples."""
         data = self.data
         if data.inputs:
-            return _nested({t.path: self._values(t, count) for t in data.inputs})
+            return nested({t.path: self._values(t, count) for t in data.inputs})
         return self._of_kind(count, data.input_shape, is_number=data.kind != "tokens")
 
     def targets(self, count: int) -> Any:
         """Returns targets of so many samples."""
         data = self.data
         if data.targets:
-            return _nested({t.path: self._values(t, count) for t in data.targets})
+            return nested({t.path: self._values(t, count) for t in data.targets})
         return self._of_kind(count, data.target_shape, data.has_numbers)
 
     def _of_kind(self, count: int, shape: Iterable[int], is_number: bool) -> Tensor:
@@ -47,14 +49,3 @@ class Samples:
         uniform = torch.rand(shape, dtype=dtype, device=self.device)
         return summary.low + uniform * (summary.high - summary.low)
 
-
-def _nested(tensors: dict[str, Tensor]) -> Any:
-    """Returns tensors by path as nested dicts and tuples; the only one with an empty path is itself the batch."""
-    if "" in tensors:
-        return tensors[""]
-    parts: dict[str, dict[str, Tensor]] = {}
-    for path, tensor in tensors.items():
-        first, _, rest = path.partition(".")
-        parts.setdefault(first, {})[rest] = tensor
-    nested = {name: _nested(part) for name, part in parts.items()}
-    return tuple(nested.values()) if all(name.isdigit() for name in nested) else nested
