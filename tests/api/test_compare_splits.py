@@ -101,7 +101,10 @@ def test_what_every_split_would_refuse_is_raised_before_a_run(store: Path) -> No
         ),
         ((torch.ones(3, 2), torch.ones(4)), "batch: inputs has 3 samples and targets has 4 samples, not equally many"),
         (((torch.ones(3), 1.0), torch.ones(3)), "batch: inputs.1 must be a tensor"),
-        (({"a.b": torch.ones(3)}, torch.ones(3)), "names in inputs must be identifiers, such as those of arguments, but got 'a.b'"),
+        (
+            ({"a.b": torch.ones(3)}, torch.ones(3)),
+            "names in inputs must be identifiers, such as those of arguments, but got 'a.b'",
+        ),
         (({}, torch.ones(3)), "batch: inputs must be a tensor .* but got a dict of 0"),
     ],
 )

@@ -26,8 +26,8 @@ class ArraysOptions(DatasetOptions):
     """Options of arrays."""
 
     name: Annotated[str, ReadsFile]
-    """Path of the .npz file, whose arrays have the samples as dim 0. Arrays named inputs.0, inputs.1 are arguments of the model by
-    position, inputs.mask one by name."""
+    """Path of the .npz file, whose arrays have the samples as dim 0. Arrays named inputs.0, inputs.1 are arguments of the model
+    by position, inputs.mask one by name."""
 
     inputs: tuple[str, ...] = ()
     """Names of the arrays with inputs; by default all but the targets."""

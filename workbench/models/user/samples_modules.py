@@ -48,4 +48,3 @@ class Samples:
             return torch.randint(int(summary.low), int(summary.high) + 1, shape, dtype=dtype, device=self.device)
         uniform = torch.rand(shape, dtype=dtype, device=self.device)
         return summary.low + uniform * (summary.high - summary.low)
-
