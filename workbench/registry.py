@@ -67,6 +67,8 @@ class Family:
             return loaded(self.path_class)(name, field)
         plugins = _load(self)
         if not isinstance(name, str) or name not in plugins:
+            if self.source_class and isinstance(name, str) and name.endswith(".py"):
+                raise SpecError(field, f"{name} is a file; name a function or class in it, as {name}:CALLABLE")
             own = ", or your own as PATH.py:CALLABLE" if self.source_class else ""
             own += ", or the path of your own, such as table.csv" if self.path_class else ""
             raise SpecError(field, unknown_name(self.kind, name, sorted(plugins)) + own)

@@ -22,13 +22,22 @@ if TYPE_CHECKING:
     from workbench.api.plans import Plan
 
 
+DATASET_HELP = (
+    "Name of the dataset (see `workbench datasets`), or your own: a .csv, .tsv, .parquet, .arrow, .npz, .npy or .txt file, a"
+    " folder of images by class, hf:PATH of a saved Hugging Face dataset, or PATH.py:CALLABLE or package.module:CALLABLE, which"
+    " returns a torch dataset."
+)
 _NUMBER = re.compile(r"\d+\.\d+")
 
 
 @click.command("run")
 @click.argument("spec_file", required=False)
-@click.option("--model", help="Name of the model; see `workbench models`.")
-@click.option("--dataset", help="Name of the dataset; see `workbench datasets`.")
+@click.option(
+    "--model",
+    help="Name of the model (see `workbench models`), or your own: PATH.py:CALLABLE or package.module:CALLABLE, which returns an"
+    " nn.Module, hf:PATH/config.json or hf:TYPE, a config of Transformers.",
+)
+@click.option("--dataset", help=DATASET_HELP)
 @click.option(
     "--split",
     "splits",

@@ -189,7 +189,10 @@ class RunSpec(Options):
             preset = plugin.Options.presets.get(str(model.get("preset")))
             default = preset.dataset if preset else plugin.default_dataset
             if not default:
-                raise SpecError("dataset.name", f"{model['name']} has no default dataset; name one, such as digits or synthetic")
+                such_as = "text" if str(model["name"]).startswith("hf:") else "digits"
+                raise SpecError(
+                    "dataset.name", f"{model['name']} has no default dataset; name one, such as {such_as} or synthetic"
+                )
             values["dataset"] = {**({"name": default} if isinstance(default, str) else default), **dataset}
         return values
 
