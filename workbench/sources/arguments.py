@@ -1,12 +1,14 @@
-"""Checks keyword arguments against the signature of a callable before it is called."""
+"""The keyword arguments of a callable by its signature: which it takes, and checks of values before it is called."""
 
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from inspect import Parameter
 from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from workbench.errors import SpecError
 from workbench.messages import counted, listed, nearest_name
@@ -19,7 +21,55 @@ _TYPES: dict[Any, tuple[str, tuple[type, ...]]] = {
     NoneType: ("nothing", (NoneType,)),
 }
 """Annotation that is checked → its name in messages, and the types of values that it allows."""
+_KINDS: dict[Any, Literal["integer", "number", "text", "flag"]] = {
+    int: "integer", float: "number", str: "text", bool: "flag",
+}  # fmt: skip
 _BY_NAME = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+
+
+@dataclass(frozen=True)
+class Argument:
+    """A keyword argument, as a form asks for it."""
+
+    name: str
+    kind: Literal["integer", "number", "text", "flag", "choice", "value"]
+    """Kind of its values; ``value`` is anything that TOML can express."""
+
+    default: Any = None
+    """None if it has none that TOML can express."""
+
+    is_required: bool = False
+    choices: tuple[str, ...] = ()
+
+
+def arguments_of(target: Callable[..., Any]) -> tuple[Argument, ...]:
+    """Returns the keyword arguments of a callable; none if it has no signature."""
+    try:
+        parameters = inspect.signature(target).parameters
+    except (TypeError, ValueError):
+        return ()
+    hints = _annotations(target)
+    return tuple(
+        argument(name, hints.get(name), None if p.default is Parameter.empty else p.default, p.default is Parameter.empty)
+        for name, p in parameters.items()
+        if p.kind in _BY_NAME
+    )
+
+
+def argument(name: str, annotation: Any, default: Any, is_required: bool = False) -> Argument:
+    """Returns an argument with this annotation, None without one, and default."""
+    choices = get_args(annotation) if get_origin(annotation) is Literal else ()
+    if choices and all(isinstance(choice, str) for choice in choices):
+        return Argument(name, "choice", default, is_required, choices)
+    allowed = [each for each in _allowed(annotation) if each is not NoneType]
+    if annotation is None and isinstance(default, bool | str):  # of a number, others of another type may do
+        allowed = [type(default)]
+    kind: Any = "number" if set(allowed) == {int, float} else _KINDS[allowed[0]] if len(allowed) == 1 else "value"
+    try:
+        json.dumps(default, allow_nan=False)
+    except (TypeError, ValueError):
+        kind, default = "value", None
+    return Argument(name, kind, default, is_required)
 
 
 def check_arguments(target: Callable[..., Any], values: Mapping[str, Any], label: str, field: str) -> None:

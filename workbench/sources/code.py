@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from importlib.util import find_spec
 from pathlib import Path
 
 from workbench.errors import SpecError
@@ -64,7 +65,7 @@ def executed(source: Source) -> Code:
         folder = source.path.parent
         return Code(str(folder), _hashed(folder, {source.path, *_imported(folder)}))
     top = source.origin.split(".")[0]
-    distribution = next(iter(packages_distributions().get(top, ())), None)
+    distribution = _distribution(source)
     module = sys.modules.get(top)
     places = [*getattr(module, "__path__", ()), getattr(module, "__file__", None)]
     folder = Path(next((place for place in places if place), ".")).resolve().parent
@@ -73,15 +74,16 @@ def executed(source: Source) -> Code:
 
 
 def nearby(source: Source) -> Code:
-    """Returns the code that a source may execute, as far as that is known before: the files in the folder of its file and in the
-    folders there; none of a package."""
+    """Returns the code that a source may execute, as far as that is known before: the files in the folder of its file or package
+    and in the folders there; or the version of an installed package."""
     if isinstance(source, ConfigSource):
         return _of_config(source, set())
     if isinstance(source, LiveSource):
         return Code(str(source.folder), _hashed(source.folder, set(source.folder.glob("*.pickle"))))  # with that of a loss
-    folder = source.folder
-    files = {*folder.glob("*.py"), *folder.glob("*/*.py")} if source.path else set[Path]()
-    return Code(str(folder), _hashed(folder, files))
+    if source.path is None and (distribution := _distribution(source)):
+        return Code(str(source.folder), {}, distribution, _version(distribution))
+    folder, is_found = source.folder, source.path or find_spec(source.origin.split(".")[0])
+    return Code(str(folder), _hashed(folder, {*folder.glob("*.py"), *folder.glob("*/*.py")} if is_found else set[Path]()))
 
 
 def _of_config(source: ConfigSource, more: set[Path]) -> Code:
@@ -140,6 +142,10 @@ def _hash(path: Path) -> str | None:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return None
+
+
+def _distribution(source: Source) -> str | None:
+    return next(iter(packages_distributions().get(source.origin.split(".")[0], ())), None)
 
 
 def _version(distribution: str) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +13,7 @@ from typing import Any
 
 from workbench.errors import SpecError
 from workbench.messages import nearest_name
+from workbench.sources.arguments import Argument, argument
 from workbench.sources.live import callable_source
 from workbench.sources.source import Source
 
@@ -20,6 +21,8 @@ PREFIX, PACKAGE = "hf:", "transformers"
 _CONFIG = "config.json"
 _HEADS = ("CAUSAL_LM", "IMAGE_CLASSIFICATION", "SEQ_TO_SEQ_CAUSAL_LM", "MASKED_LM", "SPEECH_SEQ_2_SEQ")
 """Kinds of models, in the order in which one is taken for a config that names no class."""
+_CHANGED = {"use_cache": False}
+"""Fields that are other than in the config: a cache is of no use in training, and would cross every cut."""
 _MORE_NAMES = ("num_labels", "attn_implementation")
 """Names that a config accepts besides its fields."""
 
@@ -76,6 +79,20 @@ class ConfigSource(Source):
 
         return build
 
+    def arguments(self) -> tuple[Argument, ...]:
+        """Returns the fields of the config that its model type adds to those of every config, with the values of its file."""
+        kind, given = type(self._config({}, self.field)), self._given() | _CHANGED
+        common = _transformers(self.field).PreTrainedConfig.__dataclass_fields__
+        return tuple(
+            argument(
+                name,
+                None if isinstance(each.type, str) else each.type,
+                given.get(name, None if each.default is MISSING else each.default),
+            )
+            for name, each in kind.__dataclass_fields__.items()
+            if name not in common and not name.startswith("_")
+        )
+
     def check_options(self, target: Callable[..., Any], options: Mapping[str, Any], field: str) -> None:
         self._class(self._config(options, field))
 
@@ -98,7 +115,7 @@ class ConfigSource(Source):
         aliases = kind.attribute_map
         changed = {aliases.get(name, name): value for name, value in options.items()}
         if "use_cache" in _names(kind):
-            changed = {"use_cache": False} | changed  # which is of no use in training, and would cross every cut
+            changed = _CHANGED | changed
         try:
             return kind.from_dict(_merged(given, changed))
         except Exception as error:  # a config checks its values itself

@@ -16,7 +16,7 @@ from typing import Any
 
 from workbench.errors import SpecError
 from workbench.messages import nearest_name
-from workbench.sources.arguments import check_arguments
+from workbench.sources.arguments import Argument, arguments_of, check_arguments
 from workbench.sources.failure import failure_text
 from workbench.sources.places import is_installed
 
@@ -118,6 +118,14 @@ class Source:
                 self.field, f"{self.label} is not callable, but of type {what}; name a function or class that returns the model"
             )
         return target
+
+    def arguments(self) -> tuple[Argument, ...]:
+        """Returns the keyword arguments of the callable, which it loads.
+
+        Raises:
+            SpecError: it cannot be loaded.
+        """
+        return arguments_of(self.load())
 
     def check_options(self, target: Callable[..., Any], options: Mapping[str, Any], field: str) -> None:
         """Checks that the callable takes these keyword arguments.

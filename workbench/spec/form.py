@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from workbench.messages import listed
 from workbench.registry import DATASETS, MODELS, SCHEDULES, STRATEGIES, Family
 from workbench.spec.files import parse_value
-from workbench.spec.options import AppliesIf, Choices, ModelOptions, NoCost, Options, OwnCode, PluginOptions, ReadsFile
+from workbench.spec.options import AppliesIf, Choices, ModelOptions, NamesCode, NoCost, Options, OwnCode, PluginOptions, ReadsFile
 from workbench.spec.paths import value_text
 from workbench.spec.run_spec import RunSpec
 from workbench.spec.units import Quantity
@@ -56,6 +56,9 @@ class Field:
 
     has_cost: bool = True
     """Whether the time or the memory of a step depends on it."""
+
+    names_code: bool = False
+    """Whether it names code to execute, which a visitor of a page cannot do."""
 
     title: str = ""
     """Its label, unless that is its name."""
@@ -232,6 +235,7 @@ def _field(options: type[Options], where: str, name: str, info: FieldInfo, defau
         quantity=quantity,
         applies_if=_conditions(options, where, marks),
         has_cost=NoCost not in marks,
+        names_code=NamesCode in marks,
         title=next((mark.title for mark in (info, *marks) if isinstance(mark, FieldInfo) and mark.title), ""),
     )
 

@@ -35,6 +35,11 @@ class ReadsFile:
     hash of its contents. Pages do not offer such options, since visitors may not be allowed to read the files of the machine."""
 
 
+class NamesCode:
+    """Marks an option that names code to execute, or the folder with it: ``Annotated[str, NamesCode]``. A visitor of a page
+    cannot set such options."""
+
+
 @dataclass(frozen=True)
 class AppliesIf:
     """Marks an option that has no effect unless another has one of these values; forms disable it and say why.

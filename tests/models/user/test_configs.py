@@ -93,6 +93,15 @@ def test_a_model_type_has_a_default_config_and_class(model_type: str, options: d
     assert getattr(model.config, "num_labels", 2) == options.get("num_labels", 2)
 
 
+def test_the_fields_that_a_model_type_adds_are_arguments_with_the_values_of_the_file(config: Path) -> None:
+    write(config, LLAMA)
+    found = {a.name: (a.kind, a.default) for a in model_source(f"hf:{config}", "model.name").arguments()}
+    assert found["hidden_size"] == ("integer", LLAMA["hidden_size"])
+    assert found["rms_norm_eps"] == ("number", 1e-6)
+    assert found["use_cache"] == ("flag", False), "as it is used"
+    assert "output_attentions" not in found
+
+
 def test_experts_compute_in_fp64() -> None:
     model = make("mixtral", **MIXTRAL, vocab_size=32, num_local_experts=4).double()
     model(torch.arange(12).reshape(2, 6)).logits.square().sum().backward()

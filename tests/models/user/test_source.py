@@ -6,12 +6,15 @@ import json
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 import workbench as wb
+from workbench.api.inspection import plan_rows
 from workbench.errors import SpecError
+from workbench.plan.tensor_plan import ModuleSlices, RejectedSlices, SlicedModule, TensorPlan
+from workbench.sources.arguments import arguments_of
 from workbench.sources.code import executed
 from workbench.sources.source import Source, built
 from workbench.spec.paths import command, differences
@@ -158,6 +161,42 @@ def build(width: int = 3) -> int:
     return width
 
 
+def any_kinds(
+    size: int,
+    rate: float = 0.5,
+    kind: Literal["a", "b"] = "a",
+    name: str | None = None,
+    act: Any = print,
+    sizes=(1, 2),
+    bias=True,
+) -> None: ...
+
+
+def test_the_arguments_of_a_callable_are_known_without_calling_it() -> None:
+    found = {a.name: (a.kind, a.default, a.is_required) for a in arguments_of(any_kinds)}
+    assert found == {
+        "size": ("integer", None, True),
+        "rate": ("number", 0.5, False),
+        "kind": ("choice", "a", False),
+        "name": ("text", None, False),
+        "act": ("value", None, False),
+        "sizes": ("value", (1, 2), False),
+        "bias": ("flag", True, False),
+    }
+
+
+def test_rows_of_a_tensor_plan_join_what_is_cut_alike_alone() -> None:
+    of = {"layers.0.0": "column", "layers.0.1": "row", "layers.1.0": "column", "layers.1.1": "row", "head": "vocabulary"}
+    groups = tuple(
+        ModuleSlices("linear", modules=(SlicedModule(path, style),), parameters=(), units=8, blocks=())
+        for path, style in of.items()
+    )
+    plan = TensorPlan(groups, (RejectedSlices(("layers.0.2", "layers.1.2"), "differs"),))
+    assert [(row.path, row.style, row.units) for row in plan_rows(plan)] == [
+        ("layers.*.0", "column", 8), ("layers.*.1", "row", 8), ("head", "vocabulary", 8), ("layers.*.2", "none", 0),
+    ]  # fmt: skip
+
+
 def test_a_function_of_a_file_becomes_the_name_from_which_it_is_loaded() -> None:
     options = wb.UserModel(build, width=5, cut_at=["a"])
     assert (options.options, options.cut_at) == ({"width": 5}, ("a",))
@@ -168,7 +207,7 @@ def test_a_function_of_a_file_becomes_the_name_from_which_it_is_loaded() -> None
 def test_a_spec_names_a_source_and_needs_a_dataset() -> None:
     with pytest.raises(SpecError, match=r"dataset\.name: net\.py:build has no default dataset; name one, such as digits"):
         RunSpec(model="net.py:build")
-    with pytest.raises(SpecError, match=r"unknown model 'net\.py'\. Allowed: .*, or your own as PATH\.py:CALLABLE"):
+    with pytest.raises(SpecError, match=r"net\.py is a file; name a function or class in it, as net\.py:CALLABLE"):
         RunSpec(model="net.py", dataset="digits")
     spec = RunSpec(model={"name": "net.py:build", "options": {"width": 64}}, dataset="digits", split={"data": 2})
     assert differences(spec) == {
