@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 
 from tests.helpers.browser import SMALL, browser_marks, ended
+from workbench.api import Run
+from workbench.store import runs_table
+from workbench.store.directory import RunDirectory
 from workbench.testing.browser import dashboard, settled
 
 pytestmark = browser_marks(1200)
@@ -94,3 +97,36 @@ def test_why_a_pipeline_is_slower_than_its_ideal(page: Any, tmp_path: Path) -> N
         page.get_by_text(re.compile(r"^Trace steps take .+ the ideal of their schedule")).wait_for()
         page.get_by_text(re.compile(r"^In the ideal, too, workers wait \d+% of the time")).wait_for()
         page.locator("canvas[data-drawn]").wait_for()
+
+
+NET = """
+from torch import nn
+
+def build(width: int = 16):
+    layers = (nn.Sequential(nn.Linear(width, width), nn.Tanh()) for _ in range(2))
+    return nn.Sequential(nn.Linear(64, width), *layers, nn.Linear(width, 10))
+"""
+SHORT = "split.layer.size=2&dataset.name=digits&train.num_steps=3&train.num_warmup_steps=0&baseline.mode=none"
+
+
+def test_a_model_of_ones_own_is_selected_cut_by_hand_and_run(page: Any, tmp_path: Path) -> None:
+    file, store = tmp_path / "net.py", tmp_path / "store"
+    file.write_text(NET)
+    with dashboard(store, options=["--model", f"{file}:build"]) as address:
+        page.goto(f"{address}/configure?{SHORT}")
+        settled(page)
+        choose(page, "Model", f"{file}:build")
+        page.get_by_text("Structure: 4 blocks").wait_for()
+        settled(page)
+        choose(page, "Cut only after", "2")
+        page.wait_for_url("**model.cut_at=**")
+        settled(page)
+        page.get_by_role("button", name="Run", exact=True).click()
+        page.wait_for_url("**/live?run=*")
+        assert ended(store) == ["finished"]
+        page.goto(f"{address}/run?run={page.url.partition('run=')[2]}")
+        page.get_by_text("net.py:build on digits").first.wait_for()
+        settled(page)
+    (row,) = runs_table.rows(store)
+    run = Run(RunDirectory(store / "runs" / row["run_id"]))
+    assert (row["split"], row["parity_verdict"], run.spec.model.cut_at) == ("layer2", "equal", ("2",))

@@ -260,8 +260,8 @@ def test_a_pipeline_shows_its_bubble_and_its_schedule() -> None:
 def test_the_page_says_how_a_model_of_ones_own_gets_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("workbench.dashboard.components.own_model.external_plugins", lambda: ["model mine (mine.py)"])
     test = page("configure")
-    assert "WORKBENCH_PLUGINS=my_model.py,my_data.py workbench dashboard" in marked_up(test)
-    assert "Loaded now: model mine (mine.py)." in texts(test)
+    assert "workbench dashboard --model my_model.py:build --dataset my_data.py:samples" in marked_up(test)
+    assert "Offered now: model mine (mine.py)." in texts(test)
 
 
 def test_the_queue_is_shown_and_a_run_is_cancelled_with_its_baseline(store: Path) -> None:

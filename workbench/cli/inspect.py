@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from workbench.api.specs import RunSpec, override
+from workbench.cli.run import DATASET_HELP
 from workbench.messages import counted, listed
 
 if TYPE_CHECKING:
@@ -17,19 +17,9 @@ if TYPE_CHECKING:
     from workbench.cli.terminal import Terminal
 
 
-_LOSSES = {
-    "mean": "a mean over samples",
-    "targets": "a mean over the targets that are not −100",
-    "next targets": "a mean over the targets from the second position on that are not −100",
-    "sum": "a sum over samples",
-    "batch": "a function of the whole batch: replicas and microbatches are equal per shard only",
-}
-"""Reduction of a loss of one's own → its description."""
-
-
 @click.command("inspect")
 @click.argument("model")
-@click.option("--dataset", help="Name of the dataset; see `workbench datasets`.")
+@click.option("--dataset", help=DATASET_HELP)
 @click.option(
     "--set",
     "sets",
@@ -68,12 +58,12 @@ def _document(report: ModelReport, spec: RunSpec) -> dict[str, Any]:
                 "forward_flops": block.forward_flops,
                 "crossing": crossing,
             }
-            for block, crossing in zip(model.blocks, _crossings(report), strict=True)
+            for block, crossing in zip(model.blocks, report.crossings, strict=True)
         ],
         "loss_reduction": model.loss_reduction,
         "ties": [{"parameter": tie.parameter, "source": tie.source} for tie in model.ties],
-        "frozen": _frozen(report),
-        "unused": [p.name for p in model.unused_parameters],
+        "frozen": report.parameter_notes["frozen"],
+        "unused": report.parameter_notes["unused"],
         "num_workers": report.num_workers,
         "refusals": report.refusals,
         "notes": {name: note for name, note in report.notes.items() if note},
@@ -86,6 +76,7 @@ def _document(report: ModelReport, spec: RunSpec) -> dict[str, Any]:
 def _print(report: ModelReport, spec: RunSpec) -> None:
     from rich.table import Table
 
+    from workbench.api.inspection import shape_text
     from workbench.cli.output import printable
     from workbench.cli.render import whole
     from workbench.cli.terminal import Terminal
@@ -100,19 +91,14 @@ def _print(report: ModelReport, spec: RunSpec) -> None:
     heads = ("block", "parameters", "output shape\nper sample", "forward MFLOP\nper sample", "crossing a cut\nper sample")
     for head in heads:
         table.add_column(head, justify="left" if head == "block" else "right", no_wrap=True)
-    for block, shapes in zip(model.blocks, _crossings(report), strict=True):
-        crossing = "–" if shapes is None else ", ".join(map(_shape, shapes))
+    for block, shapes in zip(model.blocks, report.crossings, strict=True):
+        crossing = "–" if shapes is None else ", ".join(map(shape_text, shapes))
         flops = f"{block.forward_flops / 1e6:,.3f}"
-        table.add_row(block.name, f"{block.num_parameters:,}", _shape(block.output_shape), flops, crossing)
+        table.add_row(block.name, f"{block.num_parameters:,}", shape_text(block.output_shape), flops, crossing)
     whole(console, table)
-    if model.loss_reduction is not None:
-        console.print(f"\nloss: {_LOSSES[model.loss_reduction]}")
-    notes = {
-        "tied": [f"{tie.parameter} = {tie.source}" for tie in model.ties],
-        "frozen": _frozen(report),
-        "unused": [p.name for p in model.unused_parameters],
-    }
-    for name, values in notes.items():
+    if report.loss_text:
+        console.print(f"\nloss: {report.loss_text}")
+    for name, values in report.parameter_notes.items():
         if values:
             console.print(f"\n{name}: {', '.join(values)}", soft_wrap=True)
     console.print()
@@ -126,43 +112,21 @@ def _print(report: ModelReport, spec: RunSpec) -> None:
         console.print(f"\nprinted: {printable(report.output.strip())}", soft_wrap=True)
 
 
-def _crossings(report: ModelReport) -> list[list[list[int]] | None]:
-    """Returns for each block the shapes per sample that cross a cut after it; None where the model cannot be cut."""
-    *blocks, _ = report.summary.blocks
-    return [*([list(shape) for shape in block.crossing_shapes] if block.is_cut_point else None for block in blocks), None]
-
-
-def _shape(shape: Iterable[int]) -> str:
-    return " × ".join(map(str, shape)) or "scalar"
-
-
 def _print_tensor_plan(console: Terminal, plan: TensorPlan) -> None:
     from rich.table import Table
 
+    from workbench.api.inspection import plan_rows
     from workbench.cli.render import whole
 
     if plan.groups:
         table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
         for head in ("tensor plan", "cut by", "workers divide"):
             table.add_column(head, justify="right" if head == "workers divide" else "left", no_wrap=True)
-        for paths, style, units in _rows(plan):
-            table.add_row(paths, style, str(units))
+        for row in filter(lambda row: row.units, plan_rows(plan)):
+            table.add_row(row.path, row.style, str(row.units))
         console.print()
         whole(console, table)
     if plan.rejected:
         console.print()
     for rejected in plan.rejected:
         console.print(f"not cut: {listed(rejected.modules) or 'any module'}: {rejected.reason}", soft_wrap=True)
-
-
-def _frozen(report: ModelReport) -> list[str]:
-    return [p.name for p in report.summary.distinct_parameters if not p.requires_grad]
-
-
-def _rows(plan: TensorPlan) -> list[tuple[str, str, int]]:
-    """Returns (path, style, units) of each module; those that differ in the numbers of their path alone once, with * for them."""
-    rows: dict[tuple[str, str, int], None] = {}
-    for group in plan.groups:
-        for part in group.modules:
-            rows[(".".join("*" if name.isdigit() else name for name in part.path.split(".")), part.style, group.units)] = None
-    return list(rows)

@@ -55,11 +55,35 @@ def doctor_command() -> None:
     help="Address to listen on; 0.0.0.0 accepts connections from other machines.",
 )
 @click.option("--port", type=int, help="Port to listen on; the default is 8501 or the next free port.")
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    help="Your own model that the page Configure offers: PATH.py:CALLABLE, package.module:CALLABLE, hf:PATH/config.json or"
+    " hf:TYPE; can be repeated. Whoever reaches the page can run it, with arguments of their choice.",
+)
+@click.option(
+    "--dataset",
+    "datasets",
+    multiple=True,
+    help="Your own data that the page Configure offers: a file, a folder or PATH.py:CALLABLE; can be repeated.",
+)
+@click.option("--loss", "losses", multiple=True, help="Your own loss for these models, PATH.py:CALLABLE; can be repeated.")
 @click.argument("streamlit_options", nargs=-1, type=click.UNPROCESSED)
-def dashboard_command(host: str, port: int | None, streamlit_options: tuple[str, ...]) -> None:
+def dashboard_command(
+    host: str,
+    port: int | None,
+    models: tuple[str, ...],
+    datasets: tuple[str, ...],
+    losses: tuple[str, ...],
+    streamlit_options: tuple[str, ...],
+) -> None:
     """Start the dashboard, which configures, follows and compares runs. Other options are passed to `streamlit run`."""
     if find_spec("streamlit") is None:
         raise UsageError("the dashboard requires streamlit, which is not installed: pip install streamlit")
+    from workbench.api.offered import Offered
+
+    os.environ.update(Offered(models, datasets, losses).environment())
     options = ["--server.address", host, *(["--server.port", str(port)] if port else []), *streamlit_options]
     sys.exit(serve([sys.executable, "-m", "streamlit", "run", str(served_app()), *options]))
 

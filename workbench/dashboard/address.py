@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
-from workbench.api.plugins import is_path, is_source
-from workbench.api.specs import DEFAULT_MODEL, DatasetOptions, Field, RunSpec, all_fields, value_text
+from workbench.api.offered import offered as offered_by_server
+from workbench.api.plugins import DATASETS, MODELS, is_path, is_source
+from workbench.api.specs import DEFAULT_MODEL, DatasetOptions, Field, RunSpec, all_fields, plugin_field, value_text
 from workbench.errors import SpecError
 from workbench.messages import unknown_name
 
 LONGEST = 4000
 """Maximum number of characters of one value."""
+_NAMES = ("model.name", "dataset.name")
+"""Paths of the names of plugins and files, which are written as they are."""
 _LARGEST = 2**53 - 1
 """Largest integer that a browser represents exactly."""
 
@@ -19,7 +23,8 @@ _LARGEST = 2**53 - 1
 def write(paths: Mapping[str, Any]) -> dict[str, str]:
     """Returns these paths and values as query parameters. Without any, the name of the model is a parameter, because an empty
     address opens the initial spec."""
-    return {path: value_text(value) for path, value in (paths or {"model.name": DEFAULT_MODEL}).items()}
+    named = paths or {"model.name": DEFAULT_MODEL}
+    return {path: value if path in _NAMES else value_text(value) for path, value in named.items()}
 
 
 def read(parameters: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
@@ -28,8 +33,8 @@ def read(parameters: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
     model, dataset = parameters.get("model.name", DEFAULT_MODEL), parameters.get("dataset.name")
     try:
         refuse_own(model, dataset)
-        default = RunSpec(model={"name": model, **({"preset": p} if (p := parameters.get("model.preset")) else {})})
-        form_fields = all_fields(model, dataset or default.dataset.name)
+        default = default_dataset(model, parameters.get("model.preset"))
+        form_fields = page_fields(model, dataset or default.name)
     except SpecError as error:
         return {}, [str(error)]
     paths, problems = {}, []
@@ -42,25 +47,59 @@ def read(parameters: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
             problems.append(str(error))
     if paths.get("model.name") == DEFAULT_MODEL:
         del paths["model.name"]
-    if any(path.startswith("dataset.") for path in paths):
-        paths.setdefault("dataset.name", default.dataset.name)
+    if is_source(model) or any(path.startswith("dataset.") for path in paths):
+        paths.setdefault("dataset.name", default.name)
     for strategy in dict.fromkeys(path.split(".")[1] for path in paths if path.startswith("split.")):
         paths.setdefault(f"split.{strategy}.size", form_fields[f"split.{strategy}.size"].default)
     return paths, problems
 
 
 def refuse_own(model: str, dataset: str | None = None) -> None:
-    """Refuses a user's own model and data: a page executes no code and reads no file that a visitor names.
+    """Refuses a user's own model and data that the server does not offer: a page executes no code and reads no file that a
+    visitor names.
 
     Raises:
-        SpecError: one is; the message has the command that runs it.
+        SpecError: one is; the message has the command that runs it, and the one that offers it.
     """
-    if is_source(model):
-        raise SpecError("model.name", f"this page runs no code of your own; use the command line: workbench run --model {model}")
-    if dataset and (is_source(dataset) or is_path(dataset)):
-        raise SpecError(
-            "dataset.name", f"this page reads no files of your own; use the command line: workbench run --dataset {dataset}"
-        )
+    own = offered_by_server()
+    of = {"model": (model, is_source(model), own.models), "dataset": (dataset, is_path(dataset), own.datasets)}
+    for part, (name, is_own, allowed) in of.items():
+        if is_own and name not in allowed:
+            raise SpecError(
+                f"{part}.name",
+                f"{name} is not offered by this server, whose pages run no code and read no file that an address names; start it"
+                f" with workbench dashboard --{part} {name}, or use workbench run --{part} {name}",
+            )
+
+
+def page_fields(model: str, dataset: str) -> dict[str, Field]:
+    """Returns the fields that pages offer with this model and dataset, by path: none that names code, unless the server offers
+    it.
+
+    Raises:
+        SpecError: there is no such model or dataset.
+    """
+    every, losses = all_fields(model, dataset), offered_by_server().losses
+    form_fields = {path: field for path, field in every.items() if not field.names_code}
+    if is_source(model) and losses:
+        loss = every["model.loss"]
+        form_fields[loss.path] = replace(loss, kind="choice", choices=losses, is_optional=True, default=None)
+    return {**form_fields, "model.name": name_field("model"), "dataset.name": name_field("dataset")}
+
+
+def name_field(part: Literal["model", "dataset"]) -> Field:
+    """Returns the field that selects the model or the dataset: a built-in one, a plugin, or one that the server offers."""
+    own = offered_by_server()
+    field = plugin_field(MODELS if part == "model" else DATASETS)
+    return replace(field, choices=(*field.choices, *(own.models if part == "model" else own.datasets)))
+
+
+def default_dataset(model: str, preset: str | None = None) -> DatasetOptions:
+    """Returns the dataset of a model unless another is selected; for a user's own model, the first that the server offers."""
+    if not is_source(model):
+        return RunSpec(model={"name": model, **({"preset": preset} if preset else {})}).dataset
+    name = next(iter(offered_by_server().datasets), "text" if model.startswith("hf:") else "digits")
+    return RunSpec(model=model, dataset=name).dataset
 
 
 def offered(paths: Mapping[str, Any]) -> dict[str, Any]:
@@ -68,10 +107,12 @@ def offered(paths: Mapping[str, Any]) -> dict[str, Any]:
     return read(write(paths))[0]
 
 
-def dataset_paths(default: DatasetOptions, name: str, values: Mapping[str, Any], plain: Mapping[str, Any]) -> dict[str, Any]:
+def dataset_paths(
+    default: DatasetOptions | None, name: str, values: Mapping[str, Any], plain: Mapping[str, Any]
+) -> dict[str, Any]:
     """Returns the paths and values of the dataset: none if it is the default of the model, else its name and what differs from
     ``plain``, the defaults of the dataset."""
-    if name == default.name and all(getattr(default, path.split(".")[1]) == value for path, value in values.items()):
+    if default and name == default.name and all(getattr(default, path.split(".")[1]) == value for path, value in values.items()):
         return {}
     return {"dataset.name": name, **{path: value for path, value in values.items() if value != plain[path]}}
 

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +44,10 @@ def chromium() -> str | None:
 
 
 @contextlib.contextmanager
-def dashboard(store: Path, port: int | None = None) -> Iterator[str]:
-    """Serves a store within this context; yields the address."""
+def dashboard(store: Path, port: int | None = None, options: Sequence[str] = ()) -> Iterator[str]:
+    """Serves a store within this context, with these options of the command; yields the address."""
     port = port or _free_port()
-    command = [sys.executable, "-m", "workbench.cli.main", "dashboard", "--port", str(port)]
+    command = [sys.executable, "-m", "workbench.cli.main", "dashboard", "--port", str(port), *options]
     server = subprocess.Popen(
         command,
         env={**os.environ, "WORKBENCH_HOME": str(store)},

@@ -7,11 +7,13 @@ from typing import Any
 
 import streamlit as st
 
-from workbench.api.plugins import DATASETS, MODELS, STRATEGIES
-from workbench.api.specs import DEFAULT_MODEL, Field, RunSpec, fields, parts, plugin_field, top_fields
-from workbench.dashboard.address import dataset_paths
-from workbench.dashboard.components.fields import PREFIX, Places, changes, current, draw_field, draw_fields, forget
+from workbench.api.plugins import DATASETS, MODELS, STRATEGIES, is_source
+from workbench.api.specs import DEFAULT_MODEL, Field, fields, parts, top_fields
+from workbench.dashboard.address import dataset_paths, default_dataset, name_field, page_fields
+from workbench.dashboard.components.arguments import draw_arguments
+from workbench.dashboard.components.fields import PREFIX, Places, changes, counted, current, draw_field, draw_fields, forget
 from workbench.dashboard.components.own_model import own_model
+from workbench.dashboard.components.structure import draw_structure
 
 STATE = "configured"
 """Key of the paths and values in the session; those of the widgets are lost when another page is shown."""
@@ -32,6 +34,9 @@ def choices(paths: Mapping[str, Any], places: Places) -> dict[str, Any]:
     values: dict[str, Any] = {} if (value := _segments(mode, paths)) == mode.default else {mode.path: value}
     values |= _model(paths, places, others)
     values |= _dataset(paths, values, places, others)
+    if is_source(values.get("model.name")):
+        kept = {path: value for path, value in paths.items() if not path.startswith(("model.", "dataset.", "split."))}
+        values |= draw_structure({**kept, **values}, paths, places)
     own_model()
     st.header("Run settings", anchor=False)
     values |= {} if (value := draw_field(name, paths.get(name.path, ""))) == name.default else {name.path: value}
@@ -47,14 +52,8 @@ def _section(
     title: str, form_fields: list[Field], paths: Mapping[str, Any], places: Places, others: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Draws fields that can be folded away. Returns the values that differ from the defaults."""
-    with st.expander(_counted(title, form_fields, paths), key=f"section {title}"):
+    with st.expander(counted(title, form_fields, paths), key=f"section {title}"):
         return changes(form_fields, draw_fields(form_fields, paths, places, others))
-
-
-def _counted(title: str, form_fields: list[Field], paths: Mapping[str, Any]) -> str:
-    """Returns the title of a section with the number of changed fields, which is visible while it is folded."""
-    number = len(changes(form_fields, {field.path: current(field, paths) for field in form_fields}))
-    return f"{title} :blue-badge[{number} changed]" if number else title
 
 
 def _segments(field: Field, paths: Mapping[str, Any]) -> Any:
@@ -92,10 +91,11 @@ def _forget_below(*stale: str) -> None:
 
 def _model(paths: Mapping[str, Any], places: Places, others: Mapping[str, Any]) -> dict[str, Any]:
     left, right = st.columns(2)
-    with left:
-        name = _chooser(
-            plugin_field(MODELS), paths.get("model.name", DEFAULT_MODEL), *_below("model"), "model.preset", "dataset."
-        )
+    is_long = is_source(current(name_field("model"), paths))
+    with st.container() if is_long else left:
+        name = _chooser(name_field("model"), paths.get("model.name", DEFAULT_MODEL), *_below("model"), "model.preset", "dataset.")
+    if is_source(name):
+        return {"model.name": name} | _own(name, paths, places)
     options = MODELS.get(name).Options
     values: dict[str, Any] = {"model.name": name} if name != DEFAULT_MODEL else {}
     preset_field = next((f for f in fields(options, "model") if f.path == "model.preset"), None)
@@ -111,24 +111,40 @@ def _model(paths: Mapping[str, Any], places: Places, others: Mapping[str, Any]) 
     return values
 
 
+def _own(name: str, paths: Mapping[str, Any], places: Places) -> dict[str, Any]:
+    """Draws the arguments and the loss of a user's own model."""
+    places["model.name"] = st.empty()
+    values: dict[str, Any] = {} | draw_arguments(name, "model", paths, places)
+    if loss := page_fields(name, default_dataset(name).name).get("model.loss"):
+        values |= changes([loss], draw_fields([loss], paths, places))
+    return values
+
+
 def _below(family: str) -> list[str]:
-    """Returns the paths of the options of all plugins of a family, without name and preset."""
-    of = MODELS if family == "model" else DATASETS
-    names = {f.path for name in of.names() for f in fields(of.get(name).Options, family)}
+    """Returns the paths of the options of all plugins of a family and of a user's own, without name and preset."""
+    of, own = (MODELS, name_field("model")) if family == "model" else (DATASETS, name_field("dataset"))
+    names = {f.path for name in own.choices for f in fields(of.get(name).Options, family)}
     return sorted(names - {f"{family}.preset"})
 
 
 def _dataset(paths: Mapping[str, Any], model: Mapping[str, Any], places: Places, others: Mapping[str, Any]) -> dict[str, Any]:
-    default = RunSpec(model={k.split(".")[1]: v for k, v in model.items() if k in ("model.name", "model.preset")}).dataset
-    name = _chooser(plugin_field(DATASETS), paths.get("dataset.name", default.name), *_below("dataset"))
+    of_model = model.get("model.name", DEFAULT_MODEL)
+    default = default_dataset(of_model, model.get("model.preset"))
+    name = _chooser(name_field("dataset"), paths.get("dataset.name", default.name), *_below("dataset"))
+    places["dataset.name"] = st.empty()
     options = DATASETS.get(name).Options
-    plain = {field.path: field.default for field in fields(options, "dataset")}
-    form_fields = list(fields(options, "dataset", default if name == default.name and "dataset.name" not in paths else None))
+    named = {field.path: field for field in fields(options, "dataset") if not field.names_code}
+    plain = {path: field.default for path, field in named.items()}
+    if name == default.name and "dataset.name" not in paths:
+        named = {field.path: field for field in fields(options, "dataset", default) if field.path in named}
     values: dict[str, Any] = {}
-    if form_fields:
-        with st.expander(_counted("Dataset options", form_fields, paths), key="section Dataset options"):
-            values = draw_fields(form_fields, paths, places, others)
-    return dataset_paths(default, name, values, plain)
+    if is_source(name) and "dataset.options" in named:
+        del named["dataset.options"]
+        values |= draw_arguments(name, "dataset", paths, places)
+    if named:
+        with st.expander(counted("Dataset options", named.values(), paths), key="section Dataset options"):
+            values |= draw_fields(named.values(), paths, places, others)
+    return dataset_paths(None if is_source(of_model) else default, name, values, plain)
 
 
 def _split(paths: Mapping[str, Any], places: Places, others: Mapping[str, Any]) -> dict[str, Any]:

@@ -73,6 +73,13 @@ def changes(fields: Iterable[Field], values: Mapping[str, Any]) -> dict[str, Any
     return {f.path: values[f.path] for f in fields if values[f.path] is not None and values[f.path] != f.default}
 
 
+def counted(title: str, fields: Iterable[Field], paths: Mapping[str, Any]) -> str:
+    """Returns the title of a section with the number of changed fields, which is visible while it is folded."""
+    form_fields = list(fields)
+    number = len(changes(form_fields, {field.path: current(field, paths) for field in form_fields}))
+    return f"{title} :blue-badge[{number} changed]" if number else title
+
+
 def forget(*prefixes: str) -> None:
     """Resets the widgets of paths with these prefixes, by default all; they are created again with their value at that time."""
     for key in list(st.session_state):

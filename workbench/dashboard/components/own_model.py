@@ -1,25 +1,28 @@
-"""Says how models, data and other plugins of the user's own get into the page, and which of them are loaded."""
+"""Says how models, data and plugins of the user's own get into the page, and which of them it offers."""
 
 from __future__ import annotations
 
 import streamlit as st
 
+from workbench.api.offered import offered
 from workbench.api.plugins import external_plugins
 
 _TEXT = """\
-A model, dataset, strategy or schedule of your own is a plugin: a class in one Python file. The page runs no code that it is
-given; name the file when you start the dashboard, and its plugins appear in the lists of this form:
+Name your models and data when you start the dashboard; the lists of this form then offer them. The page runs no code and reads no
+file that an address or a visitor names.
 
 ```bash
-WORKBENCH_PLUGINS=my_model.py,my_data.py workbench dashboard
+workbench dashboard --model my_model.py:build --dataset my_data.py:samples
 ```
 
-The variable takes files and importable modules, separated by commas. Plugins of an installed package are found without it, by the
-entry points `workbench.models`, `workbench.data`, `workbench.strategies` and `workbench.schedules`.
+- A model is a function or class that returns an `nn.Module`: `PATH.py:CALLABLE` or `package.module:CALLABLE`; or a config of
+  Transformers: `hf:PATH/config.json`, `hf:llama`.
+- Data is a file or folder (`table.csv`, `.parquet`, `.npz`, `.npy`, `.txt`, images by class), or a callable that returns a torch
+  dataset. `--loss my_model.py:loss` offers a loss of (outputs, targets).
+- A strategy or schedule of your own is a plugin: `WORKBENCH_PLUGINS=my_strategy.py workbench dashboard`.
 
-- `docs/extending.md` has a complete example of each kind, an ordinary `nn.Module` among them.
-- `workbench check-plugin my_model.py` checks it, and names which strategies can split it.
-- A module needs no plugin from Python and the command line: notebook 9, *Your own model*, compares its splits in one call.
+`docs/extending.md` describes each, `docs/dashboard.md` what visitors of the page may do with it. Notebook 9, *Your own model*,
+compares the splits of a module in one call.
 """
 
 
@@ -27,5 +30,6 @@ def own_model() -> None:
     """Draws the explanation, folded."""
     with st.expander("Your own model", key="own model", icon=":material/extension:"):
         st.markdown(_TEXT)
-        loaded = external_plugins()
-        st.text(f"Loaded now: {', '.join(loaded)}." if loaded else "No plugin from outside the workbench is loaded now.")
+        own = offered()
+        names = [*own.models, *own.datasets, *own.losses, *external_plugins()]
+        st.text(f"Offered now: {', '.join(names)}." if names else "Nothing from outside the workbench is offered now.")

@@ -9,8 +9,9 @@ from streamlit.delta_generator import DeltaGenerator
 
 from workbench.analysis.device_memory import BUDGET, MACHINE
 from workbench.analysis.outlook import Outlook
+from workbench.api.offered import offered
 from workbench.api.plans import change_text, nearest_valid, plan, with_change
-from workbench.api.plugins import MODELS
+from workbench.api.plugins import MODELS, is_source
 from workbench.api.specs import DEFAULT_MODEL, RunSpec, command, differences, dumps, script, spec_of
 from workbench.api.store import open_exact
 from workbench.dashboard import address
@@ -21,6 +22,7 @@ from workbench.dashboard.components.fields import Places, forget
 from workbench.dashboard.components.layout import form_and_consequence
 from workbench.dashboard.components.outlook import DEVICE, draw_outlook
 from workbench.dashboard.components.split_list import split_list
+from workbench.dashboard.components.structure import EDITS
 from workbench.dashboard.components.submit import queued_line, submit_buttons
 from workbench.dashboard.table import filtered
 from workbench.errors import SpecError, WorkbenchError
@@ -56,7 +58,7 @@ def main() -> None:
     unsplit = _unsplit(paths)
     with above:
         _actions(spec, outlook, unsplit)
-    works = nearest_valid(paths, error) if error else []
+    works = nearest_valid(paths, error) if error and not _is_in_code(paths, error) else []
     if error and error.field in places:
         _draw_rejection(paths, error, works, places[error.field])
     with consequence:
@@ -76,6 +78,12 @@ def _outlook(paths: dict[str, Any]) -> tuple[RunSpec | None, Outlook | None, Spe
         return spec, Outlook.of(plan(spec)), None
     except SpecError as error:
         return spec, None, error
+
+
+def _is_in_code(paths: dict[str, Any], error: SpecError) -> bool:
+    """Whether a user's own model or dataset was refused: each other value of its arguments would be a process that builds it."""
+    part, _, option = error.field.partition(".")
+    return is_source(paths.get(f"{part}.name")) and f"{part}.{option}" not in EDITS
 
 
 def _unsplit(paths: dict[str, Any]) -> RunSpec | None:
@@ -113,9 +121,9 @@ def load(paths: dict[str, Any]) -> None:
 def load_run(run_id: str) -> None:
     """Resets the form to the spec of a run, without what the form does not offer."""
     try:
-        spec = open_exact(run_id).spec
-        address.refuse_own(spec.model.name, spec.dataset.name)
-        load(address.offered(differences(spec)))
+        paths = offered().named(differences(open_exact(run_id).spec))
+        address.refuse_own(paths.get("model.name", DEFAULT_MODEL), paths.get("dataset.name"))
+        load(address.offered(paths))
     except WorkbenchError as error:
         st.session_state[NOT_LOADED] = str(error)
 
