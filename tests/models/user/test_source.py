@@ -169,7 +169,8 @@ def any_kinds(
     act: Any = print,
     sizes=(1, 2),
     bias=True,
-) -> None: ...
+) -> tuple[Any, ...]:
+    return size, rate, kind, name, act, sizes, bias
 
 
 def test_the_arguments_of_a_callable_are_known_without_calling_it() -> None:

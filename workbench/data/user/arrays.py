@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import NonNegativeInt, PositiveInt
 
 from workbench.data.base import DatasetSummary, TokenWindows
-from workbench.data.user.kinds import as_numbers, described, nested
+from workbench.data.user.kinds import as_numbers, described
 from workbench.data.user.paths import FileDataset, num_windows
 from workbench.data.user.whole_samples import WholeSamples
 from workbench.errors import SpecError
 from workbench.messages import listed, unknown_name
+from workbench.plan.nested import nested
 from workbench.spec.options import DatasetOptions, ReadsFile
 
 if TYPE_CHECKING:

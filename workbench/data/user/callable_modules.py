@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, default_collate
 
-from workbench.data.user.kinds import as_numbers, described, tensors
+from workbench.data.user.kinds import as_numbers, described
 from workbench.data.user.whole_samples import WholeSamples
 from workbench.errors import SpecError
+from workbench.plan.nested import tensors
 from workbench.sources.failure import failure_text
 from workbench.sources.source import Source, built
 from workbench.torch_private.dispatch import tree_map

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from workbench.data.base import STRUCTURED, DatasetSummary, TensorSummary
 from workbench.errors import SpecError
 from workbench.plan.loss_weights import IGNORED
+from workbench.plan.nested import tensors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,30 +23,6 @@ def tensor_summary(path: str, array: Array) -> TensorSummary:
     values = array[array != IGNORED] if array.dtype.kind == "i" else array
     low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
     return TensorSummary(path, array.shape[1:], str(array.dtype), low, high)
-
-
-def tensors(arrays: Any, path: str = "") -> dict[str, Array]:
-    """Returns nested arrays by their path."""
-    if isinstance(arrays, Mapping):
-        parts = [(str(name), part) for name, part in arrays.items()]
-    elif isinstance(arrays, tuple | list):
-        parts = [(str(index), part) for index, part in enumerate(arrays)]
-    else:
-        return {path: arrays}
-    return {key: leaf for name, part in parts for key, leaf in tensors(part, f"{path}.{name}" if path else name).items()}
-
-
-def nested(arrays: Mapping[str, Any]) -> Any:
-    """Returns arrays by path as nested dicts and tuples, as they were before ``tensors``; the only one with an empty path is
-    itself the result."""
-    if "" in arrays:
-        return arrays[""]
-    parts: dict[str, dict[str, Any]] = {}
-    for path, array in arrays.items():
-        first, _, rest = path.partition(".")
-        parts.setdefault(first, {})[rest] = array
-    found = {name: nested(part) for name, part in parts.items()}
-    return tuple(found.values()) if all(name.isdigit() for name in found) else found
 
 
 def described(

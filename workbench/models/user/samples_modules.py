@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from workbench.data.user.kinds import nested
+from workbench.plan.nested import nested
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
