@@ -106,7 +106,7 @@ def test_what_a_run_recorded_is_offered_by_its_label(folder: Path) -> None:
     [
         (Offered(("nte.py:build",)), r"--model nte\.py:build: there is no file .*nte\.py; did you mean 'net\.py'"),
         (Offered(("net.py",)), r"--model net\.py: net\.py is a file; name a function or class in it, as net\.py:CALLABLE"),
-        (Offered(datasets=("tabel.csv",)), r"--dataset tabel\.csv: there is no file or folder .*did you mean 'table\.csv'"),
+        (Offered(datasets=("tables.csv",)), r"--dataset tables\.csv: there is no file or folder .*did you mean 'table\.csv'"),
         (Offered(losses=("loss",)), r"--loss loss: must be PATH\.py:CALLABLE or package\.module:CALLABLE, but got 'loss'"),
     ],
 )
