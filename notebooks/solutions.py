@@ -39,6 +39,18 @@ def _parameters_cut_after(module: str, base: wb.RunSpec, net: Any) -> list[int]:
     return [planned.local_model(rank).num_parameters for rank in (0, 1)]
 
 
+def _of_config(base: wb.RunSpec, **options: Any) -> wb.RunSpec:
+    """Returns the spec with these options of its model."""
+    return base.replace(model={"name": base.model.name, **options})
+
+
+def _layers_per_worker(spec: wb.RunSpec) -> list[int]:
+    """Returns how many decoder layers each worker holds."""
+    planned = plan(spec)
+    blocks = (planned.local_model(rank).blocks for rank in range(planned.num_workers))
+    return [sum("layers/" in block.name for block in held) for held in blocks]
+
+
 def _meets_budget_alone(spec: wb.RunSpec, limited: wb.RunSpec) -> bool:
     """Runs the spec, which may differ from the limited one in optimizer and checkpointing only, under the same budget."""
     train = {**spec.as_dict()["train"], "optimizer": limited.train.optimizer, "checkpointing": limited.train.checkpointing}
@@ -292,5 +304,23 @@ EXERCISES = {
         "With two stages the order takes 1/(m + 1) of the ideal step, less than a tenth for m ≥ 10; sixteen divide 256.",
         "The partition [7, 7] has equal stages; (p − 1)/(m + p − 1) gives the number of microbatches, which divides the batch.",
         lambda spec: _has_equal_stages(spec) and 1 / (spec.split.root["pipeline"].num_microbatches + 1) < 0.1,
+    ),
+    "11.1": Exercise(
+        "num_parameters + num_layers * 3 * hidden * (256 - 192)",
+        "Gate, up and down projection of each layer have one row or column more per inner feature.",
+        "Three projections of each of the four layers grow by 64 inner features of 64 weights.",
+        lambda number, base: number == plan(_of_config(base, options={"intermediate_size": 256})).full_model.num_parameters,
+    ),
+    "11.2": Exercise(
+        "4",
+        "Four workers must divide the key and value heads, which must divide the eight query heads.",
+        "The number of workers must divide the units of attention, its key and value heads.",
+        lambda number: number == 4,
+    ),
+    "11.3": Exercise(
+        '["model.layers.0", "model.layers.2"]',
+        "Only one partition is left: there are as many cut points as cuts.",
+        "Three workers have two cuts: after the first layer and before the last one.",
+        lambda cut_at, base: _layers_per_worker(_of_config(base, cut_at=cut_at).replace(split={"layer": 3})) == [1, 2, 1],
     ),
 }
