@@ -75,6 +75,8 @@ def test_an_address_names_what_is_offered_and_nothing_else() -> None:
         ("model.folder", "/tmp", "unknown key 'model.folder'"),
         ("model.loss", "os:system", "unknown choice 'os:system'"),
         ("dataset.folder", "/tmp", "unknown key 'dataset.folder'"),
+        ("train.optimizer", "os:system", "unknown choice 'os:system'"),
+        ("train.optimizer_folder", "/tmp", "unknown key 'train.optimizer_folder'"),
     ],
 )
 def test_a_visitor_names_no_code(path: str, text: str, words: str) -> None:
@@ -99,6 +101,8 @@ def test_what_a_run_recorded_is_offered_by_its_label(folder: Path) -> None:
     }
     with pytest.raises(SpecError, match=r"net\.py:loss is not offered by this server; start it with workbench dashboard --loss"):
         Offered(("net.py:build",)).named({**recorded, "model.loss": "net.py:loss"})
+    with pytest.raises(SpecError, match=r"train\.optimizer: net\.py:sgd is the user's own code"):
+        Offered(("net.py:build",)).named({**recorded, "train.optimizer": "net.py:sgd"})
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ class Offered:
         recorded; that of the same file's name or config is offered as it is now.
 
         Raises:
-            SpecError: it has a loss of the user's own that is not offered.
+            SpecError: it has a loss or an optimizer of the user's own that is not offered.
         """
         names: dict[str, Callable[[str], str]] = {
             "model.name": lambda name: model_source(name, "model.name").label if is_source(name) else name,
@@ -72,6 +72,8 @@ class Offered:
                 found[path] = {label(name): name for name in of}.get(label(str(paths[path])), paths[path])
         if (loss := found.get("model.loss")) not in (None, *self.losses):
             raise SpecError("model.loss", f"{loss} is not offered by this server; start it with workbench dashboard --loss")
+        if is_source(optimizer := found.get("train.optimizer")):
+            raise SpecError("train.optimizer", f"{optimizer} is the user's own code, which pages do not offer; use workbench run")
         return found
 
 

@@ -79,11 +79,10 @@ def page_fields(model: str, dataset: str) -> dict[str, Field]:
     Raises:
         SpecError: there is no such model or dataset.
     """
-    every, losses = all_fields(model, dataset), offered_by_server().losses
-    form_fields = {path: field for path, field in every.items() if not field.names_code}
+    form_fields, losses = all_fields(model, dataset), offered_by_server().losses
     if is_source(model) and losses:
-        loss = every["model.loss"]
-        form_fields[loss.path] = replace(loss, kind="choice", choices=losses, is_optional=True, default=None)
+        text = "Callable of (outputs, targets); by default what the model returns as loss, or else the default of the targets."
+        form_fields["model.loss"] = Field("model.loss", "choice", None, text, losses, is_optional=True)
     return {**form_fields, "model.name": name_field("model"), "dataset.name": name_field("dataset")}
 
 

@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from workbench.messages import listed
 from workbench.registry import DATASETS, MODELS, SCHEDULES, STRATEGIES, Family
 from workbench.spec.files import parse_value
-from workbench.spec.options import AppliesIf, Choices, ModelOptions, NamesCode, NoCost, Options, OwnCode, PluginOptions, ReadsFile
+from workbench.spec.options import AppliesIf, Choices, ModelOptions, NoCost, Options, OwnCode, PluginOptions, ReadsFile
 from workbench.spec.paths import value_text
 from workbench.spec.run_spec import RunSpec
 from workbench.spec.units import Quantity
@@ -56,9 +56,6 @@ class Field:
 
     has_cost: bool = True
     """Whether the time or the memory of a step depends on it."""
-
-    names_code: bool = False
-    """Whether it names code to execute, which a visitor of a page cannot do."""
 
     title: str = ""
     """Its label, unless that is its name."""
@@ -115,14 +112,15 @@ class Field:
         return ""
 
 
-def fields(options: type[Options], where: str, defaults: Options | None = None) -> Iterator[Field]:
+def fields(options: type[Options], where: str, defaults: Options | None = None, with_own_code: bool = False) -> Iterator[Field]:
     """Yields the fields of an options class at the path ``where`` of the spec, including nested options.
 
     Args:
         defaults: Options whose values are the defaults, such as those of a preset; by default those of the class.
+        with_own_code: Whether to yield what no form offers, the options of the user's own code.
     """
     for name, info in options.model_fields.items():
-        if not _is_in_form(options, name, info):
+        if not _is_in_form(options, name, info) or (OwnCode in info.metadata and not with_own_code):
             continue
         default = getattr(defaults, name) if defaults is not None else _default(info)
         inner = info.annotation
@@ -186,7 +184,7 @@ def all_fields(model: str, dataset: str) -> dict[str, Field]:
 
 
 def _is_in_form(options: type[Options], name: str, info: FieldInfo) -> bool:
-    if ReadsFile in info.metadata or OwnCode in info.metadata:
+    if ReadsFile in info.metadata:
         return False
     if issubclass(options, PluginOptions) and name == "name":
         return False
@@ -235,7 +233,6 @@ def _field(options: type[Options], where: str, name: str, info: FieldInfo, defau
         quantity=quantity,
         applies_if=_conditions(options, where, marks),
         has_cost=NoCost not in marks,
-        names_code=NamesCode in marks,
         title=next((mark.title for mark in (info, *marks) if isinstance(mark, FieldInfo) and mark.title), ""),
     )
 

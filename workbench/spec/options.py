@@ -35,11 +35,6 @@ class ReadsFile:
     hash of its contents. Pages do not offer such options, since visitors may not be allowed to read the files of the machine."""
 
 
-class NamesCode:
-    """Marks an option that names code to execute, or the folder with it: ``Annotated[str, NamesCode]``. A visitor of a page
-    cannot set such options."""
-
-
 @dataclass(frozen=True)
 class AppliesIf:
     """Marks an option that has no effect unless another has one of these values; forms disable it and say why.
@@ -63,7 +58,8 @@ class Choices:
 
 
 class OwnCode:
-    """Marks an option of the user's own code, ``Annotated[str, OwnCode]``. Pages do not offer it."""
+    """Marks an option of the user's own code, ``Annotated[str, OwnCode]``, such as the folder with it. Forms do not offer it:
+    a visitor of a page names no code."""
 
 
 class NoCost:

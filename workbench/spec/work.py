@@ -55,4 +55,4 @@ def _no_work(table: dict[str, Any]) -> set[str]:
 
 @functools.cache
 def _fields(options: type[Options], part: str) -> tuple[Field, ...]:
-    return tuple(fields(options, part))
+    return tuple(fields(options, part, with_own_code=True))

@@ -93,7 +93,14 @@ def _model(paths: Mapping[str, Any], places: Places, others: Mapping[str, Any]) 
     left, right = st.columns(2)
     is_long = is_source(current(name_field("model"), paths))
     with st.container() if is_long else left:
-        name = _chooser(name_field("model"), paths.get("model.name", DEFAULT_MODEL), *_below("model"), "model.preset", "dataset.")
+        name = _chooser(
+            name_field("model"),
+            paths.get("model.name", DEFAULT_MODEL),
+            *_below("model"),
+            "model.preset",
+            "model.loss",
+            "dataset.",
+        )
     if is_source(name):
         return {"model.name": name} | _own(name, paths, places)
     options = MODELS.get(name).Options
@@ -133,7 +140,7 @@ def _dataset(paths: Mapping[str, Any], model: Mapping[str, Any], places: Places,
     name = _chooser(name_field("dataset"), paths.get("dataset.name", default.name), *_below("dataset"))
     places["dataset.name"] = st.empty()
     options = DATASETS.get(name).Options
-    named = {field.path: field for field in fields(options, "dataset") if not field.names_code}
+    named = {field.path: field for field in fields(options, "dataset")}
     plain = {path: field.default for path, field in named.items()}
     if name == default.name and "dataset.name" not in paths:
         named = {field.path: field for field in fields(options, "dataset", default) if field.path in named}

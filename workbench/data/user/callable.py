@@ -13,7 +13,7 @@ from workbench.data.base import Dataset, DatasetSummary
 from workbench.sources.inspection import Inspection, Inspector
 from workbench.sources.live import callable_source
 from workbench.sources.source import Source
-from workbench.spec.options import DatasetOptions, NamesCode, NoCost
+from workbench.spec.options import DatasetOptions, NoCost, OwnCode
 
 if TYPE_CHECKING:
     from workbench.data.base import Samples
@@ -35,7 +35,7 @@ class UserDataOptions(DatasetOptions):
     num_samples: NonNegativeInt = 0
     """Number of samples that are read from an iterable dataset and kept in memory; others have their own number."""
 
-    folder: Annotated[str, NoCost, NamesCode] = ""
+    folder: Annotated[str, NoCost, OwnCode] = ""
     """Folder from which PATH.py starts; by default the current directory, in a recorded spec the run's copy of the code."""
 
     @field_validator("name")

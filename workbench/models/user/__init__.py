@@ -15,7 +15,7 @@ from workbench.sources.config_source import check_classes, model_source
 from workbench.sources.failure import failure_text
 from workbench.sources.live import callable_source
 from workbench.sources.source import Source, built
-from workbench.spec.options import ModelOptions, NamesCode, NoCost
+from workbench.spec.options import ModelOptions, NoCost, OwnCode
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,7 +36,7 @@ class UserModelOptions(ModelOptions):
     options: dict[str, JsonValue] = {}
     """Keyword arguments of the callable, or fields of the config."""
 
-    loss: Annotated[str, NamesCode] = ""
+    loss: Annotated[str, OwnCode] = ""
     """Callable of (outputs, targets) that returns the loss, PATH.py:CALLABLE or package.module:CALLABLE, beside the model's; by
     default what the model returns as ``loss``, or else the cross-entropy or mean squared error."""
 
@@ -46,7 +46,7 @@ class UserModelOptions(ModelOptions):
     tensor_plan: dict[str, Literal["column", "row", "channel", "heads", "vocabulary", "hidden", "none"]] = {}
     """Path of modules, in which * is any name → how tensor slicing cuts them; others are cut as found."""
 
-    folder: Annotated[str, NoCost, NamesCode] = ""
+    folder: Annotated[str, NoCost, OwnCode] = ""
     """Folder from which PATH.py starts; by default the current directory, in a recorded spec the run's copy of the code."""
 
     @field_validator("name")
