@@ -33,10 +33,16 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "pipeline=2": {"pipeline": _PIPELINE},
     "tensor=2": {"tensor": 2},
     "data=2, pipeline=2": {"data": 2, "pipeline": _PIPELINE},
+    "data=2, tensor=2": {"data": 2, "tensor": 2},
 }
+FOUR: dict[str, dict[str, Any]] = {"tensor=4": {"tensor": 4}, "tensor=2, pipeline=2": {"tensor": 2, "pipeline": _PIPELINE}}
+"""More strategies, of the few models whose sizes are for them."""
 ALSO_PRELOADED = ("zoo_worker", "transformers", "transformers.modeling_utils", "transformers.models.auto.modeling_auto")
 TOKENS = {"name": "synthetic", "kind": "tokens", "sequence_length": 8, "vocabulary_size": 32, "num_samples": 64}
 IMAGES = {"name": "synthetic", "kind": "images", "height": 32, "width": 32, "num_samples": 64}
+_SPEECH = {"num_mel_bins": 8, "max_source_positions": 8, "max_target_positions": 64, "decoder_start_token_id": 1} | {
+    name: 0 for name in ("pad_token_id", "bos_token_id", "eos_token_id")
+}
 FEATURES = {"name": "synthetic", "kind": "features", "num_features": 32, "num_samples": 64}
 
 
@@ -50,14 +56,13 @@ class Entry:
 
     dataset: dict[str, Any]
     options: dict[str, Any] = field(default_factory=dict)
-    not_yet: str = ""
-    """Why it cannot run at all."""
+    also: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Strategies besides those of all models."""
 
 
 def entries(results: Path) -> dict[str, Entry]:
     """Returns all models by their names in the table."""
     modules = str(Path(__file__).parent / "zoo_modules.py")
-    several = "not run: the zoo gives a model one input, and this takes several"
     data = {"tokens": TOKENS, "images": IMAGES, "features": FEATURES}
     tutorial = {
         "tokens": ("LSTM", "Seq2SeqGRU", "Transformer", "TiedWeights"),
@@ -78,13 +83,22 @@ def entries(results: Path) -> dict[str, Entry]:
         "opt": {},
         "bert": {"architectures": ["BertForMaskedLM"]},
         "roberta": {"architectures": ["RobertaForMaskedLM"], "pad_token_id": 1},
-        "bart": {},
         "mixtral": {},
         "mamba": {},
     }
-    found |= {name: Entry("Transformers", f"hf:{name}", TOKENS, options) for name, options in named.items()}
+    for name, options in named.items():
+        also = FOUR if name in ("gpt2", "opt", "bert") else {}
+        found[name] = Entry("Transformers", f"hf:{name}", TOKENS, options, also)
     found["vit"] = Entry("Transformers", "hf:vit", IMAGES)
-    found |= {name: Entry("Transformers", f"hf:{name}", TOKENS, not_yet=several) for name in ("t5", "whisper", "clip")}
+    several: dict[str, tuple[str, dict[str, Any]]] = {
+        "t5": ("sequences", {"num_decoder_layers": 2, "decoder_start_token_id": 0}),
+        "bart": ("sequences", {"architectures": ["BartForConditionalGeneration"]}),
+        "whisper": ("speech", {"architectures": ["WhisperForConditionalGeneration"], **_SPEECH}),
+    }
+    batches = Path(__file__).parent / "zoo_batches.py"
+    for name, (batch, options) in several.items():
+        found[name] = Entry("Transformers", f"hf:{name}", {"name": f"{batches}:{batch}"}, options)
+    found["clip"] = Entry("Transformers", f"{modules}:CLIP", {"name": f"{batches}:captions"})
     vision = {
         "resnet18": {},
         "vit_b_16": {"image_size": 32},
@@ -98,8 +112,8 @@ def entries(results: Path) -> dict[str, Entry]:
     for name, options in {"resnet10t": {}, "efficientnet_lite0": {}, "mixer_s32_224": {"img_size": 32}}.items():
         found[f"timm {name}"] = Entry("torchvision and timm", f"{modules}:timm_model", IMAGES, {"name": name, **options})
     further = results / "further.json"
-    for name, kind in json.loads(further.read_text()).items() if further.exists() else ():
-        found.setdefault(name, Entry("Transformers, in alphabetical order", f"hf:{name}", data[kind]))
+    for name, model in json.loads(further.read_text()).items() if further.exists() else ():
+        found[name] = Entry("Transformers, in alphabetical order", f"hf:{name}", data[model["data"]], model["options"])
     return found
 
 
@@ -123,8 +137,6 @@ def rows_of(
     rows = dict(known or {})
     splits = {name: split for name, split in {"one worker": {}, **strategies}.items() if name not in rows}
     specs = {name: spec_of(entry, split) for name, split in splits.items()}
-    if entry.not_yet:
-        return {"one worker": {"refused": entry.not_yet}}
     try:
         ((refused, found),) = run_in_workers(1, refusals, specs)
     except AssertionError as error:
@@ -170,7 +182,7 @@ def main() -> None:
     results.mkdir(exist_ok=True)
     multiprocessing.get_context("forkserver").set_forkserver_preload([*PRELOADED, *ALSO_PRELOADED])
     ensure_running()
-    if chosen.find:
+    if chosen.find and not (results / "further.json").exists():
         ((found, left_out),) = run_in_workers(1, further, chosen.find, set(entries(results)))
         (results / "further.json").write_text(json.dumps(found))
         (results / "left_out.json").write_text(json.dumps(left_out))

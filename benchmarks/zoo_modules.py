@@ -181,6 +181,22 @@ class TwoDtypes(nn.Module):
         return self.head(self.body(features).to(self.head.weight.dtype))
 
 
+class CLIP(nn.Module):
+    """Transformers' CLIP with its contrastive loss, which it computes if it is asked to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from transformers import CLIPConfig, CLIPModel
+
+        size = {"hidden_size": WIDTH, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+        text = {**size, "vocab_size": TOKENS, "eos_token_id": TOKENS - 1, "bos_token_id": 0, "pad_token_id": 0}
+        image = {**size, "image_size": 32, "patch_size": 8}
+        self.clip = CLIPModel(CLIPConfig(text_config=text, vision_config=image, projection_dim=WIDTH))
+
+    def forward(self, input_ids: Tensor, pixel_values: Tensor) -> Any:
+        return self.clip(input_ids=input_ids, pixel_values=pixel_values, return_loss=True)
+
+
 def torchvision_model(name: str, **options: Any) -> nn.Module:
     """Returns a model of torchvision for small images, also where its compiled operators, which no classifier calls, belong to
     another build of torch."""

@@ -23,7 +23,7 @@ _HEADS = ("CAUSAL_LM", "IMAGE_CLASSIFICATION", "SEQ_TO_SEQ_CAUSAL_LM", "MASKED_L
 """Kinds of models, in the order in which one is taken for a config that names no class."""
 _CHANGED = {"use_cache": False}
 """Fields that are other than in the config: a cache is of no use in training, and would cross every cut."""
-_MORE_NAMES = ("num_labels", "attn_implementation")
+_MORE_NAMES = ("num_labels", "attn_implementation", "decoder_start_token_id")
 """Names that a config accepts besides its fields."""
 
 

@@ -200,7 +200,7 @@ def test_columns_of_one_input_share_the_sum_of_its_gradient() -> None:
 def test_what_mixes_features_in_between_is_rejected(kind: str) -> None:
     torch.manual_seed(1)
     plan = plan_of(Between(kind), FEATURES)
-    assert not plan.groups
+    assert described(plan) == ["second : 10"]  # the head, alone
     assert [set(rejected.modules) for rejected in plan.rejected] == [{"first", "second"}]
     assert plan.rejected[0].reason
 
@@ -216,6 +216,16 @@ EDITS: dict[str, tuple[dict[str, str], list[str]]] = {
 def attention_of(layer: int) -> str:
     q, k, v, out = (f"layers.{layer}.attention.{part}" for part in ("q", "k", "v", "out"))
     return f"{q} {k} {v} > {out} : 4 / layers.{layer}.attention.num_heads"
+
+
+class WithShippedPlan(Between):
+    """As of Transformers: the plan says that the outputs of a projection are gathered, as OLMo2's before its norm."""
+
+    tp_plan = {"first": "colwise_gather_output"}
+
+
+def test_what_a_shipped_plan_gathers_is_cut_alone() -> None:
+    assert described(plan_of(WithShippedPlan("layer_norm"), FEATURES)) == ["first : 16", "second : 10"]
 
 
 @pytest.mark.parametrize("name", EDITS)

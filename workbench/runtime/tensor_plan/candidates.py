@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -124,3 +125,21 @@ def _alone(modules: Mapping[str, nn.Module], flow: Flow, taken: set[str]) -> Ite
         of_weight.setdefault(id(modules[path].weight), []).append(path)
     for paths in of_weight.values():
         yield Candidate(vocabulary=tuple(paths))
+
+
+def gathered(candidate: Candidate, root: nn.Module, flow: Flow) -> list[Candidate]:
+    """Returns the linear layers of a pair that may be cut alone, with their outputs gathered: heads, and those of which the tensor
+    plan that a Transformers model ships says so."""
+    shipped = _gathered_by_shipped_plan(root) | flow.sources[OUTPUT] if candidate.rows else set[str]()
+    paths = (path for path in (*candidate.columns, *candidate.rows) if is_linear(root.get_submodule(path)))
+    return [Candidate(vocabulary=(path,)) for path in paths if path in shipped]
+
+
+def _gathered_by_shipped_plan(root: nn.Module) -> set[str]:
+    patterns = set[str]()
+    for path, module in root.named_modules():
+        plan = getattr(module, "tp_plan", None)
+        for name, style in plan.items() if isinstance(plan, Mapping) else ():
+            if style == "colwise_gather_output":
+                patterns.add(re.escape(f"{path}.{name}" if path else name).replace(r"\*", r"[^.]+"))
+    return {path for path, _ in root.named_modules() if any(re.fullmatch(pattern, path) for pattern in patterns)}

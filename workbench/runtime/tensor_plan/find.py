@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from workbench.errors import SpecError
 from workbench.messages import listed
 from workbench.plan.tensor_plan import ModuleSlices, RejectedSlices, TensorPlan
-from workbench.runtime.tensor_plan.candidates import candidates
+from workbench.runtime.tensor_plan.candidates import candidates, gathered
 from workbench.runtime.tensor_plan.decide import decided, ways
 from workbench.runtime.tensor_plan.edits import edited_groups, styles_of
 from workbench.runtime.tensor_plan.flow import elements_of, flow_of
@@ -82,6 +82,7 @@ class _Search:
             decision = self.decision(group := undecided(root, candidate.parts))
             if isinstance(decision, str):
                 self.rejected.append(RejectedSlices(tuple(part.path for part in group.modules), decision))
+                nominated += gathered(candidate, root, self.flow)  # the loop goes on with them
             else:
                 groups.append(decision)
         whole = ((path, why_whole(module)) for path, module in root.named_modules())
