@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from zoo_page import write_page
+from zoo_page import versions, write_page
 from zoo_worker import further, measured, refusals
 
 from workbench.testing.workers import PRELOADED, run_in_workers
@@ -177,6 +177,7 @@ def main() -> None:
     parser.add_argument("results", type=Path)
     parser.add_argument("names", nargs="*")
     parser.add_argument("--find", type=int, default=0)
+    parser.add_argument("--again", action="store_true", help="also run what has its result")
     chosen = parser.parse_args()
     results = chosen.results
     results.mkdir(exist_ok=True)
@@ -189,12 +190,13 @@ def main() -> None:
     models = entries(results)
     for name in chosen.names or models:
         record = results / f"{name.replace(' ', '-')}.json"
-        known = json.loads(record.read_text())["rows"] if record.exists() else {}
-        if STRATEGIES.keys() - known.keys() and "refused" not in known.get("one worker", {}):
-            rows = rows_of(models[name], STRATEGIES, known)
-            record.write_text(json.dumps({"family": models[name].family, "rows": rows}, indent=1))
+        known = json.loads(record.read_text())["rows"] if record.exists() and not chosen.again else {}
+        strategies = STRATEGIES | models[name].also
+        if strategies.keys() - known.keys():
+            rows = rows_of(models[name], strategies, known)
+            record.write_text(json.dumps({"family": models[name].family, "versions": versions(), "rows": rows}, indent=1))
             print(name, {key: row.get("verdict") or next(iter(row)) for key, row in rows.items()}, flush=True)
-    write_page(results, list(models), list(STRATEGIES))
+    write_page(results, list(models), list(STRATEGIES), list(FOUR))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ The command resumes where it ended, and writes the page.
 """
 
 
-def write_page(results: Path, names: list[str], strategies: list[str]) -> None:
+def write_page(results: Path, names: list[str], strategies: list[str], more: list[str]) -> None:
     """Writes the page.
 
     Args:
@@ -82,11 +83,10 @@ def _cell(row: dict[str, Any] | None, reasons: list[str]) -> str:
     return f"**{row['verdict']} {row['error']:.0e}** ({row['cause'] or 'no cause known'}), {figures}"
 
 
-def _versions() -> list[str]:
-    found = []
+def versions() -> dict[str, str]:
+    """Returns the versions of the packages here that models come from."""
+    found = {}
     for package in ("torch", "transformers", "torchvision", "timm"):
-        try:
-            found.append(f"{package} {version(package)}")
-        except PackageNotFoundError:
-            continue
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
     return found
