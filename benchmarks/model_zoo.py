@@ -99,17 +99,19 @@ def entries(results: Path) -> dict[str, Entry]:
     for name, (batch, options) in several.items():
         found[name] = Entry("Transformers", f"hf:{name}", {"name": f"{batches}:{batch}"}, options)
     found["clip"] = Entry("Transformers", f"{modules}:CLIP", {"name": f"{batches}:captions"})
-    vision = {
+    transformer = {"num_layers": 2, "num_heads": 4, "hidden_dim": 16, "mlp_dim": 32}
+    vision: dict[str, dict[str, Any]] = {
         "resnet18": {},
-        "vit_b_16": {"image_size": 32},
-        "convnext_tiny": {},
+        "VisionTransformer": {"image_size": 32, "patch_size": 8, **transformer},
+        "ConvNeXt": {},
         "mobilenet_v3_small": {},
-        "fcn_resnet50": {"weights_backbone": None},
+        "lraspp_mobilenet_v3_large": {"weights_backbone": None},
     }
     for name, options in vision.items():
         chosen = {"name": name, "num_classes": 10, **options}
         found[f"torchvision {name}"] = Entry("torchvision and timm", f"{modules}:torchvision_model", IMAGES, chosen)
-    for name, options in {"resnet10t": {}, "efficientnet_lite0": {}, "mixer_s32_224": {"img_size": 32}}.items():
+    mixer = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "num_blocks": 2}
+    for name, options in {"resnet10t": {}, "efficientnet_lite0": {}, "mixer_s32_224": mixer}.items():
         found[f"timm {name}"] = Entry("torchvision and timm", f"{modules}:timm_model", IMAGES, {"name": name, **options})
     further = results / "further.json"
     for name, model in json.loads(further.read_text()).items() if further.exists() else ():

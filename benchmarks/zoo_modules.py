@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from typing import Any
 
 import torch
@@ -198,19 +196,19 @@ class CLIP(nn.Module):
 
 
 def torchvision_model(name: str, **options: Any) -> nn.Module:
-    """Returns a model of torchvision for small images, also where its compiled operators, which no classifier calls, belong to
-    another build of torch."""
-    _declare_operators()
+    """Returns a classifier of torchvision, or the mean over pixels of a segmentation, with random weights."""
     from torchvision import models
 
-    part = models.segmentation if name.startswith(("fcn", "deeplab", "lraspp")) else models
-    made = getattr(part, name)(weights=None, **options)
-    return PixelMean(made) if part is models.segmentation else made
+    if name in ("lraspp_mobilenet_v3_large", "fcn_resnet50"):
+        return PixelMean(getattr(models.segmentation, name)(**options))
+    if name == "ConvNeXt":
+        sizes = [models.convnext.CNBlockConfig(16, 32, 2), models.convnext.CNBlockConfig(32, None, 2)]
+        return models.ConvNeXt(sizes, **options)
+    return getattr(models, name)(**options)
 
 
 def timm_model(name: str, **options: Any) -> nn.Module:
     """Returns a model of timm with random weights."""
-    _declare_operators()
     import timm
 
     return timm.create_model(name, pretrained=False, num_classes=CLASSES, **options)
@@ -225,18 +223,3 @@ class PixelMean(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.segmentation(images)["out"].mean(dim=(2, 3))
-
-
-_LIBRARIES: list[torch.library.Library] = []
-
-
-def _declare_operators() -> None:
-    """Declares the operators without which torchvision does not import, if its library belongs to another build of torch."""
-    try:
-        importlib.import_module("torchvision")
-    except RuntimeError:
-        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-            del sys.modules[name]
-        _LIBRARIES.append(torch.library.Library("torchvision", "DEF"))
-        for name in ("nms", "qnms"):
-            _LIBRARIES[0].define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
