@@ -22,6 +22,7 @@ MODELS: dict[str, tuple[dict[str, Any], Any]] = {
     "UNet": ({}, IMAGES),
     "UNet, batch norm": ({"norm": True}, IMAGES),
     "TiedTransformer": ({"tokens": 256}, TEXT),
+    "NeverCalled": ({"tokens": 256}, TEXT),
     "Recurrent": ({"tokens": 256}, TEXT),
     "DependsOnValues": ({}, "digits"),
     "Shared": ({}, "digits"),
@@ -59,8 +60,8 @@ REFUSED = {
     ("DependsOnValues", "zbv"): "has 1 block, too few for 2",
 }
 """Model and split → a part of the reason."""
-DEFAULT = {("ResidualsOutside", "1f1b"), ("TiedTransformer", "layer2")}
-SLOW = {("UNet, batch norm", "1f1b"), ("FrozenBackbone", "fsdp2 · layer2")}
+DEFAULT = {("ResidualsOutside", "1f1b"), ("NeverCalled", "layer2")}
+SLOW = {("UNet, batch norm", "1f1b"), ("NeverCalled", "fsdp2"), ("FrozenBackbone", "fsdp2 · layer2")}
 """The others are part of the cross product."""
 
 

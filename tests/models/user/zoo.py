@@ -97,6 +97,15 @@ class WeightOfAnother(nn.Module):
         return self.b(self.a(self.embed(tokens))) @ self.embed.weight.T
 
 
+class NeverCalled(TiedTransformer):
+    """The embedding is also the weight of a module that nothing calls, as in T5 and BART; for tokens."""
+
+    def __init__(self, tokens: int = 20) -> None:
+        super().__init__(tokens)
+        self.shared = nn.Embedding(tokens, self.embed.embedding_dim)
+        self.shared.weight = self.embed.weight
+
+
 class Recurrent(nn.Module):
     """Layers that return tuples, and a dict as output; for tokens."""
 

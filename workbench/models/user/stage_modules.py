@@ -82,8 +82,10 @@ class UserBlocks(ConvertsMore, Blocks):
         self._received: dict[Origin, Tensor] = {}
         self._captured: dict[Origin, Tensor] = {}
         self._stand_ins: list[nn.Module] = []
+        self._aliases: list[tuple[nn.Module, str]] = []
         # In a tuple, since as an attribute it would be a submodule, and its units are registered as blocks.
         self._code = (root if len(held) == len(names) else self._copied(root, held),)
+        self._drop_aliases()
 
     @property
     def is_first(self) -> bool:
@@ -128,6 +130,21 @@ class UserBlocks(ConvertsMore, Blocks):
                 delattr(owner, attribute)
                 setattr(owner, attribute, _placeholder(parameter))
         return code
+
+    def _drop_aliases(self) -> None:
+        """Frees what modules outside of the blocks hold of their parameters and nothing reads there, such as the shared embedding
+        of T5, which is called under other names: it would stay behind when a strategy replaces a parameter."""
+        of_blocks, read = dict[nn.Parameter, str](), self.structure.blocks_read_outside
+        for name, block in self.named_children():
+            of_blocks |= dict.fromkeys(block.parameters(), name)
+        inside = {module for block in self.children() for module in block.modules()}
+        held_alone = {name for block in self.structure.blocks for name in block.parameters}
+        for path, module in self._code[0].named_modules():
+            for attribute, parameter in list(module.named_parameters(recurse=False)):
+                is_alias = module not in inside and f"{path}.{attribute}".lstrip(".") not in held_alone
+                if is_alias and parameter in of_blocks and of_blocks[parameter] not in read:
+                    setattr(module, attribute, nn.Parameter(_placeholder(parameter), requires_grad=False))
+                    self._aliases.append((module, attribute))
 
     def _stand_in(self, unit: nn.Module, index: int) -> nn.Module:
         """Returns a module of the class and with the attributes of a unit, without memory, which returns ``_output_of``."""
@@ -215,6 +232,15 @@ class UserBlocks(ConvertsMore, Blocks):
         memo |= {module for stand_in in self._stand_ins for module in stand_in.modules()}
         yield from self._code[0].named_modules(memo, prefix, True)
 
+    def named_parameters(self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True) -> Iterator[Any]:
+        """Yields those of the blocks, which are all."""
+        seen = set[nn.Parameter]()
+        for name, block in self.named_children() if recurse else ():
+            for path, parameter in block.named_parameters(f"{prefix}.{name}" if prefix else name, True, remove_duplicate):
+                if not (remove_duplicate and parameter in seen):
+                    seen.add(parameter)
+                    yield path, parameter
+
     def train(self, mode: bool = True) -> UserBlocks:
         super().train(mode)
         self._code[0].train(mode)  # which the user may have overridden, for batch norms that stay frozen
@@ -225,6 +251,8 @@ class UserBlocks(ConvertsMore, Blocks):
         for module in {module for _, module in self.named_modules()} - blocks - {self}:
             for name, buffer in list(module.named_buffers(recurse=False)):
                 setattr(module, name, convert(buffer))
+        for module, name in self._aliases:
+            setattr(module, name, nn.Parameter(_placeholder(getattr(module, name), convert), requires_grad=False))
         for module in (module for stand_in in self._stand_ins for module in stand_in.modules()):
             for name, parameter in list(module.named_parameters(recurse=False)):
                 setattr(module, name, nn.Parameter(_placeholder(parameter, convert), requires_grad=False))
