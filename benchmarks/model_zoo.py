@@ -40,9 +40,10 @@ FOUR: dict[str, dict[str, Any]] = {"tensor=4": {"tensor": 4}, "tensor=2, pipelin
 ALSO_PRELOADED = ("zoo_worker", "transformers", "transformers.modeling_utils", "transformers.models.auto.modeling_auto")
 TOKENS = {"name": "synthetic", "kind": "tokens", "sequence_length": 8, "vocabulary_size": 32, "num_samples": 64}
 IMAGES = {"name": "synthetic", "kind": "images", "height": 32, "width": 32, "num_samples": 64}
-_SPEECH = {"num_mel_bins": 8, "max_source_positions": 8, "max_target_positions": 64, "decoder_start_token_id": 1} | {
-    name: 0 for name in ("pad_token_id", "bos_token_id", "eos_token_id")
-}
+_SPECIAL = {"pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0, "decoder_start_token_id": 1}
+_SPEECH = {"num_mel_bins": 8, "max_source_positions": 8, "max_target_positions": 64, **_SPECIAL}
+    ("pad_token_id", "bos_token_id", "eos_token_id"), 0
+)
 FEATURES = {"name": "synthetic", "kind": "features", "num_features": 32, "num_samples": 64}
 
 
@@ -143,15 +144,33 @@ def rows_of(
         ((refused, found),) = run_in_workers(1, refusals, specs)
     except AssertionError as error:
         return rows | {name: {"failed": _last_line(error)} for name in specs}
+    accepted = dict[int, dict[str, dict[str, Any]]]()
     for name, spec in specs.items():
-        if refused[name] is not None:
+        if refused[name] is None:
+            accepted.setdefault(prod(_size(s) for s in spec["split"].values()), {})[name] = spec
+        else:
             rows[name] = {"refused": refused[name]}
-            continue
-        try:
-            workers = run_in_workers(prod(_size(s) for s in spec["split"].values()), measured, spec, found)
-        except AssertionError as error:
-            rows[name] = {"failed": _last_line(error)}
-            continue
+    for num_workers, together in accepted.items():
+        measured_rows = _measured_rows(num_workers, together, found)
+        for name in together:
+            rows[name] = measured_rows[name]
+            if "seconds" in rows[name] and "seconds" in rows.get("one worker", {}):
+                rows[name]["ratio"] = rows[name]["seconds"] / rows["one worker"]["seconds"]
+    return {name: rows[name] for name in ("one worker", *strategies) if name in rows} | rows
+
+
+def _measured_rows(num_workers: int, specs: dict[str, dict[str, Any]], found: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Runs specs one after the other in the same workers; after a failure each in workers of its own."""
+    try:
+        results = run_in_workers(num_workers, measured, specs, found)
+    except AssertionError as error:
+        if len(specs) == 1:
+            return {name: {"failed": _last_line(error)} for name in specs}
+        alone = (_measured_rows(num_workers, {name: spec}, found) for name, spec in specs.items())
+        return {name: row for rows in alone for name, row in rows.items()}
+    rows = {}
+    for index, name in enumerate(specs):
+        workers = [result[index] for result in results]
         report = workers[0][0]
         rows[name] = {
             "verdict": report["verdict"],
@@ -161,8 +180,6 @@ def rows_of(
             "seconds": median(max(steps) for steps in zip(*(durations for _, durations, _ in workers), strict=True)),
             "memory": max(peak for _, _, peak in workers),
         }
-        if "seconds" in rows.get("one worker", {}):
-            rows[name]["ratio"] = rows[name]["seconds"] / rows["one worker"]["seconds"]
     return rows
 
 

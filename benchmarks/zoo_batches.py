@@ -1,4 +1,4 @@
-"""Batches of several tensors, for the models of ``model_zoo.py`` that take them: each function returns a torch dataset of dicts."""
+"""Batches of several tensors for the models of ``model_zoo.py`` that take them: functions that return torch datasets of dicts."""
 
 from __future__ import annotations
 

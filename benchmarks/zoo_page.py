@@ -33,7 +33,7 @@ def write_page(results: Path, names: list[str], strategies: list[str], more: lis
     records = {name: _read(results / f"{name.replace(' ', '-')}.json") for name in names}
     ran = {name: record for name, record in records.items() if record is not None}
     reasons: list[str] = []
-    parts = [HEAD.format(versions=", ".join(_versions())), _totals(ran, strategies)]
+    parts = [HEAD.format(versions=", ".join(f"{name} {number}" for name, number in versions().items())), _totals(ran, strategies)]
     for family in dict.fromkeys(record["family"] for record in ran.values()):
         parts.append(f"## {family}\n\n| model | one worker | {' | '.join(strategies)} |\n|{'---|' * (len(strategies) + 2)}")
         for name, record in ran.items():

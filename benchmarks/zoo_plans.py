@@ -1,4 +1,4 @@
-"""Compares the tensor plans that Transformers ships (``base_model_tp_plan``) with what computing verifies, for ``model_zoo.py``."""
+"""Compares the tensor plans that Transformers ships (``base_model_tp_plan``) with those that computing verifies."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import signal
 from collections.abc import Mapping
@@ -9,14 +10,14 @@ from typing import Any
 
 import torch
 
-from workbench.errors import SpecError
 from workbench.data.user.callable import INSPECTOR as OF_DATA
+from workbench.errors import SpecError
 from workbench.models.user.inspection import INSPECTOR
 from workbench.plan.plan import Plan
 from workbench.plan.resolve import plan
+from workbench.runtime import dataset_process, inspection_process
 from workbench.runtime.batches import Batches
 from workbench.runtime.build import DTYPES, build_worker, make_mesh
-from workbench.runtime import dataset_process, inspection_process
 from workbench.runtime.parity.check import check_parity
 from workbench.runtime.step_loop import run_steps
 from workbench.sources import inspection
@@ -70,24 +71,30 @@ def refusals(
 
 
 def measured(
-    rank: int, recorder: Any, control: Any, spec: dict[str, Any], found: dict[str, Any]
-) -> tuple[dict[str, Any] | None, list[float], int]:
-    """Checks parity and takes the steps. Returns the report on rank 0, the duration of each timed step in seconds, and the peak
-    of this worker's memory in bytes.
+    rank: int, recorder: Any, control: Any, specs: Mapping[str, dict[str, Any]], found: dict[str, Any]
+) -> list[tuple[dict[str, Any] | None, list[float], int]]:
+    """Checks parity and takes the steps, of each spec. Returns the report on rank 0, the duration of each timed step in seconds,
+    and the peak of this worker's memory in bytes.
 
     Args:
         found: What ``refusals`` found in the model.
     """
     INSPECTOR._known.update(found)
     OF_DATA._known.update(found)
-    planned = _planned(spec)
+    return [_measured(rank, recorder, control, _planned(spec)) for spec in specs.values()]
+
+
+def _measured(rank: int, recorder: Any, control: Any, planned: Plan) -> tuple[dict[str, Any] | None, list[float], int]:
     mesh, dtype = make_mesh(planned, "cpu", recorder), DTYPES[planned.spec.train.precision]
     report = check_parity(planned, rank, mesh, recorder, CPU, control, planned.spec.measure.num_parity_steps)
     worker = build_worker(planned, rank, mesh, recorder, CPU, dtype)
     record = run_steps(planned, worker, Batches(planned, CPU, dtype), recorder, lambda **_: None)
     assert record.peak_memory is not None
     durations = [row["duration_s"] for row in record.steps if row["kind"] == "timed"]
-    return report and report.as_dict(), durations, record.peak_memory.figures()["peak_memory_bytes"]
+    peak = record.peak_memory.figures()["peak_memory_bytes"]
+    del worker, record
+    gc.collect()
+    return report and report.as_dict(), durations, peak
 
 
 def further(
