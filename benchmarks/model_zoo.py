@@ -42,8 +42,6 @@ TOKENS = {"name": "synthetic", "kind": "tokens", "sequence_length": 8, "vocabula
 IMAGES = {"name": "synthetic", "kind": "images", "height": 32, "width": 32, "num_samples": 64}
 _SPECIAL = {"pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0, "decoder_start_token_id": 1}
 _SPEECH = {"num_mel_bins": 8, "max_source_positions": 8, "max_target_positions": 64, **_SPECIAL}
-    ("pad_token_id", "bos_token_id", "eos_token_id"), 0
-)
 FEATURES = {"name": "synthetic", "kind": "features", "num_features": 32, "num_samples": 64}
 
 

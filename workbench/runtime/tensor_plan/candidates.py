@@ -128,8 +128,8 @@ def _alone(modules: Mapping[str, nn.Module], flow: Flow, taken: set[str]) -> Ite
 
 
 def gathered(candidate: Candidate, root: nn.Module, flow: Flow) -> list[Candidate]:
-    """Returns the linear layers of a pair that may be cut alone, with their outputs gathered: heads, and those of which the tensor
-    plan that a Transformers model ships says so."""
+    """Returns the linear layers of a pair that may be cut alone, with their outputs gathered: heads, and those of which the
+    tensor plan that a Transformers model ships says so."""
     shipped = _gathered_by_shipped_plan(root) | flow.sources[OUTPUT] if candidate.rows else set[str]()
     paths = (path for path in (*candidate.columns, *candidate.rows) if is_linear(root.get_submodule(path)))
     return [Candidate(vocabulary=(path,)) for path in paths if path in shipped]

@@ -48,7 +48,7 @@ def edited_groups(
         new = tuple(SlicedModule(part.path, cast("Style", styles.get(part.path, part.style))) for part in group.modules)
         if all(styles.get(part.path, part.style) == part.style for part in group.modules):
             kept.append(group)
-        elif group.kind != "linear" and any(part.style in ("column", "row") for part in new):
+        elif group.kind == "table" and any(part.style in ("column", "row") for part in new):
             continue  # a head that becomes one of a pair
         elif not any(styles.get(part.path) == WHOLE for part in group.modules):
             edited.append(replace(group, modules=new, attributes=(), summed=(), narrowed=None))
