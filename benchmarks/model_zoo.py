@@ -109,8 +109,8 @@ def entries(results: Path) -> dict[str, Entry]:
     for name, options in vision.items():
         chosen = {"name": name, "num_classes": 10, **options}
         found[f"torchvision {name}"] = Entry("torchvision and timm", f"{modules}:torchvision_model", IMAGES, chosen)
-    mixer = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "num_blocks": 2}
-    for name, options in {"resnet10t": {}, "efficientnet_lite0": {}, "mixer_s32_224": mixer}.items():
+    tiny = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 4}
+    for name, options in {"vit_tiny_patch16_224": tiny, "efficientnet_lite0": {}, "resnet10t": {}}.items():
         found[f"timm {name}"] = Entry("torchvision and timm", f"{modules}:timm_model", IMAGES, {"name": name, **options})
     further = results / "further.json"
     for name, model in json.loads(further.read_text()).items() if further.exists() else ():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from typing import Any
 
 import torch
@@ -197,6 +199,7 @@ class CLIP(nn.Module):
 
 def torchvision_model(name: str, **options: Any) -> nn.Module:
     """Returns a classifier of torchvision, or the mean over pixels of a segmentation, with random weights."""
+    _declare_operators()
     from torchvision import models
 
     if name in ("lraspp_mobilenet_v3_large", "fcn_resnet50"):
@@ -209,6 +212,7 @@ def torchvision_model(name: str, **options: Any) -> nn.Module:
 
 def timm_model(name: str, **options: Any) -> nn.Module:
     """Returns a model of timm with random weights."""
+    _declare_operators()
     import timm
 
     return timm.create_model(name, pretrained=False, num_classes=CLASSES, **options)
@@ -223,3 +227,18 @@ class PixelMean(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.segmentation(images)["out"].mean(dim=(2, 3))
+
+
+_LIBRARIES: list[torch.library.Library] = []
+
+
+def _declare_operators() -> None:
+    """Declares the operators without which torchvision does not import, if its library belongs to another build of torch."""
+    try:
+        importlib.import_module("torchvision")
+    except RuntimeError:
+        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        _LIBRARIES.append(torch.library.Library("torchvision", "DEF"))
+        for name in ("nms", "qnms"):
+            _LIBRARIES[0].define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")

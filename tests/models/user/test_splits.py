@@ -22,7 +22,7 @@ MODELS: dict[str, tuple[dict[str, Any], Any]] = {
     "UNet": ({}, IMAGES),
     "UNet, batch norm": ({"norm": True}, IMAGES),
     "TiedTransformer": ({"tokens": 256}, TEXT),
-    "NeverCalled": ({"tokens": 256}, TEXT),
+    zoo.NeverCalled.__name__: ({"tokens": 256}, TEXT),
     "Recurrent": ({"tokens": 256}, TEXT),
     "DependsOnValues": ({}, "digits"),
     "Shared": ({}, "digits"),
