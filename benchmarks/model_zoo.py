@@ -21,6 +21,7 @@ from statistics import median
 from typing import Any
 
 from zoo_page import versions, write_page
+from zoo_plans import model_types, shipped_plan
 from zoo_worker import further, measured, refusals
 
 from workbench.testing.workers import PRELOADED, run_in_workers
@@ -194,6 +195,7 @@ def main() -> None:
     parser.add_argument("results", type=Path)
     parser.add_argument("names", nargs="*")
     parser.add_argument("--find", type=int, default=0)
+    parser.add_argument("--plans", action="store_true", help="also compare the tensor plans that Transformers ships")
     parser.add_argument("--again", action="store_true", help="also run what has its result")
     chosen = parser.parse_args()
     results = chosen.results
@@ -213,7 +215,20 @@ def main() -> None:
             rows = rows_of(models[name], strategies, known)
             record.write_text(json.dumps({"family": models[name].family, "versions": versions(), "rows": rows}, indent=1))
             print(name, {key: row.get("verdict") or next(iter(row)) for key, row in rows.items()}, flush=True)
+    if chosen.plans:
+        _compare_plans(results / "plans.json")
     write_page(results, list(models), list(STRATEGIES), list(FOUR))
+
+
+def _compare_plans(record: Path) -> None:
+    """Writes the comparison of each shipped tensor plan, resuming where it ended."""
+    plans = json.loads(record.read_text()) if record.exists() else {}
+    (types,) = run_in_workers(1, model_types)
+    for name in types:
+        if name not in plans:
+            (plans[name],) = run_in_workers(1, shipped_plan, name)
+            record.write_text(json.dumps(plans, indent=1))
+            print(name, plans[name], flush=True)
 
 
 if __name__ == "__main__":

@@ -18,9 +18,12 @@ largest worker. Two timed steps on a machine with two cores that other programs 
 split runs, not that it pays. *Per shard* means that the batch matters: parity then compares with one worker on the same shards. A
 number in brackets is the reason of a refusal, below the tables.
 
-`python benchmarks/model_zoo.py RESULTS --find 30`, with {versions}, measures this.
-The command resumes where it ended, and writes the page.
+`python benchmarks/model_zoo.py RESULTS --find 30 --plans` measures this: {versions}. The command resumes where it ended, and
+writes the page.
 """
+_IMPOSSIBLE = {"DataDependent": ("layer=2", "pipeline=2", "data=2, pipeline=2")}
+"""Model → strategies that are impossible in principle: the values of the batch choose its layers."""
+_ALPHABETICAL = "Transformers, in alphabetical order"
 
 
 def write_page(results: Path, names: list[str], strategies: list[str], more: list[str]) -> None:
@@ -29,23 +32,86 @@ def write_page(results: Path, names: list[str], strategies: list[str], more: lis
     Args:
         results: Directory with a file per model.
         names: All models, in the order of the table.
+        strategies: Of every model.
+        more: Strategies of few models.
     """
     records = {name: _read(results / f"{name.replace(' ', '-')}.json") for name in names}
     ran = {name: record for name, record in records.items() if record is not None}
     reasons: list[str] = []
-    parts = [HEAD.format(versions=", ".join(f"{name} {number}" for name, number in versions().items())), _totals(ran, strategies)]
+    parts = [HEAD.format(versions=_versions(ran)), _totals(ran, [*strategies, *more])]
     for family in dict.fromkeys(record["family"] for record in ran.values()):
-        parts.append(f"## {family}\n\n| model | one worker | {' | '.join(strategies)} |\n|{'---|' * (len(strategies) + 2)}")
-        for name, record in ran.items():
-            if record["family"] == family:
-                rows = record["rows"]
-                cells = [_cell(rows.get(strategy), reasons) for strategy in ("one worker", *strategies)]
-                parts[-1] += f"\n| {name} | {' | '.join(cells)} |"
-        parts[-1] += "\n"
+        chosen = {name: record["rows"] for name, record in ran.items() if record["family"] == family}
+        note = _selection(results, ran) if family == _ALPHABETICAL else ""
+        parts.append(f"## {family}\n\n{note}{_table(chosen, ['one worker', *strategies], reasons)}")
+    chosen = {name: record["rows"] for name, record in ran.items() if set(more) & record["rows"].keys()}
+    parts.append(f"## Four workers\n\n{_table(chosen, ['one worker', *more], reasons)}")
     parts.append("## Reasons\n\n" + "\n".join(f"{index}. {reason}" for index, reason in enumerate(reasons, 1)) + "\n")
+    if plans := _read(results / "plans.json"):
+        parts.append(shipped_plans(plans))
     if missing := [name for name in names if name not in ran]:
         parts.append(f"Not run yet: {', '.join(missing)}.\n")
     PAGE.write_text("\n".join(parts))
+
+
+def shipped_plans(plans: dict[str, Any]) -> str:
+    """Returns the section about the tensor plans that Transformers ships."""
+    left_out = {name: plan["left_out"] for name, plan in plans.items() if "left_out" in plan}
+    compared = {name: plan for name, plan in plans.items() if name not in left_out}
+    right = sum(len(plan["right"]) for plan in compared.values())
+    failing = {name: plan for name, plan in compared.items() if plan["differ"] or plan["not_summed"]}
+    other: dict[str, int] = {}
+    for plan in compared.values():
+        for entry in plan["not_compared"]:
+            style = re.sub(r".*\((\w+)\)", r"\1", entry)
+            other[style] = other.get(style, 0) + 1
+    lines = [
+        "## Tensor plans that Transformers ships\n",
+        f"{len(plans)} causal language models ship a plan; {len(compared)} of them build in the sizes of the zoo. Each entry of a"
+        " plan is compared with what the workbench verifies by computing, on 2 and 4 workers (`benchmarks/zoo_plans.py`):"
+        f" {right} entries are verified as they are, and {len(compared) - len(failing)} plans in all that is compared. The others"
+        " fail in these entries:\n",
+        "| model | entry | verification |\n|---|---|---|",
+    ]
+    for name, plan in failing.items():
+        lines += [f"| {name} | `{entry}` | {_escaped(reason)} |" for entry, reason in plan["differ"].items()]
+        lines += [f"| {name} | `{entry}` (no entry) | its gradient must be summed |" for entry in plan["not_summed"]]
+    unmatched = ", ".join(f"{style} ({count})" for style, count in sorted(other.items(), key=lambda item: -item[1]))
+    lines.append(
+        "\nNot compared, since they name parameters outside of linear layers and tables, such as experts in one tensor, or"
+        f" modules that the tiny model does not have: {unmatched}.\n"
+    )
+    lines.append(f"Not built: {'; '.join(f'{name} ({_escaped(reason)})' for name, reason in left_out.items())}.\n")
+    return "\n".join(lines)
+
+
+def _escaped(reason: str) -> str:
+    return reason.replace("|", "\\|").replace("\n", " ")
+
+
+def _table(rows_of: dict[str, Any], strategies: list[str], reasons: list[str]) -> str:
+    lines = [f"| model | {' | '.join(strategies)} |", f"|{'---|' * (len(strategies) + 1)}"]
+    for name, rows in rows_of.items():
+        lines.append(f"| {name} | {' | '.join(_cell(rows.get(strategy), reasons) for strategy in strategies)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _selection(results: Path, ran: dict[str, Any]) -> str:
+    """Returns how these were selected, and what was left out."""
+    left_out = _read(results / "left_out.json") or {}
+    found = _read(results / "further.json") or {}
+    without = sum(not model["has_plan"] for model in found.values())
+    listed = "; ".join(f"{name} ({_escaped(reason)})" for name, reason in left_out.items())
+    return (
+        f"The causal and masked language models and image classifiers of Transformers' list of configs in alphabetical order that"
+        f" build in tiny sizes by one recipe: {len(found)}, of which {without} ship no tensor plan;"
+        f" {len(found.keys() & ran.keys())} have run. Left out: {listed}.\n\n"
+    )
+
+
+def _versions(ran: dict[str, Any]) -> str:
+    """Returns the versions that the records were measured with."""
+    found = dict.fromkeys(f"{name} {number}" for r in ran.values() for name, number in r.get("versions", versions()).items())
+    return ", ".join(found)
 
 
 def _read(path: Path) -> Any:
@@ -53,20 +119,33 @@ def _read(path: Path) -> Any:
 
 
 def _totals(ran: dict[str, Any], strategies: list[str]) -> str:
-    """Returns a sentence with how many pairs run and how many are refused."""
-    impossible = [record for record in ran.values() if "refused" in record["rows"]["one worker"]]
-    rows = [record["rows"][strategy] for record in ran.values() for strategy in strategies if strategy in record["rows"]]
-    equal = sum(row.get("verdict") == "equal" for row in rows)
-    shards = sum(row.get("verdict") == "equal per shard" for row in rows)
-    other = sum("verdict" in row for row in rows) - equal - shards
-    failed = sum("failed" in row for row in rows)
+    """Returns how many pairs are possible, run and are refused."""
+    pairs = {(name, strategy): row for name, r in ran.items() for strategy, row in r["rows"].items() if strategy in strategies}
+    possible = {pair: row for pair, row in pairs.items() if pair[1] not in _IMPOSSIBLE.get(pair[0], ())}
+    equal = sum(row.get("verdict") == "equal" for row in possible.values())
+    shards = sum(row.get("verdict") == "equal per shard" for row in possible.values())
+    wrong = [f"{name} under {strategy}" for (name, strategy), row in possible.items() if "verdict" in row and not _is_right(row)]
+    failed = [f"{name} under {strategy}" for (name, strategy), row in possible.items() if "failed" in row]
+    refused = len(possible) - equal - shards - len(wrong) - len(failed)
+    share = 100 * (equal + shards) / max(1, len(possible))
+    accepted = f"{len(wrong)} accepted splits are wrong" if wrong else "No accepted split is wrong"
     return (
-        f"{len(rows)} pairs of {len(ran) - len(impossible)} models and {len(strategies)} strategies:\n\n"
-        f"- {equal} run and are equal to one worker;\n"
-        f"- {shards} run and are equal to one worker on the same shards;\n"
-        f"- {other} run and differ;\n- {failed} fail while they run;\n"
-        f"- {len(rows) - equal - shards - other - failed} are refused.\n"
+        f"**{share:.1f} % of the {len(possible)} pairs of a model and a strategy that are possible in principle run with parity."
+        f" {accepted}.**\n\n"
+        f"{len(ran)} models and {len(strategies)} strategies make {len(pairs)} pairs, of which {len(pairs) - len(possible)} are"
+        f" impossible: the values of the batch choose the layers of DataDependent. Of the others,\n\n"
+        f"- {equal} run and are equal to one worker;\n- {shards} run and are equal to one worker on the same shards;\n"
+        f"- {len(wrong)} run and differ{_listed(wrong)};\n- {len(failed)} fail while they run{_listed(failed)};\n"
+        f"- {refused} are refused.\n"
     )
+
+
+def _is_right(row: dict[str, Any]) -> bool:
+    return row.get("verdict") in ("equal", "equal per shard")
+
+
+def _listed(pairs: list[str]) -> str:
+    return f" ({', '.join(pairs)})" if pairs else ""
 
 
 def _cell(row: dict[str, Any] | None, reasons: list[str]) -> str:

@@ -13,7 +13,7 @@ from zoo_worker import options_of, small
 from workbench.plan.tensor_plan import TensorPlan
 from workbench.runtime.tensor_plan.find import Subject, find_plan
 from workbench.sources.config_source import ConfigSource
-from workbench.strategies.tensor.sliced_modules import is_linear, is_table
+from workbench.strategies.tensor.kinds_modules import is_linear, is_table
 
 _STYLES = {
     "colwise": "column",
@@ -26,7 +26,7 @@ _STYLES = {
 _SUMMED, _LIMIT_S = "replicated_with_grad_allreduce", 120
 
 
-def model_types() -> list[str]:
+def model_types(rank: int, recorder: Any, control: Any) -> list[str]:
     """Returns the causal language models that ship a plan."""
     from transformers import CONFIG_MAPPING
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL

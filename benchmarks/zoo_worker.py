@@ -113,8 +113,9 @@ def further(
         if len(found) >= count and without >= 2 * count // 3:
             break
         try:
-            found[name] = {"data": kinds[name], "options": options_of(name, kinds[name])}
-            without += not CONFIG_MAPPING[name].base_model_tp_plan
+            has_plan = bool(CONFIG_MAPPING[name].base_model_tp_plan)
+            found[name] = {"data": kinds[name], "options": options_of(name, kinds[name]), "has_plan": has_plan}
+            without += not has_plan
         except Exception as error:  # noqa: BLE001 - whatever a model in sizes that its authors did not foresee raises
             left_out[name] = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
     return found, left_out
