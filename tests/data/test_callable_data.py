@@ -11,14 +11,17 @@ import torch
 from torch.utils.data import TensorDataset
 
 import workbench as wb
+from tests.helpers import cases
 from workbench.analysis.work import different_work
 from workbench.data.user.callable import UserData, UserDataOptions
 from workbench.errors import SpecError
 from workbench.plan.resolve import plan
+from workbench.runtime.batches import Batches
 from workbench.spec.code_parts import DATASET
 from workbench.spec.files import load
 
 DATA = """
+import itertools
 import torch
 from scale import SCALE
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
@@ -39,6 +42,40 @@ class Named(Pairs):
 class Stream(IterableDataset):
     def __iter__(self):
         return (Pairs()[index] for index in range(10))
+
+class Shuffled(IterableDataset):
+    # ten samples, each epoch in another order
+    def __iter__(self):
+        return (Pairs()[index] for index in torch.randperm(10).tolist())
+
+def generated():
+    for index in range(10):
+        yield Pairs()[index]
+
+def endless():
+    for index in itertools.count():
+        yield torch.full((4,), float(index % 7)), index % 3
+
+def collated():
+    return DataLoader(Stream(), batch_size=3, collate_fn=collate)
+
+def empty():
+    return iter(())
+
+def drawn():
+    import os
+    for _ in range(10):
+        yield torch.full((4,), float(os.urandom(1)[0])), 0
+
+def broken():
+    yield Pairs()[0]
+    yield {}["missing"]
+
+def padded_apart():
+    def pad(samples):
+        rows = torch.nn.utils.rnn.pad_sequence([x for x, _ in samples], batch_first=True)
+        return rows, torch.zeros(len(samples), dtype=torch.int64)
+    return DataLoader([(torch.ones(1 + index), 0) for index in range(9)], collate_fn=pad)
 
 class Raises(Pairs):
     def __getitem__(self, index):
@@ -103,7 +140,10 @@ def test_samples_are_collated_by_number(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "sentence"),
     [
-        ("Stream", {}, "dataset.num_samples: data.py:Stream returns an iterable, which has no number of samples"),
+        ("empty", {}, "data.py:empty has no samples"),
+        ("drawn", {}, "data.py:drawn must return the same samples in the same order each time it is read"),
+        ("broken", {}, r"reading samples of data.py:broken failed in data.py, line \d+: KeyError"),
+        ("padded_apart", {}, "must return samples of one shape, but 0 has"),
         ("Stream", {"num_samples": 11}, "dataset.num_samples: data.py:Stream has 10 samples, but got 11"),
         ("Raises", {}, r"reading 40 samples of data.py:Raises failed in data.py, line \d+: AttributeError"),
         ("number", {}, "must return a dataset, a data loader, or inputs and targets, but returned int"),
@@ -116,6 +156,57 @@ def test_samples_are_collated_by_number(folder: Path) -> None:
 def test_what_is_no_dataset_is_refused_in_a_sentence(folder: Path, name: str, options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(SpecError, match=sentence):
         named(folder, name, **options).summary()
+
+
+def batches(data: UserData, size: int) -> Batches:
+    train = {"num_steps": 1, "global_batch_size": size}
+    planned = plan(wb.RunSpec(model="mlp", dataset=data.options, train=train))
+    return Batches(planned, torch.device("cpu"), torch.float32)
+
+
+@pytest.mark.parametrize("name", ["Stream", "generated", "Shuffled"])
+def test_each_sample_of_a_stream_is_read_once_per_epoch_over_all_workers(folder: Path, name: str) -> None:
+    data = named(folder, name)
+    assert (data.summary().num_samples, data.summary().is_streamed) == (10, True)
+    whole, workers = batches(data, 4), [batches(data, 4) for _ in range(2)]
+    read: list[float] = []
+    for step in range(5):  # two epochs, whose border lies inside a global batch
+        inputs = whole.step_batch(step)[0]
+        torch.manual_seed(step)  # what else a worker draws
+        parts = [worker.step_batch(step, (index, 2))[0] for index, worker in enumerate(workers)]
+        assert torch.equal(torch.cat(parts), inputs)
+        read += inputs[:, 0].tolist()
+    assert sorted(read[:10]) == sorted(read[10:]) == list(map(float, range(10)))
+    assert (read[:10] == read[10:]) == (name != "Shuffled")
+
+
+def test_a_stream_without_an_end_keeps_one_global_batch(folder: Path) -> None:
+    data = named(folder, "endless")
+    assert (data.summary().num_samples, data.summary().num_classes) == (0, 3)
+    stream: Any = data.load()
+    for step in range(200):
+        positions = stream.advance(step * 8, 8)
+        assert stream.batch(positions[4:])[0][:, 0].tolist() == [float(p % 7) for p in positions[4:]]
+        assert len(stream._samples) == 8
+    with pytest.raises(AssertionError, match="a stream is read forwards"):
+        stream.advance(0, 8)
+
+
+def test_a_data_loader_of_a_stream_collates(folder: Path) -> None:
+    stream: Any = named(folder, "collated").load()
+    assert stream.batch(stream.advance(0, 4))[0][:, 0].tolist() == [0.0, 2.0, 4.0, 6.0]
+
+
+def test_a_short_stream_does_not_fill_a_batch(folder: Path) -> None:
+    with pytest.raises(SpecError, match=r"train\.global_batch_size: 16 exceeds the 10 samples of the dataset"):
+        batches(named(folder, "Stream"), 16)
+
+
+def test_a_split_of_a_stream_equals_one_worker(folder: Path) -> None:
+    name = f"{folder}/data.py:endless"
+    cases.assert_split_as_by_formula(
+        {"model": "mlp", "dataset": name, "split": {"data": 2}, "train": {"num_steps": 2, "global_batch_size": 6}}
+    )
 
 
 def test_a_dataset_of_a_session_is_live(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,6 +63,8 @@ class DatasetSummary:
     """Number of classes to predict; the vocabulary size for tokens, 0 if values are predicted."""
 
     num_samples: int
+    """Number of samples; 0 if a stream has more than were read to describe it."""
+
     tokens_per_sample: int = 0
     """Number of tokens per sample; 0 for other kinds."""
 
@@ -76,6 +78,9 @@ class DatasetSummary:
     has_ignored_targets: bool = True
     """Whether targets may be −100, which losses ignore. If false, workers need not read the targets of the whole global batch,
     which weight shards with unequal numbers of targets."""
+
+    is_streamed: bool = False
+    """Whether samples are read in the order of a stream, and not in one that the seed determines."""
 
     inputs: tuple[TensorSummary, ...] = ()
     """Tensors of the structured inputs of a sample."""

@@ -44,7 +44,8 @@ def plan(spec: RunSpec) -> Plan:
     model.generates = spec.generates
     full_model = with_ends_of_backward(with_resolved_ties(model.summary()))
     result = Plan(spec, dataset, model, tuple(strategies), full_model, mesh)
-    if dataset.summary().num_samples < spec.train.global_batch_size:
+    is_endless = dataset.summary().is_streamed and not dataset.summary().num_samples
+    if dataset.summary().num_samples < spec.train.global_batch_size and not is_endless:
         raise SplitError(
             "train.global_batch_size",
             f"{spec.train.global_batch_size} exceeds the {dataset.summary().num_samples} samples of the dataset"

@@ -13,6 +13,7 @@ from workbench.data.base import sample_order
 from workbench.errors import SpecError
 from workbench.plan.batch_modules import num_targets
 from workbench.plan.loss_weights import LossWeights
+from workbench.plan.nested import tensors
 from workbench.plan.plan import Plan
 from workbench.strategies.worker_model import WorkerModel
 from workbench.torch_private.dispatch import tree_leaves, tree_map
@@ -26,7 +27,7 @@ class Batches:
         self.samples: Any = plan.dataset.load()
         self._name, self._summary = plan.spec.dataset.name, plan.dataset.summary()
         self._target_shape: tuple[int, ...] | None = None
-        if len(self.samples) != self._summary.num_samples:
+        if not self._summary.is_streamed and len(self.samples) != self._summary.num_samples:
             raise self._mistake(
                 f"summary() declares {self._summary.num_samples} samples, but load() returned {len(self.samples)}"
             )
@@ -81,6 +82,8 @@ class Batches:
         return None if all_count else LossWeights(self.model.loss_weight, total, count, num_targets)
 
     def _indices(self, step: int) -> Any:
+        if self._summary.is_streamed:
+            return self.samples.advance(step * self.train.global_batch_size, self.train.global_batch_size)
         return sample_order(self.train.seed, len(self.samples), step, self.train.global_batch_size)
 
     def _checked(self, batch: Any, size: int) -> tuple[Any, Any]:
@@ -116,6 +119,13 @@ class Batches:
                 found = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
                 raise self._mistake(f"batch() must return arrays of numbers for {size} samples, but returned {found}")
         inputs, targets = batch
+        for part, declared in ((inputs, self._summary.inputs), (targets, self._summary.targets)):
+            shapes = {path: array.shape[1:] for path, array in tensors(part).items()}
+            if other := next((t for t in declared if shapes.get(t.path) != tuple(t.shape)), None):
+                raise self._mistake(
+                    f"the first samples have {other.path or 'a tensor'} of shape {tuple(other.shape)}, but batch() returned"
+                    f" {shapes.get(other.path)}; pad all samples to one shape"
+                )
         return inputs, targets
 
     def _mistake(self, problem: str) -> SpecError:

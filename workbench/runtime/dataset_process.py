@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from workbench.data.user.callable import Found, answered
-from workbench.data.user.callable_modules import loaded, summary_of
+from workbench.data.user.callable_modules import StreamedSamples, loaded, summary_of
 from workbench.errors import SpecError
 from workbench.sources.code import executed
 from workbench.sources.inspection import Inspection, Refusal
@@ -16,7 +16,9 @@ def answer(request: bytes) -> bytes:
     dataset, answers = answered(request)
     source, found, refusal = dataset.options.source, None, None
     try:
-        found = Found(summary_of(loaded(dataset), source, dataset.options.num_classes))
+        samples = loaded(dataset)
+        again = loaded(dataset) if isinstance(samples, StreamedSamples) else None
+        found = Found(summary_of(samples, source, dataset.options.num_classes, again))
     except SpecError as error:
         refusal = Refusal(error.field, error.message)
     return answers.dump_json(Inspection(executed(source), found, refusal))

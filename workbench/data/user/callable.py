@@ -33,7 +33,8 @@ class UserDataOptions(DatasetOptions):
     target."""
 
     num_samples: NonNegativeInt = 0
-    """Number of samples that are read from an iterable dataset and kept in memory; others have their own number."""
+    """Number of samples of an iterable dataset to keep in memory, in an order that the seed determines; 0: it is read in its own
+    order during the run. Other datasets have their own number."""
 
     folder: Annotated[str, NoCost, OwnCode] = ""
     """Folder from which PATH.py starts; by default the current directory, in a recorded spec the run's copy of the code."""
@@ -97,7 +98,7 @@ class UserData(Dataset[UserDataOptions]):
     def load(self) -> Samples:
         from workbench.data.user.callable_modules import loaded
 
-        return loaded(self)
+        return loaded(self)  # type: ignore[return-value]  # a stream has no length
 
 
 def answered(request: bytes) -> tuple[UserData, TypeAdapter[Inspection[Found]]]:

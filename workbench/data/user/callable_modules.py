@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, default_collate
 
 from workbench.data.user.kinds import as_numbers, described
+from workbench.data.user.stream_modules import Stream
 from workbench.data.user.whole_samples import WholeSamples
 from workbench.errors import SpecError
 from workbench.plan.nested import tensors
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 _SEED = 0
 _NUM_DESCRIBED = 1000
 """Samples of which kinds, numbers of classes and ranges are found."""
+_NUM_COMPARED = 100
+"""Samples of a stream that are read twice."""
 
 
 @dataclass(frozen=True)
@@ -54,33 +57,53 @@ class CollatedSamples:
         return _inputs_and_targets(batch, self.source)
 
 
-def loaded(dataset: UserData) -> CollatedSamples | WholeSamples:
+class StreamedSamples(Stream):
+    """Samples of an iterable dataset."""
+
+    def batch(self, indices: Array) -> tuple[Any, Any]:
+        """Returns the samples at positions up to which the stream has been read."""
+        try:
+            with self.source.imports():
+                batch = self.chosen(indices)
+        except Exception as error:
+            text = failure_text(error, f"collating samples of {self.source.label}", self.source.folder, self.source.path)
+            raise SpecError(self.source.field, text) from error
+        return _inputs_and_targets(batch, self.source)
+
+
+AnySamples = CollatedSamples | WholeSamples | StreamedSamples
+
+
+def loaded(dataset: UserData) -> AnySamples:
     """Returns the samples of a user's dataset, the same in every process as far as they are drawn from the generators of Python,
     numpy and torch.
 
     Raises:
         SpecError: it cannot be loaded, or is no dataset; the message has the user's own file and line.
     """
-    random.seed(_SEED)
-    np.random.seed(_SEED)
-    torch.manual_seed(_SEED)
     o = dataset.options
-    return samples_of(built(o.source, o.options, "dataset.options"), o.source, o.num_samples)
+
+    def make() -> Any:
+        random.seed(_SEED)
+        np.random.seed(_SEED)
+        torch.manual_seed(_SEED)
+        return built(o.source, o.options, "dataset.options")
+
+    return samples_of(make, o.source, o.num_samples)
 
 
-def samples_of(made: Any, source: Source, num_samples: int = 0) -> CollatedSamples | WholeSamples:
+def samples_of(make: Callable[[], Any], source: Source, num_samples: int = 0) -> AnySamples:
     """Returns the samples of what a user's callable returned: a map-style or iterable dataset, a data loader of one, or a pair of
     inputs and targets with the samples as dim 0.
 
     Args:
-        num_samples: Number of samples of an iterable dataset.
+        make: Calls the callable.
+        num_samples: Number of samples of an iterable dataset to keep in memory; 0 for a stream.
 
     Raises:
         SpecError: it is none of these; the message has the user's own file and line.
     """
-    collate: Callable[[list[Any]], Any] = default_collate
-    if isinstance(made, DataLoader):
-        made, collate = made.dataset, made.collate_fn if made.batch_size is not None else default_collate
+    made, collate = _dataset_and_collate(make())
     if isinstance(made, tuple) and len(made) == 2:
         inputs, targets = _inputs_and_targets(made, source)
         lengths = {path or "the tensor": len(array) for path, array in tensors((inputs, targets)).items()}
@@ -94,9 +117,7 @@ def samples_of(made: Any, source: Source, num_samples: int = 0) -> CollatedSampl
                 f"{source.label} must return a dataset, a data loader, or inputs and targets, but returned {type(made).__name__}",
             )
         if not num_samples:
-            raise SpecError(
-                "dataset.num_samples", f"{source.label} returns an iterable, which has no number of samples; set how many to read"
-            )
+            return StreamedSamples(_epochs(made, make), collate, source)
         made = list(itertools.islice(made, num_samples))
         if len(made) < num_samples:
             raise SpecError("dataset.num_samples", f"{source.label} has {len(made)} samples, but got {num_samples}")
@@ -107,12 +128,34 @@ def samples_of(made: Any, source: Source, num_samples: int = 0) -> CollatedSampl
     return CollatedSamples(made, collate, source)
 
 
-def summary_of(samples: CollatedSamples | WholeSamples, source: Source, num_classes: int) -> DatasetSummary:
+def _dataset_and_collate(made: Any) -> tuple[Any, Callable[[list[Any]], Any]]:
+    """Returns the dataset of a data loader with its collate function, and another object with torch's."""
+    if isinstance(made, DataLoader):
+        return made.dataset, made.collate_fn if made.batch_size is not None else default_collate
+    return made, default_collate
+
+
+def _epochs(made: Any, make: Callable[[], Any]) -> Callable[[], Iterator[Any]]:
+    """Returns a function that begins the next epoch of an iterable: a new iteration, or of what can be iterated once, such as a
+    generator, another call of the callable."""
+    if iter(made) is not made:
+        return lambda: iter(made)
+    already = [made]
+    return lambda: iter(already.pop() if already else _dataset_and_collate(make())[0])
+
+
+def summary_of(samples: AnySamples, source: Source, num_classes: int, again: AnySamples | None = None) -> DatasetSummary:
     """Returns the summary of samples.
 
+    Args:
+        again: The samples of a stream, made once more.
+
     Raises:
-        SpecError: batches of them have other shapes than single samples.
+        SpecError: batches of them have other shapes than single samples, or a stream has other samples at its second reading.
     """
+    if isinstance(samples, StreamedSamples):
+        assert isinstance(again, StreamedSamples)
+        return _summary_of_stream(samples, again, source, num_classes)
     inputs, targets = samples.batch(np.arange(min(_NUM_DESCRIBED, len(samples))))
     shapes = [{path: array.shape[1:] for path, array in tensors(samples.batch(np.arange(n))).items()} for n in (1, 2)]
     whole = {path: array.shape[1:] for path, array in tensors((inputs, targets)).items()}
@@ -126,6 +169,28 @@ def summary_of(samples: CollatedSamples | WholeSamples, source: Source, num_clas
     of = samples.dataset if isinstance(samples, CollatedSamples) else None
     known = getattr(of, "num_classes", None) or len(getattr(of, "classes", None) or ())
     return described(inputs, targets, len(samples), num_classes or (known if isinstance(known, int) else 0))
+
+
+def _summary_of_stream(samples: StreamedSamples, again: StreamedSamples, source: Source, num_classes: int) -> DatasetSummary:
+    """Returns the summary of a stream, from the first samples of it."""
+    first, is_all = samples.beginning(_NUM_DESCRIBED)
+    if not first:
+        raise SpecError(source.field, f"{source.label} has no samples")
+    few = min(_NUM_COMPARED, len(first))
+    kept, others = (CollatedSamples(part, samples.collate, source) for part in (first, again.beginning(few)[0]))
+    if len(others) < few or not _are_equal(kept.batch(np.arange(few)), others.batch(np.arange(few))):
+        raise SpecError(
+            source.field,
+            f"{source.label} must return the same samples in the same order each time it is read, but they differ: every worker"
+            " reads them for itself; seed what is random with a constant",
+        )
+    count = len(first) if is_all else 0
+    return replace(summary_of(kept, source, num_classes), num_samples=count, is_streamed=True)
+
+
+def _are_equal(some: Any, others: Any) -> bool:
+    pairs = zip(tensors(some).values(), tensors(others).values(), strict=True)
+    return all(np.array_equal(one, other, equal_nan=one.dtype.kind == "f") for one, other in pairs)
 
 
 def _inputs_and_targets(batch: Any, source: Source) -> tuple[Any, Any]:

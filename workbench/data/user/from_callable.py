@@ -22,7 +22,7 @@ def UserData(data: Any, /, *, num_classes: int = 0, num_samples: int = 0, **opti
     Args:
         data: The dataset, or what returns it.
         num_classes: Number of classes, or of tokens; by default found.
-        num_samples: Number of samples to read from an iterable dataset.
+        num_samples: Number of samples of an iterable dataset to keep in memory; by default it is read during the run.
         options: Keyword arguments of a callable.
 
     Raises:
