@@ -41,8 +41,8 @@ def check_tensor(o: TensorOptions, model: ModelSummary, spec: RunSpec) -> None:
         raise SplitError("split.tensor", f"{model.name} has no layers to slice, or all of them are set to none")
     _check_slicings(slicings)
     other_kinds = sorted({s.group.kind for s in slicings if not isinstance(s.group, ColumnRowPair)})
-    if spec.train.compile and any(isinstance(s.group, ModuleSlices) for s in slicings):
-        raise SplitError("train.compile", "does not support modules of your own model that are sliced; set it to false")
+    if any(isinstance(s.group, ModuleSlices) for s in slicings):
+        _check_modules(o, model, spec)
     if spec.train.checkpointing != "none" and other_kinds:
         raise SplitError(
             "train.checkpointing",
@@ -75,6 +75,18 @@ def check_tensor(o: TensorOptions, model: ModelSummary, spec: RunSpec) -> None:
             "split.tensor.cut",
             f"{unsupported[0]} leaves activations sliced between blocks, but stages require full activations",
         )
+
+
+def _check_modules(o: TensorOptions, model: ModelSummary, spec: RunSpec) -> None:
+    """Rejects what the own code of a user's module cannot do between slices."""
+    if spec.train.compile:
+        raise SplitError("train.compile", "does not support modules of your own model that are sliced; set it to false")
+    for option, needs in (("sequence_parallel", "layers that are known to lie"), ("parallel_loss", "a known head")):
+        if getattr(o, option):
+            known = "between the cut ones" if option == "sequence_parallel" else "whose output only the loss reads"
+            raise SplitError(
+                f"split.tensor.{option}", f"needs {needs} {known}, but {model.name} is a module of your own; omit it"
+            )
 
 
 def _check_gradients(o: TensorOptions, model: ModelSummary, spec: RunSpec, slicings: list[Slicing[Any]]) -> None:
