@@ -38,8 +38,12 @@ class Candidate:
         return tuple(SlicedModule(path, style) for style, paths in styles.items() for path in paths)
 
 
-def candidates(root: nn.Module, flow: Flow) -> list[Candidate]:
-    """Returns candidates in the order of their last modules; no module is in two of them."""
+def candidates(root: nn.Module, flow: Flow, num_samples: int) -> list[Candidate]:
+    """Returns candidates in the order of their last modules; no module is in two of them.
+
+    Args:
+        num_samples: Number of samples of the flow.
+    """
     modules, found = dict(root.named_modules()), list[Candidate]()
     weights = {path: getattr(modules[path], "weight", None) for path in flow.order}
     uses = Counter(id(weight) for weight in weights.values() if weight is not None)
@@ -62,7 +66,7 @@ def candidates(root: nn.Module, flow: Flow) -> list[Candidate]:
         candidate = candidate or _pair(path, modules, flow, taken)
         if candidate is None:
             continue
-        if any(_squeezes(candidate, space, modules, flow) for space in spaces):
+        if any(_squeezes(candidate, space, modules, flow, num_samples) for space in spaces):
             postponed.append(candidate)
         else:
             take(candidate)
@@ -107,13 +111,13 @@ def _pair(path: str, modules: Mapping[str, nn.Module], flow: Flow, taken: set[st
     return Candidate(tuple(columns), (), (path,)) if columns and path not in taken and not readers.intersection(columns) else None
 
 
-def _squeezes(candidate: Candidate, space: Candidate, modules: Mapping[str, nn.Module], flow: Flow) -> bool:
+def _squeezes(candidate: Candidate, space: Candidate, modules: Mapping[str, nn.Module], flow: Flow, num_samples: int) -> bool:
     """Whether it takes the channels of a space, pooled over all positions, and returns to it: squeeze-and-excitation, which is
     cut with the others of the space, if these are."""
     if not ({*candidate.columns} <= {*space.rows} and {*candidate.rows} <= {*space.columns}):
         return False
     most = max(flow.elements[path] for path in space.rows)
-    return all(flow.elements[path] == 2 * size_of(modules[path], "row") < most for path in candidate.columns)
+    return all(flow.elements[path] == num_samples * size_of(modules[path], "row") < most for path in candidate.columns)
 
 
 def _alone(modules: Mapping[str, nn.Module], flow: Flow, taken: set[str]) -> Iterator[Candidate]:

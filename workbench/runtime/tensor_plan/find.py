@@ -22,6 +22,7 @@ from workbench.runtime.tensor_plan.trial import Call, Trial, cut_twice, prepared
 from workbench.runtime.tensor_plan.verify import MANY, Verification
 from workbench.strategies.tensor.kinds_modules import size_of, why_whole
 from workbench.torch_private.dispatch import tree_map
+from workbench.torch_private.modules import AnyBatchNorm
 
 TIME_LIMIT_S = 25.0
 """Most time of the processor for finding a plan; what is not decided then stays whole."""
@@ -66,8 +67,10 @@ def find_plan(subject: Subject, edits: Mapping[str, str] | None = None, limit_s:
 class _Search:
     def __init__(self, subject: Subject, edits: Mapping[str, str], deadline: float) -> None:
         self.edits, self.deadline, root = edits, deadline, prepared(subject.root)
-        self.whole, larger = Trial(root, subject.call(2)), Trial(root, subject.call(3))
-        self.verification = Verification(self.whole, larger, deadline)
+        # Of two values per channel, a batch norm knows hardly more than the sign, and its gradients are mostly rounding.
+        count = 4 if any(isinstance(module, AnyBatchNorm) for module in root.modules()) else 2
+        self.whole, larger = Trial(root, subject.call(count)), Trial(root, subject.call(count * 3 // 2))
+        self.num_samples, self.verification = count, Verification(self.whole, larger, count, deadline)
         self.flow, self.larger = flow_of(root, self.whole.call), elements_of(root, larger.call)
         self.rejected: list[RejectedSlices] = []
         self.decided: dict[Any, ModuleSlices | str] = {}
@@ -75,7 +78,7 @@ class _Search:
     def plan(self) -> TensorPlan:
         """Returns the plan."""
         root = self.whole.module
-        nominated, groups = candidates(root, self.flow), []
+        nominated, groups = candidates(root, self.flow, self.num_samples), []
         if len(nominated) > MANY:
             self.whole.num_steps = 1  # each of its layers is compared alone in two
         for candidate in nominated:

@@ -22,7 +22,9 @@ from workbench.strategies.tensor.simulated import LikeOthers, SimulatedMesh, Wor
 from workbench.strategies.tensor.sliced_modules import cut_modules
 from workbench.torch_private.dispatch import tree_leaves, tree_map
 
-_LEARNING_RATE = 0.1
+_LEARNING_RATE, _UPDATE = 0.1, 1e-3
+"""Largest learning rate, and norm of the first update relative to that of the parameters: larger steps, as of deep networks with
+batch norms, amplify rounding."""
 _ROUNDING, _GLOBAL_NORM_SHARE = 1e-9, 1e-3
 """Largest error in fp64, and as of ``parity/tolerance.py``."""
 
@@ -63,6 +65,8 @@ class Results:
     tensors: dict[str, Tensor] = field(default_factory=dict)
     communication: list[list[SliceCommunication]] = field(default_factory=list)
     """Of each group, in one pass, with the elements of all samples."""
+
+    learning_rate: float = _LEARNING_RATE
 
 
 @dataclass(frozen=True)
@@ -142,9 +146,11 @@ class Trial:
     def results(self, groups: Sequence[ModuleSlices], size: int) -> list[Results]:
         """Returns what each of ``size`` simulated workers computes."""
         steps, modules = self.num_steps if size == 2 else 1, [self._copied(groups) for _ in range(size)]
+        rate = self.reference.learning_rate
 
         def work(mesh: SimulatedMesh) -> Results:
-            return _compute(modules[mesh.get_local_rank()], self.call, groups, mesh, steps, ends=steps == self.num_steps)
+            module, ends = modules[mesh.get_local_rank()], steps == self.num_steps
+            return _compute(module, self.call, groups, mesh, steps, ends, rate)
 
         return Workers(size).run(work)
 
@@ -227,11 +233,13 @@ def _compute(
     mesh: SimulatedMesh | None,
     num_steps: int,
     ends: bool = False,
+    learning_rate: float | None = None,
 ) -> Results:
     """Takes steps with a module: with the whole one without a mesh.
 
     Args:
         ends: whether to return the updated parameters and the output in eval mode, too.
+        learning_rate: by default as the first gradient suggests.
     """
     results, meshes = Results(), list[SimulatedMesh]()
     if mesh is not None:
@@ -252,6 +260,7 @@ def _compute(
                 loss.backward()
             if step == 0:
                 results.communication = [list(part.communication) for part in meshes]
+                results.learning_rate = _learning_rate(module) if learning_rate is None else learning_rate
             tensors |= {f"gradient of input {i}": x.grad for i, x in enumerate(inputs) if x.grad is not None}
             for name, parameter in module.named_parameters():
                 if parameter.grad is None:
@@ -260,7 +269,7 @@ def _compute(
                     parameter.grad = mesh.all_reduced(parameter.grad)
                 tensors[f"gradient of {name}"] = parameter.grad
                 with torch.no_grad():
-                    parameter.sub_(parameter.grad, alpha=_LEARNING_RATE)
+                    parameter.sub_(parameter.grad, alpha=results.learning_rate)
                 parameter.grad = None
             tensors |= {f"buffer {name}": b.clone() for name, b in module.named_buffers() if b.is_floating_point()}
             results.tensors |= {f"step {step}: {name}": tensor for name, tensor in tensors.items()}
@@ -271,6 +280,12 @@ def _compute(
                 outputs, _ = call(module)
             results.tensors |= {f"after: eval output {index}": output for index, output in enumerate(outputs)}
     return results
+
+
+def _learning_rate(module: nn.Module) -> float:
+    trained = [(float(p.detach().norm()), float(p.grad.norm())) for p in module.parameters() if p.grad is not None]
+    parameters, gradients = (math.hypot(*norms) for norms in zip(*trained, strict=True)) if trained else (0.0, 0.0)
+    return min(_LEARNING_RATE, _UPDATE * parameters / gradients) if gradients else _LEARNING_RATE
 
 
 def _floats(values: Any) -> list[Tensor]:

@@ -19,16 +19,16 @@ class Verification:
     """The whole module with slices, beside itself.
 
     Args:
-        whole: With two samples.
-        larger: With three.
+        whole: With ``num_samples`` samples.
+        larger: With half as many more.
         deadline: Time of the processor after which nothing more is computed.
     """
 
-    def __init__(self, whole: Trial, larger: Trial, deadline: float) -> None:
-        self.whole, self.larger, self.deadline = whole, larger, deadline
+    def __init__(self, whole: Trial, larger: Trial, num_samples: int, deadline: float) -> None:
+        self.whole, self.larger, self.num_samples, self.deadline = whole, larger, num_samples, deadline
         self.rejected: list[RejectedSlices] = []
         self.communication: dict[tuple[SlicedModule, ...], list[SliceCommunication]] = {}
-        """Modules of a group → its communication in a pass of two samples."""
+        """Modules of a group → its communication in a pass of these samples."""
 
     def verified(self, groups: list[ModuleSlices]) -> list[ModuleSlices]:
         """Returns the groups with which the whole module computes what one worker computes, with what they communicate. Narrows
@@ -75,11 +75,12 @@ class Verification:
         found: dict[int, ModuleSlices] = {}
         for fewest in dict.fromkeys(ways(part.units)[0] for part in parts):
             cut = {i: part for i, part in enumerate(parts) if ways(part.units)[0] == fewest}
-            of_three = self.larger.communication(list(cut.values()), fewest)
-            for (index, part), three in zip(cut.items(), of_three, strict=True):
-                two = self.communication[part.modules]
-                if [replace(c, elements=3 * c.elements) for c in two] == [replace(c, elements=2 * c.elements) for c in three]:
-                    found[index] = replace(part, communication=tuple(replace(c, elements=c.elements // 2) for c in two))
+            of_more = self.larger.communication(list(cut.values()), fewest)
+            for (index, part), more in zip(cut.items(), of_more, strict=True):
+                counted = self.communication[part.modules]
+                if [replace(c, elements=3 * c.elements) for c in counted] == [replace(c, elements=2 * c.elements) for c in more]:
+                    of_one = tuple(replace(c, elements=c.elements // self.num_samples) for c in counted)
+                    found[index] = replace(part, communication=of_one)
                 else:
                     self._reject(part, "what it communicates is not proportional to the samples")
         if len(found) == len(parts):
