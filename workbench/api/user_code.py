@@ -54,7 +54,7 @@ def _own(planned: Plan) -> Iterator[_Own]:
             MODEL,
             model.options.source,
             model.inspection.code,
-            partial(recorded_form, model.options, model.data, model.is_sliced, model.generates),
+            partial(recorded_form, model.options, model.data, model.purpose),
             {"loss": loss.label} if loss else {},
         )
     if isinstance(dataset, UserData):

@@ -11,6 +11,7 @@ from workbench.plan.generation import CACHED, Generation
 from workbench.plan.kept_tensors import KeptTensors
 from workbench.plan.layer_groups import ColumnRowPair, LayerGroup
 from workbench.plan.loss_weights import LossReduction
+from workbench.plan.sequence_split import SequenceSplit
 
 
 @dataclass(frozen=True)
@@ -159,6 +160,9 @@ class ModelSummary:
 
     loss_reduction: LossReduction | None = None
     """How the loss that the last block returns beside its output is reduced; None if the loss is computed of the output."""
+
+    sequence: SequenceSplit | None = None
+    """How the sequence of a user's module can be split; None unless that was tried, and of built-in models."""
 
     reads_values: bool = False
     """Whether its code reads values that depend on samples or parameters, as for a branch: a step may leave parameters out."""

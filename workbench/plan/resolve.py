@@ -40,7 +40,7 @@ def plan(spec: RunSpec) -> Plan:
     axes = dict.fromkeys((*AXES, *(s.axis for s in strategies)))  # other axes inside the built-in ones, in order of application
     mesh = Mesh({axis: sizes[axis] for axis in axes if axis in sizes})
     if hasattr(model, "is_sliced"):
-        model.is_sliced = "tensor" in mesh.axes
+        model.is_sliced, model.has_context = "tensor" in mesh.axes, "context" in mesh.axes
     model.generates = spec.generates
     full_model = with_ends_of_backward(with_resolved_ties(model.summary()))
     result = Plan(spec, dataset, model, tuple(strategies), full_model, mesh)

@@ -10,6 +10,7 @@ from workbench.errors import SpecError
 from workbench.models.user import UserModel, UserModelOptions
 from workbench.models.user.inspect_modules import inspected
 from workbench.models.user.inspection import INSPECTOR, Found, Request, request_of
+from workbench.runtime.sequence_trial import sequence_split_of
 from workbench.runtime.tensor_plan.of_model import tensor_plan_of
 from workbench.sources.code import executed
 from workbench.sources.inspection import Inspection, Refusal
@@ -33,9 +34,13 @@ def answer(contents: bytes) -> bytes:
 def _found(options: UserModelOptions, request: Request) -> Found:
     with options.source.imports():  # forward may import, too
         model = UserModel(options, TypeAdapter(DatasetSummary).validate_python(request.data))
-        model.generates = request.generates
+        model.generates = request.purpose.generates
         structure, summary = inspected(model)
-        return Found(summary, tensor_plan_of(model, structure, summary, request.tensor_plan) if request.is_sliced else None)
+        return Found(
+            summary,
+            tensor_plan_of(model, structure, summary, request.tensor_plan) if request.purpose.is_sliced else None,
+            sequence_split_of(model, summary) if request.purpose.has_context else None,
+        )
 
 
 if __name__ == "__main__":

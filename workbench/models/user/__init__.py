@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from workbench.data.base import DatasetSummary
-    from workbench.models.user.inspection import Found
+    from workbench.models.user.inspection import Found, Purpose
     from workbench.models.user.outputs_modules import LossFunction
     from workbench.sources.inspection import Inspection
 
@@ -93,6 +93,9 @@ class UserModel(ModuleModel[UserModelOptions]):
     is_sliced: bool = False
     """Whether a strategy slices layers, so that a tensor plan is looked for."""
 
+    has_context: bool = False
+    """Whether a strategy splits the sequence, so that it is tried if that can be."""
+
     def __init__(self, options: UserModelOptions, data: DatasetSummary) -> None:
         super().__init__(options, data)
         self.name = options.source.label  # type: ignore[misc]  # each has its own
@@ -106,11 +109,23 @@ class UserModel(ModuleModel[UserModelOptions]):
         """
         from workbench.models.user.inspection import inspect
 
-        return inspect(self.options, self.data, is_sliced=self.is_sliced, generates=self.generates)
+        return inspect(self.options, self.data, self.purpose)
+
+    @property
+    def purpose(self) -> Purpose:
+        """What the run does with it, as far as the inspection depends on it."""
+        from workbench.models.user.inspection import Purpose
+
+        return Purpose(self.is_sliced, self.has_context, self.generates)
 
     def summary(self) -> ModelSummary:
-        summary, plan = self.found.summary, self.found.tensor_plan
-        return summary if plan is None else replace(summary, groups=plan.groups)
+        summary, plan, sequence = self.found.summary, self.found.tensor_plan, self.found.sequence
+        if plan is not None:
+            summary = replace(summary, groups=plan.groups)
+        if sequence is None or not self.has_context:
+            return summary
+        length = None if sequence.refusal else self.data.input_shape[0]
+        return replace(summary, sequence=sequence, sequence_length=length, kept=None)
 
     @property
     def found(self) -> Found:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
 from workbench.plan.model_summary import ModelSummary
+from workbench.plan.sequence_split import SequenceSplit
 from workbench.plan.tensor_plan import TensorPlan
 from workbench.sources.inspection import Inspection, Inspector
 from workbench.sources.process import TIME_LIMIT_S
@@ -27,6 +28,23 @@ class Found:
     tensor_plan: TensorPlan | None = None
     """None unless it was looked for."""
 
+    sequence: SequenceSplit | None = None
+    """None unless it was tried."""
+
+
+@dataclass(frozen=True)
+class Purpose:
+    """What a run does with a model, as far as the inspection depends on it."""
+
+    is_sliced: bool = False
+    """Whether it slices layers, so that a tensor plan is looked for."""
+
+    has_context: bool = False
+    """Whether it splits the sequence, so that it is tried if that can be."""
+
+    generates: bool = False
+    """Whether it generates tokens."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -43,11 +61,7 @@ class Request:
     """The fields of the ``DatasetSummary``."""
 
     tensor_plan: dict[str, str]
-    is_sliced: bool
-    """Whether a tensor plan is looked for."""
-
-    generates: bool
-    """Whether the run generates tokens."""
+    purpose: Purpose
 
 
 INSPECTOR = Inspector("workbench.runtime.inspection_process", Found)
@@ -57,28 +71,27 @@ INSPECTOR = Inspector("workbench.runtime.inspection_process", Found)
 def inspect(
     options: UserModelOptions,
     data: DatasetSummary,
+    purpose: Purpose = Purpose(),
     limit_s: float = TIME_LIMIT_S,
-    is_sliced: bool = False,
-    generates: bool = False,
 ) -> Inspection[Found]:
     """Returns what a model consists of. Asks a process of its own, unless this was found before and the code is the same.
 
     Args:
-        is_sliced: Whether a tensor plan is needed.
-        generates: Whether the run generates tokens.
+        purpose: What the run does with it.
 
     Raises:
         SpecError: the model cannot be built or used, or takes longer; the message has the user's own file and line.
     """
-    source, question = options.source, _question(options, data, is_sliced, generates)
-    found = None if is_sliced else INSPECTOR.known(source, _question(options, data, True, generates))
+    source, question = options.source, _question(options, data, purpose)
+    more = [replace(purpose, is_sliced=True), replace(purpose, has_context=True)]  # whose answers have this one in them
+    others = [] if purpose.is_sliced or purpose.has_context else [_question(options, data, other) for other in more]
+    found = next((known for other in others if (known := INSPECTOR.known(source, other))), None)
     return found or INSPECTOR.inspect(source, options.folder, question, limit_s)
 
 
-def recorded_form(options: UserModelOptions, data: DatasetSummary, is_sliced: bool, generates: bool, folder: Path) -> bytes:
+def recorded_form(options: UserModelOptions, data: DatasetSummary, purpose: Purpose, folder: Path) -> bytes:
     """Returns the contents of the file from which ``inspect`` answers for code that is recorded in a folder."""
-    found = inspect(options, data, is_sliced=is_sliced, generates=generates)
-    question = _question(options, data, is_sliced, generates)
+    found, question = inspect(options, data, purpose), _question(options, data, purpose)
     return INSPECTOR.recorded_form(options.source, question, found, folder)
 
 
@@ -87,7 +100,7 @@ def request_of(contents: bytes) -> Request:
     return TypeAdapter(Request).validate_json(contents)
 
 
-def _question(options: UserModelOptions, data: DatasetSummary, is_sliced: bool, generates: bool) -> dict[str, Any]:
+def _question(options: UserModelOptions, data: DatasetSummary, purpose: Purpose) -> dict[str, Any]:
     """Returns the fields of the request without those that say where the code lies."""
     loss = options.loss_source
     values = {
@@ -96,8 +109,7 @@ def _question(options: UserModelOptions, data: DatasetSummary, is_sliced: bool, 
         "cut_at": options.cut_at,
         "data": asdict(data),
         "tensor_plan": options.tensor_plan,
-        "is_sliced": is_sliced,
-        "generates": generates,
+        "purpose": asdict(purpose),
     }
     plain: dict[str, Any] = json.loads(json.dumps(values))  # as read from a file: lists for tuples
     return plain

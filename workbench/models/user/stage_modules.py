@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from types import NoneType
 from typing import Any
 
@@ -49,6 +50,8 @@ class WholeModule(Blocks):
     def __init__(self, blocks: OrderedDict[str, nn.Module], result: Result) -> None:
         super().__init__(blocks)
         self.result = result
+        self.surrounding: Callable[[], AbstractContextManager[Any]] = nullcontext
+        """Returns the context in which the code of the module runs."""
 
     @property
     def code(self) -> nn.Module:
@@ -57,7 +60,9 @@ class WholeModule(Blocks):
 
     def forward(self, samples: Any) -> Any:
         (root,) = self
-        return self.result.of(call(root, self.result.inputs(samples), **self.arguments), samples, self.training)
+        with self.surrounding():
+            output = call(root, self.result.inputs(samples), **self.arguments)
+        return self.result.of(output, samples, self.training)
 
 
 class UserBlocks(ConvertsMore, Blocks):
@@ -74,6 +79,8 @@ class UserBlocks(ConvertsMore, Blocks):
     def __init__(self, blocks: OrderedDict[str, nn.Module], root: nn.Module, structure: Structure, result: Result) -> None:
         super().__init__(blocks)
         self.result = result
+        self.surrounding: Callable[[], AbstractContextManager[Any]] = nullcontext
+        """Returns the context in which the code of the module runs."""
         names = [block.name for block in structure.blocks]
         held = [names.index(name) for name in blocks]
         self._first, self._last, self.structure = min(held), max(held), structure
@@ -212,7 +219,8 @@ class UserBlocks(ConvertsMore, Blocks):
             self._received = dict(zip(self._arriving, inputs, strict=True))
         handles = [] if self.is_last else list(self._handing_over())
         try:
-            output = call(self._code[0], self.result.inputs(self.samples), **self.arguments)
+            with self.surrounding():
+                output = call(self._code[0], self.result.inputs(self.samples), **self.arguments)
         except _Done:
             passed = tuple(self._captured[origin] for origin in self._leaving)
             return passed if len(passed) > 1 else passed[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,10 +16,13 @@ from workbench.strategies.base import ApplyOrder, Caption, Limiting, Strategy, s
 from workbench.strategies.data.ddp import average_gradients, check_all_trained, check_replicas, expected_average
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch.distributed.device_mesh import DeviceMesh
 
     from workbench.plan.model_summary import ModelSummary
     from workbench.plan.rank_view import RankView
+    from workbench.plan.sequence_split import SequenceSplit
     from workbench.spec.run_spec import RunSpec
     from workbench.strategies.worker_model import WorkerModel
 
@@ -70,6 +74,8 @@ class ContextStrategy(Strategy[ContextOptions]):
         check_replicas(model, spec, "split.context")
         check_all_trained(model, spec, "split.context")
         length, size = model.sequence_length, self.options.size
+        if model.sequence is not None:
+            self._check_user_module(model.name, model.sequence, spec)
         if length is None:
             raise SplitError(
                 "split.context",
@@ -84,6 +90,20 @@ class ContextStrategy(Strategy[ContextOptions]):
                 f"{length} positions are not divisible into {num_chunks} chunks ({each}): the remainder is {length % num_chunks};"
                 f" use a sequence length of {length - length % num_chunks or num_chunks} or another multiple of {num_chunks}",
             )
+
+    def _check_user_module(self, name: str, sequence: SequenceSplit, spec: RunSpec) -> None:
+        """Rejects what a user's module does not support."""
+        if sequence.refusal:
+            raise SplitError("split.context", f"{name} cannot be split along the sequence: {sequence.refusal}")
+        if self.options.balance not in sequence.balances:
+            raise SplitError(
+                "split.context.balance", f'"{self.options.balance}" is not supported by {name}; use "{sequence.balances[0]}"'
+            )
+        if other := next((other for other, _ in spec.split.items() if other not in (self.name, "data")), None):
+            raise SplitError("split.context", f"of a model of your own is incompatible with {other}; use it alone or with data")
+        if spec.train.checkpointing != "none" or spec.train.compile:
+            option = "compile" if spec.train.compile else "checkpointing"
+            raise SplitError(f"train.{option}", "is not supported with split.context of a model of your own; leave it out")
 
     @property
     def why_no_generation(self) -> str:
@@ -106,7 +126,7 @@ class ContextStrategy(Strategy[ContextOptions]):
         size = self.options.size
 
         def part(shape: tuple[int, ...]) -> tuple[int, ...]:
-            return (shape[0] // size, *shape[1:])
+            return (shape[0] // size, *shape[1:]) if shape else shape  # a user's module has no shapes between its cuts
 
         def cut(group: LayerGroup) -> LayerGroup:
             assert isinstance(group, ColumnRowPair)
@@ -128,14 +148,8 @@ class ContextStrategy(Strategy[ContextOptions]):
         """
         n, expected = self.options.size, []
         visits = 1 if rank_view.spec.train.checkpointing == "none" else 2  # rotations or gathers of keys and values in backward
-        shapes = {p.name: p.shape for p in rank_view.local_model.parameters}
-        for layer in rank_view.local_model.groups:
-            if layer.kind != "attention":
-                continue
-            assert isinstance(layer, ColumnRowPair)
-            assert rank_view.local_model.sequence_length is not None
-            # The column layer makes queries, keys and values; the row layer takes as many features as there are queries.
-            features = shapes[f"{layer.column}.weight"][0] - shapes[f"{layer.row}.weight"][1]
+        assert rank_view.local_model.sequence_length is not None
+        for features in _key_value_features(rank_view.local_model):
             part = rank_view.num_samples * rank_view.local_model.sequence_length * features * rank_view.compute_bytes
             if self.options.attention == "ring":
                 expected.append(ExpectedCommunication("send", self.axis, "forward", n - 1, part))
@@ -151,12 +165,19 @@ class ContextStrategy(Strategy[ContextOptions]):
         import torch
 
         from workbench.strategies.context.split_attention import split_attention
+        from workbench.strategies.context.user_module import LocalPositions
 
         assert worker.full_model.sequence_length is not None
         workers, position_ranges = mesh[self.axis], self.position_ranges(worker.full_model.sequence_length)
         worker.sequence_part = position_ranges[workers.get_local_rank()]
         positions = torch.tensor(list(chain.from_iterable(worker.sequence_part)), device=worker.device)
         attention_fn = split_attention(self.options.attention, position_ranges, workers.get_group())
+        blocks: Any = worker.blocks
+        if worker.full_model.sequence is not None:
+            blocks.surrounding = functools.partial(LocalPositions, positions, attention_fn)
+            for dropout in worker.dropout_keys.dropouts:
+                dropout.positions = positions
+            return
         for group in worker.rank_view.local_model.groups:
             if group.kind == "attention":
                 assert isinstance(group, ColumnRowPair) and group.column is not None
@@ -170,3 +191,14 @@ class ContextStrategy(Strategy[ContextOptions]):
     def finish(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
         if "data" not in (mesh.mesh_dim_names or ()):  # else the data strategy averages over both
             average_gradients(worker, mesh)
+
+
+def _key_value_features(model: ModelSummary) -> Iterator[int]:
+    """Yields the features of keys and values together of each attention layer."""
+    if model.sequence is not None:
+        yield from model.sequence.attention
+    shapes = {p.name: p.shape for p in model.parameters}
+    for layer in (group for group in model.groups if group.kind == "attention" and model.sequence is None):
+        assert isinstance(layer, ColumnRowPair)
+        # The column layer makes queries, keys and values; the row layer takes as many features as there are queries.
+        yield shapes[f"{layer.column}.weight"][0] - shapes[f"{layer.row}.weight"][1]
