@@ -63,6 +63,7 @@ def test_an_address_names_what_is_offered_and_nothing_else() -> None:
         paths, (problem,) = address.read({"model.name": name, "dataset.name": "digits"})
         assert paths == {}
         assert f"{name} is not offered by this server" in problem
+    assert "an object of a Python session" in address.read({"model.name": "live:Net", "dataset.name": "digits"})[1][0]
     assert address.read({"model.name": "mlp", "dataset.name": "table.csv"}) == (
         {"model.name": "mlp", "dataset.name": "table.csv"},
         [],

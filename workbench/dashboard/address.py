@@ -64,6 +64,8 @@ def refuse_own(model: str, dataset: str | None = None) -> None:
     own = offered_by_server()
     of = {"model": (model, is_source(model), own.models), "dataset": (dataset, is_path(dataset), own.datasets)}
     for part, (name, is_own, allowed) in of.items():
+        if name and name.startswith("live:"):
+            raise SpecError(f"{part}.name", f"{name} is an object of a Python session, which no page offers; run it from there")
         if is_own and name not in allowed:
             raise SpecError(
                 f"{part}.name",
