@@ -124,6 +124,22 @@ def test_ddp_searches_for_unused_parameters_where_there_may_be_some_and_says_so(
         plan(RunSpec(**explicit))
 
 
+@pytest.mark.parametrize(
+    ("model", "split"),
+    [
+        pytest.param(model, split, marks=[pytest.mark.slow if (model, split) in SLOW else pytest.mark.cross])
+        for model in MODELS
+        for split in SPLITS
+        if (model, split) not in REFUSED and split not in ("zero1", "zbv")  # which are about training
+    ],
+)
+def test_a_module_runs_forward_only_as_on_one_worker(model: str, split: str) -> None:
+    outcome = run_case({**spec_of(model, split), "mode": "inference"})
+    mistakes = outcome.parity_mistakes() + outcome.communication_mistakes() + outcome.parameter_mistakes()
+    assert not mistakes + outcome.memory_mistakes()
+    assert {loss for worker in outcome.workers for loss in worker["losses"]} == {None}
+
+
 DECODERS = ("normed", "fused, sizes of the input", "fused, grouped")
 """Attention in attention_zoo.py, in a decoder with a tied head."""
 SLICED: dict[str, dict[str, Any]] = {
