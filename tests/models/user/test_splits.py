@@ -193,6 +193,23 @@ def test_sliced_batch_norms_are_synchronized() -> None:
     assert_conforms({**spec_of("UNet", "dp2"), "model": model, "split": SYNCHRONIZED})
 
 
+@pytest.mark.parametrize(
+    ("tensor", "train", "message"),
+    [
+        ({"sequence_parallel": True}, {}, "sequence_parallel: needs layers that are known to lie between the cut ones"),
+        ({"parallel_loss": True}, {}, "parallel_loss: needs a known head"),
+        ({}, {"compile": True}, "compile: does not support modules of your own model"),
+        ({}, {"checkpointing": "full"}, "checkpointing: would repeat the communication of sliced attention layers"),
+    ],
+)
+def test_options_that_sliced_modules_do_not_support_are_refused(
+    tensor: dict[str, bool], train: dict[str, Any], message: str
+) -> None:
+    spec = spec_of("TiedTransformer", "dp2")
+    with pytest.raises(SplitError, match=message):
+        plan(RunSpec(**{**spec, "split": {"tensor": {"size": 2, **tensor}}, "train": {**spec["train"], **train}}))
+
+
 @pytest.mark.parametrize(("model", "split"), REFUSED)
 def test_what_cannot_be_split_is_refused_with_the_reason(model: str, split: str) -> None:
     with pytest.raises(SplitError, match=REFUSED[model, split]):
