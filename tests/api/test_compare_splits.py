@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 import workbench as wb
 from workbench.api.batches import dataset_of_batch
+from workbench.cli.main import cli
 from workbench.errors import SpecError, UsageError
 from workbench.registry import DATASETS
 from workbench.torch_private.dispatch import tree_map
@@ -155,6 +158,19 @@ def test_a_batch_is_read_with_the_structure_that_it_had(inputs: object) -> None:
     dataset = DATASETS.get(table["name"])
     read, _ = dataset(dataset.Options(**table)).load().batch(np.arange(4))
     torch.testing.assert_close(read, tree_map(lambda t: t.long().numpy() if t.dtype != torch.bool else t.numpy(), inputs))
+
+
+def test_batches_that_no_run_refers_to_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKBENCH_HOME", str(tmp_path))
+    used, unused, young = (dataset_of_batch((np.full((2, 3), value), np.zeros(2, int)))[0]["name"] for value in (1.0, 2.0, 3.0))
+    (tmp_path / "runs" / "a").mkdir(parents=True)
+    (tmp_path / "runs" / "a" / "spec.toml").write_text(f'[dataset]\nname = "{used}"\n')
+    for name in (used, unused):
+        os.utime(name, (0, 0))
+    result = CliRunner().invoke(cli, ["gc"])
+    assert (result.exit_code, result.output) == (0, "removed 1 batch, 0.0 MiB\n")
+    assert [Path(name).exists() for name in (used, unused, young)] == [True, False, True]
+    assert not Path(unused).parent.exists()
 
 
 def test_a_terminal_shows_the_table_while_it_grows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import shutil
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 FOLDER, FILE = "batches", "batch.npz"
 _NUM_CHARACTERS = 16
+_KEPT_S = 3600.0
+"""Age below which a batch is kept in any case, in seconds: its runs may not be submitted yet."""
 
 
 def dataset_of_batch(batch: Any) -> tuple[dict[str, Any], int]:
@@ -46,10 +50,27 @@ def dataset_of_batch(batch: Any) -> tuple[dict[str, Any], int]:
     np.savez(contents, **{**inputs, **targets})  # type: ignore[arg-type]  # names of arrays
     digest = hashlib.sha256(contents.getvalue()).hexdigest()[:_NUM_CHARACTERS]
     path = home().resolve() / FOLDER / digest / FILE
-    if not path.is_file():
+    if path.is_file():
+        path.touch()  # it is as young as a new one
+    else:
         _write(path, contents.getvalue())
     dataset = {"name": str(path), "inputs": list(inputs), "targets": list(targets)}
     return dataset, next(iter(lengths.values()))
+
+
+def remove_unused_batches() -> tuple[int, int]:
+    """Removes the batches in the store that no run refers to, hidden runs included, and that are older than an hour.
+
+    Returns:
+        The number of batches removed, and of bytes.
+    """
+    batches = [path for path in (home() / FOLDER).glob(f"*/{FILE}") if time.time() - path.stat().st_mtime > _KEPT_S]
+    specs = [path.read_text(encoding="utf-8") for path in (home() / "runs").glob("*/spec.toml")] if batches else []
+    unused = [path for path in batches if not any(f"{path.parent.name}/{FILE}" in spec for spec in specs)]
+    num_bytes = sum(path.stat().st_size for path in unused)
+    for path in unused:
+        shutil.rmtree(path.parent)
+    return len(unused), num_bytes
 
 
 def _write(path: Path, contents: bytes) -> None:

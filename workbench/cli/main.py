@@ -26,6 +26,7 @@ _COMMANDS = {
     "export": ("workbench.cli.runs", "Export runs and their tables as CSV or Parquet, or a trace of the workers."),
     "cancel": ("workbench.cli.runs", "Cancel runs."),
     "rm": ("workbench.cli.runs", "Delete runs."),
+    "gc": ("workbench.cli.runs", "Remove batches that no run refers to."),
     "label": ("workbench.cli.runs", "Set the name, tags and note of a run."),
     "import": ("workbench.cli.runs", "Import runs from another store."),
     "calibrate": ("workbench.cli.calibrate", "Measure the compute, memory and communication speed of this machine."),

@@ -1,4 +1,4 @@
-"""Commands on recorded runs: ls, logs, compare, export, cancel, rm, label, import."""
+"""Commands on recorded runs: ls, logs, compare, export, cancel, rm, gc, label, import."""
 
 from __future__ import annotations
 
@@ -146,6 +146,18 @@ def rm_command(runs: tuple[str, ...], purge: bool, undo: bool) -> None:
         else:
             chosen.delete()
         click.echo(f"{chosen.id} deleted")
+
+
+@click.command("gc")
+def gc_command() -> None:
+    """Remove the batches of `compare_splits` that no run refers to any more, such as after `rm --purge`.
+
+    Batches of the last hour stay, since their runs may not be submitted yet.
+    """
+    from workbench.api.batches import remove_unused_batches
+
+    count, num_bytes = remove_unused_batches()
+    click.echo(f"removed {'1 batch' if count == 1 else f'{count} batches'}, {num_bytes / 2**20:.1f} MiB")
 
 
 @click.command("label")
