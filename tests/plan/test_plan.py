@@ -19,6 +19,7 @@ from workbench.plan.resolve import plan
 from workbench.registry import STRATEGIES
 from workbench.spec import RunSpec, Split
 from workbench.spec.files import dumps, load, override
+from workbench.spec.work import work_differences
 
 
 @pytest.mark.parametrize("num_stages", [1, 2, 3, 4])
@@ -67,6 +68,18 @@ def test_a_baseline_of_edited_code_is_another(tmp_path: Path, monkeypatch: pytes
     copy.write_text("# edited")
     monkeypatch.setattr(sys.modules["workbench.models.transformer"], "__file__", str(copy))
     assert environment.baseline_key(RunSpec()) != before
+
+
+def test_a_baseline_does_not_depend_on_how_splits_divide_the_model() -> None:
+    from workbench.launch.environment import baseline_key
+
+    def spec(**options: Any) -> RunSpec:
+        return RunSpec(model={"name": "net.py:Net", **options}, dataset="digits")
+
+    same = [spec(), spec(cut_at=["layers.1"]), spec(tensor_plan={"layers.*.up": "none"})]
+    assert len({baseline_key(each) for each in same}) == 1
+    assert work_differences([each.as_dict() for each in same]) == []
+    assert baseline_key(spec(options={"width": 8})) != baseline_key(same[0])
 
 
 def test_selective_checkpointing_of_recurrent_layers_is_refused() -> None:

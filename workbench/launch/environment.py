@@ -16,6 +16,7 @@ from workbench.errors import UsageError
 from workbench.registry import DATASETS, MODELS
 from workbench.spec.code_parts import CODE_PARTS
 from workbench.spec.run_spec import RunSpec
+from workbench.spec.work import of_one_worker
 from workbench.store.json_record import plain
 from workbench.store.records import Environment
 
@@ -65,6 +66,7 @@ def baseline_key(spec: RunSpec) -> str:
     del table["launch"]["fork_server"], table["launch"]["wait_for_quiet"]  # how and when processes start changes no figure
     for part in CODE_PARTS:
         table[part.section].pop(part.folder_key, None)  # where the user's code lies; what it is, its hash in files says
+    table["model"] = of_one_worker(table["model"])
     parts = [table[part] for part in ("mode", "model", "dataset", "train", "inference", "launch")]
     parts += [_source(MODELS.get(spec.model.name)), _source(DATASETS.get(spec.dataset.name))]
     parts += [spec.measure.memory_budget_bytes] if spec.measure.memory_budget_bytes is not None else []

@@ -67,6 +67,11 @@ class NoCost:
     NoCost]``. Runs that differ in it do the same work, so they are compared."""
 
 
+class OfSplit:
+    """Marks an option of a model that says how splits divide it, ``Annotated[tuple[str, ...], OfSplit]``. One worker does not
+    depend on it, and runs that differ in it do the same work."""
+
+
 class PluginOptions(Options):
     """Options of a plugin that a spec selects by ``name``; the other keys are those of the plugin."""
 

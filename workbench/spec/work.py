@@ -11,7 +11,7 @@ from workbench.messages import listed
 from workbench.registry import DATASETS, MODELS
 from workbench.spec.code_parts import CODE_PARTS
 from workbench.spec.form import Field, fields
-from workbench.spec.options import Options
+from workbench.spec.options import OfSplit, Options
 from workbench.spec.paths import differing, flat, value_text
 from workbench.spec.run_spec import Inference
 from workbench.spec.train import Train
@@ -28,9 +28,9 @@ def work_differences(tables: Sequence[dict[str, Any]]) -> list[str]:
     and adam``. Of different models or datasets, it is only the name.
 
     An option that has no effect in one of the specs (``AppliesIf``) is not named: it has none in all of them, or the option that
-    decides differs itself. Options without cost (``NoCost``) are not part of the work.
+    decides differs itself. Options without cost (``NoCost``), and those of splits (``OfSplit``), are not part of the work.
     """
-    paths = differing([{part: table[part] for part in _PARTS if part in table} for table in tables])
+    paths = differing([{part: _computed(table, part) for part in _PARTS if part in table} for table in tables])
     if not paths:
         return []
     no_work = set[str]().union(*map(_no_work, tables))
@@ -39,6 +39,19 @@ def work_differences(tables: Sequence[dict[str, Any]]) -> list[str]:
     texts = {path: dict.fromkeys("unset" if v is None else value_text(v) for v in values) for path, values in paths.items()}
     named = [path for path in paths if names[path] == path or names[path] not in paths]
     return [f"code of the {_CODE[path]}" if path in _CODE else f"{path} {listed(list(texts[path]))}" for path in named]
+
+
+def of_one_worker(model: dict[str, Any]) -> dict[str, Any]:
+    """Returns the part ``model`` of a spec without the options that say how splits divide it (``OfSplit``)."""
+    try:
+        options = MODELS.get(model.get("name", ""), "").Options.model_fields
+    except SpecError:  # a plugin that is not installed
+        return model
+    return {name: value for name, value in model.items() if name not in options or OfSplit not in options[name].metadata}
+
+
+def _computed(table: dict[str, Any], part: str) -> Any:
+    return of_one_worker(table[part]) if part == MODELS.kind else table[part]
 
 
 def _no_work(table: dict[str, Any]) -> set[str]:

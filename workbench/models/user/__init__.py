@@ -15,7 +15,7 @@ from workbench.sources.config_source import check_classes, model_source
 from workbench.sources.failure import failure_text
 from workbench.sources.live import callable_source
 from workbench.sources.source import Source, built
-from workbench.spec.options import ModelOptions, NoCost, OwnCode
+from workbench.spec.options import ModelOptions, NoCost, OfSplit, OwnCode
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,10 +40,10 @@ class UserModelOptions(ModelOptions):
     """Callable of (outputs, targets) that returns the loss, PATH.py:CALLABLE or package.module:CALLABLE, beside the model's; by
     default what the model returns as ``loss``, or else the cross-entropy or mean squared error."""
 
-    cut_at: tuple[str, ...] = ()
+    cut_at: Annotated[tuple[str, ...], OfSplit] = ()
     """Paths of the modules after which the model may be cut; by default found."""
 
-    tensor_plan: dict[str, Literal["column", "row", "channel", "heads", "vocabulary", "hidden", "none"]] = {}
+    tensor_plan: Annotated[dict[str, Literal["column", "row", "channel", "heads", "vocabulary", "hidden", "none"]], OfSplit] = {}
     """Path of modules, in which * is any name → how tensor slicing cuts them; others are cut as found."""
 
     folder: Annotated[str, NoCost, OwnCode] = ""
