@@ -66,6 +66,9 @@ class BlockSummary:
     is_called: bool = True
     """Whether its parameters are read only when it is called, and not by the code between the blocks."""
 
+    alias: str = ""
+    """Name under which the code between the blocks reads one of its parameters; empty for that in the block."""
+
     @property
     def num_parameters(self) -> int:
         """Number of elements of all parameters."""

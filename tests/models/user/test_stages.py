@@ -20,6 +20,7 @@ from tests.models.user.zoo import (
     Recurrent,
     ResidualsOutside,
     ReturnsHidden,
+    SecondName,
     Shared,
     TiedTransformer,
     UNet,
@@ -99,6 +100,20 @@ def assert_equal_gradients(parts: list[Any], summary: ModelSummary, expected: di
         torch.testing.assert_close(
             gradient, expected[name], rtol=1e-10, atol=1e-12, msg=lambda text, name=name: f"{name}: {text}"
         )
+
+
+def test_what_the_code_reads_under_another_name_of_a_units_parameter_is_that_parameter() -> None:
+    model, x = Given(SecondName, FEATURES), inputs_of(FEATURES, 4)
+    blocks = model.summary().blocks
+    assert [(block.name, block.alias) for block in blocks] == [("embed", "bias"), ("layer", ""), ("head", "")]
+    assert [block.is_cut_point for block in blocks[:-1]] == [False, True], "the bias is read after the first block"
+    whole = blocks_of(model, [block.name for block in blocks])
+    torch.manual_seed(7)
+    plain = SecondName().double()
+    assert torch.equal(whole(x), plain(x))
+    whole(x).sum().backward()
+    plain(x).sum().backward()
+    torch.testing.assert_close(whole[0].bias.grad, plain.bias.grad)
 
 
 @pytest.mark.parametrize("kind", CASES, ids=lambda kind: kind.__name__)

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from workbench.models.dropout_modules import SampleDropout
+
 
 class ResidualsOutside(nn.Module):
     """A loop whose residuals are outside the layers, a parameter of its own, a dropout and a long skip; for features."""
@@ -106,6 +108,18 @@ class NeverCalled(TiedTransformer):
         self.shared.weight = self.embed.weight
 
 
+class SecondName(nn.Module):
+    """Holds the bias of a layer as a parameter of its own, too, and adds it again; for features."""
+
+    def __init__(self, inputs: int = 64) -> None:
+        super().__init__()
+        self.embed, self.layer, self.head = nn.Linear(inputs, 8), nn.Linear(8, 8), nn.Linear(8, 10)
+        self.bias = self.embed.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.relu(self.layer(torch.relu(self.embed(x)) + self.bias)))
+
+
 class Recurrent(nn.Module):
     """Layers that return tuples, and a dict as output; for tokens."""
 
@@ -172,6 +186,17 @@ class Shared(nn.Module):
         for _ in range(3):
             h = torch.relu(self.layer(h))
         return self.head(h)
+
+
+class Dropped(nn.Module):
+    """A dropout whose masks depend on samples alone, so that parity leaves it on; for features."""
+
+    def __init__(self, inputs: int = 64) -> None:
+        super().__init__()
+        self.embed, self.drop, self.head = nn.Linear(inputs, 8), SampleDropout(0.5), nn.Linear(8, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.drop(self.embed(x)))
 
 
 class FrozenSkip(nn.Module):

@@ -32,12 +32,24 @@ class _StandIn(nn.Module):
 
 
 class HeldParameters(nn.Module):
-    """Parameters that the code between units reads: a block without a forward pass."""
+    """Parameters that the code between units reads: a block without a forward pass. Who replaces them here, as FSDP does when it
+    gathers them, replaces them in that code, too."""
 
     def __init__(self, parameters: dict[str, nn.Parameter]) -> None:
         super().__init__()
+        self._readers: list[tuple[str, nn.Module, str]] = []
         for name, parameter in parameters.items():
             self.register_parameter(name, parameter)
+
+    def read_by(self, module: nn.Module, attribute: str, name: str) -> None:
+        """Adds an attribute of a module, in the code of a worker or of one of its stages, that is the parameter ``name``."""
+        self._readers.append((name, module, attribute))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        for parameter, module, attribute in self.__dict__.get("_readers", ()):
+            if parameter == name:
+                setattr(module, attribute, value)
 
 
 class WholeModule(Blocks):
@@ -93,6 +105,7 @@ class UserBlocks(ConvertsMore, Blocks):
         # In a tuple, since as an attribute it would be a submodule, and its units are registered as blocks.
         self._code = (root if len(held) == len(names) else self._copied(root, held),)
         self._drop_aliases()
+        self._let_code_follow()
 
     @property
     def is_first(self) -> bool:
@@ -137,6 +150,15 @@ class UserBlocks(ConvertsMore, Blocks):
                 delattr(owner, attribute)
                 setattr(owner, attribute, _placeholder(parameter))
         return code
+
+    def _let_code_follow(self) -> None:
+        """Lets the code between the blocks follow what replaces the parameters that it reads."""
+        held = [block for block in self.children() if isinstance(block, HeldParameters)]
+        names = {parameter: (block, name) for block in held for name, parameter in block.named_parameters()}
+        for module in set(self._code[0].modules()).difference(held):
+            for attribute, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
+                if parameter in names:
+                    names[parameter][0].read_by(module, attribute, names[parameter][1])
 
     def _drop_aliases(self) -> None:
         """Frees what modules outside of the blocks hold of their parameters and nothing reads there, such as the shared embedding

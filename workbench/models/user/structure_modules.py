@@ -54,6 +54,9 @@ class Structure:
     owners: dict[str, int]
     """Parameter → index of the unit that holds it; −1 for none."""
 
+    aliases: dict[str, int]
+    """Other name of a parameter, in a module outside of the units → index of the unit that holds it."""
+
     differentiable: frozenset[Origin]
     """Outputs of units that have a gradient."""
 
@@ -100,11 +103,22 @@ class Structure:
         is_batched = two.dim() and tuple(two.shape) == (2, *three.shape[1:]) and len(three) == 3
         return tuple(two.shape[1:]) if is_batched and two.is_floating_point() else None
 
+    def alias(self, block: UserBlock) -> str:
+        """Returns the name under which a module outside of the units has a parameter of a block, too, which the code between the
+        units reads; empty if none has."""
+        is_read = not block.parameters and block.name in self.blocks_read_outside
+        return next((name for name, unit in self.aliases.items() if is_read and self.units[unit] == block.path), "")
+
+    @cached_property
+    def _holders(self) -> dict[str, int]:
+        """Parameter → index of the unit that holds it under any name; −1 for none."""
+        return {**self.owners, **self.aliases}
+
     @property
     def blocks_read_outside(self) -> set[str]:
         """Names of the blocks with a parameter that the code between the units reads."""
         read = {str(origin.leaf) for origin in self.flow.readers if origin.unit < 0}
-        units = {self.units[owner] for name, owner in self.owners.items() if name in read and owner >= 0}
+        units = {self.units[owner] for name, owner in self._holders.items() if name in read and owner >= 0}
         return {block.name for block in self.blocks if block.parameters or block.path in units}
 
     @cached_property
@@ -120,7 +134,7 @@ class Structure:
         spans = []
         for origin, readers in self.flow.readers.items():
             if origin.unit < 0:
-                owner = self.owners[str(origin.leaf)]
+                owner = self._holders[str(origin.leaf)]
                 positions = readers if owner < 0 else {*readers, owner}
                 spans.append((min(positions), max(positions)))
         found = set()
@@ -186,7 +200,7 @@ def structure_of(root: nn.Module, run: Callable[[int], Any], cut_at: Sequence[st
     trains = (any(root.get_parameter(name).requires_grad for name in _parameters(root, block)) for block in blocks)
     first_trained = next((index for index, is_trained in enumerate(trains) if is_trained), len(blocks))
     gradients = differentiable(root, units, two)
-    structure = Structure(tuple(units), blocks, flow, larger, owners, gradients, first_trained)
+    structure = Structure(tuple(units), blocks, flow, larger, owners, _aliases(root, owners), gradients, first_trained)
     if not structure.cut_points:
         return None
     possible = [structure.blocks[index].path for index in sorted(structure.cut_points)]
@@ -208,6 +222,13 @@ def _owners(root: nn.Module, units: Sequence[str]) -> dict[str, int]:
     for index, path in enumerate(units):
         owners |= {name: index for name in owners if name.startswith(f"{path}.")}
     return owners
+
+
+def _aliases(root: nn.Module, owners: dict[str, int]) -> dict[str, int]:
+    """Returns the parameters that no unit holds under this name, but one does under another."""
+    units = {root.get_parameter(name): owner for name, owner in owners.items() if owner >= 0}
+    outside = {name: root.get_parameter(name) for name, owner in owners.items() if owner < 0}
+    return {name: units[parameter] for name, parameter in outside.items() if parameter in units}
 
 
 def _orphans(owners: dict[str, int], root: nn.Module) -> list[str]:

@@ -113,6 +113,7 @@ def _blocks(
                 sum(flops[first:end]) + (total_flops - sum(flops) if index == last else 0),
                 crossing=None if index == last else crossing,
                 is_called=block.name not in read_outside,
+                alias=structure.alias(block),
             )
         )
     return blocks

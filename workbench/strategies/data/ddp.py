@@ -31,8 +31,8 @@ def averages_with_ddp(spec: RunSpec) -> bool:
 
 
 def check_replicas(model: ModelSummary, spec: RunSpec, field: str, is_sharded: bool = False) -> None:
-    """Rejects what torch's wrappers that shard rows, FSDP2 and ``replicate``, do not support: scalar parameters, and those that
-    belong to no module that is called.
+    """Rejects what torch's wrappers that shard rows, FSDP2 and ``replicate``, do not support: scalar parameters, and those of a
+    block that the module around the blocks has, too.
 
     Raises:
         SplitError: the message includes the name of the parameter.
@@ -41,11 +41,11 @@ def check_replicas(model: ModelSummary, spec: RunSpec, field: str, is_sharded: b
         return
     other_strategies = [name for name, _ in spec.split.items() if STRATEGIES.get(name).axis not in REPLICA_AXES]
     wrapper = "FSDP" if is_sharded else f"torch's replicate, which data uses with {other_strategies[0]},"
-    if (held := next((block for block in model.blocks if not block.is_called), None)) is not None:
+    if alias := next((block.alias for block in model.blocks if block.alias), ""):
         raise SplitError(
             field,
-            f"{wrapper} acts when a module is called, but {held.parameters[0].name} of {model.name} belongs to none;"
-            ' use data alone with shard = "none" or "optimizer"',
+            f"{wrapper} replaces the parameters of blocks, but {alias} of {model.name} is one of them under another name, in"
+            ' the code between the blocks; use data alone with shard = "none" or "optimizer"',
         )
     if scalar := next((p.name for p in model.distinct_parameters if not p.shape), ""):
         raise SplitError(
@@ -152,14 +152,14 @@ def _local_buffers_option() -> dict[str, Any]:
 
 
 def _replicate_blocks(worker: WorkerModel, replicas: DeviceMesh, excluded: set[str]) -> None:
-    """Averages gradients with torch's composable ``replicate``, which supports DTensors and microbatches. Each block is a bucket;
-    the parameters named in ``excluded`` are left out."""
+    """Averages gradients with torch's composable ``replicate``, which supports DTensors and microbatches. Each block is a bucket,
+    as are the parameters that the code between the blocks reads; those named in ``excluded`` are left out."""
     from workbench.strategies.data.gradient_accumulation import quieten_views
     from workbench.torch_private.fsdp import replicate
 
     quieten_views()
     for stage in worker.stages:
         blocks, ignored = dict(stage.named_children()), {p for name, p in stage.named_parameters() if name in excluded}
-        for unit in units(list(blocks), worker.full_model):
+        for unit in units(list(blocks), worker.full_model).called:
             replicate([blocks[name] for name in unit], mesh=replicas, ignored_params=ignored)
         replicate(stage, mesh=replicas, ignored_params=ignored)

@@ -13,9 +13,9 @@ from workbench.strategies.worker_model import WorkerModel
 
 
 def shard_blocks(worker: WorkerModel, replicas: DeviceMesh, options: DataOptions) -> None:
-    """Applies FSDP2 with each block as a unit and each stage as a root. Schedules of several stages per worker gather and
-    free a stage themselves, and split backward passes need it gathered from the first to the last use; blocks are then not
-    resharded after forward."""
+    """Applies FSDP2 with each block as a unit and each stage as a root, which holds the parameters that the code between blocks
+    reads. Schedules of several stages per worker gather and free a stage themselves, and split backward passes need it gathered
+    from the first to the last use; blocks are then not resharded after forward."""
     quieten_views()
     shards = worker.divided(replicas, options.shard_size) if options.shard_size else replicas
     staged = staged_strategy(worker.rank_view.spec)
@@ -27,6 +27,6 @@ def shard_blocks(worker: WorkerModel, replicas: DeviceMesh, options: DataOptions
         frees = False
     for stage in worker.stages:
         blocks = dict(stage.named_children())
-        for unit in units(list(blocks), worker.full_model):
+        for unit in units(list(blocks), worker.full_model).called:
             fully_shard([blocks[name] for name in unit], mesh=shards, reshard_after_forward=frees, mp_policy=policy)
         fully_shard(stage, mesh=shards, reshard_after_forward=frees, mp_policy=policy)

@@ -13,14 +13,27 @@ if TYPE_CHECKING:
     from workbench.plan.rank_view import RankView
 
 
-def units(blocks: Sequence[str], model: ModelSummary) -> list[tuple[str, ...]]:
-    """Groups the blocks of a stage into units that are gathered together: single blocks, or all blocks of a tied parameter."""
+class Units(NamedTuple):
+    """Blocks of a stage that are gathered together."""
+
+    called: list[tuple[str, ...]]
+    """Units that are gathered when their blocks are called: single blocks, or all blocks of a tied parameter."""
+
+    of_stage: tuple[str, ...]
+    """Blocks whose parameters the code between the blocks reads, gathered when the stage is called."""
+
+
+def units(blocks: Sequence[str], model: ModelSummary) -> Units:
+    """Groups the blocks of a stage into units that are gathered together."""
     unit_by_block: dict[str, tuple[str, ...]] = {block: (block,) for block in blocks}
     for names in model.tied_names.values():
         holders = list(dict.fromkeys(unit_by_block[block_of(name)] for name in names if block_of(name) in unit_by_block))
         together = tuple(block for unit in holders for block in unit)
         unit_by_block.update(dict.fromkeys(together, together))
-    return list(dict.fromkeys(unit_by_block.values()))
+    read_outside = {block.name for block in model.blocks if not block.is_called}
+    found = list(dict.fromkeys(unit_by_block.values()))
+    called = [unit for unit in found if read_outside.isdisjoint(unit)]
+    return Units(called, tuple(block for unit in found if unit not in called for block in unit))
 
 
 def rows_per_worker(parameter: ParameterSummary, size: int) -> int:
@@ -65,7 +78,8 @@ def expected_fsdp(
     and with replicated shards (HSDP) one all-reduce of the local gradient shard.
 
     The backward pass reaches neither the units before the first trained one nor those of which no parameter is used, but gathers
-    one that precedes a unit that it reaches: the backward pass of a unit prefetches the unit before it (FSDP2, torch 2.13).
+    one that precedes a unit that it reaches: the backward pass of a unit prefetches the unit before it (FSDP2, torch 2.13). The
+    unit of a stage comes after all others, and is reached if anything in the stage is trained.
 
     Under mixed precision parameters are gathered in the compute dtype, and gradients are reduced in the dtype of the parameters.
 
@@ -76,8 +90,10 @@ def expected_fsdp(
     trained = {block.name for block in rank_view.full_model.blocks[rank_view.full_model.first_trained_block :]}
     unused = {block.name for block in model.blocks if block.parameters and not any(p.is_used for p in block.parameters)}
     for stage in gathers:
-        stage_units = units(stage.blocks, model)
-        reached = [not trained.isdisjoint(unit) and not unused.issuperset(unit) for unit in stage_units]
+        called, of_stage = units(stage.blocks, model)
+        reached = [not trained.isdisjoint(unit) and not unused.issuperset(unit) for unit in called]
+        stage_units = [*called, of_stage] if of_stage else called
+        reached += [not trained.isdisjoint(stage.blocks)] if of_stage else []
         for unit, is_regathered in zip(stage_units, map(any, zip(reached, [*reached[1:], False], strict=True)), strict=True):
             local_parameters = [p for p in model.distinct_parameters if block_of(p.name) in unit]
             gathered = sum(padded_numel(p, num_shards) for p in local_parameters) * rank_view.compute_bytes
