@@ -13,26 +13,43 @@ from workbench.plan.plan import Plan
 from workbench.strategies.worker_model import StepResult
 
 
-def _gradients_summed(planned: Plan) -> None:
-    """Data parallelism that sums gradients instead of averaging them."""
+def _buckets_by(planned: Plan, reduced: Callable[[torch.Tensor, Any], Any]) -> None:
+    """Makes data parallelism reduce its buckets so, given a bucket and the group."""
     (strategy,) = planned.strategies
     right = type(strategy).finish
 
     def wrong(worker: Any, mesh: Any) -> None:
         right(strategy, worker, mesh)
 
-        def summed(state: Any, bucket: Any) -> Any:
-            return (
-                dist.all_reduce(bucket.buffer(), group=mesh.get_group("data"), async_op=True)
-                .get_future()
-                .then(lambda f: f.value()[0])
-            )
+        def hook(state: Any, bucket: Any) -> Any:
+            return reduced(bucket.buffer(), mesh.get_group("data"))
 
         # torch checks the hook's annotations, which are strings in this file
-        summed.__annotations__ = {"bucket": dist.GradBucket, "return": torch.futures.Future[torch.Tensor]}  # type: ignore[attr-defined]
-        worker.module.register_comm_hook(None, summed)
+        hook.__annotations__ = {"bucket": dist.GradBucket, "return": torch.futures.Future[torch.Tensor]}  # type: ignore[attr-defined]
+        worker.module.register_comm_hook(None, hook)
 
     object.__setattr__(strategy, "finish", wrong)
+
+
+def _gradients_summed(planned: Plan) -> None:
+    """Data parallelism that sums gradients instead of averaging them."""
+
+    def summed(bucket: torch.Tensor, group: Any) -> Any:
+        work: Any = dist.all_reduce(bucket, group=group, async_op=True)
+        return work.get_future().then(lambda f: f.value()[0])
+
+    _buckets_by(planned, summed)
+
+
+def _gradients_kept(planned: Plan) -> None:
+    """Data parallelism without the all-reduce: each worker keeps its own gradients."""
+
+    def kept(bucket: torch.Tensor, group: Any) -> Any:
+        future: Any = torch.futures.Future()
+        future.set_result(bucket)
+        return future
+
+    _buckets_by(planned, kept)
 
 
 def _doubled(planned: Plan) -> None:
@@ -89,6 +106,36 @@ def _lost_microbatch(planned: Plan) -> None:
         worker.compute = lossy
 
     object.__setattr__(strategy, "apply", wrong)
+
+
+def _shifted_microbatch(planned: Plan) -> None:
+    """A pipeline that compares the outputs of each microbatch with the targets of the one before."""
+    (strategy,) = planned.strategies
+    right = type(strategy).apply
+
+    def wrong(worker: Any, mesh: Any) -> None:
+        right(strategy, worker, mesh)
+        compute = worker.compute
+        worker.compute = lambda inputs, targets: compute(inputs, targets.roll(len(targets) // worker.num_microbatches, 0))
+
+    object.__setattr__(strategy, "apply", wrong)
+
+
+def _tie_forgotten(planned: Plan) -> None:
+    """Stages that do not sum the gradients of a parameter that they share."""
+    staged = _module("workbench.strategies.pipeline.stages").StagedStrategy
+    staged._with_gradient_sum = lambda strategy, worker, name, group: worker.compute
+
+
+def _own_dropout_streams(planned: Plan) -> None:
+    """Replicas that draw the dropout masks of the first samples of the batch for their own samples."""
+    worker_model = _module("workbench.strategies.worker_model").WorkerModel
+    worker_model.begin_step = lambda worker, step: worker.dropout_keys.begin_step(step, torch.arange(worker.batch_size))
+
+
+def _ignored_targets_counted(planned: Plan) -> None:
+    """Pieces of a batch that are weighted by the number of all their targets."""
+    object.__setattr__(planned.model, "loss_weight", lambda targets: targets.numel())
 
 
 def _positions_not_set(planned: Plan) -> None:
@@ -193,6 +240,11 @@ def _loss_weights_ignored(planned: Plan) -> None:
 
 MISTAKES = {
     "weights left out": _loss_weights_ignored,
+    "ignored targets counted": _ignored_targets_counted,
+    "gradients kept": _gradients_kept,
+    "microbatch shifted": _shifted_microbatch,
+    "tie forgotten": _tie_forgotten,
+    "dropout streams of its own": _own_dropout_streams,
     "gradients not averaged": _gradients_summed,
     "gradients doubled": _doubled,
     "slice dropped": _dropped_slice,
