@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from tests.models.user import zoo
 from tests.models.user.zoo import Shared, SingleNorm
+from workbench.models.user.dataflow_modules import reads_values
 from workbench.plan import compatibility
 from workbench.plan.lossy import Lossy
 from workbench.plan.parity import Verdict
@@ -123,6 +125,25 @@ def test_a_module_that_computes_in_fp32_is_equal_with_that_reason(weight_in_sing
     cause = "Norm (norms/0 and 1 more) computes in fp32" if weight_in_single else None
     assert (parity["verdict"], parity["cause"]) == ("equal", cause), parity
     assert (parity["whole_batch_error"] > ROUNDING) == weight_in_single
+
+
+class Chosen(nn.Module):
+    """Chooses what it computes with an operator for control flow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(4, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cond(x.sum() > 0, torch.relu, torch.tanh, (self.embed(x).float(),))
+
+
+def test_operators_for_control_flow_are_followed() -> None:
+    x, module = torch.ones(2, 4, dtype=torch.float64), Chosen().double()
+    with (lower := LowerPrecision(module)):
+        module(x)
+    assert lower.cause == "Chosen computes in fp32"
+    assert reads_values(module, x, lambda: module(x))
 
 
 def test_a_wrong_optimizer_is_wrong_whatever_the_gradients() -> None:

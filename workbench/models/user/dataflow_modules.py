@@ -132,7 +132,8 @@ def follow(root: nn.Module, units: Sequence[str], run: Callable[[], Any], watche
 
 
 def reads_values(root: nn.Module, inputs: Any, run: Callable[[], Any]) -> bool:
-    """Returns whether a forward pass reads values that depend on parameters or inputs, such as for a branch.
+    """Returns whether a forward pass reads values that depend on parameters or inputs, such as for a branch. What cannot be
+    followed may read some.
 
     Args:
         run: calls the module with ``inputs``.
@@ -140,8 +141,11 @@ def reads_values(root: nn.Module, inputs: Any, run: Callable[[], Any]) -> bool:
     mode = _Following()
     for tensor in [*root.parameters(), *(leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor))]:
         mode.add(tensor, [Origin(-1, INSIDE)])
-    with torch.no_grad(), mode:
-        run()
+    try:
+        with torch.no_grad(), mode:
+            run()
+    except Exception:  # noqa: BLE001 - of code that does not run under a mode, as what compiles itself
+        return True
     return bool(mode.branched_on)
 
 
@@ -166,6 +170,8 @@ def differentiable(root: nn.Module, units: Sequence[str], run: Callable[[], Any]
 class _Following(TorchDispatchMode):
     """Notes the origins of every tensor that is computed."""
 
+    supports_higher_order_operators = True
+    """Of ``torch.cond`` and others."""
     unit: int | None = None
     """Index of the unit that computes; None for the code between the units."""
 
@@ -212,7 +218,8 @@ class _Following(TorchDispatchMode):
                 self.add(tensor, [Origin(self.unit, INSIDE)])
             return result
         origins = self.origins(tree_leaves((args, kwargs)))
-        if not tensors or _VALUE_TAGS.intersection(func.tags):
+        # Control flow as an operator, such as torch.cond, has no tags.
+        if not tensors or _VALUE_TAGS.intersection(getattr(func, "tags", _VALUE_TAGS)):
             self.branched_on.update(origins)
         for tensor in tensors:
             self.add(tensor, origins)

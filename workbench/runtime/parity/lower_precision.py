@@ -23,6 +23,9 @@ class LowerPrecision(TorchDispatchMode):
         root: The module that is called.
     """
 
+    supports_higher_order_operators = True
+    """Of ``torch.cond`` and others, whose results are seen."""
+
     def __init__(self, root: nn.Module) -> None:
         super().__init__()
         self.root = root

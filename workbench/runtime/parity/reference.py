@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import sqrt
 from typing import Any
@@ -112,9 +112,7 @@ class Reference:
                     buffer.copy_(saved)
             x, y = selected(inputs, indices), selected(targets, indices)
             factor = 1.0 if weights is None else weights.factor(y)
-            with nullcontext() if is_whole else self._watched():
-                output = self._forward_checkpointed(x) if is_whole else self.blocks(x)
-                loss = self.loss(output, y) * factor if factor else self.main_output(output).sum() * 0
+            output, loss = self._forward(x, y, factor, is_whole) if is_whole else self._watched(x, y, factor)
             loss.backward()  # not divided here: a router's loss adds its gradient regardless of this factor
             outputs.append(self.main_output(output).detach())
             losses.append(loss.detach())
@@ -139,10 +137,24 @@ class Reference:
                 tensors[f"parameter {name}"] = updated
         return tensors
 
-    def _watched(self) -> AbstractContextManager[Any]:
-        """Returns the context of a forward pass, the first of which shows what computes in lower precision."""
+    def _watched(self, x: Any, y: Any, factor: float) -> tuple[Any, Tensor]:
+        """Returns outputs and loss. The first call shows what computes in lower precision."""
         is_first, self._is_watched = not self._is_watched, True
-        return self.lower_precision if is_first and self.lower_precision is not None else nullcontext()
+        if is_first and self.lower_precision is not None:
+            buffers = self._buffers()
+            try:
+                with self.lower_precision:
+                    return self._forward(x, y, factor)
+            except Exception:  # noqa: BLE001 - of code that does not run under a mode, as what compiles itself; or it raises again
+                self.lower_precision = None
+                with torch.no_grad():
+                    for buffer, saved in zip(self.blocks.buffers(), buffers, strict=True):
+                        buffer.copy_(saved)
+        return self._forward(x, y, factor)
+
+    def _forward(self, x: Any, y: Any, factor: float, is_whole: bool = False) -> tuple[Any, Tensor]:
+        output = self._forward_checkpointed(x) if is_whole else self.blocks(x)
+        return output, self.loss(output, y) * factor if factor else self.main_output(output).sum() * 0
 
     def _buffers(self) -> list[Tensor]:
         return [buffer.detach().clone() for buffer in self.blocks.buffers()]
