@@ -249,6 +249,16 @@ def test_changed_sections_are_marked_and_options_without_effect_disabled() -> No
     assert ":orange-badge[no effect] requires compression = powersgd" in marked_up(test)
 
 
+def test_a_flag_that_is_left_open_is_neither_yes_nor_no() -> None:
+    test = page("configure")
+    assert configured(test) == RunSpec(split={"data": 2})
+    test.selectbox(key="field split.data.find_unused_parameters").set_value(False).run()
+    assert configured(test) == RunSpec(split={"data": {"size": 2, "find_unused_parameters": False}})
+    assert test.query_params["split.data.find_unused_parameters"] == "false"
+    test.selectbox(key="field split.data.find_unused_parameters").set_value(None).run()
+    assert configured(test) == RunSpec(split={"data": 2})
+
+
 @pytest.mark.usefixtures("_torch_is_imported")
 def test_a_pipeline_shows_its_bubble_and_its_schedule() -> None:
     test = page("configure", **{"split.pipeline.size": "2", "split.pipeline.schedule": "gpipe"})

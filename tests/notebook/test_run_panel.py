@@ -14,6 +14,7 @@ from workbench import widgets
 from workbench.api import Run
 from workbench.errors import RunFailedError, UsageError
 from workbench.notebook.fields import Fields
+from workbench.spec.form import Field
 
 pytestmark = pytest.mark.usefixtures("store")
 
@@ -23,6 +24,15 @@ def turn(picker: widgets.SplitPicker, path: str, value: object) -> None:
     boxes = [box for box in (*picker._split.children, *picker._options.children) if isinstance(box, Fields)]
     by_path = {f.path: child for box in boxes for f, child in zip(box.fields, box.children, strict=True)}
     by_path[path].value = value
+
+
+def test_a_flag_that_is_left_open_is_neither_yes_nor_no() -> None:
+    field = Field("split.data.find_unused_parameters", "flag", None, "", is_optional=True)
+    form = Fields([field], {}, lambda: None)
+    assert form.values == {}
+    form.children[0].value = "no"
+    assert form.values == {field.path: False}
+    assert Fields([field], {field.path: True}, lambda: None).values == {field.path: True}
 
 
 def test_a_picker_begins_with_what_it_is_given_and_tells_of_each_choice() -> None:

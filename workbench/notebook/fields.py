@@ -11,6 +11,8 @@ from workbench.api.specs import Field
 
 _MOST = 2**31 - 1
 _NONE = "none"
+_THREE = {"default": None, "yes": True, "no": False}
+"""Values of a flag that may be left open, which is neither of the other two."""
 
 
 class Fields(w.GridBox):  # type: ignore[misc]
@@ -39,6 +41,8 @@ class Fields(w.GridBox):  # type: ignore[misc]
 
 def _widget(field: Field, value: Any) -> Any:
     texts: dict[str, Any] = {"description": field.label, "tooltip": field.hint}
+    if field.kind == "flag" and field.is_optional:
+        return w.Dropdown(options=list(_THREE), value=next(text for text, each in _THREE.items() if each is value), **texts)
     if field.kind == "flag":
         return w.Checkbox(bool(value), indent=False, **texts)
     if field.kind == "choice":
@@ -53,6 +57,8 @@ def _widget(field: Field, value: Any) -> Any:
 def _value(field: Field, value: Any) -> Any:
     if field.kind == "choice":
         return None if field.is_optional and value == _NONE else value
+    if field.kind == "flag" and field.is_optional:
+        return _THREE[value]
     if field.kind in ("flag", "text") or not isinstance(value, str):
         return value
     text = value.strip()

@@ -12,6 +12,9 @@ from workbench.api.specs import Field
 PREFIX = "field "
 """Prefix of the keys of the widgets of the form."""
 
+_THREE = {None: "default", True: "yes", False: "no"}
+"""Values of a flag that may be left open, which is neither of the other two."""
+
 Places = dict[str, Any]
 """Path → the empty place below its field, where an error can be shown."""
 
@@ -47,7 +50,9 @@ def draw_field(field: Field, value: Any, no_effect: str = "") -> Any:
         "help": f"{no_effect}. {field.hint}" if no_effect else field.hint,
         "disabled": bool(no_effect) and not is_changed,
     }
-    if field.kind == "flag":
+    if field.kind == "flag" and field.is_optional:
+        st.selectbox(field.label, list(_THREE), format_func=lambda value: _THREE[value], **of)
+    elif field.kind == "flag":
         st.toggle(field.label, **of)
     elif field.kind == "choice":
         options = ([None] if field.is_optional else []) + list(field.choices)
