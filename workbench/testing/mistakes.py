@@ -124,7 +124,7 @@ def _shifted_microbatch(planned: Plan) -> None:
 def _tie_forgotten(planned: Plan) -> None:
     """Stages that do not sum the gradients of a parameter that they share."""
     staged = _module("workbench.strategies.pipeline.stages").StagedStrategy
-    staged._with_gradient_sum = lambda strategy, worker, name, group: worker.compute
+    staged.with_gradient_sum = lambda strategy, worker, name, group: worker.compute
 
 
 def _own_dropout_streams(planned: Plan) -> None:

@@ -294,9 +294,10 @@ class StagedStrategy(Strategy[O]):
         for source, holders in ties:
             if index in holders:
                 worker.num_copies[source] = len(holders)
-                worker.compute = self._with_gradient_sum(worker, source, groups[tuple(holders)])
+                worker.compute = self.with_gradient_sum(worker, source, groups[tuple(holders)])
 
-    def _with_gradient_sum(self, worker: WorkerModel, name: str, group: dist.ProcessGroup) -> Compute:
+    def with_gradient_sum(self, worker: WorkerModel, name: str, group: dist.ProcessGroup) -> Compute:
+        """Returns the step of a worker with the sum of the gradients of one tied parameter."""
         import torch
         import torch.distributed as dist
         from torch.distributed.tensor import DTensor
