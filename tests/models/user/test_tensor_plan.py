@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -23,7 +24,7 @@ from tests.models.user.zoo import (
 )
 from workbench.errors import SpecError
 from workbench.models.user.outputs_modules import main_output
-from workbench.plan.tensor_plan import Style, TensorPlan
+from workbench.plan.tensor_plan import ModuleSlices, SlicedModule, Style, TensorPlan
 from workbench.runtime.tensor_plan import find
 from workbench.runtime.tensor_plan.decide import decided
 from workbench.runtime.tensor_plan.find import Subject, find_plan
@@ -155,6 +156,24 @@ def test_attention_of_torch_is_cut_by_heads(kind: str) -> None:
         assert sum(c.elements for c in other if c.phase == "backward") == 2 * states  # of the query, and of key and value at once
     if kind == "weights":
         assert [c.elements for c in plan.groups[0].communication if c.phase == "forward"] == [6 * 16, 6 * 6]
+
+
+def test_sliced_layers_of_torch_compute_padded_samples_in_eval_mode() -> None:
+    layer = nn.TransformerEncoderLayer(16, 4, 24, dropout=0.0, batch_first=True)
+    encoder, x = nn.TransformerEncoder(layer, 1).eval(), torch.randn(2, 6, 16)
+    padding = torch.arange(6) >= torch.tensor([[4], [6]])
+    group = ModuleSlices("attention", (SlicedModule("layers.0.self_attn", "heads"),), (), 4, ())
+    copies = [copy.deepcopy(encoder) for _ in range(2)]
+
+    def work(mesh: simulated.SimulatedMesh) -> Tensor:
+        sliced_modules.cut_modules(copies[mesh.get_local_rank()], [group], lambda group: mesh)
+        with torch.no_grad():
+            return copies[mesh.get_local_rank()](x, src_key_padding_mask=padding)
+
+    with torch.no_grad():
+        expected = encoder(x, src_key_padding_mask=padding)
+    for output in simulated.Workers(2).run(work):
+        torch.testing.assert_close(output[~padding], expected[~padding])
 
 
 BLOCKS = {

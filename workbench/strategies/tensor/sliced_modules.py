@@ -27,6 +27,9 @@ def cut_modules(root: nn.Module, groups: Iterable[ModuleSlices], mesh_of: Callab
         for name, parameter in parameters_of(module).items():
             if parameter is not None and not isinstance(parameter, DTensor):  # which another group has cut
                 holders.setdefault(parameter, []).append((module, name))
+    for module in root.modules():
+        if isinstance(module, nn.TransformerEncoder):
+            module.use_nested_tensor = False  # of which only the fast path of its layers can compute, which takes no slices
     for group in groups:
         mesh, inputs = mesh_of(group), SharedInputs()
         for attribute in group.attributes:
