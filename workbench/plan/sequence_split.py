@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -15,5 +15,6 @@ class SequenceSplit:
     attention: tuple[int, ...] = ()
     """Features of keys and values together, per position, of each call of attention."""
 
-    balances: tuple[str, ...] = ()
-    """Values of ``split.context.balance`` with which the trial computed what the whole sequence does."""
+    balances: dict[str, str] = field(default_factory=dict)
+    """Value of ``split.context.balance`` → why the trial did not compute with it what the whole sequence does, a clause; empty if
+    it did."""

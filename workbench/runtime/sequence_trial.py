@@ -55,9 +55,8 @@ def sequence_split_of(model: ModuleModel[Any], summary: ModelSummary) -> Sequenc
         return SequenceSplit(str(error))
     allowed = _LOWER_ROUNDING if precision.cause else _ROUNDING
     problems = {balance: _problem(root, tokens, whole.detach(), keys_and_values, balance, allowed) for balance in BALANCES}
-    balances = tuple(balance for balance, problem in problems.items() if not problem)
     features = tuple(k.shape[1] * k.shape[3] * 2 for k, _ in keys_and_values)
-    return SequenceSplit("", features, balances) if balances else SequenceSplit(problems[BALANCES[-1]])
+    return SequenceSplit(problems[BALANCES[-1]]) if all(problems.values()) else SequenceSplit("", features, problems)
 
 
 def _unsuitable(model: ModuleModel[Any], summary: ModelSummary) -> str:

@@ -52,7 +52,10 @@ def test_a_decoder_on_a_part_of_the_positions_is_one_worker_and_its_formulas(spl
 @pytest.mark.cross
 def test_a_transformers_decoder_with_rotary_positions_is_one_worker() -> None:
     pytest.importorskip("transformers")
-    assert_conforms(spec_of({"context": 2}, {"name": "hf:llama", "options": LLAMA}))
+    model = {"name": "hf:llama", "options": LLAMA}
+    assert_conforms(spec_of({"context": {"size": 2, "balance": "contiguous"}}, model))
+    with pytest.raises(SplitError, match=r'balance: "zigzag" is not supported by hf:llama: .* with a mask; use "contiguous"'):
+        plan(RunSpec(**spec_of({"context": 2}, model)))  # a jump between positions begins another packed sequence
 
 
 @pytest.mark.parametrize(

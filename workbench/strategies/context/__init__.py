@@ -95,10 +95,10 @@ class ContextStrategy(Strategy[ContextOptions]):
         """Rejects what a user's module does not support."""
         if sequence.refusal:
             raise SplitError("split.context", f"{name} cannot be split along the sequence: {sequence.refusal}")
-        if self.options.balance not in sequence.balances:
-            raise SplitError(
-                "split.context.balance", f'"{self.options.balance}" is not supported by {name}; use "{sequence.balances[0]}"'
-            )
+        if problem := sequence.balances[self.options.balance]:
+            other = next(balance for balance, why_not in sequence.balances.items() if not why_not)
+            text = f'"{self.options.balance}" is not supported by {name}: {problem}; use "{other}"'
+            raise SplitError("split.context.balance", text)
         if other := next((other for other, _ in spec.split.items() if other not in (self.name, "data")), None):
             raise SplitError("split.context", f"of a model of your own is incompatible with {other}; use it alone or with data")
         if spec.train.checkpointing != "none" or spec.train.compile:
