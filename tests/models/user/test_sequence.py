@@ -54,7 +54,9 @@ def test_a_transformers_decoder_with_rotary_positions_is_one_worker() -> None:
     pytest.importorskip("transformers")
     model = {"name": "hf:llama", "options": LLAMA}
     assert_conforms(spec_of({"context": {"size": 2, "balance": "contiguous"}}, model))
-    with pytest.raises(SplitError, match=r'balance: "zigzag" is not supported by hf:llama: .* with a mask; use "contiguous"'):
+    with pytest.raises(
+        SplitError, match=r'balance: "zigzag" is not supported by hf:llama: it fails on a part .*; use "contiguous"'
+    ):
         plan(RunSpec(**spec_of({"context": 2}, model)))  # a jump between positions begins another packed sequence
 
 

@@ -96,8 +96,8 @@ class ContextStrategy(Strategy[ContextOptions]):
         if sequence.refusal:
             raise SplitError("split.context", f"{name} cannot be split along the sequence: {sequence.refusal}")
         if problem := sequence.balances[self.options.balance]:
-            other = next(balance for balance, why_not in sequence.balances.items() if not why_not)
-            text = f'"{self.options.balance}" is not supported by {name}: {problem}; use "{other}"'
+            balance = next(balance for balance, why_not in sequence.balances.items() if not why_not)
+            text = f'"{self.options.balance}" is not supported by {name}: {problem}; use "{balance}"'
             raise SplitError("split.context.balance", text)
         if other := next((other for other, _ in spec.split.items() if other not in (self.name, "data")), None):
             raise SplitError("split.context", f"of a model of your own is incompatible with {other}; use it alone or with data")
