@@ -58,7 +58,7 @@ REFUSED = {
     **{("DependsOnValues", split): "has 1 block, too few for 2" for split in STAGED},
 }
 """Model and split → a part of the reason."""
-ONLY = {"Unused": ("dp2", "zero1"), "Branches": (), zoo.SecondName.__name__: (), "WeightOfAnother": ("fsdp2",)}
+ONLY = {"Unused": ("dp2", "zero1"), "Branches": (), zoo.SecondName.__name__: ("layer2",), "WeightOfAnother": ("fsdp2",)}
 """Model → the splits that show what is particular to it; of Branches, optimizer state depends on values, too."""
 DEFAULT = {("ResidualsOutside", "1f1b"), ("ResidualsOutside", "fsdp2"), ("NeverCalled", "layer2")}
 SLOW = {("UNet, batch norm", "1f1b"), ("NeverCalled", "fsdp2"), ("FrozenBackbone", "fsdp2 · layer2")}

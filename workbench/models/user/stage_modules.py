@@ -143,7 +143,10 @@ class UserBlocks(ConvertsMore, Blocks):
         for module in around:
             memo |= {id(tensor): tensor for tensor in module.parameters(recurse=False)}
         code = copy.deepcopy(root, memo)
-        for name in (name for index, block in enumerate(structure.blocks) if index not in held for name in block.parameters):
+        others = [name for index, block in enumerate(structure.blocks) if index not in held for name in block.parameters]
+        of_other_units = (name for name, unit in structure.aliases.items() if unit not in inside)
+        others += [name for name in of_other_units if root.get_submodule(name.rpartition(".")[0]) in around]
+        for name in others:
             path, _, attribute = name.rpartition(".")
             owner = code.get_submodule(path)
             if isinstance(parameter := getattr(owner, attribute), nn.Parameter):
