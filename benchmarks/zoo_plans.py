@@ -23,7 +23,7 @@ _STYLES = {
     "embedding_colwise": "hidden",
 }
 """Style of Transformers → ours."""
-_SUMMED, _LIMIT_S = "replicated_with_grad_allreduce", 120
+_SUMMED, _LIMIT_S = "replicated_with_grad_allreduce", 60
 
 
 def model_types(rank: int, recorder: Any, control: Any) -> list[str]:
@@ -55,14 +55,14 @@ def compared(model: nn.Module, shipped: dict[str, str], plan: TensorPlan) -> dic
     """As ``shipped_plan``, of a model, the plan that it ships and the plan that was verified."""
     styles = {part.path: part.style for group in plan.groups for part in group.modules}
     reasons = {path: rejected.reason for rejected in plan.rejected for path in rejected.modules}
-    summed = {name for group in plan.groups for name in group.summed}
     record: dict[str, Any] = {"right": [], "differ": {}, "not_summed": [], "not_compared": []}
-    of_shipped: dict[str, str] = {}
+    of_shipped, cut = dict[str, str](), dict[str, str]()
     for pattern, style in shipped.items():
         expression = re.compile(re.escape(pattern).replace(r"\*", r"[^.]+"))
         paths = [
             name for name, part in model.named_modules() if expression.fullmatch(name) and (is_linear(part) or is_table(part))
         ]
+        cut |= dict.fromkeys(paths, _STYLES.get(style, ""))
         if style == _SUMMED:
             of_shipped |= dict.fromkeys((name for name, _ in model.named_modules() if expression.fullmatch(name)), style)
         elif not paths or style not in _STYLES:
@@ -73,7 +73,10 @@ def compared(model: nn.Module, shipped: dict[str, str], plan: TensorPlan) -> dic
             path = next(path for path in paths if styles.get(path) != _STYLES[style])
             instead = f"verified as {styles[path]}" if path in styles else "not nominated"
             record["differ"][f"{pattern} ({style})"] = reasons.get(path, instead)
-    record["not_summed"] = sorted({_pattern(name) for name in summed if name.rpartition(".")[0] not in of_shipped})
+    # Of the groups that it cuts likewise.
+    alike = [group for group in plan.groups if all(cut.get(part.path) == part.style for part in group.modules)]
+    summed = {name for group in alike for name in group.summed if name.rpartition(".")[0] not in of_shipped}
+    record["not_summed"] = sorted(set(map(_pattern, summed)))
     return record
 
 
