@@ -14,6 +14,7 @@ import argparse
 import json
 import multiprocessing
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from math import prod
 from multiprocessing.forkserver import ensure_running
 from pathlib import Path
@@ -38,7 +39,9 @@ STRATEGIES: dict[str, dict[str, Any]] = {
 }
 FOUR: dict[str, dict[str, Any]] = {"tensor=4": {"tensor": 4}, "tensor=2, pipeline=2": {"tensor": 2, "pipeline": _PIPELINE}}
 """More strategies, of the few models whose sizes are for them."""
-ALSO_PRELOADED = ("zoo_worker", "transformers", "transformers.modeling_utils", "transformers.models.auto.modeling_auto")
+_TRANSFORMERS = ("transformers", "transformers.modeling_utils", "transformers.models.auto.modeling_auto")
+# Transformers would import torchvision before its operators are declared.
+ALSO_PRELOADED = ("zoo_worker", *(() if find_spec("torchvision") else _TRANSFORMERS))
 TOKENS = {"name": "synthetic", "kind": "tokens", "sequence_length": 8, "vocabulary_size": 32, "num_samples": 64}
 IMAGES = {"name": "synthetic", "kind": "images", "height": 32, "width": 32, "num_samples": 64}
 _SPECIAL = {"pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0, "decoder_start_token_id": 1}
