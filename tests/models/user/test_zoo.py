@@ -13,7 +13,9 @@ pytest.importorskip("transformers", reason="requires the extra hf")
 sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
 model_zoo = import_module("model_zoo")  # a script, which imports its neighbours
 pytestmark = pytest.mark.slow
-STRATEGIES: dict[str, dict[str, Any]] = {name: model_zoo.STRATEGIES[name] for name in ("data=2", "fsdp=2", "pipeline=2")}
+STRATEGIES: dict[str, dict[str, Any]] = {
+    name: model_zoo.STRATEGIES[name] for name in ("data=2", "fsdp=2", "pipeline=2", "tensor=2")
+}
 REFUSED = {"DataDependent": {"pipeline=2"}}
 """Model → strategies that refuse it: it is one block."""
 
