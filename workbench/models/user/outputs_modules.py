@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from workbench.torch_private.dispatch import tree_map
+from workbench.torch_private.dispatch import tree_leaves, tree_map
 
 LossFunction = Callable[[Any, Any], Any]
 """(outputs, targets) → the loss, a scalar."""
@@ -68,6 +68,12 @@ def with_loss(output: Any, targets: Any, function: LossFunction | None) -> tuple
     dtype = torch.promote_types(main.dtype, torch.float32)
     loss = returned_loss(output) if function is None else function(_upcast(output), targets)
     assert isinstance(loss, Tensor), "the module returned a loss when it was inspected"
+    if not loss.isfinite():
+        # Perhaps no target counts, and the loss of this piece is then zero times the main output. The parameters of the other
+        # outputs have gradients, too, for which replicas wait.
+        leaves = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.dim() and leaf.requires_grad]
+        for leaf in leaves:
+            main = main if leaf is main else main + leaf.nan_to_num(0.0, 0.0, 0.0).sum().to(main.dtype) * 0
     return main, loss.to(dtype)
 
 

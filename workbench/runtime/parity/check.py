@@ -33,7 +33,7 @@ from workbench.plan.plan import Plan
 from workbench.runtime.batches import Batches
 from workbench.runtime.build import DTYPES, build_worker
 from workbench.runtime.parity.comparison import Comparison
-from workbench.runtime.parity.dropout import without_functional_dropout
+from workbench.runtime.parity.dropout import fix_draws, without_functional_dropout
 from workbench.runtime.parity.reference import Reference
 from workbench.runtime.parity.replicas import ReplicaReference, has_local_parameters
 from workbench.runtime.parity.report import ParityReport, parity_report
@@ -64,6 +64,7 @@ def check_parity(
     parameter_precision = "fp32" if is_mixed else precision
     with without_functional_dropout(plan.model) as functions:
         worker = build_worker(plan, rank, mesh, recorder, device, DTYPES[parameter_precision], DTYPES[precision])
+        fix_draws([worker.module, *worker.stages], functions)
         batches = Batches(plan, device, worker.dtype)
         split = Split(plan, worker, batches, control)
         num_blocks = len(plan.full_model.blocks)
@@ -71,6 +72,8 @@ def check_parity(
         hides_dependence = precision == "bf16" and worker.trains and worker.num_shards > 1 and plan.model.depends_on_batch
         comparison = Comparison(plan.lossy, tolerance(precision, num_blocks), hides_dependence)
         reference = make_reference(plan, worker, batches) if rank == 0 else None
+        references = reference.replicas if isinstance(reference, ReplicaReference) else [reference] if reference else []
+        fix_draws([each.blocks for each in references], functions)
         for step in range(num_steps):
             gathered = split.step(step)
             if reference is None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from workbench.models.dropout_modules import SubstituteDropout
 from workbench.models.user.module_model import ModuleModel
+from workbench.models.user.stage_modules import UserBlocks, WholeModule
 from workbench.torch_private.modules import AnyDropout
 
 if TYPE_CHECKING:
@@ -66,6 +68,57 @@ class FunctionalDropoutOff(TorchFunctionMode):
             args = (*args[:_PROBABILITY], *(0.0 for _ in args[_PROBABILITY:][:1]), *args[_PROBABILITY + 1 :])
             kwargs = {**kwargs, **({"dropout_p": 0.0} if "dropout_p" in kwargs else {})}
         return function(*args, **kwargs)
+
+
+class FixedDraws(TorchFunctionMode):
+    """Replaces what the code of a module draws, as stochastic depth does, by the middle of its distribution.
+
+    Args:
+        noted_by: What notes that something was drawn.
+    """
+
+    def __init__(self, noted_by: FunctionalDropoutOff) -> None:
+        super().__init__()
+        self.noted_by = noted_by
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        drawn = function(*args, **kwargs)
+        if function not in _MIDDLES:
+            return drawn
+        self.noted_by.is_called = True
+        with torch.no_grad():
+            if function is torch.bernoulli:
+                return drawn.copy_(args[0] >= _HALF)
+            if function is torch.Tensor.bernoulli_:
+                p = args[1] if len(args) > 1 else kwargs.get("p", _HALF)
+                return drawn.copy_(torch.as_tensor(p) >= _HALF)
+            return drawn.fill_(_MIDDLES[function])
+
+
+_HALF = 0.5
+_MIDDLES: dict[Callable[..., Any], float] = {
+    torch.rand: _HALF, torch.rand_like: _HALF, torch.randn: 0.0, torch.randn_like: 0.0,
+    torch.bernoulli: _HALF, torch.Tensor.bernoulli_: _HALF,
+}  # fmt: skip
+"""Function that draws → the middle of its distribution; of ``bernoulli``, the likelier value in its place."""
+
+
+def fix_draws(modules: Iterable[nn.Module], noted_by: FunctionalDropoutOff | None) -> None:
+    """Lets the code of users' modules draw nothing at random in their forward passes; does nothing to other modules."""
+    if noted_by is None:
+        return
+    for module in {each for root in modules for each in root.modules()}:
+        if isinstance(module, UserBlocks | WholeModule):
+            module.surrounding = functools.partial(_fixed_within, module.surrounding, noted_by)
+
+
+@contextmanager
+def _fixed_within(surrounding: Callable[[], AbstractContextManager[Any]], noted_by: FunctionalDropoutOff) -> Iterator[None]:
+    with surrounding(), FixedDraws(noted_by):
+        yield
 
 
 def without_functional_dropout(model: Model[Any]) -> AbstractContextManager[FunctionalDropoutOff | None]:

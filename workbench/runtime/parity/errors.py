@@ -31,10 +31,11 @@ def compare(
     errors: dict[str, float] = {}
     for kind in ("loss", "tokens", "outputs", "gradient of ", "parameter "):
         names = [name for name in reference if name.startswith(kind)]
-        global_norm = math.sqrt(sum(float(reference[name].norm()) ** 2 for name in names))
+        norms = {name: float(reference[name].nan_to_num(math.nan, 0.0, 0.0).norm()) for name in names}
+        global_norm = math.sqrt(sum(norm**2 for norm in norms.values()))
         for name in names:
             difference = _difference(reference[name], by_name.get(name, []), is_sum=name == "loss")
-            scale = max(float(reference[name].norm()), global_norm_share * global_norm, floors.get(name, 0.0))
+            scale = max(norms[name], global_norm_share * global_norm, floors.get(name, 0.0))
             error = difference / scale if scale else difference
             errors[name] = math.inf if math.isnan(error) else error
     errors.update({name: math.inf for name in by_name if name.startswith("gradient of ") and name not in reference})
@@ -56,12 +57,17 @@ def _difference(reference: Tensor, local_tensors: list[LocalTensor], is_sum: boo
         at = part.slices
         if reference[at].shape != part.values.shape:
             return math.inf
-        square = float((part.values.to(reference.device) - reference[at]).norm()) ** 2
+        square = float(_distance(part.values.to(reference.device), reference[at])) ** 2
         if math.isnan(square):  # which max() would drop
             return math.inf
         squares[part.offset] = max(squares.get(part.offset, 0.0), square)
         covered[at] = True
     return math.sqrt(sum(squares.values())) if bool(covered.all()) else math.inf
+
+
+def _distance(values: Tensor, reference: Tensor) -> Tensor:
+    """Returns ‖values − reference‖ without infinities that both have, such as scores of classes that a model masks."""
+    return (values - reference).masked_fill(values.isinf() & (values == reference), 0.0).norm()
 
 
 @dataclass
@@ -117,7 +123,8 @@ def undeclared(wrong: set[str]) -> BatchDependence:
     if "loss" in wrong:
         return BatchDependence(
             "the loss of the batch is not the mean of the losses of its shards, weighted by Model.loss_weight",
-            "make the loss a mean over targets, with their number from Model.loss_weight; a contrastive loss requires one shard",
+            "make the loss a mean over targets, of which -100 marks those that do not count (a plugin returns their number as"
+            " Model.loss_weight); a contrastive loss requires one shard",
         )
     return BatchDependence(
         "gradients have a term that is computed per shard, such as that of an auxiliary loss",

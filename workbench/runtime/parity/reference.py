@@ -23,7 +23,7 @@ from workbench.runtime.parity.dropout import turn_off_dropout
 from workbench.runtime.parity.local_tensors import LocalTensor
 from workbench.runtime.parity.lower_precision import LowerPrecision
 from workbench.spec.run_spec import Inference
-from workbench.strategies.worker_model import WorkerModel
+from workbench.strategies.worker_model import WorkerModel, zero_of
 from workbench.torch_private.modules import AnyBatchNorm
 
 LEARNING_RATE = 0.1
@@ -154,7 +154,7 @@ class Reference:
 
     def _forward(self, x: Any, y: Any, factor: float, is_whole: bool = False) -> tuple[Any, Tensor]:
         output = self._forward_checkpointed(x) if is_whole else self.blocks(x)
-        return output, self.loss(output, y) * factor if factor else self.main_output(output).sum() * 0
+        return output, self.loss(output, y) * factor if factor else zero_of(self.main_output(output))
 
     def _buffers(self) -> list[Tensor]:
         return [buffer.detach().clone() for buffer in self.blocks.buffers()]
