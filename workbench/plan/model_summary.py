@@ -167,6 +167,9 @@ class ModelSummary:
     sequence: SequenceSplit | None = None
     """How the sequence of a user's module can be split; None unless that was tried, and of built-in models."""
 
+    why_whole: str = ""
+    """Why a user's module cannot be cut anywhere, a clause; empty if it can."""
+
     reads_values: bool = False
     """Whether its code reads values that depend on samples or parameters, as for a branch: a step may leave parameters out."""
 

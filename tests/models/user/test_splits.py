@@ -55,7 +55,7 @@ REFUSED = {
     ("UNet, batch norm", "zbv"): "only where one tensor crosses each cut, but",
     ("Shared", "zbv"): "can be cut into 2 parts, too few",
     ("FrozenSkip", "zbv"): "can be cut into 2 parts, too few",
-    **{("DependsOnValues", split): "has 1 block, too few for 2" for split in STAGED},
+    **{("DependsOnValues", split): "; it cannot be cut: what a returns decides what the code does; use data" for split in STAGED},
 }
 """Model and split → a part of the reason."""
 ONLY = {"Unused": ("dp2", "zero1"), "Branches": (), zoo.SecondName.__name__: ("layer2",), "WeightOfAnother": ("fsdp2",)}

@@ -27,7 +27,7 @@ from workbench.models.user.outputs_modules import Result, main_output, returned_
 from workbench.models.user.positions_modules import CheckedPositions
 from workbench.models.user.samples_modules import Samples
 from workbench.models.user.stage_modules import UserBlocks, WholeModule
-from workbench.models.user.structure_modules import Structure, structure_of, with_positions
+from workbench.models.user.structure_modules import Structure, UncutError, structure_of, with_positions
 from workbench.models.user.summary_modules import modules_of_blocks, summary_of_module
 from workbench.plan.batch_modules import call
 from workbench.plan.kept_tensors import KeptTensors
@@ -107,22 +107,28 @@ def _inspected_on(model: ModuleModel[Any], root: nn.Module, device: str) -> tupl
         batch = samples.inputs(count), samples.targets(count)
         return result.of(call(root, batch[0]), batch, trains=True)
 
+    structure, why_whole = None, ""
     try:
         structure = structure_of(root, run, model.cut_at)
     except SpecError:
         raise
-    except Exception:
+    except UncutError as error:
+        why_whole = str(error)
+    except Exception as error:
         if device == "meta":
             raise
-        structure = None
+        why_whole = f"its code cannot be followed ({type(error).__name__})"
     if structure is not None and model.generates and length > 1 and cache_argument(root):
         shorter = samples.inputs(2)[:, : length - 1]
         structure = with_positions(structure, root, lambda: main_output(call(root, shorter)), length)
     if structure is None and model.cut_at:
-        raise SpecError("model.cut_at", f"{model.name} cannot be cut anywhere, but got {list(model.cut_at)}; remove it")
+        raise SpecError(
+            "model.cut_at", f"{model.name} cannot be cut anywhere ({why_whole}), but got {list(model.cut_at)}; remove it"
+        )
     inputs = samples.inputs(2)
     summary = replace(
         summary_of_module(model.name, root, structure, samples, result),
+        why_whole=why_whole,
         reads_values=device == "cpu" and reads_values(root, inputs, lambda: call(root, inputs)),
     )
     is_small = summary.num_parameters <= _MOST_PARAMETERS

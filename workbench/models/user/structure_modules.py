@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -125,34 +126,53 @@ class Structure:
     def cut_points(self) -> frozenset[int]:
         """Indices of the blocks after which the module may be cut: what crosses is batched, all of it has a gradient if a
         parameter before is trained, else none of it, and no parameter is read on both sides."""
-        if self.flow.readers != self.larger.readers or len(self.flow.structures) != len(self.larger.structures):
-            return frozenset()
+        ends = range(len(self.blocks) - 1)
+        return frozenset(index for index in ends if not self.blocks[index].parameters and not self.problem_after(index))
+
+    def problem_after(self, index: int) -> str:
+        """Returns why the module cannot be cut after a block, a clause; empty if it can."""
+        block, crossing = self.blocks[index], self.carry(index)
+        if self._path_varies:
+            return "its code calls other layers, or reads other tensors, for another number of samples"
+        if self.allowed is not None and block.path not in self.allowed:
+            return "model.cut_at does not name it"
+        if block.last_unit >= self._first_unknown:
+            return f"what {self.units[self._first_unknown]} returns decides what the code does"
+        if name := next((name for name, (low, high) in self._spans.items() if low <= block.last_unit < high), ""):
+            return f"its code reads {name} on both sides"
+        has_gradients = {self._has_gradient(origin, block.last_unit) for origin in crossing}
+        if has_gradients != {index >= self.first_trained}:
+            return "of what crosses, some tensors have a gradient and others none" if crossing else "nothing crosses"
+        if unsuited := next((origin for origin in crossing if self.shape(origin) is None), None):
+            what = "no tensor of floating point with the samples as dim 0, or is written in place"
+            return f"what {self.units[unsuited.unit]} hands on is {what}"
+        return ""
+
+    @cached_property
+    def _path_varies(self) -> bool:
+        return self.flow.readers != self.larger.readers or len(self.flow.structures) != len(self.larger.structures)
+
+    @cached_property
+    def _first_unknown(self) -> int:
+        """Index of the first unit from which on the code of a later stage would not know the values on which it depends."""
         outputs = zip(self.flow.structures, self.larger.structures, strict=True)
         varying = [unit for unit, (two, three) in enumerate(outputs) if _varies(two, three)]
-        # From here on the code of a later stage would not know the values on which it depends.
-        first_unknown = min([*varying, *(origin.unit for origin in self.flow.branched_on if origin.unit >= 0)], default=LOSS)
-        spans = []
+        return min([*varying, *(origin.unit for origin in self.flow.branched_on if origin.unit >= 0)], default=LOSS)
+
+    @cached_property
+    def _spans(self) -> dict[str, tuple[int, int]]:
+        """Parameter that the code between the units reads → first and last position at which it is read."""
+        spans = {}
         for origin, readers in self.flow.readers.items():
             if origin.unit < 0:
                 owner = self._holders[str(origin.leaf)]
                 positions = readers if owner < 0 else {*readers, owner}
-                spans.append((min(positions), max(positions)))
-        found = set()
-        for index, block in enumerate(self.blocks[:-1]):
-            crossing = self.carry(index)
-            is_within = any(low <= block.last_unit < high for low, high in spans)
-            has_gradients = {self._has_gradient(origin, block.last_unit) for origin in crossing}
-            is_allowed = self.allowed is None or block.path in self.allowed
-            if (
-                has_gradients == {index >= self.first_trained}
-                and is_allowed
-                and block.last_unit < first_unknown
-                and not block.parameters
-                and not is_within
-                and all(self.shape(origin) is not None for origin in crossing)
-            ):
-                found.add(index)
-        return frozenset(found)
+                spans[str(origin.leaf)] = min(positions), max(positions)
+        return spans
+
+
+class UncutError(Exception):
+    """A module cannot be cut anywhere; the message is a clause with the reason."""
 
 
 def with_positions(structure: Structure, root: nn.Module, run: Callable[[], Any], sequence_length: int) -> Structure:
@@ -173,8 +193,8 @@ def _varies(two: tuple[TreeSpec, list[Any]], three: tuple[TreeSpec, list[Any]]) 
     return any(not isinstance(one, int | float | str | NoneType) or one != other for one, other in values)
 
 
-def structure_of(root: nn.Module, run: Callable[[int], Any], cut_at: Sequence[str] = ()) -> Structure | None:
-    """Returns the structure of a module; None if it cannot be cut anywhere.
+def structure_of(root: nn.Module, run: Callable[[int], Any], cut_at: Sequence[str] = ()) -> Structure:
+    """Returns the structure of a module.
 
     Args:
         run: given a number of samples, calls the module; returns the main output, with the loss if the module has one.
@@ -182,12 +202,13 @@ def structure_of(root: nn.Module, run: Callable[[int], Any], cut_at: Sequence[st
 
     Raises:
         SpecError: it cannot be cut after one of ``cut_at``.
+        UncutError: it cannot be cut anywhere.
     """
     two, three = partial(run, 2), partial(run, 3)
     units = find_units(root, two)
     owners = _owners(root, units)
     if len(set(owners.values()) - {-1}) < 2:
-        return None
+        raise UncutError("fewer than two of its submodules have parameters of their own and are called once")
     held = set(owners.values())
     without = [path for index, path in enumerate(units) if index not in held]
     probed = follow(root, [path for path in units if path not in without], two, without)
@@ -202,7 +223,9 @@ def structure_of(root: nn.Module, run: Callable[[int], Any], cut_at: Sequence[st
     gradients = differentiable(root, units, two)
     structure = Structure(tuple(units), blocks, flow, larger, owners, _aliases(root, owners), gradients, first_trained)
     if not structure.cut_points:
-        return None
+        ends = [index for index, block in enumerate(structure.blocks[:-1]) if not block.parameters]
+        reasons = Counter(structure.problem_after(index) for index in ends)
+        raise UncutError(reasons.most_common(1)[0][0] if reasons else "its code reads all parameters outside of its layers")
     possible = [structure.blocks[index].path for index in sorted(structure.cut_points)]
     if unknown := next((path for path in cut_at if path not in possible), None):
         raise SpecError(

@@ -61,7 +61,8 @@ class FunctionalDropoutOff(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         if function in _DROPOUTS:
-            self.is_called |= bool(args[2] if len(args) > 2 else kwargs.get("training", kwargs.get("train", True)))
+            p = args[1] if len(args) > 1 else kwargs.get("p", _HALF)
+            self.is_called |= p > 0 and bool(args[2] if len(args) > 2 else kwargs.get("training", kwargs.get("train", True)))
             return args[0] if args else kwargs["input"]
         if function is functional.scaled_dot_product_attention:
             self.is_called |= bool(args[_PROBABILITY] if len(args) > _PROBABILITY else kwargs.get("dropout_p", 0.0))

@@ -141,10 +141,10 @@ class StagedStrategy(Strategy[O]):
             found = f"{model.name} has {counted(num_blocks, 'block')}"
             if num_parts < num_blocks:
                 found += f" and can be cut into {counted(num_parts, 'part')}"
-            raise SplitError(
-                f"split.{self.name}.size",
-                f"{found}, too few for {demand}; use at most {counted(num_parts, 'stage')}, or more layers",
-            )
+            remedy = f"use at most {counted(num_parts, 'stage')}, or more layers"
+            if model.why_whole:
+                remedy = f"it cannot be cut: {model.why_whole}; use data"
+            raise SplitError(f"split.{self.name}.size", f"{found}, too few for {demand}; {remedy}")
 
     def stages(self, model: ModelSummary) -> list[tuple[str, ...]]:
         """Returns the names of the blocks of each stage."""
