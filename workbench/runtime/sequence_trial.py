@@ -17,6 +17,7 @@ from workbench.models.user.samples_modules import Samples
 from workbench.plan.batch_modules import call
 from workbench.plan.model_summary import ModelSummary
 from workbench.plan.sequence_split import SequenceSplit
+from workbench.runtime.parity.dropout import without_random_draws
 from workbench.runtime.parity.lower_precision import LowerPrecision
 from workbench.runtime.tensor_plan.of_model import MOST_PARAMETERS
 from workbench.strategies.context import ContextOptions, ContextStrategy
@@ -117,7 +118,7 @@ class _Attention:
 
 
 def _outputs(root: nn.Module, tokens: Tensor, positions: Tensor, attention: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
-    with LocalPositions(positions, attention):
+    with without_random_draws(), LocalPositions(positions, attention):
         output: Tensor = main_output(call(root, tokens))
     return output
 

@@ -72,6 +72,7 @@ def every_second_has_targets():
         pytest.param("Masked", 8, {"pipeline": {"size": 2, "num_microbatches": 8}}, marks=pytest.mark.cross),
         ("stochastic", 8, {"pipeline": {"size": 2, "num_microbatches": 4}}),
         pytest.param("stochastic", 8, {"data": 2}, marks=pytest.mark.cross),
+        pytest.param("stochastic", 8, {"tensor": 2}, marks=pytest.mark.cross),
     ],
     ids=str,
 )

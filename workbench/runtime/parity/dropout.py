@@ -122,6 +122,13 @@ def _fixed_within(surrounding: Callable[[], AbstractContextManager[Any]], noted_
         yield
 
 
+@contextmanager
+def without_random_draws() -> Iterator[None]:
+    """Disables functional dropout, and fixes what the code draws."""
+    with FunctionalDropoutOff() as functions, FixedDraws(functions):
+        yield
+
+
 def without_functional_dropout(model: Model[Any]) -> AbstractContextManager[FunctionalDropoutOff | None]:
     """Returns ``FunctionalDropoutOff``. For the workbench's own models, which have no functional dropout, returns a context that
     does nothing, because every call would take longer."""

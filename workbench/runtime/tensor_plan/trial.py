@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from workbench.plan.parity import LOWER_ROUNDING
 from workbench.plan.tensor_plan import ModuleSlices, SliceCommunication
-from workbench.runtime.parity.dropout import FunctionalDropoutOff, turn_off_dropout
+from workbench.runtime.parity.dropout import turn_off_dropout, without_random_draws
 from workbench.runtime.parity.lower_precision import LowerPrecision
 from workbench.strategies.tensor.collectives import part_of
 from workbench.strategies.tensor.kinds_modules import buffers_of, dims_of, sections_of
@@ -120,7 +120,7 @@ class Trial:
         module = copy.deepcopy(self.module, {id(tensor): _on(tensor, device) for tensor in tensors})
         mesh = SimulatedMesh(LikeOthers(size), 0)
         cut_modules(module, groups, lambda group: mesh)
-        with torch.no_grad(), FunctionalDropoutOff():
+        with torch.no_grad(), without_random_draws():
             return [tuple(output.shape) for output in self.call(module, device)[0]]
 
     def communication(self, groups: Sequence[ModuleSlices], size: int) -> list[list[SliceCommunication]]:
@@ -139,7 +139,7 @@ class Trial:
         for parameter in module.parameters():
             parameter.requires_grad_(parameter.is_floating_point())
         lower = LowerPrecision(module)
-        with torch.enable_grad(), FunctionalDropoutOff(), lower:
+        with torch.enable_grad(), without_random_draws(), lower:
             self.call(module)
         return _ROUNDING if lower.cause is None else LOWER_ROUNDING
 
@@ -247,7 +247,7 @@ def _compute(
         of_group = dict(zip(map(id, groups), meshes, strict=True))
         cut_modules(module, groups, lambda group: of_group[id(group)])
     summed = {name for group in groups for name in group.summed}
-    with FunctionalDropoutOff(), torch.enable_grad():
+    with without_random_draws(), torch.enable_grad():
         for step in range(num_steps):
             if mesh is not None:
                 mesh.begin("forward")
