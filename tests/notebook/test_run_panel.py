@@ -35,6 +35,13 @@ def test_a_flag_that_is_left_open_is_neither_yes_nor_no() -> None:
     assert Fields([field], {field.path: True}, lambda: None).values == {field.path: True}
 
 
+def test_a_picker_keeps_an_optimizer_of_ones_own() -> None:
+    optimizer = {"optimizer": "torch.optim:RMSprop", "optimizer_options": {"alpha": 0.9}}
+    spec = widgets.SplitPicker(model=TINY, train={**QUICK, **optimizer}).spec
+    assert spec is not None
+    assert {name: getattr(spec.train, name) for name in optimizer} == optimizer
+
+
 def test_a_picker_begins_with_what_it_is_given_and_tells_of_each_choice() -> None:
     picker = widgets.SplitPicker(model=TINY, train=QUICK, split={"data": 2})
     seen: list[wb.RunSpec | None] = []

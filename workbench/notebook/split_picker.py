@@ -14,7 +14,7 @@ from workbench.analysis.formatting import mebibytes
 from workbench.analysis.markup import table
 from workbench.analysis.outlook import Outlook
 from workbench.api.plans import change_text, nearest_valid, plan, with_change
-from workbench.api.plugins import MODELS, STRATEGIES
+from workbench.api.plugins import MODELS, STRATEGIES, is_source
 from workbench.api.specs import DEFAULT_MODEL, RunSpec, differences, fields, parts, spec_of
 from workbench.charts.mesh import held_chart, mesh_chart
 from workbench.errors import SpecError
@@ -26,7 +26,10 @@ from workbench.notebook.switch import switch
 
 _REFUSED = "border-left: 4px solid #C62828; background: rgba(198, 40, 40, 0.1); padding: 6px 10px; margin: 4px 0"
 """Style of a refusal, on light and dark ground."""
-_NOT_IN_FORM = {f"model.{name}" for name in ("name", "preset", "folder", "loss", "cut_at", "tensor_plan")}
+_NOT_IN_FORM = {f"model.{name}" for name in ("name", "preset", "folder", "loss", "cut_at", "tensor_plan")} | {
+    "train.optimizer_options",
+    "train.optimizer_folder",
+}
 
 
 class SplitPicker(WidgetBase):
@@ -40,7 +43,8 @@ class SplitPicker(WidgetBase):
 
     def __init__(self, **parts_of_spec: Any) -> None:
         start = RunSpec(**parts_of_spec)
-        self._fixed = {path: value for path, value in differences(start).items() if not _is_in_form(path)}
+        self._not_in_form = _NOT_IN_FORM | ({"train.optimizer"} if is_source(start.train.optimizer) else set())
+        self._fixed = {path: value for path, value in differences(start).items() if not self._is_in_form(path)}
         self._strategies = {name: switch(name, _summary(name), False) for name in STRATEGIES.names()}
         for button in self._strategies.values():
             button.observe(lambda change: self._rebuild(), "value")
@@ -79,7 +83,7 @@ class SplitPicker(WidgetBase):
         preset = model.model_validate({"name": name, "preset": paths.get("model.preset")})
         sections = {"Model": list(fields(model, "model", preset)), "Training": list(fields(parts()["train"], "train"))}
         self._options.children = [
-            Fields((f for f in section if _is_in_form(f.path)), paths, self._read) for section in sections.values()
+            Fields((f for f in section if self._is_in_form(f.path)), paths, self._read) for section in sections.values()
         ]
         self._options.titles = tuple(sections)
         self._build_split(paths)
@@ -93,6 +97,11 @@ class SplitPicker(WidgetBase):
             boxes.append(w.HTML(f"<b>{name}</b>: {escape(_summary(name))}"))
             boxes.append(Fields(form_fields, paths, self._read))
         self._split.children = boxes or [w.HTML("Single worker. Select strategies above.")]
+
+    def _is_in_form(self, path: str) -> bool:
+        """Whether the form has this path: split, model options and training. All others keep their initial values, such as what
+        a user's model consists of apart from its arguments, and an optimizer of the user's own."""
+        return path.startswith(("split.", "train.", "model.")) and path not in self._not_in_form
 
     def _rebuild(self) -> None:
         if not self._is_setting:
@@ -136,12 +145,6 @@ class SplitPicker(WidgetBase):
             button.on_click(lambda _, change=change: self._set(with_change(paths, change)))
             buttons.append(button)
         self._remedies.children = buttons
-
-
-def _is_in_form(path: str) -> bool:
-    """Whether the form has this path: split, model options and training. All others keep their initial values, such as what a
-    user's model consists of apart from its arguments."""
-    return path.startswith(("split.", "train.", "model.")) and path not in _NOT_IN_FORM
 
 
 def _summary(strategy: str) -> str:
