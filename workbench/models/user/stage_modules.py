@@ -70,6 +70,10 @@ class WholeModule(Blocks):
         """The module."""
         return self[0]
 
+    def through(self, call: Callable[[nn.Module, Any], Any], x: Any) -> Any:
+        """Returns the output for x without ``call``, since the module takes the samples in another form."""
+        return self(x)
+
     def forward(self, samples: Any) -> Any:
         (root,) = self
         with self.surrounding():

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -118,8 +120,15 @@ def fix_draws(modules: Iterable[nn.Module], noted_by: FunctionalDropoutOff | Non
 
 @contextmanager
 def _fixed_within(surrounding: Callable[[], AbstractContextManager[Any]], noted_by: FunctionalDropoutOff) -> Iterator[None]:
-    with surrounding(), FixedDraws(noted_by):
-        yield
+    states = random.getstate(), np.random.get_state()  # with which a module may choose its layers
+    random.seed(0)
+    np.random.seed(0)
+    try:
+        with surrounding(), FixedDraws(noted_by):
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
 
 
 @contextmanager
