@@ -107,8 +107,10 @@ class _Search:
             decision = self.decision(group)
             problem = decision if isinstance(decision, str) else self.verification.difference([decision])
             if problem or isinstance(decision, str):
+                before = {part.path: part.style for each in groups for part in each.modules}
                 cut = listed([f"{part.path} = {part.style}" for part in group.modules])
-                raise SpecError("model.tensor_plan", f"{cut}: {problem}")
+                without = listed([f"{part.path} = {before.get(part.path, 'none')}" for part in group.modules])
+                raise SpecError("model.tensor_plan", f"{cut}: {problem}; without the edit: {without}")
             kept.append(decision)
         return kept
 
