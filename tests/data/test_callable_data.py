@@ -13,11 +13,11 @@ from torch.utils.data import TensorDataset
 import workbench as wb
 from tests.helpers import cases
 from workbench.analysis.work import different_work
+from workbench.code_parts import DATASET
 from workbench.data.user.callable import UserData, UserDataOptions
 from workbench.errors import SpecError
 from workbench.plan.resolve import plan
 from workbench.runtime.batches import Batches
-from workbench.spec.code_parts import DATASET
 from workbench.spec.files import load
 
 DATA = """

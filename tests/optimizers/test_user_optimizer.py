@@ -9,13 +9,13 @@ import pytest
 import torch
 
 import workbench as wb
+from workbench.code_parts import OPTIMIZER
 from workbench.errors import SpecError, SplitError
 from workbench.plan.optimizer import optimizer_text
 from workbench.plan.resolve import plan
 from workbench.runtime.optimizer import set_learning_rate
 from workbench.runtime.user_optimizer import user_optimizer
 from workbench.spec import RunSpec
-from workbench.spec.code_parts import OPTIMIZER
 from workbench.spec.files import load
 from workbench.testing.conformance import assert_conforms, run_case
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from workbench.code_parts import CODE_PARTS, DATASET, MODEL, OPTIMIZER, CodePart
 from workbench.data.user.callable import UserData
 from workbench.errors import SpecError, UsageError
 from workbench.models.user import UserModel
@@ -16,7 +17,6 @@ from workbench.plan.plan import Plan
 from workbench.sources.code import INSPECTION, Code
 from workbench.sources.process import INSPECTING
 from workbench.sources.source import Source
-from workbench.spec.code_parts import CODE_PARTS, DATASET, MODEL, OPTIMIZER, CodePart
 from workbench.spec.option_files import check_hash, with_file_hashes
 from workbench.spec.run_spec import RunSpec
 from workbench.store.records import CodeRecord

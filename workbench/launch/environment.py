@@ -12,9 +12,9 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+from workbench.code_parts import CODE_PARTS
 from workbench.errors import UsageError
 from workbench.registry import DATASETS, MODELS
-from workbench.spec.code_parts import CODE_PARTS
 from workbench.spec.run_spec import RunSpec
 from workbench.spec.work import of_one_worker
 from workbench.store.json_record import plain

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from workbench.code_parts import OPTIMIZER
 from workbench.errors import SpecError
 from workbench.sources import live
 from workbench.sources.names import attribute_of, named
-from workbench.spec.code_parts import OPTIMIZER
 from workbench.spec.train import OptimizerSource
 
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
+from workbench.code_parts import OPTIMIZER
 from workbench.registry import is_source
 from workbench.sources.inspection import Inspection, Inspector
 from workbench.sources.live import callable_source
 from workbench.sources.source import Source
-from workbench.spec.code_parts import OPTIMIZER
 from workbench.spec.train import Train
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
+from workbench.code_parts import CODE_PARTS
 from workbench.errors import SpecError
-from workbench.spec.code_parts import CODE_PARTS
 from workbench.spec.options import Options, ReadsFile
 from workbench.spec.run_spec import RunSpec
 

@@ -6,10 +6,10 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
+from workbench.code_parts import CODE_PARTS
 from workbench.errors import SpecError
 from workbench.messages import listed
 from workbench.registry import DATASETS, MODELS
-from workbench.spec.code_parts import CODE_PARTS
 from workbench.spec.form import Field, fields
 from workbench.spec.options import OfSplit, Options
 from workbench.spec.paths import differing, flat, value_text

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from workbench.code_parts import CODE_PARTS, MODEL, CodePart
 from workbench.errors import DamagedRunError, UsageError
-from workbench.spec.code_parts import CODE_PARTS, MODEL, CodePart
 from workbench.store.events import Event, event_from_json
 from workbench.store.figures import Summary
 from workbench.store.json_record import InvalidRecordError, NewerVersionError, Record, from_json, to_json
