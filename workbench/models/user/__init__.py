@@ -109,7 +109,7 @@ class UserModel(ModuleModel[UserModelOptions]):
         """
         from workbench.models.user.inspection import inspect
 
-        return inspect(self.options, self.data, self.purpose)
+        return inspect(self.options, self.data, purpose=self.purpose)
 
     @property
     def purpose(self) -> Purpose:

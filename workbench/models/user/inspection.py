@@ -71,8 +71,8 @@ INSPECTOR = Inspector("workbench.runtime.inspection_process", Found)
 def inspect(
     options: UserModelOptions,
     data: DatasetSummary,
-    purpose: Purpose = Purpose(),
     limit_s: float = TIME_LIMIT_S,
+    purpose: Purpose = Purpose(),
 ) -> Inspection[Found]:
     """Returns what a model consists of. Asks a process of its own, unless this was found before and the code is the same.
 
@@ -91,7 +91,7 @@ def inspect(
 
 def recorded_form(options: UserModelOptions, data: DatasetSummary, purpose: Purpose, folder: Path) -> bytes:
     """Returns the contents of the file from which ``inspect`` answers for code that is recorded in a folder."""
-    found, question = inspect(options, data, purpose), _question(options, data, purpose)
+    found, question = inspect(options, data, purpose=purpose), _question(options, data, purpose)
     return INSPECTOR.recorded_form(options.source, question, found, folder)
 
 
