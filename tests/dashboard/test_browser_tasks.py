@@ -27,7 +27,10 @@ def rows_of(page: Any, button: str) -> list[dict[str, str]]:
 
 
 def choose(page: Any, name: str, option: str) -> None:
-    page.get_by_role("combobox", name=name).first.click()
+    box = page.get_by_role("combobox", name=name).first
+    box.scroll_into_view_if_needed()
+    settled(page)  # scrolling closes an open list
+    box.click()
     page.get_by_role("option", name=option).click()
 
 

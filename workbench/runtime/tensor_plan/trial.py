@@ -247,11 +247,12 @@ def _compute(
         of_group = dict(zip(map(id, groups), meshes, strict=True))
         cut_modules(module, groups, lambda group: of_group[id(group)])
     summed = {name for group in groups for name in group.summed}
-    with without_random_draws(), torch.enable_grad():
+    with torch.enable_grad():
         for step in range(num_steps):
             if mesh is not None:
                 mesh.begin("forward")
-            outputs, inputs = call(module)
+            with without_random_draws():  # not around _weights, which draw the gradients of the outputs
+                outputs, inputs = call(module)
             tensors = {f"output {index}": output.detach() for index, output in enumerate(outputs)}
             loss = sum((output.double() * _weights(output, index)).sum() for index, output in enumerate(outputs))
             if mesh is not None:
@@ -276,7 +277,7 @@ def _compute(
         if ends:
             results.tensors |= {f"after: parameter {name}": parameter.detach() for name, parameter in module.named_parameters()}
             module.eval()
-            with torch.no_grad():
+            with torch.no_grad(), without_random_draws():
                 outputs, _ = call(module)
             results.tensors |= {f"after: eval output {index}": output for index, output in enumerate(outputs)}
     return results
