@@ -80,6 +80,8 @@ class ModuleSlices(LayerGroup):
     """Whole parameters, by their names in the summary, of which each worker computes a part of the gradient."""
 
     communication: tuple[SliceCommunication, ...] = ()
+    repeated: tuple[SliceCommunication, ...] = ()
+    """Communication that backward adds if activation checkpointing recomputes every block."""
 
     @property
     def block(self) -> str:

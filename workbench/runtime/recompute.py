@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import torch
@@ -13,6 +13,7 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 from workbench.models.dropout_modules import SampleDropout
 from workbench.torch_private.dispatch import FUNCTIONAL_COLLECTIVES, FUSED_ATTENTION
 
+Mode = Literal["none", "full", "selective"]
 _SAVED_OPS = (
     torch.ops.aten.mm.default,
     torch.ops.aten.addmm.default,
@@ -24,7 +25,7 @@ _SAVED_OPS = (
 """Operations that are expensive to recompute: matrix products, convolutions, attention and collectives."""
 
 
-def checkpoint_blocks(blocks: nn.Sequential, mode: Literal["none", "full", "selective"]) -> None:
+def checkpoint_blocks(blocks: Iterable[nn.Module], mode: Mode) -> None:
     """Applies activation checkpointing to each block. ``full`` recomputes all activations inside it; ``selective`` saves the
     outputs of ``_SAVED_OPS``. Parameter names do not change."""
     if mode == "none":

@@ -169,6 +169,26 @@ def test_sliced_attention_of_torch_is_one_worker_and_its_formulas(split: str) ->
     assert_conforms({**spec_of("TiedTransformer", "dp2"), "model": model, "split": SLICED[split]})
 
 
+RECOMPUTED: list[tuple[str, dict[str, Any], str]] = [
+    ("fused, sizes of the input", {"tensor": 2}, "full"),
+    *((attention, {"tensor": 2}, "selective") for attention in DECODERS),
+    *(("normed", {other: size, "tensor": 2}, "full") for other, size in (("layer", 2), ("fsdp", 2), ("data", 2))),
+    ("fused, grouped", {"pipeline": PIECES, "tensor": 2}, "full"),
+    ("fused, grouped", {"pipeline": PIECES, "tensor": 2}, "selective"),
+]
+
+
+@pytest.mark.parametrize(
+    ("attention", "split", "checkpointing"),
+    [("normed", {"tensor": 2}, "full"), *(pytest.param(*case, marks=pytest.mark.cross) for case in RECOMPUTED)],
+    ids=str,
+)
+def test_a_sliced_decoder_is_recomputed_with_its_communication(attention: str, split: dict[str, Any], checkpointing: str) -> None:
+    model = {"name": f"{attention_zoo.__file__}:Decoder", "options": {"attention": attention, "tokens": 256}}
+    spec = spec_of("TiedTransformer", "dp2")
+    assert_conforms({**spec, "model": model, "split": split, "train": {**spec["train"], "checkpointing": checkpointing}})
+
+
 CONVOLUTIONS = ("basic", "basic, group norm", "squeeze and excitation", "grouped", "halving")
 """Blocks in convolution_zoo.py."""
 SYNCHRONIZED = {"data": {"size": 2, "sync_batch_norm": True}, "tensor": 2}
@@ -199,7 +219,6 @@ def test_sliced_batch_norms_are_synchronized() -> None:
         ({"sequence_parallel": True}, {}, "sequence_parallel: needs layers that are known to lie between the cut ones"),
         ({"parallel_loss": True}, {}, "parallel_loss: needs a known head"),
         ({}, {"compile": True}, "compile: does not support modules of your own model"),
-        ({}, {"checkpointing": "full"}, "checkpointing: would repeat the communication of sliced attention layers"),
     ],
 )
 def test_options_that_sliced_modules_do_not_support_are_refused(

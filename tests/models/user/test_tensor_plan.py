@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.models.user.attention_zoo import Between, Decoder, Translator
+from tests.models.user.attention_zoo import WIDTH, Between, Decoder, Gated, Translator
 from tests.models.user.convolution_zoo import Chain, Images
 from tests.models.user.zoo import (
     DependsOnValues,
@@ -23,6 +23,7 @@ from tests.models.user.zoo import (
     WeightOfAnother,
 )
 from workbench.errors import SpecError
+from workbench.models.dropout_modules import substitute_dropout
 from workbench.models.user.outputs_modules import main_output
 from workbench.plan.tensor_plan import ModuleSlices, SlicedModule, Style, TensorPlan
 from workbench.runtime.tensor_plan import find
@@ -114,6 +115,27 @@ def test_repeated_layers_are_decided_once(monkeypatch: pytest.MonkeyPatch) -> No
     plan = plan_of(Decoder(layers=3), TOKENS)
     assert len(plan.groups) == 3 * 2 + 2
     assert len(trials) == 2
+
+
+class Dropped(nn.Module):
+    """A layer whose output functional dropout drops, which keeps the mask, or ``nn.Dropout``, whose mask is computed again."""
+
+    def __init__(self, is_functional: bool) -> None:
+        super().__init__()
+        self.layer, self.is_functional = Gated(), is_functional
+        self.drop = nn.Dropout(0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.layer(x)
+        return x + (torch.nn.functional.dropout(y, 0.1, self.training) if self.is_functional else self.drop(y))
+
+
+@pytest.mark.parametrize(("is_functional", "elements"), [(True, [WIDTH]), (False, [])])
+def test_recomputation_repeats_what_backward_needs_with_dropout_on(is_functional: bool, elements: list[int]) -> None:
+    module = substitute_dropout(nn.Sequential(Dropped(is_functional)))
+    samples = lambda count: torch.randn(count, WIDTH)  # noqa: E731
+    (group,) = find_plan(Subject(module, samples, blocks=["0"])).groups
+    assert [c.elements for c in group.repeated] == elements
 
 
 FUSED = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import gcd
 from typing import Any
@@ -18,6 +18,7 @@ from workbench.runtime.tensor_plan.decide import decided, ways
 from workbench.runtime.tensor_plan.edits import edited_groups, styles_of
 from workbench.runtime.tensor_plan.flow import elements_of, flow_of
 from workbench.runtime.tensor_plan.names import joined, moved, owner_of, relative, structure_of, undecided
+from workbench.runtime.tensor_plan.recomputation import Recomputation
 from workbench.runtime.tensor_plan.trial import Call, Trial, cut_twice, prepared
 from workbench.runtime.tensor_plan.verify import MANY, Verification
 from workbench.strategies.tensor.kinds_modules import size_of, why_whole
@@ -36,12 +37,14 @@ class Subject:
         inputs: Given a number of samples, returns inputs on the CPU.
         targets: Likewise.
         output: Selects what is compared, given what the module returns and the targets.
+        blocks: Paths of its blocks.
     """
 
     root: nn.Module
     inputs: Callable[[int], Any]
     targets: Callable[[int], Any] = lambda count: None
     output: Callable[[Any, Any], Any] = lambda output, targets: output
+    blocks: Sequence[str] = ("",)
 
     def call(self, count: int) -> Call:
         """Returns a call with so many samples."""
@@ -70,7 +73,8 @@ class _Search:
         # Of two values per channel, a batch norm knows hardly more than the sign, and its gradients are mostly rounding.
         count = 4 if any(isinstance(module, AnyBatchNorm) for module in root.modules()) else 2
         self.whole, larger = Trial(root, subject.call(count)), Trial(root, subject.call(count * 3 // 2))
-        self.num_samples, self.verification = count, Verification(self.whole, larger, count, deadline)
+        recomputation = Recomputation(subject.root, self.whole.call, subject.blocks)
+        self.num_samples, self.verification = count, Verification(self.whole, larger, recomputation, count, deadline)
         self.flow, self.larger = flow_of(root, self.whole.call), elements_of(root, larger.call)
         self.rejected: list[RejectedSlices] = []
         self.decided: dict[Any, ModuleSlices | str] = {}

@@ -44,20 +44,21 @@ def tensor_plan_of(
     try:
         torch.manual_seed(0)
         root = substitute_dropout(model.build())
-        plan = find_plan(_subject(model, root, summary), edits)
+        plan = find_plan(_subject(model, root, structure, summary), edits)
     finally:
         torch.set_num_threads(num_threads)
     names = _names(root, structure)
     return replace(plan, groups=tuple(_named(group, root, names) for group in plan.groups))
 
 
-def _subject(model: ModuleModel[Any], root: nn.Module, summary: ModelSummary) -> Subject:
+def _subject(model: ModuleModel[Any], root: nn.Module, structure: Structure | None, summary: ModelSummary) -> Subject:
     samples, result = Samples(model.data, "cpu"), Result(model.loss_function, summary.loss_reduction is not None)
 
     def output(value: Any, targets: Any) -> Any:
         return result.of(value, (None, targets), trains=True)
 
-    return Subject(root, samples.inputs, samples.targets, output)
+    blocks = [""] if structure is None else [block.path for block in structure.blocks if not block.parameters]
+    return Subject(root, samples.inputs, samples.targets, output, blocks)
 
 
 def _names(root: nn.Module, structure: Structure | None) -> dict[str, str]:

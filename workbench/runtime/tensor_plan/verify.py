@@ -9,6 +9,7 @@ from dataclasses import replace
 from workbench.plan.tensor_plan import ModuleSlices, RejectedSlices, SliceCommunication, SlicedModule
 from workbench.runtime.tensor_plan.decide import ways
 from workbench.runtime.tensor_plan.names import alike, parted
+from workbench.runtime.tensor_plan.recomputation import Recomputation
 from workbench.runtime.tensor_plan.trial import Trial, failure
 
 MANY = 64
@@ -21,11 +22,13 @@ class Verification:
     Args:
         whole: With ``num_samples`` samples.
         larger: With half as many more.
+        recomputation: With as many as ``whole``.
         deadline: Time of the processor after which nothing more is computed.
     """
 
-    def __init__(self, whole: Trial, larger: Trial, num_samples: int, deadline: float) -> None:
-        self.whole, self.larger, self.num_samples, self.deadline = whole, larger, num_samples, deadline
+    def __init__(self, whole: Trial, larger: Trial, recomputation: Recomputation, num_samples: int, deadline: float) -> None:
+        self.whole, self.larger, self.recomputation = whole, larger, recomputation
+        self.num_samples, self.deadline = num_samples, deadline
         self.rejected: list[RejectedSlices] = []
         self.communication: dict[tuple[SlicedModule, ...], list[SliceCommunication]] = {}
         """Modules of a group → its communication in a pass of these samples."""
@@ -76,11 +79,14 @@ class Verification:
         for fewest in dict.fromkeys(ways(part.units)[0] for part in parts):
             cut = {i: part for i, part in enumerate(parts) if ways(part.units)[0] == fewest}
             of_more = self.larger.communication(list(cut.values()), fewest)
-            for (index, part), more in zip(cut.items(), of_more, strict=True):
+            repeated = self.recomputation.repeated(list(cut.values()), fewest)
+            for (index, part), more, again in zip(cut.items(), of_more, repeated, strict=True):
                 counted = self.communication[part.modules]
                 if [replace(c, elements=3 * c.elements) for c in counted] == [replace(c, elements=2 * c.elements) for c in more]:
-                    of_one = tuple(replace(c, elements=c.elements // self.num_samples) for c in counted)
-                    found[index] = replace(part, communication=of_one)
+                    of_one, again_of_one = (
+                        tuple(replace(c, elements=c.elements // self.num_samples) for c in each) for each in (counted, again)
+                    )
+                    found[index] = replace(part, communication=of_one, repeated=again_of_one)
                 else:
                     self._reject(part, "what it communicates is not proportional to the samples")
         if len(found) == len(parts):

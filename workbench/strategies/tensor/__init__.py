@@ -134,7 +134,8 @@ class TensorStrategy(Strategy[TensorOptions]):
 
         Sequence parallelism adds one all-reduce of the gradients of the replicated parameters between the cut layers. Full
         activation checkpointing repeats the forward communication of a block in backward, except that of its output:
-        recomputation stops at the last activation that backward needs. Generation has the communication of its forward passes.
+        recomputation stops at the last activation that backward needs. Of a user's module, recomputation was counted, and that
+        of ``selective`` repeats the same. Generation has the communication of its forward passes.
         """
         expected = []
         slicings = slicings_of(model, self.options)
@@ -143,7 +144,10 @@ class TensorStrategy(Strategy[TensorOptions]):
             if rank_view.spec.generates:
                 of_group = _expected_of_generation(of_group, slicing.group, model.generation, rank_view.spec.inference)
             expected += [t for t in of_group if rank_view.trains or t.phase == "forward"]
-            if rank_view.trains and rank_view.spec.train.checkpointing == "full":
+            checkpointing = rank_view.spec.train.checkpointing if rank_view.trains else "none"
+            if checkpointing != "none" and isinstance(slicing, ModuleSlicing):
+                expected += slicing.expected_of_recomputation(rank_view.num_samples, rank_view.compute_bytes, self.axis)
+            elif checkpointing == "full":
                 forward = [t for t in of_group if t.phase == "forward"]
                 ends_block = next_slicing is None or next_slicing.group.block != slicing.group.block
                 repeated = forward[:-1] if ends_block and slicing.communicates_output else forward

@@ -40,7 +40,7 @@ def check_tensor(o: TensorOptions, model: ModelSummary, spec: RunSpec) -> None:
             )
         raise SplitError("split.tensor", f"{model.name} has no layers to slice, or all of them are set to none")
     _check_slicings(slicings)
-    other_kinds = sorted({s.group.kind for s in slicings if not isinstance(s.group, ColumnRowPair)})
+    other_kinds = sorted({s.group.kind for s in slicings if not isinstance(s.group, ColumnRowPair | ModuleSlices)})
     if any(isinstance(s.group, ModuleSlices) for s in slicings):
         _check_modules(o, model, spec)
     if spec.train.checkpointing != "none" and other_kinds:
@@ -92,9 +92,10 @@ def _check_modules(o: TensorOptions, model: ModelSummary, spec: RunSpec) -> None
 def _check_gradients(o: TensorOptions, model: ModelSummary, spec: RunSpec, slicings: list[Slicing[Any]]) -> None:
     unsupported = next((p.name for p in model.parameters if not p.has_gradient), None)
     other_kinds = [s.group.kind for s in slicings if not isinstance(s.group, ColumnRowPair | ModuleSlices)]
+    is_by_formula = any(not isinstance(s.group, ModuleSlices) for s in slicings)
     with_options = {
         "sequence_parallel": o.sequence_parallel,
-        f"checkpointing = {spec.train.checkpointing}": spec.train.checkpointing != "none",
+        f"checkpointing = {spec.train.checkpointing}": spec.train.checkpointing != "none" and is_by_formula,
         f"sliced {other_kinds[0] if other_kinds else ''} layers": bool(other_kinds),
     }
     cause = next((name for name, is_set in with_options.items() if is_set), None)

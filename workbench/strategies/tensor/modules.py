@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from workbench.errors import SplitError
 from workbench.plan.communication import ExpectedCommunication
-from workbench.plan.tensor_plan import ModuleSlices
+from workbench.plan.tensor_plan import ModuleSlices, SliceCommunication
 from workbench.strategies.tensor.base import Slicing
 
 if TYPE_CHECKING:
@@ -42,15 +42,25 @@ class ModuleSlicing(Slicing[ModuleSlices]):
         return {p.name: (p.dim, _ranges(p.sections, self.size)) for p in self.group.parameters if p.sections}
 
     def expected(self, num_samples: int, element_bytes: int, axis: str) -> list[ExpectedCommunication]:
-        return [
-            ExpectedCommunication(c.operation, axis, c.phase, count, c.elements * num_samples * element_bytes)
-            for c, count in Counter(self.group.communication).items()
-        ]
+        return _of_pass(self.group.communication, num_samples, element_bytes, axis)
+
+    def expected_of_recomputation(self, num_samples: int, element_bytes: int, axis: str) -> list[ExpectedCommunication]:
+        """Returns what activation checkpointing adds in backward."""
+        return _of_pass(self.group.repeated, num_samples, element_bytes, axis)
 
     def apply(self, blocks: nn.Module, mesh: DeviceMesh) -> None:
         from workbench.strategies.tensor.sliced_modules import cut_modules
 
         cut_modules(blocks.code, [self.group], lambda group: mesh)  # type: ignore[arg-type]  # blocks of a user's module
+
+
+def _of_pass(
+    communication: Sequence[SliceCommunication], num_samples: int, element_bytes: int, axis: str
+) -> list[ExpectedCommunication]:
+    return [
+        ExpectedCommunication(c.operation, axis, c.phase, count, c.elements * num_samples * element_bytes)
+        for c, count in Counter(communication).items()
+    ]
 
 
 def _ranges(sections: Sequence[int], size: int) -> tuple[range, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -36,7 +37,7 @@ def cut_modules(root: nn.Module, groups: Iterable[ModuleSlices], mesh_of: Callab
             module = root.get_submodule(attribute.path)
             setattr(module, attribute.name, getattr(module, attribute.name) // mesh.size())
         if group.narrowed is not None:
-            root.get_submodule(group.narrowed).register_forward_pre_hook(inputs.narrowing(mesh.size()), with_kwargs=True)
+            inputs.narrow_for(root.get_submodule(group.narrowed), mesh.size())
         for part in group.modules:
             _cut(root.get_submodule(part.path), part, mesh, inputs, holders)
 
@@ -50,16 +51,16 @@ class SharedInputs:
         self._narrow: Tensor | None = None
         self._whole: Tensor | None = None
 
-    def narrowing(self, size: int) -> Callable[..., Any]:
-        """Returns the hook of a module that is given a part of the features of its input."""
+    def narrow_for(self, module: nn.Module, size: int) -> None:
+        """Gives a module a part of the features of its input."""
 
-        def hook(module: nn.Module, args: Any, kwargs: Any) -> Any:
+        def narrowed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             values = [*args, *kwargs.values()]
             self._whole = values[0]
             self._narrow = values[0] = values[0][..., : values[0].shape[-1] // size]
-            return tuple(values[: len(args)]), dict(zip(kwargs, values[len(args) :], strict=True))
+            return forward(*values[: len(args)], **dict(zip(kwargs, values[len(args) :], strict=True)))
 
-        return hook
+        _wrap_forward(module, narrowed)
 
     def copied(self, x: Tensor, mesh: AnyMesh) -> Tensor:
         """Returns x, with a gradient that is summed over the workers; the whole of a part of the features."""
@@ -101,9 +102,16 @@ def _cut(
     kind(module, part, mesh, inputs, tuple(names))
 
 
+def _wrap_forward(module: nn.Module, wrapper: Callable[..., Any]) -> None:
+    """Lets ``wrapper(forward, ...)`` compute the forward pass of a module: unlike hooks, recomputation repeats it, too."""
+    module.forward = functools.partial(wrapper, module.forward)
+    # nn.TransformerEncoderLayer in eval mode computes with the parameters of its modules, unless one of them has a hook.
+    module.register_forward_pre_hook(lambda module, args: None)
+
+
 class _Cut:
-    """Hooks of a module that is cut: around its own forward pass, its slices are plain tensors. What is cut by channel takes and
-    returns slices, and needs nothing else."""
+    """The forward pass of a module that is cut, in which its slices are plain tensors. What is cut by channel takes and returns
+    slices, and needs nothing else."""
 
     withheld: tuple[str, ...] = ()
     """Parameters that the forward pass goes without."""
@@ -113,11 +121,9 @@ class _Cut:
     ) -> None:
         self.part, self.mesh, self.inputs, self.names = part, mesh, inputs, names
         self.held: dict[str, Tensor | None] = {}
-        module.register_forward_pre_hook(self._enter, with_kwargs=True)
-        module.register_forward_hook(self._leave)
-        module.register_forward_hook(self._restore, always_call=True)
+        _wrap_forward(module, functools.partial(self._compute, module))
 
-    def _enter(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
+    def _compute(self, module: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         parameters = parameters_of(module)
         self.held = {name: parameters[name] for name in (*self.names, *self.withheld) if parameters.get(name) is not None}
         for name in self.names:
@@ -125,17 +131,14 @@ class _Cut:
         for name in self.withheld:
             if (value := self.held.get(name)) is not None:
                 parameters[name] = torch.zeros_like(value) if type(module).__name__ == "Conv1D" else None
-        if args:
-            return (self.entering(module, args[0]), *args[1:]), kwargs
-        (name, x), *others = kwargs.items()
-        return args, {name: self.entering(module, x), **dict(others)}
-
-    def _leave(self, module: nn.Module, args: Any, output: Any) -> Any:
-        return self.leaving(module, output)
-
-    def _restore(self, module: nn.Module, args: Any, output: Any) -> None:
-        parameters_of(module).update(self.held)
-        self.held = {}
+        try:
+            if args:
+                return self.leaving(module, forward(self.entering(module, args[0]), *args[1:], **kwargs))
+            (name, x), *others = kwargs.items()
+            return self.leaving(module, forward(**{name: self.entering(module, x), **dict(others)}))
+        finally:  # recomputation stops where backward needs no more
+            parameters.update(self.held)
+            self.held = {}
 
     def entering(self, module: nn.Module, x: Tensor) -> Tensor:
         """Returns the input of this worker."""
