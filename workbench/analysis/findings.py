@@ -118,7 +118,7 @@ def parity_sentences(rows: list[Row]) -> list[str]:
     """Reports the splits that differ from one worker, and how."""
     by_verdict = {name: [row for row in rows if verdict(row) == name] for name in VERDICTS}
     return [
-        *(f"{row['split']} does NOT compute what one worker computes." for row in by_verdict["wrong"]),
+        *(f"{row['split']} does NOT compute what one worker computes{_why_wrong(row)}." for row in by_verdict["wrong"]),
         *(
             f"{row['split']} equals one worker on the same shards of the batch but {per_shard(row)}."
             for row in by_verdict["equal per shard"]
@@ -139,6 +139,10 @@ def _lower_precision_sentences(rows: list[Row]) -> list[str]:
         f" {max(row['parity_whole_batch_error'] or 0.0 for row in of_reason):.1e}: {reason}."
         for reason, of_reason in by_reason.items()
     ]
+
+
+def _why_wrong(row: Row) -> str:
+    return f": {row['parity_cause']}. To make them equal, {row['parity_remedy']}" if row.get("parity_cause") else ""
 
 
 def _lossy_sentence(row: Row) -> str:

@@ -36,7 +36,7 @@ def parity_text(row: Row) -> str:
 def event_text(event: ParityEvent) -> str:
     """Returns the verdict in the event ``parity`` of a worker, as a phrase."""
     texts = {**TEXTS, "wrong": "DIFFERS from one worker", "lossy": "differs on purpose (lossy)"}
-    reason = f" ({event.cause})" if event.verdict == "equal" and event.cause else ""
+    reason = f" ({event.cause})" if event.verdict in ("equal", "wrong") and event.cause else ""
     return texts[event.verdict] + reason
 
 

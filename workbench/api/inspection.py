@@ -78,12 +78,13 @@ class ModelReport:
 
     @property
     def parameter_notes(self) -> dict[str, list[str]]:
-        """The tied, frozen and unused parameters."""
+        """The tied, frozen and unused parameters, and the state that is kept in no buffer."""
         model = self.summary
         return {
             "tied": [f"{tie.parameter} = {tie.source}" for tie in model.ties],
             "frozen": [p.name for p in model.distinct_parameters if not p.requires_grad],
             "unused": [p.name for p in model.unused_parameters],
+            "state": [model.state.dependence.cause] if model.state else [],
         }
 
 

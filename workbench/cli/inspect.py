@@ -64,6 +64,7 @@ def _document(report: ModelReport, spec: RunSpec) -> dict[str, Any]:
         "ties": [{"parameter": tie.parameter, "source": tie.source} for tie in model.ties],
         "frozen": report.parameter_notes["frozen"],
         "unused": report.parameter_notes["unused"],
+        "state": None if model.state is None else asdict(model.state),
         "num_workers": report.num_workers,
         "refusals": report.refusals,
         "notes": {name: note for name, note in report.notes.items() if note},

@@ -227,7 +227,8 @@ def check_results(rows: list[dict[str, Any]], assertions: list[Any]) -> None:
     for row in rows:
         if row["parity_verdict"] == "wrong":
             error = "not finite" if row["parity_max_error"] is None else row["parity_max_error"]
-            raise AssertionFailedError(f"{row['run_id']}: parity failed, largest error {error}")
+            cause = f"; {row['parity_cause']}" if row["parity_cause"] else ""
+            raise AssertionFailedError(f"{row['run_id']}: parity failed, largest error {error}{cause}")
         if row["mode"] == "train" and (row["final_loss"] is None or not math.isfinite(row["final_loss"])):
             raise AssertionFailedError(f"{row['run_id']}: the final loss is not finite: {row['final_loss']}")
         for assertion in assertions:

@@ -102,6 +102,8 @@ def _parity(row: dict[str, Any], summary: Summary) -> str:
         return f"{text}; {per_shard({**row, 'parity_whole_batch_tensor': summary.parity_whole_batch_tensor})}."
     whole = row["parity_whole_batch_error"]
     reason = lower_precision(row) and f"; {lower_precision(row)}"
+    if verdict == "wrong" and row["parity_cause"]:
+        reason = f"; {row['parity_cause']}: {row['parity_remedy']}"
     return text + reason if whole is None else f"{text}; error against the unsplit batch {whole:.1e}{reason}"
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from math import ceil, prod
 
 from workbench.errors import SpecError
+from workbench.plan.call_state import CallState
 from workbench.plan.generation import CACHED, Generation
 from workbench.plan.kept_tensors import KeptTensors
 from workbench.plan.layer_groups import ColumnRowPair, LayerGroup
@@ -172,6 +173,9 @@ class ModelSummary:
 
     reads_values: bool = False
     """Whether its code reads values that depend on samples or parameters, as for a branch: a step may leave parameters out."""
+
+    state: CallState | None = None
+    """What a user's module keeps between calls besides buffers; None if nothing."""
 
     generation: Generation = CACHED
     """How it generates tokens, if it was asked."""

@@ -142,8 +142,9 @@ RUNS: dict[str, Column] = {
     ),
     "parity_cause": Column(
         "string",
-        "Why the whole batch gives another result than its shards, or, if the verdict is `equal`, what computes in lower"
-        " precision than the check; empty if the results are the same up to rounding.",
+        "Why the whole batch gives another result than its shards; or, if the verdict is `equal`, what computes in lower"
+        " precision than the check; or, if it is `wrong`, the state that the module keeps between calls. Empty if there is none"
+        " of these.",
     ),
     "parity_remedy": Column("string", "What makes both equal; empty if they are, or if nothing does."),
     "trust": Column(

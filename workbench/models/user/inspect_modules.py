@@ -27,6 +27,7 @@ from workbench.models.user.outputs_modules import Result, main_output, returned_
 from workbench.models.user.positions_modules import CheckedPositions
 from workbench.models.user.samples_modules import Samples
 from workbench.models.user.stage_modules import UserBlocks, WholeModule
+from workbench.models.user.state_modules import Calls
 from workbench.models.user.structure_modules import Structure, UncutError, structure_of, with_positions
 from workbench.models.user.summary_modules import modules_of_blocks, summary_of_module
 from workbench.plan.batch_modules import call
@@ -89,15 +90,17 @@ def _large(model: ModuleModel[Any]) -> nn.Module | None:
 def _inspected_on(model: ModuleModel[Any], root: nn.Module, device: str) -> tuple[Structure | None, ModelSummary]:
     samples, root = Samples(model.data, device), substitute_dropout(root).train()
     length = model.data.input_shape[0] if model.data.kind == "tokens" else 0
+    calls = Calls(root, samples.inputs(2))
     try:
         with CheckedPositions(model.name, root, length):
-            output = call(root, samples.inputs(2))
+            output = call(root, calls.inputs())
     except SpecError:
         raise
     except Exception as error:
         if device == "meta":
             raise
         raise model.failed_on_samples(error) from error
+    calls.add(output)
     has_loss = model.loss_function is not None or returned_loss(output) is not None
     if not has_loss:
         _check_targets(model)
@@ -125,12 +128,10 @@ def _inspected_on(model: ModuleModel[Any], root: nn.Module, device: str) -> tupl
         raise SpecError(
             "model.cut_at", f"{model.name} cannot be cut anywhere ({why_whole}), but got {list(model.cut_at)}; remove it"
         )
-    inputs = samples.inputs(2)
-    summary = replace(
-        summary_of_module(model.name, root, structure, samples, result),
-        why_whole=why_whole,
-        reads_values=device == "cpu" and reads_values(root, inputs, lambda: call(root, inputs)),
-    )
+    summary = summary_of_module(model.name, root, structure, samples, result)
+    inputs = calls.inputs()
+    follows = device == "cpu" and reads_values(root, inputs, lambda: calls.add(call(root, inputs)))
+    summary = replace(summary, why_whole=why_whole, reads_values=follows, state=calls.state)
     is_small = summary.num_parameters <= _MOST_PARAMETERS
     built = root
     if device == "meta" and (is_small or has_loss):

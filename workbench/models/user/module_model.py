@@ -104,7 +104,11 @@ class ModuleModel(Model[O]):
     @property
     def batch_dependence(self) -> BatchDependence | None:
         summary = self.summary()
-        return BATCH_NORM if summary.batch_norms else BATCH_LOSS if summary.loss_reduction == "batch" else None
+        if summary.batch_norms:
+            return BATCH_NORM
+        if summary.loss_reduction == "batch":
+            return BATCH_LOSS
+        return summary.state.dependence if summary.state else None
 
     def kept_bytes_of_stage(
         self, held: Sequence[BlockSummary], positions: int | None, element_bytes: int, checkpointing: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import sqrt
@@ -14,6 +14,8 @@ from torch.utils.checkpoint import checkpoint
 
 from workbench.models.dropout_modules import DropoutKeys
 from workbench.models.kv_cache import generate
+from workbench.models.user.stage_modules import UserBlocks, WholeModule
+from workbench.models.user.state_modules import Attributes
 from workbench.plan.batch_modules import pieces, selected
 from workbench.plan.plan import Plan
 from workbench.runtime.batches import Batches
@@ -62,7 +64,10 @@ class Reference:
         self.num_shards = worker.num_shards
         # Each replica has its own state that a model carries from one forward pass to the next, from its own samples.
         num_replicas = 1 if worker.normalizes_together else worker.batch_part[1]
-        self.replica_buffers = [self._buffers() for _ in range(num_replicas)]
+        code = self.blocks.code if isinstance(self.blocks, UserBlocks | WholeModule) else self.blocks
+        state = plan.full_model.state
+        self.attributes = Attributes(code, state.attributes if state else ())
+        self.replica_states = [self._state() for _ in range(num_replicas)]
         # If corresponding microbatches of all replicas form one shard, its samples are not adjacent in the batch.
         indices = torch.arange(plan.spec.train.global_batch_size, device=worker.device)
         if worker.normalizes_together:
@@ -102,14 +107,12 @@ class Reference:
             return self._generate(inputs, self.generation)
         if not self.trains:
             with torch.inference_mode():
-                return {"outputs": torch.cat([self.main_output(self.blocks(x)) for x in pieces(inputs, num_shards)])}
+                return {"outputs": torch.cat(self._inferred(pieces(inputs, num_shards), is_whole))}
         self.dropout_keys.begin_step(step, self.sample_indices + self.first_sample)
         for shard, indices in enumerate(self.sample_indices.chunk(num_shards)):
             self.dropout_keys.begin_piece(shard, num_shards)
-            replica = shard * len(self.replica_buffers) // num_shards
-            with torch.no_grad():
-                for buffer, saved in zip(self.blocks.buffers(), self.replica_buffers[replica], strict=True):
-                    buffer.copy_(saved)
+            replica = shard * len(self.replica_states) // num_shards
+            self._restore(self.replica_states[replica])
             x, y = selected(inputs, indices), selected(targets, indices)
             factor = 1.0 if weights is None else weights.factor(y)
             output, loss = self._forward(x, y, factor, is_whole) if is_whole else self._watched(x, y, factor)
@@ -117,7 +120,7 @@ class Reference:
             outputs.append(self.main_output(output).detach())
             losses.append(loss.detach())
             if not is_whole:
-                self.replica_buffers[replica] = self._buffers()
+                self.replica_states[replica] = self._state()
         tensors = {"outputs": torch.cat(outputs)[self.sample_indices.argsort()], "loss": torch.stack(losses).mean().reshape(1)}
         named = dict(self.blocks.named_parameters())
         with torch.no_grad():
@@ -141,23 +144,40 @@ class Reference:
         """Returns outputs and loss. The first call shows what computes in lower precision."""
         is_first, self._is_watched = not self._is_watched, True
         if is_first and self.lower_precision is not None:
-            buffers = self._buffers()
+            state = self._state()
             try:
                 with self.lower_precision:
                     return self._forward(x, y, factor)
             except Exception:  # noqa: BLE001 - of code that does not run under a mode, as what compiles itself; or it raises again
                 self.lower_precision = None
-                with torch.no_grad():
-                    for buffer, saved in zip(self.blocks.buffers(), buffers, strict=True):
-                        buffer.copy_(saved)
+                self._restore(state)
         return self._forward(x, y, factor)
 
     def _forward(self, x: Any, y: Any, factor: float, is_whole: bool = False) -> tuple[Any, Tensor]:
         output = self._forward_checkpointed(x) if is_whole else self.blocks(x)
         return output, self.loss(output, y) * factor if factor else zero_of(self.main_output(output))
 
-    def _buffers(self) -> list[Tensor]:
-        return [buffer.detach().clone() for buffer in self.blocks.buffers()]
+    def _inferred(self, shards: Sequence[Any], is_whole: bool) -> list[Tensor]:
+        """Returns the outputs of the shards of a batch in inference."""
+        outputs = []
+        for shard, x in enumerate(shards):
+            replica = shard * len(self.replica_states) // len(shards)
+            self._restore(self.replica_states[replica])
+            outputs.append(self.main_output(self.blocks(x)))
+            if not is_whole:
+                self.replica_states[replica] = self._state()
+        return outputs
+
+    def _state(self) -> tuple[list[Tensor], dict[str, Any]]:
+        """Returns copies of what a forward pass may leave to the next: buffers, and attributes that change."""
+        return [buffer.detach().clone() for buffer in self.blocks.buffers()], self.attributes.saved()
+
+    def _restore(self, state: tuple[list[Tensor], dict[str, Any]]) -> None:
+        buffers, attributes = state
+        with torch.no_grad():
+            for buffer, saved in zip(self.blocks.buffers(), buffers, strict=True):
+                buffer.copy_(saved)
+        self.attributes.restore(attributes)
 
     def _forward_checkpointed(self, x: Any) -> Any:
         """Computes the outputs with activation checkpointing, so that a whole batch takes less memory. Blocks with buffers are

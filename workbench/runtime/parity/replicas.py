@@ -28,7 +28,7 @@ class ReplicaReference:
             reference.sample_indices = torch.arange(num_samples, device=reference.sample_indices.device)
             reference.first_sample = index * num_samples
             reference.num_shards //= len(replicas)
-            del reference.replica_buffers[1:]
+            del reference.replica_states[1:]
             reference.batches = _ReplicaBatches(reference.batches, (index, len(replicas)))  # type: ignore[assignment]
 
     def step(self, step: int, gathered: list[LocalTensor]) -> ReferenceStep:

@@ -40,8 +40,8 @@ class ParityReport:
 
     whole_batch_tensor: str | None
     cause: str | None = None
-    """Why the whole batch and its shards give different results, or, if the verdict is ``equal``, what computes in lower
-    precision; None if they do not differ, or if the split is wrong."""
+    """Why the whole batch and its shards give different results; or, if the verdict is ``equal``, what computes in lower
+    precision; or, if it is ``wrong``, the state that the module keeps between calls. None if there is none of these."""
 
     remedy: str | None = None
     """Change to the model that removes this difference."""
@@ -64,6 +64,8 @@ def parity_report(plan: Plan, comparison: Comparison, num_steps: int, is_without
     dependence = None
     if comparison.batch_dependent_tensors or verdict == "equal per shard":
         dependence = plan.model.batch_dependence or undeclared(comparison.batch_dependent_tensors)
+    elif verdict == "wrong" and plan.full_model.state:
+        dependence = plan.full_model.state.dependence
     whole_batch_error, whole_batch_tensor = (None, None) if has_local_parameters(lossy) else comparison.batch_errors.worst
     return ParityReport(
         ok={"wrong": False, "lossy": None}.get(verdict, True),
