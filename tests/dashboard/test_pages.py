@@ -294,13 +294,13 @@ def test_the_queue_is_in_the_order_of_execution_and_says_who_has_the_devices(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORKBENCH_DEVICE_QUEUE", str(store / "devices"))
-    tickets = [Ticket(["cpu"], Holder("calibration", user="ada"))]
+    tickets = [Ticket(["cpu"], Holder("calibration"))]
     for number, name in enumerate(("second", "first")):  # by submission, another order
         live(store, name, float(number), split=name, dataset="text")
     tickets += [Ticket(["cpu"], Holder(f"run {name}", str(store.resolve()))) for name in ("first", "second")]
     lines = [line for line in texts(page("live", run="second")).splitlines() if line]
     queued = "Queued: waiting for free CPU cores"
-    assert "calibration of user ada" in lines[-3]
+    assert f"calibration of user {tickets[0].holder.user}" in lines[-3]
     assert "number 3 in the queue" in "\n".join(lines[:-3])
     assert lines[-2].startswith(f"2.  first  ·  mlp on text  ·  {queued} (1 ahead)")
     assert lines[-1].startswith(f"3.  second  ·  mlp on text  ·  {queued} (2 ahead)")

@@ -5,13 +5,16 @@ from __future__ import annotations
 import errno
 import fcntl
 import functools
+import multiprocessing
 import os
+import pwd
 from pathlib import Path
 
 import pytest
 
 from tests.helpers.process import wait_until
 from tests.helpers.supervisors import Supervisors
+from workbench.errors import RunFailedError
 from workbench.launch.device_queue import Holder, Ticket, locked_tickets
 from workbench.launch.place import take_ticket
 from workbench.store.directory import RunDirectory
@@ -117,15 +120,82 @@ def test_a_locked_file_that_is_no_ticket_holds_up_nobody(tmp_path: Path, text: b
     with (tmp_path / "1.ticket").open() as garbage:
         fcntl.flock(garbage, fcntl.LOCK_EX)
         ticket = Ticket(["cpu"], Holder("a run"), tmp_path)
-        assert [entry.number for entry in locked_tickets(tmp_path)] == [2]
+        assert [entry.number for entry in locked_tickets(tmp_path)] == [ticket.number]
         assert ticket.is_first()
         assert (tmp_path / "1.ticket").exists()
     ticket.release()
 
 
-def test_files_of_others_do_not_break_the_queue(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_locked", [False, True])
+def test_files_of_others_do_not_break_the_queue(tmp_path: Path, is_locked: bool) -> None:
     (tmp_path / "mine.ticket").touch(), (tmp_path / "²x.ticket").touch(), (tmp_path / "-3.ticket").touch()
-    (tmp_path / "1.ticket").mkdir(), os.mkfifo(tmp_path / "2.ticket")
-    ticket = Ticket(["cpu"], Holder("a run"), tmp_path)
-    assert (ticket.number, ticket.is_first()) == (3, True)
+    (tmp_path / "1.ticket").mkdir(), os.mkfifo(tmp_path / "2.ticket"), (tmp_path / "3.ticket").symlink_to("/dev/zero")
+    os.mkfifo(tmp_path / "mutex")  # of earlier versions
+    last = tmp_path / f"{'9' * 248}.ticket"  # no number after this one is a file's name
+    last.write_text('["cpu"]')
+    with last.open() as file:
+        if is_locked:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        ticket = Ticket(["cpu"], Holder("a run"), tmp_path)
+        assert ticket.is_first()
     ticket.release()
+
+
+def test_a_holder_is_the_owner_of_the_file(tmp_path: Path) -> None:
+    ticket = Ticket(["cpu"], Holder("a run", user="someone else"), tmp_path)
+    assert [entry.holder.user for entry in locked_tickets(tmp_path)] == [pwd.getpwuid(os.getuid()).pw_name]
+    ticket.release()
+
+
+def test_a_ticket_that_appears_before_a_later_one_leaves_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    others = []
+
+    def overtaken(path: Path, target: Path) -> None:
+        if not others:
+            others.append(None)  # the other one is linked as usual
+            others[0] = Ticket(["cpu"], Holder("faster"), tmp_path)
+        link(path, target)
+
+    link = Path.hardlink_to
+    monkeypatch.setattr(Path, "hardlink_to", overtaken)
+    ticket = Ticket(["cpu"], Holder("slower"), tmp_path)
+    assert [holder.activity for holder in ticket.ahead()] == ["faster"]
+    assert others[0].is_first()
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".ticket", ".ticket"]
+
+
+@pytest.mark.parametrize("obstacle", ["file", "missing link"])
+def test_a_queue_that_cannot_be_used_is_named_with_its_owner(tmp_path: Path, obstacle: str) -> None:
+    queue = tmp_path / "queue"
+    if obstacle == "file":
+        queue.touch()
+    else:
+        queue.symlink_to(tmp_path / "missing" / "place")
+    with pytest.raises(RunFailedError, match=rf"device queue {queue} of user \w+ cannot be used: .*WORKBENCH_DEVICE_QUEUE"):
+        Ticket(["cpu"], Holder("a run"), queue)
+    assert locked_tickets(queue) == []
+
+
+def _take_turns(queue: Path, record: Path) -> None:
+    for _ in range(15):
+        ticket = Ticket(["cpu"], Holder("a run"), queue)
+        while not ticket.is_first():
+            pass
+        for event in ("start", "end"):
+            with record.open("a") as file:
+                file.write(f"{event} {os.getpid()}\n")
+        ticket.release()
+
+
+def test_no_two_of_several_processes_are_first(tmp_path: Path) -> None:
+    queue, record = tmp_path / "queue", tmp_path / "record"
+    processes = [multiprocessing.get_context("fork").Process(target=_take_turns, args=(queue, record)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    lines = record.read_text().splitlines()
+    assert len(lines) == 4 * 15 * 2
+    assert [line.split()[0] for line in lines] == ["start", "end"] * 60
+    assert all(first.split()[1] == second.split()[1] for first, second in zip(lines[::2], lines[1::2], strict=True))
+    assert not list(queue.iterdir())

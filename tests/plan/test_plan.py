@@ -126,15 +126,15 @@ def test_each_epoch_sees_every_sample_once() -> None:
 
 def test_the_queue_is_first_come_first_served_and_skips_the_dead(tmp_path: Path) -> None:
     first, second, elsewhere = (
-        Ticket(["cpu"], Holder("run 1", "/store", "ada"), tmp_path),
+        Ticket(["cpu"], Holder("run 1", "/store"), tmp_path),
         Ticket(["cpu"], Holder("calibration"), tmp_path),
         Ticket(["cuda:0"], Holder("run 2"), tmp_path),
     )
     assert first.is_first()
     assert not second.is_first()
     (held,) = second.ahead()
-    assert held.description(Path("/another")) == "run 1 of user ada (store /store)"
-    assert held.description(Path("/store")) == "run 1 of user ada"
+    assert held.description(Path("/another")) == f"run 1 of user {held.user} (store /store)"
+    assert held.description(Path("/store")) == f"run 1 of user {held.user}"
     assert elsewhere.is_first()
     import os
 

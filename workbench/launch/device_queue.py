@@ -4,6 +4,10 @@ A run has a ticket, a numbered file that is locked until the run ends, and waits
 devices. The submission takes the ticket (``place.py`` says when not) and hands it on to the supervisor, so that runs start in
 the order of their submission. When a process dies, the system releases its lock; the ticket is then void, and the next process
 removes it. A ticket is a JSON list of devices and of texts ``key=value`` that describe its holder.
+
+Every user of the machine may write into the directory, so that nothing in it is waited for but tickets: no lock guards the
+directory. A ticket appears locked and complete, by a hard link; its number is the time since the machine started; and it counts
+once its process has seen no later one, so that none appears before a ticket that may be first already.
 """
 
 from __future__ import annotations
@@ -11,13 +15,18 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import getpass
+import functools
 import json
 import os
+import pwd
 import stat
+import time
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+
+from workbench.errors import RunFailedError
 
 
 def queue_directory() -> Path:
@@ -36,7 +45,7 @@ class Holder:
     store: str = ""
     """The run's store."""
 
-    user: str = field(default_factory=lambda: _user())
+    user: str = field(default_factory=lambda: _user_name(os.getuid()))
     pid: int = field(default_factory=os.getpid)
 
     def as_texts(self) -> list[str]:
@@ -60,11 +69,12 @@ class Holder:
         return (self.activity, self.store) == (f"run {run_id}", str(store))
 
 
-def _user() -> str:
+@functools.cache
+def _user_name(number: int) -> str:
     try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a user without a name, as in a container
-        return str(os.getuid())
+        return pwd.getpwuid(number).pw_name
+    except KeyError:  # a user without a name, as in a container
+        return str(number)
 
 
 @dataclass(frozen=True)
@@ -90,33 +100,34 @@ class LockedTicket:
 
 def locked_tickets(queue: Path | None = None) -> list[LockedTicket]:
     """Returns the tickets in the queue, first to last; void ones are removed. The first that names a device holds it."""
-    queue = queue or queue_directory()
-    if not queue.exists():
-        return []
-    with _mutex(queue):
-        return list(_locked(queue))
+    return list(_locked(queue or queue_directory()))
 
 
 class Ticket:
-    """A place in the queue for a set of devices (``cpu``, ``cuda:0``, …)."""
+    """A place in the queue for a set of devices (``cpu``, ``cuda:0``, …).
+
+    Raises:
+        RunFailedError: the directory of the queue cannot be used.
+    """
 
     def __init__(self, devices: Sequence[str], holder: Holder, queue: Path | None = None) -> None:
         queue = queue or queue_directory()
         self.devices, self.holder = devices, holder
-        if not queue.exists():
-            queue.mkdir(parents=True, exist_ok=True)
-            with contextlib.suppress(PermissionError):
-                queue.chmod(0o1777)
-        with _mutex(queue):
-            self.path = queue / f"{max(_numbers(queue), default=0) + 1}.ticket"
-            self.file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
-            try:
-                os.fchmod(self.file, 0o644)  # whatever the umask: other users must be able to read the lock
-                fcntl.flock(self.file, fcntl.LOCK_EX)
-                self._write()
-            except BaseException:  # such as a full disk: a locked ticket without a text would be left
-                self.release()
-                raise
+        new = self.path = _make(queue) / f".{uuid.uuid4().hex}.new"
+        try:
+            self.file = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        except OSError as error:
+            raise _unusable(queue, error) from None
+        try:
+            os.fchmod(self.file, 0o644)  # whatever the umask: other users must be able to read the lock
+            fcntl.flock(self.file, fcntl.LOCK_EX)
+            self._write()
+            self.path = _linked(new, queue)
+        except BaseException:  # such as a full disk
+            self.close()
+            raise
+        finally:
+            new.unlink()
 
     @classmethod
     def inherited(cls, path: Path, file: int) -> Ticket:
@@ -124,11 +135,10 @@ class Ticket:
         ticket = cls.__new__(cls)
         ticket.path, ticket.file = path, file
         os.set_inheritable(file, False)
-        with _mutex(path.parent):
-            texts = json.loads(os.pread(file, _LONGEST, 0))
-            ticket.devices = [text for text in texts if "=" not in text]
-            ticket.holder = replace(Holder.from_texts(texts), pid=os.getpid())
-            ticket._write()
+        texts = json.loads(os.pread(file, _LONGEST, 0))
+        ticket.devices = [text for text in texts if "=" not in text]
+        ticket.holder = replace(Holder.from_texts(texts), pid=os.getpid())
+        ticket._write()
         return ticket
 
     @property
@@ -149,9 +159,8 @@ class Ticket:
 
     def ahead(self) -> list[Holder]:
         """Returns the holders of the earlier locked tickets that have one of its devices, first to last."""
-        with _mutex(self.path.parent):
-            earlier = _locked(self.path.parent, before=self.number)
-            return [ticket.holder for ticket in earlier if ticket.devices & set(self.devices)]
+        earlier = _locked(self.path.parent, before=self.number)
+        return [ticket.holder for ticket in earlier if ticket.devices & set(self.devices)]
 
     def release(self) -> None:
         """Leaves the queue."""
@@ -167,20 +176,45 @@ _LONGEST = 65536
 """Bytes of a ticket."""
 
 
-@contextlib.contextmanager
-def _mutex(queue: Path) -> Iterator[None]:
-    path = queue / "mutex"
+def _make(queue: Path) -> Path:
+    """Creates the directory of the queue, for all users, unless it is there. Returns it."""
     try:
-        # Reading is enough for a lock; Linux refuses O_CREAT on another user's file in a sticky directory.
-        handle = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        handle = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
-        os.fchmod(handle, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
+        queue.mkdir(parents=True)
+    except FileExistsError:
+        if not queue.is_dir():
+            raise _unusable(queue, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))) from None
+    except OSError as error:
+        raise _unusable(queue, error) from None
+    else:
+        queue.chmod(0o1777)
+    return queue
+
+
+def _unusable(queue: Path, error: OSError) -> RunFailedError:
+    owner = ""
+    with contextlib.suppress(OSError):
+        owner = f" of user {_user_name(queue.lstat().st_uid)}"
+    hint = "remove it, or set WORKBENCH_DEVICE_QUEUE to another directory"
+    return RunFailedError(f"the device queue {queue}{owner} cannot be used: {error.strerror}; {hint}")
+
+
+def _linked(new: Path, queue: Path) -> Path:
+    """Links a ticket into the queue behind all others. Returns its path."""
+    while True:
+        number = _now()
+        path = queue / f"{number}.ticket"
+        try:
+            path.hardlink_to(new)
+        except FileExistsError:
+            continue
+        if not any(number < ticket.number <= _now() for ticket in _locked(queue)):
+            return path
+        path.unlink()  # a ticket with a later number was faster, and may be first already
+
+
+def _now() -> int:
+    """Returns the nanoseconds since the machine started, which are the same for all processes and never step back."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic_ns()
 
 
 def _numbers(queue: Path) -> list[int]:
@@ -189,7 +223,7 @@ def _numbers(queue: Path) -> list[int]:
 
 
 def _locked(queue: Path, before: int | None = None) -> Iterator[LockedTicket]:
-    """Yields the locked tickets in order, those ``before`` a number; the mutex is held."""
+    """Yields the locked tickets in order, those ``before`` a number."""
     for number in _numbers(queue):
         if (before is None or number < before) and (ticket := _read_if_locked(queue, number)):
             yield ticket
@@ -198,26 +232,38 @@ def _locked(queue: Path, before: int | None = None) -> Iterator[LockedTicket]:
 def _read_if_locked(queue: Path, number: int) -> LockedTicket | None:
     """Returns a locked ticket, and removes a void one.
 
-    A locked file without the text of a ticket is skipped, not waited for: tickets are written under the mutex, so that none of a
-    run looks so, and any program could otherwise stop all runs for as long as it lives.
+    A locked file without the text of a ticket is skipped, not waited for: tickets are complete when they appear, so that none of
+    a run looks so, and any program could otherwise stop all runs for as long as it lives.
     """
     path = queue / f"{number}.ticket"
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would wait for its writer
-    except (FileNotFoundError, PermissionError):  # everyone may read a ticket
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)  # a pipe would wait for its writer
+    except OSError:  # it has ended, or is none: everyone may read a ticket
         return None
     try:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
+        if not stat.S_ISREG((status := os.fstat(handle)).st_mode):
             return None
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        try:
-            return LockedTicket.from_json(number, os.read(handle, _LONGEST))
-        except (ValueError, RecursionError):
-            return None
+        return _read(handle, number, _user_name(status.st_uid))
     else:
-        with contextlib.suppress(PermissionError):  # another user's; it is void all the same
-            path.unlink(missing_ok=True)
+        # Only who holds its lock removes a ticket, so that the path is not that of another one meanwhile.
+        with contextlib.suppress(OSError):  # removed, or another user's; it is void all the same
+            if path.lstat().st_ino == status.st_ino:
+                path.unlink()
         return None
     finally:
         os.close(handle)
+
+
+def _read(handle: int, number: int, owner: str) -> LockedTicket | None:
+    """Returns the ticket in an open file; None if it is none, also when read again, since it may be being replaced."""
+    for _ in range(_NUM_READS):
+        with contextlib.suppress(ValueError, RecursionError):
+            ticket = LockedTicket.from_json(number, os.pread(handle, _LONGEST, 0))
+            return replace(ticket, holder=replace(ticket.holder, user=owner))
+        time.sleep(_REREAD_S)
+    return None
+
+
+_NUM_READS, _REREAD_S = 3, 0.001
