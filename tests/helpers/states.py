@@ -11,9 +11,10 @@ import psutil
 from tests.helpers.run_directory import new_run
 from workbench.store.directory import RunDirectory
 from workbench.store.figures import Summary
-from workbench.store.run_status import RunState, RunStatus, SupervisorProcess, WorkerStatus
+from workbench.store.processes import ProcessIdentity
+from workbench.store.run_status import RunState, RunStatus, WorkerStatus
 
-ALIVE = SupervisorProcess(os.getpid(), psutil.Process().create_time())
+ALIVE = ProcessIdentity(os.getpid(), psutil.Process().create_time())
 
 
 def live(store: Path, run_id: str, created_at: float, state: str = "queued", **record: Any) -> RunDirectory:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -113,3 +116,30 @@ def test_the_workers_of_a_killed_supervisor_die_and_the_run_is_lost(supervisors:
     following = Ticket(["cpu"], Holder("another run"), supervisors.queue)
     assert following.is_first(), "its ticket is void"
     following.release()
+
+
+def test_a_process_in_another_pid_namespace_leaves_a_living_run(supervisors: Supervisors) -> None:
+    run, process = supervisors.start("cancel")
+    wait_until(lambda: run.status().state == "running")
+    code = f"from workbench.store.state import *; print(state_of(RunDirectory(__import__('pathlib').Path({str(run.path)!r}))))"
+    unshare = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"]
+    command = [*unshare, sys.executable, "-c", code]
+    if subprocess.run([*unshare, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("this system allows no new pid namespaces")
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == "running\n"
+    assert run.status().state == "running"
+    process.kill()
+    wait_until(lambda: state_of(run) == "lost")
+
+
+def test_a_supervisor_whose_run_was_recorded_as_lost_goes_on_and_says_so(supervisors: Supervisors) -> None:
+    run, process = supervisors.start("cancel")
+    wait_until(lambda: run.status().state == "running")
+    run.write_status(replace(run.status(), state=RunState.LOST))
+    wait_until(lambda: run.status().state == "running")
+    run.request_cancel()
+    assert process.wait() == 0
+    assert (run.status().state, run.status().message) == (
+        "cancelled",
+        "cancelled by the user; meanwhile a reader recorded the run as lost",
+    )

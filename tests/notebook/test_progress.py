@@ -27,7 +27,8 @@ from workbench.analysis.progress_line import EndedRun, ended_line, progress_line
 from workbench.api import Run
 from workbench.api.progress import shown, shown_work
 from workbench.store.directory import RunDirectory
-from workbench.store.run_status import RunState, RunStatus, SupervisorProcess
+from workbench.store.processes import ProcessIdentity
+from workbench.store.run_status import RunState, RunStatus
 
 SETUP = """
 import workbench as wb
@@ -96,7 +97,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
 @pytest.fixture
 def going(run: Run, tmp_path: Path) -> Run:
     """A copy of a run and of its baselines, which seem to be in progress."""
-    supervisor = SupervisorProcess(os.getpid(), psutil.Process().create_time())
+    supervisor = ProcessIdentity(os.getpid(), psutil.Process().create_time())
     for source in (run.path, *(run.path.with_name(other) for other in run.record.baseline_ids)):
         copy = shutil.copytree(source, tmp_path / source.name)
         RunDirectory(copy).write_status(RunStatus(RunState.RUNNING, supervisor=supervisor))

@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import psutil
 import pytest
 
 from tests.helpers.comparison import SINGLE, SPLIT, record_run
@@ -24,8 +23,9 @@ from workbench.store.events import FinishedEvent, event_from_json
 from workbench.store.figures import CpuLoad, Summary, WorkerFigures
 from workbench.store.json_record import from_json
 from workbench.store.load import other_load_cores
+from workbench.store.processes import ProcessIdentity
 from workbench.store.records import Environment, Labels, RunError
-from workbench.store.run_status import RunState, RunStatus, SupervisorProcess
+from workbench.store.run_status import RunState, RunStatus
 from workbench.store.state import state_of, status_of
 from workbench.store.tables import schema, write_table
 
@@ -42,7 +42,8 @@ def test_a_run_directory_reads_back_what_was_written(tmp_path: Path) -> None:
     assert run.spec() == RunSpec()
     assert run.record().name == "a name"
     assert run.environment() == Environment(num_cores=2)
-    assert (run.status(), run.summary(), run.error(), run.labels()) == (RunStatus(RunState.QUEUED), None, None, Labels())
+    queued = RunStatus(RunState.QUEUED, submitted=run.status().submitted)
+    assert (run.status(), run.summary(), run.error(), run.labels()) == (queued, None, None, Labels())
     run.write_labels(Labels(name="other", tags=("a", "b")))
     assert run.labels() == Labels(name="other", tags=("a", "b"))
     run.write_error(RunError(1, "killed", operations=("send",)))
@@ -135,18 +136,9 @@ def test_rows_leave_deleted_runs_out_and_name_every_column(tmp_path: Path) -> No
     assert row["speedup"] is None
 
 
-def test_only_a_run_whose_supervisor_is_gone_is_recorded_as_lost(tmp_path: Path) -> None:
-    run, alive = new_run(tmp_path), psutil.Process().create_time()
-    run.write_status(RunStatus(RunState.RUNNING, supervisor=SupervisorProcess(os.getpid(), alive)))
-    assert state_of(run) == "running"
-    run.write_status(RunStatus(RunState.RUNNING, supervisor=SupervisorProcess(os.getpid(), alive - 5)))
-    assert state_of(run) == "lost", "another process has the number now"
-    assert run.status().state == "lost"
-
-
 def test_a_lost_run_is_read_where_the_store_cannot_be_written(tmp_path: Path) -> None:
     run = new_run(tmp_path)
-    run.write_status(RunStatus(RunState.RUNNING, supervisor=SupervisorProcess(os.getpid(), 1.0)))
+    run.write_status(RunStatus(RunState.RUNNING, supervisor=ProcessIdentity(os.getpid(), 1.0)))
     (run.path / f".status.json.{os.getpid()}").symlink_to("/dev/full")
     assert state_of(run) == "lost"
     message = "the supervisor process is gone; the store cannot be written: No space left on device"

@@ -35,6 +35,14 @@ def queue_directory() -> Path:
     return Path(os.environ.get("WORKBENCH_DEVICE_QUEUE") or "/tmp/workbench-devices")
 
 
+@functools.cache
+def _user_name(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:  # a user without a name, as in a container
+        return str(number)
+
+
 @dataclass(frozen=True)
 class Holder:
     """The holder of a ticket, as other processes on the machine see it."""
@@ -67,14 +75,6 @@ class Holder:
     def is_run(self, run_id: str, store: Path) -> bool:
         """Whether this is a run of a store, which is given by its resolved path."""
         return (self.activity, self.store) == (f"run {run_id}", str(store))
-
-
-@functools.cache
-def _user_name(number: int) -> str:
-    try:
-        return pwd.getpwuid(number).pw_name
-    except KeyError:  # a user without a name, as in a container
-        return str(number)
 
 
 @dataclass(frozen=True)

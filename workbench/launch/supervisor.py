@@ -6,6 +6,7 @@ the ticket's open file. Once it has started, no other process writes the status,
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -13,6 +14,7 @@ import traceback
 from dataclasses import replace
 from pathlib import Path
 
+from workbench.errors import DamagedRunError
 from workbench.launch.device_queue import Ticket
 from workbench.launch.failure import find_cause
 from workbench.launch.machine_load import NUM_QUIET_WINDOWS, WINDOW_S, MachineLoad
@@ -20,8 +22,9 @@ from workbench.launch.place import AWAITED_BASELINE, awaited_devices, take_ticke
 from workbench.launch.spawn import Workers
 from workbench.store.directory import RunDirectory
 from workbench.store.events import Event, FinishedEvent, StepEvent
+from workbench.store.processes import this_origin, this_process
 from workbench.store.records import RunError
-from workbench.store.run_status import RunState, RunStatus, SupervisorProcess
+from workbench.store.run_status import RunState, RunStatus
 
 _POLL_S = 0.02
 _HEARTBEAT_S = 1.0
@@ -33,6 +36,7 @@ _PLACE_S = 1.0
 _ERROR_GRACE_S = 1.0
 """How long the other workers may take to report their errors once one worker has failed."""
 _STALL_GRACE_S = 30.0
+_WAS_LOST = "meanwhile a reader recorded the run as lost"
 
 
 class Cancelled(Exception):  # noqa: N818 - not an error
@@ -45,10 +49,8 @@ class Supervisor:
     def __init__(self, run: RunDirectory, ticket: Ticket | None = None) -> None:
         self.directory, self.record, self.ticket = run, run.record(), ticket
         self.num_workers, self.device = self.record.num_workers, self.record.device
-        import psutil
-
-        process = SupervisorProcess(os.getpid(), psutil.Process().create_time())
-        self.status = RunStatus(RunState.QUEUED, supervisor=process)
+        self.status = RunStatus(RunState.QUEUED, supervisor=this_process(), submitted=this_origin())
+        self._was_lost = False
         self.events: list[list[Event]] = [[] for _ in range(self.num_workers)]
         self._offsets = [0] * self.num_workers
         self._last_event = self._last_write = time.monotonic()
@@ -56,7 +58,9 @@ class Supervisor:
     def run(self) -> None:
         """Runs until the state is terminal; any exception is recorded as the failure of the supervisor."""
         try:
-            if self.directory.status().state.is_terminal:
+            if (status := self.directory.status()).state.is_terminal:
+                if status.state is RunState.LOST:
+                    self._write(replace(status, supervisor=self.status.supervisor, message=f"{status.message} in time"))
                 return  # the submission was interrupted, or gave up, while the fork server imported torch
             self._write(self.status)
             self._wait_for_baselines()
@@ -74,6 +78,10 @@ class Supervisor:
 
     def _write(self, status: RunStatus) -> None:
         """Replaces ``status.json``, with a new heartbeat."""
+        with contextlib.suppress(DamagedRunError):
+            self._was_lost |= self.directory.status().state is RunState.LOST
+        if self._was_lost and status.state.is_terminal:
+            status = replace(status, message="; ".join(filter(None, (status.message, _WAS_LOST))))
         self.status = replace(status, heartbeat=time.time())
         self._last_write = time.monotonic()
         self.directory.write_status(self.status)

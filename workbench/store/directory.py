@@ -16,6 +16,7 @@ from workbench.errors import DamagedRunError, UsageError
 from workbench.store.events import Event, event_from_json
 from workbench.store.figures import Summary
 from workbench.store.json_record import InvalidRecordError, NewerVersionError, Record, from_json, to_json
+from workbench.store.processes import this_origin
 from workbench.store.records import CodeRecord, Environment, Labels, RunError, RunRecord
 from workbench.store.run_status import RunState, RunStatus
 
@@ -89,7 +90,7 @@ class RunDirectory:
             run._write("run.json", record)
             for part, (code_record, files) in (code or {}).items():
                 run._write_code(part.directory, code_record, files)
-            run.write_status(RunStatus(RunState.QUEUED))
+            run.write_status(RunStatus(RunState.QUEUED, submitted=this_origin()))
         except OSError as error:
             shutil.rmtree(run.path, ignore_errors=True)
             raise UsageError(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from workbench.store.json_record import Record
+from workbench.store.processes import Origin, ProcessIdentity
 
 
 class RunState(StrEnum):
@@ -30,15 +31,6 @@ TERMINAL = (RunState.FINISHED, RunState.FAILED, RunState.CANCELLED, RunState.LOS
 
 
 @dataclass(frozen=True)
-class SupervisorProcess(Record):
-    """The process of a supervisor."""
-
-    pid: int
-    create_time: float
-    """Seconds since 1970, as psutil reports it: tells the process from a later one with the same number."""
-
-
-@dataclass(frozen=True)
 class WorkerStatus(Record):
     """The process of a worker."""
 
@@ -55,8 +47,10 @@ class RunStatus(Record):
     state: RunState
     message: str = ""
     """What the run waits for, or why it ended."""
-    supervisor: SupervisorProcess | None = None
+    supervisor: ProcessIdentity | None = None
     """None until it has started."""
+    submitted: Origin = field(default_factory=Origin)
+    """Where and when the run was submitted."""
     workers: tuple[WorkerStatus, ...] = ()
     step: int | None = None
     """The last step that rank 0 reported."""
