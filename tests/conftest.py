@@ -40,6 +40,7 @@ def _own_fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
     directory: Path = tmp_path_factory.mktemp("tmp")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", str(directory))
+        patch.delenv("XDG_RUNTIME_DIR", raising=False)
         patch.setattr(tempfile, "tempdir", None)  # read anew from TMPDIR
         patch.setenv("WORKBENCH_DEVICE_QUEUE", str(directory / "devices"))
         patch.setenv("WORKBENCH_MAX_OTHER_LOAD_CORES", "1e9")  # tests run side by side: what they measure is always disturbed

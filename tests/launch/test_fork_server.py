@@ -42,6 +42,86 @@ def test_a_tmpdir_too_deep_for_a_unix_socket_is_not_used(monkeypatch: pytest.Mon
         assert submit.socket_path() is None
 
 
+def test_only_a_directory_of_this_user_alone_holds_the_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def path() -> Path | None:
+        return submit.socket_path()
+
+    with tempfile.TemporaryDirectory(dir="/tmp") as directory:
+        runtime, temporary, last = (Path(directory, name) for name in ("runtime", "temporary", "last"))
+        runtime.mkdir(), temporary.mkdir(), last.mkdir()
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+        monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+        monkeypatch.setattr(submit, "_SHORT_DIRECTORY", str(last))
+        assert path().parent == runtime / "workbench"
+        (runtime / "workbench").chmod(0o750)
+        in_temporary = temporary / f"workbench-{os.getuid()}"
+        assert path().parent == in_temporary
+        in_temporary.rename(temporary / "elsewhere")
+        in_temporary.symlink_to(temporary / "elsewhere")
+        assert path().parent == last / in_temporary.name
+        path().parent.rmdir()
+        (last / in_temporary.name).touch()
+        assert path() is None
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root becomes another user")
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere workers are spawned")
+def test_no_other_user_serves_or_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "import os, socket, sys; os.setuid(65534); s = socket.socket(socket.AF_UNIX); "
+    serving = code + "s.bind(sys.argv[1]); s.listen(); print(flush=True); s.accept()[0].recv(1); print('was read', flush=True)"
+    asking = code + "s.connect(sys.argv[1]); s.sendall(b'{}\\n')\ntry: print(s.recv(1))\nexcept ConnectionResetError: print(b'')"
+    with tempfile.TemporaryDirectory(dir="/tmp") as directory:
+        Path(directory).chmod(0o777)  # each end checks the other, whatever the directory
+        path = Path(directory, "s.sock")
+        monkeypatch.setattr(submit, "socket_path", lambda: path)
+        other = subprocess.Popen([sys.executable, "-c", serving, str(path)], stdout=subprocess.PIPE)
+        other.stdout.readline()
+        assert submit._connect() is None
+        assert other.communicate()[0] == b"was read\n", "nothing but the end of the connection"
+        path.unlink()
+        server_code = f"from workbench.launch import fork_server as f; f.FIRST, f.LATER = (), (); f.serve({str(path)!r})"
+        server = subprocess.Popen([sys.executable, "-c", server_code])
+        try:
+            wait_until(path.exists)
+            path.chmod(0o777)
+            answers = []
+
+            def is_answered() -> bool:  # it may not listen yet
+                asked = subprocess.run([sys.executable, "-c", asking, str(path)], capture_output=True, text=True)
+                answers.append(asked.stdout)
+                return asked.returncode == 0
+
+            wait_until(is_answered)
+            assert answers[-1] == "b''\n"
+            assert server.poll() is None
+        finally:
+            server.kill()
+            server.wait()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere workers are spawned")
+def test_a_server_whose_socket_is_gone_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "s.sock"
+    code = f"from workbench.launch import fork_server as f; f.FIRST, f.LATER, f.LOOK_S = (), (), 0.1; f.serve({str(path)!r})"
+    servers = [subprocess.Popen([sys.executable, "-c", code])]
+    try:
+        wait_until(path.exists)
+        servers[0].send_signal(signal.SIGSTOP)  # it lives, and does not look
+        path.unlink()
+        servers.append(subprocess.Popen([sys.executable, "-c", code]))
+        wait_until(path.exists)
+        inode = path.stat().st_ino
+        servers[0].send_signal(signal.SIGCONT)
+        assert servers[0].wait() == 0
+        assert path.stat().st_ino == inode, "the other server's"
+        assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+        assert servers[1].poll() is None
+    finally:
+        for server in servers:
+            server.kill()
+            server.wait()
+
+
 def test_a_folder_of_the_packages_name_in_the_current_directory_is_not_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -175,6 +175,48 @@ def test_a_run_whose_supervisor_was_killed_is_lost_and_its_workers_are_gone(stor
     wait_until(lambda: not any(psutil.pid_exists(w["pid"]) for w in status["workers"]))
 
 
+def left_by(store: Path) -> list[int]:
+    """The processes that workers of a store's runs started."""
+    found = psutil.process_iter(["cmdline", "status"])
+    alive = [process for process in found if process.info["status"] != psutil.STATUS_ZOMBIE]
+    return [process.pid for process in alive if (process.info["cmdline"] or [""])[-1] == str(store)]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems hand no orphans on")
+@pytest.mark.parametrize(
+    "end",
+    [
+        "none",
+        "cancel",
+        "kill supervisor",
+        "kill guard",
+        *(pytest.param(end, marks=pytest.mark.cross) for end in ("raise", "kill")),
+    ],
+)
+def test_processes_that_workers_start_end_with_the_run(store: Path, end: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKBENCH_PLUGINS", "workbench.testing.faults")
+    fault = end if end in ("none", "raise", "kill") else "hang"
+    options = ["--set", f"model.fault={fault}", "--set", "model.starts_processes=true", "--set", "measure.parity=false"]
+    process = started(store, "run", *FAULTY_MODEL, *options)
+    if fault == "hang":
+        wait_until(lambda: len(left_by(store)) == 2)
+        (run,) = (RunDirectory(path) for path in store.glob("runs/*"))
+        supervisor = psutil.Process(run.status().supervisor.pid)
+        if end == "cancel":
+            run.request_cancel()
+        else:
+            (supervisor if end == "kill supervisor" else supervisor.parent()).kill()
+    process.communicate()
+    (run,) = (RunDirectory(path) for path in store.glob("runs/*"))
+    state = {"none": "finished", "cancel": "cancelled", "kill supervisor": "lost"}.get(end, "failed")
+    assert run.status().state == state
+    if state == "lost":
+        wait_until(lambda: not left_by(store))
+    assert not left_by(store)
+    if end == "kill guard":
+        assert run.status().message == "the system ended the supervisor (SIGTERM)"
+
+
 @pytest.mark.parametrize(
     ("args", "sentence"),
     [

@@ -16,10 +16,14 @@ import os
 import runpy
 import signal
 import socket
+import struct
 import sys
+import time
 from typing import Any, NoReturn
 
 IDLE_S = 30 * 60
+LOOK_S = 10.0  # how often an idle server looks whether its socket is still there
+BIND_S = 0.3  # a server that has the lock binds its socket at once
 GET_GOING_S = 0.5  # no imports for so long after a start, which they would slow down
 REQUEST_S = 5.0  # a client that connects and sends nothing must not block the others
 FIRST = ("torch", "psutil")
@@ -36,53 +40,105 @@ LATER = (
 """Modules that most runs need, imported one at a time while there are no requests. Without pyarrow, which starts a thread."""
 
 
-def serve(path: str) -> None:
-    lock = os.open(path + ".lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return  # another server was faster
-    if os.path.exists(path):  # noqa: PTH110 - pathlib is not worth its import here
+def lock(path: str) -> int | None:
+    """Returns the open lock file of the server at a socket; None if there is one.
+
+    A server that holds the lock and has no socket, which something removed, is out of reach: its lock file is replaced.
+    """
+    while True:
+        file = os.open(path + ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(file)
+            deadline = time.monotonic() + BIND_S
+            while time.monotonic() < deadline:
+                if os.path.exists(path):  # noqa: PTH110 - pathlib is not worth its import here
+                    return None  # another server was faster
+                time.sleep(0.01)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path + ".lock")  # noqa: PTH108
+        else:
+            with contextlib.suppress(FileNotFoundError):
+                if os.stat(path + ".lock").st_ino == os.fstat(file).st_ino:  # noqa: PTH116
+                    return file
+            os.close(file)
+
+
+def bound(path: str) -> tuple[socket.socket, int]:
+    """Returns a socket that listens at the path, and the file's inode."""
+    with contextlib.suppress(FileNotFoundError):
         os.unlink(path)  # noqa: PTH108
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen(64)  # clients queue from here on, while torch is imported
+    return listener, os.stat(path).st_ino  # noqa: PTH116
+
+
+def is_at(path: str, inode: int) -> bool:
+    """Whether the file at a path is this server's socket."""
+    try:
+        return os.stat(path).st_ino == inode  # noqa: PTH116
+    except FileNotFoundError:
+        return False
+
+
+def peer_uid(connection: socket.socket) -> int:
+    """Returns the user of the process at the other end (SO_PEERCRED of unix(7))."""
+    pid_uid_gid = struct.Struct("3i")
+    return int(pid_uid_gid.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, pid_uid_gid.size))[1])
+
+
+def serve(path: str) -> None:
+    lock_file = lock(path)
+    if lock_file is None:
+        return
+    listener, inode = bound(path)
     gc.disable()  # imported objects stay, and a collection in a child would copy every page that it visits
     for name in FIRST:
         importlib.import_module(name)
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps
-    modules, timeout_s = list(LATER), 0.0
+    modules, timeout_s, used_at = list(LATER), 0.0, time.monotonic()
     while True:
-        listener.settimeout(timeout_s if modules else IDLE_S)
+        listener.settimeout(timeout_s if modules else LOOK_S)
         try:
             connection, _ = listener.accept()
         except (BlockingIOError, TimeoutError):
-            if not modules:
+            if modules:
+                with contextlib.suppress(ImportError):  # another version of torch may lack one
+                    importlib.import_module(modules.pop(0))
+                timeout_s = 0.0
+            elif not is_at(path, inode):
+                return
+            elif time.monotonic() - used_at > IDLE_S:
                 os.unlink(path)  # noqa: PTH108
                 return
-            with contextlib.suppress(ImportError):  # another version of torch may lack one
-                importlib.import_module(modules.pop(0))
-            timeout_s = 0.0
             continue
-        timeout_s = GET_GOING_S
+        timeout_s, used_at = GET_GOING_S, time.monotonic()
         with connection:
-            connection.settimeout(REQUEST_S)
-            files, line = list[int](), ""
-            try:
-                with contextlib.suppress(OSError):  # the client stalls or died
-                    first, files, _, _ = socket.recv_fds(connection, 1, 1)
-                    line = first.decode() + connection.makefile().readline()
-                if line.endswith("\n"):  # else the client died while it wrote
-                    request = json.loads(line)
-                    if os.fork() == 0:
-                        listener.close()
-                        os.close(lock)
-                        request["argv"] += map(str, files)
-                        run_module(request, connection)
-            finally:
-                for file in files:  # here a lock would outlive its client
+            if peer_uid(connection) == os.getuid():
+                answer(connection, (listener.fileno(), lock_file))
+
+
+def answer(connection: socket.socket, own_files: tuple[int, ...]) -> None:
+    """Reads the request and forks the child; in the child it never returns."""
+    connection.settimeout(REQUEST_S)
+    files, line = list[int](), ""
+    try:
+        with contextlib.suppress(OSError):  # the client stalls or died
+            first, files, _, _ = socket.recv_fds(connection, 1, 1)
+            line = first.decode() + connection.makefile().readline()
+        if line.endswith("\n"):  # else the client died while it wrote
+            request = json.loads(line)
+            if os.fork() == 0:
+                for file in own_files:
                     os.close(file)
+                request["argv"] += map(str, files)
+                run_module(request, connection)
+    finally:
+        for file in files:  # here a lock would outlive its client
+            os.close(file)
 
 
 def run_module(request: dict[str, Any], connection: socket.socket) -> NoReturn:

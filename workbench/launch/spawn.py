@@ -77,6 +77,7 @@ class Workers:
             return WorkerProcess(rank, pid, None)
         try:
             os.close(self._write_end)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the supervisor's would raise its exception here
             log = os.open(run.log_path(rank), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
             os.dup2(log, 1)
             os.dup2(log, 2)

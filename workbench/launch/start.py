@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from workbench.interpreter import module_command, same_packages
 from workbench.launch.device_queue import Ticket
+from workbench.launch.fork_server import peer_uid
 from workbench.store.directory import RunDirectory
 
 SUPERVISOR = "workbench.launch.supervisor"
@@ -51,20 +53,26 @@ def _arguments(run: RunDirectory, ticket: Ticket | None) -> list[str]:
 def socket_path() -> Path | None:
     """Returns the socket of the fork server for this interpreter and version of torch.
 
-    It is in /tmp if the path of TMPDIR is too long for a Unix socket. None if /tmp cannot be used either: runs then start without
-    the server.
+    It is in a directory that only this user may enter: in XDG_RUNTIME_DIR, else in TMPDIR, else in /tmp, the first whose path is
+    short enough for a Unix socket. None if there is none: runs then start without the server.
     """
     identity = [str(Path(sys.executable).resolve()), sys.prefix, version("torch"), _SERVER.read_text(encoding="utf-8")]
     name = f"{hashlib.sha256(repr(identity).encode()).hexdigest()[:16]}.sock"
-    for parent in (tempfile.gettempdir(), _SHORT_DIRECTORY):
-        directory = Path(parent) / f"workbench-{os.getuid()}"
-        if len(os.fsencode(directory / name)) > LONGEST_SOCKET_PATH:
-            continue
-        with contextlib.suppress(OSError):
-            directory.mkdir(mode=0o700, exist_ok=True)
-            if directory.stat().st_uid == os.getuid():
-                return directory / name
-    return None
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    parents = ([Path(runtime, "workbench")] if runtime and Path(runtime).is_absolute() else []) + [
+        Path(parent, f"workbench-{os.getuid()}") for parent in (tempfile.gettempdir(), _SHORT_DIRECTORY)
+    ]
+    paths = (directory / name for directory in parents if len(os.fsencode(directory / name)) <= LONGEST_SOCKET_PATH)
+    return next((path for path in paths if _is_private(path.parent)), None)
+
+
+def _is_private(directory: Path) -> bool:
+    """Whether a directory, which is made if there is none, is one of this user that nobody else may enter; no link to one."""
+    with contextlib.suppress(OSError):
+        directory.mkdir(mode=0o700, exist_ok=True)
+        status = directory.lstat()
+        return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o077
+    return False
 
 
 def _request(run: RunDirectory, ticket: Ticket | None) -> bool:
@@ -84,6 +92,7 @@ def _request(run: RunDirectory, ticket: Ticket | None) -> bool:
             line = json.dumps(request).encode() + b"\n"
             socket.send_fds(connection, [line[:1]], [ticket.file] if ticket else [])
             connection.sendall(line[1:])
+            connection.settimeout(_START_S)  # a server that is stopped never answers
             return bool(connection.makefile().readline())
         except OSError:
             return False
@@ -99,7 +108,10 @@ def _connect() -> socket.socket | None:
         connection = socket.socket(socket.AF_UNIX)
         try:
             connection.connect(str(path))
-            return connection
+            if peer_uid(connection) == os.getuid():
+                return connection
+            connection.close()
+            return None
         except (FileNotFoundError, ConnectionRefusedError):
             connection.close()
         except OSError:

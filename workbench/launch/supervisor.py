@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 import time
 import traceback
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 
 from workbench.errors import DamagedRunError
 from workbench.launch.device_queue import Ticket
 from workbench.launch.failure import find_cause
+from workbench.launch.guard import end_descendants, guard
 from workbench.launch.machine_load import NUM_QUIET_WINDOWS, WINDOW_S, MachineLoad
 from workbench.launch.place import AWAITED_BASELINE, awaited_devices, take_ticket, unfinished_baselines
 from workbench.launch.spawn import Workers
@@ -43,6 +46,10 @@ class Cancelled(Exception):  # noqa: N818 - not an error
     """The user cancelled the run."""
 
 
+class Terminated(Exception):  # noqa: N818 - not an error
+    """The system ends this process with SIGTERM, as when it shuts down."""
+
+
 class Supervisor:
     """Takes one run from the state ``queued`` to a terminal state."""
 
@@ -58,7 +65,9 @@ class Supervisor:
     def run(self) -> None:
         """Runs until the state is terminal; any exception is recorded as the failure of the supervisor."""
         try:
-            if (status := self.directory.status()).state.is_terminal:
+            if (status := self.directory.status()).supervisor and status.supervisor.has_ended() is False:
+                return  # a second request, of a client that got no answer to the first
+            if status.state.is_terminal:
                 if status.state is RunState.LOST:
                     self._write(replace(status, supervisor=self.status.supervisor, message=f"{status.message} in time"))
                 return  # the submission was interrupted, or gave up, while the fork server imported torch
@@ -68,6 +77,8 @@ class Supervisor:
             self._run_workers()
         except Cancelled:
             self._write(replace(self.status, state=RunState.CANCELLED, message="cancelled by the user"))
+        except Terminated:
+            self._write(replace(self.status, state=RunState.FAILED, message="the system ended the supervisor (SIGTERM)"))
         except Exception as error:  # noqa: BLE001 - recorded, whatever it is
             traceback.print_exc()
             self.directory.write_error(RunError(None, repr(error), traceback=traceback.format_exc()))
@@ -157,7 +168,7 @@ class Supervisor:
                     return self._fail(workers)
                 self._pause()
         finally:
-            workers.end()
+            _end(workers)
 
     def _read_events(self) -> None:
         for rank in range(self.num_workers):
@@ -183,6 +194,7 @@ class Supervisor:
     def _finish(self, codes: list[int | None]) -> None:
         from workbench.metrics.summary import summarize
 
+        end_descendants()  # first: once the state is terminal, no process of the run is left
         self.directory.write_summary(summarize(self.directory, self.events))
         late = [f"worker {rank} exited with code {code}" for rank, code in enumerate(codes) if code]
         message = "; ".join(late) + (" after it finished" if late else "")
@@ -192,14 +204,27 @@ class Supervisor:
         silent_s = time.monotonic() - self._last_event
         cause = find_cause(workers.processes, self.events, self.record.timeout_s, silent_s)
         assert cause.rank is not None, "the supervisor runs"
-        workers.end()  # first: once the state is terminal, no process of the run is left
+        _end(workers)
         log = self.directory.log_path(cause.rank)
         lines = log.read_text(errors="replace").splitlines()[-20:] if log.exists() else []
         self.directory.write_error(replace(cause, last_lines=tuple(lines)))
         self._write(replace(self.status, state=RunState.FAILED, message=f"worker {cause.rank}: {cause.exception}"))
 
 
+def _end(workers: Workers) -> None:
+    """Ends the workers, and what they started and left behind."""
+    workers.end()
+    end_descendants()
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)  # a second signal must not interrupt the cleanup
+    raise Terminated
+
+
 if __name__ == "__main__":
+    guard()
+    signal.signal(signal.SIGTERM, _terminate)
     _, path, *handed_on = sys.argv
     Supervisor(RunDirectory(Path(path)), Ticket.inherited(Path(handed_on[0]), int(handed_on[1])) if handed_on else None).run()
     sys.stdout.flush()

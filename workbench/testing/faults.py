@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from typing import Literal
 
@@ -19,8 +21,11 @@ from workbench.models.mlp import MLP, MLPOptions
 class FaultyOptions(MLPOptions):
     name: Literal["faulty"] = "faulty"  # type: ignore[assignment]
 
-    fault: Literal["raise", "kill", "hang"] = "raise"
+    fault: Literal["raise", "kill", "hang", "none"] = "raise"
     """Kind of failure."""
+
+    starts_processes: bool = False
+    """Whether the worker also starts two processes that do not end, one of them in a session of its own."""
 
     rank: NonNegativeInt = 1
     """Rank of the worker that fails."""
@@ -31,7 +36,7 @@ class FaultyOptions(MLPOptions):
 
 @model("faulty")
 class Faulty(MLP):
-    """An MLP whose input block raises, is killed or hangs on one worker."""
+    """An MLP whose input block raises, is killed, hangs or leaves processes on one worker."""
 
     Options = FaultyOptions
 
@@ -52,6 +57,13 @@ class Fault:
     def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self.calls += 1
         if dist.get_rank() != self.options.rank or self.calls != self.options.call or torch.is_inference_mode_enabled():
+            return
+        if self.options.starts_processes:
+            for own_session in (False, True):
+                # Its last argument tells the process from those of other runs.
+                command = [sys.executable, "-c", "import time; time.sleep(3600)", os.environ["WORKBENCH_HOME"]]
+                subprocess.Popen(command, start_new_session=own_session)
+        if self.options.fault == "none":
             return
         if self.options.fault == "raise":
             raise ValueError("wrong on purpose")

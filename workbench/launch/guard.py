@@ -1,0 +1,85 @@
+"""The guard of a run: the parent of its supervisor, which ends whatever the supervisor leaves behind when it dies.
+
+Workers may start processes of their own, such as data loaders and compilers, which outlive them. Linux hands orphans to the
+nearest ancestor that asked for them (``PR_SET_CHILD_SUBREAPER`` of prctl(2)): to the supervisor, and to the guard when the
+supervisor has died. On other systems there is no guard.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import psutil
+
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_END_S = 10.0
+"""How long to wait for killed processes: one that waits for a device may take long, and nothing more can be done to it."""
+
+
+def guard() -> None:
+    """Forks this process and returns in the child, which is to be the supervisor; the parent is its guard and never returns.
+
+    If the guard is killed, the child receives SIGTERM.
+    """
+    if sys.platform != "linux":
+        return
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    parent = os.getpid()
+    if (child := os.fork()) == 0:
+        _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it died before
+            os.kill(os.getpid(), signal.SIGTERM)
+        return
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # such as the lock of the ticket, which ends with the supervisor
+    _, status = os.waitpid(child, 0)
+    end_descendants()
+    os._exit(min(os.waitstatus_to_exitcode(status) % 256, 255))
+
+
+def descendants(pid: int | None = None) -> list[psutil.Process]:
+    """Returns the processes that a process, by default this one, has started and these in turn, without zombies."""
+    import psutil
+
+    try:
+        found = psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+    return [process for process in found if _is_alive(process)]
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    import psutil
+
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def end_descendants() -> None:
+    """Kills all processes below this one, whatever state they are in, and waits until none is left."""
+    deadline = time.monotonic() + _END_S
+    while (left := descendants()) and time.monotonic() < deadline:
+        kill(left)
+        time.sleep(0.01)
+
+
+def kill(processes: list[psutil.Process]) -> None:
+    """Sends SIGKILL to processes that have not ended."""
+    import psutil
+
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            process.kill()
+
+
+def _prctl(option: int, value: int) -> None:
+    ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
