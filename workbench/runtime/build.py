@@ -14,6 +14,7 @@ from workbench.errors import SplitError
 from workbench.models.blocks_modules import Blocks
 from workbench.models.dropout_modules import DropoutKeys
 from workbench.models.mapped_modules import copy_to_memory
+from workbench.models.user.stage_modules import UserBlocks, WholeModule
 from workbench.plan.mesh import WORLD
 from workbench.plan.model_summary import block_of
 from workbench.plan.plan import Plan
@@ -67,7 +68,8 @@ def build_worker(
             # Before strategies finish: each piece of an accumulated step makes its own copies.
             clear_after_steps(worker, ComputeCopies(worker.blocks, compute_dtype))
     if worker.trains:
-        checkpoint_blocks(worker.blocks, train.checkpointing)
+        has_surrounding = isinstance(worker.blocks, UserBlocks | WholeModule) and not train.compile
+        checkpoint_blocks(worker.blocks, train.checkpointing, has_surrounding)
     if train.compile:
         for block in worker.blocks:
             block.compile()

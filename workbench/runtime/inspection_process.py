@@ -34,12 +34,12 @@ def answer(contents: bytes) -> bytes:
 def _found(options: UserModelOptions, request: Request) -> Found:
     with options.source.imports():  # forward may import, too
         model = UserModel(options, TypeAdapter(DatasetSummary).validate_python(request.data))
-        model.generates = request.purpose.generates
+        model.generates, model.has_context = request.purpose.generates, request.purpose.has_context
         structure, summary = inspected(model)
         return Found(
             summary,
             tensor_plan_of(model, structure, summary, request.tensor_plan) if request.purpose.is_sliced else None,
-            sequence_split_of(model, summary) if request.purpose.has_context else None,
+            sequence_split_of(model, structure, summary) if request.purpose.has_context else None,
         )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from workbench.models.dropout_modules import SampleDropout
+from workbench.models.user.stage_modules import SURROUNDING, Surrounding
 from workbench.torch_private.dispatch import FUNCTIONAL_COLLECTIVES, FUSED_ATTENTION
 
 Mode = Literal["none", "full", "selective"]
@@ -25,14 +27,20 @@ _SAVED_OPS = (
 """Operations that are expensive to recompute: matrix products, convolutions, attention and collectives."""
 
 
-def checkpoint_blocks(blocks: Iterable[nn.Module], mode: Mode) -> None:
+def checkpoint_blocks(blocks: Iterable[nn.Module], mode: Mode, has_surrounding: bool = False) -> None:
     """Applies activation checkpointing to each block. ``full`` recomputes all activations inside it; ``selective`` saves the
-    outputs of ``_SAVED_OPS``. Parameter names do not change."""
+    outputs of ``_SAVED_OPS``. Parameter names do not change.
+
+    Args:
+        has_surrounding: Whether the code of the blocks runs in a context of its own, which recomputation must enter.
+    """
     if mode == "none":
         return
     context: dict[str, Any] = {}
     if mode == "selective":
         context["context_fn"] = functools.partial(create_selective_checkpoint_contexts, _save_policy)
+    if has_surrounding:
+        context["context_fn"] = functools.partial(_contexts_within, context.get("context_fn", _no_contexts))
     for block in blocks:
         forward, dropouts = block.forward, [m for m in block.modules() if isinstance(m, SampleDropout) and m.p > 0]
         if dropouts:
@@ -54,6 +62,22 @@ def _checkpoint_with_masks(
         return forward(*args, **kwargs)
 
     return checkpoint(run, *args, use_reentrant=False, **context, **kwargs)
+
+
+def _no_contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+    return nullcontext(), nullcontext()
+
+
+def _contexts_within(contexts: Callable[[], Any]) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+    """Returns the contexts of the forward pass, which is inside its surrounding, and of the recomputation."""
+    forward, recomputation = contexts()
+    return forward, _both(SURROUNDING.get(), recomputation)
+
+
+@contextmanager
+def _both(surrounding: Surrounding, inner: AbstractContextManager[Any]) -> Iterator[None]:
+    with surrounding(), inner:
+        yield
 
 
 def _save_policy(context: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -14,9 +16,10 @@ from workbench.models.dropout_modules import SubstituteDropout, substitute_dropo
 from workbench.models.user.module_model import ModuleModel
 from workbench.models.user.outputs_modules import main_output
 from workbench.models.user.samples_modules import Samples
+from workbench.models.user.structure_modules import WHOLE, Structure
 from workbench.plan.batch_modules import call
 from workbench.plan.model_summary import ModelSummary
-from workbench.plan.sequence_split import SequenceSplit
+from workbench.plan.sequence_split import AttentionCall, SequenceSplit
 from workbench.runtime.parity.dropout import without_random_draws
 from workbench.runtime.parity.lower_precision import LowerPrecision
 from workbench.runtime.tensor_plan.of_model import MOST_PARAMETERS
@@ -30,7 +33,7 @@ _ROUNDING, _LOWER_ROUNDING = 1e-9, 1e-6
 BALANCES = ("zigzag", "contiguous")
 
 
-def sequence_split_of(model: ModuleModel[Any], summary: ModelSummary) -> SequenceSplit:
+def sequence_split_of(model: ModuleModel[Any], structure: Structure | None, summary: ModelSummary) -> SequenceSplit:
     """Returns how the sequence of a model can be split over workers: each of two, one after the other, runs the module's own code
     on its positions and attends to the keys and values of the whole sequence, and must return the outputs of the whole."""
     if problem := _unsuitable(model, summary):
@@ -42,22 +45,49 @@ def sequence_split_of(model: ModuleModel[Any], summary: ModelSummary) -> Sequenc
             module.eval()
     tokens = Samples(model.data, "cpu").inputs(_SAMPLES)
     tokens = tokens[:, : tokens.shape[1] // (2 * _NUM_WORKERS) * 2 * _NUM_WORKERS]
-    keys_and_values: list[tuple[Tensor, Tensor]] = []
+    keys_and_values, calls, turns = list[tuple[Tensor, Tensor]](), list[AttentionCall](), _Turns(root, structure)
 
     def recorded(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         keys_and_values.append((k, v))
+        calls.append(AttentionCall(k.shape[1] * k.shape[3] * 2, turns.block, turns.is_inside))
         return _causal(q, k, v, torch.arange(q.shape[-2]))
 
     precision = LowerPrecision(root)
     try:
-        with precision:
+        with turns, precision:
             whole = _outputs(root, tokens, torch.arange(tokens.shape[1]), recorded)
     except UnsplitAttentionError as error:
         return SequenceSplit(str(error))
     allowed = _LOWER_ROUNDING if precision.cause else _ROUNDING
     problems = {balance: _problem(root, tokens, whole.detach(), keys_and_values, balance, allowed) for balance in BALANCES}
-    features = tuple(k.shape[1] * k.shape[3] * 2 for k, _ in keys_and_values)
-    return SequenceSplit(problems[BALANCES[-1]]) if all(problems.values()) else SequenceSplit("", features, problems)
+    if all(problems.values()):
+        return SequenceSplit(problems[BALANCES[-1]])
+    return SequenceSplit("", tuple(calls), _cuts(structure), problems)
+
+
+def _cuts(structure: Structure | None) -> tuple[str, ...]:
+    """Returns the names of the blocks after which stages may end."""
+    if structure is None:
+        return ()
+    cuts = sorted(structure.cut_points)
+    return tuple(structure.blocks[cut].name for cut in cuts if all(map(structure.has_positions, structure.carry(cut))))
+
+
+class _Turns(ExitStack):
+    """Notes, while the module runs, in whose turn it is."""
+
+    def __init__(self, root: nn.Module, structure: Structure | None) -> None:
+        super().__init__()
+        self.block, self.is_inside = (WHOLE, True) if structure is None else ("", False)
+        for index, path in enumerate(structure.units if structure else ()):
+            assert structure is not None
+            block = next(block for block in structure.blocks if block.last_unit >= index and not block.parameters)
+            unit = root.get_submodule(path)
+            self.callback(unit.register_forward_pre_hook(partial(self._set, block.name, block.path == path)).remove)
+            self.callback(unit.register_forward_hook(partial(self._set, "", False)).remove)
+
+    def _set(self, block: str, is_inside: bool, *args: Any) -> None:
+        self.block, self.is_inside = block, is_inside
 
 
 def _unsuitable(model: ModuleModel[Any], summary: ModelSummary) -> str:

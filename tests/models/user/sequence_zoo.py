@@ -46,3 +46,33 @@ class Decoder(nn.Module):
         for norm, layer in zip(self.norms, self.layers, strict=True):
             x = x + self.dropout(layer(norm(x)))
         return self.head(x)
+
+
+class Block(nn.Module):
+    """Attention with its residual."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.attention, self.dropout = nn.LayerNorm(WIDTH), Attention("causal"), nn.Dropout(0.2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.dropout(self.attention(self.norm(x)))
+
+
+class Stacked(nn.Module):
+    """A decoder that can be cut after each of its blocks, and may attend between them, too."""
+
+    def __init__(self, attends_between: bool = False) -> None:
+        super().__init__()
+        self.attends_between = attends_between
+        self.tokens, self.positions = nn.Embedding(256, WIDTH), nn.Embedding(POSITIONS, WIDTH)
+        self.blocks = nn.ModuleList(Block() for _ in range(2))
+        self.head = nn.Linear(WIDTH, 256)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.tokens(tokens) + self.positions(torch.arange(tokens.shape[1]))
+        for block in self.blocks:
+            x = block(x)
+        if self.attends_between:
+            x = x + F.scaled_dot_product_attention(x[:, None], x[:, None], x[:, None], is_causal=True)[:, 0]
+        return self.head(x)

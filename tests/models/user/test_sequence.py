@@ -49,6 +49,28 @@ def test_a_decoder_on_a_part_of_the_positions_is_one_worker_and_its_formulas(spl
     assert_conforms(spec_of(split))
 
 
+STACKED = {"name": f"{Path(sequence_zoo.__file__)}:{sequence_zoo.Stacked.__name__}"}
+PIECES = {"size": 2, "num_microbatches": 2}
+COMBINED: dict[str, tuple[dict[str, Any], str]] = {
+    "cp2 · layer2, recomputed": ({"context": 2, "layer": 2}, "full"),
+    "cp2, selective": ({"context": 2}, "selective"),
+    "cp2 gathered, recomputed": ({"context": {"size": 2, "attention": "all_gather"}}, "full"),
+    "cp2 · layer2": ({"context": 2, "layer": 2}, "none"),
+    "cp2 · pp2": ({"context": 2, "pipeline": PIECES}, "none"),
+    "cp2 · pp2, recomputed": ({"context": 2, "pipeline": PIECES}, "full"),
+    "dp2 · cp2 · pp2": ({"data": 2, "context": 2, "pipeline": PIECES}, "none"),
+}
+
+
+@pytest.mark.parametrize(
+    "combined", [pytest.param(name, marks=[] if name == "cp2 · layer2, recomputed" else pytest.mark.cross) for name in COMBINED]
+)
+def test_stages_and_recomputation_with_a_part_of_the_positions_are_one_worker(combined: str) -> None:
+    split, checkpointing = COMBINED[combined]
+    spec = spec_of(split, STACKED)
+    assert_conforms({**spec, "train": {**spec["train"], "checkpointing": checkpointing}})
+
+
 @pytest.mark.cross
 def test_a_transformers_decoder_with_rotary_positions_is_one_worker() -> None:
     pytest.importorskip("transformers")
@@ -75,7 +97,7 @@ def test_what_depends_on_other_positions_is_refused_with_the_reason(options: dic
     spec = RunSpec(**spec_of({}, **options))
     assert isinstance(spec.model, UserModelOptions)
     model = UserModel(spec.model, DATASETS.get("text")(spec.dataset).summary())
-    assert reason in sequence_split_of(model, inspected(model)[1]).refusal
+    assert reason in sequence_split_of(model, *inspected(model)).refusal
 
 
 def test_what_is_not_combined_with_it_is_refused_too() -> None:
@@ -85,6 +107,9 @@ def test_what_is_not_combined_with_it_is_refused_too() -> None:
         plan(RunSpec(**spec_of({"context": 2, "tensor": 2})))
     with pytest.raises(SplitError, match="18 positions are not divisible into 4 chunks"):
         plan(RunSpec(**spec_of({"context": 2}, length=18)))
+    between = {**STACKED, "options": {"attends_between": True}}
+    with pytest.raises(SplitError, match=r"sequence_zoo\.py:Stacked calls attention outside of its blocks"):
+        plan(RunSpec(**spec_of({"context": 2, "layer": 2}, between)))
     spec = spec_of({"context": 2})
-    with pytest.raises(SplitError, match=r"train\.checkpointing: is not supported with split\.context"):
-        plan(RunSpec(**{**spec, "train": {**spec["train"], "checkpointing": "full"}}))
+    with pytest.raises(SplitError, match=r"train\.compile: is not supported with split\.context"):
+        plan(RunSpec(**{**spec, "train": {**spec["train"], "compile": True}}))

@@ -93,9 +93,6 @@ class UserModel(ModuleModel[UserModelOptions]):
     is_sliced: bool = False
     """Whether a strategy slices layers, so that a tensor plan is looked for."""
 
-    has_context: bool = False
-    """Whether a strategy splits the sequence, so that it is tried if that can be."""
-
     def __init__(self, options: UserModelOptions, data: DatasetSummary) -> None:
         super().__init__(options, data)
         self.name = options.source.label  # type: ignore[misc]  # each has its own
@@ -125,7 +122,8 @@ class UserModel(ModuleModel[UserModelOptions]):
         if sequence is None or not self.has_context:
             return summary
         length = None if sequence.refusal else self.data.input_shape[0]
-        return replace(summary, sequence=sequence, sequence_length=length, kept=None)
+        blocks = [b if b.crossing is None or b.name in sequence.cuts else replace(b, crossing=()) for b in summary.blocks]
+        return replace(summary, blocks=tuple(blocks), sequence=sequence, sequence_length=length, kept=None)
 
     @property
     def found(self) -> Found:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -121,9 +121,11 @@ def _inspected_on(model: ModuleModel[Any], root: nn.Module, device: str) -> tupl
         if device == "meta":
             raise
         why_whole = f"its code cannot be followed ({type(error).__name__})"
-    if structure is not None and model.generates and length > 1 and cache_argument(root):
+    if structure is not None and length > 1 and (model.has_context or (model.generates and cache_argument(root))):
         shorter = samples.inputs(2)[:, : length - 1]
-        structure = with_positions(structure, root, lambda: main_output(call(root, shorter)), length)
+        # A module that does not accept it is refused by the trial of its sequence.
+        with suppress(Exception) if model.has_context else nullcontext():
+            structure = with_positions(structure, root, lambda: main_output(call(root, shorter)), length)
     if structure is None and model.cut_at:
         raise SpecError(
             "model.cut_at", f"{model.name} cannot be cut anywhere ({why_whole}), but got {list(model.cut_at)}; remove it"

@@ -29,6 +29,9 @@ O = TypeVar("O", bound=ModelOptions)
 class ModuleModel(Model[O]):
     """A model given by a function that builds it."""
 
+    has_context: bool = False
+    """Whether a strategy splits the sequence, so that it is tried if that can be."""
+
     @abstractmethod
     def build(self) -> nn.Module:
         """Returns the module with newly initialized parameters, the same for the same state of the generators of Python, numpy

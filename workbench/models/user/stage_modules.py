@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from types import NoneType
 from typing import Any
 
@@ -21,6 +22,11 @@ from workbench.models.user.structure_modules import Structure
 from workbench.plan.batch_modules import call, num_samples
 from workbench.torch_private.dispatch import tree_leaves, tree_unflatten
 from workbench.torch_private.modules import ConvertsMore
+
+Surrounding = Callable[[], AbstractContextManager[Any]]
+"""Returns the context in which the code of a module runs."""
+SURROUNDING: ContextVar[Surrounding] = ContextVar("SURROUNDING", default=nullcontext)
+"""That of the forward pass that runs, which recomputation in backward enters, too."""
 
 
 class _Done(BaseException):
@@ -62,8 +68,7 @@ class WholeModule(Blocks):
     def __init__(self, blocks: OrderedDict[str, nn.Module], result: Result) -> None:
         super().__init__(blocks)
         self.result = result
-        self.surrounding: Callable[[], AbstractContextManager[Any]] = nullcontext
-        """Returns the context in which the code of the module runs."""
+        self.surrounding: Surrounding = nullcontext
 
     @property
     def code(self) -> nn.Module:
@@ -76,7 +81,7 @@ class WholeModule(Blocks):
 
     def forward(self, samples: Any) -> Any:
         (root,) = self
-        with self.surrounding():
+        with _within(self.surrounding):
             output = call(root, self.result.inputs(samples), **self.arguments)
         return self.result.of(output, samples, self.training)
 
@@ -95,8 +100,7 @@ class UserBlocks(ConvertsMore, Blocks):
     def __init__(self, blocks: OrderedDict[str, nn.Module], root: nn.Module, structure: Structure, result: Result) -> None:
         super().__init__(blocks)
         self.result = result
-        self.surrounding: Callable[[], AbstractContextManager[Any]] = nullcontext
-        """Returns the context in which the code of the module runs."""
+        self.surrounding: Surrounding = nullcontext
         names = [block.name for block in structure.blocks]
         held = [names.index(name) for name in blocks]
         self._first, self._last, self.structure = min(held), max(held), structure
@@ -248,7 +252,7 @@ class UserBlocks(ConvertsMore, Blocks):
             self._received = dict(zip(self._arriving, inputs, strict=True))
         handles = [] if self.is_last else list(self._handing_over())
         try:
-            with self.surrounding():
+            with _within(self.surrounding):
                 output = call(self._code[0], self.result.inputs(self.samples), **self.arguments)
         except _Done:
             passed = tuple(self._captured[origin] for origin in self._leaving)
@@ -295,6 +299,16 @@ class UserBlocks(ConvertsMore, Blocks):
                 setattr(module, name, nn.Parameter(_placeholder(parameter, convert), requires_grad=False))
             for name, buffer in list(module.named_buffers(recurse=False)):
                 setattr(module, name, _placeholder(buffer, convert))
+
+
+@contextmanager
+def _within(surrounding: Surrounding) -> Iterator[None]:
+    token = SURROUNDING.set(surrounding)
+    try:
+        with surrounding():
+            yield
+    finally:
+        SURROUNDING.reset(token)
 
 
 def _placeholder(tensor: Tensor, convert: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> Tensor:

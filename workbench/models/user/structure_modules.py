@@ -65,7 +65,8 @@ class Structure:
     """Index of the first block with a parameter that requires a gradient."""
 
     shorter: Dataflow | None = None
-    """Of a batch of two samples with one position less than ``sequence_length``, if the module generates with a cache."""
+    """Of a batch of two samples with one position less than ``sequence_length``, if the module generates with a cache or its
+    sequence is split."""
 
     sequence_length: int = 0
     """Number of positions of a sample, if it does."""
@@ -103,6 +104,13 @@ class Structure:
         two, three = (flow.structures[origin.unit][1][int(origin.leaf)] for flow in (self.flow, self.larger))
         is_batched = two.dim() and tuple(two.shape) == (2, *three.shape[1:]) and len(three) == 3
         return tuple(two.shape[1:]) if is_batched and two.is_floating_point() else None
+
+    def has_positions(self, origin: Origin) -> bool:
+        """Whether dim 1 of a tensor that crosses a cut, and no other, is the positions."""
+        if self.shorter is None:
+            return False
+        longer, shorter = (flow.structures[origin.unit][1][int(origin.leaf)].shape for flow in (self.flow, self.shorter))
+        return longer[1:2] == (self.sequence_length,) and tuple(shorter) == (longer[0], longer[1] - 1, *longer[2:])
 
     def alias(self, block: UserBlock) -> str:
         """Returns the name under which a module outside of the units has a parameter of a block, too, which the code between the

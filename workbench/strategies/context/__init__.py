@@ -20,11 +20,14 @@ if TYPE_CHECKING:
 
     from torch.distributed.device_mesh import DeviceMesh
 
-    from workbench.plan.model_summary import ModelSummary
+    from workbench.plan.model_summary import BlockSummary, ModelSummary
     from workbench.plan.rank_view import RankView
     from workbench.plan.sequence_split import SequenceSplit
     from workbench.spec.run_spec import RunSpec
     from workbench.strategies.worker_model import WorkerModel
+
+
+_STAGED = {"layer", "pipeline"}
 
 
 class ContextOptions(StrategyOptions):
@@ -99,11 +102,17 @@ class ContextStrategy(Strategy[ContextOptions]):
             balance = next(balance for balance, why_not in sequence.balances.items() if not why_not)
             text = f'"{self.options.balance}" is not supported by {name}: {problem}; use "{balance}"'
             raise SplitError("split.context.balance", text)
-        if other := next((other for other, _ in spec.split.items() if other not in (self.name, "data")), None):
-            raise SplitError("split.context", f"of a model of your own is incompatible with {other}; use it alone or with data")
-        if spec.train.checkpointing != "none" or spec.train.compile:
-            option = "compile" if spec.train.compile else "checkpointing"
-            raise SplitError(f"train.{option}", "is not supported with split.context of a model of your own; leave it out")
+        others = {other for other, _ in spec.split.items()} - {self.name, "data"}
+        if other := next(iter(sorted(others - _STAGED)), None):
+            text = f"of a model of your own is incompatible with {other}; use it alone or with data, layer or pipeline"
+            raise SplitError("split.context", text)
+        if others and not all(attention.block for attention in sequence.attention):
+            raise SplitError(
+                "split.context",
+                f"{name} calls attention outside of its blocks, which every stage would run; use it without stages",
+            )
+        if spec.train.compile:
+            raise SplitError("train.compile", "is not supported with split.context of a model of your own; leave it out")
 
     @property
     def why_no_generation(self) -> str:
@@ -132,7 +141,13 @@ class ContextStrategy(Strategy[ContextOptions]):
             assert isinstance(group, ColumnRowPair)
             return replace(group, input_shape=part(group.input_shape), output_shape=part(group.output_shape))
 
-        blocks = [replace(b, output_shape=part(b.output_shape), forward_flops=b.forward_flops // size) for b in model.blocks]
+        def cut_block(block: BlockSummary) -> BlockSummary:
+            crossing = None if block.crossing is None else tuple(map(part, block.crossing))
+            return replace(
+                block, output_shape=part(block.output_shape), crossing=crossing, forward_flops=block.forward_flops // size
+            )
+
+        blocks = list(map(cut_block, model.blocks))
         groups, length = tuple(map(cut, model.groups)), model.sequence_length // size
         return Placement(replace(model, blocks=tuple(blocks), groups=groups, sequence_length=length))
 
@@ -147,9 +162,10 @@ class ContextStrategy(Strategy[ContextOptions]):
         Activation checkpointing repeats the forward communication in backward.
         """
         n, expected = self.options.size, []
-        visits = 1 if rank_view.spec.train.checkpointing == "none" else 2  # rotations or gathers of keys and values in backward
+        is_checkpointed = rank_view.spec.train.checkpointing != "none"
         assert rank_view.local_model.sequence_length is not None
-        for features in _key_value_features(rank_view.local_model):
+        for features, is_recomputed in _key_value_features(rank_view.local_model):
+            visits = 2 if is_checkpointed and is_recomputed else 1  # rotations or gathers of keys and values in backward
             part = rank_view.num_samples * rank_view.local_model.sequence_length * features * rank_view.compute_bytes
             if self.options.attention == "ring":
                 expected.append(ExpectedCommunication("send", self.axis, "forward", n - 1, part))
@@ -174,7 +190,8 @@ class ContextStrategy(Strategy[ContextOptions]):
         attention_fn = split_attention(self.options.attention, position_ranges, workers.get_group())
         blocks: Any = worker.blocks
         if worker.full_model.sequence is not None:
-            blocks.surrounding = functools.partial(LocalPositions, positions, attention_fn)
+            for part in (blocks, *worker.stages):
+                part.surrounding = functools.partial(LocalPositions, positions, attention_fn)
             for dropout in worker.dropout_keys.dropouts:
                 dropout.positions = positions
             return
@@ -193,12 +210,14 @@ class ContextStrategy(Strategy[ContextOptions]):
             average_gradients(worker, mesh)
 
 
-def _key_value_features(model: ModelSummary) -> Iterator[int]:
-    """Yields the features of keys and values together of each attention layer."""
+def _key_value_features(model: ModelSummary) -> Iterator[tuple[int, bool]]:
+    """Yields the features of keys and values together of each attention layer, and whether checkpointing recomputes it."""
     if model.sequence is not None:
-        yield from model.sequence.attention
+        held = {block.name for block in model.blocks}
+        calls = (call for call in model.sequence.attention if not call.block or call.block in held)
+        yield from ((call.features, call.is_recomputed) for call in calls)
     shapes = {p.name: p.shape for p in model.parameters}
     for layer in (group for group in model.groups if group.kind == "attention" and model.sequence is None):
         assert isinstance(layer, ColumnRowPair)
         # The column layer makes queries, keys and values; the row layer takes as many features as there are queries.
-        yield shapes[f"{layer.column}.weight"][0] - shapes[f"{layer.row}.weight"][1]
+        yield shapes[f"{layer.column}.weight"][0] - shapes[f"{layer.row}.weight"][1], True
