@@ -51,6 +51,14 @@ class StochasticDepth(nn.Module):
         keep = torch.floor(torch.rand(len(x), 1, dtype=x.dtype) + 0.8)
         return x / 0.8 * keep + torch.randn_like(x) * torch.empty_like(x).bernoulli_(0.3)
 
+class StochasticLinear(nn.Linear):
+    def forward(self, x):
+        x = super().forward(x)
+        return x * torch.floor(torch.rand(len(x), 1, dtype=x.dtype) + 0.8) + x.tanh() * torch.randn_like(x)
+
+def drawing():
+    return nn.Sequential(nn.Linear(64, 8), StochasticLinear(8, 8), nn.Linear(8, 10))
+
 def stochastic():
     return nn.Sequential(nn.Linear(64, 8), nn.Sequential(nn.Linear(8, 8), StochasticDepth()), nn.Linear(8, 10))
 
@@ -107,6 +115,21 @@ def test_a_split_is_one_worker(tmp_path: Path, model: str, batch: int, split: di
         assert parity["verdict"] == "equal"
         return
     assert_conforms(spec)
+
+
+@pytest.mark.parametrize("split", [{}, pytest.param({"layer": 2}, marks=pytest.mark.cross)], ids=str)
+def test_a_recomputed_block_draws_what_it_drew(tmp_path: Path, split: dict[str, Any]) -> None:
+    (tmp_path / "pieces.py").write_text(CODE)
+    spec = {
+        "model": f"{tmp_path}/pieces.py:drawing",
+        "dataset": "digits",
+        "split": split,
+        "train": {**compatibility.TRAIN, "checkpointing": "full"},
+        "measure": compatibility.MEASURE,
+        "launch": {"device": "cpu"},
+    }
+    parity = run_case(spec).parity
+    assert parity["verdict"] == "equal", parity
 
 
 def test_infinities_on_both_sides_are_equal() -> None:
