@@ -66,6 +66,12 @@ class ModelReport:
         return [*([list(shape) for shape in block.crossing_shapes] if block.is_cut_point else None for block in blocks), None]
 
     @property
+    def output_shapes(self) -> list[list[int] | None]:
+        """For each block the shape of its output per sample; None where it is not known, since the model cannot be cut there."""
+        *blocks, last = self.summary.blocks
+        return [*(list(block.output_shape) if block.is_cut_point else None for block in blocks), list(last.output_shape)]
+
+    @property
     def cut_points(self) -> list[str]:
         """Paths of the modules after which the model can be cut, as ``model.cut_at`` names them."""
         return [block.name.replace("/", ".") for block in self.summary.blocks[:-1] if block.is_cut_point]
@@ -128,9 +134,9 @@ def _matches(pattern: str, path: str) -> bool:
     return len(names) == len(parts) and all(part in ("*", name) for name, part in zip(names, parts, strict=True))
 
 
-def shape_text(shape: Iterable[int]) -> str:
-    """Returns a shape per sample in words: ``8 × 64``."""
-    return " × ".join(map(str, shape)) or "scalar"
+def shape_text(shape: Iterable[int] | None) -> str:
+    """Returns a shape per sample in words: ``8 × 64``; – if there is none."""
+    return "–" if shape is None else " × ".join(map(str, shape)) or "scalar"
 
 
 def inspect_model(spec: RunSpec, num_workers: int = 2) -> ModelReport:

@@ -54,11 +54,11 @@ def _document(report: ModelReport, spec: RunSpec) -> dict[str, Any]:
             {
                 "name": block.name,
                 "num_parameters": block.num_parameters,
-                "output_shape": list(block.output_shape),
+                "output_shape": shape,
                 "forward_flops": block.forward_flops,
                 "crossing": crossing,
             }
-            for block, crossing in zip(model.blocks, report.crossings, strict=True)
+            for block, shape, crossing in zip(model.blocks, report.output_shapes, report.crossings, strict=True)
         ],
         "loss_reduction": model.loss_reduction,
         "ties": [{"parameter": tie.parameter, "source": tie.source} for tie in model.ties],
@@ -92,10 +92,10 @@ def _print(report: ModelReport, spec: RunSpec) -> None:
     heads = ("block", "parameters", "output shape\nper sample", "forward MFLOP\nper sample", "crossing a cut\nper sample")
     for head in heads:
         table.add_column(head, justify="left" if head == "block" else "right", no_wrap=True)
-    for block, shapes in zip(model.blocks, report.crossings, strict=True):
+    for block, shape, shapes in zip(model.blocks, report.output_shapes, report.crossings, strict=True):
         crossing = "–" if shapes is None else ", ".join(map(shape_text, shapes))
         flops = f"{block.forward_flops / 1e6:,.3f}"
-        table.add_row(block.name, f"{block.num_parameters:,}", shape_text(block.output_shape), flops, crossing)
+        table.add_row(block.name, f"{block.num_parameters:,}", shape_text(shape), flops, crossing)
     whole(console, table)
     if report.loss_text:
         console.print(f"\nloss: {report.loss_text}")

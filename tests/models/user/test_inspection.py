@@ -12,10 +12,12 @@ import pytest
 
 from tests.helpers.command import workbench
 from tests.helpers.process import wait_until
+from workbench.api.inspection import ModelReport, shape_text
 from workbench.data.base import DatasetSummary
 from workbench.errors import SpecError
 from workbench.models.user import UserModelOptions
 from workbench.models.user.inspection import Found, inspect
+from workbench.plan.model_summary import BlockSummary, ModelSummary
 from workbench.registry import DATASETS
 from workbench.sources import inspection
 from workbench.spec.run_spec import RunSpec
@@ -129,3 +131,10 @@ def test_the_command_shows_blocks_and_which_strategies_can_split_them(asked: Ask
     refused = workbench(tmp_path, *arguments, "--set", "model.options.width=abc")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr == "workbench: model.options.width: must be an integer, but got 'abc'\n"
+
+
+def test_a_block_after_which_the_model_cannot_be_cut_has_no_shapes() -> None:
+    blocks = (BlockSummary("inner", (), (), 0, crossing=()), BlockSummary("head", (), (10,), 0))
+    report = ModelReport(ModelSummary("mine", blocks), "digits", 2, {}, {})
+    assert (report.output_shapes, report.crossings) == ([None, [10]], [None, None])
+    assert [shape_text(shape) for shape in report.output_shapes] == ["–", "10"]

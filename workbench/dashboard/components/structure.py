@@ -73,11 +73,11 @@ def _blocks(report: ModelReport) -> None:
         {
             "block": block.name,
             "parameters": block.num_parameters,
-            "output": shape_text(block.output_shape),
+            "output": shape_text(shape),
             "MFLOP": block.forward_flops / 1e6,
             "crossing": "–" if shapes is None else ", ".join(map(shape_text, shapes)),
         }
-        for block, shapes in zip(report.summary.blocks, report.crossings, strict=True)
+        for block, shape, shapes in zip(report.summary.blocks, report.output_shapes, report.crossings, strict=True)
     ]
     st.dataframe(
         pd.DataFrame(rows),
@@ -85,7 +85,7 @@ def _blocks(report: ModelReport) -> None:
         key="blocks",
         column_config={
             "parameters": st.column_config.NumberColumn(format="localized"),
-            "output": st.column_config.TextColumn(help="Shape of its output per sample."),
+            "output": st.column_config.TextColumn(help="Shape of its output per sample; – where the model cannot be cut."),
             "MFLOP": st.column_config.NumberColumn(format="%.3f", help="Of the forward pass per sample."),
             "crossing": st.column_config.TextColumn(
                 "crossing a cut", help="Shapes per sample of what a cut after the block sends; – where the model cannot be cut."
