@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from math import gcd
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import SplitError
@@ -16,6 +17,18 @@ if TYPE_CHECKING:
     from workbench.plan.model_summary import ModelSummary
     from workbench.spec.run_spec import RunSpec
     from workbench.strategies.tensor import TensorOptions
+
+
+def _sizes(groups: Sequence[ModuleSlices]) -> str:
+    """Returns the numbers of workers with which all groups of a plan are cut; if there are none, that with which most are, and
+    what then stays whole."""
+    common = gcd(*(group.units for group in groups))
+    if common > 1:
+        return f"a divisor of {common}, with which all modules of its plan are cut"
+    sizes = sorted({divisor for group in groups for divisor in range(2, group.units + 1) if group.units % divisor == 0})
+    most = max(sizes, key=lambda size: sum(group.units % size == 0 for group in groups))
+    whole = [module.path for group in groups if group.units % most for module in group.modules]
+    return f"{most}, with which {listed(whole)} stay{'s' * (len(whole) == 1)} whole"
 
 
 def check_tensor(o: TensorOptions, model: ModelSummary, spec: RunSpec) -> None:
@@ -32,11 +45,9 @@ def check_tensor(o: TensorOptions, model: ModelSummary, spec: RunSpec) -> None:
             raise SplitError(f"split.tensor.cut.{kind}", unknown_name("dim", dim, dims[kind]))
     slicings = slicings_of(model, o)
     if not slicings:
-        if any(isinstance(group, ModuleSlices) for group in model.groups):
-            units = sorted({group.units for group in model.groups if isinstance(group, ModuleSlices)})
-            numbers = listed([str(number) for number in units], "or")
+        if groups := [group for group in model.groups if isinstance(group, ModuleSlices)]:
             raise SplitError(
-                "split.tensor.size", f"{model.name} has no module that can be cut into {o.size} parts; use a divisor of {numbers}"
+                "split.tensor.size", f"{model.name} has no module that can be cut into {o.size} parts; use {_sizes(groups)}"
             )
         raise SplitError("split.tensor", f"{model.name} has no layers to slice, or all of them are set to none")
     _check_slicings(slicings)
