@@ -22,15 +22,19 @@ from tests.models.user.zoo import (
     TiedTransformer,
     WeightOfAnother,
 )
-from workbench.errors import SpecError
+from workbench.errors import SpecError, SplitError
 from workbench.models.dropout_modules import substitute_dropout
 from workbench.models.user.outputs_modules import main_output
+from workbench.plan.model_summary import ModelSummary
 from workbench.plan.tensor_plan import ModuleSlices, SlicedModule, Style, TensorPlan
+from workbench.runtime.parity.dropout import without_random_draws
 from workbench.runtime.tensor_plan import find
 from workbench.runtime.tensor_plan.decide import decided
 from workbench.runtime.tensor_plan.find import Subject, find_plan
-from workbench.runtime.tensor_plan.trial import Trial, prepared
-from workbench.strategies.tensor import attention_modules, simulated, sliced_modules
+from workbench.runtime.tensor_plan.trial import Call, Trial, prepared
+from workbench.spec.run_spec import RunSpec
+from workbench.strategies.tensor import TensorOptions, attention_modules, simulated, sliced_modules
+from workbench.strategies.tensor.checks import check_tensor
 
 TOKENS = (lambda count: torch.randint(20, (count, 6)), "tokens")
 IMAGES = (lambda count: torch.randn(count, 1, 6, 6), "images")
@@ -324,6 +328,39 @@ def test_an_edit_that_computes_something_else_is_refused_with_the_tensor() -> No
     torch.manual_seed(1)
     with pytest.raises(SpecError, match=r"first = column and second = row: .*(output|gradient).* differs by"):
         find_plan(subject(Between("softmax"), FEATURES), {"first": "column", "second": "row"})
+
+
+def test_an_edit_that_does_not_run_is_refused_with_the_line_and_the_shapes() -> None:
+    with pytest.raises(SpecError) as refused:
+        find_plan(subject(Between("layer_norm"), FEATURES), {"first": "column"})
+    sentence = str(refused.value)
+    for part in (
+        "first = column: the code fails in attention_zoo.py, line ",
+        "first returns (",
+        "gets (",
+        "RuntimeError: ",
+        "; without the edit: first = none; allowed: column, row, vocabulary or none for first",
+    ):
+        assert part in sentence, sentence
+
+
+@pytest.mark.parametrize(
+    ("units", "advice"),
+    [
+        ({"attention": 4, "up": 24, "head": 20}, "use a divisor of 4, with which all modules of its plan are cut"),
+        ({"attention": 4, "up": 9, "head": 20}, "use 2, with which up stays whole"),
+    ],
+)
+def test_the_suggested_number_of_workers_cuts_the_plan(units: dict[str, int], advice: str) -> None:
+    groups = [ModuleSlices("columns and rows", (SlicedModule(path, "column"),), (), number, ()) for path, number in units.items()]
+    with pytest.raises(SplitError, match=f"can be cut into 7 parts; {advice}$"):
+        check_tensor(TensorOptions(size=7), ModelSummary("mine", (), tuple(groups)), RunSpec())
+
+
+def test_a_trial_without_a_loss_is_noticed() -> None:
+    trial = Trial(prepared(nn.Linear(4, 4)), Call((torch.randn(2, 4, dtype=torch.float64),)))
+    with without_random_draws(), pytest.raises(AssertionError, match="proves nothing"):
+        _ = trial.reference
 
 
 class TestMutations:

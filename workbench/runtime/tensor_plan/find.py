@@ -15,13 +15,13 @@ from workbench.messages import listed
 from workbench.plan.tensor_plan import ModuleSlices, RejectedSlices, TensorPlan
 from workbench.runtime.tensor_plan.candidates import candidates, gathered
 from workbench.runtime.tensor_plan.decide import decided, ways
-from workbench.runtime.tensor_plan.edits import edited_groups, styles_of
+from workbench.runtime.tensor_plan.edits import WHOLE, edited_groups, styles_of
 from workbench.runtime.tensor_plan.flow import elements_of, flow_of
 from workbench.runtime.tensor_plan.names import joined, moved, owner_of, relative, structure_of, undecided
 from workbench.runtime.tensor_plan.recomputation import Recomputation
 from workbench.runtime.tensor_plan.trial import Call, Trial, cut_twice, prepared
 from workbench.runtime.tensor_plan.verify import MANY, Verification
-from workbench.strategies.tensor.kinds_modules import size_of, why_whole
+from workbench.strategies.tensor.kinds_modules import size_of, styles_for, why_whole
 from workbench.torch_private.dispatch import tree_map
 from workbench.torch_private.modules import AnyBatchNorm
 
@@ -114,26 +114,34 @@ class _Search:
                 before = {part.path: part.style for each in groups for part in each.modules}
                 cut = listed([f"{part.path} = {part.style}" for part in group.modules])
                 without = listed([f"{part.path} = {before.get(part.path, 'none')}" for part in group.modules])
-                raise SpecError("model.tensor_plan", f"{cut}: {problem}; without the edit: {without}")
+                problem = self._failure_with(group) or problem
+                raise SpecError("model.tensor_plan", f"{cut}: {problem}; without the edit: {without}; {self._allowed(group)}")
             kept.append(decision)
         return kept
+
+    def _failure_with(self, group: ModuleSlices) -> str:
+        """Returns where and why the code fails with an edited group as it is; empty if it runs, or is not tried."""
+        group = replace(group, units=gcd(*self._sizes(group).values()))
+        return "" if self._unsuitable(group) else self.whole.failure_with([group], ways(group.units)[0])
+
+    def _sizes(self, group: ModuleSlices) -> dict[str, int]:
+        return {part.path: size_of(self.whole.module.get_submodule(part.path), part.style) for part in group.modules}
+
+    def _allowed(self, group: ModuleSlices) -> str:
+        """Returns how the modules of a group may be cut, a clause."""
+        by_styles: dict[str, list[str]] = {}
+        for part in group.modules:
+            styles = [*styles_for(self.whole.module.get_submodule(part.path)), WHOLE]
+            by_styles.setdefault(listed(styles, "or"), []).append(part.path)
+        return "allowed: " + listed([f"{styles} for {listed(paths)}" for styles, paths in by_styles.items()])
 
     def decision(self, group: ModuleSlices) -> ModuleSlices | str:
         """Returns a group with what else must be known to cut it, or why it cannot be cut. Layers with the same structure are
         decided once."""
         root, paths = self.whole.module, [part.path for part in group.modules]
-        sizes = {part.path: size_of(root.get_submodule(part.path), part.style) for part in group.modules}
-        group = replace(group, units=gcd(*sizes.values()))
-        if not ways(group.units):
-            numbers = listed([f"{size} of {path}" for path, size in sizes.items()])
-            return f"no number of workers from 2 to 7 divides {numbers}"
-        if name := cut_twice(root, [group]):
-            return f"{name} is tied to a parameter that is cut along another dim"
-        if fixed := next((p for p in paths if 2 * self.larger.get(p, 0) != 3 * self.flow.elements.get(p, 0)), None):
-            return f"the input of {fixed} does not have the samples as a dim"
-        sliced = [part.path for part in group.modules if part.style in ("column", "channel")]
-        if read := next((path for path in sliced if path in self.flow.branched_on), None):
-            return f"what the code does next depends on the values of the output of {read}"
+        group = replace(group, units=gcd(*self._sizes(group).values()))
+        if problem := self._unsuitable(group):
+            return problem
         if group.kind == "table":
             return group
         owner = owner_of(paths)
@@ -147,6 +155,21 @@ class _Search:
             )
         decision = self.decided[key]
         return decision if isinstance(decision, str) else moved(decision, lambda path: joined(owner, path))
+
+    def _unsuitable(self, group: ModuleSlices) -> str:
+        """Returns why a group is not tried; empty if it is."""
+        if not ways(group.units):
+            numbers = listed([f"{size} of {path}" for path, size in self._sizes(group).items()])
+            return f"no number of workers from 2 to 7 divides {numbers}"
+        if name := cut_twice(self.whole.module, [group]):
+            return f"{name} is tied to a parameter that is cut along another dim"
+        paths = (part.path for part in group.modules)
+        if fixed := next((p for p in paths if 2 * self.larger.get(p, 0) != 3 * self.flow.elements.get(p, 0)), None):
+            return f"the input of {fixed} does not have the samples as a dim"
+        sliced = (part.path for part in group.modules if part.style in ("column", "channel"))
+        if read := next((path for path in sliced if path in self.flow.branched_on), None):
+            return f"what the code does next depends on the values of the output of {read}"
+        return ""
 
 
 def _double(value: Any) -> Any:

@@ -16,6 +16,7 @@ from workbench.plan.parity import LOWER_ROUNDING
 from workbench.plan.tensor_plan import ModuleSlices, SliceCommunication
 from workbench.runtime.parity.dropout import turn_off_dropout, without_random_draws
 from workbench.runtime.parity.lower_precision import LowerPrecision
+from workbench.runtime.tensor_plan.place import calls_of
 from workbench.strategies.tensor.collectives import part_of
 from workbench.strategies.tensor.kinds_modules import buffers_of, dims_of, sections_of
 from workbench.strategies.tensor.simulated import LikeOthers, SimulatedMesh, Workers
@@ -115,13 +116,28 @@ class Trial:
             return failure(error)
         return "" if shapes == expected else f"its output has the shape {shapes} instead of {expected}"
 
+    def failure_with(self, groups: Sequence[ModuleSlices], size: int) -> str:
+        """Returns where and why the module's code fails with slices, and the shapes that arrive there; empty if it runs."""
+        module, paths = self._cut(groups, size, "cpu"), [part.path for group in groups for part in group.modules]
+        with torch.no_grad(), without_random_draws(), calls_of(module, paths) as calls:
+            try:
+                self.call(module)
+            except Exception as error:  # noqa: BLE001 - the user's code, with tensors of other shapes
+                return f"the code fails in {calls.place(error)}: {failure(error)}"
+        return ""
+
     def _shapes(self, groups: Sequence[ModuleSlices], size: int, device: str) -> list[tuple[int, ...]]:
+        module = self._cut(groups, size, device)
+        with torch.no_grad(), without_random_draws():
+            return [tuple(output.shape) for output in self.call(module, device)[0]]
+
+    def _cut(self, groups: Sequence[ModuleSlices], size: int, device: str) -> nn.Module:
+        """Returns a copy with the slices of one worker, for a pass whose shapes alone count."""
         tensors = [*self.module.parameters(), *self.module.buffers()]
         module = copy.deepcopy(self.module, {id(tensor): _on(tensor, device) for tensor in tensors})
         mesh = SimulatedMesh(LikeOthers(size), 0)
         cut_modules(module, groups, lambda group: mesh)
-        with torch.no_grad(), without_random_draws():
-            return [tuple(output.shape) for output in self.call(module, device)[0]]
+        return module
 
     def communication(self, groups: Sequence[ModuleSlices], size: int) -> list[list[SliceCommunication]]:
         """Returns the communication of each group in one pass, with the elements of all samples."""
@@ -296,7 +312,9 @@ def _floats(values: Any) -> list[Tensor]:
 def _weights(output: Tensor, index: int) -> Tensor:
     """Returns the gradient of the loss with respect to an output."""
     generator = torch.Generator().manual_seed(index)
-    return torch.randn(output.shape, generator=generator, dtype=torch.float64) / math.sqrt(max(1, output.numel()))
+    weights = torch.randn(output.shape, generator=generator, dtype=torch.float64) / math.sqrt(max(1, output.numel()))
+    assert weights.all(), "a trial whose loss ignores an element of the output proves nothing; draws must not be fixed here"
+    return weights
 
 
 def _norm(tensor: Tensor) -> float:
