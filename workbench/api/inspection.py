@@ -10,6 +10,7 @@ from typing import Any
 
 from workbench.models.user import UserModel
 from workbench.plan.compatibility import refusal
+from workbench.plan.expert_split import ExpertSplit
 from workbench.plan.model_summary import ModelSummary
 from workbench.plan.resolve import plan
 from workbench.plan.tensor_plan import TensorPlan
@@ -20,7 +21,7 @@ from workbench.sources.config_source import model_source
 from workbench.spec.form import Field
 from workbench.spec.run_spec import RunSpec
 
-__all__ = ["ModelReport", "PlanRow", "TensorPlan", "argument_fields", "inspect_model", "plan_rows", "shape_text"]
+__all__ = ["ExpertSplit", "ModelReport", "PlanRow", "TensorPlan", "argument_fields", "inspect_model", "plan_rows", "shape_text"]
 
 _LOSSES = {
     "mean": "a mean over samples",
@@ -58,6 +59,9 @@ class ModelReport:
 
     tensor_plan: TensorPlan | None = None
     """How modules of a user's own model can be cut along the tensor axis."""
+
+    experts: ExpertSplit | None = None
+    """Which of its mixtures of experts can be divided over workers."""
 
     @property
     def crossings(self) -> list[list[list[int]] | None]:
@@ -159,7 +163,8 @@ def inspect_model(spec: RunSpec, num_workers: int = 2) -> ModelReport:
     of, found = planned.model.inspection, planned.model.found
     code = {"files": of.code.files, "distribution": of.code.distribution, "version": of.code.version}
     label, tensor_plan = planned.dataset.label, found.tensor_plan
-    return ModelReport(planned.full_model, label, num_workers, refusals, notes, code, of.output, tensor_plan)
+    experts = planned.model.experts_found()
+    return ModelReport(planned.full_model, label, num_workers, refusals, notes, code, of.output, tensor_plan, experts)
 
 
 def argument_fields(name: str, part: str) -> list[Field]:

@@ -13,7 +13,7 @@ from workbench.cli.run import DATASET_HELP
 from workbench.messages import counted, listed
 
 if TYPE_CHECKING:
-    from workbench.api.inspection import ModelReport, TensorPlan
+    from workbench.api.inspection import ExpertSplit, ModelReport, TensorPlan
     from workbench.cli.terminal import Terminal
 
 
@@ -69,6 +69,7 @@ def _document(report: ModelReport, spec: RunSpec) -> dict[str, Any]:
         "refusals": report.refusals,
         "notes": {name: note for name, note in report.notes.items() if note},
         "tensor_plan": None if report.tensor_plan is None else asdict(report.tensor_plan),
+        "experts": None if report.experts is None else asdict(report.experts),
         "code": report.code,
         "output": report.output,
     }
@@ -109,6 +110,8 @@ def _print(report: ModelReport, spec: RunSpec) -> None:
     console.print(splits)
     if report.tensor_plan is not None:
         _print_tensor_plan(console, report.tensor_plan)
+    if report.experts is not None:
+        _print_experts(console, report.experts)
     if report.output.strip():
         console.print(f"\nprinted: {printable(report.output.strip())}", soft_wrap=True)
 
@@ -131,3 +134,22 @@ def _print_tensor_plan(console: Terminal, plan: TensorPlan) -> None:
         console.print()
     for rejected in plan.rejected:
         console.print(f"not cut: {listed(rejected.modules) or 'any module'}: {rejected.reason}", soft_wrap=True)
+
+
+def _print_experts(console: Terminal, split: ExpertSplit) -> None:
+    from rich.table import Table
+
+    from workbench.cli.render import whole
+
+    if split.mixtures:
+        table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+        for head in ("mixture", "experts"):
+            table.add_column(head, justify="right" if head == "experts" else "left", no_wrap=True)
+        for mixture in split.mixtures:
+            table.add_row(mixture.path, str(mixture.num_experts))
+        console.print()
+        whole(console, table)
+    if split.rejected:
+        console.print()
+    for rejected in split.rejected:
+        console.print(f"experts not divided: {rejected.path}: {rejected.reason}", soft_wrap=True)

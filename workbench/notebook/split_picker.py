@@ -26,7 +26,7 @@ from workbench.notebook.switch import switch
 
 _REFUSED = "border-left: 4px solid #C62828; background: rgba(198, 40, 40, 0.1); padding: 6px 10px; margin: 4px 0"
 """Style of a refusal, on light and dark ground."""
-_NOT_IN_FORM = {f"model.{name}" for name in ("name", "preset", "folder", "loss", "cut_at", "tensor_plan")} | {
+_NOT_IN_FORM = {f"model.{name}" for name in ("name", "preset", "folder", "loss", "cut_at", "tensor_plan", "mixtures")} | {
     "train.optimizer_options",
     "train.optimizer_folder",
 }

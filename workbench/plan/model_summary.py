@@ -8,6 +8,7 @@ from math import ceil, prod
 
 from workbench.errors import SpecError
 from workbench.plan.call_state import CallState
+from workbench.plan.expert_split import ExpertSplit
 from workbench.plan.generation import CACHED, Generation
 from workbench.plan.kept_tensors import KeptTensors
 from workbench.plan.layer_groups import ColumnRowPair, LayerGroup
@@ -168,6 +169,9 @@ class ModelSummary:
     sequence: SequenceSplit | None = None
     """How the sequence of a user's module can be split; None unless that was tried, and of built-in models."""
 
+    experts: ExpertSplit | None = None
+    """Which mixtures of a user's module can be divided; None unless they were looked for, and of built-in models."""
+
     why_whole: str = ""
     """Why a user's module cannot be cut anywhere, a clause; empty if it can."""
 
@@ -302,6 +306,19 @@ def with_ends_of_backward(model: ModelSummary) -> ModelSummary:
         return group if reached else replace(group, takes_samples=True)
 
     return replace(model, groups=tuple(map(marked, model.groups)))
+
+
+def with_experts(model: ModelSummary, split: ExpertSplit) -> ModelSummary:
+    """Returns a user's model with the mixtures that can be divided. Of an expert that no token of a few samples chose, the
+    parameters are used as those of the others."""
+    alike = [names for mixture in split.mixtures for names in zip(*mixture.parameters, strict=True)]
+    used = {p.name for p in model.parameters if p.is_used}
+    used |= {name for names in alike if used.intersection(names) for name in names}
+
+    def marked(block: BlockSummary) -> BlockSummary:
+        return replace(block, parameters=tuple(replace(p, is_used=p.name in used) for p in block.parameters))
+
+    return replace(model, blocks=tuple(map(marked, model.blocks)), experts=split, kept=None)
 
 
 def block_of(path: str) -> str:

@@ -41,6 +41,7 @@ def plan(spec: RunSpec) -> Plan:
     mesh = Mesh({axis: sizes[axis] for axis in axes if axis in sizes})
     if hasattr(model, "is_sliced"):
         model.is_sliced, model.has_context = "tensor" in mesh.axes, "context" in mesh.axes
+        model.has_experts = any(name == "expert" for name, _ in spec.split.items())
     model.generates = spec.generates
     full_model = with_ends_of_backward(with_resolved_ties(model.summary()))
     result = Plan(spec, dataset, model, tuple(strategies), full_model, mesh)

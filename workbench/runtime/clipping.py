@@ -31,6 +31,8 @@ def clip_gradients(worker: WorkerModel, max_norm: float) -> None:
 
 def num_holders(worker: WorkerModel, name: str, parameter: torch.Tensor) -> int:
     """Returns the number of workers that hold the same piece of a gradient."""
+    if name in worker.num_holders:
+        return worker.num_holders[name]
     axes = worker.rank_view.mesh.axes
     holders = worker.rank_view.mesh.num_workers // axes.get("pipeline", 1)
     if isinstance(parameter, DTensor):

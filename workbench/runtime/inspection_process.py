@@ -10,6 +10,7 @@ from workbench.errors import SpecError
 from workbench.models.user import UserModel, UserModelOptions
 from workbench.models.user.inspect_modules import inspected
 from workbench.models.user.inspection import INSPECTOR, Found, Request, request_of
+from workbench.runtime.expert_split.of_model import expert_split_of
 from workbench.runtime.sequence_trial import sequence_split_of
 from workbench.runtime.tensor_plan.of_model import tensor_plan_of
 from workbench.sources.code import executed
@@ -40,6 +41,7 @@ def _found(options: UserModelOptions, request: Request) -> Found:
             summary,
             tensor_plan_of(model, structure, summary, request.tensor_plan) if request.purpose.is_sliced else None,
             sequence_split_of(model, structure, summary) if request.purpose.has_context else None,
+            expert_split_of(model, structure, summary, request.mixtures) if request.purpose.has_experts else None,
         )
 
 

@@ -115,6 +115,8 @@ class WorkerModel:
 
     num_copies: dict[str, int] = field(default_factory=dict)
     """Parameter held by several stages (tied) → number of stages."""
+    num_holders: dict[str, int] = field(default_factory=dict)
+    """Parameter that only some of the replicas hold, as a whole → their number."""
     keep_outputs: bool = False
     """Whether a step returns its outputs. Parity compares them; timed steps free them before backward."""
 

@@ -10,7 +10,7 @@ from pydantic import JsonValue, field_validator
 
 from workbench.errors import SpecError
 from workbench.models.user.module_model import ModuleModel
-from workbench.plan.model_summary import ModelSummary
+from workbench.plan.model_summary import ModelSummary, with_experts
 from workbench.sources.config_source import check_classes, model_source
 from workbench.sources.failure import failure_text
 from workbench.sources.live import callable_source
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from workbench.data.base import DatasetSummary
     from workbench.models.user.inspection import Found, Purpose
     from workbench.models.user.outputs_modules import LossFunction
+    from workbench.plan.expert_split import ExpertSplit
     from workbench.sources.inspection import Inspection
 
 
@@ -45,6 +46,9 @@ class UserModelOptions(ModelOptions):
 
     tensor_plan: Annotated[dict[str, Literal["column", "row", "channel", "heads", "vocabulary", "hidden", "none"]], OfSplit] = {}
     """Path of modules, in which * is any name → how tensor slicing cuts them; others are cut as found."""
+
+    mixtures: Annotated[tuple[str, ...], OfSplit] = ()
+    """Paths of mixtures of experts, in which * is any name, whose experts may be divided over workers; by default recognised."""
 
     folder: Annotated[str, NoCost, OwnCode] = ""
     """Folder from which PATH.py starts; by default the current directory, in a recorded spec the run's copy of the code."""
@@ -93,6 +97,9 @@ class UserModel(ModuleModel[UserModelOptions]):
     is_sliced: bool = False
     """Whether a strategy slices layers, so that a tensor plan is looked for."""
 
+    has_experts: bool = False
+    """Whether a strategy divides experts, so that mixtures are looked for."""
+
     def __init__(self, options: UserModelOptions, data: DatasetSummary) -> None:
         super().__init__(options, data)
         self.name = options.source.label  # type: ignore[misc]  # each has its own
@@ -113,12 +120,14 @@ class UserModel(ModuleModel[UserModelOptions]):
         """What the run does with it, as far as the inspection depends on it."""
         from workbench.models.user.inspection import Purpose
 
-        return Purpose(self.is_sliced, self.has_context, self.generates)
+        return Purpose(self.is_sliced, self.has_context, self.generates, self.has_experts)
 
     def summary(self) -> ModelSummary:
         summary, plan, sequence = self.found.summary, self.found.tensor_plan, self.found.sequence
         if plan is not None:
             summary = replace(summary, groups=plan.groups)
+        if self.has_experts and self.found.experts is not None:
+            summary = with_experts(summary, self.found.experts)
         if sequence is None or not self.has_context:
             return summary
         length = None if sequence.refusal else self.data.input_shape[0]
@@ -135,6 +144,17 @@ class UserModel(ModuleModel[UserModelOptions]):
         found = self.inspection.found
         assert found is not None, "a refused model raises"
         return found
+
+    def experts_found(self) -> ExpertSplit | None:
+        """Returns which of its mixtures of experts can be divided over workers, for ``workbench inspect``.
+
+        Raises:
+            SpecError: it cannot be built or used.
+        """
+        from workbench.models.user.inspection import inspect
+
+        found = inspect(self.options, self.data, purpose=replace(self.purpose, has_experts=True)).found
+        return None if found is None else found.experts
 
     @property
     def cut_at(self) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ def UserModel(  # noqa: N802
     loss: Any = None,
     cut_at: Sequence[str] = (),
     tensor_plan: Mapping[str, str] | None = None,
+    mixtures: Sequence[str] = (),
     **options: Any,
 ) -> UserModelOptions:
     """Returns the model of a spec from an ``nn.Module``, or from a function or class that returns one:
@@ -39,6 +40,8 @@ def UserModel(  # noqa: N802
             cross-entropy or mean squared error.
         cut_at: Paths of the modules after which the model may be cut; by default found.
         tensor_plan: Path of modules, in which ``*`` is any name → how tensor slicing cuts them; others are cut as found.
+        mixtures: Paths of mixtures of experts, in which ``*`` is any name, whose experts may be divided over workers; by default
+            recognised.
         options: Keyword arguments of ``build``; none for a module.
 
     Raises:
@@ -57,7 +60,8 @@ def UserModel(  # noqa: N802
     if None in names or len({place for place, *_ in filter(None, names)}) > 1:
         names = _live(build, loss)
     (folder, name), *of_loss = filter(None, names)
-    edits = {"tensor_plan": tensor_plan or {}, "cut_at": tuple(cut_at), "loss": of_loss[0][1] if of_loss else ""}
+    of_splits = {"tensor_plan": tensor_plan or {}, "cut_at": tuple(cut_at), "mixtures": tuple(mixtures)}
+    edits = {**of_splits, "loss": of_loss[0][1] if of_loss else ""}
     try:
         return UserModelOptions.model_validate({"name": name, "folder": folder, "options": options, **edits})
     except ValidationError as error:

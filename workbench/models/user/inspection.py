@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
+from workbench.plan.expert_split import ExpertSplit
 from workbench.plan.model_summary import ModelSummary
 from workbench.plan.sequence_split import SequenceSplit
 from workbench.plan.tensor_plan import TensorPlan
@@ -31,6 +32,9 @@ class Found:
     sequence: SequenceSplit | None = None
     """None unless it was tried."""
 
+    experts: ExpertSplit | None = None
+    """None unless mixtures were looked for."""
+
 
 @dataclass(frozen=True)
 class Purpose:
@@ -44,6 +48,9 @@ class Purpose:
 
     generates: bool = False
     """Whether it generates tokens."""
+
+    has_experts: bool = False
+    """Whether it divides experts, so that mixtures are looked for."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,7 @@ class Request:
     """The fields of the ``DatasetSummary``."""
 
     tensor_plan: dict[str, str]
+    mixtures: tuple[str, ...]
     purpose: Purpose
 
 
@@ -83,8 +91,9 @@ def inspect(
         SpecError: the model cannot be built or used, or takes longer; the message has the user's own file and line.
     """
     source, question = options.source, _question(options, data, purpose)
-    more = [replace(purpose, is_sliced=True), replace(purpose, has_context=True)]  # whose answers have this one in them
-    others = [] if purpose.is_sliced or purpose.has_context else [_question(options, data, other) for other in more]
+    larger = ({"is_sliced": True}, {"has_context": True}, {"has_experts": True})  # whose answers have this one in them
+    is_plain = purpose == Purpose(generates=purpose.generates)
+    others = [_question(options, data, replace(purpose, **more)) for more in larger if is_plain]
     found = next((known for other in others if (known := INSPECTOR.known(source, other))), None)
     return found or INSPECTOR.inspect(source, options.folder, question, limit_s)
 
@@ -109,6 +118,7 @@ def _question(options: UserModelOptions, data: DatasetSummary, purpose: Purpose)
         "cut_at": options.cut_at,
         "data": asdict(data),
         "tensor_plan": options.tensor_plan,
+        "mixtures": options.mixtures,
         "purpose": asdict(purpose),
     }
     plain: dict[str, Any] = json.loads(json.dumps(values))  # as read from a file: lists for tuples

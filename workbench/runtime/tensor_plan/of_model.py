@@ -44,14 +44,14 @@ def tensor_plan_of(
     try:
         torch.manual_seed(0)
         root = substitute_dropout(model.build())
-        plan = find_plan(_subject(model, root, structure, summary), edits)
+        plan = find_plan(subject_of(model, root, structure, summary), edits)
     finally:
         torch.set_num_threads(num_threads)
-    names = _names(root, structure)
+    names = summary_names(root, structure)
     return replace(plan, groups=tuple(_named(group, root, names) for group in plan.groups))
 
 
-def _subject(model: ModuleModel[Any], root: nn.Module, structure: Structure | None, summary: ModelSummary) -> Subject:
+def subject_of(model: ModuleModel[Any], root: nn.Module, structure: Structure | None, summary: ModelSummary) -> Subject:
     samples, result = Samples(model.data, "cpu"), Result(model.loss_function, summary.loss_reduction is not None)
 
     def output(value: Any, targets: Any) -> Any:
@@ -61,7 +61,7 @@ def _subject(model: ModuleModel[Any], root: nn.Module, structure: Structure | No
     return Subject(root, samples.inputs, samples.targets, output, blocks)
 
 
-def _names(root: nn.Module, structure: Structure | None) -> dict[str, str]:
+def summary_names(root: nn.Module, structure: Structure | None) -> dict[str, str]:
     """Returns the name of each parameter in the module → its name in the summary."""
     names: dict[str, str] = {}
     for name, _ in root.named_parameters(remove_duplicate=False):

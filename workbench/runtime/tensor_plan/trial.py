@@ -26,7 +26,7 @@ from workbench.torch_private.dispatch import tree_leaves, tree_map
 _LEARNING_RATE, _UPDATE = 0.1, 1e-3
 """Largest learning rate, and norm of the first update relative to that of the parameters: larger steps, as of deep networks with
 batch norms, amplify rounding."""
-_ROUNDING, _GLOBAL_NORM_SHARE = 1e-9, 1e-3
+ROUNDING, GLOBAL_NORM_SHARE = 1e-9, 1e-3
 """Largest error in fp64, and as of ``parity/tolerance.py``."""
 
 
@@ -157,7 +157,7 @@ class Trial:
         lower = LowerPrecision(module)
         with torch.enable_grad(), without_random_draws(), lower:
             self.call(module)
-        return _ROUNDING if lower.cause is None else LOWER_ROUNDING
+        return ROUNDING if lower.cause is None else LOWER_ROUNDING
 
     def results(self, groups: Sequence[ModuleSlices], size: int) -> list[Results]:
         """Returns what each of ``size`` simulated workers computes."""
@@ -184,8 +184,8 @@ class Trial:
             if kind != "step 0: " or any(part is None or part.shape != expected.shape for part in parts):
                 continue
             whole = torch.stack([part for part in parts if part is not None])
-            is_whole = all(_error(part, expected) <= self.rounding for part in whole)
-            if not is_whole and _error(whole.sum(0), expected) <= self.rounding:
+            is_whole = all(relative_error(part, expected) <= self.rounding for part in whole)
+            if not is_whole and relative_error(whole.sum(0), expected) <= self.rounding:
                 found.append(parameter)
         return tuple(found)
 
@@ -214,7 +214,7 @@ class Trial:
                     whole = part_of(whole, *cut, size, rank)
                 error = math.inf
                 if whole is not None and part is not None and whole.shape == part.shape:
-                    error = _error(part, whole, _GLOBAL_NORM_SHARE * norms[_kind(name)])
+                    error = relative_error(part, whole, GLOBAL_NORM_SHARE * norms[_kind(name)])
                 if error > worst.error:
                     worst = Difference(name.partition(": ")[2], error)
         return worst if worst.error > self.rounding else None
@@ -267,17 +267,17 @@ def _compute(
         for step in range(num_steps):
             if mesh is not None:
                 mesh.begin("forward")
-            with without_random_draws():  # not around _weights, which draw the gradients of the outputs
+            with without_random_draws():  # not around output_weights, which draw the gradients of the outputs
                 outputs, inputs = call(module)
             tensors = {f"output {index}": output.detach() for index, output in enumerate(outputs)}
-            loss = sum((output.double() * _weights(output, index)).sum() for index, output in enumerate(outputs))
+            loss = sum((output.double() * output_weights(output, index)).sum() for index, output in enumerate(outputs))
             if mesh is not None:
                 mesh.begin("backward")
             if isinstance(loss, Tensor) and loss.requires_grad:
                 loss.backward()
             if step == 0:
                 results.communication = [list(part.communication) for part in meshes]
-                results.learning_rate = _learning_rate(module) if learning_rate is None else learning_rate
+                results.learning_rate = learning_rate_of(module) if learning_rate is None else learning_rate
             tensors |= {f"gradient of input {i}": x.grad for i, x in enumerate(inputs) if x.grad is not None}
             for name, parameter in module.named_parameters():
                 if parameter.grad is None:
@@ -299,7 +299,7 @@ def _compute(
     return results
 
 
-def _learning_rate(module: nn.Module) -> float:
+def learning_rate_of(module: nn.Module) -> float:
     trained = [(float(p.detach().norm()), float(p.grad.norm())) for p in module.parameters() if p.grad is not None]
     parameters, gradients = (math.hypot(*norms) for norms in zip(*trained, strict=True)) if trained else (0.0, 0.0)
     return min(_LEARNING_RATE, _UPDATE * parameters / gradients) if gradients else _LEARNING_RATE
@@ -309,7 +309,7 @@ def _floats(values: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
 
 
-def _weights(output: Tensor, index: int) -> Tensor:
+def output_weights(output: Tensor, index: int) -> Tensor:
     """Returns the gradient of the loss with respect to an output."""
     generator = torch.Generator().manual_seed(index)
     weights = torch.randn(output.shape, generator=generator, dtype=torch.float64) / math.sqrt(max(1, output.numel()))
@@ -322,7 +322,7 @@ def _norm(tensor: Tensor) -> float:
     return norm if math.isfinite(norm) else float(tensor.nan_to_num(0, 0, 0).norm())
 
 
-def _error(tensor: Tensor, expected: Tensor, least: float = 0.0) -> float:
+def relative_error(tensor: Tensor, expected: Tensor, least: float = 0.0) -> float:
     error = float((tensor - expected).norm())
     if not math.isfinite(error):  # infinite ones, as of masks, may be equal
         error = float((tensor - expected).masked_fill(tensor == expected, 0).norm())

@@ -16,19 +16,25 @@ from workbench.spec.options import StrategyOptions
 from workbench.strategies.base import ApplyOrder, Caption, Limiting, Strategy, strategy
 from workbench.strategies.data.ddp import (
     AVERAGING,
+    USED_BYTES,
     average_gradients,
     averaging_advice,
     check_all_trained,
     check_replicas,
     expected_average,
+    expected_search,
 )
+from workbench.strategies.expert.user_mixtures import check_user_module, expected_of_mixtures, place_mixtures
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
     from torch.distributed import ProcessGroup
     from torch.distributed.device_mesh import DeviceMesh
 
-    from workbench.plan.model_summary import ModelSummary
+    from workbench.plan.expert_split import ExpertMixture
+    from workbench.plan.model_summary import Mixture, ModelSummary
     from workbench.plan.rank_view import RankView
     from workbench.spec.run_spec import RunSpec
     from workbench.strategies.worker_model import WorkerModel
@@ -55,6 +61,10 @@ class ExpertStrategy(Strategy[ExpertOptions]):
             "Each token is dispatched to the worker that has its expert, and the result is returned."
         ),
         ("expert", "all_to_all", "backward"): Caption("Gradients take the same routes in reverse."),
+        ("expert", "all_gather", "forward"): Caption("Each worker gets the tokens of all, of which its experts take theirs."),
+        ("expert", "reduce_scatter", "forward"): Caption("The results of the experts are added up, for each worker's tokens."),
+        ("expert", "all_gather", "backward"): Caption("Each worker gets the gradients of all results of its experts."),
+        ("expert", "reduce_scatter", "backward"): Caption("The gradients of the tokens are added up, for each worker's."),
         ("data", "all_reduce", "backward"): AVERAGING,
     }
     lessons = ("lesson.md",)
@@ -72,11 +82,15 @@ class ExpertStrategy(Strategy[ExpertOptions]):
 
     def check(self, model: ModelSummary, spec: RunSpec) -> None:
         check_replicas(model, spec, "split.expert")
-        check_all_trained(model, spec, "split.expert")
         size, batch = self.options.size, spec.train.global_batch_size
-        if not model.mixtures:
+        mixtures: Sequence[Mixture | ExpertMixture] = model.mixtures
+        if model.experts is not None:
+            check_user_module(model.name, model.experts, spec)
+            mixtures = model.experts.mixtures
+        if not mixtures:
             raise SplitError("split.expert", f"{model.name} has no experts; use the model moe")
-        for mixture in model.mixtures:
+        check_all_trained(model, spec, "split.expert")
+        for mixture in mixtures:
             if mixture.num_experts % size:
                 allowed = [n for n in range(2, mixture.num_experts + 1) if mixture.num_experts % n == 0]
                 raise SplitError(
@@ -104,6 +118,8 @@ class ExpertStrategy(Strategy[ExpertOptions]):
             )
 
     def place(self, model: ModelSummary, index: int) -> Placement:
+        if model.experts is not None:
+            return place_mixtures(model, model.experts.mixtures, self.options.size, index % self.options.size)
         names = tuple(f"{mixture.path}.experts." for mixture in model.mixtures)
 
         def cut(parameter: ParameterSummary) -> ParameterSummary:
@@ -125,7 +141,9 @@ class ExpertStrategy(Strategy[ExpertOptions]):
         The gradients of each expert are all-reduced once across groups; all other gradients are averaged as in data parallelism.
         Full activation checkpointing repeats the forward communication; selective keeps the received tokens.
         """
-        size, count, expected = self.options.size, rank_view.num_microbatches, []
+        size, count, expected = self.options.size, rank_view.num_microbatches, list[ExpectedCommunication]()
+        if model.experts is not None:
+            expected += expected_of_mixtures(model.experts.mixtures, self.name, size, rank_view)
         for mixture in rank_view.local_model.mixtures:
             num_sent, is_bound = mixture.num_sent(rank_view.num_samples // count)
             tokens = num_sent * mixture.hidden_dim * rank_view.compute_bytes
@@ -138,13 +156,17 @@ class ExpertStrategy(Strategy[ExpertOptions]):
                 expected.append(replace(forward[1], phase="backward"))
             if rank_view.trains and rank_view.spec.train.checkpointing == "full":
                 expected += [replace(t, phase="backward") for t in forward]
-        num_groups = rank_view.mesh.axes[self.axis] // size
+        num_groups, full_model = rank_view.mesh.axes[self.axis] // size, rank_view.full_model
         if rank_view.trains and num_groups > 1:
             payloads = [p.numel * rank_view.element_bytes for p in rank_view.local_model.parameters if not p.is_replicated]
+            payloads += [len(payloads) * USED_BYTES] if full_model.reads_values else []
             expected += [
                 ExpectedCommunication("all_reduce", self.axis, "backward", 1, payload, num_groups) for payload in payloads
             ]
-        return expected if _has_data(rank_view.spec) else expected + expected_average(rank_view)
+        if _has_data(rank_view.spec):
+            return expected
+        searches = rank_view.trains and full_model.reads_values and rank_view.mesh.has_replicas_only
+        return expected + expected_average(rank_view) + (expected_search(rank_view) if searches else [])
 
     def apply(self, worker: WorkerModel, mesh: DeviceMesh) -> None:
         from torch.distributed.device_mesh import DeviceMesh
@@ -156,6 +178,15 @@ class ExpertStrategy(Strategy[ExpertOptions]):
         group = new_row_group(replicas.mesh.view(-1, size), replicas.get_rank())
         worker.axes[group.group_name] = self.name
         expert_mesh = DeviceMesh.from_group(group, worker.device.type)
+        if worker.full_model.experts is not None:
+            from workbench.strategies.expert.gathered_mixture import divide_mixtures
+
+            blocks: Any = worker.blocks
+            mixtures = worker.full_model.experts.mixtures
+            num_samples = worker.batch_size // worker.rank_view.num_microbatches
+            divide_mixtures(blocks.code, mixtures, expert_mesh, blocks, num_samples)
+            of_lists = (name for m in mixtures if m.slots is None for names in m.parameters for name in names)
+            worker.num_holders |= dict.fromkeys(of_lists, replicas.size() // size)
         for mixture in worker.rank_view.local_model.mixtures:
             layer: Any = worker.blocks.get_submodule(mixture.path)
             divide(layer.experts, expert_mesh)
@@ -167,7 +198,7 @@ class ExpertStrategy(Strategy[ExpertOptions]):
         if not worker.trains:
             return
         if not _has_data(worker.rank_view.spec):
-            average_gradients(worker, mesh)
+            average_gradients(worker, mesh, find_unused_parameters=worker.full_model.reads_values)
         replicas, size = mesh[self.axis], self.options.size
         same_experts = None
         if replicas.size() > size:

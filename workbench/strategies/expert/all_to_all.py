@@ -80,17 +80,32 @@ def average(worker: WorkerModel, num_replicas: int, same_experts: dist.ProcessGr
     Args:
         same_experts: Workers of other groups that hold the same experts, if any.
     """
-    compute = worker.compute
+    compute, may_miss = worker.compute, worker.full_model.reads_values
     expert_names = {p.name for p in worker.rank_view.local_model.parameters if not p.is_replicated}
     parameters = [p for name, p in worker.named_parameters() if name in expert_names]
 
     def step(inputs: Tensor, targets: Tensor) -> StepResult:
         result = compute(inputs, targets)
         with worker.span("backward", name="mean of the experts' gradients"):
-            gradients = [p.grad.to_local().div_(num_replicas) for p in parameters if isinstance(p.grad, DTensor)]
+            if same_experts is not None and may_miss:
+                _complete(parameters, same_experts, worker.device)
+            gradients = [_local(p.grad).div_(num_replicas) for p in parameters if p.grad is not None]
             if same_experts is not None:
                 for work in [dist.all_reduce(gradient, group=same_experts, async_op=True) for gradient in gradients]:
                     work.wait()
         return result
 
     worker.compute = step
+
+
+def _complete(parameters: list[nn.Parameter], same_experts: dist.ProcessGroup, device: torch.device) -> None:
+    """Gives zeros to the parameters without a gradient that have one in another group: tokens chose this expert there alone."""
+    used = torch.tensor([p.grad is not None for p in parameters], dtype=torch.int32, device=device)
+    dist.all_reduce(used, group=same_experts)
+    for parameter, count in zip(parameters, used.tolist(), strict=True):
+        if count and parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+
+
+def _local(gradient: Tensor) -> Tensor:
+    return gradient.to_local() if isinstance(gradient, DTensor) else gradient
