@@ -18,6 +18,9 @@ class AttentionCall:
     is_recomputed: bool
     """Whether it is inside the block, so that activation checkpointing repeats it."""
 
+    group: tuple[str, ...] = ()
+    """Paths of the modules of the tensor plan's group whose slices it computes with; empty if there is none."""
+
 
 @dataclass(frozen=True)
 class SequenceSplit:
@@ -31,6 +34,9 @@ class SequenceSplit:
 
     cuts: tuple[str, ...] = ()
     """Names of the blocks after which stages may end: all that crosses a cut there has the positions as dim 1."""
+
+    not_sliced: str = ""
+    """Why it is not split beside tensor slicing, a clause; empty if it is."""
 
     balances: dict[str, str] = field(default_factory=dict)
     """Value of ``split.context.balance`` → why the trial did not compute with it what the whole sequence does, a clause; empty if

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from workbench.plan.layer_groups import LayerGroup
@@ -86,6 +86,14 @@ class ModuleSlices(LayerGroup):
     @property
     def block(self) -> str:
         return self.blocks[0]
+
+    def of_positions(self, size: int) -> ModuleSlices:
+        """Returns the group with what it communicates for one of ``size`` equal parts of the positions of each sample."""
+
+        def part(communication: tuple[SliceCommunication, ...]) -> tuple[SliceCommunication, ...]:
+            return tuple(replace(c, elements=c.elements // size) for c in communication)
+
+        return replace(self, communication=part(self.communication), repeated=part(self.repeated))
 
 
 @dataclass(frozen=True)

@@ -37,10 +37,12 @@ def _found(options: UserModelOptions, request: Request) -> Found:
         model = UserModel(options, TypeAdapter(DatasetSummary).validate_python(request.data))
         model.generates, model.has_context = request.purpose.generates, request.purpose.has_context
         structure, summary = inspected(model)
+        tensor_plan = tensor_plan_of(model, structure, summary, request.tensor_plan) if request.purpose.is_sliced else None
+        groups = () if tensor_plan is None else tensor_plan.groups
         return Found(
             summary,
-            tensor_plan_of(model, structure, summary, request.tensor_plan) if request.purpose.is_sliced else None,
-            sequence_split_of(model, structure, summary) if request.purpose.has_context else None,
+            tensor_plan,
+            sequence_split_of(model, structure, summary, groups) if request.purpose.has_context else None,
             expert_split_of(model, structure, summary, request.mixtures) if request.purpose.has_experts else None,
         )
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from itertools import chain
@@ -20,11 +21,15 @@ from workbench.models.user.structure_modules import WHOLE, Structure
 from workbench.plan.batch_modules import call
 from workbench.plan.model_summary import ModelSummary
 from workbench.plan.sequence_split import AttentionCall, SequenceSplit
+from workbench.plan.tensor_plan import ModuleSlices
 from workbench.runtime.parity.dropout import without_random_draws
 from workbench.runtime.parity.lower_precision import LowerPrecision
+from workbench.runtime.tensor_plan.decide import ways
 from workbench.runtime.tensor_plan.of_model import MOST_PARAMETERS
 from workbench.strategies.context import ContextOptions, ContextStrategy
 from workbench.strategies.context.user_module import LocalPositions, UnsplitAttentionError
+from workbench.strategies.tensor.simulated import LikeOthers, SimulatedMesh
+from workbench.strategies.tensor.sliced_modules import cut_modules
 from workbench.torch_private.modules import AnyDropout
 
 _NUM_WORKERS, _SAMPLES = 2, 2
@@ -33,9 +38,15 @@ _ROUNDING, _LOWER_ROUNDING = 1e-9, 1e-6
 BALANCES = ("zigzag", "contiguous")
 
 
-def sequence_split_of(model: ModuleModel[Any], structure: Structure | None, summary: ModelSummary) -> SequenceSplit:
+def sequence_split_of(
+    model: ModuleModel[Any], structure: Structure | None, summary: ModelSummary, groups: Sequence[ModuleSlices] = ()
+) -> SequenceSplit:
     """Returns how the sequence of a model can be split over workers: each of two, one after the other, runs the module's own code
-    on its positions and attends to the keys and values of the whole sequence, and must return the outputs of the whole."""
+    on its positions and attends to the keys and values of the whole sequence, and must return the outputs of the whole.
+
+    Args:
+        groups: Of the tensor plan, if there is one.
+    """
     if problem := _unsuitable(model, summary):
         return SequenceSplit(problem)
     torch.manual_seed(0)
@@ -45,11 +56,11 @@ def sequence_split_of(model: ModuleModel[Any], structure: Structure | None, summ
             module.eval()
     tokens = Samples(model.data, "cpu").inputs(_SAMPLES)
     tokens = tokens[:, : tokens.shape[1] // (2 * _NUM_WORKERS) * 2 * _NUM_WORKERS]
-    keys_and_values, calls, turns = list[tuple[Tensor, Tensor]](), list[AttentionCall](), _Turns(root, structure)
+    keys_and_values, calls, turns = list[tuple[Tensor, Tensor]](), list[AttentionCall](), _Turns(root, structure, groups)
 
     def recorded(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         keys_and_values.append((k, v))
-        calls.append(AttentionCall(k.shape[1] * k.shape[3] * 2, turns.block, turns.is_inside))
+        calls.append(AttentionCall(k.shape[1] * k.shape[3] * 2, turns.block, turns.is_inside, turns.group))
         return _causal(q, k, v, torch.arange(q.shape[-2]))
 
     precision = LowerPrecision(root)
@@ -62,7 +73,30 @@ def sequence_split_of(model: ModuleModel[Any], structure: Structure | None, summ
     problems = {balance: _problem(root, tokens, whole.detach(), keys_and_values, balance, allowed) for balance in BALANCES}
     if all(problems.values()):
         return SequenceSplit(problems[BALANCES[-1]])
-    return SequenceSplit("", tuple(calls), _cuts(structure), problems)
+    not_sliced = _slicing_problem(root, tokens, groups, calls)
+    return SequenceSplit("", tuple(calls), _cuts(structure), not_sliced, problems)
+
+
+def _slicing_problem(root: nn.Module, tokens: Tensor, groups: Sequence[ModuleSlices], calls: Sequence[AttentionCall]) -> str:
+    """Returns why the keys and values of slices are not those heads of the whole that the calls note, a clause."""
+    for size in {ways(group.units)[0] for group in groups}:
+        cut, features = [group for group in groups if group.units % size == 0], list[int]()
+
+        def recorded(q: Tensor, k: Tensor, v: Tensor, features: list[int] = features) -> Tensor:
+            features.append(k.shape[1] * k.shape[3] * 2)
+            return _causal(q, k, v, torch.arange(q.shape[-2]))
+
+        sliced, mesh = copy.deepcopy(root), SimulatedMesh(LikeOthers(size), 0)
+        cut_modules(sliced, cut, partial(_same, mesh))
+        try:
+            with torch.no_grad():
+                _outputs(sliced, tokens, torch.arange(tokens.shape[1]), recorded)
+        except UnsplitAttentionError as error:
+            return str(error)
+        paths = {tuple(part.path for part in group.modules) for group in cut}
+        if features != [call.features // (size if call.group in paths else 1) for call in calls]:
+            return "its attention computes with other heads than the layers around it"
+    return ""
 
 
 def _cuts(structure: Structure | None) -> tuple[str, ...]:
@@ -74,10 +108,19 @@ def _cuts(structure: Structure | None) -> tuple[str, ...]:
 
 
 class _Turns(ExitStack):
-    """Notes, while the module runs, in whose turn it is."""
+    """Notes, while the module runs, in whose turn it is: the block, and the group of a tensor plan, from its columns to its
+    rows."""
 
-    def __init__(self, root: nn.Module, structure: Structure | None) -> None:
+    def __init__(self, root: nn.Module, structure: Structure | None, groups: Sequence[ModuleSlices]) -> None:
         super().__init__()
+        self.group: tuple[str, ...] = ()
+        for group in groups:
+            paths = tuple(part.path for part in group.modules)
+            for part in group.modules:
+                if part.style in ("column", "row"):
+                    begun = paths if part.style == "column" else ()
+                    module = root.get_submodule(part.path)
+                    self.callback(module.register_forward_pre_hook(partial(self._begin, begun)).remove)
         self.block, self.is_inside = (WHOLE, True) if structure is None else ("", False)
         for index, path in enumerate(structure.units if structure else ()):
             assert structure is not None
@@ -85,6 +128,9 @@ class _Turns(ExitStack):
             unit = root.get_submodule(path)
             self.callback(unit.register_forward_pre_hook(partial(self._set, block.name, block.path == path)).remove)
             self.callback(unit.register_forward_hook(partial(self._set, "", False)).remove)
+
+    def _begin(self, group: tuple[str, ...], *args: Any) -> None:
+        self.group = group
 
     def _set(self, block: str, is_inside: bool, *args: Any) -> None:
         self.block, self.is_inside = block, is_inside
@@ -131,6 +177,10 @@ def _problem(
                 f" that is not made by torch.arange: the outputs of a part of them differ by {difference:.1e}"
             )
     return ""
+
+
+def _same(mesh: SimulatedMesh, group: ModuleSlices) -> SimulatedMesh:
+    return mesh
 
 
 class _Attention:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.models.user import sequence_zoo
+from tests.models.user import attention_zoo, sequence_zoo
 from workbench.errors import SplitError
 from workbench.models.user import UserModel, UserModelOptions
 from workbench.models.user.inspect_modules import inspected
@@ -50,6 +50,7 @@ def test_a_decoder_on_a_part_of_the_positions_is_one_worker_and_its_formulas(spl
 
 
 STACKED = {"name": f"{Path(sequence_zoo.__file__)}:{sequence_zoo.Stacked.__name__}"}
+SLICED = {"name": f"{attention_zoo.__file__}:Decoder", "options": {"attention": "grouped", "tokens": 256}}
 PIECES = {"size": 2, "num_microbatches": 2}
 COMBINED: dict[str, tuple[dict[str, Any], str]] = {
     "cp2 · layer2, recomputed": ({"context": 2, "layer": 2}, "full"),
@@ -58,6 +59,9 @@ COMBINED: dict[str, tuple[dict[str, Any], str]] = {
     "cp2 · layer2": ({"context": 2, "layer": 2}, "none"),
     "cp2 · pp2": ({"context": 2, "pipeline": PIECES}, "none"),
     "cp2 · pp2, recomputed": ({"context": 2, "pipeline": PIECES}, "full"),
+    "cp2 · tp2": ({"context": 2, "tensor": 2}, "none"),
+    "cp2 · tp2, recomputed": ({"context": 2, "tensor": 2}, "full"),
+    "cp2 · pp2 · tp2": ({"context": 2, "pipeline": PIECES, "tensor": 2}, "none"),
     "dp2 · cp2 · pp2": ({"data": 2, "context": 2, "pipeline": PIECES}, "none"),
 }
 
@@ -67,7 +71,7 @@ COMBINED: dict[str, tuple[dict[str, Any], str]] = {
 )
 def test_stages_and_recomputation_with_a_part_of_the_positions_are_one_worker(combined: str) -> None:
     split, checkpointing = COMBINED[combined]
-    spec = spec_of(split, STACKED)
+    spec = spec_of(split, SLICED if "tensor" in split else STACKED)
     assert_conforms({**spec, "train": {**spec["train"], "checkpointing": checkpointing}})
 
 
@@ -103,8 +107,6 @@ def test_what_depends_on_other_positions_is_refused_with_the_reason(options: dic
 def test_what_is_not_combined_with_it_is_refused_too() -> None:
     with pytest.raises(SplitError, match=r"split\.context: sequence_zoo\.py:Decoder cannot be .*: it calls .* with a mask"):
         plan(RunSpec(**spec_of({"context": 2}, attention="mask")))
-    with pytest.raises(SplitError, match="of a model of your own is incompatible with tensor"):
-        plan(RunSpec(**spec_of({"context": 2, "tensor": 2})))
     with pytest.raises(SplitError, match="18 positions are not divisible into 4 chunks"):
         plan(RunSpec(**spec_of({"context": 2}, length=18)))
     between = {**STACKED, "options": {"attends_between": True}}

@@ -11,6 +11,7 @@ from workbench.errors import SplitError
 from workbench.plan.communication import ExpectedCommunication
 from workbench.plan.layer_groups import ColumnRowPair, LayerGroup
 from workbench.plan.placement import Placement
+from workbench.plan.tensor_plan import ModuleSlices
 from workbench.spec.options import StrategyOptions
 from workbench.strategies.base import ApplyOrder, Caption, Limiting, Strategy, strategy
 from workbench.strategies.data.ddp import average_gradients, check_all_trained, check_replicas, expected_average
@@ -103,10 +104,12 @@ class ContextStrategy(Strategy[ContextOptions]):
             text = f'"{self.options.balance}" is not supported by {name}: {problem}; use "{balance}"'
             raise SplitError("split.context.balance", text)
         others = {other for other, _ in spec.split.items()} - {self.name, "data"}
-        if other := next(iter(sorted(others - _STAGED)), None):
-            text = f"of a model of your own is incompatible with {other}; use it alone or with data, layer or pipeline"
+        if other := next(iter(sorted(others - _STAGED - {"tensor"})), None):
+            text = f"of a model of your own is incompatible with {other}; use it alone or with data, layer, pipeline or tensor"
             raise SplitError("split.context", text)
-        if others and not all(attention.block for attention in sequence.attention):
+        if "tensor" in others and sequence.not_sliced:
+            raise SplitError("split.context", f"{name} cannot be split by tensor slicing, too: {sequence.not_sliced}")
+        if others & _STAGED and not all(attention.block for attention in sequence.attention):
             raise SplitError(
                 "split.context",
                 f"{name} calls attention outside of its blocks, which every stage would run; use it without stages",
@@ -138,6 +141,8 @@ class ContextStrategy(Strategy[ContextOptions]):
             return (shape[0] // size, *shape[1:]) if shape else shape  # a user's module has no shapes between its cuts
 
         def cut(group: LayerGroup) -> LayerGroup:
+            if isinstance(group, ModuleSlices):
+                return group.of_positions(size)
             assert isinstance(group, ColumnRowPair)
             return replace(group, input_shape=part(group.input_shape), output_shape=part(group.output_shape))
 

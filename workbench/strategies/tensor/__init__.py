@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
     from workbench.plan.rank_view import RankView
+    from workbench.plan.sequence_split import SequenceSplit
     from workbench.spec.run_spec import Inference, RunSpec
     from workbench.strategies.worker_model import WorkerModel
 
@@ -127,7 +128,14 @@ class TensorStrategy(Strategy[TensorOptions]):
             replace(n, num_features=n.num_features // self.options.size) if f"{n.path}.weight" in dims else n
             for n in model.batch_norms
         ]
-        return Placement(replace(model, blocks=tuple(blocks), batch_norms=tuple(norms)))
+        sequence = model.sequence and self._sequence_of_slices(model, model.sequence)
+        return Placement(replace(model, blocks=tuple(blocks), batch_norms=tuple(norms), sequence=sequence))
+
+    def _sequence_of_slices(self, model: ModelSummary, sequence: SequenceSplit) -> SequenceSplit:
+        """Returns the attention of a user's module with the heads of one worker."""
+        groups = {tuple(part.path for part in s.group.modules) for s in slicings_of(model, self.options)}
+        calls = (replace(c, features=c.features // self.options.size) if c.group in groups else c for c in sequence.attention)
+        return replace(sequence, attention=tuple(calls))
 
     def expected(self, model: ModelSummary, rank_view: RankView) -> list[ExpectedCommunication]:
         """Returns the communication of each group of sliced layers; all workers of the axis take part.
