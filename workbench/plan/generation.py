@@ -25,8 +25,8 @@ class Generation:
     scores_last: bool = True
     """Whether the head computes the last of the new positions only."""
 
-    not_staged: str = ""
-    """Why its stages cannot generate on several workers, a clause; empty if they can."""
+    not_staged: tuple[tuple[str, str], ...] = ()
+    """Blocks after which stages that generate cannot be cut, each with the reason, a clause."""
 
     def passes(self, options: Inference) -> list[tuple[int, int]]:
         """Returns the forward passes of a generation, as (positions per sample, number of passes): the prompt, then each new

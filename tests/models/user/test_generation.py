@@ -17,13 +17,14 @@ from tests.helpers.process import rows, workbench
 from tests.models.user import zoo
 from tests.models.user.test_stages import TOKENS, Given
 from workbench.data.base import DatasetSummary
-from workbench.errors import SpecError
+from workbench.errors import SpecError, SplitError
 from workbench.models.user import UserModel, UserModelOptions, decoder_modules
 from workbench.models.user.decoder_modules import CachedDecoder
 from workbench.models.user.inspect_modules import inspected
 from workbench.models.user.outputs_modules import Result
 from workbench.models.user.stage_modules import WholeModule
 from workbench.plan.resolve import plan
+from workbench.registry import STRATEGIES
 from workbench.sources.config_source import model_source
 from workbench.sources.source import built
 
@@ -105,7 +106,15 @@ class Between(nn.Module):
     ("between", "expected"),
     [
         ("", {"no_cache": "the module's forward takes no cache of Transformers", "scores_last": False}),
-        ("mask of tokens", {"not_staged": "cut after embed, it computes other scores without the values of the tokens"}),
+        (
+            "mask of tokens",  # which stages after the mask do not read
+            {
+                "not_staged": tuple(
+                    (block, f"cut after {path}, it computes other scores without the values of the tokens")
+                    for block, path in (("embed", "embed"), ("layers/0", "layers.0"))
+                )
+            },
+        ),
         ("mean", {"refusal": "the scores of a position depend on later tokens, which a generation does not have"}),
         ("sum", {"refusal": "returns outputs of shape (20,) for a sample of 6 tokens, not the scores of each position"}),
     ],
@@ -117,6 +126,20 @@ def test_how_a_module_generates_is_tried(between: str, expected: dict[str, Any])
     generation = inspected(model)[1].generation
     assert expected.items() <= asdict(generation).items()
     assert asdict(generation).keys() - expected.keys()
+
+
+def test_a_cut_that_needs_no_tokens_generates() -> None:
+    model = Given(type("Masked", (Between,), {"__init__": lambda self: Between.__init__(self, "mask of tokens")}), TOKENS)
+    model.generates = True
+    torch.manual_seed(0)
+    summary, layer = inspected(model)[1], STRATEGIES.get("layer")
+
+    def check(*partition: int) -> None:
+        layer(layer.Options(size=2, partition=partition))._check_generation(summary)
+
+    check(3, 1)
+    with pytest.raises(SplitError, match=r"values of the tokens; cut it after layers/1 with split\.layer\.partition"):
+        check(2, 2)
 
 
 def test_only_tokens_are_generated() -> None:
@@ -147,7 +170,7 @@ def test_a_stage_that_miscounts_cached_positions_is_noticed(monkeypatch: pytest.
     torch.manual_seed(0)
     generation = inspected(model)[1].generation
     assert (generation.no_cache, generation.scores_last) == ("", True)
-    assert "it computes other scores" in generation.not_staged
+    assert "it computes other scores" in dict(generation.not_staged)[generation.not_staged[0][0]]
 
 
 @pytest.mark.parametrize(

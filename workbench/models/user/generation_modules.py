@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,7 +27,7 @@ _NO_ARGUMENT = "the module's forward takes no cache of Transformers"
 _TOLERANCE = 1e-6
 """Largest error of scores that is rounding, of a module in fp64 with operations in fp32 inside."""
 _NUM_CUTS = 6
-"""Number of cuts that are tried, of all."""
+"""Number of cuts that are tried; all, if one of them cannot generate."""
 _NUM_TOKENS = 3
 """Number of tokens that are scored, the first after a prompt of all others."""
 
@@ -67,10 +68,14 @@ def _found(root: nn.Module, structure: Structure | None, tokens: Tensor, result:
     if structure is None:
         return found
     cuts = sorted(structure.cut_points)
-    for cut in sorted({cuts[index * (len(cuts) - 1) // (_NUM_CUTS - 1)] for index in range(_NUM_CUTS)}):
-        if reason := _why_not_staged(whole, structure, cut, found, tokens, scores):
-            return Generation(no_cache=no_cache, sequence_length=length, scores_last=found.scores_last, not_staged=reason)
-    return found
+    some = {cuts[index * (len(cuts) - 1) // (_NUM_CUTS - 1)] for index in range(_NUM_CUTS)}
+    reasons = {cut: _why_not_staged(whole, structure, cut, found, tokens, scores) for cut in sorted(some)}
+    if any(reasons.values()):  # then each is tried
+        reasons |= {
+            cut: _why_not_staged(whole, structure, cut, found, tokens, scores) for cut in structure.cut_points - reasons.keys()
+        }
+    not_staged = tuple((structure.blocks[cut].name, reason) for cut, reason in sorted(reasons.items()) if reason)
+    return replace(found, not_staged=not_staged)
 
 
 def _blocks(root: nn.Module, structure: Structure | None, result: Result) -> UserBlocks | WholeModule:

@@ -117,8 +117,11 @@ class StagedStrategy(Strategy[O]):
             SplitError: with the reason, or the tensor that has no positions.
         """
         generation, field = model.generation, f"split.{self.name}"
-        if generation.not_staged:
-            raise SplitError(field, f"{model.name} cannot generate in stages: {generation.not_staged}; use data or tensor")
+        refused = dict(generation.not_staged)
+        if reason := next((refused[blocks[-1]] for blocks in self.stages(model)[:-1] if blocks[-1] in refused), ""):
+            others = [block.name for block in model.blocks[:-1] if block.is_cut_point and block.name not in refused]
+            elsewhere = f"cut it after {listed(others, 'or')} with {field}.partition, or use" if others else "use"
+            raise SplitError(field, f"{model.name} cannot generate in these stages: {reason}; {elsewhere} data or tensor")
         for blocks in self.stages(model)[:-1] if generation.sequence_length else ():
             (block,) = (each for each in model.blocks if each.name == blocks[-1])
             if whole := next((shape for shape in block.crossing_shapes if shape[:1] != (generation.sequence_length,)), None):
