@@ -141,9 +141,13 @@ def _totals(ran: dict[str, Any], strategies: list[str]) -> str:
     possible = {pair: row for pair, row in pairs.items() if pair[1] not in _IMPOSSIBLE.get(pair[0], ())}
     equal = sum(row.get("verdict") == "equal" for row in possible.values())
     shards = sum(row.get("verdict") == "equal per shard" for row in possible.values())
-    wrong = [f"{name} under {strategy}" for (name, strategy), row in possible.items() if "verdict" in row and not _is_right(row)]
+    by_verdict: dict[str, list[str]] = {"wrong": [], "undecided": []}
+    for (name, strategy), row in possible.items():
+        if (verdict := row.get("verdict")) in by_verdict:
+            by_verdict[verdict].append(f"{name} under {strategy}")
     failed = [f"{name} under {strategy}" for (name, strategy), row in possible.items() if "failed" in row]
-    refused = len(possible) - equal - shards - len(wrong) - len(failed)
+    wrong, undecided = by_verdict["wrong"], by_verdict["undecided"]
+    refused = len(possible) - equal - shards - len(wrong) - len(failed) - len(undecided)
     share = 100 * (equal + shards) / max(1, len(possible))
     accepted = f"{len(wrong)} accepted splits are wrong" if wrong else "No accepted split is wrong"
     return (
@@ -152,13 +156,10 @@ def _totals(ran: dict[str, Any], strategies: list[str]) -> str:
         f"{len(ran)} models and {len(strategies)} strategies make {len(pairs)} pairs, of which {len(pairs) - len(possible)} are"
         f" impossible: the values of the batch choose the layers of DataDependent. Of the others,\n\n"
         f"- {equal} run and are equal to one worker;\n- {shards} run and are equal to one worker on the same shards;\n"
+        f"- {len(undecided)} run, and rounding that the model amplifies leaves the verdict open{_listed(undecided)};\n"
         f"- {len(wrong)} run and differ{_listed(wrong)};\n- {len(failed)} fail while they run{_listed(failed)};\n"
         f"- {refused} are refused.\n"
     )
-
-
-def _is_right(row: dict[str, Any]) -> bool:
-    return row.get("verdict") in ("equal", "equal per shard")
 
 
 def _listed(pairs: list[str]) -> str:

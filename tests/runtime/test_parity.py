@@ -150,3 +150,52 @@ def test_a_wrong_optimizer_is_wrong_whatever_the_gradients() -> None:
     comparison, _ = compared(1.0, 1.0, 1.0)
     comparison.add_optimizer({"parameter weight after steps of adam": 1e-3}, ROUNDING)
     assert (comparison.verdict, comparison.reported_error.tensor) == ("wrong", "parameter weight after steps of adam")
+
+
+AMPLIFYING = """
+import torch
+import torch.distributed as dist
+from torch import nn
+
+class Amplifying(nn.Module):
+    def __init__(self, num_sines=1, is_wrong=False):
+        super().__init__()
+        self.layer, self.head, self.num_sines, self.is_wrong = nn.Linear(16, 16), nn.Linear(16, 10), num_sines, is_wrong
+
+    def forward(self, x):
+        x = self.layer(x)
+        for _ in range(self.num_sines):
+            x = torch.sin(4 * x)
+        return self.head(x) + (0.01 * dist.get_rank() if self.is_wrong and dist.is_initialized() else 0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("num_sines", "is_wrong", "verdict"),
+    [
+        (24, False, "undecided"),
+        (24, True, "wrong"),
+        pytest.param(1, False, "equal", marks=pytest.mark.cross),
+        pytest.param(1, True, "wrong", marks=pytest.mark.cross),
+    ],
+)
+def test_a_model_that_amplifies_rounding_leaves_the_verdict_open(
+    tmp_path: Path, num_sines: int, is_wrong: bool, verdict: Verdict
+) -> None:
+    (tmp_path / "amplifying.py").write_text(AMPLIFYING)
+    parity = run_case(
+        {
+            "model": {
+                "name": f"{tmp_path}/amplifying.py:Amplifying",
+                "options": {"num_sines": num_sines, "is_wrong": is_wrong},
+            },
+            "dataset": {"name": "synthetic", "kind": "features", "num_features": 16, "num_samples": 256},
+            "train": {"num_steps": 1, "num_warmup_steps": 0, "global_batch_size": 8},
+            "split": {"data": {"size": 2, "num_accumulation_steps": 2}},
+        }
+    ).parity
+    assert parity["verdict"] == verdict, parity
+    assert parity["ok"] == {"undecided": None, "wrong": False}.get(verdict, True)
+    if verdict == "undecided":
+        assert "one worker differs from itself by as much" in parity["cause"]
+        assert "more samples per shard" in parity["remedy"]

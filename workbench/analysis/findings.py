@@ -120,6 +120,10 @@ def parity_sentences(rows: list[Row]) -> list[str]:
     return [
         *(f"{row['split']} does NOT compute what one worker computes{_why_wrong(row)}." for row in by_verdict["wrong"]),
         *(
+            f"Whether {row['split']} computes what one worker computes is undecided{_why_wrong(row)}."
+            for row in by_verdict["undecided"]
+        ),
+        *(
             f"{row['split']} equals one worker on the same shards of the batch but {per_shard(row)}."
             for row in by_verdict["equal per shard"]
         ),

@@ -9,11 +9,19 @@ from workbench.plan.parity import LOWER_ROUNDING, verdict
 from workbench.store.events import ParityEvent
 
 Row = Mapping[str, Any]
-CELLS = {"equal": "equal", "equal per shard": "equal per shard", "lossy": "lossy", "wrong": "WRONG", None: "–"}
+CELLS = {
+    "equal": "equal",
+    "equal per shard": "equal per shard",
+    "lossy": "lossy",
+    "undecided": "undecided",
+    "wrong": "WRONG",
+    None: "–",
+}
 TEXTS = {
     "equal": "equals one worker",
     "equal per shard": "equals one worker per shard",
     "lossy": "lossy on purpose",
+    "undecided": "undecided",
     "wrong": "WRONG",
     None: "not checked",
 }
@@ -36,7 +44,7 @@ def parity_text(row: Row) -> str:
 def event_text(event: ParityEvent) -> str:
     """Returns the verdict in the event ``parity`` of a worker, as a phrase."""
     texts = {**TEXTS, "wrong": "DIFFERS from one worker", "lossy": "differs on purpose (lossy)"}
-    reason = f" ({event.cause})" if event.verdict in ("equal", "wrong") and event.cause else ""
+    reason = f" ({event.cause})" if event.verdict in ("equal", "undecided", "wrong") and event.cause else ""
     return texts[event.verdict] + reason
 
 

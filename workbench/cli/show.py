@@ -89,6 +89,7 @@ def _parity(row: dict[str, Any], summary: Summary) -> str:
         "equal": "equals one worker",
         "equal per shard": "equals one worker per shard of the batch",
         "wrong": "differs from one worker",
+        "undecided": "undecided",
         "lossy": f"differs from one worker {'per shard of the batch ' if row['parity_cause'] else ''}on purpose",
     }
     size = "infinite" if error is None else f"{error:.1e} in {summary.parity_tensor}"
@@ -102,7 +103,7 @@ def _parity(row: dict[str, Any], summary: Summary) -> str:
         return f"{text}; {per_shard({**row, 'parity_whole_batch_tensor': summary.parity_whole_batch_tensor})}."
     whole = row["parity_whole_batch_error"]
     reason = lower_precision(row) and f"; {lower_precision(row)}"
-    if verdict == "wrong" and row["parity_cause"]:
+    if verdict in ("undecided", "wrong") and row["parity_cause"]:
         reason = f"; {row['parity_cause']}: {row['parity_remedy']}"
     return text + reason if whole is None else f"{text}; error against the unsplit batch {whole:.1e}{reason}"
 

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Verdict = Literal["equal", "equal per shard", "lossy", "wrong"]
-VERDICTS: tuple[Verdict, ...] = ("equal", "equal per shard", "lossy", "wrong")
+Verdict = Literal["equal", "equal per shard", "lossy", "undecided", "wrong"]
+VERDICTS: tuple[Verdict, ...] = ("equal", "equal per shard", "lossy", "undecided", "wrong")
 """``equal``: the split computes what one worker computes on the whole batch. ``equal per shard``: it computes what one worker
 computes on the same shards of the batch, which differs from the whole batch for this model. ``lossy``: a strategy deliberately
-changes gradients or parameters. ``wrong``: none of these."""
+changes gradients or parameters. ``undecided``: the model amplifies rounding by so much that one worker differs from itself as the
+split does from it. ``wrong``: none of these."""
 
 LOWER_ROUNDING = 1e-6
 """Largest error that is rounding in fp64 if the model computes parts in fp32, whose sums over a batch differ by a few roundings

@@ -90,7 +90,9 @@ RUNS: dict[str, Column] = {
     "imbalance": _figure("Largest `compute_s` of any worker / mean over workers; empty where `compute_s` is.", "ratio"),
     "final_loss": _figure("Loss of the global batch at the last timed step; empty in inference.", "loss"),
     "parity_ok": _figure(
-        "Whether the verdict is `equal` or `equal per shard`; empty if it is `lossy` or parity was not checked.", "", "bool"
+        "Whether the verdict is `equal` or `equal per shard`; empty if it is `lossy` or `undecided`, or parity was not checked.",
+        "",
+        "bool",
     ),
     "parity_max_error": _figure(
         "Largest relative error of any tensor against one worker that computes the same shards, or against the whole batch if"
@@ -134,7 +136,9 @@ RUNS: dict[str, Column] = {
     "note": Column("string", "Note that people wrote about the run."),
     "threads_per_worker": Column("int64", "Threads that each worker computes with on the CPU.", "threads"),
     "parity_on_purpose": Column("string", "What the split changes on purpose; empty if nothing."),
-    "parity_verdict": Column("string", "`equal`, `equal per shard`, `lossy` or `wrong`; empty if parity was not checked."),
+    "parity_verdict": Column(
+        "string", "`equal`, `equal per shard`, `lossy`, `undecided` or `wrong`; empty if parity was not checked."
+    ),
     "parity_whole_batch_error": _figure(
         "Largest relative error of any tensor against one worker that computes the whole batch at once; empty if replicas have"
         " parameters of their own.",
@@ -143,8 +147,8 @@ RUNS: dict[str, Column] = {
     "parity_cause": Column(
         "string",
         "Why the whole batch gives another result than its shards; or, if the verdict is `equal`, what computes in lower"
-        " precision than the check; or, if it is `wrong`, the state that the module keeps between calls. Empty if there is none"
-        " of these.",
+        " precision than the check; or, if it is `undecided`, that the model amplifies rounding; or, if it is `wrong`, the state"
+        " that the module keeps between calls. Empty if there is none of these.",
     ),
     "parity_remedy": Column("string", "What makes both equal; empty if they are, or if nothing does."),
     "trust": Column(

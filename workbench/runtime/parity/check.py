@@ -13,6 +13,9 @@ Dropout whose masks depend on samples alone (``SampleDropout``) is on, with the 
 off, since its masks come from the random numbers of a worker and differ between workers. Other modules are in train mode, or
 in eval mode for inference.
 
+If the split differs, one worker is compared with itself after its parameters have changed by some roundings. If it differs as
+much, the model amplifies rounding (``amplification.py``), and the verdict is ``undecided``.
+
 Finally the configured optimizer takes steps on fixed gradients (``optimizer.py``).
 
 The verdict on a strategy that declares a difference (``plan/lossy.py``) is never ``equal``, and what it does not declare must
@@ -32,6 +35,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from workbench.plan.plan import Plan
 from workbench.runtime.batches import Batches
 from workbench.runtime.build import DTYPES, build_worker
+from workbench.runtime.parity.amplification import explains, movements
 from workbench.runtime.parity.comparison import Comparison
 from workbench.runtime.parity.dropout import fix_draws, without_functional_dropout
 from workbench.runtime.parity.reference import Reference
@@ -88,6 +92,12 @@ def check_parity(
             comparison.add_optimizer(split.optimizer_errors(of_parameters.global_norm_share), of_parameters.rounding)
     if reference is None:
         return None
+    if comparison.verdict == "wrong" and isinstance(reference, Reference) and plan.lossy is None and precision != "bf16":
+        pair = Reference(plan, worker, batches), Reference(plan, worker, batches)
+        fix_draws([each.blocks for each in pair], functions)
+        with without_functional_dropout(plan.model):
+            moved = movements(*pair, num_steps, comparison.tolerance.global_norm_share)
+        comparison.is_amplified = explains(moved, comparison.exceeding)
     is_without_dropout = (worker.trains and reference.had_dropout) or (functions is not None and functions.is_called)
     return parity_report(plan, comparison, num_steps, is_without_dropout)
 

@@ -37,11 +37,20 @@ class Comparison:
     shards_to_batch: Errors = field(default_factory=Errors)
     """Of the shards against the whole batch, both on one worker; if a declared difference hides whether sharding causes one."""
 
+    exceeding: list[dict[str, float]] = field(default_factory=list)
+    """By step, the errors against the shards that exceed rounding."""
+
+    is_amplified: bool = False
+    """Whether the model amplifies rounding to these errors, on one worker alone."""
+
+    has_wrong_optimizer: bool = False
+
     def add_step(self, step: int, reference: ReferenceStep, split: list[LocalTensor]) -> bool:
         """Compares the tensors of a step. Returns whether the reference must continue from the parameters of the split."""
         rounding, share, batch = self._rounding, self.tolerance.global_norm_share, reference.whole_batch
         errors = compare(reference.shards, split, share, reference.floors)
         self.shard_errors.add(errors, partial(allowed, self.lossy, step, rounding))
+        self.exceeding.append({name: error for name, error in errors.items() if not error <= rounding})
         equals_batch = self.batch_errors.add(errors if batch is None else compare(batch, split, share), rounding)
         if batch is not None and self.lossy is not None:
             shards = [LocalTensor(name, (0,) * tensor.dim(), tensor) for name, tensor in reference.shards.items()]
@@ -53,7 +62,7 @@ class Comparison:
     def add_optimizer(self, errors: dict[str, float], rounding: float) -> None:
         """Adds the errors of the optimizer, whose reference is a formula and not a batch."""
         self.shard_errors.add(errors, lambda name: rounding)
-        self.batch_errors.add(errors, rounding)
+        self.has_wrong_optimizer = not self.batch_errors.add(errors, rounding)
 
     @property
     def _rounding(self) -> float:
@@ -65,7 +74,9 @@ class Comparison:
         is_wrong = self.shard_errors.is_wrong
         if self.lossy is None and not self.batch_errors.wrong and (is_wrong or not self.hides_dependence):
             return "equal"
-        return "wrong" if is_wrong else "lossy" if self.lossy else "equal per shard"
+        if is_wrong:
+            return "undecided" if self.is_amplified and not self.has_wrong_optimizer else "wrong"
+        return "lossy" if self.lossy else "equal per shard"
 
     @property
     def reported_error(self) -> WorstError:

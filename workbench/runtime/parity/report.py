@@ -9,6 +9,7 @@ from typing import Any
 
 from workbench.plan.parity import Verdict
 from workbench.plan.plan import Plan
+from workbench.runtime.parity.amplification import AMPLIFIED
 from workbench.runtime.parity.comparison import Comparison
 from workbench.runtime.parity.errors import undeclared
 from workbench.runtime.parity.replicas import has_local_parameters
@@ -20,7 +21,7 @@ class ParityReport:
 
     ok: bool | None
     """Whether split and reference agree, on the whole batch or on each shard; None if they differ as declared, within the
-    allowed error."""
+    allowed error, or if the check cannot decide it."""
 
     max_error: float
     """Largest error against one worker that computes the same shards, or the whole batch if only that agrees."""
@@ -41,7 +42,8 @@ class ParityReport:
     whole_batch_tensor: str | None
     cause: str | None = None
     """Why the whole batch and its shards give different results; or, if the verdict is ``equal``, what computes in lower
-    precision; or, if it is ``wrong``, the state that the module keeps between calls. None if there is none of these."""
+    precision; or, if it is ``undecided``, that the model amplifies rounding; or, if it is ``wrong``, the state that the module
+    keeps between calls. None if there is none of these."""
 
     remedy: str | None = None
     """Change to the model that removes this difference."""
@@ -64,11 +66,13 @@ def parity_report(plan: Plan, comparison: Comparison, num_steps: int, is_without
     dependence = None
     if comparison.batch_dependent_tensors or verdict == "equal per shard":
         dependence = plan.model.batch_dependence or undeclared(comparison.batch_dependent_tensors)
+    elif verdict == "undecided":
+        dependence = AMPLIFIED
     elif verdict == "wrong" and plan.full_model.state:
         dependence = plan.full_model.state.dependence
     whole_batch_error, whole_batch_tensor = (None, None) if has_local_parameters(lossy) else comparison.batch_errors.worst
     return ParityReport(
-        ok={"wrong": False, "lossy": None}.get(verdict, True),
+        ok={"wrong": False, "lossy": None, "undecided": None}.get(verdict, True),
         max_error=error.error,
         tensor=error.tensor,
         num_steps=num_steps,
