@@ -13,7 +13,7 @@ from workbench.models.base import Dropout, Model, model
 from workbench.plan.layer_groups import Convolution, ConvolutionBlock, GlobalPool, LayerGroup
 from workbench.plan.model_summary import BatchNorm, BlockSummary, ModelSummary, ParameterSummary, linear_parameters
 from workbench.plan.parity import BATCH_NORM, BatchDependence
-from workbench.spec.options import AppliesIf, ModelOptions
+from workbench.spec.options import AppliesIf, Count, ModelOptions
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,7 +27,7 @@ class CNNOptions(ModelOptions):
     widths: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (16, 32, 64)
     """Number of channels of each stage; each stage after the first halves the height and width."""
 
-    blocks_per_stage: PositiveInt = 2
+    blocks_per_stage: Count = 2
     """Number of residual blocks per stage."""
 
     norm: Literal["group", "batch"] = "group"

@@ -9,7 +9,7 @@ from pydantic import PositiveInt
 from workbench.models.base import Dropout, Model, model
 from workbench.plan.layer_groups import ColumnRowPair, LayerGroup, RecurrentLayer
 from workbench.plan.model_summary import BlockSummary, ModelSummary, ParameterSummary, linear_parameters
-from workbench.spec.options import ModelOptions
+from workbench.spec.options import Count, ModelOptions
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,7 +23,7 @@ class LSTMOptions(ModelOptions):
     cell: Literal["lstm", "gru"] = "lstm"
     """Recurrent cell: LSTM (Hochreiter and Schmidhuber 1997) or GRU (Cho et al. 2014)."""
 
-    num_layers: PositiveInt = 2
+    num_layers: Count = 2
     """Number of recurrent layers."""
 
     hidden_dim: PositiveInt = 128

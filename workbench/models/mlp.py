@@ -9,7 +9,7 @@ from pydantic import PositiveInt
 from workbench.models.base import Dropout, Model, model
 from workbench.plan.layer_groups import ColumnRowPair
 from workbench.plan.model_summary import BlockSummary, ModelSummary, linear_parameters
-from workbench.spec.options import ModelOptions
+from workbench.spec.options import Count, ModelOptions
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class MLPOptions(ModelOptions):
     name: Literal["mlp"] = "mlp"
 
-    num_layers: PositiveInt = 4
+    num_layers: Count = 4
     """Number of residual layers between the input and the head."""
 
     hidden_dim: PositiveInt = 256

@@ -15,6 +15,7 @@ from workbench.models.presets import MOE
 from workbench.models.transformer import SHORT_TEXT, SMALL, Transformer, TransformerOptions
 from workbench.plan.model_summary import BlockSummary, Mixture, ParameterSummary
 from workbench.plan.parity import BatchDependence
+from workbench.spec.options import Count
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,7 +29,7 @@ class MoEOptions(TransformerOptions):
 
     name: Literal["moe"] = "moe"  # type: ignore[assignment]
 
-    num_experts: PositiveInt = 4
+    num_experts: Count = 4
     """Number of experts per layer."""
 
     top_k: PositiveInt = 2

@@ -12,7 +12,7 @@ from workbench.models.layer_formulas import LayerShape, Part
 from workbench.models.presets import TRANSFORMER
 from workbench.plan.layer_groups import ColumnRowPair
 from workbench.plan.model_summary import BlockSummary, ModelSummary, ParameterSummary, Tie
-from workbench.spec.options import AppliesIf, ModelOptions, NoCost
+from workbench.spec.options import AppliesIf, Count, ModelOptions, NoCost
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,7 +25,7 @@ class TransformerOptions(ModelOptions):
 
     name: Literal["transformer"] = "transformer"
 
-    num_layers: PositiveInt = 4
+    num_layers: Count = 4
     """Number of decoder layers."""
 
     hidden_dim: PositiveInt = 128

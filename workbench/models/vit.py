@@ -12,7 +12,7 @@ from workbench.models.layer_formulas import LayerShape
 from workbench.models.presets import VIT
 from workbench.plan.layer_groups import ColumnRowPair
 from workbench.plan.model_summary import BlockSummary, ModelSummary, ParameterSummary, linear_parameters
-from workbench.spec.options import ModelOptions
+from workbench.spec.options import Count, ModelOptions
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,7 +28,7 @@ class ViTOptions(ModelOptions):
     patch_size: PositiveInt = 4
     """Side length of a patch in pixels; must divide the height and width of the images."""
 
-    num_layers: PositiveInt = 4
+    num_layers: Count = 4
     """Number of encoder layers."""
 
     hidden_dim: PositiveInt = 128

@@ -29,7 +29,7 @@ def read_table(path: Path) -> dict[str, Any]:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SpecError(str(path), f"cannot read the file ({error.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also numbers of thousands of digits, and thousands of brackets
         raise SpecError(str(path), f"not a valid TOML file: {error}") from None
     for part in ("model", "dataset"):
         options = table.get(part)
@@ -91,7 +91,7 @@ def parse_value(text: str) -> Any:
     """Parses a TOML value; anything else is a string: ``2`` → 2, ``1e-3`` → 0.001, ``true`` → True, ``adamw`` → 'adamw'."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # no TOML, a number of thousands of digits, or thousands of brackets
         return text
 
 

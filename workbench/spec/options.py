@@ -7,15 +7,22 @@ from dataclasses import dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from workbench.errors import SpecError
 from workbench.messages import listed, unknown_name
 
+LARGEST = 2**53
+"""Largest integer of any option: a number of 64 bits holds it exactly, and so does JSON."""
+Count = Annotated[int, Field(ge=1, le=10_000)]
+"""A number of parts of a model, which a plan lists one by one."""
+Size = Annotated[int, Field(ge=2, le=65_536)]
+"""A number of workers."""
+
 
 class Options(BaseModel):
-    """Base of all options. Unknown keys are rejected with the nearest known one."""
+    """Base of all options. Unknown keys are rejected with the nearest known one, and true and false where a number belongs."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
@@ -28,6 +35,30 @@ class Options(BaseModel):
                     message = unknown_name("key", str(key), list(cls.model_fields))
                     raise PydanticCustomError("unknown_key", "{message}", {"message": message, "key": str(key)})
         return values
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_other_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        assert info.field_name
+        kinds, numbers = _kinds(cls.model_fields[info.field_name].annotation), _numbers(value)
+        if any(isinstance(number, bool) for number in numbers) and kinds & {int, float} and not kinds & {bool, Any}:
+            raise PydanticCustomError("int_type" if int in kinds else "float_type", "must be a number")
+        if max(numbers, default=0) > LARGEST:
+            raise PydanticCustomError("too_large", "is too large")
+        if min(numbers, default=0) < -LARGEST:
+            raise PydanticCustomError("too_small", "is too small")
+        return value
+
+
+def _numbers(value: Any) -> list[int | bool]:
+    """Returns the integers of a value or of a list."""
+    return [each for each in (value if isinstance(value, list | tuple) else [value]) if isinstance(each, int)]
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """Returns the types in an annotation."""
+    parts = () if get_origin(annotation) is Literal else get_args(annotation)
+    return {annotation}.union(*map(_kinds, parts)) if parts else {annotation}
 
 
 class ReadsFile:
@@ -124,7 +155,7 @@ class DatasetOptions(PluginOptions):
 class StrategyOptions(Options):
     """Base of a strategy's options; every strategy has a size."""
 
-    size: Annotated[int, Field(ge=2)] = 2
+    size: Size = 2
     """Number of workers along the axis of the strategy."""
 
 
@@ -181,10 +212,13 @@ def spec_error(error: ValidationError, where: str = "") -> SpecError:
         message = first["msg"].removeprefix("Value error, ")
         message = message[0].lower() + message[1:]
     if first["type"] not in ("unknown_key", "missing") and not isinstance(first["input"], dict | BaseModel):
-        message += f", but got {first['input']!r}"
+        given = repr(first["input"])
+        message += f", but got {given if len(given) <= _LONGEST else given[: _LONGEST - 1] + '…'}"
     return SpecError(path, message)
 
 
+_LONGEST = 200
+"""Characters of a value in a message."""
 _EXPECTED = {
     **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "an integer"),
     "int_parsing_size": "an integer of 64 bits",
@@ -199,6 +233,8 @@ _EXPECTED = {
     "greater_than": "greater than {gt:g}",
     "less_than_equal": "at most {le:g}",
     "less_than": "less than {lt:g}",
+    "too_large": f"at most {LARGEST}",
+    "too_small": f"at least -{LARGEST}",
 }
 """Type of a pydantic error → what is allowed."""
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any
-
-from pydantic import Field
+from typing import TYPE_CHECKING, Any
 
 from workbench.errors import SplitError
 from workbench.messages import listed
 from workbench.plan.communication import ExpectedCommunication
 from workbench.plan.model_summary import ParameterSummary
 from workbench.plan.placement import Placement
-from workbench.spec.options import StrategyOptions
+from workbench.spec.options import Size, StrategyOptions
 from workbench.strategies.base import ApplyOrder, Caption, Limiting, Strategy, strategy
 from workbench.strategies.data.ddp import (
     AVERAGING,
@@ -43,7 +41,7 @@ COUNT_BYTES = 8  # how many tokens go to an expert, an int64
 
 
 class ExpertOptions(StrategyOptions):
-    size: Annotated[int, Field(ge=2)] = 2
+    size: Size = 2
     """Number of consecutive workers of the data axis that the experts are divided over; without data, the size of that axis."""
 
 
