@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
 import pytest
 
 from tests.helpers.process import wait_until
+from tests.helpers.run_directory import new_run
 from tests.helpers.supervisors import Supervisors, is_gone
 from workbench.launch.failure import find_cause
 from workbench.launch.spawn import WorkerProcess
+from workbench.launch.stacks import is_stopped, place, stack_of
 from workbench.store.events import ErrorEvent, Event, ReadyEvent
 
 
@@ -56,3 +64,45 @@ def test_an_exception_is_described_by_what_went_wrong_first() -> None:
             raise RuntimeError("\n  Failed to run stage backward input:\n") from error
     except RuntimeError as error:
         assert describe(error) == "ValueError: a tensor is too small"
+
+
+STACK = """\
+Thread 0x00007f1 [worker] (most recent call first):
+  File "{library}/threading.py", line 331 in wait
+
+Current thread 0x00007f2 [python] (most recent call first):
+  File "{packages}/torch/distributed/distributed_c10d.py", line 3055 in all_reduce
+  File "{own}/my model.py", line 12 in forward
+  File "{packages}/torch/nn/modules/module.py", line 1778 in _call_impl
+"""
+
+
+def test_a_worker_that_hangs_is_at_the_innermost_call_of_the_users_code() -> None:
+    paths = sysconfig.get_paths()
+    text = STACK.format(library=paths["stdlib"], packages=paths["purelib"], own="/home/ada")
+    assert place(text) == "my model.py, line 12, in forward"
+    assert (
+        place("\n".join(line for line in text.splitlines() if "ada" not in line))
+        == "distributed_c10d.py, line 3055, in all_reduce"
+    )
+    assert place("") == place("Current thread 0x00007f2 (most recent call first):\n  <no Python frame>") == ""
+
+
+def test_the_stack_of_a_worker_in_native_code_is_written(tmp_path: Path) -> None:
+    """A lookup in a regular expression holds the interpreter's lock for ever."""
+    run = new_run(tmp_path)
+    code = (
+        "import re, sys; from pathlib import Path; from workbench.runtime.worker import stacks_on_request\n"
+        "with stacks_on_request(Path(sys.argv[1])):\n    print(flush=True)\n    re.match('(a*)*b', 'a' * 40)"
+    )
+    (tmp_path / "native.py").write_text(code)
+    command = [sys.executable, str(tmp_path / "native.py"), str(run.stack_path(0))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as popen:
+        process = WorkerProcess(0, popen.pid, popen)
+        assert popen.stdout
+        popen.stdout.readline()
+        wait_until(lambda: place(stack_of(run, process)).startswith("native.py, line 4"))
+        assert popen.poll() is None
+        popen.send_signal(signal.SIGSTOP)
+        wait_until(lambda: is_stopped(popen.pid))
+        popen.kill()

@@ -122,7 +122,9 @@ def test_a_worker_that_hangs_is_named(store: Path) -> None:
     (run,) = rows(result)
     error = json.loads((store / "runs" / run["run_id"] / "error.json").read_text())
     assert error["rank"] == 1
-    assert "hung" in error["exception"]
+    assert re.search(r"hung: .*; it is at faults\.py, line \d+, in __call__$", error["exception"])
+    assert "Current thread" in error["traceback"]
+    assert not list((store / "runs" / run["run_id"] / "log").glob("*.stack"))
 
 
 def test_without_trace_and_memory_steps_what_stands_on_them_is_empty(store: Path, tmp_path: Path) -> None:

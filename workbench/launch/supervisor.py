@@ -22,7 +22,8 @@ from workbench.launch.failure import find_cause
 from workbench.launch.guard import end_descendants, guard
 from workbench.launch.machine_load import NUM_QUIET_WINDOWS, WINDOW_S, MachineLoad
 from workbench.launch.place import AWAITED_BASELINE, awaited_devices, take_ticket, unfinished_baselines
-from workbench.launch.spawn import Workers
+from workbench.launch.spawn import WorkerProcess, Workers
+from workbench.launch.stacks import is_stopped, place, stack_of
 from workbench.store.directory import RunDirectory
 from workbench.store.events import Event, FinishedEvent, StepEvent
 from workbench.store.processes import this_origin, this_process
@@ -160,7 +161,7 @@ class Supervisor:
                 codes = workers.poll()
                 self._read_events()
                 if all(code is not None for code in codes) and all(map(self._has_finished, range(self.num_workers))):
-                    return self._finish(codes)
+                    return self._finish(workers, codes)
                 if any(code is not None and not self._has_finished(rank) for rank, code in enumerate(codes)):
                     self._await_other_errors(workers)
                     return self._fail(workers)
@@ -168,7 +169,7 @@ class Supervisor:
                     return self._fail(workers)
                 self._pause()
         finally:
-            _end(workers)
+            self._end(workers)
 
     def _read_events(self) -> None:
         for rank in range(self.num_workers):
@@ -191,30 +192,42 @@ class Supervisor:
             time.sleep(_POLL_S)
         self._read_events()
 
-    def _finish(self, codes: list[int | None]) -> None:
+    def _finish(self, workers: Workers, codes: list[int | None]) -> None:
         from workbench.metrics.summary import summarize
 
-        end_descendants()  # first: once the state is terminal, no process of the run is left
+        self._end(workers)  # first: once the state is terminal, no process of the run is left
         self.directory.write_summary(summarize(self.directory, self.events))
         late = [f"worker {rank} exited with code {code}" for rank, code in enumerate(codes) if code]
         message = "; ".join(late) + (" after it finished" if late else "")
         self._write(replace(self.status, state=RunState.FINISHED, message=message))
 
+    def _end(self, workers: Workers) -> None:
+        """Ends the workers, and what they started and left behind."""
+        workers.end()
+        end_descendants()
+        for rank in range(self.num_workers):
+            self.directory.stack_path(rank).unlink(missing_ok=True)
+
+    def _with_stack(self, cause: RunError, process: WorkerProcess) -> RunError:
+        """Returns the cause with what the worker does, if it still runs: it hangs."""
+        if process.poll() is not None:
+            return cause
+        if is_stopped(process.pid):
+            return replace(cause, exception=f"{cause.exception}; it is stopped by a signal")
+        stack = stack_of(self.directory, process)
+        at = place(stack)
+        return replace(cause, exception=f"{cause.exception}; it is at {at}", traceback=stack) if at else cause
+
     def _fail(self, workers: Workers) -> None:
         silent_s = time.monotonic() - self._last_event
         cause = find_cause(workers.processes, self.events, self.record.timeout_s, silent_s)
         assert cause.rank is not None, "the supervisor runs"
-        _end(workers)
         log = self.directory.log_path(cause.rank)
+        cause = self._with_stack(cause, workers.processes[cause.rank])
+        self._end(workers)
         lines = log.read_text(errors="replace").splitlines()[-20:] if log.exists() else []
         self.directory.write_error(replace(cause, last_lines=tuple(lines)))
         self._write(replace(self.status, state=RunState.FAILED, message=f"worker {cause.rank}: {cause.exception}"))
-
-
-def _end(workers: Workers) -> None:
-    """Ends the workers, and what they started and left behind."""
-    workers.end()
-    end_descendants()
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
 import os
+import signal
 import socket
 import sys
 import threading
 import time
 import traceback
+from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -36,13 +40,29 @@ def main(run_path: str, rank: int, lifeline: int, rendezvous: int) -> int:
     threading.Thread(target=exit_with_supervisor, args=(lifeline,), daemon=True).start()
     run = RunDirectory(Path(run_path))
     events, recorder = EventWriter(run.events_path(rank)), Recorder()
-    try:
-        _run(run, rank, rendezvous, events, recorder)
-    except Exception as error:  # noqa: BLE001 - reported to the supervisor, which ends the run
-        traceback.print_exc()
-        events.write(error_event(error, rank, recorder))
-        return 1
+    with stacks_on_request(run.stack_path(rank)):
+        try:
+            _run(run, rank, rendezvous, events, recorder)
+        except Exception as error:  # noqa: BLE001 - reported to the supervisor, which ends the run
+            traceback.print_exc()
+            events.write(error_event(error, rank, recorder))
+            return 1
     return 0
+
+
+@contextlib.contextmanager
+def stacks_on_request(path: Path) -> Iterator[None]:
+    """Writes the stacks of all threads to a file on SIGUSR1, which the supervisor sends to a worker that hangs."""
+    if not hasattr(signal, "SIGUSR1"):
+        yield
+        return
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # afterwards: a late request must not end the worker
+    with path.open("w") as file:
+        faulthandler.register(signal.SIGUSR1, file, all_threads=True)
+        try:
+            yield
+        finally:
+            faulthandler.unregister(signal.SIGUSR1)
 
 
 def _run(run: RunDirectory, rank: int, rendezvous: int, events: EventWriter, recorder: Recorder) -> None:

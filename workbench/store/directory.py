@@ -137,6 +137,10 @@ class RunDirectory:
         """Returns the path of the output of a worker."""
         return self.path / "log" / f"rank-{rank}.log"
 
+    def stack_path(self, rank: int) -> Path:
+        """Returns the path to which a worker that hangs writes its stacks."""
+        return self.path / "log" / f"rank-{rank}.stack"
+
     @property
     def supervisor_log_path(self) -> Path:
         """Returns the path of the output of the supervisor."""
