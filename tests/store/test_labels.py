@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import multiprocessing
 import os
 import time
 from pathlib import Path
@@ -50,6 +52,33 @@ def test_tags_are_added_to_those_that_a_run_has_and_taken_from_them(tmp_path: Pa
     assert run.labels().tags == ("a", "d")
     remove_tags(run, ["a", "d"])
     assert run.labels().tags == ()
+
+
+def _add_ten(path: Path, index: int) -> None:
+    for number in range(10):
+        add_tags(RunDirectory(path), [f"{index} {number}"])
+
+
+def test_changes_of_several_processes_are_all_kept(tmp_path: Path) -> None:
+    run = ended(tmp_path, "run-1")
+    processes = [multiprocessing.get_context("fork").Process(target=_add_ten, args=(run.path, i)) for i in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert set(run.labels().tags or ()) == {f"{index} {number}" for index in range(4) for number in range(10)}
+
+
+def test_a_lock_that_is_held_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = ended(tmp_path, "run-1")
+    monkeypatch.setattr("workbench.store.labels._LOCK_S", 0.05)
+    directory = os.open(run.path, os.O_RDONLY)
+    fcntl.flock(directory, fcntl.LOCK_EX)
+    with pytest.raises(UsageError, match=r"another process holds a lock on .*run-1 for 0\.05 s; try again"):
+        relabel(run, name="new")
+    os.close(directory)
+    relabel(run, name="new")
+    assert run.labels().name == "new"
 
 
 def test_a_deleted_run_comes_back_as_it_was(tmp_path: Path) -> None:
