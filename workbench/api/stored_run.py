@@ -177,7 +177,7 @@ class Run:
 
     def purge(self) -> None:
         """Deletes an ended or damaged run and its files; this cannot be undone."""
-        with contextlib.suppress(DamagedRunError):  # whether it has ended cannot be read
+        with contextlib.suppress(DamagedRunError, OSError):  # whether it has ended cannot be read; or the disk is full
             self.delete()
         shutil.rmtree(self.path)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import signal
@@ -41,6 +42,8 @@ _COMMANDS = {
     "dashboard": ("workbench.cli.system", "Start the dashboard."),
 }
 
+_STORE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""Of a disk that is full or only readable."""
 EXIT_CODES = {
     0: "success",
     1: "a run failed",
@@ -125,6 +128,13 @@ def main() -> None:
         code = 130
     except BrokenPipeError:
         code = 0
+    except OSError as error:
+        if error.errno not in _STORE_ERRORS:
+            raise
+        from workbench.store.directory import home
+
+        click.echo(printable(f"workbench: cannot write {error.filename or f'to the store {home()}'}: {error.strerror}"), err=True)
+        code = 1
     sys.exit(code if isinstance(code, int) else 0)
 
 

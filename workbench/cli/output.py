@@ -37,4 +37,5 @@ def written(subject: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UsageError(f"{subject}: cannot write {error.filename} ({error.strerror}); use another file or directory") from None
+        where = f" {error.filename}" if error.filename else ""  # a full disk names none
+        raise UsageError(f"{subject}: cannot write{where} ({error.strerror}); use another file or directory") from None
