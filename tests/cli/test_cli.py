@@ -264,9 +264,24 @@ def test_wrong_usage_exits_2_and_prints_nothing_on_stdout(store: Path, args: tup
     assert len(list((store / "runs").iterdir())) == 3, "nothing was started"
 
 
-@pytest.mark.parametrize("name", ["run.json", "status.json", "summary.json", "labels.json"])
-def test_a_damaged_run_takes_no_other_down(store: Path, name: str) -> None:
-    (store / "runs" / SPLIT / name).write_text('{"cut off')
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        *((name, '{"cut off') for name in ("run.json", "status.json", "summary.json", "labels.json")),
+        ("summary.json", "[" * 100_000 + "]" * 100_000),
+        ("run.json", None),
+        ("run.json", '"num_workers": 2147483648'),
+        ("run.json", '"mesh": {"data": 1099511627776}'),
+        ("run.json", '"created_at": Infinity'),
+    ],
+    ids=str,
+)
+def test_a_damaged_run_takes_no_other_down(store: Path, name: str, text: str | None) -> None:
+    path = store / "runs" / SPLIT / name
+    if text is None:
+        path.unlink(), path.mkdir()
+    else:  # the last of several equal keys counts
+        path.write_text(f"{path.read_text()[:-1]}, {text}}}" if text.startswith('"') else text)
     rows = json.loads(done(store, "ls", "--json"))["runs"]
     assert [row["state"] for row in rows] == ["finished", "damaged", "failed"]
     assert "finished" in done(store, "show", SINGLE)
@@ -275,6 +290,16 @@ def test_a_damaged_run_takes_no_other_down(store: Path, name: str) -> None:
     assert f"{name} is damaged" in shown.stderr
     done(store, "rm", SPLIT, "--purge")
     assert ids(done(store, "ls", "--json")) == [SINGLE, FAILED]
+
+
+def test_a_damaged_table_is_named(store: Path) -> None:
+    table = store / "runs" / SPLIT / "steps" / "rank-0.parquet"
+    table.parent.mkdir(exist_ok=True)
+    table.write_bytes(b"PAR1")
+    shown = workbench(store, "show", SPLIT)
+    assert shown.returncode == 2
+    assert "steps is damaged and cannot be read" in shown.stderr
+    assert len(json.loads(done(store, "ls", "--json"))["runs"]) == 3
 
 
 def test_a_store_that_cannot_be_is_said_in_a_sentence(tmp_path: Path) -> None:

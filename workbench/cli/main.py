@@ -131,7 +131,7 @@ def main() -> None:
     except OSError as error:
         if error.errno not in _STORE_ERRORS:
             raise
-        from workbench.store.directory import home
+        from workbench.api.store import home
 
         click.echo(printable(f"workbench: cannot write {error.filename or f'to the store {home()}'}: {error.strerror}"), err=True)
         code = 1

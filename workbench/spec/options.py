@@ -10,14 +10,13 @@ from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origi
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from workbench.bounds import LARGEST, MAX_PARTS, MAX_WORKERS
 from workbench.errors import SpecError
 from workbench.messages import listed, unknown_name
 
-LARGEST = 2**53
-"""Largest integer of any option: a number of 64 bits holds it exactly, and so does JSON."""
-Count = Annotated[int, Field(ge=1, le=10_000)]
+Count = Annotated[int, Field(ge=1, le=MAX_PARTS)]
 """A number of parts of a model, which a plan lists one by one."""
-Size = Annotated[int, Field(ge=2, le=65_536)]
+Size = Annotated[int, Field(ge=2, le=MAX_WORKERS)]
 """A number of workers."""
 
 

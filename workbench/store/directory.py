@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 R = TypeVar("R", bound=Record)
 _HASHES = "hashes.json"
+_LARGEST = 256 << 20
+"""Bytes of a JSON file of a run."""
 
 
 def home() -> Path:
@@ -226,15 +228,24 @@ class RunDirectory:
         complete = data[: data.rfind(b"\n") + 1]
         try:
             events = [event_from_json(json.loads(line)) for line in complete.splitlines()]
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise self._damaged(f"events/{self.events_path(rank).name}", f": {error}") from None
         return [event for event in events if event is not None], offset + len(complete)
 
     def table(self, name: str, columns: Sequence[str] | None = None, step: int | None = None) -> pa.Table:
-        """Reads a table of all workers, in order of rank; optionally only some columns, or the rows of one step."""
+        """Reads a table of all workers, in order of rank; optionally only some columns, or the rows of one step.
+
+        Raises:
+            DamagedRunError: a file is no Parquet file with the columns of the table.
+        """
+        from pyarrow.lib import ArrowException
+
         from workbench.store.tables import read_tables
 
-        return read_tables(self.path / name, name, columns, step)
+        try:
+            return read_tables(self.path / name, name, columns, step)
+        except (ArrowException, OSError) as error:
+            raise self._damaged(name, f": {str(error).splitlines()[0].replace(f'{self.path}/', '')}") from None
 
     def _read(self, kind: type[R], name: str) -> R | None:
         """Reads a file; None if there is none.
@@ -243,14 +254,20 @@ class RunDirectory:
             DamagedRunError: the file is damaged, or a later version wrote it.
         """
         try:
-            return from_json(kind, json.loads((self.path / name).read_bytes()))
+            with (self.path / name).open("rb") as file:
+                content = file.read(_LARGEST + 1)
+            if len(content) > _LARGEST:
+                raise self._damaged(name, f": it has more than {_LARGEST >> 20} MiB")
+            return from_json(kind, json.loads(content))
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise self._damaged(name, f": {error.strerror}") from None
         except NewerVersionError as error:
             raise DamagedRunError(f"run {self.id}: {name} {error}; update the workbench to read the run") from None
         except InvalidRecordError as error:
             raise self._damaged(name, f": {error}") from None
-        except ValueError:
+        except (ValueError, RecursionError):
             raise self._damaged(name) from None
 
     def _damaged(self, name: str, problem: str = "") -> DamagedRunError:

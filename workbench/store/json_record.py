@@ -41,6 +41,10 @@ class Record:
         """Returns the values, with those of older versions in the form of this one."""
         return values
 
+    def problem(self) -> str:
+        """Returns what is wrong with the values, besides their types; empty if nothing is."""
+        return ""
+
     if not TYPE_CHECKING:  # type checkers know attributes only; scripts and notebooks written for dicts continue to work
 
         def __getitem__(self, name: str) -> Any:
@@ -86,7 +90,10 @@ def _build(kind: Any, values: Any) -> Any:
                 arguments[name] = decode(values[name])
             except InvalidRecordError as error:
                 raise InvalidRecordError(f"{name}: {error}") from None
-    return kind(**arguments)
+    record = kind(**arguments)
+    if problem := record.problem():
+        raise InvalidRecordError(problem)
+    return record
 
 
 @cache

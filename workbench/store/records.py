@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
+from workbench.bounds import MAX_WORKERS
 from workbench.store.json_record import Record
 
 
@@ -70,6 +72,13 @@ class RunRecord(Record):
     """Whether it starts only once other programs load the machine less than that."""
     started_as_baseline: bool = True
     """Whether it ends when no other run needs it; earlier versions did not record it."""
+
+    def problem(self) -> str:
+        if not 1 <= self.num_workers <= MAX_WORKERS:
+            return f"num_workers: {self.num_workers} is not from 1 to {MAX_WORKERS}"
+        if not all(1 <= size <= MAX_WORKERS for size in self.mesh.values()):
+            return f"mesh: a size is not from 1 to {MAX_WORKERS}"
+        return "" if math.isfinite(self.created_at) else f"created_at: {self.created_at} is not finite"
 
     @property
     def backend(self) -> str:
