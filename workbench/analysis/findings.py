@@ -12,7 +12,7 @@ from workbench.analysis.parity import lower_precision, per_shard
 from workbench.analysis.trust import is_disturbed, trust_sentences
 from workbench.analysis.work import different_work
 from workbench.messages import listed
-from workbench.plan.parity import VERDICTS, verdict
+from workbench.plan.parity import VERDICTS, is_comparable, verdict
 
 if TYPE_CHECKING:
     from workbench.store.directory import StoredRun
@@ -59,11 +59,11 @@ def findings(
         return [*trust, work, *limited, *parity_sentences(finished)]
     if not splits:
         return trust
-    correct = [row for row in undisturbed if verdict(row) != "wrong"]  # how fast something else is computed says nothing
+    correct = [row for row in undisturbed if is_comparable(row)]
     time_sentences = [_fastest(correct), *_first_tokens(correct)] if correct else []
     limit_sentences = [(limits or {}).get(row["run_id"], f"{row['split']}: no trace step was recorded.") for row in undisturbed]
     memory_sentences = [
-        *_smallest([row for row in finished if verdict(row) != "wrong"]),
+        *_smallest([row for row in finished if is_comparable(row)]),
         *(memory_limits[r["run_id"]] for r in splits if memory_limits and r["run_id"] in memory_limits),
     ]
     return [*trust, *time_sentences, *memory_sentences, *limit_sentences, *parity_sentences(finished)]
@@ -120,7 +120,8 @@ def parity_sentences(rows: list[Row]) -> list[str]:
     return [
         *(f"{row['split']} does NOT compute what one worker computes{_why_wrong(row)}." for row in by_verdict["wrong"]),
         *(
-            f"Whether {row['split']} computes what one worker computes is undecided{_why_wrong(row)}."
+            f"Whether {row['split']} computes what one worker computes is undecided: {row['parity_cause']}. To decide it,"
+            f" {row['parity_remedy']}."
             for row in by_verdict["undecided"]
         ),
         *(

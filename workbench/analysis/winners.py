@@ -11,7 +11,7 @@ import pandas as pd
 from workbench.analysis.formatting import factor, mebibytes, milliseconds
 from workbench.analysis.trust import is_disturbed
 from workbench.messages import listed
-from workbench.plan.parity import verdict
+from workbench.plan.parity import is_comparable
 from workbench.store.trust import TIMES
 
 Row = dict[str, Any]
@@ -95,7 +95,7 @@ def best_rows(rows: Sequence[Row], work: str) -> dict[str, list[int]]:
 def _candidates(rows: Sequence[Row], work: str) -> list[int]:
     """Returns the positions of the rows that can be best: with figures and not wrong; none if they are fewer than two or do
     different work."""
-    positions = [i for i, row in enumerate(rows) if row["step_time_s"] is not None and verdict(row) != "wrong"]
+    positions = [i for i, row in enumerate(rows) if row["step_time_s"] is not None and is_comparable(row)]
     return positions if len(positions) > 1 and not work else []
 
 

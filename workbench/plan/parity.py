@@ -10,8 +10,8 @@ Verdict = Literal["equal", "equal per shard", "lossy", "undecided", "wrong"]
 VERDICTS: tuple[Verdict, ...] = ("equal", "equal per shard", "lossy", "undecided", "wrong")
 """``equal``: the split computes what one worker computes on the whole batch. ``equal per shard``: it computes what one worker
 computes on the same shards of the batch, which differs from the whole batch for this model. ``lossy``: a strategy deliberately
-changes gradients or parameters. ``undecided``: the model amplifies rounding by so much that one worker differs from itself as the
-split does from it. ``wrong``: none of these."""
+changes gradients or parameters. ``undecided``: the model amplifies rounding by so much that one worker differs from itself about
+as much as the split does from it. ``wrong``: none of these."""
 
 LOWER_ROUNDING = 1e-6
 """Largest error that is rounding in fp64 if the model computes parts in fp32, whose sums over a batch differ by a few roundings
@@ -47,6 +47,11 @@ def verdict(row: Mapping[str, Any]) -> Verdict | None:
     if (recorded := row.get("parity_verdict")) is not None:
         return recorded
     return _of_ok(row.get("parity_ok"), row.get("parity_max_error"))
+
+
+def is_comparable(row: Mapping[str, Any]) -> bool:
+    """Whether a row's figures are those of the same computation: how fast something else is computed says nothing."""
+    return verdict(row) not in ("undecided", "wrong")
 
 
 def verdict_of_event(event: Mapping[str, Any]) -> Verdict | None:

@@ -6,9 +6,11 @@ last bit of a parameter into everything that it computes after a step: then no c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from workbench.plan.parity import BatchDependence
 from workbench.runtime.parity.errors import compare
@@ -19,10 +21,13 @@ _ROUNDINGS = 8
 _MARGIN = 100.0
 """Largest error of a split, as a multiple of the movement of one worker, that rounding explains. A split rounds in every sum of
 every layer, but the perturbation only in the parameters."""
+_FORWARD = 1e-3
+"""Largest error and movement of outputs and loss of the first step: rounding has not grown so much in one forward pass. A larger
+movement is a jump, such as another choice among equal scores."""
 
 AMPLIFIED = BatchDependence(
-    "one worker differs from itself by as much if its parameters change in the last bit, as with batch normalization over very"
-    " few samples",
+    "one worker differs from itself, up to a factor of 100, as much if its parameters change in the last bit, as with batch"
+    " normalization over very few samples",
     "check with more samples per shard: a larger train.global_batch_size, or fewer microbatches",
 )
 
@@ -30,13 +35,14 @@ Movements = list[dict[str, float]]
 """By step, tensor → how far it moves, as the error of a split."""
 
 
-def movements(reference: Reference, perturbed: Reference, num_steps: int, global_norm_share: float) -> Movements:
-    """Returns how far the tensors of each step move if the parameters of one worker change by some roundings.
+def movements(references: tuple[Reference, Reference, Reference], num_steps: int, global_norm_share: float) -> Movements | None:
+    """Returns how far the tensors of each step move if the parameters of one worker change by some roundings; None if what it
+    computes is not repeatable without such a change, as with random draws and state outside of the module.
 
     Args:
-        reference: one worker before its first step.
-        perturbed: the same once more, whose parameters are changed.
+        references: one worker before its first step, three times. The parameters of the third are changed.
     """
+    reference, again, perturbed = references
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in perturbed.blocks.parameters():
@@ -45,16 +51,25 @@ def movements(reference: Reference, perturbed: Reference, num_steps: int, global
                 parameter.mul_(1 + _ROUNDINGS * torch.finfo(parameter.dtype).eps * change)
     moved = []
     for step in range(num_steps):
-        tensors = perturbed.tensors(step).items()
-        whole = [LocalTensor(name, (0,) * tensor.dim(), tensor) for name, tensor in tensors]
-        moved.append(compare(reference.tensors(step), whole, global_norm_share))
+        tensors = reference.tensors(step)
+        if any(compare(tensors, _whole(again.tensors(step)), global_norm_share).values()):
+            return None
+        moved.append(compare(tensors, _whole(perturbed.tensors(step)), global_norm_share))
     return moved
 
 
-def explains(moved: Movements, exceeding: Sequence[dict[str, float]]) -> bool:
+def _whole(tensors: dict[str, Tensor]) -> list[LocalTensor]:
+    return [LocalTensor(name, (0,) * tensor.dim(), tensor) for name, tensor in tensors.items()]
+
+
+def explains(moved: Movements | None, exceeding: Sequence[dict[str, float]]) -> bool:
     """Returns whether rounding explains the errors that exceed what is allowed, by step."""
+    if moved is None or any(
+        max(of_first.get(name, 0.0) for name in ("outputs", "loss")) > _FORWARD for of_first in (moved[0], exceeding[0])
+    ):
+        return False
     return all(
-        error <= _MARGIN * by_name.get(name, 0.0)
+        math.isfinite(error) and math.isfinite(movement := by_name.get(name, 0.0)) and error <= _MARGIN * movement
         for by_name, errors in zip(moved, exceeding, strict=True)
         for name, error in errors.items()
     )

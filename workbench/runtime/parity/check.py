@@ -92,14 +92,19 @@ def check_parity(
             comparison.add_optimizer(split.optimizer_errors(of_parameters.global_norm_share), of_parameters.rounding)
     if reference is None:
         return None
-    if comparison.verdict == "wrong" and isinstance(reference, Reference) and plan.lossy is None and precision != "bf16":
-        pair = Reference(plan, worker, batches), Reference(plan, worker, batches)
-        fix_draws([each.blocks for each in pair], functions)
-        with without_functional_dropout(plan.model):
-            moved = movements(*pair, num_steps, comparison.tolerance.global_norm_share)
-        comparison.is_amplified = explains(moved, comparison.exceeding)
+    if comparison.verdict == "wrong" and isinstance(reference, Reference) and plan.lossy is None and precision == "fp64":
+        comparison.is_amplified = _is_amplified(plan, worker, batches, comparison)
     is_without_dropout = (worker.trains and reference.had_dropout) or (functions is not None and functions.is_called)
     return parity_report(plan, comparison, num_steps, is_without_dropout)
+
+
+def _is_amplified(plan: Plan, worker: WorkerModel, batches: Batches, comparison: Comparison) -> bool:
+    """Whether the model amplifies rounding to the errors that were found."""
+    with without_functional_dropout(plan.model) as functions:
+        first, again, perturbed = (Reference(plan, worker, batches) for _ in range(3))
+        fix_draws([each.blocks for each in (first, again, perturbed)], functions)
+        share, num_steps = comparison.tolerance.global_norm_share, len(comparison.exceeding)
+        return explains(movements((first, again, perturbed), num_steps, share), comparison.exceeding)
 
 
 def make_reference(plan: Plan, worker: WorkerModel, batches: Batches) -> Reference | ReplicaReference:
