@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -143,3 +144,20 @@ def test_a_supervisor_whose_run_was_recorded_as_lost_goes_on_and_says_so(supervi
         "cancelled",
         "cancelled by the user; meanwhile a reader recorded the run as lost",
     )
+
+
+def test_a_second_supervisor_of_a_run_leaves_it_and_its_ticket(supervisors: Supervisors) -> None:
+    run = supervisors.new("run-1")
+    ticket = Ticket(["cpu"], Holder("run run-1"), supervisors.queue)
+    copy = os.dup(ticket.file)
+    supervisors.supervise(run, "cancel", ticket)
+    wait_until(lambda: run.status().state == "running")
+    pid = run.status().supervisor.pid
+    os.set_inheritable(copy, True)
+    second = Ticket.inherited(ticket.path, copy)
+    again = supervisors.supervise(run, "cancel", second)
+    assert again.wait() == 0
+    assert (run.status().state, run.status().supervisor.pid) == ("running", pid)
+    following = Ticket(["cpu"], Holder("another run"), supervisors.queue)
+    assert not following.is_first()
+    following.release()

@@ -61,11 +61,11 @@ def _add_ten(path: Path, index: int) -> None:
 
 def test_changes_of_several_processes_are_all_kept(tmp_path: Path) -> None:
     run = ended(tmp_path, "run-1")
-    processes = [multiprocessing.get_context("fork").Process(target=_add_ten, args=(run.path, i)) for i in range(4)]
+    processes = [multiprocessing.get_context("spawn").Process(target=_add_ten, args=(run.path, i)) for i in range(4)]
     for process in processes:
         process.start()
     for process in processes:
-        process.join()
+        process.join(200)
     assert set(run.labels().tags or ()) == {f"{index} {number}" for index in range(4) for number in range(10)}
 
 

@@ -20,7 +20,7 @@ _HERE = Origin(*_PLACE)
 _ANOTHER = {"host": "b", "boot_id": "another", "machine_id": "another"}
 ALIVE = replace(this_process(), origin=_HERE)
 _DEAD = replace(ALIVE, create_time=ALIVE.create_time - 5, start_ticks=(ALIVE.start_ticks or 0) - 500)
-_OLD = time.time() - 3600
+_HOUR = 3600.0
 
 
 def _elsewhere(process: ProcessIdentity, **origin: Any) -> ProcessIdentity:
@@ -28,35 +28,37 @@ def _elsewhere(process: ProcessIdentity, **origin: Any) -> ProcessIdentity:
 
 
 @pytest.mark.parametrize(
-    ("supervisor", "heartbeat", "state", "recorded"),
+    ("supervisor", "silent_s", "state", "recorded"),
     [
-        pytest.param(ALIVE, _OLD, "running", "running", id="alive"),
-        pytest.param(replace(ALIVE, create_time=1.0), _OLD, "running", "running", id="clock step"),
+        pytest.param(ALIVE, _HOUR, "running", "running", id="alive"),
+        pytest.param(replace(ALIVE, create_time=1.0), _HOUR, "running", "running", id="clock step"),
         pytest.param(_DEAD, None, "lost", "lost", id="another process has the number"),
-        pytest.param(_elsewhere(_DEAD, pid_namespace="another"), time.time(), "running", "running", id="container"),
-        pytest.param(_elsewhere(_DEAD, pid_namespace="another"), _OLD, "lost", "running", id="silent container"),
-        pytest.param(_elsewhere(_DEAD, **_ANOTHER), time.time(), "running", "running", id="host"),
+        pytest.param(_elsewhere(_DEAD, pid_namespace="another"), 0.0, "running", "running", id="container"),
+        pytest.param(_elsewhere(_DEAD, pid_namespace="another"), _HOUR, "lost", "running", id="silent container"),
+        pytest.param(_elsewhere(_DEAD, **_ANOTHER), 0.0, "running", "running", id="host"),
         pytest.param(
-            _elsewhere(_DEAD, boot_id="another", machine_id="another", host="b"), _OLD, "lost", "running", id="silent host"
+            _elsewhere(_DEAD, boot_id="another", machine_id="another", host="b"), _HOUR, "lost", "running", id="silent host"
         ),
-        pytest.param(_elsewhere(_DEAD, boot_id="another"), time.time(), "lost", "lost", id="restarted"),
-        pytest.param(ProcessIdentity(ALIVE.pid, ALIVE.create_time), _OLD, "running", "running", id="earlier version"),
-        pytest.param(ProcessIdentity(ALIVE.pid, 1.0), _OLD, "lost", "lost", id="lost, earlier version"),
+        pytest.param(_elsewhere(_DEAD, boot_id="another"), 0.0, "running", "running", id="the same ids"),
+        pytest.param(_elsewhere(_DEAD, boot_id="another"), _HOUR, "lost", "lost", id="restarted"),
+        pytest.param(ProcessIdentity(ALIVE.pid, ALIVE.create_time), _HOUR, "running", "running", id="earlier version"),
+        pytest.param(ProcessIdentity(ALIVE.pid, 1.0), _HOUR, "lost", "lost", id="lost, earlier version"),
     ],
 )
 def test_a_run_is_recorded_as_lost_where_its_supervisor_is_known_to_have_ended(
     tmp_path: Path,
     supervisor: ProcessIdentity,
-    heartbeat: float | None,
+    silent_s: float | None,
     state: str,
     recorded: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("workbench.store.processes._place", lambda: _PLACE)
     run = new_run(tmp_path)
+    heartbeat = None if silent_s is None else time.time() - silent_s
     run.write_status(RunStatus(RunState.RUNNING, supervisor=supervisor, heartbeat=heartbeat))
-    if heartbeat == _OLD:
-        os.utime(run.path / "status.json", (_OLD, _OLD))
+    if heartbeat is not None:
+        os.utime(run.path / "status.json", (heartbeat, heartbeat))
     assert state_of(run) == state
     assert run.status().state == recorded
     if state != recorded:
@@ -65,18 +67,21 @@ def test_a_run_is_recorded_as_lost_where_its_supervisor_is_known_to_have_ended(
 
 
 @pytest.mark.parametrize(
-    ("submitted", "file_age_s", "state"),
+    ("age_s", "changes", "file_age_s", "state"),
     [
-        (this_origin(), 3600, "queued"),
-        (replace(this_origin(), uptime_s=this_origin().uptime_s - 3600), 0, "lost"),
-        (replace(this_origin(), boot_id="another", machine_id="another"), 100, "queued"),
-        (Origin(), 0, "queued"),
-        (Origin(), 3600, "lost"),
+        (0.0, {}, 3600, "queued"),
+        (3600.0, {}, 0, "lost"),
+        (0.0, {"boot_id": "another", "machine_id": "another"}, 200, "queued"),
+        (0.0, {"boot_id": "", "host": ""}, 0, "queued"),
+        (0.0, {"boot_id": "", "host": ""}, 3600, "lost"),
     ],
     ids=["clock step", "not started", "host", "earlier version", "not started, earlier version"],
 )
-def test_a_step_of_the_clock_loses_no_run_that_starts(tmp_path: Path, submitted: Origin, file_age_s: float, state: str) -> None:
-    run = new_run(tmp_path)
+def test_a_step_of_the_clock_loses_no_run_that_starts(
+    tmp_path: Path, age_s: float, changes: dict[str, str], file_age_s: float, state: str
+) -> None:
+    run, here = new_run(tmp_path), this_origin()
+    submitted = replace(here, uptime_s=here.uptime_s - age_s, **changes)
     run.write_status(RunStatus(RunState.QUEUED, submitted=submitted))
     for name in ("run.json", "status.json"):
         os.utime(run.path / name, (time.time() - file_age_s,) * 2)

@@ -123,6 +123,9 @@ class Ticket:
             fcntl.flock(self.file, fcntl.LOCK_EX)
             self._write()
             self.path = _linked(new, queue)
+        except PermissionError as error:  # of the link: the file system has none
+            self.close()
+            raise _unusable(queue, error) from None
         except BaseException:  # such as a full disk
             self.close()
             raise

@@ -67,12 +67,15 @@ def lock(path: str) -> int | None:
 
 def bound(path: str) -> tuple[socket.socket, int]:
     """Returns a socket that listens at the path, and the file's inode."""
+    draft = f"{path[:-1]}~"  # as long as the path, whose length is limited
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)  # noqa: PTH108
+        os.unlink(draft)  # noqa: PTH108
     listener = socket.socket(socket.AF_UNIX)
-    listener.bind(path)
+    listener.bind(draft)
     listener.listen(64)  # clients queue from here on, while torch is imported
-    return listener, os.stat(path).st_ino  # noqa: PTH116
+    inode = os.stat(draft).st_ino  # noqa: PTH116
+    os.replace(draft, path)  # noqa: PTH105
+    return listener, inode
 
 
 def is_at(path: str, inode: int) -> bool:

@@ -31,6 +31,7 @@ def guard() -> None:
     if sys.platform != "linux":
         return
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, as some parents leave it, there would be nothing to wait for
     parent = os.getpid()
     if (child := os.fork()) == 0:
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
@@ -38,10 +39,17 @@ def guard() -> None:
         if os.getppid() != parent:  # it died before
             os.kill(os.getpid(), signal.SIGTERM)
         return
-    os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # such as the lock of the ticket, which ends with the supervisor
-    _, status = os.waitpid(child, 0)
-    end_descendants()
-    os._exit(min(os.waitstatus_to_exitcode(status) % 256, 255))
+    code = 1
+    try:
+        for file in [int(name) for name in os.listdir("/proc/self/fd")]:  # noqa: PTH208 - numbers
+            if file > 2:  # such as the lock of the ticket, which ends with the supervisor
+                with contextlib.suppress(OSError):
+                    os.close(file)
+        _, status = os.waitpid(child, 0)
+        code = os.waitstatus_to_exitcode(status) % 256
+    finally:
+        end_descendants()
+        os._exit(code)
 
 
 def descendants(pid: int | None = None) -> list[psutil.Process]:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from workbench.interpreter import module_command, same_packages
 from workbench.launch.device_queue import Ticket
 from workbench.launch.fork_server import peer_uid
 from workbench.store.directory import RunDirectory
+from workbench.store.processes import this_origin
 
 SUPERVISOR = "workbench.launch.supervisor"
 _SERVER = Path(__file__).with_name("fork_server.py")
@@ -30,8 +32,11 @@ _SHORT_DIRECTORY = "/tmp"
 
 def start(run: RunDirectory, use_server: bool = True, ticket: Ticket | None = None) -> None:
     """Starts the supervisor, which takes over the run's ticket, and returns; the run continues when this process ends."""
-    if use_server and sys.platform == "linux" and _request(run, ticket):
-        return
+    if use_server and sys.platform == "linux":
+        if _request(run, ticket):
+            return
+        if not (status := run.status()).state.is_terminal:  # the time to start begins again
+            run.write_status(replace(status, submitted=this_origin()))
     files = [ticket.file] if ticket else []
     with run.supervisor_log_path.open("ab") as log:
         subprocess.Popen(

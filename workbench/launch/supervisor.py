@@ -7,6 +7,7 @@ the ticket's open file. Once it has started, no other process writes the status,
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import sys
@@ -66,11 +67,12 @@ class Supervisor:
     def run(self) -> None:
         """Runs until the state is terminal; any exception is recorded as the failure of the supervisor."""
         try:
-            if (status := self.directory.status()).supervisor and status.supervisor.has_ended() is False:
+            if not self._is_claimed():
                 return  # a second request, of a client that got no answer to the first
+            status = self.directory.status()
             if status.state.is_terminal:
                 if status.state is RunState.LOST:
-                    self._write(replace(status, supervisor=self.status.supervisor, message=f"{status.message} in time"))
+                    self.directory.write_status(replace(status, message="the supervisor started too late"))
                 return  # the submission was interrupted, or gave up, while the fork server imported torch
             self._write(self.status)
             self._wait_for_baselines()
@@ -79,7 +81,8 @@ class Supervisor:
         except Cancelled:
             self._write(replace(self.status, state=RunState.CANCELLED, message="cancelled by the user"))
         except Terminated:
-            self._write(replace(self.status, state=RunState.FAILED, message="the system ended the supervisor (SIGTERM)"))
+            if not self.status.state.is_terminal:
+                self._write(replace(self.status, state=RunState.FAILED, message="the system ended the supervisor (SIGTERM)"))
         except Exception as error:  # noqa: BLE001 - recorded, whatever it is
             traceback.print_exc()
             self.directory.write_error(RunError(None, repr(error), traceback=traceback.format_exc()))
@@ -87,6 +90,18 @@ class Supervisor:
         finally:
             if self.ticket is not None:
                 self.ticket.release()
+
+    def _is_claimed(self) -> bool:
+        """Whether this supervisor has the run, which it holds by a lock. Another one has its ticket, too."""
+        self._claim = self.directory.record_path.open()
+        try:
+            fcntl.flock(self._claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if self.ticket is not None:
+                self.ticket.close()
+            self.ticket = None
+            return False
+        return True
 
     def _write(self, status: RunStatus) -> None:
         """Replaces ``status.json``, with a new heartbeat."""

@@ -121,6 +121,10 @@ class RunDirectory:
         return self
 
     @property
+    def record_path(self) -> Path:
+        return self.path / "run.json"
+
+    @property
     def spec_path(self) -> Path:
         return self.path / "spec.toml"
 

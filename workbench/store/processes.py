@@ -88,11 +88,19 @@ class ProcessIdentity(Record):
             return None
         if not self.origin.boot_id and self.origin.host not in ("", here.host):
             return None  # the system has no ids, or earlier versions of the workbench wrote the record
-        return not self._runs()
+        runs = self._runs()
+        return None if runs is None else not runs
 
-    def _runs(self) -> bool:
+    def _runs(self) -> bool | None:
         import psutil
 
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:  # another user's
+            if not _read(f"/proc/{self.pid}/stat"):
+                return None  # /proc hides it
         try:
             process = psutil.Process(self.pid)
             same_start = _start_ticks(self.pid) == self.start_ticks

@@ -9,7 +9,8 @@ from workbench.messages import counted
 from workbench.store.directory import RunDirectory
 from workbench.store.run_status import RunState, RunStatus
 
-_SUPERVISOR_START_S = 60.0
+_SUPERVISOR_START_S = 120.0
+"""Longer than the submission waits for the fork server before it starts the supervisor otherwise."""
 _SILENCE_S = 300.0
 """Silence of a supervisor, whose heartbeat is due every second, after which its run is shown as lost where its process cannot be
 seen."""
@@ -52,8 +53,10 @@ def _why_lost(run: RunDirectory, status: RunStatus) -> str | None:
     """Returns why the run is lost; empty if it is not; None if that cannot be known here."""
     if status.supervisor is not None:
         has_ended = status.supervisor.has_ended()
+        if status.supervisor.origin.has_restarted and _silent_s(run, status) <= _SILENCE_S:
+            has_ended = None  # copies of an image may share host and id
         return "the supervisor process is gone" if has_ended else "" if has_ended is False else None
-    if status.submitted.has_restarted:
+    if status.submitted.has_restarted and _silent_s(run, status) > _SILENCE_S:
         return "the machine restarted before the supervisor started"
     age_s = status.submitted.age_s if status.submitted.boot_id else _file_age_s(run, "run.json")
     return None if age_s is None else "the supervisor did not start" if age_s > _SUPERVISOR_START_S else ""
