@@ -27,9 +27,20 @@ class Mixture(nn.Module):
         self.experts = nn.ModuleList(feed_forward(WIDTH + (kind == "unlike" and i)) for i in range(num_experts))
         self.shared = feed_forward() if kind == "shared" else None
         self.dropout = nn.Dropout(0.1 if kind == "dropout" else 0.0)
+        self.num_tokens = 0
+        if kind == "zeros":
+            for expert in self.experts:
+                nn.init.zeros_(expert[2].weight), nn.init.zeros_(expert[2].bias)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.dropout(x)
+        if self.kind == "counter":
+            self.num_tokens += len(x)
+        if self.kind == "pairs":
+            return (
+                sum(one(x) * two(x) for one, two in zip(self.experts[::2], self.experts[1::2], strict=True))
+                + 0 * self.router(x).sum()
+            )
         logits = self.router(x)
         if self.kind == "noise" and self.training:
             logits = logits + torch.randn_like(logits)

@@ -80,14 +80,22 @@ def test_stacked_experts_of_transformers_are_one_worker_and_their_formulas(split
         ("norm", "is not the sum over its experts"),
         ("noise", "draws random numbers besides its experts"),
         ("dropout", "draws random numbers besides its experts"),
+        ("pairs", "is not the sum over its experts"),
+        ("counter", "changes its attribute num_tokens in the forward pass"),
         ("unlike", "has no nn.ModuleList of two or more modules with parameters of the same shapes"),
     ],
 )
 def test_what_is_no_sum_over_experts_is_refused_with_the_reason(kind: str, reason: str) -> None:
-    split = split_of(expert_zoo.Classifier(kind, num_layers=1), "layers.*.moe")
+    num_experts = 8 if kind == "pairs" else 4  # pairs are together on 2 and on 4 workers
+    split = split_of(expert_zoo.Classifier(kind, num_experts, num_layers=1), "layers.*.moe")
     assert not split.mixtures
     assert [mixture.path for mixture in split.rejected] == ["layers.0.moe"]
     assert reason in split.refusal
+
+
+def test_experts_that_return_zeros_at_first_are_divided() -> None:
+    (mixture,) = split_of(expert_zoo.Classifier("zeros", num_layers=1)).mixtures
+    assert mixture.num_experts == 4
 
 
 def test_lists_named_experts_are_recognised_and_others_are_named() -> None:

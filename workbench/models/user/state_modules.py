@@ -51,14 +51,13 @@ class Calls:
     def add(self, output: Any) -> None:
         """Adds the output of one of the two calls."""
         if not self._outputs:
-            self._before = _copied(_attributes(self.root))  # a cache is full now
+            self._before = attributes(self.root)  # a cache is full now
         self._outputs.append([x.detach().clone() for x in tree_leaves(output) if isinstance(x, Tensor) and not x.is_meta])
 
     @property
     def state(self) -> CallState | None:
         """What the result depends on besides parameters, buffers and input; None if it does not, as far as is known."""
-        after = _attributes(self.root)
-        changed = tuple(name for name, value in self._before.items() if name in after and not _is_equal(value, after[name]))
+        changed = changed_attributes(self.root, self._before)
         if len(self._outputs) < 2 or not self._outputs[0]:  # the second call failed, or has no values
             return CallState(changed, is_certain=False) if changed else None
         pairs = zip(*self._outputs, strict=False)
@@ -100,8 +99,18 @@ class Attributes:
                 vars(module)[attribute] = value
 
 
+def attributes(root: nn.Module) -> dict[str, Any]:
+    """Returns copies of the attributes of all modules that are no parameters, buffers, submodules or hooks."""
+    return _copied(_attributes(root))
+
+
+def changed_attributes(root: nn.Module, before: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the names of those that have changed since ``attributes`` returned ``before``."""
+    after = _attributes(root)
+    return tuple(name for name, value in before.items() if name in after and not _is_equal(value, after[name]))
+
+
 def _attributes(root: nn.Module) -> dict[str, Any]:
-    """Returns the attributes of all modules that are no parameters, buffers, submodules or hooks."""
     return {
         f"{path}.{name}".lstrip("."): value
         for path, module in root.named_modules()

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from workbench.models.user.state_modules import attributes, changed_attributes
 from workbench.plan.expert_split import ExpertMixture, MixtureTensor
 from workbench.runtime.expert_split.calls import MixtureCall, batched, copied
 from workbench.runtime.expert_split.candidates import Candidate
@@ -22,6 +23,8 @@ from workbench.torch_private.dispatch import tree_flatten, tree_unflatten
 
 _FEWEST_TOKENS = 64
 """Number of equal rows in the test of capacities: more than any least capacity."""
+_MOST_PARTS = 16
+"""Largest number of parts of the experts in the test of the sum: what is one over smaller parts is one over larger ones."""
 
 
 @dataclass(frozen=True)
@@ -45,24 +48,35 @@ def decided(
     Args:
         module: The mixture, in fp64 and without dropout.
         with_dropout: The same with its dropout.
-        ways: Numbers of workers, of which the first is tried.
+        ways: Numbers of workers that divide its experts.
         rounding: Largest error that is rounding.
 
     Raises:
         UndividedError: it cannot be divided.
     """
     module = copy.deepcopy(module)  # whose buffers may change
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if not parameter.any():  # as of a low-rank addition before its first step: nothing would depend on it
+                parameter.copy_(torch.linspace(-0.1, 0.1, parameter.numel(), dtype=parameter.dtype).reshape(parameter.shape))
     mixture = _described(module, candidate, seen)
     if not ways:
         raise UndividedError(f"no number of workers from 2 to 7 divides its {mixture.num_experts} experts")
     if not candidate.is_stacked:
         _check_draws(with_dropout, mixture, seen.two)
+    _called(module.train(), seen.two.args, seen.two.kwargs)  # fills caches
+    before = attributes(module)
     buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
     for trains in (True, False):
         _check_samples(module.train(trains), mixture, seen.two, rounding)
     if changed := next((name for name, buffer in module.named_buffers() if not torch.equal(buffer, buffers[name])), ""):
         raise UndividedError(f"it changes its buffer {changed} in the forward pass, which would count the samples of all workers")
-    return replace(mixture, returned=_returned(module.train(), mixture, seen, ways[0], rounding))
+    if changed := next(iter(changed_attributes(module, before)), ""):
+        raise UndividedError(
+            f"it changes its attribute {changed} in the forward pass, which would count the samples of all workers"
+        )
+    finest = max(size for size in range(2, max(ways[0], _MOST_PARTS) + 1) if mixture.num_experts % size == 0)
+    return replace(mixture, returned=_returned(module.train(), mixture, seen, finest, rounding))
 
 
 def _described(module: nn.Module, candidate: Candidate, seen: Observed) -> ExpertMixture:
@@ -70,7 +84,8 @@ def _described(module: nn.Module, candidate: Candidate, seen: Observed) -> Exper
         raise UndividedError("its experts are in the model itself; put router and experts into a module of their own")
     counts = {call.count for call in (seen.two, seen.three, seen.single)}
     if counts != {1}:
-        raise UndividedError("it is not called" if counts == {0} else "it is called more than once in a forward pass")
+        sometimes = "it is not called in every forward pass" if 0 in counts else "it is called more than once in a forward pass"
+        raise UndividedError("it is not called" if counts == {0} else sometimes)
     taken = tuple(batched(seen.two.taken, seen.three.taken, seen.single.taken))
     if not any(tensor.has_gradient or tensor.element_bytes is None for tensor in taken):
         raise UndividedError("it takes no tensor with the samples, or their tokens, as dim 0")
