@@ -289,3 +289,29 @@ def test_measure_again_repeats_what_was_disturbed_and_nothing_else(store: Path) 
     listed = {row["run_id"]: row["trust"] for row in json.loads(workbench(store, "ls", "--json").stdout)["runs"]}
     assert listed == {first["run_id"]: "disturbed", second["run_id"]: second["trust"]}
     assert second["trust"] != "disturbed"
+
+
+def test_a_detached_run_is_shown_by_attach_until_it_ends_or_one_leaves(store: Path) -> None:
+    detached = workbench(store, "run", *SMALL, "--set", "train.num_steps=1000000", "--split", "data=2", "--detach")
+    assert detached.returncode == 0, detached.stderr
+    run_id = detached.stdout.strip()
+    assert (store / "runs" / run_id).is_dir()
+    leaving = started(store, "attach", run_id)
+    assert leaving.stderr
+    assert b"attached to" in leaving.stderr.readline()
+    leaving.send_signal(signal.SIGINT)
+    _, text = leaving.communicate()
+    assert leaving.returncode == 0
+    assert f"detached from {run_id}, which continues" in text.decode()
+    assert json.loads((store / "runs" / run_id / "status.json").read_text())["state"] in ("queued", "starting", "running")
+    assert workbench(store, "cancel", run_id).returncode == 0
+    attached = workbench(store, "attach", run_id, "--json")
+    assert attached.returncode == 1
+    assert [row["state"] for row in rows(attached)] == ["cancelled"] * 3
+    assert f"run {run_id} cancelled" in attached.stderr
+
+
+def test_a_detached_run_has_no_assertion(store: Path) -> None:
+    refused = workbench(store, "run", *SMALL, "--detach", "--assert", "speedup > 1")
+    assert refused.returncode == 2
+    assert "--assert needs the result" in refused.stderr

@@ -18,6 +18,7 @@ from workbench.errors import PluginWarning, WorkbenchError
 
 _COMMANDS = {
     "run": ("workbench.cli.run", "Run a spec; without arguments, the demonstration."),
+    "attach": ("workbench.cli.attach", "Show the progress and the result of a run that was started elsewhere."),
     "ls": ("workbench.cli.runs", "List the runs in the store."),
     "show": ("workbench.cli.show", "Show one run in detail."),
     "logs": ("workbench.cli.runs", "Show the output of the workers."),

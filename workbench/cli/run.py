@@ -54,6 +54,7 @@ _NUMBER = re.compile(r"\d+\.\d+")
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 @click.option("--assert", "assertion", help="Exit with code 3 unless this holds: 'speedup > 1.2 and final_loss < 4'.")
+@click.option("--detach", is_flag=True, help="Print the ids of the runs once they are submitted, and leave them; see `attach`.")
 @click.option("--no-server", is_flag=True, help="Start processes without the fork server (slower).")
 def run_command(
     spec_file: str | None,
@@ -63,6 +64,7 @@ def run_command(
     sets: tuple[str, ...],
     as_json: bool,
     assertion: str | None,
+    detach: bool,
     no_server: bool,
 ) -> None:
     """Run the spec in SPEC_FILE or given by the options, and its one-worker baseline.
@@ -78,12 +80,17 @@ def run_command(
     spec = RunSpec(**table)
     specs = four_strategies(spec) if is_demonstration else [spec]
     assertions = parse(assertion) if assertion is not None else []
+    if detach and assertions:
+        raise UsageError("--assert needs the result, for which --detach does not wait; use `workbench attach`, or leave one out")
 
     from workbench.api.plans import plan
 
     plans = [plan(spec) for spec in specs]
     if notice := plans[0].device_notice:
         click.echo(notice, err=True)
+    if detach:
+        _detach(plans, as_json)
+        return
     runs, planned_runs = _run_all(plans, quiet=as_json)
     rows = [run.row() for run in runs]
     if as_json:
@@ -93,9 +100,32 @@ def run_command(
     check_results([run.row() for run in planned_runs], assertions)
 
 
+def _detach(plans: Sequence[Plan], as_json: bool) -> None:
+    """Submits each plan, and prints the runs."""
+    from workbench.api.submission import submit_plan
+
+    planned_runs: list[Run] = []
+    with ended_on_interrupt(planned_runs):
+        for planned in plans:
+            planned_runs.append(submit_plan(planned))
+    if as_json:
+        click.echo(runs_document([run.row() for run in planned_runs]))
+        return
+    for run in planned_runs:
+        click.echo(run.id)
+
+
+def with_baselines(run: Run) -> list[Run]:
+    """Returns a run behind the runs on one worker that it is compared with."""
+    from workbench.api import open_run
+
+    record = run.record
+    ids = (record.baseline_run_id, record.same_cores_baseline_run_id)
+    return [*(open_run(other) for other in dict.fromkeys(ids) if other and other != run.id), run]
+
+
 def _run_all(plans: Sequence[Plan], quiet: bool) -> tuple[list[Run], list[Run]]:
     """Runs each plan to its end; returns all runs to show, baselines first, and the runs of the plans."""
-    from workbench.api import open_run
     from workbench.api.submission import submit_plan
 
     runs: dict[str, Run] = {}
@@ -104,11 +134,10 @@ def _run_all(plans: Sequence[Plan], quiet: bool) -> tuple[list[Run], list[Run]]:
         for planned in plans:
             run = submit_plan(planned)
             planned_runs.append(run)
-            record = run.record
-            for other in (record.baseline_run_id, record.same_cores_baseline_run_id, run.id):
-                if other and other not in runs:
-                    runs[other] = open_run(other)
-                    follow(runs[other], quiet)
+            for other in with_baselines(run):
+                if other.id not in runs:
+                    runs[other.id] = other
+                    follow(other, quiet)
     return list(runs.values()), planned_runs
 
 
