@@ -212,7 +212,7 @@ def test_each_file_of_a_run_is_read_once_for_the_table_of_runs(tmp_path: Path, m
 
     monkeypatch.setattr(Path, "read_bytes", counted)
     assert [row["speedup"] for row in runs_table.rows(tmp_path)] == [1.0] * 4
-    files = ("run.json", "summary.json", "status.json", "labels.json")
+    files = ("run.json", "summary.json", "status.json")  # none of these runs has labels
     assert all(reads.pop(f"{run.id}/{file}") == 1 for run in splits for file in files)
     assert reads == {f"{single.id}/{file}": 2 if file in files[:2] else 1 for file in files} | {f"{tmp_path.name}/index.json": 1}
 

@@ -258,11 +258,10 @@ class RunDirectory:
             DamagedRunError: the file is damaged, or a later version wrote it.
         """
         try:
-            with (self.path / name).open("rb") as file:
-                content = file.read(_LARGEST + 1)
-            if len(content) > _LARGEST:
+            path = self.path / name
+            if path.stat().st_size > _LARGEST:
                 raise self._damaged(name, f": it has more than {_LARGEST >> 20} MiB")
-            return from_json(kind, json.loads(content))
+            return from_json(kind, json.loads(path.read_bytes()))
         except FileNotFoundError:
             return None
         except OSError as error:
