@@ -52,15 +52,11 @@ def guard() -> None:
         os._exit(code)
 
 
-def descendants(pid: int | None = None) -> list[psutil.Process]:
-    """Returns the processes that a process, by default this one, has started and these in turn, without zombies."""
+def descendants() -> list[psutil.Process]:
+    """Returns the processes that this one has started and these in turn, without zombies."""
     import psutil
 
-    try:
-        found = psutil.Process(pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        return []
-    return [process for process in found if _is_alive(process)]
+    return [process for process in psutil.Process().children(recursive=True) if _is_alive(process)]
 
 
 def _is_alive(process: psutil.Process) -> bool:

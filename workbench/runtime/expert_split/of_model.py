@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from workbench.models.dropout_modules import substitute_dropout
 from workbench.models.user.module_model import ModuleModel
 from workbench.models.user.structure_modules import Structure
 from workbench.plan.expert_split import ExpertMixture, ExpertSplit, RejectedMixture
@@ -23,7 +22,7 @@ from workbench.runtime.expert_split.verify import DividedTrial
 from workbench.runtime.parity.dropout import without_random_draws
 from workbench.runtime.tensor_plan.decide import ways
 from workbench.runtime.tensor_plan.find import Subject
-from workbench.runtime.tensor_plan.of_model import MOST_PARAMETERS, subject_of, summary_names
+from workbench.runtime.tensor_plan.of_model import MOST_PARAMETERS, built_for_trial, subject_of, summary_names
 from workbench.runtime.tensor_plan.trial import Trial, prepared
 from workbench.torch_private.dispatch import tree_map
 
@@ -48,14 +47,8 @@ def expert_split_of(
     if summary.num_parameters > MOST_PARAMETERS:
         reason = f"{summary.num_parameters:,} parameters are more than {MOST_PARAMETERS:,}, up to which experts are divided"
         return ExpertSplit(rejected=(RejectedMixture("the model", reason),))
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the simulated workers are threads already
-    try:
-        torch.manual_seed(0)
-        root = substitute_dropout(model.build())
+    with built_for_trial(model) as root:
         split = found_split(subject_of(model, root, structure, summary), patterns)
-    finally:
-        torch.set_num_threads(num_threads)
     names = summary_names(root, structure)
 
     def named(mixture: ExpertMixture) -> ExpertMixture:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -39,16 +40,22 @@ def tensor_plan_of(
     if summary.num_parameters > MOST_PARAMETERS:
         reason = f"{summary.num_parameters:,} parameters are more than {MOST_PARAMETERS:,}, up to which a plan is verified"
         return TensorPlan(rejected=(RejectedSlices((), reason),))
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the simulated workers are threads already
-    try:
-        torch.manual_seed(0)
-        root = substitute_dropout(model.build())
+    with built_for_trial(model) as root:
         plan = find_plan(subject_of(model, root, structure, summary), edits)
-    finally:
-        torch.set_num_threads(num_threads)
     names = summary_names(root, structure)
     return replace(plan, groups=tuple(_named(group, root, names) for group in plan.groups))
+
+
+@contextmanager
+def built_for_trial(model: ModuleModel[Any]) -> Iterator[nn.Module]:
+    """Builds the module of a model, always the same, and computes with one thread: the simulated workers are threads already."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        torch.manual_seed(0)
+        yield substitute_dropout(model.build())
+    finally:
+        torch.set_num_threads(num_threads)
 
 
 def subject_of(model: ModuleModel[Any], root: nn.Module, structure: Structure | None, summary: ModelSummary) -> Subject:
